@@ -1,0 +1,67 @@
+//! The roles: one file each, wiring only.
+//!
+//! Each has `run(args, metrics, shutdown)`, which returns when its work is done or `shutdown` was
+//! triggered and everything in flight is settled.
+
+pub mod consume;
+#[cfg(feature = "dev")]
+pub mod dev;
+pub mod init_tables;
+pub mod produce;
+pub mod serve;
+pub mod tail;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done, drained after SIGTERM, or the output pipe was closed.
+    Done,
+    /// 1: failed; a restart may help.
+    Failed,
+    /// 2: usage or settings; a restart does not help.
+    Settings,
+}
+
+impl Exit {
+    /// Returns the process's exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Settings => 2,
+        }
+    }
+
+    /// Returns the exit of an error: [`Exit::Settings`] if a [`SettingsError`] is in its chain.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        if error.chain().any(|e| e.is::<SettingsError>()) {
+            Exit::Settings
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+/// An error that only a person can mend: units do not restart after it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn settings_errors_exit_with_2_through_any_context() {
+        let error = anyhow::Error::from(SettingsError("x".into()))
+            .context("a")
+            .context("b");
+        assert_eq!(Exit::of(&error).code(), 2);
+        let error = std::fs::read("/nonexistent")
+            .context("a")
+            .expect_err("no such file");
+        assert_eq!(Exit::of(&error).code(), 1);
+        assert_eq!(Exit::Done.code(), 0);
+    }
+}

@@ -1,0 +1,14 @@
+//! `citystream serve`
+
+use crate::cmd::Exit;
+use crate::settings::Serve;
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+/// Runs the role until it is done or `shutdown` is triggered.
+///
+/// # Errors
+/// Returns what made the role fail.
+pub async fn run(_args: Serve, _metrics: Metrics, _shutdown: Shutdown) -> anyhow::Result<Exit> {
+    anyhow::bail!("under construction")
+}

@@ -1,0 +1,808 @@
+//! Bytes of a record → event, heartbeat or the one reason why it is neither.
+//!
+//! Total: any input gives an answer, none panics. The whole value is walked once, strictly: a key
+//! twice at any depth, a lone surrogate, a number beyond a double or more than 127 levels make it
+//! `not_json`, wherever they stand. Rules judge in a fixed order and the first hit wins:
+//!
+//! | order | reason | when |
+//! |---|---|---|
+//! | 1 | `empty` | no value, or 0 bytes |
+//! | 2 | `too_large` | more than 65,536 bytes |
+//! | 3 | `not_utf8` | |
+//! | 4 | `not_json` | not one strict JSON object |
+//! | 5 | `missing_field` | city, event_type, severity or timestamp absent |
+//! | 6–11 | `bad_…` | that field breaks its rule; `null` and other types included |
+//!
+//! Changing any outcome here needs a new [`crate::core::RULES`].
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use crate::core::event::{Event, Severity};
+use crate::core::time::parse_timestamp;
+
+/// Largest value of a record in bytes.
+pub const VALUE_BYTES_MAX: usize = 65_536;
+/// Longest city in Unicode scalar values, after trimming.
+pub const CITY_CHARS_MAX: usize = 64;
+/// Longest event type in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 64;
+/// Longest description in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
+/// Longest event id in Unicode scalar values.
+pub const EVENT_ID_CHARS_MAX: usize = 128;
+/// Deepest nesting; the record itself is level 1.
+pub const DEPTH_MAX: usize = 127;
+/// The header that makes a record without a value a heartbeat.
+pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
+
+/// Why a record is rejected: a closed set, used as metric label and dead-letter header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No value, or one of 0 bytes.
+    Empty,
+    /// A value of more than [`VALUE_BYTES_MAX`] bytes.
+    TooLarge,
+    /// A value that is not UTF-8.
+    NotUtf8,
+    /// A value that is not one strict JSON object.
+    NotJson,
+    /// One of the four required fields is absent.
+    MissingField,
+    /// City breaks its rule.
+    BadCity,
+    /// Event type breaks its rule.
+    BadEventType,
+    /// Severity is none of the four.
+    BadSeverity,
+    /// Timestamp is outside the grammar or the range.
+    BadTimestamp,
+    /// Description is no string or too long.
+    BadDescription,
+    /// Event id is no string, too long, or has control characters.
+    BadEventId,
+    /// A heartbeat header that is not one number of 1–15 digits.
+    BadHeartbeat,
+    /// DynamoDB refused the raw item or alert itself; the record stays counted.
+    RefusedByTable,
+}
+
+impl Reason {
+    /// Every reason, in the order of judgement.
+    pub const ALL: [Reason; 13] = [
+        Reason::Empty,
+        Reason::TooLarge,
+        Reason::NotUtf8,
+        Reason::NotJson,
+        Reason::MissingField,
+        Reason::BadCity,
+        Reason::BadEventType,
+        Reason::BadSeverity,
+        Reason::BadTimestamp,
+        Reason::BadDescription,
+        Reason::BadEventId,
+        Reason::BadHeartbeat,
+        Reason::RefusedByTable,
+    ];
+
+    /// Returns the name used in headers, metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Empty => "empty",
+            Reason::TooLarge => "too_large",
+            Reason::NotUtf8 => "not_utf8",
+            Reason::NotJson => "not_json",
+            Reason::MissingField => "missing_field",
+            Reason::BadCity => "bad_city",
+            Reason::BadEventType => "bad_event_type",
+            Reason::BadSeverity => "bad_severity",
+            Reason::BadTimestamp => "bad_timestamp",
+            Reason::BadDescription => "bad_description",
+            Reason::BadEventId => "bad_event_id",
+            Reason::BadHeartbeat => "bad_heartbeat",
+            Reason::RefusedByTable => "refused_by_table",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A record that is no event: the reason, and what exactly is wrong in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// The rule that was broken first.
+    pub reason: Reason,
+    /// For people; not stable.
+    pub detail: String,
+}
+
+impl Reject {
+    fn new(reason: Reason, detail: impl Into<String>) -> Reject {
+        Reject {
+            reason,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+/// What a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A valid event.
+    Event(Event),
+    /// No event, but a statement of time in Unix milliseconds; moves the watermark.
+    Heartbeat(i64),
+}
+
+/// Judges a whole record: its value, and its headers where it has none.
+///
+/// `headers` yields the values of every header named [`HEARTBEAT_HEADER`] (`None` for a null value).
+///
+/// # Errors
+/// Returns the first broken rule.
+pub fn parse_record<'a>(
+    value: Option<&[u8]>,
+    headers: impl IntoIterator<Item = Option<&'a [u8]>>,
+) -> Result<Body, Reject> {
+    if let Some(value) = value {
+        return parse_event(value).map(Body::Event);
+    }
+    let mut headers = headers.into_iter();
+    let Some(first) = headers.next() else {
+        return Err(Reject::new(Reason::Empty, "the record has no value"));
+    };
+    if headers.next().is_some() {
+        return Err(Reject::new(
+            Reason::BadHeartbeat,
+            format!("more than one header {HEARTBEAT_HEADER}"),
+        ));
+    }
+    parse_heartbeat(first).map(Body::Heartbeat).ok_or_else(|| {
+        Reject::new(
+            Reason::BadHeartbeat,
+            format!("header {HEARTBEAT_HEADER} is not a number of 1 to 15 digits"),
+        )
+    })
+}
+
+fn parse_heartbeat(value: Option<&[u8]>) -> Option<i64> {
+    let digits = value?;
+    if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Judges the value of a record, or one line of NDJSON.
+///
+/// # Errors
+/// Returns the first broken rule.
+pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
+    if value.is_empty() {
+        return Err(Reject::new(Reason::Empty, "the value has 0 bytes"));
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        let detail = format!("{} bytes, at most {VALUE_BYTES_MAX}", value.len());
+        return Err(Reject::new(Reason::TooLarge, detail));
+    }
+    let text = std::str::from_utf8(value).map_err(|e| {
+        Reject::new(
+            Reason::NotUtf8,
+            format!("invalid UTF-8 at byte {}", e.valid_up_to()),
+        )
+    })?;
+    let fields = walk(text).map_err(|e| Reject::new(Reason::NotJson, e.to_string()))?;
+    fields.into_event()
+}
+
+/// The value of a known field: its text, or that it is of another type.
+type Field<'a> = Option<Result<Cow<'a, str>, ()>>;
+
+#[derive(Default)]
+struct Fields<'a> {
+    city: Field<'a>,
+    event_type: Field<'a>,
+    severity: Field<'a>,
+    timestamp: Field<'a>,
+    description: Field<'a>,
+    event_id: Field<'a>,
+    extra: String,
+}
+
+impl Fields<'_> {
+    fn into_event(self) -> Result<Event, Reject> {
+        let need = |field: &Field<'_>, name: &str| match field {
+            Some(_) => Ok(()),
+            None => Err(Reject::new(Reason::MissingField, format!("no {name}"))),
+        };
+        need(&self.city, "city")?;
+        need(&self.event_type, "event_type")?;
+        need(&self.severity, "severity")?;
+        need(&self.timestamp, "timestamp")?;
+
+        let city = text(self.city, Reason::BadCity)?.unwrap_or_default();
+        let city = trim(&city);
+        check_city(city)?;
+        let event_type = text(self.event_type, Reason::BadEventType)?.unwrap_or_default();
+        let event_type = event_type.to_ascii_lowercase();
+        if !is_event_type(&event_type) {
+            let detail = format!("{} is not [a-z][a-z0-9_-]{{0,63}}", quoted(&event_type));
+            return Err(Reject::new(Reason::BadEventType, detail));
+        }
+        let name = text(self.severity, Reason::BadSeverity)?.unwrap_or_default();
+        let Some(severity) = Severity::from_name(&name.to_ascii_lowercase()) else {
+            let detail = format!("{} is not low, medium, high or critical", quoted(&name));
+            return Err(Reject::new(Reason::BadSeverity, detail));
+        };
+        let time = text(self.timestamp, Reason::BadTimestamp)?.unwrap_or_default();
+        let Some(time_ms) = parse_timestamp(&time) else {
+            let detail = format!(
+                "{} is not YYYY-MM-DDThh:mm:ss[.fff](Z or ±hh:mm) within 1970 to 9998 UTC",
+                quoted(&time)
+            );
+            return Err(Reject::new(Reason::BadTimestamp, detail));
+        };
+        let description = text(self.description, Reason::BadDescription)?.unwrap_or_default();
+        if description.len() > DESCRIPTION_BYTES_MAX {
+            let detail = format!(
+                "{} bytes, at most {DESCRIPTION_BYTES_MAX}",
+                description.len()
+            );
+            return Err(Reject::new(Reason::BadDescription, detail));
+        }
+        let event_id = text(self.event_id, Reason::BadEventId)?;
+        if let Some(id) = &event_id {
+            check_event_id(id)?;
+        }
+        Ok(Event {
+            city: city.into(),
+            event_type: event_type.into_boxed_str(),
+            severity,
+            time_ms,
+            description: description.into(),
+            event_id: event_id.map(Into::into),
+            extra: (!self.extra.is_empty()).then(|| (self.extra + "}").into_boxed_str()),
+        })
+    }
+}
+
+fn text(field: Field<'_>, reason: Reason) -> Result<Option<Cow<'_, str>>, Reject> {
+    match field {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text)),
+        Some(Err(())) => Err(Reject::new(reason, "not a string")),
+    }
+}
+
+/// Trims exactly the characters U+0009, 000A, 000C, 000D and 0020.
+pub fn trim(text: &str) -> &str {
+    text.trim_matches(['\t', '\n', '\u{c}', '\r', ' '])
+}
+
+fn check_city(city: &str) -> Result<(), Reject> {
+    let chars = city.chars().count();
+    let detail = if chars == 0 {
+        "empty".to_owned()
+    } else if chars > CITY_CHARS_MAX {
+        format!("{chars} characters, at most {CITY_CHARS_MAX}")
+    } else if city.chars().any(is_control) {
+        "has a control character".to_owned()
+    } else if city.contains('#') {
+        "has a #".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Reject::new(Reason::BadCity, detail))
+}
+
+fn check_event_id(id: &str) -> Result<(), Reject> {
+    let chars = id.chars().count();
+    let detail = if chars == 0 {
+        "empty".to_owned()
+    } else if chars > EVENT_ID_CHARS_MAX {
+        format!("{chars} characters, at most {EVENT_ID_CHARS_MAX}")
+    } else if id.chars().any(is_control) {
+        "has a control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Reject::new(Reason::BadEventId, detail))
+}
+
+/// Tells whether a lower-cased event type obeys `[a-z][a-z0-9_-]{0,63}`.
+pub fn is_event_type(text: &str) -> bool {
+    let b = text.as_bytes();
+    (1..=EVENT_TYPE_BYTES_MAX).contains(&b.len())
+        && b[0].is_ascii_lowercase()
+        && b.iter()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
+}
+
+/// U+0000–1F and U+007F–9F.
+fn is_control(c: char) -> bool {
+    c.is_control()
+}
+
+/// The text in quotes, cut to a length that fits a header or a log line.
+fn quoted(text: &str) -> String {
+    let cut: String = text.chars().take(64).collect();
+    if cut.len() < text.len() {
+        format!("{cut:?}…")
+    } else {
+        format!("{cut:?}")
+    }
+}
+
+/// Walks the text as one object, keeping the known fields and the raw text of all others.
+fn walk(text: &str) -> Result<Fields<'_>, serde_json::Error> {
+    use serde::Deserializer as _;
+    let mut de = serde_json::Deserializer::from_str(text);
+    let fields = de.deserialize_map(RecordVisitor)?;
+    de.end()?;
+    Ok(fields)
+}
+
+struct RecordVisitor;
+
+impl<'de> serde::de::Visitor<'de> for RecordVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        use serde::de::Error as _;
+        let mut fields = Fields::default();
+        let mut other_keys = BTreeSet::new();
+        while let Some(Key(key)) = map.next_key()? {
+            let field = match &*key {
+                "city" => &mut fields.city,
+                "event_type" => &mut fields.event_type,
+                "severity" => &mut fields.severity,
+                "timestamp" => &mut fields.timestamp,
+                "description" => &mut fields.description,
+                "event_id" => &mut fields.event_id,
+                _ => {
+                    let raw: &RawValue = map.next_value()?;
+                    check_value(raw.get()).map_err(A::Error::custom)?;
+                    fields
+                        .extra
+                        .push(if fields.extra.is_empty() { '{' } else { ',' });
+                    let name = serde_json::to_string(&*key).map_err(A::Error::custom)?;
+                    fields.extra.push_str(&name);
+                    fields.extra.push(':');
+                    fields.extra.push_str(raw.get());
+                    if !other_keys.insert(key) {
+                        return Err(A::Error::custom("a key stands twice"));
+                    }
+                    continue;
+                }
+            };
+            if field.is_some() {
+                return Err(A::Error::custom(format!("key {key} stands twice")));
+            }
+            *field = Some(map.next_value_seed(Walk { depth: 1 })?.ok_or(()));
+        }
+        Ok(fields)
+    }
+}
+
+/// Walks the raw text of a field that is kept as it stands.
+fn check_value(text: &str) -> Result<(), serde_json::Error> {
+    use serde::de::DeserializeSeed as _;
+    let mut de = serde_json::Deserializer::from_str(text);
+    Walk { depth: 1 }.deserialize(&mut de)?;
+    de.end()
+}
+
+/// An object's key, borrowed where it has no escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Key<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<Key<'de>, D::Error> {
+        struct KeyVisitor;
+        impl<'de> serde::de::Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(v)))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(v.to_owned())))
+            }
+        }
+        de.deserialize_str(KeyVisitor)
+    }
+}
+
+/// Walks one value inside `depth` levels and returns its text if it is a string.
+#[derive(Clone, Copy)]
+struct Walk {
+    depth: usize,
+}
+
+impl Walk {
+    fn deeper<E: serde::de::Error>(self) -> Result<Walk, E> {
+        if self.depth >= DEPTH_MAX {
+            return Err(E::custom(format!("more than {DEPTH_MAX} levels")));
+        }
+        Ok(Walk {
+            depth: self.depth + 1,
+        })
+    }
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for Walk {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, de: D) -> Result<Self::Value, D::Error> {
+        de.deserialize_any(self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Walk {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Cow::Borrowed(v)))
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+        Ok(Some(Cow::Owned(v.to_owned())))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let inner = self.deeper()?;
+        while seq.next_element_seed(inner)?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        use serde::de::Error as _;
+        let inner = self.deeper()?;
+        let mut keys = BTreeSet::new();
+        while let Some(Key(key)) = map.next_key()? {
+            map.next_value_seed(inner)?;
+            if !keys.insert(key) {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"city":"NYC","event_type":"traffic","severity":"high","description":"high traffic congestion detected","timestamp":"2025-10-13T11:30:00Z"}"#;
+
+    fn reason(value: impl AsRef<[u8]>) -> Option<Reason> {
+        parse_event(value.as_ref()).err().map(|r| r.reason)
+    }
+
+    /// The good event with one more member, or one replaced.
+    fn with(members: &str) -> String {
+        let mut parts = vec![
+            r#""city":"NYC""#.to_owned(),
+            r#""event_type":"traffic""#.to_owned(),
+            r#""severity":"high""#.to_owned(),
+            r#""timestamp":"2025-10-13T11:30:00Z""#.to_owned(),
+        ];
+        let name = members.split(':').next().unwrap_or_default().to_owned();
+        parts.retain(|p| !p.starts_with(&name));
+        if !members.is_empty() {
+            parts.push(members.to_owned());
+        }
+        format!("{{{}}}", parts.join(","))
+    }
+
+    #[test]
+    fn a_good_event_keeps_its_fields() {
+        let e = parse_event(GOOD.as_bytes()).expect("valid");
+        assert_eq!(&*e.city, "NYC");
+        assert_eq!(&*e.event_type, "traffic");
+        assert_eq!(e.severity, Severity::High);
+        assert_eq!(e.time_ms, 1_760_355_000_000);
+        assert_eq!(&*e.description, "high traffic congestion detected");
+        assert_eq!(e.event_id, None);
+        assert_eq!(e.extra, None);
+    }
+
+    #[test]
+    fn names_are_lower_cased_and_cities_trimmed() {
+        let e = parse_event(
+            b" \t\r\n{\"city\":\" \\tS\\u00e3o Paulo\\f\",\"event_type\":\"TRAFFIC\",\"severity\":\"Critical\",\"timestamp\":\"2025-10-13 11:30:00z\"} ",
+        )
+        .expect("valid");
+        assert_eq!(&*e.city, "São Paulo");
+        assert_eq!(&*e.event_type, "traffic");
+        assert_eq!(e.severity, Severity::Critical);
+        // Only the five ASCII blanks are trimmed; a no-break space is part of the name.
+        let e = parse_event(with("\"city\":\"\u{a0}X\"").as_bytes()).expect("valid");
+        assert_eq!(&*e.city, "\u{a0}X");
+    }
+
+    #[test]
+    fn extra_keeps_values_as_they_stood_in_order() {
+        let e = parse_event(
+            with(r#""z":1.50,"a" : {"b" : [1e2, "x\u0041"]} ,"n":null,"q\"":18446744073709551616"#)
+                .as_bytes(),
+        )
+        .expect("valid");
+        assert_eq!(
+            e.extra.as_deref(),
+            Some(r#"{"z":1.50,"a":{"b" : [1e2, "x\u0041"]},"n":null,"q\"":18446744073709551616}"#)
+        );
+    }
+
+    #[test]
+    fn every_reason_has_its_cases() {
+        let cases: Vec<(Vec<u8>, Option<Reason>)> = vec![
+            (b"".to_vec(), Some(Reason::Empty)),
+            (b" \n".to_vec(), Some(Reason::NotJson)),
+            (vec![b' '; VALUE_BYTES_MAX + 1], Some(Reason::TooLarge)),
+            (vec![0xff; VALUE_BYTES_MAX + 1], Some(Reason::TooLarge)),
+            (vec![0xff], Some(Reason::NotUtf8)),
+            (b"{\"city\":\"\xc3\"}".to_vec(), Some(Reason::NotUtf8)),
+            (b"\xef\xbb\xbf{}".to_vec(), Some(Reason::NotJson)),
+            (b"[]".to_vec(), Some(Reason::NotJson)),
+            (b"\"x\"".to_vec(), Some(Reason::NotJson)),
+            (b"null".to_vec(), Some(Reason::NotJson)),
+            (b"{".to_vec(), Some(Reason::NotJson)),
+            (b"{}x".to_vec(), Some(Reason::NotJson)),
+            (b"{}{}".to_vec(), Some(Reason::NotJson)),
+            (b"{,}".to_vec(), Some(Reason::NotJson)),
+            (b"{\"a\":1,}".to_vec(), Some(Reason::NotJson)),
+            (b"{'a':1}".to_vec(), Some(Reason::NotJson)),
+            (b"{\"a\":\"\x01\"}".to_vec(), Some(Reason::NotJson)),
+            (b"{}".to_vec(), Some(Reason::MissingField)),
+            (GOOD.into(), None),
+        ];
+        for (value, want) in cases {
+            assert_eq!(
+                reason(&value),
+                want,
+                "{:?}",
+                String::from_utf8_lossy(&value)
+            );
+        }
+        let texts: Vec<(&str, Option<Reason>)> = vec![
+            // Strictness anywhere in the value.
+            (r#""x":NaN"#, Some(Reason::NotJson)),
+            (r#""x":Infinity"#, Some(Reason::NotJson)),
+            (r#""x":1e309"#, Some(Reason::NotJson)),
+            (r#""x":-1e309"#, Some(Reason::NotJson)),
+            (r#""x":1e308"#, None),
+            (r#""x":1e-400"#, None),
+            (r#""x":01"#, Some(Reason::NotJson)),
+            (r#""x":.5"#, Some(Reason::NotJson)),
+            (r#""x":+1"#, Some(Reason::NotJson)),
+            (r#""x":"\ud800""#, Some(Reason::NotJson)),
+            (r#""x":"\udc00\ud800""#, Some(Reason::NotJson)),
+            (r#""x":"\ud83d\ude00""#, None),
+            (r#""\ud800":1"#, Some(Reason::NotJson)),
+            (r#""x":{"y":[{"\udfff":1}]}"#, Some(Reason::NotJson)),
+            (r#""x":{"a":1,"a":2}"#, Some(Reason::NotJson)),
+            (r#""x":{"a":1,"\u0061":2}"#, Some(Reason::NotJson)),
+            (r#""x":[{"b":{"a":1,"a":1}}]"#, Some(Reason::NotJson)),
+            (r#""x":1,"\u0078":2"#, Some(Reason::NotJson)),
+            (r#""x":1,"cit\u0079":"LA""#, Some(Reason::NotJson)),
+            (r#""city":{"a":1,"a":2}"#, Some(Reason::NotJson)),
+            (r#""city":[1e999]"#, Some(Reason::NotJson)),
+            // Types: null is a value.
+            (r#""city":null"#, Some(Reason::BadCity)),
+            (r#""city":7"#, Some(Reason::BadCity)),
+            (r#""city":{}"#, Some(Reason::BadCity)),
+            (r#""event_type":null"#, Some(Reason::BadEventType)),
+            (r#""severity":true"#, Some(Reason::BadSeverity)),
+            (r#""timestamp":1760355000"#, Some(Reason::BadTimestamp)),
+            (r#""description":null"#, Some(Reason::BadDescription)),
+            (r#""description":[]"#, Some(Reason::BadDescription)),
+            (r#""event_id":null"#, Some(Reason::BadEventId)),
+            (r#""event_id":12"#, Some(Reason::BadEventId)),
+            // Rules of the fields.
+            (r#""city":"""#, Some(Reason::BadCity)),
+            (r#""city":"  ""#, Some(Reason::BadCity)),
+            (r#""city":"a#b""#, Some(Reason::BadCity)),
+            (r#""city":"a\u0000b""#, Some(Reason::BadCity)),
+            (r#""city":"a\u0085b""#, Some(Reason::BadCity)),
+            (r#""city":"a\tb""#, Some(Reason::BadCity)),
+            (r#""city":"\u000bX""#, Some(Reason::BadCity)),
+            (r#""event_type":"""#, Some(Reason::BadEventType)),
+            (r#""event_type":"1a""#, Some(Reason::BadEventType)),
+            (r#""event_type":" traffic""#, Some(Reason::BadEventType)),
+            (r#""event_type":"a b""#, Some(Reason::BadEventType)),
+            (r#""event_type":"stra\u00dfe""#, Some(Reason::BadEventType)),
+            (r#""event_type":"\u212aelvin""#, Some(Reason::BadEventType)),
+            (r#""event_type":"road_work-2""#, None),
+            (r#""severity":"urgent""#, Some(Reason::BadSeverity)),
+            (r#""severity":"high ""#, Some(Reason::BadSeverity)),
+            (r#""timestamp":"yesterday""#, Some(Reason::BadTimestamp)),
+            (r#""event_id":"""#, Some(Reason::BadEventId)),
+            (r#""event_id":"a\nb""#, Some(Reason::BadEventId)),
+        ];
+        for (members, want) in texts {
+            assert_eq!(reason(with(members)), want, "{members}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_exact_at_their_edges() {
+        let check = |members: String, want: Option<Reason>| {
+            assert_eq!(reason(with(&members)), want, "{} bytes", members.len());
+        };
+        check(format!("\"city\":\"{}\"", "é".repeat(64)), None);
+        check(
+            format!("\"city\":\"{}\"", "é".repeat(65)),
+            Some(Reason::BadCity),
+        );
+        check(format!("\"event_type\":\"{}\"", "a".repeat(64)), None);
+        check(
+            format!("\"event_type\":\"{}\"", "a".repeat(65)),
+            Some(Reason::BadEventType),
+        );
+        check(format!("\"description\":\"{}\"", "é".repeat(2048)), None);
+        check(
+            format!("\"description\":\"{}x\"", "é".repeat(2048)),
+            Some(Reason::BadDescription),
+        );
+        check(format!("\"event_id\":\"{}\"", "é".repeat(128)), None);
+        check(
+            format!("\"event_id\":\"{}\"", "é".repeat(129)),
+            Some(Reason::BadEventId),
+        );
+        let nest = |n: usize| format!("\"x\":{}{}", "[".repeat(n), "]".repeat(n));
+        check(nest(126), None);
+        check(nest(127), Some(Reason::NotJson));
+        check(nest(20_000), Some(Reason::NotJson));
+        let nest = |n: usize| format!("\"x\":{}1{}", "{\"a\":".repeat(n), "}".repeat(n));
+        check(nest(126), None);
+        check(nest(127), Some(Reason::NotJson));
+        let mut big = with(&format!("\"x\":\"{}\"", "a".repeat(65_000)));
+        big.push_str(&" ".repeat(VALUE_BYTES_MAX - big.len()));
+        assert_eq!(reason(&big), None);
+        big.push(' ');
+        assert_eq!(reason(&big), Some(Reason::TooLarge));
+    }
+
+    #[test]
+    fn the_first_broken_rule_wins() {
+        let all_bad = r##"{"city":"#","event_type":"!","severity":"?","timestamp":"","description":1,"event_id":""}"##;
+        let order = [
+            ("\"city\":\"#\"", "\"city\":\"A\"", Reason::BadCity),
+            (
+                "\"event_type\":\"!\"",
+                "\"event_type\":\"a\"",
+                Reason::BadEventType,
+            ),
+            (
+                "\"severity\":\"?\"",
+                "\"severity\":\"low\"",
+                Reason::BadSeverity,
+            ),
+            (
+                "\"timestamp\":\"\"",
+                "\"timestamp\":\"2025-01-01T00:00:00Z\"",
+                Reason::BadTimestamp,
+            ),
+            (
+                "\"description\":1",
+                "\"description\":\"\"",
+                Reason::BadDescription,
+            ),
+            (
+                "\"event_id\":\"\"",
+                "\"event_id\":\"1\"",
+                Reason::BadEventId,
+            ),
+        ];
+        let mut value = all_bad.to_owned();
+        for (bad, good, want) in order {
+            assert_eq!(reason(&value), Some(want));
+            value = value.replace(bad, good);
+        }
+        assert_eq!(reason(&value), None);
+        assert_eq!(
+            reason(all_bad.replace("\"city\":\"#\",", "")),
+            Some(Reason::MissingField)
+        );
+    }
+
+    #[test]
+    fn heartbeats_are_records_without_value_and_one_header_of_digits() {
+        let check = |value: Option<&[u8]>, headers: &[Option<&[u8]>], want: Result<i64, Reason>| {
+            let got = parse_record(value, headers.iter().copied());
+            let got = match got {
+                Ok(Body::Heartbeat(ms)) => Ok(ms),
+                Ok(Body::Event(_)) => Ok(-1),
+                Err(reject) => Err(reject.reason),
+            };
+            assert_eq!(got, want, "{headers:?}");
+        };
+        check(None, &[Some(b"1760355000000")], Ok(1_760_355_000_000));
+        check(None, &[Some(b"0")], Ok(0));
+        check(None, &[Some(b"999999999999999")], Ok(999_999_999_999_999));
+        check(
+            None,
+            &[Some(b"1000000000000000")],
+            Err(Reason::BadHeartbeat),
+        );
+        check(None, &[Some(b"")], Err(Reason::BadHeartbeat));
+        check(None, &[Some(b"-1")], Err(Reason::BadHeartbeat));
+        check(None, &[Some(b"1 ")], Err(Reason::BadHeartbeat));
+        check(None, &[None], Err(Reason::BadHeartbeat));
+        check(None, &[Some(b"1"), Some(b"1")], Err(Reason::BadHeartbeat));
+        check(None, &[], Err(Reason::Empty));
+        check(Some(b""), &[Some(b"1")], Err(Reason::Empty));
+        check(Some(GOOD.as_bytes()), &[Some(b"x")], Ok(-1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsing_never_panics(value in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            drop(parse_event(&value));
+        }
+
+        #[test]
+        fn parsing_near_events_never_panics(cut in 0usize..200, byte in proptest::num::u8::ANY) {
+            let mut value = GOOD.as_bytes().to_vec();
+            let at = cut % value.len();
+            value[at] = byte;
+            drop(parse_event(&value));
+            value.truncate(at);
+            proptest::prop_assert!(parse_event(&value).is_err());
+        }
+
+        #[test]
+        fn what_is_accepted_obeys_the_rules(city in "\\PC{0,70}", kind in "[a-zA-Z0-9_ -]{0,70}", id in "\\PC{0,130}") {
+            let value = serde_json::json!({"city": city, "event_type": kind, "severity": "LOW", "timestamp": "2025-10-13T11:30:00Z", "event_id": id});
+            if let Ok(e) = parse_event(value.to_string().as_bytes()) {
+                proptest::prop_assert!((1..=64).contains(&e.city.chars().count()));
+                proptest::prop_assert!(!e.city.contains('#'));
+                proptest::prop_assert!(is_event_type(&e.event_type));
+                proptest::prop_assert!(!e.event_id.expect("given").is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Civil time on the wire ↔ Unix milliseconds.
+//!
+//! The grammar of an event's `timestamp` is narrower than RFC 3339 and much narrower than what jiff
+//! parses, so it is checked here by hand; jiff only decides whether the day exists and which instant
+//! it names. Formats are fixed width, so that strings sort as instants do.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
+
+/// First instant after the last allowed one: 9999-01-01T00:00:00Z.
+pub const TIME_MS_END: i64 = 253_370_764_800_000;
+
+/// Returns the instant in Unix milliseconds, or `None` where the text is outside the grammar
+/// `YYYY-MM-DD(T|t| )hh:mm:ss[.1-9 digits](Z|z|±hh:mm)` or the range `[1970, 9999)` UTC.
+///
+/// Second 60 is taken as 59 and keeps its fraction; digits beyond milliseconds are cut off.
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    let b = text.as_bytes();
+    if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
+        return None;
+    }
+    if !matches!(b[10], b'T' | b't' | b' ') {
+        return None;
+    }
+    let year = two(b, 0)? * 100 + two(b, 2)?;
+    let (month, day) = (two(b, 5)?, two(b, 8)?);
+    let (hour, minute, second) = (two(b, 11)?, two(b, 14)?, two(b, 17)?);
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let mut at = 19;
+    let mut fraction_ms = 0;
+    if b[at] == b'.' {
+        at += 1;
+        let digits = b[at..].iter().take_while(|c| c.is_ascii_digit()).count();
+        if digits == 0 || digits > 9 {
+            return None;
+        }
+        let mut scale = 100;
+        for c in &b[at..at + digits.min(3)] {
+            fraction_ms += i64::from(c - b'0') * scale;
+            scale /= 10;
+        }
+        at += digits;
+    }
+    let offset_s = match b.get(at)? {
+        b'Z' | b'z' if b.len() == at + 1 => 0,
+        sign @ (b'+' | b'-') if b.len() == at + 6 && b[at + 3] == b':' => {
+            let (h, m) = (two(b, at + 1)?, two(b, at + 4)?);
+            if h > 23 || m > 59 {
+                return None;
+            }
+            let s = i64::from(h * 60 + m) * 60;
+            if *sign == b'-' { -s } else { s }
+        }
+        _ => return None,
+    };
+    let date = Date::new(year, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
+    let time = Time::new(
+        i8::try_from(hour).ok()?,
+        i8::try_from(minute).ok()?,
+        i8::try_from(second.min(59)).ok()?,
+        0,
+    )
+    .ok()?;
+    let local_s = unix_seconds(DateTime::from_parts(date, time))?;
+    let ms = (local_s - offset_s) * 1_000 + fraction_ms;
+    (0..TIME_MS_END).contains(&ms).then_some(ms)
+}
+
+/// Seconds since 1970 of a civil time taken as UTC. Years outside jiff's instants give `None`;
+/// no allowed event lies there.
+fn unix_seconds(at: DateTime) -> Option<i64> {
+    Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
+}
+
+/// Two ASCII digits at `at`.
+fn two(b: &[u8], at: usize) -> Option<i16> {
+    let (hi, lo) = (b.get(at)?, b.get(at + 1)?);
+    if !hi.is_ascii_digit() || !lo.is_ascii_digit() {
+        return None;
+    }
+    Some(i16::from(hi - b'0') * 10 + i16::from(lo - b'0'))
+}
+
+/// Appends `2013-01-01T06:00:00.000Z`. Instants outside jiff's range are clamped to it.
+pub fn push_millis(out: &mut String, ms: i64) {
+    write!(out, "{:.3}", instant(ms)).expect("writing to a string does not fail");
+}
+
+/// Returns `2013-01-01T06:00:00.000Z`.
+pub fn format_millis(ms: i64) -> String {
+    let mut out = String::with_capacity(24);
+    push_millis(&mut out, ms);
+    out
+}
+
+/// Returns `2013-01-01T06:00:00Z`, the form of window starts and ends; a fraction is cut off.
+pub fn format_seconds(ms: i64) -> String {
+    format!("{:.0}", instant(ms.div_euclid(1_000) * 1_000))
+}
+
+fn instant(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_exactly_the_contracts() {
+        let check = |text: &str, want: Option<i64>| {
+            assert_eq!(parse_timestamp(text), want, "{text:?}");
+        };
+        let base = 1_356_998_400_000; // 2013-01-01T00:00:00Z
+        check("2013-01-01T00:00:00Z", Some(base));
+        check("2013-01-01t00:00:00z", Some(base));
+        check("2013-01-01 00:00:00Z", Some(base));
+        check("2013-01-01T00:00:00.1Z", Some(base + 100));
+        check("2013-01-01T00:00:00.123456789Z", Some(base + 123));
+        check("2013-01-01T00:00:00.999999999Z", Some(base + 999));
+        check("2013-01-01T00:00:60Z", Some(base + 59_000));
+        check("2013-01-01T00:00:60.5Z", Some(base + 59_500));
+        check("2013-01-01T14:00:00+14:00", Some(base));
+        check("2012-12-31T12:00:00-12:00", Some(base));
+        check("2013-01-01T00:00:00-00:00", Some(base));
+        check("2013-01-01T23:59:00+23:59", Some(base));
+        check("1970-01-01T00:00:00Z", Some(0));
+        check("1969-12-31T23:59:59Z", None);
+        check("1969-12-31T23:59:59.999Z", None);
+        check("1969-12-31T23:59:59-00:01", Some(59_000));
+        check("1970-01-01T00:00:00+00:01", None);
+        check("9998-12-31T23:59:59.999Z", Some(TIME_MS_END - 1));
+        check("9998-12-31T23:59:60.999Z", Some(TIME_MS_END - 1));
+        check("9999-01-01T00:00:00Z", None);
+        check("9999-01-01T13:59:59+14:00", Some(TIME_MS_END - 1_000));
+        check("9998-12-31T23:59:59-00:01", None);
+        check("9999-12-31T23:59:59Z", None);
+        check("9999-12-31T23:59:59+23:59", None);
+        check("0000-01-01T00:00:00Z", None);
+        check("2012-02-29T00:00:00Z", Some(1_330_473_600_000));
+        check("2013-02-29T00:00:00Z", None);
+        for bad in [
+            "",
+            "2013-01-01",
+            "2013-01-01T00:00:00",
+            "2013-01-01T24:00:00Z",
+            "2013-01-01T00:60:00Z",
+            "2013-01-01T00:00:61Z",
+            "2013-13-01T00:00:00Z",
+            "2013-00-01T00:00:00Z",
+            "2013-01-00T00:00:00Z",
+            "2013-01-32T00:00:00Z",
+            "2013-01-01T00:00:00.Z",
+            "2013-01-01T00:00:00.1234567890Z",
+            "2013-01-01T00:00:00,5Z",
+            "2013-01-01T00:00:00+24:00",
+            "2013-01-01T00:00:00+00:60",
+            "2013-01-01T00:00:00+0000",
+            "2013-01-01T00:00:00+00",
+            "2013-01-01T00:00:00Z ",
+            " 2013-01-01T00:00:00Z",
+            "2013-01-01T00:00:00ZZ",
+            "2013-01-01T00:00Z",
+            "2013-1-01T00:00:00Z",
+            "+2013-01-01T00:00:00Z",
+            "2013-01-01T00:00:00[UTC]",
+            "2013-01-01T00:00:00Z[UTC]",
+            "２013-01-01T00:00:00Z",
+            "2013-01-01_00:00:00Z",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn formats_are_fixed_width() {
+        assert_eq!(format_millis(1_357_020_000_000), "2013-01-01T06:00:00.000Z");
+        assert_eq!(format_millis(7), "1970-01-01T00:00:00.007Z");
+        assert_eq!(format_millis(TIME_MS_END - 1), "9998-12-31T23:59:59.999Z");
+        assert_eq!(format_seconds(1_357_020_000_999), "2013-01-01T06:00:00Z");
+        assert_eq!(format_seconds(TIME_MS_END), "9999-01-01T00:00:00Z");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn format_and_parse_are_inverse(ms in 0..TIME_MS_END) {
+            proptest::prop_assert_eq!(parse_timestamp(&format_millis(ms)), Some(ms));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in "\\PC{0,40}") {
+            let _ = parse_timestamp(&text);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Kafka: client options, topics, the consumer thread and the producer. Knows nothing of DynamoDB.
+
+pub mod admin;
+pub mod client;
+pub mod consumer;
+pub mod producer;

@@ -1,0 +1,46 @@
+//! Parses the command line, starts logging, runs one role, maps its result to an exit code.
+
+use std::process::ExitCode;
+
+use citystream::cmd::{self, Exit};
+use citystream::settings::{Cli, Command};
+use citystream::shutdown::Shutdown;
+use citystream::telemetry::{Metrics, start_logging};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    citystream::sys::use_static_name_service();
+    let cli = Cli::parse();
+    start_logging(cli.command.log().log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("the runtime starts");
+    let result = runtime.block_on(async {
+        let (metrics, shutdown) = (Metrics::new(), Shutdown::on_signals());
+        match cli.command {
+            Command::InitTables(args) => cmd::init_tables::run(args, metrics, shutdown).await,
+            Command::Produce(args) => cmd::produce::run(args, metrics, shutdown).await,
+            Command::Consume(args) => cmd::consume::run(args, metrics, shutdown).await,
+            Command::Serve(args) => cmd::serve::run(args, metrics, shutdown).await,
+            Command::Tail(args) => cmd::tail::run(args, metrics, shutdown).await,
+            #[cfg(feature = "dev")]
+            Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
+        }
+    });
+    // Blocking calls into librdkafka must not hold up the end of the process.
+    runtime.shutdown_background();
+    let exit = match result {
+        Ok(exit) => exit,
+        Err(error) => {
+            report(&error);
+            Exit::of(&error)
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+#[allow(clippy::print_stderr)]
+fn report(error: &anyhow::Error) {
+    eprintln!("citystream: {error:#}");
+}

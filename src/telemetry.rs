@@ -1,0 +1,416 @@
+//! Logs and metrics: how lines look, and every metric the program has.
+//!
+//! One [`Metrics`] value is made per process and handed to the roles; each registers all series, so
+//! a dashboard finds the same names everywhere. Names and labels are fixed by the contract; labels
+//! come from closed sets.
+
+use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::core::parse::Reason;
+use crate::settings::LogFormat;
+
+/// Starts logging to standard error. Later calls change nothing.
+///
+/// Text on a terminal and JSON elsewhere, unless `format` says so; `RUST_LOG` filters.
+pub fn start_logging(format: Option<LogFormat>) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,aws_config=warn,hyper=warn,rdkafka=off,dynoxide=warn")
+    });
+    let terminal = std::io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    // A second start in one process, as in tests, keeps the first.
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(colour).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("logging was already started");
+    }
+}
+
+/// The ledger of records a consumer took: invariant C7 holds at every scrape, because all its
+/// numbers change and are read under one lock.
+///
+/// `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Records handed to a partition's worker.
+    pub consumed: u64,
+    /// Events counted in a window.
+    pub counted: u64,
+    /// Events counted as late.
+    pub late: u64,
+    /// Records acknowledged by the dead-letter topic, by [`Reason`] in the order of its list.
+    pub rejected: [u64; Reason::ALL.len()],
+    /// Events that the tables had counted before.
+    pub already_counted: u64,
+    /// Heartbeats taken.
+    pub heartbeats: u64,
+    /// Records dropped with their partition; whoever takes it reads them again.
+    pub given_up: u64,
+    /// Records not yet durable.
+    pub in_flight: u64,
+}
+
+impl Ledger {
+    /// Tells whether invariant C7 holds.
+    pub fn balances(&self) -> bool {
+        let rejected: u64 = self.rejected.iter().sum();
+        self.consumed
+            == self.counted
+                + self.late
+                + rejected
+                + self.already_counted
+                + self.heartbeats
+                + self.given_up
+                + self.in_flight
+    }
+}
+
+/// Every metric of the program.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// The consumer's ledger; `None` in roles that consume nothing.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// Events acknowledged by Kafka.
+    pub events_produced: IntCounter,
+    /// Events whose delivery failed for good.
+    pub events_failed: IntCounter,
+    /// Events ahead of their record by more than the allowed skew.
+    pub events_future: IntCounter,
+    /// Alerts raised, by severity.
+    pub alerts: IntCounterVec,
+    /// Log end minus position, by topic and partition.
+    pub lag_records: IntGaugeVec,
+    /// Watermark in Unix seconds, by partition.
+    pub watermark_seconds: GaugeVec,
+    /// From record timestamp to durable.
+    pub event_latency_seconds: Histogram,
+    /// DynamoDB requests by operation, table and outcome.
+    pub dynamodb_requests: IntCounterVec,
+    /// Capacity units by table and operation.
+    pub dynamodb_units: CounterVec,
+    /// Time of a DynamoDB request, by operation.
+    pub dynamodb_seconds: HistogramVec,
+    /// Row updates that a fence refused.
+    pub fence_conflicts: IntCounter,
+    /// Records that carried the producer's time instead of the broker's.
+    pub producer_time: IntCounter,
+    /// Records Kafka no longer had (`--on-data-loss continue`).
+    pub records_lost: IntCounter,
+    /// HTTP requests by route and status.
+    pub http_requests: IntCounterVec,
+    /// Time of an HTTP answer, by route.
+    pub http_seconds: HistogramVec,
+    /// Bytes between Kafka and DynamoDB.
+    pub in_flight_bytes: IntGauge,
+    /// Process start in Unix seconds.
+    pub start_seconds: Gauge,
+}
+
+impl Metrics {
+    /// Returns a fresh set of metrics, all registered.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let m = Metrics {
+            ledger: Arc::clone(&ledger),
+            events_produced: counter(
+                "citystream_events_produced_total",
+                "Events acknowledged by Kafka",
+            ),
+            events_failed: counter(
+                "citystream_events_failed_total",
+                "Events whose delivery to Kafka failed for good",
+            ),
+            events_future: counter(
+                "citystream_events_future_total",
+                "Events ahead of their record by more than the allowed skew",
+            ),
+            alerts: counters("citystream_alerts_total", "Alerts raised", &["severity"]),
+            lag_records: IntGaugeVec::new(
+                Opts::new(
+                    "citystream_consumer_lag_records",
+                    "Records between the position and the end of the log",
+                ),
+                &["topic", "partition"],
+            )
+            .expect("constant name"),
+            watermark_seconds: GaugeVec::new(
+                Opts::new(
+                    "citystream_watermark_timestamp_seconds",
+                    "Watermark of an owned partition in Unix seconds",
+                ),
+                &["partition"],
+            )
+            .expect("constant name"),
+            event_latency_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "citystream_event_latency_seconds",
+                    "From record timestamp to durable",
+                )
+                .buckets(vec![
+                    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+                    300.0, 3600.0,
+                ]),
+            )
+            .expect("constant name"),
+            dynamodb_requests: counters(
+                "citystream_dynamodb_requests_total",
+                "DynamoDB requests",
+                &["operation", "table", "outcome"],
+            ),
+            dynamodb_units: CounterVec::new(
+                Opts::new(
+                    "citystream_dynamodb_consumed_capacity_units_total",
+                    "DynamoDB capacity units",
+                ),
+                &["table", "operation"],
+            )
+            .expect("constant name"),
+            dynamodb_seconds: HistogramVec::new(
+                HistogramOpts::new(
+                    "citystream_dynamodb_request_seconds",
+                    "Time of a DynamoDB request",
+                )
+                .buckets(vec![
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                ]),
+                &["operation"],
+            )
+            .expect("constant name"),
+            fence_conflicts: counter(
+                "citystream_fence_conflicts_total",
+                "Row updates that a fence refused",
+            ),
+            producer_time: counter(
+                "citystream_events_producer_time_total",
+                "Records that carry the producer's time",
+            ),
+            records_lost: counter(
+                "citystream_records_lost_total",
+                "Records Kafka no longer had",
+            ),
+            http_requests: counters(
+                "citystream_http_requests_total",
+                "HTTP requests",
+                &["route", "status"],
+            ),
+            http_seconds: HistogramVec::new(
+                HistogramOpts::new("citystream_http_request_seconds", "Time of an HTTP answer")
+                    .buckets(vec![
+                        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                    ]),
+                &["route"],
+            )
+            .expect("constant name"),
+            in_flight_bytes: IntGauge::new(
+                "citystream_in_flight_bytes",
+                "Bytes between Kafka and DynamoDB",
+            )
+            .expect("constant name"),
+            start_seconds: Gauge::new(
+                "citystream_start_time_seconds",
+                "Process start in Unix seconds",
+            )
+            .expect("constant name"),
+            registry,
+        };
+        let collectors: Vec<Box<dyn Collector>> = vec![
+            Box::new(LedgerCollector::new(ledger)),
+            Box::new(m.events_produced.clone()),
+            Box::new(m.events_failed.clone()),
+            Box::new(m.events_future.clone()),
+            Box::new(m.alerts.clone()),
+            Box::new(m.lag_records.clone()),
+            Box::new(m.watermark_seconds.clone()),
+            Box::new(m.event_latency_seconds.clone()),
+            Box::new(m.dynamodb_requests.clone()),
+            Box::new(m.dynamodb_units.clone()),
+            Box::new(m.dynamodb_seconds.clone()),
+            Box::new(m.fence_conflicts.clone()),
+            Box::new(m.producer_time.clone()),
+            Box::new(m.records_lost.clone()),
+            Box::new(m.http_requests.clone()),
+            Box::new(m.http_seconds.clone()),
+            Box::new(m.in_flight_bytes.clone()),
+            Box::new(m.start_seconds.clone()),
+        ];
+        for c in collectors {
+            m.registry
+                .register(c)
+                .expect("each name is registered once");
+        }
+        for severity in ["high", "critical"] {
+            m.alerts.with_label_values(&[severity]).inc_by(0);
+        }
+        m
+    }
+
+    /// Returns the classic Prometheus text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("constant name")
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect("constant name")
+}
+
+/// Renders the ledger in one piece.
+struct LedgerCollector {
+    ledger: Arc<Mutex<Ledger>>,
+    plain: Vec<(IntCounter, fn(&Ledger) -> u64)>,
+    rejected: IntCounterVec,
+    in_flight: IntGauge,
+}
+
+impl LedgerCollector {
+    fn new(ledger: Arc<Mutex<Ledger>>) -> LedgerCollector {
+        LedgerCollector {
+            ledger,
+            plain: vec![
+                (
+                    counter(
+                        "citystream_events_consumed_total",
+                        "Records taken from Kafka",
+                    ),
+                    |l| l.consumed,
+                ),
+                (
+                    counter(
+                        "citystream_events_counted_total",
+                        "Events counted in a window",
+                    ),
+                    |l| l.counted,
+                ),
+                (
+                    counter("citystream_events_late_total", "Events counted as late"),
+                    |l| l.late,
+                ),
+                (
+                    counter(
+                        "citystream_events_already_counted_total",
+                        "Events that the tables had counted before",
+                    ),
+                    |l| l.already_counted,
+                ),
+                (
+                    counter("citystream_heartbeats_total", "Heartbeats taken"),
+                    |l| l.heartbeats,
+                ),
+                (
+                    counter(
+                        "citystream_events_given_up_total",
+                        "Records dropped with their partition, read again by its next owner",
+                    ),
+                    |l| l.given_up,
+                ),
+            ],
+            rejected: counters(
+                "citystream_events_rejected_total",
+                "Records sent to the dead-letter topic",
+                &["reason"],
+            ),
+            in_flight: IntGauge::new("citystream_events_in_flight", "Records not yet durable")
+                .expect("constant name"),
+        }
+    }
+}
+
+impl Collector for LedgerCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let mut out: Vec<&Desc> = self.plain.iter().flat_map(|(c, _)| c.desc()).collect();
+        out.extend(self.rejected.desc());
+        out.extend(self.in_flight.desc());
+        out
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let ledger = self
+            .ledger
+            .lock()
+            .expect("no panic holds the ledger")
+            .clone();
+        let mut out = Vec::new();
+        for (metric, value) in &self.plain {
+            metric.reset();
+            metric.inc_by(value(&ledger));
+            out.extend(metric.collect());
+        }
+        for (reason, count) in Reason::ALL.iter().zip(ledger.rejected) {
+            let metric = self.rejected.with_label_values(&[reason.name()]);
+            metric.reset();
+            metric.inc_by(count);
+        }
+        out.extend(self.rejected.collect());
+        self.in_flight
+            .set(i64::try_from(ledger.in_flight).unwrap_or(i64::MAX));
+        out.extend(self.in_flight.collect());
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contracts_names_are_rendered() {
+        let metrics = Metrics::new();
+        {
+            let mut ledger = metrics.ledger.lock().expect("not poisoned");
+            ledger.consumed = 3;
+            ledger.counted = 2;
+            ledger.rejected[3] = 1;
+            assert!(ledger.balances());
+        }
+        metrics
+            .lag_records
+            .with_label_values(&["city-events", "0"])
+            .set(7);
+        let text = metrics.render();
+        for line in [
+            "citystream_events_consumed_total 3",
+            "citystream_events_counted_total 2",
+            "citystream_events_rejected_total{reason=\"not_json\"} 1",
+            "citystream_events_in_flight 0",
+            "citystream_alerts_total{severity=\"critical\"} 0",
+            "citystream_consumer_lag_records{partition=\"0\",topic=\"city-events\"} 7",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(metrics.render(), text);
+    }
+}
