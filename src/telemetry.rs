@@ -15,6 +15,7 @@ use prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
+use crate::core::ledger::Ledger;
 use crate::core::parse::Reason;
 use crate::settings::LogFormat;
 
@@ -46,50 +47,11 @@ pub fn start_logging(format: Option<LogFormat>) {
     }
 }
 
-/// The ledger of records a consumer took: invariant C7 holds at every scrape, because all its
-/// numbers change and are read under one lock.
-///
-/// `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// Records handed to a partition's worker.
-    pub consumed: u64,
-    /// Events counted in a window.
-    pub counted: u64,
-    /// Events counted as late.
-    pub late: u64,
-    /// Records acknowledged by the dead-letter topic, by [`Reason`] in the order of its list.
-    pub rejected: [u64; Reason::ALL.len()],
-    /// Events that the tables had counted before.
-    pub already_counted: u64,
-    /// Heartbeats taken.
-    pub heartbeats: u64,
-    /// Records dropped with their partition; whoever takes it reads them again.
-    pub given_up: u64,
-    /// Records not yet durable.
-    pub in_flight: u64,
-}
-
-impl Ledger {
-    /// Tells whether invariant C7 holds.
-    pub fn balances(&self) -> bool {
-        let rejected: u64 = self.rejected.iter().sum();
-        self.consumed
-            == self.counted
-                + self.late
-                + rejected
-                + self.already_counted
-                + self.heartbeats
-                + self.given_up
-                + self.in_flight
-    }
-}
-
 /// Every metric of the program.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// The consumer's ledger; `None` in roles that consume nothing.
+    /// The consumer's ledger: replaced whole, so that it balances at every scrape (C7).
     pub ledger: Arc<Mutex<Ledger>>,
     /// Events acknowledged by Kafka.
     pub events_produced: IntCounter,

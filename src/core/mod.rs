@@ -8,21 +8,23 @@
 //! Reading order: [`event`] and [`parse`] (what a record says), [`time`], [`window`] and
 //! [`watermark`] (where it belongs), [`keys`] (under which names), [`stretch`] and [`plan`]
 //! (what is written), [`worker`] (one partition), [`restart`] (where to begin again),
-//! [`batch`] and [`pace`] (how much at once).
+//! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-// pub mod batch;
+pub mod batch;
 pub mod event;
 pub mod keys;
-// pub mod pace;
+pub mod ledger;
+pub mod pace;
 pub mod parse;
-// pub mod plan;
-// pub mod restart;
-// pub mod stretch;
+pub mod pipeline;
+pub mod plan;
+pub mod restart;
+pub mod stretch;
 pub mod time;
 pub mod watermark;
 pub mod window;
-// pub mod worker;
+pub mod worker;
 
 /// The number of the rules that decide a record's validity, row and lateness.
 ///

@@ -1,0 +1,386 @@
+//! Puts to one table: gathered into batches, sent again until each is stored.
+//!
+//! A batch leaves when it is full or its oldest put has waited for the linger. What the table did
+//! not take comes back ([`PutQueue::answered`]) and waits with jitter; the rest is done. A batch the
+//! table calls invalid is cut in half until the bad put stands alone, so one bad item never holds
+//! up others. Two puts of one key never share a batch: DynamoDB would refuse it whole.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::core::pace::{Concurrency, backoff_ms};
+use crate::core::plan::{Put, PutTable};
+
+/// Most puts in one BatchWriteItem, by DynamoDB's limit. Its other limit, 16 MB, is out of reach:
+/// 25 values of at most 64 KiB.
+pub const BATCH_PUTS_MAX: usize = 25;
+/// How long a put waits for company, in milliseconds: at 1,000 events/s a batch then holds a few
+/// puts, and an event is still readable within 15 ms.
+pub const LINGER_MS: i64 = 4;
+
+/// Puts that travel together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Names the batch in its answer.
+    pub id: u64,
+    /// Where they go.
+    pub table: PutTable,
+    /// At most [`BATCH_PUTS_MAX`], with different keys.
+    pub puts: Vec<Put>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchOutcome {
+    /// Stored, but for the puts at these places (`UnprocessedItems`).
+    Stored {
+        /// Places in [`Batch::puts`].
+        unprocessed: Vec<usize>,
+    },
+    /// Nothing is known to be stored; all are sent again.
+    Failed {
+        /// The table said it is too much.
+        throttled: bool,
+    },
+    /// The table refuses one of the puts for good.
+    Invalid,
+}
+
+/// What a batch's answer means for its puts.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Durable now.
+    pub stored: Vec<Put>,
+    /// Refused for good: it goes to the dead-letter topic.
+    pub refused: Option<Put>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    put: Put,
+    since_ms: i64,
+    attempts: u32,
+    /// Largest batch it may travel in; shrinks while a bad put is searched.
+    company_max: usize,
+}
+
+/// All puts to one table that are not yet stored.
+#[derive(Debug)]
+pub struct PutQueue {
+    table: PutTable,
+    fresh: VecDeque<Waiting>,
+    /// By the time at which they may be tried again.
+    retries: BTreeMap<(i64, u64), Waiting>,
+    retry_seq: u64,
+    sent: BTreeMap<u64, Vec<(u32, usize)>>,
+    next_id: u64,
+    concurrency: Concurrency,
+}
+
+impl PutQueue {
+    /// Returns an empty queue for `table`.
+    pub fn new(table: PutTable, concurrency: Concurrency) -> PutQueue {
+        PutQueue {
+            table,
+            fresh: VecDeque::new(),
+            retries: BTreeMap::new(),
+            retry_seq: 0,
+            sent: BTreeMap::new(),
+            next_id: 0,
+            concurrency,
+        }
+    }
+
+    /// Takes a put.
+    pub fn push(&mut self, now_ms: i64, put: Put) {
+        self.fresh.push_back(Waiting {
+            put,
+            since_ms: now_ms,
+            attempts: 0,
+            company_max: BATCH_PUTS_MAX,
+        });
+    }
+
+    /// Returns the next batch to send, if one is due and there is room.
+    pub fn next_batch(&mut self, now_ms: i64) -> Option<Batch> {
+        if !self.concurrency.has_room() {
+            return None;
+        }
+        while let Some(entry) = self.retries.first_entry() {
+            if entry.key().0 > now_ms {
+                break;
+            }
+            let again = entry.remove();
+            self.fresh.push_front(again);
+        }
+        let oldest = self.fresh.front()?;
+        let due = self.fresh.len() >= BATCH_PUTS_MAX
+            || oldest.attempts > 0
+            || oldest.since_ms + LINGER_MS <= now_ms;
+        if !due {
+            return None;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let batch = self.fill(id);
+        self.concurrency.sent();
+        Some(batch)
+    }
+
+    fn fill(&mut self, id: u64) -> Batch {
+        let mut take = 0;
+        let mut company_max = BATCH_PUTS_MAX;
+        {
+            let mut keys = BTreeSet::new();
+            for w in &self.fresh {
+                company_max = company_max.min(w.company_max);
+                if take >= company_max || !keys.insert(w.put.key(self.table)) {
+                    break;
+                }
+                take += 1;
+            }
+        }
+        let (mut puts, mut tries) = (Vec::with_capacity(take), Vec::with_capacity(take));
+        for w in self.fresh.drain(..take) {
+            tries.push((w.attempts, w.company_max));
+            puts.push(w.put);
+        }
+        self.sent.insert(id, tries);
+        Batch {
+            id,
+            table: self.table,
+            puts,
+        }
+    }
+
+    /// Takes the answer to a batch. `chance` spreads the retries.
+    ///
+    /// # Panics
+    /// If the batch was not sent by this queue, or was answered before.
+    pub fn answered(
+        &mut self,
+        now_ms: i64,
+        batch: Batch,
+        outcome: &BatchOutcome,
+        chance: u32,
+    ) -> Settled {
+        let tries = self
+            .sent
+            .remove(&batch.id)
+            .expect("a batch is answered once");
+        let size = batch.puts.len();
+        let mut settled = Settled::default();
+        let throttled = match outcome {
+            BatchOutcome::Stored { unprocessed } => !unprocessed.is_empty(),
+            BatchOutcome::Failed { throttled } => *throttled,
+            BatchOutcome::Invalid => false,
+        };
+        self.concurrency.answered(throttled);
+        for (at, (put, (attempts, company_max))) in batch.puts.into_iter().zip(tries).enumerate() {
+            let (again, attempts, company_max) = match outcome {
+                BatchOutcome::Stored { unprocessed } => {
+                    (unprocessed.contains(&at), attempts + 1, company_max)
+                }
+                BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
+                BatchOutcome::Invalid if size == 1 => {
+                    settled.refused = Some(put);
+                    continue;
+                }
+                BatchOutcome::Invalid => (true, attempts, size.div_ceil(2)),
+            };
+            if !again {
+                settled.stored.push(put);
+                continue;
+            }
+            let wait_ms = if matches!(outcome, BatchOutcome::Invalid) {
+                0
+            } else {
+                backoff_ms(attempts, chance)
+            };
+            self.retry_seq += 1;
+            let waiting = Waiting {
+                put,
+                since_ms: now_ms,
+                attempts,
+                company_max,
+            };
+            self.retries
+                .insert((now_ms + wait_ms, self.retry_seq), waiting);
+        }
+        settled
+    }
+
+    /// Forgets waiting puts that `live` does not want any more (their partition is gone).
+    pub fn retain(&mut self, live: impl Fn(&Put) -> bool) {
+        self.fresh.retain(|w| live(&w.put));
+        self.retries.retain(|_, w| live(&w.put));
+    }
+
+    /// Returns when [`PutQueue::next_batch`] should be asked again, if time alone changes it.
+    pub fn next_ms(&self) -> Option<i64> {
+        if !self.concurrency.has_room() {
+            return None;
+        }
+        let linger = self.fresh.front().map(|w| {
+            if w.attempts > 0 || self.fresh.len() >= BATCH_PUTS_MAX {
+                i64::MIN
+            } else {
+                w.since_ms + LINGER_MS
+            }
+        });
+        let retry = self.retries.first_key_value().map(|((ms, _), _)| *ms);
+        linger.into_iter().chain(retry).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::event::{Event, Offset, Severity};
+    use crate::core::plan::{StoredEvent, Ticket};
+
+    fn put(seq: u64, id: &str) -> Put {
+        let event = Event {
+            city: "NYC".into(),
+            event_type: "traffic".into(),
+            severity: Severity::High,
+            time_ms: 0,
+            description: "".into(),
+            event_id: Some(id.into()),
+            extra: None,
+        };
+        let event = StoredEvent::new(event, "t".into(), 0, Offset(0), false, false);
+        Put {
+            ticket: Ticket {
+                partition: 0,
+                assignment: 0,
+                seq,
+            },
+            event: Arc::new(event),
+        }
+    }
+
+    fn queue() -> PutQueue {
+        PutQueue::new(PutTable::Raw, Concurrency::new(100, 100))
+    }
+
+    fn seqs(puts: &[Put]) -> Vec<u64> {
+        puts.iter().map(|p| p.ticket.seq).collect()
+    }
+
+    #[test]
+    fn a_batch_leaves_when_full_or_after_the_linger() {
+        let mut q = queue();
+        q.push(0, put(0, "a"));
+        assert!(q.next_batch(LINGER_MS - 1).is_none());
+        assert_eq!(q.next_ms(), Some(LINGER_MS));
+        assert_eq!(q.next_batch(LINGER_MS).expect("due").puts.len(), 1);
+        for n in 0..30 {
+            q.push(0, put(n, &n.to_string()));
+        }
+        assert_eq!(q.next_batch(0).expect("full").puts.len(), BATCH_PUTS_MAX);
+        assert!(q.next_batch(0).is_none());
+    }
+
+    #[test]
+    fn b10_two_puts_of_one_key_never_share_a_batch() {
+        let mut q = queue();
+        for (n, id) in ["a", "b", "a", "c"].into_iter().enumerate() {
+            q.push(0, put(n as u64, id));
+        }
+        assert_eq!(seqs(&q.next_batch(9).expect("due").puts), [0, 1]);
+        assert_eq!(seqs(&q.next_batch(9).expect("due").puts), [2, 3]);
+    }
+
+    #[test]
+    fn d1_only_what_came_back_is_sent_again() {
+        let mut q = queue();
+        for n in 0..4 {
+            q.push(0, put(n, &n.to_string()));
+        }
+        let batch = q.next_batch(9).expect("due");
+        let outcome = BatchOutcome::Stored {
+            unprocessed: vec![1, 3],
+        };
+        let settled = q.answered(9, batch, &outcome, 0);
+        assert_eq!(seqs(&settled.stored), [0, 2]);
+        assert!(q.next_batch(9).is_none(), "a retry waits");
+        let again = q.next_batch(9 + 5_000).expect("due");
+        let mut left = seqs(&again.puts);
+        left.sort_unstable();
+        assert_eq!(left, [1, 3]);
+        let stored = BatchOutcome::Stored {
+            unprocessed: vec![],
+        };
+        assert_eq!(q.answered(9, again, &stored, 0).stored.len(), 2);
+        assert_eq!(q.next_ms(), None);
+    }
+
+    #[test]
+    fn d3_a_bad_put_is_found_and_the_others_are_stored() {
+        for bad in 0..25 {
+            let mut q = queue();
+            for n in 0..25 {
+                q.push(0, put(n, &n.to_string()));
+            }
+            let (mut stored, mut refused, mut requests) = (Vec::new(), Vec::new(), 0);
+            let mut now = 100;
+            while stored.len() + refused.len() < 25 {
+                now += 10_000;
+                let Some(batch) = q.next_batch(now) else {
+                    continue;
+                };
+                requests += 1;
+                let outcome = if batch.puts.iter().any(|p| p.ticket.seq == bad) {
+                    BatchOutcome::Invalid
+                } else {
+                    BatchOutcome::Stored {
+                        unprocessed: vec![],
+                    }
+                };
+                let settled = q.answered(now, batch, &outcome, 0);
+                stored.extend(seqs(&settled.stored));
+                refused.extend(settled.refused.map(|p| p.ticket.seq));
+            }
+            assert_eq!(refused, [bad]);
+            assert_eq!(stored.len(), 24);
+            assert!(requests <= 40, "{requests} requests");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_put_is_stored_once_and_batches_keep_the_limits(
+            ids in proptest::collection::vec(0u8..40, 1..200),
+            outcomes in proptest::collection::vec(0u8..6, 1..50),
+        ) {
+            let mut q = queue();
+            for (n, id) in ids.iter().enumerate() {
+                q.push(0, put(n as u64, &id.to_string()));
+            }
+            let (mut stored, mut now, mut turn) = (Vec::new(), 1_000, 0);
+            while stored.len() < ids.len() {
+                now += 10_000;
+                while let Some(batch) = q.next_batch(now) {
+                    proptest::prop_assert!(batch.puts.len() <= BATCH_PUTS_MAX);
+                    let keys: BTreeSet<_> = batch.puts.iter().map(|p| p.event.event_id.clone()).collect();
+                    proptest::prop_assert_eq!(keys.len(), batch.puts.len());
+                    turn += 1;
+                    let outcome = match outcomes[turn % outcomes.len()] {
+                        0 => BatchOutcome::Failed { throttled: true },
+                        1 => BatchOutcome::Failed { throttled: false },
+                        2 => BatchOutcome::Stored { unprocessed: vec![0] },
+                        _ => BatchOutcome::Stored { unprocessed: vec![] },
+                    };
+                    // Whatever is drawn, the run must end.
+                    let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
+                    stored.extend(seqs(&q.answered(now, batch, &outcome, 7).stored));
+                }
+            }
+            stored.sort_unstable();
+            let all: Vec<u64> = (0..ids.len() as u64).collect();
+            proptest::prop_assert_eq!(stored, all);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! How much at once, and how long to wait: concurrency and back-off.
+//!
+//! Concurrency grows by one for each round of successes and halves when the table throttles, as
+//! TCP's congestion window does. Waits grow by doubling up to a cap, with full jitter, so that many
+//! consumers do not come back at the same moment. Chance comes in as a number from the caller.
+
+/// Requests in flight to one table.
+#[derive(Clone, Debug)]
+pub struct Concurrency {
+    limit: f64,
+    limit_max: f64,
+    in_flight: u32,
+    /// No second halving before this many more answers: one congestion, one cut.
+    hold: u32,
+}
+
+impl Concurrency {
+    /// Starts at `start` and grows up to `max`.
+    pub fn new(start: u32, max: u32) -> Concurrency {
+        Concurrency {
+            limit: f64::from(start),
+            limit_max: f64::from(max),
+            in_flight: 0,
+            hold: 0,
+        }
+    }
+
+    /// Tells whether one more request may be sent.
+    pub fn has_room(&self) -> bool {
+        f64::from(self.in_flight) + 1.0 <= self.limit
+    }
+
+    /// Notes a request that was sent.
+    pub fn sent(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// Notes an answer, and whether the table throttled.
+    pub fn answered(&mut self, throttled: bool) {
+        let was_full = f64::from(self.in_flight) + 1.0 > self.limit;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let held = self.hold > 0;
+        self.hold = self.hold.saturating_sub(1);
+        if throttled {
+            if !held {
+                self.limit = (self.limit / 2.0).max(1.0);
+                self.hold = self.in_flight;
+            }
+        } else if was_full {
+            // Only a limit that was reached says anything about the next one.
+            self.limit = (self.limit + 1.0 / self.limit).min(self.limit_max);
+        }
+    }
+
+    /// Returns the number of requests without an answer.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+}
+
+/// Shortest cap of a wait, in milliseconds: the first retry waits up to this.
+pub const BACKOFF_BASE_MS: i64 = 25;
+/// Longest wait between two tries, in milliseconds; short enough to notice a recovered table soon.
+pub const BACKOFF_MAX_MS: i64 = 5_000;
+
+/// Returns how long to wait before try number `attempt` (from 1), spread by `chance` over the whole
+/// span (full jitter).
+pub fn backoff_ms(attempt: u32, chance: u32) -> i64 {
+    let cap = (BACKOFF_BASE_MS << attempt.saturating_sub(1).min(16)).min(BACKOFF_MAX_MS);
+    1 + i64::from(chance) * cap / i64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_grows_by_one_a_round_and_halves_once_a_congestion() {
+        let mut c = Concurrency::new(4, 8);
+        for _ in 0..200 {
+            while c.has_room() {
+                c.sent();
+            }
+            c.answered(false);
+        }
+        assert_eq!(c.in_flight(), 7);
+        while c.has_room() {
+            c.sent();
+        }
+        assert_eq!(c.in_flight(), 8, "the limit is the maximum");
+        for _ in 0..8 {
+            c.answered(true);
+        }
+        let mut room = 0;
+        while c.has_room() {
+            c.sent();
+            room += 1;
+        }
+        assert_eq!(room, 4, "eight refusals of one congestion halve once");
+    }
+
+    #[test]
+    fn it_never_stops() {
+        let mut c = Concurrency::new(4, 8);
+        for _ in 0..100 {
+            c.sent();
+            c.answered(true);
+        }
+        assert!(c.has_room());
+    }
+
+    #[test]
+    fn an_idle_table_teaches_nothing() {
+        let mut c = Concurrency::new(2, 64);
+        for _ in 0..1_000 {
+            c.sent();
+            c.answered(false);
+        }
+        c.sent();
+        c.sent();
+        assert!(!c.has_room());
+    }
+
+    #[test]
+    fn waits_double_up_to_the_cap() {
+        assert_eq!(backoff_ms(1, u32::MAX), 26);
+        assert_eq!(backoff_ms(2, u32::MAX), 51);
+        assert_eq!(backoff_ms(60, u32::MAX), BACKOFF_MAX_MS + 1);
+        assert_eq!(backoff_ms(60, 0), 1);
+    }
+}

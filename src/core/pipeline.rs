@@ -1,0 +1,865 @@
+//! All partitions of one consumer: the pure heart of `consume`.
+//!
+//! Facts come in through methods, each with `now_ms`; what the shell must do comes out of
+//! [`Pipeline::poll_output`], to be drained before the next fact. The shell only carries: it finds
+//! the facts of a start, seeks, sends batches and updates, commits, publishes, and reports back what
+//! became of each. Every decision is made here, so a simulation can drive it through any order of
+//! answers, losses and rebalances.
+//!
+//! A partition's life:
+//!
+//! | state | begins with | ends with |
+//! |---|---|---|
+//! | starting | [`Pipeline::assigned`], or its log changed | [`Pipeline::located`] says where |
+//! | running | [`Output::Begin`] | [`Pipeline::revoked`], loss, or another topic id |
+//! | draining | [`Pipeline::revoked`] | all durable, or the deadline: [`Output::Released`] |
+//!
+//! Invariants: only [`Worker::durable`] is offered for commit (C1, C6); answers that name an earlier
+//! assignment change nothing (C3); an assignment ends with all of its state (C4); records dropped
+//! with it are counted as given up (C7).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::core::batch::{Batch, BatchOutcome, PutQueue};
+use crate::core::event::Offset;
+use crate::core::keys;
+use crate::core::ledger::Ledger;
+use crate::core::pace::{Concurrency, backoff_ms};
+use crate::core::plan::{Keep, Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
+use crate::core::restart::{Boundary, Metadata, Progress, Start, StartFacts, start};
+use crate::core::window::Rules;
+use crate::core::worker::{Place, Record, Rejected, Tally, Worker, Write};
+
+/// Least time between two commits, in milliseconds.
+pub const COMMIT_INTERVAL_MS: i64 = 1_000;
+/// Time until a start that could not be decided is tried again, in milliseconds.
+pub const LOCATE_AGAIN_MS: i64 = 1_000;
+
+/// What a pipeline is told once.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// Least time between two updates of one row.
+    pub row_interval_ms: i64,
+    /// Longest drain after a revoke.
+    pub drain_ms_max: i64,
+    /// Go on behind lost records instead of stopping.
+    pub continue_on_loss: bool,
+    /// Most requests in flight per table.
+    pub requests_max: u32,
+}
+
+/// What the tables' config item says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// The fixed rules.
+    pub rules: Rules,
+    /// Which events get a raw row.
+    pub keep: Keep,
+}
+
+/// A restart point offered for commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitPart {
+    /// The partition.
+    pub partition: i32,
+    /// Which assignment of it.
+    pub assignment: u64,
+    /// The offset to commit, and the largest event time below it.
+    pub boundary: Boundary,
+    /// What stands beside the offset.
+    pub metadata: String,
+}
+
+/// A progress item to move forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// The partition.
+    pub partition: i32,
+    /// Which assignment of it.
+    pub assignment: u64,
+    /// `<topic id>#<partition>`.
+    pub log_key: Arc<str>,
+    /// What it shall say.
+    pub boundary: Boundary,
+    /// The watermark at the boundary.
+    pub watermark_ms: Option<i64>,
+}
+
+/// Why the consumer must stop; only a person can mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// The group's commit at this offset was not made by this program.
+    Unreadable {
+        /// The partition.
+        partition: i32,
+        /// The committed offset.
+        next: Offset,
+        /// The progress item, where the partition would go on.
+        progress: Option<Boundary>,
+    },
+    /// Records `[from, to)` are gone from the log's beginning.
+    Expired {
+        /// The partition.
+        partition: i32,
+        /// First lost offset.
+        from: Offset,
+        /// Where the log begins now.
+        to: Offset,
+    },
+    /// The log ends at `end`, below the restart point.
+    Truncated {
+        /// The partition.
+        partition: i32,
+        /// The restart point.
+        from: Offset,
+        /// Where the log ends now.
+        end: Offset,
+    },
+}
+
+/// What the shell must do.
+#[derive(Debug)]
+pub enum Output {
+    /// Find the facts of a start, not before `not_before_ms`: [`Pipeline::located`].
+    Locate {
+        /// The partition.
+        partition: i32,
+        /// Which assignment of it.
+        assignment: u64,
+        /// When to begin.
+        not_before_ms: i64,
+    },
+    /// Create the progress item if there is none, then [`Output::Locate`] again by itself.
+    CreateProgress(Publish),
+    /// Stop reading this partition until [`Output::Begin`].
+    Hold {
+        /// The partition.
+        partition: i32,
+    },
+    /// Read this partition from here.
+    Begin {
+        /// The partition.
+        partition: i32,
+        /// Which assignment of it; records carry it.
+        assignment: u64,
+        /// The first record wanted.
+        next: Offset,
+    },
+    /// Write a batch: [`Pipeline::batch_answered`].
+    Put(Batch),
+    /// Write a row update: [`Pipeline::update_answered`].
+    Update(RowUpdate),
+    /// Send a dead letter: [`Pipeline::reject_done`].
+    Reject(Ticket, Box<Rejected>),
+    /// Send a record to the dead-letter topic because the table refused its item:
+    /// [`Pipeline::refused_done`].
+    Refused(PutTable, Put),
+    /// Ask Kafka for the topic's id: [`Pipeline::topic_checked`].
+    CheckTopic,
+    /// Commit: [`Pipeline::commit_done`].
+    Commit(Vec<CommitPart>),
+    /// Move a progress item: [`Pipeline::published`].
+    Publish(Publish),
+    /// A revoked partition is done; commit this and give it up.
+    Released {
+        /// The partition.
+        partition: i32,
+        /// What may still be committed, if it moved.
+        commit: Option<CommitPart>,
+        /// What to publish once that commit is in.
+        publish: Option<Publish>,
+    },
+    /// Records `[from, to)` are lost; the consumer goes on behind them.
+    Lost {
+        /// The partition.
+        partition: i32,
+        /// First lost offset.
+        from: Offset,
+        /// First offset that is there again.
+        to: Offset,
+    },
+    /// Stop with an error.
+    Halt(Halt),
+}
+
+#[derive(Debug)]
+struct Running {
+    worker: Worker,
+    topic_id: String,
+    tables_id: String,
+    committed: Boundary,
+    progress: Progress,
+    /// Set by a revoke: when to give up waiting.
+    deadline_ms: Option<i64>,
+    /// Go through the start rule again once everything is durable and committed.
+    out_of_range: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Starting { loss_told: bool },
+    Running(Box<Running>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    assignment: u64,
+    state: State,
+}
+
+/// What happened, for logs and metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// All counts since the start.
+    pub ledger: Ledger,
+    /// What happened since the last report; its ledger is empty.
+    pub tally: Tally,
+}
+
+/// All partitions of one consumer.
+#[derive(Debug)]
+pub struct Pipeline {
+    options: Options,
+    slots: BTreeMap<i32, Slot>,
+    next_assignment: u64,
+    raw: PutQueue,
+    alerts: PutQueue,
+    updates: Concurrency,
+    outputs: VecDeque<Output>,
+    writes: Vec<Write>,
+    /// Boundaries whose commit waits for the topic check, or is under way.
+    commit: Option<Vec<CommitPart>>,
+    last_commit_ms: i64,
+    /// Where the next round over the partitions begins.
+    turn: i32,
+    ledger: Ledger,
+    tally: Tally,
+}
+
+impl Pipeline {
+    /// Returns a pipeline without partitions.
+    pub fn new(options: Options) -> Pipeline {
+        let concurrency = || Concurrency::new(options.requests_max.min(8), options.requests_max);
+        Pipeline {
+            raw: PutQueue::new(PutTable::Raw, concurrency()),
+            alerts: PutQueue::new(PutTable::Alerts, concurrency()),
+            updates: concurrency(),
+            options,
+            slots: BTreeMap::new(),
+            next_assignment: 1,
+            outputs: VecDeque::new(),
+            writes: Vec::new(),
+            commit: None,
+            last_commit_ms: i64::MIN,
+            turn: 0,
+            ledger: Ledger::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Returns the next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes newly assigned partitions.
+    pub fn assigned(&mut self, now_ms: i64, partitions: &[i32]) {
+        for &partition in partitions {
+            self.drop_slot(partition);
+            self.begin(now_ms, partition);
+        }
+    }
+
+    fn begin(&mut self, now_ms: i64, partition: i32) {
+        let assignment = self.next_assignment;
+        self.next_assignment += 1;
+        let state = State::Starting { loss_told: false };
+        self.slots.insert(partition, Slot { assignment, state });
+        self.outputs.push_back(Output::Locate {
+            partition,
+            assignment,
+            not_before_ms: now_ms,
+        });
+    }
+
+    /// Takes the facts of a start.
+    pub fn located(
+        &mut self,
+        now_ms: i64,
+        partition: i32,
+        assignment: u64,
+        facts: &StartFacts,
+        tables: &Tables,
+    ) {
+        let continue_on_loss = self.options.continue_on_loss;
+        let Some(loss_told) = self.starting(partition, assignment) else {
+            return;
+        };
+        let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
+        match start(facts) {
+            Start::At(at) => self.run(now_ms, partition, facts, tables, log_key, at),
+            Start::Create(boundary) => {
+                self.outputs.push_back(Output::CreateProgress(Publish {
+                    partition,
+                    assignment,
+                    log_key,
+                    boundary,
+                    watermark_ms: None,
+                }));
+            }
+            Start::Unreadable(next) => self.halt(Halt::Unreadable {
+                partition,
+                next,
+                progress: facts.progress,
+            }),
+            Start::Expired { from, to } if continue_on_loss => {
+                self.outputs.push_back(Output::Lost {
+                    partition,
+                    from: from.next,
+                    to,
+                });
+                let at = Boundary {
+                    next: to,
+                    max: from.max,
+                };
+                self.run(now_ms, partition, facts, tables, log_key, at);
+            }
+            Start::Expired { from, to } => self.halt(Halt::Expired {
+                partition,
+                from: from.next,
+                to,
+            }),
+            Start::Truncated { from, end } if continue_on_loss => {
+                // The fences refuse what takes the place of the cut records, so wait for the log to
+                // grow past the restart point.
+                if !loss_told {
+                    self.outputs.push_back(Output::Lost {
+                        partition,
+                        from: end,
+                        to: from.next,
+                    });
+                }
+                let slot = self.slots.get_mut(&partition).expect("starting");
+                slot.state = State::Starting { loss_told: true };
+                self.outputs.push_back(Output::Locate {
+                    partition,
+                    assignment,
+                    not_before_ms: now_ms + LOCATE_AGAIN_MS,
+                });
+            }
+            Start::Truncated { from, end } => self.halt(Halt::Truncated {
+                partition,
+                from: from.next,
+                end,
+            }),
+        }
+    }
+
+    fn starting(&self, partition: i32, assignment: u64) -> Option<bool> {
+        match self.slots.get(&partition)? {
+            Slot {
+                assignment: a,
+                state: State::Starting { loss_told },
+            } if *a == assignment => Some(*loss_told),
+            _ => None,
+        }
+    }
+
+    fn halt(&mut self, halt: Halt) {
+        self.outputs.push_back(Output::Halt(halt));
+    }
+
+    fn run(
+        &mut self,
+        now_ms: i64,
+        partition: i32,
+        facts: &StartFacts,
+        tables: &Tables,
+        log_key: Arc<str>,
+        at: Boundary,
+    ) {
+        let slot = self.slots.get_mut(&partition).expect("starting");
+        let place = Place {
+            topic: Arc::clone(&self.options.topic),
+            partition,
+            assignment: slot.assignment,
+            log_key,
+            rules: tables.rules,
+            keep: tables.keep,
+            row_interval_ms: self.options.row_interval_ms,
+        };
+        let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
+        slot.state = State::Running(Box::new(Running {
+            worker: Worker::new(place, at),
+            topic_id: facts.topic_id.clone(),
+            tables_id: facts.tables_id.clone(),
+            committed: at,
+            progress,
+            deadline_ms: None,
+            out_of_range: false,
+        }));
+        self.outputs.push_back(Output::Begin {
+            partition,
+            assignment: slot.assignment,
+            next: at.next,
+        });
+    }
+
+    /// Takes records of one partition; those of an earlier assignment are dropped.
+    pub fn records(&mut self, now_ms: i64, partition: i32, assignment: u64, records: Vec<Record>) {
+        let running = match self.slots.get_mut(&partition) {
+            Some(slot) if slot.assignment == assignment => match &mut slot.state {
+                State::Running(running) if running.deadline_ms.is_none() => Some(running),
+                State::Running(_) | State::Starting { .. } => None,
+            },
+            _ => None,
+        };
+        let Some(running) = running else {
+            self.tally.bytes_freed += records.iter().map(|r| u64::from(r.bytes)).sum::<u64>();
+            return;
+        };
+        for record in records {
+            running.worker.take(now_ms, record, &mut self.writes);
+        }
+        for write in self.writes.drain(..) {
+            match write {
+                Write::Put(PutTable::Raw, put) => self.raw.push(now_ms, put),
+                Write::Put(PutTable::Alerts, put) => self.alerts.push(now_ms, put),
+                Write::Reject(ticket, rejected) => {
+                    self.outputs.push_back(Output::Reject(ticket, rejected));
+                }
+            }
+        }
+    }
+
+    /// Notes that the log holds nothing between a partition's position and `end`.
+    pub fn skip_gap(&mut self, partition: i32, assignment: u64, end: Offset) {
+        if let Some(running) = self.running(partition, assignment) {
+            running.worker.skip_gap(end);
+        }
+    }
+
+    /// Notes that Kafka refused a partition's position: once all is durable and committed, the
+    /// start rule judges by the log's ends.
+    pub fn out_of_range(&mut self, partition: i32, assignment: u64) {
+        if let Some(running) = self.running(partition, assignment) {
+            running.out_of_range = true;
+        }
+    }
+
+    fn running(&mut self, partition: i32, assignment: u64) -> Option<&mut Running> {
+        match self.slots.get_mut(&partition) {
+            Some(slot) if slot.assignment == assignment => match &mut slot.state {
+                State::Running(running) => Some(running),
+                State::Starting { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Takes partitions away: they drain until `drain_ms_max` is over, unless they are `lost`
+    /// already. Each ends with [`Output::Released`].
+    pub fn revoked(&mut self, now_ms: i64, partitions: &[i32], lost: bool) {
+        for &partition in partitions {
+            match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
+                Some(State::Running(running)) if !lost => {
+                    running.deadline_ms = Some(now_ms + self.options.drain_ms_max);
+                    running.worker.drain(now_ms);
+                }
+                _ => {
+                    self.drop_slot(partition);
+                    self.outputs.push_back(Output::Released {
+                        partition,
+                        commit: None,
+                        publish: None,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Ends an assignment with all of its state.
+    fn drop_slot(&mut self, partition: i32) {
+        self.collect(partition);
+        let Some(slot) = self.slots.remove(&partition) else {
+            return;
+        };
+        if let State::Running(running) = slot.state {
+            self.ledger.given_up += running.worker.in_flight() as u64;
+            self.tally.bytes_freed += running.worker.bytes();
+            let live = |put: &Put| put.ticket.partition != partition;
+            self.raw.retain(live);
+            self.alerts.retain(live);
+        }
+    }
+
+    /// Starts a partition over by the start rule, as a new assignment.
+    fn restart(&mut self, now_ms: i64, partition: i32) {
+        self.drop_slot(partition);
+        self.outputs.push_back(Output::Hold { partition });
+        self.begin(now_ms, partition);
+    }
+
+    /// The tables are others than before (made anew, restored): every partition starts over.
+    pub fn tables_changed(&mut self, now_ms: i64) {
+        let all: Vec<i32> = self.slots.keys().copied().collect();
+        for partition in all {
+            if self.is_draining(partition) {
+                continue;
+            }
+            self.restart(now_ms, partition);
+        }
+    }
+
+    fn is_draining(&self, partition: i32) -> bool {
+        matches!(
+            self.slots.get(&partition).map(|s| &s.state),
+            Some(State::Running(r)) if r.deadline_ms.is_some()
+        )
+    }
+
+    /// Takes the answer to a batch.
+    pub fn batch_answered(
+        &mut self,
+        now_ms: i64,
+        batch: Batch,
+        outcome: &BatchOutcome,
+        chance: u32,
+    ) {
+        let table = batch.table;
+        let queue = match table {
+            PutTable::Raw => &mut self.raw,
+            PutTable::Alerts => &mut self.alerts,
+        };
+        let settled = queue.answered(now_ms, batch, outcome, chance);
+        for put in settled.stored {
+            self.put_done(table, put.ticket);
+        }
+        if let Some(put) = settled.refused {
+            self.outputs.push_back(Output::Refused(table, put));
+        }
+        let slots = &self.slots;
+        let live = |put: &Put| {
+            let slot = slots.get(&put.ticket.partition);
+            slot.is_some_and(|slot| slot.assignment == put.ticket.assignment)
+        };
+        if !matches!(outcome, BatchOutcome::Stored { unprocessed } if unprocessed.is_empty()) {
+            match table {
+                PutTable::Raw => self.raw.retain(live),
+                PutTable::Alerts => self.alerts.retain(live),
+            }
+        }
+    }
+
+    fn put_done(&mut self, table: PutTable, ticket: Ticket) {
+        if let Some(running) = self.running(ticket.partition, ticket.assignment) {
+            running.worker.put_done(table, ticket.seq);
+        }
+    }
+
+    /// Takes the outcome of a row update.
+    pub fn update_answered(
+        &mut self,
+        now_ms: i64,
+        update: &RowUpdate,
+        outcome: UpdateOutcome,
+        chance: u32,
+    ) {
+        self.updates.answered(outcome == UpdateOutcome::Refused);
+        if let Some(running) = self.running(update.partition, update.assignment) {
+            let wait_ms = |attempts| backoff_ms(attempts, chance);
+            running
+                .worker
+                .update_done(now_ms, update.row_id, outcome, wait_ms);
+        }
+    }
+
+    /// Notes that the dead-letter topic acknowledged a record.
+    pub fn reject_done(&mut self, ticket: Ticket) {
+        if let Some(running) = self.running(ticket.partition, ticket.assignment) {
+            running.worker.reject_done(ticket.seq);
+        }
+    }
+
+    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The
+    /// record stays counted.
+    pub fn refused_done(&mut self, table: PutTable, ticket: Ticket) {
+        self.put_done(table, ticket);
+    }
+
+    /// Takes the topic's id as Kafka gives it now; `None` if it could not be had.
+    pub fn topic_checked(&mut self, now_ms: i64, topic_id: Option<&str>) {
+        let Some(parts) = self.commit.take() else {
+            return;
+        };
+        let Some(topic_id) = topic_id else {
+            return;
+        };
+        let changed: Vec<i32> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| match &slot.state {
+                State::Running(running) => running.topic_id != topic_id,
+                State::Starting { .. } => false,
+            })
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in &changed {
+            self.restart(now_ms, *partition);
+        }
+        let parts: Vec<CommitPart> = parts
+            .into_iter()
+            .filter(|part| self.running(part.partition, part.assignment).is_some())
+            .collect();
+        if !parts.is_empty() {
+            self.commit = Some(parts.clone());
+            self.outputs.push_back(Output::Commit(parts));
+        }
+    }
+
+    /// Takes the answer to a commit.
+    pub fn commit_done(&mut self, now_ms: i64, taken: bool) {
+        let Some(parts) = self.commit.take() else {
+            return;
+        };
+        if !taken {
+            return;
+        }
+        for part in parts {
+            let Some(running) = self.running(part.partition, part.assignment) else {
+                continue;
+            };
+            running.committed = part.boundary;
+            if let Some(publish) = running.publish(part.boundary, false, now_ms) {
+                self.outputs.push_back(Output::Publish(publish));
+            }
+        }
+    }
+
+    /// Notes that a progress item was moved (or stood further already).
+    pub fn published(&mut self, now_ms: i64, publish: &Publish) {
+        if let Some(running) = self.running(publish.partition, publish.assignment) {
+            running.progress.published(publish.boundary, now_ms);
+        }
+    }
+
+    /// Lets time pass: fills the outputs with what is due and has room.
+    pub fn pump(&mut self, now_ms: i64) {
+        while let Some(batch) = self.raw.next_batch(now_ms) {
+            self.outputs.push_back(Output::Put(batch));
+        }
+        while let Some(batch) = self.alerts.next_batch(now_ms) {
+            self.outputs.push_back(Output::Put(batch));
+        }
+        self.pump_updates(now_ms);
+        self.pump_ends(now_ms);
+        self.pump_commit(now_ms);
+    }
+
+    /// One update per partition and round, so that none starves.
+    fn pump_updates(&mut self, now_ms: i64) {
+        let mut idle = 0;
+        while self.updates.has_room() && idle < self.slots.len() {
+            let after = self.slots.range(self.turn..).next();
+            let Some((&partition, _)) = after.or_else(|| self.slots.first_key_value()) else {
+                return;
+            };
+            self.turn = partition.wrapping_add(1);
+            let slot = self.slots.get_mut(&partition).expect("just found");
+            let update = match &mut slot.state {
+                State::Running(running) => running.worker.next_update(now_ms),
+                State::Starting { .. } => None,
+            };
+            match update {
+                Some(update) => {
+                    idle = 0;
+                    self.updates.sent();
+                    self.outputs.push_back(Output::Update(update));
+                }
+                None => idle += 1,
+            }
+        }
+    }
+
+    /// Ends drains that are done or over time, and starts over what was out of range.
+    fn pump_ends(&mut self, now_ms: i64) {
+        let mut done = Vec::new();
+        let mut again = Vec::new();
+        for (&partition, slot) in &self.slots {
+            let State::Running(running) = &slot.state else {
+                continue;
+            };
+            let empty = running.worker.in_flight() == 0;
+            if running
+                .deadline_ms
+                .is_some_and(|deadline| empty || deadline <= now_ms)
+            {
+                done.push(partition);
+            } else if running.out_of_range && empty && running.uncommitted().is_none() {
+                again.push(partition);
+            }
+        }
+        for partition in done {
+            let (mut commit, mut publish) = (None, None);
+            if let Some(slot) = self.slots.get(&partition)
+                && let State::Running(running) = &slot.state
+            {
+                commit = running.commit_part(partition, slot.assignment);
+                publish = running.publish(running.worker.durable(), true, now_ms);
+            }
+            self.drop_slot(partition);
+            self.outputs.push_back(Output::Released {
+                partition,
+                commit,
+                publish,
+            });
+        }
+        for partition in again {
+            self.restart(now_ms, partition);
+        }
+    }
+
+    fn pump_commit(&mut self, now_ms: i64) {
+        if self.commit.is_some() || now_ms < self.next_commit_ms() {
+            return;
+        }
+        let parts: Vec<CommitPart> = self
+            .slots
+            .iter()
+            .filter_map(|(partition, slot)| match &slot.state {
+                State::Running(running) => running.commit_part(*partition, slot.assignment),
+                State::Starting { .. } => None,
+            })
+            .collect();
+        if !parts.is_empty() {
+            self.last_commit_ms = now_ms;
+            self.commit = Some(parts);
+            self.outputs.push_back(Output::CheckTopic);
+        }
+    }
+
+    fn next_commit_ms(&self) -> i64 {
+        self.last_commit_ms.saturating_add(COMMIT_INTERVAL_MS)
+    }
+
+    /// Returns when [`Pipeline::pump`] should be called next, if time alone changes anything.
+    pub fn next_ms(&self) -> Option<i64> {
+        let mut next = [self.raw.next_ms(), self.alerts.next_ms()]
+            .into_iter()
+            .flatten()
+            .min();
+        let mut at = |ms: i64| next = Some(next.map_or(ms, |n: i64| n.min(ms)));
+        for slot in self.slots.values() {
+            let State::Running(running) = &slot.state else {
+                continue;
+            };
+            if self.updates.has_room()
+                && let Some(ms) = running.worker.next_ms()
+            {
+                at(ms);
+            }
+            if let Some(ms) = running.deadline_ms {
+                at(ms);
+            }
+            if self.commit.is_none() && running.uncommitted().is_some() {
+                at(self.next_commit_ms());
+            }
+        }
+        next
+    }
+
+    fn collect(&mut self, partition: i32) {
+        let Some(State::Running(running)) = self.slots.get_mut(&partition).map(|s| &mut s.state)
+        else {
+            return;
+        };
+        let tally = running.worker.take_tally();
+        let l = &mut self.ledger;
+        l.consumed += tally.ledger.consumed;
+        l.counted += tally.ledger.counted;
+        l.late += tally.ledger.late;
+        l.already_counted += tally.ledger.already_counted;
+        l.heartbeats += tally.ledger.heartbeats;
+        for (mine, new) in l.rejected.iter_mut().zip(tally.ledger.rejected) {
+            *mine += new;
+        }
+        let t = &mut self.tally;
+        t.future += tally.future;
+        t.alerts[0] += tally.alerts[0];
+        t.alerts[1] += tally.alerts[1];
+        t.fence_conflicts += tally.fence_conflicts;
+        t.durable_ms.extend(tally.durable_ms);
+        t.bytes_freed += tally.bytes_freed;
+    }
+
+    /// Returns what happened since the last report; the ledger balances (C7).
+    pub fn report(&mut self) -> Report {
+        let all: Vec<i32> = self.slots.keys().copied().collect();
+        for partition in all {
+            self.collect(partition);
+        }
+        self.ledger.in_flight = self.in_flight() as u64;
+        debug_assert!(self.ledger.balances(), "C7: {:?}", self.ledger);
+        Report {
+            ledger: self.ledger.clone(),
+            tally: std::mem::take(&mut self.tally),
+        }
+    }
+
+    /// Returns the number of records that are not yet durable.
+    pub fn in_flight(&self) -> usize {
+        self.workers().map(Worker::in_flight).sum()
+    }
+
+    /// Returns the workers of all running partitions.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.slots.values().filter_map(|slot| match &slot.state {
+            State::Running(running) => Some(&running.worker),
+            State::Starting { .. } => None,
+        })
+    }
+
+    /// Returns every partition it has, starting ones included.
+    pub fn partitions(&self) -> impl Iterator<Item = i32> {
+        self.slots.keys().copied()
+    }
+}
+
+impl Running {
+    fn uncommitted(&self) -> Option<Boundary> {
+        let durable = self.worker.durable();
+        (durable.next > self.committed.next).then_some(durable)
+    }
+
+    fn commit_part(&self, partition: i32, assignment: u64) -> Option<CommitPart> {
+        let boundary = self.uncommitted()?;
+        let metadata = Metadata {
+            topic_id: self.topic_id.clone(),
+            tables_id: self.tables_id.clone(),
+            max: boundary.max,
+        };
+        Some(CommitPart {
+            partition,
+            assignment,
+            boundary,
+            metadata: metadata.format(),
+        })
+    }
+
+    fn publish(&self, committed: Boundary, leaving: bool, now_ms: i64) -> Option<Publish> {
+        let place = self.worker.place();
+        let due = self
+            .progress
+            .is_due(committed, &place.rules, leaving, now_ms);
+        due.then(|| Publish {
+            partition: place.partition,
+            assignment: place.assignment,
+            log_key: Arc::clone(&place.log_key),
+            boundary: committed,
+            watermark_ms: committed.max.watermark_ms(&place.rules),
+        })
+    }
+}

@@ -1,0 +1,360 @@
+//! Restart points: what a commit carries, and where a partition begins.
+//!
+//! A [`Boundary`] is an offset with the largest event time *below that offset*. Kafka's commit
+//! carries it whole (offset, and the rest in the metadata), so offset and watermark move together;
+//! the progress item carries it in the tables, so they describe their own restart point when the
+//! group's offsets are gone. The start rule:
+//!
+//! | the commit … | the progress item | start |
+//! |---|---|---|
+//! | names this topic id and these tables | – | there |
+//! | has empty or unreadable metadata | – | nowhere: a person must decide |
+//! | has such metadata, offset 0, and the log begins at 0 | as if there were no commit | |
+//! | is missing, or names another topic or other tables | exists | there |
+//! | the same | missing | created at the log's start, then there |
+//!
+//! A start outside the log is lost data ([`Start::Lost`]).
+
+use crate::core::event::Offset;
+use crate::core::watermark::MaxTime;
+use crate::core::window::Rules;
+
+/// A point from which a partition can be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boundary {
+    /// The offset to read next; everything below is durable.
+    pub next: Offset,
+    /// The largest event time below it.
+    pub max: MaxTime,
+}
+
+/// What a commit's metadata says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// The log the offset belongs to.
+    pub topic_id: String,
+    /// The tables that hold everything below the offset.
+    pub tables_id: String,
+    /// The largest event time below the offset.
+    pub max: MaxTime,
+}
+
+impl Metadata {
+    /// Returns `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`.
+    pub fn format(&self) -> String {
+        let max = self
+            .max
+            .max_ms()
+            .map_or("-".to_owned(), |ms| ms.to_string());
+        format!(
+            "v1;topic={};tables={};max={max}",
+            self.topic_id, self.tables_id
+        )
+    }
+
+    /// Reads what [`Metadata::format`] wrote; unknown keys are ignored, anything else is `None`.
+    pub fn parse(text: &str) -> Option<Metadata> {
+        let mut parts = text.split(';');
+        if parts.next() != Some("v1") {
+            return None;
+        }
+        let (mut topic_id, mut tables_id, mut max) = (None, None, None);
+        for part in parts {
+            let (key, value) = part.split_once('=')?;
+            match key {
+                "topic" => topic_id = Some(value.to_owned()),
+                "tables" => tables_id = Some(value.to_owned()),
+                "max" if value == "-" => max = Some(MaxTime::default()),
+                "max" => max = Some(MaxTime::new(Some(value.parse().ok()?))),
+                _ => {}
+            }
+        }
+        Some(Metadata {
+            topic_id: topic_id?,
+            tables_id: tables_id?,
+            max: max?,
+        })
+    }
+}
+
+/// An offset committed by the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The offset to read next.
+    pub next: Offset,
+    /// Whatever stands beside it; ours or another tool's.
+    pub metadata: String,
+}
+
+/// All that the start of a partition depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartFacts {
+    /// Kafka's id of the topic, read before everything else here.
+    pub topic_id: String,
+    /// The random id in the tables' config item.
+    pub tables_id: String,
+    /// The group's commit, if it has one.
+    pub commit: Option<Commit>,
+    /// The progress item of this log, if there is one.
+    pub progress: Option<Boundary>,
+    /// Offset of the oldest record, and the offset after the newest.
+    pub log: (Offset, Offset),
+}
+
+/// Where a partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At this boundary.
+    At(Boundary),
+    /// At this boundary, once a progress item says so; if there is one by now, decide again.
+    Create(Boundary),
+    /// Nowhere: the commit at this offset was not made by this program.
+    Unreadable(Offset),
+    /// Records `[from, to)` are gone from the log's beginning (retention).
+    Expired {
+        /// Where reading should go on.
+        from: Boundary,
+        /// Where the log begins now.
+        to: Offset,
+    },
+    /// The log ends at `end`, before the boundary: records were cut off its end.
+    Truncated {
+        /// Where reading should go on.
+        from: Boundary,
+        /// Where the log ends now.
+        end: Offset,
+    },
+}
+
+/// Decides where a partition begins.
+pub fn start(facts: &StartFacts) -> Start {
+    let (log_start, log_end) = facts.log;
+    let committed = match &facts.commit {
+        None => None,
+        Some(commit) => match Metadata::parse(&commit.metadata) {
+            None if commit.next == Offset(0) && log_start == Offset(0) => None,
+            None => return Start::Unreadable(commit.next),
+            Some(m) if m.topic_id == facts.topic_id && m.tables_id == facts.tables_id => {
+                Some(Boundary {
+                    next: commit.next,
+                    max: m.max,
+                })
+            }
+            Some(_) => None,
+        },
+    };
+    let Some(from) = committed.or(facts.progress) else {
+        return Start::Create(Boundary {
+            next: log_start,
+            max: MaxTime::default(),
+        });
+    };
+    if from.next < log_start {
+        Start::Expired {
+            from,
+            to: log_start,
+        }
+    } else if from.next > log_end {
+        Start::Truncated { from, end: log_end }
+    } else {
+        Start::At(from)
+    }
+}
+
+/// Longest time between two publications of a progress item that could move, in milliseconds.
+pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
+
+/// Decides when the progress item moves: forward only, after a commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    published: Boundary,
+    published_ms: i64,
+}
+
+impl Progress {
+    /// Starts from what the tables hold.
+    pub fn new(published: Boundary, now_ms: i64) -> Progress {
+        Progress {
+            published,
+            published_ms: now_ms,
+        }
+    }
+
+    /// Tells whether `committed` is worth publishing now: the watermark passed a window's end, or
+    /// an hour is over, or the partition is given up.
+    pub fn is_due(&self, committed: Boundary, rules: &Rules, leaving: bool, now_ms: i64) -> bool {
+        if committed.next <= self.published.next {
+            return false;
+        }
+        let windows = |b: Boundary| b.max.watermark_ms(rules).map(|w| rules.window_start(w));
+        leaving
+            || windows(committed) > windows(self.published)
+            || now_ms - self.published_ms >= PROGRESS_INTERVAL_MS
+    }
+
+    /// Notes that the item now holds `boundary`.
+    pub fn published(&mut self, boundary: Boundary, now_ms: i64) {
+        self.published_ms = now_ms;
+        if boundary.next > self.published.next {
+            self.published = boundary;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boundary(next: i64, max: Option<i64>) -> Boundary {
+        Boundary {
+            next: Offset(next),
+            max: MaxTime::new(max),
+        }
+    }
+
+    #[test]
+    fn metadata_round_trips_and_ignores_unknown_keys() {
+        for max in [None, Some(0), Some(-5), Some(1_357_020_000_000)] {
+            let m = Metadata {
+                topic_id: "T-_0123456789abcdefghi".into(),
+                tables_id: "abc".into(),
+                max: MaxTime::new(max),
+            };
+            assert_eq!(Metadata::parse(&m.format()), Some(m));
+        }
+        let m = Metadata::parse("v1;topic=T;new=thing;tables=D;max=7").expect("readable");
+        assert_eq!((m.topic_id.as_str(), m.max.max_ms()), ("T", Some(7)));
+        for bad in [
+            "",
+            "v2;topic=T;tables=D;max=7",
+            "v1",
+            "v1;topic=T;tables=D",
+            "v1;topic=T;max=7",
+            "v1;tables=D;max=7",
+            "v1;topic=T;tables=D;max=",
+            "v1;topic=T;tables=D;max=x",
+            "v1;topic",
+            "something else",
+        ] {
+            assert_eq!(Metadata::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_start_rule_is_the_designs() {
+        let ours = "v1;topic=T;tables=D;max=50";
+        let check =
+            |commit: Option<(i64, &str)>, progress: Option<i64>, log: (i64, i64), want: Start| {
+                let facts = StartFacts {
+                    topic_id: "T".into(),
+                    tables_id: "D".into(),
+                    commit: commit.map(|(next, m)| Commit {
+                        next: Offset(next),
+                        metadata: m.into(),
+                    }),
+                    progress: progress.map(|next| boundary(next, Some(40))),
+                    log: (Offset(log.0), Offset(log.1)),
+                };
+                assert_eq!(start(&facts), want, "{facts:?}");
+            };
+        let create = |next| Start::Create(boundary(next, None));
+        let at = |next, max| Start::At(boundary(next, Some(max)));
+        // 1: a commit of this log and these tables.
+        check(Some((5, ours)), None, (0, 9), at(5, 50));
+        check(Some((5, ours)), Some(7), (0, 9), at(5, 50));
+        check(Some((9, ours)), None, (0, 9), at(9, 50));
+        // 2: a commit that says nothing.
+        check(Some((5, "")), Some(3), (0, 9), Start::Unreadable(Offset(5)));
+        check(
+            Some((5, "someone")),
+            None,
+            (0, 9),
+            Start::Unreadable(Offset(5)),
+        );
+        check(Some((0, "")), None, (3, 9), Start::Unreadable(Offset(0)));
+        check(Some((0, "")), Some(3), (0, 9), at(3, 40));
+        check(Some((0, "")), None, (0, 9), create(0));
+        // 3: no commit, or another log's or other tables'.
+        check(None, Some(3), (0, 9), at(3, 40));
+        check(
+            Some((5, "v1;topic=U;tables=D;max=50")),
+            Some(3),
+            (0, 9),
+            at(3, 40),
+        );
+        check(
+            Some((5, "v1;topic=T;tables=E;max=50")),
+            Some(3),
+            (0, 9),
+            at(3, 40),
+        );
+        // 4: nothing at all.
+        check(None, None, (0, 9), create(0));
+        check(None, None, (4, 9), create(4));
+        check(
+            Some((5, "v1;topic=U;tables=D;max=50")),
+            None,
+            (2, 9),
+            create(2),
+        );
+        // Outside the log.
+        let from = boundary(5, Some(50));
+        check(
+            Some((5, ours)),
+            None,
+            (6, 9),
+            Start::Expired {
+                from,
+                to: Offset(6),
+            },
+        );
+        check(
+            Some((5, ours)),
+            None,
+            (0, 4),
+            Start::Truncated {
+                from,
+                end: Offset(4),
+            },
+        );
+        let from = boundary(3, Some(40));
+        check(
+            None,
+            Some(3),
+            (6, 9),
+            Start::Expired {
+                from,
+                to: Offset(6),
+            },
+        );
+    }
+
+    #[test]
+    fn progress_is_published_once_a_window_and_never_back() {
+        let rules = Rules::default();
+        let mut p = Progress::new(boundary(10, None), 0);
+        assert!(!p.is_due(
+            boundary(10, Some(1)),
+            &rules,
+            true,
+            9 * PROGRESS_INTERVAL_MS
+        ));
+        assert!(!p.is_due(boundary(9, Some(9_000_000)), &rules, true, 0));
+        assert!(
+            p.is_due(boundary(11, Some(0)), &rules, false, 0),
+            "a first watermark"
+        );
+        p.published(boundary(11, Some(900_000)), 0);
+        assert!(!p.is_due(boundary(12, Some(1_199_999)), &rules, false, 0));
+        assert!(p.is_due(boundary(12, Some(1_200_000)), &rules, false, 0));
+        assert!(p.is_due(boundary(12, Some(900_000)), &rules, true, 0));
+        assert!(p.is_due(
+            boundary(12, Some(900_000)),
+            &rules,
+            false,
+            PROGRESS_INTERVAL_MS
+        ));
+        p.published(boundary(5, None), 7);
+        assert!(!p.is_due(boundary(11, Some(900_000)), &rules, true, 7));
+    }
+}

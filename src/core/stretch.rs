@@ -1,0 +1,175 @@
+//! Consecutive records of one partition that belong to one row, summed and written together.
+//!
+//! A stretch is known by its offsets: `first`, of its first record, and `next`, one past its last.
+//! The row's fence says below which offset everything is counted there (invariant C2), so after a
+//! refused update the records below the fence are dropped and the rest is summed again. The records
+//! therefore stay in memory, a few bytes each, until the update is known to be counted.
+
+use crate::core::event::{Offset, Severity};
+
+/// One record's part in one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where the record stands in the log.
+    pub offset: Offset,
+    /// Its number within the assignment.
+    pub seq: u64,
+    /// Which severity count it adds to.
+    pub severity: Severity,
+    /// Whether it adds to `late_count` instead of `event_count` (totals only).
+    pub late: bool,
+}
+
+/// What one update adds to a row. Merging is associative and commutative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Events counted in a window.
+    pub event_count: u64,
+    /// Late events.
+    pub late_count: u64,
+    /// Both kinds, by [`Severity::index`].
+    pub severities: [u64; 4],
+}
+
+impl Sum {
+    /// Adds one record.
+    pub fn add(&mut self, entry: &Entry) {
+        if entry.late {
+            self.late_count += 1;
+        } else {
+            self.event_count += 1;
+        }
+        self.severities[entry.severity.index()] += 1;
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Sum) {
+        self.event_count += other.event_count;
+        self.late_count += other.late_count;
+        for (mine, theirs) in self.severities.iter_mut().zip(other.severities) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// Records of one row in log order; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    entries: Vec<Entry>,
+}
+
+impl Stretch {
+    /// Returns the stretch of `entries`, or `None` if there are none.
+    ///
+    /// # Panics
+    /// If the offsets do not rise: then a record would be counted twice.
+    pub fn new(entries: Vec<Entry>) -> Option<Stretch> {
+        assert!(
+            entries.windows(2).all(|w| w[0].offset < w[1].offset),
+            "C2: the records of a stretch rise"
+        );
+        (!entries.is_empty()).then_some(Stretch { entries })
+    }
+
+    /// Returns the offset of the first record.
+    pub fn first(&self) -> Offset {
+        self.entries[0].offset
+    }
+
+    /// Returns the offset after the last record: the fence once this stretch is counted.
+    pub fn next(&self) -> Offset {
+        self.entries[self.entries.len() - 1].offset.next()
+    }
+
+    /// Returns what this stretch adds.
+    pub fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for entry in &self.entries {
+            sum.add(entry);
+        }
+        sum
+    }
+
+    /// Returns its records.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Splits at the row's fence: the records below it, which the row holds already, and what is
+    /// left to count.
+    pub fn split_at_fence(mut self, fence: Offset) -> (Vec<Entry>, Option<Stretch>) {
+        let at = self.entries.partition_point(|e| e.offset < fence);
+        let rest = self.entries.split_off(at);
+        (self.entries, Stretch::new(rest))
+    }
+
+    /// Returns all records as counted.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(offset: i64, severity: usize, late: bool) -> Entry {
+        Entry {
+            offset: Offset(offset),
+            seq: 0,
+            severity: Severity::ALL[severity],
+            late,
+        }
+    }
+
+    fn stretch(offsets: &[i64]) -> Stretch {
+        Stretch::new(offsets.iter().map(|o| entry(*o, 0, false)).collect()).expect("not empty")
+    }
+
+    #[test]
+    fn a_fence_splits_exactly() {
+        // fence, records counted before, first and next of the rest
+        for (fence, dropped, rest) in [
+            (0, 0, Some((3, 10))),
+            (3, 0, Some((3, 10))),
+            (4, 1, Some((5, 10))),
+            (5, 1, Some((5, 10))),
+            (6, 2, Some((9, 10))),
+            (9, 2, Some((9, 10))),
+            (10, 3, None),
+            (99, 3, None),
+        ] {
+            let (below, left) = stretch(&[3, 5, 9]).split_at_fence(Offset(fence));
+            assert_eq!(below.len(), dropped, "fence {fence}");
+            let left = left.map(|s| (s.first().0, s.next().0));
+            assert_eq!(left, rest, "fence {fence}");
+        }
+    }
+
+    #[test]
+    fn sums_keep_late_and_severities_apart() {
+        let s = Stretch::new(vec![
+            entry(1, 0, false),
+            entry(2, 3, true),
+            entry(4, 3, false),
+        ]);
+        let sum = s.expect("not empty").sum();
+        assert_eq!((sum.event_count, sum.late_count), (2, 1));
+        assert_eq!(sum.severities, [1, 0, 0, 2]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn summing_parts_is_summing_the_whole(parts in proptest::collection::vec((0usize..4, proptest::bool::ANY), 1..60), cut in 0i64..60) {
+            let entries: Vec<Entry> = parts.iter().zip(0..).map(|((s, late), o)| entry(o, *s, *late)).collect();
+            let whole = Stretch::new(entries).expect("not empty");
+            let sum = whole.sum();
+            let (below, rest) = whole.split_at_fence(Offset(cut));
+            let mut merged = rest.map(|s| s.sum()).unwrap_or_default();
+            let mut other = Sum::default();
+            below.iter().for_each(|e| other.add(e));
+            merged.merge(&other);
+            proptest::prop_assert_eq!(merged, sum);
+        }
+    }
+}
