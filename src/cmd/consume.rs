@@ -1,14 +1,154 @@
-//! `citystream consume`
+//! `citystream consume`: the pipeline from Kafka to DynamoDB.
+//!
+//! Wiring only. The consumer thread (`kafka::consumer`) tells what happens, the pipeline
+//! (`core::pipeline`) decides, the shell (`consume::shell`) carries its decisions to Kafka and
+//! DynamoDB, and `consume::locate` finds the facts of a start. Whatever is missing at the start
+//! (Kafka, the topic, the tables) is waited for, and said.
 
-use crate::cmd::Exit;
-use crate::settings::Consume;
+mod locate;
+mod shell;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::ClientConfig;
+
+use crate::api::{ops, server};
+use crate::cmd::{Exit, SettingsError};
+use crate::core::keys::TableNames;
+use crate::core::pipeline::{Options, Pipeline};
+use crate::kafka::client::client_config;
+use crate::kafka::consumer::{Budget, Consumer, ConsumerOptions};
+use crate::kafka::dlq::DeadLetters;
+use crate::settings::{Consume, OnDataLoss};
 use crate::shutdown::Shutdown;
+use crate::store::client::{ConnectOptions, connect};
+use crate::store::write::Writer;
 use crate::telemetry::Metrics;
+
+pub use status::Status;
+
+/// Most requests in flight per table. A table answers in 5–10 ms, so this is some 100,000 items a
+/// second; more only moves the queue from here into DynamoDB.
+const REQUESTS_MAX: u32 = 64;
+/// The session timeout unless `--kafka-property` says otherwise: a killed member is noticed in 10 s.
+const SESSION_TIMEOUT_MS: u64 = 10_000;
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
 /// Returns what made the role fail.
-pub async fn run(_args: Consume, _metrics: Metrics, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-    anyhow::bail!("under construction")
+pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    let listener = server::bind(args.listen, "--listen").await?;
+    let status = Arc::new(Status::new());
+    let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
+    let http_stop = Shutdown::new();
+    let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+    let client = connect(ConnectOptions {
+        attempts: 1,
+        ..ConnectOptions::default()
+    })
+    .await
+    .map_err(|e| SettingsError(e.to_string()))?;
+    let result = run_with(args, client, metrics, status, shutdown).await;
+    http_stop.trigger();
+    http.await.context("failed to stop the HTTP server")?;
+    result
+}
+
+/// Runs the pipeline with a given DynamoDB client and status, without an HTTP server of its own.
+///
+/// # Errors
+/// Returns what made the role fail.
+pub async fn run_with(
+    args: Consume,
+    client: aws_sdk_dynamodb::Client,
+    metrics: Metrics,
+    status: Arc<Status>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Exit> {
+    let config = consumer_config(&args)?;
+    let session_ms = config
+        .get("session.timeout.ms")
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(SESSION_TIMEOUT_MS);
+    let dlq_config = client_config(&args.kafka, "consume")?;
+    let names = TableNames::new(&args.tables.table_prefix);
+    let writer = Writer::new(client.clone(), names.clone(), args.raw_ttl, metrics.clone());
+    let dead_letters = DeadLetters::new(&dlq_config, args.kafka.dlq_topic(), args.kafka.topic.clone())
+        .context("failed to start the dead-letter producer")?;
+    let budget = Arc::new(Budget::new(args.memory_budget / 3));
+    let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
+    // A revoke may wait as long as the group would wait for this member.
+    let drain_max = Duration::from_millis(session_ms / 2);
+    let consumer = Consumer::start(
+        &config,
+        ConsumerOptions {
+            topic: args.kafka.topic.clone(),
+            drain_max: drain_max + Duration::from_millis(500),
+            budget: Arc::clone(&budget),
+        },
+        events_in,
+    )
+    .map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+    let pipeline = Pipeline::new(Options {
+        topic: args.kafka.topic.as_str().into(),
+        row_interval_ms: args.row_interval,
+        continue_on_loss: args.on_data_loss == OnDataLoss::Continue,
+        requests_max: REQUESTS_MAX,
+    });
+    let locator = locate::Locator::new(consumer.inquiry(), client, names, writer.clone(), args.kafka.topic.clone());
+    let shell = shell::Shell::new(shell::Parts {
+        pipeline,
+        consumer,
+        locator,
+        writer,
+        dead_letters,
+        budget,
+        metrics,
+        status,
+        events,
+        topic: args.kafka.topic.clone(),
+        group: args.group.clone(),
+        drain_max,
+        stop_at_end: args.stop_at_end,
+    });
+    shell.run(shutdown).await
+}
+
+/// Returns the consumer's librdkafka settings: ours below the user's, the fixed ones above.
+fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
+    let mut config = client_config(&args.kafka, "consume")?;
+    // What is fetched and not yet taken, in KiB of values; librdkafka needs about three times that
+    // for small records.
+    let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
+    let defaults = [
+        ("session.timeout.ms", SESSION_TIMEOUT_MS.to_string()),
+        ("heartbeat.interval.ms", "3000".to_owned()),
+        ("fetch.queue.backoff.ms", "5".to_owned()),
+        ("queued.max.messages.kbytes", queued_kib.to_string()),
+        ("queued.min.messages", "10000".to_owned()),
+        ("fetch.max.bytes", (args.memory_budget / 16).max(1 << 20).to_string()),
+        ("fetch.wait.max.ms", "100".to_owned()),
+        ("topic.metadata.refresh.interval.ms", "30000".to_owned()),
+    ];
+    for (name, value) in defaults {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
+    if let Some(id) = &args.group_instance_id {
+        config.set("group.instance.id", id);
+    }
+    config
+        .set("group.id", &args.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.partition.eof", "true");
+    Ok(config)
 }

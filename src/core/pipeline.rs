@@ -43,8 +43,6 @@ pub struct Options {
     pub topic: Arc<str>,
     /// Least time between two updates of one row.
     pub row_interval_ms: i64,
-    /// Longest drain after a revoke.
-    pub drain_ms_max: i64,
     /// Go on behind lost records instead of stopping.
     pub continue_on_loss: bool,
     /// Most requests in flight per table.
@@ -460,13 +458,13 @@ impl Pipeline {
         }
     }
 
-    /// Takes partitions away: they drain until `drain_ms_max` is over, unless they are `lost`
-    /// already. Each ends with [`Output::Released`].
-    pub fn revoked(&mut self, now_ms: i64, partitions: &[i32], lost: bool) {
+    /// Takes partitions away: they drain for at most `drain_ms_max`, unless they are `lost` already.
+    /// Each ends with [`Output::Released`].
+    pub fn revoked(&mut self, now_ms: i64, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
                 Some(State::Running(running)) if !lost => {
-                    running.deadline_ms = Some(now_ms + self.options.drain_ms_max);
+                    running.deadline_ms = Some(now_ms + drain_ms_max);
                     running.worker.drain(now_ms);
                 }
                 _ => {

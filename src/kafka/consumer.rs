@@ -1,1 +1,723 @@
-//! under construction
+//! The consumer thread: the only place that polls Kafka for events.
+//!
+//! One OS thread owns one `BaseConsumer` and does nothing that can block for long: it polls, parses,
+//! and hands records on in batches ([`Event`]). Rebalance callbacks run on it too, inside poll:
+//!
+//! - assign: take the partitions, paused, and say so; [`Consumer::begin`] later seeks and resumes;
+//! - revoke: ask for a drain, wait for the answer (bounded), commit it, give the partitions up.
+//!
+//! Records of a partition that has not begun are dropped. Back-pressure is a budget of bytes: over
+//! it the thread first waits a moment, then pauses its partitions and goes on polling, so that a
+//! dead sink never costs the membership (C4, C5). No split queues, no blocking commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, Message as _, Offset as KafkaOffset, Timestamp, TopicPartitionList};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::core::event::Offset;
+use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
+use crate::core::pipeline::CommitPart;
+use crate::core::restart::Commit;
+use crate::core::worker::{Content, Record, Rejected};
+use crate::kafka::client::{LogContext, unix_ms};
+use crate::sys;
+
+/// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
+const BATCH_RECORDS_MAX: usize = 500;
+/// How long one poll waits when nothing is to be done.
+const POLL_IDLE: Duration = Duration::from_millis(50);
+/// How long one poll waits while a partition waits to begin.
+const POLL_BEGINNING: Duration = Duration::from_millis(2);
+/// How long the thread waits for room before it pauses its partitions: pausing throws away what is
+/// fetched, so a sink that merely is slower than Kafka should not cause it.
+const PRESSURE_WAIT: Duration = Duration::from_millis(200);
+/// What a record takes beside its value: the event, two puts, its entries in two rows, its share of
+/// a request body.
+const RECORD_OVERHEAD_BYTES: usize = 700;
+/// Longest wait for a seek; it is answered by librdkafka's own thread.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the thread tells.
+#[derive(Debug)]
+pub enum Event {
+    /// Partitions are ours; they wait for [`Consumer::begin`].
+    Assigned(Vec<i32>),
+    /// Partitions are taken away. What is sent through `answer` is committed before they go.
+    Revoked {
+        /// Which.
+        partitions: Vec<i32>,
+        /// They are gone already; a commit would be refused.
+        lost: bool,
+        /// Takes the restart points once the partitions are drained.
+        answer: mpsc::Sender<Vec<CommitPart>>,
+    },
+    /// Records, in log order for each partition.
+    Records(Vec<Run>),
+    /// Everything up to the end of this partition's log has been handed on.
+    End {
+        /// Which.
+        partition: i32,
+        /// Which assignment of it.
+        assignment: u64,
+        /// Nothing came since [`Consumer::probe_end`].
+        probed: bool,
+    },
+    /// A commit was answered: partition and offset of each part, and what was wrong.
+    Committed(Vec<(i32, Offset)>, Option<String>),
+    /// Kafka has no record at some partition's position.
+    OutOfRange,
+    /// The topic does not exist (yet, or any more).
+    TopicMissing,
+    /// The client can never go on (fenced by a member of the same name, for one).
+    Fatal(String),
+}
+
+/// Records of one partition.
+#[derive(Debug)]
+pub struct Run {
+    /// Which.
+    pub partition: i32,
+    /// Which assignment of it.
+    pub assignment: u64,
+    /// In log order.
+    pub records: Vec<Record>,
+    /// How many of them carry the producer's time.
+    pub producer_time: u64,
+}
+
+enum Command {
+    Begin {
+        partition: i32,
+        assignment: u64,
+        next: Offset,
+    },
+    Hold {
+        partition: i32,
+    },
+    Probe {
+        partition: i32,
+        position: Offset,
+    },
+    Close,
+}
+
+/// Bytes between Kafka and DynamoDB.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicU64,
+    max: u64,
+}
+
+impl Budget {
+    /// Returns an unused budget.
+    pub fn new(max: u64) -> Budget {
+        Budget {
+            used: AtomicU64::new(0),
+            max,
+        }
+    }
+
+    /// Gives bytes back.
+    pub fn free(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the bytes in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// Options of the consumer thread.
+pub struct ConsumerOptions {
+    /// The topic to read.
+    pub topic: String,
+    /// Longest wait for a drain after a revoke.
+    pub drain_max: Duration,
+    /// Shared with whoever gives bytes back.
+    pub budget: Arc<Budget>,
+}
+
+/// A handle on the consumer thread. Dropping it does not stop the thread; [`Consumer::close`] does.
+pub struct Consumer {
+    client: Arc<BaseConsumer<Bridge>>,
+    commands: mpsc::Sender<Command>,
+    config: ClientConfig,
+    topic: String,
+    beat_ms: Arc<AtomicI64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Consumer {
+    /// Subscribes and starts the thread.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings.
+    pub fn start(
+        config: &ClientConfig,
+        options: ConsumerOptions,
+        events: UnboundedSender<Event>,
+    ) -> KafkaResult<Consumer> {
+        let bridge = Bridge {
+            log: LogContext::default(),
+            topic: options.topic.clone(),
+            events,
+            active: Mutex::new(BTreeMap::new()),
+            drain_max: options.drain_max,
+        };
+        let client: BaseConsumer<Bridge> = config.create_with_context(bridge)?;
+        client.subscribe(&[&options.topic])?;
+        let client = Arc::new(client);
+        let (commands, inbox) = mpsc::channel();
+        let beat_ms = Arc::new(AtomicI64::new(unix_ms()));
+        let poller = Poller {
+            client: Arc::clone(&client),
+            inbox,
+            topic: options.topic.clone(),
+            budget: options.budget,
+            beat_ms: Arc::clone(&beat_ms),
+            beginning: Vec::new(),
+            probing: BTreeSet::new(),
+            paused: false,
+            runs: Vec::new(),
+            gathered: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || poller.run())
+            .map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
+        Ok(Consumer {
+            client,
+            commands,
+            config: config.clone(),
+            topic: options.topic,
+            beat_ms,
+            thread: Some(thread),
+        })
+    }
+
+    /// Asks the thread to read `partition` from `next` on.
+    pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
+        self.command(Command::Begin {
+            partition,
+            assignment,
+            next,
+        });
+    }
+
+    /// Asks the thread to stop reading `partition` until [`Consumer::begin`].
+    pub fn hold(&self, partition: i32) {
+        self.command(Command::Hold { partition });
+    }
+
+    /// Asks the thread to read up to the end once more from `position`, its next offset; the
+    /// [`Event::End`] that follows without a record says that everything below an end known before
+    /// this call is control records only. (The client tells no position behind them.)
+    pub fn probe_end(&self, partition: i32, position: Offset) {
+        self.command(Command::Probe {
+            partition,
+            position,
+        });
+    }
+
+    fn command(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::debug!("the consumer thread has ended");
+        }
+    }
+
+    /// Commits restart points without waiting; [`Event::Committed`] tells the answer.
+    ///
+    /// # Errors
+    /// When librdkafka does not even take the request.
+    pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
+        commit(&self.client, &self.topic, parts)
+    }
+
+    /// Returns when the thread polled last, in Unix milliseconds.
+    pub fn beat_ms(&self) -> i64 {
+        self.beat_ms.load(Ordering::Relaxed)
+    }
+
+    /// Returns what can ask Kafka about the group and the log, from blocking code.
+    pub fn inquiry(&self) -> Inquiry {
+        Inquiry {
+            client: Arc::clone(&self.client),
+            config: self.config.clone(),
+            topic: self.topic.clone(),
+        }
+    }
+
+    /// Asks the thread to leave the group and end; the result can be joined.
+    pub fn close(mut self) -> Option<std::thread::JoinHandle<()>> {
+        self.command(Command::Close);
+        self.thread.take()
+    }
+}
+
+/// Questions to Kafka over the consumer's own connections. All of them block.
+#[derive(Clone)]
+pub struct Inquiry {
+    client: Arc<BaseConsumer<Bridge>>,
+    config: ClientConfig,
+    topic: String,
+}
+
+impl Inquiry {
+    /// Returns the group's commit for each of `partitions` that has one.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer in time.
+    pub fn commits(&self, partitions: &[i32], timeout: Duration) -> KafkaResult<BTreeMap<i32, Commit>> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        let list = self.client.committed_offsets(list, timeout)?;
+        let mut out = BTreeMap::new();
+        for element in list.elements() {
+            element.error()?;
+            if let KafkaOffset::Offset(next) = element.offset() {
+                let metadata = sys::commit_metadata(&list, &self.topic, element.partition());
+                let commit = Commit {
+                    next: Offset(next),
+                    metadata: String::from_utf8(metadata).unwrap_or_default(),
+                };
+                out.insert(element.partition(), commit);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Returns the offset of a partition's oldest record and the one after its newest.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub fn log_range(&self, partition: i32, timeout: Duration) -> KafkaResult<(Offset, Offset)> {
+        let (start, end) = self.client.fetch_watermarks(&self.topic, partition, timeout)?;
+        Ok((Offset(start), Offset(end)))
+    }
+
+    /// Returns the topic's id and number of partitions; `None` if there is no such topic.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub fn topic(&self, timeout: Duration) -> Result<Option<sys::TopicDescription>, sys::TopicError> {
+        sys::describe_topic(self.client.client(), &self.topic, timeout)
+    }
+}
+
+impl Inquiry {
+    /// Reads one record again, over a client of its own; `None` if it cannot be had.
+    pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
+        let mut config = self.config.clone();
+        config.set("enable.partition.eof", "false").remove("group.instance.id");
+        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext::default()).ok()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0)).ok()?;
+        client.assign(&list).ok()?;
+        let message = client.poll(timeout)?.ok()?;
+        (message.offset() == offset.0).then(|| original(&message, Reason::RefusedByTable, String::new()))
+    }
+}
+
+fn commit<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    parts: &[CommitPart],
+) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::new();
+    for part in parts {
+        let mut element = list.add_partition(topic, part.partition);
+        element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
+        element.set_metadata(&part.metadata);
+    }
+    // An explicit list: a commit of "everything" would drop the metadata.
+    client.commit(&list, CommitMode::Async)
+}
+
+/// The callbacks of librdkafka.
+pub struct Bridge {
+    log: LogContext,
+    topic: String,
+    events: UnboundedSender<Event>,
+    /// Partitions that have begun, with their assignment.
+    active: Mutex<BTreeMap<i32, u64>>,
+    drain_max: Duration,
+}
+
+impl Bridge {
+    fn tell(&self, event: Event) {
+        if self.events.send(event).is_err() {
+            tracing::debug!("nobody listens to the consumer thread");
+        }
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, BTreeMap<i32, u64>> {
+        self.active.lock().expect("no panic holds the lock")
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
+        list.elements_for_topic(&self.topic)
+            .iter()
+            .map(|e| e.partition())
+            .collect()
+    }
+
+    fn assign(&self, client: &BaseConsumer<Bridge>, list: &mut TopicPartitionList) {
+        let partitions = self.partitions(list);
+        // Any explicit offset keeps librdkafka from judging the group's commit; the start rule does.
+        let result = list
+            .set_all_offsets(KafkaOffset::End)
+            .and_then(|()| client.incremental_assign(list))
+            .and_then(|()| client.pause(list));
+        if let Err(error) = result {
+            tracing::warn!(%error, "failed to take an assignment");
+        }
+        self.active().retain(|p, _| !partitions.contains(p));
+        tracing::info!(?partitions, "partitions assigned");
+        self.tell(Event::Assigned(partitions));
+    }
+
+    fn revoke(&self, client: &BaseConsumer<Bridge>, list: &TopicPartitionList) {
+        let partitions = self.partitions(list);
+        let lost = client.assignment_lost();
+        self.active().retain(|p, _| !partitions.contains(p));
+        tracing::info!(?partitions, lost, "partitions revoked");
+        let (answer, drained) = mpsc::channel();
+        self.tell(Event::Revoked {
+            partitions,
+            lost,
+            answer,
+        });
+        if !lost && let Ok(parts) = drained.recv_timeout(self.drain_max) && !parts.is_empty() {
+            // Goes out before the next JoinGroup, on the same connection.
+            if let Err(error) = commit(client, &self.topic, &parts) {
+                tracing::warn!(%error, "failed to commit on revoke");
+            }
+        }
+        if let Err(error) = client.incremental_unassign(list) {
+            tracing::warn!(%error, "failed to give partitions up");
+        }
+    }
+}
+
+impl ClientContext for Bridge {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        self.log.log(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Bridge {
+    fn rebalance(
+        &self,
+        client: &BaseConsumer<Bridge>,
+        err: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(client, list),
+            _ => self.revoke(client, list),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
+        let mut problem = result.err().map(|e| e.to_string());
+        let mut parts = Vec::new();
+        for element in list.elements() {
+            if let KafkaOffset::Offset(next) = element.offset() {
+                parts.push((element.partition(), Offset(next)));
+            }
+            if let Err(error) = element.error() {
+                problem.get_or_insert_with(|| error.to_string());
+            }
+        }
+        self.tell(Event::Committed(parts, problem));
+    }
+}
+
+struct Poller {
+    client: Arc<BaseConsumer<Bridge>>,
+    inbox: mpsc::Receiver<Command>,
+    topic: String,
+    budget: Arc<Budget>,
+    beat_ms: Arc<AtomicI64>,
+    beginning: Vec<(i32, u64, Offset)>,
+    probing: BTreeSet<i32>,
+    paused: bool,
+    runs: Vec<Run>,
+    gathered: usize,
+}
+
+impl Poller {
+    fn run(mut self) {
+        loop {
+            self.beat_ms.store(unix_ms(), Ordering::Relaxed);
+            while let Ok(command) = self.inbox.try_recv() {
+                match command {
+                    Command::Begin {
+                        partition,
+                        assignment,
+                        next,
+                    } => self.beginning.push((partition, assignment, next)),
+                    Command::Hold { partition } => self.hold(partition),
+                    Command::Probe {
+                        partition,
+                        position,
+                    } => self.probe(partition, position),
+                    Command::Close => return,
+                }
+            }
+            self.begin_waiting();
+            self.mind_the_budget();
+            let wait = if self.beginning.is_empty() {
+                POLL_IDLE
+            } else {
+                POLL_BEGINNING
+            };
+            self.poll_batch(wait);
+        }
+    }
+
+    fn poll_batch(&mut self, wait: Duration) {
+        let client = Arc::clone(&self.client);
+        let mut wait = wait;
+        while self.gathered < BATCH_RECORDS_MAX {
+            match client.poll(wait) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.take_error(error),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if self.gathered > 0 {
+            self.gathered = 0;
+            let runs = std::mem::take(&mut self.runs);
+            self.client.context().tell(Event::Records(runs));
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let partition = message.partition();
+        let Some(&assignment) = self.client.context().active().get(&partition) else {
+            return;
+        };
+        let (timestamp_ms, producer_time) = match message.timestamp() {
+            Timestamp::LogAppendTime(ms) => (Some(ms), 0),
+            Timestamp::CreateTime(ms) => (Some(ms), 1),
+            Timestamp::NotAvailable => (None, 0),
+        };
+        let bytes = message.payload_len() + message.key_len() + RECORD_OVERHEAD_BYTES;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.budget.used.fetch_add(u64::from(bytes), Ordering::Relaxed);
+        let record = Record {
+            offset: Offset(message.offset()),
+            timestamp_ms,
+            bytes,
+            content: content(message),
+        };
+        self.gathered += 1;
+        if !self.probing.is_empty() {
+            self.probing.remove(&partition);
+        }
+        match self.runs.last_mut() {
+            Some(run) if run.partition == partition && run.assignment == assignment => {
+                run.records.push(record);
+                run.producer_time += producer_time;
+            }
+            _ => self.runs.push(Run {
+                partition,
+                assignment,
+                records: vec![record],
+                producer_time,
+            }),
+        }
+    }
+
+    fn take_error(&mut self, error: KafkaError) {
+        let context = Arc::clone(self.client.context());
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                self.flush();
+                let assignment = context.active().get(&partition).copied();
+                let probed = self.probing.remove(&partition);
+                if let Some(assignment) = assignment {
+                    context.tell(Event::End {
+                        partition,
+                        assignment,
+                        probed,
+                    });
+                }
+            }
+            KafkaError::MessageConsumptionFatal(code) => {
+                let text = self.client.client().fatal_error().map_or_else(
+                    || code.to_string(),
+                    |(code, text)| format!("{code}: {text}"),
+                );
+                context.tell(Event::Fatal(text));
+            }
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            ) => {
+                self.flush();
+                context.tell(Event::OutOfRange);
+            }
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => context.tell(Event::TopicMissing),
+            error => context.log.error(error, "while polling"),
+        }
+    }
+
+    fn one(&self, partition: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        list
+    }
+
+    fn hold(&mut self, partition: i32) {
+        self.client.context().active().remove(&partition);
+        self.beginning.retain(|(p, _, _)| *p != partition);
+        if let Err(error) = self.client.pause(&self.one(partition)) {
+            tracing::warn!(partition, %error, "failed to pause");
+        }
+    }
+
+    fn probe(&mut self, partition: i32, position: Offset) {
+        self.probing.remove(&partition);
+        let active = self.client.context().active().contains_key(&partition);
+        let at = KafkaOffset::Offset(position.0);
+        if active && self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT).is_ok() {
+            self.probing.insert(partition);
+        }
+    }
+
+    /// Seeks and resumes; what cannot be done yet is tried again after the next poll.
+    fn begin_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.beginning);
+        for (partition, assignment, next) in waiting {
+            match self.begin(partition, next) {
+                Ok(()) => {
+                    self.client.context().active().insert(partition, assignment);
+                }
+                Err(error) => {
+                    tracing::debug!(partition, %next, %error, "failed to seek, trying again");
+                    self.beginning.push((partition, assignment, next));
+                }
+            }
+        }
+        // A partition that is no longer ours never begins.
+        if !self.beginning.is_empty()
+            && let Ok(assigned) = self.client.assignment()
+        {
+            let ours = |p: i32| assigned.find_partition(&self.topic, p).is_some();
+            self.beginning.retain(|(p, _, _)| ours(*p));
+        }
+    }
+
+    fn begin(&self, partition: i32, next: Offset) -> KafkaResult<()> {
+        let at = KafkaOffset::Offset(next.0);
+        let sought = self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT);
+        if let Err(KafkaError::Seek(_)) = &sought {
+            // After an offset error librdkafka no longer fetches the partition and refuses to seek.
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&self.topic, partition, at)?;
+            self.client.incremental_unassign(&self.one(partition))?;
+            self.client.incremental_assign(&list)?;
+        } else {
+            sought?;
+        }
+        if self.paused {
+            return self.client.pause(&self.one(partition));
+        }
+        self.client.resume(&self.one(partition))
+    }
+
+    /// Waits a moment for room, then pauses; resumes once a quarter of the budget is free.
+    fn mind_the_budget(&mut self) {
+        let deadline = Instant::now() + PRESSURE_WAIT;
+        while !self.paused && self.budget.used() > self.budget.max {
+            if Instant::now() >= deadline {
+                self.set_paused(true);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.paused && self.budget.used() < self.budget.max / 4 * 3 {
+            self.set_paused(false);
+        }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        let mut list = TopicPartitionList::new();
+        for partition in self.client.context().active().keys() {
+            list.add_partition(&self.topic, *partition);
+        }
+        let result = if paused {
+            self.client.pause(&list)
+        } else {
+            self.client.resume(&list)
+        };
+        match result {
+            Ok(()) => {
+                self.paused = paused;
+                tracing::debug!(paused, "back-pressure");
+            }
+            Err(error) => tracing::warn!(%error, "failed to pause or resume"),
+        }
+    }
+}
+
+fn content(message: &BorrowedMessage<'_>) -> Content {
+    let headers = message.headers();
+    let heartbeats = headers.into_iter().flat_map(|headers| {
+        headers
+            .iter()
+            .filter(|h| h.key == HEARTBEAT_HEADER)
+            .map(|h| h.value)
+    });
+    let reject = match parse_record(message.payload(), heartbeats) {
+        Ok(body) => return Content::Valid(body),
+        Err(reject) => reject,
+    };
+    Content::Rejected(Box::new(original(message, reject.reason, reject.detail)))
+}
+
+/// Copies a record for the dead-letter topic.
+fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: String) -> Rejected {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let own = |h: rdkafka::message::Header<'_, &[u8]>| {
+            (h.key.to_owned(), h.value.map(<[u8]>::to_vec))
+        };
+        headers.iter().map(own).collect()
+    });
+    Rejected {
+        reason,
+        detail,
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+        partition: message.partition(),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis(),
+    }
+}

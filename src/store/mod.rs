@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod config;
+pub mod items;
 pub mod reads;
 pub mod tables;
 pub mod write;
