@@ -1,1 +1,105 @@
-//! under construction
+//! What an operator asks of any role: `/livez`, `/readyz` and `/metrics`.
+//!
+//! Alive and ready are two questions. Alive: would a restart help? Ready: does it do its work now? A
+//! dependency that is down makes a role not ready and leaves it alive. Both answer 200 `ok`, or 503
+//! with the reason as plain text. Neither waits for anything: a [`Probe`] answers from memory.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::api::observe::observed;
+use crate::telemetry::Metrics;
+
+/// The classic Prometheus text format.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How a role tells whether it lives and works. Must answer at once.
+pub trait Probe: Send + Sync + 'static {
+    /// Returns whether the role lives; the reason why a restart would help, if not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    fn live(&self) -> Result<(), String>;
+
+    /// Returns whether the role does its work now; what it waits for, if not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Returns the routes `GET /livez`, `GET /readyz` and `GET /metrics`.
+pub fn router(metrics: Metrics, probe: Arc<dyn Probe>) -> Router {
+    let (live, ready, rendered) = (Arc::clone(&probe), probe, metrics.clone());
+    let router = Router::new()
+        .route("/livez", get(async move || answer(live.live())))
+        .route("/readyz", get(async move || answer(ready.ready())))
+        .route(
+            "/metrics",
+            get(async move || {
+                (
+                    [(CONTENT_TYPE, PROMETHEUS_TEXT), (CACHE_CONTROL, "no-store")],
+                    rendered.render(),
+                )
+            }),
+        );
+    observed(router, metrics)
+}
+
+fn answer(state: Result<(), String>) -> Response {
+    let (status, text) = match state {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    };
+    (status, [(CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    struct Fixed(Result<(), String>, Result<(), String>);
+
+    impl Probe for Fixed {
+        fn live(&self) -> Result<(), String> {
+            self.0.clone()
+        }
+        fn ready(&self) -> Result<(), String> {
+            self.1.clone()
+        }
+    }
+
+    async fn get(router: &Router, path: &str) -> (u16, String, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let kind = response.headers().get(CONTENT_TYPE);
+        let kind = kind.map_or("", |v| v.to_str().unwrap()).to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, kind, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn alive_and_ready_are_two_answers() {
+        let probe = Fixed(Ok(()), Err("waiting for the tables".into()));
+        let router = router(Metrics::new(), Arc::new(probe));
+        assert_eq!(get(&router, "/livez").await.0, 200);
+        let (status, _, text) = get(&router, "/readyz").await;
+        assert_eq!((status, text.as_str()), (503, "waiting for the tables\n"));
+        let (status, kind, text) = get(&router, "/metrics").await;
+        assert_eq!((status, kind.as_str()), (200, PROMETHEUS_TEXT));
+        let counted = "citystream_http_requests_total{route=\"/readyz\",status=\"503\"} 1";
+        assert!(text.contains(counted), "{text}");
+        let (status, kind, _) = get(&router, "/nothing").await;
+        assert_eq!((status, kind.as_str()), (404, "application/json"));
+    }
+}

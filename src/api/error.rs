@@ -1,0 +1,230 @@
+//! The one shape of every error: `{"error":"<sentence>","code":"<stable word>","request_id":"<hex>"}`.
+//!
+//! The sentence is public and ours: nothing that AWS, the SDK or the operating system wrote goes to a
+//! client. Such detail is only logged, under the same `request_id`, which the answer also carries in
+//! the header `x-request-id`. Codes are a closed set, so that a client can decide by them:
+//!
+//! | status | code |
+//! |---|---|
+//! | 400 | `bad_parameter` `bad_cursor` `bad_path` |
+//! | 404, 405 | `not_found` `method_not_allowed` |
+//! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
+//! | 500 | `internal` |
+//! | 503, 504 | `store_unavailable` `store_timeout`, with `Retry-After` |
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+/// The header that carries the id of a failed request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Seconds after which a client should ask again when DynamoDB is slow or away.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{public}")]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    public: String,
+    detail: Option<String>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, public: impl Into<String>) -> ApiError {
+        ApiError {
+            status,
+            code,
+            public: public.into(),
+            detail: None,
+        }
+    }
+
+    /// 400: a parameter is unknown, repeated, malformed or out of range; `public` names it.
+    pub fn bad_parameter(public: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", public)
+    }
+
+    /// 400: the cursor is not one that this query gave out.
+    pub fn bad_cursor() -> ApiError {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "bad_cursor",
+            "cursor is not one that this query gave out; begin again without it",
+        )
+    }
+
+    /// 400: the path is not percent-encoded UTF-8.
+    pub fn bad_path() -> ApiError {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "bad_path",
+            "the path is not percent-encoded UTF-8",
+        )
+    }
+
+    /// 404: nothing is at this path.
+    pub fn not_found() -> ApiError {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "nothing is at this path",
+        )
+    }
+
+    /// 405: the path answers other methods.
+    pub fn method_not_allowed() -> ApiError {
+        ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this path does not take that method",
+        )
+    }
+
+    /// 408: the request was not done in time.
+    pub fn deadline_exceeded() -> ApiError {
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "deadline_exceeded",
+            "the request was not done in time",
+        )
+    }
+
+    /// 413: the body has more than `bytes_max` bytes.
+    pub fn body_too_large(bytes_max: usize) -> ApiError {
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("a request body has at most {bytes_max} bytes"),
+        )
+    }
+
+    /// 414: path and query have more than `bytes_max` bytes.
+    pub fn uri_too_long(bytes_max: usize) -> ApiError {
+        ApiError::new(
+            StatusCode::URI_TOO_LONG,
+            "uri_too_long",
+            format!("path and query have at most {bytes_max} bytes"),
+        )
+    }
+
+    /// 431: the header lines have more than `bytes_max` bytes.
+    pub fn headers_too_large(bytes_max: usize) -> ApiError {
+        ApiError::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            format!("header lines have at most {bytes_max} bytes"),
+        )
+    }
+
+    /// 500: a bug; `detail` goes to the log only.
+    pub fn internal(detail: impl Into<String>) -> ApiError {
+        ApiError {
+            detail: Some(detail.into()),
+            ..ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the answer could not be made",
+            )
+        }
+    }
+
+    /// 503: the store cannot answer; `public` says what is waited for, `detail` goes to the log only.
+    pub fn store_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
+        ApiError {
+            detail: Some(detail.into()),
+            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", public)
+        }
+    }
+
+    /// 504: the store did not answer in time.
+    pub fn store_timeout(detail: impl Into<String>) -> ApiError {
+        ApiError {
+            detail: Some(detail.into()),
+            ..ApiError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "store_timeout",
+                "DynamoDB did not answer in time",
+            )
+        }
+    }
+
+    /// Returns the status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the stable code of the answer.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let request_id = format!("{:016x}", fastrand::u64(..));
+        let status = self.status.as_u16();
+        let detail = self.detail.as_deref().unwrap_or_default();
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(
+                request_id,
+                status,
+                code = self.code,
+                detail,
+                "request failed"
+            );
+        } else if self.status.is_server_error() {
+            tracing::warn!(
+                request_id,
+                status,
+                code = self.code,
+                detail,
+                "request failed"
+            );
+        } else {
+            tracing::debug!(request_id, status, code = self.code, "request refused");
+        }
+        let body = serde_json::json!({
+            "error": self.public,
+            "code": self.code,
+            "request_id": request_id,
+        });
+        let mut response = (self.status, Body::from(body.to_string())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(id) = HeaderValue::from_str(&request_id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ) {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_S);
+        }
+        response
+    }
+}
+
+/// Gives the router's own bare 404 and 405 the shape of every other error; other headers, such as
+/// `Allow`, stay.
+pub fn shaped(response: Response) -> Response {
+    let error = match response.status() {
+        StatusCode::NOT_FOUND => ApiError::not_found(),
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::method_not_allowed(),
+        _ => return response,
+    };
+    if response.headers().contains_key(CONTENT_TYPE) {
+        return response;
+    }
+    let mut shaped = error.into_response();
+    for (name, value) in response.headers() {
+        if name != axum::http::header::CONTENT_LENGTH {
+            shaped.headers_mut().append(name, value.clone());
+        }
+    }
+    shaped
+}
