@@ -6,6 +6,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -45,6 +46,12 @@ pub fn start_logging(format: Option<LogFormat>) {
     if started.is_err() {
         tracing::debug!("logging was already started");
     }
+}
+
+/// Returns the wall clock in Unix milliseconds.
+pub fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Every metric of the program.

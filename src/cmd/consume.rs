@@ -77,8 +77,12 @@ pub async fn run_with(
     let dlq_config = client_config(&args.kafka, "consume")?;
     let names = TableNames::new(&args.tables.table_prefix);
     let writer = Writer::new(client.clone(), names.clone(), args.raw_ttl, metrics.clone());
-    let dead_letters = DeadLetters::new(&dlq_config, args.kafka.dlq_topic(), args.kafka.topic.clone())
-        .context("failed to start the dead-letter producer")?;
+    let dead_letters = DeadLetters::new(
+        &dlq_config,
+        args.kafka.dlq_topic(),
+        args.kafka.topic.clone(),
+    )
+    .context("failed to start the dead-letter producer")?;
     let budget = Arc::new(Budget::new(args.memory_budget / 3));
     let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
     // A revoke may wait as long as the group would wait for this member.
@@ -99,7 +103,13 @@ pub async fn run_with(
         continue_on_loss: args.on_data_loss == OnDataLoss::Continue,
         requests_max: REQUESTS_MAX,
     });
-    let locator = locate::Locator::new(consumer.inquiry(), client, names, writer.clone(), args.kafka.topic.clone());
+    let locator = locate::Locator::new(
+        consumer.inquiry(),
+        client,
+        names,
+        writer.clone(),
+        args.kafka.topic.clone(),
+    );
     let shell = shell::Shell::new(shell::Parts {
         pipeline,
         consumer,
@@ -130,7 +140,10 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
         ("fetch.queue.backoff.ms", "5".to_owned()),
         ("queued.max.messages.kbytes", queued_kib.to_string()),
         ("queued.min.messages", "10000".to_owned()),
-        ("fetch.max.bytes", (args.memory_budget / 16).max(1 << 20).to_string()),
+        (
+            "fetch.max.bytes",
+            (args.memory_budget / 16).max(1 << 20).to_string(),
+        ),
         ("fetch.wait.max.ms", "100".to_owned()),
         ("topic.metadata.refresh.interval.ms", "30000".to_owned()),
     ];

@@ -28,8 +28,9 @@ use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::{Content, Record, Rejected};
-use crate::kafka::client::{LogContext, unix_ms};
+use crate::kafka::client::{Chatter, Context};
 use crate::sys;
+use crate::telemetry::unix_ms;
 
 /// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -168,7 +169,7 @@ impl Consumer {
         events: UnboundedSender<Event>,
     ) -> KafkaResult<Consumer> {
         let bridge = Bridge {
-            log: LogContext::default(),
+            chatter: Chatter::default(),
             topic: options.topic.clone(),
             events,
             active: Mutex::new(BTreeMap::new()),
@@ -277,7 +278,11 @@ impl Inquiry {
     ///
     /// # Errors
     /// When the coordinator does not answer in time.
-    pub fn commits(&self, partitions: &[i32], timeout: Duration) -> KafkaResult<BTreeMap<i32, Commit>> {
+    pub fn commits(
+        &self,
+        partitions: &[i32],
+        timeout: Duration,
+    ) -> KafkaResult<BTreeMap<i32, Commit>> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition(&self.topic, *partition);
@@ -303,7 +308,9 @@ impl Inquiry {
     /// # Errors
     /// When the leader does not answer in time.
     pub fn log_range(&self, partition: i32, timeout: Duration) -> KafkaResult<(Offset, Offset)> {
-        let (start, end) = self.client.fetch_watermarks(&self.topic, partition, timeout)?;
+        let (start, end) = self
+            .client
+            .fetch_watermarks(&self.topic, partition, timeout)?;
         Ok((Offset(start), Offset(end)))
     }
 
@@ -311,8 +318,8 @@ impl Inquiry {
     ///
     /// # Errors
     /// When no broker answers in time.
-    pub fn topic(&self, timeout: Duration) -> Result<Option<sys::TopicDescription>, sys::TopicError> {
-        sys::describe_topic(self.client.client(), &self.topic, timeout)
+    pub fn topic(&self, timeout: Duration) -> Result<Option<sys::TopicFacts>, sys::TopicError> {
+        sys::topic_facts(self.client.client(), &self.topic, timeout)
     }
 }
 
@@ -320,13 +327,17 @@ impl Inquiry {
     /// Reads one record again, over a client of its own; `None` if it cannot be had.
     pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
         let mut config = self.config.clone();
-        config.set("enable.partition.eof", "false").remove("group.instance.id");
-        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext::default()).ok()?;
+        config
+            .set("enable.partition.eof", "false")
+            .remove("group.instance.id");
+        let client: BaseConsumer<Context> = config.create_with_context(Context::default()).ok()?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0)).ok()?;
+        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0))
+            .ok()?;
         client.assign(&list).ok()?;
         let message = client.poll(timeout)?.ok()?;
-        (message.offset() == offset.0).then(|| original(&message, Reason::RefusedByTable, String::new()))
+        (message.offset() == offset.0)
+            .then(|| original(&message, Reason::RefusedByTable, String::new()))
     }
 }
 
@@ -347,7 +358,7 @@ fn commit<C: ConsumerContext>(
 
 /// The callbacks of librdkafka.
 pub struct Bridge {
-    log: LogContext,
+    chatter: Chatter,
     topic: String,
     events: UnboundedSender<Event>,
     /// Partitions that have begun, with their assignment.
@@ -399,7 +410,10 @@ impl Bridge {
             lost,
             answer,
         });
-        if !lost && let Ok(parts) = drained.recv_timeout(self.drain_max) && !parts.is_empty() {
+        if !lost
+            && let Ok(parts) = drained.recv_timeout(self.drain_max)
+            && !parts.is_empty()
+        {
             // Goes out before the next JoinGroup, on the same connection.
             if let Err(error) = commit(client, &self.topic, &parts) {
                 tracing::warn!(%error, "failed to commit on revoke");
@@ -413,11 +427,11 @@ impl Bridge {
 
 impl ClientContext for Bridge {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        self.log.log(level, fac, message);
+        self.chatter.log(level, fac, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(error, reason);
+        self.chatter.error(&error, reason);
     }
 }
 
@@ -526,7 +540,9 @@ impl Poller {
         };
         let bytes = message.payload_len() + message.key_len() + RECORD_OVERHEAD_BYTES;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.budget.used.fetch_add(u64::from(bytes), Ordering::Relaxed);
+        self.budget
+            .used
+            .fetch_add(u64::from(bytes), Ordering::Relaxed);
         let record = Record {
             offset: Offset(message.offset()),
             timestamp_ms,
@@ -584,7 +600,7 @@ impl Poller {
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition,
             ) => context.tell(Event::TopicMissing),
-            error => context.log.error(error, "while polling"),
+            error => context.chatter.error(&error, "while polling"),
         }
     }
 
@@ -606,7 +622,12 @@ impl Poller {
         self.probing.remove(&partition);
         let active = self.client.context().active().contains_key(&partition);
         let at = KafkaOffset::Offset(position.0);
-        if active && self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT).is_ok() {
+        if active
+            && self
+                .client
+                .seek(&self.topic, partition, at, SEEK_TIMEOUT)
+                .is_ok()
+        {
             self.probing.insert(partition);
         }
     }

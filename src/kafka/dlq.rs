@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::core::pace::backoff_ms;
 use crate::core::worker::Rejected;
-use crate::kafka::client::LogContext;
+use crate::kafka::client::Context;
 
 /// Largest message of the dead-letter topic: room for the largest record with headers added.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
@@ -25,7 +25,7 @@ const DELIVERY_TIMEOUT_MS: &str = "30000";
 /// Sends dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
-    producer: FutureProducer<LogContext>,
+    producer: FutureProducer<Context>,
     topic: String,
     source_topic: String,
 }
@@ -43,7 +43,11 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When librdkafka refuses the settings.
-    pub fn new(config: &ClientConfig, topic: String, source_topic: String) -> KafkaResult<DeadLetters> {
+    pub fn new(
+        config: &ClientConfig,
+        topic: String,
+        source_topic: String,
+    ) -> KafkaResult<DeadLetters> {
         let mut config = config.clone();
         config
             .set("enable.idempotence", "true")
@@ -54,7 +58,7 @@ impl DeadLetters {
             // A log full of bad records must not break the memory budget.
             .set("queue.buffering.max.kbytes", "16384");
         Ok(DeadLetters {
-            producer: config.create_with_context(LogContext::default())?,
+            producer: config.create_with_context(Context::default())?,
             topic,
             source_topic,
         })

@@ -104,9 +104,15 @@ fn raw_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now
     fields(j, e, now);
     j.n("ttl", (now_ms + options.raw_ttl_ms).div_euclid(1_000));
     j.raw(",");
-    j.s("source", &format!("{}/{}/{}", e.topic, e.partition, e.offset));
+    j.s(
+        "source",
+        &format!("{}/{}/{}", e.topic, e.partition, e.offset),
+    );
     j.raw(",");
-    j.s("city_shard", &keys::city_shard(&e.event.city, &e.event_id, options.shards));
+    j.s(
+        "city_shard",
+        &keys::city_shard(&e.event.city, &e.event_id, options.shards),
+    );
     if e.late {
         j.raw(",\"late\":{\"BOOL\":true}");
     }
@@ -180,9 +186,15 @@ pub fn update_body<'a>(
         j.raw(", #ci = :ci, #ty = :ty, #ws = :ws, #we = :we, #lu = :lu, #se = :se");
     }
     j.raw(" ADD #n :n, #a :a, #b :b, #c :c, #d :d");
-    j.raw(if window.is_some() { ", #set :set" } else { ", #l :l" });
+    j.raw(if window.is_some() {
+        ", #set :set"
+    } else {
+        ", #l :l"
+    });
     j.raw("\",\"ConditionExpression\":\"attribute_not_exists(#f) OR #f <= :first\"");
-    j.raw(",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"");
+    j.raw(
+        ",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"",
+    );
 
     j.raw(",\"ExpressionAttributeNames\":{\"#f\":");
     j.string(&format!("{FENCE_NEXT}{}", update.log_key));
@@ -220,7 +232,9 @@ pub fn update_body<'a>(
         j.raw(",");
         j.s(":se", series);
         j.raw(",\":set\":{\"SS\":[");
-        let distinct = Severity::ALL.iter().filter(|s| sum.severities[s.index()] > 0);
+        let distinct = Severity::ALL
+            .iter()
+            .filter(|s| sum.severities[s.index()] > 0);
         for (n, severity) in distinct.enumerate() {
             j.raw(if n > 0 { "," } else { "" });
             j.string(severity.name());
@@ -299,7 +313,13 @@ mod tests {
         };
         let stored = StoredEvent::new(event, "city-events".into(), 0, Offset(0), true, true);
         let names = TableNames::new("citystream");
-        let body = batch_body(&names, PutTable::Raw, [&stored].into_iter(), &options(), 5_000);
+        let body = batch_body(
+            &names,
+            PutTable::Raw,
+            [&stored].into_iter(),
+            &options(),
+            5_000,
+        );
         let put = &value(&body)["RequestItems"]["citystream-raw-events"][0]["PutRequest"]["Item"];
         assert_eq!(
             *put,
@@ -312,7 +332,13 @@ mod tests {
                 "extra": {"S": "{\"a\":1.0}"},
             })
         );
-        let body = batch_body(&names, PutTable::Alerts, [&stored].into_iter(), &options(), 5_000);
+        let body = batch_body(
+            &names,
+            PutTable::Alerts,
+            [&stored].into_iter(),
+            &options(),
+            5_000,
+        );
         let put = &value(&body)["RequestItems"]["citystream-alerts"][0]["PutRequest"]["Item"];
         assert_eq!(
             *put,
@@ -349,16 +375,31 @@ mod tests {
         let (table, body) = update_body(&names, &update(Some(1_357_020_000_000)), &options(), 0);
         assert_eq!(table, "citystream-aggregations");
         let v = value(&body);
-        assert_eq!(v["Key"], json!({"partition_key": {"S": "NYC#traffic#2013-01-01T06:00:00Z"}}));
-        assert_eq!(v["ConditionExpression"], "attribute_not_exists(#f) OR #f <= :first");
+        assert_eq!(
+            v["Key"],
+            json!({"partition_key": {"S": "NYC#traffic#2013-01-01T06:00:00Z"}})
+        );
+        assert_eq!(
+            v["ConditionExpression"],
+            "attribute_not_exists(#f) OR #f <= :first"
+        );
         assert_eq!(v["ExpressionAttributeNames"]["#f"], "next#T#3");
         assert_eq!(v["ExpressionAttributeValues"][":next"], json!({"N": "12"}));
-        assert_eq!(v["ExpressionAttributeValues"][":set"], json!({"SS": ["low", "high"]}));
-        assert_eq!(v["ExpressionAttributeValues"][":we"], json!({"S": "2013-01-01T06:05:00Z"}));
+        assert_eq!(
+            v["ExpressionAttributeValues"][":set"],
+            json!({"SS": ["low", "high"]})
+        );
+        assert_eq!(
+            v["ExpressionAttributeValues"][":we"],
+            json!({"S": "2013-01-01T06:05:00Z"})
+        );
         let (table, body) = update_body(&names, &update(None), &options(), 0);
         assert_eq!(table, "citystream-totals");
         let v = value(&body);
-        assert_eq!(v["Key"], json!({"shard": {"S": "totals#14"}, "series": {"S": "NYC#traffic"}}));
+        assert_eq!(
+            v["Key"],
+            json!({"shard": {"S": "totals#14"}, "series": {"S": "NYC#traffic"}})
+        );
         assert_eq!(v["ExpressionAttributeValues"][":l"], json!({"N": "1"}));
     }
 
@@ -376,11 +417,17 @@ mod tests {
         };
         let names = TableNames::new("citystream");
         let v = value(&progress_body(&names, &publish, true));
-        assert_eq!(v["Item"], json!({"shard": {"S": "progress"}, "series": {"S": "T#0"}, "next": {"N": "4"}}));
+        assert_eq!(
+            v["Item"],
+            json!({"shard": {"S": "progress"}, "series": {"S": "T#0"}, "next": {"N": "4"}})
+        );
         publish.boundary.max = MaxTime::new(Some(9));
         publish.watermark_ms = Some(-5);
         let v = value(&progress_body(&names, &publish, false));
         assert_eq!(v["Item"]["watermark"], json!({"N": "-5"}));
-        assert_eq!(v["ConditionExpression"], "attribute_not_exists(#n) OR #n < :next");
+        assert_eq!(
+            v["ConditionExpression"],
+            "attribute_not_exists(#n) OR #n < :next"
+        );
     }
 }

@@ -57,7 +57,10 @@ impl Writer {
     }
 
     fn options(&self) -> ItemOptions {
-        self.options.lock().expect("no panic holds the lock").clone()
+        self.options
+            .lock()
+            .expect("no panic holds the lock")
+            .clone()
     }
 
     /// Puts a batch and says what became of it; the error, if any, is for the log and for noticing
@@ -79,8 +82,18 @@ impl Writer {
             Ok(output) => {
                 let left = output.unprocessed_items().and_then(|m| m.get(table));
                 let unprocessed = left.map_or_else(Vec::new, |left| places(batch, left));
-                let outcome = if unprocessed.is_empty() { "ok" } else { "unprocessed" };
-                self.note(operation, table, started, outcome, output.consumed_capacity());
+                let outcome = if unprocessed.is_empty() {
+                    "ok"
+                } else {
+                    "unprocessed"
+                };
+                self.note(
+                    operation,
+                    table,
+                    started,
+                    outcome,
+                    output.consumed_capacity(),
+                );
                 (BatchOutcome::Stored { unprocessed }, None)
             }
             Err(error) => {
@@ -227,7 +240,10 @@ impl Writer {
             key: key(),
             message: format!("{name} is missing or no number"),
         };
-        let next = item.get("next").and_then(number).ok_or_else(|| corrupt("next"))?;
+        let next = item
+            .get("next")
+            .and_then(number)
+            .ok_or_else(|| corrupt("next"))?;
         let max_ms = match item.get("max") {
             None => None,
             Some(max) => Some(number(max).ok_or_else(|| corrupt("max"))?),
@@ -253,7 +269,10 @@ impl Writer {
         m.dynamodb_seconds
             .with_label_values(&[operation])
             .observe(started.elapsed().as_secs_f64());
-        let units: f64 = units.iter().filter_map(ConsumedCapacity::capacity_units).sum();
+        let units: f64 = units
+            .iter()
+            .filter_map(ConsumedCapacity::capacity_units)
+            .sum();
         if units > 0.0 {
             m.dynamodb_units
                 .with_label_values(&[table, operation])
@@ -280,7 +299,10 @@ fn places(batch: &Batch, left: &[WriteRequest]) -> Vec<usize> {
         let Some(item) = request.put_request().map(|p| p.item()) else {
             continue;
         };
-        let at = batch.puts.iter().position(|put| is_item(batch.table, put, item));
+        let at = batch
+            .puts
+            .iter()
+            .position(|put| is_item(batch.table, put, item));
         out.extend(at);
     }
     if out.len() < left.len() {
@@ -296,7 +318,10 @@ fn is_item(
     item: &std::collections::HashMap<String, AttributeValue>,
 ) -> bool {
     let is = |name: &str, want: &str| {
-        item.get(name).and_then(|v| v.as_s().ok()).map(String::as_str) == Some(want)
+        item.get(name)
+            .and_then(|v| v.as_s().ok())
+            .map(String::as_str)
+            == Some(want)
     };
     let e = &*put.event;
     match table {
@@ -317,6 +342,10 @@ fn number(value: &AttributeValue) -> Option<i64> {
 fn show_row(update: &RowUpdate) -> String {
     match update.row.window_start_ms {
         Some(start) => keys::window_key(&update.row.series, start),
-        None => format!("{}/{}", keys::totals_shard(&update.row.series), update.row.series),
+        None => format!(
+            "{}/{}",
+            keys::totals_shard(&update.row.series),
+            update.row.series
+        ),
     }
 }

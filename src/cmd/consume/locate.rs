@@ -145,7 +145,7 @@ impl Locator {
                         self.topic
                     ))));
                 }
-                Ok((topic.id, partitions))
+                Ok((topic.id.to_string(), partitions))
             }
             Ok(None) => Err(Trouble::Wait(format!(
                 "topic {} to exist (citystream init-tables makes it)",
@@ -173,7 +173,8 @@ impl Locator {
                 self.names.totals, config.rules_number
             ))));
         }
-        self.writer.set_tables(config.shards, config.rules.window_ms);
+        self.writer
+            .set_tables(config.shards, config.rules.window_ms);
         Ok(config)
     }
 
@@ -189,7 +190,11 @@ impl Locator {
             Some(_) if config.topic_id.as_deref() == Some(topic_id) => return Ok(()),
             _ => {}
         }
-        tracing::info!(topic = self.topic, topic_id, "the tables now follow this log");
+        tracing::info!(
+            topic = self.topic,
+            topic_id,
+            "the tables now follow this log"
+        );
         set_topic(&self.client, &self.names, &self.topic, topic_id)
             .await
             .map_err(|e| Trouble::Wait(format!("DynamoDB: {e}")))

@@ -20,13 +20,12 @@ use crate::core::parse::Reason;
 use crate::core::pipeline::{CommitPart, Halt, Output, Pipeline, Publish};
 use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::worker::Rejected;
-use crate::kafka::client::unix_ms;
 use crate::kafka::consumer::{Budget, Consumer, Event};
 use crate::kafka::dlq::DeadLetters;
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::write::Writer;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, unix_ms};
 
 /// Longest drain after SIGTERM; with committing and leaving the group it stays below 10 s.
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
@@ -61,11 +60,17 @@ pub(super) struct Parts {
 /// A request that ended.
 enum Done {
     Batch(Batch, BatchOutcome, Option<StoreError>),
-    Update(RowUpdate, Result<(UpdateOutcome, Option<StoreError>), StoreError>),
+    Update(
+        RowUpdate,
+        Result<(UpdateOutcome, Option<StoreError>), StoreError>,
+    ),
     Rejected(Ticket),
     Refused(PutTable, Ticket),
     Located(Result<Vec<Located>, SettingsError>),
-    Created { partition: i32, assignment: u64 },
+    Created {
+        partition: i32,
+        assignment: u64,
+    },
     Topic(Option<String>),
     Published(Publish),
     Tables(Option<String>),
@@ -128,12 +133,18 @@ impl Shell {
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.p.status.set_waiting(Some("Kafka to assign partitions".to_owned()));
+        self.p
+            .status
+            .set_waiting(Some("Kafka to assign partitions".to_owned()));
         if self.p.stop_at_end {
             self.note_stop_ends().await?;
         }
         while self.end.is_none() {
-            let wake = self.p.pipeline.next_ms().map_or(1_000, |ms| (ms - unix_ms()).clamp(0, 1_000));
+            let wake = self
+                .p
+                .pipeline
+                .next_ms()
+                .map_or(1_000, |ms| (ms - unix_ms()).clamp(0, 1_000));
             tokio::select! {
                 biased;
                 () = shutdown.wait() => break,
@@ -196,7 +207,9 @@ impl Shell {
                         self.say_producer_time();
                     }
                     self.at_end.remove(&run.partition);
-                    self.p.pipeline.records(now_ms, run.partition, run.assignment, run.records);
+                    self.p
+                        .pipeline
+                        .records(now_ms, run.partition, run.assignment, run.records);
                 }
             }
             Event::End {
@@ -219,14 +232,19 @@ impl Shell {
         match done {
             Done::Batch(batch, outcome, error) => {
                 self.notice(error);
-                self.p.pipeline.batch_answered(now_ms, batch, &outcome, chance);
+                self.p
+                    .pipeline
+                    .batch_answered(now_ms, batch, &outcome, chance);
             }
             Done::Update(update, Ok((outcome, error))) => {
                 self.notice(error);
-                self.p.pipeline.update_answered(now_ms, &update, outcome, chance);
+                self.p
+                    .pipeline
+                    .update_answered(now_ms, &update, outcome, chance);
             }
             Done::Update(_, Err(error)) => {
-                let text = format!("a row cannot be updated, which is a bug or a foreign writer: {error}");
+                let text =
+                    format!("a row cannot be updated, which is a bug or a foreign writer: {error}");
                 self.end = Some(Err(SettingsError(text).into()));
             }
             Done::Rejected(ticket) => self.p.pipeline.reject_done(ticket),
@@ -235,7 +253,9 @@ impl Shell {
                 for l in located {
                     self.topic_id.clone_from(&l.facts.topic_id);
                     self.tables_id = Some(l.facts.tables_id.clone());
-                    self.p.pipeline.located(now_ms, l.partition, l.assignment, &l.facts, &l.tables);
+                    self.p
+                        .pipeline
+                        .located(now_ms, l.partition, l.assignment, &l.facts, &l.tables);
                 }
             }
             Done::Located(Err(error)) => self.end = Some(Err(error.into())),
@@ -268,7 +288,10 @@ impl Shell {
                     partition,
                     assignment,
                     not_before_ms,
-                } => locate.entry(not_before_ms).or_default().push((partition, assignment)),
+                } => locate
+                    .entry(not_before_ms)
+                    .or_default()
+                    .push((partition, assignment)),
                 output => self.start(output, now_ms),
             }
         }
@@ -294,7 +317,10 @@ impl Shell {
             }
             Output::Update(update) if self.tables_suspect => {
                 // Not sent, but an earlier try of it may have been.
-                send(&done, Done::Update(update, Ok((UpdateOutcome::Unknown, None))));
+                send(
+                    &done,
+                    Done::Update(update, Ok((UpdateOutcome::Unknown, None))),
+                );
             }
             Output::Update(update) => {
                 tokio::spawn(async move {
@@ -306,7 +332,9 @@ impl Shell {
                 let letters = self.p.dead_letters.clone();
                 let topic_id = self.topic_id.clone();
                 tokio::spawn(async move {
-                    letters.send(&rejected, &topic_id, || fastrand::u32(..)).await;
+                    letters
+                        .send(&rejected, &topic_id, || fastrand::u32(..))
+                        .await;
                     send(&done, Done::Rejected(ticket));
                 });
             }
@@ -318,7 +346,13 @@ impl Shell {
                         tracing::warn!(partition, %error, "failed to create a progress item, trying again");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
-                    send(&done, Done::Created { partition, assignment });
+                    send(
+                        &done,
+                        Done::Created {
+                            partition,
+                            assignment,
+                        },
+                    );
                 });
             }
             Output::Publish(publish) => self.publish(publish),
@@ -338,7 +372,7 @@ impl Shell {
                 let inquiry = self.p.locator.inquiry();
                 tokio::spawn(async move {
                     let topic = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
-                    let id = topic.ok().flatten().map(|t| t.id);
+                    let id = topic.ok().flatten().map(|t| t.id.to_string());
                     send(&done, Done::Topic(id));
                 });
             }
@@ -423,13 +457,18 @@ impl Shell {
                 PutTable::Raw => "DynamoDB refused the raw item".to_owned(),
                 PutTable::Alerts => "DynamoDB refused the alert".to_owned(),
             };
-            letters.send(&rejected, &topic_id, || fastrand::u32(..)).await;
+            letters
+                .send(&rejected, &topic_id, || fastrand::u32(..))
+                .await;
             send(&done, Done::Refused(table, put.ticket));
         });
     }
 
     fn commit(&mut self, parts: &[CommitPart]) {
-        let list = parts.iter().map(|p| (p.partition, p.boundary.next)).collect();
+        let list = parts
+            .iter()
+            .map(|p| (p.partition, p.boundary.next))
+            .collect();
         match self.p.consumer.commit(parts) {
             Ok(()) => self.committing = Some((list, Instant::now())),
             Err(error) => {
@@ -440,7 +479,10 @@ impl Shell {
     }
 
     fn committed(&mut self, parts: &[(i32, Offset)], problem: Option<String>) {
-        let ours = self.committing.as_ref().is_some_and(|(list, _)| list == parts);
+        let ours = self
+            .committing
+            .as_ref()
+            .is_some_and(|(list, _)| list == parts);
         if !ours {
             return;
         }
@@ -483,8 +525,18 @@ impl Shell {
         self.log_ends.remove(&partition);
         let label = partition.to_string();
         // A series that was never made cannot be removed; that is no trouble.
-        drop(self.p.metrics.lag_records.remove_label_values(&[&self.p.topic, &label]));
-        drop(self.p.metrics.watermark_seconds.remove_label_values(&[&label]));
+        drop(
+            self.p
+                .metrics
+                .lag_records
+                .remove_label_values(&[&self.p.topic, &label]),
+        );
+        drop(
+            self.p
+                .metrics
+                .watermark_seconds
+                .remove_label_values(&[&label]),
+        );
     }
 
     /// Looks at an error of DynamoDB: says it now and then, and notices missing tables.
@@ -492,7 +544,10 @@ impl Shell {
         let Some(error) = error else {
             return;
         };
-        self.say("sink", || tracing::warn!(%error, "DynamoDB does not take a write, trying again"));
+        self.say(
+            "sink",
+            || tracing::warn!(%error, "DynamoDB does not take a write, trying again"),
+        );
         if error.kind() == Kind::NotFound && !self.tables_suspect {
             self.tables_suspect = true;
             self.read_tables(Duration::ZERO);
@@ -511,7 +566,9 @@ impl Shell {
     fn tables_read(&mut self, id: Option<String>) {
         match id {
             None => {
-                self.p.status.set_waiting(Some("waiting for the tables".to_owned()));
+                self.p
+                    .status
+                    .set_waiting(Some("waiting for the tables".to_owned()));
                 self.read_tables(Duration::from_secs(1));
             }
             Some(id) => {
@@ -538,7 +595,10 @@ impl Shell {
 
     /// Says something now, or not if the same was said a moment ago.
     fn say(&mut self, what: &'static str, line: impl FnOnce()) {
-        let due = self.said.get(what).is_none_or(|at| at.elapsed() >= SAY_INTERVAL);
+        let due = self
+            .said
+            .get(what)
+            .is_none_or(|at| at.elapsed() >= SAY_INTERVAL);
         if due {
             self.said.insert(what, Instant::now());
             line();
@@ -554,7 +614,8 @@ impl Shell {
         let report = self.p.pipeline.report();
         let (m, tally) = (&self.p.metrics, report.tally);
         self.p.budget.free(tally.bytes_freed);
-        m.in_flight_bytes.set(i64::try_from(self.p.budget.used()).unwrap_or(i64::MAX));
+        m.in_flight_bytes
+            .set(i64::try_from(self.p.budget.used()).unwrap_or(i64::MAX));
         *m.ledger.lock().expect("no panic holds the ledger") = report.ledger;
         m.events_future.inc_by(tally.future);
         m.fence_conflicts.inc_by(tally.fence_conflicts);
@@ -579,10 +640,18 @@ impl Shell {
                 #[allow(clippy::cast_precision_loss)] // far below 2^53
                 let seconds = ms as f64 / 1_000.0;
                 let label = worker.place().partition.to_string();
-                self.p.metrics.watermark_seconds.with_label_values(&[&label]).set(seconds);
+                self.p
+                    .metrics
+                    .watermark_seconds
+                    .with_label_values(&[&label])
+                    .set(seconds);
             }
         }
-        if self.committing.as_ref().is_some_and(|(_, since)| since.elapsed() > COMMIT_TIMEOUT) {
+        if self
+            .committing
+            .as_ref()
+            .is_some_and(|(_, since)| since.elapsed() > COMMIT_TIMEOUT)
+        {
             self.committing = None;
             self.p.pipeline.commit_done(unix_ms(), false);
         }
@@ -591,7 +660,12 @@ impl Shell {
         }
         self.looking = true;
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
-        let partitions: Vec<i32> = self.p.pipeline.workers().map(|w| w.place().partition).collect();
+        let partitions: Vec<i32> = self
+            .p
+            .pipeline
+            .workers()
+            .map(|w| w.place().partition)
+            .collect();
         let stop_ends = self.stop_ends.clone();
         tokio::spawn(async move {
             let asked = inquiry.clone();
@@ -618,7 +692,9 @@ impl Shell {
             .collect();
         for (partition, end) in ends {
             let place = places.iter().find(|(p, _, _)| p == partition);
-            let Some((_, _, position)) = place else { continue };
+            let Some((_, _, position)) = place else {
+                continue;
+            };
             let lag = (end.0 - position.0).max(0);
             self.p
                 .metrics
@@ -626,9 +702,10 @@ impl Shell {
                 .with_label_values(&[&self.p.topic, &partition.to_string()])
                 .set(lag);
             self.log_ends.insert(*partition, *end);
-            let rested = self.at_end.get(partition).is_some_and(|(at, since)| {
-                at == position && since.elapsed() >= LOOK_INTERVAL
-            });
+            let rested = self
+                .at_end
+                .get(partition)
+                .is_some_and(|(at, since)| at == position && since.elapsed() >= LOOK_INTERVAL);
             if lag > 0 && rested {
                 // Nothing comes and yet the log is longer: control records, most likely.
                 self.p.consumer.probe_end(*partition, *position);
@@ -649,7 +726,9 @@ impl Shell {
                 self.p.pipeline.skip_gap(partition, assignment, *end);
             }
             _ => {
-                self.at_end.entry(partition).or_insert((position, Instant::now()));
+                self.at_end
+                    .entry(partition)
+                    .or_insert((position, Instant::now()));
             }
         }
     }
@@ -691,7 +770,9 @@ impl Shell {
             };
             match found {
                 Ok(ranges) => {
-                    let some = |(p, (start, end)): (i32, (Offset, Offset))| (end > start).then_some((p, end));
+                    let some = |(p, (start, end)): (i32, (Offset, Offset))| {
+                        (end > start).then_some((p, end))
+                    };
                     self.stop_ends = Some(ranges.into_iter().filter_map(some).collect());
                     return Ok(());
                 }
@@ -699,7 +780,9 @@ impl Shell {
                     if attempt % 10 == 0 {
                         tracing::warn!("waiting for {what}");
                     }
-                    self.p.status.set_waiting(Some(format!("waiting for {what}")));
+                    self.p
+                        .status
+                        .set_waiting(Some(format!("waiting for {what}")));
                     attempt += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -717,7 +800,11 @@ impl Shell {
                 progress,
             } => {
                 let there = match progress {
-                    Some(at) => format!("offset {} (progress item {})", at.next, keys::log_key(&self.topic_id, *partition)),
+                    Some(at) => format!(
+                        "offset {} (progress item {})",
+                        at.next,
+                        keys::log_key(&self.topic_id, *partition)
+                    ),
                     None => "the log's beginning".to_owned(),
                 };
                 format!(
@@ -756,13 +843,19 @@ impl Shell {
             parts: Vec::new(),
             answer: None,
         });
-        self.p.pipeline.revoked(unix_ms(), &partitions, false, SHUTDOWN_DRAIN_MS);
+        self.p
+            .pipeline
+            .revoked(unix_ms(), &partitions, false, SHUTDOWN_DRAIN_MS);
         loop {
             self.act();
             if self.leaving.iter().all(|l| l.waiting.is_empty()) {
                 break;
             }
-            let wake = self.p.pipeline.next_ms().map_or(100, |ms| (ms - unix_ms()).clamp(0, 100));
+            let wake = self
+                .p
+                .pipeline
+                .next_ms()
+                .map_or(100, |ms| (ms - unix_ms()).clamp(0, 100));
             tokio::select! {
                 event = self.p.events.recv() => if let Some(event) = event { self.event(event) },
                 done = self.done.recv() => if let Some(done) = done { self.finish(done) },
@@ -773,8 +866,14 @@ impl Shell {
         let parts: Vec<CommitPart> = self.leaving.drain(..).flat_map(|l| l.parts).collect();
         self.last_commit(&parts).await;
         let ledger = self.p.pipeline.report().ledger;
-        let given_up = ledger.given_up;
-        *self.p.metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
+        // Given up by this last drain, as opposed to earlier rebalances.
+        let left_behind = ledger.given_up - self.given_up_before;
+        *self
+            .p
+            .metrics
+            .ledger
+            .lock()
+            .expect("no panic holds the ledger") = ledger;
         let thread = self.p.consumer.close();
         let joined = blocking(move || {
             let deadline = Instant::now() + LEAVE_TIMEOUT;
@@ -797,19 +896,11 @@ impl Shell {
         tracing::info!(took_ms, "left the group");
         match self.end {
             Some(Err(error)) => Err(error),
-            _ if self.left_behind(given_up) > 0 => {
-                anyhow::bail!(
-                    "{} records are not yet durable and will be read again",
-                    self.left_behind(given_up)
-                )
+            _ if left_behind > 0 => {
+                anyhow::bail!("{left_behind} records are not yet durable and will be read again")
             }
             _ => Ok(Exit::Done),
         }
-    }
-
-    /// Records given up by this last drain, as opposed to earlier rebalances.
-    fn left_behind(&self, given_up: u64) -> u64 {
-        given_up - self.given_up_before
     }
 
     async fn last_commit(&mut self, parts: &[CommitPart]) {
@@ -820,7 +911,10 @@ impl Shell {
             tracing::warn!(%error, "failed to commit at the end");
             return;
         }
-        let list: Vec<(i32, Offset)> = parts.iter().map(|p| (p.partition, p.boundary.next)).collect();
+        let list: Vec<(i32, Offset)> = parts
+            .iter()
+            .map(|p| (p.partition, p.boundary.next))
+            .collect();
         let answered = async {
             while let Some(event) = self.p.events.recv().await {
                 if let Event::Committed(parts, problem) = event
@@ -843,7 +937,9 @@ impl Shell {
 fn reached(inquiry: &crate::kafka::consumer::Inquiry, ends: &[(i32, Offset)]) -> bool {
     let partitions: Vec<i32> = ends.iter().map(|(p, _)| *p).collect();
     match inquiry.commits(&partitions, ANSWER_TIMEOUT) {
-        Ok(commits) => ends.iter().all(|(p, end)| commits.get(p).is_some_and(|c| c.next >= *end)),
+        Ok(commits) => ends
+            .iter()
+            .all(|(p, end)| commits.get(p).is_some_and(|c| c.next >= *end)),
         Err(_) => false,
     }
 }

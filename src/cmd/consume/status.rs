@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::api::ops::Probe;
-use crate::kafka::client::unix_ms;
+use crate::telemetry::unix_ms;
 
 /// Without a poll for this long the thread hangs, and a restart would help, in milliseconds.
 const BEAT_MS_MAX: i64 = 60_000;
@@ -46,7 +46,10 @@ impl Probe for Status {
     fn live(&self) -> Result<(), String> {
         let silent_ms = unix_ms() - self.beat_ms.load(Ordering::Relaxed);
         if silent_ms > BEAT_MS_MAX {
-            return Err(format!("the consumer has not polled for {} s", silent_ms / 1_000));
+            return Err(format!(
+                "the consumer has not polled for {} s",
+                silent_ms / 1_000
+            ));
         }
         Ok(())
     }
