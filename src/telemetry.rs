@@ -46,6 +46,14 @@ pub fn start_logging(format: Option<LogFormat>) {
     }
 }
 
+/// Tells whether progress may be drawn on a stream: a terminal that takes escape codes, and nobody
+/// asked for plain output. Elsewhere roles print a plain line now and then.
+pub fn can_draw(stream: &impl std::io::IsTerminal) -> bool {
+    stream.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
 /// The ledger of records a consumer took: invariant C7 holds at every scrape, because all its
 /// numbers change and are read under one lock.
 ///

@@ -3,4 +3,9 @@
 pub mod admin;
 pub mod client;
 pub mod consumer;
+pub mod credit;
+pub mod input;
+pub mod latency;
 pub mod producer;
+pub mod pump;
+pub mod reader;
