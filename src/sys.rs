@@ -200,7 +200,8 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
     // SAFETY: `list` owns a live list, and what is found in it lives as long; the metadata, if not
     // null, points to as many bytes as its size says, copied here.
     unsafe {
-        let found = rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
+        let found =
+            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
         if found.is_null() || (*found).metadata.is_null() {
             return Vec::new();
         }

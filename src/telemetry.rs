@@ -54,6 +54,14 @@ pub fn unix_ms() -> i64 {
     since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Tells whether progress may be drawn on a stream: a terminal that takes escape codes, and nobody
+/// asked for plain output. Elsewhere roles print a plain line now and then.
+pub fn can_draw(stream: &impl std::io::IsTerminal) -> bool {
+    stream.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
 /// Every metric of the program.
 #[derive(Clone)]
 pub struct Metrics {

@@ -1,14 +1,177 @@
-//! `citystream produce`
+//! `citystream produce`: synthetic events, or a file's, into Kafka.
+//!
+//! Wiring only: the source, the producer and the pump between them, with their HTTP side and their
+//! progress. Exit 1 if an event was refused or is undelivered at the end, if the input could not be
+//! read, or if it had a bad line (unless `--skip-bad`). Kafka that is not there is waited for.
 
-use crate::cmd::Exit;
-use crate::settings::Produce;
+mod http;
+mod report;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::api::server;
+use crate::cmd::{Exit, SettingsError};
+use crate::core::synth::Synth;
+use crate::kafka::client::client_config;
+use crate::kafka::input::{Input, InputError};
+use crate::kafka::producer::{Counts, EventProducer};
+use crate::kafka::pump::{self, Plan, Source};
+use crate::settings::{Produce, Rate};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+use report::Report;
+
+/// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
+const HEARTBEAT_MS: i64 = 60_000;
+/// How often the progress is looked at.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
 /// Returns what made the role fail.
-pub async fn run(_args: Produce, _metrics: Metrics, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-    anyhow::bail!("under construction")
+pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    let source = source(&args)?;
+    let listener = server::bind(args.listen, "--listen").await?;
+    let address = listener.local_addr().context("failed to read the port")?;
+    let config = client_config(&args.kafka, "produce")?;
+    let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
+    let tally = producer.tally();
+    tracing::info!(%address, topic = args.kafka.topic, "producing");
+
+    let http_stop = Shutdown::new();
+    let router = http::router(metrics, Arc::clone(&tally));
+    let server = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+
+    let report = Arc::new(Report::new(&args, &source, Arc::clone(&tally)));
+    let ticking = {
+        let report = Arc::clone(&report);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            loop {
+                ticks.tick().await;
+                report.tick();
+            }
+        })
+    };
+
+    let plan = plan(&args);
+    let (told, stop) = (Arc::clone(&report), shutdown.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
+            told.bad_line(line, reject);
+        });
+        let undelivered = producer.finish(&stop);
+        (pumped, undelivered, producer.tally().counts())
+    });
+    let (pumped, undelivered, counts) = work.await.context("the producer panicked")?;
+    ticking.abort();
+    report.summary(&counts, undelivered);
+    http_stop.trigger();
+    server.await.context("the HTTP server panicked")?;
+    pumped?;
+    Ok(exit(&counts, undelivered, args.skip_bad))
+}
+
+fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
+    let bad = counts.bad > 0 && !skip_bad;
+    if undelivered > 0 || counts.failed > 0 || bad {
+        Exit::Failed
+    } else {
+        Exit::Done
+    }
+}
+
+fn source(args: &Produce) -> anyhow::Result<Source> {
+    match &args.input {
+        Some(path) => Ok(Source::Input(open(path)?)),
+        None => {
+            let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+            tracing::info!(seed, "making up events");
+            Ok(Source::Synthetic(Synth::new(seed)))
+        }
+    }
+}
+
+/// Opens the input of `--input`; a file that cannot be opened is a wrong setting.
+///
+/// # Errors
+/// [`SettingsError`] naming option and file.
+pub fn open(path: &Path) -> anyhow::Result<Input> {
+    Input::open(path).map_err(|error| match error {
+        InputError::Open { path, source } => {
+            SettingsError(format!("--input {}: {source}", path.display())).into()
+        }
+        other => other.into(),
+    })
+}
+
+/// Milliseconds between two events → events a second.
+#[allow(clippy::cast_precision_loss)]
+pub fn rate_of_interval(interval_ms: i64) -> Rate {
+    Rate::PerSecond(1_000.0 / interval_ms as f64)
+}
+
+fn plan(args: &Produce) -> Plan {
+    let synthetic = args.input.is_none();
+    Plan {
+        rate: args.rate.unwrap_or(if synthetic {
+            rate_of_interval(args.interval)
+        } else {
+            Rate::Max
+        }),
+        count: args.count,
+        heartbeat_ms: args.heartbeat.or(synthetic.then_some(HEARTBEAT_MS)),
+        credit: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Cli, Command};
+
+    fn plan_of(line: &str) -> Plan {
+        match Cli::try_parse_from(line.split(' ')).expect(line).command {
+            Command::Produce(args) => plan(&args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn heartbeats_are_on_for_synthetic_events_only() {
+        for (line, rate, heartbeat_ms) in [
+            ("citystream produce", Rate::PerSecond(0.2), Some(60_000)),
+            ("citystream produce --rate max", Rate::Max, Some(60_000)),
+            (
+                "citystream produce --heartbeat 1s",
+                Rate::PerSecond(0.2),
+                Some(1_000),
+            ),
+            ("citystream produce --input x", Rate::Max, None),
+            (
+                "citystream produce --input x --heartbeat 5m",
+                Rate::Max,
+                Some(300_000),
+            ),
+            (
+                "citystream produce --input x --rate 10/s",
+                Rate::PerSecond(10.0),
+                None,
+            ),
+        ] {
+            let plan = plan_of(line);
+            assert_eq!(
+                (plan.rate, plan.heartbeat_ms),
+                (rate, heartbeat_ms),
+                "{line}"
+            );
+        }
+    }
 }

@@ -8,19 +8,22 @@
 //! Reading order: [`event`] and [`parse`] (what a record says), [`time`], [`window`] and
 //! [`watermark`] (where it belongs), [`keys`] (under which names), [`stretch`] and [`plan`]
 //! (what is written), [`worker`] (one partition), [`restart`] (where to begin again),
-//! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer).
+//! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer). Beside
+//! them [`synth`] (made-up events) and [`murmur2`] (the partition of a key).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod batch;
 pub mod event;
 pub mod keys;
 pub mod ledger;
+pub mod murmur2;
 pub mod pace;
 pub mod parse;
 pub mod pipeline;
 pub mod plan;
 pub mod restart;
 pub mod stretch;
+pub mod synth;
 pub mod time;
 pub mod watermark;
 pub mod window;

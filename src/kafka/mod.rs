@@ -3,5 +3,10 @@
 pub mod admin;
 pub mod client;
 pub mod consumer;
+pub mod credit;
 pub mod dlq;
+pub mod input;
+pub mod latency;
 pub mod producer;
+pub mod pump;
+pub mod reader;

@@ -1,1 +1,536 @@
-//! under construction
+//! The producer of events and heartbeats: idempotent, acknowledged by all replicas, never dropping.
+//!
+//! [`EventProducer`] hands records to librdkafka and counts what becomes of them by delivery
+//! callbacks, without a future per record. A full queue makes [`EventProducer::send`] wait. Nothing
+//! times out: a record is acknowledged, refused for good by the broker, or still undelivered when
+//! the process ends, and [`EventProducer::finish`] tells how many those are.
+//!
+//! Its calls block, so they belong on a thread that may block. What happened stands in the shared
+//! [`Tally`], which anybody may read at any time: progress, health, metrics.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus::IntCounter;
+use rdkafka::ClientContext;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
+};
+
+use crate::core::parse::HEARTBEAT_HEADER;
+use crate::kafka::latency::{Latency, LatencySummary};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+/// How often a wait for Kafka is told.
+const NOTICE_EVERY: Duration = Duration::from_secs(10);
+/// A pause before a full queue is tried again; at 500,000 records/s it frees 1,000 places.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+/// Without an acknowledgement for so long, records that wait for one make the role not ready.
+const STALL: Duration = Duration::from_secs(10);
+/// At the end of its work, a producer waits for acknowledgements as long as one comes in this time.
+const FINISH_IDLE_MAX: Duration = Duration::from_secs(60);
+/// After a request to stop it waits so long altogether; systemd and the contract give 10 s.
+const FINISH_STOP_MAX: Duration = Duration::from_secs(8);
+/// Time of one metadata request.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most records waiting in memory; with 64 MiB of them the process stays below 250 MB.
+const QUEUE_RECORDS_MAX: &str = "300000";
+const QUEUE_KBYTES_MAX: &str = "65536";
+/// Marks the delivery of a heartbeat; every other mark is a time of sending in µs, plus one.
+const HEARTBEAT_MARK: usize = 0;
+
+/// Why the producer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerError {
+    /// librdkafka refused the settings.
+    #[error("failed to make a Kafka producer")]
+    Create(#[source] KafkaError),
+    /// The idempotent producer can no longer promise order without gaps.
+    #[error("the Kafka producer failed for good: {reason}")]
+    Fatal {
+        /// librdkafka's words.
+        reason: String,
+    },
+}
+
+/// Returns the wall clock in Unix milliseconds.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What became of the records so far.
+#[derive(Debug)]
+pub struct Tally {
+    started: Instant,
+    connected: AtomicBool,
+    sent: AtomicU64,
+    acked: AtomicU64,
+    failed: AtomicU64,
+    bad: AtomicU64,
+    heartbeats: AtomicU64,
+    latency: Latency,
+    /// When the last record was settled or the first one began to wait, in µs since the start.
+    moved_us: AtomicU64,
+    /// The last thing that went wrong, and when a failed delivery was last told.
+    trouble: Mutex<(Option<String>, Option<Instant>)>,
+    produced_metric: IntCounter,
+    failed_metric: IntCounter,
+}
+
+/// The counts of a [`Tally`] at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Counts {
+    /// Events handed to librdkafka.
+    pub sent: u64,
+    /// Events acknowledged by Kafka.
+    pub acked: u64,
+    /// Events refused for good.
+    pub failed: u64,
+    /// Lines of the input that were no events.
+    pub bad: u64,
+    /// Heartbeat records handed to librdkafka.
+    pub heartbeats: u64,
+    /// From handing over to acknowledgement.
+    pub latency: LatencySummary,
+    /// Since the producer was made.
+    pub uptime: Duration,
+}
+
+impl Counts {
+    /// Returns how many events are neither acknowledged nor refused.
+    pub fn undelivered(&self) -> u64 {
+        self.sent.saturating_sub(self.acked + self.failed)
+    }
+
+    /// Returns acknowledged events a second, over the whole time.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn per_second(&self) -> f64 {
+        let seconds = self.uptime.as_secs_f64();
+        if seconds > 0.0 {
+            self.acked as f64 / seconds
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Tally {
+    fn new(metrics: &Metrics) -> Tally {
+        Tally {
+            started: Instant::now(),
+            connected: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            bad: AtomicU64::new(0),
+            heartbeats: AtomicU64::new(0),
+            latency: Latency::new(),
+            moved_us: AtomicU64::new(0),
+            trouble: Mutex::new((None, None)),
+            produced_metric: metrics.events_produced.clone(),
+            failed_metric: metrics.events_failed.clone(),
+        }
+    }
+
+    /// Returns the counts as they stand.
+    pub fn counts(&self) -> Counts {
+        // Settled before sent, so that undelivered is never below the truth.
+        let (acked, failed) = (
+            self.acked.load(Ordering::Acquire),
+            self.failed.load(Ordering::Acquire),
+        );
+        Counts {
+            sent: self.sent.load(Ordering::Acquire),
+            acked,
+            failed,
+            bad: self.bad.load(Ordering::Relaxed),
+            heartbeats: self.heartbeats.load(Ordering::Relaxed),
+            latency: self.latency.summary(),
+            uptime: self.started.elapsed(),
+        }
+    }
+
+    /// Counts a line of the input that was no event.
+    pub fn count_bad(&self) {
+        self.bad.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells why events do not reach Kafka at the moment.
+    ///
+    /// # Errors
+    /// A sentence for people: Kafka was not reached yet, or acknowledges nothing.
+    pub fn flowing(&self) -> Result<(), String> {
+        let words = |text: String| match &self.trouble().0 {
+            Some(trouble) => format!("{text} ({trouble})"),
+            None => text,
+        };
+        if !self.connected.load(Ordering::Relaxed) {
+            return Err(words("waiting for Kafka".to_owned()));
+        }
+        let stalled = self.stalled();
+        if stalled >= STALL {
+            let text = format!("Kafka has acknowledged nothing for {} s", stalled.as_secs());
+            return Err(words(text));
+        }
+        Ok(())
+    }
+
+    /// As [`Tally::flowing`], but fine before Kafka was first reached: that wait is told elsewhere.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn stalling(&self) -> Result<(), String> {
+        if self.connected.load(Ordering::Relaxed) {
+            self.flowing()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// How long records have waited without any being settled.
+    fn stalled(&self) -> Duration {
+        let moved = Duration::from_micros(self.moved_us.load(Ordering::Relaxed));
+        let waiting = self.acked.load(Ordering::Acquire) + self.failed.load(Ordering::Acquire)
+            < self.sent.load(Ordering::Acquire);
+        if waiting {
+            self.started.elapsed().saturating_sub(moved)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn trouble(&self) -> std::sync::MutexGuard<'_, (Option<String>, Option<Instant>)> {
+        self.trouble
+            .lock()
+            .expect("no panic is possible while the lock is held")
+    }
+
+    fn note(&self, trouble: impl Into<String>) {
+        self.trouble().0 = Some(trouble.into());
+    }
+
+    fn fail(&self, error: &KafkaError) {
+        self.failed.fetch_add(1, Ordering::AcqRel);
+        self.failed_metric.inc();
+        let mut trouble = self.trouble();
+        trouble.0 = Some(error.to_string());
+        if trouble.1.is_none_or(|told| told.elapsed() >= NOTICE_EVERY) {
+            trouble.1 = Some(Instant::now());
+            drop(trouble);
+            tracing::error!(%error, "kafka refused an event for good");
+        }
+    }
+}
+
+/// Counts deliveries; everything else goes where the other clients' messages go.
+struct Deliveries {
+    tally: Arc<Tally>,
+    base: DefaultClientContext,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
+        self.base.log(level, fac, log_message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.tally.note(reason);
+        self.base.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        let tally = &self.tally;
+        let now_us = tally.elapsed_us();
+        tally.moved_us.store(now_us, Ordering::Relaxed);
+        match (mark, result) {
+            (HEARTBEAT_MARK, Ok(_)) => {}
+            (HEARTBEAT_MARK, Err((error, _))) => {
+                tracing::warn!(%error, "failed to deliver a heartbeat");
+            }
+            (mark, Ok(_)) => {
+                let sent_us = u64::try_from(mark - 1).unwrap_or(0);
+                tally.latency.record(now_us.saturating_sub(sent_us));
+                tally.acked.fetch_add(1, Ordering::AcqRel);
+                tally.produced_metric.inc();
+            }
+            (_, Err((error, _))) => tally.fail(error),
+        }
+    }
+}
+
+/// Sends events and heartbeats to one topic.
+pub struct EventProducer {
+    client: ThreadedProducer<Deliveries>,
+    topic: String,
+    tally: Arc<Tally>,
+}
+
+impl EventProducer {
+    /// Makes a producer. It need not reach Kafka yet.
+    ///
+    /// `config` says how to reach the brokers; what the protocol stands on is set here: idempotence,
+    /// acknowledgement by all replicas, and the partitioner of the Java clients.
+    ///
+    /// # Errors
+    /// [`ProducerError::Create`] where librdkafka refuses the settings.
+    pub fn new(
+        mut config: ClientConfig,
+        topic: &str,
+        metrics: &Metrics,
+    ) -> Result<EventProducer, ProducerError> {
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random");
+        for (names, value) in [
+            // Never gives up; see the module's words.
+            (&["message.timeout.ms", "delivery.timeout.ms"][..], "0"),
+            (&["linger.ms", "queue.buffering.max.ms"], "5"),
+            (&["queue.buffering.max.messages"], QUEUE_RECORDS_MAX),
+            (&["queue.buffering.max.kbytes"], QUEUE_KBYTES_MAX),
+            // Built into librdkafka, unlike the others; events shrink to a fifth.
+            (&["compression.codec", "compression.type"], "lz4"),
+            (&["reconnect.backoff.max.ms"], "2000"),
+        ] {
+            if names.iter().all(|name| config.get(name).is_none()) {
+                config.set(names[0], value);
+            }
+        }
+        let tally = Arc::new(Tally::new(metrics));
+        let context = Deliveries {
+            tally: Arc::clone(&tally),
+            base: DefaultClientContext,
+        };
+        let client = ThreadedProducer::from_config_and_context(&config, context)
+            .map_err(ProducerError::Create)?;
+        Ok(EventProducer {
+            client,
+            topic: topic.to_owned(),
+            tally,
+        })
+    }
+
+    /// Returns the shared counts.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    /// Waits for Kafka and the topic, saying so every ten seconds, and returns the number of
+    /// partitions, or `None` after a request to stop. Blocks.
+    ///
+    /// # Errors
+    /// [`ProducerError::Fatal`], as from a login that can never work.
+    pub fn wait_for_topic(&self, shutdown: &Shutdown) -> Result<Option<i32>, ProducerError> {
+        let mut told: Option<Instant> = None;
+        // The first try is short, so that a missing broker is told soon.
+        let mut timeout = Duration::from_secs(1);
+        while !shutdown.is_triggered() {
+            let found = self.partition_count(timeout);
+            timeout = METADATA_TIMEOUT.min(Duration::from_secs(2));
+            match found {
+                Ok(Some(count)) => {
+                    self.tally.connected.store(true, Ordering::Relaxed);
+                    self.tally.trouble().0 = None;
+                    if told.is_some() {
+                        tracing::info!(topic = self.topic, partitions = count, "found the topic");
+                    }
+                    return Ok(Some(count));
+                }
+                Ok(None) => self.tally.note(format!("no topic {}", self.topic)),
+                Err(error) => {
+                    // The error callback may know more than "timed out".
+                    let mut trouble = self.tally.trouble();
+                    trouble.0.get_or_insert_with(|| error.to_string());
+                }
+            }
+            self.check_fatal()?;
+            if told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
+                told = Some(Instant::now());
+                let why = self.tally.trouble().0.clone().unwrap_or_default();
+                tracing::warn!(topic = self.topic, why, "waiting for kafka and the topic");
+            }
+            pause(shutdown, Duration::from_millis(500));
+        }
+        Ok(None)
+    }
+
+    /// Returns the topic's number of partitions, or `None` if there is no such topic. Blocks.
+    ///
+    /// Asks for all topics: a request for one by name would create it where brokers allow that,
+    /// with the wrong settings.
+    ///
+    /// # Errors
+    /// librdkafka's, where Kafka does not answer in time.
+    pub fn partition_count(&self, timeout: Duration) -> Result<Option<i32>, KafkaError> {
+        let metadata = self.client.client().fetch_metadata(None, timeout)?;
+        let topic = metadata.topics().iter().find(|t| t.name() == self.topic);
+        Ok(topic
+            .map(|t| i32::try_from(t.partitions().len()).unwrap_or(i32::MAX))
+            .filter(|count| *count > 0))
+    }
+
+    /// Sends one event; its key decides the partition. Waits while the queue is full, and tells
+    /// whether the event was taken: it is not once stopping is asked for while there is no room.
+    ///
+    /// # Errors
+    /// [`ProducerError::Fatal`] where no record will ever be taken again.
+    pub fn send(
+        &self,
+        key: &str,
+        value: &[u8],
+        shutdown: &Shutdown,
+    ) -> Result<bool, ProducerError> {
+        let mark = self.begin_waiting();
+        let record = BaseRecord::with_opaque_to(&self.topic, mark)
+            .key(key)
+            .payload(value);
+        let taken = self.enqueue(record, shutdown)?;
+        if taken {
+            self.tally.sent.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(taken)
+    }
+
+    /// Sends a heartbeat of `time_ms` to one partition. Waits as [`EventProducer::send`] does.
+    ///
+    /// # Errors
+    /// As [`EventProducer::send`].
+    pub fn heartbeat(
+        &self,
+        partition: i32,
+        time_ms: i64,
+        shutdown: &Shutdown,
+    ) -> Result<bool, ProducerError> {
+        let text = time_ms.to_string();
+        let headers = OwnedHeaders::new().insert(Header {
+            key: HEARTBEAT_HEADER,
+            value: Some(&text),
+        });
+        let record = BaseRecord::<(), (), usize>::with_opaque_to(&self.topic, HEARTBEAT_MARK)
+            .partition(partition)
+            .headers(headers);
+        let taken = self.enqueue(record, shutdown)?;
+        self.tally
+            .heartbeats
+            .fetch_add(u64::from(taken), Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    fn enqueue<K, P>(
+        &self,
+        mut record: BaseRecord<'_, K, P, usize>,
+        shutdown: &Shutdown,
+    ) -> Result<bool, ProducerError>
+    where
+        K: rdkafka::message::ToBytes + ?Sized,
+        P: rdkafka::message::ToBytes + ?Sized,
+    {
+        loop {
+            let error = match self.client.send(record) {
+                Ok(()) => return Ok(true),
+                Err((error, back)) => {
+                    record = back;
+                    error
+                }
+            };
+            match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::QueueFull
+                    // Deleted while we run; `init-tables` may bring it back.
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::UnknownTopicOrPartition,
+                ) => {
+                    if shutdown.is_triggered() {
+                        return Ok(false);
+                    }
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Some(RDKafkaErrorCode::Fatal) => {
+                    self.check_fatal()?;
+                    return Err(ProducerError::Fatal {
+                        reason: error.to_string(),
+                    });
+                }
+                _ => {
+                    let heartbeat = record.delivery_opaque == HEARTBEAT_MARK;
+                    if !heartbeat {
+                        self.tally.fail(&error);
+                    }
+                    return Ok(!heartbeat);
+                }
+            }
+        }
+    }
+
+    /// Waits until every record is settled and returns how many events are not. Blocks.
+    ///
+    /// Gives up after a minute in which nothing was acknowledged, or eight seconds after it is
+    /// called while stopping is asked for.
+    pub fn finish(&self, shutdown: &Shutdown) -> u64 {
+        let begun = Instant::now();
+        let mut stop_begun = None;
+        let mut last_settled = (0, begun);
+        loop {
+            let done = self.client.flush(Duration::from_millis(100)).is_ok();
+            let counts = self.tally.counts();
+            if done && counts.undelivered() == 0 {
+                return 0;
+            }
+            let settled = counts.acked + counts.failed;
+            if settled != last_settled.0 {
+                last_settled = (settled, Instant::now());
+            }
+            if shutdown.is_triggered() {
+                stop_begun.get_or_insert_with(Instant::now);
+            }
+            if last_settled.1.elapsed() >= FINISH_IDLE_MAX
+                || stop_begun.is_some_and(|at| at.elapsed() >= FINISH_STOP_MAX)
+                || self.check_fatal().is_err()
+            {
+                return counts.undelivered();
+            }
+        }
+    }
+
+    /// Returns the mark of a record sent now, and starts the stall clock if none waits yet.
+    fn begin_waiting(&self) -> usize {
+        let now_us = self.tally.elapsed_us();
+        let settled =
+            self.tally.acked.load(Ordering::Acquire) + self.tally.failed.load(Ordering::Acquire);
+        if settled == self.tally.sent.load(Ordering::Acquire) {
+            self.tally.moved_us.store(now_us, Ordering::Relaxed);
+        }
+        usize::try_from(now_us).unwrap_or(usize::MAX - 1) + 1
+    }
+
+    fn check_fatal(&self) -> Result<(), ProducerError> {
+        match self.client.client().fatal_error() {
+            Some((_, reason)) => Err(ProducerError::Fatal { reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sleeps, but no longer than until stopping is asked for.
+fn pause(shutdown: &Shutdown, time: Duration) {
+    let until = Instant::now() + time;
+    while !shutdown.is_triggered() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20).min(time));
+    }
+}

@@ -1,0 +1,199 @@
+//! The counts that `tail` shows: events by city, type and severity, late ones, rejected records.
+//!
+//! Memory is bounded: beyond [`ROWS_MAX`] rows of city and type the rest counts under one row.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::core::event::{Event, Severity};
+use crate::core::parse::Reason;
+
+/// Most rows; a feed with more different cities than this is broken.
+pub(super) const ROWS_MAX: usize = 10_000;
+/// The row of what is beyond [`ROWS_MAX`]. No event can have this city.
+const OTHER: &str = "#other";
+
+/// The counts of one city and type, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Events by severity, in rising order; late ones too.
+    pub(super) severities: [u64; 4],
+    /// Events that came after their window was over.
+    pub(super) late: u64,
+}
+
+impl Row {
+    /// Returns the number of events.
+    pub(super) fn total(&self) -> u64 {
+        self.severities.iter().sum()
+    }
+
+    fn add(&mut self, severity: Severity, late: bool) {
+        self.severities[severity.index()] += 1;
+        self.late += u64::from(late);
+    }
+}
+
+/// Everything counted so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    rows: BTreeMap<Box<str>, BTreeMap<Box<str>, Row>>,
+    row_count: usize,
+    /// All events.
+    pub(super) sum: Row,
+    /// Records that are neither events nor heartbeats, by reason.
+    pub(super) rejected: [u64; Reason::ALL.len()],
+}
+
+impl Counts {
+    /// Counts one event.
+    pub(super) fn add(&mut self, event: &Event, late: bool) {
+        self.sum.add(event.severity, late);
+        let row = self
+            .rows
+            .get_mut(&event.city)
+            .and_then(|types| types.get_mut(&event.event_type));
+        if let Some(row) = row {
+            row.add(event.severity, late);
+            return;
+        }
+        let (city, event_type) = if self.row_count < ROWS_MAX {
+            self.row_count += 1;
+            (&*event.city, &*event.event_type)
+        } else {
+            (OTHER, "")
+        };
+        let types = self.rows.entry(city.into()).or_default();
+        types
+            .entry(event_type.into())
+            .or_default()
+            .add(event.severity, late);
+    }
+
+    /// Counts one rejected record.
+    pub(super) fn reject(&mut self, reason: Reason) {
+        if let Some(index) = Reason::ALL.iter().position(|r| *r == reason) {
+            self.rejected[index] += 1;
+        }
+    }
+
+    /// Returns the number of rejected records.
+    pub(super) fn rejected_total(&self) -> u64 {
+        self.rejected.iter().sum()
+    }
+
+    /// Returns the table, a line per city and type, then the sum, then what was rejected.
+    pub(super) fn table(&self, with_late: bool) -> String {
+        let mut lines: Vec<Vec<String>> = Vec::new();
+        let mut head: Vec<String> = ["city", "type", "low", "medium", "high", "critical", "total"]
+            .map(str::to_owned)
+            .to_vec();
+        head.extend(with_late.then(|| "late".to_owned()));
+        lines.push(head);
+        let line = |city: &str, event_type: &str, row: &Row| {
+            let mut line = vec![city.to_owned(), event_type.to_owned()];
+            line.extend(row.severities.iter().map(u64::to_string));
+            line.push(row.total().to_string());
+            line.extend(with_late.then(|| row.late.to_string()));
+            line
+        };
+        for (city, types) in &self.rows {
+            for (event_type, row) in types {
+                lines.push(line(city, event_type, row));
+            }
+        }
+        lines.push(line("all", "", &self.sum));
+        let mut out = aligned(&lines);
+        if self.rejected_total() > 0 {
+            out.push_str("rejected: ");
+            out.push_str(&self.rejected_text());
+            out.push('\n');
+        }
+        out
+    }
+
+    /// Returns `not_json 3, bad_city 1`, in the order of judgement.
+    fn rejected_text(&self) -> String {
+        let reasons = Reason::ALL.iter().zip(self.rejected);
+        let told: Vec<String> = reasons
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        told.join(", ")
+    }
+}
+
+/// The first two columns to the left, numbers to the right.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|at| {
+            let cells = lines.iter().map(|line| line[at].chars().count());
+            cells.max().unwrap_or(0)
+        })
+        .collect();
+    let mut out = String::new();
+    for line in lines {
+        let mut text = String::new();
+        for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            // Writing to a string cannot fail.
+            let written = if at < 2 {
+                write!(text, "{cell:<width$}  ")
+            } else {
+                write!(text, "{cell:>width$}  ")
+            };
+            debug_assert!(written.is_ok());
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(city: &str, event_type: &str, severity: Severity) -> Event {
+        Event {
+            city: city.into(),
+            event_type: event_type.into(),
+            severity,
+            time_ms: 0,
+            description: "".into(),
+            event_id: None,
+            extra: None,
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_line_per_city_and_type_and_the_sum() {
+        let mut counts = Counts::default();
+        counts.add(&event("São Paulo", "traffic", Severity::Low), false);
+        counts.add(&event("NYC", "weather", Severity::Critical), true);
+        counts.add(&event("NYC", "weather", Severity::Critical), false);
+        counts.reject(Reason::BadCity);
+        counts.reject(Reason::NotJson);
+        counts.reject(Reason::NotJson);
+        let want = "\
+city       type     low  medium  high  critical  total  late
+NYC        weather    0       0     0         2      2     1
+São Paulo  traffic    1       0     0         0      1     0
+all                   1       0     0         2      3     1
+rejected: not_json 2, bad_city 1
+";
+        assert_eq!(counts.table(true), want);
+        assert!(!counts.table(false).contains("late"));
+    }
+
+    #[test]
+    fn rows_are_bounded() {
+        let mut counts = Counts::default();
+        for n in 0..ROWS_MAX + 5 {
+            counts.add(&event(&format!("c{n}"), "traffic", Severity::Low), false);
+        }
+        assert_eq!(counts.rows.len(), ROWS_MAX + 1);
+        assert_eq!(counts.rows[OTHER][""].total(), 5);
+        assert_eq!(counts.sum.total(), 10_005);
+    }
+}

@@ -1,0 +1,127 @@
+//! One event as a line: a JSON object for programs, or text for people.
+
+use std::io::Write as _;
+
+use crate::core::event::{Event, Offset};
+use crate::core::keys::event_id;
+use crate::core::time::format_millis;
+
+/// Where an event was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// Topic.
+    pub(super) topic: &'a str,
+    /// Partition.
+    pub(super) partition: i32,
+    /// Offset.
+    pub(super) offset: Offset,
+}
+
+/// Appends the event as one JSON object and a line end.
+///
+/// `{"city","event_type","severity","timestamp","description","event_id"[,"extra"],"partition","offset"}`:
+/// the fields after validation, as they are stored; `extra` holds the record's other fields with
+/// their values as they stood.
+pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, place: Place<'_>) {
+    let id = event_id(event, place.topic, place.partition, place.offset);
+    let time = format_millis(event.time_ms);
+    for (name, value) in [
+        ("{\"city\":", &*event.city),
+        (",\"event_type\":", &event.event_type),
+        (",\"severity\":", event.severity.name()),
+        (",\"timestamp\":", &time),
+        (",\"description\":", &event.description),
+        (",\"event_id\":", &id),
+    ] {
+        out.extend_from_slice(name.as_bytes());
+        let written = serde_json::to_writer(&mut *out, value);
+        debug_assert!(written.is_ok(), "memory takes any text");
+    }
+    if let Some(extra) = &event.extra {
+        out.extend_from_slice(b",\"extra\":");
+        // A value may stand on several lines; between tokens a line end means no more than a space,
+        // and inside of strings it cannot stand.
+        let one_line = extra
+            .bytes()
+            .map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b });
+        out.extend(one_line);
+    }
+    let Place {
+        partition, offset, ..
+    } = place;
+    let written = writeln!(out, ",\"partition\":{partition},\"offset\":{offset}}}");
+    debug_assert!(written.is_ok(), "memory takes any text");
+}
+
+/// Appends `time  city  type  severity  description` and a line end. Control characters are shown
+/// as escapes, so that no record can play with the terminal.
+pub(super) fn push_text(out: &mut Vec<u8>, event: &Event) {
+    let line = format!(
+        "{}  {:<8}  {:<12}  {:<8}  ",
+        format_millis(event.time_ms),
+        event.city,
+        event.event_type,
+        event.severity.name(),
+    );
+    let mut line = line;
+    for c in event.description.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    out.extend_from_slice(line.trim_end().as_bytes());
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::parse::parse_event;
+
+    const PLACE: Place<'static> = Place {
+        topic: "city-events",
+        partition: 2,
+        offset: Offset(17),
+    };
+
+    fn json(value: &str) -> String {
+        let mut out = Vec::new();
+        push_json(&mut out, &parse_event(value.as_bytes()).unwrap(), PLACE);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_has_the_contracts_fields_and_nothing_else() {
+        assert_eq!(
+            json(
+                r#"{"timestamp":"2013-01-01 07:00:00+01:00","city":" NYC ","event_type":"Traffic","severity":"HIGH"}"#
+            ),
+            concat!(
+                r#"{"city":"NYC","event_type":"traffic","severity":"high","timestamp":"2013-01-01T06:00:00.000Z","#,
+                r#""description":"","event_id":"city-events-2-17","partition":2,"offset":17}"#,
+                "\n"
+            )
+        );
+        let line = json(
+            "{\"city\":\"S\u{e3}o \\\"P\\\"\",\"event_type\":\"x\",\"severity\":\"low\",\"timestamp\":\"2013-01-01T06:00:00Z\",\
+             \"description\":\"a\\nb\",\"event_id\":\"e1\",\"n\":1.00,\"o\":{\r\n\"p\":[1,\n2]}}",
+        );
+        assert!(line.ends_with("\"event_id\":\"e1\",\"extra\":{\"n\":1.00,\"o\":{  \"p\":[1, 2]}},\"partition\":2,\"offset\":17}\n"), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["city"], "S\u{e3}o \"P\"");
+    }
+
+    #[test]
+    fn text_escapes_what_could_play_with_the_terminal() {
+        let value = r#"{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"2013-01-01T06:00:00Z","description":"a\u001b[2Jb\nc"}"#;
+        let mut out = Vec::new();
+        push_text(&mut out, &parse_event(value.as_bytes()).unwrap());
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "2013-01-01T06:00:00.000Z  NYC       traffic       low       a\\u{1b}[2Jb\\nc\n"
+        );
+    }
+}

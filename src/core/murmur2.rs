@@ -1,0 +1,63 @@
+//! The partition of a key, as Kafka's Java clients and librdkafka's `murmur2_random` choose it.
+//!
+//! A record with a key goes to `murmur2(key) & 0x7fffffff mod partitions`. The producer leaves the
+//! choice to librdkafka; this is for whoever has to know it beforehand, such as the flow control of
+//! the embedded broker.
+
+const SEED: u32 = 0x9747_b28c;
+const M: u32 = 0x5bd1_e995;
+
+/// Returns Kafka's murmur2 hash (`org.apache.kafka.common.utils.Utils.murmur2`).
+pub fn murmur2(key: &[u8]) -> u32 {
+    // Kafka caps no key at 4 GiB, but no key here has more than 256 bytes; the length wraps as Java's does.
+    let mut h = SEED ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
+    let mut words = key.chunks_exact(4);
+    for word in words.by_ref() {
+        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        k = k.wrapping_mul(M);
+        k ^= k >> 24;
+        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    let rest = words.remainder();
+    for (at, byte) in rest.iter().enumerate().rev() {
+        h ^= u32::from(*byte) << (8 * at);
+    }
+    if !rest.is_empty() {
+        h = h.wrapping_mul(M);
+    }
+    h ^= h >> 13;
+    h = h.wrapping_mul(M);
+    h ^ (h >> 15)
+}
+
+/// Returns the partition of a key that is not empty.
+///
+/// # Panics
+/// With less than one partition.
+pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
+    assert!(partitions > 0, "a topic has at least one partition");
+    i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or(0) % partitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c12_the_hash_is_the_java_clients() {
+        // From Kafka's UtilsTest.testMurmur2.
+        for (key, want) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), want, "{key}");
+        }
+    }
+}

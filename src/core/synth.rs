@@ -1,0 +1,173 @@
+//! Synthetic city events: the same seed gives the same events, their times aside.
+//!
+//! Cities, types and severities are drawn with fixed weights; most events are of low severity, as
+//! in the real data. The generator is written out here, not taken from a crate, so that a seed means
+//! the same events in every release. Event times come from the caller.
+
+use std::fmt::Write as _;
+
+use crate::core::event::Severity;
+use crate::core::time::push_millis;
+
+/// The cities of synthetic events with their weights; the same as in the real data.
+pub const CITIES: [(&str, u32); 6] = [
+    ("NYC", 30),
+    ("LA", 22),
+    ("Chicago", 16),
+    ("SF", 12),
+    ("Boston", 10),
+    ("Seattle", 10),
+];
+
+const TYPES: [(&str, u32); 4] = [
+    ("traffic", 50),
+    ("weather", 20),
+    ("incident", 18),
+    ("construction", 12),
+];
+
+const SEVERITIES: [(Severity, u32); 4] = [
+    (Severity::Low, 45),
+    (Severity::Medium, 33),
+    (Severity::High, 16),
+    (Severity::Critical, 6),
+];
+
+/// What happened, by type in the order of [`TYPES`]; it follows the severity in the description.
+const HAPPENINGS: [[&str; 3]; 4] = [
+    [
+        "traffic congestion detected",
+        "traffic delay on a main road",
+        "traffic slowdown near the centre",
+    ],
+    [
+        "weather disturbance observed",
+        "weather warning for the area",
+        "weather impact on travel",
+    ],
+    [
+        "priority incident reported",
+        "priority incident with emergency services on site",
+        "priority incident under investigation",
+    ],
+    [
+        "construction impact on a lane",
+        "construction work in progress",
+        "construction noise reported",
+    ],
+];
+
+/// A seeded stream of events.
+#[derive(Clone, Debug)]
+pub struct Synth {
+    state: u64,
+}
+
+impl Synth {
+    /// Returns the stream of a seed.
+    pub fn new(seed: u64) -> Synth {
+        Synth { state: seed }
+    }
+
+    /// Writes the next event's JSON with the event time `now_ms` into `out`, which is cleared
+    /// first, and returns its city.
+    pub fn next_event(&mut self, now_ms: i64, out: &mut String) -> &'static str {
+        let city = CITIES[self.pick(CITIES.map(|(_, weight)| weight))].0;
+        let kind = self.pick(TYPES.map(|(_, weight)| weight));
+        let severity = SEVERITIES[self.pick(SEVERITIES.map(|(_, weight)| weight))].0;
+        let happening = HAPPENINGS[kind][self.pick([1, 1, 1])];
+        out.clear();
+        // Writing to a string cannot fail, and none of the texts needs JSON escapes.
+        let written = write!(
+            out,
+            "{{\"city\":\"{city}\",\"event_type\":\"{}\",\"severity\":\"{severity}\",\"description\":\"{severity} {happening}\",\"timestamp\":\"",
+            TYPES[kind].0
+        );
+        debug_assert!(written.is_ok());
+        push_millis(out, now_ms);
+        out.push_str("\"}");
+        city
+    }
+
+    /// Draws an index, each as often as its weight says.
+    fn pick<const N: usize>(&mut self, weights: [u32; N]) -> usize {
+        let total: u64 = weights.iter().copied().map(u64::from).sum();
+        let mut left = self.next_u64() % total;
+        for (index, weight) in weights.into_iter().enumerate() {
+            match left.checked_sub(u64::from(weight)) {
+                Some(rest) => left = rest,
+                None => return index,
+            }
+        }
+        N - 1
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    fn next_u64(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::core::parse::parse_event;
+
+    fn events(seed: u64, count: usize, now_ms: i64) -> Vec<String> {
+        let (mut synth, mut out) = (Synth::new(seed), String::new());
+        (0..count)
+            .map(|_| {
+                synth.next_event(now_ms, &mut out);
+                out.clone()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_seed_decides_everything_but_the_time() {
+        let a = events(7, 200, 1_356_998_400_000);
+        assert_eq!(a, events(7, 200, 1_356_998_400_000));
+        assert_ne!(a, events(8, 200, 1_356_998_400_000));
+        let later = events(7, 200, 1_357_020_000_007);
+        for (a, b) in a.iter().zip(&later) {
+            let b = b.replace("2013-01-01T06:00:00.007Z", "2013-01-01T00:00:00.000Z");
+            assert_eq!(*a, b);
+        }
+    }
+
+    #[test]
+    fn a_seed_means_the_same_events_in_every_release() {
+        assert_eq!(
+            events(1, 1, 0)[0],
+            r#"{"city":"LA","event_type":"incident","severity":"high","description":"high priority incident reported","timestamp":"1970-01-01T00:00:00.000Z"}"#
+        );
+    }
+
+    #[test]
+    fn every_event_is_valid_and_every_kind_occurs() {
+        let mut kinds = BTreeMap::new();
+        let mut synth = Synth::new(3);
+        let mut out = String::new();
+        for _ in 0..10_000 {
+            let city = synth.next_event(1_356_998_400_123, &mut out);
+            let event = parse_event(out.as_bytes()).expect("valid");
+            assert_eq!(&*event.city, city);
+            assert_eq!(event.time_ms, 1_356_998_400_123);
+            let kind = (event.city, event.event_type, event.severity);
+            *kinds.entry(kind).or_insert(0) += 1;
+        }
+        assert_eq!(kinds.len(), 6 * 4 * 4);
+        let low: i32 = kinds
+            .iter()
+            .filter(|((_, _, severity), _)| *severity == Severity::Low)
+            .map(|(_, count)| count)
+            .sum();
+        assert!((4_200..4_800).contains(&low), "{low} of 10,000 are low");
+    }
+}

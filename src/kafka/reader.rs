@@ -1,0 +1,364 @@
+//! Reads a topic without a group: every partition assigned by hand, nothing ever committed.
+//!
+//! For those who look at the log, such as `tail`. [`LogReader::run`] blocks and calls back for each
+//! record in the log's order per partition, and whenever there is none. The end of a partition is
+//! the consumer's position, told by librdkafka, not the last record seen: control records leave
+//! gaps. Transactions that were rolled back are not shown.
+//!
+//! A broker that does not answer offsets-for-times (librdkafka's mock cluster gives "none" for any
+//! time) makes a start by time a scan from the beginning; the records before it are skipped.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
+
+use crate::core::event::Offset;
+use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
+use crate::kafka::producer::now_ms;
+use crate::shutdown::Shutdown;
+
+/// librdkafka reads by hand only under some group's name; no group of this name ever exists.
+const GROUP: &str = "citystream-tail";
+/// Time of one request at the start.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a record before the caller may draw, flush or stop.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a wait for Kafka is told.
+const NOTICE_EVERY: Duration = Duration::from_secs(10);
+/// How long past `until_ms` a quiet partition is read, for records still on their way.
+const UNTIL_GRACE_MS: i64 = 1_000;
+
+/// Why reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaderError {
+    /// librdkafka refused the settings.
+    #[error("failed to make a Kafka consumer")]
+    Create(#[source] KafkaError),
+    /// The partitions could not be taken.
+    #[error("failed to read the topic")]
+    Read(#[source] KafkaError),
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next record.
+    End,
+    /// With the oldest record.
+    Beginning,
+    /// With the records of this time (Unix milliseconds) and later, by record timestamp.
+    At(i64),
+}
+
+/// What to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// Where to begin.
+    pub start: Start,
+    /// Reading ends before the first record of this time (Unix milliseconds) or later.
+    pub until_ms: Option<i64>,
+    /// Reading ends where the log ended when it began.
+    pub stop_at_end: bool,
+}
+
+/// One record.
+#[derive(Debug)]
+pub struct Record {
+    /// Its partition.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: Offset,
+    /// Its Kafka timestamp in Unix milliseconds.
+    pub record_ms: Option<i64>,
+    /// What it says.
+    pub body: Result<Body, Reject>,
+}
+
+/// What [`LogReader::run`] calls back with.
+#[derive(Debug)]
+pub enum Step {
+    /// A record.
+    Record(Record),
+    /// Nothing arrived for a moment.
+    Idle,
+}
+
+/// A consumer of a whole topic.
+pub struct LogReader {
+    consumer: BaseConsumer,
+    topic: String,
+}
+
+/// How far one partition was read.
+#[derive(Debug)]
+struct Part {
+    /// Where the log ended at the start, if reading ends there.
+    end: Option<i64>,
+    at_end: bool,
+    done: bool,
+}
+
+impl LogReader {
+    /// Makes a reader. It need not reach Kafka yet. `config` says how to reach the brokers.
+    ///
+    /// # Errors
+    /// [`ReaderError::Create`] where librdkafka refuses the settings.
+    pub fn new(mut config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
+        config
+            .set("group.id", GROUP)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "earliest");
+        for (name, value) in [
+            // At its default of 1 s it stalls a fast reader.
+            ("fetch.queue.backoff.ms", "5"),
+            // An end is told after this long.
+            ("fetch.wait.max.ms", "100"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("reconnect.backoff.max.ms", "2000"),
+        ] {
+            if config.get(name).is_none() {
+                config.set(name, value);
+            }
+        }
+        Ok(LogReader {
+            consumer: config.create().map_err(ReaderError::Create)?,
+            topic: topic.to_owned(),
+        })
+    }
+
+    /// Reads until the range ends, `step` breaks, or stopping is asked for. Blocks; waits for Kafka
+    /// and the topic, saying so every ten seconds.
+    ///
+    /// # Errors
+    /// [`ReaderError::Read`] where librdkafka cannot go on.
+    pub fn run(
+        &self,
+        range: &Range,
+        shutdown: &Shutdown,
+        step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<(), ReaderError> {
+        let mut notice = Notice::default();
+        let mut parts = loop {
+            if shutdown.is_triggered() {
+                return Ok(());
+            }
+            match self.assign(range) {
+                Ok(Some(parts)) => break parts,
+                Ok(None) => notice.tell(&self.topic, "there is no such topic"),
+                Err(error) => notice.tell(&self.topic, &error.to_string()),
+            }
+            if step(Step::Idle).is_break() {
+                return Ok(());
+            }
+            std::thread::sleep(POLL);
+        };
+        let mut open = parts.values().filter(|part| !part.done).count();
+        while open > 0 && !shutdown.is_triggered() {
+            let flow = match self.consumer.poll(POLL) {
+                Some(Ok(message)) => self.take(&message, range, &mut parts, &mut open, step),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(part) = parts.get_mut(&partition) {
+                        part.at_end = true;
+                        if part.end.is_some() {
+                            self.close(partition, part, &mut open);
+                        }
+                    }
+                    ControlFlow::Continue(())
+                }
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    return Err(ReaderError::Read(KafkaError::MessageConsumptionFatal(code)));
+                }
+                Some(Err(error)) => {
+                    // Rights on the group that is never used are not needed.
+                    if error.rdkafka_error_code()
+                        != Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+                    {
+                        notice.tell(&self.topic, &error.to_string());
+                    }
+                    ControlFlow::Continue(())
+                }
+                None => step(Step::Idle),
+            };
+            if flow.is_break() {
+                break;
+            }
+            let passed = range.until_ms.is_some_and(|until_ms| {
+                open > 0 && now_ms() >= until_ms.saturating_add(UNTIL_GRACE_MS)
+            });
+            if passed {
+                for (partition, part) in &mut parts {
+                    if part.at_end {
+                        self.close(*partition, part, &mut open);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        message: &BorrowedMessage<'_>,
+        range: &Range,
+        parts: &mut BTreeMap<i32, Part>,
+        open: &mut usize,
+        step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let (partition, offset) = (message.partition(), Offset(message.offset()));
+        let Some(part) = parts.get_mut(&partition).filter(|part| !part.done) else {
+            return ControlFlow::Continue(());
+        };
+        part.at_end = false;
+        let record_ms = message.timestamp().to_millis();
+        let after = range.until_ms.zip(record_ms).is_some_and(|(u, r)| r >= u);
+        if after || part.end.is_some_and(|end| offset.0 >= end) {
+            self.close(partition, part, open);
+            return ControlFlow::Continue(());
+        }
+        if part.end.is_some_and(|end| offset.next().0 >= end) {
+            self.close(partition, part, open);
+        }
+        // Records of a producer's time may lie out of order behind the offset that was asked for.
+        if let (Start::At(from_ms), Some(record_ms)) = (range.start, record_ms)
+            && record_ms < from_ms
+        {
+            return ControlFlow::Continue(());
+        }
+        let body = parse_record(message.payload(), heartbeat_values(message));
+        step(Step::Record(Record {
+            partition,
+            offset,
+            record_ms,
+            body,
+        }))
+    }
+
+    /// Ends a partition: what it still brings would be in the way of the others.
+    fn close(&self, partition: i32, part: &mut Part, open: &mut usize) {
+        if part.done {
+            return;
+        }
+        part.done = true;
+        *open -= 1;
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        if let Err(error) = self.consumer.pause(&list) {
+            tracing::debug!(partition, %error, "failed to pause a partition");
+        }
+    }
+
+    /// Finds the partitions and where each begins, and takes them; `None` without such a topic.
+    fn assign(&self, range: &Range) -> KafkaResult<Option<BTreeMap<i32, Part>>> {
+        // All topics: asking for one by name may create it.
+        let metadata = self.consumer.fetch_metadata(None, REQUEST_TIMEOUT)?;
+        let topic = metadata.topics().iter().find(|t| t.name() == self.topic);
+        let Some(topic) = topic.filter(|t| !t.partitions().is_empty()) else {
+            return Ok(None);
+        };
+        let mut bounds = BTreeMap::new();
+        for partition in topic.partitions().iter().map(|p| p.id()) {
+            let low_and_end =
+                self.consumer
+                    .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)?;
+            bounds.insert(partition, low_and_end);
+        }
+        let by_time = match range.start {
+            Start::At(from_ms) => self.offsets_at(from_ms, &bounds)?,
+            Start::End | Start::Beginning => None,
+        };
+        let (mut list, mut parts) = (TopicPartitionList::new(), BTreeMap::new());
+        for (partition, (low, log_end)) in bounds {
+            let start = match range.start {
+                Start::End => log_end,
+                Start::Beginning => low,
+                Start::At(_) => match &by_time {
+                    None => low,
+                    Some(offsets) => offsets.get(&partition).copied().unwrap_or(log_end),
+                },
+            };
+            let end = range.stop_at_end.then_some(log_end);
+            list.add_partition_offset(&self.topic, partition, ListOffset::Offset(start))?;
+            let part = Part {
+                end,
+                at_end: false,
+                done: end.is_some_and(|end| start >= end),
+            };
+            parts.insert(partition, part);
+        }
+        self.consumer.assign(&list)?;
+        Ok(Some(parts))
+    }
+
+    /// The first offset of this time or later by partition, none where all records are older; or
+    /// `None` if the broker cannot tell.
+    fn offsets_at(
+        &self,
+        from_ms: i64,
+        bounds: &BTreeMap<i32, (i64, i64)>,
+    ) -> KafkaResult<Option<BTreeMap<i32, i64>>> {
+        let ask = |time_ms: i64| -> KafkaResult<BTreeMap<i32, i64>> {
+            let mut list = TopicPartitionList::new();
+            for partition in bounds.keys() {
+                list.add_partition_offset(&self.topic, *partition, ListOffset::Offset(time_ms))?;
+            }
+            let answer = self.consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
+            let elements = answer.elements();
+            let found = elements.iter().filter_map(|e| match e.offset() {
+                ListOffset::Offset(offset) if offset >= 0 => Some((e.partition(), offset)),
+                _ => None,
+            });
+            Ok(found.collect())
+        };
+        let found = match ask(from_ms.max(0)) {
+            Ok(found) => found,
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        // No partition has any record that late: or is it that the broker never answers? The time 0
+        // finds the first record of every log that has one.
+        let has_records = bounds.values().any(|(low, end)| low < end);
+        if found.is_empty() && has_records && ask(0)?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(found))
+    }
+}
+
+fn heartbeat_values<'a>(
+    message: &'a BorrowedMessage<'_>,
+) -> impl Iterator<Item = Option<&'a [u8]>> {
+    let headers = message.headers();
+    headers
+        .into_iter()
+        .flat_map(|headers| headers.iter())
+        .filter(|header| header.key == HEARTBEAT_HEADER)
+        .map(|header| header.value)
+}
+
+/// Says what is waited for, but not all the time.
+#[derive(Debug, Default)]
+struct Notice {
+    told: Option<Instant>,
+}
+
+impl Notice {
+    fn tell(&mut self, topic: &str, why: &str) {
+        if self.told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
+            self.told = Some(Instant::now());
+            tracing::warn!(topic, why, "waiting for kafka and the topic");
+        }
+    }
+}
