@@ -52,21 +52,41 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     })
     .await
     .map_err(|e| SettingsError(e.to_string()))?;
-    let result = run_with(args, client, metrics, status, shutdown).await;
+    let host = Host {
+        metrics,
+        status,
+        settled: None,
+        producer_time_is_fine: false,
+    };
+    let result = run_with(args, client, host, shutdown).await;
     http_stop.trigger();
     http.await.context("failed to stop the HTTP server")?;
     result
 }
 
-/// Runs the pipeline with a given DynamoDB client and status, without an HTTP server of its own.
+/// Hears of each partition how far it is durable: partition and next offset.
+pub type Settled = Arc<dyn Fn(i32, i64) + Send + Sync>;
+
+/// What surrounds a pipeline.
+pub struct Host {
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where it tells how it is.
+    pub status: Arc<Status>,
+    /// Who must not run ahead of it, if anybody.
+    pub settled: Option<Settled>,
+    /// The broker has no time of its own, and nobody needs to hear of it.
+    pub producer_time_is_fine: bool,
+}
+
+/// Runs the pipeline with a given DynamoDB client, without an HTTP server of its own.
 ///
 /// # Errors
 /// Returns what made the role fail.
 pub async fn run_with(
     args: Consume,
     client: aws_sdk_dynamodb::Client,
-    metrics: Metrics,
-    status: Arc<Status>,
+    host: Host,
     shutdown: Shutdown,
 ) -> anyhow::Result<Exit> {
     let config = consumer_config(&args)?;
@@ -76,7 +96,7 @@ pub async fn run_with(
         .unwrap_or(SESSION_TIMEOUT_MS);
     let dlq_config = client_config(&args.kafka, "consume")?;
     let names = TableNames::new(&args.tables.table_prefix);
-    let writer = Writer::new(client.clone(), names.clone(), args.raw_ttl, metrics.clone());
+    let writer = Writer::new(client.clone(), names.clone(), args.raw_ttl, host.metrics.clone());
     let dead_letters = DeadLetters::new(
         &dlq_config,
         args.kafka.dlq_topic(),
@@ -117,8 +137,7 @@ pub async fn run_with(
         writer,
         dead_letters,
         budget,
-        metrics,
-        status,
+        host,
         events,
         topic: args.kafka.topic.clone(),
         group: args.group.clone(),

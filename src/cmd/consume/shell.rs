@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::cmd::consume::Status;
+use crate::cmd::consume::Host;
 use crate::cmd::consume::locate::{Located, Locator, blocking};
 use crate::cmd::{Exit, SettingsError};
 use crate::core::batch::{Batch, BatchOutcome};
@@ -25,7 +25,7 @@ use crate::kafka::dlq::DeadLetters;
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::write::Writer;
-use crate::telemetry::{Metrics, unix_ms};
+use crate::telemetry::unix_ms;
 
 /// Longest drain after SIGTERM; with committing and leaving the group it stays below 10 s.
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
@@ -48,8 +48,7 @@ pub(super) struct Parts {
     pub(super) writer: Writer,
     pub(super) dead_letters: DeadLetters,
     pub(super) budget: Arc<Budget>,
-    pub(super) metrics: Metrics,
-    pub(super) status: Arc<Status>,
+    pub(super) host: Host,
     pub(super) events: UnboundedReceiver<Event>,
     pub(super) topic: String,
     pub(super) group: String,
@@ -133,8 +132,7 @@ impl Shell {
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.p
-            .status
+        self.p.host.status
             .set_waiting(Some("Kafka to assign partitions".to_owned()));
         if self.p.stop_at_end {
             self.note_stop_ends().await?;
@@ -203,7 +201,7 @@ impl Shell {
             Event::Records(runs) => {
                 for run in runs {
                     if run.producer_time > 0 {
-                        self.p.metrics.producer_time.inc_by(run.producer_time);
+                        self.p.host.metrics.producer_time.inc_by(run.producer_time);
                         self.say_producer_time();
                     }
                     self.at_end.remove(&run.partition);
@@ -392,7 +390,7 @@ impl Shell {
                     partition, %from, %to, lost,
                     "records are lost; counts across this range are not exact"
                 );
-                self.p.metrics.records_lost.inc_by(lost.unsigned_abs());
+                self.p.host.metrics.records_lost.inc_by(lost.unsigned_abs());
             }
             Output::Halt(halt) => self.end = Some(Err(self.explain(&halt).into())),
             Output::Locate { .. } => unreachable!("gathered by the caller"),
@@ -401,7 +399,7 @@ impl Shell {
 
     fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
-        let status = Arc::clone(&self.p.status);
+        let status = Arc::clone(&self.p.host.status);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             let said = std::sync::Mutex::new(None::<Instant>);
@@ -526,14 +524,12 @@ impl Shell {
         let label = partition.to_string();
         // A series that was never made cannot be removed; that is no trouble.
         drop(
-            self.p
-                .metrics
+            self.p.host.metrics
                 .lag_records
                 .remove_label_values(&[&self.p.topic, &label]),
         );
         drop(
-            self.p
-                .metrics
+            self.p.host.metrics
                 .watermark_seconds
                 .remove_label_values(&[&label]),
         );
@@ -566,14 +562,13 @@ impl Shell {
     fn tables_read(&mut self, id: Option<String>) {
         match id {
             None => {
-                self.p
-                    .status
+                self.p.host.status
                     .set_waiting(Some("waiting for the tables".to_owned()));
                 self.read_tables(Duration::from_secs(1));
             }
             Some(id) => {
                 self.tables_suspect = false;
-                self.p.status.set_waiting(None);
+                self.p.host.status.set_waiting(None);
                 if self.tables_id.as_ref() != Some(&id) {
                     tracing::warn!("the tables are new, every partition starts over");
                     self.tables_id = Some(id);
@@ -584,7 +579,7 @@ impl Shell {
     }
 
     fn say_producer_time(&mut self) {
-        if !self.producer_time_said {
+        if !self.producer_time_said && !self.p.host.producer_time_is_fine {
             self.producer_time_said = true;
             tracing::warn!(
                 topic = self.p.topic,
@@ -611,8 +606,13 @@ impl Shell {
 
     /// Copies the pipeline's counts into the metrics and gives memory back.
     fn report(&mut self) {
+        if let Some(settled) = &self.p.host.settled {
+            for worker in self.p.pipeline.workers() {
+                settled(worker.place().partition, worker.durable().next.0);
+            }
+        }
         let report = self.p.pipeline.report();
-        let (m, tally) = (&self.p.metrics, report.tally);
+        let (m, tally) = (&self.p.host.metrics, report.tally);
         self.p.budget.free(tally.bytes_freed);
         m.in_flight_bytes
             .set(i64::try_from(self.p.budget.used()).unwrap_or(i64::MAX));
@@ -634,14 +634,13 @@ impl Shell {
     /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop
     /// condition, a commit without an answer.
     fn look(&mut self) {
-        self.p.status.set_beat(self.p.consumer.beat_ms());
+        self.p.host.status.set_beat(self.p.consumer.beat_ms());
         for worker in self.p.pipeline.workers() {
             if let Some(ms) = worker.watermark_ms() {
                 #[allow(clippy::cast_precision_loss)] // far below 2^53
                 let seconds = ms as f64 / 1_000.0;
                 let label = worker.place().partition.to_string();
-                self.p
-                    .metrics
+                self.p.host.metrics
                     .watermark_seconds
                     .with_label_values(&[&label])
                     .set(seconds);
@@ -696,8 +695,7 @@ impl Shell {
                 continue;
             };
             let lag = (end.0 - position.0).max(0);
-            self.p
-                .metrics
+            self.p.host.metrics
                 .lag_records
                 .with_label_values(&[&self.p.topic, &partition.to_string()])
                 .set(lag);
@@ -780,8 +778,7 @@ impl Shell {
                     if attempt % 10 == 0 {
                         tracing::warn!("waiting for {what}");
                     }
-                    self.p
-                        .status
+                    self.p.host.status
                         .set_waiting(Some(format!("waiting for {what}")));
                     attempt += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -870,6 +867,7 @@ impl Shell {
         let left_behind = ledger.given_up - self.given_up_before;
         *self
             .p
+            .host
             .metrics
             .ledger
             .lock()
