@@ -12,16 +12,17 @@
 //! | alerts | `city`, `timestamp` | `severity_shard`, `timestamp`, all attributes | — |
 //! | totals | `shard`, `series` | — | — |
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement, KeyType,
-    Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
-    TimeToLiveSpecification, TimeToLiveStatus,
+    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, IndexStatus,
+    KeySchemaElement, KeyType, Projection, ProjectionType, ScalarAttributeType, TableDescription,
+    TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 
-use crate::core::keys::{CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, TableNames};
+use crate::core::keys::{CITY_INDEX, CONFIG_PK, SERIES_INDEX, SEVERITY_INDEX, TableNames};
 use crate::store::error::{Kind, StoreError};
 
 /// The attribute after whose time, in epoch seconds, a raw event vanishes.
@@ -342,10 +343,11 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
     }
 }
 
-/// Tells whether a table holds any item.
+/// Tells whether a table holds anything that was counted or stored: any item but the config item.
 ///
-/// The only Scan of the program, of one item: DynamoDB's own item count is hours old, and this is
-/// asked only where one of the tables is missing, to keep from mixing old counts with new ones.
+/// The only Scan of the program, of two items at most: DynamoDB's own item count is hours old, and
+/// this is asked only where a table or the config item is missing, to keep from mixing old counts
+/// with new ones.
 ///
 /// # Errors
 /// If DynamoDB does not answer or refuses.
@@ -353,12 +355,15 @@ pub async fn holds_data(client: &Client, table: &str) -> Result<bool, StoreError
     let answer = client
         .scan()
         .table_name(table)
-        .limit(1)
+        .limit(2)
         .consistent_read(true)
         .send()
         .await
         .map_err(|error| StoreError::from_sdk("Scan", table, error))?;
-    Ok(!answer.items().is_empty())
+    let is_config = |item: &HashMap<String, AttributeValue>| {
+        item.get("shard").and_then(|value| value.as_s().ok()) == Some(&CONFIG_PK.to_owned())
+    };
+    Ok(answer.items().iter().any(|item| !is_config(item)))
 }
 
 /// Deletes a table and waits until it is gone; returns `false` if there was none.
