@@ -384,7 +384,8 @@ pub async fn check(
     Ok(findings)
 }
 
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
+#[cfg(feature = "dev")]
 mod tests {
     use super::*;
     use crate::cmd::Exit;
