@@ -101,7 +101,7 @@ pub enum TopicError {
 
 /// Asks the brokers for a topic's id and partition count; `Ok(None)` if they know no such topic.
 ///
-/// Blocks for at most `timeout` (and a second). Works with the client of any consumer, producer or
+/// Blocks for at most twice `timeout` (and a second), for two small requests. Works with the client of any consumer, producer or
 /// admin client. Needed because librdkafka follows a topic that was made again under the same name
 /// without a word, and its safe wrapper has no DescribeTopics.
 ///
@@ -154,6 +154,16 @@ pub fn topic_facts<C: ClientContext>(
     if error != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Err(unreachable("librdkafka refuses the timeout"));
     }
+    // librdkafka would ask the controller. Any broker knows, and the one that has just answered is
+    // the one most likely to again (librdkafka's mock cluster names a controller it does not have).
+    let broker = answering_broker(rk, timeout_ms).map_err(|reason| unreachable(&reason))?;
+    // SAFETY: as for the timeout.
+    let error = unsafe {
+        rdsys::rd_kafka_AdminOptions_set_broker(options.0, broker, text.as_mut_ptr(), text.len())
+    };
+    if error != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Err(unreachable("librdkafka refuses the broker"));
+    }
     // SAFETY: all four are live; the call copies collection and options, and keeps its own
     // reference to the queue until it has put exactly one event there.
     unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options.0, queue.0) };
@@ -189,25 +199,39 @@ pub fn topic_facts<C: ClientContext>(
     unsafe { read_description(*topics, topic) }
 }
 
-/// Returns what stands beside a partition's committed offset, byte for byte; empty if nothing does.
-///
-/// Needed because the safe wrapper panics on metadata that is not UTF-8, and any tool can commit
-/// such to our group.
-pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -> Vec<u8> {
-    let Ok(topic) = CString::new(topic) else {
-        return Vec::new();
+/// Asks for the brokers, no topics, and returns the id of the one that answered, or of another.
+fn answering_broker(rk: *mut rdsys::rd_kafka_t, timeout_ms: c_int) -> Result<i32, String> {
+    let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
+    // SAFETY: the caller's client is live; `metadata` is set where no error is returned. Zero and
+    // null: only topics this client uses already, so that none is made by asking.
+    let error = unsafe {
+        rdsys::rd_kafka_metadata(rk, 0, std::ptr::null_mut(), &raw mut metadata, timeout_ms)
     };
-    // SAFETY: `list` owns a live list, and what is found in it lives as long; the metadata, if not
-    // null, points to as many bytes as its size says, copied here.
-    unsafe {
-        let found =
-            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
-        if found.is_null() || (*found).metadata.is_null() {
-            return Vec::new();
-        }
-        let bytes = (*found).metadata.cast::<u8>();
-        std::slice::from_raw_parts(bytes, (*found).metadata_size).to_vec()
+    if error != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        // SAFETY: the text of a code is a constant of librdkafka's.
+        return Err(unsafe { copy_text(rdsys::rd_kafka_err2str(error)) });
     }
+    if metadata.is_null() {
+        return Err("an answer without content".to_owned());
+    }
+    // SAFETY: `metadata` is live until it is destroyed below; `brokers` has `broker_cnt` elements.
+    let id = unsafe {
+        let found = &*metadata;
+        let others = if found.brokers.is_null() {
+            &[]
+        } else {
+            std::slice::from_raw_parts(
+                found.brokers,
+                usize::try_from(found.broker_cnt).unwrap_or(0),
+            )
+        };
+        let known = |id: i32| others.iter().any(|broker| broker.id == id);
+        let answered = Some(found.orig_broker_id).filter(|id| known(*id));
+        let id = answered.or_else(|| others.first().map(|broker| broker.id));
+        rdsys::rd_kafka_metadata_destroy(metadata);
+        id
+    };
+    id.ok_or_else(|| "the cluster names no broker".to_owned())
 }
 
 /// Reads one description.
@@ -259,6 +283,27 @@ unsafe fn read_description(
     };
     let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
     Ok(Some(TopicFacts { id, partitions }))
+}
+
+/// Returns what stands beside a partition's committed offset, byte for byte; empty if nothing does.
+///
+/// Needed because the safe wrapper panics on metadata that is not UTF-8, and any tool can commit
+/// such to our group.
+pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -> Vec<u8> {
+    let Ok(topic) = CString::new(topic) else {
+        return Vec::new();
+    };
+    // SAFETY: `list` owns a live list, and what is found in it lives as long; the metadata, if not
+    // null, points to as many bytes as its size says, copied here.
+    unsafe {
+        let found =
+            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
+        if found.is_null() || (*found).metadata.is_null() {
+            return Vec::new();
+        }
+        let bytes = (*found).metadata.cast::<u8>();
+        std::slice::from_raw_parts(bytes, (*found).metadata_size).to_vec()
+    }
 }
 
 /// Copies a C string; "" for null.

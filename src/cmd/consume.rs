@@ -96,7 +96,12 @@ pub async fn run_with(
         .unwrap_or(SESSION_TIMEOUT_MS);
     let dlq_config = client_config(&args.kafka, "consume")?;
     let names = TableNames::new(&args.tables.table_prefix);
-    let writer = Writer::new(client.clone(), names.clone(), args.raw_ttl, host.metrics.clone());
+    let writer = Writer::new(
+        client.clone(),
+        names.clone(),
+        args.raw_ttl,
+        host.metrics.clone(),
+    );
     let dead_letters = DeadLetters::new(
         &dlq_config,
         args.kafka.dlq_topic(),

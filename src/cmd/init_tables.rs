@@ -14,7 +14,7 @@
 //!
 //! Progress goes to standard error, the summary to standard output.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
@@ -39,6 +39,8 @@ use tables::Wanted;
 
 /// How long DynamoDB and Kafka are waited for.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
+/// Least time between two lines about waiting.
+const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
 /// How long a table may take to be deleted; AWS takes seconds to minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -181,7 +183,8 @@ async fn delete(
 async fn reach_dynamodb(client: &Client, names: &TableNames, steps: &Steps) -> anyhow::Result<()> {
     let target = describe_target(client);
     let step = steps.begin(format!("reaching {target}"));
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
+    let mut told: Option<Instant> = None;
     loop {
         match store_tables::describe(client, &names.totals).await {
             Ok(_) => break,
@@ -190,7 +193,10 @@ async fn reach_dynamodb(client: &Client, names: &TableNames, steps: &Steps) -> a
                 if hopeless || begin.elapsed() >= REACH_LIMIT {
                     return Err(error).with_context(|| format!("failed to use {target}"));
                 }
-                tracing::warn!(%error, target, "waiting for dynamodb");
+                if told.is_none_or(|told| told.elapsed() >= REACH_LINE_EVERY) {
+                    tracing::warn!(%error, target, "waiting for dynamodb");
+                    told = Some(Instant::now());
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

@@ -32,12 +32,13 @@ pub enum AdminError {
     #[error(transparent)]
     Settings(#[from] ClientError),
     /// Kafka did not answer, or refused.
-    #[error("failed to {what}")]
+    // Not its source: the text of that holds its own source already.
+    #[error("failed to {what}: {reason}")]
     Kafka {
         /// What was asked for.
         what: String,
         /// librdkafka's words.
-        source: KafkaError,
+        reason: KafkaError,
     },
     /// The brokers refused to create or delete a topic.
     #[error("failed to {what}: {code}")]
@@ -142,9 +143,9 @@ impl Admin {
         let config = client::client_config(args, "init-tables")?;
         let client = config
             .create_with_context(Context::default())
-            .map_err(|source| AdminError::Kafka {
+            .map_err(|reason| AdminError::Kafka {
                 what: "make a client".to_owned(),
-                source,
+                reason,
             })?;
         Ok(Admin {
             client: Arc::new(client),
@@ -163,9 +164,9 @@ impl Admin {
             metadata.map(|m| m.brokers().len())
         })
         .await?
-        .map_err(|source| AdminError::Kafka {
+        .map_err(|reason| AdminError::Kafka {
             what: "reach any broker".to_owned(),
-            source,
+            reason,
         })
     }
 
@@ -200,9 +201,9 @@ impl Admin {
             .client
             .create_topics([&topic], &options())
             .await
-            .map_err(|source| AdminError::Kafka {
+            .map_err(|reason| AdminError::Kafka {
                 what: what(),
-                source,
+                reason,
             })?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
@@ -221,9 +222,9 @@ impl Admin {
             .client
             .describe_configs([&ResourceSpecifier::Topic(name)], &options())
             .await
-            .map_err(|source| AdminError::Kafka {
+            .map_err(|reason| AdminError::Kafka {
                 what: what(),
-                source,
+                reason,
             })?;
         let mut out = BTreeMap::new();
         for result in results {
@@ -247,9 +248,9 @@ impl Admin {
             .client
             .delete_topics(&[name], &options())
             .await
-            .map_err(|source| AdminError::Kafka {
+            .map_err(|reason| AdminError::Kafka {
                 what: what(),
-                source,
+                reason,
             })?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(false),
@@ -273,9 +274,9 @@ impl Admin {
                 .map(|m| format!("{} ({})", m.client_id(), m.client_host()))
                 .collect())
         });
-        members.await?.map_err(|source| AdminError::Kafka {
+        members.await?.map_err(|reason| AdminError::Kafka {
             what: format!("list the members of group {group}"),
-            source,
+            reason,
         })
     }
 }

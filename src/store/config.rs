@@ -289,7 +289,8 @@ fn decode(
     })
 }
 
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
+#[cfg(feature = "dev")]
 mod tests {
     use super::*;
     use crate::store::client::{ConnectOptions, connect};

@@ -406,7 +406,8 @@ async fn wait(
     Ok(())
 }
 
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
+#[cfg(feature = "dev")]
 mod tests {
     use super::*;
     use crate::store::client::{ConnectOptions, connect};

@@ -124,6 +124,8 @@ impl Writer {
         let result = self
             .client
             .update_item()
+            // The endpoint is chosen by it; the body carries it again.
+            .table_name(table)
             .customize()
             .mutate_request(with_body(body))
             .send()
@@ -188,6 +190,7 @@ impl Writer {
         let result = self
             .client
             .put_item()
+            .table_name(table)
             .customize()
             .mutate_request(with_body(body))
             .send()

@@ -132,7 +132,9 @@ impl Shell {
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.p.host.status
+        self.p
+            .host
+            .status
             .set_waiting(Some("Kafka to assign partitions".to_owned()));
         if self.p.stop_at_end {
             self.note_stop_ends().await?;
@@ -524,12 +526,16 @@ impl Shell {
         let label = partition.to_string();
         // A series that was never made cannot be removed; that is no trouble.
         drop(
-            self.p.host.metrics
+            self.p
+                .host
+                .metrics
                 .lag_records
                 .remove_label_values(&[&self.p.topic, &label]),
         );
         drop(
-            self.p.host.metrics
+            self.p
+                .host
+                .metrics
                 .watermark_seconds
                 .remove_label_values(&[&label]),
         );
@@ -562,7 +568,9 @@ impl Shell {
     fn tables_read(&mut self, id: Option<String>) {
         match id {
             None => {
-                self.p.host.status
+                self.p
+                    .host
+                    .status
                     .set_waiting(Some("waiting for the tables".to_owned()));
                 self.read_tables(Duration::from_secs(1));
             }
@@ -640,7 +648,9 @@ impl Shell {
                 #[allow(clippy::cast_precision_loss)] // far below 2^53
                 let seconds = ms as f64 / 1_000.0;
                 let label = worker.place().partition.to_string();
-                self.p.host.metrics
+                self.p
+                    .host
+                    .metrics
                     .watermark_seconds
                     .with_label_values(&[&label])
                     .set(seconds);
@@ -695,7 +705,9 @@ impl Shell {
                 continue;
             };
             let lag = (end.0 - position.0).max(0);
-            self.p.host.metrics
+            self.p
+                .host
+                .metrics
                 .lag_records
                 .with_label_values(&[&self.p.topic, &partition.to_string()])
                 .set(lag);
@@ -778,7 +790,9 @@ impl Shell {
                     if attempt % 10 == 0 {
                         tracing::warn!("waiting for {what}");
                     }
-                    self.p.host.status
+                    self.p
+                        .host
+                        .status
                         .set_waiting(Some(format!("waiting for {what}")));
                     attempt += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;

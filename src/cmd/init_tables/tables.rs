@@ -136,10 +136,19 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<State, Store
         let description = tables::describe(client, &spec.name).await?;
         found.push((spec, description));
     }
-    // A table that is being made cannot be read yet, and holds nothing.
-    let config = match config::read_config(client, names).await {
-        Err(error) if error.kind() == Kind::NotFound => None,
-        other => other?,
+    // A table with other keys cannot be asked for the item. One that is being made cannot be read
+    // yet, and holds nothing.
+    let readable = found.last().is_some_and(|(spec, description)| {
+        let description = description.as_ref();
+        description.is_some_and(|found| tables::differences(spec, found).is_empty())
+    });
+    let config = if readable {
+        match config::read_config(client, names).await {
+            Err(error) if error.kind() == Kind::NotFound => None,
+            other => other?,
+        }
+    } else {
+        None
     };
     Ok(State { found, config })
 }
@@ -373,4 +382,185 @@ pub async fn check(
         findings.push(Finding::with_notes(Outcome::Differs, lost, vec![note]));
     }
     Ok(findings)
+}
+
+#[cfg(test)]
+#[cfg(feature = "dev")]
+mod tests {
+    use super::*;
+    use crate::cmd::Exit;
+    use crate::store::client::{ConnectOptions, connect};
+    use aws_sdk_dynamodb::types::AttributeValue;
+
+    async fn start() -> (Client, TableNames) {
+        let db = dynoxide::Database::memory().unwrap();
+        let client = connect(ConnectOptions {
+            attempts: 1,
+            http: Some(crate::store::embedded::embedded(db)),
+            test_credentials: true,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+        (client, TableNames::new("init"))
+    }
+
+    async fn run(
+        client: &Client,
+        names: &TableNames,
+        wanted: &Wanted,
+    ) -> anyhow::Result<(Config, Vec<Finding>)> {
+        ensure(client, names, wanted, &Steps::silent()).await
+    }
+
+    async fn put_row(client: &Client, names: &TableNames) {
+        client
+            .put_item()
+            .table_name(&names.aggregations)
+            .item("partition_key", AttributeValue::S("k".to_owned()))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    fn outcomes(findings: &[Finding]) -> Vec<Outcome> {
+        findings.iter().map(|finding| finding.outcome).collect()
+    }
+
+    #[tokio::test]
+    async fn d15_twice_makes_once_and_check_changes_nothing() {
+        let (client, names) = start().await;
+        let wanted = Wanted::default();
+        let findings = check(&client, &names, &wanted).await.unwrap();
+        assert_eq!(outcomes(&findings), [Outcome::Missing; 5]);
+        let (first, findings) = run(&client, &names, &wanted).await.unwrap();
+        assert_eq!(outcomes(&findings), [Outcome::Made; 5]);
+        assert_eq!((first.shards, first.rules), (4, Rules::default()));
+        put_row(&client, &names).await;
+        let (second, findings) = run(&client, &names, &wanted).await.unwrap();
+        assert_eq!(outcomes(&findings), [Outcome::Kept; 5]);
+        assert_eq!(second, first);
+        let findings = check(&client, &names, &wanted).await.unwrap();
+        assert_eq!(outcomes(&findings), [Outcome::Kept; 5]);
+    }
+
+    #[tokio::test]
+    async fn frozen_values_that_differ_exit_with_2_and_change_nothing() {
+        let (client, names) = start().await;
+        let made = Wanted {
+            window_ms: Some(60_000),
+            shards: Some(8),
+            topic: Some("a".to_owned()),
+            ..Wanted::default()
+        };
+        let (first, _) = run(&client, &names, &made).await.unwrap();
+        config::set_topic(&client, &names, "a", "id").await.unwrap();
+        let base = Wanted::default();
+        for (wanted, word) in [
+            (
+                Wanted {
+                    window_ms: Some(300_000),
+                    ..base.clone()
+                },
+                "--window",
+            ),
+            (
+                Wanted {
+                    lateness_ms: Some(0),
+                    ..base.clone()
+                },
+                "--lateness",
+            ),
+            (
+                Wanted {
+                    skew_ms: Some(1),
+                    ..base.clone()
+                },
+                "--max-skew",
+            ),
+            (
+                Wanted {
+                    raw: Some(RawRows::None),
+                    ..base.clone()
+                },
+                "--raw",
+            ),
+            (
+                Wanted {
+                    shards: Some(4),
+                    ..base.clone()
+                },
+                "--shards",
+            ),
+            (
+                Wanted {
+                    topic: Some("b".to_owned()),
+                    ..base.clone()
+                },
+                "--topic",
+            ),
+        ] {
+            let error = run(&client, &names, &wanted).await.expect_err(word);
+            assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
+            assert!(format!("{error:#}").contains(word), "{error:#}");
+            let findings = check(&client, &names, &wanted).await.unwrap();
+            assert_eq!(findings[4].outcome, Outcome::Differs, "{word}");
+        }
+        let (now, _) = run(&client, &names, &made).await.unwrap();
+        assert_eq!((now.tables_id, now.rules), (first.tables_id, first.rules));
+    }
+
+    #[tokio::test]
+    async fn shards_grow_and_check_asks_for_it() {
+        let (client, names) = start().await;
+        run(&client, &names, &Wanted::default()).await.unwrap();
+        let wanted = Wanted {
+            shards: Some(16),
+            ..Wanted::default()
+        };
+        let findings = check(&client, &names, &wanted).await.unwrap();
+        assert_eq!(findings[4].outcome, Outcome::Differs);
+        let (config, findings) = run(&client, &names, &wanted).await.unwrap();
+        assert_eq!((config.shards, findings[4].outcome), (16, Outcome::Changed));
+    }
+
+    #[tokio::test]
+    async fn a_lost_table_is_made_again_only_where_nothing_was_counted() {
+        let (client, names) = start().await;
+        let limit = Duration::from_secs(10);
+        let wanted = Wanted::default();
+        for lost in names.all() {
+            run(&client, &names, &wanted).await.unwrap();
+            tables::delete(&client, lost, limit).await.unwrap();
+            let (_, findings) = run(&client, &names, &wanted).await.unwrap();
+            assert!(outcomes(&findings).contains(&Outcome::Made), "{lost}");
+        }
+        put_row(&client, &names).await;
+        for lost in [&names.raw, &names.alerts, &names.totals] {
+            tables::delete(&client, lost, limit).await.unwrap();
+            let error = run(&client, &names, &wanted).await.expect_err(lost);
+            assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
+            assert!(tables::describe(&client, lost).await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_with_other_keys_stops_everything() {
+        let (client, names) = start().await;
+        let wrong = TableSpec {
+            name: names.totals.clone(),
+            ..tables::specs(&names)[1].clone()
+        };
+        tables::create(&client, &wrong).await.unwrap();
+        let wanted = Wanted::default();
+        let error = run(&client, &names, &wanted).await.expect_err("keys");
+        assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
+        assert!(format!("{error:#}").contains("(partition_key) instead of (shard, series)"));
+        assert!(
+            tables::describe(&client, &names.raw)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
 }
