@@ -188,7 +188,8 @@ struct Running {
     worker: Worker,
     topic_id: String,
     tables_id: String,
-    committed: Boundary,
+    /// What the group has committed; nothing at first where the start came from the tables.
+    committed: Option<Boundary>,
     progress: Progress,
     /// Set by a revoke: when to give up waiting.
     deadline_ms: Option<i64>,
@@ -394,7 +395,7 @@ impl Pipeline {
             worker: Worker::new(place, at),
             topic_id: facts.topic_id.clone(),
             tables_id: facts.tables_id.clone(),
-            committed: at,
+            committed: facts.own_commit(),
             progress,
             deadline_ms: None,
             out_of_range: false,
@@ -630,7 +631,7 @@ impl Pipeline {
             let Some(running) = self.running(part.partition, part.assignment) else {
                 continue;
             };
-            running.committed = part.boundary;
+            running.committed = Some(part.boundary);
             if let Some(publish) = running.publish(part.boundary, false, now_ms) {
                 self.outputs.push_back(Output::Publish(publish));
             }
@@ -829,7 +830,8 @@ impl Pipeline {
 impl Running {
     fn uncommitted(&self) -> Option<Boundary> {
         let durable = self.worker.durable();
-        (durable.next > self.committed.next).then_some(durable)
+        let moved = self.committed.is_none_or(|c| durable.next > c.next);
+        moved.then_some(durable)
     }
 
     fn commit_part(&self, partition: i32, assignment: u64) -> Option<CommitPart> {

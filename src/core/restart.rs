@@ -126,23 +126,29 @@ pub enum Start {
     },
 }
 
+impl StartFacts {
+    /// Returns the group's commit if it names this log and these tables.
+    pub fn own_commit(&self) -> Option<Boundary> {
+        let commit = self.commit.as_ref()?;
+        let m = Metadata::parse(&commit.metadata)?;
+        let ours = m.topic_id == self.topic_id && m.tables_id == self.tables_id;
+        ours.then_some(Boundary {
+            next: commit.next,
+            max: m.max,
+        })
+    }
+}
+
 /// Decides where a partition begins.
 pub fn start(facts: &StartFacts) -> Start {
     let (log_start, log_end) = facts.log;
-    let committed = match &facts.commit {
-        None => None,
-        Some(commit) => match Metadata::parse(&commit.metadata) {
-            None if commit.next == Offset(0) && log_start == Offset(0) => None,
-            None => return Start::Unreadable(commit.next),
-            Some(m) if m.topic_id == facts.topic_id && m.tables_id == facts.tables_id => {
-                Some(Boundary {
-                    next: commit.next,
-                    max: m.max,
-                })
-            }
-            Some(_) => None,
-        },
-    };
+    if let Some(commit) = &facts.commit
+        && Metadata::parse(&commit.metadata).is_none()
+        && !(commit.next == Offset(0) && log_start == Offset(0))
+    {
+        return Start::Unreadable(commit.next);
+    }
+    let committed = facts.own_commit();
     let Some(from) = committed.or(facts.progress) else {
         return Start::Create(Boundary {
             next: log_start,

@@ -431,6 +431,10 @@ impl ClientContext for Bridge {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // Reaching the end of a partition is an event for poll, not an error.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         self.chatter.error(&error, reason);
     }
 }

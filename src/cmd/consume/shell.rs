@@ -479,6 +479,7 @@ impl Shell {
     }
 
     fn committed(&mut self, parts: &[(i32, Offset)], problem: Option<String>) {
+        tracing::debug!(?parts, ?problem, "commit answered");
         let ours = self
             .committing
             .as_ref()
