@@ -1,1 +1,296 @@
-//! under construction
+//! The connection to DynamoDB: region, credentials, timeouts, retries, trusted authorities.
+//!
+//! Region, endpoint, profile and credentials come from AWS's own variables, files and instance
+//! roles, through its configuration library. This module adds what that library leaves open: every
+//! wait has an end (E1), the number of attempts is the caller's (writers ask for one and retry by
+//! themselves, because the SDK's token bucket, shared by all requests of a client, runs dry under
+//! concurrency: E3), and the certificate authorities are the host's or, where it has none, the ones
+//! built in (F3). Authorities are loaded for the first `https` connection only.
+//!
+//! [`connect`] sends nothing to DynamoDB: a table that is missing or a server that is down is seen
+//! by the first request.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{Credentials, Region, RuntimeComponents};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use base64::Engine as _;
+
+use crate::store::error::StoreError;
+
+/// Longest wait for a TCP and TLS connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for an answer to one attempt, its body included. DynamoDB gives up on its side
+/// before that.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// First pause between the SDK's own attempts; it doubles, with jitter.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// Longest pause between the SDK's own attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Idle connections are closed after this: well below the minute after which load balancers and
+/// NAT gateways forget them, long enough for a steady trickle of requests to reuse one.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+
+/// How to connect. [`Default`] is what a role asks for: three attempts, everything from the
+/// environment.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// How often the SDK sends a request before it reports the error; at least 1.
+    pub attempts: u32,
+    /// Answers requests instead of the network.
+    pub http: Option<SharedHttpClient>,
+    /// Where to send requests, instead of what the environment says.
+    pub endpoint_url: Option<String>,
+    /// Signs with made-up credentials for a made-up region and reads nothing from the environment:
+    /// for a server that accepts anything.
+    pub test_credentials: bool,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            attempts: 3,
+            http: None,
+            endpoint_url: None,
+            test_credentials: false,
+        }
+    }
+}
+
+/// Returns a client. Nothing is sent to DynamoDB yet.
+///
+/// # Errors
+/// [`StoreError::Settings`] if no region is set.
+pub async fn connect(options: ConnectOptions) -> Result<Client, StoreError> {
+    connect_within(options, ATTEMPT_TIMEOUT).await
+}
+
+async fn connect_within(
+    options: ConnectOptions,
+    attempt_timeout: Duration,
+) -> Result<Client, StoreError> {
+    let attempts = options.attempts.max(1);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(attempt_timeout)
+        .operation_attempt_timeout(attempt_timeout)
+        .operation_timeout((attempt_timeout + BACKOFF_MAX) * attempts)
+        .build();
+    let retries = RetryConfig::standard()
+        .with_max_attempts(attempts)
+        .with_initial_backoff(BACKOFF_FIRST)
+        .with_max_backoff(BACKOFF_MAX);
+    if options.test_credentials {
+        let mut config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(options.http.unwrap_or_else(http_client));
+        config.set_endpoint_url(options.endpoint_url);
+        return Ok(Client::from_conf(config.build()));
+    }
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .timeout_config(timeouts)
+        .retry_config(retries)
+        // The attempt's timeout covers the body of an answer already.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .http_client(options.http.unwrap_or_else(http_client));
+    if let Some(url) = options.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    let config = loader.load().await;
+    if config.region().is_none() {
+        return Err(StoreError::Settings {
+            message: "no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1, \
+                      or a region in the profile"
+                .to_owned(),
+        });
+    }
+    Ok(Client::new(&config))
+}
+
+/// Returns how a person would name where `client` sends its requests: the endpoint if one is set,
+/// else the region.
+pub fn describe_target(client: &Client) -> String {
+    let region = client
+        .config()
+        .region()
+        .map_or("no region", Region::as_ref)
+        .to_owned();
+    // The SDK's configuration shows no endpoint; AWS's own variables are the way to set one.
+    let variable = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().map(|url| (name, url)));
+    match variable {
+        Some((name, url)) => format!("DynamoDB at {url} ({name})"),
+        None => format!("DynamoDB in region {region}"),
+    }
+}
+
+/// Returns a client for `http` and `https`; the latter's trusted authorities are loaded with its
+/// first connection.
+fn http_client() -> SharedHttpClient {
+    SharedHttpClient::new(Transport {
+        plain: aws_smithy_http_client::Builder::new()
+            .pool_idle_timeout(POOL_IDLE)
+            .build_http(),
+    })
+}
+
+/// One for all clients of the process, so that they share connections and load authorities once.
+static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
+    let found = rustls_native_certs::load_native_certs().certs.len();
+    let store = if found > 0 {
+        tracing::info!(
+            source = "host",
+            count = found,
+            "loaded certificate authorities"
+        );
+        TrustStore::default()
+    } else {
+        let count = webpki_root_certs::TLS_SERVER_ROOT_CERTS.len();
+        tracing::info!(source = "built in", count, "loaded certificate authorities");
+        built_in_authorities()
+    };
+    tls_client(store)
+});
+
+fn tls_client(store: TrustStore) -> SharedHttpClient {
+    let context = TlsContext::builder()
+        .with_trust_store(store)
+        .build()
+        .expect("a context of a trust store alone is valid");
+    aws_smithy_http_client::Builder::new()
+        .pool_idle_timeout(POOL_IDLE)
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https()
+}
+
+/// Returns Mozilla's authorities as of the build.
+fn built_in_authorities() -> TrustStore {
+    let mut pem = String::new();
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            // Base64 is ASCII, so any index is a character's.
+            let (line, tail) = rest.split_at(rest.len().min(64));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = tail;
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    TrustStore::empty().with_pem_certificate(pem)
+}
+
+/// Sends `http` requests in the clear and loads what TLS needs when it is first needed.
+#[derive(Debug)]
+struct Transport {
+    plain: SharedHttpClient,
+}
+
+impl HttpClient for Transport {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(ByScheme {
+            plain: self.plain.http_connector(settings, components),
+            settings: settings.clone(),
+            components: components.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct ByScheme {
+    plain: SharedHttpConnector,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+}
+
+impl HttpConnector for ByScheme {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        if request.uri().starts_with("http://") {
+            self.plain.call(request)
+        } else {
+            TLS.http_connector(&self.settings, &self.components)
+                .call(request)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::error::Kind;
+
+    #[tokio::test]
+    async fn f3_the_built_in_authorities_make_a_client() {
+        // The connector parses every certificate when it is made, and panics on a bad one.
+        let client = connect(ConnectOptions {
+            attempts: 1,
+            http: Some(tls_client(built_in_authorities())),
+            endpoint_url: Some("https://127.0.0.1:1".to_owned()),
+            test_credentials: true,
+        })
+        .await
+        .unwrap();
+        let error = client.list_tables().send().await.expect_err("nobody there");
+        assert!(error.as_service_error().is_none());
+    }
+
+    #[tokio::test]
+    async fn e1_a_server_that_never_answers_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ConnectOptions {
+            attempts: 1,
+            endpoint_url: Some(format!("http://{}", listener.local_addr().unwrap())),
+            test_credentials: true,
+            http: None,
+        };
+        let client = connect_within(options, Duration::from_millis(50))
+            .await
+            .unwrap();
+        let error = client.list_tables().send().await.expect_err("no answer");
+        let error = StoreError::from_sdk("ListTables", "", error);
+        assert_eq!(error.kind(), Kind::Unknown, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_transient() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let client = connect(ConnectOptions {
+            attempts: 1,
+            endpoint_url: Some(format!("http://{address}")),
+            test_credentials: true,
+            http: None,
+        })
+        .await
+        .unwrap();
+        let error = client.list_tables().send().await.expect_err("nobody there");
+        let error = StoreError::from_sdk("ListTables", "", error);
+        assert_eq!(error.kind(), Kind::Transient, "{error}");
+    }
+}

@@ -2,6 +2,9 @@
 
 pub mod client;
 pub mod config;
+#[cfg(feature = "dev")]
+pub mod embedded;
+pub mod error;
 pub mod reads;
 pub mod tables;
 pub mod write;

@@ -1,0 +1,159 @@
+//! DynamoDB inside this process, for `dev` and for tests: no port, no HTTP.
+//!
+//! The SDK's HTTP client is replaced by one that reads each request's operation and JSON body, calls
+//! the embedded database and gives its JSON answer back. Everything above, signing, retries, parsing
+//! of answers and errors, is the SDK's own code, as against AWS.
+//!
+//! The database library has an HTTP server too, but its router is not public and it wants a TCP
+//! listener, which would be a port of a writable database open to everybody on the host.
+
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+use dynoxide::{Database, DynoxideError};
+
+/// Returns an HTTP client that answers DynamoDB's requests from `db`, wherever they are sent.
+///
+/// It needs a Tokio runtime, whose blocking threads run the requests.
+pub fn embedded(db: Database) -> SharedHttpClient {
+    let connector = SharedHttpConnector::new(Embedded { db });
+    http_client_fn(move |_, _| connector.clone())
+}
+
+struct Embedded {
+    db: Database,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Embedded")
+    }
+}
+
+impl HttpConnector for Embedded {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        let db = self.db.clone();
+        HttpConnectorFuture::new(async move {
+            // A request's body is a JSON document in memory; only streams have none to show.
+            let Some(body) = request.body().bytes().map(<[u8]>::to_vec) else {
+                return Err(ConnectorError::user("the body is a stream".into()));
+            };
+            let done = tokio::task::spawn_blocking(move || run(&db, &operation, &body));
+            let (status, json) = done
+                .await
+                .map_err(|error| ConnectorError::other(error.into(), None))?;
+            let status = StatusCode::try_from(status)
+                .map_err(|error| ConnectorError::other(error.into(), None))?;
+            let mut answer = HttpResponse::new(status, SdkBody::from(json));
+            let headers = answer.headers_mut();
+            headers.insert("content-type", "application/x-amz-json-1.0");
+            headers.insert("x-amzn-requestid", "embedded");
+            Ok(answer)
+        })
+    }
+}
+
+/// Runs one operation; returns the HTTP status and the JSON body.
+fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
+    macro_rules! call {
+        ($method:ident) => {
+            serde_json::from_slice(body)
+                .map_err(|error| DynoxideError::SerializationException(error.to_string()))
+                .and_then(|request| db.$method(request))
+                .and_then(|answer| {
+                    serde_json::to_string(&answer)
+                        .map_err(|error| DynoxideError::InternalServerError(error.to_string()))
+                })
+        };
+    }
+    let result = match operation {
+        "BatchGetItem" => call!(batch_get_item),
+        "BatchWriteItem" => call!(batch_write_item),
+        "CreateTable" => call!(create_table),
+        "DeleteItem" => call!(delete_item),
+        "DeleteTable" => call!(delete_table),
+        "DescribeTable" => call!(describe_table),
+        "DescribeTimeToLive" => call!(describe_time_to_live),
+        "GetItem" => call!(get_item),
+        "ListTables" => call!(list_tables),
+        "PutItem" => call!(put_item),
+        "Query" => call!(query),
+        // No role scans; tests compare whole tables with it.
+        "Scan" => call!(scan),
+        "UpdateItem" => call!(update_item),
+        "UpdateTable" => call!(update_table),
+        "UpdateTimeToLive" => call!(update_time_to_live),
+        other => Err(DynoxideError::SerializationException(format!(
+            "{other} is not there in the embedded database"
+        ))),
+    };
+    match result {
+        Ok(json) => (200, json),
+        Err(error) => (error.status_code(), error.to_json()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::client::{ConnectOptions, connect};
+    use aws_sdk_dynamodb::types::{
+        AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+        ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
+    };
+
+    #[tokio::test]
+    async fn a_failed_condition_comes_back_with_the_row() {
+        let client = connect(ConnectOptions {
+            attempts: 1,
+            http: Some(embedded(Database::memory().unwrap())),
+            test_credentials: true,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+        client
+            .create_table()
+            .table_name("rows")
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(
+                AttributeDefinition::builder()
+                    .attribute_name("k")
+                    .attribute_type(ScalarAttributeType::S)
+                    .build()
+                    .unwrap(),
+            )
+            .key_schema(
+                KeySchemaElement::builder()
+                    .attribute_name("k")
+                    .key_type(KeyType::Hash)
+                    .build()
+                    .unwrap(),
+            )
+            .send()
+            .await
+            .unwrap();
+        let update = client
+            .update_item()
+            .table_name("rows")
+            .key("k", AttributeValue::S("a".to_owned()))
+            .update_expression("ADD #n :n")
+            .condition_expression("attribute_not_exists(#n)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .expression_attribute_names("#n", "n")
+            .expression_attribute_values(":n", AttributeValue::N("7".to_owned()));
+        update.clone().send().await.unwrap();
+        let error = update.send().await.expect_err("it exists");
+        let Some(aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            panic!("{error:?}");
+        };
+        let row = failed.item().expect("the row");
+        assert_eq!(row["n"], AttributeValue::N("7".to_owned()));
+    }
+}
