@@ -1,5 +1,17 @@
 //! The few foreign calls, each with its reason; the only unsafe code of the program.
+//!
+//! Two of them: the C library's name service is told not to load plug-ins into a static binary, and
+//! librdkafka is asked for topic ids, which its safe wrapper cannot. Nothing unsafe leaves this file:
+//! the public functions take and return plain values, and every object of librdkafka's is destroyed
+//! on every path.
 #![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::time::Duration;
+
+use base64::Engine as _;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka_sys as rdsys;
 
 /// Makes the C library resolve names from `/etc/hosts` and DNS only.
 ///
@@ -10,14 +22,299 @@ pub fn use_static_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
-            fn __nss_configure_lookup(
-                database: *const std::ffi::c_char,
-                services: *const std::ffi::c_char,
-            ) -> std::ffi::c_int;
+            fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
         }
         // SAFETY: both arguments are NUL-terminated constants that glibc parses and does not keep,
         // and main calls this before it starts a thread.
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
+    }
+}
+
+/// A topic's id in Kafka's own textual form: URL-safe base64 without padding, 22 characters.
+///
+/// librdkafka's own string of an id is standard base64 and differs where it has `+` or `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicId(String);
+
+impl TopicId {
+    /// Returns the id with these 128 bits; `None` for zero, which stands for no id.
+    pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
+        if most_significant == 0 && least_significant == 0 {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&most_significant.to_be_bytes());
+        bytes[8..].copy_from_slice(&least_significant.to_be_bytes());
+        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        Some(TopicId(text))
+    }
+
+    /// Returns the 22 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for TopicId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the brokers say about a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// Its id; changes when the topic is deleted and made again.
+    pub id: TopicId,
+    /// Number of its partitions.
+    pub partitions: i32,
+}
+
+/// Why a topic could not be described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// No usable answer in time; asking again may help.
+    #[error("failed to ask Kafka about topic {topic}: {reason}")]
+    Unreachable {
+        /// The topic.
+        topic: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// The brokers refused the question, for example for lack of rights.
+    #[error("Kafka refuses to describe topic {topic}: {reason}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The brokers' words.
+        reason: String,
+    },
+    /// The topic has no id: brokers before Kafka 2.8, or without KRaft or inter-broker protocol 2.8.
+    #[error("topic {topic} has no id; the brokers must run Kafka 2.8 or later")]
+    NoId {
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// Asks the brokers for a topic's id and partition count; `Ok(None)` if they know no such topic.
+///
+/// Blocks for at most `timeout` (and a second). Works with the client of any consumer, producer or
+/// admin client. Needed because librdkafka follows a topic that was made again under the same name
+/// without a word, and its safe wrapper has no DescribeTopics.
+///
+/// # Errors
+/// See [`TopicError`].
+pub fn topic_facts<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<TopicFacts>, TopicError> {
+    let unreachable = |reason: &str| TopicError::Unreachable {
+        topic: topic.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let name = CString::new(topic).map_err(|_| unreachable("its name holds a zero byte"))?;
+    let timeout_ms = c_int::try_from(timeout.as_millis())
+        .unwrap_or(c_int::MAX - 1_000)
+        .clamp(1, c_int::MAX - 1_000);
+    let rk = client.native_ptr();
+    let mut names = [name.as_ptr()];
+    // SAFETY: `names` holds one NUL-terminated string, which the function copies.
+    let collection = Owned(
+        unsafe { rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) },
+        rdsys::rd_kafka_TopicCollection_destroy,
+    );
+    let operation = rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    // SAFETY: `rk` is a live client for as long as `client` is borrowed.
+    let options = Owned(
+        unsafe { rdsys::rd_kafka_AdminOptions_new(rk, operation) },
+        rdsys::rd_kafka_AdminOptions_destroy,
+    );
+    // SAFETY: as above. A queue of our own, so that no other event can come out of it.
+    let queue = Owned(
+        unsafe { rdsys::rd_kafka_queue_new(rk) },
+        rdsys::rd_kafka_queue_destroy,
+    );
+    if options.0.is_null() || queue.0.is_null() || collection.0.is_null() {
+        return Err(unreachable("librdkafka is out of memory"));
+    }
+    let mut text: [c_char; 256] = [0; 256];
+    // SAFETY: `options` is live; `text` is writable for the length given.
+    let error = unsafe {
+        rdsys::rd_kafka_AdminOptions_set_request_timeout(
+            options.0,
+            timeout_ms,
+            text.as_mut_ptr(),
+            text.len(),
+        )
+    };
+    if error != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Err(unreachable("librdkafka refuses the timeout"));
+    }
+    // SAFETY: all four are live; the call copies collection and options, and keeps its own
+    // reference to the queue until it has put exactly one event there.
+    unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options.0, queue.0) };
+    // SAFETY: `queue` is live. A late event goes with the queue when that is destroyed.
+    let event = Owned(
+        unsafe { rdsys::rd_kafka_queue_poll(queue.0, timeout_ms + 1_000) },
+        rdsys::rd_kafka_event_destroy,
+    );
+    if event.0.is_null() {
+        return Err(unreachable("no answer in time"));
+    }
+    // SAFETY: `event` is live; its error text lives as long as it and is copied here.
+    unsafe {
+        if rdsys::rd_kafka_event_error(event.0)
+            != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            let reason = copy_text(rdsys::rd_kafka_event_error_string(event.0));
+            return Err(unreachable(&reason));
+        }
+    }
+    // SAFETY: `event` is live; null is returned for an event of another type.
+    let result = unsafe { rdsys::rd_kafka_event_DescribeTopics_result(event.0) };
+    if result.is_null() {
+        return Err(unreachable("an answer to another question"));
+    }
+    let mut count = 0;
+    // SAFETY: `result` is live as long as `event`; `count` is set to the length of the array.
+    let topics = unsafe { rdsys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
+    if topics.is_null() || count != 1 {
+        return Err(unreachable("an answer about another number of topics"));
+    }
+    // SAFETY: the array has one element, a description that lives as long as `event`.
+    unsafe { read_description(*topics, topic) }
+}
+
+/// Reads one description.
+///
+/// # Safety
+/// `description` points to a live `rd_kafka_TopicDescription_t`.
+unsafe fn read_description(
+    description: *const rdsys::rd_kafka_TopicDescription_t,
+    topic: &str,
+) -> Result<Option<TopicFacts>, TopicError> {
+    use rdsys::rd_kafka_resp_err_t as Code;
+    // SAFETY: the caller's promise; what the calls return lives as long as the description.
+    let (code, reason, id, partitions) = unsafe {
+        let error = rdsys::rd_kafka_TopicDescription_error(description);
+        let (code, reason) = if error.is_null() {
+            (Code::RD_KAFKA_RESP_ERR_NO_ERROR, String::new())
+        } else {
+            let text = copy_text(rdsys::rd_kafka_error_string(error));
+            (rdsys::rd_kafka_error_code(error), text)
+        };
+        let uuid = rdsys::rd_kafka_TopicDescription_topic_id(description);
+        let id = if uuid.is_null() {
+            None
+        } else {
+            TopicId::from_bits(
+                rdsys::rd_kafka_Uuid_most_significant_bits(uuid),
+                rdsys::rd_kafka_Uuid_least_significant_bits(uuid),
+            )
+        };
+        let mut partitions = 0;
+        rdsys::rd_kafka_TopicDescription_partitions(description, &raw mut partitions);
+        (code, reason, id, partitions)
+    };
+    let topic = topic.to_owned();
+    match code {
+        Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+        | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+        | Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => return Ok(None),
+        Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
+        | Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT
+        | Code::RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE => {
+            return Err(TopicError::Unreachable { topic, reason });
+        }
+        _ => return Err(TopicError::Refused { topic, reason }),
+    }
+    let Some(id) = id else {
+        return Err(TopicError::NoId { topic });
+    };
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    Ok(Some(TopicFacts { id, partitions }))
+}
+
+/// Copies a C string; "" for null.
+///
+/// # Safety
+/// `text` is null or NUL-terminated.
+unsafe fn copy_text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// An object of librdkafka's that is destroyed when it goes out of scope; may be null.
+struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: made by the constructor that belongs to this destructor, and not shared.
+            unsafe { (self.1)(self.0) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    fn consumer(brokers: &str) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", "g")
+            .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg)
+            .create()
+            .unwrap()
+    }
+
+    #[test]
+    fn b8_a_topic_has_an_id_in_kafkas_form_and_each_its_own() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 6, 1).unwrap();
+        cluster.create_topic("b", 2, 1).unwrap();
+        let consumer = consumer(&cluster.bootstrap_servers());
+        let facts = |topic| topic_facts(consumer.client(), topic, Duration::from_secs(10)).unwrap();
+        let (a, b) = (facts("a").unwrap(), facts("b").unwrap());
+        assert_eq!((a.partitions, b.partitions), (6, 2));
+        assert_ne!(a.id, b.id);
+        assert_eq!(facts("a"), Some(a.clone()));
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        assert!(a.id.as_str().len() == 22 && a.id.as_str().chars().all(legal));
+        assert_eq!(facts("missing"), None);
+    }
+
+    #[test]
+    fn brokers_that_are_away_are_not_a_missing_topic() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let consumer = consumer(&address);
+        let error = topic_facts(consumer.client(), "a", Duration::from_millis(200))
+            .expect_err("nobody there");
+        assert!(matches!(error, TopicError::Unreachable { .. }), "{error}");
+    }
+
+    #[test]
+    fn ids_are_url_safe_and_zero_is_none() {
+        // 0xfbff… holds both characters in which the two alphabets differ.
+        let id = TopicId::from_bits(-0x0400_0000_0000_0001, -1).unwrap();
+        assert_eq!(id.as_str(), "-____________________w");
+        assert_eq!(TopicId::from_bits(0, 0), None);
+        let id = TopicId::from_bits(0, 1).unwrap();
+        assert_eq!(id.as_str(), "AAAAAAAAAAAAAAAAAAAAAQ");
     }
 }

@@ -1,18 +1,214 @@
-//! `citystream init-tables`
+//! `citystream init-tables`: makes, checks or deletes the tables and topics.
+//!
+//! Everything is looked at before anything is changed, so a table with other keys, a frozen value
+//! that differs or a Kafka that is away leaves all as it was. Running it again changes nothing: what
+//! is there is kept, and where it differs from the contract but works, that is told.
+//!
+//! | finding | make | `--check` |
+//! |---|---|---|
+//! | something is missing | made | exit 1 |
+//! | a frozen value, a table's keys or index differ; fewer shards; the tables of another topic | exit 2 | exit 1 |
+//! | a table or the config item is missing while a table holds data | exit 2 | exit 1 |
+//! | a topic has other partitions or settings | kept, told, exit 0 | exit 1 |
+//! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
+//!
+//! Progress goes to standard error, the summary to standard output.
 
-use crate::cmd::Exit;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_sdk_dynamodb::Client;
+
+use crate::cmd::{Exit, SettingsError};
+use crate::core::keys::TableNames;
+use crate::kafka::admin::{Admin, AdminError};
 use crate::settings::InitTables;
 use crate::shutdown::Shutdown;
+use crate::store::client::{ConnectOptions, connect, describe_target};
+use crate::store::config;
+use crate::store::error::{Kind, StoreError};
+use crate::store::tables as store_tables;
 use crate::telemetry::Metrics;
+
+pub mod steps;
+pub mod tables;
+pub mod topics;
+
+use steps::{Finding, Outcome, Steps};
+use tables::Wanted;
+
+/// How long DynamoDB and Kafka are waited for.
+const REACH_LIMIT: Duration = Duration::from_secs(30);
+/// How long a table may take to be deleted; AWS takes seconds to minutes.
+const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
-pub async fn run(
-    _args: InitTables,
-    _metrics: Metrics,
-    _shutdown: Shutdown,
-) -> anyhow::Result<Exit> {
-    anyhow::bail!("under construction")
+/// Returns what made the role fail; a [`SettingsError`] where only a person can mend it.
+pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    let client = connect(ConnectOptions::default())
+        .await
+        .map_err(mark_settings)?;
+    let admin = Admin::new(&args.kafka).map_err(|error| match error {
+        AdminError::Settings(error) => SettingsError(steps::chain(&error)).into(),
+        other => anyhow::Error::from(other),
+    })?;
+    let steps = Steps::new();
+    let work = async {
+        if args.delete {
+            delete(&args, &client, &admin, &steps).await
+        } else {
+            make_or_check(&args, &client, &admin, &steps).await
+        }
+    };
+    let findings = tokio::select! {
+        findings = work => findings?,
+        () = shutdown.wait() => anyhow::bail!("stopped before all was done; run it again"),
+    };
+    steps::print(&findings)?;
+    let differs = findings.iter().any(|f| f.outcome.is_difference());
+    Ok(if args.check && differs {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
+}
+
+/// Returns `error` as a [`SettingsError`] if only a person can mend it.
+pub fn mark_settings(error: StoreError) -> anyhow::Error {
+    match error.kind() {
+        Kind::Settings => SettingsError(error.to_string()).into(),
+        Kind::Transient
+        | Kind::Throttled
+        | Kind::Unknown
+        | Kind::NotFound
+        | Kind::Conflict
+        | Kind::Invalid
+        | Kind::Denied
+        | Kind::Corrupt => error.into(),
+    }
+}
+
+async fn make_or_check(
+    args: &InitTables,
+    client: &Client,
+    admin: &Admin,
+    steps: &Steps,
+) -> anyhow::Result<Vec<Finding>> {
+    let names = TableNames::new(&args.tables.table_prefix);
+    reach_dynamodb(client, &names, steps).await?;
+    let brokers = reach_kafka(args, admin, steps).await?;
+    let topic_specs = topics::specs(args, brokers);
+    let wanted = Wanted::from_args(args);
+    if args.check {
+        let mut findings = tables::check(client, &names, &wanted).await?;
+        let (more, facts) = topics::check(admin, &topic_specs).await?;
+        findings.extend(more);
+        if let Ok(Some(config)) = config::read_config(client, &names).await
+            && let Some(facts) = facts
+            && config.topic_id.as_deref() != Some(facts.id.as_str())
+        {
+            let note = format!("the config item does not name the topic's id {}", facts.id);
+            findings.push(Finding::with_notes(
+                Outcome::Differs,
+                format!("topic id of {}", args.kafka.topic),
+                vec![note],
+            ));
+        }
+        return Ok(findings);
+    }
+    // Both looks come before the first change.
+    let state = tables::inspect(client, &names).await?;
+    tables::refuse(client, &names, &state, &wanted).await?;
+    let found = topics::inspect(admin, &topic_specs).await?;
+    let mut findings = tables::make(client, &names, state, &wanted, steps).await?;
+    let (more, facts) = topics::make(admin, &topic_specs, found, steps).await?;
+    findings.extend(more);
+    config::set_topic(client, &names, &args.kafka.topic, facts.id.as_str())
+        .await
+        .map_err(mark_settings)?;
+    Ok(findings)
+}
+
+async fn delete(
+    args: &InitTables,
+    client: &Client,
+    admin: &Admin,
+    steps: &Steps,
+) -> anyhow::Result<Vec<Finding>> {
+    let names = TableNames::new(&args.tables.table_prefix);
+    reach_dynamodb(client, &names, steps).await?;
+    reach_kafka(args, admin, steps).await?;
+    let members = admin.group_members(&args.group).await?;
+    if !members.is_empty() {
+        anyhow::bail!(
+            "nothing was deleted: group {} still has members: {}; stop them first",
+            args.group,
+            members.join(", ")
+        );
+    }
+    // A damaged item does not keep anybody from deleting it.
+    if let Ok(Some(config)) = config::read_config(client, &names).await
+        && let Some(topic) = config.topic.filter(|topic| *topic != args.kafka.topic)
+    {
+        return Err(SettingsError(format!(
+            "nothing was deleted: the tables of prefix {} count topic {topic}, not {}; \
+             give --topic {topic}",
+            args.tables.table_prefix, args.kafka.topic
+        ))
+        .into());
+    }
+    let mut findings = Vec::new();
+    for name in [args.kafka.topic.clone(), args.kafka.dlq_topic()] {
+        findings.push(topics::delete(admin, &name, steps).await?);
+    }
+    for name in names.all() {
+        let step = steps.begin(format!("deleting table {name}"));
+        let deleted = store_tables::delete(client, name, DELETE_LIMIT).await?;
+        let outcome = if deleted {
+            Outcome::Deleted
+        } else {
+            Outcome::Absent
+        };
+        step.end(outcome);
+        findings.push(Finding::new(outcome, format!("table {name}")));
+    }
+    Ok(findings)
+}
+
+/// Waits until DynamoDB answers.
+async fn reach_dynamodb(client: &Client, names: &TableNames, steps: &Steps) -> anyhow::Result<()> {
+    let target = describe_target(client);
+    let step = steps.begin(format!("reaching {target}"));
+    let begin = std::time::Instant::now();
+    loop {
+        match store_tables::describe(client, &names.totals).await {
+            Ok(_) => break,
+            Err(error) => {
+                let hopeless = !error.kind().is_retryable() || error.kind() == Kind::Denied;
+                if hopeless || begin.elapsed() >= REACH_LIMIT {
+                    return Err(error).with_context(|| format!("failed to use {target}"));
+                }
+                tracing::warn!(%error, target, "waiting for dynamodb");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+    step.end(Outcome::Kept);
+    Ok(())
+}
+
+/// Waits until Kafka answers; returns the number of brokers.
+async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow::Result<usize> {
+    let step = steps.begin(format!("reaching Kafka at {}", args.kafka.brokers));
+    let brokers = admin.broker_count(REACH_LIMIT).await.with_context(|| {
+        format!(
+            "no Kafka at {} (--brokers) within {} s",
+            args.kafka.brokers,
+            REACH_LIMIT.as_secs()
+        )
+    })?;
+    step.end(Outcome::Kept);
+    Ok(brokers)
 }

@@ -1,1 +1,338 @@
-//! under construction
+//! Topics: what `init-tables` makes, compares and deletes, and who is still reading.
+//!
+//! A topic that exists is never changed: its partition count decides which records lie where, and its
+//! settings may be somebody's decision. What differs from the contract is told ([`differences`]).
+//!
+//! Every call ends within its timeout; librdkafka's blocking calls run on Tokio's blocking threads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::kafka::client::{self, ClientError, Context};
+use crate::settings::KafkaArgs;
+use crate::sys::{self, TopicError, TopicFacts};
+
+/// Longest wait for the answer to one request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the brokers may take to carry out a change.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Largest record of the dead-letter topic: room for any record the topic of events may carry, and
+/// our headers.
+pub const DLQ_RECORD_BYTES_MAX: u32 = 2 << 20;
+
+/// Why an administrative request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The settings cannot work.
+    #[error(transparent)]
+    Settings(#[from] ClientError),
+    /// Kafka did not answer, or refused.
+    #[error("failed to {what}")]
+    Kafka {
+        /// What was asked for.
+        what: String,
+        /// librdkafka's words.
+        source: KafkaError,
+    },
+    /// The brokers refused to create or delete a topic.
+    #[error("failed to {what}: {code}")]
+    Topic {
+        /// What was asked for.
+        what: String,
+        /// The brokers' code.
+        code: RDKafkaErrorCode,
+    },
+    /// A topic could not be described.
+    #[error(transparent)]
+    Describe(#[from] TopicError),
+    /// A background thread died.
+    #[error("failed to wait for a thread")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// A topic as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Settings that differ from the brokers' defaults or must not follow them.
+    pub config: Vec<(&'static str, String)>,
+}
+
+impl TopicSpec {
+    /// Returns the topic of events.
+    pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
+        let mut config = common(replication, 24);
+        // The broker's clock: a producer's cannot move both times of an event.
+        config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
+        TopicSpec {
+            name: name.to_owned(),
+            partitions,
+            config,
+        }
+    }
+
+    /// Returns the topic of rejected records.
+    pub fn dead_letters(name: &str, replication: i32) -> TopicSpec {
+        let mut config = common(replication, 14 * 24);
+        config.push(("max.message.bytes", DLQ_RECORD_BYTES_MAX.to_string()));
+        TopicSpec {
+            name: name.to_owned(),
+            partitions: 1,
+            config,
+        }
+    }
+}
+
+fn common(replication: i32, retention_hours: u64) -> Vec<(&'static str, String)> {
+    let mut config = vec![
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", (retention_hours * 3_600_000).to_string()),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ];
+    if replication >= 3 {
+        config.push(("min.insync.replicas", "2".to_owned()));
+    }
+    config
+}
+
+/// Returns what differs between a topic and what it should be, a sentence each.
+///
+/// A setting that is absent from `actual` is not compared: not every service shows all.
+pub fn differences(
+    spec: &TopicSpec,
+    partitions: i32,
+    actual: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    if partitions != spec.partitions {
+        out.push(format!(
+            "has {partitions} partitions instead of {}",
+            spec.partitions
+        ));
+    }
+    for (name, wanted) in &spec.config {
+        if let Some(value) = actual.get(*name)
+            && value != wanted
+        {
+            out.push(format!("has {name}={value} instead of {wanted}"));
+        }
+    }
+    out
+}
+
+/// The brokers, as seen by one who makes topics.
+pub struct Admin {
+    client: Arc<AdminClient<Context>>,
+}
+
+impl Admin {
+    /// Returns a client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// If the settings cannot work.
+    pub fn new(args: &KafkaArgs) -> Result<Admin, AdminError> {
+        let config = client::client_config(args, "init-tables")?;
+        let client = config
+            .create_with_context(Context::default())
+            .map_err(|source| AdminError::Kafka {
+                what: "make a client".to_owned(),
+                source,
+            })?;
+        Ok(Admin {
+            client: Arc::new(client),
+        })
+    }
+
+    /// Returns the number of brokers, waiting for them for `timeout`.
+    ///
+    /// # Errors
+    /// If none answers.
+    pub async fn broker_count(&self, timeout: Duration) -> Result<usize, AdminError> {
+        let client = Arc::clone(&self.client);
+        tokio::task::spawn_blocking(move || {
+            // All topics of the cluster come along; this is asked once.
+            let metadata = client.inner().fetch_metadata(None, timeout);
+            metadata.map(|m| m.brokers().len())
+        })
+        .await?
+        .map_err(|source| AdminError::Kafka {
+            what: "reach any broker".to_owned(),
+            source,
+        })
+    }
+
+    /// Returns a topic's id and partition count; `None` if there is no such topic.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, AdminError> {
+        let (client, name) = (Arc::clone(&self.client), name.to_owned());
+        let facts = tokio::task::spawn_blocking(move || {
+            sys::topic_facts(client.inner(), &name, REQUEST_TIMEOUT)
+        });
+        Ok(facts.await??)
+    }
+
+    /// Makes a topic; returns `false` if it exists.
+    ///
+    /// # Errors
+    /// If the brokers refuse or do not answer.
+    pub async fn create_topic(
+        &self,
+        spec: &TopicSpec,
+        replication: i32,
+    ) -> Result<bool, AdminError> {
+        let what = || format!("create topic {}", spec.name);
+        let replicas = TopicReplication::Fixed(replication);
+        let mut topic = NewTopic::new(&spec.name, spec.partitions, replicas);
+        for (name, value) in &spec.config {
+            topic = topic.set(name, value);
+        }
+        let results = self
+            .client
+            .create_topics([&topic], &options())
+            .await
+            .map_err(|source| AdminError::Kafka {
+                what: what(),
+                source,
+            })?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => Err(AdminError::Topic { what: what(), code }),
+            Some(Ok(_)) | None => Ok(true),
+        }
+    }
+
+    /// Returns a topic's settings by name.
+    ///
+    /// # Errors
+    /// If the brokers refuse or do not answer.
+    pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
+        let what = || format!("describe the settings of topic {name}");
+        let results = self
+            .client
+            .describe_configs([&ResourceSpecifier::Topic(name)], &options())
+            .await
+            .map_err(|source| AdminError::Kafka {
+                what: what(),
+                source,
+            })?;
+        let mut out = BTreeMap::new();
+        for result in results {
+            let resource = result.map_err(|code| AdminError::Topic { what: what(), code })?;
+            for entry in resource.entries {
+                if let Some(value) = entry.value {
+                    out.insert(entry.name, value);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Deletes a topic; returns `false` if there was none.
+    ///
+    /// # Errors
+    /// If the brokers refuse or do not answer.
+    pub async fn delete_topic(&self, name: &str) -> Result<bool, AdminError> {
+        let what = || format!("delete topic {name}");
+        let results = self
+            .client
+            .delete_topics(&[name], &options())
+            .await
+            .map_err(|source| AdminError::Kafka {
+                what: what(),
+                source,
+            })?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(false),
+            Some(Err((_, code))) => Err(AdminError::Topic { what: what(), code }),
+            Some(Ok(_)) | None => Ok(true),
+        }
+    }
+
+    /// Returns the members of a consumer group, as `client id (host)`.
+    ///
+    /// # Errors
+    /// If the brokers refuse or do not answer.
+    pub async fn group_members(&self, group: &str) -> Result<Vec<String>, AdminError> {
+        let (client, name) = (Arc::clone(&self.client), group.to_owned());
+        let members = tokio::task::spawn_blocking(move || {
+            let list = client
+                .inner()
+                .fetch_group_list(Some(&name), REQUEST_TIMEOUT)?;
+            let members = list.groups().iter().flat_map(|g| g.members());
+            Ok(members
+                .map(|m| format!("{} ({})", m.client_id(), m.client_host()))
+                .collect())
+        });
+        members.await?.map_err(|source| AdminError::Kafka {
+            what: format!("list the members of group {group}"),
+            source,
+        })
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_TIMEOUT + OPERATION_TIMEOUT))
+        .operation_timeout(Some(OPERATION_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_the_contracts() {
+        let events = TopicSpec::events("city-events", 6, 3);
+        assert_eq!(
+            events.config,
+            [
+                ("cleanup.policy", "delete".to_owned()),
+                ("retention.ms", "86400000".to_owned()),
+                ("unclean.leader.election.enable", "false".to_owned()),
+                ("min.insync.replicas", "2".to_owned()),
+                ("message.timestamp.type", "LogAppendTime".to_owned()),
+            ]
+        );
+        let dlq = TopicSpec::dead_letters("city-events-dlq", 1);
+        assert_eq!(dlq.partitions, 1);
+        assert_eq!(
+            dlq.config,
+            [
+                ("cleanup.policy", "delete".to_owned()),
+                ("retention.ms", "1209600000".to_owned()),
+                ("unclean.leader.election.enable", "false".to_owned()),
+                ("max.message.bytes", "2097152".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn differences_name_what_is_and_what_should_be() {
+        let spec = TopicSpec::events("city-events", 6, 1);
+        let mut actual: BTreeMap<String, String> = spec
+            .config
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.clone()))
+            .collect();
+        assert!(differences(&spec, 6, &actual).is_empty());
+        actual.insert("message.timestamp.type".into(), "CreateTime".into());
+        actual.remove("cleanup.policy");
+        assert_eq!(
+            differences(&spec, 12, &actual),
+            [
+                "has 12 partitions instead of 6",
+                "has message.timestamp.type=CreateTime instead of LogAppendTime"
+            ]
+        );
+    }
+}

@@ -1,0 +1,376 @@
+//! The tables and the config item, looked at, refused, made or checked.
+//!
+//! [`ensure`] does it all and needs no Kafka; `dev` calls it for its embedded database.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::TableDescription;
+
+use crate::cmd::SettingsError;
+use crate::cmd::init_tables::mark_settings;
+use crate::cmd::init_tables::steps::{Finding, Outcome, Steps};
+use crate::core::RULES;
+use crate::core::keys::TableNames;
+use crate::core::window::Rules;
+use crate::settings::{InitTables, RawRows, show_ms};
+use crate::store::config::{self, Config};
+use crate::store::error::{Kind, StoreError};
+use crate::store::tables::{self, TableSpec};
+
+/// Shards of cities and severities where nobody says otherwise.
+const SHARDS_DEFAULT: u32 = 4;
+/// How long a table may take to become active; AWS takes ten seconds or so.
+const ACTIVE_LIMIT: Duration = Duration::from_secs(300);
+
+/// What somebody wants the config item to say; `None` is whatever it says already, or the default.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Length of a window.
+    pub window_ms: Option<i64>,
+    /// How far the watermark stays behind.
+    pub lateness_ms: Option<i64>,
+    /// How far ahead of its record an event may lie.
+    pub skew_ms: Option<i64>,
+    /// Shards per city and severity.
+    pub shards: Option<u32>,
+    /// Which events get a raw row.
+    pub raw: Option<RawRows>,
+    /// The topic to be counted.
+    pub topic: Option<String>,
+}
+
+impl Wanted {
+    /// Returns what the command line says.
+    pub fn from_args(args: &InitTables) -> Wanted {
+        Wanted {
+            window_ms: args.window,
+            lateness_ms: args.lateness,
+            skew_ms: args.max_skew,
+            shards: args.shards,
+            raw: args.raw,
+            topic: Some(args.kafka.topic.clone()),
+        }
+    }
+
+    /// Returns a config item for new tables.
+    fn config(&self) -> Config {
+        let rules = Rules::default();
+        Config {
+            rules: Rules {
+                window_ms: self.window_ms.unwrap_or(rules.window_ms),
+                lateness_ms: self.lateness_ms.unwrap_or(rules.lateness_ms),
+                skew_ms: self.skew_ms.unwrap_or(rules.skew_ms),
+            },
+            shards: self.shards.unwrap_or(SHARDS_DEFAULT),
+            rules_number: RULES,
+            raw: self.raw.unwrap_or_default(),
+            tables_id: config::new_tables_id(),
+            topic: None,
+            topic_id: None,
+        }
+    }
+
+    /// Returns what cannot be had with `config`, a sentence each.
+    fn conflicts(&self, config: &Config) -> Vec<String> {
+        let mut out = Vec::new();
+        let rules = &config.rules;
+        for (option, wanted, frozen) in [
+            ("--window", self.window_ms, rules.window_ms),
+            ("--lateness", self.lateness_ms, rules.lateness_ms),
+            ("--max-skew", self.skew_ms, rules.skew_ms),
+        ] {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != frozen) {
+                out.push(format!(
+                    "{option} {} differs from {}, which is frozen",
+                    show_ms(wanted),
+                    show_ms(frozen)
+                ));
+            }
+        }
+        if let Some(raw) = self.raw.filter(|raw| *raw != config.raw) {
+            out.push(format!(
+                "--raw {} differs from {}, which is frozen",
+                raw.name(),
+                config.raw.name()
+            ));
+        }
+        if let Some(shards) = self.shards.filter(|shards| *shards < config.shards) {
+            out.push(format!(
+                "--shards {shards} is less than {}, and shards can only grow",
+                config.shards
+            ));
+        }
+        if config.rules_number != RULES {
+            out.push(format!(
+                "they were made under rules {}, and this program has rules {RULES}",
+                config.rules_number
+            ));
+        }
+        if let (Some(topic), Some(owner)) = (&self.topic, &config.topic)
+            && topic != owner
+        {
+            out.push(format!(
+                "--topic {topic} differs from {owner}, counted here"
+            ));
+        }
+        out
+    }
+}
+
+/// The tables as they are.
+#[derive(Debug)]
+pub struct State {
+    found: Vec<(TableSpec, Option<TableDescription>)>,
+    config: Option<Config>,
+}
+
+/// Looks at all tables; changes nothing.
+///
+/// # Errors
+/// What DynamoDB answers, or a damaged config item.
+pub async fn inspect(client: &Client, names: &TableNames) -> Result<State, StoreError> {
+    let mut found = Vec::new();
+    for spec in tables::specs(names) {
+        let description = tables::describe(client, &spec.name).await?;
+        found.push((spec, description));
+    }
+    // A table that is being made cannot be read yet, and holds nothing.
+    let config = match config::read_config(client, names).await {
+        Err(error) if error.kind() == Kind::NotFound => None,
+        other => other?,
+    };
+    Ok(State { found, config })
+}
+
+/// Returns an error if the tables cannot become what is wanted without harm.
+///
+/// # Errors
+/// A [`SettingsError`] that says what differs, or what DynamoDB answers.
+pub async fn refuse(
+    client: &Client,
+    names: &TableNames,
+    state: &State,
+    wanted: &Wanted,
+) -> anyhow::Result<()> {
+    for (spec, description) in &state.found {
+        let Some(description) = description else {
+            continue;
+        };
+        let differences = tables::differences(spec, description);
+        if !differences.is_empty() {
+            let table = spec.name.clone();
+            return Err(mark_settings(StoreError::Different { table, differences }))
+                .context("nothing was changed");
+        }
+    }
+    if let Some(config) = &state.config {
+        let conflicts = wanted.conflicts(config);
+        if !conflicts.is_empty() {
+            return Err(SettingsError(format!(
+                "nothing was changed: the tables of {} cannot be used so: {}; \
+                 other values need another --table-prefix",
+                names.totals,
+                conflicts.join("; ")
+            ))
+            .into());
+        }
+    }
+    if let Some((lost, full)) = find_loss(client, state).await? {
+        return Err(SettingsError(format!(
+            "nothing was changed: {lost} is missing while table {full} holds data; \
+             restore it, or begin anew with another --table-prefix or after --delete --yes"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Returns what is missing and a table that holds data, if there are both.
+async fn find_loss(client: &Client, state: &State) -> Result<Option<(String, String)>, StoreError> {
+    let missing = state.found.iter().find(|(_, found)| found.is_none());
+    let lost = match missing {
+        Some((spec, _)) => format!("table {}", spec.name),
+        None if state.config.is_none() => "the config item".to_owned(),
+        None => return Ok(None),
+    };
+    for (spec, found) in &state.found {
+        if found.is_none() {
+            continue;
+        }
+        match tables::holds_data(client, &spec.name).await {
+            Ok(true) => return Ok(Some((lost, spec.name.clone()))),
+            Ok(false) => {}
+            // Still being made.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Makes what is missing. Call [`refuse`] first.
+///
+/// Tables are made one after the other: AWS makes only one with an index at a time.
+///
+/// # Errors
+/// What DynamoDB answers.
+pub async fn make(
+    client: &Client,
+    names: &TableNames,
+    state: State,
+    wanted: &Wanted,
+    steps: &Steps,
+) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (spec, description) in &state.found {
+        let verb = if description.is_none() {
+            "making"
+        } else {
+            "checking"
+        };
+        let step = steps.begin(format!("{verb} table {}", spec.name));
+        let made = description.is_none() && tables::create(client, spec).await?;
+        let found = tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
+        // Somebody else may have made it in the meantime.
+        let differences = tables::differences(spec, &found);
+        if !differences.is_empty() {
+            let table = spec.name.clone();
+            return Err(mark_settings(StoreError::Different { table, differences }));
+        }
+        let mut notes = Vec::new();
+        if let Some(ttl) = spec.ttl {
+            let on = tables::ensure_ttl(client, &spec.name, ttl).await;
+            if on.map_err(mark_settings)? && !made {
+                notes.push(format!("TTL on {ttl} is on now"));
+            }
+        }
+        let outcome = match (made, notes.is_empty()) {
+            (true, _) => Outcome::Made,
+            (false, true) => Outcome::Kept,
+            (false, false) => Outcome::Changed,
+        };
+        step.end(outcome);
+        let what = format!("table {}", spec.name);
+        findings.push(Finding::with_notes(outcome, what, notes));
+    }
+    findings.push(make_config(client, names, wanted).await?);
+    Ok(findings)
+}
+
+async fn make_config(
+    client: &Client,
+    names: &TableNames,
+    wanted: &Wanted,
+) -> anyhow::Result<Finding> {
+    let fresh = wanted.config();
+    let made = config::create_config(client, names, &fresh).await?;
+    // Of two runs at once one wrote it; both read what stands there.
+    let config = config::read_config(client, names)
+        .await?
+        .context("the config item vanished")?;
+    let conflicts = wanted.conflicts(&config);
+    if !conflicts.is_empty() {
+        return Err(SettingsError(conflicts.join("; ")).into());
+    }
+    let mut notes = vec![show(&config)];
+    let mut outcome = if made { Outcome::Made } else { Outcome::Kept };
+    if let Some(shards) = wanted.shards
+        && config::grow_shards(client, names, shards).await?
+    {
+        outcome = Outcome::Changed;
+        notes = vec![format!(
+            "shards grew from {} to {shards}; start serve anew or give it a minute, \
+             then the consumers",
+            config.shards
+        )];
+    }
+    let what = format!("config item of {}", names.totals);
+    Ok(Finding::with_notes(outcome, what, notes))
+}
+
+fn show(config: &Config) -> String {
+    format!(
+        "windows {}, lateness {}, skew {}, {} shards, raw {}",
+        show_ms(config.rules.window_ms),
+        show_ms(config.rules.lateness_ms),
+        show_ms(config.rules.skew_ms),
+        config.shards,
+        config.raw.name()
+    )
+}
+
+/// Looks, refuses and makes: the tables are as wanted afterwards. Returns the config item.
+///
+/// # Errors
+/// As [`refuse`] and [`make`].
+pub async fn ensure(
+    client: &Client,
+    names: &TableNames,
+    wanted: &Wanted,
+    steps: &Steps,
+) -> anyhow::Result<(Config, Vec<Finding>)> {
+    let state = inspect(client, names).await?;
+    refuse(client, names, &state, wanted).await?;
+    let findings = make(client, names, state, wanted, steps).await?;
+    let config = config::read_config(client, names)
+        .await?
+        .context("the config item vanished")?;
+    Ok((config, findings))
+}
+
+/// Compares; changes nothing.
+///
+/// # Errors
+/// What DynamoDB answers.
+pub async fn check(
+    client: &Client,
+    names: &TableNames,
+    wanted: &Wanted,
+) -> anyhow::Result<Vec<Finding>> {
+    let state = inspect(client, names).await?;
+    let mut findings = Vec::new();
+    for (spec, description) in &state.found {
+        let what = format!("table {}", spec.name);
+        let Some(description) = description else {
+            findings.push(Finding::new(Outcome::Missing, what));
+            continue;
+        };
+        let mut notes = tables::differences(spec, description);
+        if let Some(ttl) = spec.ttl {
+            match tables::ttl_is_on(client, &spec.name, ttl).await {
+                Ok(true) => {}
+                Ok(false) => notes.push(format!("TTL on {ttl} is off")),
+                Err(StoreError::Different { differences, .. }) => notes.extend(differences),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let outcome = if notes.is_empty() {
+            Outcome::Kept
+        } else {
+            Outcome::Differs
+        };
+        findings.push(Finding::with_notes(outcome, what, notes));
+    }
+    let what = format!("config item of {}", names.totals);
+    findings.push(match &state.config {
+        None => Finding::new(Outcome::Missing, what),
+        Some(config) => {
+            let mut notes = wanted.conflicts(config);
+            if let Some(shards) = wanted.shards.filter(|shards| *shards > config.shards) {
+                notes.push(format!("has {} shards instead of {shards}", config.shards));
+            }
+            if notes.is_empty() {
+                Finding::with_notes(Outcome::Kept, what, vec![show(config)])
+            } else {
+                Finding::with_notes(Outcome::Differs, what, notes)
+            }
+        }
+    });
+    if let Some((lost, full)) = find_loss(client, &state).await? {
+        let note = format!("table {full} holds data without it");
+        findings.push(Finding::with_notes(Outcome::Differs, lost, vec![note]));
+    }
+    Ok(findings)
+}
