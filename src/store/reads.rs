@@ -33,9 +33,10 @@ pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 use self::lanes::{Lane, Source};
 use crate::core::event::Severity;
 use crate::core::keys::{
-    CITY_INDEX, CONFIG_PK, CONFIG_SK, SEVERITY_INDEX, SHARDS_MAX, TableNames, totals_shards,
+    CITY_INDEX, CONFIG_PK, CONFIG_SK, SEVERITY_INDEX, TableNames, totals_shards,
 };
 use crate::core::time::{format_millis, parse_timestamp};
+use crate::store::config::{Config, read_config};
 use crate::store::error::StoreError;
 use crate::telemetry::Metrics;
 
@@ -143,12 +144,6 @@ pub(crate) struct Db {
     client: Client,
     names: TableNames,
     metrics: Metrics,
-}
-
-/// What the config item says, as far as readers care.
-struct Config {
-    shards: u32,
-    topic_id: String,
 }
 
 impl DynamoReads {
@@ -352,10 +347,10 @@ impl Db {
         let started = Instant::now();
         let result = query.send().await;
         let result = result.map_err(|error| StoreError::from_sdk("Query", &table, error));
-        let units = result.as_ref().ok().and_then(|o| {
-            let units = o.consumed_capacity()?.capacity_units();
-            units
-        });
+        let units = result
+            .as_ref()
+            .ok()
+            .and_then(|o| o.consumed_capacity()?.capacity_units());
         self.count("Query", &table, started, result.as_ref().err(), units);
         let output = result?;
         let next = output.last_evaluated_key.filter(|key| !key.is_empty());
@@ -381,38 +376,13 @@ impl Db {
     async fn config(&self) -> Result<Config, StoreError> {
         let table = &self.names.totals;
         let started = Instant::now();
-        let result = self
-            .client
-            .get_item()
-            .table_name(table)
-            .key("shard", AttributeValue::S(CONFIG_PK.to_owned()))
-            .key("series", AttributeValue::S(CONFIG_SK.to_owned()))
-            .consistent_read(true)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("GetItem", table, error));
-        let units = result
-            .as_ref()
-            .ok()
-            .and_then(|o| o.consumed_capacity()?.capacity_units());
-        self.count("GetItem", table, started, result.as_ref().err(), units);
-        let corrupt = |message: &str| StoreError::Corrupt {
+        let result = read_config(&self.client, &self.names).await;
+        self.count("GetItem", table, started, result.as_ref().err(), None);
+        result?.ok_or_else(|| StoreError::Corrupt {
             table: table.clone(),
             key: format!("{CONFIG_PK}/{CONFIG_SK}"),
-            message: message.to_owned(),
-        };
-        let Some(item) = result?.item else {
-            return Err(corrupt("it is missing; run citystream init-tables"));
-        };
-        let shards = items::number(&item, "shards").and_then(|n| u32::try_from(n).ok());
-        match shards {
-            Some(shards) if (1..=SHARDS_MAX).contains(&shards) => Ok(Config {
-                shards,
-                topic_id: items::text(&item, "topic_id"),
-            }),
-            _ => Err(corrupt("shards is no number from 1 to 64")),
-        }
+            message: "it is missing".to_owned(),
+        })
     }
 
     fn count(

@@ -4,21 +4,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement,
-    KeyType, Projection, ProjectionType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use serde_json::{Value, json};
 
 use super::{NOW_MS, ask, get};
 use crate::api::state::ApiState;
+use crate::core::RULES;
 use crate::core::event::Severity;
 use crate::core::keys::{self, TableNames};
 use crate::core::time::{format_millis, format_seconds};
+use crate::core::window::Rules;
+use crate::settings::RawRows;
 use crate::store::client::{ConnectOptions, connect};
+use crate::store::config::{Config, create_config, new_tables_id};
 use crate::store::embedded::embedded;
 use crate::store::reads::DynamoReads;
+use crate::store::tables::{create, specs};
 use crate::telemetry::Metrics;
 
 /// Topic ids have 22 characters.
@@ -44,48 +46,20 @@ impl Tables {
     /// Makes empty tables; the config item too.
     async fn new() -> Tables {
         let tables = Tables::missing().await;
-        let names = &tables.names;
-        let city = (
-            keys::CITY_INDEX,
-            "city_shard",
-            "timestamp",
-            ProjectionType::All,
-        );
-        let series = (
-            keys::SERIES_INDEX,
-            "series",
-            "window_start",
-            ProjectionType::KeysOnly,
-        );
-        let severity = (
-            keys::SEVERITY_INDEX,
-            "severity_shard",
-            "timestamp",
-            ProjectionType::All,
-        );
-        tables
-            .create(&names.raw, &["event_id", "timestamp"], Some(city))
-            .await;
-        tables
-            .create(&names.aggregations, &["partition_key"], Some(series))
-            .await;
-        tables
-            .create(&names.alerts, &["city", "timestamp"], Some(severity))
-            .await;
-        tables
-            .create(&names.totals, &["shard", "series"], None)
-            .await;
-        tables
-            .put(
-                &names.totals,
-                [
-                    ("shard", s(keys::CONFIG_PK)),
-                    ("series", s(keys::CONFIG_SK)),
-                    ("shards", n(i64::from(SHARDS))),
-                    ("topic_id", s(TOPIC)),
-                ],
-            )
-            .await;
+        for spec in specs(&tables.names) {
+            assert!(create(&tables.client, &spec).await.unwrap());
+        }
+        let config = Config {
+            rules: Rules::default(),
+            shards: SHARDS,
+            rules_number: RULES,
+            raw: RawRows::All,
+            tables_id: new_tables_id(),
+            topic: Some("city-events".into()),
+            topic_id: Some(TOPIC.into()),
+        };
+        let created = create_config(&tables.client, &tables.names, &config).await;
+        assert!(created.unwrap());
         tables
     }
 
@@ -103,57 +77,6 @@ impl Tables {
             names: TableNames::new("citystream"),
             metrics: Metrics::new(),
         }
-    }
-
-    async fn create(
-        &self,
-        table: &str,
-        key: &[&str],
-        index: Option<(&str, &str, &str, ProjectionType)>,
-    ) {
-        let element = |name: &str, kind: KeyType| {
-            KeySchemaElement::builder()
-                .attribute_name(name)
-                .key_type(kind)
-                .build()
-                .unwrap()
-        };
-        let schema = |names: &[&str]| -> Vec<KeySchemaElement> {
-            let kinds = [KeyType::Hash, KeyType::Range];
-            names
-                .iter()
-                .zip(kinds)
-                .map(|(name, kind)| element(name, kind))
-                .collect()
-        };
-        let mut attributes: BTreeSet<&str> = key.iter().copied().collect();
-        let mut create = self
-            .client
-            .create_table()
-            .table_name(table)
-            .billing_mode(BillingMode::PayPerRequest)
-            .set_key_schema(Some(schema(key)));
-        if let Some((name, pk, sk, projection)) = index {
-            attributes.extend([pk, sk]);
-            create = create.global_secondary_indexes(
-                GlobalSecondaryIndex::builder()
-                    .index_name(name)
-                    .set_key_schema(Some(schema(&[pk, sk])))
-                    .projection(Projection::builder().projection_type(projection).build())
-                    .build()
-                    .unwrap(),
-            );
-        }
-        for name in attributes {
-            create = create.attribute_definitions(
-                AttributeDefinition::builder()
-                    .attribute_name(name)
-                    .attribute_type(ScalarAttributeType::S)
-                    .build()
-                    .unwrap(),
-            );
-        }
-        create.send().await.unwrap();
     }
 
     async fn put<const N: usize>(&self, table: &str, item: [(&str, AttributeValue); N]) {

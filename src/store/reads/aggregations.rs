@@ -60,7 +60,12 @@ pub(super) async fn page(
         .map(|row| {
             let item = AggregationItem::from_item(&row);
             AggregationItem {
-                is_final: is_final(&item.window_end, fences(&row), &topic_id, &watermarks),
+                is_final: is_final(
+                    &item.window_end,
+                    fences(&row),
+                    topic_id.as_deref(),
+                    &watermarks,
+                ),
                 ..item
             }
         })
@@ -77,7 +82,7 @@ pub(super) async fn page(
 fn is_final<'a>(
     window_end: &str,
     fences: impl Iterator<Item = &'a str>,
-    topic_id: &str,
+    topic_id: Option<&str>,
     watermarks: &BTreeMap<String, i64>,
 ) -> bool {
     let Some(end_ms) = parse_timestamp(window_end) else {
@@ -86,9 +91,11 @@ fn is_final<'a>(
     let mut fenced = false;
     for log_key in fences {
         fenced = true;
-        let current = log_key
-            .rsplit_once('#')
-            .is_some_and(|(id, _)| id == topic_id);
+        let current = match (log_key.rsplit_once('#'), topic_id) {
+            (Some((id, _)), Some(topic_id)) => id == topic_id,
+            // Nobody said yet which topic is current, so any may be.
+            _ => true,
+        };
         let reached = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);
         if current && !reached {
             return false;
@@ -184,7 +191,7 @@ mod tests {
             let got = is_final(
                 "2013-01-01T06:05:00Z",
                 fences.iter().copied(),
-                "now",
+                Some("now"),
                 &watermarks,
             );
             assert_eq!(got, want, "{fences:?} {watermarks:?}");
@@ -207,10 +214,17 @@ mod tests {
         check(&["old#0", "now#0"], &[("old#0", 0), ("now#0", END)], true);
         check(&["old#0", "now#0"], &[("old#0", END)], false);
         check(&[], &[("now#0", END)], false);
+        let unknown = is_final(
+            "2013-01-01T06:05:00Z",
+            ["old#0"].into_iter(),
+            None,
+            &BTreeMap::new(),
+        );
+        assert!(!unknown);
         assert!(!is_final(
             "soon",
             ["old#0"].into_iter(),
-            "now",
+            Some("now"),
             &BTreeMap::new()
         ));
     }
