@@ -31,6 +31,7 @@ const LOOK_MAX: Duration = Duration::from_secs(4);
 /// # Errors
 /// If the port cannot be opened (exit 1) or no region is set (exit 2).
 pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    crate::sys::raise_open_files();
     let listener = server::bind(SocketAddr::new(args.bind, args.port), "--port").await?;
     let address = listener
         .local_addr()
