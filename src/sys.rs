@@ -1,7 +1,7 @@
 //! The few foreign calls, each with its reason; the only unsafe code of the program.
 //!
-//! Two of them: the C library's name service is told not to load plug-ins into a static binary, and
-//! librdkafka is asked for topic ids, which its safe wrapper cannot. Nothing unsafe leaves this file:
+//! Three of them: the C library's name service is told not to load plug-ins into a static binary,
+//! the process takes the open files it is allowed, and librdkafka is asked for topic ids, which its safe wrapper cannot. Nothing unsafe leaves this file:
 //! the public functions take and return plain values, and every object of librdkafka's is destroyed
 //! on every path.
 #![allow(unsafe_code)]
@@ -29,6 +29,27 @@ pub fn use_static_name_service() {
         // and main calls this before it starts a thread.
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
+    }
+}
+
+/// Raises the number of files this process may have open to what the host allows it.
+///
+/// The customary 1,024 is fewer than the connections the server takes, so that stalled clients alone
+/// could use them up. The standard library has no call for it.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls only read or write the one struct, which outlives them.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !raised {
+        tracing::debug!("failed to raise the limit of open files");
     }
 }
 

@@ -161,10 +161,9 @@ impl ApiError {
     pub fn code(&self) -> &'static str {
         self.code
     }
-}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+    /// Returns the answer with the fields of the JSON object `fields` beside its own.
+    pub fn into_response_with(self, fields: serde_json::Value) -> Response {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let status = self.status.as_u16();
         let detail = self.detail.as_deref().unwrap_or_default();
@@ -187,11 +186,10 @@ impl IntoResponse for ApiError {
         } else {
             tracing::debug!(request_id, status, code = self.code, "request refused");
         }
-        let body = serde_json::json!({
-            "error": self.public,
-            "code": self.code,
-            "request_id": request_id,
-        });
+        let mut body = fields;
+        body["error"] = self.public.into();
+        body["code"] = self.code.into();
+        body["request_id"] = request_id.clone().into();
         let mut response = (self.status, Body::from(body.to_string())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -206,6 +204,12 @@ impl IntoResponse for ApiError {
             headers.insert(RETRY_AFTER, RETRY_AFTER_S);
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.into_response_with(serde_json::json!({}))
     }
 }
 

@@ -2,9 +2,51 @@
 //!
 //! [`server`] accepts connections and bounds what one client can take; [`ops`] answers `/livez`,
 //! `/readyz` and `/metrics`; [`error`] is the one shape of every error; [`observe`] counts requests.
+//!
+//! The API is [`router`] over an [`ApiState`]. Each resource has its file, all alike: parameters are
+//! checked strictly ([`params`]), the answer is read and rendered once for everybody who asks within
+//! a second ([`state`]), lists go on by an opaque [`cursor`]. Handlers know the tables only through
+//! [`crate::store::reads::Reads`].
 
+mod aggregations;
+mod alerts;
+mod cities;
+pub mod cursor;
 pub mod error;
+mod events;
+mod health;
+mod home;
 pub mod observe;
 pub mod ops;
+pub mod params;
 pub mod server;
 mod stall;
+pub mod state;
+mod stats;
+mod summary;
+
+use axum::Router;
+use axum::routing::get;
+
+pub use self::state::ApiState;
+
+/// Returns the routes of the REST API and the page at `/`.
+///
+/// Merge it with [`ops::router`] for the operator's routes.
+pub fn router(state: ApiState) -> Router {
+    let metrics = state.metrics().clone();
+    let router = Router::new()
+        .route("/", get(home::get))
+        .route(health::PATH, get(health::get))
+        .route(events::PATH, get(events::get))
+        .route(summary::PATH, get(summary::get))
+        .route(alerts::PATH, get(alerts::get))
+        .route(cities::PATH, get(cities::get))
+        .route(aggregations::PATH, get(aggregations::get))
+        .route(stats::PATH, get(stats::get))
+        .with_state(state);
+    observe::observed(router, metrics)
+}
+
+#[cfg(test)]
+mod tests;

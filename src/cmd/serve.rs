@@ -1,14 +1,132 @@
-//! `citystream serve`
+//! `citystream serve`: the REST API, with `/livez`, `/readyz` and `/metrics`.
+//!
+//! It opens its port first and needs nothing else to start: while DynamoDB or the tables are missing
+//! it answers 503, `/readyz` says what it waits for, and it goes on by itself when they are there.
 
-use crate::cmd::Exit;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::api::ops::{self, Probe};
+use crate::api::state::public_reason;
+use crate::api::{ApiState, server};
+use crate::cmd::{Exit, SettingsError};
+use crate::core::keys::TableNames;
 use crate::settings::Serve;
 use crate::shutdown::Shutdown;
+use crate::store::client::{ConnectOptions, connect};
+use crate::store::error::{Kind, StoreError};
+use crate::store::reads::{DynamoReads, Reads};
 use crate::telemetry::Metrics;
 
-/// Runs the role until it is done or `shutdown` is triggered.
+/// Time between two looks at the tables: half a read unit each.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Longest wait for one look.
+const LOOK_MAX: Duration = Duration::from_secs(4);
+
+/// Runs the role until `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
-pub async fn run(_args: Serve, _metrics: Metrics, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-    anyhow::bail!("under construction")
+/// If the port cannot be opened (exit 1) or no region is set (exit 2).
+pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    crate::sys::raise_open_files();
+    let listener = server::bind(SocketAddr::new(args.bind, args.port), "--port").await?;
+    let address = listener
+        .local_addr()
+        .context("failed to read the own address")?;
+    let client = connect(ConnectOptions::default())
+        .await
+        .map_err(|error| match error.kind() {
+            Kind::Settings => SettingsError(error.to_string()).into(),
+            _ => anyhow::Error::new(error),
+        })
+        .context("failed to set up the connection to DynamoDB")?;
+    let names = TableNames::new(&args.tables.table_prefix);
+    let reads: Arc<dyn Reads> = Arc::new(DynamoReads::new(client, names, metrics.clone()));
+
+    let readiness = Arc::new(Readiness::new());
+    let watch = tokio::spawn(Arc::clone(&readiness).watch(Arc::clone(&reads), shutdown.clone()));
+    let router = crate::api::router(ApiState::new(reads, metrics.clone()))
+        .merge(ops::router(metrics, readiness));
+    announce(address, args.port == 0);
+    server::serve(listener, router, shutdown).await;
+    watch.abort();
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// Tells where the API is: in the log, and on standard output if the port was picked.
+#[allow(clippy::print_stdout)] // the picked port is this command's result
+fn announce(address: SocketAddr, picked: bool) {
+    tracing::info!(%address, "serving the API");
+    if picked {
+        println!("http://{address}");
+    }
+}
+
+/// Whether the tables can be read, as of the last look.
+pub struct Readiness {
+    state: Mutex<Result<(), String>>,
+}
+
+impl Readiness {
+    /// Returns a readiness that waits for its first look.
+    pub fn new() -> Readiness {
+        Readiness {
+            state: Mutex::new(Err("waiting for DynamoDB".to_owned())),
+        }
+    }
+
+    /// Looks at the tables until `shutdown`; logs each change once.
+    pub async fn watch(self: Arc<Readiness>, reads: Arc<dyn Reads>, shutdown: Shutdown) {
+        loop {
+            let state = match tokio::time::timeout(LOOK_MAX, reads.ping()).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(error),
+                Err(_elapsed) => Err(StoreError::Waited {
+                    what: "DynamoDB".to_owned(),
+                    seconds: LOOK_MAX.as_secs(),
+                }),
+            };
+            self.set(state);
+            tokio::select! {
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn set(&self, state: Result<(), StoreError>) {
+        let public = match &state {
+            Ok(()) => Ok(()),
+            Err(error) => Err(format!("waiting: {}", public_reason(error))),
+        };
+        let mut held = self.state.lock().expect("no panic holds the state");
+        if *held != public {
+            match &state {
+                Ok(()) => tracing::info!("the tables can be read"),
+                Err(error) => tracing::warn!(%error, "waiting for the tables"),
+            }
+            *held = public;
+        }
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Readiness {
+        Readiness::new()
+    }
+}
+
+impl Probe for Readiness {
+    /// Always: a restart brings no table back.
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.state.lock().expect("no panic holds the state").clone()
+    }
 }

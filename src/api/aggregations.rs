@@ -1,0 +1,108 @@
+//! `GET /api/v1/aggregations?city=&event_type=&limit=10&from=&to=&cursor=`
+//!
+//! Windows whose start lies in `[from, to)`. The old API's `eventType` is taken for `event_type`.
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::api::error::ApiError;
+use crate::api::params::{Params, is_possible_city, is_possible_type};
+use crate::api::state::ApiState;
+use crate::core::keys::series;
+use crate::store::reads::{AggregationItem, Page};
+
+pub(super) const PATH: &str = "/api/v1/aggregations";
+
+#[derive(Serialize)]
+struct Aggregations {
+    city: String,
+    event_type: String,
+    count: usize,
+    aggregations: Vec<Aggregation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Aggregation {
+    partition_key: String,
+    window_start: String,
+    window_end: String,
+    city: String,
+    event_type: String,
+    event_count: u64,
+    severities: Vec<String>,
+    severity_low: u64,
+    severity_medium: u64,
+    severity_high: u64,
+    severity_critical: u64,
+    last_updated: String,
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+impl From<AggregationItem> for Aggregation {
+    fn from(item: AggregationItem) -> Aggregation {
+        let [low, medium, high, critical] = item.severity_counts;
+        Aggregation {
+            partition_key: item.partition_key,
+            window_start: item.window_start,
+            window_end: item.window_end,
+            city: item.city,
+            event_type: item.event_type,
+            event_count: item.event_count,
+            severities: item.severities,
+            severity_low: low,
+            severity_medium: medium,
+            severity_high: high,
+            severity_critical: critical,
+            last_updated: item.last_updated,
+            is_final: item.is_final,
+        }
+    }
+}
+
+pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
+    let allowed = [
+        "city",
+        "event_type",
+        "eventType",
+        "limit",
+        "from",
+        "to",
+        "cursor",
+    ];
+    let params = Params::parse(PATH, None, &uri, &allowed)?;
+    let Some(city) = params.text("city").map(ToOwned::to_owned) else {
+        return Err(ApiError::bad_parameter("city is required"));
+    };
+    let event_type = match (params.text("event_type"), params.text("eventType")) {
+        (Some(event_type), None) | (None, Some(event_type)) => event_type.to_ascii_lowercase(),
+        (None, None) => return Err(ApiError::bad_parameter("event_type is required")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_parameter(
+                "event_type and eventType are the same parameter; give one",
+            ));
+        }
+    };
+    let slice = params.slice(10, 0, state.now_ms())?;
+    let impossible = !is_possible_city(&city) || !is_possible_type(&event_type);
+    let make = async {
+        let page = if slice.range.is_empty() || impossible {
+            Page::empty()
+        } else {
+            let series = series(&city, &event_type);
+            state.reads().aggregations(series, slice.clone()).await?
+        };
+        Ok(Aggregations {
+            city,
+            event_type,
+            count: page.items.len(),
+            next: params.next(page.next.as_ref(), slice.range),
+            aggregations: page.items.into_iter().map(Aggregation::from).collect(),
+        })
+    };
+    state.answer(params.key(), make).await
+}

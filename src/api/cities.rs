@@ -1,0 +1,49 @@
+//! `GET /api/v1/cities`: every city with its number of events, largest first.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::api::error::ApiError;
+use crate::api::params::Params;
+use crate::api::state::ApiState;
+
+pub(super) const PATH: &str = "/api/v1/cities";
+
+#[derive(Serialize)]
+struct Cities {
+    count: usize,
+    cities: Vec<City>,
+}
+
+#[derive(Serialize)]
+struct City {
+    city: String,
+    total_events: u64,
+}
+
+pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
+    let params = Params::parse(PATH, None, &uri, &[])?;
+    let make = async {
+        let mut by_city = BTreeMap::<String, u64>::new();
+        for total in state.reads().totals(None).await? {
+            let events = total.events();
+            *by_city.entry(total.city).or_default() += events;
+        }
+        let mut cities: Vec<City> = by_city
+            .into_iter()
+            .map(|(city, total_events)| City { city, total_events })
+            .collect();
+        // Stable, so equal ones stay in the order of their names.
+        cities.sort_by_key(|city| Reverse(city.total_events));
+        Ok(Cities {
+            count: cities.len(),
+            cities,
+        })
+    };
+    state.answer(params.key(), make).await
+}

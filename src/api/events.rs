@@ -1,0 +1,84 @@
+//! `GET /api/v1/events/{city}?limit=20&from=&to=&cursor=`
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::api::error::ApiError;
+use crate::api::params::{CityPath, Params, is_possible_city};
+use crate::api::state::ApiState;
+use crate::store::reads::{EventItem, Page};
+
+pub(super) const PATH: &str = "/api/v1/events/{city}";
+
+#[derive(Serialize)]
+struct Events {
+    city: String,
+    count: usize,
+    events: Vec<Event>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Event {
+    event_id: String,
+    timestamp: String,
+    city: String,
+    event_type: String,
+    severity: String,
+    description: String,
+    processing_time: String,
+    ttl: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    future: bool,
+    /// The record's other fields as one object, their text as it stood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra: Option<Box<RawValue>>,
+}
+
+impl From<EventItem> for Event {
+    fn from(item: EventItem) -> Event {
+        Event {
+            event_id: item.event_id,
+            timestamp: item.timestamp,
+            city: item.city,
+            event_type: item.event_type,
+            severity: item.severity,
+            description: item.description,
+            processing_time: item.processing_time,
+            ttl: item.ttl,
+            late: item.late,
+            future: item.future,
+            extra: item.extra.and_then(|text| RawValue::from_string(text).ok()),
+        }
+    }
+}
+
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    CityPath(city): CityPath,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let allowed = ["limit", "from", "to", "cursor"];
+    let params = Params::parse(PATH, Some(city.clone()), &uri, &allowed)?;
+    let slice = params.slice(20, 0, state.now_ms())?;
+    let make = async {
+        let page = if slice.range.is_empty() || !is_possible_city(&city) {
+            Page::empty()
+        } else {
+            state.reads().events(city.clone(), slice.clone()).await?
+        };
+        Ok(Events {
+            city,
+            count: page.items.len(),
+            next: params.next(page.next.as_ref(), slice.range),
+            events: page.items.into_iter().map(Event::from).collect(),
+        })
+    };
+    state.answer(params.key(), make).await
+}

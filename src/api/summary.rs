@@ -1,0 +1,47 @@
+//! `GET /api/v1/summary/{city}`: a city's events by type, late ones included.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::api::error::ApiError;
+use crate::api::params::{CityPath, Params, is_possible_city};
+use crate::api::state::ApiState;
+use crate::core::time::format_millis;
+
+pub(super) const PATH: &str = "/api/v1/summary/{city}";
+
+#[derive(Serialize)]
+struct Summary {
+    city: String,
+    total_events: u64,
+    event_type_breakdown: BTreeMap<String, u64>,
+    generated_at: String,
+}
+
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    CityPath(city): CityPath,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let params = Params::parse(PATH, Some(city.clone()), &uri, &[])?;
+    let make = async {
+        let mut by_type = BTreeMap::<String, u64>::new();
+        if is_possible_city(&city) {
+            for total in state.reads().totals(Some(city.clone())).await? {
+                let events = total.events();
+                *by_type.entry(total.event_type).or_default() += events;
+            }
+        }
+        Ok(Summary {
+            city,
+            total_events: by_type.values().sum(),
+            event_type_breakdown: by_type,
+            generated_at: format_millis(state.now_ms()),
+        })
+    };
+    state.answer(params.key(), make).await
+}

@@ -1,0 +1,450 @@
+//! The router without a socket: against a fake of the tables (shapes, errors, sharing) and, in
+//! [`dynamo`], against the embedded database with items put in by hand in the contract's shape.
+
+#[cfg(feature = "dev")]
+mod dynamo;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::api::state::ApiState;
+use crate::core::event::Severity;
+use crate::store::error::{Kind, RequestError, StoreError};
+use crate::store::reads::{
+    AggregationItem, AlertItem, Answer, EventItem, Page, Reads, Slice, TotalItem,
+};
+use crate::telemetry::Metrics;
+
+/// 2013-01-02T06:00:00Z.
+pub(super) const NOW_MS: i64 = 1_357_106_400_000;
+
+pub(super) async fn ask(router: &Router, method: &str, uri: &str) -> (StatusCode, Value, String) {
+    let request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .body(Body::empty())
+        .unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let headers = format!("{:?}", response.headers());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    (status, value, headers)
+}
+
+pub(super) async fn get(router: &Router, uri: &str) -> Value {
+    let (status, value, _) = ask(router, "GET", uri).await;
+    assert_eq!(status, 200, "{uri}: {value}");
+    value
+}
+
+/// Answers from memory, or fails, or never answers.
+#[derive(Default)]
+struct Fake {
+    error: Option<(Kind, &'static str)>,
+    hangs: bool,
+    asked: AtomicUsize,
+}
+
+impl Fake {
+    fn answer<T: Send + 'static>(&self, value: T) -> Answer<'_, T> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            tokio::task::yield_now().await;
+            match self.error {
+                None => Ok(value),
+                Some((kind, code)) => Err(StoreError::Request(Box::new(RequestError {
+                    kind,
+                    operation: "Query",
+                    table: "secret-table".into(),
+                    key: None,
+                    code: code.into(),
+                    message: "AWS said something private".into(),
+                    request_id: Some("AWSID".into()),
+                    throttling: Vec::new(),
+                }))),
+            }
+        })
+    }
+}
+
+fn total(city: &str, event_type: &str, counts: [u64; 2], severities: [u64; 4]) -> TotalItem {
+    TotalItem {
+        city: city.into(),
+        event_type: event_type.into(),
+        event_count: counts[0],
+        late_count: counts[1],
+        severity_counts: severities,
+    }
+}
+
+impl Reads for Fake {
+    fn events(&self, _city: String, _slice: Slice) -> Answer<'_, Page<EventItem>> {
+        self.answer(Page::empty())
+    }
+    fn alerts(
+        &self,
+        _city: Option<String>,
+        _severity: Option<Severity>,
+        _slice: Slice,
+    ) -> Answer<'_, Page<AlertItem>> {
+        self.answer(Page::empty())
+    }
+    fn aggregations(&self, _series: String, _slice: Slice) -> Answer<'_, Page<AggregationItem>> {
+        self.answer(Page::empty())
+    }
+    fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {
+        let all = vec![
+            total("LA", "traffic", [1, 0], [1, 0, 0, 0]),
+            total("NYC", "traffic", [5, 2], [1, 2, 3, 1]),
+            total("NYC", "weather", [3, 0], [0, 0, 1, 2]),
+            total("Austin", "weather", [1, 0], [0, 1, 0, 0]),
+        ];
+        let wanted = |t: &TotalItem| city.as_ref().is_none_or(|city| t.city == *city);
+        self.answer(all.into_iter().filter(wanted).collect())
+    }
+    fn ping(&self) -> Answer<'_, ()> {
+        self.answer(())
+    }
+}
+
+fn routed(fake: Fake) -> (Router, Arc<Fake>, Metrics) {
+    let (fake, metrics) = (Arc::new(fake), Metrics::new());
+    let state = ApiState::new(fake.clone(), metrics.clone())
+        .with_clock(|| NOW_MS)
+        .with_deadline(Duration::from_millis(50));
+    (super::router(state), fake, metrics)
+}
+
+#[tokio::test]
+async fn totals_have_the_contracts_shapes() {
+    let (router, _, _) = routed(Fake::default());
+    let now = "2013-01-02T06:00:00.000Z";
+    for (uri, want) in [
+        (
+            "/api/v1/stats",
+            json!({"total_events_processed": 12, "high_severity_alerts": 4,
+                   "critical_alerts": 3, "late_events": 2, "generated_at": now}),
+        ),
+        (
+            "/api/v1/cities",
+            json!({"count": 3, "cities": [
+                {"city": "NYC", "total_events": 10},
+                {"city": "Austin", "total_events": 1},
+                {"city": "LA", "total_events": 1}]}),
+        ),
+        (
+            "/api/v1/summary/NYC",
+            json!({"city": "NYC", "total_events": 10, "generated_at": now,
+                   "event_type_breakdown": {"traffic": 7, "weather": 3}}),
+        ),
+        (
+            "/api/v1/summary/Nowhere",
+            json!({"city": "Nowhere", "total_events": 0, "generated_at": now,
+                   "event_type_breakdown": {}}),
+        ),
+        (
+            "/api/v1/health",
+            json!({"status": "UP", "timestamp": now, "service": "CityStream API"}),
+        ),
+        (
+            "/api/v1/events/S%C3%A3o%20Paulo%2FX",
+            json!({"city": "São Paulo/X", "count": 0, "events": []}),
+        ),
+        (
+            "/api/v1/alerts",
+            json!({"count": 0, "time_range_hours": 24, "alerts": []}),
+        ),
+        (
+            "/api/v1/alerts?city=&hours=720",
+            json!({"count": 0, "time_range_hours": 720, "alerts": []}),
+        ),
+        (
+            "/api/v1/alerts?city=NYC&severity=HIGH&from=2013-01-02T00:00:00Z",
+            json!({"count": 0, "time_range_hours": 6, "city": "NYC", "severity": "high", "alerts": []}),
+        ),
+        (
+            "/api/v1/aggregations?city=NYC&eventType=traffic",
+            json!({"city": "NYC", "event_type": "traffic", "count": 0, "aggregations": []}),
+        ),
+    ] {
+        assert_eq!(get(&router, uri).await, want, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn impossible_questions_are_answered_without_asking_the_tables() {
+    let (router, fake, _) = routed(Fake::default());
+    let long = "a".repeat(65);
+    for uri in [
+        "/api/v1/events/NYC%230",
+        "/api/v1/events/a%00b",
+        &format!("/api/v1/events/{long}"),
+        &format!("/api/v1/summary/{long}"),
+        "/api/v1/events/NYC?from=2013-01-02T00:00:00Z&to=2013-01-02T00:00:00Z",
+        "/api/v1/events/NYC?from=2013-01-02T00:00:00Z&to=2013-01-01T00:00:00Z",
+        "/api/v1/alerts?city=NYC%231",
+        "/api/v1/alerts?severity=low",
+        "/api/v1/aggregations?city=NYC&event_type=9",
+    ] {
+        get(&router, uri).await;
+    }
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn wrong_parameters_are_refused_in_the_shape_of_errors() {
+    let (router, fake, _) = routed(Fake::default());
+    for (uri, status, code, names) in [
+        ("/api/v1/events/NYC?limit=0", 400, "bad_parameter", "limit"),
+        (
+            "/api/v1/events/NYC?limit=1001",
+            400,
+            "bad_parameter",
+            "limit",
+        ),
+        ("/api/v1/events/NYC?limit=-1", 400, "bad_parameter", "limit"),
+        (
+            "/api/v1/events/NYC?limit=%2B5",
+            400,
+            "bad_parameter",
+            "limit",
+        ),
+        (
+            "/api/v1/events/NYC?limit=1e2",
+            400,
+            "bad_parameter",
+            "limit",
+        ),
+        ("/api/v1/events/NYC?limit=", 400, "bad_parameter", "limit"),
+        (
+            "/api/v1/events/NYC?limit=99999999999",
+            400,
+            "bad_parameter",
+            "limit",
+        ),
+        (
+            "/api/v1/events/NYC?limit=5&limit=5",
+            400,
+            "bad_parameter",
+            "limit",
+        ),
+        ("/api/v1/events/NYC?Limit=5", 400, "bad_parameter", "Limit"),
+        ("/api/v1/events/NYC?hours=5", 400, "bad_parameter", "hours"),
+        (
+            "/api/v1/events/NYC?from=yesterday",
+            400,
+            "bad_parameter",
+            "from",
+        ),
+        (
+            "/api/v1/events/NYC?to=2013-01-01",
+            400,
+            "bad_parameter",
+            "to",
+        ),
+        (
+            "/api/v1/events/NYC?to=9999-01-01T00:00:00Z",
+            400,
+            "bad_parameter",
+            "to",
+        ),
+        ("/api/v1/events/NYC?cursor=", 400, "bad_cursor", "cursor"),
+        ("/api/v1/events/NYC?cursor=x", 400, "bad_cursor", "cursor"),
+        ("/api/v1/events/%FF", 400, "bad_path", "UTF-8"),
+        ("/api/v1/alerts?hours=0", 400, "bad_parameter", "hours"),
+        ("/api/v1/alerts?hours=721", 400, "bad_parameter", "hours"),
+        ("/api/v1/alerts?hours=1.5", 400, "bad_parameter", "hours"),
+        (
+            "/api/v1/alerts?severity=awful",
+            400,
+            "bad_parameter",
+            "severity",
+        ),
+        (
+            "/api/v1/alerts?event_type=traffic",
+            400,
+            "bad_parameter",
+            "event_type",
+        ),
+        ("/api/v1/aggregations", 400, "bad_parameter", "city"),
+        (
+            "/api/v1/aggregations?city=NYC",
+            400,
+            "bad_parameter",
+            "event_type",
+        ),
+        (
+            "/api/v1/aggregations?city=&event_type=a",
+            400,
+            "bad_parameter",
+            "city",
+        ),
+        (
+            "/api/v1/aggregations?city=a&event_type=a&eventType=a",
+            400,
+            "bad_parameter",
+            "eventType",
+        ),
+        ("/api/v1/stats?x=1", 400, "bad_parameter", "x"),
+        ("/api/v1/health?x", 400, "bad_parameter", "x"),
+        ("/api/v1/events/", 404, "not_found", ""),
+        ("/api/v1/stats/", 404, "not_found", ""),
+        ("/api/v1/events/NYC/more", 404, "not_found", ""),
+        ("/api/v2/stats", 404, "not_found", ""),
+    ] {
+        let (got, value, headers) = ask(&router, "GET", uri).await;
+        assert_eq!(got, status, "{uri}: {value}");
+        assert_eq!(value["code"], code, "{uri}: {value}");
+        assert!(
+            value["error"].as_str().unwrap().contains(names),
+            "{uri}: {value}"
+        );
+        assert!(
+            headers.contains(value["request_id"].as_str().unwrap()),
+            "{uri}: {headers}"
+        );
+        assert_eq!(value.as_object().unwrap().len(), 3, "{uri}: {value}");
+    }
+    let (status, value, headers) = ask(&router, "POST", "/api/v1/stats").await;
+    assert_eq!(
+        (status.as_u16(), value["code"].as_str()),
+        (405, Some("method_not_allowed"))
+    );
+    assert!(headers.contains("\"allow\": \"GET,HEAD\""), "{headers}");
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_failed_store_is_told_in_our_words() {
+    for (kind, aws_code, status, code) in [
+        (Kind::Transient, "Dispatch", 503, "store_unavailable"),
+        (
+            Kind::Throttled,
+            "ThrottlingException",
+            503,
+            "store_unavailable",
+        ),
+        (
+            Kind::NotFound,
+            "ResourceNotFoundException",
+            503,
+            "store_unavailable",
+        ),
+        (
+            Kind::Denied,
+            "AccessDeniedException",
+            503,
+            "store_unavailable",
+        ),
+        (
+            Kind::Unknown,
+            "InternalServerError",
+            503,
+            "store_unavailable",
+        ),
+        (Kind::Unknown, "Timeout", 504, "store_timeout"),
+    ] {
+        let fake = Fake {
+            error: Some((kind, aws_code)),
+            ..Fake::default()
+        };
+        let (router, _, _) = routed(fake);
+        for uri in ["/api/v1/stats", "/api/v1/events/NYC", "/api/v1/alerts"] {
+            let (got, value, headers) = ask(&router, "GET", uri).await;
+            assert_eq!(
+                (got.as_u16(), value["code"].as_str()),
+                (status, Some(code)),
+                "{uri}"
+            );
+            assert!(headers.contains("retry-after"), "{headers}");
+            for private in [aws_code, "secret-table", "private", "AWSID"] {
+                assert!(!value.to_string().contains(private), "{value}");
+            }
+        }
+        let (got, value, _) = ask(&router, "GET", "/api/v1/health").await;
+        assert_eq!(got.as_u16(), status);
+        assert_eq!(value["status"], "DOWN");
+        assert_eq!(value["service"], "CityStream API");
+        assert!(!value["reason"].as_str().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_becomes_504() {
+    let (router, _, _) = routed(Fake {
+        hangs: true,
+        ..Fake::default()
+    });
+    let (status, value, headers) = ask(&router, "GET", "/api/v1/stats").await;
+    assert_eq!(
+        (status.as_u16(), value["code"].as_str()),
+        (504, Some("store_timeout"))
+    );
+    assert!(headers.contains("retry-after"), "{headers}");
+}
+
+#[tokio::test]
+async fn a_crowd_costs_one_read() {
+    let (router, fake, metrics) = routed(Fake::default());
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let router = router.clone();
+        crowd.spawn(async move { get(&router, "/api/v1/stats").await });
+    }
+    let answers = crowd.join_all().await;
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 1);
+    let text = metrics.render();
+    let counted = "citystream_http_requests_total{route=\"/api/v1/stats\",status=\"200\"} 100";
+    assert!(text.contains(counted), "{text}");
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_not_by_path() {
+    let (router, _, metrics) = routed(Fake::default());
+    for uri in ["/api/v1/events/NYC", "/api/v1/events/LA", "/wp-login.php"] {
+        ask(&router, "GET", uri).await;
+    }
+    let text = metrics.render();
+    for line in [
+        "citystream_http_requests_total{route=\"/api/v1/events/{city}\",status=\"200\"} 2",
+        "citystream_http_requests_total{route=\"unmatched\",status=\"404\"} 1",
+        "citystream_http_request_seconds_count{route=\"/api/v1/events/{city}\"} 2",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("NYC") && !text.contains("wp-login"));
+}
+
+#[tokio::test]
+async fn the_page_lists_every_route() {
+    let (router, _, _) = routed(Fake::default());
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    for path in [
+        "stats",
+        "cities",
+        "summary",
+        "events",
+        "alerts",
+        "aggregations",
+        "health",
+    ] {
+        assert!(text.contains(&format!("href=\"/api/v1/{path}")), "{path}");
+    }
+}

@@ -1,0 +1,503 @@
+//! The router over the embedded database, with items as the contract shapes them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use axum::Router;
+use serde_json::{Value, json};
+
+use super::{NOW_MS, ask, get};
+use crate::api::state::ApiState;
+use crate::core::RULES;
+use crate::core::event::Severity;
+use crate::core::keys::{self, TableNames};
+use crate::core::time::{format_millis, format_seconds};
+use crate::core::window::Rules;
+use crate::settings::RawRows;
+use crate::store::client::{ConnectOptions, connect};
+use crate::store::config::{Config, create_config, new_tables_id};
+use crate::store::embedded::embedded;
+use crate::store::reads::DynamoReads;
+use crate::store::tables::{create, specs};
+use crate::telemetry::Metrics;
+
+/// Topic ids have 22 characters.
+const TOPIC: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+const OLD_TOPIC: &str = "-_BBBBBBBBBBBBBBBBBBBB";
+const SHARDS: u32 = 4;
+
+fn s(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+fn n(number: i64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+struct Tables {
+    client: Client,
+    names: TableNames,
+    metrics: Metrics,
+}
+
+impl Tables {
+    /// Makes empty tables; the config item too.
+    async fn new() -> Tables {
+        let tables = Tables::missing().await;
+        for spec in specs(&tables.names) {
+            assert!(create(&tables.client, &spec).await.unwrap());
+        }
+        let config = Config {
+            rules: Rules::default(),
+            shards: SHARDS,
+            rules_number: RULES,
+            raw: RawRows::All,
+            tables_id: new_tables_id(),
+            topic: Some("city-events".into()),
+            topic_id: Some(TOPIC.into()),
+        };
+        let created = create_config(&tables.client, &tables.names, &config).await;
+        assert!(created.unwrap());
+        tables
+    }
+
+    async fn missing() -> Tables {
+        let client = connect(ConnectOptions {
+            attempts: 1,
+            http: Some(embedded(dynoxide::Database::memory().unwrap())),
+            test_credentials: true,
+            ..ConnectOptions::default()
+        })
+        .await
+        .unwrap();
+        Tables {
+            client,
+            names: TableNames::new("citystream"),
+            metrics: Metrics::new(),
+        }
+    }
+
+    async fn put<const N: usize>(&self, table: &str, item: [(&str, AttributeValue); N]) {
+        self.put_map(table, item.map(|(k, v)| (k.to_owned(), v)).into())
+            .await;
+    }
+
+    async fn put_map(&self, table: &str, item: HashMap<String, AttributeValue>) {
+        let put = self
+            .client
+            .put_item()
+            .table_name(table)
+            .set_item(Some(item));
+        put.send().await.unwrap();
+    }
+
+    async fn event(&self, city: &str, id: &str, time_ms: i64, more: &[(&str, AttributeValue)]) {
+        let mut item: HashMap<String, AttributeValue> = [
+            ("event_id", s(id)),
+            ("timestamp", s(format_millis(time_ms))),
+            ("city", s(city)),
+            ("event_type", s("traffic")),
+            ("severity", s("high")),
+            ("description", s("jam")),
+            ("processing_time", s("2013-01-02T06:00:00.000Z")),
+            ("ttl", n(NOW_MS / 1_000 + 60)),
+            ("source", s("city-events/0/0")),
+            ("city_shard", s(keys::city_shard(city, id, SHARDS))),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        item.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        self.put_map(&self.names.raw, item).await;
+    }
+
+    async fn alert(&self, city: &str, id: &str, time_ms: i64, severity: Severity) {
+        self.put(
+            &self.names.alerts,
+            [
+                ("city", s(city)),
+                ("timestamp", s(keys::alert_sk(time_ms, id))),
+                ("event_id", s(id)),
+                ("event_time", s(format_millis(time_ms))),
+                ("event_type", s("incident")),
+                ("severity", s(severity.name())),
+                ("description", s("")),
+                ("processing_time", s("2013-01-02T06:00:00.000Z")),
+                (
+                    "severity_shard",
+                    s(keys::severity_shard(severity, id, SHARDS)),
+                ),
+                ("late", AttributeValue::Bool(id.starts_with("late"))),
+            ],
+        )
+        .await;
+    }
+
+    /// Puts a window of NYC#traffic with these fences.
+    async fn window(&self, start_ms: i64, fences: &[String]) {
+        let series = "NYC#traffic";
+        let mut item: HashMap<String, AttributeValue> = [
+            ("partition_key", s(keys::window_key(series, start_ms))),
+            ("series", s(series)),
+            ("city", s("NYC")),
+            ("event_type", s("traffic")),
+            ("window_start", s(format_seconds(start_ms))),
+            ("window_end", s(format_seconds(start_ms + 300_000))),
+            ("event_count", n(5)),
+            (
+                "severities",
+                AttributeValue::Ss(["critical", "low", "high"].map(String::from).into()),
+            ),
+            ("severity_low", n(1)),
+            ("severity_medium", n(0)),
+            ("severity_high", n(3)),
+            ("severity_critical", n(1)),
+            ("last_updated", s("2013-01-02T06:00:00.000Z")),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        for fence in fences {
+            item.insert(format!("next#{fence}"), n(9));
+            item.insert(format!("first#{fence}"), n(1));
+        }
+        self.put_map(&self.names.aggregations, item).await;
+    }
+
+    async fn progress(&self, log_key: &str, watermark_ms: i64) {
+        self.put(
+            &self.names.totals,
+            [
+                ("shard", s(keys::PROGRESS_PK)),
+                ("series", s(log_key)),
+                ("next", n(10)),
+                ("max", n(watermark_ms + 600_000)),
+                ("watermark", n(watermark_ms)),
+            ],
+        )
+        .await;
+    }
+
+    async fn total(&self, series: &str, counts: [i64; 6]) {
+        let mut item: HashMap<String, AttributeValue> = [
+            ("shard", s(keys::totals_shard(series))),
+            ("series", s(series)),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        let names = [
+            "event_count",
+            "late_count",
+            "severity_low",
+            "severity_medium",
+            "severity_high",
+            "severity_critical",
+        ];
+        for (name, count) in names.into_iter().zip(counts) {
+            item.insert(name.to_owned(), n(count));
+        }
+        item.insert(format!("next#{TOPIC}#0"), n(1));
+        self.put_map(&self.names.totals, item).await;
+    }
+
+    fn router(&self) -> Router {
+        let (client, names) = (self.client.clone(), self.names.clone());
+        let reads = DynamoReads::new(client, names, self.metrics.clone());
+        let state = ApiState::new(Arc::new(reads), self.metrics.clone());
+        super::super::router(state.with_clock(|| NOW_MS))
+    }
+}
+
+/// Returns a field of each item of a list.
+fn each<'a>(value: &'a Value, list: &str, field: &str) -> Vec<&'a str> {
+    let items = value[list].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| item[field].as_str().unwrap())
+        .collect()
+}
+
+/// Follows `next` from the first page of `uri` to the end; returns a field of each item.
+async fn walk(router: &Router, uri: &str, list: &str, field: &str, limit: usize) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut cursor = String::new();
+    for _page in 0..10_000 {
+        let value = get(router, &format!("{uri}limit={limit}{cursor}")).await;
+        let page = each(&value, list, field);
+        assert_eq!(value["count"], page.len());
+        assert!(page.len() <= limit);
+        out.extend(page.iter().map(|id| (*id).to_owned()));
+        match value["next"].as_str() {
+            Some(next) => {
+                assert_eq!(page.len(), limit, "only the last page is short");
+                cursor = format!("&cursor={next}");
+            }
+            None => return out,
+        }
+    }
+    panic!("no end");
+}
+
+#[tokio::test]
+async fn events_of_a_city_come_newest_first_from_all_shards() {
+    let tables = Tables::new().await;
+    for n in 0..20 {
+        tables
+            .event("NYC", &format!("e{n}"), NOW_MS - n * 1_000, &[])
+            .await;
+    }
+    tables.event("NYC 2", "other", NOW_MS, &[]).await;
+    let flags = [
+        ("late", AttributeValue::Bool(true)),
+        ("future", AttributeValue::Bool(true)),
+        ("extra", s(r#"{"b":1.50,"a":[1e3]}"#)),
+    ];
+    tables.event("NYC", "flagged", NOW_MS + 1, &flags).await;
+    // DynamoDB deletes expired rows up to two days later.
+    tables
+        .event("NYC", "expired", NOW_MS + 2, &[("ttl", n(NOW_MS / 1_000))])
+        .await;
+    let router = tables.router();
+    let value = get(&router, "/api/v1/events/NYC").await;
+    let mut want = vec!["flagged".to_owned()];
+    want.extend((0..19).map(|n| format!("e{n}")));
+    assert_eq!(each(&value, "events", "event_id"), want);
+    assert_eq!(value["count"], 20);
+    assert!(value["next"].is_string());
+    assert_eq!(
+        value["events"][1],
+        json!({"event_id": "e0", "timestamp": "2013-01-02T06:00:00.000Z", "city": "NYC",
+               "event_type": "traffic", "severity": "high", "description": "jam",
+               "processing_time": "2013-01-02T06:00:00.000Z", "ttl": NOW_MS / 1_000 + 60})
+    );
+    let flagged = &value["events"][0];
+    assert_eq!(
+        (&flagged["late"], &flagged["future"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(flagged["extra"], json!({"b": 1.5, "a": [1000.0]}));
+    // From is in, to is out; a plus sign need not be escaped.
+    let uri = "/api/v1/events/NYC?from=2013-01-02T05:59:58Z&to=2013-01-02T06:00:00.000+00:00";
+    let value = get(&router, uri).await;
+    assert_eq!(each(&value, "events", "event_id"), ["e1", "e2"]);
+    assert!(value.get("next").is_none());
+    let value = get(&router, "/api/v1/events/LA").await;
+    assert_eq!(value, json!({"city": "LA", "count": 0, "events": []}));
+}
+
+#[tokio::test]
+async fn g3_a_cursor_gives_every_event_exactly_once_even_at_one_instant() {
+    let tables = Tables::new().await;
+    let mut want = BTreeSet::new();
+    for n in 0..60 {
+        // Three instants of twenty events each, over four shards; a third of them expired.
+        let ttl = if n % 3 == 0 { -1 } else { 60 };
+        let id = format!("e{n}");
+        let more = [("ttl", self::n(NOW_MS / 1_000 + ttl))];
+        tables
+            .event("NYC", &id, NOW_MS - (n / 20) * 1_000, &more)
+            .await;
+        if ttl > 0 {
+            want.insert(id);
+        }
+    }
+    let router = tables.router();
+    let whole = walk(&router, "/api/v1/events/NYC?", "events", "event_id", 1_000).await;
+    assert_eq!(whole.iter().cloned().collect::<BTreeSet<_>>(), want);
+    for limit in [1, 2, 3, 7, 20, 39, 40, 41] {
+        let got = walk(&router, "/api/v1/events/NYC?", "events", "event_id", limit).await;
+        assert_eq!(got, whole, "{limit}");
+    }
+    let first = get(&router, "/api/v1/events/NYC?limit=1").await;
+    let next = first["next"].as_str().unwrap();
+    for uri in [
+        format!("/api/v1/events/LA?cursor={next}"),
+        format!("/api/v1/events/NYC?from=2013-01-01T00:00:00Z&cursor={next}"),
+        format!("/api/v1/alerts?cursor={next}"),
+        format!("/api/v1/events/NYC?cursor=A{next}"),
+    ] {
+        let (status, value, _) = ask(&router, "GET", &uri).await;
+        assert_eq!(
+            (status.as_u16(), value["code"].as_str()),
+            (400, Some("bad_cursor"))
+        );
+    }
+    assert!(!tables.metrics.render().contains("operation=\"Scan\""));
+}
+
+#[tokio::test]
+async fn alerts_of_a_city_and_of_all() {
+    let tables = Tables::new().await;
+    let hour = 3_600_000;
+    for (city, id, ago_h, severity) in [
+        ("NYC", "a", 0, Severity::High),
+        ("LA", "b", 1, Severity::Critical),
+        ("NYC", "late#c", 2, Severity::Critical),
+        ("NYC", "d", 24, Severity::High),
+        ("NYC", "e", 25, Severity::High),
+        ("LA", "f", 30, Severity::High),
+    ] {
+        tables
+            .alert(city, id, NOW_MS - ago_h * hour, severity)
+            .await;
+    }
+    // A second one of that id and instant elsewhere.
+    tables.alert("SF", "a", NOW_MS, Severity::High).await;
+    let router = tables.router();
+    for (query, want) in [
+        ("", vec!["a", "a", "b", "late#c", "d"]),
+        ("?city=", vec!["a", "a", "b", "late#c", "d"]),
+        ("?hours=25", vec!["a", "a", "b", "late#c", "d", "e"]),
+        ("?city=NYC", vec!["a", "late#c", "d"]),
+        ("?city=NYC&severity=critical", vec!["late#c"]),
+        ("?severity=critical", vec!["b", "late#c"]),
+        ("?hours=720&limit=2", vec!["a", "a"]),
+        (
+            "?from=2013-01-01T00:00:00Z&to=2013-01-01T06:00:00.001Z",
+            vec!["d", "e", "f"],
+        ),
+        (
+            "?from=2013-01-01T00:00:00Z&to=2013-01-01T06:00:00Z",
+            vec!["e", "f"],
+        ),
+        ("?to=2013-01-01T06:00:00Z", vec!["e", "f"]),
+    ] {
+        let value = get(&router, &format!("/api/v1/alerts{query}")).await;
+        assert_eq!(each(&value, "alerts", "event_id"), want, "{query}");
+    }
+    let value = get(&router, "/api/v1/alerts?city=NYC&severity=critical").await;
+    assert_eq!(
+        value["alerts"][0],
+        json!({"event_id": "late#c", "timestamp": "2013-01-02T04:00:00.000Z", "city": "NYC",
+               "event_type": "incident", "severity": "critical", "description": "",
+               "processing_time": "2013-01-02T06:00:00.000Z", "late": true})
+    );
+    for uri in [
+        "/api/v1/alerts?hours=720&",
+        "/api/v1/alerts?hours=720&city=NYC&",
+    ] {
+        let whole = walk(&router, uri, "alerts", "event_id", 1_000).await;
+        for limit in [1, 2, 3] {
+            let got = walk(&router, uri, "alerts", "event_id", limit).await;
+            assert_eq!(got, whole, "{uri} {limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn windows_are_final_once_every_watermark_has_passed() {
+    let tables = Tables::new().await;
+    let start = |k: i64| NOW_MS - k * 300_000;
+    let log = |topic: &str, partition: i32| keys::log_key(topic, partition);
+    tables.progress(&log(TOPIC, 0), start(1)).await;
+    tables.progress(&log(TOPIC, 1), start(3)).await;
+    tables.progress(&log(OLD_TOPIC, 0), 0).await;
+    // Ends at start(0): above every watermark.
+    tables.window(start(1), &[log(TOPIC, 0)]).await;
+    // Ends at start(1): partition 0 has reached it, 1 has not.
+    tables.window(start(2), &[log(TOPIC, 0)]).await;
+    tables
+        .window(start(3), &[log(TOPIC, 0), log(TOPIC, 1)])
+        .await;
+    tables
+        .window(start(4), &[log(TOPIC, 0), log(TOPIC, 1)])
+        .await;
+    tables
+        .window(start(5), &[log(OLD_TOPIC, 0), log(TOPIC, 1)])
+        .await;
+    tables.window(start(6), &[log(TOPIC, 2)]).await;
+    let router = tables.router();
+    let uri = "/api/v1/aggregations?city=NYC&event_type=traffic";
+    let value = get(&router, uri).await;
+    let finals: Vec<bool> = value["aggregations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["final"].as_bool().unwrap())
+        .collect();
+    assert_eq!(finals, [false, true, false, true, true, false]);
+    assert_eq!(
+        value["aggregations"][0],
+        json!({"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "city": "NYC",
+               "event_type": "traffic", "window_start": "2013-01-02T05:55:00Z",
+               "window_end": "2013-01-02T06:00:00Z", "event_count": 5,
+               "severities": ["low", "high", "critical"], "severity_low": 1,
+               "severity_medium": 0, "severity_high": 3, "severity_critical": 1,
+               "last_updated": "2013-01-02T06:00:00.000Z", "final": false})
+    );
+    let value = get(
+        &router,
+        &format!("{uri}&from=2013-01-02T05:45:00Z&to=2013-01-02T05:55:00Z"),
+    )
+    .await;
+    let starts = each(&value, "aggregations", "window_start");
+    assert_eq!(starts, ["2013-01-02T05:50:00Z", "2013-01-02T05:45:00Z"]);
+}
+
+#[tokio::test]
+async fn windows_are_read_over_many_batches_and_pages() {
+    let tables = Tables::new().await;
+    for k in 1..=230 {
+        tables
+            .window(NOW_MS - k * 300_000, &[keys::log_key(TOPIC, 0)])
+            .await;
+    }
+    let router = tables.router();
+    let uri = "/api/v1/aggregations?city=NYC&eventType=TRAFFIC&";
+    let whole = walk(&router, uri, "aggregations", "window_start", 1_000).await;
+    assert_eq!(whole.len(), 230);
+    assert!(whole.is_sorted_by(|a, b| a > b));
+    for limit in [7, 115, 230] {
+        let got = walk(&router, uri, "aggregations", "window_start", limit).await;
+        assert_eq!(got, whole, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn totals_are_summed_over_all_shards() {
+    let tables = Tables::new().await;
+    tables.total("NYC#traffic", [10, 2, 3, 3, 4, 2]).await;
+    tables.total("NYC#weather", [5, 0, 5, 0, 0, 0]).await;
+    tables.total("NYC 2#weather", [1, 0, 1, 0, 0, 0]).await;
+    tables
+        .total("São Paulo#incident", [20, 1, 0, 0, 0, 21])
+        .await;
+    let router = tables.router();
+    let value = get(&router, "/api/v1/stats").await;
+    assert_eq!(value["total_events_processed"], 39);
+    assert_eq!(value["high_severity_alerts"], 4);
+    assert_eq!(value["critical_alerts"], 23);
+    assert_eq!(value["late_events"], 3);
+    let value = get(&router, "/api/v1/summary/NYC").await;
+    assert_eq!(
+        value["event_type_breakdown"],
+        json!({"traffic": 12, "weather": 5})
+    );
+    let value = get(&router, "/api/v1/cities").await;
+    assert_eq!(
+        each(&value, "cities", "city"),
+        ["São Paulo", "NYC", "NYC 2"]
+    );
+}
+
+#[tokio::test]
+async fn missing_tables_are_told_and_nothing_else() {
+    let router = Tables::missing().await.router();
+    for uri in [
+        "/api/v1/stats",
+        "/api/v1/events/NYC",
+        "/api/v1/alerts",
+        "/api/v1/aggregations?city=NYC&event_type=traffic",
+        "/api/v1/health",
+    ] {
+        let (status, value, _) = ask(&router, "GET", uri).await;
+        assert_eq!(
+            (status.as_u16(), value["code"].as_str()),
+            (503, Some("store_unavailable"))
+        );
+        assert!(
+            value["error"].as_str().unwrap().contains("init-tables"),
+            "{value}"
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! Windows of a series, and whether each is final.
+//!
+//! The order of the reads is what makes `final` true: the published watermarks are read before the
+//! rows, so a row that they call final already holds everything; the current topic id is read after
+//! the rows, because a consumer sets it before it counts the first record of a new topic, so a fence
+//! of an id that is not current then belongs to a topic that is gone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
+
+use super::items::{AggregationItem, fences, number, text};
+use super::lanes::{Lane, Source, collect};
+use super::{Db, Item, Page, Slice};
+use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
+use crate::core::time::{format_seconds, parse_timestamp};
+use crate::store::error::StoreError;
+
+/// Most keys of one BatchGetItem, by DynamoDB's rules.
+const BATCH_KEYS_MAX: usize = 100;
+/// First pause before unprocessed keys are asked for again; it doubles up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(25);
+/// Longest pause; the caller's deadline ends the waiting.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// Reads one page of windows.
+pub(super) async fn page(
+    db: &Db,
+    series: String,
+    slice: Slice,
+) -> Result<Page<AggregationItem>, StoreError> {
+    let source = Source {
+        table: db.names.aggregations.clone(),
+        index: Some(SERIES_INDEX),
+        pk_name: "series",
+        sk_name: "window_start",
+        other_key: Some("partition_key"),
+    };
+    // Window starts are whole seconds: the first at or after `from`, the last before `to`.
+    let lower = format_seconds(slice.range.from_ms.saturating_add(999));
+    let upper = format_seconds(slice.range.to_ms - 1);
+    let lane = Lane::new(series, &lower, &upper);
+    let keys = collect(db, source, vec![lane], &slice, |_| None).await?;
+    if keys.items.is_empty() {
+        return Ok(Page::empty());
+    }
+    let watermarks = watermarks(db).await?;
+    let keys_in_order: Vec<String> = keys
+        .items
+        .iter()
+        .map(|item| text(item, "partition_key"))
+        .collect();
+    let mut rows = rows(db, &keys_in_order).await?;
+    let topic_id = db.config().await?.topic_id;
+    let items = keys_in_order
+        .iter()
+        // The index may know a row that the table no longer has.
+        .filter_map(|key| rows.remove(key))
+        .map(|row| {
+            let item = AggregationItem::from_item(&row);
+            AggregationItem {
+                is_final: is_final(
+                    &item.window_end,
+                    fences(&row),
+                    topic_id.as_deref(),
+                    &watermarks,
+                ),
+                ..item
+            }
+        })
+        .collect();
+    Ok(Page {
+        items,
+        next: keys.next,
+    })
+}
+
+/// Tells whether a window takes no more events: the watermark of every partition with a fence in its
+/// row has reached its end. Fences of another topic id than the current one count as passed; a row
+/// without any is nobody's, so nothing vouches for it.
+fn is_final<'a>(
+    window_end: &str,
+    fences: impl Iterator<Item = &'a str>,
+    topic_id: Option<&str>,
+    watermarks: &BTreeMap<String, i64>,
+) -> bool {
+    let Some(end_ms) = parse_timestamp(window_end) else {
+        return false;
+    };
+    let mut fenced = false;
+    for log_key in fences {
+        fenced = true;
+        let current = match (log_key.rsplit_once('#'), topic_id) {
+            (Some((id, _)), Some(topic_id)) => id == topic_id,
+            // Nobody said yet which topic is current, so any may be.
+            _ => true,
+        };
+        let reached = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);
+        if current && !reached {
+            return false;
+        }
+    }
+    fenced
+}
+
+/// Returns the published watermarks by log key (`<topic id>#<partition>`).
+async fn watermarks(db: &Db) -> Result<BTreeMap<String, i64>, StoreError> {
+    let query = db
+        .query(&db.names.totals)
+        .key_condition_expression("#shard = :progress")
+        .projection_expression("#series, #watermark")
+        .expression_attribute_names("#shard", "shard")
+        .expression_attribute_names("#series", "series")
+        .expression_attribute_names("#watermark", "watermark")
+        .expression_attribute_values(":progress", AttributeValue::S(PROGRESS_PK.to_owned()))
+        .consistent_read(true);
+    let items = db.query_all(query).await?;
+    Ok(items
+        .iter()
+        .filter_map(|item| Some((text(item, "series"), number(item, "watermark")?)))
+        .collect())
+}
+
+/// Reads rows by key, consistently; those that do not exist are not in the answer.
+async fn rows(db: &Db, keys: &[String]) -> Result<HashMap<String, Item>, StoreError> {
+    let table = &db.names.aggregations;
+    let mut rows = HashMap::new();
+    for chunk in keys.chunks(BATCH_KEYS_MAX) {
+        let mut wanted: Vec<Item> = chunk
+            .iter()
+            .map(|key| Item::from([("partition_key".to_owned(), AttributeValue::S(key.clone()))]))
+            .collect();
+        let mut pause = PAUSE_FIRST;
+        while !wanted.is_empty() {
+            let asked = KeysAndAttributes::builder()
+                .set_keys(Some(wanted))
+                .consistent_read(true)
+                .build()
+                .expect("the keys are set");
+            let started = Instant::now();
+            let result = db
+                .client
+                .batch_get_item()
+                .request_items(table, asked)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await
+                .map_err(|error| StoreError::from_sdk("BatchGetItem", table, error));
+            let units = result.as_ref().ok().map(|output| {
+                let capacity = output.consumed_capacity().iter();
+                capacity.filter_map(|c| c.capacity_units()).sum()
+            });
+            db.count("BatchGetItem", table, started, result.as_ref().err(), units);
+            let output = result?;
+            for row in output
+                .responses
+                .into_iter()
+                .flat_map(HashMap::into_values)
+                .flatten()
+            {
+                rows.insert(text(&row, "partition_key"), row);
+            }
+            wanted = output
+                .unprocessed_keys
+                .into_iter()
+                .flat_map(HashMap::into_values)
+                .flat_map(|left| left.keys)
+                .collect();
+            if !wanted.is_empty() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_final_when_every_fenced_partition_has_passed_it() {
+        const END: i64 = 1_357_020_300_000; // 2013-01-01T06:05:00Z
+        let check = |fences: &[&str], watermarks: &[(&str, i64)], want: bool| {
+            let watermarks = watermarks
+                .iter()
+                .map(|(key, ms)| ((*key).to_owned(), *ms))
+                .collect();
+            let got = is_final(
+                "2013-01-01T06:05:00Z",
+                fences.iter().copied(),
+                Some("now"),
+                &watermarks,
+            );
+            assert_eq!(got, want, "{fences:?} {watermarks:?}");
+        };
+        check(&["now#0"], &[("now#0", END)], true);
+        check(&["now#0"], &[("now#0", END - 1)], false);
+        check(&["now#0"], &[], false);
+        check(
+            &["now#0", "now#1"],
+            &[("now#0", END), ("now#1", END - 1)],
+            false,
+        );
+        check(
+            &["now#0", "now#1"],
+            &[("now#0", END), ("now#1", END + 1)],
+            true,
+        );
+        check(&["now#0"], &[("now#0", END), ("now#7", 0)], true);
+        check(&["old#0"], &[], true);
+        check(&["old#0", "now#0"], &[("old#0", 0), ("now#0", END)], true);
+        check(&["old#0", "now#0"], &[("old#0", END)], false);
+        check(&[], &[("now#0", END)], false);
+        let unknown = is_final(
+            "2013-01-01T06:05:00Z",
+            ["old#0"].into_iter(),
+            None,
+            &BTreeMap::new(),
+        );
+        assert!(!unknown);
+        assert!(!is_final(
+            "soon",
+            ["old#0"].into_iter(),
+            Some("now"),
+            &BTreeMap::new()
+        ));
+    }
+}
