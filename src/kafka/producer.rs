@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::IntCounter;
 use rdkafka::ClientContext;
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -23,6 +22,7 @@ use rdkafka::producer::{
 };
 
 use crate::core::parse::HEARTBEAT_HEADER;
+use crate::kafka::client::Chatter;
 use crate::kafka::latency::{Latency, LatencySummary};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -236,18 +236,20 @@ impl Tally {
 /// Counts deliveries; everything else goes where the other clients' messages go.
 struct Deliveries {
     tally: Arc<Tally>,
-    base: DefaultClientContext,
+    chatter: Chatter,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
-        self.base.log(level, fac, log_message);
+        self.chatter.log(level, fac, log_message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.tally.note(reason);
-        self.base.error(error, reason);
+        self.chatter.error(&error, reason);
     }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
 }
 
 impl ProducerContext for Deliveries {
@@ -314,7 +316,7 @@ impl EventProducer {
         let tally = Arc::new(Tally::new(metrics));
         let context = Deliveries {
             tally: Arc::clone(&tally),
-            base: DefaultClientContext,
+            chatter: Chatter::default(),
         };
         let client = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(ProducerError::Create)?;
