@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use crate::api::server;
 use crate::cmd::{Exit, SettingsError};
 use crate::core::synth::Synth;
-use crate::kafka::client::client_config;
+use crate::kafka::client::{ClientError, client_config};
 use crate::kafka::input::{Input, InputError};
 use crate::kafka::producer::{Counts, EventProducer};
 use crate::kafka::pump::{self, Plan, Source};
@@ -38,7 +38,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let source = source(&args)?;
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
-    let config = client_config(&args.kafka, "produce")?;
+    let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
     let tally = producer.tally();
     tracing::info!(%address, topic = args.kafka.topic, "producing");
@@ -75,6 +75,11 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     server.await.context("the HTTP server panicked")?;
     pumped?;
     Ok(exit(&counts, undelivered, args.skip_bad))
+}
+
+/// Nothing but other settings helps against these.
+fn settings_error(error: ClientError) -> SettingsError {
+    SettingsError(format!("{:#}", anyhow::Error::from(error)))
 }
 
 fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cmd::Exit;
+use crate::cmd::{Exit, SettingsError};
 use crate::core::event::Event;
 use crate::core::parse::Body;
 use crate::core::watermark::MaxTime;
@@ -43,7 +43,8 @@ const CLOCK_EVERY: u32 = 1_000;
 /// # Errors
 /// Returns what made the role fail.
 pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
-    let config = client_config(&args.kafka, "tail")?;
+    let config = client_config(&args.kafka, "tail")
+        .map_err(|e| SettingsError(format!("{:#}", anyhow::Error::from(e))))?;
     let reader = LogReader::new(config, &args.kafka.topic)?;
     let work = tokio::task::spawn_blocking(move || {
         let bar = (args.output == Output::Table && can_draw(&io::stdout())).then(bar);

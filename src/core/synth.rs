@@ -145,7 +145,7 @@ mod tests {
     fn a_seed_means_the_same_events_in_every_release() {
         assert_eq!(
             events(1, 1, 0)[0],
-            r#"{"city":"LA","event_type":"incident","severity":"high","description":"high priority incident reported","timestamp":"1970-01-01T00:00:00.000Z"}"#
+            r#"{"city":"Chicago","event_type":"traffic","severity":"high","description":"high traffic slowdown near the centre","timestamp":"1970-01-01T00:00:00.000Z"}"#
         );
     }
 

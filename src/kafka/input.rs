@@ -388,7 +388,8 @@ mod tests {
 
     #[test]
     fn lines_end_with_lf_or_crlf() {
-        let cases: [(&[u8], &[(u64, &str)]); 12] = [
+        type Case = (&'static [u8], &'static [(u64, &'static str)]);
+        let cases: [Case; 12] = [
             (b"", &[]),
             (b"a", &[(1, "a")]),
             (b"a\n", &[(1, "a")]),

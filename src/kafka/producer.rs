@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::IntCounter;
 use rdkafka::ClientContext;
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -23,6 +22,7 @@ use rdkafka::producer::{
 };
 
 use crate::core::parse::HEARTBEAT_HEADER;
+use crate::kafka::client::Chatter;
 use crate::kafka::latency::{Latency, LatencySummary};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -65,19 +65,27 @@ pub fn now_ms() -> i64 {
     since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// A counter on a cache line of its own: the sending thread writes it for each event, and the
+/// delivering thread the others.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(AtomicU64);
+
 /// What became of the records so far.
 #[derive(Debug)]
 pub struct Tally {
     started: Instant,
     connected: AtomicBool,
-    sent: AtomicU64,
+    sent: Padded,
     acked: AtomicU64,
     failed: AtomicU64,
     bad: AtomicU64,
     heartbeats: AtomicU64,
     latency: Latency,
-    /// When the last record was settled or the first one began to wait, in µs since the start.
-    moved_us: AtomicU64,
+    /// The settled events at the last look at which anything had moved or nothing waited, and when
+    /// that was. Kept by those who look, since the sending and the delivering thread would pay for
+    /// reading each other's counters with every event.
+    moved: Mutex<(u64, Instant)>,
     /// The last thing that went wrong, and when a failed delivery was last told.
     trouble: Mutex<(Option<String>, Option<Instant>)>,
     produced_metric: IntCounter,
@@ -126,13 +134,13 @@ impl Tally {
         Tally {
             started: Instant::now(),
             connected: AtomicBool::new(false),
-            sent: AtomicU64::new(0),
+            sent: Padded(AtomicU64::new(0)),
             acked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
             latency: Latency::new(),
-            moved_us: AtomicU64::new(0),
+            moved: Mutex::new((0, Instant::now())),
             trouble: Mutex::new((None, None)),
             produced_metric: metrics.events_produced.clone(),
             failed_metric: metrics.events_failed.clone(),
@@ -147,7 +155,7 @@ impl Tally {
             self.failed.load(Ordering::Acquire),
         );
         Counts {
-            sent: self.sent.load(Ordering::Acquire),
+            sent: self.sent.0.load(Ordering::Acquire),
             acked,
             failed,
             bad: self.bad.load(Ordering::Relaxed),
@@ -162,7 +170,8 @@ impl Tally {
         self.bad.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tells why events do not reach Kafka at the moment.
+    /// Tells why events do not reach Kafka at the moment. To be asked about once a second or more
+    /// often, as progress displays do: a stall is counted between two looks.
     ///
     /// # Errors
     /// A sentence for people: Kafka was not reached yet, or acknowledges nothing.
@@ -196,14 +205,16 @@ impl Tally {
 
     /// How long records have waited without any being settled.
     fn stalled(&self) -> Duration {
-        let moved = Duration::from_micros(self.moved_us.load(Ordering::Relaxed));
-        let waiting = self.acked.load(Ordering::Acquire) + self.failed.load(Ordering::Acquire)
-            < self.sent.load(Ordering::Acquire);
-        if waiting {
-            self.started.elapsed().saturating_sub(moved)
-        } else {
-            Duration::ZERO
+        let settled = self.acked.load(Ordering::Acquire) + self.failed.load(Ordering::Acquire);
+        let waiting = settled < self.sent.0.load(Ordering::Acquire);
+        let mut moved = self
+            .moved
+            .lock()
+            .expect("no panic is possible while the lock is held");
+        if !waiting || settled != moved.0 {
+            *moved = (settled, Instant::now());
         }
+        moved.1.elapsed()
     }
 
     fn elapsed_us(&self) -> u64 {
@@ -236,18 +247,20 @@ impl Tally {
 /// Counts deliveries; everything else goes where the other clients' messages go.
 struct Deliveries {
     tally: Arc<Tally>,
-    base: DefaultClientContext,
+    chatter: Chatter,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
-        self.base.log(level, fac, log_message);
+        self.chatter.log(level, fac, log_message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.tally.note(reason);
-        self.base.error(error, reason);
+        self.chatter.error(&error, reason);
     }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
 }
 
 impl ProducerContext for Deliveries {
@@ -256,7 +269,6 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
         let tally = &self.tally;
         let now_us = tally.elapsed_us();
-        tally.moved_us.store(now_us, Ordering::Relaxed);
         match (mark, result) {
             (HEARTBEAT_MARK, Ok(_)) => {}
             (HEARTBEAT_MARK, Err((error, _))) => {
@@ -314,7 +326,7 @@ impl EventProducer {
         let tally = Arc::new(Tally::new(metrics));
         let context = Deliveries {
             tally: Arc::clone(&tally),
-            base: DefaultClientContext,
+            chatter: Chatter::default(),
         };
         let client = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(ProducerError::Create)?;
@@ -395,13 +407,13 @@ impl EventProducer {
         value: &[u8],
         shutdown: &Shutdown,
     ) -> Result<bool, ProducerError> {
-        let mark = self.begin_waiting();
+        let mark = usize::try_from(self.tally.elapsed_us()).unwrap_or(usize::MAX - 1) + 1;
         let record = BaseRecord::with_opaque_to(&self.topic, mark)
             .key(key)
             .payload(value);
         let taken = self.enqueue(record, shutdown)?;
         if taken {
-            self.tally.sent.fetch_add(1, Ordering::AcqRel);
+            self.tally.sent.0.fetch_add(1, Ordering::AcqRel);
         }
         Ok(taken)
     }
@@ -506,17 +518,6 @@ impl EventProducer {
                 return counts.undelivered();
             }
         }
-    }
-
-    /// Returns the mark of a record sent now, and starts the stall clock if none waits yet.
-    fn begin_waiting(&self) -> usize {
-        let now_us = self.tally.elapsed_us();
-        let settled =
-            self.tally.acked.load(Ordering::Acquire) + self.tally.failed.load(Ordering::Acquire);
-        if settled == self.tally.sent.load(Ordering::Acquire) {
-            self.tally.moved_us.store(now_us, Ordering::Relaxed);
-        }
-        usize::try_from(now_us).unwrap_or(usize::MAX - 1) + 1
     }
 
     fn check_fatal(&self) -> Result<(), ProducerError> {

@@ -12,14 +12,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
+use crate::kafka::client::Chatter;
 use crate::kafka::producer::now_ms;
 use crate::shutdown::Shutdown;
 
@@ -91,7 +93,7 @@ pub enum Step {
 
 /// A consumer of a whole topic.
 pub struct LogReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<ReaderContext>,
     topic: String,
 }
 
@@ -130,7 +132,9 @@ impl LogReader {
             }
         }
         Ok(LogReader {
-            consumer: config.create().map_err(ReaderError::Create)?,
+            consumer: config
+                .create_with_context(ReaderContext::default())
+                .map_err(ReaderError::Create)?,
             topic: topic.to_owned(),
         })
     }
@@ -347,6 +351,29 @@ fn heartbeat_values<'a>(
         .filter(|header| header.key == HEARTBEAT_HEADER)
         .map(|header| header.value)
 }
+
+/// Passes librdkafka's messages on, but for the ends of partitions: rdkafka reports those as errors
+/// of the client too.
+#[derive(Debug, Default)]
+struct ReaderContext {
+    chatter: Chatter,
+}
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.chatter.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            self.chatter.error(&error, reason);
+        }
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+}
+
+impl ConsumerContext for ReaderContext {}
 
 /// Says what is waited for, but not all the time.
 #[derive(Debug, Default)]
