@@ -1,14 +1,180 @@
-//! `citystream dev`
+//! `citystream dev`: every role in one process, on an embedded broker and an embedded DynamoDB.
+//!
+//! The broker is librdkafka's mock cluster, in memory; the database is SQLite behind the SDK's own
+//! request path, in memory or in `--data-dir`. Neither is meant for more than trying things out. The
+//! mock keeps 5 MB or 100,000 records a partition, so the producer waits for the consumer
+//! ([`Credit`]). Each start is a new log with a new topic id, so a kept database meets fresh fences
+//! and the same input again counts again.
+//!
+//! One port answers everything: the API, the page, health and the metrics of all roles.
 
-use crate::cmd::Exit;
-use crate::settings::Dev;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use dynoxide::Database;
+use rdkafka::mocking::MockCluster;
+
+use crate::api::{self, ApiState, ops, server};
+use crate::cmd::consume::{self, Status};
+use crate::cmd::init_tables::steps::Steps;
+use crate::cmd::init_tables::tables::Wanted;
+use crate::cmd::{Exit, SettingsError, init_tables, produce};
+use crate::core::keys::TableNames;
+use crate::core::synth::Synth;
+use crate::kafka::client::client_config;
+use crate::kafka::credit::Credit;
+use crate::kafka::producer::EventProducer;
+use crate::kafka::pump::{self, Plan, Source};
+use crate::settings::{Cli, Command, Consume, Dev};
 use crate::shutdown::Shutdown;
+use crate::store::client::{ConnectOptions, connect};
+use crate::store::embedded::embedded;
+use crate::store::reads::DynamoReads;
 use crate::telemetry::Metrics;
 
-/// Runs the role until it is done or `shutdown` is triggered.
+const TOPIC: &str = "city-events";
+const PARTITIONS: i32 = 6;
+/// Half of what the mock broker keeps, since it counts a little more than keys and values.
+const CREDIT_RECORDS_MAX: usize = 50_000;
+const CREDIT_BYTES_MAX: u64 = 2_500_000;
+/// Time between two heartbeats of synthetic events.
+const HEARTBEAT_MS: i64 = 60_000;
+
+/// Runs the role until `shutdown` is triggered.
 ///
 /// # Errors
 /// Returns what made the role fail.
-pub async fn run(_args: Dev, _metrics: Metrics, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-    anyhow::bail!("under construction")
+pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
+    let listener = server::bind(address, "--port").await?;
+    let address = listener.local_addr().context("failed to read the port")?;
+    let source = source(&args)?;
+
+    let client = connect(ConnectOptions {
+        attempts: 1,
+        http: Some(embedded(open_database(args.data_dir.as_deref())?)),
+        endpoint_url: Some("http://embedded.invalid".to_owned()),
+        test_credentials: true,
+    })
+    .await?;
+    let names = TableNames::new("citystream");
+    init_tables::tables::ensure(&client, &names, &Wanted::default(), &Steps::silent()).await?;
+
+    let cluster = MockCluster::new(1).context("failed to start the embedded broker")?;
+    cluster.create_topic(TOPIC, PARTITIONS, 1)?;
+    cluster.create_topic(&format!("{TOPIC}-dlq"), 1, 1)?;
+    let consume_args = consume_args(&cluster.bootstrap_servers())?;
+
+    let status = Arc::new(Status::new());
+    let reads = Arc::new(DynamoReads::new(client.clone(), names, metrics.clone()));
+    let router = api::router(ApiState::new(reads, metrics.clone())).merge(ops::router(
+        metrics.clone(),
+        Arc::clone(&status) as Arc<dyn ops::Probe>,
+    ));
+    let http_stop = Shutdown::new();
+    let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+    greet(&args, address);
+
+    let credit = Credit::new(6, CREDIT_RECORDS_MAX, CREDIT_BYTES_MAX);
+    let producer = EventProducer::new(client_config(&consume_args.kafka, "dev")?, TOPIC, &metrics)?;
+    let producing = {
+        let (plan, stop) = (plan(&args, credit.clone()), shutdown.clone());
+        tokio::task::spawn_blocking(move || {
+            let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
+                tracing::warn!(line, reason = %reject.reason, detail = reject.detail, "bad line skipped");
+            });
+            producer.finish(&stop);
+            let counts = producer.tally().counts();
+            tracing::info!(
+                sent = counts.acked,
+                bad = counts.bad,
+                "the source has ended"
+            );
+            pumped
+        })
+    };
+    let settled = Arc::new(move |partition, next| credit.settle(partition, next));
+    let result = consume::run_with(
+        consume_args,
+        client,
+        consume::Host {
+            metrics,
+            status,
+            settled: Some(settled),
+            producer_time_is_fine: true,
+        },
+        shutdown.clone(),
+    )
+    .await;
+    // A consumer that failed must not leave the producer waiting for it.
+    shutdown.trigger();
+    producing.await.context("the producer panicked")??;
+    http_stop.trigger();
+    http.await.context("the HTTP server panicked")?;
+    drop(cluster);
+    result
+}
+
+fn source(args: &Dev) -> anyhow::Result<Source> {
+    Ok(match &args.input {
+        Some(path) => Source::Input(produce::open(path)?),
+        None => Source::Synthetic(Synth::new(fastrand::u64(..))),
+    })
+}
+
+fn plan(args: &Dev, credit: Credit) -> Plan {
+    let synthetic = args.input.is_none();
+    let interval = produce::rate_of_interval(args.interval);
+    Plan {
+        rate: args.rate.unwrap_or(if synthetic {
+            interval
+        } else {
+            crate::settings::Rate::Max
+        }),
+        count: None,
+        heartbeat_ms: synthetic.then_some(HEARTBEAT_MS),
+        credit: Some(credit),
+    }
+}
+
+fn open_database(dir: Option<&Path>) -> anyhow::Result<Database> {
+    let Some(dir) = dir else {
+        return Database::memory().map_err(|e| anyhow::anyhow!("{e}"));
+    };
+    let failed = |what: String| SettingsError(format!("--data-dir {}: {what}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
+    let path = dir.join("dynamodb.sqlite");
+    Database::new(&path.to_string_lossy()).map_err(|e| failed(e.to_string()).into())
+}
+
+/// Returns the consumer's settings, as its own command line would give them.
+fn consume_args(brokers: &str) -> anyhow::Result<Consume> {
+    let line = [
+        "citystream",
+        "consume",
+        "--brokers",
+        brokers,
+        "--topic",
+        TOPIC,
+    ];
+    match Cli::try_parse_from(line)?.command {
+        Command::Consume(args) => Ok(args),
+        _ => unreachable!("the line says consume"),
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn greet(args: &Dev, address: SocketAddr) {
+    let what = match &args.input {
+        Some(path) => format!("loading {}", path.display()),
+        None => "making up events".to_owned(),
+    };
+    println!("citystream dev: {what}; Ctrl-C stops it");
+    println!("  http://{address}/");
+    println!("  curl http://{address}/api/v1/stats");
+    println!("  curl http://{address}/api/v1/events/NYC?limit=3");
+    println!("  curl http://{address}/metrics");
 }

@@ -72,8 +72,6 @@ pub enum Event {
         /// Nothing came since [`Consumer::probe_end`].
         probed: bool,
     },
-    /// A commit was answered: partition and offset of each part, and what was wrong.
-    Committed(Vec<(i32, Offset)>, Option<String>),
     /// Kafka has no record at some partition's position.
     OutOfRange,
     /// The topic does not exist (yet, or any more).
@@ -155,7 +153,6 @@ pub struct Consumer {
     config: ClientConfig,
     topic: String,
     beat_ms: Arc<AtomicI64>,
-    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Consumer {
@@ -192,7 +189,7 @@ impl Consumer {
             runs: Vec::new(),
             gathered: 0,
         };
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
             .map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
@@ -202,7 +199,6 @@ impl Consumer {
             config: config.clone(),
             topic: options.topic,
             beat_ms,
-            thread: Some(thread),
         })
     }
 
@@ -236,14 +232,6 @@ impl Consumer {
         }
     }
 
-    /// Commits restart points without waiting; [`Event::Committed`] tells the answer.
-    ///
-    /// # Errors
-    /// When librdkafka does not even take the request.
-    pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
-        commit(&self.client, &self.topic, parts)
-    }
-
     /// Returns when the thread polled last, in Unix milliseconds.
     pub fn beat_ms(&self) -> i64 {
         self.beat_ms.load(Ordering::Relaxed)
@@ -258,10 +246,9 @@ impl Consumer {
         }
     }
 
-    /// Asks the thread to leave the group and end; the result can be joined.
-    pub fn close(mut self) -> Option<std::thread::JoinHandle<()>> {
+    /// Asks the thread to end. The group is left when the last [`Inquiry`] is dropped too.
+    pub fn close(self) {
         self.command(Command::Close);
-        self.thread.take()
     }
 }
 
@@ -301,6 +288,14 @@ impl Inquiry {
             }
         }
         Ok(out)
+    }
+
+    /// Commits restart points and waits for the answer.
+    ///
+    /// # Errors
+    /// When the coordinator refuses, as during a rebalance, or does not answer.
+    pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
+        commit(&self.client, &self.topic, parts, CommitMode::Sync)
     }
 
     /// Returns the offset of a partition's oldest record and the one after its newest.
@@ -345,6 +340,7 @@ fn commit<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
     parts: &[CommitPart],
+    mode: CommitMode,
 ) -> KafkaResult<()> {
     let mut list = TopicPartitionList::new();
     for part in parts {
@@ -353,7 +349,7 @@ fn commit<C: ConsumerContext>(
         element.set_metadata(&part.metadata);
     }
     // An explicit list: a commit of "everything" would drop the metadata.
-    client.commit(&list, CommitMode::Async)
+    client.commit(&list, mode)
 }
 
 /// The callbacks of librdkafka.
@@ -414,8 +410,9 @@ impl Bridge {
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
         {
-            // Goes out before the next JoinGroup, on the same connection.
-            if let Err(error) = commit(client, &self.topic, &parts) {
+            // Goes out before the next JoinGroup, on the same connection; waiting for the answer here
+            // could hold up the whole group.
+            if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
             }
         }
@@ -450,20 +447,6 @@ impl ConsumerContext for Bridge {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(client, list),
             _ => self.revoke(client, list),
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        let mut problem = result.err().map(|e| e.to_string());
-        let mut parts = Vec::new();
-        for element in list.elements() {
-            if let KafkaOffset::Offset(next) = element.offset() {
-                parts.push((element.partition(), Offset(next)));
-            }
-            if let Err(error) = element.error() {
-                problem.get_or_insert_with(|| error.to_string());
-            }
-        }
-        self.tell(Event::Committed(parts, problem));
     }
 }
 

@@ -33,8 +33,6 @@ const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(1_200);
 /// Time between two looks at lag, the log's ends and the stop condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
-/// A commit without an answer for this long counts as failed.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Least time between two lines about the same trouble.
 const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long one question to a broker may take.
@@ -71,6 +69,7 @@ enum Done {
         assignment: u64,
     },
     Topic(Option<String>),
+    Committed(bool),
     Published(Publish),
     Tables(Option<String>),
     Ends(Vec<(i32, Offset)>),
@@ -89,8 +88,6 @@ pub(super) struct Shell {
     done_in: UnboundedSender<Done>,
     done: UnboundedReceiver<Done>,
     leaving: Vec<Leaving>,
-    /// The commit under way: what it commits, and since when.
-    committing: Option<(Vec<(i32, Offset)>, Instant)>,
     topic_id: String,
     tables_id: Option<String>,
     /// A table was missing: nothing is sent until the config item was read again.
@@ -113,7 +110,6 @@ impl Shell {
             done_in,
             done,
             leaving: Vec::new(),
-            committing: None,
             topic_id: String::new(),
             tables_id: None,
             tables_suspect: false,
@@ -217,7 +213,6 @@ impl Shell {
                 assignment,
                 probed,
             } => self.reached_end(partition, assignment, probed),
-            Event::Committed(parts, problem) => self.committed(&parts, problem),
             Event::OutOfRange => self.check_ranges(),
             Event::TopicMissing => self.say("topic", || {
                 tracing::warn!("the topic does not exist, waiting for it");
@@ -264,6 +259,7 @@ impl Shell {
                 assignment,
             } => self.locate(vec![(partition, assignment)], Duration::ZERO),
             Done::Topic(id) => self.p.pipeline.topic_checked(now_ms, id.as_deref()),
+            Done::Committed(taken) => self.p.pipeline.commit_done(now_ms, taken),
             Done::Published(publish) => self.p.pipeline.published(now_ms, &publish),
             Done::Tables(id) => self.tables_read(id),
             Done::Ends(ends) => self.took_ends(&ends),
@@ -376,7 +372,7 @@ impl Shell {
                     send(&done, Done::Topic(id));
                 });
             }
-            Output::Commit(parts) => self.commit(&parts),
+            Output::Commit(parts) => self.commit(parts),
             Output::Released {
                 partition,
                 commit,
@@ -464,35 +460,16 @@ impl Shell {
         });
     }
 
-    fn commit(&mut self, parts: &[CommitPart]) {
-        let list = parts
-            .iter()
-            .map(|p| (p.partition, p.boundary.next))
-            .collect();
-        match self.p.consumer.commit(parts) {
-            Ok(()) => self.committing = Some((list, Instant::now())),
-            Err(error) => {
-                tracing::warn!(%error, "failed to commit, trying again");
-                self.p.pipeline.commit_done(unix_ms(), false);
+    fn commit(&self, parts: Vec<CommitPart>) {
+        let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
+        tokio::spawn(async move {
+            let result = blocking(move || inquiry.commit(&parts)).await;
+            if let Err(error) = &result {
+                // A rebalance under way is the usual reason; the next commit covers it.
+                tracing::debug!(%error, "failed to commit, trying again");
             }
-        }
-    }
-
-    fn committed(&mut self, parts: &[(i32, Offset)], problem: Option<String>) {
-        tracing::debug!(?parts, ?problem, "commit answered");
-        let ours = self
-            .committing
-            .as_ref()
-            .is_some_and(|(list, _)| list == parts);
-        if !ours {
-            return;
-        }
-        self.committing = None;
-        if let Some(error) = &problem {
-            // A rebalance under way is the usual reason; the next commit covers it.
-            tracing::debug!(error, "a commit was refused, trying again");
-        }
-        self.p.pipeline.commit_done(unix_ms(), problem.is_none());
+            send(&done, Done::Committed(result.is_ok()));
+        });
     }
 
     fn released(&mut self, partition: i32, commit: Option<CommitPart>, publish: Option<Publish>) {
@@ -641,7 +618,7 @@ impl Shell {
     }
 
     /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop
-    /// condition, a commit without an answer.
+    /// condition.
     fn look(&mut self) {
         self.p.host.status.set_beat(self.p.consumer.beat_ms());
         for worker in self.p.pipeline.workers() {
@@ -656,14 +633,6 @@ impl Shell {
                     .with_label_values(&[&label])
                     .set(seconds);
             }
-        }
-        if self
-            .committing
-            .as_ref()
-            .is_some_and(|(_, since)| since.elapsed() > COMMIT_TIMEOUT)
-        {
-            self.committing = None;
-            self.p.pipeline.commit_done(unix_ms(), false);
         }
         if self.looking {
             return;
@@ -887,23 +856,19 @@ impl Shell {
             .ledger
             .lock()
             .expect("no panic holds the ledger") = ledger;
-        let thread = self.p.consumer.close();
-        let joined = blocking(move || {
-            let deadline = Instant::now() + LEAVE_TIMEOUT;
-            while thread.as_ref().is_some_and(|t| !t.is_finished()) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
+        // The client leaves the group when its last handle goes, on the consumer thread if nothing
+        // else holds one; the channel closes once it has.
+        drop(self.p.locator);
+        self.p.consumer.close();
+        let left = async {
+            while let Some(event) = self.p.events.recv().await {
+                if let Event::Revoked { answer, .. } = event {
+                    drop(answer.send(Vec::new()));
+                }
             }
-        });
-        tokio::pin!(joined);
-        loop {
-            tokio::select! {
-                () = &mut joined => break,
-                event = self.p.events.recv() => match event {
-                    Some(Event::Revoked { answer, .. }) => drop(answer.send(Vec::new())),
-                    Some(_) => {}
-                    None => { joined.await; break }
-                },
-            }
+        };
+        if tokio::time::timeout(LEAVE_TIMEOUT, left).await.is_err() {
+            tracing::warn!("Kafka did not confirm in time that this member left the group");
         }
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(took_ms, "left the group");
@@ -916,31 +881,15 @@ impl Shell {
         }
     }
 
-    async fn last_commit(&mut self, parts: &[CommitPart]) {
+    async fn last_commit(&self, parts: &[CommitPart]) {
         if parts.is_empty() {
             return;
         }
-        if let Err(error) = self.p.consumer.commit(parts) {
-            tracing::warn!(%error, "failed to commit at the end");
-            return;
-        }
-        let list: Vec<(i32, Offset)> = parts
-            .iter()
-            .map(|p| (p.partition, p.boundary.next))
-            .collect();
-        let answered = async {
-            while let Some(event) = self.p.events.recv().await {
-                if let Event::Committed(parts, problem) = event
-                    && parts == list
-                {
-                    return problem;
-                }
-            }
-            None
-        };
+        let (inquiry, parts) = (self.p.locator.inquiry(), parts.to_vec());
+        let answered = blocking(move || inquiry.commit(&parts));
         match tokio::time::timeout(LEAVE_TIMEOUT, answered).await {
-            Ok(None) => tracing::info!("committed"),
-            Ok(Some(error)) => tracing::warn!(error, "the last commit was refused"),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last commit was refused"),
             Err(_) => tracing::warn!("the last commit was not answered"),
         }
     }
