@@ -25,7 +25,7 @@ use crate::settings::LogFormat;
 /// Text on a terminal and JSON elsewhere, unless `format` says so; `RUST_LOG` filters.
 pub fn start_logging(format: Option<LogFormat>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("info,aws_config=warn,hyper=warn,rdkafka=off,dynoxide=warn")
+        EnvFilter::new("info,aws_config=error,hyper=warn,rdkafka=off,dynoxide=warn")
     });
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal {

@@ -5,9 +5,12 @@
 //! DynamoDB, and `consume::locate` finds the facts of a start. Whatever is missing at the start
 //! (Kafka, the topic, the tables) is waited for, and said.
 
+mod leave;
 mod locate;
+mod requests;
 mod shell;
 mod status;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +22,7 @@ use crate::api::{ops, server};
 use crate::cmd::{Exit, SettingsError};
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
-use crate::kafka::client::client_config;
+use crate::kafka::client::{ClientError, client_config, set_default};
 use crate::kafka::consumer::{Budget, Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
 use crate::settings::{Consume, OnDataLoss};
@@ -94,7 +97,7 @@ pub async fn run_with(
         .get("session.timeout.ms")
         .and_then(|v| v.parse().ok())
         .unwrap_or(SESSION_TIMEOUT_MS);
-    let dlq_config = client_config(&args.kafka, "consume")?;
+    let dlq_config = client_config(&args.kafka, "consume").map_err(wrong)?;
     let names = TableNames::new(&args.tables.table_prefix);
     let writer = Writer::new(
         client.clone(),
@@ -152,9 +155,14 @@ pub async fn run_with(
     shell.run(shutdown).await
 }
 
+/// Every error of the client's settings is one that only a person can mend.
+fn wrong(error: ClientError) -> SettingsError {
+    SettingsError(error.to_string())
+}
+
 /// Returns the consumer's librdkafka settings: ours below the user's, the fixed ones above.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
-    let mut config = client_config(&args.kafka, "consume")?;
+    let mut config = client_config(&args.kafka, "consume").map_err(wrong)?;
     // What is fetched and not yet taken, in KiB of values; librdkafka needs about three times that
     // for small records.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
@@ -172,9 +180,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
         ("topic.metadata.refresh.interval.ms", "30000".to_owned()),
     ];
     for (name, value) in defaults {
-        if config.get(name).is_none() {
-            config.set(name, value);
-        }
+        set_default(&mut config, &args.kafka, name, &value);
     }
     if let Some(id) = &args.group_instance_id {
         config.set("group.instance.id", id);

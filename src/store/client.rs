@@ -114,7 +114,10 @@ async fn connect_within(
         loader = loader.endpoint_url(url);
     }
     let config = loader.load().await;
-    if config.region().is_none() {
+    if config
+        .region()
+        .is_none_or(|region| region.as_ref().is_empty())
+    {
         return Err(StoreError::Settings {
             message: "no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1, \
                       or a region in the profile"

@@ -57,10 +57,7 @@ impl Writer {
     }
 
     fn options(&self) -> ItemOptions {
-        self.options
-            .lock()
-            .expect("no panic holds the lock")
-            .clone()
+        *self.options.lock().expect("no panic holds the lock")
     }
 
     /// Puts a batch and says what became of it; the error, if any, is for the log and for noticing

@@ -1,0 +1,230 @@
+//! Starts what the pipeline asks for: each request in a task of its own, which reports back as a
+//! [`Done`]. Nothing here decides anything; what fails is told to the pipeline, which tries again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cmd::SettingsError;
+use crate::cmd::consume::locate::blocking;
+use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Done, SAY_INTERVAL, Shell, send};
+use crate::core::batch::BatchOutcome;
+use crate::core::keys;
+use crate::core::parse::Reason;
+use crate::core::pipeline::{CommitPart, Halt, Output, Publish};
+use crate::core::plan::{Put, PutTable, UpdateOutcome};
+use crate::core::worker::Rejected;
+
+impl Shell {
+    pub(super) fn start(&mut self, output: Output, now_ms: i64) {
+        let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
+        match output {
+            Output::Put(batch) if self.tables_suspect => {
+                let outcome = BatchOutcome::Failed { throttled: false };
+                send(&done, Done::Batch(batch, outcome, None));
+            }
+            Output::Put(batch) => {
+                tokio::spawn(async move {
+                    let (outcome, error) = writer.put(&batch, now_ms).await;
+                    send(&done, Done::Batch(batch, outcome, error));
+                });
+            }
+            Output::Update(update) if self.tables_suspect => {
+                // Not sent, but an earlier try of it may have been.
+                send(
+                    &done,
+                    Done::Update(update, Ok((UpdateOutcome::Unknown, None))),
+                );
+            }
+            Output::Update(update) => {
+                tokio::spawn(async move {
+                    let result = writer.update(&update, now_ms).await;
+                    send(&done, Done::Update(update, result));
+                });
+            }
+            Output::Reject(ticket, rejected) => {
+                let letters = self.p.dead_letters.clone();
+                let topic_id = self.topic_id.clone();
+                tokio::spawn(async move {
+                    letters
+                        .send(&rejected, &topic_id, || fastrand::u32(..))
+                        .await;
+                    send(&done, Done::Rejected(ticket));
+                });
+            }
+            Output::Refused(table, put) => self.refused(table, put),
+            Output::CreateProgress(publish) => {
+                let (partition, assignment) = (publish.partition, publish.assignment);
+                tokio::spawn(async move {
+                    while let Err(error) = writer.create_progress(&publish).await {
+                        tracing::warn!(partition, %error, "failed to create a progress item, trying again");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    send(
+                        &done,
+                        Done::Created {
+                            partition,
+                            assignment,
+                        },
+                    );
+                });
+            }
+            Output::Publish(publish) => self.publish(publish),
+            Output::Hold { partition } => {
+                self.forget(partition);
+                self.p.consumer.hold(partition);
+            }
+            Output::Begin {
+                partition,
+                assignment,
+                next,
+            } => {
+                tracing::info!(partition, %next, "partition begins");
+                self.p.consumer.begin(partition, assignment, next);
+            }
+            Output::CheckTopic => {
+                let inquiry = self.p.locator.inquiry();
+                tokio::spawn(async move {
+                    let topic = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
+                    let id = topic.ok().flatten().map(|t| t.id.to_string());
+                    send(&done, Done::Topic(id));
+                });
+            }
+            Output::Commit(parts) => self.commit(parts),
+            Output::Released {
+                partition,
+                commit,
+                publish,
+            } => self.released(partition, commit, publish),
+            Output::Lost {
+                partition,
+                from,
+                to,
+            } => {
+                let lost = to.0 - from.0;
+                tracing::error!(
+                    partition, %from, %to, lost,
+                    "records are lost; counts across this range are not exact"
+                );
+                self.p.host.metrics.records_lost.inc_by(lost.unsigned_abs());
+            }
+            Output::Halt(halt) => self.end = Some(Err(self.explain(&halt).into())),
+            Output::Locate { .. } => unreachable!("gathered by the caller"),
+        }
+    }
+
+    pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
+        let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
+        let status = Arc::clone(&self.p.host.status);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let said = std::sync::Mutex::new(None::<Instant>);
+            let waiting = |what: Option<String>| {
+                if let Some(what) = &what {
+                    let mut said = said.lock().expect("no panic holds the lock");
+                    if said.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
+                        *said = Some(Instant::now());
+                        tracing::warn!("waiting for {what}");
+                    }
+                }
+                status.set_waiting(what.map(|what| format!("waiting for {what}")));
+            };
+            let located = locator.locate(&wanted, waiting).await;
+            send(&done, Done::Located(located));
+        });
+    }
+
+    pub(super) fn publish(&self, publish: Publish) {
+        let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
+        tokio::spawn(async move {
+            match writer.publish_progress(&publish).await {
+                Ok(()) => send(&done, Done::Published(publish)),
+                // The next commit tries again.
+                Err(error) => tracing::warn!(%error, "failed to publish progress"),
+            }
+        });
+    }
+
+    /// A table refused an item for good: its record goes to the dead-letter topic and stays counted.
+    fn refused(&self, table: PutTable, put: Put) {
+        let (letters, done) = (self.p.dead_letters.clone(), self.done_in.clone());
+        let (topic_id, inquiry) = (self.topic_id.clone(), self.p.locator.inquiry());
+        tracing::error!(
+            partition = put.event.partition, offset = %put.event.offset, event_id = %put.event.event_id,
+            "the table refused an item, its record goes to the dead-letter topic"
+        );
+        tokio::spawn(async move {
+            let (partition, offset) = (put.event.partition, put.event.offset);
+            let found = blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT)).await;
+            let mut rejected = found.unwrap_or_else(|| Rejected {
+                reason: Reason::RefusedByTable,
+                detail: String::new(),
+                key: None,
+                value: None,
+                headers: Vec::new(),
+                partition,
+                offset,
+                timestamp_ms: None,
+            });
+            rejected.reason = Reason::RefusedByTable;
+            rejected.detail = match table {
+                PutTable::Raw => "DynamoDB refused the raw item".to_owned(),
+                PutTable::Alerts => "DynamoDB refused the alert".to_owned(),
+            };
+            letters
+                .send(&rejected, &topic_id, || fastrand::u32(..))
+                .await;
+            send(&done, Done::Refused(table, put.ticket));
+        });
+    }
+
+    fn commit(&self, parts: Vec<CommitPart>) {
+        let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
+        tokio::spawn(async move {
+            let result = blocking(move || inquiry.commit(&parts)).await;
+            if let Err(error) = &result {
+                // A rebalance under way is the usual reason; the next commit covers it.
+                tracing::debug!(%error, "failed to commit, trying again");
+            }
+            send(&done, Done::Committed(result.is_ok()));
+        });
+    }
+
+    /// Returns what a person must know and do.
+    pub(super) fn explain(&self, halt: &Halt) -> SettingsError {
+        let (topic, group) = (&self.p.topic, &self.p.group);
+        SettingsError(match halt {
+            Halt::Unreadable {
+                partition,
+                next,
+                progress,
+            } => {
+                let there = match progress {
+                    Some(at) => format!(
+                        "offset {} (progress item {})",
+                        at.next,
+                        keys::log_key(&self.topic_id, *partition)
+                    ),
+                    None => "the log's beginning".to_owned(),
+                };
+                format!(
+                    "group {group} has offset {next} committed for {topic} partition {partition} without this program's metadata, as offset-reset tools leave it; counting from there would not be exact. Stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then goes on at {there}"
+                )
+            }
+            Halt::Expired {
+                partition,
+                from,
+                to,
+            } => format!(
+                "{topic} partition {partition}: records {from} to {to} (exclusive) were removed by retention before they were read, {} records; --on-data-loss continue counts them as lost and goes on at {to}",
+                to.0 - from.0
+            ),
+            Halt::Truncated {
+                partition,
+                from,
+                end,
+            } => format!(
+                "{topic} partition {partition}: the log ends at {end}, below offset {from} where reading would go on, so records {end} to {from} (exclusive) were cut off its end; --on-data-loss continue waits for the log to grow past {from} and counts them as lost"
+            ),
+        })
+    }
+}

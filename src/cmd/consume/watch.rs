@@ -1,0 +1,195 @@
+//! What only time shows: watermarks, lag, control records at a log's end, positions outside the
+//! log, and the stop condition of `--stop-at-end`.
+//!
+//! The end of a log is the consumer's position, not its last record: control records leave a gap
+//! there, and librdkafka tells no position behind it. So when nothing comes and the log is longer,
+//! the end is read up to once more ([`crate::kafka::consumer::Consumer::probe_end`]).
+
+use std::time::{Duration, Instant};
+
+use crate::cmd::consume::locate::{Trouble, blocking};
+use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Done, LOOK_INTERVAL, Shell, send};
+use crate::core::event::Offset;
+use crate::core::worker::Worker;
+use crate::kafka::consumer::Inquiry;
+
+impl Shell {
+    /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop
+    /// condition.
+    pub(super) fn look(&mut self) {
+        self.p.host.status.set_beat(self.p.consumer.beat_ms());
+        for worker in self.p.pipeline.workers() {
+            if let Some(ms) = worker.watermark_ms() {
+                #[allow(clippy::cast_precision_loss)] // far below 2^53
+                let seconds = ms as f64 / 1_000.0;
+                let label = worker.place().partition.to_string();
+                self.p
+                    .host
+                    .metrics
+                    .watermark_seconds
+                    .with_label_values(&[&label])
+                    .set(seconds);
+            }
+        }
+        if self.looking {
+            return;
+        }
+        self.looking = true;
+        let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
+        let partitions: Vec<i32> = self
+            .p
+            .pipeline
+            .workers()
+            .map(|w| w.place().partition)
+            .collect();
+        let stop_ends = self.stop_ends.clone();
+        tokio::spawn(async move {
+            let asked = inquiry.clone();
+            let ends = blocking(move || {
+                let end = |p: &i32| Some((*p, asked.log_range(*p, ANSWER_TIMEOUT).ok()?.1));
+                partitions.iter().filter_map(end).collect()
+            })
+            .await;
+            send(&done, Done::Ends(ends));
+            let reached = match stop_ends {
+                None => false,
+                Some(ends) => blocking(move || reached(&inquiry, &ends)).await,
+            };
+            send(&done, Done::AtEnd(reached));
+        });
+    }
+
+    pub(super) fn took_ends(&mut self, ends: &[(i32, Offset)]) {
+        let places: Vec<(i32, u64, Offset)> = self
+            .p
+            .pipeline
+            .workers()
+            .map(|w| (w.place().partition, w.place().assignment, w.position()))
+            .collect();
+        for (partition, end) in ends {
+            let place = places.iter().find(|(p, _, _)| p == partition);
+            let Some((_, _, position)) = place else {
+                continue;
+            };
+            let lag = (end.0 - position.0).max(0);
+            self.p
+                .host
+                .metrics
+                .lag_records
+                .with_label_values(&[&self.p.topic, &partition.to_string()])
+                .set(lag);
+            self.log_ends.insert(*partition, *end);
+            let rested = self
+                .at_end
+                .get(partition)
+                .is_some_and(|(at, since)| at == position && since.elapsed() >= LOOK_INTERVAL);
+            if lag > 0 && rested {
+                // Nothing comes and yet the log is longer: control records, most likely.
+                self.p.consumer.probe_end(*partition, *position);
+            }
+        }
+    }
+
+    pub(super) fn reached_end(&mut self, partition: i32, assignment: u64, probed: bool) {
+        let position = self
+            .p
+            .pipeline
+            .workers()
+            .find(|w| w.place().partition == partition)
+            .map(Worker::position);
+        let Some(position) = position else { return };
+        match self.log_ends.get(&partition) {
+            Some(end) if probed && *end > position => {
+                self.p.pipeline.skip_gap(partition, assignment, *end);
+            }
+            _ => {
+                self.at_end
+                    .entry(partition)
+                    .or_insert((position, Instant::now()));
+            }
+        }
+    }
+
+    /// Kafka had no record at some position and does not say which: asks the log's ends of all.
+    pub(super) fn check_ranges(&self) {
+        let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
+        let places = self.places();
+        tokio::spawn(async move {
+            let outside = blocking(move || {
+                let outside = |(partition, _, position): &(i32, u64, Offset)| {
+                    let range = inquiry.log_range(*partition, ANSWER_TIMEOUT);
+                    range.is_ok_and(|(start, end)| !(start..=end).contains(position))
+                };
+                places.into_iter().filter(outside).collect()
+            })
+            .await;
+            send(&done, Done::Outside(outside));
+        });
+    }
+
+    /// Takes the positions that lie outside their logs.
+    pub(super) fn took_outside(&mut self, outside: &[(i32, u64, Offset)]) {
+        for (partition, assignment, position) in outside {
+            tracing::warn!(partition, %position, "the log has no record at the position");
+            self.p.pipeline.out_of_range(*partition, *assignment);
+        }
+    }
+
+    /// Returns partition, assignment and position of each running partition.
+    fn places(&self) -> Vec<(i32, u64, Offset)> {
+        let place = |w: &Worker| (w.place().partition, w.place().assignment, w.position());
+        self.p.pipeline.workers().map(place).collect()
+    }
+
+    /// Notes the end of every partition; the stop condition is that the group commits them.
+    pub(super) async fn note_stop_ends(&mut self) -> anyhow::Result<()> {
+        let mut attempt = 0;
+        loop {
+            let found = match self.p.locator.topic().await {
+                Err(Trouble::Settings(error)) => return Err(error.into()),
+                Err(Trouble::Wait(what)) => Err(what),
+                Ok((_, partitions)) => {
+                    let inquiry = self.p.locator.inquiry();
+                    let ends = blocking(move || {
+                        (0..partitions)
+                            .map(|p| Ok((p, inquiry.log_range(p, ANSWER_TIMEOUT)?)))
+                            .collect::<Result<Vec<_>, rdkafka::error::KafkaError>>()
+                    })
+                    .await;
+                    ends.map_err(|e| format!("Kafka: {e}"))
+                }
+            };
+            match found {
+                Ok(ranges) => {
+                    let some = |(p, (start, end)): (i32, (Offset, Offset))| {
+                        (end > start).then_some((p, end))
+                    };
+                    self.stop_ends = Some(ranges.into_iter().filter_map(some).collect());
+                    return Ok(());
+                }
+                Err(what) => {
+                    if attempt % 10 == 0 {
+                        tracing::warn!("waiting for {what}");
+                    }
+                    self.p
+                        .host
+                        .status
+                        .set_waiting(Some(format!("waiting for {what}")));
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Tells whether the group's commits have reached `ends`.
+fn reached(inquiry: &Inquiry, ends: &[(i32, Offset)]) -> bool {
+    let partitions: Vec<i32> = ends.iter().map(|(p, _)| *p).collect();
+    match inquiry.commits(&partitions, ANSWER_TIMEOUT) {
+        Ok(commits) => ends
+            .iter()
+            .all(|(p, end)| commits.get(p).is_some_and(|c| c.next >= *end)),
+        Err(_) => false,
+    }
+}
