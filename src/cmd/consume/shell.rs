@@ -86,6 +86,8 @@ pub(super) struct Shell {
     pub(super) tables_id: Option<String>,
     /// A table was missing: nothing is sent until the config item was read again.
     pub(super) tables_suspect: bool,
+    /// The last write failed.
+    pub(super) sink_fails: bool,
     pub(super) at_end: BTreeMap<i32, (Offset, Instant)>,
     pub(super) log_ends: BTreeMap<i32, Offset>,
     pub(super) looking: bool,
@@ -107,6 +109,7 @@ impl Shell {
             topic_id: String::new(),
             tables_id: None,
             tables_suspect: false,
+            sink_fails: false,
             at_end: BTreeMap::new(),
             log_ends: BTreeMap::new(),
             looking: false,
