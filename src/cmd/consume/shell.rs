@@ -360,12 +360,19 @@ impl Shell {
     /// Looks at an error of DynamoDB: says it now and then, and notices missing tables.
     pub(super) fn notice(&mut self, error: Option<StoreError>) {
         let Some(error) = error else {
+            if std::mem::take(&mut self.sink_fails) {
+                self.p.host.status.set_waiting(None);
+            }
             return;
         };
-        self.say(
-            "sink",
-            || tracing::warn!(%error, "DynamoDB does not take a write, trying again"),
-        );
+        if error.kind().is_retryable() {
+            self.sink_fails = true;
+            let waiting = format!("waiting for DynamoDB to take writes: {error}");
+            self.p.host.status.set_waiting(Some(waiting));
+        }
+        self.say("sink", || {
+            tracing::warn!(%error, "DynamoDB does not take a write, trying again");
+        });
         if error.kind() == Kind::NotFound && !self.tables_suspect {
             self.tables_suspect = true;
             self.read_tables(Duration::ZERO);
