@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::core::mutant::{self, Mutant};
 use crate::core::pace::{Concurrency, backoff_ms};
 use crate::core::plan::{Put, PutTable};
 
@@ -133,7 +134,9 @@ impl PutQueue {
             let mut keys = BTreeSet::new();
             for w in &self.fresh {
                 company_max = company_max.min(w.company_max);
-                if take >= company_max || !keys.insert(w.put.key(self.table)) {
+                let again =
+                    !keys.insert(w.put.key(self.table)) && !mutant::on(Mutant::DuplicateKeys);
+                if take >= company_max || again {
                     break;
                 }
                 take += 1;
@@ -178,7 +181,8 @@ impl PutQueue {
         for (at, (put, (attempts, company_max))) in batch.puts.into_iter().zip(tries).enumerate() {
             let (again, attempts, company_max) = match outcome {
                 BatchOutcome::Stored { unprocessed } => {
-                    (unprocessed.contains(&at), attempts + 1, company_max)
+                    let left = unprocessed.contains(&at) && !mutant::on(Mutant::UnprocessedDropped);
+                    (left, attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
                 BatchOutcome::Invalid if size == 1 => {

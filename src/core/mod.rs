@@ -17,6 +17,7 @@ pub mod event;
 pub mod keys;
 pub mod ledger;
 pub mod murmur2;
+pub mod mutant;
 pub mod pace;
 pub mod parse;
 pub mod pipeline;

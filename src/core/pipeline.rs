@@ -25,9 +25,11 @@ use crate::core::batch::{Batch, BatchOutcome, PutQueue};
 use crate::core::event::Offset;
 use crate::core::keys;
 use crate::core::ledger::Ledger;
+use crate::core::mutant::{self, Mutant};
 use crate::core::pace::{Concurrency, backoff_ms};
 use crate::core::plan::{Keep, Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::restart::{Boundary, Metadata, Progress, Start, StartFacts, start};
+use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::core::worker::{Place, Record, Rejected, Tally, Worker, Write};
 
@@ -236,6 +238,8 @@ pub struct Pipeline {
     turn: i32,
     ledger: Ledger,
     tally: Tally,
+    /// For [`Mutant::WatermarkKept`]; empty otherwise.
+    kept: BTreeMap<i32, MaxTime>,
 }
 
 impl Pipeline {
@@ -256,6 +260,7 @@ impl Pipeline {
             turn: 0,
             ledger: Ledger::default(),
             tally: Tally::default(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -297,7 +302,10 @@ impl Pipeline {
         let Some(loss_told) = self.starting(partition, assignment) else {
             return;
         };
-        let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
+        let mut log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
+        if mutant::on(Mutant::FenceWithoutTopic) {
+            log_key = keys::log_key("", partition).into();
+        }
         match start(facts) {
             Start::At(at) => self.run(now_ms, partition, facts, tables, log_key, at),
             Start::Create(boundary) => {
@@ -390,6 +398,12 @@ impl Pipeline {
             keep: tables.keep,
             row_interval_ms: self.options.row_interval_ms,
         };
+        let mut at = at;
+        if mutant::on(Mutant::WatermarkKept)
+            && let Some(max_ms) = self.kept.get(&partition).and_then(|max| max.max_ms())
+        {
+            at.max.observe(max_ms);
+        }
         let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
         slot.state = State::Running(Box::new(Running {
             worker: Worker::new(place, at),
@@ -420,6 +434,7 @@ impl Pipeline {
             self.tally.bytes_freed += records.iter().map(|r| u64::from(r.bytes)).sum::<u64>();
             return;
         };
+        running.worker.begin_batch();
         for record in records {
             running.worker.take(now_ms, record, &mut self.writes);
         }
@@ -450,12 +465,13 @@ impl Pipeline {
     }
 
     fn running(&mut self, partition: i32, assignment: u64) -> Option<&mut Running> {
-        match self.slots.get_mut(&partition) {
-            Some(slot) if slot.assignment == assignment => match &mut slot.state {
-                State::Running(running) => Some(running),
-                State::Starting { .. } => None,
-            },
-            _ => None,
+        let slot = self.slots.get_mut(&partition)?;
+        if slot.assignment != assignment && !mutant::on(Mutant::LateAnswersTaken) {
+            return None;
+        }
+        match &mut slot.state {
+            State::Running(running) => Some(running),
+            State::Starting { .. } => None,
         }
     }
 
@@ -487,6 +503,10 @@ impl Pipeline {
             return;
         };
         if let State::Running(running) = slot.state {
+            if mutant::on(Mutant::WatermarkKept) {
+                let max = running.worker.boundary_at_position().max;
+                self.kept.insert(partition, max);
+            }
             self.ledger.given_up += running.worker.in_flight() as u64;
             self.tally.bytes_freed += running.worker.bytes();
             let live = |put: &Put| put.ticket.partition != partition;
@@ -845,12 +865,21 @@ impl Running {
             partition,
             assignment,
             boundary,
-            metadata: metadata.format(),
+            metadata: if mutant::on(Mutant::MetadataMissing) {
+                String::new()
+            } else {
+                metadata.format()
+            },
         })
     }
 
     fn publish(&self, committed: Boundary, leaving: bool, now_ms: i64) -> Option<Publish> {
         let place = self.worker.place();
+        let committed = if mutant::on(Mutant::ProgressEarly) {
+            self.worker.boundary_at_position()
+        } else {
+            committed
+        };
         let due = self
             .progress
             .is_due(committed, &place.rules, leaving, now_ms);

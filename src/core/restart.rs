@@ -16,6 +16,7 @@
 //! A start outside the log is lost data ([`Start::Lost`]).
 
 use crate::core::event::Offset;
+use crate::core::mutant::{self, Mutant};
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 
@@ -131,7 +132,8 @@ impl StartFacts {
     pub fn own_commit(&self) -> Option<Boundary> {
         let commit = self.commit.as_ref()?;
         let m = Metadata::parse(&commit.metadata)?;
-        let ours = m.topic_id == self.topic_id && m.tables_id == self.tables_id;
+        let ours = (m.topic_id == self.topic_id || mutant::on(Mutant::OtherTopicBelieved))
+            && (m.tables_id == self.tables_id || mutant::on(Mutant::OtherTablesBelieved));
         ours.then_some(Boundary {
             next: commit.next,
             max: m.max,
@@ -149,6 +151,12 @@ pub fn start(facts: &StartFacts) -> Start {
         return Start::Unreadable(commit.next);
     }
     let committed = facts.own_commit();
+    if committed.is_none() && mutant::on(Mutant::NoCommitIsNewLog) {
+        return Start::At(Boundary {
+            next: log_start,
+            max: MaxTime::default(),
+        });
+    }
     let Some(from) = committed.or(facts.progress) else {
         return Start::Create(Boundary {
             next: log_start,

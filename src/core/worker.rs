@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::core::event::{Event, Offset};
 use crate::core::keys;
 use crate::core::ledger::Ledger;
+use crate::core::mutant::{self, Mutant};
 use crate::core::parse::{Body, Reason};
 use crate::core::plan::{
     Keep, Put, PutTable, RowKey, RowUpdate, StoredEvent, Ticket, UpdateOutcome,
@@ -157,6 +158,9 @@ pub struct Worker {
     place: Place,
     position: Offset,
     max: MaxTime,
+    /// The maximum before the batch, and before the last durable record; only planted bugs use them.
+    batch_max: MaxTime,
+    last_max: MaxTime,
     durable: Boundary,
     tracked: VecDeque<Tracked>,
     first_seq: u64,
@@ -194,6 +198,8 @@ impl Worker {
             place,
             position: start.next,
             max: start.max,
+            batch_max: start.max,
+            last_max: start.max,
             durable: start,
             tracked: VecDeque::new(),
             first_seq: 0,
@@ -226,7 +232,11 @@ impl Worker {
             Content::Rejected(rejected) => {
                 let reason = rejected.reason;
                 writes.push(Write::Reject(ticket, rejected));
-                (pending::DLQ, Class::Rejected(reason))
+                let awaited = !mutant::on(Mutant::DeadLetterNotAwaited);
+                (
+                    if awaited { pending::DLQ } else { 0 },
+                    Class::Rejected(reason),
+                )
             }
             Content::Valid(Body::Heartbeat(time_ms)) => {
                 if !self.place.rules.is_future(time_ms, timestamp_ms) {
@@ -262,9 +272,14 @@ impl Worker {
     ) -> (u8, Class) {
         let rules = self.place.rules;
         // Lateness is judged by the watermark as it stood before this event.
-        let late = self.max.is_late(event.time_ms, &rules);
+        let judge = if mutant::on(Mutant::LatenessPerBatch) {
+            self.batch_max
+        } else {
+            self.max
+        };
+        let late = judge.is_late(event.time_ms, &rules);
         let future = rules.is_future(event.time_ms, timestamp_ms);
-        if future {
+        if future && !mutant::on(Mutant::FutureBelieved) {
             self.tally.future += 1;
         } else {
             self.max.observe(event.time_ms);
@@ -293,13 +308,21 @@ impl Worker {
                 event, topic, partition, *offset, late, future,
             ));
             if alert {
-                pending |= pending::ALERT;
+                pending |= if mutant::on(Mutant::PutNotAwaited) {
+                    0
+                } else {
+                    pending::ALERT
+                };
                 self.tally.alerts[severity.index() - 2] += 1;
                 let event = Arc::clone(&event);
                 writes.push(Write::Put(PutTable::Alerts, Put { ticket, event }));
             }
             if raw {
-                pending |= pending::RAW;
+                pending |= if mutant::on(Mutant::PutNotAwaited) {
+                    0
+                } else {
+                    pending::RAW
+                };
                 writes.push(Write::Put(PutTable::Raw, Put { ticket, event }));
             }
         }
@@ -429,6 +452,9 @@ impl Worker {
         let row = self.rows[row_id as usize]
             .as_mut()
             .expect("an update under way keeps its row");
+        if mutant::on(Mutant::OneForAll) && row.sent.is_none() {
+            return;
+        }
         let mut sent = row
             .sent
             .take()
@@ -448,6 +474,26 @@ impl Worker {
         match outcome {
             UpdateOutcome::Counted => {
                 self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
+                if mutant::on(Mutant::OneForAll) {
+                    self.forget_sent();
+                }
+            }
+            UpdateOutcome::Unknown if mutant::on(Mutant::UnknownIsDone) => {
+                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
+            }
+            UpdateOutcome::Unknown
+                if mutant::on(Mutant::RowOrderLost) && !row.gathered.is_empty() =>
+            {
+                let next = Stretch::new(std::mem::take(&mut row.gathered));
+                row.gathered = sent.stretch.into_entries();
+                row.sent = next.map(|stretch| Sent {
+                    stretch,
+                    unknown: false,
+                    attempts: 0,
+                });
+            }
+            UpdateOutcome::Fenced(_) if mutant::on(Mutant::ConflictIsDone) => {
+                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, true);
             }
             UpdateOutcome::Unknown | UpdateOutcome::Refused => {
                 // The same update again, unchanged: whether or not it took effect, the fence tells.
@@ -480,6 +526,32 @@ impl Worker {
         self.settle();
     }
 
+    /// For [`Mutant::OneForAll`].
+    fn forget_sent(&mut self) {
+        let mut done = Vec::new();
+        for row in self.rows.iter_mut().flatten() {
+            if let Some(sent) = row.sent.take() {
+                let window = row.key.window_start_ms.is_some();
+                done.push((
+                    sent,
+                    if window {
+                        pending::WINDOW
+                    } else {
+                        pending::TOTALS
+                    },
+                ));
+            }
+        }
+        for (sent, bit) in done {
+            self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
+        }
+    }
+
+    /// Notes that a batch of records begins (for [`Mutant::LatenessPerBatch`]).
+    pub fn begin_batch(&mut self) {
+        self.batch_max = self.max;
+    }
+
     /// Notes that a raw item or an alert is stored.
     pub fn put_done(&mut self, table: PutTable, seq: u64) {
         let bit = match table {
@@ -498,8 +570,17 @@ impl Worker {
 
     fn mark(&mut self, seqs: impl Iterator<Item = u64>, bit: u8, already: bool) {
         for seq in seqs {
+            if seq < self.first_seq && mutant::on(Mutant::PutNotAwaited)
+                || seq < self.first_seq && mutant::on(Mutant::DeadLetterNotAwaited)
+            {
+                continue;
+            }
             let at = usize::try_from(seq - self.first_seq).expect("records in memory");
             let tracked = &mut self.tracked[at];
+            if mutant::on(Mutant::PutNotAwaited) || mutant::on(Mutant::DeadLetterNotAwaited) {
+                tracked.pending &= !bit;
+                continue;
+            }
             assert!(tracked.pending & bit != 0, "C1: a record settles once");
             tracked.pending &= !bit;
             // Each valid event has one totals row, so that row says whether it was counted before.
@@ -515,9 +596,17 @@ impl Worker {
             if front.pending != 0 {
                 break;
             }
+            let max = if mutant::on(Mutant::MaxAhead) {
+                self.max
+            } else if mutant::on(Mutant::MaxBehind) {
+                self.last_max
+            } else {
+                front.max
+            };
+            self.last_max = front.max;
             self.durable = Boundary {
                 next: front.next,
-                max: front.max,
+                max,
             };
             self.bytes -= u64::from(front.bytes);
             self.tally.bytes_freed += u64::from(front.bytes);
@@ -586,7 +675,27 @@ impl Worker {
 
     /// Returns the end of the contiguous durable prefix: what may be committed.
     pub fn durable(&self) -> Boundary {
+        let last_done = || self.tracked.iter().rev().find(|t| t.pending == 0);
+        if mutant::on(Mutant::CommitPosition) {
+            return self.boundary_at_position();
+        }
+        if mutant::on(Mutant::CommitLargest)
+            && let Some(done) = last_done()
+        {
+            return Boundary {
+                next: done.next,
+                max: done.max,
+            };
+        }
         self.durable
+    }
+
+    /// Returns the position with its maximum: what no commit may carry while records are in flight.
+    pub fn boundary_at_position(&self) -> Boundary {
+        Boundary {
+            next: self.position,
+            max: self.max,
+        }
     }
 
     /// Returns the offset of the next record it expects.

@@ -62,5 +62,38 @@ fn the_faults_happen() {
     assert!(all.late > 50, "{all:?}");
     assert!(all.unprocessed > 50, "{all:?}");
     assert!(all.remade_topics > 10, "{all:?}");
+    assert!(all.remade_tables > 10, "{all:?}");
     assert!(all.lost_groups > 10, "{all:?}");
+}
+
+/// Every planted bug must be found within so many seeds.
+#[cfg(feature = "sim")]
+const MUTANT_SEEDS: u64 = 2_000;
+
+#[cfg(feature = "sim")]
+#[test]
+fn every_planted_bug_is_found() {
+    use citystream::core::mutant::{self, Mutant};
+    // A panic of the core is a way of being found, and no news.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for planted in Mutant::ALL {
+        mutant::set(Some(planted));
+        let found = (0..MUTANT_SEEDS).find_map(|seed| {
+            match std::panic::catch_unwind(|| World::new(seed).run()) {
+                Ok(Ok(_)) => None,
+                Ok(Err(problem)) => Some((seed, problem)),
+                Err(_) => Some((seed, "the core panicked".to_owned())),
+            }
+        });
+        mutant::set(None);
+        match found {
+            Some((seed, problem)) => eprintln!("{planted:?}: seed {seed}: {problem}"),
+            None => missed.push(planted),
+        }
+    }
+    assert!(
+        missed.is_empty(),
+        "not found within {MUTANT_SEEDS} seeds: {missed:?}"
+    );
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use citystream::core::batch::{Batch, BatchOutcome};
 use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::keys;
+use citystream::core::mutant::{self, Mutant};
 use citystream::core::parse::{Body, Reason};
 use citystream::core::pipeline::{CommitPart, Options, Output, Pipeline, Publish, Tables as Rules};
 use citystream::core::plan::{Keep, PutTable, RowUpdate, Ticket, UpdateOutcome};
@@ -26,6 +27,7 @@ pub(crate) struct Seen {
     pub(crate) unprocessed: u64,
     pub(crate) remade_topics: u64,
     pub(crate) lost_groups: u64,
+    pub(crate) remade_tables: u64,
 }
 
 impl Seen {
@@ -38,6 +40,7 @@ impl Seen {
         self.unprocessed += other.unprocessed;
         self.remade_topics += other.remade_topics;
         self.lost_groups += other.lost_groups;
+        self.remade_tables += other.remade_tables;
     }
 }
 
@@ -107,6 +110,8 @@ pub(crate) struct World {
     consumers: Vec<Option<Consumer>>,
     faults: bool,
     seen: Seen,
+    tables_id: usize,
+    problem: Option<String>,
 }
 
 const CITIES: [&str; 3] = ["NYC", "LA", "SF"];
@@ -139,6 +144,8 @@ impl World {
             consumers: (0..consumers).map(|_| None).collect(),
             faults: true,
             seen: Seen::default(),
+            tables_id: 0,
+            problem: None,
         };
         for (topic, logs) in world.logs.iter().enumerate() {
             let below = logs.iter().enumerate().map(|(p, log)| {
@@ -169,6 +176,9 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
         self.now_ms += self.rng.below(60) as i64;
         let who = self.rng.below(self.consumers.len());
         if self.consumers[who].is_none() {
@@ -197,6 +207,7 @@ impl World {
                 self.commits.clear();
                 self.seen.remade_topics += 1;
             }
+            97 if self.faults && self.topic == 0 && self.rng.one_in(8) => self.remake_tables(),
             96 if self.faults && self.rng.one_in(4) => {
                 self.commits.clear();
                 self.seen.lost_groups += 1;
@@ -259,6 +270,42 @@ impl World {
             .insert(partition, (assignment, from + records.len()));
         c.pipeline
             .records(self.now_ms, partition, assignment, records);
+    }
+
+    /// The tables are deleted and made anew; whoever writes next learns it before it writes.
+    fn remake_tables(&mut self) {
+        self.tables_id += 1;
+        self.seen.remade_tables += 1;
+        self.tables = Tables::default();
+        self.fences.clear();
+        self.progress.clear();
+        self.floats.clear();
+        let now = self.now_ms;
+        for c in self.consumers.iter_mut().flatten() {
+            for request in std::mem::take(&mut c.requests) {
+                match request {
+                    Request::Put(batch) => {
+                        let failed = BatchOutcome::Failed { throttled: false };
+                        c.pipeline.batch_answered(now, batch, &failed, 0);
+                    }
+                    Request::Update(update) => {
+                        c.pipeline
+                            .update_answered(now, &update, UpdateOutcome::Unknown, 0);
+                    }
+                    Request::Commit(parts) => c.requests.push(Request::Commit(parts)),
+                    Request::Reject(..) | Request::Locate(..) | Request::CheckTopic => {
+                        c.requests.push(request);
+                    }
+                    // The item is made again by the start rule.
+                    Request::Create(publish) => {
+                        c.requests
+                            .push(Request::Locate(publish.partition, publish.assignment));
+                    }
+                    Request::Publish(_) => {}
+                }
+            }
+            c.pipeline.tables_changed(now);
+        }
     }
 
     fn crash(&mut self, who: usize) {
@@ -463,7 +510,7 @@ impl World {
         let facts = StartFacts {
             progress: self.progress.get(&keys::log_key(&id, partition)).copied(),
             topic_id: id,
-            tables_id: "tables".to_owned(),
+            tables_id: format!("tables-{}", self.tables_id),
             commit: self.commits.get(&partition).cloned(),
             log: (Offset(0), Offset(end)),
         };
@@ -477,6 +524,15 @@ impl World {
     }
 
     fn store(&mut self, batch: &Batch, except: &[usize]) {
+        for (at, put) in batch.puts.iter().enumerate() {
+            let key = put.key(batch.table);
+            if batch.puts[..at]
+                .iter()
+                .any(|other| other.key(batch.table) == key)
+            {
+                self.problem = Some("a batch holds two puts of one key".to_owned());
+            }
+        }
         for (at, put) in batch.puts.iter().enumerate() {
             if except.contains(&at) {
                 continue;
@@ -497,8 +553,15 @@ impl World {
     fn update(&mut self, update: &RowUpdate) -> UpdateOutcome {
         let key = (update.row.series.to_string(), update.row.window_start_ms);
         let fence = (key.clone(), update.log_key.to_string());
+        let refused = |at: &Offset| {
+            if mutant::on(Mutant::TableFenceStrict) {
+                *at >= update.first
+            } else {
+                *at > update.first && !mutant::on(Mutant::TableNoCondition)
+            }
+        };
         if let Some(at) = self.fences.get(&fence)
-            && *at > update.first
+            && refused(at)
         {
             self.seen.conflicts += 1;
             return UpdateOutcome::Fenced(*at);
@@ -515,7 +578,11 @@ impl World {
 
     /// Takes a commit and checks C1 and C4 on it.
     fn commit(&mut self, part: &CommitPart) -> Result<(), String> {
-        let ours = format!("topic={}", topic_id(self.topic));
+        let ours = format!(
+            "topic={};tables=tables-{};",
+            topic_id(self.topic),
+            self.tables_id
+        );
         if part.metadata.contains(&ours) {
             self.check_durable(part.partition, part.boundary)?;
         }
@@ -537,8 +604,12 @@ impl World {
             .progress
             .entry(publish.log_key.to_string())
             .or_insert(publish.boundary);
-        if item.next < publish.boundary.next {
+        let before = item.next;
+        if item.next < publish.boundary.next || mutant::on(Mutant::TableProgressBack) {
             *item = publish.boundary;
+        }
+        if item.next < before {
+            return Err(format!("C4: progress of {} went back", publish.log_key));
         }
         Ok(())
     }
