@@ -9,7 +9,7 @@
 //! beside the suite stops them when it ends, however it ends. Each test has its own topic, tables
 //! and group, and compares the four tables row by row with [`oracle`], which folds the log a second
 //! time and shares no code with the program.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod log;
 mod oracle;

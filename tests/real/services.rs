@@ -45,7 +45,8 @@ pub(crate) fn services() -> Option<&'static Services> {
         None => Some(Services::start()),
         Some(reason) => {
             // Not through `eprintln!`, which the test harness would keep to itself.
-            writeln!(std::io::stderr(), "skipped: {reason}").unwrap();
+            let line = format!("skipped: {reason}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
             None
         }
     });

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -22,7 +23,14 @@ pub(crate) struct World {
     pub(crate) services: &'static Services,
     /// Name of the topic and the group, prefix of the tables.
     pub(crate) name: &'static str,
+    begin: Instant,
     _calm: Calm,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        eprintln!("{}: {:.1} s", self.name, self.begin.elapsed().as_secs_f64());
+    }
 }
 
 pub(crate) fn file() -> PathBuf {
@@ -54,6 +62,7 @@ impl World {
         Some(World {
             services,
             name,
+            begin: Instant::now(),
             _calm: services.calm(alone),
         })
     }
@@ -147,6 +156,13 @@ impl World {
         }
         assert_eq!(expected.sum("totals", "late_count"), expected.late);
         expected
+    }
+
+    /// Returns how many events the windows hold.
+    pub(crate) fn events_counted(&self) -> u64 {
+        let rows = tables::counted(self.services, self.name, "aggregations").into_values();
+        rows.map(|row| row["event_count"].parse::<u64>().unwrap())
+            .sum()
     }
 
     /// Returns how many rows a table has.

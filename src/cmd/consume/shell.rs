@@ -131,9 +131,12 @@ impl Shell {
         self.p
             .host
             .status
-            .set_waiting(Some("Kafka to assign partitions".to_owned()));
+            .set_waiting(Some("waiting for Kafka to assign partitions".to_owned()));
         if self.p.stop_at_end {
-            self.note_stop_ends().await?;
+            tokio::select! {
+                noted = self.note_stop_ends() => noted?,
+                () = shutdown.wait() => {}
+            }
         }
         while self.end.is_none() {
             let wake = self
@@ -214,9 +217,7 @@ impl Shell {
                 probed,
             } => self.reached_end(partition, assignment, probed),
             Event::OutOfRange => self.check_ranges(),
-            Event::TopicMissing => self.say("topic", || {
-                tracing::warn!("the topic does not exist, waiting for it");
-            }),
+            Event::TopicMissing => self.topic_missing(),
             Event::Fatal(text) => self.fail(&format!("the Kafka client cannot go on: {text}")),
         }
     }
@@ -564,6 +565,19 @@ impl Shell {
         }
     }
 
+    fn topic_missing(&mut self) {
+        if self.p.pipeline.partitions().next().is_none() {
+            let what = format!(
+                "waiting for topic {} to exist (citystream init-tables makes it)",
+                self.p.topic
+            );
+            self.p.host.status.set_waiting(Some(what));
+        }
+        self.say("topic", || {
+            tracing::warn!("the topic does not exist, waiting for it");
+        });
+    }
+
     fn say_producer_time(&mut self) {
         if !self.producer_time_said && !self.p.host.producer_time_is_fine {
             self.producer_time_said = true;
@@ -734,6 +748,7 @@ impl Shell {
     async fn note_stop_ends(&mut self) -> anyhow::Result<()> {
         let mut attempt = 0;
         loop {
+            self.p.host.status.set_beat(self.p.consumer.beat_ms());
             let found = match self.p.locator.topic().await {
                 Err(super::locate::Trouble::Settings(error)) => return Err(error.into()),
                 Err(super::locate::Trouble::Wait(what)) => Err(what),
