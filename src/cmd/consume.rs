@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use rdkafka::ClientConfig;
 
 use crate::api::{ops, server};
-use crate::cmd::{Exit, SettingsError};
+use crate::cmd::{Exit, SettingsError, print_picked};
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::kafka::client::{ClientError, client_config, set_default};
@@ -45,6 +45,8 @@ const SESSION_TIMEOUT_MS: u64 = 10_000;
 /// Returns what made the role fail.
 pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
+    let address = listener.local_addr().context("failed to read the port")?;
+    print_picked(args.listen, address);
     let status = Arc::new(Status::new());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
     let http_stop = Shutdown::new();

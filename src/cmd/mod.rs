@@ -11,6 +11,8 @@ pub mod produce;
 pub mod serve;
 pub mod tail;
 
+use std::net::SocketAddr;
+
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -39,6 +41,14 @@ impl Exit {
         } else {
             Exit::Failed
         }
+    }
+}
+
+/// Prints where a role listens if it picked the port itself: then nobody else can know.
+#[allow(clippy::print_stdout)]
+fn print_picked(asked: SocketAddr, address: SocketAddr) {
+    if asked.port() == 0 {
+        println!("http://{address}");
     }
 }
 

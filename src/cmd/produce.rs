@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::api::server;
-use crate::cmd::{Exit, SettingsError};
+use crate::cmd::{Exit, SettingsError, print_picked};
 use crate::core::synth::Synth;
 use crate::kafka::client::{ClientError, client_config};
 use crate::kafka::input::{Input, InputError};
@@ -38,6 +38,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let source = source(&args)?;
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
+    print_picked(args.listen, address);
     let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
     let tally = producer.tally();

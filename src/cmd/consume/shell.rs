@@ -220,9 +220,7 @@ impl Shell {
                 probed,
             } => self.reached_end(partition, assignment, probed),
             Event::OutOfRange => self.check_ranges(),
-            Event::TopicMissing => self.say("topic", || {
-                tracing::warn!("the topic does not exist, waiting for it");
-            }),
+            Event::TopicMissing => self.topic_missing(),
             Event::Fatal(text) => self.fail(&format!("the Kafka client cannot go on: {text}")),
         }
     }
@@ -407,6 +405,19 @@ impl Shell {
                 }
             }
         }
+    }
+
+    pub(super) fn topic_missing(&mut self) {
+        if self.p.pipeline.partitions().next().is_none() {
+            let what = format!(
+                "waiting for topic {} to exist (citystream init-tables makes it)",
+                self.p.topic
+            );
+            self.p.host.status.set_waiting(Some(what));
+        }
+        self.say("topic", || {
+            tracing::warn!("the topic does not exist, waiting for it");
+        });
     }
 
     pub(super) fn say_producer_time(&mut self) {

@@ -145,6 +145,7 @@ impl Shell {
     pub(super) async fn note_stop_ends(&mut self) -> anyhow::Result<()> {
         let mut attempt = 0;
         loop {
+            self.p.host.status.set_beat(self.p.consumer.beat_ms());
             let found = match self.p.locator.topic().await {
                 Err(Trouble::Settings(error)) => return Err(error.into()),
                 Err(Trouble::Wait(what)) => Err(what),

@@ -1,0 +1,285 @@
+//! Bad records between good ones, and the rules of time, record by record.
+
+use std::collections::BTreeMap;
+
+use citystream::telemetry::unix_ms;
+use serde_json::json;
+
+use crate::log::{self, Record};
+use crate::role::wait_for;
+use crate::tables;
+use crate::world::World;
+
+const PARTITIONS: i32 = 6;
+
+fn iso(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap().to_string()
+}
+
+fn event(partition: i32, time: &str, severity: &str) -> Record {
+    let value = json!({
+        "city": "NYC", "event_type": "traffic", "severity": severity, "timestamp": time,
+    });
+    valued(partition, value.to_string().as_bytes())
+}
+
+fn valued(partition: i32, value: &[u8]) -> Record {
+    Record {
+        partition,
+        key: Some(b"NYC".to_vec()),
+        value: Some(value.to_vec()),
+        ..Record::default()
+    }
+}
+
+fn heartbeat(partition: i32, ms: &str) -> Record {
+    Record {
+        partition,
+        headers: vec![("citystream-heartbeat".into(), Some(ms.into()))],
+        ..Record::default()
+    }
+}
+
+/// Every way to be bad, with its reason.
+fn bad_values() -> Vec<(&'static str, Option<Vec<u8>>)> {
+    let with = |field: &str, value: &str| {
+        let mut fields = BTreeMap::from([
+            ("city", "\"NYC\""),
+            ("event_type", "\"traffic\""),
+            ("severity", "\"low\""),
+            ("timestamp", "\"2013-01-01T06:00:00Z\""),
+        ]);
+        fields.insert(field, value);
+        let fields = fields.iter().filter(|(_, value)| !value.is_empty());
+        let fields: Vec<String> = fields.map(|(n, v)| format!("\"{n}\":{v}")).collect();
+        Some(format!("{{{}}}", fields.join(",")).into_bytes())
+    };
+    let text = |text: &str| Some(text.as_bytes().to_vec());
+    let good = String::from_utf8(with("note", "1").unwrap()).unwrap();
+    let long = |n: usize| format!("\"{}\"", "x".repeat(n));
+    let deep = format!("{}1{}", "[".repeat(127), "]".repeat(127));
+    vec![
+        ("empty", None),
+        ("empty", Some(Vec::new())),
+        ("too_large", with("note", &long(65_536))),
+        ("not_utf8", Some(b"{\"city\":\"\xff\"}".to_vec())),
+        ("not_json", text("NYC,traffic,low")),
+        ("not_json", text(" \t\n")),
+        ("not_json", text("[1]")),
+        ("not_json", text("{\"city\":\"NYC\",}")),
+        ("not_json", text(&format!("\u{feff}{good}"))),
+        ("not_json", text(&format!("{good}{good}"))),
+        ("not_json", with("note", "NaN")),
+        ("not_json", with("note", "1e999")),
+        ("not_json", with("note", "\"\\ud800\"")),
+        ("not_json", with("note", "{\"a\":1,\"\\u0061\":2}")),
+        ("not_json", with("note", &deep)),
+        ("missing_field", with("city", "")),
+        ("missing_field", with("timestamp", "")),
+        ("bad_city", with("city", "\"  \"")),
+        ("bad_city", with("city", "\"a#b\"")),
+        ("bad_city", with("city", &long(65))),
+        ("bad_city", with("city", "7")),
+        ("bad_event_type", with("event_type", "\"traffic jam\"")),
+        ("bad_event_type", with("event_type", "null")),
+        ("bad_severity", with("severity", "\"urgent\"")),
+        (
+            "bad_timestamp",
+            with("timestamp", "\"2013-01-01T06:00:00\""),
+        ),
+        (
+            "bad_timestamp",
+            with("timestamp", "\"2013-01-01T24:00:00Z\""),
+        ),
+        (
+            "bad_timestamp",
+            with("timestamp", "\"1969-12-31T23:59:59Z\""),
+        ),
+        ("bad_description", with("description", &long(4_097))),
+        ("bad_description", with("description", "null")),
+        ("bad_event_id", with("event_id", "\"\"")),
+        ("bad_event_id", with("event_id", &long(129))),
+        ("bad_event_id", with("event_id", "\"a\\u0085b\"")),
+    ]
+}
+
+/// Returns bad records, each with a header `expect` that says why, some without a key or with one
+/// that is no text.
+fn bad_records() -> Vec<Record> {
+    let mut records = Vec::new();
+    for (n, (reason, value)) in bad_values().into_iter().enumerate() {
+        let keys = [
+            Some(b"NYC".to_vec()),
+            None,
+            Some(b"\xff\x00".to_vec()),
+            Some(Vec::new()),
+        ];
+        records.push(Record {
+            partition: i32::try_from(n).unwrap() % PARTITIONS,
+            key: keys[n % keys.len()].clone(),
+            value,
+            headers: vec![("expect".into(), Some(reason.into()))],
+            ..Record::default()
+        });
+    }
+    for ms in ["x", "", "-1", "1234567890123456"] {
+        let mut record = heartbeat(1, ms);
+        record
+            .headers
+            .push(("expect".into(), Some("bad_heartbeat".into())));
+        records.push(record);
+    }
+    let mut twice = heartbeat(1, "5");
+    twice.headers.extend(heartbeat(1, "6").headers);
+    twice
+        .headers
+        .push(("expect".into(), Some("bad_heartbeat".into())));
+    twice.headers.push(("trace".into(), None));
+    records.push(twice);
+    records
+}
+
+#[test]
+fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were() {
+    let Some(world) = World::new("dead-letters") else {
+        return;
+    };
+    world.init();
+    let mut records = vec![event(0, "2013-01-01T06:00:00Z", "high")];
+    for (n, bad) in bad_records().into_iter().enumerate() {
+        let partition = bad.partition;
+        records.push(bad);
+        let time = format!("2013-01-01T06:{:02}:00.{n:03}+01:00", n % 60);
+        let mut good = event(
+            partition,
+            &time,
+            ["low", "Medium", "HIGH", "critical"][n % 4],
+        );
+        // A record with a value is an event whatever its headers.
+        good.headers
+            .push(("citystream-heartbeat".into(), Some("x".into())));
+        records.push(good);
+    }
+    let more = r#"{"city":" São Paulo\t","event_type":"Roadworks-2","severity":"low","timestamp":"2013-01-01 06:00:59.5z","description":"é","event_id":"own","lane":[1.50,null],"to":{"a":"b"}}"#;
+    records.push(valued(3, more.as_bytes()));
+    world.send(&records);
+    world.consume_to_the_end();
+
+    let expected = world.tables_are_exact();
+    let bad = bad_records();
+    assert_eq!(expected.rejected.len(), bad.len());
+    assert_eq!(expected.valid, u64::try_from(bad.len()).unwrap() + 2);
+
+    let topic_id = tables::config(world.services, world.name)["topic_id"].clone();
+    assert_eq!(topic_id.len(), 22);
+    let letters = log::read(world.services, &format!("{}-dlq", world.name));
+    assert_eq!(letters.len(), expected.rejected.len());
+    for sent in &expected.rejected {
+        let (partition, offset) = (sent.partition.to_string(), sent.offset.to_string());
+        let mut found = letters.iter().filter(|letter| {
+            letter.header("source_partition") == Some(&partition)
+                && letter.header("source_offset") == Some(&offset)
+        });
+        let letter = found
+            .next()
+            .unwrap_or_else(|| panic!("no letter for {sent:?}"));
+        assert_eq!(
+            (&letter.key, &letter.value),
+            (&sent.key, &sent.value),
+            "{sent:?}"
+        );
+        let (own, ours) = letter.headers.split_at(sent.headers.len());
+        assert_eq!(own, sent.headers);
+        let names: Vec<&str> = ours.iter().map(|(name, _)| name.as_str()).collect();
+        let told = [
+            "reason",
+            "detail",
+            "source_topic",
+            "source_topic_id",
+            "source_partition",
+            "source_offset",
+            "source_timestamp",
+        ];
+        assert_eq!(names, told);
+        assert_eq!(letter.header("reason"), sent.header("expect"), "{sent:?}");
+        assert_eq!(letter.header("source_topic"), Some(world.name));
+        assert_eq!(letter.header("source_topic_id"), Some(&*topic_id));
+        let at = sent.timestamp_ms.unwrap().to_string();
+        assert_eq!(letter.header("source_timestamp"), Some(&*at));
+    }
+}
+
+#[test]
+fn two_events_of_one_second_city_and_type_are_two_rows_and_two_alerts() {
+    let Some(world) = World::new("twins") else {
+        return;
+    };
+    world.init();
+    let twin = event(2, "2013-01-01T06:00:00Z", "critical");
+    world.send(&[twin.clone(), twin]);
+    world.consume_to_the_end();
+    world.tables_are_exact();
+    assert_eq!(world.count("raw-events"), 2);
+    assert_eq!(world.count("alerts"), 2);
+    assert_eq!(world.count("aggregations"), 1);
+}
+
+#[test]
+fn a1_a6_a7_fast_clocks_heartbeats_and_the_edge_of_lateness_are_decided_by_the_log() {
+    let Some(world) = World::new("rules") else {
+        return;
+    };
+    world.init();
+    let now_ms = unix_ms();
+    let mut records = Vec::new();
+    // A1: a clock that is a day ahead, and ten good events.
+    records.push(event(0, &iso(now_ms + 86_400_000), "low"));
+    records.extend((0..10).map(|n| event(0, &iso(now_ms - n), "low")));
+    // A7: 1 ms around the moment in which a window becomes late, one partition each.
+    let start_ms = 1_357_020_000_000;
+    for (n, past_ms) in [-1, 0, 1].into_iter().enumerate() {
+        let partition = 1 + i32::try_from(n).unwrap();
+        let edge_ms = start_ms + 300_000 + 600_000 + past_ms;
+        records.push(event(partition, &iso(edge_ms), "high"));
+        records.extend(
+            [-1, 0, 299_999, 300_000].map(|ms| event(partition, &iso(start_ms + ms), "critical")),
+        );
+    }
+    // A heartbeat moves the watermark as an event does, unless it is ahead of its record.
+    records.push(heartbeat(4, &(start_ms + 86_400_000).to_string()));
+    records.push(event(4, &iso(start_ms), "low"));
+    records.push(heartbeat(5, &(now_ms + 86_400_000).to_string()));
+    records.push(event(5, &iso(start_ms), "low"));
+    world.send(&records);
+    world.consume_to_the_end();
+    let expected = world.tables_are_exact();
+    // At −1 ms the earlier window alone is late; then both, save what lies behind them.
+    assert_eq!((expected.future, expected.late), (1, 1 + 3 + 3 + 1));
+}
+
+#[test]
+fn a2_a4_windows_become_final_by_heartbeats_when_traffic_stops() {
+    let Some(world) = World::new("final") else {
+        return;
+    };
+    world.init();
+    let mut consume = world.consume(&[]);
+    let start_ms = 1_357_020_000_000;
+    world.send(&[event(0, &iso(start_ms), "low")]);
+    let mut serve = world.start("serve", &[]);
+    let path = "/api/v1/aggregations?city=NYC&event_type=traffic";
+    let is_final = |serve: &mut crate::role::Role, wanted: bool| {
+        wait_for("the window to be as final as it should", || {
+            let (_, body) = serve.get(path)?;
+            let body: serde_json::Value = serde_json::from_str(&body).ok()?;
+            let window = body["aggregations"].get(0)?;
+            (window["event_count"] == 1 && window["final"] == wanted).then_some(())
+        });
+    };
+    is_final(&mut serve, false);
+    world.send(&[heartbeat(0, &(start_ms + 3_600_000).to_string())]);
+    is_final(&mut serve, true);
+    assert_eq!(consume.terminate().0, Some(0));
+    assert_eq!(serve.terminate().0, Some(0));
+    world.tables_are_exact();
+}

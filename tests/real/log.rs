@@ -1,0 +1,168 @@
+//! Kafka, as the tests use it: sending single records, reading whole logs, meddling with groups.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::role::wait_for;
+use crate::services::Services;
+
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) partition: i32,
+    /// Given by Kafka.
+    pub(crate) offset: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Given by Kafka.
+    pub(crate) timestamp_ms: Option<i64>,
+}
+
+impl Record {
+    /// Returns the text of the only header with this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(n, _)| n == name);
+        let (_, value) = found.next()?;
+        assert!(found.next().is_none(), "{name} twice in {self:?}");
+        Some(std::str::from_utf8(value.as_ref()?).unwrap())
+    }
+}
+
+fn config(services: &Services) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", services.brokers());
+    config
+}
+
+/// Sends records one after another, each to its partition.
+pub(crate) fn send(services: &Services, topic: &str, records: &[Record]) {
+    let producer: FutureProducer = config(services)
+        .set("message.max.bytes", "2000000")
+        .set("linger.ms", "0")
+        .create()
+        .unwrap();
+    for record in records {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &record.headers {
+            let value = value.as_deref();
+            headers = headers.insert(Header { key, value });
+        }
+        let mut sent = FutureRecord::<[u8], [u8]>::to(topic).partition(record.partition);
+        if !record.headers.is_empty() {
+            sent = sent.headers(headers);
+        }
+        sent.key = record.key.as_deref();
+        sent.payload = record.value.as_deref();
+        services
+            .block_on(producer.send(sent, ANSWER_MAX))
+            .map_err(|(error, _)| error)
+            .unwrap();
+    }
+}
+
+/// Reads all that is in a topic now, partition after partition in offset order.
+pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
+    let client: BaseConsumer = config(services)
+        .set("group.id", "reads-and-never-joins")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let metadata = client.fetch_metadata(Some(topic), ANSWER_MAX).unwrap();
+    let partitions = metadata.topics()[0].partitions().len();
+    let (mut list, mut left) = (TopicPartitionList::new(), 0);
+    for partition in 0..i32::try_from(partitions).unwrap() {
+        let (low, high) = client
+            .fetch_watermarks(topic, partition, ANSWER_MAX)
+            .unwrap();
+        assert_eq!(low, 0, "the log begins at 0");
+        left += high;
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .unwrap();
+    }
+    client.assign(&list).unwrap();
+    let mut records = Vec::new();
+    while left > 0 {
+        let message = wait_for("the next record", || client.poll(Duration::from_secs(1)));
+        let message = message.unwrap();
+        left -= 1;
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            let one = |h: Header<'_, &[u8]>| (h.key.to_owned(), h.value.map(<[u8]>::to_vec));
+            headers.iter().map(one).collect()
+        });
+        records.push(Record {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers,
+            timestamp_ms: message.timestamp().to_millis(),
+        });
+    }
+    records.sort_by_key(|r| (r.partition, r.offset));
+    records
+}
+
+fn member(services: &Services, group: &str) -> BaseConsumer {
+    config(services)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap()
+}
+
+/// Commits an offset for a group without members, as an offset-reset tool does.
+pub(crate) fn reset(
+    services: &Services,
+    group: &str,
+    topic: &str,
+    (partition, offset): (i32, i64),
+    metadata: &str,
+) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))
+        .unwrap();
+    if !metadata.is_empty() {
+        let mut element = list.find_partition(topic, partition).unwrap();
+        element.set_metadata(metadata);
+    }
+    let client = member(services, group);
+    client.commit(&list, CommitMode::Sync).unwrap();
+}
+
+/// Returns the committed offset of a partition and its metadata.
+pub(crate) fn committed(
+    services: &Services,
+    group: &str,
+    topic: &str,
+    partition: i32,
+) -> (Option<i64>, String) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    let client = member(services, group);
+    let list = client.committed_offsets(list, ANSWER_MAX).unwrap();
+    let element = list.find_partition(topic, partition).unwrap();
+    let offset = match element.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    (offset, element.metadata().to_owned())
+}
+
+/// Deletes a group with all its offsets; it must have no members.
+pub(crate) fn delete_group(services: &Services, group: &str) {
+    let admin: AdminClient<DefaultClientContext> = config(services).create().unwrap();
+    let deleted = admin.delete_groups(&[group], &AdminOptions::new());
+    for result in services.block_on(deleted).unwrap() {
+        result.unwrap();
+    }
+}

@@ -1,0 +1,27 @@
+//! The built binary, role by role, on a real Apache Kafka and a real DynamoDB Local.
+//!
+//! ```text
+//! REAL_SERVICES=1 cargo test --test real -- --nocapture
+//! ```
+//!
+//! Without `REAL_SERVICES=1`, or without Java, one line says so and every test passes. The services
+//! come from `scripts/real-services`, once for the whole suite, in a folder of their own; a process
+//! beside the suite stops them when it ends, however it ends. Each test has its own topic, tables
+//! and group, and compares the four tables row by row with [`oracle`], which folds the log a second
+//! time and shares no code with the program.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+mod log;
+mod oracle;
+mod role;
+mod services;
+mod tables;
+mod world;
+
+mod dead_letters;
+mod init_tables;
+mod members;
+mod restarts;
+mod stopping;
+mod waiting;
+mod whole_file;

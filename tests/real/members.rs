@@ -1,0 +1,55 @@
+//! Two consumers in one group, one of which dies or freezes.
+
+use crate::role::{Role, Signal, wait_for};
+use crate::world::{FILE_EVENTS, SOME, World};
+
+/// Starts two members, both waiting for records, sends the file, and returns them, the one with
+/// most of the work first.
+fn two_at_work(world: &World) -> (Role, Role) {
+    world.init();
+    let mut members = [world.consume(&[]), world.consume(&[])];
+    for member in &mut members {
+        member.is_ready(200, "");
+    }
+    world.produce_file();
+    let busy = wait_for("a member to have settled some", || {
+        (0..2).find(|n| members[*n].settled() >= SOME)
+    });
+    let [a, b] = members;
+    if busy == 0 { (a, b) } else { (b, a) }
+}
+
+#[test]
+fn b7_the_work_of_a_killed_member_is_taken_over_exactly() {
+    let Some(world) = World::new("taken-over") else {
+        return;
+    };
+    let (mut busy, mut other) = two_at_work(&world);
+    assert!(busy.settled() < FILE_EVENTS as f64);
+    busy.kill();
+    world.consume_to_the_end();
+    assert_eq!(other.terminate().0, Some(0), "{}", other.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn b3_a_member_that_freezes_and_wakes_up_beside_its_successor_changes_nothing() {
+    let Some(world) = World::new("zombie") else {
+        return;
+    };
+    let (mut busy, mut other) = two_at_work(&world);
+    busy.signal(Signal::Stop);
+    let before = other.settled();
+    // Its partitions are the other's once its session is over.
+    other.has_settled(before + SOME);
+    busy.signal(Signal::Cont);
+    world.consume_to_the_end();
+    for role in [&mut busy, &mut other] {
+        role.is_ready(200, "");
+        wait_for("nothing to be in flight", || {
+            (role.metrics()["citystream_events_in_flight"] == 0.0).then_some(())
+        });
+        assert_eq!(role.terminate().0, Some(0), "{}", role.err());
+    }
+    world.tables_are_exact();
+}

@@ -1,0 +1,194 @@
+//! The services of the suite: started by the first test that needs them, stopped by a process that
+//! outlives the suite by a moment.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use citystream::store::client::{ConnectOptions, connect};
+
+/// Ends the roles that a killed suite leaves behind, then the services, once the suite's end of the
+/// pipe is closed. A process id counts only while it still runs the program.
+const WATCHDOG: &str = r#"
+    while read -r pid; do pids="$pids $pid"; done
+    for pid in $pids; do
+        if [ "$(readlink "/proc/$pid/exe")" = "$2" ]; then kill -KILL "$pid"; fi
+    done
+    "$0" stop --dir "$1/services" 2>/dev/null
+    rm -rf "$1"
+"#;
+
+pub(crate) struct Services {
+    folder: PathBuf,
+    exports: BTreeMap<String, String>,
+    watchdog: Mutex<Child>,
+    runtime: tokio::runtime::Runtime,
+    dynamodb: aws_sdk_dynamodb::Client,
+    /// Held for writing by a test that disturbs a service, for reading by all others.
+    calm: RwLock<()>,
+}
+
+/// Holds the services in the state its owner needs.
+pub(crate) enum Calm {
+    Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
+    Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+}
+
+static SERVICES: OnceLock<Option<Services>> = OnceLock::new();
+
+/// Returns the services; `None`, and one line for the whole suite, where it is skipped.
+pub(crate) fn services() -> Option<&'static Services> {
+    let services = SERVICES.get_or_init(|| match why_not() {
+        None => Some(Services::start()),
+        Some(reason) => {
+            // Not through `eprintln!`, which the test harness would keep to itself.
+            let line = format!("skipped: {reason}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            None
+        }
+    });
+    services.as_ref()
+}
+
+fn why_not() -> Option<&'static str> {
+    if std::env::var_os("REAL_SERVICES").is_none_or(|v| v != "1") {
+        return Some("real services are used only with REAL_SERVICES=1");
+    }
+    let runs = |program: &str, arg: &str| {
+        let mut command = Command::new(program);
+        command.arg(arg).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let java = std::env::var("JAVA_HOME").map_or("java".to_owned(), |home| home + "/bin/java");
+    if !runs(&java, "-version") {
+        return Some("no Java is installed");
+    }
+    let cache = std::env::var("XDG_CACHE_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"))
+        .unwrap_or_default();
+    if !Path::new(&cache).join("citystream/jars").exists() && !runs("mvn", "--version") {
+        return Some("no Maven is installed, and the jars were never fetched");
+    }
+    None
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/real-services")
+}
+
+impl Services {
+    fn start() -> Services {
+        let folder = tempfile::Builder::new()
+            .prefix("citystream-real-")
+            .tempdir()
+            .unwrap()
+            .keep();
+        let mut watchdog = Command::new("sh");
+        // A group of its own, so that Ctrl-C ends the suite and not this.
+        let watchdog = watchdog
+            .args(["-c", WATCHDOG])
+            .arg(script())
+            .arg(&folder)
+            .arg(env!("CARGO_BIN_EXE_citystream"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let output = Command::new(script())
+            .args(["start", "--dir"])
+            .arg(folder.join("services"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "real-services did not start");
+        let exports = String::from_utf8(output.stdout).unwrap();
+        let exports = exports.lines().filter_map(|line| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+        });
+        let exports: BTreeMap<String, String> = exports.collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let connecting = connect(ConnectOptions {
+            endpoint_url: Some(exports["AWS_ENDPOINT_URL_DYNAMODB"].clone()),
+            test_credentials: true,
+            ..ConnectOptions::default()
+        });
+        Services {
+            dynamodb: runtime.block_on(connecting).unwrap(),
+            runtime,
+            exports,
+            folder,
+            watchdog: Mutex::new(watchdog),
+            calm: RwLock::new(()),
+        }
+    }
+
+    /// Waits until no other test disturbs a service, or, for `alone`, until no other test runs.
+    pub(crate) fn calm(&'static self, alone: bool) -> Calm {
+        // A test that failed leaves the services usable.
+        if alone {
+            Calm::Alone(self.calm.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Calm::Shared(self.calm.read().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+
+    /// Returns what a role needs in its environment.
+    pub(crate) fn exports(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.exports.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    pub(crate) fn brokers(&self) -> &str {
+        &self.exports["KAFKA_BOOTSTRAP_SERVERS"]
+    }
+
+    pub(crate) fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        self.dynamodb.clone()
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Returns a folder for files of the suite; it goes with the services.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Has a process ended with the suite, should its test not come to it.
+    pub(crate) fn watch(&self, pid: u32) {
+        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(watchdog.stdin.as_mut().unwrap(), "{pid}").unwrap();
+    }
+
+    /// Freezes DynamoDB until the returned value is dropped.
+    pub(crate) fn pause_dynamodb(&'static self) -> Paused {
+        self.signal_dynamodb("pause");
+        Paused(self)
+    }
+
+    fn signal_dynamodb(&self, what: &str) {
+        let status = Command::new(script())
+            .args([what, "dynamodb", "--dir"])
+            .arg(self.folder.join("services"))
+            .status();
+        assert!(status.unwrap().success(), "{what} dynamodb");
+    }
+}
+
+pub(crate) struct Paused(&'static Services);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.0.signal_dynamodb("resume");
+    }
+}

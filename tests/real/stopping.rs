@@ -1,0 +1,60 @@
+//! SIGTERM while there is work, with DynamoDB there and not.
+
+use std::time::Duration;
+
+use crate::role::Signal;
+use crate::world::{SOME, World, file_lines};
+
+/// 10 s by the contract's section 5; the rest is a busy machine's.
+const STOP_MAX: Duration = Duration::from_secs(12);
+
+#[test]
+fn b7_sigterm_under_load_ends_cleanly_in_time_and_the_next_start_finishes_the_work() {
+    let Some(world) = World::new("stopped") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    // What was fetched is drained, which can be all there is: so each round has records of its own.
+    for part in lines.chunks(lines.len() / 2) {
+        world.produce(part);
+        let mut consume = world.consume(&[]);
+        consume.has_settled(SOME);
+        let (code, took) = consume.terminate();
+        assert_eq!(code, Some(0), "{}", consume.err());
+        assert!(took < STOP_MAX, "took {took:?}");
+    }
+    world.consume_to_the_end();
+    world.tables_are_exact();
+}
+
+#[test]
+fn h4_sigterm_with_a_dead_sink_says_how_many_records_are_not_durable() {
+    let Some(world) = World::alone("dead-sink") else {
+        return;
+    };
+    world.init();
+    world.produce_file();
+    let mut consume = world.consume(&[]);
+    consume.has_settled(SOME);
+    let paused = world.services.pause_dynamodb();
+    let (code, took) = consume.terminate();
+    assert_eq!(code, Some(1), "{}", consume.err());
+    assert!(took < STOP_MAX, "took {took:?}");
+    let err = consume.err();
+    let told = err.lines().last().unwrap();
+    let count = told.split(' ').find_map(|word| word.parse::<u64>().ok());
+    assert!(count.is_some_and(|count| count > 0), "{told}");
+    assert!(told.contains("not yet durable"), "{told}");
+    drop(paused);
+
+    // One that is killed while its sink is dead, and one that outlives that.
+    let mut consume = world.consume(&[]);
+    consume.has_settled(SOME);
+    let paused = world.services.pause_dynamodb();
+    consume.signal(Signal::Kill);
+    assert_eq!(consume.end(), None);
+    drop(paused);
+    world.consume_to_the_end();
+    world.tables_are_exact();
+}

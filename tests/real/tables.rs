@@ -1,0 +1,135 @@
+//! DynamoDB, as the tests use it: whole tables as text, and meddling with single items.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType,
+};
+
+use crate::services::Services;
+
+/// An item: attribute → text.
+pub(crate) type Row = BTreeMap<String, String>;
+/// A table: key → item.
+pub(crate) type Rows = BTreeMap<(String, String), Row>;
+
+/// Table suffix, partition key, sort key.
+pub(crate) const KEYS: [(&str, &str, &str); 4] = [
+    ("raw-events", "event_id", "timestamp"),
+    ("aggregations", "partition_key", ""),
+    ("alerts", "city", "timestamp"),
+    ("totals", "shard", "series"),
+];
+/// Attributes that depend on when a row was written: only their presence is compared.
+pub(crate) const WRITTEN: [&str; 3] = ["processing_time", "ttl", "last_updated"];
+/// What stands for their values.
+pub(crate) const PRESENT: &str = "(present)";
+
+fn text(value: &AttributeValue) -> String {
+    match value {
+        AttributeValue::S(text) | AttributeValue::N(text) => text.clone(),
+        AttributeValue::Bool(value) => value.to_string(),
+        AttributeValue::Ss(set) => {
+            let set: BTreeSet<&str> = set.iter().map(String::as_str).collect();
+            set.into_iter().collect::<Vec<_>>().join(" ")
+        }
+        other => panic!("an attribute of a foreign type: {other:?}"),
+    }
+}
+
+/// Reads a whole table. Fences stay.
+pub(crate) fn scan(services: &Services, prefix: &str, suffix: &str) -> Rows {
+    let (_, pk, sk) = KEYS.into_iter().find(|(s, ..)| *s == suffix).unwrap();
+    let client = services.dynamodb();
+    services.block_on(async {
+        let (mut rows, mut start) = (Rows::new(), None);
+        loop {
+            let page = client
+                .scan()
+                .table_name(format!("{prefix}-{suffix}"))
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .unwrap();
+            for item in page.items() {
+                let row: Row = item.iter().map(|(n, v)| (n.clone(), text(v))).collect();
+                let key = (row[pk].clone(), row.get(sk).cloned().unwrap_or_default());
+                assert!(rows.insert(key, row).is_none());
+            }
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                return rows;
+            }
+        }
+    })
+}
+
+/// Reads the rows of a table that the log decides, without fences, config and progress.
+pub(crate) fn counted(services: &Services, prefix: &str, suffix: &str) -> Rows {
+    let mut rows = scan(services, prefix, suffix);
+    rows.retain(|(pk, _), _| suffix != "totals" || pk.starts_with("totals#"));
+    for row in rows.values_mut() {
+        row.retain(|name, _| !name.starts_with("next#") && !name.starts_with("first#"));
+        for name in WRITTEN {
+            row.entry(name.to_owned())
+                .and_modify(|v| *v = PRESENT.to_owned());
+        }
+    }
+    rows
+}
+
+/// Returns the config item.
+pub(crate) fn config(services: &Services, prefix: &str) -> Row {
+    let key = ("config".to_owned(), "tables".to_owned());
+    scan(services, prefix, "totals").remove(&key).unwrap()
+}
+
+/// Returns the progress items: `<topic id>#<partition>` → item.
+pub(crate) fn progress(services: &Services, prefix: &str) -> BTreeMap<String, Row> {
+    let rows = scan(services, prefix, "totals").into_iter();
+    rows.filter(|((pk, _), _)| pk == "progress")
+        .map(|((_, sk), row)| (sk, row))
+        .collect()
+}
+
+/// Deletes the progress items.
+pub(crate) fn delete_progress(services: &Services, prefix: &str) {
+    let client = services.dynamodb();
+    for series in progress(services, prefix).into_keys() {
+        let delete = client
+            .delete_item()
+            .table_name(format!("{prefix}-totals"))
+            .key("shard", AttributeValue::S("progress".to_owned()))
+            .key("series", AttributeValue::S(series));
+        services.block_on(delete.send()).unwrap();
+    }
+}
+
+/// Makes a table with one partition key, as no version of the program would.
+pub(crate) fn make_foreign(services: &Services, name: &str, pk: &str) {
+    let attribute = AttributeDefinition::builder()
+        .attribute_name(pk)
+        .attribute_type(ScalarAttributeType::N);
+    let key = KeySchemaElement::builder()
+        .attribute_name(pk)
+        .key_type(KeyType::Hash);
+    let create = services
+        .dynamodb()
+        .create_table()
+        .table_name(name)
+        .attribute_definitions(attribute.build().unwrap())
+        .key_schema(key.build().unwrap())
+        .billing_mode(BillingMode::PayPerRequest);
+    services.block_on(create.send()).unwrap();
+}
+
+/// Returns the names of all tables under a prefix.
+pub(crate) fn names(services: &Services, prefix: &str) -> Vec<String> {
+    let pages = services.dynamodb().list_tables().into_paginator();
+    let all: Result<Vec<String>, _> = services.block_on(pages.items().send().collect());
+    let all = all.unwrap().into_iter();
+    all.filter(|name| name.starts_with(&format!("{prefix}-")))
+        .collect()
+}

@@ -1,0 +1,81 @@
+//! Consumers whose Kafka, topic or tables are not there yet.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::role::Role;
+use crate::world::{World, file_lines};
+
+/// SIGTERM ends a role within 10 s (contract, section 5); the rest is a busy machine's.
+const STOP_MAX: Duration = Duration::from_secs(12);
+
+#[test]
+fn h1_a_consumer_waits_for_its_topic_and_tables_and_says_so() {
+    let Some(world) = World::new("not-yet") else {
+        return;
+    };
+    for args in [&[][..], &["--stop-at-end"]] {
+        let mut consume = world.consume(args);
+        consume.is_ready(503, "waiting for");
+        assert_eq!(consume.get("/livez").unwrap().0, 200);
+        let (code, took) = consume.terminate();
+        assert_eq!(code, Some(0), "{args:?}\n{}", consume.err());
+        assert!(took < STOP_MAX, "{args:?} took {took:?}");
+    }
+    let mut consume = world.consume(&[]);
+    consume.is_ready(503, "waiting for");
+    world.init();
+    consume.is_ready(200, "");
+    let lines = &file_lines()[..1_000];
+    world.produce(lines);
+    consume.has_settled(1_000.0);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn h1_a_consumer_waits_for_tables_that_are_missing_beside_their_topic() {
+    let Some(world) = World::new("no-tables") else {
+        return;
+    };
+    // The topic of another prefix's tables.
+    world
+        .start("init-tables", &["--table-prefix", "no-tables-other"])
+        .ends_with(0);
+    world.produce(&file_lines()[..100]);
+    let mut consume = world.consume(&[]);
+    consume.is_ready(503, "tables no-tables-totals");
+    assert_eq!(consume.get("/livez").unwrap().0, 200);
+    world.init();
+    consume.has_settled(100.0);
+    consume.is_ready(200, "");
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn h1_a_consumer_without_kafka_stays_up_and_ends_when_told() {
+    let Some(world) = World::new("no-kafka") else {
+        return;
+    };
+    // Free a moment ago, so nobody listens there now.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nowhere = format!("{port}");
+    let cases: [&[&str]; 2] = [&[], &["--stop-at-end"]];
+    let start = |more: &&[&str]| {
+        let args = [&["--brokers", &nowhere][..], more].concat();
+        world.start("consume", &args)
+    };
+    let mut roles: Vec<Role> = cases.iter().map(start).collect();
+    for role in &mut roles {
+        role.is_ready(503, "");
+        assert_eq!(role.get("/livez").unwrap().0, 200);
+        assert!(!role.has_ended());
+        let (code, took) = role.terminate();
+        assert_eq!(code, Some(0), "{}", role.err());
+        assert!(took < STOP_MAX, "took {took:?}");
+    }
+}

@@ -1,0 +1,189 @@
+//! What one test has for itself: a topic, tables and a group of one name, and the roles on them.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::log::{self, Record};
+use crate::oracle::{self, Expected};
+use crate::role::Role;
+use crate::services::{Calm, Services, services};
+use crate::tables::{self, Rows};
+
+/// Real events: 33,960 of them, out of order, some late.
+pub(crate) const FILE_EVENTS: u64 = 33_960;
+/// Records after which a test disturbs a consumer: well before the file's end, well after its start.
+pub(crate) const SOME: f64 = 3_000.0;
+/// Differences that a failing comparison shows.
+const SHOWN_MAX: usize = 5;
+
+pub(crate) struct World {
+    pub(crate) services: &'static Services,
+    /// Name of the topic and the group, prefix of the tables.
+    pub(crate) name: &'static str,
+    begin: Instant,
+    _calm: Calm,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        eprintln!("{}: {:.1} s", self.name, self.begin.elapsed().as_secs_f64());
+    }
+}
+
+pub(crate) fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/city-events-2013-01.ndjson.gz")
+}
+
+/// Returns the lines of the file.
+pub(crate) fn file_lines() -> Vec<String> {
+    let mut text = String::new();
+    let packed = std::fs::File::open(file()).unwrap();
+    let mut unpacked = flate2::read::MultiGzDecoder::new(packed);
+    unpacked.read_to_string(&mut text).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+impl World {
+    /// Returns a world of its own; `None` where the suite is skipped.
+    pub(crate) fn new(name: &'static str) -> Option<World> {
+        World::with(name, false)
+    }
+
+    /// Returns the only world there is for as long as it lives.
+    pub(crate) fn alone(name: &'static str) -> Option<World> {
+        World::with(name, true)
+    }
+
+    fn with(name: &'static str, alone: bool) -> Option<World> {
+        let services = services()?;
+        Some(World {
+            services,
+            name,
+            begin: Instant::now(),
+            _calm: services.calm(alone),
+        })
+    }
+
+    /// Starts a role with its names and `args`.
+    pub(crate) fn start(&self, role: &str, args: &[&str]) -> Role {
+        let options: &[&str] = match role {
+            "init-tables" => &["--topic", "--table-prefix", "--group"],
+            "consume" => &["--topic", "--table-prefix", "--group"],
+            "produce" | "tail" => &["--topic"],
+            "serve" => &["--table-prefix"],
+            _ => panic!("no role {role}"),
+        };
+        let mut line = vec![role];
+        for option in options.iter().filter(|option| !args.contains(option)) {
+            line.extend([option, self.name]);
+        }
+        match role {
+            "consume" | "produce" => line.extend(["--listen", "127.0.0.1:0"]),
+            "serve" => line.extend(["--port", "0"]),
+            _ => {}
+        }
+        line.extend(args);
+        Role::start(self.services, &line, &[])
+    }
+
+    /// Makes tables and topics.
+    pub(crate) fn init(&self) {
+        self.start("init-tables", &[]).ends_with(0);
+    }
+
+    /// Sends the whole file.
+    pub(crate) fn produce_file(&self) {
+        let file = file();
+        let args = ["--input", file.to_str().unwrap()];
+        self.start("produce", &args).ends_with(0);
+    }
+
+    /// Sends some lines.
+    pub(crate) fn produce(&self, lines: &[String]) {
+        let folder = self.services.folder();
+        let path = folder.join(format!("{}-{}.ndjson", self.name, lines.len()));
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let args = ["--input", path.to_str().unwrap()];
+        self.start("produce", &args).ends_with(0);
+    }
+
+    /// Starts a consumer that is noticed soon if it dies.
+    pub(crate) fn consume(&self, args: &[&str]) -> Role {
+        let soon = [
+            "--kafka-property",
+            "session.timeout.ms=4000",
+            "--kafka-property",
+            "heartbeat.interval.ms=500",
+        ];
+        self.start("consume", &[&soon[..], args].concat())
+    }
+
+    /// Consumes what is there.
+    pub(crate) fn consume_to_the_end(&self) {
+        self.consume(&["--stop-at-end"]).ends_with(0);
+    }
+
+    pub(crate) fn send(&self, records: &[Record]) {
+        log::send(self.services, self.name, records);
+    }
+
+    /// Compares the four tables with the fold over the log, row by row.
+    pub(crate) fn tables_are_exact(&self) -> Expected {
+        let records = log::read(self.services, self.name);
+        let expected = oracle::fold(self.name, &records);
+        for (suffix, rows) in &expected.tables {
+            let mut found = tables::counted(self.services, self.name, suffix);
+            found.values_mut().for_each(|row| {
+                row.entry("extra".to_owned()).and_modify(|text| {
+                    // Compared as a value: the oracle's writer is not the producer's.
+                    *text = serde_json::from_str::<Value>(text).unwrap().to_string();
+                });
+                row.retain(|name, value| name != "extra" || !value.is_empty());
+            });
+            let differences = differences(rows, &found);
+            assert!(
+                differences.is_empty(),
+                "{}-{suffix} has {} rows, expected {}; {} differ:\n{}",
+                self.name,
+                found.len(),
+                rows.len(),
+                differences.len(),
+                differences[..differences.len().min(SHOWN_MAX)].join("\n")
+            );
+        }
+        assert_eq!(expected.sum("totals", "late_count"), expected.late);
+        expected
+    }
+
+    /// Returns how many events the windows hold.
+    pub(crate) fn events_counted(&self) -> u64 {
+        let rows = tables::counted(self.services, self.name, "aggregations").into_values();
+        rows.map(|row| row["event_count"].parse::<u64>().unwrap())
+            .sum()
+    }
+
+    /// Returns how many rows a table has.
+    pub(crate) fn count(&self, suffix: &str) -> usize {
+        tables::counted(self.services, self.name, suffix).len()
+    }
+}
+
+fn differences(expected: &Rows, found: &Rows) -> Vec<String> {
+    let missing = expected
+        .iter()
+        .filter(|(key, row)| found.get(key) != Some(row));
+    let mut out: Vec<String> = missing
+        .map(|(key, row)| {
+            format!(
+                "{key:?}\n  expected {row:?}\n  found    {:?}",
+                found.get(key)
+            )
+        })
+        .collect();
+    let surplus = found.iter().filter(|(key, _)| !expected.contains_key(key));
+    out.extend(surplus.map(|(key, row)| format!("{key:?}\n  not expected: {row:?}")));
+    out
+}
