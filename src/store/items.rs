@@ -180,10 +180,10 @@ pub fn update_body<'a>(
             j.s("series", series);
         }
     }
-    j.raw("},\"UpdateExpression\":\"SET #f = :next, #g = if_not_exists(#g, :first)");
+    j.raw("},\"UpdateExpression\":\"SET #f = :next, #g = if_not_exists(#g, :first), #ci = :ci, #ty = :ty");
     let window = update.row.window_start_ms;
     if window.is_some() {
-        j.raw(", #ci = :ci, #ty = :ty, #ws = :ws, #we = :we, #lu = :lu, #se = :se");
+        j.raw(", #ws = :ws, #we = :we, #lu = :lu, #se = :se");
     }
     j.raw(" ADD #n :n, #a :a, #b :b, #c :c, #d :d");
     j.raw(if window.is_some() {
@@ -200,9 +200,9 @@ pub fn update_body<'a>(
     j.string(&format!("{FENCE_NEXT}{}", update.log_key));
     j.raw(",\"#g\":");
     j.string(&format!("{FENCE_FIRST}{}", update.log_key));
-    j.raw(",\"#n\":\"event_count\",\"#a\":\"severity_low\",\"#b\":\"severity_medium\",\"#c\":\"severity_high\",\"#d\":\"severity_critical\"");
+    j.raw(",\"#n\":\"event_count\",\"#a\":\"severity_low\",\"#b\":\"severity_medium\",\"#c\":\"severity_high\",\"#d\":\"severity_critical\",\"#ci\":\"city\",\"#ty\":\"event_type\"");
     j.raw(if window.is_some() {
-        ",\"#ci\":\"city\",\"#ty\":\"event_type\",\"#ws\":\"window_start\",\"#we\":\"window_end\",\"#lu\":\"last_updated\",\"#se\":\"series\",\"#set\":\"severities\""
+        ",\"#ws\":\"window_start\",\"#we\":\"window_end\",\"#lu\":\"last_updated\",\"#se\":\"series\",\"#set\":\"severities\""
     } else {
         ",\"#l\":\"late_count\""
     });
@@ -218,12 +218,12 @@ pub fn update_body<'a>(
         j.n(name, count);
     }
     j.raw(",");
+    let (city, event_type) = keys::split_series(series).expect("a series has both parts");
+    j.s(":ci", city);
+    j.raw(",");
+    j.s(":ty", event_type);
+    j.raw(",");
     if let Some(start_ms) = window {
-        let (city, event_type) = keys::split_series(series).expect("a series has both parts");
-        j.s(":ci", city);
-        j.raw(",");
-        j.s(":ty", event_type);
-        j.raw(",");
         j.s(":ws", &format_seconds(start_ms));
         j.raw(",");
         j.s(":we", &format_seconds(start_ms + options.window_ms));
@@ -401,6 +401,12 @@ mod tests {
             json!({"shard": {"S": "totals#14"}, "series": {"S": "NYC#traffic"}})
         );
         assert_eq!(v["ExpressionAttributeValues"][":l"], json!({"N": "1"}));
+        assert_eq!(v["ExpressionAttributeNames"]["#ci"], "city");
+        assert_eq!(v["ExpressionAttributeValues"][":ci"], json!({"S": "NYC"}));
+        assert_eq!(
+            v["ExpressionAttributeValues"][":ty"],
+            json!({"S": "traffic"})
+        );
     }
 
     #[test]
