@@ -139,7 +139,7 @@ fn layers(file: &File) -> Vec<String> {
             }
         }
     }
-    if file.path.starts_with("src/") && file.path != "src/sys.rs" && word(&code, "unsafe") {
+    if file.path.starts_with("src/") && file.path != "src/sys.rs" && token(&code, "unsafe") {
         complaints.push("has unsafe code, which belongs in src/sys.rs".to_owned());
     }
     complaints
@@ -353,13 +353,9 @@ fn token(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = code[at + name.len()..].chars().next();
-        let open = name.ends_with(is_ident);
-        !before.is_some_and(is_ident) && !(open && after.is_some_and(is_ident))
+        let closed = !name.ends_with(is_ident) || !after.is_some_and(is_ident);
+        closed && !before.is_some_and(is_ident)
     })
-}
-
-fn word(code: &str, name: &str) -> bool {
-    token(code, name)
 }
 
 /// Tells whether code names a crate, or a module below `crate` or `std`, grouped imports included.
