@@ -233,21 +233,13 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 14] = [
-        "--all-targets",
+    const FOREIGN: [&str; 6] = [
         "--check",
-        "--create",
-        "--dir",
         "--help",
         "--locked",
         "--now",
-        "--proxy",
         "--release",
         "--test",
-        "--version",
-        "--lib",
-        "--brokers",
-        "--depth",
     ];
     let mut complaints = Vec::new();
     for (flag, _) in words(&file.text, "--", |c| c.is_ascii_lowercase() || c == '-') {
