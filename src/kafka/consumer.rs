@@ -428,8 +428,19 @@ impl ClientContext for Bridge {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Reaching the end of a partition is an event for poll, not an error.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+        // What poll hands out too, and the thread answers there.
+        let answered = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::PartitionEOF
+                    | RDKafkaErrorCode::AutoOffsetReset
+                    | RDKafkaErrorCode::OffsetOutOfRange
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition
+            )
+        );
+        if answered {
             return;
         }
         self.chatter.error(&error, reason);

@@ -93,7 +93,10 @@ impl Locator {
     }
 
     async fn try_locate(&self, wanted: &[(i32, u64)]) -> Result<Vec<Located>, Trouble> {
-        let (topic_id, _) = self.topic().await?;
+        let (topic_id, partitions) = self.topic().await?;
+        // A topic made again with fewer partitions: the group takes the others away soon.
+        let exists = |(partition, _): &&(i32, u64)| *partition < partitions;
+        let wanted: Vec<(i32, u64)> = wanted.iter().filter(exists).copied().collect();
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let partitions: Vec<i32> = wanted.iter().map(|(p, _)| *p).collect();

@@ -360,7 +360,7 @@ impl Shell {
     /// Looks at an error of DynamoDB: says it now and then, and notices missing tables.
     pub(super) fn notice(&mut self, error: Option<StoreError>) {
         let Some(error) = error else {
-            if std::mem::take(&mut self.sink_fails) {
+            if !self.tables_suspect && std::mem::take(&mut self.sink_fails) {
                 self.p.host.status.set_waiting(None);
             }
             return;
