@@ -265,10 +265,13 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), labels).expect("constant name")
 }
 
+/// A counter without labels, and the field of the ledger that it shows.
+type PlainCounter = (IntCounter, fn(&Ledger) -> u64);
+
 /// Renders the ledger in one piece.
 struct LedgerCollector {
     ledger: Arc<Mutex<Ledger>>,
-    plain: Vec<(IntCounter, fn(&Ledger) -> u64)>,
+    plain: Vec<PlainCounter>,
     rejected: IntCounterVec,
     in_flight: IntGauge,
 }

@@ -180,8 +180,7 @@ pub fn update_body<'a>(
             j.s("series", series);
         }
     }
-    j.raw("},\"UpdateExpression\":\"SET #f = :next, #g = if_not_exists(#g, :first)");
-    j.raw(", #ci = :ci, #ty = :ty");
+    j.raw("},\"UpdateExpression\":\"SET #f = :next, #g = if_not_exists(#g, :first), #ci = :ci, #ty = :ty");
     let window = update.row.window_start_ms;
     if window.is_some() {
         j.raw(", #ws = :ws, #we = :we, #lu = :lu, #se = :se");

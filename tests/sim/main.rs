@@ -9,7 +9,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
-    clippy::cast_possible_truncation
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
 )]
 
 mod reference;
