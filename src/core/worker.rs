@@ -627,3 +627,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
