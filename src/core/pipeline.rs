@@ -272,7 +272,12 @@ impl Pipeline {
     /// Takes newly assigned partitions.
     pub fn assigned(&mut self, now_ms: i64, partitions: &[i32]) {
         for &partition in partitions {
-            self.drop_slot(partition);
+            if self.is_draining(partition) {
+                // Whoever waits for the drain of the former assignment must hear of its end.
+                self.give_up(partition);
+            } else {
+                self.drop_slot(partition);
+            }
             self.begin(now_ms, partition);
         }
     }
@@ -484,16 +489,19 @@ impl Pipeline {
                     running.deadline_ms = Some(now_ms + drain_ms_max);
                     running.worker.drain(now_ms);
                 }
-                _ => {
-                    self.drop_slot(partition);
-                    self.outputs.push_back(Output::Released {
-                        partition,
-                        commit: None,
-                        publish: None,
-                    });
-                }
+                _ => self.give_up(partition),
             }
         }
+    }
+
+    /// Releases a partition with nothing to commit.
+    fn give_up(&mut self, partition: i32) {
+        self.drop_slot(partition);
+        self.outputs.push_back(Output::Released {
+            partition,
+            commit: None,
+            publish: None,
+        });
     }
 
     /// Ends an assignment with all of its state.
@@ -627,7 +635,12 @@ impl Pipeline {
             .map(|(partition, _)| *partition)
             .collect();
         for partition in &changed {
-            self.restart(now_ms, *partition);
+            if self.is_draining(*partition) {
+                // It is leaving: what it has durable belongs to a log that is no more.
+                self.give_up(*partition);
+            } else {
+                self.restart(now_ms, *partition);
+            }
         }
         let parts: Vec<CommitPart> = parts
             .into_iter()
@@ -892,3 +905,6 @@ impl Running {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

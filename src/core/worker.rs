@@ -736,3 +736,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,98 @@ impl DeadLetters {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Offset;
+    use crate::core::parse::Reason;
+    use rdkafka::Message as _;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::Headers as _;
+    use rdkafka::mocking::MockCluster;
+
+    fn rejected(key: usize, value: usize, header: usize) -> Rejected {
+        let own = |n: usize| vec![b'x'; n];
+        Rejected {
+            reason: Reason::TooLarge,
+            detail: "d".repeat(DETAIL_CHARS_MAX + 1),
+            key: Some(own(key)),
+            value: Some(own(value)),
+            headers: vec![("own".into(), Some(own(header))), ("null".into(), None)],
+            partition: 3,
+            offset: Offset(7),
+            timestamp_ms: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn d4_a_record_that_does_not_fit_goes_with_less_and_never_blocks() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t-dlq", 1, 1).expect("a topic");
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", broker.bootstrap_servers());
+        let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
+        // what it has; key, value and own headers that arrive; whether the hash does
+        let large = DLQ_MESSAGE_BYTES_MAX;
+        let cases = [
+            ((5, 100, 10), (Some(5), Some(100), 2), false),
+            ((5, large - 10, 10), (Some(5), None, 2), true),
+            ((5, large + 1, 10), (Some(5), None, 2), true),
+            ((5, 100, large), (None, None, 0), true),
+            ((large, 100, 10), (None, None, 0), true),
+        ];
+        for ((key, value, header), _, _) in cases {
+            let send = letters.send(&rejected(key, value, header), "T", || 0);
+            tokio::time::timeout(Duration::from_secs(60), send)
+                .await
+                .expect("it never blocks");
+        }
+        let consumer: BaseConsumer = config.set("group.id", "g").create().expect("a reader");
+        let mut list = rdkafka::TopicPartitionList::new();
+        list.add_partition_offset("t-dlq", 0, rdkafka::Offset::Beginning)
+            .expect("a place");
+        consumer.assign(&list).expect("its partition");
+        for ((key, value, header), (want_key, want_value, own), hash) in cases {
+            let what = format!("{key} {value} {header}");
+            let message = consumer
+                .poll(Duration::from_secs(60))
+                .expect("a letter")
+                .expect("no error");
+            assert_eq!(message.key().map(<[u8]>::len), want_key, "{what}");
+            assert_eq!(message.payload().map(<[u8]>::len), want_value, "{what}");
+            let headers: Vec<(String, Vec<u8>)> = message
+                .headers()
+                .expect("headers")
+                .iter()
+                .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
+                .collect();
+            let mut names: Vec<&str> = headers.iter().map(|(key, _)| key.as_str()).collect();
+            let ours = names.split_off(own);
+            assert_eq!(names, ["own", "null"][..own], "its own come first: {what}");
+            let all = [
+                "reason",
+                "detail",
+                "source_topic",
+                "source_topic_id",
+                "source_partition",
+                "source_offset",
+                "source_timestamp",
+                "truncated",
+                "sha256",
+            ];
+            assert_eq!(ours, all[..if hash { 9 } else { 7 }], "{what}");
+            let text = |name: &str| {
+                let found = headers.iter().find(|(key, _)| key == name);
+                found.map(|(_, v)| String::from_utf8_lossy(v).into_owned())
+            };
+            assert_eq!(text("detail").map(|d| d.len()), Some(DETAIL_CHARS_MAX));
+            assert_eq!(text("source_offset").as_deref(), Some("7"));
+            if hash {
+                assert_eq!(text("truncated"), Some(value.to_string()));
+                let want = hex(&Sha256::digest(vec![b'x'; value]));
+                assert_eq!(text("sha256"), Some(want));
+            }
+        }
+    }
+}

@@ -1,4 +1,12 @@
 //! The commands of the built binary and whole roles, on brokers inside of this process.
+//!
+//! Which demand is tested where: see `demands.md` beside this file.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod consume;
+mod dev;
+mod faults;
 mod produce_tail;
+#[path = "../sim/reference.rs"]
+mod reference;
+mod world;

@@ -313,10 +313,11 @@ impl Shell {
         if let Some(publish) = publish {
             self.publish(publish);
         }
+        // A partition is released once, however many wait for it: a revoke during the last drain is
+        // one more. Committing the same restart point twice changes nothing.
         for leaving in &mut self.leaving {
             if leaving.waiting.remove(&partition) {
-                leaving.parts.extend(commit);
-                break;
+                leaving.parts.extend(commit.clone());
             }
         }
         self.leaving.retain_mut(|leaving| {

@@ -1,0 +1,694 @@
+//! Each decision of a pipeline, one by one; the simulation (`tests/sim`) has their combinations.
+
+use super::*;
+use crate::core::event::{Event, Severity};
+use crate::core::parse::Body;
+use crate::core::restart::Commit;
+use crate::core::watermark::MaxTime;
+use crate::core::worker::Content;
+
+const DRAIN_MS: i64 = 500;
+
+struct Bench {
+    pipeline: Pipeline,
+}
+
+fn options() -> Options {
+    Options {
+        topic: "city-events".into(),
+        row_interval_ms: 0,
+        continue_on_loss: false,
+        requests_max: 8,
+    }
+}
+
+fn tables() -> Tables {
+    Tables {
+        rules: Rules::default(),
+        keep: Keep::None,
+    }
+}
+
+fn boundary(next: i64, max_ms: Option<i64>) -> Boundary {
+    Boundary {
+        next: Offset(next),
+        max: MaxTime::new(max_ms),
+    }
+}
+
+fn facts(topic_id: &str, commit: Option<(i64, &str)>, progress: Option<i64>) -> StartFacts {
+    StartFacts {
+        topic_id: topic_id.to_owned(),
+        tables_id: "D".to_owned(),
+        commit: commit.map(|(next, metadata)| Commit {
+            next: Offset(next),
+            metadata: metadata.to_owned(),
+        }),
+        progress: progress.map(|next| boundary(next, Some(4))),
+        log: (Offset(0), Offset(100)),
+    }
+}
+
+fn record(offset: i64, city: &str, time_ms: i64) -> Record {
+    Record {
+        offset: Offset(offset),
+        timestamp_ms: Some(time_ms),
+        bytes: 10,
+        content: Content::Valid(Body::Event(Event {
+            city: city.into(),
+            event_type: "traffic".into(),
+            severity: Severity::High,
+            time_ms,
+            description: "".into(),
+            event_id: None,
+            extra: None,
+        })),
+    }
+}
+
+impl Bench {
+    fn new(options: Options) -> Bench {
+        Bench {
+            pipeline: Pipeline::new(options),
+        }
+    }
+
+    /// What the pipeline wants now; the ledger balances whenever one looks (C7).
+    fn pump(&mut self, now_ms: i64) -> Vec<Output> {
+        self.pipeline.pump(now_ms);
+        let mut out = Vec::new();
+        while let Some(output) = self.pipeline.poll_output() {
+            out.push(output);
+        }
+        let ledger = self.pipeline.report().ledger;
+        assert!(ledger.balances(), "C7: {ledger:?}");
+        out
+    }
+
+    fn locate(&mut self, now_ms: i64, partition: i32, facts: &StartFacts) -> Vec<Output> {
+        self.pipeline.assigned(now_ms, &[partition]);
+        let out = self.pump(now_ms);
+        let Some(Output::Locate { assignment, .. }) = out.last() else {
+            panic!("{out:?}");
+        };
+        self.pipeline
+            .located(now_ms, partition, *assignment, facts, &tables());
+        self.pump(now_ms)
+    }
+
+    /// Starts a partition at the progress item's offset 0; returns its assignment.
+    fn start(&mut self, partition: i32) -> u64 {
+        let out = self.locate(0, partition, &facts("T", None, Some(0)));
+        let begun = out.iter().find_map(|o| match o {
+            Output::Begin { assignment, .. } => Some(*assignment),
+            _ => None,
+        });
+        begun.expect("it begins")
+    }
+
+    fn updates(&mut self, now_ms: i64) -> Vec<RowUpdate> {
+        let out = self.pump(now_ms).into_iter();
+        out.filter_map(|o| match o {
+            Output::Update(update) => Some(update),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn count(&mut self, now_ms: i64, updates: &[RowUpdate]) {
+        for update in updates {
+            self.pipeline
+                .update_answered(now_ms, update, UpdateOutcome::Counted, 0);
+        }
+    }
+
+    /// Takes records 0..n of a partition and counts them.
+    fn counted(&mut self, now_ms: i64, partition: i32, assignment: u64, n: i64) -> Vec<Output> {
+        let records = (0..n).map(|o| record(o, "NYC", 1_000 + o)).collect();
+        self.pipeline
+            .records(now_ms, partition, assignment, records);
+        let (updates, others): (Vec<_>, Vec<_>) = self
+            .pump(now_ms)
+            .into_iter()
+            .partition(|o| matches!(o, Output::Update(_)));
+        for update in updates {
+            if let Output::Update(update) = update {
+                self.count(now_ms, &[update]);
+            }
+        }
+        others
+    }
+}
+
+fn released(out: &[Output]) -> Vec<(i32, Option<Boundary>, Option<Boundary>)> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::Released {
+                partition,
+                commit,
+                publish,
+            } => Some((
+                *partition,
+                commit.as_ref().map(|c| c.boundary),
+                publish.as_ref().map(|p| p.boundary),
+            )),
+            _ => None,
+        })
+        .collect()
+}
+
+fn commits(out: &[Output]) -> Vec<CommitPart> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::Commit(parts) => Some(parts.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+fn checks(out: &[Output]) -> usize {
+    out.iter()
+        .filter(|o| matches!(o, Output::CheckTopic))
+        .count()
+}
+
+const OURS: &str = "v1;topic=T;tables=D;max=50";
+
+#[test]
+fn c7_a_start_outside_the_log_stops_with_the_range() {
+    let cut = |start, end| StartFacts {
+        log: (Offset(start), Offset(end)),
+        ..facts("T", Some((5, OURS)), None)
+    };
+    let unreadable = Halt::Unreadable {
+        partition: 3,
+        next: Offset(5),
+        progress: Some(boundary(2, Some(4))),
+    };
+    let expired = Halt::Expired {
+        partition: 3,
+        from: Offset(5),
+        to: Offset(8),
+    };
+    let truncated = Halt::Truncated {
+        partition: 3,
+        from: Offset(5),
+        end: Offset(4),
+    };
+    for (facts, want) in [
+        (facts("T", Some((5, "")), Some(2)), unreadable),
+        (cut(8, 20), expired),
+        (cut(0, 4), truncated),
+    ] {
+        let out = Bench::new(options()).locate(0, 3, &facts);
+        let [Output::Halt(halt)] = &out[..] else {
+            panic!("{out:?}");
+        };
+        assert_eq!(*halt, want);
+    }
+}
+
+#[test]
+fn c7_with_continue_an_expired_range_is_told_and_skipped() {
+    let mut b = Bench::new(Options {
+        continue_on_loss: true,
+        ..options()
+    });
+    let expired = StartFacts {
+        log: (Offset(8), Offset(20)),
+        ..facts("T", Some((5, OURS)), None)
+    };
+    let out = b.locate(0, 3, &expired);
+    assert!(
+        matches!(
+            out[..],
+            [
+                Output::Lost {
+                    partition: 3,
+                    from: Offset(5),
+                    to: Offset(8)
+                },
+                Output::Begin {
+                    next: Offset(8),
+                    ..
+                },
+                Output::CheckTopic,
+            ]
+        ),
+        "{out:?}"
+    );
+    // The watermark of before the gap still holds.
+    let worker = b.pipeline.workers().next().expect("running");
+    assert_eq!(worker.watermark_ms(), Some(50 - 600_000));
+}
+
+#[test]
+fn c7_with_continue_a_cut_log_is_waited_for_and_told_once() {
+    let mut b = Bench::new(Options {
+        continue_on_loss: true,
+        ..options()
+    });
+    let cut = |end| StartFacts {
+        log: (Offset(0), Offset(end)),
+        ..facts("T", Some((5, OURS)), None)
+    };
+    let out = b.locate(0, 3, &cut(3));
+    let [
+        Output::Lost {
+            from: Offset(3),
+            to: Offset(5),
+            ..
+        },
+        Output::Locate {
+            assignment,
+            not_before_ms: LOCATE_AGAIN_MS,
+            ..
+        },
+    ] = out[..]
+    else {
+        panic!("{out:?}");
+    };
+    b.pipeline.located(1_000, 3, assignment, &cut(4), &tables());
+    let out = b.pump(1_000);
+    assert!(matches!(out[..], [Output::Locate { .. }]), "{out:?}");
+    b.pipeline.located(2_000, 3, assignment, &cut(5), &tables());
+    let out = b.pump(2_000);
+    assert!(
+        matches!(
+            out[..],
+            [Output::Begin {
+                next: Offset(5),
+                ..
+            }]
+        ),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn c6_a_new_partition_starts_at_its_beginning() {
+    // Grown from 3 to 6 partitions: nobody knows partition 5 yet, and records are in it already.
+    let mut b = Bench::new(options());
+    for log_start in [0, 7] {
+        let new = StartFacts {
+            log: (Offset(log_start), Offset(100)),
+            ..facts("T", None, None)
+        };
+        let out = b.locate(0, 5, &new);
+        let [Output::CreateProgress(publish)] = &out[..] else {
+            panic!("{out:?}");
+        };
+        assert_eq!(publish.boundary, boundary(log_start, None));
+        assert_eq!(&*publish.log_key, "T#5");
+        // Nothing is counted before the item exists; then the facts are asked again.
+        let again = StartFacts {
+            progress: Some(publish.boundary),
+            ..new
+        };
+        let assignment = publish.assignment;
+        b.pipeline.located(5, 5, assignment, &again, &tables());
+        let out = b.pump(5);
+        assert!(
+            matches!(out[0], Output::Begin { next, .. } if next == Offset(log_start)),
+            "{out:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_group_starts_at_the_progress_item_and_commits_its_start() {
+    let mut b = Bench::new(options());
+    let out = b.locate(5_000, 0, &facts("T", None, Some(9)));
+    assert!(
+        matches!(
+            out[..],
+            [
+                Output::Begin {
+                    next: Offset(9),
+                    ..
+                },
+                Output::CheckTopic
+            ]
+        ),
+        "{out:?}"
+    );
+    b.pipeline.topic_checked(5_001, Some("T"));
+    let parts = commits(&b.pump(5_001));
+    assert_eq!(parts[0].boundary, boundary(9, Some(4)));
+    assert_eq!(parts[0].metadata, "v1;topic=T;tables=D;max=4");
+    b.pipeline.commit_done(5_002, true);
+    assert_eq!(checks(&b.pump(99_000)), 0, "once is enough");
+}
+
+#[test]
+fn an_own_commit_is_not_committed_again() {
+    let mut b = Bench::new(options());
+    let out = b.locate(5_000, 0, &facts("T", Some((5, OURS)), Some(2)));
+    assert!(
+        matches!(
+            out[..],
+            [Output::Begin {
+                next: Offset(5),
+                ..
+            }]
+        ),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn b8_a_commit_waits_for_the_topics_id() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    // The start itself is to be committed; the topic's id cannot be had now.
+    b.pipeline.topic_checked(10, None);
+    b.counted(20, 0, a, 3);
+    assert_eq!(checks(&b.pump(999)), 0, "not before the interval is over");
+    assert_eq!(checks(&b.pump(1_000)), 1);
+    assert_eq!(checks(&b.pump(9_000)), 0, "one question at a time");
+    b.pipeline.topic_checked(9_001, Some("T"));
+    let parts = commits(&b.pump(9_001));
+    assert_eq!(parts.len(), 1);
+    assert_eq!(parts[0].boundary, boundary(3, Some(1_002)));
+    assert_eq!(parts[0].metadata, "v1;topic=T;tables=D;max=1002");
+}
+
+#[test]
+fn a_refused_commit_is_tried_again_with_what_is_durable_then() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.counted(20, 0, a, 3);
+    b.pipeline.topic_checked(30, Some("T"));
+    let first = commits(&b.pump(30));
+    assert_eq!(first[0].boundary.next, Offset(0), "as it was when asked");
+    b.pipeline.commit_done(40, false);
+    assert_eq!(checks(&b.pump(1_040)), 1);
+    b.pipeline.topic_checked(1_050, Some("T"));
+    assert_eq!(commits(&b.pump(1_050))[0].boundary.next, Offset(3));
+    b.pipeline.commit_done(1_060, true);
+    assert_eq!(checks(&b.pump(60_000)), 0);
+}
+
+#[test]
+fn b8_another_topic_id_starts_the_partition_over() {
+    let mut b = Bench::new(options());
+    let old = b.start(0);
+    b.pipeline.records(5, 0, old, vec![record(0, "NYC", 7)]);
+    let updates = b.updates(5);
+    b.pipeline.topic_checked(10, Some("U"));
+    let out = b.pump(10);
+    let [
+        Output::Hold { partition: 0 },
+        Output::Locate {
+            partition: 0,
+            assignment,
+            ..
+        },
+    ] = out[..]
+    else {
+        panic!("no commit of the old log: {out:?}");
+    };
+    assert_ne!(assignment, old);
+    assert_eq!(b.pipeline.report().ledger.given_up, 1);
+    // What was under way for the old log changes nothing any more.
+    b.count(20, &updates);
+    b.pipeline.records(20, 0, old, vec![record(1, "NYC", 7)]);
+    b.pipeline
+        .located(30, 0, assignment, &facts("U", None, Some(0)), &tables());
+    b.pump(30);
+    let worker = b.pipeline.workers().next().expect("running");
+    assert_eq!(&*worker.place().log_key, "U#0");
+    assert_eq!(
+        (worker.position(), worker.in_flight()),
+        (Offset(0), 0),
+        "fewer records than before are no trouble, nor are more"
+    );
+}
+
+#[test]
+fn b8_a_leaving_partition_of_an_old_topic_is_released() {
+    // Whoever waits for the drain (a revoke, the last one) would wait for ever otherwise.
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.records(5, 0, a, vec![record(0, "NYC", 7)]);
+    b.pump(5);
+    b.pipeline.revoked(6, &[0], false, DRAIN_MS);
+    assert_eq!(released(&b.pump(6)), []);
+    b.pipeline.topic_checked(10, Some("U"));
+    assert_eq!(released(&b.pump(10)), [(0, None, None)]);
+    assert_eq!(b.pipeline.partitions().count(), 0);
+}
+
+#[test]
+fn b6_a_revoke_drains_then_releases_with_commit_and_publish() {
+    let mut b = Bench::new(options());
+    let (zero, one) = (b.start(0), b.start(1));
+    b.pipeline
+        .records(5, 0, zero, vec![record(0, "NYC", 7), record(1, "NYC", 8)]);
+    b.pipeline.records(5, 1, one, vec![record(0, "LA", 7)]);
+    let updates = b.updates(5);
+    assert_eq!(updates.len(), 4);
+    b.pipeline.revoked(6, &[0], false, DRAIN_MS);
+    // Nothing new is taken by what leaves.
+    b.pipeline.records(7, 0, zero, vec![record(2, "NYC", 9)]);
+    assert_eq!(released(&b.pump(7)), [], "it waits for its updates");
+    b.count(8, &updates);
+    let end = boundary(2, Some(8));
+    assert_eq!(released(&b.pump(8)), [(0, Some(end), Some(end))]);
+    // The other one keeps its progress.
+    let worker = b.pipeline.workers().next().expect("one is left");
+    assert_eq!(worker.place().partition, 1);
+    assert_eq!(worker.durable(), boundary(1, Some(7)));
+    assert_eq!(b.pipeline.report().ledger.given_up, 0);
+    assert_eq!(b.pipeline.report().ledger.counted, 3);
+}
+
+#[test]
+fn b6_a_drain_ends_at_its_deadline_with_the_durable_prefix() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    let first = b.updates(1);
+    b.count(2, &first);
+    b.pipeline
+        .records(3, 0, a, vec![record(1, "NYC", 8), record(2, "NYC", 9)]);
+    let second = b.updates(3);
+    b.pipeline.revoked(10, &[0], false, DRAIN_MS);
+    assert_eq!(released(&b.pump(10 + DRAIN_MS - 1)), []);
+    assert_eq!(b.pipeline.next_ms(), Some(10 + DRAIN_MS));
+    let end = boundary(1, Some(7));
+    let out = b.pump(10 + DRAIN_MS);
+    assert_eq!(released(&out), [(0, Some(end), Some(end))]);
+    assert_eq!(b.pipeline.report().ledger.given_up, 2);
+    b.count(999, &second);
+    let report = b.pipeline.report();
+    assert_eq!((report.ledger.counted, report.ledger.given_up), (1, 2));
+}
+
+#[test]
+fn a_lost_partition_is_dropped_at_once_without_a_commit() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pump(1);
+    b.pipeline.revoked(2, &[0], true, DRAIN_MS);
+    assert_eq!(released(&b.pump(2)), [(0, None, None)]);
+    let report = b.pipeline.report();
+    assert_eq!(report.ledger.given_up, 1);
+    // A partition that never began, and one that is unknown, are released too.
+    b.pipeline.assigned(3, &[4]);
+    b.pump(3);
+    b.pipeline.revoked(3, &[4, 5], false, DRAIN_MS);
+    assert_eq!(released(&b.pump(3)), [(4, None, None), (5, None, None)]);
+}
+
+#[test]
+fn a_partition_that_comes_back_while_it_drains_is_released_first() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pump(1);
+    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
+    b.pipeline.assigned(3, &[0]);
+    let out = b.pump(3);
+    assert_eq!(released(&out), [(0, None, None)]);
+    assert!(matches!(out[..], [_, Output::Locate { .. }]), "{out:?}");
+}
+
+#[test]
+fn b5_answers_of_an_earlier_assignment_change_nothing() {
+    let mut b = Bench::new(Options {
+        row_interval_ms: 1_000,
+        ..options()
+    });
+    let old = b.start(0);
+    b.pipeline.topic_checked(0, Some("T"));
+    assert_eq!(commits(&b.pump(0)).len(), 1);
+    b.pipeline.records(1, 0, old, vec![record(0, "NYC", 7)]);
+    let late = b.updates(1);
+    b.pipeline.revoked(2, &[0], true, DRAIN_MS);
+    b.pump(2);
+    let new = b.start(0);
+    assert_ne!(old, new);
+    // The same record again, in the new assignment; the old answers name the same rows.
+    b.pipeline.records(3, 0, new, vec![record(0, "NYC", 7)]);
+    let own = b.updates(3);
+    assert_eq!(own.len(), 2);
+    b.count(4, &late);
+    for update in &late {
+        b.pipeline
+            .update_answered(4, update, UpdateOutcome::Fenced(Offset(1)), 0);
+    }
+    let stale = Ticket {
+        partition: 0,
+        assignment: old,
+        seq: 0,
+    };
+    b.pipeline.reject_done(stale);
+    b.pipeline.refused_done(PutTable::Raw, stale);
+    b.pipeline.skip_gap(0, old, Offset(50));
+    b.pipeline.out_of_range(0, old);
+    // A commit of before, answered now, says nothing about this assignment.
+    b.pipeline.commit_done(4, true);
+    let worker = b.pipeline.workers().next().expect("running");
+    assert_eq!((worker.in_flight(), worker.position()), (1, Offset(1)));
+    assert_eq!(worker.durable().next, Offset(0));
+    b.count(5, &own);
+    assert_eq!(checks(&b.pump(5_000)), 1);
+    b.pipeline.topic_checked(5_001, Some("T"));
+    let parts = commits(&b.pump(5_001));
+    assert_eq!(
+        (parts[0].assignment, parts[0].boundary.next),
+        (new, Offset(1))
+    );
+}
+
+#[test]
+fn b5_a_commit_names_only_partitions_that_are_still_ours() {
+    let mut b = Bench::new(options());
+    b.start(0);
+    b.pipeline.topic_checked(0, None);
+    b.start(1);
+    assert_eq!(checks(&b.pump(2_000)), 1);
+    b.pipeline.revoked(2_001, &[0], true, DRAIN_MS);
+    b.pipeline.topic_checked(2_002, Some("T"));
+    let parts: Vec<i32> = commits(&b.pump(2_002))
+        .iter()
+        .map(|p| p.partition)
+        .collect();
+    assert_eq!(parts, [1]);
+}
+
+#[test]
+fn progress_is_published_after_a_commit_that_passed_a_window() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.topic_checked(0, None);
+    let commit = |b: &mut Bench, now_ms| {
+        assert_eq!(checks(&b.pump(now_ms)), 1);
+        b.pipeline.topic_checked(now_ms, Some("T"));
+        b.pump(now_ms);
+        b.pipeline.commit_done(now_ms, true);
+        let out = b.pump(now_ms).into_iter();
+        let publish = |o| match o {
+            Output::Publish(publish) => Some(publish),
+            _ => None,
+        };
+        out.filter_map(publish).collect::<Vec<_>>()
+    };
+    // From max 4 to 1,000: the same window of the watermark.
+    b.counted(1, 0, a, 1);
+    assert_eq!(commit(&mut b, 2_000), []);
+    b.pipeline
+        .records(2_001, 0, a, vec![record(1, "NYC", 600_000)]);
+    let updates = b.updates(2_001);
+    b.count(2_002, &updates);
+    let published = commit(&mut b, 4_000);
+    assert_eq!(published.len(), 1);
+    assert_eq!(published[0].boundary, boundary(2, Some(600_000)));
+    assert_eq!(published[0].watermark_ms, Some(0));
+}
+
+#[test]
+fn updates_go_round_the_partitions() {
+    let mut b = Bench::new(Options {
+        requests_max: 2,
+        ..options()
+    });
+    let (zero, one) = (b.start(0), b.start(1));
+    let cities = ["A", "B", "C", "D", "E", "F"];
+    let many = |cities: &[&str]| (0..).zip(cities).map(|(o, c)| record(o, c, 7)).collect();
+    b.pipeline.records(1, 0, zero, many(&cities));
+    b.pipeline.records(1, 1, one, many(&cities[..2]));
+    let mut order = Vec::new();
+    for now_ms in 1..100 {
+        let updates = b.updates(now_ms);
+        assert!(updates.len() <= 2);
+        order.extend(updates.iter().map(|u| u.partition));
+        b.count(now_ms, &updates);
+    }
+    assert_eq!(order.len(), 16);
+    let of_one = order.iter().take(8).filter(|p| **p == 1).count();
+    assert_eq!(of_one, 4, "a busy partition starves nobody: {order:?}");
+}
+
+#[test]
+fn c7_out_of_range_waits_until_all_is_durable_and_committed() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.topic_checked(0, None);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    let updates = b.updates(1);
+    b.pipeline.out_of_range(0, a);
+    assert!(b.pump(2).is_empty());
+    b.count(3, &updates);
+    assert!(b.pump(3).is_empty(), "not committed yet");
+    assert_eq!(checks(&b.pump(2_000)), 1);
+    b.pipeline.topic_checked(2_001, Some("T"));
+    b.pump(2_001);
+    b.pipeline.commit_done(2_002, true);
+    let out = b.pump(2_003);
+    assert!(
+        matches!(out[..], [Output::Hold { .. }, Output::Locate { .. }]),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn new_tables_start_everything_over_but_what_leaves() {
+    let mut b = Bench::new(options());
+    let (zero, one) = (b.start(0), b.start(1));
+    b.pipeline.records(1, 0, zero, vec![record(0, "NYC", 7)]);
+    b.pipeline.records(1, 1, one, vec![record(0, "LA", 7)]);
+    b.pump(1);
+    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
+    b.pipeline.tables_changed(3);
+    let out = b.pump(3);
+    assert!(
+        matches!(
+            out[..],
+            [
+                Output::Hold { partition: 1 },
+                Output::Locate { partition: 1, .. }
+            ]
+        ),
+        "{out:?}"
+    );
+    assert_eq!(released(&b.pump(2 + DRAIN_MS)).len(), 1);
+}
+
+#[test]
+fn c5_bytes_of_records_for_nobody_come_back() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    let freed = |b: &mut Bench| b.pipeline.report().tally.bytes_freed;
+    b.pipeline.records(1, 0, a + 9, vec![record(0, "NYC", 7)]);
+    assert_eq!(freed(&mut b), 10, "another assignment's");
+    b.pipeline.records(1, 5, a, vec![record(0, "NYC", 7)]);
+    assert_eq!(freed(&mut b), 10, "another partition's");
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    assert_eq!(freed(&mut b), 0);
+    b.pipeline.revoked(2, &[0], true, DRAIN_MS);
+    assert_eq!(freed(&mut b), 10, "given up with its partition");
+}

@@ -1,0 +1,534 @@
+//! A broker, a database and consumers in this process, and what the tables must hold.
+//!
+//! The broker is librdkafka's mock cluster, the database the embedded one; the members run as
+//! `consume` runs them. Every record that a test sends is noted, so that [`World::want`] can fold
+//! the log with the simulation's reference model, which shares no code with the product.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use citystream::cmd::Exit;
+use citystream::cmd::consume::{Host, Status, run_with};
+use citystream::cmd::init_tables::steps::Steps;
+use citystream::cmd::init_tables::tables::{Wanted, ensure};
+use citystream::core::keys::TableNames;
+use citystream::core::time::{format_millis, format_seconds};
+use citystream::settings::{Cli, Command, Consume, RawRows};
+use citystream::shutdown::Shutdown;
+use citystream::store::client::{ConnectOptions, connect};
+use citystream::store::embedded::embedded;
+use citystream::telemetry::Metrics;
+use clap::Parser as _;
+use dynoxide::Database;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use serde_json::json;
+
+use crate::faults::Faults;
+use crate::reference::{Counts, Logged, Said, Tables, fold};
+
+pub(crate) const TOPIC: &str = "city-events";
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(90);
+/// 2013-01-01T06:00:00Z
+pub(crate) const BASE_MS: i64 = 1_357_020_000_000;
+
+/// Settings under which the mock's group moves quickly. It waits 3 s for a group's first rebalance,
+/// and a shorter session would end before; later rebalances take the session less one second.
+pub(crate) const QUICK: [&str; 4] = [
+    "--kafka-property",
+    "session.timeout.ms=3300",
+    "--kafka-property",
+    "heartbeat.interval.ms=100",
+];
+
+/// What the tables hold, in their own notation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// series and window start, or none for totals
+    pub(crate) rows: BTreeMap<(String, Option<String>), Counts>,
+    pub(crate) raw: BTreeSet<(String, String)>,
+    pub(crate) alerts: BTreeSet<(String, String)>,
+    /// partition and offset
+    pub(crate) dead: BTreeSet<(i32, i64)>,
+}
+
+pub(crate) struct World {
+    pub(crate) broker: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    db: Database,
+    client: Client,
+    names: TableNames,
+    logs: Mutex<Vec<Vec<Logged>>>,
+}
+
+/// A running consumer.
+pub(crate) struct Member {
+    pub(crate) stop: Shutdown,
+    pub(crate) metrics: Metrics,
+    task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
+}
+
+/// A dead letter: headers in order, key, value.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl Letter {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().rev().find(|(key, _)| key == name);
+        found.map_or("", |(_, value)| value)
+    }
+}
+
+impl World {
+    pub(crate) async fn new(partitions: i32) -> World {
+        World::with(Database::memory().unwrap(), partitions, 1, RawRows::All).await
+    }
+
+    /// A new log beside tables that may be there already.
+    pub(crate) async fn with(db: Database, partitions: i32, brokers: i32, raw: RawRows) -> World {
+        let broker = MockCluster::new(brokers).unwrap();
+        let copies = brokers.min(3);
+        broker.create_topic(TOPIC, partitions, copies).unwrap();
+        broker
+            .create_topic(&format!("{TOPIC}-dlq"), 1, copies)
+            .unwrap();
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", broker.bootstrap_servers())
+            .set("linger.ms", "0")
+            .set("enable.idempotence", "true")
+            .create()
+            .unwrap();
+        let client = client(&db, None).await;
+        let names = TableNames::new("citystream");
+        let wanted = Wanted {
+            raw: Some(raw),
+            ..Wanted::default()
+        };
+        ensure(&client, &names, &wanted, &Steps::silent())
+            .await
+            .unwrap();
+        let logs = (0..partitions).map(|_| Vec::new()).collect();
+        World {
+            broker,
+            producer,
+            db,
+            client,
+            names,
+            logs: Mutex::new(logs),
+        }
+    }
+
+    /// Starts a consumer with more arguments.
+    pub(crate) async fn member(&self, args: &[&str], faults: Option<&Arc<Faults>>) -> Member {
+        let servers = self.broker.bootstrap_servers();
+        let fixed = ["citystream", "consume", "--brokers", &servers];
+        let Command::Consume(args) = Cli::try_parse_from(fixed.iter().chain(args))
+            .unwrap()
+            .command
+        else {
+            unreachable!("the line says consume");
+        };
+        let client = client(&self.db, faults).await;
+        Member::start(args, client)
+    }
+
+    /// Sends a record and notes it.
+    pub(crate) fn send(
+        &self,
+        partition: usize,
+        said: Said,
+        timestamp_ms: i64,
+        value: Option<&[u8]>,
+        headers: &[(&str, &str)],
+    ) {
+        let mut own = OwnedHeaders::new();
+        for (key, value) in headers {
+            let value = Some(*value);
+            own = own.insert(Header { key, value });
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(TOPIC)
+            .partition(i32::try_from(partition).unwrap())
+            .timestamp(timestamp_ms)
+            .key(b"a key")
+            .headers(own);
+        record.payload = value;
+        self.producer.send(record).map_err(|(e, _)| e).unwrap();
+        self.logs.lock().unwrap()[partition].push(Logged {
+            said,
+            timestamp_ms: Some(timestamp_ms),
+        });
+    }
+
+    /// Sends an event whose record is as old as itself.
+    pub(crate) fn event(
+        &self,
+        partition: usize,
+        city: &'static str,
+        kind: &'static str,
+        severity: usize,
+        time_ms: i64,
+    ) {
+        let names = ["low", "medium", "high", "critical"];
+        let value = json!({
+            "city": city, "event_type": kind, "severity": names[severity],
+            "timestamp": format_millis(time_ms), "description": "d",
+        });
+        let said = Said::Event(city, kind, severity, time_ms, None);
+        let value = value.to_string();
+        self.send(partition, said, time_ms, Some(value.as_bytes()), &[]);
+    }
+
+    /// Sends a line of the data file.
+    pub(crate) fn line(&self, partition: usize, line: &str) {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| -> &'static str { value[name].as_str().unwrap().to_owned().leak() };
+        let severity = ["low", "medium", "high", "critical"]
+            .iter()
+            .position(|s| *s == text("severity"));
+        let time: jiff::Timestamp = text("timestamp").parse().unwrap();
+        let time_ms = time.as_millisecond();
+        let said = Said::Event(
+            text("city"),
+            text("event_type"),
+            severity.unwrap(),
+            time_ms,
+            value["event_id"].as_str().map(str::to_owned),
+        );
+        self.send(partition, said, time_ms, Some(line.as_bytes()), &[]);
+    }
+
+    /// Waits until Kafka has everything.
+    pub(crate) fn flush(&self) {
+        self.producer.flush(WAIT_MAX).unwrap();
+    }
+
+    /// The end of each partition.
+    pub(crate) fn ends(&self) -> Vec<i64> {
+        let logs = self.logs.lock().unwrap();
+        let ends = logs.iter().map(|log| i64::try_from(log.len()).unwrap());
+        ends.collect()
+    }
+
+    fn asker(&self, group: &str) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", self.broker.bootstrap_servers())
+            .set("group.id", group)
+            .set("enable.partition.eof", "true")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap()
+    }
+
+    /// Commits as a foreign tool does.
+    pub(crate) fn foreign_commit(&self, group: &str, partition: i32, next: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(TOPIC, partition, Offset::Offset(next))
+            .unwrap();
+        let mode = rdkafka::consumer::CommitMode::Sync;
+        self.asker(group).commit(&list, mode).unwrap();
+    }
+
+    /// Commits as this program does, with the metadata of another commit.
+    pub(crate) fn commit_with(&self, group: &str, next: i64, metadata: &str) {
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(TOPIC, 0);
+        element.set_offset(Offset::Offset(next)).unwrap();
+        element.set_metadata(metadata);
+        drop(element);
+        let mode = rdkafka::consumer::CommitMode::Sync;
+        self.asker(group).commit(&list, mode).unwrap();
+    }
+
+    /// The metadata of a group's commit of partition 0.
+    pub(crate) fn commit_text(&self, group: &str) -> String {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(TOPIC, 0);
+        let answer = self.asker(group).committed_offsets(list, WAIT_MAX).unwrap();
+        let element = answer.find_partition(TOPIC, 0).unwrap();
+        element.metadata().to_owned()
+    }
+
+    /// Waits until `group` has committed the end of every partition.
+    pub(crate) async fn committed(&self, group: &str) {
+        self.flush();
+        let ends = self.ends();
+        let asker = Arc::new(self.asker(group));
+        let begun = Instant::now();
+        loop {
+            let mut list = TopicPartitionList::new();
+            for partition in (0..).take(ends.len()) {
+                list.add_partition(TOPIC, partition);
+            }
+            let (asking, timeout) = (Arc::clone(&asker), Duration::from_secs(10));
+            let answer =
+                tokio::task::spawn_blocking(move || asking.committed_offsets(list, timeout));
+            let at: Vec<i64> = answer.await.unwrap().map_or_else(
+                |_| Vec::new(),
+                |list| {
+                    let elements = list.elements();
+                    let raw = elements.iter().map(|e| e.offset().to_raw().unwrap_or(-1));
+                    raw.collect()
+                },
+            );
+            let reached = |(at, end): (&i64, &i64)| *end == 0 || at >= end;
+            if at.len() == ends.len() && at.iter().zip(&ends).all(reached) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < WAIT_MAX,
+                "committed {at:?}, the log ends at {ends:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// All dead letters.
+    pub(crate) fn letters(&self) -> Vec<Letter> {
+        let consumer = self.asker("reads-the-letters");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&format!("{TOPIC}-dlq"), 0, Offset::Beginning)
+            .unwrap();
+        consumer.assign(&list).unwrap();
+        let mut letters = Vec::new();
+        let begun = Instant::now();
+        while begun.elapsed() < WAIT_MAX {
+            match consumer.poll(Duration::from_secs(1)) {
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => return letters,
+                Some(Ok(message)) => {
+                    let headers = message.headers().into_iter().flat_map(|h| h.iter());
+                    let text = |v: Option<&[u8]>| String::from_utf8(v.unwrap_or_default().to_vec());
+                    letters.push(Letter {
+                        headers: headers
+                            .map(|h| (h.key.to_owned(), text(h.value).unwrap()))
+                            .collect(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: message.payload().map(<[u8]>::to_vec),
+                    });
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        panic!("the dead-letter topic has no end");
+    }
+
+    /// What the tables and the dead-letter topic hold.
+    pub(crate) async fn got(&self) -> Snapshot {
+        let mut out = Snapshot::default();
+        let letters = tokio::task::block_in_place(|| self.letters());
+        out.dead = letters
+            .iter()
+            .map(|l| {
+                let number = |name: &str| l.header(name).parse::<i64>().unwrap();
+                let partition = i32::try_from(number("source_partition")).unwrap();
+                (partition, number("source_offset"))
+            })
+            .collect();
+        for item in self.scan(&self.names.raw).await {
+            out.raw
+                .insert((s(&item, "event_id"), s(&item, "timestamp")));
+        }
+        for item in self.scan(&self.names.alerts).await {
+            out.alerts.insert((s(&item, "city"), s(&item, "timestamp")));
+        }
+        for item in self.scan(&self.names.aggregations).await {
+            let counts = counts(&item);
+            let names = ["low", "medium", "high", "critical"];
+            let distinct = names.iter().zip(counts.severities).filter(|(_, n)| *n > 0);
+            let mut set = item["severities"].as_ss().unwrap().clone();
+            set.sort_by_key(|name| names.iter().position(|n| n == name));
+            assert_eq!(
+                set,
+                distinct.map(|(name, _)| *name).collect::<Vec<_>>(),
+                "{item:?}"
+            );
+            let key = (s(&item, "series"), Some(s(&item, "window_start")));
+            out.rows.insert(key, counts);
+        }
+        for item in self.scan(&self.names.totals).await {
+            if s(&item, "shard").starts_with("totals#") {
+                out.rows.insert((s(&item, "series"), None), counts(&item));
+            }
+        }
+        out
+    }
+
+    /// What they must hold, by a fold over the log.
+    pub(crate) fn want(&self) -> Snapshot {
+        let mut tables = Tables::default();
+        let logs = self.logs.lock().unwrap();
+        for (partition, log) in (0..).zip(logs.iter()) {
+            fold(&mut tables, "", partition, log);
+        }
+        let rows = tables.rows.into_iter();
+        let alert =
+            |(city, ms, id): (String, i64, String)| (city, format!("{}#{id}", format_millis(ms)));
+        Snapshot {
+            rows: rows
+                .map(|((series, start), counts)| ((series, start.map(format_seconds)), counts))
+                .collect(),
+            raw: tables
+                .raw
+                .into_iter()
+                .map(|(id, ms)| (id, format_millis(ms)))
+                .collect(),
+            alerts: tables.alerts.into_iter().map(alert).collect(),
+            dead: tables
+                .dead
+                .into_iter()
+                .map(|(_, p, o)| (p, i64::try_from(o).unwrap()))
+                .collect(),
+        }
+    }
+
+    /// Compares the tables with the fold.
+    pub(crate) async fn check(&self) {
+        same(&self.got().await, &self.want());
+    }
+
+    /// All items of the raw table.
+    pub(crate) async fn raw_items(&self) -> Vec<HashMap<String, AttributeValue>> {
+        self.scan(&self.names.raw).await
+    }
+
+    async fn scan(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+        let mut out = Vec::new();
+        let mut from = None;
+        loop {
+            let page = self
+                .client
+                .scan()
+                .table_name(table)
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .unwrap();
+            out.extend(page.items().iter().cloned());
+            from = page.last_evaluated_key().cloned();
+            if from.is_none() {
+                return out;
+            }
+        }
+    }
+}
+
+impl Member {
+    fn start(args: Consume, client: Client) -> Member {
+        let (stop, metrics) = (Shutdown::new(), Metrics::new());
+        let host = Host {
+            metrics: metrics.clone(),
+            status: Arc::new(Status::new()),
+            settled: None,
+            producer_time_is_fine: true,
+        };
+        let task = tokio::spawn(run_with(args, client, host, stop.clone()));
+        Member {
+            stop,
+            metrics,
+            task,
+        }
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn end(self) -> anyhow::Result<Exit> {
+        let ended = tokio::time::timeout(WAIT_MAX, self.task).await;
+        ended.expect("it ends").unwrap()
+    }
+
+    /// Stops it as SIGTERM does.
+    pub(crate) async fn stop(self) -> anyhow::Result<Exit> {
+        self.stop.trigger();
+        self.end().await
+    }
+
+    pub(crate) fn ledger(&self) -> citystream::core::ledger::Ledger {
+        self.metrics.ledger.lock().unwrap().clone()
+    }
+
+    /// Waits for something to be true of it.
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Member) -> bool) {
+        let begun = Instant::now();
+        while !is(self) {
+            assert!(!self.task.is_finished(), "it ended before: {what}");
+            assert!(begun.elapsed() < WAIT_MAX, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Fails with the first difference, not with all of both.
+pub(crate) fn same(got: &Snapshot, want: &Snapshot) {
+    for (key, counts) in &want.rows {
+        assert_eq!(got.rows.get(key), Some(counts), "row {key:?}");
+    }
+    let only = |a: &BTreeSet<(String, String)>, b: &BTreeSet<(String, String)>| {
+        a.difference(b).take(3).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(got.rows.len(), want.rows.len(), "rows that nothing gave");
+    for (name, a, b) in [
+        ("raw", &got.raw, &want.raw),
+        ("alerts", &got.alerts, &want.alerts),
+    ] {
+        assert_eq!(only(a, b), [], "{name} items that nothing gave");
+        assert_eq!(only(b, a), [], "{name} items that are missing");
+    }
+    assert_eq!(got.dead, want.dead, "dead letters");
+}
+
+async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
+    let plain = embedded(db.clone());
+    connect(ConnectOptions {
+        attempts: 1,
+        http: Some(faults.map_or(plain.clone(), |f| f.wrap(plain))),
+        endpoint_url: Some("http://embedded.invalid".to_owned()),
+        test_credentials: true,
+    })
+    .await
+    .unwrap()
+}
+
+fn s(item: &HashMap<String, AttributeValue>, name: &str) -> String {
+    item[name].as_s().unwrap().clone()
+}
+
+fn n(item: &HashMap<String, AttributeValue>, name: &str) -> u64 {
+    let Some(value) = item.get(name) else {
+        return 0;
+    };
+    value.as_n().unwrap().parse().unwrap()
+}
+
+fn counts(item: &HashMap<String, AttributeValue>) -> Counts {
+    let names = ["low", "medium", "high", "critical"];
+    Counts {
+        counted: n(item, "event_count"),
+        late: n(item, "late_count"),
+        severities: names.map(|name| n(item, &format!("severity_{name}"))),
+    }
+}
+
+/// The first lines of the recorded data.
+pub(crate) fn data_lines(count: usize) -> Vec<String> {
+    use std::io::BufRead as _;
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/data/city-events-2013-01.ndjson.gz"
+    );
+    let file = flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap());
+    let lines = std::io::BufReader::new(file).lines().take(count);
+    lines.map(Result::unwrap).collect()
+}
+
+/// Tells whether an error would make the program exit 2.
+pub(crate) fn is_settings(error: &anyhow::Error) -> bool {
+    Exit::of(error) == Exit::Settings
+}
