@@ -530,14 +530,16 @@ impl Pipeline {
         self.begin(now_ms, partition);
     }
 
-    /// The tables are others than before (made anew, restored): every partition starts over.
+    /// The tables are others than before (made anew, restored): every partition starts over, and one
+    /// that is being drained is given up, since what it would still count belongs to the old tables.
     pub fn tables_changed(&mut self, now_ms: i64) {
         let all: Vec<i32> = self.slots.keys().copied().collect();
         for partition in all {
             if self.is_draining(partition) {
-                continue;
+                self.revoked(now_ms, &[partition], true, 0);
+            } else {
+                self.restart(now_ms, partition);
             }
-            self.restart(now_ms, partition);
         }
     }
 
