@@ -10,7 +10,7 @@ use crate::log::{self, Record};
 use crate::oracle::{self, Expected};
 use crate::role::Role;
 use crate::services::{Calm, Services, services};
-use crate::tables::{self, Rows};
+use crate::tables::{self, Row, Rows};
 
 /// Real events: 33,960 of them, out of order, some late.
 pub(crate) const FILE_EVENTS: u64 = 33_960;
@@ -158,10 +158,11 @@ impl World {
         expected
     }
 
-    /// Returns how many events the windows hold.
-    pub(crate) fn events_counted(&self) -> u64 {
-        let rows = tables::counted(self.services, self.name, "aggregations").into_values();
-        rows.map(|row| row["event_count"].parse::<u64>().unwrap())
+    /// Returns how many events the totals hold, late ones included.
+    pub(crate) fn events_counted(&self) -> usize {
+        let rows = tables::counted(self.services, self.name, "totals").into_values();
+        let count = |row: &Row, name: &str| row[name].parse::<usize>().unwrap();
+        rows.map(|row| count(&row, "event_count") + count(&row, "late_count"))
             .sum()
     }
 
