@@ -185,7 +185,8 @@ mod tests {
             ((large, 100, 10), (None, None, 0), true),
         ];
         for ((key, value, header), _, _) in cases {
-            let send = letters.send(&rejected(key, value, header), "T", || 0);
+            let rejected = rejected(key, value, header);
+            let send = letters.send(&rejected, "T", || 0);
             tokio::time::timeout(Duration::from_secs(60), send)
                 .await
                 .expect("it never blocks");

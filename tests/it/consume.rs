@@ -454,7 +454,7 @@ async fn c1_b6_rebalances_under_load_stop_no_partition_and_lose_nothing() {
     let quick = [&QUICK[..], &["--row-interval", "20ms"]].concat();
     // Each visit is three generations: the join, the hand-over, the leave; each takes the mock some
     // 2 s, so fifty are for those who ask.
-    let visits = std::env::var("REBALANCE_VISITS").map_or(4, |n| n.parse().unwrap());
+    let visits = std::env::var("REBALANCE_VISITS").map_or(3, |n| n.parse().unwrap());
     let staying = world.member(&quick, None).await;
     let feeding = std::cell::Cell::new(true);
     let feed = async {
