@@ -185,7 +185,7 @@ async fn two_events_of_one_second_without_ids_are_two_items_and_two_alerts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_records_between_good_ones_go_to_the_dead_letters_as_they_were() {
+async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were() {
     let with = |name: &str, value: &str| {
         let mut fields = vec![
             ("city", r#""NYC""#),
@@ -272,6 +272,40 @@ async fn bad_records_between_good_ones_go_to_the_dead_letters_as_they_were() {
         .map(|l| l.header("reason"))
         .collect();
     assert_eq!(last, ["empty", "bad_heartbeat"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d3_d4_an_item_that_the_table_refuses_goes_to_the_dead_letters_and_stays_counted() {
+    let world = World::new(1).await;
+    for n in 0..60 {
+        world.event(0, "NYC", "traffic", 2, BASE_MS + n);
+        if n == 30 {
+            let line = r#"{"city":"NYC","event_type":"traffic","severity":"high","timestamp":"2013-01-01T06:00:01Z","event_id":"poison"}"#;
+            world.line(0, line);
+        }
+    }
+    world.flush();
+    let faults = Faults::new(5, 0);
+    faults.refuse("poison");
+    let member = world.member(&["--stop-at-end"], Some(&faults)).await;
+    let metrics = member.metrics.clone();
+    assert_eq!(member.end().await.unwrap(), Exit::Done);
+    assert_eq!(metrics.ledger.lock().unwrap().counted, 61);
+    let (got, mut want) = (world.got().await, world.want());
+    want.raw.retain(|(id, _)| id != "poison");
+    want.alerts.retain(|(_, key)| !key.ends_with("#poison"));
+    want.dead.insert((0, 31));
+    same(&got, &want);
+    let letters = tokio::task::block_in_place(|| world.letters());
+    assert_eq!(letters.len(), 2, "its raw item and its alert");
+    for letter in &letters {
+        assert_eq!(letter.header("reason"), "refused_by_table");
+        let value = letter.value.as_deref().unwrap_or_default();
+        assert!(
+            String::from_utf8_lossy(value).contains("poison"),
+            "{letter:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -454,7 +488,7 @@ async fn c1_b6_rebalances_under_load_stop_no_partition_and_lose_nothing() {
     let quick = [&QUICK[..], &["--row-interval", "20ms"]].concat();
     // Each visit is three generations: the join, the hand-over, the leave; each takes the mock some
     // 2 s, so fifty are for those who ask.
-    let visits = std::env::var("REBALANCE_VISITS").map_or(4, |n| n.parse().unwrap());
+    let visits = std::env::var("REBALANCE_VISITS").map_or(3, |n| n.parse().unwrap());
     let staying = world.member(&quick, None).await;
     let feeding = std::cell::Cell::new(true);
     let feed = async {

@@ -47,6 +47,7 @@ pub(crate) struct Faults {
     per_cent: AtomicU32,
     held: AtomicBool,
     waiting: AtomicU64,
+    poison: Mutex<Option<String>>,
     seen: [AtomicU64; FAULTS.len()],
 }
 
@@ -58,6 +59,7 @@ impl Faults {
             per_cent: AtomicU32::new(per_cent),
             held: AtomicBool::new(false),
             waiting: AtomicU64::new(0),
+            poison: Mutex::new(None),
             seen: Default::default(),
         })
     }
@@ -70,6 +72,17 @@ impl Faults {
     /// Writes that wait because of [`Faults::hold`], ever.
     pub(crate) fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// From now on a batch with this text in it is called invalid.
+    pub(crate) fn refuse(&self, text: &str) {
+        *self.poison.lock().unwrap() = Some(text.to_owned());
+    }
+
+    fn refuses(&self, request: &HttpRequest) -> bool {
+        let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
+        let poison = self.poison.lock().unwrap();
+        poison.as_ref().is_some_and(|text| body.contains(text))
     }
 
     pub(crate) fn seen(&self) -> Vec<(Fault, u64)> {
@@ -134,6 +147,9 @@ impl Faulty {
             while self.faults.held.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        }
+        if batch && self.faults.refuses(&request) {
+            return Ok(refusal(400, "ValidationException"));
         }
         let lost = || ConnectorError::io("the connection was cut".into());
         match self.faults.pick(batch) {
