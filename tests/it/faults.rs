@@ -46,7 +46,6 @@ pub(crate) struct Faults {
     state: Mutex<u64>,
     per_cent: AtomicU32,
     held: AtomicBool,
-    waiting: AtomicU64,
     poison: Mutex<Option<String>>,
     seen: [AtomicU64; FAULTS.len()],
 }
@@ -58,7 +57,6 @@ impl Faults {
             state: Mutex::new(seed),
             per_cent: AtomicU32::new(per_cent),
             held: AtomicBool::new(false),
-            waiting: AtomicU64::new(0),
             poison: Mutex::new(None),
             seen: Default::default(),
         })
@@ -67,11 +65,6 @@ impl Faults {
     /// From now on no write is answered, until this is called with `false`.
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::SeqCst);
-    }
-
-    /// Writes that wait because of [`Faults::hold`], ever.
-    pub(crate) fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::SeqCst)
     }
 
     /// From now on a batch with this text in it is called invalid.
@@ -143,7 +136,6 @@ impl Faulty {
         let batch = target.ends_with("BatchWriteItem");
         let write = batch || target.ends_with("UpdateItem") || target.ends_with("PutItem");
         if write && self.faults.held.load(Ordering::SeqCst) {
-            self.faults.waiting.fetch_add(1, Ordering::SeqCst);
             while self.faults.held.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

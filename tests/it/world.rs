@@ -244,7 +244,6 @@ impl World {
         let mut element = list.add_partition(TOPIC, 0);
         element.set_offset(Offset::Offset(next)).unwrap();
         element.set_metadata(metadata);
-        drop(element);
         let mode = rdkafka::consumer::CommitMode::Sync;
         self.asker(group).commit(&list, mode).unwrap();
     }

@@ -386,7 +386,11 @@ fn a_refused_commit_is_tried_again_with_what_is_durable_then() {
     assert_eq!(checks(&b.pump(1_040)), 1);
     b.pipeline.topic_checked(1_050, Some("T"));
     assert_eq!(commits(&b.pump(1_050))[0].boundary.next, Offset(3));
-    b.pipeline.commit_done(1_060, true);
+    b.pipeline.commit_done(1_060, false);
+    assert_eq!(checks(&b.pump(2_060)), 1, "the same restart point again");
+    b.pipeline.topic_checked(2_070, Some("T"));
+    assert_eq!(commits(&b.pump(2_070))[0].boundary.next, Offset(3));
+    b.pipeline.commit_done(2_080, true);
     assert_eq!(checks(&b.pump(60_000)), 0);
 }
 
