@@ -569,15 +569,15 @@ impl Worker {
     }
 
     fn mark(&mut self, seqs: impl Iterator<Item = u64>, bit: u8, already: bool) {
+        let unawaited =
+            mutant::on(Mutant::PutNotAwaited) || mutant::on(Mutant::DeadLetterNotAwaited);
         for seq in seqs {
-            if seq < self.first_seq && mutant::on(Mutant::PutNotAwaited)
-                || seq < self.first_seq && mutant::on(Mutant::DeadLetterNotAwaited)
-            {
+            if seq < self.first_seq && unawaited {
                 continue;
             }
             let at = usize::try_from(seq - self.first_seq).expect("records in memory");
             let tracked = &mut self.tracked[at];
-            if mutant::on(Mutant::PutNotAwaited) || mutant::on(Mutant::DeadLetterNotAwaited) {
+            if unawaited {
                 tracked.pending &= !bit;
                 continue;
             }
