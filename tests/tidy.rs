@@ -233,8 +233,9 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 6] = [
+    const FOREIGN: [&str; 7] = [
         "--check",
+        "--features",
         "--help",
         "--locked",
         "--now",

@@ -26,10 +26,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::core::event::Offset;
 use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::pipeline::CommitPart;
-use crate::core::restart::Commit;
 use crate::core::worker::{Content, Record, Rejected};
-use crate::kafka::client::{Chatter, Context};
-use crate::sys;
+use crate::kafka::client::Chatter;
+use crate::kafka::inquiry::{Inquiry, commit};
 use crate::telemetry::unix_ms;
 
 /// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
@@ -239,117 +238,17 @@ impl Consumer {
 
     /// Returns what can ask Kafka about the group and the log, from blocking code.
     pub fn inquiry(&self) -> Inquiry {
-        Inquiry {
-            client: Arc::clone(&self.client),
-            config: self.config.clone(),
-            topic: self.topic.clone(),
-        }
+        Inquiry::new(
+            Arc::clone(&self.client),
+            self.config.clone(),
+            self.topic.clone(),
+        )
     }
 
     /// Asks the thread to end. The group is left when the last [`Inquiry`] is dropped too.
     pub fn close(self) {
         self.command(Command::Close);
     }
-}
-
-/// Questions to Kafka over the consumer's own connections. All of them block.
-#[derive(Clone)]
-pub struct Inquiry {
-    client: Arc<BaseConsumer<Bridge>>,
-    config: ClientConfig,
-    topic: String,
-}
-
-impl Inquiry {
-    /// Returns the group's commit for each of `partitions` that has one.
-    ///
-    /// # Errors
-    /// When the coordinator does not answer in time.
-    pub fn commits(
-        &self,
-        partitions: &[i32],
-        timeout: Duration,
-    ) -> KafkaResult<BTreeMap<i32, Commit>> {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.topic, *partition);
-        }
-        let list = self.client.committed_offsets(list, timeout)?;
-        let mut out = BTreeMap::new();
-        for element in list.elements() {
-            element.error()?;
-            if let KafkaOffset::Offset(next) = element.offset() {
-                let metadata = sys::commit_metadata(&list, &self.topic, element.partition());
-                let commit = Commit {
-                    next: Offset(next),
-                    metadata: String::from_utf8(metadata).unwrap_or_default(),
-                };
-                out.insert(element.partition(), commit);
-            }
-        }
-        Ok(out)
-    }
-
-    /// Commits restart points and waits for the answer.
-    ///
-    /// # Errors
-    /// When the coordinator refuses, as during a rebalance, or does not answer.
-    pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
-        commit(&self.client, &self.topic, parts, CommitMode::Sync)
-    }
-
-    /// Returns the offset of a partition's oldest record and the one after its newest.
-    ///
-    /// # Errors
-    /// When the leader does not answer in time.
-    pub fn log_range(&self, partition: i32, timeout: Duration) -> KafkaResult<(Offset, Offset)> {
-        let (start, end) = self
-            .client
-            .fetch_watermarks(&self.topic, partition, timeout)?;
-        Ok((Offset(start), Offset(end)))
-    }
-
-    /// Returns the topic's id and number of partitions; `None` if there is no such topic.
-    ///
-    /// # Errors
-    /// When no broker answers in time.
-    pub fn topic(&self, timeout: Duration) -> Result<Option<sys::TopicFacts>, sys::TopicError> {
-        sys::topic_facts(self.client.client(), &self.topic, timeout)
-    }
-}
-
-impl Inquiry {
-    /// Reads one record again, over a client of its own; `None` if it cannot be had.
-    pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
-        let mut config = self.config.clone();
-        config
-            .set("enable.partition.eof", "false")
-            .remove("group.instance.id");
-        let client: BaseConsumer<Context> = config.create_with_context(Context::default()).ok()?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0))
-            .ok()?;
-        client.assign(&list).ok()?;
-        let message = client.poll(timeout)?.ok()?;
-        (message.offset() == offset.0)
-            .then(|| original(&message, Reason::RefusedByTable, String::new()))
-    }
-}
-
-fn commit<C: ConsumerContext>(
-    client: &BaseConsumer<C>,
-    topic: &str,
-    parts: &[CommitPart],
-    mode: CommitMode,
-) -> KafkaResult<()> {
-    let mut list = TopicPartitionList::new();
-    for part in parts {
-        let mut element = list.add_partition(topic, part.partition);
-        element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
-        element.set_metadata(&part.metadata);
-    }
-    // An explicit list: a commit of "everything" would drop the metadata.
-    client.commit(&list, mode)
 }
 
 /// The callbacks of librdkafka.
@@ -722,7 +621,7 @@ fn content(message: &BorrowedMessage<'_>) -> Content {
 }
 
 /// Copies a record for the dead-letter topic.
-fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: String) -> Rejected {
+pub(super) fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: String) -> Rejected {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let own = |h: rdkafka::message::Header<'_, &[u8]>| {
             (h.key.to_owned(), h.value.map(<[u8]>::to_vec))

@@ -6,6 +6,7 @@ pub mod consumer;
 pub mod credit;
 pub mod dlq;
 pub mod input;
+pub mod inquiry;
 pub mod latency;
 pub mod producer;
 pub mod pump;

@@ -13,7 +13,7 @@ use crate::core::pace::backoff_ms;
 use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
 use crate::core::restart::StartFacts;
-use crate::kafka::consumer::Inquiry;
+use crate::kafka::inquiry::Inquiry;
 use crate::settings::RawRows;
 use crate::store::config::{Config, read_config, set_topic};
 use crate::store::write::Writer;

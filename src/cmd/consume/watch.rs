@@ -11,7 +11,7 @@ use crate::cmd::consume::locate::{Trouble, blocking};
 use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Done, LOOK_INTERVAL, Shell, send};
 use crate::core::event::Offset;
 use crate::core::worker::Worker;
-use crate::kafka::consumer::Inquiry;
+use crate::kafka::inquiry::Inquiry;
 
 impl Shell {
     /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop

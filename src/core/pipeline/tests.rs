@@ -3,8 +3,10 @@
 use super::*;
 use crate::core::event::{Event, Severity};
 use crate::core::parse::Body;
+use crate::core::plan::Keep;
 use crate::core::restart::Commit;
 use crate::core::watermark::MaxTime;
+use crate::core::window::Rules;
 use crate::core::worker::Content;
 
 const DRAIN_MS: i64 = 500;

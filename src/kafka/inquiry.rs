@@ -1,0 +1,133 @@
+//! Questions to Kafka about the group and the log, over the consumer's own connections, and its
+//! commits.
+//!
+//! All of them block, so callers give them a thread. An [`Inquiry`] keeps the client alive: the group
+//! is left when the last one is dropped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::{ClientConfig, Message as _, Offset as KafkaOffset, TopicPartitionList};
+
+use crate::core::event::Offset;
+use crate::core::parse::Reason;
+use crate::core::pipeline::CommitPart;
+use crate::core::restart::Commit;
+use crate::core::worker::Rejected;
+use crate::kafka::client::Context;
+use crate::kafka::consumer::{Bridge, original};
+use crate::sys;
+
+/// Questions to Kafka over the consumer's own connections. All of them block.
+#[derive(Clone)]
+pub struct Inquiry {
+    client: Arc<BaseConsumer<Bridge>>,
+    config: ClientConfig,
+    topic: String,
+}
+
+impl Inquiry {
+    /// Returns what asks over `client`, made with `config` for `topic`.
+    pub(super) fn new(
+        client: Arc<BaseConsumer<Bridge>>,
+        config: ClientConfig,
+        topic: String,
+    ) -> Inquiry {
+        Inquiry {
+            client,
+            config,
+            topic,
+        }
+    }
+
+    /// Returns the group's commit for each of `partitions` that has one.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer in time.
+    pub fn commits(
+        &self,
+        partitions: &[i32],
+        timeout: Duration,
+    ) -> KafkaResult<BTreeMap<i32, Commit>> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        let list = self.client.committed_offsets(list, timeout)?;
+        let mut out = BTreeMap::new();
+        for element in list.elements() {
+            element.error()?;
+            if let KafkaOffset::Offset(next) = element.offset() {
+                let metadata = sys::commit_metadata(&list, &self.topic, element.partition());
+                let commit = Commit {
+                    next: Offset(next),
+                    metadata: String::from_utf8(metadata).unwrap_or_default(),
+                };
+                out.insert(element.partition(), commit);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Commits restart points and waits for the answer.
+    ///
+    /// # Errors
+    /// When the coordinator refuses, as during a rebalance, or does not answer.
+    pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
+        commit(&self.client, &self.topic, parts, CommitMode::Sync)
+    }
+
+    /// Returns the offset of a partition's oldest record and the one after its newest.
+    ///
+    /// # Errors
+    /// When the leader does not answer in time.
+    pub fn log_range(&self, partition: i32, timeout: Duration) -> KafkaResult<(Offset, Offset)> {
+        let (start, end) = self
+            .client
+            .fetch_watermarks(&self.topic, partition, timeout)?;
+        Ok((Offset(start), Offset(end)))
+    }
+
+    /// Returns the topic's id and number of partitions; `None` if there is no such topic.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub fn topic(&self, timeout: Duration) -> Result<Option<sys::TopicFacts>, sys::TopicError> {
+        sys::topic_facts(self.client.client(), &self.topic, timeout)
+    }
+
+    /// Reads one record again, over a client of its own; `None` if it cannot be had.
+    pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
+        let mut config = self.config.clone();
+        config
+            .set("enable.partition.eof", "false")
+            .remove("group.instance.id");
+        let client: BaseConsumer<Context> = config.create_with_context(Context::default()).ok()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0))
+            .ok()?;
+        client.assign(&list).ok()?;
+        let message = client.poll(timeout)?.ok()?;
+        (message.offset() == offset.0)
+            .then(|| original(&message, Reason::RefusedByTable, String::new()))
+    }
+}
+
+pub(super) fn commit<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    parts: &[CommitPart],
+    mode: CommitMode,
+) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::new();
+    for part in parts {
+        let mut element = list.add_partition(topic, part.partition);
+        element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
+        element.set_metadata(&part.metadata);
+    }
+    // An explicit list: a commit of "everything" would drop the metadata.
+    client.commit(&list, mode)
+}
