@@ -497,8 +497,8 @@ async fn c2_a_stop_during_a_revoke_with_a_dead_sink_ends() {
 async fn c1_b6_rebalances_under_load_stop_no_partition_and_lose_nothing() {
     let world = World::new(4).await;
     let quick = [&QUICK[..], &["--row-interval", "20ms"]].concat();
-    // Each visit is three generations: the join, the hand-over, the leave; each takes the mock some
-    // 2 s, so fifty are for those who ask.
+    // A visit is a join and a leave, so at least two rebalances, and takes some 3 s on the mock:
+    // fifty rebalances (25 visits) are for those who ask.
     let visits = std::env::var("REBALANCE_VISITS").map_or(3, |n| n.parse().unwrap());
     let staying = world.member(&quick, None).await;
     let feeding = std::cell::Cell::new(true);
