@@ -179,7 +179,8 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
             (args.memory_budget / 16).max(1 << 20).to_string(),
         ),
         ("fetch.wait.max.ms", "100".to_owned()),
-        ("topic.metadata.refresh.interval.ms", "30000".to_owned()),
+        // How soon a new topic or new partitions are noticed.
+        ("topic.metadata.refresh.interval.ms", "5000".to_owned()),
     ];
     for (name, value) in defaults {
         set_default(&mut config, &args.kafka, name, &value);

@@ -263,7 +263,13 @@ impl LogReader {
     /// Finds the partitions and where each begins, and takes them; `None` without such a topic.
     fn assign(&self, range: &Range) -> KafkaResult<Option<BTreeMap<i32, Part>>> {
         // All topics: asking for one by name may create it.
-        let metadata = self.consumer.fetch_metadata(None, REQUEST_TIMEOUT)?;
+        let metadata = self.consumer.fetch_metadata(None, REQUEST_TIMEOUT);
+        if metadata.is_err() {
+            // Nothing is assigned yet, so all that can come is why the broker was not reached, which
+            // the client's context says better than the error does.
+            drop(self.consumer.poll(Duration::ZERO));
+        }
+        let metadata = metadata?;
         let topic = metadata.topics().iter().find(|t| t.name() == self.topic);
         let Some(topic) = topic.filter(|t| !t.partitions().is_empty()) else {
             return Ok(None);
