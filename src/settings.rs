@@ -13,7 +13,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::core::event::Severity;
 use crate::core::keys::SHARDS_MAX;
-use crate::core::parse;
 
 /// librdkafka properties that the protocol stands on; `--kafka-property` refuses them.
 pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
@@ -644,11 +643,6 @@ fn parse_from(text: &str) -> Result<From, String> {
     parse_instant(text).map(From::At).map_err(|_| {
         "expected end, beginning, a time back from now such as -1h, or an instant such as 2013-01-01T06:00:00Z".to_owned()
     })
-}
-
-/// Trims and checks nothing else: `--city` compares with the city of parsed events.
-pub fn normal_city(text: &str) -> &str {
-    parse::trim(text)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
@@ -100,8 +100,6 @@ pub struct Metrics {
     pub http_seconds: HistogramVec,
     /// Bytes between Kafka and DynamoDB.
     pub in_flight_bytes: IntGauge,
-    /// Process start in Unix seconds.
-    pub start_seconds: Gauge,
 }
 
 impl Metrics {
@@ -205,11 +203,6 @@ impl Metrics {
                 "Bytes between Kafka and DynamoDB",
             )
             .expect("constant name"),
-            start_seconds: Gauge::new(
-                "citystream_start_time_seconds",
-                "Process start in Unix seconds",
-            )
-            .expect("constant name"),
             registry,
         };
         let collectors: Vec<Box<dyn Collector>> = vec![
@@ -230,7 +223,6 @@ impl Metrics {
             Box::new(m.http_requests.clone()),
             Box::new(m.http_seconds.clone()),
             Box::new(m.in_flight_bytes.clone()),
-            Box::new(m.start_seconds.clone()),
         ];
         for c in collectors {
             m.registry

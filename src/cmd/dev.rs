@@ -30,8 +30,7 @@ use crate::kafka::producer::EventProducer;
 use crate::kafka::pump::{self, Plan, Source};
 use crate::settings::{Cli, Command, Consume, Dev};
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
-use crate::store::embedded::embedded;
+use crate::store::embedded;
 use crate::store::reads::DynamoReads;
 use crate::telemetry::Metrics;
 
@@ -53,13 +52,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let address = listener.local_addr().context("failed to read the port")?;
     let source = source(&args)?;
 
-    let client = connect(ConnectOptions {
-        attempts: 1,
-        http: Some(embedded(open_database(args.data_dir.as_deref())?)),
-        endpoint_url: Some("http://embedded.invalid".to_owned()),
-        test_credentials: true,
-    })
-    .await?;
+    let client = embedded::client(open_database(args.data_dir.as_deref())?).await?;
     let names = TableNames::new("citystream");
     init_tables::tables::ensure(&client, &names, &Wanted::default(), &Steps::silent()).await?;
 

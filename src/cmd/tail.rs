@@ -17,14 +17,15 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cmd::{Exit, SettingsError};
 use crate::core::event::Event;
+use crate::core::parse;
 use crate::core::parse::Body;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::kafka::client::client_config;
-use crate::kafka::producer::now_ms;
 use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
-use crate::settings::{From, Output, Tail, normal_city};
+use crate::settings::{From, Output, Tail};
 use crate::shutdown::Shutdown;
+use crate::telemetry::unix_ms;
 use crate::telemetry::{Metrics, can_draw};
 use counts::Counts;
 use line::Place;
@@ -66,7 +67,7 @@ fn follow(
     let start = match args.from {
         From::End => Start::End,
         From::Beginning => Start::Beginning,
-        From::Ago(ms) => Start::At(now_ms() - ms),
+        From::Ago(ms) => Start::At(unix_ms() - ms),
         From::At(ms) => Start::At(ms),
     };
     let range = Range {
@@ -108,7 +109,7 @@ impl Filter {
             cities: args
                 .cities
                 .iter()
-                .map(|city| normal_city(city).to_owned())
+                .map(|city| parse::trim(city).to_owned())
                 .collect(),
             types: args.types.iter().map(|t| t.to_ascii_lowercase()).collect(),
             severities,

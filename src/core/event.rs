@@ -83,17 +83,6 @@ pub struct Event {
     pub extra: Option<Box<str>>,
 }
 
-impl Event {
-    /// Returns the bytes this event keeps on the heap, for the memory budget.
-    pub fn heap_bytes(&self) -> usize {
-        self.city.len()
-            + self.event_type.len()
-            + self.description.len()
-            + self.event_id.as_ref().map_or(0, |s| s.len())
-            + self.extra.as_ref().map_or(0, |s| s.len())
-    }
-}
-
 /// The position of a record in a partition's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub i64);

@@ -13,6 +13,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::kafka::client::{self, ClientError, Context};
+use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 use crate::settings::KafkaArgs;
 use crate::sys::{self, TopicError, TopicFacts};
 
@@ -20,10 +21,6 @@ use crate::sys::{self, TopicError, TopicFacts};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the brokers may take to carry out a change.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Largest record of the dead-letter topic: room for any record the topic of events may carry, and
-/// our headers.
-pub const DLQ_RECORD_BYTES_MAX: u32 = 2 << 20;
 
 /// Why an administrative request failed.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +80,7 @@ impl TopicSpec {
     /// Returns the topic of rejected records.
     pub fn dead_letters(name: &str, replication: i32) -> TopicSpec {
         let mut config = common(replication, 14 * 24);
-        config.push(("max.message.bytes", DLQ_RECORD_BYTES_MAX.to_string()));
+        config.push(("max.message.bytes", DLQ_MESSAGE_BYTES_MAX.to_string()));
         TopicSpec {
             name: name.to_owned(),
             partitions: 1,

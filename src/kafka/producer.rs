@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use rdkafka::ClientContext;
@@ -57,12 +57,6 @@ pub enum ProducerError {
         /// librdkafka's words.
         reason: String,
     },
-}
-
-/// Returns the wall clock in Unix milliseconds.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A counter on a cache line of its own: the sending thread writes it for each event, and the

@@ -17,9 +17,10 @@ use crate::core::parse::Reject;
 use crate::core::synth::Synth;
 use crate::kafka::credit::Credit;
 use crate::kafka::input::{Input, InputError, Next};
-use crate::kafka::producer::{EventProducer, ProducerError, now_ms};
+use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
+use crate::telemetry::unix_ms;
 
 /// The longest delay that a steady rate catches up.
 const CATCH_UP_US: f64 = 1_000_000.0;
@@ -132,7 +133,7 @@ impl Pump<'_> {
     fn synthetic(&mut self, mut synth: Synth) -> Result<(), ProducerError> {
         let mut value = String::new();
         while self.left != Some(0) && self.wait_for_turn()? {
-            let city = synth.next_event(now_ms(), &mut value);
+            let city = synth.next_event(unix_ms(), &mut value);
             if !self.send(city, value.as_bytes())? {
                 break;
             }
@@ -245,7 +246,7 @@ impl Pump<'_> {
     /// Sends one round of heartbeats, to every partition.
     fn beat(&mut self) -> Result<(), ProducerError> {
         let time_ms = match self.heartbeat_value {
-            HeartbeatValue::Now => now_ms(),
+            HeartbeatValue::Now => unix_ms(),
             HeartbeatValue::Largest(Some(ms)) => ms,
             HeartbeatValue::Largest(None) => return Ok(()),
         };

@@ -22,8 +22,8 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 use crate::core::event::Offset;
 use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
 use crate::kafka::client::Chatter;
-use crate::kafka::producer::now_ms;
 use crate::shutdown::Shutdown;
+use crate::telemetry::unix_ms;
 
 /// librdkafka reads by hand only under some group's name; no group of this name ever exists.
 const GROUP: &str = "citystream-tail";
@@ -196,7 +196,7 @@ impl LogReader {
                 break;
             }
             let passed = range.until_ms.is_some_and(|until_ms| {
-                open > 0 && now_ms() >= until_ms.saturating_add(UNTIL_GRACE_MS)
+                open > 0 && unix_ms() >= until_ms.saturating_add(UNTIL_GRACE_MS)
             });
             if passed {
                 for (partition, part) in &mut parts {

@@ -293,7 +293,7 @@ fn decode(
 #[cfg(feature = "dev")]
 mod tests {
     use super::*;
-    use crate::store::client::{ConnectOptions, connect};
+    use crate::store::embedded;
     use crate::store::tables;
 
     fn sample() -> Config {
@@ -310,14 +310,7 @@ mod tests {
 
     async fn start() -> (Client, TableNames) {
         let db = dynoxide::Database::memory().unwrap();
-        let client = connect(ConnectOptions {
-            attempts: 1,
-            http: Some(crate::store::embedded::embedded(db)),
-            test_credentials: true,
-            ..Default::default()
-        })
-        .await
-        .unwrap();
+        let client = embedded::client(db).await.unwrap();
         (client, TableNames::new("config"))
     }
 

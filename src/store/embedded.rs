@@ -7,6 +7,7 @@
 //! The database library has an HTTP server too, but its router is not public and it wants a TCP
 //! listener, which would be a port of a writable database open to everybody on the host.
 
+use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
@@ -16,12 +17,29 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use dynoxide::{Database, DynoxideError};
 
+use crate::store::client::{ConnectOptions, connect};
+use crate::store::error::StoreError;
+
 /// Returns an HTTP client that answers DynamoDB's requests from `db`, wherever they are sent.
 ///
 /// It needs a Tokio runtime, whose blocking threads run the requests.
 pub fn embedded(db: Database) -> SharedHttpClient {
     let connector = SharedHttpConnector::new(Embedded { db });
     http_client_fn(move |_, _| connector.clone())
+}
+
+/// Returns a client of `db`: one attempt, made-up credentials, no port.
+///
+/// # Errors
+/// [`StoreError::Settings`], as any connection.
+pub async fn client(db: Database) -> Result<Client, StoreError> {
+    connect(ConnectOptions {
+        attempts: 1,
+        http: Some(embedded(db)),
+        endpoint_url: Some("http://embedded.invalid".to_owned()),
+        test_credentials: true,
+    })
+    .await
 }
 
 struct Embedded {
@@ -102,7 +120,6 @@ fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::client::{ConnectOptions, connect};
     use aws_sdk_dynamodb::types::{
         AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
         ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
@@ -110,14 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_condition_comes_back_with_the_row() {
-        let client = connect(ConnectOptions {
-            attempts: 1,
-            http: Some(embedded(Database::memory().unwrap())),
-            test_credentials: true,
-            ..Default::default()
-        })
-        .await
-        .unwrap();
+        let client = client(Database::memory().unwrap()).await.unwrap();
         client
             .create_table()
             .table_name("rows")

@@ -410,20 +410,13 @@ async fn wait(
 #[cfg(feature = "dev")]
 mod tests {
     use super::*;
-    use crate::store::client::{ConnectOptions, connect};
+    use crate::store::embedded;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
     async fn client() -> Client {
         let db = dynoxide::Database::memory().unwrap();
-        connect(ConnectOptions {
-            attempts: 1,
-            http: Some(crate::store::embedded::embedded(db)),
-            test_credentials: true,
-            ..Default::default()
-        })
-        .await
-        .unwrap()
+        embedded::client(db).await.unwrap()
     }
 
     #[tokio::test]

@@ -504,7 +504,7 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
 
 /// One second from now in RFC 3339.
 fn now_and_a_bit() -> String {
-    citystream::core::time::format_millis(citystream::kafka::producer::now_ms() + 1_000)
+    citystream::core::time::format_millis(citystream::telemetry::unix_ms() + 1_000)
 }
 
 /// Status and body.

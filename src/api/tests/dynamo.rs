@@ -16,9 +16,8 @@ use crate::core::keys::{self, TableNames};
 use crate::core::time::{format_millis, format_seconds};
 use crate::core::window::Rules;
 use crate::settings::RawRows;
-use crate::store::client::{ConnectOptions, connect};
 use crate::store::config::{Config, create_config, new_tables_id};
-use crate::store::embedded::embedded;
+use crate::store::embedded;
 use crate::store::reads::DynamoReads;
 use crate::store::tables::{create, specs};
 use crate::telemetry::Metrics;
@@ -64,14 +63,9 @@ impl Tables {
     }
 
     async fn missing() -> Tables {
-        let client = connect(ConnectOptions {
-            attempts: 1,
-            http: Some(embedded(dynoxide::Database::memory().unwrap())),
-            test_credentials: true,
-            ..ConnectOptions::default()
-        })
-        .await
-        .unwrap();
+        let client = embedded::client(dynoxide::Database::memory().unwrap())
+            .await
+            .unwrap();
         Tables {
             client,
             names: TableNames::new("citystream"),

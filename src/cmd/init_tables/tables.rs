@@ -389,19 +389,12 @@ pub async fn check(
 mod tests {
     use super::*;
     use crate::cmd::Exit;
-    use crate::store::client::{ConnectOptions, connect};
+    use crate::store::embedded;
     use aws_sdk_dynamodb::types::AttributeValue;
 
     async fn start() -> (Client, TableNames) {
         let db = dynoxide::Database::memory().unwrap();
-        let client = connect(ConnectOptions {
-            attempts: 1,
-            http: Some(crate::store::embedded::embedded(db)),
-            test_credentials: true,
-            ..Default::default()
-        })
-        .await
-        .unwrap();
+        let client = embedded::client(db).await.unwrap();
         (client, TableNames::new("init"))
     }
 

@@ -14,8 +14,9 @@ use serde_json::json;
 use crate::api::observe::observed;
 use crate::api::ops::{self, Probe};
 use crate::core::time::format_millis;
-use crate::kafka::producer::{Tally, now_ms};
+use crate::kafka::producer::Tally;
 use crate::telemetry::Metrics;
+use crate::telemetry::unix_ms;
 
 struct Producing(Arc<Tally>);
 
@@ -47,7 +48,7 @@ fn health(tally: &Tally) -> Response {
     };
     let mut body = json!({
         "status": name,
-        "timestamp": format_millis(now_ms()),
+        "timestamp": format_millis(unix_ms()),
         "service": "CityStream Producer",
     });
     if let Some(reason) = reason {
