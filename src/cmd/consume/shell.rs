@@ -469,7 +469,9 @@ impl Shell {
         }
         let now_ms = unix_ms();
         for at_ms in tally.durable_ms {
-            let ms = u32::try_from(now_ms - at_ms).unwrap_or(0);
+            // Clocks may differ by a little, and a replayed record may be years old.
+            let ms = (now_ms - at_ms).clamp(0, i64::from(u32::MAX));
+            let ms = u32::try_from(ms).expect("just clamped");
             m.event_latency_seconds.observe(f64::from(ms) / 1_000.0);
         }
     }

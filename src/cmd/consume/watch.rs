@@ -102,10 +102,12 @@ impl Shell {
             Some(end) if probed && *end > position => {
                 self.p.pipeline.skip_gap(partition, assignment, *end);
             }
+            // Rests here since it first did; a position moved over a gap is another place.
             _ => {
-                self.at_end
-                    .entry(partition)
-                    .or_insert((position, Instant::now()));
+                let rests = self.at_end.get(&partition).map(|(at, _)| *at);
+                if rests != Some(position) {
+                    self.at_end.insert(partition, (position, Instant::now()));
+                }
             }
         }
     }
