@@ -35,6 +35,9 @@ const POLL: Duration = Duration::from_millis(50);
 const NOTICE_EVERY: Duration = Duration::from_secs(10);
 /// How long past `until_ms` a quiet partition is read, for records still on their way.
 const UNTIL_GRACE_MS: i64 = 1_000;
+/// How long to wait for the reason why a broker was not reached, and how many of them to hear.
+const EXCUSE_WAIT: Duration = Duration::from_millis(300);
+const EXCUSES_MAX: usize = 10;
 
 /// Why reading failed.
 #[derive(Debug, thiserror::Error)]
@@ -266,8 +269,12 @@ impl LogReader {
         let metadata = self.consumer.fetch_metadata(None, REQUEST_TIMEOUT);
         if metadata.is_err() {
             // Nothing is assigned yet, so all that can come is why the broker was not reached, which
-            // the client's context says better than the error does.
-            drop(self.consumer.poll(Duration::ZERO));
+            // the client's context says better than the error does. It may come a moment later.
+            for _ in 0..EXCUSES_MAX {
+                if self.consumer.poll(EXCUSE_WAIT).is_none() {
+                    break;
+                }
+            }
         }
         let metadata = metadata?;
         let topic = metadata.topics().iter().find(|t| t.name() == self.topic);
