@@ -87,7 +87,7 @@ const FORBIDDEN: [(&str, &[&str]); 8] = [
         &["crate::cmd", "crate::kafka", "anyhow", "rdkafka"],
     ),
     (
-        "src/settings.rs",
+        "src/settings",
         &[
             "crate::api",
             "crate::cmd",

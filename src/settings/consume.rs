@@ -1,0 +1,66 @@
+//! Options of `citystream consume`.
+
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{parse_bytes, parse_duration_ms};
+use super::{KafkaArgs, LogArgs, TableArgs};
+
+/// `citystream consume`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  citystream consume\n  citystream consume --stop-at-end\n  citystream consume --brokers b-1:9092,b-2:9092 --row-interval 1s"
+)]
+pub struct Consume {
+    /// Consumer group; members share the partitions
+    #[arg(long, default_value = "citystream", env = "CITYSTREAM_GROUP")]
+    pub group: String,
+
+    /// Fixed name of this member: a restart within the session timeout moves no partition
+    #[arg(long, env = "CITYSTREAM_GROUP_INSTANCE_ID")]
+    pub group_instance_id: Option<String>,
+
+    /// Address for health and metrics; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:8081", env = "CITYSTREAM_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// How long raw events are kept
+    #[arg(long, default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
+    pub raw_ttl: i64,
+
+    /// Least time between two updates of one row
+    #[arg(long, default_value = "250ms", env = "CITYSTREAM_ROW_INTERVAL", value_parser = |s: &str| parse_duration_ms(s, 0, 3_600_000))]
+    pub row_interval: i64,
+
+    /// Memory for records between Kafka and DynamoDB
+    #[arg(long, default_value = "128MiB", env = "CITYSTREAM_MEMORY_BUDGET", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
+    pub memory_budget: u64,
+
+    /// What to do when Kafka no longer has the next record
+    #[arg(long, value_enum, default_value_t = OnDataLoss::Stop, env = "CITYSTREAM_ON_DATA_LOSS")]
+    pub on_data_loss: OnDataLoss,
+
+    /// Exit 0 once the group has committed the log's end as it was at the start
+    #[arg(long, env = "CITYSTREAM_STOP_AT_END")]
+    pub stop_at_end: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kafka: KafkaArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub tables: TableArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// What to do when Kafka no longer has the next record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnDataLoss {
+    /// Stop with exit code 2 and the lost range.
+    Stop,
+    /// Count the range and go on behind it.
+    Continue,
+}

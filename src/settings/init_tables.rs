@@ -1,0 +1,91 @@
+//! Options of `citystream init-tables`.
+
+use clap::{Args, ValueEnum};
+
+use super::values::parse_duration_ms;
+use super::{KafkaArgs, LogArgs, TableArgs};
+use crate::core::keys::SHARDS_MAX;
+
+/// `citystream init-tables`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  citystream init-tables\n  citystream init-tables --check\n  citystream init-tables --partitions 12 --replication 3"
+)]
+pub struct InitTables {
+    /// Change nothing; exit 1 if anything differs
+    #[arg(long, env = "CITYSTREAM_CHECK", conflicts_with = "delete")]
+    pub check: bool,
+
+    /// Delete the tables and topics
+    #[arg(long, env = "CITYSTREAM_DELETE", requires = "yes")]
+    pub delete: bool,
+
+    /// Confirm --delete
+    #[arg(long, env = "CITYSTREAM_YES")]
+    pub yes: bool,
+
+    /// Shards per city and severity in the indexes, 1 to 64; can only grow [default: 4]
+    #[arg(long, env = "CITYSTREAM_SHARDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_MAX)))]
+    pub shards: Option<u32>,
+
+    /// Partitions of a new topic
+    #[arg(long, default_value_t = 6, env = "CITYSTREAM_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    pub partitions: i32,
+
+    /// Replication of new topics [default: the brokers', at most 3]
+    #[arg(long, env = "CITYSTREAM_REPLICATION", value_parser = clap::value_parser!(i32).range(1..=9))]
+    pub replication: Option<i32>,
+
+    /// Length of a window; frozen once the tables are made [default: 5m]
+    #[arg(long, env = "CITYSTREAM_WINDOW", value_parser = |s: &str| parse_duration_ms(s, 1_000, 86_400_000))]
+    pub window: Option<i64>,
+
+    /// How far the watermark stays behind; frozen [default: 10m]
+    #[arg(long, env = "CITYSTREAM_LATENESS", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000))]
+    pub lateness: Option<i64>,
+
+    /// How far ahead of its record an event may lie before it is future; frozen [default: 5m]
+    #[arg(long, env = "CITYSTREAM_MAX_SKEW", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000))]
+    pub max_skew: Option<i64>,
+
+    /// Which events get a raw row: all, alerts (high and critical only), none (no alerts either)
+    #[arg(long, value_enum, env = "CITYSTREAM_RAW")]
+    pub raw: Option<RawRows>,
+
+    /// Consumer group that must have no members before --delete
+    #[arg(long, default_value = "citystream", env = "CITYSTREAM_GROUP")]
+    pub group: String,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kafka: KafkaArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub tables: TableArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// Which events get a raw row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RawRows {
+    /// Every event.
+    #[default]
+    All,
+    /// Events of high and critical severity.
+    Alerts,
+    /// No event, and no alerts either.
+    None,
+}
+
+impl RawRows {
+    /// Returns the name in the config item.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RawRows::All => "all",
+            RawRows::Alerts => "alerts",
+            RawRows::None => "none",
+        }
+    }
+}

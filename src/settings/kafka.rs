@@ -1,0 +1,137 @@
+//! How to reach Kafka.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+
+use clap::{Args, ValueEnum};
+
+/// librdkafka properties that the protocol stands on; `--kafka-property` refuses them.
+pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "group.id",
+    "partition.assignment.strategy",
+    "enable.partition.eof",
+    "group.protocol",
+];
+
+/// How to reach Kafka.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kafka")]
+pub struct KafkaArgs {
+    /// Bootstrap servers, host:port with commas between (also KAFKA_BOOTSTRAP_SERVERS)
+    #[arg(
+        long,
+        env = "CITYSTREAM_BROKERS",
+        default_value_t = brokers_default(),
+        value_parser = parse_brokers,
+    )]
+    pub brokers: String,
+
+    /// Topic of the events; rejected ones go to <topic>-dlq (also KAFKA_TOPIC)
+    #[arg(
+        long,
+        env = "CITYSTREAM_TOPIC",
+        default_value_t = topic_default(),
+        value_parser = parse_topic,
+    )]
+    pub topic: String,
+
+    /// How to log in
+    #[arg(long, value_enum, default_value_t = KafkaAuth::Plaintext, env = "CITYSTREAM_KAFKA_AUTH")]
+    pub kafka_auth: KafkaAuth,
+
+    /// User name for scram
+    #[arg(long, env = "CITYSTREAM_KAFKA_USERNAME")]
+    pub kafka_username: Option<String>,
+
+    /// File that holds the password for scram
+    #[arg(long, env = "CITYSTREAM_KAFKA_PASSWORD_FILE")]
+    pub kafka_password_file: Option<PathBuf>,
+
+    /// Certificate authorities of the brokers, PEM [default: the host's]
+    #[arg(long, env = "CITYSTREAM_KAFKA_CA_FILE")]
+    pub kafka_ca_file: Option<PathBuf>,
+
+    /// Own certificate for mutual TLS, PEM
+    #[arg(long, env = "CITYSTREAM_KAFKA_CERT_FILE", requires = "kafka_key_file")]
+    pub kafka_cert_file: Option<PathBuf>,
+
+    /// Own private key for mutual TLS, PEM
+    #[arg(long, env = "CITYSTREAM_KAFKA_KEY_FILE", requires = "kafka_cert_file")]
+    pub kafka_key_file: Option<PathBuf>,
+
+    /// Any other librdkafka property, as name=value; can be repeated
+    #[arg(
+        long = "kafka-property",
+        value_name = "NAME=VALUE",
+        env = "CITYSTREAM_KAFKA_PROPERTY",
+        value_delimiter = ',',
+        value_parser = parse_property,
+    )]
+    pub kafka_properties: Vec<(String, String)>,
+}
+
+impl KafkaArgs {
+    /// Returns the name of the dead-letter topic.
+    pub fn dlq_topic(&self) -> String {
+        format!("{}-dlq", self.topic)
+    }
+}
+
+/// How to log in to Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KafkaAuth {
+    /// Neither encryption nor login.
+    Plaintext,
+    /// TLS, with a client certificate if one is given.
+    Tls,
+    /// SASL/SCRAM-SHA-512 over TLS.
+    Scram,
+}
+
+fn brokers_default() -> String {
+    std::env::var("KAFKA_BOOTSTRAP_SERVERS").unwrap_or_else(|_| "localhost:9092".to_owned())
+}
+
+fn topic_default() -> String {
+    std::env::var("KAFKA_TOPIC").unwrap_or_else(|_| "city-events".to_owned())
+}
+
+fn parse_brokers(text: &str) -> Result<String, String> {
+    for server in text.split(',') {
+        let port = server
+            .trim()
+            .rsplit_once(':')
+            .map(|(host, port)| (host, u16::from_str(port)));
+        if !matches!(port, Some((host, Ok(_))) if !host.is_empty()) {
+            return Err(format!("{server:?} is not host:port"));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_topic(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    // Room for "-dlq" within Kafka's 249 characters.
+    if text.is_empty() || text.len() > 245 || matches!(text, "." | "..") || !text.chars().all(legal)
+    {
+        return Err("a topic has 1 to 245 of the characters a-z A-Z 0-9 . _ -".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_property(text: &str) -> Result<(String, String), String> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err("expected name=value".to_owned());
+    };
+    if KAFKA_PROPERTIES_FIXED.contains(&name) {
+        return Err(format!(
+            "{name} is fixed, exact counting stands on it; also fixed: {}",
+            KAFKA_PROPERTIES_FIXED.join(", ")
+        ));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,83 @@
+//! Values as people write them: durations, sizes, rates, instants.
+
+use std::time::Duration;
+
+use crate::core::event::Severity;
+
+/// How fast to send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// So many events a second.
+    PerSecond(f64),
+    /// As fast as the broker takes them.
+    Max,
+}
+
+pub(super) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<i64, String> {
+    let allowed = || {
+        format!(
+            "expected a duration such as 5s, 250ms or 10m, from {} to {}",
+            show_ms(min_ms),
+            show_ms(max_ms)
+        )
+    };
+    let duration = humantime::parse_duration(text).map_err(|_| allowed())?;
+    let ms = i64::try_from(duration.as_millis()).map_err(|_| allowed())?;
+    if !(min_ms..=max_ms).contains(&ms) {
+        return Err(allowed());
+    }
+    Ok(ms)
+}
+
+/// Returns milliseconds as people write durations.
+pub fn show_ms(ms: i64) -> String {
+    humantime::format_duration(Duration::from_millis(u64::try_from(ms).unwrap_or(0))).to_string()
+}
+
+pub(super) fn parse_bytes(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kib" => Some(10),
+        "m" | "mib" => Some(20),
+        "g" | "gib" => Some(30),
+        _ => None,
+    };
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .zip(shift)
+        .and_then(|(n, shift)| n.checked_mul(1 << shift))
+        .filter(|n| (min..=max).contains(n));
+    bytes.ok_or_else(|| {
+        format!(
+            "expected a size such as 128MiB, from {}MiB to {}GiB",
+            min >> 20,
+            max >> 30
+        )
+    })
+}
+
+pub(super) fn parse_rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(n) if n.is_finite() && (0.001..=10_000_000.0).contains(&n) => Ok(Rate::PerSecond(n)),
+        _ => Err("expected events a second such as 1000/s, from 0.001/s, or max".to_owned()),
+    }
+}
+
+pub(super) fn parse_severity(text: &str) -> Result<Severity, String> {
+    Severity::from_name(&text.to_ascii_lowercase())
+        .ok_or_else(|| "expected low, medium, high or critical".to_owned())
+}
+
+pub(super) fn parse_instant(text: &str) -> Result<i64, String> {
+    crate::core::time::parse_timestamp(text)
+        .ok_or_else(|| "expected an instant such as 2013-01-01T06:00:00Z".to_owned())
+}
