@@ -55,7 +55,7 @@ pub struct Settled {
     pub refused: Option<Put>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     put: Put,
     since_ms: i64,
@@ -65,7 +65,7 @@ struct Waiting {
 }
 
 /// All puts to one table that are not yet stored.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PutQueue {
     table: PutTable,
     fresh: VecDeque<Waiting>,

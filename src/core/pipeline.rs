@@ -41,7 +41,7 @@ pub const COMMIT_INTERVAL_MS: i64 = 1_000;
 /// Time until a start that could not be decided is tried again, in milliseconds.
 pub const LOCATE_AGAIN_MS: i64 = 1_000;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Running {
     worker: Worker,
     topic_id: String,
@@ -55,20 +55,20 @@ struct Running {
     out_of_range: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Starting { loss_told: bool },
     Running(Box<Running>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     assignment: u64,
     state: State,
 }
 
 /// All partitions of one consumer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pipeline {
     options: Options,
     slots: BTreeMap<i32, Slot>,

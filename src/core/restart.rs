@@ -7,13 +7,16 @@
 //!
 //! | the commit … | the progress item | start |
 //! |---|---|---|
-//! | names this topic id and these tables | – | there |
+//! | names this topic id and these tables | – | at the commit |
+//! | names them, but the log begins after it | stands further | there |
 //! | has empty or unreadable metadata | – | nowhere: a person must decide |
 //! | has such metadata, offset 0, and the log begins at 0 | as if there were no commit | |
 //! | is missing, or names another topic or other tables | exists | there |
 //! | the same | missing | created at the log's start, then there |
 //!
-//! A start outside the log is lost data ([`Start::Lost`]).
+//! Below a published boundary everything is durable whoever published it, so an old commit (a zombie's,
+//! landed last) that retention overtook loses nothing that the progress item holds. A start outside the
+//! log is lost data ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::core::event::Offset;
 use crate::core::mutant::{self, Mutant};
@@ -163,6 +166,10 @@ pub fn start(facts: &StartFacts) -> Start {
             max: MaxTime::default(),
         });
     };
+    let from = match facts.progress {
+        Some(progress) if from.next < log_start && progress.next > from.next => progress,
+        _ => from,
+    };
     if from.next < log_start {
         Start::Expired {
             from,
@@ -311,8 +318,39 @@ mod tests {
             (2, 9),
             create(2),
         );
+        // The log begins after an old commit, and the progress item stands further.
+        check(Some((5, ours)), Some(6), (6, 9), at(6, 40));
+        check(Some((5, ours)), Some(8), (6, 9), at(8, 40));
+        check(Some((5, ours)), Some(8), (5, 9), at(5, 50));
         // Outside the log.
         let from = boundary(5, Some(50));
+        check(
+            Some((5, ours)),
+            Some(5),
+            (6, 9),
+            Start::Expired {
+                from,
+                to: Offset(6),
+            },
+        );
+        check(
+            Some((5, ours)),
+            Some(10),
+            (6, 9),
+            Start::Truncated {
+                from: boundary(10, Some(40)),
+                end: Offset(9),
+            },
+        );
+        check(
+            Some((5, ours)),
+            Some(7),
+            (8, 9),
+            Start::Expired {
+                from: boundary(7, Some(40)),
+                to: Offset(8),
+            },
+        );
         check(
             Some((5, ours)),
             None,

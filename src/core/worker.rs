@@ -114,7 +114,7 @@ enum Class {
     Rejected(Reason),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tracked {
     /// The offset after this record.
     next: Offset,
@@ -126,7 +126,7 @@ struct Tracked {
     class: Class,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     key: RowKey,
     /// Waits for the next update.
@@ -138,7 +138,7 @@ struct Row {
     last_sent_ms: i64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sent {
     stretch: Stretch,
     /// Some try of this very stretch has an unknown outcome.
@@ -146,14 +146,14 @@ struct Sent {
     attempts: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct SeriesRows {
     totals: Option<u32>,
     windows: Vec<(i64, u32)>,
 }
 
 /// One assignment of one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Worker {
     place: Place,
     position: Offset,

@@ -93,7 +93,7 @@ pub enum Halt {
 }
 
 /// What the shell must do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Output {
     /// Find the facts of a start, not before `not_before_ms`: [`Pipeline::located`].
     Locate {
