@@ -15,15 +15,16 @@ pub mod cursor;
 pub mod error;
 mod events;
 mod health;
-mod home;
 pub mod observe;
 pub mod ops;
+pub mod page;
 pub mod params;
 pub mod server;
 mod stall;
 pub mod state;
 mod stats;
 mod summary;
+mod timeline;
 
 use axum::Router;
 use axum::routing::get;
@@ -34,9 +35,8 @@ pub use self::state::ApiState;
 ///
 /// Merge it with [`ops::router`] for the operator's routes.
 pub fn router(state: ApiState) -> Router {
-    let metrics = state.metrics().clone();
+    let (metrics, page) = (state.metrics().clone(), state.page().clone());
     let router = Router::new()
-        .route("/", get(home::get))
         .route(health::PATH, get(health::get))
         .route(events::PATH, get(events::get))
         .route(summary::PATH, get(summary::get))
@@ -44,7 +44,9 @@ pub fn router(state: ApiState) -> Router {
         .route(cities::PATH, get(cities::get))
         .route(aggregations::PATH, get(aggregations::get))
         .route(stats::PATH, get(stats::get))
-        .with_state(state);
+        .route(timeline::PATH, get(timeline::get))
+        .with_state(state)
+        .merge(page::router(page));
     observe::observed(router, metrics)
 }
 

@@ -15,6 +15,8 @@ use moka::future::Cache;
 use serde::Serialize;
 
 use crate::api::error::ApiError;
+use crate::api::page::Page;
+use crate::api::timeline::{self, Hours};
 use crate::store::error::{Kind, StoreError};
 use crate::store::reads::Reads;
 use crate::telemetry::Metrics;
@@ -35,6 +37,8 @@ pub struct ApiState {
     reads: Arc<dyn Reads>,
     metrics: Metrics,
     answers: Cache<String, Bytes>,
+    hours: Hours,
+    page: Page,
     clock: Clock,
     deadline: Duration,
 }
@@ -52,6 +56,8 @@ impl ApiState {
                     u32::try_from(key.len() + answer.len()).unwrap_or(u32::MAX)
                 })
                 .build(),
+            hours: timeline::hours(),
+            page: Page::new(),
             clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
             deadline: STORE_DEADLINE,
         }
@@ -72,6 +78,16 @@ impl ApiState {
         ApiState { deadline, ..self }
     }
 
+    /// Returns the same with another page at `/`.
+    #[must_use]
+    pub fn with_page(self, page: Page) -> ApiState {
+        ApiState { page, ..self }
+    }
+
+    pub(crate) fn page(&self) -> &Page {
+        &self.page
+    }
+
     /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -79,6 +95,10 @@ impl ApiState {
 
     pub(crate) fn reads(&self) -> &dyn Reads {
         &*self.reads
+    }
+
+    pub(crate) fn hours(&self) -> &Hours {
+        &self.hours
     }
 
     pub(crate) fn now_ms(&self) -> i64 {

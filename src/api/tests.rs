@@ -19,7 +19,7 @@ use crate::api::state::ApiState;
 use crate::core::event::Severity;
 use crate::store::error::{Kind, RequestError, StoreError};
 use crate::store::reads::{
-    AggregationItem, AlertItem, Answer, EventItem, Page, Reads, Slice, TotalItem,
+    AggregationItem, AlertItem, Answer, EventItem, Page, Range, Reads, Slice, TotalItem,
 };
 use crate::telemetry::Metrics;
 
@@ -103,6 +103,12 @@ impl Reads for Fake {
     }
     fn aggregations(&self, _series: String, _slice: Slice) -> Answer<'_, Page<AggregationItem>> {
         self.answer(Page::empty())
+    }
+    fn windows(&self, _series: Vec<String>, _range: Range) -> Answer<'_, Vec<AggregationItem>> {
+        self.answer(Vec::new())
+    }
+    fn newest_window(&self, _series: Vec<String>, _until_ms: i64) -> Answer<'_, Option<i64>> {
+        self.answer(None)
     }
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {
         let all = vec![
@@ -429,22 +435,29 @@ async fn requests_are_counted_by_route_and_not_by_path() {
 }
 
 #[tokio::test]
-async fn the_page_lists_every_route() {
+async fn the_page_is_kept_until_it_changes_and_runs_nothing_foreign() {
     let (router, _, _) = routed(Fake::default());
-    let request = Request::get("/").body(Body::empty()).unwrap();
-    let response = router.oneshot(request).await.unwrap();
+    let ask = async |path: &str, etag: &str| {
+        let request = Request::get(path).header("if-none-match", etag);
+        let request = request.body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let response = ask("/", "none").await;
     assert_eq!(response.status(), 200);
+    let policy = response.headers()["content-security-policy"].to_str();
+    assert!(policy.unwrap().starts_with("default-src 'none';"));
+    let etag = response.headers()["etag"].to_str().unwrap().to_owned();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    let text = String::from_utf8(body.to_vec()).unwrap();
-    for path in [
-        "stats",
-        "cities",
-        "summary",
-        "events",
-        "alerts",
-        "aggregations",
-        "health",
-    ] {
-        assert!(text.contains(&format!("href=\"/api/v1/{path}")), "{path}");
-    }
+    let html = String::from_utf8(body.to_vec()).unwrap();
+    assert_eq!(ask("/", &etag).await.status(), 304);
+    let script = html.split("<script type=\"module\" src=\"").nth(1).unwrap();
+    let script = script.split('"').next().unwrap();
+    let response = ask(script, "none").await;
+    assert_eq!(response.status(), 200);
+    let cached = response.headers()["cache-control"].to_str().unwrap();
+    assert!(cached.contains("immutable"), "{cached}");
+    // Another version's page, while two serve side by side.
+    let response = ask("/assets/0123456789abcdef/app.js", "none").await;
+    assert_eq!(response.headers()["cache-control"], "no-cache");
+    assert_eq!(ask("/assets/x/nothing.js", "none").await.status(), 404);
 }

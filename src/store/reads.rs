@@ -10,6 +10,7 @@
 //! | alerts of a city | one Query on the alerts table |
 //! | alerts of all cities | a Query per severity and shard on `severity-timestamp-index`, merged |
 //! | windows of a series | `series-window-index` (keys), then progress, then the rows, then config |
+//! | windows of several series | a Query per series on that index, then the same for all of them |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
 //!
 //! Items are read leniently: an attribute that is missing or foreign is shown empty or as zero, so
@@ -124,6 +125,12 @@ pub trait Reads: Send + Sync + 'static {
 
     /// Returns windows of a series (`city#event_type`), newest first.
     fn aggregations(&self, series: String, slice: Slice) -> Answer<'_, Page<AggregationItem>>;
+
+    /// Returns every window of these series (`city#event_type`) that starts in `range`, in no order.
+    fn windows(&self, series: Vec<String>, range: Range) -> Answer<'_, Vec<AggregationItem>>;
+
+    /// Returns the newest window start of these series at or before `until_ms`, in Unix milliseconds.
+    fn newest_window(&self, series: Vec<String>, until_ms: i64) -> Answer<'_, Option<i64>>;
 
     /// Returns the totals of every series, or of one city's, in no order.
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>>;
@@ -318,6 +325,14 @@ impl Reads for DynamoReads {
 
     fn aggregations(&self, series: String, slice: Slice) -> Answer<'_, Page<AggregationItem>> {
         Box::pin(async move { aggregations::page(&self.db, series, slice).await })
+    }
+
+    fn windows(&self, series: Vec<String>, range: Range) -> Answer<'_, Vec<AggregationItem>> {
+        Box::pin(aggregations::windows(&self.db, series, range))
+    }
+
+    fn newest_window(&self, series: Vec<String>, until_ms: i64) -> Answer<'_, Option<i64>> {
+        Box::pin(aggregations::newest(&self.db, series, until_ms))
     }
 
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {

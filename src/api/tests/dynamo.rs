@@ -495,3 +495,74 @@ async fn missing_tables_are_told_and_nothing_else() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_timeline_shows_every_series_and_reads_final_hours_once() {
+    let tables = Tables::new().await;
+    let log = keys::log_key(TOPIC, 0);
+    let ago = |minutes: i64| NOW_MS - minutes * 60_000;
+    tables.total("NYC#traffic", [15, 2, 3, 0, 9, 3]).await;
+    tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
+    // Of an hour long over, of one that is nearly, and of the current one.
+    for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
+        tables
+            .window(ago(minutes), std::slice::from_ref(&log))
+            .await;
+    }
+    tables.progress(&log, ago(30)).await;
+    let units = |operation: &str| {
+        let name = format!(
+            "citystream_dynamodb_consumed_capacity_units_total{{operation=\"{operation}\",table=\"citystream-aggregations\"}} "
+        );
+        let text = tables.metrics.render();
+        let line = text.lines().find(|line| line.starts_with(&name));
+        line.map_or(0.0, |line| line[name.len()..].parse::<f64>().unwrap())
+    };
+    let router = tables.router();
+    let value = get(&router, "/api/v1/timeline?hours=6").await;
+    assert_eq!(value["from"], "2013-01-02T00:05:00Z");
+    assert_eq!(value["to"], "2013-01-02T06:05:00Z");
+    assert_eq!(value["step_seconds"], 300);
+    assert_eq!(value["open"], json!([70]));
+    assert_eq!(
+        (&value["series_count"], &value["series_total"]),
+        (&json!(2), &json!(2))
+    );
+    assert_eq!(
+        value["series"][0],
+        json!({"city": "NYC", "event_type": "traffic", "event_count": 15, "late_count": 2,
+               "severity_low": 3, "severity_medium": 0, "severity_high": 9, "severity_critical": 3,
+               "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
+    );
+    assert_eq!(value["series"][1]["steps"], json!([]));
+    // Another question than the one whose answer is still warm: the old hours are not read again.
+    let rows = units("BatchGetItem");
+    let again = get(
+        &router,
+        "/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.001Z",
+    )
+    .await;
+    assert_eq!(again["series"], value["series"]);
+    let more = units("BatchGetItem") - rows;
+    assert!(more > 0.0 && more < rows, "{more} after {rows}");
+    assert!(!tables.metrics.render().contains("operation=\"Scan\""));
+}
+
+#[tokio::test]
+async fn a_timeline_ends_with_the_newest_window_where_nothing_is_recent() {
+    let tables = Tables::new().await;
+    tables.total("NYC#traffic", [5, 0, 1, 0, 3, 1]).await;
+    let days = |n: i64| n * 86_400_000;
+    tables.window(NOW_MS - days(9), &[]).await;
+    tables.window(NOW_MS - days(8), &[]).await;
+    // A wrong clock's: it must not hide all others.
+    tables.window(NOW_MS + days(400), &[]).await;
+    let router = tables.router();
+    let value = get(&router, "/api/v1/timeline?hours=1").await;
+    assert_eq!(value["to"], "2012-12-25T06:05:00Z");
+    assert_eq!(value["series"][0]["steps"], json!([[11, 1, 0, 3, 1]]));
+    // Where an end is given, it stays.
+    let value = get(&router, "/api/v1/timeline?to=2013-01-02T06:00:00Z").await;
+    assert_eq!(value["to"], "2013-01-02T06:00:00Z");
+    assert_eq!(value["series"][0]["steps"], json!([]));
+}

@@ -8,17 +8,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
+use tokio::task::JoinSet;
 
 use super::items::{AggregationItem, fences, number, text};
 use super::lanes::{Lane, Source, collect};
-use super::{Db, Item, Page, Slice};
+use super::{Db, Item, Page, Range, Slice};
 use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
 use crate::core::time::{format_seconds, parse_timestamp};
 use crate::store::error::StoreError;
 
 /// Most keys of one BatchGetItem, by DynamoDB's rules.
 const BATCH_KEYS_MAX: usize = 100;
+/// Most requests of one answer under way at a time.
+const REQUESTS_MAX: usize = 16;
 /// First pause before unprocessed keys are asked for again; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
 /// Longest pause; the caller's deadline ends the waiting.
@@ -37,23 +41,111 @@ pub(super) async fn page(
         sk_name: "window_start",
         other_key: Some("partition_key"),
     };
-    // Window starts are whole seconds: the first at or after `from`, the last before `to`.
-    let lower = format_seconds(slice.range.from_ms.saturating_add(999));
-    let upper = format_seconds(slice.range.to_ms - 1);
+    let (lower, upper) = bounds(slice.range);
     let lane = Lane::new(series, &lower, &upper);
     let keys = collect(db, source, vec![lane], &slice, |_| None).await?;
     if keys.items.is_empty() {
         return Ok(Page::empty());
     }
-    let watermarks = watermarks(db).await?;
-    let keys_in_order: Vec<String> = keys
-        .items
+    let keys_in_order = keys.items.iter().map(|item| text(item, "partition_key"));
+    Ok(Page {
+        items: judged(db, keys_in_order.collect()).await?,
+        next: keys.next,
+    })
+}
+
+/// Reads all windows of several series that start in `range`.
+pub(super) async fn windows(
+    db: &Db,
+    series: Vec<String>,
+    range: Range,
+) -> Result<Vec<AggregationItem>, StoreError> {
+    let (lower, upper) = bounds(range);
+    let found = each_series(db, series, move |db, series| {
+        let query = index_query(&db, series, &lower, &upper);
+        async move { db.query_all(query).await }
+    });
+    let keys: Vec<String> = found
+        .await?
         .iter()
         .map(|item| text(item, "partition_key"))
         .collect();
-    let mut rows = rows(db, &keys_in_order).await?;
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    judged(db, keys).await
+}
+
+/// Reads where the newest window of several series at or before `until_ms` starts.
+pub(super) async fn newest(
+    db: &Db,
+    series: Vec<String>,
+    until_ms: i64,
+) -> Result<Option<i64>, StoreError> {
+    let (lower, upper) = (format_seconds(0), format_seconds(until_ms));
+    let found = each_series(db, series, move |db, series| {
+        let query = index_query(&db, series, &lower, &upper)
+            .scan_index_forward(false)
+            .limit(1);
+        async move { Ok(db.query_page(query).await?.0) }
+    });
+    Ok(found
+        .await?
+        .iter()
+        .filter_map(|item| parse_timestamp(&text(item, "window_start")))
+        .max())
+}
+
+/// Window starts are whole seconds: returns the first at or after `from`, and the last before `to`.
+fn bounds(range: Range) -> (String, String) {
+    (
+        format_seconds(range.from_ms.saturating_add(999)),
+        format_seconds(range.to_ms - 1),
+    )
+}
+
+fn index_query(db: &Db, series: String, lower: &str, upper: &str) -> QueryFluentBuilder {
+    db.query(&db.names.aggregations)
+        .index_name(SERIES_INDEX)
+        .key_condition_expression("#series = :series AND #start BETWEEN :lower AND :upper")
+        .expression_attribute_names("#series", "series")
+        .expression_attribute_names("#start", "window_start")
+        .expression_attribute_values(":series", AttributeValue::S(series))
+        .expression_attribute_values(":lower", AttributeValue::S(lower.to_owned()))
+        .expression_attribute_values(":upper", AttributeValue::S(upper.to_owned()))
+}
+
+/// Asks for each series, [`REQUESTS_MAX`] at a time, and returns all items.
+async fn each_series<F>(
+    db: &Db,
+    series: Vec<String>,
+    ask: impl Fn(Db, String) -> F,
+) -> Result<Vec<Item>, StoreError>
+where
+    F: Future<Output = Result<Vec<Item>, StoreError>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut items = Vec::new();
+    for series in series {
+        if tasks.len() >= REQUESTS_MAX
+            && let Some(done) = tasks.join_next().await
+        {
+            items.extend(done.expect("reading windows does not panic")?);
+        }
+        tasks.spawn(ask(db.clone(), series));
+    }
+    while let Some(done) = tasks.join_next().await {
+        items.extend(done.expect("reading windows does not panic")?);
+    }
+    Ok(items)
+}
+
+/// Reads the rows of `keys`, in that order, and judges whether each is final.
+async fn judged(db: &Db, keys: Vec<String>) -> Result<Vec<AggregationItem>, StoreError> {
+    let watermarks = watermarks(db).await?;
+    let mut rows = rows(db, &keys).await?;
     let topic_id = db.config().await?.topic_id;
-    let items = keys_in_order
+    Ok(keys
         .iter()
         // The index may know a row that the table no longer has.
         .filter_map(|key| rows.remove(key))
@@ -69,11 +161,7 @@ pub(super) async fn page(
                 ..item
             }
         })
-        .collect();
-    Ok(Page {
-        items,
-        next: keys.next,
-    })
+        .collect())
 }
 
 /// Tells whether a window takes no more events: the watermark of every partition with a fence in its
@@ -122,55 +210,66 @@ async fn watermarks(db: &Db) -> Result<BTreeMap<String, i64>, StoreError> {
         .collect())
 }
 
-/// Reads rows by key, consistently; those that do not exist are not in the answer.
+/// Reads rows by key, consistently, several batches at a time; those that do not exist are not in
+/// the answer.
 async fn rows(db: &Db, keys: &[String]) -> Result<HashMap<String, Item>, StoreError> {
-    let table = &db.names.aggregations;
+    let mut tasks = JoinSet::new();
     let mut rows = HashMap::new();
     for chunk in keys.chunks(BATCH_KEYS_MAX) {
-        let mut wanted: Vec<Item> = chunk
-            .iter()
-            .map(|key| Item::from([("partition_key".to_owned(), AttributeValue::S(key.clone()))]))
+        if tasks.len() >= REQUESTS_MAX
+            && let Some(done) = tasks.join_next().await
+        {
+            rows.extend(done.expect("reading rows does not panic")?);
+        }
+        tasks.spawn(batch(db.clone(), chunk.to_vec()));
+    }
+    while let Some(done) = tasks.join_next().await {
+        rows.extend(done.expect("reading rows does not panic")?);
+    }
+    Ok(rows)
+}
+
+/// Reads at most [`BATCH_KEYS_MAX`] rows.
+async fn batch(db: Db, keys: Vec<String>) -> Result<Vec<(String, Item)>, StoreError> {
+    let table = &db.names.aggregations;
+    let mut rows = Vec::with_capacity(keys.len());
+    let mut wanted: Vec<Item> = keys
+        .into_iter()
+        .map(|key| Item::from([("partition_key".to_owned(), AttributeValue::S(key))]))
+        .collect();
+    let mut pause = PAUSE_FIRST;
+    while !wanted.is_empty() {
+        let asked = KeysAndAttributes::builder()
+            .set_keys(Some(wanted))
+            .consistent_read(true)
+            .build()
+            .expect("the keys are set");
+        let started = Instant::now();
+        let result = db
+            .client
+            .batch_get_item()
+            .request_items(table, asked)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk("BatchGetItem", table, error));
+        let units = result.as_ref().ok().map(|output| {
+            let capacity = output.consumed_capacity().iter();
+            capacity.filter_map(|c| c.capacity_units()).sum()
+        });
+        db.count("BatchGetItem", table, started, result.as_ref().err(), units);
+        let output = result?;
+        let read = output.responses.into_iter().flat_map(HashMap::into_values);
+        rows.extend(read.flatten().map(|row| (text(&row, "partition_key"), row)));
+        wanted = output
+            .unprocessed_keys
+            .into_iter()
+            .flat_map(HashMap::into_values)
+            .flat_map(|left| left.keys)
             .collect();
-        let mut pause = PAUSE_FIRST;
-        while !wanted.is_empty() {
-            let asked = KeysAndAttributes::builder()
-                .set_keys(Some(wanted))
-                .consistent_read(true)
-                .build()
-                .expect("the keys are set");
-            let started = Instant::now();
-            let result = db
-                .client
-                .batch_get_item()
-                .request_items(table, asked)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .send()
-                .await
-                .map_err(|error| StoreError::from_sdk("BatchGetItem", table, error));
-            let units = result.as_ref().ok().map(|output| {
-                let capacity = output.consumed_capacity().iter();
-                capacity.filter_map(|c| c.capacity_units()).sum()
-            });
-            db.count("BatchGetItem", table, started, result.as_ref().err(), units);
-            let output = result?;
-            for row in output
-                .responses
-                .into_iter()
-                .flat_map(HashMap::into_values)
-                .flatten()
-            {
-                rows.insert(text(&row, "partition_key"), row);
-            }
-            wanted = output
-                .unprocessed_keys
-                .into_iter()
-                .flat_map(HashMap::into_values)
-                .flat_map(|left| left.keys)
-                .collect();
-            if !wanted.is_empty() {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+        if !wanted.is_empty() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
     Ok(rows)

@@ -1,0 +1,84 @@
+// The panel of `dev` that breaks things, and the line that says what it did to the counts: nothing.
+
+import { ask } from "./data.js";
+import { byId, clockSeconds, h, plural, setText, whole } from "./dom.js";
+
+const ASK_EVERY_MS = 1_000;
+const token = document.querySelector('meta[name="citystream-token"]')?.content;
+
+const BUTTONS = [
+  ["kill", "Kill the consumer", "no drain, no commit; a new one takes over"],
+  ["zombie", "Wake a zombie", "a second consumer with an old state writes too"],
+  ["throttle", "Throttle DynamoDB", "four of five writes are refused for 10 s"],
+  ["cut", "Cut the replies", "writes take effect, their answers are lost, 10 s"],
+  ["broker", "Stop the broker", "Kafka is gone for 10 s"],
+  ["garbage", "Send 1,000 bad events", "half of them late, half of them broken"],
+];
+
+const headers = { "x-citystream-token": token };
+
+export function start() {
+  if (!token) return;
+  const card = byId("break");
+  card.hidden = false;
+  card.append(
+    h("div", { class: "card-head" }, h("div", {}, h("h2", { id: "break-title" }, "Break it"),
+      h("p", { class: "note" }, "All of it runs in this process, on an embedded Kafka and DynamoDB. Do your worst; then compare the log with the tables."))),
+    h("div", { class: "verdict", id: "verdict", "data-state": "waiting" },
+      h("p", { class: "verdict-line", id: "verdict-line" }, "comparing the log with the tables"),
+      h("p", { class: "verdict-note", id: "verdict-note" }, "every record of the log is counted again, apart from the pipeline")),
+    h("div", { class: "break-buttons" }, ...BUTTONS.map(([name, title, text]) =>
+      h("button", { type: "button", class: "break-button", "data-break": name, onclick: () => press(name) },
+        h("span", { class: "break-name" }, title), h("span", { class: "break-text" }, text)))),
+    h("ol", { class: "break-log", id: "break-log", "aria-live": "polite" }),
+  );
+  poll();
+}
+
+async function press(name) {
+  try {
+    show(await ask(`/dev/break/${name}`, { method: "POST", headers }));
+  } catch (error) {
+    setText(byId("verdict-note"), error.message);
+  }
+}
+
+async function poll() {
+  if (!document.hidden) {
+    try {
+      show(await ask("/dev/state", { headers }));
+    } catch (error) {
+      // A new process has a new token: the page of before can only look.
+      if (error.status === 403) setText(byId("verdict-note"), "this page is of an earlier run; reload it to break things again");
+    }
+  }
+  setTimeout(poll, ASK_EVERY_MS);
+}
+
+function show(state) {
+  for (const button of byId("break").querySelectorAll("[data-break]")) {
+    const running = state.running.find((one) => one.what === button.dataset.break);
+    button.setAttribute("aria-disabled", String(Boolean(running)));
+    button.classList.toggle("running", Boolean(running));
+    const [, , text] = BUTTONS.find(([name]) => name === button.dataset.break);
+    setText(button.querySelector(".break-text"), running ? running.says : text);
+  }
+  verdict(state.difference);
+  const log = byId("break-log");
+  const lines = state.log.map((line) => `${clockSeconds(line.at_ms)} ${line.text}`);
+  if (log.dataset.lines !== JSON.stringify(lines)) {
+    log.dataset.lines = JSON.stringify(lines);
+    log.replaceChildren(...state.log.map((line) => h("li", {}, h("time", {}, clockSeconds(line.at_ms)), line.text)));
+  }
+}
+
+function verdict(difference) {
+  if (!difference) return;
+  const { log, tables, rows, waiting, bad, at_ms: atMs } = difference;
+  const line = byId("verdict-line");
+  const differs = difference.difference !== 0;
+  byId("verdict").dataset.state = differs ? "differs" : "agrees";
+  const text = `log ${whole(log)} = tables ${whole(tables)}, difference ${whole(difference.difference)}`.replace(" = ", differs ? " ≠ " : " = ");
+  setText(line, text);
+  setText(byId("verdict-note"), `${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${waiting ? `, ${plural(waiting, "record")} on the way` : ""}${bad ? `, ${plural(bad, "row")} differ: ${difference.first}` : ""}`);
+}

@@ -1,0 +1,177 @@
+// Where the numbers come from: requests, the stream of news, and how fresh all of it is.
+//
+// The stream says when something changed; the numbers themselves are then asked for, at most every
+// two seconds. Without a stream the page just asks every two seconds.
+
+import { byId } from "./dom.js";
+
+export const ASK_EVERY_MS = 2_000;
+/** With a stream that says nothing new, the numbers are still asked for so often. */
+const ASK_QUIET_MS = 10_000;
+const ANSWER_MS_MAX = 8_000;
+/** The stream sends a sign of life every 10 seconds. */
+const STREAM_SILENCE_MS = 30_000;
+const STREAM_RETRY_MS = 5_000;
+
+const TOKEN = "citystream-bearer";
+
+function headers() {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { authorization: `Bearer ${token}` } : {};
+}
+
+/** What a server that answers says against a request. */
+export class Refused extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+}
+
+async function refuse(response) {
+  if (response.status === 401) await askForToken();
+  const answer = await response.json().catch(() => ({}));
+  throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`);
+}
+
+/** Returns the JSON behind a path of this server. */
+export async function ask(path, options = {}) {
+  const response = await fetch(path, {
+    ...options,
+    headers: { ...headers(), ...options.headers },
+    signal: AbortSignal.timeout(ANSWER_MS_MAX),
+  });
+  if (!response.ok) await refuse(response);
+  return response.json();
+}
+
+/** Returns the text behind a path of this server. */
+export async function askText(path) {
+  const response = await fetch(path, { headers: headers(), signal: AbortSignal.timeout(ANSWER_MS_MAX) });
+  if (!response.ok) throw new Refused(response.status, "");
+  return response.text();
+}
+
+function askForToken() {
+  const dialog = byId("login");
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem(TOKEN, byId("login-token").value.trim());
+      byId("login-token").value = "";
+      resolve();
+    }, { once: true });
+    if (!dialog.open) dialog.showModal();
+  });
+}
+
+/**
+ * Listens to the stream for good, and calls `on.event(name)` for each event and `on.up(bool)`
+ * when it comes or goes. Read by hand and not by EventSource, which can send no token.
+ */
+export async function listen(on) {
+  let lastId = "";
+  for (;;) {
+    const stop = new AbortController();
+    let alarm = 0;
+    const alive = () => {
+      clearTimeout(alarm);
+      alarm = setTimeout(() => stop.abort(), STREAM_SILENCE_MS);
+    };
+    try {
+      alive();
+      const resume = lastId ? { "last-event-id": lastId } : {};
+      const response = await fetch("/api/v1/stream", {
+        headers: { accept: "text/event-stream", ...headers(), ...resume },
+        signal: stop.signal,
+        cache: "no-store",
+      });
+      if (response.status === 404) return;
+      if (!response.ok) throw new Refused(response.status, "");
+      on.up(true);
+      let text = "";
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+        alive();
+        text += chunk.value.replaceAll("\r", "");
+        const blocks = text.split("\n\n");
+        text = blocks.pop();
+        for (const block of blocks) {
+          const event = parse(block);
+          if (event.id) lastId = event.id;
+          if (event.data) on.event(event.name);
+        }
+      }
+    } catch {
+      // Gone or refused; the requests tell the visitor why.
+    }
+    clearTimeout(alarm);
+    on.up(false);
+    await new Promise((wait) => setTimeout(wait, STREAM_RETRY_MS));
+  }
+}
+
+function parse(block) {
+  const event = { name: "message", data: "", id: "" };
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    if (colon <= 0) continue;
+    const value = line.slice(colon + 1).replace(/^ /, "");
+    const field = line.slice(0, colon);
+    if (field === "event") event.name = value;
+    else if (field === "data") event.data += value;
+    else if (field === "id") event.id = value;
+  }
+  return event;
+}
+
+/** Decides when to ask again, and tells how it went: `on.done(what)`, `on.failed(error, sinceMs)`. */
+export class Clockwork {
+  #timer = 0;
+  #asking = false;
+  #again = false;
+  #askedMs = 0;
+  #failedSinceMs = 0;
+  stream = false;
+  dirty = true;
+
+  constructor(work, on) {
+    this.work = work;
+    this.on = on;
+    document.addEventListener("visibilitychange", () => this.soon());
+  }
+
+  /** Asks as soon as possible. */
+  soon() {
+    this.dirty = true;
+    if (this.#asking) this.#again = true;
+    else this.#run();
+  }
+
+  /** Something changed: asks when it is next time to. */
+  changed() {
+    this.dirty = true;
+  }
+
+  async #run() {
+    clearTimeout(this.#timer);
+    const quiet = this.stream && !this.dirty && Date.now() - this.#askedMs < ASK_QUIET_MS;
+    if (!document.hidden && !quiet) {
+      this.#asking = true;
+      this.dirty = false;
+      try {
+        const what = await this.work();
+        this.#failedSinceMs = 0;
+        this.on.done(what);
+      } catch (error) {
+        this.#failedSinceMs ||= Date.now();
+        this.dirty = true;
+        this.on.failed(error, this.#failedSinceMs);
+      }
+      this.#askedMs = Date.now();
+      this.#asking = false;
+    }
+    const again = this.#again;
+    this.#again = false;
+    this.#timer = setTimeout(() => this.#run(), again ? 0 : ASK_EVERY_MS);
+  }
+}

@@ -1,0 +1,100 @@
+// What the visitor looks at. The address holds it, so that a view can be kept and shared.
+
+import { byId, byType, h, SEVERITIES } from "./dom.js";
+
+/** Hours by name. `fit` shows what there is of them. */
+export const SPANS = { fit: 6, "1h": 1, "6h": 6, "24h": 24, "7d": 168 };
+const DEFAULTS = { city: "", type: "", severity: "", span: "fit", by: "type" };
+
+let current = read();
+const listeners = [];
+
+function read() {
+  const given = new URLSearchParams(location.search);
+  const filters = { ...DEFAULTS };
+  filters.city = given.get("city") ?? "";
+  if (/^[a-z][a-z0-9_-]*$/.test(given.get("type") ?? "")) filters.type = given.get("type");
+  if (SEVERITIES.includes(given.get("severity"))) filters.severity = given.get("severity");
+  if (given.get("span") in SPANS) filters.span = given.get("span");
+  if (given.get("by") === "severity") filters.by = "severity";
+  return filters;
+}
+
+export const filters = () => current;
+export const hours = () => SPANS[current.span];
+export const isFiltered = () => Boolean(current.city || current.type || current.severity);
+export const onChange = (listener) => listeners.push(listener);
+
+/** Changes some filters; choosing what is chosen already takes it back. */
+export function choose(change, { toggle = false } = {}) {
+  const next = { ...current };
+  for (const [name, value] of Object.entries(change)) {
+    next[name] = toggle && current[name] === value ? DEFAULTS[name] : value;
+  }
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(next)) {
+    if (value !== DEFAULTS[name]) query.set(name, value);
+  }
+  const address = query.size ? `?${query}` : location.pathname;
+  history.pushState(null, "", address);
+  apply(next);
+}
+
+function apply(next) {
+  const before = current;
+  current = next;
+  render();
+  for (const listener of listeners) listener(before);
+}
+
+addEventListener("popstate", () => apply(read()));
+
+let cities = [];
+let types = [];
+
+/** Offers these cities and types; what is chosen is offered as well. */
+export function offer(newCities, newTypes) {
+  const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
+  if (same(cities, newCities) && same(types, newTypes)) return;
+  [cities, types] = [newCities, newTypes];
+  render();
+}
+
+function segments(fieldset, name, options) {
+  const key = JSON.stringify(options);
+  if (fieldset.dataset.options !== key) {
+    fieldset.dataset.options = key;
+    fieldset.querySelectorAll("label").forEach((label) => label.remove());
+    for (const [value, text, swatch] of options) {
+      fieldset.append(
+        h("label", {},
+          h("input", { type: "radio", name, value, onchange: () => choose({ [name]: value }) }),
+          h("span", {}, swatch ? h("i", { class: `swatch ${swatch}` }) : null, text)),
+      );
+    }
+  }
+  for (const input of fieldset.querySelectorAll("input")) input.checked = input.value === current[name];
+}
+
+export function render() {
+  const select = byId("city");
+  const names = [...new Set([...cities, current.city].filter(Boolean))].sort((a, b) => a.localeCompare(b));
+  if (select.dataset.options !== JSON.stringify(names)) {
+    select.dataset.options = JSON.stringify(names);
+    select.replaceChildren(h("option", { value: "" }, "All cities"), ...names.map((name) => h("option", { value: name }, name)));
+  }
+  select.value = current.city;
+  const known = [...new Set([...types, current.type].filter(Boolean))].sort(byType);
+  segments(byId("types"), "type", [["", "All types"], ...known.map((type) => [type, type])]);
+  segments(byId("severities"), "severity", [["", "Any severity"], ...SEVERITIES.map((name) => [name, name, `sev-${name}`])]);
+  segments(byId("spans"), "span", Object.keys(SPANS).map((span) => [span, span]));
+  segments(byId("stack"), "by", [["type", "by type"], ["severity", "by severity"]]);
+  byId("clear").hidden = !isFiltered();
+}
+
+byId("city").addEventListener("change", (event) => choose({ city: event.target.value }));
+byId("clear").addEventListener("click", () => {
+  choose({ city: "", type: "", severity: "" });
+  byId("city").focus();
+});
+byId("filters").addEventListener("submit", (event) => event.preventDefault());

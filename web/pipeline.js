@@ -1,0 +1,65 @@
+// Watermark and lag, where this server's metrics tell them: in `dev`, and wherever a consumer runs
+// beside the API.
+
+import { askText } from "./data.js";
+import { byId, clockSeconds, day, h, plural, put, whole } from "./dom.js";
+
+/** Reads the samples of Prometheus' text format: name, labels, value. */
+function samples(text) {
+  const found = [];
+  for (const line of text.split("\n")) {
+    const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (!match) continue;
+    const labels = {};
+    for (const [, name, value] of (match[2] ?? "").matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)) labels[name] = value;
+    found.push({ name: match[1], labels, value: Number(match[3]) });
+  }
+  return found;
+}
+
+function quantile(all, part) {
+  const buckets = all.filter((one) => one.name === "citystream_event_latency_seconds_bucket")
+    .map((one) => [one.labels.le === "+Inf" ? Infinity : Number(one.labels.le), one.value]).sort((a, b) => a[0] - b[0]);
+  const total = buckets.at(-1)?.[1] ?? 0;
+  if (!total) return null;
+  return buckets.find(([, count]) => count >= total * part)[0];
+}
+
+const seconds = (value) => (value === null ? "–" : value === Infinity ? "over 1 h" : value < 1 ? `≤ ${whole(value * 1000)} ms` : `≤ ${whole(value)} s`);
+
+export async function load() {
+  let all = [];
+  try {
+    all = samples(await askText("/metrics"));
+  } catch {
+    // Metrics are a bonus; the numbers above tell whether the server is there.
+    return;
+  }
+  const lag = all.filter((one) => one.name === "citystream_consumer_lag_records");
+  const card = byId("pipeline");
+  card.hidden = lag.length === 0;
+  if (!lag.length) return;
+  const marks = new Map(all.filter((one) => one.name === "citystream_watermark_timestamp_seconds").map((one) => [one.labels.partition, one.value]));
+  const sum = (name) => all.filter((one) => one.name === name).reduce((total, one) => total + one.value, 0);
+  const rows = lag.sort((a, b) => Number(a.labels.partition) - Number(b.labels.partition));
+  const behind = lag.reduce((total, one) => total + Math.max(0, one.value), 0);
+  const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  put(byId("pipeline-body"),
+    h("dl", { class: "facts" },
+      fact("behind", plural(behind, "record")),
+      fact("half are durable in", seconds(quantile(all, 0.5))),
+      fact("99 % in", seconds(quantile(all, 0.99))),
+      fact("refused by a fence", whole(sum("citystream_fence_conflicts_total"))),
+      fact("rejected", whole(sum("citystream_events_rejected_total"))),
+    ),
+    h("table", { class: "partitions" },
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "partition"), h("th", { scope: "col" }, "watermark"), h("th", { scope: "col" }, "lag"))),
+      h("tbody", {}, ...rows.map((one) => {
+        const mark = marks.get(one.labels.partition);
+        const known = mark !== undefined && Number.isFinite(mark) && mark > 0;
+        return h("tr", {}, h("th", { scope: "row" }, one.labels.partition),
+          h("td", {}, known ? `${day(mark * 1000)}, ${clockSeconds(mark * 1000)}` : "none yet"),
+          h("td", {}, whole(one.value)));
+      }))),
+  );
+}

@@ -1,0 +1,65 @@
+// The big numbers. They count up to what the tables say and never beyond it.
+
+import { byId, clockSeconds, dayYear, setText, still, whole } from "./dom.js";
+import { filters, isFiltered } from "./filters.js";
+
+const COUNT_MS = 700;
+const RATE_OVER_MS = 10_000;
+
+const shown = new Map();
+let seen = [];
+
+/** Counts a figure up to `value`. */
+export function countTo(element, value) {
+  const state = shown.get(element) ?? { from: 0, to: null, value: 0 };
+  if (state.to === value) return;
+  Object.assign(state, { from: state.value, to: value, begun: performance.now() });
+  shown.set(element, state);
+  if (still.matches || state.frame) {
+    if (still.matches) show(element, state, value);
+    return;
+  }
+  const step = (now) => {
+    const part = Math.min(1, (now - state.begun) / COUNT_MS);
+    show(element, state, Math.round(state.from + (state.to - state.from) * (1 - (1 - part) ** 3)));
+    state.frame = part < 1 ? requestAnimationFrame(step) : 0;
+  };
+  state.frame = requestAnimationFrame(step);
+}
+
+function show(element, state, value) {
+  state.value = value;
+  setText(element, whole(value));
+}
+
+export function render(series, generatedAt) {
+  const { city, type, severity } = filters();
+  const chosen = series.filter((one) => (!city || one.city === city) && (!type || one.event_type === type));
+  const sum = (name) => chosen.reduce((total, one) => total + one[name], 0);
+  const events = severity ? sum(`severity_${severity}`) : sum("event_count") + sum("late_count");
+  countTo(byId("total-events"), events);
+  countTo(byId("total-high"), sum("severity_high"));
+  countTo(byId("total-critical"), sum("severity_critical"));
+  countTo(byId("total-late"), sum("late_count"));
+  const what = [severity, type].filter(Boolean).join(" ");
+  setText(byId("total-label"), isFiltered()
+    ? `${what ? `${what} ` : ""}events ${city ? `in ${city}` : "in all cities"}`
+    : "events counted, each once");
+  const ms = Date.parse(generatedAt);
+  const today = dayYear(ms) === dayYear(Date.now());
+  setText(byId("as-of"), `as of ${today ? "" : `${dayYear(ms)}, `}${clockSeconds(ms)} UTC`);
+  setText(byId("rate"), rate(`${city}|${type}|${severity}`, ms, events));
+}
+
+/** Returns how many events a second were counted of late, once that can be told. */
+function rate(view, ms, events) {
+  if (seen.length && seen[0].view !== view) seen = [];
+  const last = seen.at(-1);
+  if (!last || last.ms < ms) seen.push({ view, ms, events });
+  while (seen.length > 2 && ms - seen[1].ms >= RATE_OVER_MS) seen.shift();
+  const [first] = seen;
+  if (ms - first.ms < 3_000 || events < first.events) return "";
+  const perSecond = ((events - first.events) * 1000) / (ms - first.ms);
+  if (perSecond === 0) return "";
+  return ` · ${perSecond < 10 ? perSecond.toFixed(1) : whole(Math.round(perSecond))} a second`;
+}
