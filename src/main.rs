@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             Command::Consume(args) => cmd::consume::run(args, metrics, shutdown).await,
             Command::Serve(args) => cmd::serve::run(args, metrics, shutdown).await,
             Command::Tail(args) => cmd::tail::run(args, metrics, shutdown).await,
+            Command::Verify(args) => cmd::verify::run(args, metrics, shutdown).await,
             #[cfg(feature = "dev")]
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }

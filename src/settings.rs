@@ -13,6 +13,7 @@ mod produce;
 mod serve;
 mod tail;
 mod values;
+mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -25,6 +26,7 @@ pub use produce::Produce;
 pub use serve::Serve;
 pub use tail::{From, Output, Tail};
 pub use values::{Rate, show_ms};
+pub use verify::{Moment, Verify, VerifyOutput, WindowName};
 
 /// City events from Kafka to DynamoDB, counted exactly.
 #[derive(Debug, Parser)]
@@ -57,6 +59,8 @@ pub enum Command {
     Serve(Serve),
     /// Show live counts by city, type and severity
     Tail(Tail),
+    /// Compare the log with the tables, row by row
+    Verify(Verify),
     /// Run every role in one process, on an embedded broker and DynamoDB
     #[cfg(feature = "dev")]
     Dev(Dev),
@@ -107,6 +111,7 @@ impl Command {
             Command::Consume(c) => &c.log,
             Command::Serve(c) => &c.log,
             Command::Tail(c) => &c.log,
+            Command::Verify(c) => &c.log,
             #[cfg(feature = "dev")]
             Command::Dev(c) => &c.log,
         }
@@ -146,6 +151,10 @@ mod tests {
             "citystream tail --city NYC",
             "citystream tail --from -1h --exit-at-end -n 5 --output json",
             "citystream produce --rate max --count 10",
+            "citystream verify --from -1h --until 2013-01-02T00:00:00Z --output json",
+            "citystream verify --watch",
+            "citystream verify --watch=5m --listen 127.0.0.1:0",
+            "citystream verify --explain NYC#traffic#2013-01-01T06:00:00Z",
             "citystream consume --kafka-property fetch.min.bytes=1 --kafka-property debug=cgrp",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -180,6 +189,14 @@ mod tests {
                 ["--brokers", "nohost", "host:port"],
             ),
             ("citystream produce --rate fast", ["--rate", "fast", "max"]),
+            (
+                "citystream verify --explain NYC#traffic",
+                [
+                    "--explain",
+                    "NYC#traffic",
+                    "NYC#traffic#2013-01-01T06:00:00Z",
+                ],
+            ),
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -235,6 +235,16 @@ impl Metrics {
         m
     }
 
+    /// Adds a metric that only one role has.
+    ///
+    /// # Panics
+    /// If its name is taken.
+    pub fn add(&self, collector: Box<dyn Collector>) {
+        self.registry
+            .register(collector)
+            .expect("each name is registered once");
+    }
+
     /// Returns the classic Prometheus text format.
     pub fn render(&self) -> String {
         TextEncoder::new()

@@ -10,6 +10,7 @@ pub mod init_tables;
 pub mod produce;
 pub mod serve;
 pub mod tail;
+pub mod verify;
 
 use std::net::SocketAddr;
 

@@ -12,6 +12,7 @@
 //! them [`synth`] (made-up events) and [`murmur2`] (the partition of a key).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod audit;
 pub mod batch;
 pub mod event;
 pub mod keys;

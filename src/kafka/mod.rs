@@ -11,3 +11,4 @@ pub mod latency;
 pub mod producer;
 pub mod pump;
 pub mod reader;
+pub mod survey;

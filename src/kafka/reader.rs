@@ -16,7 +16,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
@@ -81,8 +81,12 @@ pub struct Record {
     pub offset: Offset,
     /// Its Kafka timestamp in Unix milliseconds.
     pub record_ms: Option<i64>,
+    /// The timestamp is the broker's, of when it took the record.
+    pub by_broker: bool,
     /// What it says.
     pub body: Result<Body, Reject>,
+    /// The value of a rejected record; of others the body says it all.
+    pub value: Option<Box<[u8]>>,
 }
 
 /// What [`LogReader::run`] calls back with.
@@ -241,11 +245,18 @@ impl LogReader {
             return ControlFlow::Continue(());
         }
         let body = parse_record(message.payload(), heartbeat_values(message));
+        let value = if body.is_err() {
+            message.payload().map(Box::from)
+        } else {
+            None
+        };
         step(Step::Record(Record {
             partition,
             offset,
             record_ms,
+            by_broker: matches!(message.timestamp(), Timestamp::LogAppendTime(_)),
             body,
+            value,
         }))
     }
 

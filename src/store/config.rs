@@ -238,7 +238,11 @@ fn encode(config: &Config) -> HashMap<String, AttributeValue> {
     item
 }
 
-fn decode(
+/// Returns the config item that `item` is.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if it is none.
+pub fn decode(
     names: &TableNames,
     item: &HashMap<String, AttributeValue>,
 ) -> Result<Config, StoreError> {

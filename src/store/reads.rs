@@ -17,6 +17,8 @@
 //! that one odd row never hides the others.
 
 mod aggregations;
+pub mod audit;
+mod batch;
 mod items;
 mod lanes;
 

@@ -3,10 +3,14 @@
 //! Which demand is tested where: see `demands.md` beside this file.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../../fuzz/checks.rs"]
+mod checks;
 mod consume;
 mod dev;
 mod faults;
+mod fuzzed;
 mod produce_tail;
 #[path = "../sim/reference.rs"]
 mod reference;
+mod verify;
 mod world;

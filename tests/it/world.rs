@@ -62,8 +62,8 @@ pub(crate) struct World {
     pub(crate) broker: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
     db: Database,
-    client: Client,
-    names: TableNames,
+    pub(crate) client: Client,
+    pub(crate) names: TableNames,
     logs: Mutex<Vec<Vec<Logged>>>,
 }
 
@@ -392,6 +392,11 @@ impl World {
     /// Compares the tables with the fold.
     pub(crate) async fn check(&self) {
         same(&self.got().await, &self.want());
+    }
+
+    /// All items of a table.
+    pub(crate) async fn items(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+        self.scan(table).await
     }
 
     /// All items of the raw table.

@@ -6,12 +6,12 @@
 //! of an id that is not current then belongs to a topic that is gone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::task::JoinSet;
 
+use super::batch::BATCH_KEYS_MAX;
 use super::items::{AggregationItem, fences, number, text};
 use super::lanes::{Lane, Source, collect};
 use super::{Db, Item, Page, Range, Slice};
@@ -19,14 +19,8 @@ use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
 use crate::core::time::{format_seconds, parse_timestamp};
 use crate::store::error::StoreError;
 
-/// Most keys of one BatchGetItem, by DynamoDB's rules.
-const BATCH_KEYS_MAX: usize = 100;
 /// Most requests of one answer under way at a time.
 const REQUESTS_MAX: usize = 16;
-/// First pause before unprocessed keys are asked for again; it doubles up to [`PAUSE_MAX`].
-const PAUSE_FIRST: Duration = Duration::from_millis(25);
-/// Longest pause; the caller's deadline ends the waiting.
-const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// Reads one page of windows.
 pub(super) async fn page(
@@ -231,48 +225,11 @@ async fn rows(db: &Db, keys: &[String]) -> Result<HashMap<String, Item>, StoreEr
 
 /// Reads at most [`BATCH_KEYS_MAX`] rows.
 async fn batch(db: Db, keys: Vec<String>) -> Result<Vec<(String, Item)>, StoreError> {
-    let table = &db.names.aggregations;
-    let mut rows = Vec::with_capacity(keys.len());
-    let mut wanted: Vec<Item> = keys
-        .into_iter()
-        .map(|key| Item::from([("partition_key".to_owned(), AttributeValue::S(key))]))
-        .collect();
-    let mut pause = PAUSE_FIRST;
-    while !wanted.is_empty() {
-        let asked = KeysAndAttributes::builder()
-            .set_keys(Some(wanted))
-            .consistent_read(true)
-            .build()
-            .expect("the keys are set");
-        let started = Instant::now();
-        let result = db
-            .client
-            .batch_get_item()
-            .request_items(table, asked)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("BatchGetItem", table, error));
-        let units = result.as_ref().ok().map(|output| {
-            let capacity = output.consumed_capacity().iter();
-            capacity.filter_map(|c| c.capacity_units()).sum()
-        });
-        db.count("BatchGetItem", table, started, result.as_ref().err(), units);
-        let output = result?;
-        let read = output.responses.into_iter().flat_map(HashMap::into_values);
-        rows.extend(read.flatten().map(|row| (text(&row, "partition_key"), row)));
-        wanted = output
-            .unprocessed_keys
-            .into_iter()
-            .flat_map(HashMap::into_values)
-            .flat_map(|left| left.keys)
-            .collect();
-        if !wanted.is_empty() {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-    Ok(rows)
+    let keys = keys.into_iter();
+    let keys = keys.map(|key| Item::from([("partition_key".to_owned(), AttributeValue::S(key))]));
+    let rows = db.get_all(&db.names.aggregations, keys.collect()).await?;
+    let rows = rows.into_iter();
+    Ok(rows.map(|row| (text(&row, "partition_key"), row)).collect())
 }
 
 #[cfg(test)]

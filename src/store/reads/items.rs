@@ -100,7 +100,8 @@ impl TotalItem {
         self.event_count.saturating_add(self.late_count)
     }
 
-    pub(super) fn from_item(item: Item) -> TotalItem {
+    /// Returns what an item says; what is missing or foreign is empty or zero.
+    pub fn from_item(item: Item) -> TotalItem {
         let series = text(&item, "series");
         let (city, event_type) = split_series(&series).unwrap_or((&series, ""));
         TotalItem {
@@ -114,7 +115,8 @@ impl TotalItem {
 }
 
 impl EventItem {
-    pub(super) fn from_item(item: Item) -> EventItem {
+    /// Returns what an item says; what is missing or foreign is empty or zero.
+    pub fn from_item(item: Item) -> EventItem {
         EventItem {
             event_id: text(&item, "event_id"),
             timestamp: text(&item, "timestamp"),
@@ -135,7 +137,8 @@ impl EventItem {
 }
 
 impl AlertItem {
-    pub(super) fn from_item(item: Item) -> AlertItem {
+    /// Returns what an item says; what is missing or foreign is empty or zero.
+    pub fn from_item(item: Item) -> AlertItem {
         AlertItem {
             event_id: text(&item, "event_id"),
             event_time: text(&item, "event_time"),
@@ -151,7 +154,7 @@ impl AlertItem {
 
 impl AggregationItem {
     /// Returns the row, not final yet.
-    pub(super) fn from_item(item: &Item) -> AggregationItem {
+    pub fn from_item(item: &Item) -> AggregationItem {
         let mut severities: Vec<String> = item
             .get("severities")
             .and_then(|v| v.as_ss().ok())

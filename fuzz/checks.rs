@@ -1,0 +1,211 @@
+//! What must hold for any bytes from outside: a function for each way they come in.
+//!
+//! The fuzz targets call these with what libFuzzer makes up, `tests/it` with the corpus and with
+//! random bytes. None may panic but by an assertion here, which then is a finding.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use citystream::api::cursor;
+use citystream::core::audit::{Key, Stored};
+use citystream::core::event::Event;
+use citystream::core::keys::TableNames;
+use citystream::core::parse::{Body, HEARTBEAT_HEADER, Reason, parse_event, parse_record};
+use citystream::core::restart::Metadata;
+use citystream::core::time::{TIME_MS_END, format_millis};
+use citystream::store::config;
+use citystream::store::reads::audit::{View, put_from_item, row_from_item};
+use citystream::store::reads::{AggregationItem, AlertItem, EventItem, Position, Range, TotalItem};
+use serde_json::{Map, Value};
+
+/// A record: its value, or its heartbeat header.
+pub(crate) fn parser(data: &[u8]) {
+    assert!(!HEARTBEAT_HEADER.is_empty());
+    match parse_record(Some(data), None) {
+        Ok(Body::Event(event)) => sound(&event),
+        Ok(Body::Heartbeat(_)) => panic!("a value is never a heartbeat"),
+        Err(reject) => assert_eq!(reject.reason == Reason::Empty, data.is_empty()),
+    }
+    match parse_record(None, [Some(data)]) {
+        Ok(Body::Heartbeat(ms)) => assert!((0..1_000_000_000_000_000).contains(&ms)),
+        Ok(Body::Event(_)) => panic!("a header is never an event"),
+        Err(reject) => assert_eq!(reject.reason, Reason::BadHeartbeat),
+    }
+}
+
+/// An accepted event keeps the rules, and written down and read again it is the same.
+fn sound(event: &Event) {
+    let city = event.city.chars();
+    assert!((1..=64).contains(&city.clone().count()));
+    assert!(city.clone().all(|c| !c.is_control() && c != '#'));
+    assert!((0..TIME_MS_END).contains(&event.time_ms));
+    assert!(event.description.len() <= 4_096);
+    let mut object = match &event.extra {
+        Some(extra) => serde_json::from_str(extra).expect("extra is an object"),
+        None => Map::new(),
+    };
+    for (name, text) in [
+        ("city", &*event.city),
+        ("event_type", &event.event_type),
+        ("severity", event.severity.name()),
+        ("timestamp", &format_millis(event.time_ms)),
+        ("description", &event.description),
+    ] {
+        let before = object.insert(name.to_owned(), Value::from(text));
+        assert!(before.is_none(), "{name} is no other field");
+    }
+    if let Some(id) = &event.event_id {
+        object.insert("event_id".to_owned(), Value::from(&**id));
+    }
+    let text = Value::Object(object).to_string();
+    // Numbers and escapes of other fields may take more room when they are written again.
+    if text.len() > 65_536 {
+        return;
+    }
+    let mut again = parse_event(text.as_bytes()).expect("what was accepted is accepted");
+    // serde_json may write other fields another way, in another order.
+    assert_eq!(again.extra.is_some(), event.extra.is_some());
+    again.extra.clone_from(&event.extra);
+    assert_eq!(&again, event);
+}
+
+/// What stands beside a committed offset.
+pub(crate) fn metadata(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(metadata) = Metadata::parse(&text) {
+        assert_eq!(Metadata::parse(&metadata.format()), Some(metadata));
+    }
+}
+
+/// A page token: as a client sends it, and one of ours made of these bytes.
+pub(crate) fn cursor(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok((position, range)) = cursor::decode("query", &text) {
+        let token = cursor::encode("query", &position, range);
+        assert_eq!(cursor::decode("query", &token), Ok((position, range)));
+    }
+    let mut numbers = [0; 20];
+    let taken = data.len().min(20);
+    numbers[..taken].copy_from_slice(&data[..taken]);
+    let rest: String = String::from_utf8_lossy(&data[taken..])
+        .chars()
+        .take(128)
+        .collect();
+    let number = |at: usize| i64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes"));
+    let position = Position {
+        sort_key: format_millis(number(0)),
+        lane: u32::from_le_bytes(numbers[16..].try_into().expect("4 bytes")),
+        key: rest,
+    };
+    let range = Range {
+        from_ms: number(0),
+        to_ms: number(8),
+    };
+    let token = cursor::encode("query", &position, range);
+    assert_eq!(cursor::decode("query", &token), Ok((position, range)));
+    assert!(cursor::decode("another query", &token).is_err());
+}
+
+/// Attributes that items have, and prefixes of those that end in a topic id and a partition.
+const NAMES: [&str; 40] = [
+    "city",
+    "event_type",
+    "event_count",
+    "late_count",
+    "severity_low",
+    "severity_medium",
+    "severity_high",
+    "severity_critical",
+    "severities",
+    "series",
+    "window_start",
+    "window_end",
+    "last_updated",
+    "event_id",
+    "timestamp",
+    "severity",
+    "description",
+    "processing_time",
+    "ttl",
+    "source",
+    "city_shard",
+    "late",
+    "future",
+    "extra",
+    "event_time",
+    "shard",
+    "window_ms",
+    "lateness_ms",
+    "skew_ms",
+    "rules",
+    "raw",
+    "tables",
+    "shards",
+    "topic",
+    "topic_id",
+    "next",
+    "next#id#",
+    "first#id#",
+    "next#other#",
+    "first#",
+];
+
+/// Items as DynamoDB gives them, with any attributes: one for each line, `name type text`. The name
+/// is a number in [`NAMES`] or stands for itself.
+pub(crate) fn items(data: &[u8]) {
+    let mut item = HashMap::new();
+    for line in String::from_utf8_lossy(data).lines() {
+        let mut parts = line.splitn(3, ' ');
+        let (name, kind, text) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
+        let name = name.unwrap_or_default();
+        let known = name.get(..2).and_then(|n| n.parse::<usize>().ok());
+        let name = match known.and_then(|n| NAMES.get(n)) {
+            Some(known) => format!("{known}{}", &name[2..]),
+            None => name.to_owned(),
+        };
+        let value = match kind.unwrap_or_default() {
+            "N" => AttributeValue::N(text.to_owned()),
+            "B" => AttributeValue::Bool(!text.is_empty()),
+            "SS" => AttributeValue::Ss(text.split(' ').map(str::to_owned).collect()),
+            "0" => AttributeValue::Null(true),
+            _ => AttributeValue::S(text.to_owned()),
+        };
+        item.insert(name, value);
+    }
+    let view = View {
+        topic_id: "id".to_owned(),
+        shards: 4,
+        window_ms: 300_000,
+        stored: Stored::All,
+        range: (0, TIME_MS_END),
+        now_ms: 1_000_000,
+    };
+    for key in [
+        Key::totals("NYC", "traffic"),
+        Key::window("NYC", "traffic", 1_357_020_000_000),
+    ] {
+        let row = row_from_item(&item, &key, &view);
+        for fence in &row.fences {
+            assert!(0 <= fence.first.0 && fence.first < fence.next);
+        }
+        assert_eq!(row, row_from_item(&item, &key, &view));
+    }
+    for key in [Key::raw("NYC", 0, "1"), Key::alert("NYC", 0, "1")] {
+        let put = put_from_item(&item, &key, 1_000_000);
+        assert!(!put.expired || item.contains_key("ttl"));
+    }
+    if let Ok(config) = config::decode(&TableNames::new("p"), &item) {
+        assert!((1..=64).contains(&config.shards));
+        assert!(config.rules.window_ms > 0);
+    }
+    let event = EventItem::from_item(item.clone());
+    assert_eq!(
+        event.late,
+        item.get("late") == Some(&AttributeValue::Bool(true))
+    );
+    let total = TotalItem::from_item(item.clone());
+    assert!(total.events() >= total.late_count);
+    let alert = AlertItem::from_item(item.clone());
+    let row = AggregationItem::from_item(&item);
+    assert_eq!((alert.city, row.is_final), (event.city, false));
+}

@@ -1,0 +1,126 @@
+//! Options of `citystream verify`.
+
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{parse_bytes, parse_duration_ms, parse_instant};
+use super::{KafkaArgs, LogArgs, TableArgs};
+
+/// A moment that a range begins or ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So many milliseconds before now.
+    Ago(i64),
+    /// This instant in Unix milliseconds.
+    At(i64),
+}
+
+impl Moment {
+    /// Returns the instant in Unix milliseconds.
+    pub const fn at(self, now_ms: i64) -> i64 {
+        match self {
+            Moment::Ago(ms) => now_ms.saturating_sub(ms),
+            Moment::At(ms) => ms,
+        }
+    }
+}
+
+/// One window: `city#type#start`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowName {
+    /// Where.
+    pub city: String,
+    /// What kind.
+    pub event_type: String,
+    /// Its first instant in Unix milliseconds.
+    pub start_ms: i64,
+}
+
+/// How `verify` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VerifyOutput {
+    /// Lines for people.
+    Text,
+    /// JSON: an object per comparison, or per record with --explain.
+    Json,
+}
+
+/// `citystream verify`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Exit code 0: log and tables agree. 1: they differ, or could not be compared.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch=5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
+)]
+pub struct Verify {
+    /// Compare events and windows from this event time on: RFC 3339, or a time back from now as -1h
+    #[arg(long, env = "CITYSTREAM_FROM", allow_hyphen_values = true, value_parser = parse_moment)]
+    pub from: Option<Moment>,
+
+    /// Compare events and windows before this event time: RFC 3339, or a time back from now as -5m
+    #[arg(long, env = "CITYSTREAM_UNTIL", allow_hyphen_values = true, value_parser = parse_moment)]
+    pub until: Option<Moment>,
+
+    /// Go on comparing, with this pause between, and show metrics on --listen [pause: 60s]
+    #[arg(long, value_name = "PAUSE", num_args = 0..=1, require_equals = true, default_missing_value = "60s", env = "CITYSTREAM_WATCH", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
+    pub watch: Option<i64>,
+
+    /// Trace one window's counts to their records: city#type#start
+    #[arg(long, value_name = "WINDOW", env = "CITYSTREAM_EXPLAIN", conflicts_with_all = ["watch", "from", "until"], value_parser = parse_window)]
+    pub explain: Option<WindowName>,
+
+    /// Address for health and metrics of --watch; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:8083", env = "CITYSTREAM_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// The consumers' group: its commits say how far the tables should be; it is not joined
+    #[arg(long, default_value = "citystream", env = "CITYSTREAM_GROUP")]
+    pub group: String,
+
+    /// How long consumers keep raw events: older ones are not missing
+    #[arg(long, default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
+    pub raw_ttl: i64,
+
+    /// Memory for rows under comparison; with less, the log is read more often
+    #[arg(long, default_value = "128MiB", env = "CITYSTREAM_MEMORY_BUDGET", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
+    pub memory_budget: u64,
+
+    /// How to print
+    #[arg(long, value_enum, default_value_t = VerifyOutput::Text, env = "CITYSTREAM_OUTPUT")]
+    pub output: VerifyOutput,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kafka: KafkaArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub tables: TableArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    let moment = match text.strip_prefix('-') {
+        Some(ago) => parse_duration_ms(ago, 0, 3_650 * 86_400_000).map(Moment::Ago),
+        None => parse_instant(text).map(Moment::At),
+    };
+    moment.map_err(|_| {
+        "expected an instant such as 2013-01-01T06:00:00Z, or a time back from now such as -1h"
+            .to_owned()
+    })
+}
+
+fn parse_window(text: &str) -> Result<WindowName, String> {
+    let mut parts = text.splitn(3, '#');
+    let window = (parts.next(), parts.next(), parts.next());
+    let (Some(city), Some(event_type), Some(start)) = window else {
+        return Err(
+            "expected city#type#start, such as NYC#traffic#2013-01-01T06:00:00Z".to_owned(),
+        );
+    };
+    Ok(WindowName {
+        city: city.to_owned(),
+        event_type: event_type.to_ascii_lowercase(),
+        start_ms: parse_instant(start)?,
+    })
+}

@@ -1,0 +1,40 @@
+//! The functions that the fuzz targets call, on their corpus and on random bytes.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use crate::checks;
+
+type Check = fn(&[u8]);
+
+const CHECKS: [(&str, Check); 4] = [
+    ("parser", checks::parser),
+    ("metadata", checks::metadata),
+    ("cursor", checks::cursor),
+    ("items", checks::items),
+];
+
+#[test]
+fn every_file_of_the_corpora_is_taken() {
+    for (name, check) in CHECKS {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(name);
+        let mut count = 0;
+        for file in std::fs::read_dir(&folder).unwrap() {
+            check(&std::fs::read(file.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 5, "{name} has {count} files");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_taken(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+        for (_, check) in CHECKS {
+            check(&data);
+        }
+    }
+}
