@@ -328,7 +328,8 @@ impl Want {
 
 #[derive(Clone, Debug)]
 enum Entry {
-    Row(Row),
+    // Boxed: there are many more raw events and alerts, and they are smaller.
+    Row(Box<Row>),
     Put(Put),
 }
 
@@ -416,7 +417,7 @@ impl Slice {
             ends,
             ..Row::default()
         };
-        self.insert(key, Entry::Row(row));
+        self.insert(key, Entry::Row(Box::new(row)));
     }
 
     /// Adds a raw event or an alert of the tables.
@@ -507,7 +508,7 @@ impl Slice {
             if !at.claimed || at.late == Lateness::Unknown {
                 return;
             }
-            self.insert(key.clone(), Entry::Row(Row::default()));
+            self.insert(key.clone(), Entry::Row(Box::default()));
         }
         // Making room may have cut it off again.
         let Some(Entry::Row(row)) = self.entries.get_mut(&key) else {
@@ -654,10 +655,13 @@ struct At {
 /// What an entry takes: itself, its share of the map's nodes, and what it points to.
 fn bytes(key: &Key, entry: &Entry) -> usize {
     let rest = match entry {
-        Entry::Row(row) => row.found.as_ref().map_or(0, |found| {
-            found.fences.len() * (size_of::<Fence>() + 3)
-                + found.odd.as_ref().map_or(0, |text| text.len())
-        }),
+        Entry::Row(row) => {
+            let found = row.found.as_ref().map_or(0, |found| {
+                found.fences.len() * (size_of::<Fence>() + 3)
+                    + found.odd.as_ref().map_or(0, |text| text.len())
+            });
+            size_of::<Row>() + found
+        }
         Entry::Put(_) => 0,
     };
     // Two texts, each with its allocation; nodes of the map are two thirds full.
