@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
@@ -94,6 +94,10 @@ pub struct Metrics {
     pub producer_time: IntCounter,
     /// Records Kafka no longer had (`--on-data-loss continue`).
     pub records_lost: IntCounter,
+    /// Seconds that DynamoDB's clock is ahead of this host's.
+    pub clock_skew_seconds: Gauge,
+    /// Kafka clients made because partitions stood still.
+    pub stalls: IntCounter,
     /// HTTP requests by route and status.
     pub http_requests: IntCounterVec,
     /// Time of an HTTP answer, by route.
@@ -185,6 +189,15 @@ impl Metrics {
                 "citystream_records_lost_total",
                 "Records Kafka no longer had",
             ),
+            clock_skew_seconds: Gauge::new(
+                "citystream_clock_skew_seconds",
+                "DynamoDB's clock minus this host's, by the date of its last answer",
+            )
+            .expect("constant name"),
+            stalls: counter(
+                "citystream_consumer_stalls_total",
+                "Kafka clients made anew because a partition with lag stood still",
+            ),
             http_requests: counters(
                 "citystream_http_requests_total",
                 "HTTP requests",
@@ -220,6 +233,8 @@ impl Metrics {
             Box::new(m.fence_conflicts.clone()),
             Box::new(m.producer_time.clone()),
             Box::new(m.records_lost.clone()),
+            Box::new(m.stalls.clone()),
+            Box::new(m.clock_skew_seconds.clone()),
             Box::new(m.http_requests.clone()),
             Box::new(m.http_seconds.clone()),
             Box::new(m.in_flight_bytes.clone()),

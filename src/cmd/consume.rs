@@ -7,6 +7,7 @@
 
 mod leave;
 mod locate;
+mod renew;
 mod requests;
 mod shell;
 mod status;
@@ -22,6 +23,7 @@ use crate::api::{ops, server};
 use crate::cmd::{Exit, SettingsError, print_picked};
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
+use crate::core::stall::PATIENCE_MS;
 use crate::kafka::client::{ClientError, client_config, set_default};
 use crate::kafka::consumer::{Budget, Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
@@ -31,7 +33,8 @@ use crate::store::client::{ConnectOptions, connect};
 use crate::store::write::Writer;
 use crate::telemetry::Metrics;
 
-pub use status::Status;
+use renew::StartConsumer;
+pub use status::{Status, Wait};
 
 /// Most requests in flight per table. A table answers in 5–10 ms, so this is some 100,000 items a
 /// second; more only moves the queue from here into DynamoDB.
@@ -53,6 +56,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
     let client = connect(ConnectOptions {
         attempts: 1,
+        clock_skew: Some(metrics.clock_skew_seconds.clone()),
         ..ConnectOptions::default()
     })
     .await
@@ -62,6 +66,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         status,
         settled: None,
         producer_time_is_fine: false,
+        stall_ms: PATIENCE_MS,
     };
     let result = run_with(args, client, host, shutdown).await;
     http_stop.trigger();
@@ -82,6 +87,8 @@ pub struct Host {
     pub settled: Option<Settled>,
     /// The broker has no time of its own, and nobody needs to hear of it.
     pub producer_time_is_fine: bool,
+    /// How long a partition may stand still, in milliseconds: [`PATIENCE_MS`] but in tests.
+    pub stall_ms: i64,
 }
 
 /// Runs the pipeline with a given DynamoDB client, without an HTTP server of its own.
@@ -113,20 +120,22 @@ pub async fn run_with(
         args.kafka.topic.clone(),
     )
     .context("failed to start the dead-letter producer")?;
-    let budget = Arc::new(Budget::new(args.memory_budget / 3));
-    let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
     // A revoke may wait as long as the group would wait for this member.
     let drain_max = Duration::from_millis(session_ms / 2);
-    let consumer = Consumer::start(
-        &config,
-        ConsumerOptions {
-            topic: args.kafka.topic.clone(),
+    let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 3);
+    let start_consumer: StartConsumer = Box::new(move || {
+        let budget = Arc::new(Budget::new(budget_bytes));
+        let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
+        let options = ConsumerOptions {
+            topic: topic.clone(),
             drain_max: drain_max + Duration::from_millis(500),
             budget: Arc::clone(&budget),
-        },
-        events_in,
-    )
-    .map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+        };
+        let consumer = Consumer::start(&config, options, events_in)?;
+        Ok((consumer, budget, events))
+    });
+    let (consumer, budget, events) =
+        start_consumer().map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
     let pipeline = Pipeline::new(Options {
         topic: args.kafka.topic.as_str().into(),
         row_interval_ms: args.row_interval,
@@ -143,6 +152,7 @@ pub async fn run_with(
     let shell = shell::Shell::new(shell::Parts {
         pipeline,
         consumer,
+        start_consumer,
         locator,
         writer,
         dead_letters,

@@ -23,6 +23,7 @@ use crate::cmd::init_tables::steps::Steps;
 use crate::cmd::init_tables::tables::Wanted;
 use crate::cmd::{Exit, SettingsError, init_tables, produce};
 use crate::core::keys::TableNames;
+use crate::core::stall::PATIENCE_MS;
 use crate::core::synth::Synth;
 use crate::kafka::client::client_config;
 use crate::kafka::credit::Credit;
@@ -98,6 +99,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
             status,
             settled: Some(settled),
             producer_time_is_fine: true,
+            stall_ms: PATIENCE_MS,
         },
         shutdown.clone(),
     )

@@ -36,13 +36,16 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let address = listener
         .local_addr()
         .context("failed to read the own address")?;
-    let client = connect(ConnectOptions::default())
-        .await
-        .map_err(|error| match error.kind() {
-            Kind::Settings => SettingsError(error.to_string()).into(),
-            _ => anyhow::Error::new(error),
-        })
-        .context("failed to set up the connection to DynamoDB")?;
+    let client = connect(ConnectOptions {
+        clock_skew: Some(metrics.clock_skew_seconds.clone()),
+        ..ConnectOptions::default()
+    })
+    .await
+    .map_err(|error| match error.kind() {
+        Kind::Settings => SettingsError(error.to_string()).into(),
+        _ => anyhow::Error::new(error),
+    })
+    .context("failed to set up the connection to DynamoDB")?;
     let names = TableNames::new(&args.tables.table_prefix);
     let reads: Arc<dyn Reads> = Arc::new(DynamoReads::new(client, names, metrics.clone()));
 

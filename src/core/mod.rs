@@ -24,6 +24,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod plan;
 pub mod restart;
+pub mod stall;
 pub mod stretch;
 pub mod synth;
 pub mod time;

@@ -109,6 +109,66 @@ mod tests {
         assert!(c.has_room());
     }
 
+    /// A table that takes `units` a second, one unit a put, with DynamoDB's burst of unused units, and
+    /// answers after `answer_ms`. Sends full batches for `seconds` as [`Concurrency`] allows, what was
+    /// refused again after its back-off, and returns the puts stored in each second.
+    fn drive(
+        c: &mut Concurrency,
+        seconds: i64,
+        answer_ms: i64,
+        units_at: impl Fn(i64) -> f64,
+    ) -> Vec<f64> {
+        const BATCH: f64 = 25.0;
+        let (mut tokens, mut stored) = (0.0, vec![0.0; usize::try_from(seconds).expect("few")]);
+        // Answers under way, and parts of batches that wait to be sent again: when, puts, attempt.
+        let mut answers: Vec<(i64, f64, u32)> = Vec::new();
+        let mut again: Vec<(i64, f64, u32)> = Vec::new();
+        let mut chance = 1_u32;
+        for now_ms in 0..seconds * 1_000 {
+            let units = units_at(now_ms / 1_000);
+            tokens = (tokens + units / 1_000.0).min(units);
+            let due: Vec<_> = answers.extract_if(.., |(at, ..)| *at <= now_ms).collect();
+            for (_, puts, attempt) in due {
+                let taken = puts.min(f64::floor(tokens));
+                tokens -= taken;
+                stored[usize::try_from(now_ms / 1_000).expect("few")] += taken;
+                c.answered(taken < puts);
+                if taken < puts {
+                    chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let wait_ms = backoff_ms(attempt, chance);
+                    again.push((now_ms + wait_ms, puts - taken, attempt + 1));
+                }
+            }
+            while c.has_room() {
+                let waiting = again.iter().position(|(at, ..)| *at <= now_ms);
+                let (_, puts, attempt) = waiting.map_or((0, BATCH, 1), |at| again.swap_remove(at));
+                c.sent();
+                answers.push((now_ms + answer_ms, puts, attempt));
+            }
+        }
+        stored
+    }
+
+    #[test]
+    fn d13_a_table_of_1000_units_is_used_to_nine_tenths_and_found_again_after_a_drought() {
+        for answer_ms in [5, 20, 100] {
+            let mut c = Concurrency::new(8, 64);
+            // A minute of 1,000 units, twenty seconds of 10, and 1,000 again.
+            let units = |second| {
+                if (60..80).contains(&second) {
+                    10.0
+                } else {
+                    1_000.0
+                }
+            };
+            let stored = drive(&mut c, 140, answer_ms, units);
+            let per_second =
+                |from: usize, to: usize| stored[from..to].iter().sum::<f64>() / (to - from) as f64;
+            assert!(per_second(5, 60) >= 900.0, "{answer_ms} ms: {stored:?}");
+            assert!(per_second(110, 140) >= 900.0, "{answer_ms} ms: {stored:?}");
+        }
+    }
+
     #[test]
     fn an_idle_table_teaches_nothing() {
         let mut c = Concurrency::new(2, 64);

@@ -466,7 +466,7 @@ impl Pipeline {
         self.put_done(table, ticket);
     }
 
-    /// Takes the topic's id as Kafka gives it now; `None` if it could not be had.
+    /// Takes the topic's id as Kafka gives it before a commit; `None` if it could not be had.
     pub fn topic_checked(&mut self, now_ms: i64, topic_id: Option<&str>) {
         let Some(parts) = self.commit.take() else {
             return;
@@ -474,6 +474,19 @@ impl Pipeline {
         let Some(topic_id) = topic_id else {
             return;
         };
+        self.topic_seen(now_ms, topic_id);
+        let parts: Vec<CommitPart> = parts
+            .into_iter()
+            .filter(|part| self.running(part.partition, part.assignment).is_some())
+            .collect();
+        if !parts.is_empty() {
+            self.commit = Some(parts.clone());
+            self.outputs.push_back(Output::Commit(parts));
+        }
+    }
+
+    /// Takes the topic's id as Kafka gives it now: what reads another log starts over.
+    pub fn topic_seen(&mut self, now_ms: i64, topic_id: &str) {
         let changed: Vec<i32> = self
             .slots
             .iter()
@@ -490,14 +503,6 @@ impl Pipeline {
             } else {
                 self.restart(now_ms, *partition);
             }
-        }
-        let parts: Vec<CommitPart> = parts
-            .into_iter()
-            .filter(|part| self.running(part.partition, part.assignment).is_some())
-            .collect();
-        if !parts.is_empty() {
-            self.commit = Some(parts.clone());
-            self.outputs.push_back(Output::Commit(parts));
         }
     }
 

@@ -129,6 +129,11 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Tells whether reading rests, or is about to rest, until bytes come back.
+    pub fn is_tight(&self) -> bool {
+        self.used() >= self.max / 4 * 3
+    }
+
     /// Returns the bytes in use.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
@@ -281,9 +286,11 @@ impl Bridge {
 
     fn assign(&self, client: &BaseConsumer<Bridge>, list: &mut TopicPartitionList) {
         let partitions = self.partitions(list);
-        // Any explicit offset keeps librdkafka from judging the group's commit; the start rule does.
+        // An explicit offset keeps librdkafka from judging the group's commit; the start rule does.
+        // It must be a number: "end" is looked up at the broker, and where the answer crosses a seek
+        // librdkafka 2.12 asks again half a second later and jumps to the end, over all between.
         let result = list
-            .set_all_offsets(KafkaOffset::End)
+            .set_all_offsets(KafkaOffset::Offset(0))
             .and_then(|()| client.incremental_assign(list))
             .and_then(|()| client.pause(list));
         if let Err(error) = result {
@@ -580,7 +587,7 @@ impl Poller {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        if self.paused && self.budget.used() < self.budget.max / 4 * 3 {
+        if self.paused && !self.budget.is_tight() {
             self.set_paused(false);
         }
     }

@@ -18,7 +18,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, Region, RuntimeComponents};
+use aws_sdk_dynamodb::config::{Credentials, Region, RuntimeComponents, SharedInterceptor};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
@@ -27,8 +27,11 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use base64::Engine as _;
+use prometheus::Gauge;
 
+use crate::store::credentials;
 use crate::store::error::StoreError;
+use crate::store::skew::ClockWatch;
 
 /// Longest wait for a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,6 +59,8 @@ pub struct ConnectOptions {
     /// Signs with made-up credentials for a made-up region and reads nothing from the environment:
     /// for a server that accepts anything.
     pub test_credentials: bool,
+    /// Where to show how far this host's clock is from DynamoDB's.
+    pub clock_skew: Option<Gauge>,
 }
 
 impl Default for ConnectOptions {
@@ -65,6 +70,7 @@ impl Default for ConnectOptions {
             http: None,
             endpoint_url: None,
             test_credentials: false,
+            clock_skew: None,
         }
     }
 }
@@ -102,6 +108,9 @@ async fn connect_within(
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .http_client(options.http.unwrap_or_else(http_client));
         config.set_endpoint_url(options.endpoint_url);
+        if let Some(gauge) = options.clock_skew {
+            config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
+        }
         return Ok(Client::from_conf(config.build()));
     }
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -124,7 +133,14 @@ async fn connect_within(
                 .to_owned(),
         });
     }
-    Ok(Client::new(&config))
+    if let Some(provider) = config.credentials_provider() {
+        credentials::say(provider);
+    }
+    let mut config = aws_sdk_dynamodb::Config::from(&config).to_builder();
+    if let Some(gauge) = options.clock_skew {
+        config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
+    }
+    Ok(Client::from_conf(config.build()))
 }
 
 /// Returns how a person would name where `client` sends its requests: the endpoint if one is set,
@@ -255,6 +271,7 @@ mod tests {
             http: Some(tls_client(built_in_authorities())),
             endpoint_url: Some("https://127.0.0.1:1".to_owned()),
             test_credentials: true,
+            clock_skew: None,
         })
         .await
         .unwrap();
@@ -269,7 +286,7 @@ mod tests {
             attempts: 1,
             endpoint_url: Some(format!("http://{}", listener.local_addr().unwrap())),
             test_credentials: true,
-            http: None,
+            ..ConnectOptions::default()
         };
         let client = connect_within(options, Duration::from_millis(50))
             .await
@@ -288,12 +305,65 @@ mod tests {
             attempts: 1,
             endpoint_url: Some(format!("http://{address}")),
             test_credentials: true,
-            http: None,
+            ..ConnectOptions::default()
         })
         .await
         .unwrap();
         let error = client.list_tables().send().await.expect_err("nobody there");
         let error = StoreError::from_sdk("ListTables", "", error);
         assert_eq!(error.kind(), Kind::Transient, "{error}");
+    }
+
+    /// Answers requests on one connection with an empty object.
+    async fn answer(mut stream: tokio::net::TcpStream) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut request = vec![0; 64 * 1024];
+        while stream.read(&mut request).await.unwrap_or(0) > 0 {
+            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\n\
+                          content-length: 2\r\n\r\n{}";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn e1_after_a_black_hole_the_next_request_takes_a_new_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ConnectOptions {
+            attempts: 1,
+            endpoint_url: Some(format!("http://{}", listener.local_addr().unwrap())),
+            test_credentials: true,
+            ..ConnectOptions::default()
+        };
+        let client = connect_within(options, Duration::from_millis(300))
+            .await
+            .unwrap();
+        // One request on a connection that works, so that it waits in the pool.
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { client.list_tables().send().await }
+        });
+        let (mut first, _) = listener.accept().await.unwrap();
+        {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let mut request = vec![0; 64 * 1024];
+            assert!(first.read(&mut request).await.unwrap() > 0);
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+            first.write_all(answer.as_bytes()).await.unwrap();
+        }
+        asked.await.unwrap().expect("it answered");
+        // From here on nobody answers there any more, and nobody closes it either.
+        let begun = std::time::Instant::now();
+        let error = client.list_tables().send().await.expect_err("no answer");
+        let error = StoreError::from_sdk("ListTables", "", error);
+        assert_eq!(error.kind(), Kind::Unknown, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        let server = tokio::spawn(async move {
+            let (second, _) = listener.accept().await.unwrap();
+            answer(second).await;
+        });
+        client.list_tables().send().await.expect("a new connection");
+        client.list_tables().send().await.expect("and again");
+        drop((client, first));
+        server.abort();
     }
 }

@@ -38,6 +38,7 @@ pub async fn client(db: Database) -> Result<Client, StoreError> {
         http: Some(embedded(db)),
         endpoint_url: Some("http://embedded.invalid".to_owned()),
         test_credentials: true,
+        ..ConnectOptions::default()
     })
     .await
 }

@@ -304,7 +304,7 @@ impl StoreError {
 }
 
 /// Returns an error and its sources in one line; the SDK's own text stops at the first.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut out = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
@@ -358,14 +358,26 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
     reasons
         .iter()
         .map(|r| {
-            let (reason, resource) = (r.reason(), r.resource());
+            let (reason, resource) = (r.reason().unwrap_or_default(), r.resource());
             format!(
-                "{} {}",
-                reason.unwrap_or_default(),
+                "{}: {reason} {}",
+                blame(reason),
                 resource.unwrap_or_default()
             )
         })
         .collect()
+}
+
+/// Says in words which limit was reached. Source: "Understanding DynamoDB throttling" in AWS's
+/// documentation; reasons end alike for reads and writes, tables and indexes.
+fn blame(reason: &str) -> &'static str {
+    if reason.contains("KeyRange") {
+        "one key is hot"
+    } else if reason.contains("Account") {
+        "the account's limit is reached"
+    } else {
+        "the table's limit is reached"
+    }
 }
 
 #[cfg(test)]
@@ -465,12 +477,26 @@ mod tests {
 
     #[tokio::test]
     async fn d6_throttling_reasons_are_named() {
-        let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException",
-            "throttlingReasons":[{"reason":"TableWriteKeyRangeThroughputExceeded","resource":"arn:t"}]}"#;
-        let text = fail(400, body).await.to_string();
-        assert!(
-            text.contains("TableWriteKeyRangeThroughputExceeded arn:t"),
-            "{text}"
-        );
+        for (reason, words) in [
+            ("TableWriteKeyRangeThroughputExceeded", "one key is hot"),
+            ("IndexWriteKeyRangeThroughputExceeded", "one key is hot"),
+            (
+                "TableWriteProvisionedThroughputExceeded",
+                "the table's limit",
+            ),
+            (
+                "TableWriteMaxOnDemandThroughputExceeded",
+                "the table's limit",
+            ),
+            ("TableWriteAccountLimitExceeded", "the account's limit"),
+        ] {
+            let body = format!(
+                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException",
+                "throttlingReasons":[{{"reason":"{reason}","resource":"arn:t"}}]}}"#
+            );
+            let text = fail(400, &body).await.to_string();
+            assert!(text.contains(&format!("{reason} arn:t")), "{text}");
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod client;
 pub mod config;
+mod credentials;
 #[cfg(feature = "dev")]
 pub mod embedded;
 pub mod error;
 pub mod items;
 pub mod reads;
+mod skew;
 pub mod tables;
 pub mod write;

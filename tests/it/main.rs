@@ -12,5 +12,7 @@ mod fuzzed;
 mod produce_tail;
 #[path = "../sim/reference.rs"]
 mod reference;
+mod stall;
+mod throttles;
 mod verify;
 mod world;

@@ -15,6 +15,7 @@ use citystream::cmd::consume::{Host, Status, run_with};
 use citystream::cmd::init_tables::steps::Steps;
 use citystream::cmd::init_tables::tables::{Wanted, ensure};
 use citystream::core::keys::TableNames;
+use citystream::core::stall::PATIENCE_MS;
 use citystream::core::time::{format_millis, format_seconds};
 use citystream::settings::{Cli, Command, Consume, RawRows};
 use citystream::shutdown::Shutdown;
@@ -71,6 +72,7 @@ pub(crate) struct World {
 pub(crate) struct Member {
     pub(crate) stop: Shutdown,
     pub(crate) metrics: Metrics,
+    pub(crate) status: Arc<Status>,
     task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
@@ -130,6 +132,16 @@ impl World {
 
     /// Starts a consumer with more arguments.
     pub(crate) async fn member(&self, args: &[&str], faults: Option<&Arc<Faults>>) -> Member {
+        self.member_with(args, faults, PATIENCE_MS).await
+    }
+
+    /// Starts a consumer that lets a partition stand still for `stall_ms`.
+    pub(crate) async fn member_with(
+        &self,
+        args: &[&str],
+        faults: Option<&Arc<Faults>>,
+        stall_ms: i64,
+    ) -> Member {
         let servers = self.broker.bootstrap_servers();
         let fixed = ["citystream", "consume", "--brokers", &servers];
         let Command::Consume(args) = Cli::try_parse_from(fixed.iter().chain(args))
@@ -139,7 +151,7 @@ impl World {
             unreachable!("the line says consume");
         };
         let client = client(&self.db, faults).await;
-        Member::start(args, client)
+        Member::start(args, client, stall_ms)
     }
 
     /// Sends a record and notes it.
@@ -426,18 +438,21 @@ impl World {
 }
 
 impl Member {
-    fn start(args: Consume, client: Client) -> Member {
+    fn start(args: Consume, client: Client, stall_ms: i64) -> Member {
         let (stop, metrics) = (Shutdown::new(), Metrics::new());
+        let status = Arc::new(Status::new());
         let host = Host {
             metrics: metrics.clone(),
-            status: Arc::new(Status::new()),
+            status: Arc::clone(&status),
             settled: None,
             producer_time_is_fine: true,
+            stall_ms,
         };
         let task = tokio::spawn(run_with(args, client, host, stop.clone()));
         Member {
             stop,
             metrics,
+            status,
             task,
         }
     }
@@ -495,6 +510,7 @@ async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
         http: Some(faults.map_or(plain.clone(), |f| f.wrap(plain))),
         endpoint_url: Some("http://embedded.invalid".to_owned()),
         test_credentials: true,
+        ..ConnectOptions::default()
     })
     .await
     .unwrap()

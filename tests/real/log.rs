@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::role::wait_for;
@@ -75,26 +76,28 @@ pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
     let client: BaseConsumer = config(services)
         .set("group.id", "reads-and-never-joins")
         .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
         .create()
         .unwrap();
     let metadata = client.fetch_metadata(Some(topic), ANSWER_MAX).unwrap();
     let partitions = metadata.topics()[0].partitions().len();
-    let (mut list, mut left) = (TopicPartitionList::new(), 0);
+    let mut list = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions).unwrap() {
-        let (low, high) = client
-            .fetch_watermarks(topic, partition, ANSWER_MAX)
-            .unwrap();
-        assert_eq!(low, 0, "the log begins at 0");
-        left += high;
         list.add_partition_offset(topic, partition, Offset::Beginning)
             .unwrap();
     }
     client.assign(&list).unwrap();
-    let mut records = Vec::new();
+    let (mut records, mut left) = (Vec::new(), partitions);
     while left > 0 {
         let message = wait_for("the next record", || client.poll(Duration::from_secs(1)));
-        let message = message.unwrap();
-        left -= 1;
+        let message = match message {
+            // Each partition ends once: nothing is sent meanwhile.
+            Err(KafkaError::PartitionEOF(_)) => {
+                left -= 1;
+                continue;
+            }
+            message => message.unwrap(),
+        };
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             let one = |h: Header<'_, &[u8]>| (h.key.to_owned(), h.value.map(<[u8]>::to_vec));
             headers.iter().map(one).collect()
@@ -110,6 +113,83 @@ pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
     }
     records.sort_by_key(|r| (r.partition, r.offset));
     records
+}
+
+/// Returns the offset of a partition's oldest record and the one after its newest.
+pub(crate) fn range(services: &Services, topic: &str, partition: i32) -> (i64, i64) {
+    let client = member(services, "asks-and-never-joins");
+    client
+        .fetch_watermarks(topic, partition, ANSWER_MAX)
+        .unwrap()
+}
+
+fn admin(services: &Services) -> AdminClient<DefaultClientContext> {
+    config(services).create().unwrap()
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(ANSWER_MAX))
+}
+
+/// Makes a topic that gives records their time, unless `config` says otherwise.
+pub(crate) fn make_topic(
+    services: &Services,
+    topic: &str,
+    (partitions, copies): (i32, i32),
+    config: &[(&str, &str)],
+) {
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
+        .set("message.timestamp.type", "LogAppendTime");
+    for (name, value) in config {
+        new = new.set(name, value);
+    }
+    // A name that was deleted a moment ago may be taken still.
+    wait_for("a topic to be made", || {
+        let made = services.block_on(admin(services).create_topics([&new], &options()));
+        made.unwrap().remove(0).ok()
+    });
+}
+
+/// Deletes a topic.
+pub(crate) fn delete_topic(services: &Services, topic: &str) {
+    let deleted = services.block_on(admin(services).delete_topics(&[topic], &options()));
+    deleted.unwrap().remove(0).unwrap();
+}
+
+/// Gives a topic more partitions.
+pub(crate) fn grow(services: &Services, topic: &str, partitions: usize) {
+    let more = NewPartitions::new(topic, partitions);
+    let grown = services.block_on(admin(services).create_partitions([&more], &options()));
+    grown.unwrap().remove(0).unwrap();
+}
+
+/// Removes the records below `offset`, as retention does.
+pub(crate) fn cut(services: &Services, topic: &str, partition: i32, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))
+        .unwrap();
+    let done = services.block_on(admin(services).delete_records(&list, &options()));
+    done.unwrap().elements()[0].error().unwrap();
+}
+
+/// Sends records in one transaction, which leaves a control record behind them.
+pub(crate) fn send_in_transaction(services: &Services, topic: &str, records: &[Record]) {
+    let producer: FutureProducer = config(services)
+        .set("transactional.id", topic)
+        .set("linger.ms", "0")
+        .create()
+        .unwrap();
+    producer.init_transactions(ANSWER_MAX).unwrap();
+    producer.begin_transaction().unwrap();
+    for record in records {
+        let mut sent = FutureRecord::<[u8], [u8]>::to(topic).partition(record.partition);
+        sent.payload = record.value.as_deref();
+        services
+            .block_on(producer.send(sent, ANSWER_MAX))
+            .map_err(|(error, _)| error)
+            .unwrap();
+    }
+    producer.commit_transaction(ANSWER_MAX).unwrap();
 }
 
 fn member(services: &Services, group: &str) -> BaseConsumer {
@@ -160,8 +240,7 @@ pub(crate) fn committed(
 
 /// Deletes a group with all its offsets; it must have no members.
 pub(crate) fn delete_group(services: &Services, group: &str) {
-    let admin: AdminClient<DefaultClientContext> = config(services).create().unwrap();
-    let deleted = admin.delete_groups(&[group], &AdminOptions::new());
+    let deleted = admin(services).delete_groups(&[group], &options());
     for result in services.block_on(deleted).unwrap() {
         result.unwrap();
     }

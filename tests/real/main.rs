@@ -18,10 +18,14 @@ mod services;
 mod tables;
 mod world;
 
+mod brokers;
+mod credentials;
 mod dead_letters;
 mod init_tables;
 mod members;
 mod restarts;
 mod stopping;
+mod tables_anew;
+mod topics;
 mod waiting;
 mod whole_file;

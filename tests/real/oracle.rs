@@ -74,12 +74,20 @@ fn add(row: &mut Row, name: &str, count: u64) {
     *value = (value.parse::<u64>().unwrap() + count).to_string();
 }
 
-/// Folds the records of a topic, given partition after partition in offset order.
-pub(crate) fn fold(topic: &str, records: &[Record]) -> Expected {
+/// Folds the logs that followed each other under one name, each given partition after partition in
+/// offset order.
+pub(crate) fn fold(topic: &str, logs: &[&[Record]]) -> Expected {
     let mut out = Expected::default();
     for (suffix, _, _) in crate::tables::KEYS {
         out.tables.insert(suffix, Rows::new());
     }
+    for records in logs {
+        fold_into(&mut out, topic, records);
+    }
+    out
+}
+
+fn fold_into(out: &mut Expected, topic: &str, records: &[Record]) {
     let mut largest: BTreeMap<i32, i64> = BTreeMap::new();
     for record in records {
         let future = |ms: i64| record.timestamp_ms.is_none_or(|at| ms > at + SKEW_MS);
@@ -112,9 +120,8 @@ pub(crate) fn fold(topic: &str, records: &[Record]) -> Expected {
         out.valid += 1;
         out.late += u64::from(late);
         out.future += u64::from(future);
-        event_rows(&mut out, topic, record, &event, time_ms, (late, future));
+        event_rows(out, topic, record, &event, time_ms, (late, future));
     }
-    out
 }
 
 fn event_rows(

@@ -42,7 +42,7 @@ static SERVICES: OnceLock<Option<Services>> = OnceLock::new();
 /// Returns the services; `None`, and one line for the whole suite, where it is skipped.
 pub(crate) fn services() -> Option<&'static Services> {
     let services = SERVICES.get_or_init(|| match why_not() {
-        None => Some(Services::start()),
+        None => Some(Services::start(&[])),
         Some(reason) => {
             // Not through `eprintln!`, which the test harness would keep to itself.
             let line = format!("skipped: {reason}\n");
@@ -51,6 +51,15 @@ pub(crate) fn services() -> Option<&'static Services> {
         }
     });
     services.as_ref()
+}
+
+/// Returns services with three brokers; `None` where the suite is skipped.
+pub(crate) fn three_brokers() -> Option<&'static Services> {
+    static THREE: OnceLock<Option<Services>> = OnceLock::new();
+    services()?;
+    THREE
+        .get_or_init(|| Some(Services::start(&["--brokers", "3"])))
+        .as_ref()
 }
 
 fn why_not() -> Option<&'static str> {
@@ -80,7 +89,7 @@ fn script() -> PathBuf {
 }
 
 impl Services {
-    fn start() -> Services {
+    fn start(options: &[&str]) -> Services {
         let folder = tempfile::Builder::new()
             .prefix("citystream-real-")
             .tempdir()
@@ -101,6 +110,7 @@ impl Services {
         let output = Command::new(script())
             .args(["start", "--dir"])
             .arg(folder.join("services"))
+            .args(options)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -168,6 +178,36 @@ impl Services {
     pub(crate) fn watch(&self, pid: u32) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(watchdog.stdin.as_mut().unwrap(), "{pid}").unwrap();
+    }
+
+    /// Runs one of Kafka's own command-line tools and returns what it printed.
+    pub(crate) fn tool(&self, class: &str, args: &[&str]) -> String {
+        let output = Command::new(script())
+            .arg("tool")
+            .arg("--dir")
+            .arg(self.folder.join("services"))
+            .arg(class)
+            .args(["--bootstrap-server", self.brokers()])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{class} {args:?}\n{out}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        out
+    }
+
+    /// Stops, kills or starts a broker: `how` is the script's command.
+    pub(crate) fn broker(&self, how: &str, node: &str) {
+        let status = Command::new(script())
+            .args([how, node, "--dir"])
+            .arg(self.folder.join("services"))
+            .status();
+        assert!(status.unwrap().success(), "{how} {node}");
     }
 
     /// Freezes DynamoDB until the returned value is dropped.

@@ -133,3 +133,54 @@ pub(crate) fn names(services: &Services, prefix: &str) -> Vec<String> {
     all.filter(|name| name.starts_with(&format!("{prefix}-")))
         .collect()
 }
+
+type Item = std::collections::HashMap<String, AttributeValue>;
+
+/// Returns the items of all tables of a prefix, by table.
+pub(crate) fn backup(services: &Services, prefix: &str) -> Vec<(String, Vec<Item>)> {
+    let client = services.dynamodb();
+    let tables = KEYS.map(|(suffix, ..)| format!("{prefix}-{suffix}"));
+    let items = |table: String| {
+        let pages = client
+            .scan()
+            .table_name(&table)
+            .consistent_read(true)
+            .into_paginator();
+        let items: Result<Vec<Item>, _> = services.block_on(pages.items().send().collect());
+        (table, items.unwrap())
+    };
+    tables.into_iter().map(items).collect()
+}
+
+/// Puts the items of a backup into their tables, over what is there.
+pub(crate) fn restore(services: &Services, backup: Vec<(String, Vec<Item>)>) {
+    let client = services.dynamodb();
+    for (table, items) in backup {
+        for item in items {
+            let put = client.put_item().table_name(&table).set_item(Some(item));
+            services.block_on(put.send()).unwrap();
+        }
+    }
+}
+
+/// Deletes all tables of a prefix.
+pub(crate) fn drop_all(services: &Services, prefix: &str) {
+    for name in names(services, prefix) {
+        let delete = services.dynamodb().delete_table().table_name(name);
+        services.block_on(delete.send()).unwrap();
+    }
+}
+
+/// Sets an attribute of the config item.
+pub(crate) fn set_config(services: &Services, prefix: &str, name: &str, value: AttributeValue) {
+    let set = services
+        .dynamodb()
+        .update_item()
+        .table_name(format!("{prefix}-totals"))
+        .key("shard", AttributeValue::S("config".to_owned()))
+        .key("series", AttributeValue::S("tables".to_owned()))
+        .update_expression("SET #name = :value")
+        .expression_attribute_names("#name", name)
+        .expression_attribute_values(":value", value);
+    services.block_on(set.send()).unwrap();
+}

@@ -59,12 +59,17 @@ impl World {
 
     fn with(name: &'static str, alone: bool) -> Option<World> {
         let services = services()?;
-        Some(World {
+        Some(World::on(services, name, alone))
+    }
+
+    /// Returns a world on services that are not the suite's usual ones.
+    pub(crate) fn on(services: &'static Services, name: &'static str, alone: bool) -> World {
+        World {
             services,
             name,
             begin: Instant::now(),
             _calm: services.calm(alone),
-        })
+        }
     }
 
     /// Starts a role with its names and `args`.
@@ -110,6 +115,24 @@ impl World {
         self.start("produce", &args).ends_with(0);
     }
 
+    /// Sends lines in pieces, one process each, and calls `between` before each but the first.
+    pub(crate) fn produce_in_pieces(
+        &self,
+        lines: &[String],
+        pieces: usize,
+        mut between: impl FnMut(usize),
+    ) -> usize {
+        let mut sent = 0;
+        for (n, piece) in lines.chunks(lines.len().div_ceil(pieces)).enumerate() {
+            if n > 0 {
+                between(n);
+            }
+            self.produce(piece);
+            sent += piece.len();
+        }
+        sent
+    }
+
     /// Starts a consumer that is noticed soon if it dies.
     pub(crate) fn consume(&self, args: &[&str]) -> Role {
         let soon = [
@@ -132,8 +155,17 @@ impl World {
 
     /// Compares the four tables with the fold over the log, row by row.
     pub(crate) fn tables_are_exact(&self) -> Expected {
-        let records = log::read(self.services, self.name);
-        let expected = oracle::fold(self.name, &records);
+        self.tables_hold(&[&self.log()])
+    }
+
+    /// Returns all that is in the topic now.
+    pub(crate) fn log(&self) -> Vec<Record> {
+        log::read(self.services, self.name)
+    }
+
+    /// Compares the four tables with the fold over logs that followed each other.
+    pub(crate) fn tables_hold(&self, logs: &[&[Record]]) -> Expected {
+        let expected = oracle::fold(self.name, logs);
         for (suffix, rows) in &expected.tables {
             let mut found = tables::counted(self.services, self.name, suffix);
             found.values_mut().for_each(|row| {

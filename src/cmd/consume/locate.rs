@@ -4,6 +4,8 @@
 //! Order matters in one place: the topic's id is read before all else, so that facts of an older
 //! log are never taken for those of a newer one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cmd::SettingsError;
@@ -27,6 +29,8 @@ const PARTITIONS_MAX: usize = 1_000;
 #[derive(Clone)]
 pub(super) struct Locator {
     inquiry: Inquiry,
+    /// Set once another client has taken the place of this one's.
+    retired: Arc<AtomicBool>,
     client: aws_sdk_dynamodb::Client,
     names: TableNames,
     writer: Writer,
@@ -61,10 +65,21 @@ impl Locator {
     ) -> Locator {
         Locator {
             inquiry,
+            retired: Arc::default(),
             client,
             names,
             writer,
             topic,
+        }
+    }
+
+    /// Returns one that asks over another client; this one's questions end.
+    pub(super) fn renewed(&self, inquiry: Inquiry) -> Locator {
+        self.retired.store(true, Ordering::Relaxed);
+        Locator {
+            inquiry,
+            retired: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -76,6 +91,9 @@ impl Locator {
     ) -> Result<Vec<Located>, SettingsError> {
         let mut attempt = 0;
         loop {
+            if self.retired.load(Ordering::Relaxed) {
+                return Ok(Vec::new());
+            }
             match self.try_locate(wanted).await {
                 Ok(located) => {
                     waiting(None);
@@ -115,6 +133,12 @@ impl Locator {
             rules: config.rules,
             keep: keep(config.raw),
         };
+        // A topic made again meanwhile, or a broker that had not heard of it: facts of two logs.
+        if self.topic().await?.0 != topic_id {
+            return Err(Trouble::Wait(
+                "the topic to settle, it was made again".to_owned(),
+            ));
+        }
         let mut out = Vec::with_capacity(wanted.len());
         for ((partition, assignment), log) in wanted.iter().zip(ranges) {
             let log_key = keys::log_key(&topic_id, *partition);

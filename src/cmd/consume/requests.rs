@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::cmd::SettingsError;
 use crate::cmd::consume::locate::blocking;
-use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Done, SAY_INTERVAL, Shell, send};
+use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, SAY_INTERVAL, Shell, send};
+use crate::cmd::consume::status::Wait;
 use crate::core::batch::BatchOutcome;
 use crate::core::keys;
 use crate::core::parse::Reason;
@@ -82,11 +83,11 @@ impl Shell {
                 self.p.consumer.begin(partition, assignment, next);
             }
             Output::CheckTopic => {
-                let inquiry = self.p.locator.inquiry();
+                let (inquiry, generation) = (self.p.locator.inquiry(), self.generation);
                 tokio::spawn(async move {
                     let topic = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
                     let id = topic.ok().flatten().map(|t| t.id.to_string());
-                    send(&done, Done::Topic(id));
+                    send(&done, Done::Answer(generation, Answer::Topic(id)));
                 });
             }
             Output::Commit(parts) => self.commit(parts),
@@ -114,7 +115,7 @@ impl Shell {
 
     pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
-        let status = Arc::clone(&self.p.host.status);
+        let (status, generation) = (Arc::clone(&self.p.host.status), self.generation);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             let said = std::sync::Mutex::new(None::<Instant>);
@@ -126,14 +127,19 @@ impl Shell {
                         tracing::warn!("waiting for {what}");
                     }
                 }
-                status.set_waiting(what.map(|what| format!("waiting for {what}")));
+                let what = what.map(|what| format!("waiting for {what}"));
+                status.set_waiting(Wait::Start, what);
             };
             let located = locator.locate(&wanted, waiting).await;
-            send(&done, Done::Located(located));
+            send(&done, Done::Answer(generation, Answer::Located(located)));
         });
     }
 
     pub(super) fn publish(&self, publish: Publish) {
+        if self.tables_suspect {
+            // It may speak of tables that are gone; in new ones it would hide what they lack.
+            return;
+        }
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
         tokio::spawn(async move {
             match writer.publish_progress(&publish).await {
@@ -179,13 +185,15 @@ impl Shell {
 
     fn commit(&self, parts: Vec<CommitPart>) {
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
+        let generation = self.generation;
         tokio::spawn(async move {
             let result = blocking(move || inquiry.commit(&parts)).await;
             if let Err(error) = &result {
                 // A rebalance under way is the usual reason; the next commit covers it.
                 tracing::debug!(%error, "failed to commit, trying again");
             }
-            send(&done, Done::Committed(result.is_ok()));
+            let taken = Answer::Committed(result.is_ok());
+            send(&done, Done::Answer(generation, taken));
         });
     }
 

@@ -12,11 +12,14 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::cmd::consume::Host;
 use crate::cmd::consume::locate::{Located, Locator};
+use crate::cmd::consume::renew::StartConsumer;
+use crate::cmd::consume::status::Wait;
 use crate::cmd::{Exit, SettingsError};
 use crate::core::batch::{Batch, BatchOutcome};
 use crate::core::event::Offset;
 use crate::core::pipeline::{CommitPart, Output, Pipeline, Publish};
 use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
+use crate::core::stall::StallDetector;
 use crate::kafka::consumer::{Budget, Consumer, Event};
 use crate::kafka::dlq::DeadLetters;
 use crate::shutdown::Shutdown;
@@ -35,6 +38,8 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     pub(super) pipeline: Pipeline,
     pub(super) consumer: Consumer,
+    /// Makes another one where the first is stuck.
+    pub(super) start_consumer: StartConsumer,
     pub(super) locator: Locator,
     pub(super) writer: Writer,
     pub(super) dead_letters: DeadLetters,
@@ -56,18 +61,31 @@ pub(super) enum Done {
     ),
     Rejected(Ticket),
     Refused(PutTable, Ticket),
-    Located(Result<Vec<Located>, SettingsError>),
     Created {
         partition: i32,
         assignment: u64,
     },
-    Topic(Option<String>),
-    Committed(bool),
     Published(Publish),
     Tables(Option<String>),
-    Ends(Vec<(i32, Offset)>),
+    /// From the Kafka client of this generation; those of an earlier one mean nothing any more.
+    Answer(u64, Answer),
+}
+
+/// What a question to Kafka brought.
+pub(super) enum Answer {
+    Located(Result<Vec<Located>, SettingsError>),
+    Topic(Option<String>),
+    Committed(bool),
+    Looked(TopicNow, Vec<(i32, Offset)>),
     Outside(Vec<(i32, u64, Offset)>),
     AtEnd(bool),
+}
+
+/// What the brokers say about the topic now.
+pub(super) enum TopicNow {
+    Is(String),
+    Missing,
+    Unknown,
 }
 
 /// A revoke that waits for its partitions to drain.
@@ -84,13 +102,18 @@ pub(super) struct Shell {
     pub(super) leaving: Vec<Leaving>,
     pub(super) topic_id: String,
     pub(super) tables_id: Option<String>,
+    pub(super) tables_read_at: Instant,
     /// A table was missing: nothing is sent until the config item was read again.
     pub(super) tables_suspect: bool,
     /// The last write failed.
     pub(super) sink_fails: bool,
     pub(super) at_end: BTreeMap<i32, (Offset, Instant)>,
-    pub(super) log_ends: BTreeMap<i32, Offset>,
+    /// The end of a log that a probe reads up to: what came later is not known to be empty.
+    pub(super) probed_ends: BTreeMap<i32, Offset>,
     pub(super) looking: bool,
+    pub(super) stalls: StallDetector,
+    /// Number of the Kafka client.
+    pub(super) generation: u64,
     pub(super) stop_ends: Option<Vec<(i32, Offset)>>,
     pub(super) said: BTreeMap<&'static str, Instant>,
     pub(super) producer_time_said: bool,
@@ -101,6 +124,7 @@ pub(super) struct Shell {
 impl Shell {
     pub(super) fn new(parts: Parts) -> Shell {
         let (done_in, done) = mpsc::unbounded_channel();
+        let stalls = StallDetector::new(parts.host.stall_ms);
         Shell {
             p: parts,
             done_in,
@@ -108,11 +132,14 @@ impl Shell {
             leaving: Vec::new(),
             topic_id: String::new(),
             tables_id: None,
+            tables_read_at: Instant::now(),
             tables_suspect: false,
             sink_fails: false,
             at_end: BTreeMap::new(),
-            log_ends: BTreeMap::new(),
+            probed_ends: BTreeMap::new(),
             looking: false,
+            stalls,
+            generation: 0,
             stop_ends: None,
             said: BTreeMap::new(),
             producer_time_said: false,
@@ -125,10 +152,10 @@ impl Shell {
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.p
-            .host
-            .status
-            .set_waiting(Some("waiting for Kafka to assign partitions".to_owned()));
+        self.p.host.status.set_waiting(
+            Wait::Start,
+            Some("waiting for Kafka to assign partitions".to_owned()),
+        );
         if self.p.stop_at_end {
             tokio::select! {
                 noted = self.note_stop_ends() => noted?,
@@ -182,7 +209,7 @@ impl Shell {
             Event::Assigned(partitions) => {
                 if partitions.is_empty() {
                     // More members than partitions: this one stands by.
-                    self.p.host.status.set_waiting(None);
+                    self.p.host.status.set_waiting(Wait::Start, None);
                 }
                 self.p.pipeline.assigned(now_ms, &partitions);
             }
@@ -248,7 +275,22 @@ impl Shell {
             }
             Done::Rejected(ticket) => self.p.pipeline.reject_done(ticket),
             Done::Refused(table, ticket) => self.p.pipeline.refused_done(table, ticket),
-            Done::Located(Ok(located)) => {
+            Done::Created {
+                partition,
+                assignment,
+            } => self.locate(vec![(partition, assignment)], Duration::ZERO),
+            Done::Published(publish) => self.p.pipeline.published(now_ms, &publish),
+            Done::Tables(id) => self.tables_read(id),
+            Done::Answer(generation, answer) if generation == self.generation => {
+                self.answered(now_ms, answer);
+            }
+            Done::Answer(..) => {}
+        }
+    }
+
+    fn answered(&mut self, now_ms: i64, answer: Answer) {
+        match answer {
+            Answer::Located(Ok(located)) => {
                 for l in located {
                     self.topic_id.clone_from(&l.facts.topic_id);
                     self.tables_id = Some(l.facts.tables_id.clone());
@@ -257,18 +299,12 @@ impl Shell {
                         .located(now_ms, l.partition, l.assignment, &l.facts, &l.tables);
                 }
             }
-            Done::Located(Err(error)) => self.end = Some(Err(error.into())),
-            Done::Created {
-                partition,
-                assignment,
-            } => self.locate(vec![(partition, assignment)], Duration::ZERO),
-            Done::Topic(id) => self.p.pipeline.topic_checked(now_ms, id.as_deref()),
-            Done::Committed(taken) => self.p.pipeline.commit_done(now_ms, taken),
-            Done::Published(publish) => self.p.pipeline.published(now_ms, &publish),
-            Done::Tables(id) => self.tables_read(id),
-            Done::Ends(ends) => self.took_ends(&ends),
-            Done::Outside(outside) => self.took_outside(&outside),
-            Done::AtEnd(reached) => {
+            Answer::Located(Err(error)) => self.end = Some(Err(error.into())),
+            Answer::Topic(id) => self.p.pipeline.topic_checked(now_ms, id.as_deref()),
+            Answer::Committed(taken) => self.p.pipeline.commit_done(now_ms, taken),
+            Answer::Looked(topic, ends) => self.looked(now_ms, &topic, &ends),
+            Answer::Outside(outside) => self.took_outside(&outside),
+            Answer::AtEnd(reached) => {
                 self.looking = false;
                 if reached {
                     tracing::info!("the group has committed the end of every partition");
@@ -337,7 +373,8 @@ impl Shell {
     /// Removes what is kept per partition, its series included.
     pub(super) fn forget(&mut self, partition: i32) {
         self.at_end.remove(&partition);
-        self.log_ends.remove(&partition);
+        self.probed_ends.remove(&partition);
+        self.stalls.revoked(partition);
         let label = partition.to_string();
         // A series that was never made cannot be removed; that is no trouble.
         drop(
@@ -360,14 +397,14 @@ impl Shell {
     pub(super) fn notice(&mut self, error: Option<StoreError>) {
         let Some(error) = error else {
             if !self.tables_suspect && std::mem::take(&mut self.sink_fails) {
-                self.p.host.status.set_waiting(None);
+                self.p.host.status.set_waiting(Wait::Sink, None);
             }
             return;
         };
         if error.kind().is_retryable() {
             self.sink_fails = true;
             let waiting = format!("waiting for DynamoDB to take writes: {error}");
-            self.p.host.status.set_waiting(Some(waiting));
+            self.p.host.status.set_waiting(Wait::Sink, Some(waiting));
         }
         self.say("sink", || {
             tracing::warn!(%error, "DynamoDB does not take a write, trying again");
@@ -393,12 +430,12 @@ impl Shell {
                 self.p
                     .host
                     .status
-                    .set_waiting(Some("waiting for the tables".to_owned()));
+                    .set_waiting(Wait::Tables, Some("waiting for the tables".to_owned()));
                 self.read_tables(Duration::from_secs(1));
             }
             Some(id) => {
                 self.tables_suspect = false;
-                self.p.host.status.set_waiting(None);
+                self.p.host.status.set_waiting(Wait::Tables, None);
                 if self.tables_id.as_ref() != Some(&id) {
                     tracing::warn!("the tables are new, every partition starts over");
                     self.tables_id = Some(id);
@@ -409,13 +446,11 @@ impl Shell {
     }
 
     pub(super) fn topic_missing(&mut self) {
-        if self.p.pipeline.partitions().next().is_none() {
-            let what = format!(
-                "waiting for topic {} to exist (citystream init-tables makes it)",
-                self.p.topic
-            );
-            self.p.host.status.set_waiting(Some(what));
-        }
+        let what = format!(
+            "waiting for topic {} to exist (citystream init-tables makes it)",
+            self.p.topic
+        );
+        self.p.host.status.set_waiting(Wait::Topic, Some(what));
         self.say("topic", || {
             tracing::warn!("the topic does not exist, waiting for it");
         });

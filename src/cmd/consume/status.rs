@@ -1,4 +1,8 @@
 //! What a consumer tells about itself: alive, ready, and what it waits for.
+//!
+//! Ready and alive are two questions. It is ready while it waits for nothing. It is alive while its
+//! thread polls and every partition that has records to read moves; a dependency that is down makes
+//! it unready and never dead, since no restart would help.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,30 +13,51 @@ use crate::telemetry::unix_ms;
 /// Without a poll for this long the thread hangs, and a restart would help, in milliseconds.
 const BEAT_MS_MAX: i64 = 60_000;
 
+/// What a consumer may wait for, each told apart: one that is there again says nothing of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Partitions and the facts of their start.
+    Start,
+    /// The topic.
+    Topic,
+    /// The tables.
+    Tables,
+    /// DynamoDB to take writes.
+    Sink,
+}
+
 /// Shared between the shell and whoever asks.
 #[derive(Debug)]
 pub struct Status {
-    waiting_for: Mutex<Option<String>>,
+    /// By the order of [`Wait`].
+    waiting_for: Mutex<[Option<String>; 4]>,
     beat_ms: AtomicI64,
+    stuck: Mutex<Vec<i32>>,
 }
 
 impl Status {
     /// Returns the status of a role that has just begun.
     pub fn new() -> Status {
         Status {
-            waiting_for: Mutex::new(Some("starting".to_owned())),
+            waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
             beat_ms: AtomicI64::new(unix_ms()),
+            stuck: Mutex::new(Vec::new()),
         }
     }
 
-    /// Says what the role waits for; `None` once it works.
-    pub fn set_waiting(&self, what: Option<String>) {
-        *self.waiting_for.lock().expect("no panic holds the lock") = what;
+    /// Says what the role waits for; `None` once it is there.
+    pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
+        self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
     /// Notes when the consumer thread polled last.
     pub fn set_beat(&self, beat_ms: i64) {
         self.beat_ms.store(beat_ms, Ordering::Relaxed);
+    }
+
+    /// Notes the partitions that stand still although there is something to read.
+    pub fn set_stuck(&self, partitions: Vec<i32>) {
+        *self.stuck.lock().expect("no panic holds the lock") = partitions;
     }
 }
 
@@ -51,13 +76,55 @@ impl Probe for Status {
                 silent_ms / 1_000
             ));
         }
+        let stuck = self.stuck.lock().expect("no panic holds the lock");
+        if !stuck.is_empty() {
+            return Err(format!(
+                "partitions {stuck:?} have records to read and do not move, even with a new client"
+            ));
+        }
         Ok(())
     }
 
     fn ready(&self) -> Result<(), String> {
-        match &*self.waiting_for.lock().expect("no panic holds the lock") {
-            Some(what) => Err(what.clone()),
-            None => Ok(()),
+        let waiting = self.waiting_for.lock().expect("no panic holds the lock");
+        let all: Vec<&str> = waiting.iter().flatten().map(String::as_str).collect();
+        if all.is_empty() {
+            return Ok(());
         }
+        Err(all.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i3_what_is_there_again_says_nothing_of_the_rest() {
+        let status = Status::new();
+        status.set_waiting(Wait::Start, None);
+        assert_eq!(status.ready(), Ok(()));
+        status.set_waiting(Wait::Sink, Some("waiting for DynamoDB".to_owned()));
+        status.set_waiting(Wait::Topic, Some("waiting for the topic".to_owned()));
+        status.set_waiting(Wait::Topic, None);
+        assert_eq!(status.ready(), Err("waiting for DynamoDB".to_owned()));
+        assert_eq!(
+            status.live(),
+            Ok(()),
+            "a dependency that is down is not dead"
+        );
+    }
+
+    #[test]
+    fn i3_alive_is_who_polls_and_moves() {
+        let status = Status::new();
+        status.set_beat(unix_ms() - BEAT_MS_MAX - 5_000);
+        assert!(status.live().is_err());
+        status.set_beat(unix_ms());
+        assert_eq!(status.live(), Ok(()));
+        status.set_stuck(vec![3]);
+        assert!(status.live().is_err_and(|why| why.contains("[3]")));
+        status.set_stuck(Vec::new());
+        assert_eq!(status.live(), Ok(()));
     }
 }

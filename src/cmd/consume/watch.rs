@@ -8,10 +8,20 @@
 use std::time::{Duration, Instant};
 
 use crate::cmd::consume::locate::{Trouble, blocking};
-use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Done, LOOK_INTERVAL, Shell, send};
+use crate::cmd::consume::shell::{
+    ANSWER_TIMEOUT, Answer, Done, LOOK_INTERVAL, Shell, TopicNow, send,
+};
+use crate::cmd::consume::status::Wait;
 use crate::core::event::Offset;
+use crate::core::stall::Look;
 use crate::core::worker::Worker;
 use crate::kafka::inquiry::Inquiry;
+
+/// Time between two looks at the config item: half a read unit each, and shorter than it takes AWS to
+/// make four tables.
+const TABLES_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the leader of a partition may take to say where its log ends: the others wait for it.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Shell {
     /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop
@@ -31,41 +41,91 @@ impl Shell {
                     .set(seconds);
             }
         }
+        self.check_tables();
         if self.looking {
             return;
         }
         self.looking = true;
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
-        let partitions: Vec<i32> = self
-            .p
-            .pipeline
-            .workers()
-            .map(|w| w.place().partition)
-            .collect();
-        let stop_ends = self.stop_ends.clone();
+        let partitions: Vec<i32> = self.places().iter().map(|(p, _, _)| *p).collect();
+        let (stop_ends, generation) = (self.stop_ends.clone(), self.generation);
         tokio::spawn(async move {
             let asked = inquiry.clone();
-            let ends = blocking(move || {
-                let end = |p: &i32| Some((*p, asked.log_range(*p, ANSWER_TIMEOUT).ok()?.1));
-                partitions.iter().filter_map(end).collect()
+            let (topic, ends) = blocking(move || {
+                let topic = match asked.topic(ANSWER_TIMEOUT) {
+                    Ok(Some(topic)) => TopicNow::Is(topic.id.to_string()),
+                    // Nothing else would be answered.
+                    Ok(None) => return (TopicNow::Missing, Vec::new()),
+                    Err(_) => return (TopicNow::Unknown, Vec::new()),
+                };
+                let end = |p: &i32| Some((*p, asked.log_range(*p, END_TIMEOUT).ok()?.1));
+                (topic, partitions.iter().filter_map(end).collect())
             })
             .await;
-            send(&done, Done::Ends(ends));
+            send(&done, Done::Answer(generation, Answer::Looked(topic, ends)));
             let reached = match stop_ends {
                 None => false,
                 Some(ends) => blocking(move || reached(&inquiry, &ends)).await,
             };
-            send(&done, Done::AtEnd(reached));
+            send(&done, Done::Answer(generation, Answer::AtEnd(reached)));
         });
     }
 
-    pub(super) fn took_ends(&mut self, ends: &[(i32, Offset)]) {
-        let places: Vec<(i32, u64, Offset)> = self
-            .p
-            .pipeline
-            .workers()
-            .map(|w| (w.place().partition, w.place().assignment, w.position()))
-            .collect();
+    /// Asks now and then whether the tables are the same still. A write that misses its table tells
+    /// too, but only where one was under way while they were made anew.
+    fn check_tables(&mut self) {
+        let due = self.tables_read_at.elapsed() >= TABLES_INTERVAL;
+        if !due || self.tables_suspect || self.tables_id.is_none() {
+            return;
+        }
+        self.tables_read_at = Instant::now();
+        let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
+        tokio::spawn(async move {
+            // Where it cannot be had, writes fail as well and say so.
+            if let Some(id) = locator.tables_id().await {
+                send(&done, Done::Tables(Some(id)));
+            }
+        });
+    }
+
+    /// Takes what a look brought: the topic, which may be another one than a second ago, and the
+    /// ends of the logs.
+    pub(super) fn looked(&mut self, now_ms: i64, topic: &TopicNow, ends: &[(i32, Offset)]) {
+        match topic {
+            TopicNow::Is(id) => {
+                self.p.host.status.set_waiting(Wait::Topic, None);
+                self.p.pipeline.topic_seen(now_ms, id);
+            }
+            TopicNow::Missing => self.topic_missing(),
+            TopicNow::Unknown => {}
+        }
+        self.took_ends(ends);
+        self.mind_stalls(now_ms, ends);
+    }
+
+    fn mind_stalls(&mut self, now_ms: i64, ends: &[(i32, Offset)]) {
+        let look = |worker: &Worker| {
+            let partition = worker.place().partition;
+            let (_, log_end) = ends.iter().find(|(p, _)| *p == partition)?;
+            Some(Look {
+                partition,
+                assignment: worker.place().assignment,
+                position: worker.position(),
+                log_end: *log_end,
+                in_flight: worker.in_flight(),
+            })
+        };
+        let looks: Vec<Look> = self.p.pipeline.workers().filter_map(look).collect();
+        let held_back = self.sink_fails || self.tables_suspect || self.p.budget.is_tight();
+        let stalled = self.stalls.look(now_ms, &looks, held_back);
+        self.p.host.status.set_stuck(self.stalls.stuck());
+        if !stalled.is_empty() {
+            self.renew_consumer(&stalled);
+        }
+    }
+
+    fn took_ends(&mut self, ends: &[(i32, Offset)]) {
+        let places = self.places();
         for (partition, end) in ends {
             let place = places.iter().find(|(p, _, _)| p == partition);
             let Some((_, _, position)) = place else {
@@ -78,13 +138,13 @@ impl Shell {
                 .lag_records
                 .with_label_values(&[&self.p.topic, &partition.to_string()])
                 .set(lag);
-            self.log_ends.insert(*partition, *end);
             let rested = self
                 .at_end
                 .get(partition)
                 .is_some_and(|(at, since)| at == position && since.elapsed() >= LOOK_INTERVAL);
             if lag > 0 && rested {
                 // Nothing comes and yet the log is longer: control records, most likely.
+                self.probed_ends.insert(*partition, *end);
                 self.p.consumer.probe_end(*partition, *position);
             }
         }
@@ -98,7 +158,7 @@ impl Shell {
             .find(|w| w.place().partition == partition)
             .map(Worker::position);
         let Some(position) = position else { return };
-        match self.log_ends.get(&partition) {
+        match self.probed_ends.get(&partition) {
             Some(end) if probed && *end > position => {
                 self.p.pipeline.skip_gap(partition, assignment, *end);
             }
@@ -115,7 +175,7 @@ impl Shell {
     /// Kafka had no record at some position and does not say which: asks the log's ends of all.
     pub(super) fn check_ranges(&self) {
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
-        let places = self.places();
+        let (places, generation) = (self.places(), self.generation);
         tokio::spawn(async move {
             let outside = blocking(move || {
                 let outside = |(partition, _, position): &(i32, u64, Offset)| {
@@ -125,7 +185,7 @@ impl Shell {
                 places.into_iter().filter(outside).collect()
             })
             .await;
-            send(&done, Done::Outside(outside));
+            send(&done, Done::Answer(generation, Answer::Outside(outside)));
         });
     }
 
@@ -174,10 +234,8 @@ impl Shell {
                     if attempt % 10 == 0 {
                         tracing::warn!("waiting for {what}");
                     }
-                    self.p
-                        .host
-                        .status
-                        .set_waiting(Some(format!("waiting for {what}")));
+                    let what = Some(format!("waiting for {what}"));
+                    self.p.host.status.set_waiting(Wait::Start, what);
                     attempt += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

@@ -1,0 +1,242 @@
+//! Notices partitions that stand still although there is something to read.
+//!
+//! Kafka clients get stuck on single partitions, most often after leaders or coordinators have moved,
+//! and then only a new client helps (C8). A partition *waits* while its log is longer than its
+//! position, nothing of it is in flight, and nothing else holds reading back (a sink that takes no
+//! writes, a full memory budget). One that has waited without a break for the detector's patience is
+//! stalled. Each new client that did not help doubles the patience for that partition, up to
+//! [`DOUBLINGS_MAX`] times, since there are long waits that nobody can shorten, such as reading past
+//! a large aborted transaction.
+
+use std::collections::BTreeMap;
+
+use crate::core::event::Offset;
+
+/// How long a partition may wait, in milliseconds.
+pub const PATIENCE_MS: i64 = 60_000;
+/// The patience grows to at most 2 to the power of this: a quarter of an hour.
+pub const DOUBLINGS_MAX: u32 = 4;
+
+/// What is known of a partition at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The partition.
+    pub partition: i32,
+    /// Which assignment of it.
+    pub assignment: u64,
+    /// The offset to read next.
+    pub position: Offset,
+    /// The offset after the newest record, as the leader has just said.
+    pub log_end: Offset,
+    /// Records of it that are not yet durable.
+    pub in_flight: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    assignment: u64,
+    position: Offset,
+    /// Since when it has waited, if it waits.
+    since_ms: Option<i64>,
+    /// How many new clients it has seen at this position.
+    tries: u32,
+}
+
+/// Watches the partitions of one consumer.
+#[derive(Debug)]
+pub struct StallDetector {
+    patience_ms: i64,
+    places: BTreeMap<i32, Place>,
+}
+
+impl StallDetector {
+    /// Returns a detector that lets a partition wait for `patience_ms`.
+    pub fn new(patience_ms: i64) -> StallDetector {
+        StallDetector {
+            patience_ms,
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a look at partitions; `held_back` says that reading rests for another reason. Returns
+    /// those that have stalled: the caller makes a new client and calls [`StallDetector::renewed`].
+    pub fn look(&mut self, now_ms: i64, looks: &[Look], held_back: bool) -> Vec<i32> {
+        let mut stalled = Vec::new();
+        for look in looks {
+            let place = self.places.entry(look.partition).or_insert(Place {
+                assignment: look.assignment,
+                position: look.position,
+                since_ms: None,
+                tries: 0,
+            });
+            if place.position != look.position {
+                *place = Place {
+                    assignment: look.assignment,
+                    position: look.position,
+                    since_ms: None,
+                    tries: 0,
+                };
+            }
+            let waits = look.position < look.log_end && look.in_flight == 0 && !held_back;
+            if !waits || place.assignment != look.assignment {
+                place.assignment = look.assignment;
+                place.since_ms = None;
+            }
+            if !waits {
+                continue;
+            }
+            let since_ms = *place.since_ms.get_or_insert(now_ms);
+            let patience_ms = self.patience_ms << place.tries.min(DOUBLINGS_MAX);
+            if now_ms - since_ms >= patience_ms {
+                stalled.push(look.partition);
+            }
+        }
+        stalled
+    }
+
+    /// Notes that a new client was made for `stalled` partitions.
+    pub fn renewed(&mut self, stalled: &[i32]) {
+        for place in self.places.values_mut() {
+            place.since_ms = None;
+        }
+        for partition in stalled {
+            if let Some(place) = self.places.get_mut(partition) {
+                place.tries += 1;
+            }
+        }
+    }
+
+    /// Returns the partitions that a new client has not helped: they wait at the same position still.
+    pub fn stuck(&self) -> Vec<i32> {
+        let stuck = |p: &&i32| self.places[*p].tries > 0 && self.places[*p].since_ms.is_some();
+        self.places.keys().filter(stuck).copied().collect()
+    }
+
+    /// Forgets since when a partition that was taken away has waited.
+    pub fn revoked(&mut self, partition: i32) {
+        if let Some(place) = self.places.get_mut(&partition) {
+            place.since_ms = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_MS: i64 = 1_000;
+
+    fn at(partition: i32, position: i64, log_end: i64) -> Look {
+        Look {
+            partition,
+            assignment: 1,
+            position: Offset(position),
+            log_end: Offset(log_end),
+            in_flight: 0,
+        }
+    }
+
+    /// Looks once a second from `from_ms` on; returns the seconds after which something stalled.
+    fn run(
+        detector: &mut StallDetector,
+        from_ms: i64,
+        seconds: i64,
+        mut see: impl FnMut(i64) -> (Vec<Look>, bool),
+    ) -> Option<(i64, Vec<i32>)> {
+        (0..=seconds).find_map(|second| {
+            let (looks, held_back) = see(second);
+            let stalled = detector.look(from_ms + second * SECOND_MS, &looks, held_back);
+            (!stalled.is_empty()).then_some((second, stalled))
+        })
+    }
+
+    #[test]
+    fn c8_a_partition_that_waits_for_a_minute_has_stalled_and_its_neighbours_have_not() {
+        let mut detector = StallDetector::new(PATIENCE_MS);
+        let stalled = run(&mut detector, 0, 600, |second| {
+            // 0 is stuck, 1 moves, 2 is at its end.
+            (vec![at(0, 5, 9), at(1, second, 1_000), at(2, 7, 7)], false)
+        });
+        assert_eq!(stalled, Some((60, vec![0])));
+    }
+
+    #[test]
+    fn c8_whatever_holds_reading_back_is_no_stall() {
+        for case in ["sink", "in flight", "no lag", "slow"] {
+            let mut detector = StallDetector::new(PATIENCE_MS);
+            let stalled = run(&mut detector, 0, 3_600, |second| {
+                let look = match case {
+                    "in flight" => Look {
+                        in_flight: 1,
+                        ..at(0, 5, 9)
+                    },
+                    "no lag" => at(0, 9, 9),
+                    "slow" => at(0, second / 59, 1_000),
+                    _ => at(0, 5, 9),
+                };
+                (vec![look], case == "sink")
+            });
+            assert_eq!(stalled, None, "{case}");
+        }
+    }
+
+    #[test]
+    fn c8_the_time_counts_from_the_last_moment_that_something_held_it_back() {
+        let mut detector = StallDetector::new(PATIENCE_MS);
+        let stalled = run(&mut detector, 0, 600, |s| (vec![at(0, 5, 9)], s == 59));
+        assert_eq!(stalled, Some((120, vec![0])));
+    }
+
+    #[test]
+    fn c8_a_new_assignment_waits_anew() {
+        let mut detector = StallDetector::new(PATIENCE_MS);
+        let stalled = run(&mut detector, 0, 600, |second| {
+            let assignment = u64::from(second >= 40);
+            let look = Look {
+                assignment,
+                ..at(0, 5, 9)
+            };
+            (vec![look], false)
+        });
+        assert_eq!(stalled, Some((100, vec![0])));
+    }
+
+    #[test]
+    fn c8_a_client_that_does_not_help_is_replaced_less_and_less_often() {
+        let mut detector = StallDetector::new(PATIENCE_MS);
+        let (mut now_ms, mut waits) = (0, Vec::new());
+        for _ in 0..6 {
+            let see = |_| (vec![at(0, 5, 9), at(1, 1, 1)], false);
+            let (seconds, stalled) = run(&mut detector, now_ms, 3_600, see).expect("it stalls");
+            now_ms += seconds * SECOND_MS;
+            waits.push(seconds);
+            detector.renewed(&stalled);
+            assert!(
+                detector.stuck().is_empty(),
+                "nothing is known of the new client"
+            );
+            detector.look(now_ms, &[at(0, 5, 9)], false);
+            assert_eq!(detector.stuck(), [0], "alive is who moves");
+        }
+        assert_eq!(waits, [60, 120, 240, 480, 960, 960]);
+        detector.look(now_ms, &[at(0, 6, 9)], false);
+        assert!(detector.stuck().is_empty());
+        let stalled = run(&mut detector, now_ms, 600, |_| (vec![at(0, 6, 9)], false));
+        assert_eq!(
+            stalled,
+            Some((60, vec![0])),
+            "one that moved has all patience"
+        );
+    }
+
+    #[test]
+    fn c8_a_partition_of_another_member_is_not_stuck_here() {
+        let mut detector = StallDetector::new(PATIENCE_MS);
+        let (_, stalled) =
+            run(&mut detector, 0, 60, |_| (vec![at(0, 5, 9)], false)).expect("stalls");
+        detector.renewed(&stalled);
+        detector.look(61 * SECOND_MS, &[at(0, 5, 9)], false);
+        detector.revoked(0);
+        assert!(detector.stuck().is_empty());
+    }
+}

@@ -1,0 +1,86 @@
+//! Tables that are made anew, restored, or made under other rules, while the group lives on.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::log;
+use crate::role::{Role, wait_for};
+use crate::tables;
+use crate::world::{World, file_lines};
+
+fn has_counted(world: &World, consume: &mut Role, all: usize) {
+    wait_for("all events to be counted", || {
+        let idle = consume.metrics()["citystream_events_in_flight"] == 0.0;
+        (idle && world.events_counted() == all).then_some(())
+    });
+}
+
+#[test]
+fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
+    let Some(world) = World::new("tables-anew") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    world.produce(&lines[..2_000]);
+    let mut consume = world.consume(&[]);
+    has_counted(&world, &mut consume, 2_000);
+
+    // While it has records to write: the missing table tells.
+    tables::drop_all(world.services, world.name);
+    world.produce(&lines[2_000..3_000]);
+    consume.is_ready(503, "");
+    assert_eq!(consume.get("/livez").unwrap().0, 200);
+    world.init();
+    has_counted(&world, &mut consume, 3_000);
+    consume.is_ready(200, "");
+    world.tables_are_exact();
+
+    // While it has none: nothing fails, so only the config item tells, which is read now and then.
+    tables::drop_all(world.services, world.name);
+    world.init();
+    has_counted(&world, &mut consume, 3_000);
+    world.produce(&lines[3_000..3_500]);
+    has_counted(&world, &mut consume, 3_500);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn restored_tables_go_on_at_their_progress_items_once_the_groups_offsets_are_deleted() {
+    let Some(world) = World::new("tables-restored") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    world.produce(&lines[..2_000]);
+    world.consume_to_the_end();
+    let backup = tables::backup(world.services, world.name);
+    world.produce(&lines[2_000..4_000]);
+    world.consume_to_the_end();
+    tables::drop_all(world.services, world.name);
+    world.init();
+    tables::restore(world.services, backup);
+    assert_eq!(world.events_counted(), 2_000);
+    log::delete_group(world.services, world.name);
+    world.consume_to_the_end();
+    world.tables_are_exact();
+}
+
+#[test]
+fn tables_of_other_rules_are_refused_with_both_numbers() {
+    let Some(world) = World::new("other-rules") else {
+        return;
+    };
+    world.init();
+    world.produce(&file_lines()[..100]);
+    let other = AttributeValue::N("99".to_owned());
+    tables::set_config(world.services, world.name, "rules", other);
+    let mut consume = world.consume(&[]);
+    consume.ends_with(2);
+    let err = consume.err();
+    let told = err.lines().last().unwrap();
+    for words in ["rules 99", "rules 1", "--table-prefix"] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    assert_eq!(world.count("totals"), 0, "nothing was counted");
+}

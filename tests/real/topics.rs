@@ -1,0 +1,347 @@
+//! Topics that change under the consumers: made again, grown, cut by retention, written by others.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::log::{self, Record};
+use crate::role::{Role, Signal, wait_for};
+use crate::tables;
+use crate::world::{SOME, World, file_lines};
+
+const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+
+/// Returns the same events under names of their own, so that two logs of the same offsets hold
+/// distinct ones in the same windows.
+fn named(lines: &[String], prefix: &str) -> Vec<String> {
+    let name = |(n, line): (usize, &String)| {
+        let mut event: Value = serde_json::from_str(line).unwrap();
+        event["event_id"] = json!(format!("{prefix}-{n}"));
+        event.to_string()
+    };
+    lines.iter().enumerate().map(name).collect()
+}
+
+/// Deletes the topic and makes it again at once.
+fn make_again(world: &World) {
+    log::delete_topic(world.services, world.name);
+    log::make_topic(world.services, world.name, (6, 1), &[]);
+}
+
+#[test]
+fn b8_a_topic_made_again_while_nobody_consumed_is_counted_from_its_beginning() {
+    let Some(world) = World::new("made-again") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    // Fewer records than before, then more.
+    let mut logs = Vec::new();
+    for (round, count) in [2_000, 700, 3_000].into_iter().enumerate() {
+        if round > 0 {
+            make_again(&world);
+        }
+        world.produce(&named(&lines[..count], &format!("log-{round}")));
+        world.consume_to_the_end();
+        logs.push(world.log());
+        let logs: Vec<&[Record]> = logs.iter().map(Vec::as_slice).collect();
+        world.tables_hold(&logs);
+    }
+    assert_eq!(logs.iter().map(Vec::len).sum::<usize>(), 5_700);
+}
+
+/// Waits until a consumer has nothing left to do and the totals hold `all` events.
+fn all_counted(world: &World, consume: &mut Role, all: usize) {
+    wait_for("all events to be counted", || {
+        let idle = consume.metrics()["citystream_events_in_flight"] == 0.0;
+        (idle && world.events_counted() == all).then_some(())
+    });
+}
+
+#[test]
+fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
+    let Some(world) = World::new("made-again-running") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    let mut consume = world.consume(&[]);
+    let begun = |consume: &Role, count: usize| {
+        wait_for("partitions to begin", || {
+            (consume.err().matches("partition begins").count() >= count).then_some(())
+        });
+    };
+    let (mut logs, mut all) = (Vec::new(), 0);
+    for (round, count) in [2_000, 700, 3_000].into_iter().enumerate() {
+        if round > 0 {
+            make_again(&world);
+        }
+        // Nothing is promised of what is sent before it has gone over.
+        let made = Instant::now();
+        begun(&consume, 6 * (round + 1));
+        eprintln!("went over in {:?}", made.elapsed());
+        world.produce(&named(&lines[..count], &format!("log-{round}")));
+        all += count;
+        all_counted(&world, &mut consume, all);
+        logs.push(world.log());
+    }
+    // Deleted, missed for a while, made again.
+    log::delete_topic(world.services, world.name);
+    consume.is_ready(503, "topic made-again-running");
+    log::make_topic(world.services, world.name, (6, 1), &[]);
+    begun(&consume, 24);
+    world.produce(&named(&lines[..400], "log-3"));
+    all_counted(&world, &mut consume, all + 400);
+    consume.is_ready(200, "");
+    logs.push(world.log());
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    let logs: Vec<&[Record]> = logs.iter().map(Vec::as_slice).collect();
+    world.tables_hold(&logs);
+}
+
+#[test]
+fn b8_a_consumer_notices_within_two_seconds_that_a_log_of_the_same_length_is_another() {
+    let Some(world) = World::new("made-again-alike") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    let mut consume = world.consume(&[]);
+    world.produce(&named(&lines[..1_500], "log-0"));
+    all_counted(&world, &mut consume, 1_500);
+    let first = world.log();
+    // Every offset is where it was, so nothing but the topic's id tells them apart.
+    consume.signal(Signal::Stop);
+    make_again(&world);
+    world.produce(&named(&lines[..1_500], "log-1"));
+    let second = world.log();
+    consume.signal(Signal::Cont);
+    let woken = Instant::now();
+    let noticed = wait_for("the new log to begin", || {
+        (consume.err().matches("partition begins").count() >= 12).then(|| woken.elapsed())
+    });
+    all_counted(&world, &mut consume, 3_000);
+    eprintln!("noticed in {noticed:?}, counted in {:?}", woken.elapsed());
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_hold(&[&first, &second]);
+}
+
+#[test]
+fn c6_partitions_that_are_added_under_load_lose_nothing() {
+    let Some(world) = World::new("grown") else {
+        return;
+    };
+    world
+        .start("init-tables", &["--partitions", "3"])
+        .ends_with(0);
+    let mut members = [world.consume(&[]), world.consume(&[])];
+    let produced = world.produce_in_pieces(&file_lines()[..12_000], 40, |piece| {
+        if piece == 15 {
+            log::grow(world.services, world.name, 6);
+        }
+    });
+    assert_eq!(produced, 12_000);
+    world.consume_to_the_end();
+    for member in &mut members {
+        assert_eq!(member.terminate().0, Some(0), "{}", member.err());
+    }
+    world.tables_are_exact();
+    let ends = (3..6).map(|p| log::range(world.services, world.name, p).1);
+    assert!(ends.sum::<i64>() > 0, "the new partitions were never used");
+}
+
+#[test]
+fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_it() {
+    let Some(world) = World::new("expired") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    world.produce(&lines[..2_000]);
+    world.consume_to_the_end();
+    let (committed, _) = log::committed(world.services, world.name, world.name, 0);
+    let committed = committed.unwrap();
+    world.produce(&lines[2_000..6_000]);
+    let records = world.log();
+    let first = committed + 150;
+    log::cut(world.services, world.name, 0, first);
+
+    let mut consume = world.consume(&[]);
+    consume.ends_with(2);
+    let err = consume.err();
+    let told = err.lines().last().unwrap();
+    for words in [
+        "partition 0",
+        &format!("records {committed} to {first} (exclusive)"),
+        "150 records",
+        "--on-data-loss continue",
+    ] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    let mut consume = world.consume(&["--on-data-loss", "continue"]);
+    let metrics = wait_for("all that is left to be counted", || {
+        (world.events_counted() == 6_000 - 150).then(|| consume.metrics())
+    });
+    assert_eq!(metrics["citystream_records_lost_total"], 150.0);
+    let line = wait_for("the line about the loss", || {
+        let err = consume.err();
+        err.lines()
+            .find(|l| l.contains("records are lost"))
+            .map(str::to_owned)
+    });
+    assert!(line.contains("150") && line.contains("ERROR"), "{line}");
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    let kept: Vec<Record> = records
+        .into_iter()
+        .filter(|r| r.partition != 0 || !(committed..first).contains(&r.offset))
+        .collect();
+    world.tables_hold(&[&kept]);
+}
+
+#[test]
+fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
+    let Some(world) = World::alone("expired-running") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    world.produce(&lines[..2_000]);
+    let mut consume = world.consume(&[]);
+    wait_for("all to be counted", || {
+        (world.events_counted() == 2_000).then_some(())
+    });
+    let position = log::range(world.services, world.name, 0).1;
+    wait_for("all to be committed", || {
+        let (next, _) = log::committed(world.services, world.name, world.name, 0);
+        (next == Some(position)).then_some(())
+    });
+    // What a member that froze for a day finds when it wakes up.
+    consume.signal(Signal::Stop);
+    world.produce(&lines[2_000..4_000]);
+    log::cut(world.services, world.name, 0, position + 100);
+    consume.signal(Signal::Cont);
+    consume.ends_with(2);
+    let err = consume.err();
+    let told = err.lines().last().unwrap();
+    let words = format!("records {position} to {} (exclusive)", position + 100);
+    assert!(told.contains(&words), "{words} is not in {told}");
+}
+
+#[test]
+fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
+    let Some(world) = World::new("reset-tool") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    world.produce(&lines[..3_000]);
+    world.consume_to_the_end();
+    let group = ["--group", world.name, "--topic", world.name];
+    let reset = ["--reset-offsets", "--shift-by", "-100", "--execute"];
+    world
+        .services
+        .tool(GROUP_TOOL, &[&group[..], &reset].concat());
+    world.produce(&lines[3_000..4_000]);
+    let mut consume = world.consume(&[]);
+    consume.ends_with(2);
+    let err = consume.err();
+    let told = err.lines().last().unwrap();
+    let remedy = format!(
+        "kafka-consumer-groups --delete-offsets --group {} --topic {}",
+        world.name, world.name
+    );
+    assert!(told.contains(&remedy), "{told}");
+    // As the line says.
+    world
+        .services
+        .tool(GROUP_TOOL, &[&["--delete-offsets"][..], &group].concat());
+    let mut consume = world.consume(&[]);
+    wait_for("all to be counted", || {
+        (world.events_counted() == 4_000).then_some(())
+    });
+    let err = consume.err();
+    let progress = tables::progress(world.services, world.name);
+    assert!(err.contains("partition begins"), "{err}");
+    assert_eq!(progress.len(), 6);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn d7_records_read_again_after_a_crash_are_counted_as_such() {
+    let Some(world) = World::new("read-again") else {
+        return;
+    };
+    world.init();
+    world.produce_file();
+    let mut consume = world.consume(&[]);
+    consume.has_settled(SOME);
+    consume.kill();
+    let mut consume = world.consume(&[]);
+    let already = wait_for("all to be counted, some of it before", || {
+        let metrics = consume.metrics();
+        let done = metrics.get("citystream_consumer_lag_records") == Some(&0.0)
+            && metrics["citystream_events_in_flight"] == 0.0
+            && metrics["citystream_events_consumed_total"] > 0.0;
+        done.then(|| metrics["citystream_events_already_counted_total"])
+    });
+    assert!(
+        already > 0.0,
+        "a killed consumer has counted more than it committed"
+    );
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn c7_control_records_at_a_logs_end_are_its_end() {
+    let Some(world) = World::new("control-records") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    let records: Vec<Record> = lines[..50]
+        .iter()
+        .map(|line| Record {
+            value: Some(line.clone().into_bytes()),
+            ..Record::default()
+        })
+        .collect();
+    log::send_in_transaction(world.services, world.name, &records);
+    assert_eq!(log::range(world.services, world.name, 0), (0, 51));
+    let mut consume = world.consume(&[]);
+    wait_for("the lag to be 0 and the end committed", || {
+        let lag = consume.metrics().get("citystream_consumer_lag_records") == Some(&0.0);
+        let (next, _) = log::committed(world.services, world.name, world.name, 0);
+        (lag && next == Some(51)).then_some(())
+    });
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    log::delete_group(world.services, world.name);
+    world.consume_to_the_end();
+    world.tables_are_exact();
+}
+
+#[test]
+fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
+    let Some(world) = World::new("producer-time") else {
+        return;
+    };
+    let config = [("message.timestamp.type", "CreateTime")];
+    log::make_topic(world.services, world.name, (6, 1), &config);
+    world.init();
+    world.produce(&file_lines()[..500]);
+    let mut consume = world.consume(&[]);
+    consume.has_settled(500.0);
+    world.produce(&named(&file_lines()[500..700], "more"));
+    consume.has_settled(700.0);
+    let metrics = consume.metrics();
+    assert_eq!(metrics["citystream_events_producer_time_total"], 700.0);
+    let err = consume.err();
+    assert_eq!(
+        err.matches("message.timestamp.type=LogAppendTime").count(),
+        1,
+        "{err}"
+    );
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
