@@ -18,7 +18,8 @@ use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
 use crate::kafka::client::Context;
-use crate::kafka::consumer::{Bridge, original};
+use crate::kafka::consumer::Bridge;
+use crate::kafka::record::original;
 use crate::sys;
 
 /// Questions to Kafka over the consumer's own connections. All of them block.

@@ -1,6 +1,7 @@
 //! Kafka: client options, topics, the consumer thread and the producer. Knows nothing of DynamoDB.
 
 pub mod admin;
+pub mod budget;
 pub mod client;
 pub mod consumer;
 pub mod credit;
@@ -11,4 +12,5 @@ pub mod latency;
 pub mod producer;
 pub mod pump;
 pub mod reader;
+mod record;
 pub mod survey;

@@ -200,7 +200,7 @@ fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_
 
 #[test]
 fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
-    let Some(world) = World::alone("expired-running") else {
+    let Some(world) = World::new("expired-running") else {
         return;
     };
     world.init();
