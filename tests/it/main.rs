@@ -15,4 +15,7 @@ mod reference;
 mod stall;
 mod throttles;
 mod verify;
+mod store;
+#[path = "../store/mod.rs"]
+mod suite;
 mod world;
