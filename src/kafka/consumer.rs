@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
@@ -27,7 +27,7 @@ use crate::core::event::Offset;
 use crate::core::pipeline::CommitPart;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
-use crate::kafka::client::Chatter;
+use crate::kafka::chatter::Chatter;
 use crate::kafka::inquiry::{Inquiry, commit};
 use crate::kafka::record::content;
 use crate::telemetry::unix_ms;
@@ -76,8 +76,13 @@ pub enum Event {
     OutOfRange,
     /// The topic does not exist (yet, or any more).
     TopicMissing,
-    /// The client can never go on (fenced by a member of the same name, for one).
-    Fatal(String),
+    /// The client can never go on.
+    Fatal {
+        /// Another member of the group has the same `group.instance.id`.
+        fenced: bool,
+        /// librdkafka's words.
+        text: String,
+    },
 }
 
 /// Records of one partition.
@@ -139,7 +144,7 @@ impl Consumer {
         events: UnboundedSender<Event>,
     ) -> KafkaResult<Consumer> {
         let bridge = Bridge {
-            chatter: Chatter::default(),
+            chatter: Chatter::new(config),
             topic: options.topic.clone(),
             events,
             active: Mutex::new(BTreeMap::new()),
@@ -208,6 +213,11 @@ impl Consumer {
     /// Returns when the thread polled last, in Unix milliseconds.
     pub fn beat_ms(&self) -> i64 {
         self.beat_ms.load(Ordering::Relaxed)
+    }
+
+    /// Returns what heard why the brokers are not reached.
+    pub fn chatter(&self) -> Chatter {
+        self.client.context().chatter.clone()
     }
 
     /// Returns what can ask Kafka about the group and the log, from blocking code.
@@ -298,6 +308,8 @@ impl Bridge {
 }
 
 impl ClientContext for Bridge {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
         self.chatter.log(level, fac, message);
     }
@@ -319,6 +331,13 @@ impl ClientContext for Bridge {
             return;
         }
         self.chatter.error(&error, reason);
+    }
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.chatter.oauth_token()
     }
 }
 
@@ -454,11 +473,14 @@ impl Poller {
                 }
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                let text = self.client.client().fatal_error().map_or_else(
+                let fatal = self.client.client().fatal_error();
+                let fenced = fatal.as_ref().map_or(code, |(code, _)| *code)
+                    == RDKafkaErrorCode::FencedInstanceId;
+                let text = fatal.map_or_else(
                     || code.to_string(),
                     |(code, text)| format!("{code}: {text}"),
                 );
-                context.tell(Event::Fatal(text));
+                context.tell(Event::Fatal { fenced, text });
             }
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,

@@ -2,10 +2,12 @@
 
 pub mod admin;
 pub mod budget;
+pub mod chatter;
 pub mod client;
 pub mod consumer;
 pub mod credit;
 pub mod dlq;
+pub mod iam;
 pub mod input;
 pub mod inquiry;
 pub mod latency;
@@ -13,4 +15,5 @@ pub mod producer;
 pub mod pump;
 pub mod reader;
 mod record;
+pub mod refusal;
 pub mod survey;

@@ -13,9 +13,9 @@ mod produce_tail;
 #[path = "../sim/reference.rs"]
 mod reference;
 mod stall;
-mod throttles;
-mod verify;
 mod store;
 #[path = "../store/mod.rs"]
 mod suite;
+mod throttles;
+mod verify;
 mod world;
