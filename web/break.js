@@ -26,7 +26,7 @@ export function start() {
       h("p", { class: "note" }, "All of it runs in this process, on an embedded Kafka and DynamoDB. Do your worst; then compare the log with the tables."))),
     h("div", { class: "verdict", id: "verdict", "data-state": "waiting" },
       h("p", { class: "verdict-line", id: "verdict-line" }, "comparing the log with the tables"),
-      h("p", { class: "verdict-note", id: "verdict-note" }, "every record of the log is counted again, apart from the pipeline")),
+      h("p", { class: "verdict-note", id: "verdict-note" }, "every record of the log is counted once more, apart from the pipeline")),
     h("div", { class: "break-buttons" }, ...BUTTONS.map(([name, title, text]) =>
       h("button", { type: "button", class: "break-button", "data-break": name, onclick: () => press(name) },
         h("span", { class: "break-name" }, title), h("span", { class: "break-text" }, text)))),

@@ -2,6 +2,7 @@
 
 import { byId, h, put, s, SEVERITIES, whole } from "./dom.js";
 import { choose, filters } from "./filters.js";
+import { FEWEST_STEPS } from "./timeline.js";
 
 const FEW = 8;
 
@@ -18,8 +19,12 @@ function spark(values) {
 }
 
 export function render(answer) {
-  const { city: chosen, type, severity } = filters();
-  const length = Math.round((Date.parse(answer.to) - Date.parse(answer.from)) / 1000 / answer.step_seconds);
+  const { city: chosen, type, severity, span } = filters();
+  const steps = Math.round((Date.parse(answer.to) - Date.parse(answer.from)) / 1000 / answer.step_seconds);
+  // As in the chart, what lies before the first event is left out where it should fit.
+  const begun = Math.min(...answer.series.map((one) => one.steps[0]?.[0] ?? steps));
+  const skip = span === "fit" ? Math.max(0, Math.min(begun, steps - FEWEST_STEPS)) : 0;
+  const length = steps - skip;
   const width = Math.ceil(length / 48) || 1;
   const level = SEVERITIES.indexOf(severity);
   const cities = new Map();
@@ -30,8 +35,8 @@ export function render(answer) {
     city.total += severity ? one[`severity_${severity}`] : one.event_count + one.late_count;
     for (const [at, ...counts] of one.steps) {
       const add = level < 0 ? counts.reduce((a, b) => a + b, 0) : counts[level];
-      const place = Math.floor(at / width);
-      if (place < city.values.length) city.values[place] += add;
+      const place = Math.floor((at - skip) / width);
+      if (place >= 0 && place < city.values.length) city.values[place] += add;
     }
   }
   const sorted = [...cities.values()].sort((a, b) => b.total - a.total || a.name.localeCompare(b.name));

@@ -47,7 +47,7 @@ function cell(city, type, counts, heat, chosen) {
   const pressed = chosen.city === city && chosen.type === type;
   return h("button", {
     type: "button", class: "cell", "data-cell": `${city}#${type}`, "aria-pressed": String(pressed),
-    title: `${city}, ${type}: ${words || "none"}`, "aria-label": `${city}, ${type}: ${words || "no events"}`,
+    title: `${city}, ${type}: ${words || "none"}`, "aria-label": `${city}, ${type}: ${short(total)} events${words ? `, ${words}` : ""}`,
     "--warmth": `${Math.round(Math.sqrt(heat) * 100)}%`,
     onclick: () => choose(pressed ? { city: "", type: "" } : { city, type }),
   },

@@ -4,7 +4,8 @@ import { byId, byType, clock, day, h, put, s, setText, SEVERITIES, short, typeCl
 import { filters } from "./filters.js";
 
 const HEIGHT = 260;
-const FEWEST_STEPS = 12;
+/** What fits is never cut shorter than this. */
+export const FEWEST_STEPS = 12;
 const MARGIN = { top: 14, right: 4, bottom: 26, left: 44 };
 
 let chart = null;

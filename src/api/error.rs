@@ -66,6 +66,11 @@ impl ApiError {
         )
     }
 
+    /// 403: who asks may not; `public` says why.
+    pub fn forbidden(public: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, "forbidden", public)
+    }
+
     /// 404: nothing is at this path.
     pub fn not_found() -> ApiError {
         ApiError::new(

@@ -6,8 +6,17 @@
 //! ([`Credit`]). Each start is a new log with a new topic id, so a kept database meets fresh fences
 //! and the same input again counts again.
 //!
-//! One port answers everything: the API, the page, health and the metrics of all roles.
+//! One port answers everything: the API, the page, health and the metrics of all roles. The page has a
+//! panel more than that of `serve`: it breaks things, and shows that the counts stay right ([`lab`]).
 
+mod broker;
+mod consumers;
+mod difference;
+mod faults;
+mod garbage;
+mod lab;
+
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +24,25 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 use dynoxide::Database;
-use rdkafka::mocking::MockCluster;
+use tokio::sync::Notify;
 
+use self::broker::Broker;
+use self::consumers::Consumers;
+use self::faults::Faults;
+use self::lab::{Lab, Parts};
+use crate::api::page::Page;
 use crate::api::{self, ApiState, ops, server};
-use crate::cmd::consume::{self, Status};
+use crate::cmd::consume::Status;
 use crate::cmd::init_tables::steps::Steps;
 use crate::cmd::init_tables::tables::Wanted;
+use crate::cmd::verify::compare::Source;
 use crate::cmd::{Exit, SettingsError, init_tables, produce};
 use crate::core::keys::TableNames;
-use crate::core::stall::PATIENCE_MS;
 use crate::core::synth::Synth;
 use crate::kafka::client::client_config;
 use crate::kafka::credit::Credit;
 use crate::kafka::producer::EventProducer;
-use crate::kafka::pump::{self, Plan, Source};
+use crate::kafka::pump::{self, Plan};
 use crate::settings::{Cli, Command, Consume, Dev};
 use crate::shutdown::Shutdown;
 use crate::store::embedded;
@@ -53,29 +67,69 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let address = listener.local_addr().context("failed to read the port")?;
     let source = source(&args)?;
 
-    let client = embedded::client(open_database(args.data_dir.as_deref())?).await?;
+    let database = open_database(args.data_dir.as_deref())?;
+    let client = embedded::client(database.clone()).await?;
     let names = TableNames::new("citystream");
     init_tables::tables::ensure(&client, &names, &Wanted::default(), &Steps::silent()).await?;
 
-    let cluster = MockCluster::new(1).context("failed to start the embedded broker")?;
-    cluster.create_topic(TOPIC, PARTITIONS, 1)?;
-    cluster.create_topic(&format!("{TOPIC}-dlq"), 1, 1)?;
-    let consume_args = consume_args(&cluster.bootstrap_servers())?;
+    let topics = vec![(TOPIC.to_owned(), PARTITIONS), (format!("{TOPIC}-dlq"), 1)];
+    let broker = Broker::start(topics)?;
+    let consume_args = consume_args(&broker.servers)?;
+    let config = client_config(&consume_args.kafka, "dev")?;
+    let producer = Arc::new(EventProducer::new(config, TOPIC, &metrics)?);
+    let credit = Credit::new(6, CREDIT_RECORDS_MAX, CREDIT_BYTES_MAX);
 
     let status = Arc::new(Status::new());
-    let reads = Arc::new(DynamoReads::new(client.clone(), names, metrics.clone()));
-    let router = api::router(ApiState::new(reads, metrics.clone())).merge(ops::router(
-        metrics.clone(),
-        Arc::clone(&status) as Arc<dyn ops::Probe>,
+    let faults = Faults::default();
+    let through = faults.wrap(embedded::embedded(database.clone()));
+    let consumers = Consumers {
+        args: consume_args,
+        database,
+        client: embedded::client_through(through).await?,
+        metrics: metrics.clone(),
+        status: Arc::clone(&status),
+        settled: {
+            let credit = credit.clone();
+            Arc::new(move |partition, next| credit.settle(partition, next))
+        },
+        killer: Arc::new(Notify::new()),
+    };
+    let token = token().context("failed to draw a token")?;
+    let lab = Lab::new(
+        Parts {
+            consumers: consumers.clone(),
+            faults,
+            broker,
+            producer: Arc::clone(&producer),
+            credit: credit.clone(),
+            partitions: PARTITIONS,
+            shutdown: shutdown.clone(),
+        },
+        token.clone(),
+    );
+    let compared = tokio::spawn(difference::watch(
+        lab.clone(),
+        Source {
+            client: client.clone(),
+            names: names.clone(),
+            kafka: client_config(&consumers.args.kafka, "dev")?,
+            topic: TOPIC.to_owned(),
+            group: consumers.args.group.clone(),
+        },
+        consumers.args.raw_ttl,
+        shutdown.clone(),
     ));
+    let reads = Arc::new(DynamoReads::new(client, names, metrics.clone()));
+    let state = ApiState::new(reads, metrics.clone()).with_page(Page::with_token(&token));
+    let router = api::router(state)
+        .merge(lab.router())
+        .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
     let http_stop = Shutdown::new();
     let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
     greet(&args, address);
 
-    let credit = Credit::new(6, CREDIT_RECORDS_MAX, CREDIT_BYTES_MAX);
-    let producer = EventProducer::new(client_config(&consume_args.kafka, "dev")?, TOPIC, &metrics)?;
     let producing = {
-        let (plan, stop) = (plan(&args, credit.clone()), shutdown.clone());
+        let (plan, stop) = (plan(&args, credit), shutdown.clone());
         tokio::task::spawn_blocking(move || {
             let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
                 tracing::warn!(line, reason = %reject.reason, detail = reject.detail, "bad line skipped");
@@ -90,33 +144,29 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
             pumped
         })
     };
-    let settled = Arc::new(move |partition, next| credit.settle(partition, next));
-    let result = consume::run_with(
-        consume_args,
-        client,
-        consume::Host {
-            metrics,
-            status,
-            settled: Some(settled),
-            producer_time_is_fine: true,
-            stall_ms: PATIENCE_MS,
-        },
-        shutdown.clone(),
-    )
-    .await;
+    let result = consumers.run(&shutdown).await;
     // A consumer that failed must not leave the producer waiting for it.
     shutdown.trigger();
     producing.await.context("the producer panicked")??;
+    compared.await.context("the comparison panicked")?;
     http_stop.trigger();
     http.await.context("the HTTP server panicked")?;
-    drop(cluster);
+    // The panel holds the broker, which everything above needed to the end.
+    drop(lab);
     result
 }
 
-fn source(args: &Dev) -> anyhow::Result<Source> {
+/// Returns what only this process's page knows.
+fn token() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn source(args: &Dev) -> anyhow::Result<pump::Source> {
     Ok(match &args.input {
-        Some(path) => Source::Input(produce::open(path)?),
-        None => Source::Synthetic(Synth::new(fastrand::u64(..))),
+        Some(path) => pump::Source::Input(produce::open(path)?),
+        None => pump::Source::Synthetic(Synth::new(fastrand::u64(..))),
     })
 }
 

@@ -124,7 +124,7 @@ pub struct ConsumerOptions {
     pub budget: Arc<Budget>,
 }
 
-/// A handle on the consumer thread. Dropping it does not stop the thread; [`Consumer::close`] does.
+/// A handle on the consumer thread, which ends with it or by [`Consumer::close`].
 pub struct Consumer {
     client: Arc<BaseConsumer<Bridge>>,
     commands: mpsc::Sender<Command>,
@@ -372,19 +372,20 @@ impl Poller {
     fn run(mut self) {
         loop {
             self.beat_ms.store(unix_ms(), Ordering::Relaxed);
-            while let Ok(command) = self.inbox.try_recv() {
-                match command {
-                    Command::Begin {
+            loop {
+                match self.inbox.try_recv() {
+                    Ok(Command::Begin {
                         partition,
                         assignment,
                         next,
-                    } => self.beginning.push((partition, assignment, next)),
-                    Command::Hold { partition } => self.hold(partition),
-                    Command::Probe {
+                    }) => self.beginning.push((partition, assignment, next)),
+                    Ok(Command::Hold { partition }) => self.hold(partition),
+                    Ok(Command::Probe {
                         partition,
                         position,
-                    } => self.probe(partition, position),
-                    Command::Close => return,
+                    }) => self.probe(partition, position),
+                    Ok(Command::Close) | Err(mpsc::TryRecvError::Disconnected) => return,
+                    Err(mpsc::TryRecvError::Empty) => break,
                 }
             }
             self.begin_waiting();

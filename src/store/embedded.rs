@@ -33,9 +33,17 @@ pub fn embedded(db: Database) -> SharedHttpClient {
 /// # Errors
 /// [`StoreError::Settings`], as any connection.
 pub async fn client(db: Database) -> Result<Client, StoreError> {
+    client_through(embedded(db)).await
+}
+
+/// Returns such a client whose requests go through `http`, which leads to [`embedded`] in the end.
+///
+/// # Errors
+/// As [`client`].
+pub async fn client_through(http: SharedHttpClient) -> Result<Client, StoreError> {
     connect(ConnectOptions {
         attempts: 1,
-        http: Some(embedded(db)),
+        http: Some(http),
         endpoint_url: Some("http://embedded.invalid".to_owned()),
         test_credentials: true,
         ..ConnectOptions::default()

@@ -1,0 +1,106 @@
+//! A thousand events that nobody wants: half of them late, half of them broken in every way there is.
+
+use crate::core::parse::VALUE_BYTES_MAX;
+use crate::core::synth::{CITIES, Synth};
+
+/// Late and broken events together.
+pub(super) const COUNT: usize = 1_000;
+/// Before the watermark by so much that each window is long closed.
+const LATE_MS: i64 = 2 * 3_600_000;
+/// Too many of the largest would push each other out of the embedded broker.
+const LARGE_EVERY: usize = 250;
+
+/// An event to send: its key and its value.
+pub(super) type Garbage = (String, Vec<u8>);
+
+/// Returns the events; `watermark_ms` is the partition's watermark of a city, if it has one.
+///
+/// Where no city has one, nothing can be late, and all of them are broken.
+pub(super) fn garbage(watermark_ms: impl Fn(&str) -> Option<i64>) -> Vec<Garbage> {
+    let mut synth = Synth::new(fastrand::u64(..));
+    let mut text = String::new();
+    (0..COUNT)
+        .map(|n| {
+            let city = synth.next_event(0, &mut text);
+            match watermark_ms(city) {
+                Some(watermark) if n % 2 == 0 => {
+                    // Written again with its time: the stream of the generator is of one time only.
+                    let time = crate::core::time::format_millis((watermark - LATE_MS).max(0));
+                    let late = text.replace("1970-01-01T00:00:00.000Z", &time);
+                    (city.to_owned(), late.into_bytes())
+                }
+                _ => (CITIES[n % CITIES.len()].0.to_owned(), broken(n / 2, &text)),
+            }
+        })
+        .collect()
+}
+
+/// Returns an event that is broken in the `n`th way.
+fn broken(n: usize, event: &str) -> Vec<u8> {
+    let swap = |from: &str, to: &str| event.replacen(from, to, 1);
+    let field = |name: &str, value: &str| {
+        // Each field's value ends with the next quote.
+        let start = event
+            .find(&format!("\"{name}\":\""))
+            .map(|at| at + name.len() + 4);
+        let start = start.expect("events have this field");
+        let end = start + event[start..].find('"').expect("values end with a quote");
+        format!("{}{value}{}", &event[..start], &event[end..])
+    };
+    if n.is_multiple_of(LARGE_EVERY) {
+        return field("description", &"x".repeat(VALUE_BYTES_MAX)).into_bytes();
+    }
+    match n % 9 {
+        0 => Vec::new(),
+        1 => b"{\"city\":\"NYC\",".to_vec(),
+        2 => vec![b'{', 0xff, 0xfe, b'}'],
+        3 => swap("\"severity\"", "\"how_bad\"").into_bytes(),
+        4 => field("city", "NYC#1").into_bytes(),
+        5 => field("event_type", "9 lives").into_bytes(),
+        6 => field("severity", "apocalyptic").into_bytes(),
+        7 => field("timestamp", "half past nine").into_bytes(),
+        _ => swap("{", "{\"event_id\":\"\",").into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::core::parse::{Reason, parse_event};
+
+    #[test]
+    fn half_is_late_and_half_is_broken_in_many_ways() {
+        let watermark = 1_357_106_400_000;
+        let mut late = 0;
+        let mut reasons = BTreeSet::new();
+        for (_, value) in garbage(|_| Some(watermark)) {
+            match parse_event(&value) {
+                Ok(event) => {
+                    assert_eq!(event.time_ms, watermark - LATE_MS);
+                    late += 1;
+                }
+                Err(reject) => {
+                    reasons.insert(reject.reason.to_string());
+                }
+            }
+        }
+        assert_eq!(late, COUNT / 2);
+        for reason in [
+            Reason::Empty,
+            Reason::TooLarge,
+            Reason::NotUtf8,
+            Reason::BadEventId,
+        ] {
+            assert!(reasons.contains(&reason.to_string()), "{reasons:?}");
+        }
+        assert_eq!(reasons.len(), 10, "{reasons:?}");
+        let all_broken = garbage(|_| None);
+        assert!(
+            all_broken
+                .iter()
+                .all(|(_, value)| parse_event(value).is_err())
+        );
+    }
+}

@@ -1,0 +1,424 @@
+//! The panel that breaks things: what it can do, what is under way, what came of it.
+//!
+//! | request | |
+//! |---|---|
+//! | `GET /dev/state` | what runs, what happened, how log and tables compare |
+//! | `POST /dev/break/{what}` | `kill` `zombie` `throttle` `cut` `broker` `garbage` |
+//!
+//! Only the page of this process may ask: both want the token that stands in it, a `Host` that is this
+//! machine's, and an `Origin`, where there is one, that is the same. Another site can send neither
+//! that header nor read the page.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CACHE_CONTROL, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use prometheus::core::Collector as _;
+use serde::Serialize;
+
+use crate::api::error::ApiError;
+use crate::api::observe::observed;
+use crate::cmd::dev::broker::Broker;
+use crate::cmd::dev::consumers::{ASLEEP, Consumers};
+use crate::cmd::dev::faults::Faults;
+use crate::cmd::dev::garbage::{self, Garbage};
+use crate::core::murmur2::partition_of;
+use crate::kafka::credit::Credit;
+use crate::kafka::producer::EventProducer;
+use crate::shutdown::Shutdown;
+use crate::telemetry::unix_ms;
+
+/// The header that carries the page's token.
+const TOKEN: HeaderName = HeaderName::from_static("x-citystream-token");
+/// How long a fault lasts.
+const FAULT: Duration = Duration::from_secs(10);
+/// Lines of what happened that are kept.
+const LINES_MAX: usize = 30;
+/// Between two attempts to send while the embedded broker has no room.
+const CREDIT_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the panel breaks.
+pub(super) struct Parts {
+    pub(super) consumers: Consumers,
+    pub(super) faults: Faults,
+    pub(super) broker: Broker,
+    pub(super) producer: Arc<EventProducer>,
+    pub(super) credit: Credit,
+    pub(super) partitions: i32,
+    pub(super) shutdown: Shutdown,
+}
+
+/// The panel. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Lab(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    token: String,
+    running: Mutex<BTreeMap<&'static str, String>>,
+    lines: Mutex<VecDeque<Line>>,
+    difference: Mutex<Option<Difference>>,
+    looked: Mutex<Option<Instant>>,
+}
+
+#[derive(Clone, Serialize)]
+struct Line {
+    at_ms: i64,
+    text: String,
+}
+
+/// How log and tables compare.
+#[derive(Clone, Default, Serialize)]
+pub(super) struct Difference {
+    /// When it was found.
+    pub(super) at_ms: i64,
+    /// Events of the log in all rows that can be compared.
+    pub(super) log: i64,
+    /// Events of the tables in the same rows.
+    pub(super) tables: i64,
+    /// Rows that differ.
+    pub(super) difference: u64,
+    /// Rows that were compared.
+    pub(super) rows: u64,
+    /// Events of the log that no consumer has stored yet.
+    pub(super) waiting: u64,
+    /// The first row that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) first: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Running {
+    what: &'static str,
+    says: String,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    running: Vec<Running>,
+    log: Vec<Line>,
+    difference: Option<Difference>,
+}
+
+impl Lab {
+    /// Returns a panel that listens to whoever knows `token`.
+    pub(super) fn new(parts: Parts, token: String) -> Lab {
+        Lab(Arc::new(Inner {
+            parts,
+            token,
+            running: Mutex::default(),
+            lines: Mutex::default(),
+            difference: Mutex::default(),
+            looked: Mutex::default(),
+        }))
+    }
+
+    /// Returns the routes.
+    pub(super) fn router(&self) -> Router {
+        let metrics = self.0.parts.consumers.metrics.clone();
+        let router = Router::new()
+            .route("/dev/state", get(state))
+            .route("/dev/break/{what}", post(broken))
+            .layer(from_fn_with_state(self.clone(), guard))
+            .with_state(self.clone());
+        observed(router, metrics)
+    }
+
+    /// Tells whether a page asked within this time.
+    pub(super) fn is_watched(&self, within: Duration) -> bool {
+        lock(&self.0.looked).is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// Notes how log and tables compare.
+    pub(super) fn compared(&self, difference: Difference) {
+        *lock(&self.0.difference) = Some(difference);
+    }
+
+    fn say(&self, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!(text, "the panel");
+        let mut lines = lock(&self.0.lines);
+        lines.push_front(Line {
+            at_ms: unix_ms(),
+            text,
+        });
+        lines.truncate(LINES_MAX);
+    }
+
+    fn shown(&self) -> Response {
+        *lock(&self.0.looked) = Some(Instant::now());
+        let running = lock(&self.0.running).clone();
+        let shown = Shown {
+            running: running
+                .into_iter()
+                .map(|(what, says)| Running { what, says })
+                .collect(),
+            log: lock(&self.0.lines).iter().cloned().collect(),
+            difference: lock(&self.0.difference).clone(),
+        };
+        ([(CACHE_CONTROL, "no-store")], Json(shown)).into_response()
+    }
+
+    /// Begins something unless it is under way already; tells whether there is such a thing.
+    fn begin(&self, what: &str) -> bool {
+        let Some((what, says)) = [
+            ("kill", "waiting for its successor"),
+            ("zombie", "it reads, and sends nothing yet"),
+            ("throttle", "refusing writes"),
+            ("cut", "cutting replies"),
+            ("broker", "Kafka is gone"),
+            ("garbage", "sending"),
+        ]
+        .into_iter()
+        .find(|(name, _)| *name == what) else {
+            return false;
+        };
+        let mut running = lock(&self.0.running);
+        if running.contains_key(what) {
+            return true;
+        }
+        running.insert(what, says.to_owned());
+        drop(running);
+        let lab = self.clone();
+        tokio::spawn(async move {
+            match what {
+                "kill" => lab.kill().await,
+                "zombie" => lab.zombie().await,
+                "throttle" => lab.throttle().await,
+                "cut" => lab.cut().await,
+                "broker" => lab.broker().await,
+                _ => lab.garbage().await,
+            }
+            lock(&lab.0.running).remove(what);
+        });
+        true
+    }
+
+    async fn kill(&self) {
+        self.say("killed the consumer: nothing drained, nothing committed");
+        self.0.parts.consumers.kill().await;
+        self.say("a new consumer goes on from the last commit");
+    }
+
+    async fn zombie(&self) {
+        let parts = &self.0.parts;
+        self.say(
+            "a second consumer reads everything since the last restart point, beside the first",
+        );
+        let woken = async {
+            tokio::time::sleep(ASLEEP).await;
+            self.note("zombie", "it writes what it read");
+            self.say("the zombie wakes up and writes, as if it were alone");
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = parts.consumers.zombie(&parts.shutdown) => ended,
+            () = woken => return,
+        };
+        self.say(match ended {
+            Ok(ledger) => format!(
+                "the zombie is gone: of {} records it found {} counted already, and counted {} itself",
+                ledger.consumed,
+                ledger.already_counted,
+                ledger.counted + ledger.late,
+            ),
+            Err(error) => format!("the zombie did not get up: {error:#}"),
+        });
+    }
+
+    async fn throttle(&self) {
+        let faults = &self.0.parts.faults;
+        let before = faults.hit();
+        self.say("DynamoDB refuses four of five writes");
+        faults.throttle(true);
+        self.count_down("throttle", "four of five writes are refused")
+            .await;
+        faults.throttle(false);
+        self.say(format!(
+            "DynamoDB takes writes again; {} were refused",
+            faults.hit() - before
+        ));
+    }
+
+    async fn cut(&self) {
+        let faults = &self.0.parts.faults;
+        let before = faults.hit();
+        self.say("every write takes effect, and every answer to one is lost");
+        faults.cut_replies(true);
+        self.count_down("cut", "answers are lost").await;
+        faults.cut_replies(false);
+        self.say(format!(
+            "answers arrive again; {} were lost",
+            faults.hit() - before
+        ));
+    }
+
+    async fn broker(&self) {
+        let broker = &self.0.parts.broker;
+        self.say("the broker is down");
+        broker.set_reachable(false);
+        self.count_down("broker", "Kafka is gone").await;
+        broker.set_reachable(true);
+        self.say("the broker is back");
+    }
+
+    async fn garbage(&self) {
+        let events = {
+            let marks = self.watermarks();
+            let partitions = self.0.parts.partitions;
+            garbage::garbage(|city| {
+                marks
+                    .get(&partition_of(city.as_bytes(), partitions))
+                    .copied()
+            })
+        };
+        let lab = self.clone();
+        let sent = tokio::task::spawn_blocking(move || lab.send(&events)).await;
+        self.say(match sent {
+            Ok(Ok(count)) => format!("sent {count} events that are late or broken"),
+            Ok(Err(error)) => format!("could not send: {error:#}"),
+            Err(error) => format!("could not send: {error}"),
+        });
+    }
+
+    /// Sends events beside the source's; returns how many. Blocks.
+    fn send(&self, events: &[Garbage]) -> anyhow::Result<usize> {
+        let parts = &self.0.parts;
+        for (sent, (city, value)) in events.iter().enumerate() {
+            let partition = partition_of(city.as_bytes(), parts.partitions);
+            // The source may send between these two lines: then two neighbours have each other's
+            // size on the account, and their sum is right.
+            while !parts.credit.try_take(partition, city.len() + value.len()) {
+                if parts.shutdown.is_triggered() {
+                    return Ok(sent);
+                }
+                std::thread::sleep(CREDIT_PAUSE);
+            }
+            if !parts.producer.send(city, value, &parts.shutdown)? {
+                return Ok(sent);
+            }
+        }
+        Ok(events.len())
+    }
+
+    /// Returns the watermarks of the partitions that have one, in Unix milliseconds.
+    #[allow(clippy::cast_possible_truncation)]
+    fn watermarks(&self) -> BTreeMap<i32, i64> {
+        let families = self.0.parts.consumers.metrics.watermark_seconds.collect();
+        let samples = families.iter().flat_map(|family| family.get_metric());
+        samples
+            .filter_map(|sample| {
+                let partition = sample.get_label().first()?.value().parse().ok()?;
+                let seconds = sample.get_gauge().get_value();
+                (seconds > 0.0).then_some((partition, (seconds * 1_000.0) as i64))
+            })
+            .collect()
+    }
+
+    fn note(&self, what: &'static str, says: impl Into<String>) {
+        if let Some(line) = lock(&self.0.running).get_mut(what) {
+            *line = says.into();
+        }
+    }
+
+    async fn count_down(&self, what: &'static str, says: &str) {
+        for left in (1..=FAULT.as_secs()).rev() {
+            self.note(what, format!("{says}, {left} s to go"));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic holds the lock")
+}
+
+async fn state(State(lab): State<Lab>) -> Response {
+    lab.shown()
+}
+
+async fn broken(State(lab): State<Lab>, Path(what): Path<String>) -> Result<Response, ApiError> {
+    if lab.begin(&what) {
+        Ok(lab.shown())
+    } else {
+        Err(ApiError::not_found())
+    }
+}
+
+async fn guard(State(lab): State<Lab>, request: Request, next: Next) -> Response {
+    match check(request.headers(), &lab.0.token) {
+        Ok(()) => next.run(request).await,
+        Err(why) => ApiError::forbidden(why).into_response(),
+    }
+}
+
+/// Tells whether a request is the page's own.
+fn check(headers: &HeaderMap, token: &str) -> Result<(), &'static str> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    let host = text(HOST).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+    if !["127.0.0.1", "localhost", "[::1]"].contains(&name) {
+        return Err("only this machine may break things");
+    }
+    if text(ORIGIN).is_some_and(|origin| origin != format!("http://{host}")) {
+        return Err("another site may not break things");
+    }
+    if text(TOKEN) != Some(token) {
+        return Err("the token is not this page's; load the page again");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_page_may_break_things() {
+        let own = [
+            ("host", "127.0.0.1:8082"),
+            ("origin", "http://127.0.0.1:8082"),
+            ("x-citystream-token", "abc"),
+        ];
+        let ask = |changes: &[(&str, Option<&str>)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in own {
+                headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+            }
+            for (name, value) in changes {
+                let name: HeaderName = name.parse().unwrap();
+                match value {
+                    Some(value) => drop(headers.insert(name, value.parse().unwrap())),
+                    None => drop(headers.remove(name)),
+                }
+            }
+            check(&headers, "abc").is_ok()
+        };
+        assert!(ask(&[]));
+        assert!(ask(&[("origin", None)]), "a GET of the page has none");
+        let local = [
+            ("host", Some("localhost:9")),
+            ("origin", Some("http://localhost:9")),
+        ];
+        assert!(ask(&local));
+        for changes in [
+            [("origin", Some("http://evil.example"))],
+            [("origin", Some("null"))],
+            [("origin", Some("https://127.0.0.1:8082"))],
+            [("origin", Some("http://127.0.0.1:9"))],
+            [("host", Some("rebound.example:8082"))],
+            [("host", None)],
+            [("x-citystream-token", Some("abd"))],
+            [("x-citystream-token", None)],
+        ] {
+            assert!(!ask(&changes), "{changes:?}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// What the browser tests share: `dev` as a process, Chromium, and what may not go wrong in a page.
+//
+// CITYSTREAM  the binary
+// CHROMIUM    the browser
+// DATA        the repository's data folder
+// SCREENSHOTS where to put pictures for the documents; none are taken without it
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { chromium } from "playwright-core";
+
+export const january = path.join(process.env.DATA, "city-events-2013-01.ndjson.gz");
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+export const PATIENCE = 90_000;
+
+let browser;
+const running = new Set();
+
+export async function begin() {
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
+}
+
+export async function end() {
+  await browser?.close();
+  for (const child of running) child.kill("SIGKILL");
+}
+
+/** Starts `dev`; returns its address and how to stop it. */
+export async function dev(...args) {
+  const child = spawn(process.env.CITYSTREAM, ["dev", ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { PATH: process.env.PATH, RUST_LOG: "warn" },
+  });
+  running.add(child);
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  let log = "";
+  child.stderr.on("data", (text) => { log = (log + text).slice(-20_000); });
+  const address = await new Promise((resolve, reject) => {
+    let out = "";
+    child.stdout.on("data", (text) => {
+      out += text;
+      const found = /^ +(http:\/\/[\d.:]+)\/$/m.exec(out);
+      if (found) resolve(found[1]);
+    });
+    ended.then((code) => reject(new Error(`dev ended with ${code}: ${log}`)));
+  });
+  return {
+    address,
+    log: () => log,
+    async stop() {
+      child.kill("SIGTERM");
+      const code = await ended;
+      running.delete(child);
+      return code;
+    },
+  };
+}
+
+/** Opens the page in a context of its own; what goes wrong in it is kept in `errors`. */
+export async function open(address, options = {}, prepare = async () => {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  page.errors = [];
+  page.on("pageerror", (error) => page.errors.push(String(error)));
+  page.on("console", (message) => message.type() === "error" && !message.location().url.endsWith("/stream") && page.errors.push(message.text()));
+  await prepare(page);
+  await page.goto(address);
+  return page;
+}
+
+export const number = (page, id) => page.locator(`#${id}`).textContent().then((text) => Number(text.replaceAll(",", "")));
+export const state = (page, name) => page.waitForFunction((name) => document.documentElement.dataset.state === name, name);
+export const figure = (page, text) => page.waitForFunction((text) => document.getElementById("total-events").textContent === text, text);
+
+export async function picture(page, name) {
+  if (!process.env.SCREENSHOTS) return;
+  await page.screenshot({ path: path.join(process.env.SCREENSHOTS, `${name}.png`), animations: "disabled" });
+}
+
+export async function accessible(page, what) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  const grave = found.violations.filter((one) => ["serious", "critical"].includes(one.impact));
+  const words = grave.map((one) => `${one.id}: ${one.help}\n${one.nodes.slice(0, 3).map((node) => `  ${node.html}\n  ${node.failureSummary}`).join("\n")}`);
+  assert.equal(grave.length, 0, `${what}:\n${words.join("\n")}`);
+}

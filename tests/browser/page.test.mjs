@@ -1,0 +1,163 @@
+// The dashboard in a real browser, against `citystream dev`. scripts/test-browser runs it.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, test } from "node:test";
+import { accessible, begin, dev, end, figure, january, number, open, picture, state } from "./harness.mjs";
+
+const BYTES_MAX = 200_000;
+
+let live;
+
+before(async () => {
+  await begin();
+  live = await dev("--port", "0", "--rate", "40/s");
+});
+
+after(end);
+
+test("loads fast and small, and counts up", async () => {
+  let bytes = 0;
+  const page = await open(live.address, {}, async (page) => {
+    page.on("response", async (response) => {
+      const { pathname } = new URL(response.url());
+      if (pathname === "/" || pathname.startsWith("/assets/")) bytes += (await response.body()).length;
+    });
+  });
+  await state(page, "live");
+  const first = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime);
+  // A second on an idle machine; this one may be busy with other things.
+  assert.ok(first < 5_000, `first paint after ${Math.round(first)} ms`);
+  console.log(`first paint after ${Math.round(first)} ms, ${bytes} bytes`);
+  assert.ok(bytes > 50_000 && bytes <= BYTES_MAX, `${bytes} bytes`);
+  const before = await number(page, "total-events");
+  await page.waitForFunction((n) => Number(document.getElementById("total-events").textContent.replaceAll(",", "")) > n, before + 20);
+  await page.waitForSelector(".alert");
+  await page.waitForSelector("#pipeline:not([hidden]) .partitions td");
+  await page.waitForFunction(() => [...document.querySelectorAll(".bars rect")].some((bar) => bar.height.baseVal.value > 20));
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+});
+
+test("shows what the tables hold, filtered by the address", async () => {
+  const server = await dev("--port", "0", "--input", january);
+  const page = await open(server.address, { reducedMotion: "reduce" });
+  await figure(page, "33,960");
+  await page.waitForFunction(() => document.getElementById("total-late").textContent === "609");
+  assert.equal(await number(page, "total-high"), 2_025);
+  assert.equal(await number(page, "total-critical"), 780);
+
+  await page.selectOption("#city", "LA");
+  await figure(page, "1,154");
+  assert.match(page.url(), /\?city=LA$/);
+  await page.locator("#severities label", { hasText: "high" }).click();
+  assert.match(page.url(), /city=LA&severity=high/);
+  const high = await number(page, "total-events");
+  assert.ok(high > 0 && high < 1_154);
+  await page.reload();
+  await figure(page, String(high));
+  assert.equal(await page.inputValue("#city"), "LA");
+  await page.goBack();
+  await figure(page, "1,154");
+  await page.locator("#clear").click();
+  await figure(page, "33,960");
+  assert.equal(new URL(page.url()).search, "");
+
+  // The whole week, by severity, read by keys.
+  await page.locator("#spans label", { hasText: "7d" }).click();
+  await page.locator("#stack label", { hasText: "severity" }).click();
+  await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("2 h steps"));
+  const slider = page.getByRole("slider");
+  await slider.focus();
+  await page.keyboard.press("Home");
+  const read = () => slider.getAttribute("aria-valuetext");
+  const first = await read();
+  await page.keyboard.press("ArrowRight");
+  assert.notEqual(await read(), first);
+  assert.match(await read(), /events/);
+  await page.waitForSelector(".tip:not([hidden])");
+  await page.keyboard.press("Escape");
+
+  // A cell of the heat map is a filter, and takes itself back.
+  const cell = page.locator('[data-cell="NYC#incident"]');
+  await cell.click();
+  assert.match(page.url(), /city=NYC&type=incident/);
+  await cell.click();
+  assert.doesNotMatch(page.url(), /city=/);
+  await page.locator("#spans label", { hasText: "24h" }).click();
+  await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("15 min steps"));
+  await picture(page, "dashboard-january");
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+  assert.equal(await server.stop(), 0);
+});
+
+test("says that it is stale when the server is gone, and goes on by itself", async () => {
+  const tables = await mkdtemp(path.join(tmpdir(), "citystream-"));
+  const args = ["--rate", "20/s", "--data-dir", tables];
+  const server = await dev("--port", "0", ...args);
+  const page = await open(server.address);
+  await state(page, "live");
+  await page.waitForFunction(() => Number(document.getElementById("total-events").textContent) > 10);
+  await server.stop();
+  await state(page, "stale");
+  const kept = await number(page, "total-events");
+  assert.ok(kept > 10, "the last numbers stay");
+  assert.match(await page.locator("#status-text").textContent(), /stale since \d\d:\d\d:\d\d UTC/);
+  assert.match(await page.locator("#banner").textContent(), /does not answer/);
+  await accessible(page, "stale");
+  const again = await dev("--port", new URL(server.address).port, ...args);
+  await state(page, "live");
+  await page.waitForFunction((n) => Number(document.getElementById("total-events").textContent.replaceAll(",", "")) > n, kept);
+  assert.equal(await page.locator("#banner").isVisible(), false);
+  // Nothing but the refused connections went wrong meanwhile.
+  assert.deepEqual(page.errors.filter((text) => !/Failed to load resource|ERR_/.test(text)), []);
+  await page.context().close();
+  await again.stop();
+  await rm(tables, { recursive: true });
+});
+
+test("has words for nothing and for trouble", async () => {
+  const none = { from: "2026-01-01T00:00:00Z", to: "2026-01-01T06:00:00Z", step_seconds: 300, generated_at: "2026-01-01T06:00:00.000Z", open: [], series_count: 0, series_total: 0, series: [] };
+  const answers = (status, body) => (page) => page.route("**/api/v1/timeline**", (route) => route.fulfill({ status, json: body }));
+  const empty = await open(live.address, {}, answers(200, none));
+  await state(empty, "empty");
+  assert.match(await empty.locator("#banner").textContent(), /No events yet/);
+  await accessible(empty, "empty");
+  await empty.context().close();
+  const down = await open(live.address, {}, answers(503, { error: "DynamoDB does not answer", code: "store_unavailable", request_id: "0" }));
+  await state(down, "error");
+  assert.match(await down.locator("#banner").textContent(), /DynamoDB does not answer/);
+  await accessible(down, "error");
+  await down.context().close();
+});
+
+test("can be read by everybody, in light and dark, on a phone", async () => {
+  for (const [name, options] of Object.entries({
+    light: { colorScheme: "light" },
+    dark: { colorScheme: "dark" },
+    phone: { colorScheme: "light", viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true },
+  })) {
+    const page = await open(live.address, options);
+    await state(page, "live");
+    await page.waitForSelector(".alert");
+    await page.waitForTimeout(1_200); // the figures have counted up
+    const [content, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert.ok(content <= width, `${name}: ${content} px wide in ${width}`);
+    await accessible(page, name);
+    await picture(page, `dashboard-${name}`);
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  }
+  const page = await open(live.address, { colorScheme: "light" });
+  await state(page, "live");
+  const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const light = await paper();
+  await page.locator("#theme").click();
+  await page.locator("#theme").click();
+  assert.equal(await page.locator("#theme").getAttribute("aria-label"), "Theme: dark");
+  assert.notEqual(await paper(), light);
+  await page.context().close();
+});
