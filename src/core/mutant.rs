@@ -53,6 +53,8 @@ pub enum Mutant {
     ProgressEarly,
     /// What a table did not process counts as stored.
     UnprocessedDropped,
+    /// What a table refuses counts as stored before its dead letter is acknowledged.
+    RefusedNotAwaited,
     /// Two puts of one key share a batch.
     DuplicateKeys,
     /// In the table: the condition is `fence < first`.
@@ -65,7 +67,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every planted bug.
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::ConflictIsDone,
         Mutant::FenceInclusive,
         Mutant::NextIsLast,
@@ -89,6 +91,7 @@ impl Mutant {
         Mutant::OtherTablesBelieved,
         Mutant::ProgressEarly,
         Mutant::UnprocessedDropped,
+        Mutant::RefusedNotAwaited,
         Mutant::DuplicateKeys,
         Mutant::TableFenceStrict,
         Mutant::TableNoCondition,

@@ -415,6 +415,9 @@ impl Pipeline {
             self.put_done(table, put.ticket);
         }
         if let Some(put) = settled.refused {
+            if mutant::on(Mutant::RefusedNotAwaited) {
+                return self.put_done(table, put.ticket);
+            }
             self.outputs.push_back(Output::Refused(table, put));
         }
         let slots = &self.slots;

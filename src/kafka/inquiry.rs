@@ -17,9 +17,8 @@ use crate::core::parse::Reason;
 use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
-use crate::kafka::chatter::Context;
-use crate::kafka::consumer::Bridge;
-use crate::kafka::record::original;
+use crate::kafka::client::Context;
+use crate::kafka::consumer::{Bridge, original};
 use crate::sys;
 
 /// Questions to Kafka over the consumer's own connections. All of them block.
@@ -106,8 +105,7 @@ impl Inquiry {
         config
             .set("enable.partition.eof", "false")
             .remove("group.instance.id");
-        let context = Context::new(&config);
-        let client: BaseConsumer<Context> = config.create_with_context(context).ok()?;
+        let client: BaseConsumer<Context> = config.create_with_context(Context::default()).ok()?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0))
             .ok()?;

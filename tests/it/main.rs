@@ -7,15 +7,16 @@
 mod checks;
 mod consume;
 mod dev;
+#[path = "../support/faults.rs"]
 mod faults;
+mod faulty;
 mod fuzzed;
 mod produce_tail;
+// The simulation uses more of it.
+#[allow(dead_code)]
 #[path = "../sim/reference.rs"]
 mod reference;
 mod stall;
-mod store;
-#[path = "../store/mod.rs"]
-mod suite;
 mod throttles;
 mod verify;
 mod world;

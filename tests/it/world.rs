@@ -32,6 +32,7 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::json;
 
 use crate::faults::Faults;
+use crate::faulty;
 use crate::reference::{Counts, Logged, Said, Tables, fold};
 
 pub(crate) const TOPIC: &str = "city-events";
@@ -507,7 +508,7 @@ async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
     let plain = embedded(db.clone());
     connect(ConnectOptions {
         attempts: 1,
-        http: Some(faults.map_or(plain.clone(), |f| f.wrap(plain))),
+        http: Some(faults.map_or(plain.clone(), |f| faulty::wrap(f, plain))),
         endpoint_url: Some("http://embedded.invalid".to_owned()),
         test_credentials: true,
         ..ConnectOptions::default()

@@ -71,10 +71,6 @@ impl Role {
         }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn out(&self) -> String {
         std::fs::read_to_string(&self.out).unwrap()
     }
@@ -93,6 +89,10 @@ impl Role {
     pub(crate) fn ends_with(&mut self, code: i32) {
         let ended = self.end();
         assert_eq!(ended, Some(code), "{}\n{}", self.name, self.err_tail());
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

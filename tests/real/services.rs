@@ -84,11 +84,6 @@ fn why_not() -> Option<&'static str> {
     None
 }
 
-/// Kafka's version, by `KAFKA`.
-pub(crate) fn kafka_version() -> String {
-    std::env::var("KAFKA").unwrap_or_else(|_| "4.1.1".to_owned())
-}
-
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/real-services")
 }
@@ -113,7 +108,7 @@ impl Services {
             .spawn()
             .unwrap();
         let output = Command::new(script())
-            .args(["start", "--secure", "--kafka", &kafka_version(), "--dir"])
+            .args(["start", "--dir"])
             .arg(folder.join("services"))
             .args(options)
             .stdin(Stdio::null())
@@ -162,13 +157,12 @@ impl Services {
         self.exports.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
-    /// Returns one of these.
-    pub(crate) fn export(&self, name: &str) -> &str {
-        &self.exports[name]
-    }
-
     pub(crate) fn brokers(&self) -> &str {
         &self.exports["KAFKA_BOOTSTRAP_SERVERS"]
+    }
+
+    pub(crate) fn dynamodb_url(&self) -> &str {
+        &self.exports["AWS_ENDPOINT_URL_DYNAMODB"]
     }
 
     pub(crate) fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
@@ -213,25 +207,22 @@ impl Services {
 
     /// Stops, kills or starts a broker: `how` is the script's command.
     pub(crate) fn broker(&self, how: &str, node: &str) {
-        let status = Command::new(script())
-            .args([how, node, "--dir"])
-            .arg(self.folder.join("services"))
-            .status();
-        assert!(status.unwrap().success(), "{how} {node}");
+        self.script(&[how, node]);
     }
 
     /// Freezes DynamoDB until the returned value is dropped.
     pub(crate) fn pause_dynamodb(&'static self) -> Paused {
-        self.signal_dynamodb("pause");
+        self.script(&["pause", "dynamodb"]);
         Paused(self)
     }
 
-    fn signal_dynamodb(&self, what: &str) {
+    fn script(&self, args: &[&str]) {
         let status = Command::new(script())
-            .args([what, "dynamodb", "--dir"])
+            .args(args)
+            .arg("--dir")
             .arg(self.folder.join("services"))
             .status();
-        assert!(status.unwrap().success(), "{what} dynamodb");
+        assert!(status.unwrap().success(), "{args:?}");
     }
 }
 
@@ -239,6 +230,6 @@ pub(crate) struct Paused(&'static Services);
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        self.0.signal_dynamodb("resume");
+        self.0.script(&["resume", "dynamodb"]);
     }
 }

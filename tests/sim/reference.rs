@@ -9,7 +9,12 @@ pub(crate) enum Said {
     Event(&'static str, &'static str, usize, i64, Option<String>),
     Heartbeat(i64),
     Bad,
+    /// Takes an offset and is never delivered.
+    Control,
 }
+
+/// The city of events whose items the tables refuse.
+pub(crate) const POISON: &str = "POISON";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Logged {
@@ -18,77 +23,144 @@ pub(crate) struct Logged {
 }
 
 /// Counts of a row: counted, late, by severity.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Counts {
     pub(crate) counted: u64,
     pub(crate) late: u64,
     pub(crate) severities: [u64; 4],
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.counted += other.counted;
+        self.late += other.late;
+        for (mine, new) in self.severities.iter_mut().zip(other.severities) {
+            *mine += new;
+        }
+    }
+}
+
+/// `city#type`, window start or none for totals
+pub(crate) type RowName = (String, Option<i64>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tables {
-    /// `city#type`, window start or none for totals
-    pub(crate) rows: BTreeMap<(String, Option<i64>), Counts>,
+    pub(crate) rows: BTreeMap<RowName, Counts>,
     pub(crate) raw: BTreeSet<(String, i64)>,
     pub(crate) alerts: BTreeSet<(String, i64, String)>,
     /// topic id, partition, offset
     pub(crate) dead: BTreeSet<(String, i32, usize)>,
+    /// partition, offset, whether of an alert
+    pub(crate) refused: BTreeSet<(i32, usize, bool)>,
+}
+
+/// What a fold finds besides the tables.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// The largest event time below each offset.
+    pub(crate) max_below: Vec<Option<i64>>,
+    /// Row → offset of its last record.
+    pub(crate) last: BTreeMap<RowName, usize>,
 }
 
 pub(crate) const WINDOW: i64 = 300_000;
 pub(crate) const LATENESS: i64 = 600_000;
 pub(crate) const SKEW: i64 = 300_000;
 
-/// Folds one partition's log into the tables; returns the largest event time below each offset.
-pub(crate) fn fold(
-    tables: &mut Tables,
-    topic_id: &str,
-    partition: i32,
-    log: &[Logged],
-) -> Vec<Option<i64>> {
+/// Folds one partition's log into the tables.
+pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[Logged]) -> Found {
     let mut max: Option<i64> = None;
-    let mut below = vec![None];
+    let mut found = Found {
+        max_below: vec![None],
+        ..Found::default()
+    };
     for (offset, record) in log.iter().enumerate() {
         let is_future = |t: i64| match record.timestamp_ms {
             None => true,
             Some(stamp) => t > stamp + SKEW,
         };
-        match &record.said {
+        let time = match &record.said {
+            Said::Control => None,
             Said::Bad => {
                 tables.dead.insert((topic_id.to_owned(), partition, offset));
+                None
             }
-            Said::Heartbeat(t) => {
-                if !is_future(*t) {
-                    max = Some(max.map_or(*t, |m| m.max(*t)));
-                }
-            }
+            Said::Heartbeat(t) => Some(*t),
             Said::Event(city, kind, severity, t, id) => {
                 let start = t.div_euclid(WINDOW) * WINDOW;
                 let late = max.is_some_and(|m| start + WINDOW <= m - LATENESS);
                 let series = format!("{city}#{kind}");
-                let total = tables.rows.entry((series.clone(), None)).or_default();
+                let totals = (series.clone(), None);
+                let total = tables.rows.entry(totals.clone()).or_default();
+                found.last.insert(totals, offset);
                 total.severities[*severity] += 1;
                 if late {
                     total.late += 1;
                 } else {
                     total.counted += 1;
-                    let window = tables.rows.entry((series, Some(start))).or_default();
+                    let window = (series, Some(start));
+                    found.last.insert(window.clone(), offset);
+                    let window = tables.rows.entry(window).or_default();
                     window.counted += 1;
                     window.severities[*severity] += 1;
                 }
                 let id = id
                     .clone()
                     .unwrap_or_else(|| format!("city-events-{partition}-{offset}"));
-                tables.raw.insert((id.clone(), *t));
-                if *severity >= 2 {
-                    tables.alerts.insert(((*city).to_owned(), *t, id));
+                let alert = *severity >= 2;
+                if *city == POISON {
+                    tables.refused.insert((partition, offset, false));
+                    if alert {
+                        tables.refused.insert((partition, offset, true));
+                    }
+                } else {
+                    tables.raw.insert((id.clone(), *t));
+                    if alert {
+                        tables.alerts.insert(((*city).to_owned(), *t, id));
+                    }
                 }
-                if !is_future(*t) {
-                    max = Some(max.map_or(*t, |m| m.max(*t)));
-                }
+                Some(*t)
+            }
+        };
+        if let Some(t) = time.filter(|t| !is_future(*t)) {
+            max = Some(max.map_or(t, |m| m.max(t)));
+        }
+        found.max_below.push(max);
+    }
+    found
+}
+
+impl Tables {
+    /// Tells whether every item and every acknowledged dead letter of `other` is here.
+    pub(crate) fn holds_items_of(&self, other: &Tables) -> bool {
+        other.raw.is_subset(&self.raw)
+            && other.alerts.is_subset(&self.alerts)
+            && other.dead.is_subset(&self.dead)
+            && other.refused.is_subset(&self.refused)
+    }
+
+    /// Says where these tables differ from what was wanted.
+    pub(crate) fn differs_from(&self, want: &Tables) -> Option<String> {
+        if self == want {
+            return None;
+        }
+        for (key, counts) in &want.rows {
+            if self.rows.get(key) != Some(counts) {
+                let got = self.rows.get(key);
+                return Some(format!("row {key:?}: want {counts:?}, got {got:?}"));
             }
         }
-        below.push(max);
+        for (key, counts) in &self.rows {
+            if !want.rows.contains_key(key) {
+                return Some(format!("row {key:?} should not be there: {counts:?}"));
+            }
+        }
+        let raw: Vec<_> = want.raw.symmetric_difference(&self.raw).collect();
+        let alerts: Vec<_> = want.alerts.symmetric_difference(&self.alerts).collect();
+        let dead: Vec<_> = want.dead.symmetric_difference(&self.dead).collect();
+        let refused: Vec<_> = want.refused.symmetric_difference(&self.refused).collect();
+        Some(format!(
+            "raw {raw:?}, alerts {alerts:?}, dead {dead:?}, refused {refused:?}"
+        ))
     }
-    below
 }

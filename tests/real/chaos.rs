@@ -1,0 +1,237 @@
+//! Accidents under load: frozen members, members that come and go, a silent DynamoDB, a dead broker.
+//!
+//! Each test feeds the log while it disturbs the consumers, has them read to its end, and compares
+//! the tables row by row with the oracle. `CHAOS=long` repeats each accident many times.
+
+use std::time::Duration;
+
+use crate::faults::Faults;
+use crate::log::Record;
+use crate::proxy::Proxy;
+use crate::role::{Signal, wait_for};
+use crate::world::{World, file_lines};
+
+/// Tells whether the long form is wanted.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("CHAOS").is_some_and(|form| form == "long")
+}
+
+/// Tells whether the forms that want a machine to themselves are wanted: they are judged by how much a
+/// consumer gets done between two accidents.
+pub(crate) fn is_asked_for() -> bool {
+    std::env::var_os("CHAOS").is_some()
+}
+
+fn rounds(short: usize, long: usize) -> usize {
+    if is_long() { long } else { short }
+}
+
+/// The real events, part by part, with bad records between them.
+pub(crate) struct Feed<'a> {
+    world: &'a World,
+    lines: Vec<String>,
+    part: usize,
+    sent: usize,
+}
+
+impl<'a> Feed<'a> {
+    pub(crate) fn new(world: &'a World, parts: usize) -> Feed<'a> {
+        let lines = file_lines();
+        // A part is small where the point is to be disturbed often, and never so large that the
+        // rest of a test is nothing but counting.
+        let part = (lines.len() / parts).min(500);
+        Feed {
+            world,
+            lines,
+            part,
+            sent: 0,
+        }
+    }
+
+    /// Sends the next part; none is left after the last.
+    pub(crate) fn more(&mut self) {
+        let to = (self.sent + self.part).min(self.lines.len());
+        if self.sent < to {
+            self.world.produce(&self.lines[self.sent..to]);
+            self.world.send(&[Record {
+                partition: 3,
+                value: Some(b"not an event".to_vec()),
+                headers: vec![("expect".to_owned(), Some(b"not_json".to_vec()))],
+                ..Record::default()
+            }]);
+        }
+        self.sent = to;
+    }
+}
+
+#[test]
+fn b3_frozen_members_that_wake_up_beside_their_successors_change_nothing() {
+    let Some(world) = World::new("chaos-frozen") else {
+        return;
+    };
+    world.init();
+    // Many of a zombie's requests land late, beside those of its successor.
+    let faults = Faults::new(23, 15);
+    let proxy = Proxy::start(world.services.dynamodb_url(), &faults);
+    let rounds = rounds(2, 12);
+    let mut feed = Feed::new(&world, rounds * 2);
+    let mut members = [
+        world.consume_through(&proxy, &[]),
+        world.consume_through(&proxy, &[]),
+    ];
+    for member in &mut members {
+        member.is_ready(200, "");
+    }
+    for round in 0..rounds {
+        feed.more();
+        let before = [members[0].settled(), members[1].settled()];
+        let busy = wait_for("a member to be at work", || {
+            (0..2).find(|n| members[*n].settled() > before[*n] + 50.0)
+        });
+        members[busy].signal(Signal::Stop);
+        let other = 1 - busy;
+        let had = members[other].settled();
+        feed.more();
+        // The frozen one's partitions are the other's once its session is over.
+        wait_for("a takeover", || {
+            (members[other].settled() > had + 200.0).then_some(())
+        });
+        members[busy].signal(Signal::Cont);
+        members[busy].is_ready(200, "");
+        eprintln!("chaos-frozen: round {round}, member {busy} froze and woke up");
+    }
+    world
+        .consume_through(&proxy, &["--stop-at-end"])
+        .ends_with(0);
+    for member in &mut members {
+        assert_eq!(member.terminate().0, Some(0), "{}", member.err());
+    }
+    world.tables_are_exact_behind(&proxy);
+}
+
+#[test]
+fn b7_members_that_come_and_go_every_five_seconds_under_load_change_nothing() {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(world) = World::new("chaos-scaling") else {
+        return;
+    };
+    world.init();
+    let faults = Faults::new(31, 5);
+    let proxy = Proxy::start(world.services.dynamodb_url(), &faults);
+    let rounds = rounds(2, 15);
+    let mut feed = Feed::new(&world, rounds * 10);
+    let mut first = world.consume_through(&proxy, &[]);
+    let five_seconds = |feed: &mut Feed<'_>| {
+        for _ in 0..5 {
+            feed.more();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    };
+    let (mut read, mut cut_short) = (0.0, 0);
+    for _ in 0..rounds {
+        let mut others = [
+            world.consume_through(&proxy, &[]),
+            world.consume_through(&proxy, &[]),
+        ];
+        five_seconds(&mut feed);
+        for other in &mut others {
+            read += other.settled();
+            let (code, took) = other.terminate();
+            assert!(took < Duration::from_secs(14), "took {took:?}");
+            // Where writes are slow, the end comes before all is durable, and says so.
+            if code != Some(0) {
+                assert_eq!(code, Some(1), "{}", other.err());
+                assert!(other.err().contains("not yet durable"), "{}", other.err());
+                cut_short += 1;
+            }
+        }
+        five_seconds(&mut feed);
+    }
+    world
+        .consume_through(&proxy, &["--stop-at-end"])
+        .ends_with(0);
+    let metrics = first.metrics();
+    assert_eq!(first.terminate().0, Some(0), "{}", first.err());
+    let expected = world.tables_are_exact_behind(&proxy);
+    eprintln!(
+        "chaos-scaling: {rounds} × 1→3→1, {} events; the first read {} ({} of them again), the others {read}, {cut_short} of them left before all was durable; 0 differences",
+        expected.valid,
+        metrics["citystream_events_consumed_total"],
+        metrics["citystream_events_already_counted_total"],
+    );
+}
+
+#[test]
+fn e1_a_silent_dynamodb_costs_no_membership_and_no_event() {
+    let Some(world) = World::new("chaos-silent") else {
+        return;
+    };
+    world.init();
+    let faults = Faults::new(47, 2);
+    let proxy = Proxy::start(world.services.dynamodb_url(), &faults);
+    let rounds = rounds(1, 6);
+    let mut feed = Feed::new(&world, rounds * 2);
+    let poll = ["--kafka-property", "max.poll.interval.ms=6000"];
+    let mut consume = world.consume_through(&proxy, &poll);
+    consume.is_ready(200, "");
+    for _ in 0..rounds {
+        feed.more();
+        let before = consume.settled();
+        wait_for("it to be at work", || {
+            (consume.settled() > before + 50.0).then_some(())
+        });
+        faults.hold(true);
+        feed.more();
+        std::thread::sleep(Duration::from_secs(12));
+        assert!(!consume.has_ended(), "{}", consume.err());
+        assert_eq!(consume.get("/livez").unwrap().0, 200);
+        faults.hold(false);
+        consume.is_ready(200, "");
+    }
+    let (was_in, gave_up) = (consume.err(), consume.metrics());
+    assert!(!was_in.contains("max.poll"), "{was_in}");
+    assert_eq!(gave_up["citystream_events_given_up_total"], 0.0, "{was_in}");
+    world
+        .consume_through(&proxy, &["--stop-at-end"])
+        .ends_with(0);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact_behind(&proxy);
+}
+
+#[test]
+fn c8_a_broker_killed_and_started_again_under_load_changes_nothing() {
+    let Some(world) = World::alone("chaos-broker") else {
+        return;
+    };
+    world.init();
+    let faults = Faults::new(59, 5);
+    let proxy = Proxy::start(world.services.dynamodb_url(), &faults);
+    let rounds = rounds(1, 6);
+    let mut feed = Feed::new(&world, rounds * 2);
+    let mut members = [
+        world.consume_through(&proxy, &[]),
+        world.consume_through(&proxy, &[]),
+    ];
+    for member in &mut members {
+        member.is_ready(200, "");
+    }
+    for _ in 0..rounds {
+        feed.more();
+        world.services.broker("kill-broker", "1");
+        std::thread::sleep(Duration::from_secs(3));
+        world.services.broker("start-broker", "1");
+        feed.more();
+        for member in &mut members {
+            assert!(!member.has_ended(), "{}", member.err());
+        }
+    }
+    world
+        .consume_through(&proxy, &["--stop-at-end"])
+        .ends_with(0);
+    for member in &mut members {
+        assert_eq!(member.terminate().0, Some(0), "{}", member.err());
+    }
+    world.tables_are_exact_behind(&proxy);
+}

@@ -1,0 +1,297 @@
+//! A proxy before a real DynamoDB: it breaks requests by the draws of [`Faults`], is silent when
+//! told, and can kill a process at a named point of a request's life.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::faults::{Fault, Faults, refusal, with_unprocessed};
+
+/// When in a request's life a process is killed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    /// DynamoDB never gets the request.
+    Before,
+    /// It took effect, and its sender never hears of it.
+    Applied,
+    /// Its sender has the answer, and hardly any time to go on.
+    Answered,
+}
+
+/// A place in the consumer's work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) name: &'static str,
+    /// How the request's target ends.
+    pub(crate) operation: &'static str,
+    /// A text in its body.
+    pub(crate) says: &'static str,
+    /// A text that is not in its body.
+    pub(crate) says_not: &'static str,
+    pub(crate) when: When,
+}
+
+#[derive(Debug, Default)]
+struct Trap {
+    armed: Option<(Point, u32)>,
+    sprung: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    faults: Arc<Faults>,
+    trap: Mutex<Trap>,
+    /// Events that DynamoDB said it counted: window → number.
+    counted: Mutex<BTreeMap<String, u64>>,
+    upstream: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A running proxy; it ends with its owner.
+pub(crate) struct Proxy {
+    shared: Arc<Shared>,
+    url: String,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Proxy {
+    /// Starts a proxy before `upstream`, a URL without a path.
+    pub(crate) fn start(upstream: &str, faults: &Arc<Faults>) -> Proxy {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            faults: Arc::clone(faults),
+            trap: Mutex::default(),
+            counted: Mutex::default(),
+            upstream: upstream.trim_end_matches('/').to_owned(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        });
+        runtime.spawn(serve(listener, Arc::clone(&shared)));
+        Proxy {
+            shared,
+            url: format!("http://{address}"),
+            runtime: Some(runtime),
+        }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills process `pid` when the next request passes `point`.
+    pub(crate) fn arm(&self, point: Point, pid: u32) {
+        *self.shared.trap.lock().unwrap() = Trap {
+            armed: Some((point, pid)),
+            sprung: false,
+        };
+    }
+
+    /// Returns what DynamoDB said it counted: window → events. What took effect without an answer
+    /// comes on top.
+    pub(crate) fn counted(&self) -> BTreeMap<String, u64> {
+        self.shared.counted.lock().unwrap().clone()
+    }
+
+    /// Tells whether the process was killed.
+    pub(crate) fn sprung(&self) -> bool {
+        self.shared.trap.lock().unwrap().sprung
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let shared = Arc::clone(&shared);
+        let service = hyper::service::service_fn(move |request| {
+            let shared = Arc::clone(&shared);
+            async move { shared.answer(request).await }
+        });
+        tokio::spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new();
+            // It ends in an error whenever an answer is withheld.
+            drop(
+                connection
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await,
+            );
+        });
+    }
+}
+
+/// Ends the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was cut")]
+struct Cut;
+
+type Answer = Result<Response<Full<Bytes>>, Cut>;
+
+fn kill(pid: u32) {
+    let mut command = Command::new("kill");
+    // It may have ended by itself.
+    drop(command.args(["-s", "KILL", &pid.to_string()]).status());
+}
+
+impl Shared {
+    async fn answer(self: Arc<Shared>, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+        let target = head.headers.get("x-amz-target");
+        let target = target.and_then(|t| t.to_str().ok()).unwrap_or_default();
+        let batch = target.ends_with("BatchWriteItem");
+        self.faults.held().await;
+        if let Some((point, pid)) = self.take_trap(target, &body) {
+            // A task of its own: it goes on where the sender does not wait for it.
+            let trapped = tokio::spawn(self.trapped(point, pid, head, body));
+            return trapped.await.map_err(|_| Cut)?;
+        }
+        if batch && self.faults.refuses(&body) {
+            let invalid = refusal("ValidationException");
+            return Ok(respond(StatusCode::BAD_REQUEST, invalid));
+        }
+        match self.faults.pick(batch) {
+            None => self.forward(&head, body).await,
+            Some(Fault::Throttled) => Ok(respond(
+                StatusCode::BAD_REQUEST,
+                refusal("ProvisionedThroughputExceededException"),
+            )),
+            Some(Fault::ServerError) => Ok(respond(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                refusal("InternalServerError"),
+            )),
+            Some(Fault::LostRequest) => Err(Cut),
+            Some(Fault::LostAnswer) => {
+                self.forward(&head, body).await?;
+                Err(Cut)
+            }
+            Some(Fault::LandsLate) => {
+                let wait = self.faults.pause(3_000);
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    drop(self.forward(&head, body).await);
+                });
+                Err(Cut)
+            }
+            Some(Fault::Unprocessed) => {
+                let (less, left) = self.faults.leave_out(&body);
+                let answer = self.forward(&head, less.into()).await?;
+                let status = answer.status();
+                let body = answer.into_body().collect().await.map_err(|_| Cut)?;
+                Ok(respond(status, with_unprocessed(&body.to_bytes(), left)))
+            }
+            Some(Fault::Slow) => {
+                tokio::time::sleep(self.faults.pause(100)).await;
+                self.forward(&head, body).await
+            }
+        }
+    }
+
+    fn take_trap(&self, target: &str, body: &[u8]) -> Option<(Point, u32)> {
+        let mut trap = self.trap.lock().unwrap();
+        let (point, _) = trap.armed?;
+        let body = String::from_utf8_lossy(body);
+        let passes = target.ends_with(point.operation)
+            && body.contains(point.says)
+            && (point.says_not.is_empty() || !body.contains(point.says_not));
+        if passes { trap.armed.take() } else { None }
+    }
+
+    async fn trapped(
+        self: Arc<Shared>,
+        point: Point,
+        pid: u32,
+        head: Parts,
+        body: Bytes,
+    ) -> Answer {
+        if let When::Before = point.when {
+            self.spring(pid);
+            return Err(Cut);
+        }
+        let answer = self.forward(&head, body).await;
+        if answer.is_err() {
+            // It may not have taken effect: the next one is it.
+            self.trap.lock().unwrap().armed = Some((point, pid));
+        } else if let When::Applied = point.when {
+            self.spring(pid);
+            return Err(Cut);
+        } else {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.spring(pid);
+            });
+        }
+        answer
+    }
+
+    fn spring(&self, pid: u32) {
+        kill(pid);
+        self.trap.lock().unwrap().sprung = true;
+    }
+
+    fn note(&self, request: &[u8]) {
+        let Ok(request) = serde_json::from_slice::<Value>(request) else {
+            return;
+        };
+        let window = request["Key"]["partition_key"]["S"].as_str();
+        let count = request["ExpressionAttributeValues"][":n"]["N"].as_str();
+        if let (Some(window), Some(count)) = (window, count.and_then(|n| n.parse::<u64>().ok())) {
+            let mut counted = self.counted.lock().unwrap();
+            *counted.entry(window.to_owned()).or_default() += count;
+        }
+    }
+
+    async fn forward(&self, head: &Parts, body: Bytes) -> Answer {
+        let mut request = Request::builder().method(head.method.clone()).uri(format!(
+            "{}{}",
+            self.upstream,
+            head.uri.path()
+        ));
+        for (name, value) in &head.headers {
+            // The signature stays valid for the host that the client meant; a local table does not
+            // check it.
+            if name != hyper::header::HOST && name != hyper::header::CONTENT_LENGTH {
+                request = request.header(name, value);
+            }
+        }
+        let sent = request.body(Full::new(body.clone())).map_err(|_| Cut)?;
+        let answer = self.client.request(sent).await.map_err(|_| Cut)?;
+        if answer.status() == StatusCode::OK {
+            self.note(&body);
+        }
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+        Ok(respond(head.status, body.to_vec()))
+    }
+}
+
+fn respond(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let answer = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "application/x-amz-json-1.0");
+    answer.body(Full::new(body.into())).unwrap()
+}

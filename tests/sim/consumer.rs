@@ -1,0 +1,137 @@
+//! One consumer: the real pipeline, and the requests it waits for.
+
+use std::collections::BTreeMap;
+
+use citystream::core::batch::Batch;
+use citystream::core::pipeline::{CommitPart, Options, Output, Pipeline, Publish, Report};
+use citystream::core::plan::{Put, PutTable, RowUpdate, Ticket};
+use citystream::core::worker::Rejected;
+
+/// A request that a consumer has sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Put(Batch),
+    Update(RowUpdate),
+    Reject(Ticket, Box<Rejected>),
+    Refused(PutTable, Put),
+    Create(Publish),
+    Publish(Publish),
+    Locate(i32, u64),
+    CheckTopic,
+    Commit(Vec<CommitPart>),
+}
+
+/// A write of a consumer that died or lost its reply: it may still land.
+#[derive(Clone, Debug)]
+pub(crate) enum Float {
+    Put(Batch),
+    Update(RowUpdate),
+    Commit(Vec<CommitPart>),
+    Publish(Publish),
+}
+
+impl Request {
+    /// Returns the write that may land without its sender.
+    pub(crate) fn float(self) -> Option<Float> {
+        match self {
+            Request::Put(batch) => Some(Float::Put(batch)),
+            Request::Update(update) => Some(Float::Update(update)),
+            Request::Commit(parts) => Some(Float::Commit(parts)),
+            Request::Publish(publish) => Some(Float::Publish(publish)),
+            Request::Reject(..)
+            | Request::Refused(..)
+            | Request::Create(_)
+            | Request::Locate(..)
+            | Request::CheckTopic => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Consumer {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) requests: Vec<Request>,
+    /// partition → assignment, next offset to deliver
+    pub(crate) reading: BTreeMap<i32, (u64, usize)>,
+    /// partition, assignment → the topic it was told of
+    pub(crate) topics: BTreeMap<(i32, u64), usize>,
+    /// partitions that were given to somebody else without a word
+    pub(crate) zombie: Vec<i32>,
+}
+
+impl Consumer {
+    pub(crate) fn new(row_interval_ms: i64) -> Consumer {
+        Consumer {
+            pipeline: Pipeline::new(Options {
+                topic: "city-events".into(),
+                row_interval_ms,
+                continue_on_loss: false,
+                requests_max: 8,
+            }),
+            requests: Vec::new(),
+            reading: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            zombie: Vec::new(),
+        }
+    }
+
+    pub(crate) fn has(&self, partition: i32) -> bool {
+        self.pipeline.partitions().any(|p| p == partition)
+    }
+
+    /// Lets time pass and takes what the pipeline wants done. Returns the restart points of
+    /// partitions that it gives up, which are committed at once, and what happened since the last
+    /// time.
+    pub(crate) fn pump(&mut self, now_ms: i64) -> Result<(Vec<CommitPart>, Report), String> {
+        self.pipeline.pump(now_ms);
+        let mut leaves = Vec::new();
+        while let Some(output) = self.pipeline.poll_output() {
+            let request = match output {
+                Output::Put(batch) => Request::Put(batch),
+                Output::Update(update) => Request::Update(update),
+                Output::Reject(ticket, rejected) => Request::Reject(ticket, rejected),
+                Output::Refused(table, put) => Request::Refused(table, put),
+                Output::CreateProgress(publish) => Request::Create(publish),
+                Output::Publish(publish) => Request::Publish(publish),
+                Output::Locate {
+                    partition,
+                    assignment,
+                    ..
+                } => Request::Locate(partition, assignment),
+                Output::CheckTopic => Request::CheckTopic,
+                Output::Commit(parts) => Request::Commit(parts),
+                Output::Begin {
+                    partition,
+                    assignment,
+                    next,
+                } => {
+                    let from = (assignment, next.0 as usize);
+                    self.reading.insert(partition, from);
+                    continue;
+                }
+                Output::Hold { partition } => {
+                    self.reading.remove(&partition);
+                    continue;
+                }
+                Output::Released {
+                    commit, publish, ..
+                } => {
+                    leaves.extend(commit);
+                    if let Some(publish) = publish {
+                        self.requests.push(Request::Publish(publish));
+                    }
+                    continue;
+                }
+                Output::Lost { .. } | Output::Halt(_) => {
+                    return Err(format!("unexpected {output:?}"));
+                }
+            };
+            self.requests.push(request);
+        }
+        let report = self.pipeline.report();
+        if !report.ledger.balances() {
+            return Err(format!("C7: {:?}", report.ledger));
+        }
+        Ok((leaves, report))
+    }
+}

@@ -1,0 +1,116 @@
+//! What a seed draws: chance itself, and logs.
+
+use citystream::core::event::{Event, Offset, Severity};
+use citystream::core::parse::{Body, Reason};
+use citystream::core::worker::{Content, Record, Rejected};
+
+use crate::reference::{Logged, POISON, Said};
+
+/// SplitMix64: small, and the same everywhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) + 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+const CITIES: [&str; 3] = ["NYC", "LA", "SF"];
+const KINDS: [&str; 2] = ["traffic", "weather"];
+
+/// The id of the `n`th topic of the name.
+pub(crate) fn topic_id(n: usize) -> String {
+    format!("topic-id-{n}")
+}
+
+/// Returns a partition's log: events in and out of order, late, ahead of their record, sent twice,
+/// refused by the table; heartbeats, bad records, records without a time, and control records.
+pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
+    let mut now = 1_357_000_000_000;
+    (0..rng.below(60))
+        .map(|_| {
+            now += rng.below(200_000) as i64;
+            let t = match rng.below(10) {
+                0 => now - rng.below(3_000_000) as i64,
+                1 => now + rng.below(900_000) as i64,
+                _ => now - rng.below(60_000) as i64,
+            };
+            // Some producers send one event twice, with the same id and time.
+            let own = rng.one_in(5).then(|| rng.below(6));
+            let t = own.map_or(t, |n| 1_357_000_000_000 + n as i64 * 400_000);
+            let id = own.map(|n| format!("own-{n}"));
+            let said = match rng.below(36) {
+                0..=2 => Said::Bad,
+                3..=5 => Said::Heartbeat(now - rng.below(1_000) as i64),
+                6 => Said::Control,
+                7 => Said::Event(POISON, KINDS[0], rng.below(4), t, None),
+                _ => Said::Event(
+                    CITIES[rng.below(3)],
+                    KINDS[rng.below(2)],
+                    rng.below(4),
+                    t,
+                    id,
+                ),
+            };
+            Logged {
+                said,
+                timestamp_ms: (!rng.one_in(20)).then_some(now),
+            }
+        })
+        .collect()
+}
+
+/// Returns a record as a client delivers it; control records are never delivered.
+pub(crate) fn record(
+    topic: usize,
+    partition: i32,
+    offset: usize,
+    logged: &Logged,
+) -> Option<Record> {
+    let content = match &logged.said {
+        Said::Control => return None,
+        Said::Bad => Content::Rejected(Box::new(Rejected {
+            reason: Reason::NotJson,
+            detail: topic_id(topic),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            partition,
+            offset: Offset(offset as i64),
+            timestamp_ms: logged.timestamp_ms,
+        })),
+        Said::Heartbeat(ms) => Content::Valid(Body::Heartbeat(*ms)),
+        Said::Event(city, kind, severity, time_ms, id) => Content::Valid(Body::Event(Event {
+            city: (*city).into(),
+            event_type: (*kind).into(),
+            severity: Severity::ALL[*severity],
+            time_ms: *time_ms,
+            description: "".into(),
+            event_id: id.as_deref().map(Into::into),
+            extra: None,
+        })),
+    };
+    Some(Record {
+        offset: Offset(offset as i64),
+        timestamp_ms: logged.timestamp_ms,
+        bytes: 100,
+        content,
+    })
+}

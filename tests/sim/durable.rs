@@ -1,0 +1,294 @@
+//! What outlives every consumer: tables with their fences, progress items, the group's commits.
+//!
+//! Whatever is written here is checked at once: C1 and C4 on each restart point, C2 on each update.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use citystream::core::batch::{Batch, BatchOutcome};
+use citystream::core::event::Offset;
+use citystream::core::keys;
+use citystream::core::mutant::{self, Mutant};
+use citystream::core::pipeline::{CommitPart, Publish};
+use citystream::core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
+use citystream::core::restart::{Boundary, Commit};
+use citystream::core::watermark::MaxTime;
+
+use crate::draw::topic_id;
+use crate::reference::{self, Found, Logged, POISON, RowName, Tables};
+
+/// The logs of every topic of the name there will be, with what a fold finds in them.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    /// topic → partition → records
+    pub(crate) records: Vec<Vec<Vec<Logged>>>,
+    truth: Vec<Vec<Found>>,
+}
+
+impl Logs {
+    pub(crate) fn new(records: Vec<Vec<Vec<Logged>>>) -> Arc<Logs> {
+        let truth = |(topic, logs): (usize, &Vec<Vec<Logged>>)| {
+            let folded = logs
+                .iter()
+                .zip(0..)
+                .map(|(log, p)| reference::fold(&mut Tables::default(), &topic_id(topic), p, log));
+            folded.collect()
+        };
+        Arc::new(Logs {
+            truth: records.iter().enumerate().map(truth).collect(),
+            records,
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Durable {
+    pub(crate) logs: Arc<Logs>,
+    /// Whether raw items and alerts are kept.
+    pub(crate) items: bool,
+    /// Which of the topics exists now.
+    pub(crate) topic: usize,
+    /// How often the tables were made.
+    pub(crate) tables_made: usize,
+    pub(crate) tables: Tables,
+    pub(crate) fences: BTreeMap<(RowName, String), Offset>,
+    /// per log key
+    pub(crate) progress: BTreeMap<String, Boundary>,
+    /// per partition, whatever the topic
+    pub(crate) commits: BTreeMap<i32, Commit>,
+    /// per partition of the current topic: offset of the oldest record
+    pub(crate) starts: Vec<usize>,
+}
+
+impl Durable {
+    pub(crate) fn new(logs: Arc<Logs>) -> Durable {
+        Durable {
+            starts: vec![0; logs.records[0].len()],
+            logs,
+            items: true,
+            topic: 0,
+            tables_made: 0,
+            tables: Tables::default(),
+            fences: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            commits: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn log(&self, partition: i32) -> &[Logged] {
+        &self.logs.records[self.topic][partition as usize]
+    }
+
+    pub(crate) fn log_key(&self, partition: i32) -> String {
+        keys::log_key(&topic_id(self.topic), partition)
+    }
+
+    pub(crate) fn tables_id(&self) -> String {
+        format!("tables-{}", self.tables_made)
+    }
+
+    /// Writes a batch, but for the puts at the places in `except`.
+    pub(crate) fn store(
+        &mut self,
+        batch: &Batch,
+        except: &[usize],
+    ) -> Result<BatchOutcome, String> {
+        for (at, put) in batch.puts.iter().enumerate() {
+            let key = put.key(batch.table);
+            if batch.puts[..at].iter().any(|p| p.key(batch.table) == key) {
+                return Err("a batch holds two puts of one key".to_owned());
+            }
+        }
+        if batch.puts.iter().any(|p| &*p.event.event.city == POISON) {
+            return Ok(BatchOutcome::Invalid);
+        }
+        for (at, put) in batch.puts.iter().enumerate() {
+            if except.contains(&at) {
+                continue;
+            }
+            let e = &put.event;
+            let (id, time_ms) = (e.event_id.to_string(), e.event.time_ms);
+            match batch.table {
+                PutTable::Raw => drop(self.tables.raw.insert((id, time_ms))),
+                PutTable::Alerts => {
+                    let city = e.event.city.to_string();
+                    self.tables.alerts.insert((city, time_ms, id));
+                }
+            }
+        }
+        Ok(BatchOutcome::Stored {
+            unprocessed: except.to_vec(),
+        })
+    }
+
+    /// Notes that the dead-letter topic has what the table refused.
+    pub(crate) fn refuse(&mut self, table: PutTable, put: &Put) {
+        let at = (put.event.partition, put.event.offset.0 as usize);
+        let alert = table == PutTable::Alerts;
+        self.tables.refused.insert((at.0, at.1, alert));
+    }
+
+    pub(crate) fn update(&mut self, update: &RowUpdate) -> UpdateOutcome {
+        let key = (update.row.series.to_string(), update.row.window_start_ms);
+        let fence = (key.clone(), update.log_key.to_string());
+        let refused = |at: &Offset| {
+            if mutant::on(Mutant::TableFenceStrict) {
+                *at >= update.first
+            } else {
+                *at > update.first && !mutant::on(Mutant::TableNoCondition)
+            }
+        };
+        if let Some(at) = self.fences.get(&fence)
+            && refused(at)
+        {
+            return UpdateOutcome::Fenced(*at);
+        }
+        self.fences.insert(fence, update.next);
+        self.tables
+            .rows
+            .entry(key)
+            .or_default()
+            .add(&reference::Counts {
+                counted: update.sum.event_count,
+                late: update.sum.late_count,
+                severities: update.sum.severities,
+            });
+        UpdateOutcome::Counted
+    }
+
+    /// Takes a commit and checks C1 and C4 on it.
+    pub(crate) fn commit(&mut self, part: &CommitPart) -> Result<(), String> {
+        let ours = format!(
+            "topic={};tables={};",
+            topic_id(self.topic),
+            self.tables_id()
+        );
+        if part.metadata.contains(&ours) {
+            self.check_restart_point(part.partition, part.boundary)?;
+        }
+        let commit = Commit {
+            next: part.boundary.next,
+            metadata: part.metadata.clone(),
+        };
+        self.commits.insert(part.partition, commit);
+        Ok(())
+    }
+
+    pub(crate) fn publish(&mut self, publish: &Publish) -> Result<(), String> {
+        if publish.log_key.starts_with(&topic_id(self.topic)) {
+            self.check_restart_point(publish.partition, publish.boundary)?;
+        }
+        let item = self
+            .progress
+            .entry(publish.log_key.to_string())
+            .or_insert(publish.boundary);
+        let before = item.next;
+        if item.next < publish.boundary.next || mutant::on(Mutant::TableProgressBack) {
+            *item = publish.boundary;
+        }
+        if item.next < before {
+            return Err(format!("C4: progress of {} went back", publish.log_key));
+        }
+        Ok(())
+    }
+
+    /// C1: every record below the boundary is stored and counted. C4: the boundary's maximum is
+    /// that of the log.
+    fn check_restart_point(&self, partition: i32, at: Boundary) -> Result<(), String> {
+        let next = at.next.0 as usize;
+        let want = self.logs.truth[self.topic][partition as usize].max_below[next];
+        if at.max != MaxTime::new(want) {
+            let got = at.max;
+            return Err(format!(
+                "C4: partition {partition} at {next}: {got:?}, want {want:?}"
+            ));
+        }
+        let mut need = Tables::default();
+        let log = &self.log(partition)[..next];
+        let found = reference::fold(&mut need, &topic_id(self.topic), partition, log);
+        self.drop_items(&mut need);
+        if !self.tables.holds_items_of(&need) {
+            return Err(format!(
+                "C1: partition {partition} at {next}: an item is missing"
+            ));
+        }
+        let log_key = self.log_key(partition);
+        for (row, last) in found.last {
+            // The last record of the row below the boundary must lie below the row's fence.
+            let fence = self.fences.get(&(row.clone(), log_key.clone()));
+            if fence.is_none_or(|f| f.0 <= last as i64) {
+                return Err(format!(
+                    "C1: partition {partition} at {next}: row {row:?} lacks {last}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_items(&self, want: &mut Tables) {
+        if !self.items {
+            want.raw.clear();
+            want.alerts.clear();
+        }
+    }
+
+    /// C2: each row holds, of each log, exactly its records below the fence.
+    pub(crate) fn check_rows(&self) -> Result<(), String> {
+        let mut want: BTreeMap<&RowName, reference::Counts> = BTreeMap::new();
+        for ((row, log_key), fence) in &self.fences {
+            let (topic, partition) = self.log_of(log_key)?;
+            let log = &self.logs.records[topic][partition][..fence.0 as usize];
+            let mut part = Tables::default();
+            reference::fold(&mut part, "", partition as i32, log);
+            if let Some(counts) = part.rows.get(row) {
+                want.entry(row).or_default().add(counts);
+            }
+        }
+        for (row, counts) in &self.tables.rows {
+            if want.get(row) != Some(counts) {
+                let want = want.get(row);
+                return Err(format!("C2: row {row:?}: want {want:?}, got {counts:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn log_of(&self, log_key: &str) -> Result<(usize, usize), String> {
+        let partitions = self.logs.records[0].len();
+        let all = (0..self.logs.records.len()).flat_map(|t| (0..partitions).map(move |p| (t, p)));
+        let mut all = all.filter(|(t, p)| keys::log_key(&topic_id(*t), *p as i32) == log_key);
+        all.next().ok_or_else(|| format!("a fence names {log_key}"))
+    }
+
+    /// The tables against the fold over the first `partitions` partitions of the current log. Of an
+    /// older log only what its fences say can be there, which [`Durable::check_rows`] checks.
+    pub(crate) fn compare(&self, partitions: i32) -> Result<(), String> {
+        let mut want = Tables::default();
+        let mut last = BTreeMap::new();
+        for partition in 0..partitions {
+            let log = self.log(partition);
+            let found = reference::fold(&mut want, &topic_id(self.topic), partition, log);
+            let key = self.log_key(partition);
+            last.extend(
+                found
+                    .last
+                    .into_iter()
+                    .map(|(row, at)| ((row, key.clone()), at)),
+            );
+        }
+        self.drop_items(&mut want);
+        self.check_rows()?;
+        if self.topic == 0 {
+            return self.tables.differs_from(&want).map_or(Ok(()), Err);
+        }
+        for (fence, last) in last {
+            if self.fences.get(&fence).is_none_or(|at| at.0 <= last as i64) {
+                return Err(format!("row {fence:?} lacks {last}"));
+            }
+        }
+        if !self.tables.holds_items_of(&want) {
+            return Err("an item of the current topic is missing".to_owned());
+        }
+        Ok(())
+    }
+}

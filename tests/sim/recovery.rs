@@ -1,0 +1,57 @@
+//! The recovery law (C3): any prefix of any run, stopped anywhere, then resumed by another number of
+//! consumers, gives the tables that no stop would have given: those of the fold over the log.
+
+use crate::world::World;
+use crate::{env, first_failure};
+
+/// Runs a seed's schedule and stops it at about every `every`th step, each time resuming from a copy
+/// of the world with one to four consumers.
+fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
+    let mut world = World::new(seed);
+    let steps = world.draw_steps();
+    for step in 0..steps {
+        if (step + seed as usize).is_multiple_of(every) {
+            for resumed in [1, 2 + step % 3] {
+                let stopped = world.clone().stop_and_resume(resumed);
+                let context = |e| format!("stopped at step {step}, {resumed} resumed: {e}");
+                stopped.map_err(context)?;
+            }
+        }
+        world.step()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn c3_any_run_stopped_anywhere_and_resumed_by_any_number_gives_equal_tables() {
+    let seeds = env("SIM_STOPPED_SEEDS", 80);
+    let failure = first_failure(0..seeds, |seed| stopped_anywhere(seed, 50));
+    assert_eq!(failure, None);
+}
+
+#[test]
+fn c3_a_run_stopped_after_each_of_its_steps_gives_equal_tables() {
+    let failure = first_failure(0..2, |seed| stopped_anywhere(seed, 1));
+    assert_eq!(failure, None);
+}
+
+/// The law must be able to fail: restart points that are not durable, or that carry another
+/// watermark, break it.
+#[cfg(feature = "sim")]
+#[test]
+fn c3_planted_bugs_of_restart_points_break_the_law() {
+    use citystream::core::mutant::Mutant;
+    let restart_points = [
+        Mutant::CommitLargest,
+        Mutant::CommitPosition,
+        Mutant::MaxAhead,
+        Mutant::MaxBehind,
+        Mutant::NoCommitIsNewLog,
+        Mutant::ProgressEarly,
+    ];
+    crate::all_found(restart_points, || {
+        (0..200).find_map(|seed| {
+            crate::problem(|| stopped_anywhere(seed, 20)).map(|problem| (seed, problem))
+        })
+    });
+}
