@@ -10,6 +10,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     citystream::sys::use_static_name_service();
+    citystream::sys::keep_openssl_at_exit();
     let cli = Cli::parse();
     start_logging(cli.command.log().log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -17,11 +17,11 @@ mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use consume::{Consume, OnDataLoss};
+pub use consume::{Consume, GroupProtocol, OnDataLoss};
 #[cfg(feature = "dev")]
 pub use dev::Dev;
 pub use init_tables::{InitTables, RawRows};
-pub use kafka::{KAFKA_PROPERTIES_FIXED, KafkaArgs, KafkaAuth};
+pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
 pub use produce::Produce;
 pub use serve::Serve;
 pub use tail::{From, Output, Tail};

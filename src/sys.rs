@@ -1,9 +1,9 @@
 //! The few foreign calls, each with its reason; the only unsafe code of the program.
 //!
-//! Three of them: the C library's name service is told not to load plug-ins into a static binary,
-//! the process takes the open files it is allowed, and librdkafka is asked for topic ids, which its safe wrapper cannot. Nothing unsafe leaves this file:
-//! the public functions take and return plain values, and every object of librdkafka's is destroyed
-//! on every path.
+//! The C library's name service is told not to load plug-ins into a static binary, OpenSSL is held to
+//! its threads, the process takes the open files it is allowed, and librdkafka is asked for topic ids
+//! and given tokens, which its safe wrapper cannot. Nothing unsafe leaves this file: the public
+//! functions take and return plain values, and every object of librdkafka's is destroyed on every path.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -30,6 +30,30 @@ pub fn use_static_name_service() {
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
     }
+}
+
+/// Keeps OpenSSL from cleaning up behind itself when the process ends.
+///
+/// librdkafka's threads may still close their connections then, and would use what was freed. Must run
+/// before OpenSSL is used for the first time.
+pub fn keep_openssl_at_exit() {
+    const OPENSSL_INIT_NO_ATEXIT: u64 = 0x0008_0000;
+    unsafe extern "C" {
+        fn OPENSSL_init_crypto(options: u64, settings: *const std::ffi::c_void) -> c_int;
+    }
+    // SAFETY: OpenSSL's documented first call; no settings.
+    let done = unsafe { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, std::ptr::null()) };
+    debug_assert_eq!(done, 1);
+}
+
+/// Tells whether OpenSSL was built with threads. Without them its locks do nothing, and two
+/// connections corrupt memory; `.cargo/config.toml` says how that comes about.
+pub fn openssl_knows_threads() -> bool {
+    unsafe extern "C" {
+        fn CRYPTO_THREAD_get_current_id() -> libc::pthread_t;
+    }
+    // SAFETY: takes nothing and reads the thread's id, or is a constant 0 without threads.
+    unsafe { CRYPTO_THREAD_get_current_id() != 0 }
 }
 
 /// Raises the number of files this process may have open to what the host allows it.
@@ -220,6 +244,40 @@ pub fn topic_facts<C: ClientContext>(
     unsafe { read_description(*topics, topic) }
 }
 
+/// Gives a client a token for SASL/OAUTHBEARER that ends at `end_ms`, in Unix milliseconds.
+///
+/// The safe wrapper does so only for clients whose callbacks it serves, and an admin client is none.
+///
+/// # Errors
+/// librdkafka's words, where the client logs in otherwise or the token is past its end.
+pub fn set_token<C: ClientContext>(
+    client: &Client<C>,
+    token: &str,
+    end_ms: i64,
+) -> Result<(), String> {
+    let token = CString::new(token).map_err(|e| e.to_string())?;
+    let mut text: [c_char; 256] = [0; 256];
+    // SAFETY: the client is live; all texts end in NUL and are copied; there are no extensions;
+    // `text` is writable for the length given.
+    let error = unsafe {
+        rdsys::rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            token.as_ptr(),
+            end_ms,
+            c"citystream".as_ptr(),
+            std::ptr::null_mut(),
+            0,
+            text.as_mut_ptr(),
+            text.len(),
+        )
+    };
+    if error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    // SAFETY: librdkafka has written a text that ends in NUL.
+    Err(unsafe { copy_text(text.as_ptr()) })
+}
+
 /// Asks for the brokers, no topics, and returns the id of the one that answered, or of another.
 fn answering_broker(rk: *mut rdsys::rd_kafka_t, timeout_ms: c_int) -> Result<i32, String> {
     let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
@@ -367,6 +425,11 @@ mod tests {
             .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg)
             .create()
             .unwrap()
+    }
+
+    #[test]
+    fn openssl_was_built_with_threads() {
+        assert!(openssl_knows_threads());
     }
 
     #[test]

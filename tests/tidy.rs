@@ -482,7 +482,9 @@ fn known_options() -> Options {
     let command = citystream::settings::Cli::command();
     let mut known = Options {
         flags: BTreeSet::new(),
-        variables: BTreeSet::new(),
+        variables: citystream::settings::KAFKA_SECRET_VARIABLES
+            .map(str::to_owned)
+            .into(),
     };
     for role in command.get_subcommands() {
         for argument in role.get_arguments() {

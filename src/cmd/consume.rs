@@ -24,10 +24,11 @@ use crate::cmd::{Exit, SettingsError, print_picked};
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::core::stall::PATIENCE_MS;
+use crate::kafka::budget::Budget;
 use crate::kafka::client::{ClientError, client_config, set_default};
-use crate::kafka::consumer::{Budget, Consumer, ConsumerOptions};
+use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
-use crate::settings::{Consume, OnDataLoss};
+use crate::settings::{Consume, GroupProtocol, OnDataLoss};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::write::Writer;
@@ -169,7 +170,7 @@ pub async fn run_with(
 
 /// Every error of the client's settings is one that only a person can mend.
 fn wrong(error: ClientError) -> SettingsError {
-    SettingsError(error.to_string())
+    SettingsError(format!("{:#}", anyhow::Error::from(error)))
 }
 
 /// Returns the consumer's librdkafka settings: ours below the user's, the fixed ones above.
@@ -179,8 +180,6 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     // for small records.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
     let defaults = [
-        ("session.timeout.ms", SESSION_TIMEOUT_MS.to_string()),
-        ("heartbeat.interval.ms", "3000".to_owned()),
         ("fetch.queue.backoff.ms", "5".to_owned()),
         ("queued.max.messages.kbytes", queued_kib.to_string()),
         ("queued.min.messages", "10000".to_owned()),
@@ -195,6 +194,18 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     for (name, value) in defaults {
         set_default(&mut config, &args.kafka, name, &value);
     }
+    match args.group_protocol {
+        GroupProtocol::Classic => {
+            let session_ms = SESSION_TIMEOUT_MS.to_string();
+            set_default(&mut config, &args.kafka, "session.timeout.ms", &session_ms);
+            set_default(&mut config, &args.kafka, "heartbeat.interval.ms", "3000");
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        // Timeouts and the way to assign are the broker's.
+        GroupProtocol::Consumer => {
+            config.set("group.protocol", "consumer");
+        }
+    }
     if let Some(id) = &args.group_instance_id {
         config.set("group.instance.id", id);
     }
@@ -204,7 +215,43 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
-        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.partition.eof", "true");
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use rdkafka::consumer::BaseConsumer;
+
+    #[test]
+    fn a_group_that_the_broker_leads_has_no_timeouts_of_its_members() {
+        let of = |line: &str| {
+            let line = format!("citystream consume {line}");
+            match crate::settings::Cli::try_parse_from(line.split_whitespace()) {
+                Ok(crate::settings::Cli {
+                    command: crate::settings::Command::Consume(args),
+                    ..
+                }) => consumer_config(&args).expect("the settings are fine"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let members = [
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "partition.assignment.strategy",
+        ];
+        let (classic, new) = (of(""), of("--group-protocol consumer"));
+        for name in members {
+            assert!(classic.get(name).is_some(), "{name}");
+            assert_eq!(new.get(name), None, "{name}");
+        }
+        assert_eq!(classic.get("group.protocol"), None);
+        assert_eq!(new.get("group.protocol"), Some("consumer"));
+        for config in [classic, new] {
+            let client: Result<BaseConsumer, _> = config.create();
+            client.expect("librdkafka takes all of it");
+        }
+    }
 }

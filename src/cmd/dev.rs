@@ -180,6 +180,7 @@ fn plan(args: &Dev, credit: Credit) -> Plan {
             crate::settings::Rate::Max
         }),
         count: None,
+        patient: true,
         heartbeat_ms: synthetic.then_some(HEARTBEAT_MS),
         credit: Some(credit),
     }

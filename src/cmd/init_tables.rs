@@ -208,7 +208,11 @@ async fn reach_dynamodb(client: &Client, names: &TableNames, steps: &Steps) -> a
 /// Waits until Kafka answers; returns the number of brokers.
 async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow::Result<usize> {
     let step = steps.begin(format!("reaching Kafka at {}", args.kafka.brokers));
-    let brokers = admin.broker_count(REACH_LIMIT).await.with_context(|| {
+    let brokers = admin.broker_count(REACH_LIMIT).await;
+    if let Err(AdminError::Refused(refusal)) = brokers {
+        return Err(SettingsError(refusal.to_string()).into());
+    }
+    let brokers = brokers.with_context(|| {
         format!(
             "no Kafka at {} (--brokers) within {} s",
             args.kafka.brokers,

@@ -18,8 +18,8 @@ use crate::cmd::{Exit, SettingsError, print_picked};
 use crate::core::synth::Synth;
 use crate::kafka::client::{ClientError, client_config};
 use crate::kafka::input::{Input, InputError};
-use crate::kafka::producer::{Counts, EventProducer};
-use crate::kafka::pump::{self, Plan, Source};
+use crate::kafka::producer::{Counts, EventProducer, ProducerError};
+use crate::kafka::pump::{self, Plan, PumpError, Source};
 use crate::settings::{Produce, Rate};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -74,7 +74,12 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     report.summary(&counts, undelivered);
     http_stop.trigger();
     server.await.context("the HTTP server panicked")?;
-    pumped?;
+    pumped.map_err(|error| match error {
+        PumpError::Producer(ProducerError::Refused(refusal)) => {
+            SettingsError(refusal.to_string()).into()
+        }
+        other => anyhow::Error::from(other),
+    })?;
     Ok(exit(&counts, undelivered, args.skip_bad))
 }
 
@@ -131,6 +136,8 @@ fn plan(args: &Produce) -> Plan {
             Rate::Max
         }),
         count: args.count,
+        // What has an end is watched by somebody; a service goes on once it is let in.
+        patient: synthetic && args.count.is_none(),
         heartbeat_ms: args.heartbeat.or(synthetic.then_some(HEARTBEAT_MS)),
         credit: None,
     }

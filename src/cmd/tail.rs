@@ -22,7 +22,7 @@ use crate::core::parse::Body;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::kafka::client::client_config;
-use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
+use crate::kafka::reader::{LogReader, Range, ReaderError, Record, Start, Step};
 use crate::settings::{From, Output, Tail};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
@@ -51,7 +51,12 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         let bar = (args.output == Output::Table && can_draw(&io::stdout())).then(bar);
         follow(&reader, &args, &shutdown, &mut io::stdout(), bar)
     });
-    work.await.context("the reader panicked")??;
+    work.await
+        .context("the reader panicked")?
+        .map_err(|error| match error.downcast_ref::<ReaderError>() {
+            Some(ReaderError::Refused(refusal)) => SettingsError(refusal.to_string()).into(),
+            _ => error,
+        })?;
     Ok(Exit::Done)
 }
 

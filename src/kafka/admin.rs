@@ -7,13 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::kafka::client::{self, ClientError, Context};
+use crate::kafka::chatter::Context;
+use crate::kafka::client::{self, ClientError};
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
+use crate::kafka::iam::IamError;
+use crate::kafka::refusal::Refusal;
 use crate::settings::KafkaArgs;
 use crate::sys::{self, TopicError, TopicFacts};
 
@@ -21,6 +26,9 @@ use crate::sys::{self, TopicError, TopicFacts};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the brokers may take to carry out a change.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time of one try to reach a broker, and longest wait for what the client then says of it.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
+const EXCUSE_WAIT: Duration = Duration::from_millis(50);
 
 /// Why an administrative request failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +36,12 @@ pub enum AdminError {
     /// The settings cannot work.
     #[error(transparent)]
     Settings(#[from] ClientError),
+    /// The brokers let nobody in with these settings.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// No token to log in with.
+    #[error("failed to log in to Kafka with AWS credentials")]
+    Login(#[from] IamError),
     /// Kafka did not answer, or refused.
     // Not its source: the text of that holds its own source already.
     #[error("failed to {what}: {reason}")]
@@ -129,6 +143,7 @@ pub fn differences(
 /// The brokers, as seen by one who makes topics.
 pub struct Admin {
     client: Arc<AdminClient<Context>>,
+    config: ClientConfig,
 }
 
 impl Admin {
@@ -139,32 +154,38 @@ impl Admin {
     pub fn new(args: &KafkaArgs) -> Result<Admin, AdminError> {
         let config = client::client_config(args, "init-tables")?;
         let client = config
-            .create_with_context(Context::default())
+            .create_with_context(Context::new(&config))
             .map_err(|reason| AdminError::Kafka {
                 what: "make a client".to_owned(),
                 reason,
             })?;
         Ok(Admin {
             client: Arc::new(client),
+            config,
         })
     }
 
-    /// Returns the number of brokers, waiting for them for `timeout`.
+    /// Returns the number of brokers, waiting for them for `timeout`, or less where they refuse.
     ///
     /// # Errors
-    /// If none answers.
+    /// If none answers, or they let nobody in.
     pub async fn broker_count(&self, timeout: Duration) -> Result<usize, AdminError> {
+        let config = self.config.clone();
+        tokio::task::spawn_blocking(move || reach(&config, timeout)).await?
+    }
+
+    /// Gives the client a token if its login takes one: nobody serves this client's callbacks.
+    async fn log_in(&self) -> Result<(), AdminError> {
         let client = Arc::clone(&self.client);
-        tokio::task::spawn_blocking(move || {
-            // All topics of the cluster come along; this is asked once.
-            let metadata = client.inner().fetch_metadata(None, timeout);
-            metadata.map(|m| m.brokers().len())
-        })
-        .await?
-        .map_err(|reason| AdminError::Kafka {
-            what: "reach any broker".to_owned(),
-            reason,
-        })
+        let logged_in = tokio::task::spawn_blocking(move || {
+            let client = client.inner();
+            match client.context().chatter().token().transpose()? {
+                None => Ok(()),
+                Some(token) => sys::set_token(client, &token.text, token.end_ms)
+                    .map_err(|reason| IamError::Sign { reason }.into()),
+            }
+        });
+        logged_in.await?
     }
 
     /// Returns a topic's id and partition count; `None` if there is no such topic.
@@ -172,6 +193,7 @@ impl Admin {
     /// # Errors
     /// See [`TopicError`].
     pub async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, AdminError> {
+        self.log_in().await?;
         let (client, name) = (Arc::clone(&self.client), name.to_owned());
         let facts = tokio::task::spawn_blocking(move || {
             sys::topic_facts(client.inner(), &name, REQUEST_TIMEOUT)
@@ -188,6 +210,7 @@ impl Admin {
         spec: &TopicSpec,
         replication: i32,
     ) -> Result<bool, AdminError> {
+        self.log_in().await?;
         let what = || format!("create topic {}", spec.name);
         let replicas = TopicReplication::Fixed(replication);
         let mut topic = NewTopic::new(&spec.name, spec.partitions, replicas);
@@ -214,6 +237,7 @@ impl Admin {
     /// # Errors
     /// If the brokers refuse or do not answer.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
+        self.log_in().await?;
         let what = || format!("describe the settings of topic {name}");
         let results = self
             .client
@@ -240,6 +264,7 @@ impl Admin {
     /// # Errors
     /// If the brokers refuse or do not answer.
     pub async fn delete_topic(&self, name: &str) -> Result<bool, AdminError> {
+        self.log_in().await?;
         let what = || format!("delete topic {name}");
         let results = self
             .client
@@ -261,6 +286,7 @@ impl Admin {
     /// # Errors
     /// If the brokers refuse or do not answer.
     pub async fn group_members(&self, group: &str) -> Result<Vec<String>, AdminError> {
+        self.log_in().await?;
         let (client, name) = (Arc::clone(&self.client), group.to_owned());
         let members = tokio::task::spawn_blocking(move || {
             let list = client
@@ -275,6 +301,33 @@ impl Admin {
             what: format!("list the members of group {group}"),
             reason,
         })
+    }
+}
+
+/// Asks for the brokers until some answer, and returns how many there are. Over a client of its own,
+/// one whose callbacks are served: those say why nobody answers, and bring the login's token.
+fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
+    let failed = |reason| AdminError::Kafka {
+        what: "reach any broker".to_owned(),
+        reason,
+    };
+    let context = Context::new(config);
+    let chatter = context.chatter().clone();
+    let client: BaseConsumer<Context> = config.create_with_context(context).map_err(failed)?;
+    let begin = Instant::now();
+    loop {
+        while client.poll(EXCUSE_WAIT).is_some() {}
+        // All topics of the cluster come along; this is asked once.
+        let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
+            Ok(metadata) => return Ok(metadata.brokers().len()),
+            Err(reason) => reason,
+        };
+        if let Some(refusal) = chatter.hopeless() {
+            return Err(AdminError::Refused(refusal));
+        }
+        if begin.elapsed() >= timeout {
+            return Err(failed(reason));
+        }
     }
 }
 

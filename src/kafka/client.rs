@@ -1,30 +1,20 @@
-//! Options every Kafka client of the program has in common, and what it does with their log lines.
+//! Options every Kafka client of the program has in common.
 //!
 //! [`client_config`] turns the command line into librdkafka's properties. `--kafka-property` comes
 //! last, so it wins; a role that has defaults of its own sets them with [`set_default`], which leaves
-//! alone what the command line gave. Secrets come from files and are neither logged nor shown.
-//!
-//! librdkafka reports every lost connection as an error, many times over, though it mends them by
-//! itself. [`Chatter`] passes on what a person should see (C14): idle disconnects are debug, brokers
-//! that are away a warning at most every 30 seconds, and an error once that has lasted for 30.
+//! alone what the command line gave. Secrets come from files or the environment and are neither
+//! logged nor shown. Files that cannot be used are found here, before anything connects.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::config::{ClientConfig, FromClientConfig as _, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 
+use crate::kafka::chatter::{IAM_PREFIX, IAM_PROPERTY};
+use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth};
-
-/// Least time between two lines about brokers that are away, and how long that lasts before it is
-/// an error.
-const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// Without news of an outage for so long, the next one is a new one. librdkafka tries again at least
-/// every ten seconds.
-const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
+use crate::sys;
 
 /// Why there can be no client; settings are wrong in each case (exit code 2).
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +45,25 @@ pub enum ClientError {
         /// The file.
         path: PathBuf,
     },
+    /// An option means nothing without TLS, which the way to log in does not have.
+    #[error(
+        "{option} has no effect with --kafka-auth plaintext; give --kafka-auth tls, scram or msk-iam"
+    )]
+    Unencrypted {
+        /// The option.
+        option: &'static str,
+    },
+    /// A certificate, a key or an authority cannot be used.
+    #[error("{option} cannot be used: {reason}")]
+    Unusable {
+        /// The option, or librdkafka's property.
+        option: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// There is no way to log in with AWS's credentials.
+    #[error("--kafka-auth msk-iam cannot log in: {0}")]
+    Iam(IamError),
     /// librdkafka does not take a property.
     #[error("Kafka property {name} cannot be set: {reason}")]
     Property {
@@ -83,26 +92,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.ca.location", "probe");
         }
     }
-    match args.kafka_auth {
-        KafkaAuth::Plaintext => {}
-        KafkaAuth::Tls => {
-            config.set("security.protocol", "ssl");
-        }
-        KafkaAuth::Scram => {
-            let missing = |option| ClientError::Missing {
-                auth: "scram",
-                option,
-            };
-            let user = args.kafka_username.as_ref();
-            let file = args.kafka_password_file.as_ref();
-            let password = read_password(file.ok_or(missing("--kafka-password-file"))?)?;
-            config
-                .set("security.protocol", "sasl_ssl")
-                .set("sasl.mechanism", "SCRAM-SHA-512")
-                .set("sasl.username", user.ok_or(missing("--kafka-username"))?)
-                .set("sasl.password", password);
-        }
-    }
+    log_in(&mut config, args)?;
     if let (Some(cert), Some(key)) = (&args.kafka_cert_file, &args.kafka_key_file) {
         set_file(
             &mut config,
@@ -111,6 +101,11 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             cert,
         )?;
         set_file(&mut config, "ssl.key.location", "--kafka-key-file", key)?;
+        let from_file = args.kafka_key_password_file.as_deref();
+        let from_file = from_file.map(|path| read_secret("--kafka-key-password-file", path));
+        if let Some(password) = from_file.transpose()?.or_else(KafkaArgs::key_password) {
+            config.set("ssl.key.password", password);
+        }
     }
     // Without this the level of another logging library decides, which is off.
     let debug = args
@@ -126,7 +121,103 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
         config.set(name, value);
     }
     check(&config)?;
+    if config.get("security.protocol").is_some() {
+        assert!(
+            sys::openssl_knows_threads(),
+            "OpenSSL must be built with threads"
+        );
+        try_files(&config)?;
+    }
     Ok(config)
+}
+
+/// Sets what `--kafka-auth` stands for.
+fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError> {
+    match args.kafka_auth {
+        KafkaAuth::Plaintext => {
+            let by_property = args
+                .kafka_properties
+                .iter()
+                .any(|(name, _)| name == "security.protocol");
+            let given = [
+                ("--kafka-ca-file", args.kafka_ca_file.is_some()),
+                ("--kafka-cert-file", args.kafka_cert_file.is_some()),
+                ("--kafka-username", args.kafka_username.is_some()),
+                ("--kafka-password-file", args.kafka_password_file.is_some()),
+            ];
+            // Whoever names an authority believes that the connection is encrypted.
+            if let Some((option, _)) = given.into_iter().find(|(_, given)| *given && !by_property) {
+                return Err(ClientError::Unencrypted { option });
+            }
+        }
+        KafkaAuth::Tls => {
+            config.set("security.protocol", "ssl");
+        }
+        KafkaAuth::Scram => {
+            let missing = |option| ClientError::Missing {
+                auth: "scram",
+                option,
+            };
+            let user = args.kafka_username.as_ref();
+            let option = "--kafka-password-file";
+            let from_file = args.kafka_password_file.as_deref();
+            let from_file = from_file
+                .map(|path| read_secret(option, path))
+                .transpose()?;
+            let password = from_file.or_else(KafkaArgs::password);
+            config
+                .set("security.protocol", "sasl_ssl")
+                .set("sasl.mechanism", "SCRAM-SHA-512")
+                .set("sasl.username", user.ok_or(missing("--kafka-username"))?)
+                .set("sasl.password", password.ok_or(missing(option))?);
+        }
+        KafkaAuth::MskIam => {
+            config
+                .set("security.protocol", "sasl_ssl")
+                .set("sasl.mechanism", "OAUTHBEARER")
+                .set(
+                    IAM_PROPERTY,
+                    format!("{IAM_PREFIX}{}", iam::region().map_err(ClientError::Iam)?),
+                );
+        }
+    }
+    Ok(())
+}
+
+/// Has librdkafka load certificates and keys, which it does when a client is made, for a client that
+/// connects to nobody.
+fn try_files(config: &ClientConfig) -> Result<(), ClientError> {
+    let mut config = config.clone();
+    config.remove("bootstrap.servers");
+    let Err(error) = BaseProducer::from_config(&config) else {
+        return Ok(());
+    };
+    let reason = match &error {
+        KafkaError::ClientCreation(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    let property = reason.split(' ').next().unwrap_or_default();
+    let option = match property {
+        "ssl.ca.location" => "--kafka-ca-file",
+        "ssl.certificate.location" => "--kafka-cert-file",
+        "ssl.key.location" => "--kafka-key-file",
+        other => other,
+    };
+    let hint = if reason.contains("key values mismatch") {
+        "it does not belong to --kafka-cert-file: "
+    } else if option == "--kafka-key-file" && config.get("ssl.key.password").is_some() {
+        "no PEM key, or --kafka-key-password-file holds another password: "
+    } else if option == "--kafka-key-file" {
+        "no PEM key, or an encrypted one, which needs --kafka-key-password-file: "
+    } else if option.starts_with("--") {
+        "no PEM certificate: "
+    } else {
+        ""
+    };
+    Err(ClientError::Unusable {
+        option: option.to_owned(),
+        reason: format!("{hint}{reason}"),
+    })
 }
 
 /// Sets a property to the role's own default, unless the command line gave it.
@@ -169,8 +260,7 @@ fn set_file(
     Ok(())
 }
 
-fn read_password(path: &Path) -> Result<String, ClientError> {
-    let option = "--kafka-password-file";
+fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientError> {
     let text = std::fs::read_to_string(path).map_err(|source| ClientError::File {
         option,
         path: path.to_owned(),
@@ -186,144 +276,6 @@ fn read_password(path: &Path) -> Result<String, ClientError> {
     }
     Ok(password.to_owned())
 }
-
-/// How loud a line of librdkafka's is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loudness {
-    Error,
-    Warn,
-    Debug,
-    /// About a connection that failed: counts toward an outage.
-    Outage,
-}
-
-/// Decides by level, facility and text.
-fn judge(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudness {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            Loudness::Error
-        }
-        // What brokers do with idle connections every ten minutes, and on every restart.
-        _ if message.contains("Disconnected") || message.contains("idle") => Loudness::Debug,
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
-            if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") =>
-        {
-            Loudness::Outage
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if facility == "CONFWARN" => {
-            Loudness::Debug
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => Loudness::Warn,
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => Loudness::Debug,
-    }
-}
-
-/// Which lines about one outage are passed on.
-#[derive(Debug, Default)]
-struct Outage {
-    began: Option<Instant>,
-    last: Option<Instant>,
-    last_line: Option<Instant>,
-}
-
-impl Outage {
-    /// Takes news of a failed connection at `now`; returns how to report it.
-    fn note(&mut self, now: Instant) -> Loudness {
-        let over = self
-            .last
-            .is_none_or(|last| now.duration_since(last) >= OUTAGE_OVER_AFTER);
-        if over {
-            *self = Outage::default();
-        }
-        let began = *self.began.get_or_insert(now);
-        self.last = Some(now);
-        let due = self
-            .last_line
-            .is_none_or(|line| now.duration_since(line) >= OUTAGE_LINE_EVERY);
-        if !due {
-            return Loudness::Debug;
-        }
-        self.last_line = Some(now);
-        if now.duration_since(began) >= OUTAGE_LINE_EVERY {
-            Loudness::Error
-        } else {
-            Loudness::Warn
-        }
-    }
-}
-
-/// Passes librdkafka's log lines and errors on, as loud as they deserve.
-#[derive(Debug, Default)]
-pub struct Chatter {
-    outage: Mutex<Outage>,
-}
-
-impl Chatter {
-    /// For [`ClientContext::log`].
-    pub fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match judge(level, facility, message) {
-            Loudness::Error => tracing::error!(facility, message, "librdkafka"),
-            Loudness::Warn => tracing::warn!(facility, message, "librdkafka"),
-            Loudness::Debug => tracing::debug!(facility, message, "librdkafka"),
-            Loudness::Outage => self.outage(message),
-        }
-    }
-
-    /// For [`ClientContext::error`].
-    pub fn error(&self, error: &KafkaError, reason: &str) {
-        let away = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::AllBrokersDown
-                    | RDKafkaErrorCode::BrokerTransportFailure
-                    | RDKafkaErrorCode::Resolve
-                    | RDKafkaErrorCode::OperationTimedOut
-            )
-        );
-        if reason.contains("Disconnected") {
-            tracing::debug!(reason, "lost a connection to kafka");
-        } else if away {
-            self.outage(reason);
-        } else {
-            tracing::warn!(%error, reason, "librdkafka");
-        }
-    }
-
-    fn outage(&self, reason: &str) {
-        let loudness = self
-            .outage
-            .lock()
-            .expect("no panic holds the outage")
-            .note(Instant::now());
-        match loudness {
-            Loudness::Error => tracing::error!(reason, "kafka is away"),
-            Loudness::Warn => tracing::warn!(reason, "failed to reach a kafka broker"),
-            Loudness::Debug | Loudness::Outage => {
-                tracing::debug!(reason, "failed to reach a kafka broker");
-            }
-        }
-    }
-}
-
-/// The context of clients that need no callbacks of their own.
-#[derive(Debug, Default)]
-pub struct Context {
-    chatter: Chatter,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.chatter.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.chatter.error(&error, reason);
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-}
-
-impl ConsumerContext for Context {}
 
 #[cfg(test)]
 mod tests {
@@ -346,8 +298,45 @@ mod tests {
         assert_eq!(config.get("ssl.ca.location"), Some("probe"));
         assert_eq!(config.get("client.id"), Some("citystream-test"));
         assert_eq!(config.get("security.protocol"), None);
-        let error = client_config(&args("--kafka-ca-file /nonexistent"), "t").expect_err("none");
-        assert!(error.to_string().contains("--kafka-ca-file"), "{error}");
+        for auth in ["plaintext", "tls"] {
+            let line = format!("--kafka-auth {auth} --kafka-ca-file /nonexistent");
+            let error = client_config(&args(&line), "t").expect_err(&line);
+            assert!(error.to_string().contains("--kafka-ca-file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_authority_without_tls_is_refused_since_nothing_would_be_encrypted() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for option in ["--kafka-ca-file", "--kafka-password-file"] {
+            let line = format!("{option} {}", file.path().display());
+            let error = client_config(&args(&line), "t").expect_err(&line);
+            assert!(matches!(error, ClientError::Unencrypted { .. }), "{error}");
+            assert!(error.to_string().contains(option), "{error}");
+        }
+        // Whoever sets the protocol by a property knows what it does.
+        let line = "--kafka-password-file /dev/null --kafka-property security.protocol=ssl";
+        client_config(&args(line), "t").unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_certificate_is_named() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "no certificate").unwrap();
+        let path = file.path().display();
+        for (option, line) in [
+            ("--kafka-ca-file", format!("--kafka-ca-file {path}")),
+            (
+                "--kafka-cert-file",
+                format!("--kafka-cert-file {path} --kafka-key-file {path}"),
+            ),
+        ] {
+            let line = format!("--kafka-auth tls {line}");
+            let error = client_config(&args(&line), "t").expect_err(&line);
+            let text = error.to_string();
+            assert!(matches!(error, ClientError::Unusable { .. }), "{text}");
+            assert!(text.contains(option), "{text}");
+        }
     }
 
     #[test]
@@ -396,35 +385,5 @@ mod tests {
         set_default(&mut config, &args, "heartbeat.interval.ms", "3000");
         assert_eq!(config.get("session.timeout.ms"), Some("6000"));
         assert_eq!(config.get("heartbeat.interval.ms"), Some("3000"));
-    }
-
-    #[test]
-    fn c14_idle_disconnects_are_quiet_and_outages_told_once_in_a_while() {
-        let idle = "b1:9092/1: Disconnected (after 600123ms in state UP)";
-        assert_eq!(judge(RDKafkaLogLevel::Error, "FAIL", idle), Loudness::Debug);
-        let refused = "b1:9092/1: Connect to ipv4#… failed: Connection refused";
-        assert_eq!(
-            judge(RDKafkaLogLevel::Error, "FAIL", refused),
-            Loudness::Outage
-        );
-        let mut outage = Outage::default();
-        let begin = Instant::now();
-        let mut told = Vec::new();
-        for second in 0..70 {
-            let loudness = outage.note(begin + Duration::from_secs(second));
-            if loudness != Loudness::Debug {
-                told.push((second, loudness));
-            }
-        }
-        assert_eq!(
-            told,
-            [
-                (0, Loudness::Warn),
-                (30, Loudness::Error),
-                (60, Loudness::Error)
-            ]
-        );
-        let later = begin + Duration::from_secs(1_000);
-        assert_eq!(outage.note(later), Loudness::Warn);
     }
 }

@@ -11,24 +11,25 @@
 //! dead sink never costs the membership (C4, C5). No split queues, no blocking commit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Message as _, Offset as KafkaOffset, Timestamp, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::event::Offset;
-use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::pipeline::CommitPart;
-use crate::core::worker::{Content, Record, Rejected};
-use crate::kafka::client::Chatter;
+use crate::core::worker::Record;
+use crate::kafka::budget::Budget;
+use crate::kafka::chatter::Chatter;
 use crate::kafka::inquiry::{Inquiry, commit};
+use crate::kafka::record::content;
 use crate::telemetry::unix_ms;
 
 /// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
@@ -75,8 +76,13 @@ pub enum Event {
     OutOfRange,
     /// The topic does not exist (yet, or any more).
     TopicMissing,
-    /// The client can never go on (fenced by a member of the same name, for one).
-    Fatal(String),
+    /// The client can never go on.
+    Fatal {
+        /// Another member of the group has the same `group.instance.id`.
+        fenced: bool,
+        /// librdkafka's words.
+        text: String,
+    },
 }
 
 /// Records of one partition.
@@ -106,38 +112,6 @@ enum Command {
         position: Offset,
     },
     Close,
-}
-
-/// Bytes between Kafka and DynamoDB.
-#[derive(Debug)]
-pub struct Budget {
-    used: AtomicU64,
-    max: u64,
-}
-
-impl Budget {
-    /// Returns an unused budget.
-    pub fn new(max: u64) -> Budget {
-        Budget {
-            used: AtomicU64::new(0),
-            max,
-        }
-    }
-
-    /// Gives bytes back.
-    pub fn free(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Tells whether reading rests, or is about to rest, until bytes come back.
-    pub fn is_tight(&self) -> bool {
-        self.used() >= self.max / 4 * 3
-    }
-
-    /// Returns the bytes in use.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
 }
 
 /// Options of the consumer thread.
@@ -170,7 +144,7 @@ impl Consumer {
         events: UnboundedSender<Event>,
     ) -> KafkaResult<Consumer> {
         let bridge = Bridge {
-            chatter: Chatter::default(),
+            chatter: Chatter::new(config),
             topic: options.topic.clone(),
             events,
             active: Mutex::new(BTreeMap::new()),
@@ -239,6 +213,11 @@ impl Consumer {
     /// Returns when the thread polled last, in Unix milliseconds.
     pub fn beat_ms(&self) -> i64 {
         self.beat_ms.load(Ordering::Relaxed)
+    }
+
+    /// Returns what heard why the brokers are not reached.
+    pub fn chatter(&self) -> Chatter {
+        self.client.context().chatter.clone()
     }
 
     /// Returns what can ask Kafka about the group and the log, from blocking code.
@@ -329,6 +308,8 @@ impl Bridge {
 }
 
 impl ClientContext for Bridge {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
         self.chatter.log(level, fac, message);
     }
@@ -350,6 +331,13 @@ impl ClientContext for Bridge {
             return;
         }
         self.chatter.error(&error, reason);
+    }
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.chatter.oauth_token()
     }
 }
 
@@ -445,9 +433,7 @@ impl Poller {
         };
         let bytes = message.payload_len() + message.key_len() + RECORD_OVERHEAD_BYTES;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.budget
-            .used
-            .fetch_add(u64::from(bytes), Ordering::Relaxed);
+        self.budget.take(u64::from(bytes));
         let record = Record {
             offset: Offset(message.offset()),
             timestamp_ms,
@@ -488,11 +474,14 @@ impl Poller {
                 }
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                let text = self.client.client().fatal_error().map_or_else(
+                let fatal = self.client.client().fatal_error();
+                let fenced = fatal.as_ref().map_or(code, |(code, _)| *code)
+                    == RDKafkaErrorCode::FencedInstanceId;
+                let text = fatal.map_or_else(
                     || code.to_string(),
                     |(code, text)| format!("{code}: {text}"),
                 );
-                context.tell(Event::Fatal(text));
+                context.tell(Event::Fatal { fenced, text });
             }
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
@@ -581,7 +570,7 @@ impl Poller {
     /// Waits a moment for room, then pauses; resumes once a quarter of the budget is free.
     fn mind_the_budget(&mut self) {
         let deadline = Instant::now() + PRESSURE_WAIT;
-        while !self.paused && self.budget.used() > self.budget.max {
+        while !self.paused && self.budget.is_exceeded() {
             if Instant::now() >= deadline {
                 self.set_paused(true);
                 return;
@@ -610,40 +599,5 @@ impl Poller {
             }
             Err(error) => tracing::warn!(%error, "failed to pause or resume"),
         }
-    }
-}
-
-fn content(message: &BorrowedMessage<'_>) -> Content {
-    let headers = message.headers();
-    let heartbeats = headers.into_iter().flat_map(|headers| {
-        headers
-            .iter()
-            .filter(|h| h.key == HEARTBEAT_HEADER)
-            .map(|h| h.value)
-    });
-    let reject = match parse_record(message.payload(), heartbeats) {
-        Ok(body) => return Content::Valid(body),
-        Err(reject) => reject,
-    };
-    Content::Rejected(Box::new(original(message, reject.reason, reject.detail)))
-}
-
-/// Copies a record for the dead-letter topic.
-pub(super) fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: String) -> Rejected {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        let own = |h: rdkafka::message::Header<'_, &[u8]>| {
-            (h.key.to_owned(), h.value.map(<[u8]>::to_vec))
-        };
-        headers.iter().map(own).collect()
-    });
-    Rejected {
-        reason,
-        detail,
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-        partition: message.partition(),
-        offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis(),
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::core::pace::backoff_ms;
 use crate::core::worker::Rejected;
-use crate::kafka::client::Context;
+use crate::kafka::chatter::Context;
 
 /// Largest message of the dead-letter topic: room for the largest record with headers added.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
@@ -58,7 +58,7 @@ impl DeadLetters {
             // A log full of bad records must not break the memory budget.
             .set("queue.buffering.max.kbytes", "16384");
         Ok(DeadLetters {
-            producer: config.create_with_context(Context::default())?,
+            producer: config.create_with_context(Context::new(&config))?,
             topic,
             source_topic,
         })

@@ -17,8 +17,9 @@ use crate::core::parse::Reason;
 use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
-use crate::kafka::client::Context;
-use crate::kafka::consumer::{Bridge, original};
+use crate::kafka::chatter::Context;
+use crate::kafka::consumer::Bridge;
+use crate::kafka::record::original;
 use crate::sys;
 
 /// Questions to Kafka over the consumer's own connections. All of them block.
@@ -105,7 +106,8 @@ impl Inquiry {
         config
             .set("enable.partition.eof", "false")
             .remove("group.instance.id");
-        let client: BaseConsumer<Context> = config.create_with_context(Context::default()).ok()?;
+        let context = Context::new(&config);
+        let client: BaseConsumer<Context> = config.create_with_context(context).ok()?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0))
             .ok()?;

@@ -1,14 +1,19 @@
 //! Kafka: client options, topics, the consumer thread and the producer. Knows nothing of DynamoDB.
 
 pub mod admin;
+pub mod budget;
+pub mod chatter;
 pub mod client;
 pub mod consumer;
 pub mod credit;
 pub mod dlq;
+pub mod iam;
 pub mod input;
 pub mod inquiry;
 pub mod latency;
 pub mod producer;
 pub mod pump;
 pub mod reader;
+mod record;
+pub mod refusal;
 pub mod survey;

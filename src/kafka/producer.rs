@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -22,8 +23,9 @@ use rdkafka::producer::{
 };
 
 use crate::core::parse::HEARTBEAT_HEADER;
-use crate::kafka::client::Chatter;
+use crate::kafka::chatter::Chatter;
 use crate::kafka::latency::{Latency, LatencySummary};
+use crate::kafka::refusal::Refusal;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -51,6 +53,9 @@ pub enum ProducerError {
     /// librdkafka refused the settings.
     #[error("failed to make a Kafka producer")]
     Create(#[source] KafkaError),
+    /// The brokers let nobody in with these settings.
+    #[error("{0}")]
+    Refused(Refusal),
     /// The idempotent producer can no longer promise order without gaps.
     #[error("the Kafka producer failed for good: {reason}")]
     Fatal {
@@ -245,16 +250,27 @@ struct Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
         self.chatter.log(level, fac, log_message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.tally.note(reason);
         self.chatter.error(&error, reason);
+        let refusal = self.chatter.refusal();
+        self.tally
+            .note(refusal.map_or_else(|| reason.to_owned(), |refusal| refusal.to_string()));
     }
 
     fn stats_raw(&self, _statistics: &[u8]) {}
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.chatter.oauth_token()
+    }
 }
 
 impl ProducerContext for Deliveries {
@@ -320,7 +336,7 @@ impl EventProducer {
         let tally = Arc::new(Tally::new(metrics));
         let context = Deliveries {
             tally: Arc::clone(&tally),
-            chatter: Chatter::default(),
+            chatter: Chatter::new(&config),
         };
         let client = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(ProducerError::Create)?;
@@ -339,9 +355,16 @@ impl EventProducer {
     /// Waits for Kafka and the topic, saying so every ten seconds, and returns the number of
     /// partitions, or `None` after a request to stop. Blocks.
     ///
+    /// Brokers that refuse this client are waited for as well if `patient`; somebody may mend them.
+    ///
     /// # Errors
-    /// [`ProducerError::Fatal`], as from a login that can never work.
-    pub fn wait_for_topic(&self, shutdown: &Shutdown) -> Result<Option<i32>, ProducerError> {
+    /// [`ProducerError::Refused`] unless `patient`, and [`ProducerError::Fatal`].
+    pub fn wait_for_topic(
+        &self,
+        shutdown: &Shutdown,
+        patient: bool,
+    ) -> Result<Option<i32>, ProducerError> {
+        let chatter = &self.client.client().context().chatter;
         let mut told: Option<Instant> = None;
         // The first try is short, so that a missing broker is told soon.
         let mut timeout = Duration::from_secs(1);
@@ -357,7 +380,10 @@ impl EventProducer {
                     }
                     return Ok(Some(count));
                 }
-                Ok(None) => self.tally.note(format!("no topic {}", self.topic)),
+                Ok(None) => {
+                    chatter.reached();
+                    self.tally.note(format!("no topic {}", self.topic));
+                }
                 Err(error) => {
                     // The error callback may know more than "timed out".
                     let mut trouble = self.tally.trouble();
@@ -365,7 +391,11 @@ impl EventProducer {
                 }
             }
             self.check_fatal()?;
-            if told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
+            if let Some(refusal) = chatter.hopeless().filter(|_| !patient) {
+                return Err(ProducerError::Refused(refusal));
+            }
+            // A refusal is told by who hears it.
+            if chatter.refusal().is_none() && told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
                 told = Some(Instant::now());
                 let why = self.tally.trouble().0.clone().unwrap_or_default();
                 tracing::warn!(topic = self.topic, why, "waiting for kafka and the topic");

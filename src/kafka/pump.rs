@@ -60,6 +60,8 @@ pub struct Plan {
     pub count: Option<u64>,
     /// Time between two heartbeats; `None` for no heartbeats at all.
     pub heartbeat_ms: Option<i64>,
+    /// Brokers that refuse the login are waited for.
+    pub patient: bool,
     /// How far a consumer may be behind; `None` for a broker that keeps its log.
     pub credit: Option<Credit>,
 }
@@ -81,7 +83,7 @@ pub fn run(
     shutdown: &Shutdown,
     on_bad: &mut dyn FnMut(u64, &Reject),
 ) -> Result<(), PumpError> {
-    let Some(partitions) = producer.wait_for_topic(shutdown)? else {
+    let Some(partitions) = producer.wait_for_topic(shutdown, plan.patient)? else {
         return Ok(());
     };
     let started = Instant::now();

@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -21,7 +22,8 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
-use crate::kafka::client::Chatter;
+use crate::kafka::chatter::Chatter;
+use crate::kafka::refusal::Refusal;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
@@ -29,6 +31,9 @@ use crate::telemetry::unix_ms;
 const GROUP: &str = "citystream-tail";
 /// Time of one request at the start.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time of the first request; it grows by as much with each try. Nothing is heard from the client
+/// meanwhile, not even why it does not get in.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for a record before the caller may draw, flush or stop.
 const POLL: Duration = Duration::from_millis(50);
 /// How often a wait for Kafka is told.
@@ -45,6 +50,9 @@ pub enum ReaderError {
     /// librdkafka refused the settings.
     #[error("failed to make a Kafka consumer")]
     Create(#[source] KafkaError),
+    /// The brokers let nobody in with these settings.
+    #[error("{0}")]
+    Refused(Refusal),
     /// The partitions could not be taken.
     #[error("failed to read the topic")]
     Read(#[source] KafkaError),
@@ -140,7 +148,9 @@ impl LogReader {
         }
         Ok(LogReader {
             consumer: config
-                .create_with_context(ReaderContext::default())
+                .create_with_context(ReaderContext {
+                    chatter: Chatter::new(&config),
+                })
                 .map_err(ReaderError::Create)?,
             topic: topic.to_owned(),
         })
@@ -150,6 +160,7 @@ impl LogReader {
     /// and the topic, saying so every ten seconds.
     ///
     /// # Errors
+    /// [`ReaderError::Refused`] where the brokers let nobody in with these settings,
     /// [`ReaderError::Read`] where librdkafka cannot go on.
     pub fn run(
         &self,
@@ -158,14 +169,29 @@ impl LogReader {
         step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<(), ReaderError> {
         let mut notice = Notice::default();
+        let mut timeout = FIRST_TIMEOUT;
+        let chatter = &self.consumer.client().context().chatter;
+        // Brings the login's first token, if it takes one.
+        self.consumer.poll(Duration::ZERO);
         let mut parts = loop {
             if shutdown.is_triggered() {
                 return Ok(());
             }
-            match self.assign(range) {
+            match self.assign(range, timeout) {
                 Ok(Some(parts)) => break parts,
-                Ok(None) => notice.tell(&self.topic, "there is no such topic"),
-                Err(error) => notice.tell(&self.topic, &error.to_string()),
+                Ok(None) => {
+                    chatter.reached();
+                    notice.tell(&self.topic, "there is no such topic");
+                }
+                // A refusal is told by who hears it.
+                Err(_) if chatter.refusal().is_some() => {}
+                Err(error) => {
+                    notice.tell(&self.topic, &error.to_string());
+                    timeout = (timeout + FIRST_TIMEOUT).min(REQUEST_TIMEOUT);
+                }
+            }
+            if let Some(refusal) = chatter.hopeless() {
+                return Err(ReaderError::Refused(refusal));
             }
             if step(Step::Idle).is_break() {
                 return Ok(());
@@ -275,9 +301,9 @@ impl LogReader {
     }
 
     /// Finds the partitions and where each begins, and takes them; `None` without such a topic.
-    fn assign(&self, range: &Range) -> KafkaResult<Option<BTreeMap<i32, Part>>> {
+    fn assign(&self, range: &Range, timeout: Duration) -> KafkaResult<Option<BTreeMap<i32, Part>>> {
         // All topics: asking for one by name may create it.
-        let metadata = self.consumer.fetch_metadata(None, REQUEST_TIMEOUT);
+        let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
             // Nothing is assigned yet, so all that can come is why the broker was not reached, which
             // the client's context says better than the error does. It may come a moment later.
@@ -378,12 +404,14 @@ fn heartbeat_values<'a>(
 
 /// Passes librdkafka's messages on, but for the ends of partitions: rdkafka reports those as errors
 /// of the client too.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ReaderContext {
     chatter: Chatter,
 }
 
 impl ClientContext for ReaderContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.chatter.log(level, facility, message);
     }
@@ -395,6 +423,13 @@ impl ClientContext for ReaderContext {
     }
 
     fn stats_raw(&self, _statistics: &[u8]) {}
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.chatter.oauth_token()
+    }
 }
 
 impl ConsumerContext for ReaderContext {}

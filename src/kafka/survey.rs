@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::restart::Commit;
-use crate::kafka::client::Context;
+use crate::kafka::chatter::Context;
 use crate::sys::{self, TopicError, TopicFacts};
 
 /// Longest wait for one answer.
@@ -44,7 +44,7 @@ impl Survey {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest");
         Ok(Survey {
-            client: config.create_with_context(Context::default())?,
+            client: config.create_with_context(Context::new(&config))?,
             config,
             topic: topic.to_owned(),
         })
@@ -55,6 +55,8 @@ impl Survey {
     /// # Errors
     /// See [`TopicError`].
     pub fn topic(&self) -> Result<Option<TopicFacts>, TopicError> {
+        // Nothing is assigned, so this serves callbacks only: a login's token comes by one.
+        self.client.poll(Duration::ZERO);
         sys::topic_facts(self.client.client(), &self.topic, ANSWER_TIMEOUT)
     }
 
@@ -105,7 +107,10 @@ impl Survey {
     pub fn refused(&self, letters: &str, topic_id: &str) -> KafkaResult<BTreeSet<(i32, Offset)>> {
         let metadata = self.client.fetch_metadata(None, ANSWER_TIMEOUT)?;
         let topic = metadata.topics().iter().find(|t| t.name() == letters);
-        let client: BaseConsumer<Context> = self.config.create_with_context(Context::default())?;
+        let client: BaseConsumer<Context> = self
+            .config
+            .create_with_context(Context::new(&self.config))?;
+        client.poll(Duration::ZERO);
         let mut list = TopicPartitionList::new();
         let mut left = 0;
         for partition in topic.iter().flat_map(|t| t.partitions()) {

@@ -21,6 +21,10 @@ pub struct Consume {
     #[arg(long, env = "CITYSTREAM_GROUP_INSTANCE_ID")]
     pub group_instance_id: Option<String>,
 
+    /// How the group shares the partitions: classic, or consumer (KIP-848, needs Kafka 4.0)
+    #[arg(long, value_enum, default_value_t = GroupProtocol::Classic, env = "CITYSTREAM_GROUP_PROTOCOL")]
+    pub group_protocol: GroupProtocol,
+
     /// Address for health and metrics; port 0 picks a free one
     #[arg(long, default_value = "127.0.0.1:8081", env = "CITYSTREAM_LISTEN")]
     pub listen: SocketAddr,
@@ -54,6 +58,15 @@ pub struct Consume {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+/// How the members of the group agree on who reads what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GroupProtocol {
+    /// The members decide, cooperatively.
+    Classic,
+    /// The broker decides (KIP-848).
+    Consumer,
 }
 
 /// What to do when Kafka no longer has the next record.

@@ -17,6 +17,10 @@ pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "group.protocol",
 ];
 
+/// Variables that hold secrets. They have no option: everybody on a host may read command lines.
+pub const KAFKA_SECRET_VARIABLES: [&str; 2] =
+    ["CITYSTREAM_KAFKA_PASSWORD", "CITYSTREAM_KAFKA_KEY_PASSWORD"];
+
 /// How to reach Kafka.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Kafka")]
@@ -47,21 +51,25 @@ pub struct KafkaArgs {
     #[arg(long, env = "CITYSTREAM_KAFKA_USERNAME")]
     pub kafka_username: Option<String>,
 
-    /// File that holds the password for scram
-    #[arg(long, env = "CITYSTREAM_KAFKA_PASSWORD_FILE")]
+    /// File that holds the password for scram; or CITYSTREAM_KAFKA_PASSWORD holds it
+    #[arg(long, env = "CITYSTREAM_KAFKA_PASSWORD_FILE", value_parser = parse_file)]
     pub kafka_password_file: Option<PathBuf>,
 
     /// Certificate authorities of the brokers, PEM [default: the host's]
-    #[arg(long, env = "CITYSTREAM_KAFKA_CA_FILE")]
+    #[arg(long, env = "CITYSTREAM_KAFKA_CA_FILE", value_parser = parse_file)]
     pub kafka_ca_file: Option<PathBuf>,
 
-    /// Own certificate for mutual TLS, PEM
-    #[arg(long, env = "CITYSTREAM_KAFKA_CERT_FILE", requires = "kafka_key_file")]
+    /// Own certificate for mutual TLS, PEM, with those between it and the authority behind it
+    #[arg(long, env = "CITYSTREAM_KAFKA_CERT_FILE", requires = "kafka_key_file", value_parser = parse_file)]
     pub kafka_cert_file: Option<PathBuf>,
 
     /// Own private key for mutual TLS, PEM
-    #[arg(long, env = "CITYSTREAM_KAFKA_KEY_FILE", requires = "kafka_cert_file")]
+    #[arg(long, env = "CITYSTREAM_KAFKA_KEY_FILE", requires = "kafka_cert_file", value_parser = parse_file)]
     pub kafka_key_file: Option<PathBuf>,
+
+    /// File that holds the password of an encrypted key; or CITYSTREAM_KAFKA_KEY_PASSWORD holds it
+    #[arg(long, env = "CITYSTREAM_KAFKA_KEY_PASSWORD_FILE", requires = "kafka_key_file", value_parser = parse_file)]
+    pub kafka_key_password_file: Option<PathBuf>,
 
     /// Any other librdkafka property, as name=value; can be repeated
     #[arg(
@@ -79,6 +87,16 @@ impl KafkaArgs {
     pub fn dlq_topic(&self) -> String {
         format!("{}-dlq", self.topic)
     }
+
+    /// Returns the password that stands in the environment.
+    pub fn password() -> Option<String> {
+        secret(KAFKA_SECRET_VARIABLES[0])
+    }
+
+    /// Returns the key's password that stands in the environment.
+    pub fn key_password() -> Option<String> {
+        secret(KAFKA_SECRET_VARIABLES[1])
+    }
 }
 
 /// How to log in to Kafka.
@@ -90,6 +108,22 @@ pub enum KafkaAuth {
     Tls,
     /// SASL/SCRAM-SHA-512 over TLS.
     Scram,
+    /// AWS's credentials over TLS, for Amazon MSK.
+    MskIam,
+}
+
+fn secret(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|text| !text.is_empty())
+}
+
+/// A relative name means the file of that name among systemd's credentials (`LoadCredential=`), if
+/// there is one.
+fn parse_file(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    let given = PathBuf::from(text);
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
+    // An absolute name replaces the folder.
+    let credential = folder.map(|folder| PathBuf::from(folder).join(&given));
+    Ok(credential.filter(|path| path.is_file()).unwrap_or(given))
 }
 
 fn brokers_default() -> String {

@@ -1,16 +1,14 @@
-//! The connection to DynamoDB: region, credentials, timeouts, retries, trusted authorities.
+//! The connection to DynamoDB: region, credentials, timeouts, retries.
 //!
 //! Region, endpoint, profile and credentials come from AWS's own variables, files and instance
 //! roles, through its configuration library. This module adds what that library leaves open: every
-//! wait has an end (E1), the number of attempts is the caller's (writers ask for one and retry by
+//! wait has an end (E1), and the number of attempts is the caller's (writers ask for one and retry by
 //! themselves, because the SDK's token bucket, shared by all requests of a client, runs dry under
-//! concurrency: E3), and the certificate authorities are the host's or, where it has none, the ones
-//! built in (F3). Authorities are loaded for the first `https` connection only.
+//! concurrency: E3).
 //!
 //! [`connect`] sends nothing to DynamoDB: a table that is missing or a server that is down is seen
 //! by the first request.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -18,17 +16,11 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, Region, RuntimeComponents, SharedInterceptor};
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use base64::Engine as _;
+use aws_sdk_dynamodb::config::{Credentials, Region, SharedInterceptor};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use prometheus::Gauge;
 
+use crate::aws::http_client;
 use crate::store::credentials;
 use crate::store::error::StoreError;
 use crate::store::skew::ClockWatch;
@@ -42,9 +34,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause between the SDK's own attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Idle connections are closed after this: well below the minute after which load balancers and
-/// NAT gateways forget them, long enough for a steady trickle of requests to reuse one.
-const POOL_IDLE: Duration = Duration::from_secs(20);
 
 /// How to connect. [`Default`] is what a role asks for: three attempts, everything from the
 /// environment.
@@ -161,123 +150,10 @@ pub fn describe_target(client: &Client) -> String {
     }
 }
 
-/// Returns a client for `http` and `https`; the latter's trusted authorities are loaded with its
-/// first connection.
-fn http_client() -> SharedHttpClient {
-    SharedHttpClient::new(Transport {
-        plain: aws_smithy_http_client::Builder::new()
-            .pool_idle_timeout(POOL_IDLE)
-            .build_http(),
-    })
-}
-
-/// One for all clients of the process, so that they share connections and load authorities once.
-static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
-    let found = rustls_native_certs::load_native_certs().certs.len();
-    let store = if found > 0 {
-        tracing::info!(
-            source = "host",
-            count = found,
-            "loaded certificate authorities"
-        );
-        TrustStore::default()
-    } else {
-        let count = webpki_root_certs::TLS_SERVER_ROOT_CERTS.len();
-        tracing::info!(source = "built in", count, "loaded certificate authorities");
-        built_in_authorities()
-    };
-    tls_client(store)
-});
-
-fn tls_client(store: TrustStore) -> SharedHttpClient {
-    let context = TlsContext::builder()
-        .with_trust_store(store)
-        .build()
-        .expect("a context of a trust store alone is valid");
-    aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(POOL_IDLE)
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https()
-}
-
-/// Returns Mozilla's authorities as of the build.
-fn built_in_authorities() -> TrustStore {
-    let mut pem = String::new();
-    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
-        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            // Base64 is ASCII, so any index is a character's.
-            let (line, tail) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = tail;
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-    }
-    TrustStore::empty().with_pem_certificate(pem)
-}
-
-/// Sends `http` requests in the clear and loads what TLS needs when it is first needed.
-#[derive(Debug)]
-struct Transport {
-    plain: SharedHttpClient,
-}
-
-impl HttpClient for Transport {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(ByScheme {
-            plain: self.plain.http_connector(settings, components),
-            settings: settings.clone(),
-            components: components.clone(),
-        })
-    }
-}
-
-#[derive(Debug)]
-struct ByScheme {
-    plain: SharedHttpConnector,
-    settings: HttpConnectorSettings,
-    components: RuntimeComponents,
-}
-
-impl HttpConnector for ByScheme {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if request.uri().starts_with("http://") {
-            self.plain.call(request)
-        } else {
-            TLS.http_connector(&self.settings, &self.components)
-                .call(request)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::error::Kind;
-
-    #[tokio::test]
-    async fn f3_the_built_in_authorities_make_a_client() {
-        // The connector parses every certificate when it is made, and panics on a bad one.
-        let client = connect(ConnectOptions {
-            attempts: 1,
-            http: Some(tls_client(built_in_authorities())),
-            endpoint_url: Some("https://127.0.0.1:1".to_owned()),
-            test_credentials: true,
-            clock_skew: None,
-        })
-        .await
-        .unwrap();
-        let error = client.list_tables().send().await.expect_err("nobody there");
-        assert!(error.as_service_error().is_none());
-    }
 
     #[tokio::test]
     async fn e1_a_server_that_never_answers_is_given_up() {

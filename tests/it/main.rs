@@ -17,6 +17,9 @@ mod produce_tail;
 #[path = "../sim/reference.rs"]
 mod reference;
 mod stall;
+mod store;
+#[path = "../store/mod.rs"]
+mod suite;
 mod throttles;
 mod verify;
 mod world;

@@ -4,6 +4,8 @@
 //! REAL_SERVICES=1 cargo test --test real -- --nocapture
 //! ```
 //!
+//! `KAFKA=3.9.1` chooses another version of Kafka than 4.1.1.
+//!
 //! Without `REAL_SERVICES=1`, or without Java, one line says so and every test passes. The services
 //! come from `scripts/real-services`, once for the whole suite, in a folder of their own; a process
 //! beside the suite stops them when it ends, however it ends. Each test has its own topic, tables
@@ -30,8 +32,14 @@ mod credentials;
 mod dead_letters;
 mod init_tables;
 mod members;
+mod membership;
 mod restarts;
+mod security;
+mod sending;
 mod stopping;
+mod store;
+#[path = "../store/mod.rs"]
+mod suite;
 mod tables_anew;
 mod topics;
 mod waiting;

@@ -71,6 +71,10 @@ impl Role {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn out(&self) -> String {
         std::fs::read_to_string(&self.out).unwrap()
     }

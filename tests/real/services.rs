@@ -84,6 +84,11 @@ fn why_not() -> Option<&'static str> {
     None
 }
 
+/// Kafka's version, by `KAFKA`.
+pub(crate) fn kafka_version() -> String {
+    std::env::var("KAFKA").unwrap_or_else(|_| "4.1.1".to_owned())
+}
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/real-services")
 }
@@ -108,7 +113,7 @@ impl Services {
             .spawn()
             .unwrap();
         let output = Command::new(script())
-            .args(["start", "--dir"])
+            .args(["start", "--secure", "--kafka", &kafka_version(), "--dir"])
             .arg(folder.join("services"))
             .args(options)
             .stdin(Stdio::null())
@@ -155,6 +160,11 @@ impl Services {
     /// Returns what a role needs in its environment.
     pub(crate) fn exports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.exports.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    /// Returns one of these.
+    pub(crate) fn export(&self, name: &str) -> &str {
+        &self.exports[name]
     }
 
     pub(crate) fn brokers(&self) -> &str {

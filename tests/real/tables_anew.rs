@@ -21,26 +21,26 @@ fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
     };
     world.init();
     let lines = file_lines();
-    world.produce(&lines[..2_000]);
+    world.produce(&lines[..500]);
     let mut consume = world.consume(&[]);
-    has_counted(&world, &mut consume, 2_000);
+    has_counted(&world, &mut consume, 500);
 
     // While it has records to write: the missing table tells.
     tables::drop_all(world.services, world.name);
-    world.produce(&lines[2_000..3_000]);
+    world.produce(&lines[500..750]);
     consume.is_ready(503, "");
     assert_eq!(consume.get("/livez").unwrap().0, 200);
     world.init();
-    has_counted(&world, &mut consume, 3_000);
+    has_counted(&world, &mut consume, 750);
     consume.is_ready(200, "");
     world.tables_are_exact();
 
     // While it has none: nothing fails, so only the config item tells, which is read now and then.
     tables::drop_all(world.services, world.name);
     world.init();
-    has_counted(&world, &mut consume, 3_000);
-    world.produce(&lines[3_000..3_500]);
-    has_counted(&world, &mut consume, 3_500);
+    has_counted(&world, &mut consume, 750);
+    world.produce(&lines[750..900]);
+    has_counted(&world, &mut consume, 900);
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact();
 }
@@ -52,15 +52,15 @@ fn restored_tables_go_on_at_their_progress_items_once_the_groups_offsets_are_del
     };
     world.init();
     let lines = file_lines();
-    world.produce(&lines[..2_000]);
+    world.produce(&lines[..500]);
     world.consume_to_the_end();
     let backup = tables::backup(world.services, world.name);
-    world.produce(&lines[2_000..4_000]);
+    world.produce(&lines[500..1_000]);
     world.consume_to_the_end();
     tables::drop_all(world.services, world.name);
     world.init();
     tables::restore(world.services, backup);
-    assert_eq!(world.events_counted(), 2_000);
+    assert_eq!(world.events_counted(), 500);
     log::delete_group(world.services, world.name);
     world.consume_to_the_end();
     world.tables_are_exact();

@@ -10,7 +10,8 @@ use rdkafka::error::KafkaResult;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cmd::consume::shell::Shell;
-use crate::kafka::consumer::{Budget, Consumer, Event};
+use crate::kafka::budget::Budget;
+use crate::kafka::consumer::{Consumer, Event};
 use crate::telemetry::unix_ms;
 
 /// Makes a client with a budget of its own, and what it tells.

@@ -20,8 +20,11 @@ use crate::core::event::Offset;
 use crate::core::pipeline::{CommitPart, Output, Pipeline, Publish};
 use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::stall::StallDetector;
-use crate::kafka::consumer::{Budget, Consumer, Event};
+use crate::kafka::budget::Budget;
+use crate::kafka::chatter::Chatter;
+use crate::kafka::consumer::{Consumer, Event};
 use crate::kafka::dlq::DeadLetters;
+use crate::kafka::refusal::Refusal;
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::write::Writer;
@@ -121,6 +124,16 @@ pub(super) struct Shell {
     pub(super) end: Option<anyhow::Result<()>>,
 }
 
+/// Returns once the brokers refuse this consumer for good.
+async fn refused(chatter: Chatter) -> Refusal {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL / 4).await;
+        if let Some(refusal) = chatter.hopeless() {
+            return refusal;
+        }
+    }
+}
+
 impl Shell {
     pub(super) fn new(parts: Parts) -> Shell {
         let (done_in, done) = mpsc::unbounded_channel();
@@ -157,8 +170,13 @@ impl Shell {
             Some("waiting for Kafka to assign partitions".to_owned()),
         );
         if self.p.stop_at_end {
+            let chatter = self.p.consumer.chatter();
             tokio::select! {
                 noted = self.note_stop_ends() => noted?,
+                // This consumer has an end, so somebody waits for it.
+                refusal = refused(chatter) => {
+                    return Err(SettingsError(refusal.to_string()).into());
+                }
                 () = shutdown.wait() => {}
             }
         }
@@ -248,7 +266,15 @@ impl Shell {
             } => self.reached_end(partition, assignment, probed),
             Event::OutOfRange => self.check_ranges(),
             Event::TopicMissing => self.topic_missing(),
-            Event::Fatal(text) => self.fail(&format!("the Kafka client cannot go on: {text}")),
+            // Whoever starts again would fence the other in turn, for ever.
+            Event::Fatal { fenced: true, .. } => {
+                let text = "another consumer of the group has joined with the same \
+                            --group-instance-id; give each its own";
+                self.end = Some(Err(SettingsError(text.to_owned()).into()));
+            }
+            Event::Fatal { text, .. } => {
+                self.fail(&format!("the Kafka client cannot go on: {text}"));
+            }
         }
     }
 

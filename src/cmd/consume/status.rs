@@ -50,6 +50,15 @@ impl Status {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
+    /// Says why the role still waits to start, if it does.
+    pub fn still_waiting(&self, why: String) {
+        let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
+        let start = &mut waiting[Wait::Start as usize];
+        if start.is_some() {
+            *start = Some(why);
+        }
+    }
+
     /// Notes when the consumer thread polled last.
     pub fn set_beat(&self, beat_ms: i64) {
         self.beat_ms.store(beat_ms, Ordering::Relaxed);

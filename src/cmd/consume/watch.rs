@@ -28,6 +28,10 @@ impl Shell {
     /// condition.
     pub(super) fn look(&mut self) {
         self.p.host.status.set_beat(self.p.consumer.beat_ms());
+        let idle = self.p.pipeline.workers().next().is_none();
+        if idle && let Some(refusal) = self.p.consumer.chatter().refusal() {
+            self.p.host.status.still_waiting(refusal.to_string());
+        }
         for worker in self.p.pipeline.workers() {
             if let Some(ms) = worker.watermark_ms() {
                 #[allow(clippy::cast_precision_loss)] // far below 2^53

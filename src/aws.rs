@@ -1,0 +1,140 @@
+//! HTTP to AWS: time limits of connections, and whom TLS trusts.
+//!
+//! Whoever asks AWS for something (DynamoDB, credentials for Kafka) sends it through [`http_client`].
+//! The certificate authorities are the host's or, where it has none, the ones built in (F3); they are
+//! loaded for the first `https` connection only.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use base64::Engine as _;
+
+/// Idle connections are closed after this: well below the minute after which load balancers and
+/// NAT gateways forget them, long enough for a steady trickle of requests to reuse one.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+
+/// Returns a client for `http` and `https`; the latter's trusted authorities are loaded with its
+/// first connection.
+pub fn http_client() -> SharedHttpClient {
+    SharedHttpClient::new(Transport {
+        plain: aws_smithy_http_client::Builder::new()
+            .pool_idle_timeout(POOL_IDLE)
+            .build_http(),
+    })
+}
+
+/// One for all clients of the process, so that they share connections and load authorities once.
+static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
+    let found = rustls_native_certs::load_native_certs().certs.len();
+    let store = if found > 0 {
+        tracing::info!(
+            source = "host",
+            count = found,
+            "loaded certificate authorities"
+        );
+        TrustStore::default()
+    } else {
+        let count = webpki_root_certs::TLS_SERVER_ROOT_CERTS.len();
+        tracing::info!(source = "built in", count, "loaded certificate authorities");
+        built_in_authorities()
+    };
+    tls_client(store)
+});
+
+fn tls_client(store: TrustStore) -> SharedHttpClient {
+    let context = TlsContext::builder()
+        .with_trust_store(store)
+        .build()
+        .expect("a context of a trust store alone is valid");
+    aws_smithy_http_client::Builder::new()
+        .pool_idle_timeout(POOL_IDLE)
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https()
+}
+
+/// Returns Mozilla's authorities as of the build.
+fn built_in_authorities() -> TrustStore {
+    let mut pem = String::new();
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            // Base64 is ASCII, so any index is a character's.
+            let (line, tail) = rest.split_at(rest.len().min(64));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = tail;
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    TrustStore::empty().with_pem_certificate(pem)
+}
+
+/// Sends `http` requests in the clear and loads what TLS needs when it is first needed.
+#[derive(Debug)]
+struct Transport {
+    plain: SharedHttpClient,
+}
+
+impl HttpClient for Transport {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(ByScheme {
+            plain: self.plain.http_connector(settings, components),
+            settings: settings.clone(),
+            components: components.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct ByScheme {
+    plain: SharedHttpConnector,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+}
+
+impl HttpConnector for ByScheme {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        if request.uri().starts_with("http://") {
+            self.plain.call(request)
+        } else {
+            TLS.http_connector(&self.settings, &self.components)
+                .call(request)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_dynamodb::config::Credentials;
+
+    #[tokio::test]
+    async fn f3_the_built_in_authorities_make_a_client() {
+        // The connector parses every certificate when it is made, and panics on a bad one.
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_sdk_dynamodb::config::Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .retry_config(aws_config::retry::RetryConfig::disabled())
+            .http_client(tls_client(built_in_authorities()))
+            .endpoint_url("https://127.0.0.1:1");
+        let client = aws_sdk_dynamodb::Client::from_conf(config.build());
+        let error = client.list_tables().send().await.expect_err("nobody there");
+        assert!(error.as_service_error().is_none());
+    }
+}

@@ -1,0 +1,372 @@
+//! The login to MSK with AWS's credentials (IAM): short-lived tokens for SASL/OAUTHBEARER.
+//!
+//! A token is a presigned URL (Signature Version 4) of the action `kafka-cluster:Connect` on
+//! `https://kafka.<region>.amazonaws.com/`, in URL-safe base64 without padding, as AWS's own clients
+//! make it; the tests hold two of theirs. It lives for 15 minutes, or as long as the credentials if
+//! that is less, and librdkafka asks for the next one when four fifths of that have passed.
+//!
+//! librdkafka asks from threads that know no async, so a [`Signer`] has a thread with a small runtime
+//! of its own, where AWS's library finds the credentials. They are asked for anew for each token;
+//! where that fails, the last ones serve for as long as they are valid.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use aws_sigv4::http_request::{
+    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
+};
+use aws_sigv4::sign::v4;
+use base64::Engine as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::aws::http_client;
+
+/// How long a token lives; MSK takes none that lives longer.
+const TOKEN_LIFE: Duration = Duration::from_secs(900);
+/// Longest wait for credentials. The caller is the thread that polls, whose group would miss it after
+/// five minutes; instance metadata answers in milliseconds.
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
+/// Credentials that are valid for less than this are not used: the login itself takes a while.
+const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(5);
+/// What a query keeps as it is, by RFC 3986.
+const QUERY: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum IamError {
+    /// AWS's configuration names no region.
+    #[error("no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1")]
+    NoRegion,
+    /// No credentials were found, or not in time.
+    #[error("no AWS credentials: {reason}")]
+    NoCredentials {
+        /// AWS's library's words.
+        reason: String,
+    },
+    /// The credentials are past their end, or nearly.
+    #[error("the AWS credentials have expired")]
+    Expired,
+    /// The URL could not be signed.
+    #[error("failed to sign: {reason}")]
+    Sign {
+        /// What was wrong.
+        reason: String,
+    },
+    /// The signing thread is gone or busy.
+    #[error("no answer from the thread that signs")]
+    Thread,
+}
+
+/// A token for one login.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What is sent.
+    pub text: String,
+    /// When it ends, in Unix milliseconds.
+    pub end_ms: i64,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("end_ms", &self.end_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes tokens from whatever credentials AWS's library finds.
+#[derive(Debug)]
+pub struct Signer {
+    requests: mpsc::Sender<mpsc::Sender<Result<Token, IamError>>>,
+}
+
+impl Signer {
+    /// Starts the thread that signs for `region`. It ends with the signer.
+    ///
+    /// # Panics
+    /// If the system gives no thread.
+    pub fn start(region: String) -> Signer {
+        let (requests, inbox) = mpsc::channel::<mpsc::Sender<Result<Token, IamError>>>();
+        std::thread::Builder::new()
+            .name("kafka-login".to_owned())
+            .spawn(move || {
+                let runtime = runtime();
+                let provider = runtime.block_on(provider(&region));
+                let mut last = None;
+                for reply in inbox {
+                    let token = runtime.block_on(next(&region, provider.as_ref(), &mut last));
+                    if reply.send(token).is_err() {
+                        tracing::debug!("nobody waits for a token any more");
+                    }
+                }
+            })
+            .expect("the system gives a thread");
+        Signer { requests }
+    }
+
+    /// Returns a new token. Blocks for some seconds at most.
+    ///
+    /// # Errors
+    /// See [`IamError`].
+    pub fn token(&self) -> Result<Token, IamError> {
+        let (reply, answer) = mpsc::channel();
+        self.requests.send(reply).map_err(|_| IamError::Thread)?;
+        answer
+            .recv_timeout(CREDENTIALS_WAIT + Duration::from_secs(2))
+            .unwrap_or_else(|error| match error {
+                RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected => Err(IamError::Thread),
+            })
+    }
+}
+
+/// Returns the region that AWS's configuration names. Blocks for some seconds at most.
+///
+/// # Errors
+/// [`IamError::NoRegion`] if it names none.
+pub fn region() -> Result<String, IamError> {
+    // A thread of its own, since a runtime must not block on another one.
+    let found = std::thread::spawn(|| {
+        let chain = async {
+            let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+            let config = config.load().await;
+            config.region().map(|region| region.as_ref().to_owned())
+        };
+        runtime().block_on(async { tokio::time::timeout(CREDENTIALS_WAIT, chain).await })
+    });
+    match found.join() {
+        Ok(Ok(Some(region))) if !region.is_empty() => Ok(region),
+        _ => Err(IamError::NoRegion),
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a small runtime starts")
+}
+
+async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .http_client(http_client())
+        .load()
+        .await
+        .credentials_provider()
+}
+
+/// Asks for credentials, `last` serving where there are none now, and signs with them.
+async fn next(
+    region: &str,
+    provider: Option<&SharedCredentialsProvider>,
+    last: &mut Option<Credentials>,
+) -> Result<Token, IamError> {
+    let no_credentials = |reason: String| IamError::NoCredentials { reason };
+    let asked = match provider {
+        None => Err(no_credentials("nothing provides them".to_owned())),
+        Some(provider) => {
+            match tokio::time::timeout(CREDENTIALS_WAIT, provider.provide_credentials()).await {
+                Ok(Ok(credentials)) => Ok(credentials),
+                Ok(Err(error)) => Err(no_credentials(chain(&error))),
+                Err(_) => Err(no_credentials("no answer in time".to_owned())),
+            }
+        }
+    };
+    let now = SystemTime::now();
+    match asked {
+        Ok(credentials) => {
+            if last.is_none() {
+                // Where they come from stands nowhere but in their debug text, first; secrets do not.
+                let text = format!("{credentials:?}");
+                let source = text.split('"').nth(1).unwrap_or_default();
+                tracing::info!(region, source, "logging in to kafka with aws credentials");
+            }
+            let token = token(region, &credentials, now);
+            *last = Some(credentials);
+            token
+        }
+        Err(error) => {
+            let Some(credentials) = last else {
+                return Err(error);
+            };
+            let token = token(region, credentials, now).map_err(|_| IamError::NoCredentials {
+                reason: format!("the last ones have expired, and there are no new ones: {error}"),
+            })?;
+            tracing::warn!(%error, "logging in to kafka with the last aws credentials");
+            Ok(token)
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    // One line, whatever AWS's library lists.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the token that `credentials` make at `now`.
+///
+/// # Errors
+/// [`IamError::Expired`], or [`IamError::Sign`] for credentials that cannot sign.
+pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result<Token, IamError> {
+    let wrong = |error: &dyn std::fmt::Display| IamError::Sign {
+        reason: error.to_string(),
+    };
+    let life = match credentials.expiry() {
+        None => TOKEN_LIFE,
+        Some(end) => end.duration_since(now).unwrap_or_default().min(TOKEN_LIFE),
+    };
+    // The URL counts in whole seconds.
+    let life = Duration::from_secs(life.as_secs());
+    if life < CREDENTIALS_LEFT_MIN {
+        return Err(IamError::Expired);
+    }
+    let mut url = format!("https://kafka.{region}.amazonaws.com/?Action=kafka-cluster%3AConnect");
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(life);
+    let identity = credentials.clone().into();
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name("kafka-cluster")
+        .time(now)
+        .settings(settings)
+        .build()
+        .map_err(|e| wrong(&e))?
+        .into();
+    let request = SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::Bytes(&[]))
+        .map_err(|e| wrong(&e))?;
+    let (instructions, _) = sign(request, &parameters)
+        .map_err(|e| wrong(&e))?
+        .into_parts();
+    for (name, value) in instructions.params() {
+        let value = utf8_percent_encode(value, &QUERY);
+        url.push_str(&format!("&{name}={value}"));
+    }
+    // Not part of what is signed; it shows in MSK's logs.
+    url.push_str(concat!(
+        "&User-Agent=citystream%2F",
+        env!("CARGO_PKG_VERSION")
+    ));
+    let signed = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let end = Duration::from_secs(signed.as_secs()) + life;
+    Ok(Token {
+        text: base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(url),
+        end_ms: i64::try_from(end.as_millis()).unwrap_or(i64::MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-01-02T03:04:05Z
+    const NOW_S: u64 = 1_767_323_045;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(NOW_S)
+    }
+
+    fn credentials(session: Option<&str>, expiry: Option<SystemTime>) -> Credentials {
+        Credentials::new(
+            "AKIDEXAMPLE",
+            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+            session.map(str::to_owned),
+            expiry,
+            "test",
+        )
+    }
+
+    fn url(token: &Token) -> String {
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&token.text);
+        String::from_utf8(bytes.unwrap()).unwrap()
+    }
+
+    /// Sorted, since the order of a query means nothing, and without the client's name.
+    fn query(url: &str) -> Vec<&str> {
+        let mut pairs: Vec<&str> = url.split(['?', '&']).collect();
+        pairs.retain(|pair| !pair.starts_with("User-Agent="));
+        pairs.sort_unstable();
+        pairs
+    }
+
+    #[test]
+    fn c9_the_token_is_that_of_awss_own_client() {
+        // Made by AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8, with its clock
+        // set to the same time.
+        for (session, theirs) in [
+            (
+                None,
+                "https://kafka.eu-west-1.amazonaws.com/?Action=kafka-cluster%3AConnect\
+                 &X-Amz-Algorithm=AWS4-HMAC-SHA256\
+                 &X-Amz-Credential=AKIDEXAMPLE%2F20260102%2Feu-west-1%2Fkafka-cluster%2Faws4_request\
+                 &X-Amz-Date=20260102T030405Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host\
+                 &X-Amz-Signature=7cc178453342e479def8e0e69cbff443ca929b5b0426af0f4b64554172c7195d\
+                 &User-Agent=aws-msk-iam-sasl-signer-python%2F1.0.2",
+            ),
+            (
+                Some("IQoJb3JpZ2luX2VjEA0aCWV1+w/est=="),
+                "https://kafka.eu-west-1.amazonaws.com/?Action=kafka-cluster%3AConnect\
+                 &X-Amz-Algorithm=AWS4-HMAC-SHA256\
+                 &X-Amz-Credential=AKIDEXAMPLE%2F20260102%2Feu-west-1%2Fkafka-cluster%2Faws4_request\
+                 &X-Amz-Date=20260102T030405Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host\
+                 &X-Amz-Security-Token=IQoJb3JpZ2luX2VjEA0aCWV1%2Bw%2Fest%3D%3D\
+                 &X-Amz-Signature=f30b525204a358080ccbd1daf2652900b16aa5c4075ee115828537011bea666b\
+                 &User-Agent=aws-msk-iam-sasl-signer-python%2F1.0.2",
+            ),
+        ] {
+            let token = token("eu-west-1", &credentials(session, None), now()).unwrap();
+            assert_eq!(query(&url(&token)), query(theirs));
+            assert!(url(&token).contains("&User-Agent=citystream%2F"));
+            assert_eq!(token.end_ms, (NOW_S as i64 + 900) * 1_000);
+            assert!(!format!("{token:?}").contains(&token.text));
+        }
+    }
+
+    #[test]
+    fn c9_a_token_does_not_outlive_its_credentials() {
+        let end = |left: Duration| {
+            let credentials = credentials(Some("s"), Some(now() + left));
+            token("eu-west-1", &credentials, now())
+        };
+        let short = end(Duration::from_millis(60_900)).unwrap();
+        assert_eq!(short.end_ms, (NOW_S as i64 + 60) * 1_000);
+        assert!(url(&short).contains("&X-Amz-Expires=60&"));
+        let long = end(Duration::from_secs(3_600)).unwrap();
+        assert_eq!(long.end_ms, (NOW_S as i64 + 900) * 1_000);
+        assert!(matches!(
+            end(Duration::from_secs(4)),
+            Err(IamError::Expired)
+        ));
+        let past = credentials(None, Some(now() - Duration::from_secs(1)));
+        let refused = token("eu-west-1", &past, now());
+        assert!(matches!(refused, Err(IamError::Expired)));
+    }
+
+    #[tokio::test]
+    async fn c9_the_last_credentials_serve_while_they_are_valid() {
+        let soon = SystemTime::now() + Duration::from_secs(600);
+        let mut last = Some(credentials(None, Some(soon)));
+        assert!(next("eu-west-1", None, &mut last).await.is_ok());
+        let mut last = Some(credentials(None, Some(UNIX_EPOCH)));
+        let error = next("eu-west-1", None, &mut last)
+            .await
+            .expect_err("expired");
+        assert!(error.to_string().contains("expired"), "{error}");
+        let error = next("eu-west-1", None, &mut None).await.expect_err("none");
+        assert!(matches!(error, IamError::NoCredentials { .. }), "{error}");
+    }
+}

@@ -1,0 +1,242 @@
+//! Who reads what: rebalances without end, members with a fixed name, groups that the broker leads.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::role::{Role, Signal, wait_for};
+use crate::services::kafka_version;
+use crate::world::{World, file_lines};
+
+const PARTITIONS: i32 = 6;
+/// Each visit is a join and a leave. `REBALANCES=200` is the long form.
+const VISITS: usize = 8;
+
+fn visits() -> usize {
+    let rebalances = std::env::var("REBALANCES").ok();
+    rebalances.map_or(VISITS, |text| text.parse::<usize>().unwrap().div_ceil(2))
+}
+
+fn group_client(world: &World) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", world.services.brokers())
+        .set("group.id", world.name)
+        .set("enable.auto.commit", "false");
+    config
+}
+
+/// Returns what the group has committed, by partition; 0 for nothing.
+fn committed(asker: &BaseConsumer, topic: &str) -> Vec<i64> {
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition(topic, partition);
+    }
+    let list = wait_for("the group's offsets", || {
+        asker
+            .committed_offsets(list.clone(), Duration::from_secs(10))
+            .ok()
+    });
+    let offset = |e: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match e.offset() {
+        Offset::Offset(offset) => offset,
+        _ => 0,
+    };
+    list.elements().into_iter().map(offset).collect()
+}
+
+/// Joins the group, takes partitions, reads nothing of them, and leaves.
+fn visit(world: &World, protocol: &[(&str, &str)]) {
+    let mut config = group_client(world);
+    for (name, value) in protocol {
+        config.set(*name, *value);
+    }
+    let visitor: BaseConsumer = config.create().unwrap();
+    visitor.subscribe(&[world.name]).unwrap();
+    wait_for("a visitor to be given partitions", || {
+        let _record = visitor.poll(Duration::from_millis(50));
+        (visitor.assignment().unwrap().count() > 0).then_some(())
+    });
+}
+
+/// Two members under load, and visitors that come and go: after each visit every partition moves.
+fn every_partition_keeps_moving(world: &World, more: &[&str], protocol: &[(&str, &str)]) {
+    world.init();
+    let members = [world.start("consume", more), world.start("consume", more)];
+    // A rate that DynamoDB Local keeps up with on a busy machine. The heartbeats reach every partition, whatever the cities.
+    let rate = ["--rate", "50/s", "--heartbeat", "500ms"];
+    let mut produce = world.start("produce", &rate);
+    let asker: BaseConsumer = group_client(world).create().unwrap();
+    let begin = Instant::now();
+    for n in 0..visits() {
+        let before = committed(&asker, world.name);
+        visit(world, protocol);
+        let mut now = Vec::new();
+        wait_for("every partition to move", || {
+            now = committed(&asker, world.name);
+            let moved = now.iter().zip(&before).all(|(now, before)| now > before);
+            moved.then_some(())
+        });
+        if n % 25 == 24 {
+            eprintln!("{} rebalances, {:.0?}", 2 * (n + 1), begin.elapsed());
+        }
+    }
+    assert_eq!(produce.terminate().0, Some(0), "{}", produce.err());
+    for mut member in members {
+        assert!(!member.has_ended(), "{}", member.err());
+        assert_eq!(member.terminate().0, Some(0), "{}", member.err());
+    }
+    let stop = [more, &["--stop-at-end"]].concat();
+    world.start("consume", &stop).ends_with(0);
+    world.tables_are_exact();
+    eprintln!("{}: {} rebalances", world.name, 2 * visits());
+}
+
+#[test]
+fn c1_c3_rebalances_without_end_under_load_stop_no_partition_and_lose_nothing() {
+    let Some(world) = World::new("rebalances") else {
+        return;
+    };
+    let classic = [
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("session.timeout.ms", "10000"),
+    ];
+    every_partition_keeps_moving(&world, &[], &classic);
+}
+
+/// Returns the lists of partitions that a member's log tells of: `(event, partitions)`.
+fn assignments(member: &Role) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for line in member.err().lines() {
+        let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
+            continue;
+        };
+        let message = line["message"].as_str().unwrap_or_default();
+        if let Some(what) = message.strip_prefix("partitions ") {
+            let partitions = line["partitions"].as_str().unwrap_or_default();
+            out.push((what.to_owned(), partitions.to_owned()));
+        }
+    }
+    out
+}
+
+/// Returns what a member owns by its log.
+fn owned(member: &Role) -> Vec<i32> {
+    let mut owned: BTreeMap<i32, ()> = BTreeMap::new();
+    for (what, partitions) in assignments(member) {
+        let list: Vec<i32> = serde_json::from_str(&partitions).unwrap();
+        for partition in list {
+            if what == "assigned" {
+                owned.insert(partition, ());
+            } else {
+                owned.remove(&partition);
+            }
+        }
+    }
+    owned.into_keys().collect()
+}
+
+#[test]
+fn c10_a_member_with_a_fixed_name_comes_back_to_its_partitions_and_its_double_ends_it() {
+    let Some(world) = World::new("fixed-names") else {
+        return;
+    };
+    world.init();
+    let member = |id: &str| {
+        let slow = "session.timeout.ms=30000";
+        world.start(
+            "consume",
+            &["--group-instance-id", id, "--kafka-property", slow],
+        )
+    };
+    let (mut a, mut b) = (member("host-a"), member("host-b"));
+    wait_for("both to own three partitions", || {
+        (owned(&a).len() == 3 && owned(&b).len() == 3).then_some(())
+    });
+    a.is_ready(200, "");
+    b.is_ready(200, "");
+    let lines = &file_lines()[..2_000];
+    world.produce(&lines[..1_000]);
+    let (of_a, told_b) = (owned(&a), assignments(&b));
+    // A stop in peace, then a kill: both within the session.
+    for signal in [Signal::Term, Signal::Kill] {
+        a.signal(signal);
+        a.end();
+        a = member("host-a");
+        wait_for("the partitions to be back", || {
+            (owned(&a) == of_a).then_some(())
+        });
+        a.is_ready(200, "");
+    }
+    assert_eq!(assignments(&b), told_b, "a restart moves no partition");
+    world.produce(&lines[1_000..]);
+    // The same name twice: the one that was there ends, with one message, and is not started again.
+    let mut double = member("host-a");
+    a.ends_with(2);
+    let err = a.err();
+    let told: Vec<&str> = err
+        .lines()
+        .filter(|l| l.contains("--group-instance-id"))
+        .collect();
+    assert_eq!(told.len(), 1, "{err}");
+    assert!(told[0].starts_with("citystream: "), "{err}");
+    double.is_ready(200, "");
+    for role in [&mut double, &mut b] {
+        assert_eq!(role.terminate().0, Some(0), "{}", role.err());
+    }
+    world
+        .start(
+            "consume",
+            &["--stop-at-end", "--group-instance-id", "host-a"],
+        )
+        .ends_with(0);
+    world.tables_are_exact();
+}
+
+#[test]
+fn kip_848_the_broker_leads_the_group() {
+    if kafka_version().starts_with('3') {
+        return;
+    }
+    let Some(world) = World::new("kip-848") else {
+        return;
+    };
+    let new = ["--group-protocol", "consumer"];
+    every_partition_keeps_moving(&world, &new, &[("group.protocol", "consumer")]);
+}
+
+#[test]
+fn kip_848_the_work_of_a_killed_member_is_taken_over_exactly() {
+    if kafka_version().starts_with('3') {
+        return;
+    }
+    let Some(world) = World::new("kip-848-killed") else {
+        return;
+    };
+    world.init();
+    let start = || world.start("consume", &["--group-protocol", "consumer"]);
+    let (mut a, mut b) = (start(), start());
+    wait_for("both to own three partitions", || {
+        (owned(&a).len() == 3 && owned(&b).len() == 3).then_some(())
+    });
+    a.is_ready(200, "");
+    b.is_ready(200, "");
+    world.produce(&file_lines()[..6_000]);
+    wait_for("one to settle records", || {
+        (a.settled() + b.settled() >= 500.0).then_some(())
+    });
+    a.kill();
+    wait_for("the other to own all", || {
+        (owned(&b).len() == 6).then_some(())
+    });
+    let all = 6_000.0;
+    wait_for("all to be committed", || {
+        let in_flight = b.metrics()["citystream_events_in_flight"];
+        (world.events_counted() as f64 == all && in_flight == 0.0).then_some(())
+    });
+    assert_eq!(b.terminate().0, Some(0), "{}", b.err());
+    world.tables_are_exact();
+}

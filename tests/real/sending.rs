@@ -1,0 +1,153 @@
+//! `produce` beside Java's producer, and while the broker is away.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::log;
+use crate::role::{Role, wait_for};
+use crate::services::kafka_version;
+use crate::world::World;
+
+/// How long the broker is away; `OUTAGE=60` is the long form.
+const OUTAGE: Duration = Duration::from_secs(10);
+/// What a producer with a full queue may take: 64 MiB of values, what librdkafka needs beside them,
+/// and the program.
+const RSS_KIB_MAX: u64 = 300 * 1024;
+
+fn outage() -> Duration {
+    let given = std::env::var("OUTAGE").ok();
+    given.map_or(OUTAGE, |text| Duration::from_secs(text.parse().unwrap()))
+}
+
+/// Returns the partition of each key in a topic's log.
+fn partitions(world: &World, topic: &str) -> BTreeMap<Vec<u8>, i32> {
+    let records = log::read(world.services, topic).into_iter();
+    records
+        .filter_map(|r| Some((r.key?, r.partition)))
+        .collect()
+}
+
+#[test]
+fn c12_every_key_goes_where_javas_producer_puts_it() {
+    let Some(world) = World::new("keys") else {
+        return;
+    };
+    world.init();
+    let cities: Vec<String> = ["NYC", "São Paulo", "北京", "Zürich", "a", "St. John's", "Ω"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain((0..200).map(|n| format!("city {n}")))
+        .collect();
+    let event = |city: &String| {
+        serde_json::json!({
+            "city": city, "event_type": "traffic", "severity": "low",
+            "timestamp": "2013-01-01T06:00:00Z",
+        })
+        .to_string()
+    };
+    world.produce(&cities.iter().map(event).collect::<Vec<_>>());
+    let ours = partitions(&world, world.name);
+    assert_eq!(ours.len(), cities.len());
+
+    // Java's own producer, into another topic of as many partitions.
+    let other = "keys-java";
+    let args = ["--topic", other, "--table-prefix", other];
+    world.start("init-tables", &args).ends_with(0);
+    let class = if kafka_version().starts_with('3') {
+        "kafka.tools.ConsoleProducer"
+    } else {
+        "org.apache.kafka.tools.ConsoleProducer"
+    };
+    let mut java = Command::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/scripts/real-services"
+    ))
+    .args(["tool", "--kafka", &kafka_version(), class])
+    .args(["--bootstrap-server", world.services.brokers()])
+    .args(["--topic", other])
+    .args([
+        "--property",
+        "parse.key=true",
+        "--property",
+        "key.separator=|",
+    ])
+    .env("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8")
+    .stdin(Stdio::piped())
+    .stdout(Stdio::null())
+    .spawn()
+    .unwrap();
+    let mut stdin = java.stdin.take().unwrap();
+    for city in &cities {
+        writeln!(stdin, "{city}|x").unwrap();
+    }
+    drop(stdin);
+    assert!(java.wait().unwrap().success());
+    assert_eq!(partitions(&world, other), ours);
+}
+
+/// The most memory a process ever had, in KiB.
+fn rss_max_kib(role: &Role) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", role.pid())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn c13_a_broker_that_is_away_under_load_costs_no_event_and_bounded_memory() {
+    let Some(world) = World::alone("away") else {
+        return;
+    };
+    world.init();
+    let sent = 20_000 * (outage().as_secs() + 10);
+    let count = sent.to_string();
+    let args = ["--rate", "20000/s", "--count", &count, "--heartbeat", "1h"];
+    let mut produce = world.start("produce", &args);
+    wait_for("events to be acknowledged", || {
+        let metrics = produce.metrics();
+        (metrics["citystream_events_produced_total"] > 20_000.0).then_some(())
+    });
+    world.services.broker("kill-broker", "1");
+    let away = Instant::now();
+    produce.is_ready(503, "");
+    while away.elapsed() < outage() {
+        assert!(!produce.has_ended(), "{}", produce.err());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let rss = rss_max_kib(&produce);
+    world.services.broker("start-broker", "1");
+    produce.ends_with(0);
+    let told = produce.err();
+    assert!(told.contains("undelivered 0"), "{told}");
+    let log = log::read(world.services, world.name);
+    assert_eq!(log.len() as u64, sent, "nothing lost, nothing twice");
+    eprintln!(
+        "{sent} events, away for {:.0?}, at most {} MiB",
+        outage(),
+        rss / 1024
+    );
+    assert!(rss < RSS_KIB_MAX, "{rss} KiB");
+
+    // And SIGTERM while it is away.
+    let mut produce = world.start("produce", &["--rate", "1000/s"]);
+    wait_for("events to be acknowledged", || {
+        let metrics = produce.metrics();
+        (metrics["citystream_events_produced_total"] > 500.0).then_some(())
+    });
+    world.services.broker("kill-broker", "1");
+    produce.is_ready(503, "");
+    let (code, took) = produce.terminate();
+    world.services.broker("start-broker", "1");
+    assert_eq!(code, Some(1), "{}", produce.err());
+    assert!(took < Duration::from_secs(12), "took {took:?}");
+    let err = produce.err();
+    let undelivered = err.lines().find_map(|l| l.split_once("undelivered "));
+    let count: String = undelivered
+        .unwrap()
+        .1
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    assert!(count.parse::<u64>().unwrap() > 0, "{err}");
+}
