@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use citystream::cmd::{self, Exit};
-use citystream::settings::{Cli, Command};
+use citystream::settings::{Cli, Command, check_environment};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::{Metrics, start_logging};
 use clap::Parser as _;
@@ -12,6 +12,10 @@ fn main() -> ExitCode {
     citystream::sys::use_static_name_service();
     citystream::sys::keep_openssl_at_exit();
     let cli = Cli::parse();
+    if let Err(reason) = check_environment() {
+        report(&cmd::SettingsError(reason).into());
+        return ExitCode::from(Exit::Settings.code());
+    }
     start_logging(cli.command.log().log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -26,6 +30,9 @@ fn main() -> ExitCode {
             Command::Serve(args) => cmd::serve::run(args, metrics, shutdown).await,
             Command::Tail(args) => cmd::tail::run(args, metrics, shutdown).await,
             Command::Verify(args) => cmd::verify::run(args, metrics, shutdown).await,
+            Command::Check(args) => cmd::check::run(args, shutdown).await,
+            Command::Config(args) => cmd::config::run(&args),
+            Command::Print(args) => cmd::print::run(&args),
             #[cfg(feature = "dev")]
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }

@@ -7,8 +7,10 @@
 mod consume;
 #[cfg(feature = "dev")]
 mod dev;
+mod effective;
 mod init_tables;
 mod kafka;
+mod ops;
 mod produce;
 mod serve;
 mod tail;
@@ -20,8 +22,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use consume::{Consume, GroupProtocol, OnDataLoss};
 #[cfg(feature = "dev")]
 pub use dev::Dev;
+pub use effective::{
+    Effective, Parsed, check_environment, known_variables, nearest, other_variables, parse_role,
+};
 pub use init_tables::{InitTables, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
+pub use ops::{Carried, Check, Config, Print, Role};
 pub use produce::Produce;
 pub use serve::Serve;
 pub use tail::{From, Output, Tail};
@@ -61,6 +67,12 @@ pub enum Command {
     Tail(Tail),
     /// Compare the log with the tables, row by row
     Verify(Verify),
+    /// Try settings, names, logins, rights, topics and tables before a role is started
+    Check(Check),
+    /// Print a role's effective settings, and where each comes from
+    Config(Config),
+    /// Print what the binary carries: units, alerts, dashboards, policies
+    Print(Print),
     /// Run every role in one process, on an embedded broker and DynamoDB
     #[cfg(feature = "dev")]
     Dev(Dev),
@@ -112,6 +124,9 @@ impl Command {
             Command::Serve(c) => &c.log,
             Command::Tail(c) => &c.log,
             Command::Verify(c) => &c.log,
+            Command::Check(c) => &c.log,
+            Command::Config(c) => &c.log,
+            Command::Print(c) => &c.log,
             #[cfg(feature = "dev")]
             Command::Dev(c) => &c.log,
         }
@@ -155,6 +170,9 @@ mod tests {
             "citystream verify --watch",
             "citystream verify --watch=5m --listen 127.0.0.1:0",
             "citystream verify --explain NYC#traffic#2013-01-01T06:00:00Z",
+            "citystream check --for consume --brokers b-1:9092 --group night",
+            "citystream config",
+            "citystream config --for serve --port 0",
             "citystream consume --kafka-property fetch.min.bytes=1 --kafka-property debug=cgrp",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));

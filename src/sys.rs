@@ -2,7 +2,7 @@
 //!
 //! The C library's name service is told not to load plug-ins into a static binary, OpenSSL is held to
 //! its threads, the process takes the open files it is allowed, and librdkafka is asked for topic ids
-//! and given tokens, which its safe wrapper cannot. Nothing unsafe leaves this file: the public
+//! and its properties' names and given tokens, which its safe wrapper cannot. Nothing unsafe leaves this file: the public
 //! functions take and return plain values, and every object of librdkafka's is destroyed on every path.
 #![allow(unsafe_code)]
 
@@ -74,6 +74,50 @@ pub fn raise_open_files() {
     };
     if !raised {
         tracing::debug!("failed to raise the limit of open files");
+    }
+}
+
+/// Returns how many files this process may have open: now, and at most.
+pub fn open_files() -> Option<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call writes the one struct, which outlives it.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 };
+    known.then_some((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Returns the names of librdkafka's properties that have a value of their own, so that a misspelt
+/// one can be told from its nearest. The safe wrapper does not show them.
+pub fn kafka_properties() -> Vec<String> {
+    let mut out = Vec::new();
+    // SAFETY: both objects are made, read and destroyed here; each dump is an array of as many
+    // NUL-terminated strings as its count says, names and values by turns, and is freed with it.
+    unsafe {
+        let global = rdsys::rd_kafka_conf_new();
+        let topic = rdsys::rd_kafka_topic_conf_new();
+        let mut count = 0;
+        let dump = rdsys::rd_kafka_conf_dump(global, &raw mut count);
+        copy_names(dump, count, &mut out);
+        rdsys::rd_kafka_conf_dump_free(dump, count);
+        let dump = rdsys::rd_kafka_topic_conf_dump(topic, &raw mut count);
+        copy_names(dump, count, &mut out);
+        rdsys::rd_kafka_conf_dump_free(dump, count);
+        rdsys::rd_kafka_topic_conf_destroy(topic);
+        rdsys::rd_kafka_conf_destroy(global);
+    }
+    out
+}
+
+/// Copies every second string.
+///
+/// # Safety
+/// `dump` is an array of `count` NUL-terminated strings.
+unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<String>) {
+    for at in (0..count).step_by(2) {
+        // SAFETY: the caller's promise.
+        out.push(unsafe { copy_text(*dump.add(at)) });
     }
 }
 
@@ -430,6 +474,15 @@ mod tests {
     #[test]
     fn openssl_was_built_with_threads() {
         assert!(openssl_knows_threads());
+    }
+
+    #[test]
+    fn librdkafka_names_its_properties() {
+        let names = kafka_properties();
+        // One of the client and one of a topic.
+        for name in ["fetch.min.bytes", "request.required.acks"] {
+            assert!(names.iter().any(|n| n == name), "{name}");
+        }
     }
 
     #[test]

@@ -260,6 +260,22 @@ impl Metrics {
             .expect("each name is registered once");
     }
 
+    /// Returns how many partitions are owned, and how many records they are behind in all; `None`
+    /// for a role that owns none.
+    pub fn lag(&self) -> Option<(usize, i64)> {
+        let families = self.lag_records.collect();
+        let series: Vec<i64> = families
+            .iter()
+            .flat_map(MetricFamily::get_metric)
+            .map(|metric| {
+                #[allow(clippy::cast_possible_truncation)] // a gauge of whole numbers
+                let value = metric.get_gauge().get_value() as i64;
+                value
+            })
+            .collect();
+        (!series.is_empty()).then(|| (series.len(), series.iter().sum()))
+    }
+
     /// Returns the classic Prometheus text format.
     pub fn render(&self) -> String {
         TextEncoder::new()

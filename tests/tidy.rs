@@ -233,30 +233,59 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 7] = [
+    const FOREIGN: [&str; 9] = [
+        "--alter",
         "--check",
         "--features",
         "--help",
         "--locked",
         "--now",
         "--release",
+        "--standalone",
         "--test",
     ];
     let mut complaints = Vec::new();
-    for (flag, _) in words(&file.text, "--", |c| c.is_ascii_lowercase() || c == '-') {
+    let text = without_foreign_commands(&file.text);
+    for (flag, _) in words(&text, "--", |c| c.is_ascii_lowercase() || c == '-') {
         let named = flag.len() > 2 && !flag.ends_with('-') && !flag.starts_with("---");
         if named && !known.flags.contains(&flag) && !FOREIGN.contains(&flag.as_str()) {
             complaints.push(format!("names {flag}, which no role has"));
         }
     }
-    for (variable, _) in words(&file.text, "CITYSTREAM_", |c| {
-        c.is_ascii_uppercase() || c == '_'
-    }) {
+    for (variable, _) in words(&text, "CITYSTREAM_", |c| c.is_ascii_uppercase() || c == '_') {
         if variable != "CITYSTREAM_" && !known.variables.contains(&variable) {
             complaints.push(format!("names {variable}, which no role reads"));
         }
     }
     complaints
+}
+
+/// Returns the text without the commands in fenced blocks that run another program than ours, with
+/// the lines that a backslash adds to them.
+fn without_foreign_commands(text: &str) -> String {
+    let (mut fenced, mut foreign) = (false, false);
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            foreign = false;
+        } else if fenced && !foreign {
+            let mut words = line
+                .split_whitespace()
+                .filter(|w| !matches!(*w, "$" | "sudo"));
+            foreign = !words.next().is_some_and(|w| {
+                w.ends_with("citystream")
+                    || (w.contains('=') && !w.contains("$("))
+                    || w.starts_with(['#', '-'])
+            });
+        }
+        if !foreign {
+            out.push_str(line);
+            out.push('\n');
+        }
+        foreign = foreign && line.ends_with('\\');
+    }
+    out
 }
 
 fn links(file: &File, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {

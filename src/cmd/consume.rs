@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use rdkafka::ClientConfig;
 
 use crate::api::{ops, server};
-use crate::cmd::{Exit, SettingsError, print_picked};
+use crate::cmd::{Exit, SettingsError, print_picked, service};
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::core::stall::PATIENCE_MS;
@@ -55,6 +55,8 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
     let http_stop = Shutdown::new();
     let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+    // Settings that only a client of Kafka can judge are judged before the role is called ready.
+    consumer_config(&args)?;
     let client = connect(ConnectOptions {
         attempts: 1,
         clock_skew: Some(metrics.clock_skew_seconds.clone()),
@@ -62,6 +64,8 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     })
     .await
     .map_err(|e| SettingsError(e.to_string()))?;
+    let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
+    let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let host = Host {
         metrics,
         status,

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
 
-use crate::cmd::{Exit, SettingsError};
+use crate::cmd::{Exit, SettingsError, print};
 use crate::core::keys::TableNames;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::settings::InitTables;
@@ -49,6 +49,9 @@ const DELETE_LIMIT: Duration = Duration::from_secs(300);
 /// # Errors
 /// Returns what made the role fail; a [`SettingsError`] where only a person can mend it.
 pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    if let Some(role) = args.print_iam_policy {
+        return print::policy(role, &args.tables.table_prefix);
+    }
     let client = connect(ConnectOptions::default())
         .await
         .map_err(mark_settings)?;

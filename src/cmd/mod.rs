@@ -3,16 +3,25 @@
 //! Each has `run(args, metrics, shutdown)`, which returns when its work is done or `shutdown` was
 //! triggered and everything in flight is settled.
 
+pub mod check;
+pub mod config;
 pub mod consume;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod init_tables;
+pub mod print;
 pub mod produce;
 pub mod serve;
+mod service;
 pub mod tail;
 pub mod verify;
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long a role may take to stop: then a dead sink is given up, and the process ends. Units must
+/// wait longer (H4).
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::api::server;
-use crate::cmd::{Exit, SettingsError, print_picked};
+use crate::cmd::{Exit, SettingsError, print_picked, service};
 use crate::core::synth::Synth;
 use crate::kafka::client::{ClientError, client_config};
 use crate::kafka::input::{Input, InputError};
@@ -45,6 +45,8 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     tracing::info!(%address, topic = args.kafka.topic, "producing");
 
     let http_stop = Shutdown::new();
+    let probe = http::probe(Arc::clone(&tally));
+    let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let router = http::router(metrics, Arc::clone(&tally));
     let server = tokio::spawn(server::serve(listener, router, http_stop.clone()));
 

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use crate::api::ops::{self, Probe};
 use crate::api::state::public_reason;
 use crate::api::{ApiState, server};
-use crate::cmd::{Exit, SettingsError};
+use crate::cmd::{Exit, SettingsError, service};
 use crate::core::keys::TableNames;
 use crate::settings::Serve;
 use crate::shutdown::Shutdown;
@@ -51,8 +51,10 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
 
     let readiness = Arc::new(Readiness::new());
     let watch = tokio::spawn(Arc::clone(&readiness).watch(Arc::clone(&reads), shutdown.clone()));
+    let (probe, told) = (Arc::clone(&readiness) as Arc<dyn Probe>, metrics.clone());
     let router = crate::api::router(ApiState::new(reads, metrics.clone()))
         .merge(ops::router(metrics, readiness));
+    let _service = service::start(probe, told, shutdown.clone());
     announce(address, args.port == 0);
     server::serve(listener, router, shutdown).await;
     watch.abort();

@@ -13,7 +13,7 @@ use rdkafka::producer::BaseProducer;
 
 use crate::kafka::chatter::{IAM_PREFIX, IAM_PROPERTY};
 use crate::kafka::iam::{self, IamError};
-use crate::settings::{KafkaArgs, KafkaAuth};
+use crate::settings::{KafkaArgs, KafkaAuth, nearest};
 use crate::sys;
 
 /// Why there can be no client; settings are wrong in each case (exit code 2).
@@ -235,12 +235,25 @@ pub fn check(config: &ClientConfig) -> Result<(), ClientError> {
     match config.create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(_, reason, name, _)) => {
+            let reason = with_nearest(&name, reason);
             Err(ClientError::Property { name, reason })
         }
         Err(other) => Err(ClientError::Property {
             name: "set".to_owned(),
             reason: other.to_string(),
         }),
+    }
+}
+
+/// Adds the property that was most likely meant where librdkafka knows none of this name.
+fn with_nearest(name: &str, reason: String) -> String {
+    if !reason.contains("No such") {
+        return reason;
+    }
+    let known = sys::kafka_properties();
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(nearest) => format!("{reason}; did you mean {nearest}?"),
+        None => reason,
     }
 }
 
@@ -370,6 +383,10 @@ mod tests {
         let error = client_config(&args(line), "t").expect_err(line);
         assert!(
             matches!(&error, ClientError::Property { name, .. } if name == "fetch.min.byte"),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("mean fetch.min.bytes?"),
             "{error}"
         );
         let line = "--kafka-property fetch.min.bytes=many";

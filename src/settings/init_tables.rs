@@ -52,6 +52,26 @@ pub struct InitTables {
     #[arg(long, value_enum, env = "CITYSTREAM_RAW")]
     pub raw: Option<RawRows>,
 
+    /// Tables cannot be deleted until this is switched off by hand
+    #[arg(long, env = "CITYSTREAM_DELETION_PROTECTION")]
+    pub deletion_protection: bool,
+
+    /// Point-in-time recovery: any second of the last 35 days can be restored
+    #[arg(long, env = "CITYSTREAM_PITR")]
+    pub pitr: bool,
+
+    /// Encrypt the tables with this KMS key: id, ARN or alias/NAME
+    #[arg(long, env = "CITYSTREAM_KMS_KEY")]
+    pub kms_key: Option<String>,
+
+    /// Tag of the tables, as name=value; can be repeated
+    #[arg(long = "tag", value_name = "NAME=VALUE", env = "CITYSTREAM_TAG", value_delimiter = ',', value_parser = parse_tag)]
+    pub tags: Vec<(String, String)>,
+
+    /// Print the IAM policy a role needs for these tables, and do nothing else
+    #[arg(long, value_enum, value_name = "ROLE", num_args = 0..=1, default_missing_value = "init-tables", env = "CITYSTREAM_PRINT_IAM_POLICY")]
+    pub print_iam_policy: Option<super::Role>,
+
     /// Consumer group that must have no members before --delete
     #[arg(long, default_value = "citystream", env = "CITYSTREAM_GROUP")]
     pub group: String,
@@ -87,5 +107,19 @@ impl RawRows {
             RawRows::Alerts => "alerts",
             RawRows::None => "none",
         }
+    }
+}
+
+/// AWS allows 128 characters before the equals sign and 256 behind it, and no name of its own.
+fn parse_tag(text: &str) -> Result<(String, String), String> {
+    let fits = |name: &str, value: &str| {
+        !name.is_empty()
+            && name.chars().count() <= 128
+            && value.chars().count() <= 256
+            && !name.to_ascii_lowercase().starts_with("aws:")
+    };
+    match text.split_once('=') {
+        Some((name, value)) if fits(name, value) => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected name=value, at most 128 and 256 characters, not aws:…".to_owned()),
     }
 }

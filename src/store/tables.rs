@@ -24,6 +24,7 @@ use aws_sdk_dynamodb::types::{
 
 use crate::core::keys::{CITY_INDEX, CONFIG_PK, SERIES_INDEX, SEVERITY_INDEX, TableNames};
 use crate::store::error::{Kind, StoreError};
+use crate::store::protect::{Protection, sdk_tags, sse};
 
 /// The attribute after whose time, in epoch seconds, a raw event vanishes.
 pub const TTL_ATTRIBUTE: &str = "ttl";
@@ -195,7 +196,7 @@ fn show_keys(pk: &str, sk: Option<&str>) -> String {
 }
 
 /// Returns every attribute that is a key of the table or its index, once.
-fn key_attributes(spec: &TableSpec) -> Vec<&'static str> {
+pub fn key_attributes(spec: &TableSpec) -> Vec<&'static str> {
     let mut names = vec![spec.keys.0];
     names.extend(spec.keys.1);
     if let Some(index) = &spec.index {
@@ -212,11 +213,30 @@ fn key_attributes(spec: &TableSpec) -> Vec<&'static str> {
 /// # Errors
 /// If DynamoDB does not answer or refuses.
 pub async fn create(client: &Client, spec: &TableSpec) -> Result<bool, StoreError> {
+    create_protected(client, spec, &Protection::default()).await
+}
+
+/// As [`create`], with what can be said of a table's protection when it is made.
+///
+/// # Errors
+/// If DynamoDB does not answer or refuses.
+pub async fn create_protected(
+    client: &Client,
+    spec: &TableSpec,
+    protection: &Protection,
+) -> Result<bool, StoreError> {
     let mut request = client
         .create_table()
         .table_name(&spec.name)
         .billing_mode(BillingMode::PayPerRequest)
-        .set_key_schema(Some(key_schema(spec.keys)));
+        .set_key_schema(Some(key_schema(spec.keys)))
+        .set_sse_specification(protection.kms_key.as_deref().map(sse));
+    if protection.deletion {
+        request = request.deletion_protection_enabled(true);
+    }
+    if !protection.tags.is_empty() {
+        request = request.set_tags(Some(sdk_tags(&protection.tags)));
+    }
     for name in key_attributes(spec) {
         request = request.attribute_definitions(
             AttributeDefinition::builder()

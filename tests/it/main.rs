@@ -11,11 +11,13 @@ mod dev;
 mod faults;
 mod faulty;
 mod fuzzed;
+mod ops;
 mod produce_tail;
 // The simulation uses more of it.
 #[allow(dead_code)]
 #[path = "../sim/reference.rs"]
 mod reference;
+mod rights;
 mod stall;
 mod store;
 #[path = "../store/mod.rs"]

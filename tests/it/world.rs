@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use citystream::cmd::Exit;
 use citystream::cmd::consume::{Host, Status, run_with};
 use citystream::cmd::init_tables::steps::Steps;
@@ -143,6 +144,11 @@ impl World {
         faults: Option<&Arc<Faults>>,
         stall_ms: i64,
     ) -> Member {
+        let client = client(&self.db, faults).await;
+        Member::start(self.args(args), client, stall_ms)
+    }
+
+    fn args(&self, args: &[&str]) -> Consume {
         let servers = self.broker.bootstrap_servers();
         let fixed = ["citystream", "consume", "--brokers", &servers];
         let Command::Consume(args) = Cli::try_parse_from(fixed.iter().chain(args))
@@ -151,8 +157,17 @@ impl World {
         else {
             unreachable!("the line says consume");
         };
-        let client = client(&self.db, faults).await;
-        Member::start(args, client, stall_ms)
+        args
+    }
+
+    /// Starts a consumer that reaches the database through `http`.
+    pub(crate) async fn member_through(&self, args: &[&str], http: SharedHttpClient) -> Member {
+        Member::start(self.args(args), client_through(http).await, PATIENCE_MS)
+    }
+
+    /// The database, for a client of one's own.
+    pub(crate) fn database(&self) -> Database {
+        self.db.clone()
     }
 
     /// Sends a record and notes it.
@@ -506,9 +521,14 @@ pub(crate) fn same(got: &Snapshot, want: &Snapshot) {
 
 async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
     let plain = embedded(db.clone());
+    client_through(faults.map_or(plain.clone(), |f| faulty::wrap(f, plain))).await
+}
+
+/// A client that sends through `http`.
+pub(crate) async fn client_through(http: SharedHttpClient) -> Client {
     connect(ConnectOptions {
         attempts: 1,
-        http: Some(faults.map_or(plain.clone(), |f| faulty::wrap(f, plain))),
+        http: Some(http),
         endpoint_url: Some("http://embedded.invalid".to_owned()),
         test_credentials: true,
         ..ConnectOptions::default()

@@ -17,6 +17,7 @@ use crate::core::window::Rules;
 use crate::settings::{InitTables, RawRows, show_ms};
 use crate::store::config::{self, Config};
 use crate::store::error::{Kind, StoreError};
+use crate::store::protect::{self, Protection};
 use crate::store::tables::{self, TableSpec};
 
 /// Shards of cities and severities where nobody says otherwise.
@@ -39,6 +40,8 @@ pub struct Wanted {
     pub raw: Option<RawRows>,
     /// The topic to be counted.
     pub topic: Option<String>,
+    /// How every table is protected.
+    pub protection: Protection,
 }
 
 impl Wanted {
@@ -51,6 +54,12 @@ impl Wanted {
             shards: args.shards,
             raw: args.raw,
             topic: Some(args.kafka.topic.clone()),
+            protection: Protection {
+                deletion: args.deletion_protection,
+                pitr: args.pitr,
+                kms_key: args.kms_key.clone(),
+                tags: args.tags.clone(),
+            },
         }
     }
 
@@ -240,7 +249,8 @@ pub async fn make(
             "checking"
         };
         let step = steps.begin(format!("{verb} table {}", spec.name));
-        let made = description.is_none() && tables::create(client, spec).await?;
+        let made = description.is_none()
+            && tables::create_protected(client, spec, &wanted.protection).await?;
         let found = tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
         // Somebody else may have made it in the meantime.
         let differences = tables::differences(spec, &found);
@@ -253,6 +263,17 @@ pub async fn make(
             let on = tables::ensure_ttl(client, &spec.name, ttl).await;
             if on.map_err(mark_settings)? && !made {
                 notes.push(format!("TTL on {ttl} is on now"));
+            }
+        }
+        let missing = protect::missing(client, &wanted.protection, &found).await;
+        for measure in missing.map_err(mark_settings)? {
+            protect::take(client, &found, &measure)
+                .await
+                .map_err(mark_settings)?;
+            // A table that is being updated takes no second change.
+            tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
+            if !made {
+                notes.push(format!("{measure} is on now"));
             }
         }
         let outcome = match (made, notes.is_empty()) {
@@ -355,6 +376,8 @@ pub async fn check(
                 Err(error) => return Err(error.into()),
             }
         }
+        let missing = protect::missing(client, &wanted.protection, description).await?;
+        notes.extend(missing.iter().map(|m| format!("{m} is off")));
         let outcome = if notes.is_empty() {
             Outcome::Kept
         } else {

@@ -31,6 +31,11 @@ impl Probe for Producing {
     }
 }
 
+/// Returns how the role answers for itself.
+pub(super) fn probe(tally: Arc<Tally>) -> Arc<dyn Probe> {
+    Arc::new(Producing(tally))
+}
+
 /// Returns the routes `/health`, `/metrics/producer`, `/livez`, `/readyz` and `/metrics`.
 pub(super) fn router(metrics: Metrics, tally: Arc<Tally>) -> Router {
     let (healthy, figures) = (Arc::clone(&tally), Arc::clone(&tally));

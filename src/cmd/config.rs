@@ -1,0 +1,62 @@
+//! `citystream config`: the settings a role would run with, and where each comes from.
+//!
+//! Reads what the role itself would read and connects to nobody. A wrong value is told as the role
+//! would tell it, exit code 2.
+
+use std::io::Write as _;
+
+use crate::cmd::Exit;
+use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
+
+/// Prints the settings.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub fn run(args: &Config) -> anyhow::Result<Exit> {
+    let roles = args.role.map_or(Role::SERVICES.to_vec(), |role| vec![role]);
+    let mut text = String::new();
+    for role in roles {
+        let parsed = match parse_role(role, &args.options) {
+            Ok(parsed) => parsed,
+            Err(error) => return refuse(&error),
+        };
+        section(&mut text, role, &parsed);
+    }
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints the parser's error as the role would; `--help` among the options is none.
+pub(super) fn refuse(error: &clap::Error) -> anyhow::Result<Exit> {
+    error.print()?;
+    Ok(match error.exit_code() {
+        0 => Exit::Done,
+        _ => Exit::Settings,
+    })
+}
+
+fn section(out: &mut String, role: Role, parsed: &Parsed) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out.push_str(&format!("# citystream {}\n", role.name()));
+    let mut settings = parsed.settings.clone();
+    settings.extend(other_variables());
+    let width = |f: fn(&Effective) -> &str| settings.iter().map(|s| f(s).chars().count()).max();
+    let names = width(|s| &s.name).unwrap_or(0);
+    // One long list of brokers must not push every origin off the screen.
+    let values = width(|s| s.value.as_deref().unwrap_or("-"))
+        .unwrap_or(0)
+        .min(32);
+    for setting in settings {
+        let value = setting.value.as_deref().unwrap_or("-");
+        let origin = &setting.origin;
+        out.push_str(&format!(
+            "{:<names$}  {value:<values$}  {origin}\n",
+            setting.name
+        ));
+    }
+}

@@ -1,0 +1,169 @@
+//! A CloudFormation template of the four tables and a policy for each role.
+//!
+//! Made from the same table specifications that `init-tables` makes and checks. `init-tables` still
+//! runs once afterwards: it finds the tables, keeps them, writes the config item and makes the
+//! topics.
+
+use serde_json::{Map, Value, json};
+
+use crate::core::keys::{TABLES, TableNames};
+use crate::store::rights::{User, policy};
+use crate::store::tables::{Keys, TableSpec, key_attributes, specs};
+
+/// Returns the template. Its parameters say how the tables are protected.
+pub(super) fn template(names: &TableNames) -> Value {
+    let mut resources = Map::new();
+    for (spec, suffix) in specs(names).iter().zip(TABLES) {
+        resources.insert(logical(suffix), table(spec));
+    }
+    for user in User::ALL {
+        // CloudFormation knows partition, Region and account; the policy names them.
+        let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
+        let mut document = policy(user, names, arn);
+        for statement in document["Statement"].as_array_mut().into_iter().flatten() {
+            let resource = statement["Resource"].take();
+            statement["Resource"] = json!({"Fn::Sub": resource});
+        }
+        resources.insert(
+            format!("{}Policy", logical(user.name())),
+            json!({
+                "Type": "AWS::IAM::ManagedPolicy",
+                "Properties": {
+                    "Description": format!("What citystream {} does with its tables", user.name()),
+                    "PolicyDocument": document,
+                },
+            }),
+        );
+    }
+    let outputs: Map<String, Value> = User::ALL
+        .into_iter()
+        .map(|user| {
+            let name = format!("{}Policy", logical(user.name()));
+            let value = json!({"Value": {"Ref": name}});
+            (name, value)
+        })
+        .collect();
+    let flag = |description: &str, default: &str| {
+        json!({
+            "Type": "String",
+            "AllowedValues": ["true", "false"],
+            "Default": default,
+            "Description": description,
+        })
+    };
+    json!({
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "Tables and IAM policies of citystream; run citystream init-tables afterwards",
+        "Parameters": {
+            "DeletionProtection": flag("Tables cannot be deleted until it is off", "true"),
+            "PointInTimeRecovery": flag("Any second of the last 35 days can be restored", "true"),
+            "KmsKey": {
+                "Type": "String",
+                "Default": "",
+                "Description": "KMS key of your own, by id, ARN or alias; empty: one of AWS's",
+            },
+        },
+        "Conditions": {
+            "OwnKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKey"}, ""]}]},
+        },
+        "Resources": resources,
+        "Outputs": outputs,
+    })
+}
+
+/// `raw-events` → `RawEvents`
+fn logical(name: &str) -> String {
+    let capital = |word: &str| {
+        let mut chars = word.chars();
+        let first = chars.next().map(|c| c.to_ascii_uppercase());
+        first.into_iter().chain(chars).collect::<String>()
+    };
+    name.split('-').map(capital).collect()
+}
+
+fn table(spec: &TableSpec) -> Value {
+    let attributes: Vec<Value> = key_attributes(spec)
+        .into_iter()
+        .map(|name| json!({"AttributeName": name, "AttributeType": "S"}))
+        .collect();
+    let mut properties = json!({
+        "TableName": spec.name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": attributes,
+        "KeySchema": key_schema(spec.keys),
+        "DeletionProtectionEnabled": {"Ref": "DeletionProtection"},
+        "PointInTimeRecoverySpecification": {
+            "PointInTimeRecoveryEnabled": {"Ref": "PointInTimeRecovery"},
+        },
+        "SSESpecification": {"Fn::If": [
+            "OwnKey",
+            {"SSEEnabled": true, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKey"}},
+            {"Ref": "AWS::NoValue"},
+        ]},
+    });
+    if let Some(index) = &spec.index {
+        properties["GlobalSecondaryIndexes"] = json!([{
+            "IndexName": index.name,
+            "KeySchema": key_schema(index.keys),
+            "Projection": {"ProjectionType": index.projection.as_str()},
+        }]);
+    }
+    if let Some(ttl) = spec.ttl {
+        properties["TimeToLiveSpecification"] = json!({"AttributeName": ttl, "Enabled": true});
+    }
+    json!({
+        "Type": "AWS::DynamoDB::Table",
+        // Counts outlive the stack.
+        "DeletionPolicy": "Retain",
+        "UpdateReplacePolicy": "Retain",
+        "Properties": properties,
+    })
+}
+
+fn key_schema(keys: Keys) -> Value {
+    let mut out = vec![json!({"AttributeName": keys.0, "KeyType": "HASH"})];
+    out.extend(
+        keys.1
+            .map(|sk| json!({"AttributeName": sk, "KeyType": "RANGE"})),
+    );
+    Value::Array(out)
+}
+
+#[cfg(test)]
+#[cfg(feature = "dev")]
+mod tests {
+    use super::*;
+    use crate::store::embedded;
+    use crate::store::tables::{describe, differences};
+
+    /// Makes the tables as CloudFormation would, and compares them as `init-tables --check` does.
+    #[tokio::test]
+    async fn the_template_makes_the_tables_that_init_tables_wants() {
+        let db = dynoxide::Database::memory().unwrap();
+        let client = embedded::client(db.clone()).await.unwrap();
+        let names = TableNames::new("stack");
+        let template = template(&names);
+        for (_, resource) in template["Resources"].as_object().unwrap() {
+            if resource["Type"] != "AWS::DynamoDB::Table" {
+                continue;
+            }
+            let mut request = resource["Properties"].clone();
+            let fields = request.as_object_mut().unwrap();
+            fields.remove("TimeToLiveSpecification");
+            fields.remove("PointInTimeRecoverySpecification");
+            fields.remove("SSESpecification");
+            fields.remove("DeletionProtectionEnabled");
+            db.create_table(serde_json::from_value(request).unwrap())
+                .unwrap();
+        }
+        for spec in specs(&names) {
+            let found = describe(&client, &spec.name).await.unwrap();
+            let found = found.unwrap_or_else(|| panic!("{} is missing", spec.name));
+            assert_eq!(differences(&spec, &found), Vec::<String>::new());
+        }
+        let raw = &template["Resources"]["RawEvents"]["Properties"];
+        assert_eq!(raw["TimeToLiveSpecification"]["AttributeName"], "ttl");
+        let serve = template["Resources"]["ServePolicy"].to_string();
+        assert!(serve.contains(r#"{"Fn::Sub":"arn:${AWS::Partition}:dynamodb:"#));
+    }
+}

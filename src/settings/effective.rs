@@ -1,0 +1,270 @@
+//! The settings a role would run with, each with where it comes from, and variables nobody reads.
+//!
+//! The parser itself tells both, so nothing here can differ from what a role gets. Secrets live in
+//! files or in a few variables; what could hold one is shown as `(hidden)`.
+
+use std::collections::BTreeSet;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+
+use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role};
+
+/// Variables of others that change what a role does, shown where they are set.
+const FOREIGN_VARIABLES: [&str; 11] = [
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_DYNAMODB",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "RUST_LOG",
+];
+/// Similarity from which on one name is taken for a misspelling of another.
+const SIMILAR_MIN: f64 = 0.8;
+
+/// A setting as a role would see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// The option, `--row-interval`, or the variable.
+    pub name: String,
+    /// Its value; `None` if it has none.
+    pub value: Option<String>,
+    /// Where the value comes from.
+    pub origin: String,
+}
+
+/// A command with the settings it would run with.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The typed settings.
+    pub command: Command,
+    /// Every option in the order of `--help`.
+    pub settings: Vec<Effective>,
+}
+
+/// Parses a role's settings from the environment and `options`, as the role itself would.
+///
+/// # Errors
+/// The parser's own, which names the option, the value and what is allowed.
+pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error> {
+    let mut line = vec!["citystream".to_owned(), role.name().to_owned()];
+    line.extend(options.iter().cloned());
+    let matches = Cli::command().try_get_matches_from(line)?;
+    let command = Cli::from_arg_matches(&matches)?.command;
+    let (_, own) = matches.subcommand().expect("the line names a role");
+    Ok(Parsed {
+        command,
+        settings: settings_of(role, own),
+    })
+}
+
+fn settings_of(role: Role, matches: &ArgMatches) -> Vec<Effective> {
+    let cli = Cli::command();
+    let command = cli
+        .find_subcommand(role.name())
+        .expect("every role is a subcommand");
+    let mut out = Vec::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let Some(long) = arg
+            .get_long()
+            .filter(|long| !matches!(*long, "help" | "version"))
+        else {
+            continue;
+        };
+        let source = matches.value_source(id);
+        let mut values: Vec<String> = matches.get_raw(id).map_or_else(Vec::new, |raw| {
+            raw.map(|v| v.to_string_lossy().into_owned()).collect()
+        });
+        if id == "kafka_properties" {
+            values = values.iter().map(|v| hide_property(v)).collect();
+        }
+        let variable = arg.get_env().map(|v| v.to_string_lossy().into_owned());
+        let origin = match source {
+            None => "not set".to_owned(),
+            Some(ValueSource::CommandLine) => "command line".to_owned(),
+            Some(ValueSource::EnvVariable) => variable.unwrap_or_default(),
+            Some(_) => default_origin(id).to_owned(),
+        };
+        out.push(Effective {
+            name: format!("--{long}"),
+            value: source.map(|_| values.join(",")),
+            origin,
+        });
+    }
+    out
+}
+
+/// Two defaults stand in variables that the system this one replaces had already.
+fn default_origin(id: &str) -> &'static str {
+    let variable = match id {
+        "brokers" => "KAFKA_BOOTSTRAP_SERVERS",
+        "topic" => "KAFKA_TOPIC",
+        _ => return "default",
+    };
+    if std::env::var_os(variable).is_some() {
+        variable
+    } else {
+        "default"
+    }
+}
+
+/// Returns variables that are set and change what a role does, without being options.
+pub fn other_variables() -> Vec<Effective> {
+    let mut out = Vec::new();
+    for name in KAFKA_SECRET_VARIABLES.iter().chain(&FOREIGN_VARIABLES) {
+        if let Some(value) = std::env::var_os(name) {
+            let value = if is_secret(name) {
+                "(hidden)".to_owned()
+            } else {
+                value.to_string_lossy().into_owned()
+            };
+            out.push(Effective {
+                name: (*name).to_owned(),
+                value: Some(value),
+                origin: "environment".to_owned(),
+            });
+        }
+    }
+    out
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = ["password", "secret", "token", "access_key", "oauth", ".pem"];
+    words.iter().any(|word| name.contains(word)) && !name.ends_with("_file")
+}
+
+/// Hides the value of a librdkafka property that could be a secret, or lead to one.
+fn hide_property(property: &str) -> String {
+    match property.split_once('=') {
+        Some((name, _)) if is_secret(name) || name.contains("jaas") => format!("{name}=(hidden)"),
+        _ => property.to_owned(),
+    }
+}
+
+/// Returns each `CITYSTREAM_…` variable that no role reads, with the name it most resembles.
+fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
+    let known = known_variables();
+    given
+        .filter(|name| name.starts_with("CITYSTREAM_") && !known.contains(name))
+        .map(|name| {
+            let nearest = nearest(&name, known.iter().map(String::as_str));
+            (name, nearest.map(str::to_owned))
+        })
+        .collect()
+}
+
+/// Returns every variable that some role reads.
+pub fn known_variables() -> BTreeSet<String> {
+    let cli = Cli::command();
+    let own = cli
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|arg| arg.get_env());
+    own.map(|name| name.to_string_lossy().into_owned())
+        .chain(KAFKA_SECRET_VARIABLES.iter().map(|name| (*name).to_owned()))
+        .collect()
+}
+
+/// Returns the name that `wrong` is most likely meant to be, if any is like it.
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(wrong, name), name))
+        .filter(|(similar, _)| *similar >= SIMILAR_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// Returns what is wrong with the environment as a whole, if anything is: variables that look like
+/// ours and are not.
+///
+/// # Errors
+/// A text for people that names each variable and the one it most resembles.
+pub fn check_environment() -> Result<(), String> {
+    let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = unknown_variables(given);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = unknown
+        .into_iter()
+        .map(|(name, nearest)| match nearest {
+            Some(nearest) => format!("{name} (did you mean {nearest}?)"),
+            None => name,
+        })
+        .collect();
+    Err(format!(
+        "no option is set by the environment's {}; remove or correct it",
+        told.join(" and ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown(name: &str) -> Vec<(String, Option<String>)> {
+        unknown_variables([name.to_owned(), "PATH".to_owned()].into_iter())
+    }
+
+    #[test]
+    fn j5_a_misspelt_variable_is_found_with_what_was_meant() {
+        for (name, meant) in [
+            ("CITYSTREAM_ROW_INTERVALL", Some("CITYSTREAM_ROW_INTERVAL")),
+            ("CITYSTREAM_BROKER", Some("CITYSTREAM_BROKERS")),
+            ("CITYSTREAM_MEMORY_BUGDET", Some("CITYSTREAM_MEMORY_BUDGET")),
+        ] {
+            let meant = meant.map(str::to_owned);
+            assert_eq!(unknown(name), [(name.to_owned(), meant)]);
+        }
+        for name in ["CITYSTREAM_PORT", "CITYSTREAM_KAFKA_PASSWORD", "PATH"] {
+            assert_eq!(unknown(name), []);
+        }
+        assert_eq!(nearest("zzz", ["fetch.min.bytes"].into_iter()), None);
+    }
+
+    #[test]
+    fn each_setting_tells_where_it_comes_from() {
+        let options = ["--row-interval", "1s", "--kafka-property"].map(str::to_owned);
+        let mut options = options.to_vec();
+        options.push("sasl.password=s3cret".to_owned());
+        let parsed = parse_role(Role::Consume, &options).unwrap();
+        let find = |name: &str| {
+            let found = parsed.settings.iter().find(|s| s.name == name);
+            let found = found.unwrap_or_else(|| panic!("{name}"));
+            (found.value.as_deref(), found.origin.as_str())
+        };
+        assert_eq!(find("--row-interval"), (Some("1s"), "command line"));
+        assert_eq!(find("--raw-ttl"), (Some("30d"), "default"));
+        assert_eq!(find("--kafka-username"), (None, "not set"));
+        assert_eq!(
+            find("--kafka-property"),
+            (Some("sasl.password=(hidden)"), "command line")
+        );
+        assert!(!format!("{:?}", parsed.settings).contains("s3cret"));
+    }
+
+    #[test]
+    fn what_could_be_a_secret_is_hidden() {
+        for name in [
+            "CITYSTREAM_KAFKA_PASSWORD",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_ACCESS_KEY_ID",
+            "sasl.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.config",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_REGION", "debug"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

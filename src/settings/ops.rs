@@ -1,0 +1,123 @@
+//! Options of the commands that look at settings or print what the binary carries.
+
+use clap::{Args, ValueEnum};
+
+use super::LogArgs;
+
+/// A role that runs for long, on a host of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// `citystream produce`
+    Produce,
+    /// `citystream consume`
+    Consume,
+    /// `citystream serve`
+    Serve,
+    /// `citystream init-tables`
+    InitTables,
+}
+
+impl Role {
+    /// The roles that run as a service.
+    pub const SERVICES: [Role; 3] = [Role::Produce, Role::Consume, Role::Serve];
+
+    /// Returns the command's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Produce => "produce",
+            Role::Consume => "consume",
+            Role::Serve => "serve",
+            Role::InitTables => "init-tables",
+        }
+    }
+}
+
+/// `citystream check`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Exit codes: 0 the role can run, 1 something is away or missing, 2 a setting is wrong.\n\n\
+                  Examples:\n  citystream check --for consume\n  citystream check --for consume --brokers b-1:9092 --group night\n  \
+                  systemd-run --pipe -p EnvironmentFile=/etc/citystream/common.env citystream check --for serve"
+)]
+pub struct Check {
+    /// The role to check
+    #[arg(long = "for", value_enum, value_name = "ROLE", required = true)]
+    pub role: Role,
+
+    /// Options of the role, as it would be given them
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTIONS"
+    )]
+    pub options: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// What the binary carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Carried {
+    /// systemd's units, one file each
+    Units,
+    /// Environment files of the units, every setting explained and commented out
+    Env,
+    /// Prometheus' scrape configuration
+    Scrape,
+    /// Prometheus' alert rules
+    Alerts,
+    /// Grafana's dashboards
+    Dashboards,
+    /// IAM policies, one a role
+    Iam,
+    /// A CloudFormation template of tables and policies
+    Cloudformation,
+}
+
+/// `citystream print`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  citystream print units --into /etc/systemd/system\n  citystream print alerts\n  citystream print cloudformation --table-prefix city > tables.json"
+)]
+pub struct Print {
+    /// What to print
+    #[arg(value_enum, value_name = "WHAT")]
+    pub what: Carried,
+
+    /// Write files into this folder instead
+    #[arg(long, value_name = "FOLDER")]
+    pub into: Option<std::path::PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub tables: super::TableArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// `citystream config`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  citystream config\n  citystream config --for consume --row-interval 1s"
+)]
+pub struct Config {
+    /// The role whose settings to print [default: every role that runs as a service]
+    #[arg(long = "for", value_enum, value_name = "ROLE")]
+    pub role: Option<Role>,
+
+    /// Options of the role, as it would be given them
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTIONS",
+        requires = "role"
+    )]
+    pub options: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}

@@ -1,0 +1,379 @@
+//! What an operator meets: settings that are wrong, `check`, `config`, `print`, systemd's protocol.
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use citystream::telemetry::Metrics;
+use rdkafka::mocking::MockCluster;
+
+use crate::world::{BASE_MS, QUICK, World};
+
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+fn citystream(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citystream"));
+    command
+        .args(args)
+        .env_clear()
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_ENDPOINT_URL_DYNAMODB", nobody())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Where nobody listens.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+fn text(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8(all).unwrap()
+}
+
+#[test]
+fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
+    for args in [
+        &["consume"][..],
+        &["serve", "--port", "0"],
+        &["config"],
+        &["check", "--for", "produce"],
+    ] {
+        let output = citystream(args)
+            .env("CITYSTREAM_ROW_INTERVALL", "1s")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said = text(&output);
+        assert!(
+            said.contains("CITYSTREAM_ROW_INTERVALL") && said.contains("CITYSTREAM_ROW_INTERVAL?"),
+            "{said}"
+        );
+    }
+    for role in ["consume", "produce"] {
+        let args = [
+            role,
+            "--listen",
+            "127.0.0.1:0",
+            "--kafka-property",
+            "fetch.min.byte=1",
+        ];
+        let output = citystream(&args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(
+            text(&output).contains("mean fetch.min.bytes?"),
+            "{}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn config_shows_values_and_origins_and_no_secret() {
+    let args = [
+        "config",
+        "--for",
+        "consume",
+        "--row-interval",
+        "1s",
+        "--kafka-property",
+        "sasl.password=s3cret",
+    ];
+    let output = citystream(&args)
+        .env("CITYSTREAM_GROUP", "night")
+        .env("KAFKA_TOPIC", "town")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output);
+    let line = |name: &str| -> Vec<&str> {
+        let line = said
+            .lines()
+            .find(|l| l.split_whitespace().next() == Some(name));
+        line.unwrap_or_else(|| panic!("{name}: {said}"))
+            .split_whitespace()
+            .skip(1)
+            .collect()
+    };
+    assert_eq!(line("--row-interval"), ["1s", "command", "line"]);
+    assert_eq!(line("--group"), ["night", "CITYSTREAM_GROUP"]);
+    assert_eq!(line("--topic"), ["town", "KAFKA_TOPIC"]);
+    assert_eq!(line("--raw-ttl"), ["30d", "default"]);
+    assert_eq!(line("AWS_SECRET_ACCESS_KEY"), ["(hidden)", "environment"]);
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn check_tells_what_is_away_and_what_to_do() {
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic("city-events", 6, 1).unwrap();
+    let servers = broker.bootstrap_servers();
+    let args = [
+        "check",
+        "--for",
+        "consume",
+        "--brokers",
+        &servers,
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let output = citystream(&args).output().unwrap();
+    let said = text(&output);
+    // No table answers, so it is away, not wrong: a role would wait for it.
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for line in [
+        "ok     Kafka ",
+        "ok     settings ",
+        "away   topic city-events-dlq ",
+        "away   DynamoDB ",
+        "> run citystream init-tables",
+    ] {
+        assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+    let output = citystream(&["check", "--for", "consume", "--row-interval", "1x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("--row-interval"));
+}
+
+#[test]
+fn policies_and_template_are_json() {
+    for args in [
+        &["init-tables", "--print-iam-policy", "serve"][..],
+        &["init-tables", "--print-iam-policy", "--table-prefix", "x"],
+        &["print", "cloudformation"],
+        &["print", "dashboards"],
+    ] {
+        let output = citystream(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output));
+        let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
+        assert!(parsed.is_ok(), "{args:?}: {}", text(&output));
+    }
+}
+
+/// A service manager that only listens.
+struct Manager {
+    _folder: tempfile::TempDir,
+    socket: UnixDatagram,
+    path: std::path::PathBuf,
+    heard: Vec<String>,
+}
+
+impl Manager {
+    fn new() -> Manager {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        Manager {
+            _folder: folder,
+            socket,
+            path,
+            heard: Vec::new(),
+        }
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        let child = citystream(args)
+            .env("NOTIFY_SOCKET", &self.path)
+            .env("WATCHDOG_USEC", "400000")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Running(child)
+    }
+
+    /// Listens until a message begins so; returns it.
+    fn hear(&mut self, begins: &str) -> String {
+        let begin = Instant::now();
+        while begin.elapsed() < WAIT_MAX {
+            let mut buffer = [0; 4096];
+            let Ok(length) = self.socket.recv(&mut buffer) else {
+                continue;
+            };
+            let message = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            self.heard.push(message.clone());
+            if message.lines().any(|line| line.starts_with(begins)) {
+                return message;
+            }
+        }
+        panic!("{begins} was not heard, but {:?}", self.heard);
+    }
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(killed.success());
+}
+
+#[test]
+fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog() {
+    let brokers = nobody().replace("http://", "");
+    for (args, waits) in [
+        (vec!["serve", "--port", "0"], "STATUS=waiting"),
+        (
+            vec!["consume", "--listen", "127.0.0.1:0", "--brokers", &brokers],
+            "STATUS=waiting for Kafka",
+        ),
+        (
+            vec!["produce", "--listen", "127.0.0.1:0", "--brokers", &brokers],
+            "STATUS=",
+        ),
+    ] {
+        let mut manager = Manager::new();
+        let mut role = manager.start(&args);
+        // READY first, with nothing there that the role needs.
+        manager.hear("READY=1");
+        assert_eq!(manager.heard.len(), 1, "{:?}", manager.heard);
+        manager.hear(waits);
+        let (mut last, mut gaps) = (None::<Instant>, Vec::new());
+        for _ in 0..4 {
+            manager.hear("WATCHDOG=1");
+            gaps.extend(last.map(|at: Instant| at.elapsed()));
+            last = Some(Instant::now());
+        }
+        // Fed at half the timeout; a busy machine may stretch one gap, not all of them.
+        assert!(
+            gaps.iter().any(|gap| *gap < Duration::from_millis(400)),
+            "{gaps:?}"
+        );
+        terminate(&role.0);
+        let stopping = manager.hear("STOPPING=1");
+        assert!(
+            stopping.contains("EXTEND_TIMEOUT_USEC=15000000"),
+            "{stopping}"
+        );
+        let code = role.0.wait().unwrap().code();
+        assert!(matches!(code, Some(0 | 1)), "{args:?}: {code:?}");
+    }
+}
+
+#[test]
+fn h2_settings_that_are_wrong_are_never_called_ready() {
+    for args in [
+        &[
+            "consume",
+            "--listen",
+            "127.0.0.1:0",
+            "--kafka-property",
+            "nonsense=1",
+        ][..],
+        &["serve", "--port", "0", "--no-such-option"],
+    ] {
+        let mut manager = Manager::new();
+        let mut role = manager.start(args);
+        assert_eq!(role.0.wait().unwrap().code(), Some(2), "{args:?}");
+        let mut buffer = [0; 64];
+        assert!(manager.socket.recv(&mut buffer).is_err(), "{args:?}");
+        manager.heard.clear();
+    }
+}
+
+/// The partitions that a metric has series of.
+fn series_of(metrics: &Metrics, name: &str) -> BTreeSet<String> {
+    let text = metrics.render();
+    let label = |line: &str| {
+        let labels = line.strip_prefix(name)?.strip_prefix('{')?;
+        let at = labels.find("partition=\"")? + "partition=\"".len();
+        Some(labels[at..].split('"').next()?.to_owned())
+    };
+    text.lines().filter_map(label).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i1_i2_series_of_revoked_partitions_vanish_and_owned_ones_are_there() {
+    const NAMES: [&str; 2] = [
+        "citystream_consumer_lag_records",
+        "citystream_watermark_timestamp_seconds",
+    ];
+    let world = World::new(4).await;
+    let first = world.member(&QUICK, None).await;
+    for partition in 0..4 {
+        world.event(partition, "NYC", "traffic", 0, BASE_MS);
+    }
+    let has = |count| {
+        move |m: &crate::world::Member| {
+            NAMES
+                .iter()
+                .all(|n| series_of(&m.metrics, n).len() == count)
+        }
+    };
+    first.until("series of all four", has(4)).await;
+    let second = world.member(&QUICK, None).await;
+    first.until("series of the two it kept", has(2)).await;
+    for partition in 0..4 {
+        world.event(partition, "NYC", "traffic", 0, BASE_MS);
+    }
+    second.until("series of the two it got", has(2)).await;
+    for name in NAMES {
+        let (a, b) = (
+            series_of(&first.metrics, name),
+            series_of(&second.metrics, name),
+        );
+        assert!(a.is_disjoint(&b), "{name}: {a:?} and {b:?}");
+        let all: BTreeSet<String> = a.union(&b).cloned().collect();
+        assert_eq!(all, ["0", "1", "2", "3"].map(str::to_owned).into());
+    }
+    assert!(second.stop().await.is_ok());
+    first.until("series of all four again", has(4)).await;
+    assert!(first.stop().await.is_ok());
+}
+
+/// An hour of a quiet producer, in which brokers drop six idle connections: here thirty in a row.
+#[test]
+fn c14_an_idle_role_writes_next_to_nothing() {
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic("city-events", 6, 1).unwrap();
+    let servers = broker.bootstrap_servers();
+    let args = [
+        "produce",
+        "--listen",
+        "127.0.0.1:0",
+        "--brokers",
+        &servers,
+        "--interval",
+        "1h",
+        "--heartbeat",
+        "1s",
+        "--kafka-property",
+        "connections.max.idle.ms=300",
+    ];
+    let mut child = citystream(&args).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(10));
+    terminate(&child);
+    let code = child.wait().unwrap().code();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.lines().count() < 10, "{said}");
+    assert!(
+        !said.contains("\"ERROR\"") && !said.contains("\"WARN\""),
+        "{said}"
+    );
+    // Elsewhere than on a terminal each line is one object.
+    for line in said.lines() {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(parsed.is_ok_and(|v| v["level"].is_string()), "{line}");
+    }
+}

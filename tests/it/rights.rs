@@ -1,0 +1,139 @@
+//! No role asks DynamoDB for more than its IAM policy allows, nor is it allowed what it never asks for.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector,
+    http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+
+use citystream::api::{ApiState, router};
+use citystream::cmd::init_tables::steps::Steps;
+use citystream::cmd::init_tables::tables::{Wanted, check, ensure};
+use citystream::core::keys::TableNames;
+use citystream::store::embedded::embedded;
+use citystream::store::reads::DynamoReads;
+use citystream::store::rights::User;
+use citystream::telemetry::Metrics;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use crate::world::{BASE_MS, QUICK, World, client_through};
+
+/// Operation, table and index of a request.
+type Asked = (String, String, Option<String>);
+
+/// Sends requests on and notes what they ask for.
+#[derive(Clone, Debug)]
+struct Recorder {
+    inner: SharedHttpConnector,
+    asked: Arc<Mutex<BTreeSet<Asked>>>,
+}
+
+impl HttpConnector for Recorder {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        let text = |name: &str| body[name].as_str().map(str::to_owned);
+        let tables = match (text("TableName"), body["RequestItems"].as_object()) {
+            (Some(table), _) => vec![table],
+            (None, Some(tables)) => tables.keys().cloned().collect(),
+            (None, None) => panic!("{operation} names no table: {body}"),
+        };
+        let mut asked = self.asked.lock().unwrap();
+        for table in tables {
+            asked.insert((operation.to_owned(), table, text("IndexName")));
+        }
+        drop(asked);
+        self.inner.call(request)
+    }
+}
+
+/// Returns a client of the world's database, and what it is asked for.
+fn recorded(world: &World) -> (SharedHttpClient, Arc<Mutex<BTreeSet<Asked>>>) {
+    let (inner, asked) = (embedded(world.database()), Arc::default());
+    let noted = Arc::clone(&asked);
+    let http = http_client_fn(move |settings, components| {
+        SharedHttpConnector::new(Recorder {
+            inner: inner.http_connector(settings, components),
+            asked: Arc::clone(&noted),
+        })
+    });
+    (http, asked)
+}
+
+fn granted(user: User) -> BTreeSet<Asked> {
+    let names = TableNames::new("citystream");
+    let grants = user.grants().into_iter().map(|grant| {
+        let table = names.all()[grant.table].to_owned();
+        let index = grant.index.map(str::to_owned);
+        (grant.operation.to_owned(), table, index)
+    });
+    grants.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
+    let world = World::new(1).await;
+    // Windows that end, so that progress is published, and an alert.
+    for minute in 0..30 {
+        world.event(
+            0,
+            "NYC",
+            "traffic",
+            minute % 4,
+            BASE_MS + 60_000 * i64::try_from(minute).unwrap(),
+        );
+    }
+    let (http, counting) = recorded(&world);
+    let member = world.member_through(&QUICK, http).await;
+    world.committed("citystream").await;
+    assert!(member.stop().await.is_ok());
+    assert_eq!(*counting.lock().unwrap(), granted(User::Consume));
+
+    let names = TableNames::new("citystream");
+    let (http, answering) = recorded(&world);
+    let client = client_through(http).await;
+    let metrics = Metrics::new();
+    let reads = Arc::new(DynamoReads::new(client, names.clone(), metrics.clone()));
+    let router = router(ApiState::new(reads, metrics));
+    for path in [
+        "health",
+        "events/NYC",
+        "summary/NYC",
+        "alerts",
+        "alerts?city=NYC&hours=720",
+        "cities",
+        "aggregations?city=NYC&event_type=traffic",
+        "stats",
+    ] {
+        let request = axum::http::Request::get(format!("/api/v1/{path}"));
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    assert_eq!(*answering.lock().unwrap(), granted(User::Serve));
+
+    let (http, making) = recorded(&world);
+    let client = client_through(http).await;
+    let new = TableNames::new("another");
+    let wanted = Wanted {
+        shards: Some(8),
+        ..Wanted::default()
+    };
+    for names in [&names, &new] {
+        ensure(&client, names, &wanted, &Steps::silent())
+            .await
+            .unwrap();
+        check(&client, names, &wanted).await.unwrap();
+    }
+    let allowed = granted(User::InitTables);
+    for (operation, table, index) in making.lock().unwrap().clone() {
+        let table = table.replace("another", "citystream");
+        let asked = (operation, table, index);
+        assert!(allowed.contains(&asked), "{asked:?} is not allowed");
+    }
+}
