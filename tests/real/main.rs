@@ -42,5 +42,6 @@ mod store;
 mod suite;
 mod tables_anew;
 mod topics;
+mod verify;
 mod waiting;
 mod whole_file;

@@ -184,3 +184,26 @@ pub(crate) fn set_config(services: &Services, prefix: &str, name: &str, value: A
         .expression_attribute_values(":value", value);
     services.block_on(set.send()).unwrap();
 }
+
+/// Takes one item out of a table and returns it.
+pub(crate) fn take_one(services: &Services, prefix: &str, suffix: &str) -> Item {
+    let (_, pk, sk) = KEYS.into_iter().find(|(s, ..)| *s == suffix).unwrap();
+    let table = format!("{prefix}-{suffix}");
+    let client = services.dynamodb();
+    services.block_on(async {
+        let page = client.scan().table_name(&table).limit(1).send();
+        let item = page.await.unwrap().items.unwrap().remove(0);
+        let key = [pk, sk].into_iter().filter(|name| !name.is_empty());
+        let key = key.map(|name| (name.to_owned(), item[name].clone()));
+        let delete = client.delete_item().table_name(&table);
+        delete.set_key(Some(key.collect())).send().await.unwrap();
+        item
+    })
+}
+
+/// Puts an item into a table.
+pub(crate) fn put(services: &Services, prefix: &str, suffix: &str, item: Item) {
+    let put = services.dynamodb().put_item();
+    let put = put.table_name(format!("{prefix}-{suffix}"));
+    services.block_on(put.set_item(Some(item)).send()).unwrap();
+}

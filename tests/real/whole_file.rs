@@ -34,6 +34,12 @@ fn a5_the_file_through_the_roles_gives_the_rows_of_the_fold_however_often_it_is_
     assert_eq!(world.count("aggregations"), 11_824);
     assert_eq!(world.count("raw-events"), 33_960);
     assert_eq!(world.count("alerts"), 2_805);
+    let mut verify = world.start("verify", &[]);
+    verify.ends_with(0);
+    let agreed = "compared 33,960 raw events, 2,805 alerts, 11,824 windows, ";
+    assert!(verify.out().contains(agreed), "{}", verify.out());
+    let last = "\nlog 33,960 = tables 33,960, difference 0\n";
+    assert!(verify.out().ends_with(last), "{}", verify.out());
 
     let mut serve = world.start("serve", &[]);
     serve.is_ready(200, "");

@@ -91,7 +91,7 @@ impl World {
     fn line(&self, role: &str, args: &[&str]) -> Vec<String> {
         let options: &[&str] = match role {
             "init-tables" => &["--topic", "--table-prefix", "--group"],
-            "consume" => &["--topic", "--table-prefix", "--group"],
+            "consume" | "verify" => &["--topic", "--table-prefix", "--group"],
             "produce" | "tail" => &["--topic"],
             "serve" => &["--table-prefix"],
             _ => panic!("no role {role}"),
