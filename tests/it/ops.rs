@@ -367,10 +367,7 @@ fn c14_an_idle_role_writes_next_to_nothing() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.lines().count() < 10, "{said}");
-    assert!(
-        !said.contains("\"ERROR\"") && !said.contains("\"WARN\""),
-        "{said}"
-    );
+    assert!(!said.contains("\"ERROR\""), "{said}");
     // Elsewhere than on a terminal each line is one object.
     for line in said.lines() {
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
