@@ -10,29 +10,37 @@ const LATE_MS: i64 = 2 * 3_600_000;
 /// Too many of the largest would push each other out of the embedded broker.
 const LARGE_EVERY: usize = 250;
 
-/// An event to send: its key and its value.
-pub(super) type Garbage = (String, Vec<u8>);
+/// Events to send.
+#[derive(Debug, Default)]
+pub(super) struct Garbage {
+    /// Keys and values.
+    pub(super) events: Vec<(String, Vec<u8>)>,
+    /// How many of them are late; the others are broken.
+    pub(super) late: usize,
+}
 
 /// Returns the events; `watermark_ms` is the partition's watermark of a city, if it has one.
 ///
 /// Where no city has one, nothing can be late, and all of them are broken.
-pub(super) fn garbage(watermark_ms: impl Fn(&str) -> Option<i64>) -> Vec<Garbage> {
+pub(super) fn garbage(watermark_ms: impl Fn(&str) -> Option<i64>) -> Garbage {
     let mut synth = Synth::new(fastrand::u64(..));
     let mut text = String::new();
-    (0..COUNT)
-        .map(|n| {
-            let city = synth.next_event(0, &mut text);
-            match watermark_ms(city) {
-                Some(watermark) if n % 2 == 0 => {
-                    // Written again with its time: the stream of the generator is of one time only.
-                    let time = crate::core::time::format_millis((watermark - LATE_MS).max(0));
-                    let late = text.replace("1970-01-01T00:00:00.000Z", &time);
-                    (city.to_owned(), late.into_bytes())
-                }
-                _ => (CITIES[n % CITIES.len()].0.to_owned(), broken(n / 2, &text)),
+    let mut garbage = Garbage::default();
+    for n in 0..COUNT {
+        let city = synth.next_event(0, &mut text);
+        let event = match watermark_ms(city) {
+            Some(watermark) if n % 2 == 0 => {
+                garbage.late += 1;
+                // Written again with its time: the stream of the generator is of one time only.
+                let time = crate::core::time::format_millis((watermark - LATE_MS).max(0));
+                let late = text.replace("1970-01-01T00:00:00.000Z", &time);
+                (city.to_owned(), late.into_bytes())
             }
-        })
-        .collect()
+            _ => (CITIES[n % CITIES.len()].0.to_owned(), broken(n / 2, &text)),
+        };
+        garbage.events.push(event);
+    }
+    garbage
 }
 
 /// Returns an event that is broken in the `n`th way.
@@ -75,7 +83,9 @@ mod tests {
         let watermark = 1_357_106_400_000;
         let mut late = 0;
         let mut reasons = BTreeSet::new();
-        for (_, value) in garbage(|_| Some(watermark)) {
+        let made = garbage(|_| Some(watermark));
+        assert_eq!(made.late, COUNT / 2);
+        for (_, value) in made.events {
             match parse_event(&value) {
                 Ok(event) => {
                     assert_eq!(event.time_ms, watermark - LATE_MS);
@@ -97,8 +107,10 @@ mod tests {
         }
         assert_eq!(reasons.len(), 10, "{reasons:?}");
         let all_broken = garbage(|_| None);
+        assert_eq!(all_broken.late, 0);
         assert!(
             all_broken
+                .events
                 .iter()
                 .all(|(_, value)| parse_event(value).is_err())
         );

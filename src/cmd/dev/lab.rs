@@ -28,7 +28,7 @@ use crate::api::observe::observed;
 use crate::cmd::dev::broker::Broker;
 use crate::cmd::dev::consumers::{ASLEEP, Consumers};
 use crate::cmd::dev::faults::Faults;
-use crate::cmd::dev::garbage::{self, Garbage};
+use crate::cmd::dev::garbage;
 use crate::core::murmur2::partition_of;
 use crate::kafka::credit::Credit;
 use crate::kafka::producer::EventProducer;
@@ -270,7 +270,7 @@ impl Lab {
     }
 
     async fn garbage(&self) {
-        let events = {
+        let garbage = {
             let marks = self.watermarks();
             let partitions = self.0.parts.partitions;
             garbage::garbage(|city| {
@@ -279,17 +279,20 @@ impl Lab {
                     .copied()
             })
         };
-        let lab = self.clone();
-        let sent = tokio::task::spawn_blocking(move || lab.send(&events)).await;
+        let (lab, late) = (self.clone(), garbage.late);
+        let sent = tokio::task::spawn_blocking(move || lab.send(&garbage.events)).await;
         self.say(match sent {
-            Ok(Ok(count)) => format!("sent {count} events that are late or broken"),
+            Ok(Ok(count)) => format!(
+                "sent {late} late events and {} broken ones",
+                count.saturating_sub(late)
+            ),
             Ok(Err(error)) => format!("could not send: {error:#}"),
             Err(error) => format!("could not send: {error}"),
         });
     }
 
     /// Sends events beside the source's; returns how many. Blocks.
-    fn send(&self, events: &[Garbage]) -> anyhow::Result<usize> {
+    fn send(&self, events: &[(String, Vec<u8>)]) -> anyhow::Result<usize> {
         let parts = &self.0.parts;
         for (sent, (city, value)) in events.iter().enumerate() {
             let partition = partition_of(city.as_bytes(), parts.partitions);
