@@ -30,7 +30,7 @@ export function start() {
     h("div", { class: "break-buttons" }, ...BUTTONS.map(([name, title, text]) =>
       h("button", { type: "button", class: "break-button", "data-break": name, onclick: () => press(name) },
         h("span", { class: "break-name" }, title), h("span", { class: "break-text" }, text)))),
-    h("ol", { class: "break-log", id: "break-log", "aria-live": "polite" }),
+    h("ol", { class: "break-log", id: "break-log", "aria-live": "polite", "aria-label": "What happened", tabindex: "0" }),
   );
   poll();
 }
