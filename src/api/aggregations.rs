@@ -11,6 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::params::{Params, is_possible_city, is_possible_type};
 use crate::api::state::ApiState;
 use crate::core::keys::series;
+use crate::store::error::StoreError;
 use crate::store::reads::{AggregationItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/aggregations";
@@ -25,8 +26,9 @@ struct Aggregations {
     next: Option<String>,
 }
 
+/// An item, as the API shows it.
 #[derive(Serialize)]
-struct Aggregation {
+pub(super) struct Aggregation {
     partition_key: String,
     window_start: String,
     window_end: String,
@@ -96,7 +98,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             let series = series(&city, &event_type);
             state.reads().aggregations(series, slice.clone()).await?
         };
-        Ok(Aggregations {
+        Ok::<_, StoreError>(Aggregations {
             city,
             event_type,
             count: page.items.len(),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::api::error::ApiError;
 use crate::api::params::{HOURS_MAX, Params, is_possible_city};
 use crate::api::state::ApiState;
+use crate::store::error::StoreError;
 use crate::store::reads::{AlertItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/alerts";
@@ -32,8 +33,9 @@ struct Alerts {
     next: Option<String>,
 }
 
+/// An item, as the API shows it.
 #[derive(Serialize)]
-struct Alert {
+pub(super) struct Alert {
     event_id: String,
     timestamp: String,
     city: String,
@@ -88,7 +90,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             let reads = state.reads();
             reads.alerts(city.clone(), severity, slice.clone()).await?
         };
-        Ok(Alerts {
+        Ok::<_, StoreError>(Alerts {
             count: page.items.len(),
             time_range_hours,
             city,

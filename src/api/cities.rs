@@ -30,9 +30,9 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     let params = Params::parse(PATH, None, &uri, &[])?;
     let make = async {
         let mut by_city = BTreeMap::<String, u64>::new();
-        for total in state.reads().totals(None).await? {
+        for total in &state.totals().await?.items {
             let events = total.events();
-            *by_city.entry(total.city).or_default() += events;
+            *by_city.entry(total.city.clone()).or_default() += events;
         }
         let mut cities: Vec<City> = by_city
             .into_iter()
@@ -40,7 +40,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             .collect();
         // Stable, so equal ones stay in the order of their names.
         cities.sort_by_key(|city| Reverse(city.total_events));
-        Ok(Cities {
+        Ok::<_, ApiError>(Cities {
             count: cities.len(),
             cities,
         })

@@ -6,7 +6,7 @@
 //!
 //! | status | code |
 //! |---|---|
-//! | 400 | `bad_parameter` `bad_cursor` `bad_path` |
+//! | 400 | `bad_parameter` `bad_cursor` `bad_event_id` `bad_path` |
 //! | 404, 405 | `not_found` `method_not_allowed` |
 //! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
 //! | 500 | `internal` |
@@ -54,6 +54,15 @@ impl ApiError {
             StatusCode::BAD_REQUEST,
             "bad_cursor",
             "cursor is not one that this query gave out; begin again without it",
+        )
+    }
+
+    /// 400: `Last-Event-ID` is none that this API gave out.
+    pub fn bad_event_id() -> ApiError {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "bad_event_id",
+            "Last-Event-ID is not one that this API gave out; begin again without it",
         )
     }
 

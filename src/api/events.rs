@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::api::error::ApiError;
 use crate::api::params::{CityPath, Params, is_possible_city};
 use crate::api::state::ApiState;
+use crate::store::error::StoreError;
 use crate::store::reads::{EventItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/events/{city}";
@@ -73,7 +74,7 @@ pub(super) async fn get(
         } else {
             state.reads().events(city.clone(), slice.clone()).await?
         };
-        Ok(Events {
+        Ok::<_, StoreError>(Events {
             city,
             count: page.items.len(),
             next: params.next(page.next.as_ref(), slice.range),

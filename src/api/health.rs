@@ -9,6 +9,7 @@ use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::api::state::ApiState;
 use crate::core::time::format_millis;
+use crate::store::error::StoreError;
 
 pub(super) const PATH: &str = "/api/v1/health";
 
@@ -25,7 +26,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     let params = Params::parse(PATH, None, &uri, &[])?;
     let make = async {
         state.reads().ping().await?;
-        Ok(Health {
+        Ok::<_, StoreError>(Health {
             status: "UP",
             timestamp: format_millis(state.now_ms()),
             service: SERVICE,

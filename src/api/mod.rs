@@ -23,6 +23,7 @@ pub mod server;
 mod stall;
 pub mod state;
 mod stats;
+mod stream;
 mod summary;
 mod timeline;
 
@@ -45,6 +46,7 @@ pub fn router(state: ApiState) -> Router {
         .route(aggregations::PATH, get(aggregations::get))
         .route(stats::PATH, get(stats::get))
         .route(timeline::PATH, get(timeline::get))
+        .route(stream::PATH, get(stream::get))
         .with_state(state)
         .merge(page::router(page));
     observe::observed(router, metrics)

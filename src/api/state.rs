@@ -8,17 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use moka::future::Cache;
 use serde::Serialize;
+use sha2::Digest as _;
 
 use crate::api::error::ApiError;
 use crate::api::page::Page;
 use crate::api::timeline::{self, Hours};
+use crate::api::stream::Stream;
+use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
-use crate::store::reads::Reads;
+use crate::store::reads::{Cost, Reads, TotalItem, metered};
 use crate::telemetry::Metrics;
 
 /// How long DynamoDB may take for an answer before it becomes 504.
@@ -36,9 +41,12 @@ type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub struct ApiState {
     reads: Arc<dyn Reads>,
     metrics: Metrics,
-    answers: Cache<String, Bytes>,
     hours: Hours,
     page: Page,
+    answers: Cache<String, Warm>,
+    totals: Cache<(), Arc<Totals>>,
+    stream: Arc<Stream>,
+    shutdown: Shutdown,
     clock: Clock,
     deadline: Duration,
 }
@@ -52,12 +60,18 @@ impl ApiState {
             answers: Cache::builder()
                 .time_to_live(ANSWER_AGE_MAX)
                 .max_capacity(ANSWERS_BYTES_MAX)
-                .weigher(|key: &String, answer: &Bytes| {
-                    u32::try_from(key.len() + answer.len()).unwrap_or(u32::MAX)
+                .weigher(|key: &String, answer: &Warm| {
+                    u32::try_from(key.len() + answer.json.len()).unwrap_or(u32::MAX)
                 })
                 .build(),
             hours: timeline::hours(),
             page: Page::new(),
+            totals: Cache::builder()
+                .time_to_live(ANSWER_AGE_MAX)
+                .max_capacity(1)
+                .build(),
+            stream: Arc::new(Stream::new()),
+            shutdown: Shutdown::new(),
             clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
             deadline: STORE_DEADLINE,
         }
@@ -88,6 +102,20 @@ impl ApiState {
         &self.page
     }
 
+    /// Returns the same with the flag that ends streams.
+    #[must_use]
+    pub fn with_shutdown(self, shutdown: Shutdown) -> ApiState {
+        ApiState { shutdown, ..self }
+    }
+
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    pub(crate) fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
     /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -106,31 +134,130 @@ impl ApiState {
     }
 
     /// Returns the answer under `key`: a warm one, the one under way, or a fresh one from `make`.
-    pub(crate) async fn answer<T: Serialize>(
+    pub(crate) async fn answer<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
-        make: impl Future<Output = Result<T, StoreError>>,
+        make: impl Future<Output = Result<T, E>>,
     ) -> Result<Response, ApiError> {
+        let make = async { make.await.map(|answer| (answer, Age::Revalidate)) };
+        self.answer_for(key, make).await
+    }
+
+    /// Returns the same where `make` also tells how long a client may keep the answer.
+    pub(crate) async fn answer_for<T: Serialize, E: Into<ApiError>>(
+        &self,
+        key: String,
+        make: impl Future<Output = Result<(T, Age), E>>,
+    ) -> Result<Response, ApiError> {
+        let mut spent = None;
         let made = self.answers.try_get_with(key, async {
-            let answer = make.await.map_err(|error| store_failed(&error))?;
-            serde_json::to_vec(&answer)
-                .map(Bytes::from)
-                .map_err(|error| ApiError::internal(error.to_string()))
+            let (made, cost) = metered(make).await;
+            spent = Some(cost);
+            let (answer, age) = made.map_err(Into::into)?;
+            let json = serde_json::to_vec(&answer)
+                .map_err(|error| ApiError::internal(error.to_string()))?;
+            Ok::<_, ApiError>(Warm {
+                etag: etag(&json),
+                json: json.into(),
+                age,
+            })
         });
-        match tokio::time::timeout(self.deadline, made).await {
-            Ok(Ok(json)) => Ok(json_response(json)),
+        let made = tokio::time::timeout(self.deadline, made).await;
+        match made {
+            Ok(Ok(warm)) => Ok(warm.response(spent)),
             Ok(Err(error)) => Err((*error).clone()),
+            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
+        }
+    }
+
+    /// Returns all totals, read at most a second ago.
+    pub(crate) async fn totals(&self) -> Result<Arc<Totals>, ApiError> {
+        let read = self.totals.try_get_with((), async {
+            let read_ms = self.now_ms();
+            let items = self.reads.totals(None).await?;
+            Ok::<_, StoreError>(Arc::new(Totals { read_ms, items }))
+        });
+        match tokio::time::timeout(self.deadline, read).await {
+            Ok(Ok(totals)) => Ok(totals),
+            Ok(Err(error)) => Err(store_failed(&error)),
+            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
+        }
+    }
+
+    /// Returns what was read, or the error that a client is told; waits as long as an answer may take.
+    pub(crate) async fn within<T>(
+        &self,
+        reading: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, ApiError> {
+        match tokio::time::timeout(self.deadline, reading).await {
+            Ok(read) => read.map_err(ApiError::from),
             Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
         }
     }
 }
 
-fn json_response(json: Bytes) -> Response {
-    let mut response = Response::new(Body::from(json));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
+/// Every total, and when it was read.
+pub(crate) struct Totals {
+    pub(crate) read_ms: i64,
+    pub(crate) items: Vec<TotalItem>,
+}
+
+/// How long a client may take an answer for true without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Not at all; it may ask whether the `ETag` still holds.
+    Revalidate,
+    /// An hour: nothing in it will change.
+    Settled,
+}
+
+/// An answer that others get too.
+#[derive(Clone)]
+struct Warm {
+    json: Bytes,
+    etag: HeaderValue,
+    age: Age,
+}
+
+impl Warm {
+    /// `spent` is what this request paid for; none if it found the answer made.
+    fn response(self, spent: Option<Cost>) -> Response {
+        let mut response = Response::new(Body::from(self.json));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ETAG, self.etag);
+        let age = match self.age {
+            Age::Revalidate => "no-cache",
+            Age::Settled => "max-age=3600",
+        };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(age));
+        let timing = match spent {
+            Some(cost) => format!(
+                "dynamodb;dur={:.1};desc=\"{} requests, {} read units\"",
+                cost.time.as_secs_f64() * 1_000.0,
+                cost.requests,
+                cost.units,
+            ),
+            None => "shared;desc=\"0 requests, 0 read units\"".to_owned(),
+        };
+        if let Ok(timing) = HeaderValue::from_str(&timing) {
+            headers.insert(HeaderName::from_static("server-timing"), timing);
+        }
+        response
+    }
+}
+
+/// Weak, because compression changes the bytes and not what they say.
+fn etag(json: &[u8]) -> HeaderValue {
+    let digest = sha2::Sha256::digest(json);
+    let tag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));
+    HeaderValue::from_str(&tag).expect("base64 is legal in a header")
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        store_failed(&error)
+    }
 }
 
 /// Returns what a client is told about a failed read.

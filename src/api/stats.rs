@@ -7,14 +7,15 @@ use serde::Serialize;
 
 use crate::api::error::ApiError;
 use crate::api::params::Params;
-use crate::api::state::ApiState;
+use crate::api::state::{ApiState, Totals};
 use crate::core::event::Severity;
 use crate::core::time::format_millis;
 
 pub(super) const PATH: &str = "/api/v1/stats";
 
+/// The sums of all totals.
 #[derive(Default, Serialize)]
-struct Stats {
+pub(super) struct Stats {
     total_events_processed: u64,
     high_severity_alerts: u64,
     critical_alerts: u64,
@@ -22,18 +23,24 @@ struct Stats {
     generated_at: String,
 }
 
-pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, &[])?;
-    let make = async {
-        let mut stats = Stats::default();
-        for total in state.reads().totals(None).await? {
+impl Stats {
+    pub(super) fn of(totals: &Totals) -> Stats {
+        let mut stats = Stats {
+            generated_at: format_millis(totals.read_ms),
+            ..Stats::default()
+        };
+        for total in &totals.items {
             stats.total_events_processed += total.events();
             stats.late_events += total.late_count;
             stats.high_severity_alerts += total.severity_counts[Severity::High.index()];
             stats.critical_alerts += total.severity_counts[Severity::Critical.index()];
         }
-        stats.generated_at = format_millis(state.now_ms());
-        Ok(stats)
-    };
+        stats
+    }
+}
+
+pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
+    let params = Params::parse(PATH, None, &uri, &[])?;
+    let make = async { Ok::<_, ApiError>(Stats::of(&*state.totals().await?)) };
     state.answer(params.key(), make).await
 }

@@ -11,6 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::params::{CityPath, Params, is_possible_city};
 use crate::api::state::ApiState;
 use crate::core::time::format_millis;
+use crate::store::error::StoreError;
 
 pub(super) const PATH: &str = "/api/v1/summary/{city}";
 
@@ -36,7 +37,7 @@ pub(super) async fn get(
                 *by_type.entry(total.event_type).or_default() += events;
             }
         }
-        Ok(Summary {
+        Ok::<_, StoreError>(Summary {
             city,
             total_events: by_type.values().sum(),
             event_type_breakdown: by_type,

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "dev")]
 mod dynamo;
+#[cfg(feature = "dev")]
+mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,6 +111,9 @@ impl Reads for Fake {
     }
     fn newest_window(&self, _series: Vec<String>, _until_ms: i64) -> Answer<'_, Option<i64>> {
         self.answer(None)
+    }
+    fn latest_windows(&self, _series: Vec<String>) -> Answer<'_, Vec<AggregationItem>> {
+        self.answer(Vec::new())
     }
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {
         let all = vec![

@@ -120,11 +120,13 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown.clone(),
     ));
     let reads = Arc::new(DynamoReads::new(client, names, metrics.clone()));
-    let state = ApiState::new(reads, metrics.clone()).with_page(Page::with_token(&token));
+    let http_stop = Shutdown::new();
+    let state = ApiState::new(reads, metrics.clone())
+        .with_page(Page::with_token(&token))
+        .with_shutdown(http_stop.clone());
     let router = api::router(state)
         .merge(lab.router())
         .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
-    let http_stop = Shutdown::new();
     let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
     greet(&args, address);
 

@@ -52,8 +52,8 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let readiness = Arc::new(Readiness::new());
     let watch = tokio::spawn(Arc::clone(&readiness).watch(Arc::clone(&reads), shutdown.clone()));
     let (probe, told) = (Arc::clone(&readiness) as Arc<dyn Probe>, metrics.clone());
-    let router = crate::api::router(ApiState::new(reads, metrics.clone()))
-        .merge(ops::router(metrics, readiness));
+    let state = ApiState::new(reads, metrics.clone()).with_shutdown(shutdown.clone());
+    let router = crate::api::router(state).merge(ops::router(metrics, readiness));
     let _service = service::start(probe, told, shutdown.clone());
     announce(address, args.port == 0);
     server::serve(listener, router, shutdown).await;

@@ -11,6 +11,7 @@
 //! | alerts of all cities | a Query per severity and shard on `severity-timestamp-index`, merged |
 //! | windows of a series | `series-window-index` (keys), then progress, then the rows, then config |
 //! | windows of several series | a Query per series on that index, then the same for all of them |
+//! | newest windows of several series | a Query per series on that index, then the same for all of them |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
 //!
 //! Items are read leniently: an attribute that is missing or foreign is shown empty or as zero, so
@@ -21,6 +22,7 @@ pub mod audit;
 mod batch;
 mod items;
 mod lanes;
+mod meter;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -34,6 +36,7 @@ use tokio::task::JoinSet;
 
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 use self::lanes::{Lane, Source};
+pub use self::meter::{Cost, metered};
 use crate::core::event::Severity;
 use crate::core::keys::{
     CITY_INDEX, CONFIG_PK, CONFIG_SK, SEVERITY_INDEX, TableNames, totals_shards,
@@ -133,6 +136,10 @@ pub trait Reads: Send + Sync + 'static {
 
     /// Returns the newest window start of these series at or before `until_ms`, in Unix milliseconds.
     fn newest_window(&self, series: Vec<String>, until_ms: i64) -> Answer<'_, Option<i64>>;
+
+    /// Returns of each of these series (`city#event_type`) the newest windows, as many as can be open at
+    /// a time, in no order.
+    fn latest_windows(&self, series: Vec<String>) -> Answer<'_, Vec<AggregationItem>>;
 
     /// Returns the totals of every series, or of one city's, in no order.
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>>;
@@ -260,7 +267,8 @@ impl DynamoReads {
     async fn all_totals(&self, city: Option<String>) -> Result<Vec<TotalItem>, StoreError> {
         let mut tasks = JoinSet::new();
         for shard in totals_shards() {
-            tasks.spawn(totals_of_shard(self.db.clone(), shard, city.clone()));
+            let reading = totals_of_shard(self.db.clone(), shard, city.clone());
+            tasks.spawn(meter::carried(reading));
         }
         let mut out = Vec::new();
         while let Some(done) = tasks.join_next().await {
@@ -337,6 +345,10 @@ impl Reads for DynamoReads {
         Box::pin(aggregations::newest(&self.db, series, until_ms))
     }
 
+    fn latest_windows(&self, series: Vec<String>) -> Answer<'_, Vec<AggregationItem>> {
+        Box::pin(aggregations::latest(&self.db, series))
+    }
+
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {
         Box::pin(self.all_totals(city))
     }
@@ -410,6 +422,7 @@ impl Db {
         error: Option<&StoreError>,
         units: Option<f64>,
     ) {
+        meter::count(units);
         let outcome = error.map_or("ok", |error| error.kind().name());
         let m = &self.metrics;
         m.dynamodb_requests

@@ -23,7 +23,7 @@ use crate::store::tables::{create, specs};
 use crate::telemetry::Metrics;
 
 /// Topic ids have 22 characters.
-const TOPIC: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+pub(super) const TOPIC: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 const OLD_TOPIC: &str = "-_BBBBBBBBBBBBBBBBBBBB";
 const SHARDS: u32 = 4;
 
@@ -35,7 +35,7 @@ fn n(number: i64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-struct Tables {
+pub(super) struct Tables {
     client: Client,
     names: TableNames,
     metrics: Metrics,
@@ -43,7 +43,7 @@ struct Tables {
 
 impl Tables {
     /// Makes empty tables; the config item too.
-    async fn new() -> Tables {
+    pub(super) async fn new() -> Tables {
         let tables = Tables::missing().await;
         for spec in specs(&tables.names) {
             assert!(create(&tables.client, &spec).await.unwrap());
@@ -106,7 +106,7 @@ impl Tables {
         self.put_map(&self.names.raw, item).await;
     }
 
-    async fn alert(&self, city: &str, id: &str, time_ms: i64, severity: Severity) {
+    pub(super) async fn alert(&self, city: &str, id: &str, time_ms: i64, severity: Severity) {
         self.put(
             &self.names.alerts,
             [
@@ -129,7 +129,7 @@ impl Tables {
     }
 
     /// Puts a window of NYC#traffic with these fences.
-    async fn window(&self, start_ms: i64, fences: &[String]) {
+    pub(super) async fn window(&self, start_ms: i64, fences: &[String]) {
         let series = "NYC#traffic";
         let mut item: HashMap<String, AttributeValue> = [
             ("partition_key", s(keys::window_key(series, start_ms))),
@@ -158,7 +158,7 @@ impl Tables {
         self.put_map(&self.names.aggregations, item).await;
     }
 
-    async fn progress(&self, log_key: &str, watermark_ms: i64) {
+    pub(super) async fn progress(&self, log_key: &str, watermark_ms: i64) {
         self.put(
             &self.names.totals,
             [
@@ -172,7 +172,7 @@ impl Tables {
         .await;
     }
 
-    async fn total(&self, series: &str, counts: [i64; 6]) {
+    pub(super) async fn total(&self, series: &str, counts: [i64; 6]) {
         let mut item: HashMap<String, AttributeValue> = [
             ("shard", s(keys::totals_shard(series))),
             ("series", s(series)),
@@ -194,7 +194,11 @@ impl Tables {
         self.put_map(&self.names.totals, item).await;
     }
 
-    fn router(&self) -> Router {
+    pub(super) fn rendered(&self) -> String {
+        self.metrics.render()
+    }
+
+    pub(super) fn router(&self) -> Router {
         let (client, names) = (self.client.clone(), self.names.clone());
         let reads = DynamoReads::new(client, names, self.metrics.clone());
         let state = ApiState::new(Arc::new(reads), self.metrics.clone());

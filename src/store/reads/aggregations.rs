@@ -14,13 +14,15 @@ use tokio::task::JoinSet;
 use super::batch::BATCH_KEYS_MAX;
 use super::items::{AggregationItem, fences, number, text};
 use super::lanes::{Lane, Source, collect};
-use super::{Db, Item, Page, Range, Slice};
+use super::{Db, Item, Page, Range, Slice, meter};
 use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
-use crate::core::time::{format_seconds, parse_timestamp};
+use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
 use crate::store::error::StoreError;
 
 /// Most requests of one answer under way at a time.
 const REQUESTS_MAX: usize = 16;
+/// Most windows of a series that are read as the newest ones, whatever the rules.
+const LATEST_MAX: i64 = 64;
 
 /// Reads one page of windows.
 pub(super) async fn page(
@@ -90,6 +92,34 @@ pub(super) async fn newest(
         .max())
 }
 
+/// Reads the newest windows of several series: as many of each as can be open at a time.
+pub(super) async fn latest(
+    db: &Db,
+    series: Vec<String>,
+) -> Result<Vec<AggregationItem>, StoreError> {
+    // Open are those that an event not yet late, or allowed to be ahead, can fall in.
+    let rules = db.config().await?.rules;
+    let spread_ms = rules.lateness_ms.saturating_add(rules.skew_ms);
+    let open = spread_ms / rules.window_ms.max(1) + 2;
+    let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);
+    let (lower, upper) = (format_seconds(0), format_seconds(TIME_MS_END - 1));
+    let found = each_series(db, series, move |db, series| {
+        let query = index_query(&db, series, &lower, &upper)
+            .scan_index_forward(false)
+            .limit(limit);
+        async move { Ok(db.query_page(query).await?.0) }
+    });
+    let keys: Vec<String> = found
+        .await?
+        .iter()
+        .map(|item| text(item, "partition_key"))
+        .collect();
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    judged(db, keys).await
+}
+
 /// Window starts are whole seconds: returns the first at or after `from`, and the last before `to`.
 fn bounds(range: Range) -> (String, String) {
     (
@@ -126,7 +156,7 @@ where
         {
             items.extend(done.expect("reading windows does not panic")?);
         }
-        tasks.spawn(ask(db.clone(), series));
+        tasks.spawn(meter::carried(ask(db.clone(), series)));
     }
     while let Some(done) = tasks.join_next().await {
         items.extend(done.expect("reading windows does not panic")?);
@@ -215,7 +245,7 @@ async fn rows(db: &Db, keys: &[String]) -> Result<HashMap<String, Item>, StoreEr
         {
             rows.extend(done.expect("reading rows does not panic")?);
         }
-        tasks.spawn(batch(db.clone(), chunk.to_vec()));
+        tasks.spawn(meter::carried(batch(db.clone(), chunk.to_vec())));
     }
     while let Some(done) = tasks.join_next().await {
         rows.extend(done.expect("reading rows does not panic")?);

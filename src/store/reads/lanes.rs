@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::task::JoinSet;
 
 use super::items::{number, text};
-use super::{Db, Item, Page, Position, Slice};
+use super::{Db, Item, Page, Position, Slice, meter};
 use crate::core::event::Severity;
 use crate::store::error::StoreError;
 
@@ -209,7 +209,8 @@ async fn fill_all(
     let mut tasks = JoinSet::new();
     for (n, lane) in lanes.into_iter().enumerate() {
         let (db, source) = (db.clone(), source.clone());
-        tasks.spawn(async move { (n, lane.fill(db, source, rows_max, now_s).await) });
+        let filling = async move { (n, lane.fill(db, source, rows_max, now_s).await) };
+        tasks.spawn(meter::carried(filling));
     }
     let mut filled = Vec::new();
     while let Some(done) = tasks.join_next().await {

@@ -1,0 +1,234 @@
+//! `GET /api/v1/stream?city=&severity=`: what is new, as server-sent events.
+//!
+//! One [`poller`] asks DynamoDB for all listeners together; the [`feed`] remembers what was told
+//! lately, and each listener reads it at its own pace. [`changes`] decides what is new.
+//!
+//! A listener that comes back with `Last-Event-ID` goes on there. Where the feed does not reach back
+//! (another process, or nobody listened for a while), the alerts stored since are read from the table;
+//! windows are not, so `reset` always comes first then and says what may be missing.
+
+mod changes;
+mod feed;
+mod poller;
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::response::Response;
+use bytes::BytesMut;
+use futures_util::stream;
+use tokio::sync::watch;
+
+use self::changes::sort_as_stored;
+use self::feed::{Feed, Filter, Next, Place, frame};
+use self::poller::json;
+use crate::api::alerts::Alert;
+use crate::api::error::ApiError;
+use crate::api::params::Params;
+use crate::api::state::ApiState;
+use crate::core::time::{TIME_MS_END, parse_timestamp};
+use crate::shutdown::Shutdown;
+use crate::store::reads::{Range, Slice};
+
+pub(super) const PATH: &str = "/api/v1/stream";
+
+/// Time between two heartbeats: proxies and browsers give up on silence after a minute or so.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
+/// How far back by event time missed alerts are looked for, and how many.
+const RESUME_BACK_MS: i64 = 24 * 3_600_000;
+const RESUME_ALERTS_MAX: usize = 1_000;
+/// How much earlier than the place an alert may have been stored, by another host's clock.
+const RESUME_SLACK_MS: i64 = 5_000;
+
+/// The feed and its reader.
+pub(crate) struct Stream {
+    feed: Feed,
+    /// Whether the reader runs.
+    awake: Mutex<bool>,
+}
+
+impl Stream {
+    pub(crate) fn new() -> Stream {
+        Stream {
+            feed: Feed::new(),
+            awake: Mutex::new(false),
+        }
+    }
+
+    /// Counts a listener, and starts the reader if it rests.
+    fn listen(self: &Arc<Stream>, state: &ApiState) -> Heard {
+        let mut awake = self.awake.lock().expect("no panic holds the flag");
+        self.feed.listeners().fetch_add(1, Ordering::SeqCst);
+        if !*awake {
+            *awake = true;
+            self.feed.restart(state.now_ms());
+            tokio::spawn(poller::run(state.clone(), Arc::clone(self)));
+        }
+        Heard(Arc::clone(self))
+    }
+
+    /// Lets the reader rest unless somebody has come in the meantime.
+    fn rest(&self) -> bool {
+        let mut awake = self.awake.lock().expect("no panic holds the flag");
+        *awake = self.feed.is_heard();
+        !*awake
+    }
+}
+
+/// A listener that is counted.
+struct Heard(Arc<Stream>);
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        self.0.feed.listeners().fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct Listener {
+    heard: Heard,
+    filter: Filter,
+    after: u64,
+    wakes: watch::Receiver<u64>,
+    shutdown: Shutdown,
+    first: Option<Bytes>,
+}
+
+impl Listener {
+    /// Returns the next bytes; `None` when the server stops.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let heartbeat = tokio::time::sleep(HEARTBEAT);
+        tokio::pin!(heartbeat);
+        loop {
+            if self.shutdown.is_triggered() {
+                return None;
+            }
+            self.wakes.mark_unchanged();
+            match self.heard.0.feed.next(self.after, &self.filter) {
+                Next::Events(bytes, reached) => {
+                    self.after = reached;
+                    return Some(bytes);
+                }
+                Next::Nothing(reached) => self.after = reached,
+                Next::Lost(place) => {
+                    self.after = place.number;
+                    return Some(reset(
+                        "you read too slowly",
+                        &["alerts", "windows"],
+                        Some(place),
+                    ));
+                }
+            }
+            tokio::select! {
+                () = self.shutdown.wait() => return None,
+                changed = self.wakes.changed() => changed.ok()?,
+                () = &mut heartbeat => return Some(HEARTBEAT_LINE),
+            }
+        }
+    }
+}
+
+/// Returns the event that tells what was missed.
+fn reset(reason: &str, missed: &[&str], id: Option<Place>) -> Bytes {
+    let data = serde_json::json!({"reason": reason, "missed": missed});
+    frame("reset", id, &data.to_string())
+}
+
+/// `GET /api/v1/stream`
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let params = Params::parse(PATH, None, &uri, &["city", "severity"])?;
+    let filter = Filter {
+        city: params.text("city").map(ToOwned::to_owned),
+        severity: params.severity()?,
+    };
+    let resumed = match headers.get("last-event-id").map(HeaderValue::to_str) {
+        None | Some(Ok("")) => None,
+        Some(Ok(text)) => Some(Place::parse(text).ok_or_else(ApiError::bad_event_id)?),
+        Some(Err(_)) => return Err(ApiError::bad_event_id()),
+    };
+    let stream = state.stream();
+    let heard = stream.listen(&state);
+    let wakes = stream.feed.wakes();
+    let (place, greeting) = stream.feed.greeting();
+    let mut first = BytesMut::from(&*greeting);
+    let mut after = place.number;
+    match resumed {
+        Some(place) if stream.feed.remembers(place) => after = place.number,
+        Some(missed) => {
+            first.extend_from_slice(&missed_since(&state, &filter, missed, place).await)
+        }
+        None => {}
+    }
+    let listener = Listener {
+        heard,
+        filter,
+        after,
+        wakes,
+        shutdown: state.shutdown().clone(),
+        first: Some(first.freeze()),
+    };
+    let body = stream::unfold(listener, async |mut listener| {
+        let bytes = listener.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(bytes), listener))
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies of nginx's kind would gather the events.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok(response)
+}
+
+/// Returns `reset`, and the alerts stored since a place that the feed does not know. Their last line
+/// names the place `now`, where the listener goes on.
+async fn missed_since(state: &ApiState, filter: &Filter, missed: Place, now: Place) -> Bytes {
+    let slice = Slice {
+        range: Range {
+            from_ms: (missed.ms - RESUME_BACK_MS).clamp(0, TIME_MS_END),
+            to_ms: TIME_MS_END,
+        },
+        limit: RESUME_ALERTS_MAX,
+        after: None,
+        now_ms: state.now_ms(),
+    };
+    let reads = state.reads();
+    let nothing_to_find = filter.severity.is_some_and(|s| !s.is_alert()) || slice.range.is_empty();
+    let read = reads.alerts(filter.city.clone(), filter.severity, slice);
+    let (mut alerts, all) = match state.within(read).await {
+        _ if nothing_to_find => (Vec::new(), true),
+        Ok(page) => (page.items, page.next.is_none()),
+        Err(_) => (Vec::new(), false),
+    };
+    let since_ms = missed.ms - RESUME_SLACK_MS;
+    alerts.retain(|a| parse_timestamp(&a.processing_time).is_some_and(|ms| ms >= since_ms));
+    sort_as_stored(&mut alerts);
+    let reason = "this server does not remember that id";
+    let mut out = BytesMut::new();
+    if all {
+        out.extend_from_slice(&reset(reason, &["windows"], None));
+    } else {
+        out.extend_from_slice(&reset(reason, &["alerts", "windows"], None));
+    }
+    for alert in alerts {
+        out.extend_from_slice(&frame("alert", None, &json(&Alert::from(alert))));
+    }
+    out.extend_from_slice(format!("id: {now}\n\n").as_bytes());
+    out.freeze()
+}
