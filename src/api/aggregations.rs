@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use crate::api::error::ApiError;
 use crate::api::params::{Params, is_possible_city, is_possible_type};
-use crate::api::state::ApiState;
+use crate::api::state::{Age, ApiState};
 use crate::core::keys::series;
+use crate::core::time::format_millis;
 use crate::store::error::StoreError;
-use crate::store::reads::{AggregationItem, Page};
+use crate::store::reads::{AggregationItem, Windows};
 
 pub(super) const PATH: &str = "/api/v1/aggregations";
 
@@ -21,6 +22,9 @@ struct Aggregations {
     city: String,
     event_type: String,
     count: usize,
+    /// Everything before it is counted, as far as partitions have published one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watermark: Option<String>,
     aggregations: Vec<Aggregation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -92,19 +96,27 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     let slice = params.slice(10, 0, state.now_ms())?;
     let impossible = !is_possible_city(&city) || !is_possible_type(&event_type);
     let make = async {
-        let page = if slice.range.is_empty() || impossible {
-            Page::empty()
+        let windows = if slice.range.is_empty() || impossible {
+            Windows::none()
         } else {
             let series = series(&city, &event_type);
             state.reads().aggregations(series, slice.clone()).await?
         };
-        Ok::<_, StoreError>(Aggregations {
+        let age = if windows.are_settled(&slice) {
+            Age::Settled
+        } else {
+            Age::Revalidate
+        };
+        let page = windows.page;
+        let answer = Aggregations {
             city,
             event_type,
             count: page.items.len(),
+            watermark: windows.watermark_ms.map(format_millis),
             next: params.next(page.next.as_ref(), slice.range),
             aggregations: page.items.into_iter().map(Aggregation::from).collect(),
-        })
+        };
+        Ok::<_, StoreError>((answer, age))
     };
-    state.answer(params.key(), make).await
+    state.answer_for(params.key(), make).await
 }

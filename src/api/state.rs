@@ -19,8 +19,8 @@ use sha2::Digest as _;
 
 use crate::api::error::ApiError;
 use crate::api::page::Page;
-use crate::api::timeline::{self, Hours};
 use crate::api::stream::Stream;
+use crate::api::timeline::{self, Hours};
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::reads::{Cost, Reads, TotalItem, metered};

@@ -21,7 +21,7 @@ use crate::api::state::ApiState;
 use crate::core::event::Severity;
 use crate::store::error::{Kind, RequestError, StoreError};
 use crate::store::reads::{
-    AggregationItem, AlertItem, Answer, EventItem, Page, Range, Reads, Slice, TotalItem,
+    AggregationItem, AlertItem, Answer, EventItem, Page, Range, Reads, Slice, TotalItem, Windows,
 };
 use crate::telemetry::Metrics;
 
@@ -103,8 +103,8 @@ impl Reads for Fake {
     ) -> Answer<'_, Page<AlertItem>> {
         self.answer(Page::empty())
     }
-    fn aggregations(&self, _series: String, _slice: Slice) -> Answer<'_, Page<AggregationItem>> {
-        self.answer(Page::empty())
+    fn aggregations(&self, _series: String, _slice: Slice) -> Answer<'_, Windows> {
+        self.answer(Windows::none())
     }
     fn windows(&self, _series: Vec<String>, _range: Range) -> Answer<'_, Vec<AggregationItem>> {
         self.answer(Vec::new())

@@ -119,13 +119,9 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     state.answer(params.key(), make).await
 }
 
-async fn timeline(
-    state: &ApiState,
-    hours: u32,
-    to_ms: Option<i64>,
-) -> Result<Timeline, StoreError> {
+async fn timeline(state: &ApiState, hours: u32, to_ms: Option<i64>) -> Result<Timeline, ApiError> {
     let now_ms = state.now_ms();
-    let mut totals = state.reads().totals(None).await?;
+    let mut totals = state.totals().await?.items.clone();
     totals.sort_by_cached_key(|t| (Reverse(t.events()), series(&t.city, &t.event_type)));
     let series_total = totals.len();
     // Twelve windows of five minutes an hour.

@@ -74,6 +74,36 @@ impl<T> Page<T> {
     }
 }
 
+/// A page of windows, and how far counting has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Windows {
+    /// The windows, newest first.
+    pub page: Page<AggregationItem>,
+    /// The least watermark of the partitions that published one; Unix milliseconds.
+    pub watermark_ms: Option<i64>,
+}
+
+impl Windows {
+    /// Returns the page of a list without windows.
+    pub const fn none() -> Windows {
+        Windows {
+            page: Page::empty(),
+            watermark_ms: None,
+        }
+    }
+
+    /// Tells whether nothing in a page of `slice` will change: every row is final, and no window
+    /// between or above them can still take its first event.
+    pub fn are_settled(&self, slice: &Slice) -> bool {
+        let place = slice.after.as_ref();
+        let above_ms = place.and_then(|place| parse_timestamp(&place.sort_key));
+        let end_ms = slice.range.to_ms.min(above_ms.unwrap_or(i64::MAX));
+        !self.page.items.is_empty()
+            && self.page.items.iter().all(|item| item.is_final)
+            && self.watermark_ms.is_some_and(|ms| ms >= end_ms)
+    }
+}
+
 /// The place behind an item in a merged list: lists are ordered by sort key falling, then by lane,
 /// then as DynamoDB orders equal sort keys within one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +159,7 @@ pub trait Reads: Send + Sync + 'static {
     ) -> Answer<'_, Page<AlertItem>>;
 
     /// Returns windows of a series (`city#event_type`), newest first.
-    fn aggregations(&self, series: String, slice: Slice) -> Answer<'_, Page<AggregationItem>>;
+    fn aggregations(&self, series: String, slice: Slice) -> Answer<'_, Windows>;
 
     /// Returns every window of these series (`city#event_type`) that starts in `range`, in no order.
     fn windows(&self, series: Vec<String>, range: Range) -> Answer<'_, Vec<AggregationItem>>;
@@ -333,7 +363,7 @@ impl Reads for DynamoReads {
         Box::pin(self.alerts_page(city, severity, slice))
     }
 
-    fn aggregations(&self, series: String, slice: Slice) -> Answer<'_, Page<AggregationItem>> {
+    fn aggregations(&self, series: String, slice: Slice) -> Answer<'_, Windows> {
         Box::pin(async move { aggregations::page(&self.db, series, slice).await })
     }
 

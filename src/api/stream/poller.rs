@@ -34,7 +34,6 @@ const CITIES_AT_A_TIME: usize = 8;
 /// Looks until nobody has listened for a while.
 pub(super) async fn run(state: ApiState, stream: Arc<Stream>) {
     let feed = &stream.feed;
-    feed.restart(state.now_ms());
     let mut changes = Changes::default();
     let mut since_ms = state.now_ms() - CLOCK_SLACK_MS;
     let mut heard = Instant::now();

@@ -430,6 +430,19 @@ async fn windows_are_final_once_every_watermark_has_passed() {
     .await;
     let starts = each(&value, "aggregations", "window_start");
     assert_eq!(starts, ["2013-01-02T05:50:00Z", "2013-01-02T05:45:00Z"]);
+    // Every watermark has passed 05:45: what lies before it will not change.
+    for (range, age) in [
+        (
+            "to=2013-01-02T05:45:00Z&limit=2&from=2013-01-02T05:40:00Z",
+            "max-age=3600",
+        ),
+        ("to=2013-01-02T05:50:00Z&limit=2", "no-cache"),
+        ("limit=2", "no-cache"),
+    ] {
+        let (_, value, headers) = ask(&router, "GET", &format!("{uri}&{range}")).await;
+        assert!(headers.contains(age), "{range}: {value} {headers}");
+        assert_eq!(value["watermark"], "2013-01-02T05:45:00.000Z");
+    }
 }
 
 #[tokio::test]

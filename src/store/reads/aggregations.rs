@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::batch::BATCH_KEYS_MAX;
 use super::items::{AggregationItem, fences, number, text};
 use super::lanes::{Lane, Source, collect};
-use super::{Db, Item, Page, Range, Slice, meter};
+use super::{Db, Item, Page, Range, Slice, Windows, meter};
 use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
 use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
 use crate::store::error::StoreError;
@@ -25,11 +25,7 @@ const REQUESTS_MAX: usize = 16;
 const LATEST_MAX: i64 = 64;
 
 /// Reads one page of windows.
-pub(super) async fn page(
-    db: &Db,
-    series: String,
-    slice: Slice,
-) -> Result<Page<AggregationItem>, StoreError> {
+pub(super) async fn page(db: &Db, series: String, slice: Slice) -> Result<Windows, StoreError> {
     let source = Source {
         table: db.names.aggregations.clone(),
         index: Some(SERIES_INDEX),
@@ -41,12 +37,16 @@ pub(super) async fn page(
     let lane = Lane::new(series, &lower, &upper);
     let keys = collect(db, source, vec![lane], &slice, |_| None).await?;
     if keys.items.is_empty() {
-        return Ok(Page::empty());
+        return Ok(Windows::none());
     }
     let keys_in_order = keys.items.iter().map(|item| text(item, "partition_key"));
-    Ok(Page {
-        items: judged(db, keys_in_order.collect()).await?,
-        next: keys.next,
+    let (items, watermark_ms) = judged(db, keys_in_order.collect()).await?;
+    Ok(Windows {
+        page: Page {
+            items,
+            next: keys.next,
+        },
+        watermark_ms,
     })
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn windows(
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    judged(db, keys).await
+    Ok(judged(db, keys).await?.0)
 }
 
 /// Reads where the newest window of several series at or before `until_ms` starts.
@@ -117,7 +117,7 @@ pub(super) async fn latest(
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    judged(db, keys).await
+    Ok(judged(db, keys).await?.0)
 }
 
 /// Window starts are whole seconds: returns the first at or after `from`, and the last before `to`.
@@ -164,12 +164,16 @@ where
     Ok(items)
 }
 
-/// Reads the rows of `keys`, in that order, and judges whether each is final.
-async fn judged(db: &Db, keys: Vec<String>) -> Result<Vec<AggregationItem>, StoreError> {
+/// Reads the rows of `keys`, in that order, and judges whether each is final. Also returns the least
+/// watermark of the current topic.
+async fn judged(
+    db: &Db,
+    keys: Vec<String>,
+) -> Result<(Vec<AggregationItem>, Option<i64>), StoreError> {
     let watermarks = watermarks(db).await?;
     let mut rows = rows(db, &keys).await?;
     let topic_id = db.config().await?.topic_id;
-    Ok(keys
+    let items = keys
         .iter()
         // The index may know a row that the table no longer has.
         .filter_map(|key| rows.remove(key))
@@ -185,7 +189,12 @@ async fn judged(db: &Db, keys: Vec<String>) -> Result<Vec<AggregationItem>, Stor
                 ..item
             }
         })
-        .collect())
+        .collect();
+    let current = watermarks.iter().filter(|(log_key, _)| {
+        let id = log_key.rsplit_once('#').map(|(id, _)| id);
+        id.is_some() && id == topic_id.as_deref()
+    });
+    Ok((items, current.map(|(_, ms)| *ms).min()))
 }
 
 /// Tells whether a window takes no more events: the watermark of every partition with a fence in its
