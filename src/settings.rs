@@ -29,7 +29,7 @@ pub use init_tables::{InitTables, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
 pub use ops::{Carried, Check, Config, Print, Role};
 pub use produce::Produce;
-pub use serve::Serve;
+pub use serve::{AccessArgs, Serve};
 pub use tail::{From, Output, Tail};
 pub use values::{Rate, show_ms};
 pub use verify::{Moment, Verify, VerifyOutput, WindowName};

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::{Params, is_possible_city, is_possible_type};
@@ -17,7 +18,7 @@ use crate::store::reads::{AggregationItem, Windows};
 
 pub(super) const PATH: &str = "/api/v1/aggregations";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Aggregations {
     city: String,
     event_type: String,
@@ -31,7 +32,7 @@ struct Aggregations {
 }
 
 /// An item, as the API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Aggregation {
     partition_key: String,
     window_start: String,
@@ -70,6 +71,24 @@ impl From<AggregationItem> for Aggregation {
     }
 }
 
+/// Counts of a city and type by window, newest first
+#[utoipa::path(
+    get,
+    path = "/api/v1/aggregations",
+    summary = "Counts of a city and type by window, newest first",
+    params(
+        ("city" = String, Query, description = "A city", min_length = 1, example = "NYC"),
+        ("event_type" = Option<String>, Query, description = "A type; this or `eventType` is needed", min_length = 1, example = "traffic"),
+        ("eventType" = Option<String>, Query, description = "The same as `event_type`, as it was called before", min_length = 1),
+        ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 10),
+        ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
+        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before; the other parameters must be the same, but for `limit`", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+    ),
+    responses(
+        (status = 200, description = "Counts of a city and type by window, newest first", body = Aggregations, example = json!({"city": "NYC", "event_type": "traffic", "count": 1, "aggregations": [{"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "window_start": "2013-01-02T05:55:00Z", "window_end": "2013-01-02T06:00:00Z", "city": "NYC", "event_type": "traffic", "event_count": 5, "severities": ["low", "high"], "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "last_updated": "2013-01-02T06:00:00.000Z", "final": false}]})),
+    ),
+)]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let allowed = [
         "city",

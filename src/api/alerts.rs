@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::{HOURS_MAX, Params, is_possible_city};
@@ -19,7 +20,7 @@ pub(super) const PATH: &str = "/api/v1/alerts";
 const HOURS_DEFAULT: u32 = 24;
 const HOUR_MS: i64 = 3_600_000;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Alerts {
     count: usize,
     /// How far back from now the list reaches; null where only `to` bounds it.
@@ -34,7 +35,7 @@ struct Alerts {
 }
 
 /// An item, as the API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Alert {
     event_id: String,
     timestamp: String,
@@ -62,6 +63,24 @@ impl From<AlertItem> for Alert {
     }
 }
 
+/// Events of high and critical severity, newest first
+#[utoipa::path(
+    get,
+    path = "/api/v1/alerts",
+    summary = "Events of high and critical severity, newest first",
+    params(
+        ("city" = Option<String>, Query, description = "Only of this city", example = "NYC"),
+        ("severity" = Option<String>, Query, description = "Only of this severity: `low`, `medium`, `high` or `critical`; the first two raise no alerts", pattern = "^(|[lL][oO][wW]|[mM][eE][dD][iI][uU][mM]|[hH][iI][gG][hH]|[cC][rR][iI][tT][iI][cC][aA][lL])$", example = "critical"),
+        ("hours" = Option<u32>, Query, description = "Back from now, by event time; 24 unless `from` or `to` is given", minimum = 1, maximum = 720, example = 24),
+        ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 50),
+        ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
+        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before; the other parameters must be the same, but for `limit`", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+    ),
+    responses(
+        (status = 200, description = "Events of high and critical severity, newest first", body = Alerts, example = json!({"count": 1, "time_range_hours": 24, "city": "NYC", "alerts": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "incident", "severity": "critical", "description": "water main break", "processing_time": "2013-01-02T06:00:00.412Z"}]})),
+    ),
+)]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let allowed = ["city", "severity", "hours", "limit", "from", "to", "cursor"];
     let params = Params::parse(PATH, None, &uri, &allowed)?;

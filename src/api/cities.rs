@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::Params;
@@ -14,18 +15,27 @@ use crate::api::state::ApiState;
 
 pub(super) const PATH: &str = "/api/v1/cities";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Cities {
     count: usize,
     cities: Vec<City>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct City {
     city: String,
     total_events: u64,
 }
 
+/// Every city with its number of events, largest first
+#[utoipa::path(
+    get,
+    path = "/api/v1/cities",
+    summary = "Every city with its number of events, largest first",
+    responses(
+        (status = 200, description = "Every city with its number of events, largest first", body = Cities, example = json!({"count": 1, "cities": [{"city": "NYC", "total_events": 33960}]})),
+    ),
+)]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, None, &uri, &[])?;
     let make = async {

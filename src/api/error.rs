@@ -7,21 +7,73 @@
 //! | status | code |
 //! |---|---|
 //! | 400 | `bad_parameter` `bad_cursor` `bad_event_id` `bad_path` |
+//! | 401 | `unauthorized` |
 //! | 404, 405 | `not_found` `method_not_allowed` |
 //! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
+//! | 429 | `too_many_requests`, with `Retry-After` |
 //! | 500 | `internal` |
 //! | 503, 504 | `store_unavailable` `store_timeout`, with `Retry-After` |
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// The header that carries the id of a failed request.
+/// The header that carries the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Seconds after which a client should ask again when DynamoDB is slow or away.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
+
+/// Longest id that is taken over from a client.
+const ID_CHARS_MAX: usize = 64;
+
+tokio::task_local! {
+    static CURRENT: RequestId;
+}
+
+/// The name of a request in answers and logs: the client's own `x-request-id`, if it is of letters,
+/// digits, dots, dashes and underscores, or a random one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// Returns the id of a request with these headers.
+    pub(super) fn of(headers: &HeaderMap) -> RequestId {
+        let legal = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
+        let given = headers.get(REQUEST_ID).filter(|id| {
+            let id = id.as_bytes();
+            !id.is_empty() && id.len() <= ID_CHARS_MAX && id.iter().all(legal)
+        });
+        given.cloned().map_or_else(RequestId::random, RequestId)
+    }
+
+    fn random() -> RequestId {
+        let text = format!("{:016x}", fastrand::u64(..));
+        RequestId(HeaderValue::from_str(&text).expect("hex digits"))
+    }
+
+    /// Runs what belongs to the request, so that its errors carry this id.
+    pub(super) async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
+        CURRENT.scope(self.clone(), answering).await
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    fn current() -> RequestId {
+        CURRENT
+            .try_with(Clone::clone)
+            .unwrap_or_else(|_| RequestId::random())
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
+    }
+}
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +130,24 @@ impl ApiError {
     /// 403: who asks may not; `public` says why.
     pub fn forbidden(public: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::FORBIDDEN, "forbidden", public)
+    }
+
+    /// 401: no token of ours came with the request.
+    pub fn unauthorized() -> ApiError {
+        ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a bearer token is needed here, in the header Authorization",
+        )
+    }
+
+    /// 429: the client asks too often.
+    pub fn too_many_requests() -> ApiError {
+        ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "you ask too often; Retry-After says in how many seconds to ask again",
+        )
     }
 
     /// 404: nothing is at this path.
@@ -178,7 +248,8 @@ impl ApiError {
 
     /// Returns the answer with the fields of the JSON object `fields` beside its own.
     pub fn into_response_with(self, fields: serde_json::Value) -> Response {
-        let request_id = format!("{:016x}", fastrand::u64(..));
+        let id = RequestId::current();
+        let request_id = id.to_string();
         let status = self.status.as_u16();
         let detail = self.detail.as_deref().unwrap_or_default();
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -208,9 +279,7 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Ok(id) = HeaderValue::from_str(&request_id) {
-            headers.insert(REQUEST_ID, id);
-        }
+        headers.insert(REQUEST_ID, id.header());
         if matches!(
             self.status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT

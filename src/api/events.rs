@@ -5,6 +5,7 @@ use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::{CityPath, Params, is_possible_city};
@@ -14,7 +15,7 @@ use crate::store::reads::{EventItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/events/{city}";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Events {
     city: String,
     count: usize,
@@ -23,7 +24,7 @@ struct Events {
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Event {
     event_id: String,
     timestamp: String,
@@ -39,6 +40,7 @@ struct Event {
     future: bool,
     /// The record's other fields as one object, their text as it stood.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     extra: Option<Box<RawValue>>,
 }
 
@@ -60,6 +62,22 @@ impl From<EventItem> for Event {
     }
 }
 
+/// Events of a city, newest first
+#[utoipa::path(
+    get,
+    path = "/api/v1/events/{city}",
+    summary = "Events of a city, newest first",
+    params(
+        ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),
+        ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 20),
+        ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
+        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before; the other parameters must be the same, but for `limit`", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+    ),
+    responses(
+        (status = 200, description = "Events of a city, newest first", body = Events, example = json!({"city": "NYC", "count": 1, "events": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "traffic", "severity": "high", "description": "high traffic congestion detected", "processing_time": "2013-01-02T06:00:00.412Z", "ttl": 1359698400}]})),
+    ),
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     CityPath(city): CityPath,

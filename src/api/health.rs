@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::Params;
@@ -15,13 +16,34 @@ pub(super) const PATH: &str = "/api/v1/health";
 
 const SERVICE: &str = "CityStream API";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Health {
     status: &'static str,
     timestamp: String,
     service: &'static str,
 }
 
+/// The answer of 503 and 504.
+#[derive(Serialize, ToSchema)]
+struct Down {
+    status: &'static str,
+    timestamp: String,
+    service: &'static str,
+    /// Why, for people.
+    reason: String,
+}
+
+/// Whether DynamoDB can be read
+#[utoipa::path(
+    get,
+    path = "/api/v1/health",
+    summary = "Whether DynamoDB can be read",
+    responses(
+        (status = 200, description = "Whether DynamoDB can be read", body = Health, example = json!({"status": "UP", "timestamp": "2013-01-02T06:00:00.000Z", "service": "CityStream API"})),
+        (status = 503, description = "`DOWN`: DynamoDB cannot be read", body = Down),
+        (status = 504, description = "`DOWN`: DynamoDB did not answer in time", body = Down),
+    ),
+)]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, None, &uri, &[])?;
     let make = async {
@@ -36,12 +58,13 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
         Ok(response) => Ok(response),
         Err(error) => {
             let reason = error.to_string();
-            Ok(error.into_response_with(serde_json::json!({
-                "status": "DOWN",
-                "timestamp": format_millis(state.now_ms()),
-                "service": SERVICE,
-                "reason": reason,
-            })))
+            let down = Down {
+                status: "DOWN",
+                timestamp: format_millis(state.now_ms()),
+                service: SERVICE,
+                reason,
+            };
+            Ok(error.into_response_with(serde_json::json!(down)))
         }
     }
 }

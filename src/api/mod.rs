@@ -1,6 +1,7 @@
 //! HTTP: the accept loop, health and metrics of every role, and the REST API of `serve`.
 //!
-//! [`server`] accepts connections and bounds what one client can take; [`ops`] answers `/livez`,
+//! [`server`] accepts connections and bounds what one client can take, each in [`connection`], over
+//! [`tls`] if asked to; [`access`] decides who may ask; [`ops`] answers `/livez`,
 //! `/readyz` and `/metrics`; [`error`] is the one shape of every error; [`observe`] counts requests.
 //!
 //! The API is [`router`] over an [`ApiState`]. Each resource has its file, all alike: parameters are
@@ -8,17 +9,22 @@
 //! a second ([`state`]), lists go on by an opaque [`cursor`]. Handlers know the tables only through
 //! [`crate::store::reads::Reads`].
 
+pub mod access;
 mod aggregations;
 mod alerts;
 mod cities;
+mod conditional;
+mod connection;
 pub mod cursor;
 pub mod error;
 mod events;
 mod health;
 pub mod observe;
+pub mod openapi;
 pub mod ops;
 pub mod page;
 pub mod params;
+mod reload;
 pub mod server;
 mod stall;
 pub mod state;
@@ -26,9 +32,12 @@ mod stats;
 mod stream;
 mod summary;
 mod timeline;
+pub mod tls;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
+use tower_http::compression::CompressionLayer;
 
 pub use self::state::ApiState;
 
@@ -47,8 +56,11 @@ pub fn router(state: ApiState) -> Router {
         .route(stats::PATH, get(stats::get))
         .route(timeline::PATH, get(timeline::get))
         .route(stream::PATH, get(stream::get))
+        .route(openapi::PATH, get(openapi::get))
         .with_state(state)
-        .merge(page::router(page));
+        .merge(page::router(page))
+        .layer(from_fn(conditional::conditional))
+        .layer(CompressionLayer::new());
     observe::observed(router, metrics)
 }
 

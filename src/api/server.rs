@@ -4,37 +4,38 @@
 //! sends half a request line keeps its connection for ever. Here each thing a client can hold is
 //! bounded: connections ([`CONNECTIONS_MAX`]), the time to send a request's head
 //! ([`HEADER_READ_TIMEOUT`], which also ends idle keep-alive), its size, its body, the time of an
-//! answer ([`REQUEST_DEADLINE`]), and how long a reader may stop reading ([`WRITE_STALL_MAX`]).
+//! answer ([`REQUEST_DEADLINE`]), and how long a reader may stop reading ([`WRITE_STALL_MAX`]). The
+//! protocol is never guessed from the first bytes: HTTP/1.1, and over TLS what the handshake agreed.
+//!
+//! Every answer gets a request id and headers that keep browsers from doing more with it than asked.
 //!
 //! Stopping closes the listener first, so that a successor can bind it, lets answers under way end,
 //! and after [`DRAIN_MAX`] drops whatever is still open.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::Limited;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::api::error::{ApiError, shaped};
-use crate::api::stall::StallGuard;
+use crate::api::access::Peer;
+use crate::api::connection;
+use crate::api::error::{ApiError, REQUEST_ID, RequestId, shaped};
 use crate::shutdown::Shutdown;
 
-/// Most connections at a time; further ones wait in the listener's backlog. At a few kilobytes each
-/// this stays far below the memory of a small host, and it holds a few thousand stalled clients.
-pub const CONNECTIONS_MAX: usize = 4_096;
+/// Most connections at a time, unless the role says otherwise; further ones wait in the listener's
+/// backlog. At a few kilobytes each this stays far below the memory of a small host.
+pub const CONNECTIONS_MAX: usize = 10_000;
 /// How long a client may take to send the head of a request, from the moment it could begin.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take before it becomes 408.
@@ -49,12 +50,25 @@ pub const URI_BYTES_MAX: usize = 8 * 1_024;
 pub const HEADERS_BYTES_MAX: usize = 16 * 1_024;
 /// Largest request body. No route reads one.
 pub const BODY_BYTES_MAX: usize = 64 * 1_024;
-/// hyper's own read buffer: above our limits, so that our error shape answers first.
-const READ_BUFFER_BYTES: usize = 64 * 1_024;
-/// Most header lines; hyper answers 431 itself beyond it.
-const HEADERS_MAX: usize = 128;
 /// Wait after a failed accept, so that running out of file descriptors does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// Most characters of a path in the access log.
+const LOGGED_CHARS_MAX: usize = 256;
+
+/// What browsers may do with an answer, unless the answer itself says otherwise. The page has a policy
+/// of its own.
+const GUARDS: [(&str, &str); 5] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+];
+/// Two years, as browsers' lists ask for; only said over TLS.
+const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -82,18 +96,54 @@ pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Bind
         })
 }
 
+/// How to serve.
+pub struct Options {
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// What makes connections TLS connections.
+    pub tls: Option<TlsAcceptor>,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            connections_max: CONNECTIONS_MAX,
+            tls: None,
+            access_log: false,
+        }
+    }
+}
+
 /// Serves `router` on `listener` until `shutdown`; returns once every connection is closed, at most
 /// [`DRAIN_MAX`] later.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+    serve_with(listener, router, Options::default(), shutdown).await;
+}
+
+/// [`serve`] with options.
+pub async fn serve_with(
+    listener: TcpListener,
+    router: Router,
+    options: Options,
+    shutdown: Shutdown,
+) {
+    let serving = Arc::new(Serving {
+        router,
+        tls: options.tls,
+        access_log: options.access_log,
+    });
     let mut connections = JoinSet::new();
     loop {
-        let room = connections.len() < CONNECTIONS_MAX;
+        let room = connections.len() < options.connections_max;
         tokio::select! {
             () = shutdown.wait() => break,
             Some(_ended) = connections.join_next() => {}
             accepted = listener.accept(), if room => match accepted {
-                Ok((stream, _peer)) => {
-                    connections.spawn(connection(stream, router.clone(), shutdown.clone()));
+                Ok((stream, peer)) => {
+                    let serving = Arc::clone(&serving);
+                    connections.spawn(connection::run(stream, Peer(peer), serving, shutdown.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
@@ -115,54 +165,62 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     connections.shutdown().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: Shutdown) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "failed to set TCP_NODELAY");
-    }
-    let used = Arc::new(AtomicBool::new(false));
-    let in_use = Arc::clone(&used);
-    let service = service_fn(move |request| {
-        in_use.store(true, Ordering::Relaxed);
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(answer(router, request).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .max_buf_size(READ_BUFFER_BYTES)
-        .max_headers(HEADERS_MAX)
-        .keep_alive(true)
-        .serve_connection(
-            TokioIo::new(StallGuard::new(stream, WRITE_STALL_MAX)),
-            service,
-        );
-    let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = shutdown.wait() => {
-            if !used.load(Ordering::Relaxed) {
-                // Nothing was ever asked here: a browser's spare connection, or half a request.
-                return;
-            }
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = ended {
-        // Clients that go away or never finish a request are their own affair.
-        tracing::debug!(%error, "connection ended");
-    }
+/// What all connections share.
+pub(super) struct Serving {
+    router: Router,
+    pub(super) tls: Option<TlsAcceptor>,
+    access_log: bool,
 }
 
-async fn answer(router: Router, request: hyper::Request<Incoming>) -> Response {
-    if let Err(error) = check_size(&request) {
-        return error.into_response();
+impl Serving {
+    /// Answers one request, within its bounds.
+    pub(super) async fn answer(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
+        let id = RequestId::of(request.headers());
+        let begun = Instant::now();
+        let logged = self.access_log.then(|| {
+            let target = request.uri().path_and_query().map_or("*", |p| p.as_str());
+            let target: String = target.chars().take(LOGGED_CHARS_MAX).collect();
+            (request.method().clone(), target)
+        });
+        let mut response = id.scope(self.bounded(request, peer)).await;
+        let headers = response.headers_mut();
+        if !headers.contains_key(REQUEST_ID) {
+            headers.insert(REQUEST_ID, id.header());
+        }
+        let hsts = self.tls.as_ref().map(|_| HSTS);
+        for (name, value) in GUARDS.into_iter().chain(hsts) {
+            headers
+                .entry(HeaderName::from_static(name))
+                .or_insert(HeaderValue::from_static(value));
+        }
+        if let Some((method, target)) = logged {
+            tracing::info!(
+                peer = %peer.0.ip(),
+                %method,
+                target,
+                status = response.status().as_u16(),
+                ms = begun.elapsed().as_millis(),
+                bytes = response.body().size_hint().exact(),
+                request_id = %id,
+                "request"
+            );
+        }
+        response
     }
-    let request: Request = request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)));
-    match tokio::time::timeout(REQUEST_DEADLINE, router.oneshot(request)).await {
-        Ok(Ok(response)) => shaped(response),
-        Ok(Err(never)) => match never {},
-        Err(_elapsed) => ApiError::deadline_exceeded().into_response(),
+
+    async fn bounded(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
+        if let Err(error) = check_size(&request) {
+            return error.into_response();
+        }
+        let mut request: Request =
+            request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)));
+        request.extensions_mut().insert(peer);
+        let answer = self.router.clone().oneshot(request);
+        match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
+            Ok(Ok(response)) => shaped(response),
+            Ok(Err(never)) => match never {},
+            Err(_elapsed) => ApiError::deadline_exceeded().into_response(),
+        }
     }
 }
 
@@ -194,6 +252,7 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
 
     /// Long enough for a loaded test host, short enough to tell a hang.

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::Params;
@@ -14,7 +15,7 @@ use crate::core::time::format_millis;
 pub(super) const PATH: &str = "/api/v1/stats";
 
 /// The sums of all totals.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 pub(super) struct Stats {
     total_events_processed: u64,
     high_severity_alerts: u64,
@@ -39,6 +40,15 @@ impl Stats {
     }
 }
 
+/// All events of all cities, late ones included
+#[utoipa::path(
+    get,
+    path = "/api/v1/stats",
+    summary = "All events of all cities, late ones included",
+    responses(
+        (status = 200, description = "All events of all cities, late ones included", body = Stats, example = json!({"total_events_processed": 33960, "high_severity_alerts": 2025, "critical_alerts": 780, "late_events": 609, "generated_at": "2013-01-02T06:00:00.000Z"})),
+    ),
+)]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, None, &uri, &[])?;
     let make = async { Ok::<_, ApiError>(Stats::of(&*state.totals().await?)) };

@@ -143,7 +143,21 @@ fn reset(reason: &str, missed: &[&str], id: Option<Place>) -> Bytes {
     frame("reset", id, &data.to_string())
 }
 
-/// `GET /api/v1/stream`
+/// What is new, as server-sent events
+#[utoipa::path(
+    get,
+    path = "/api/v1/stream",
+    summary = "What is new, as server-sent events",
+    description = "Events `status`, `stats`, `alert`, `window` and `reset`; it does not end.",
+    params(
+        ("city" = Option<String>, Query, description = "Only alerts and windows of this city", example = "NYC"),
+        ("severity" = Option<String>, Query, description = "Only alerts of this severity", pattern = "^(|[lL][oO][wW]|[mM][eE][dD][iI][uU][mM]|[hH][iI][gG][hH]|[cC][rR][iI][tT][iI][cC][aA][lL])$", example = "critical"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event heard: the stream goes on behind it", pattern = "^[0-9]{1,15}\\.[0-9a-f]{8}\\.[0-9]{1,15}$"),
+    ),
+    responses(
+        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream", example = "event: status\ndata: {\"status\":\"UP\"}\n\n"),
+    ),
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     headers: HeaderMap,

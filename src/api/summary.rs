@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::{CityPath, Params, is_possible_city};
@@ -15,7 +16,7 @@ use crate::store::error::StoreError;
 
 pub(super) const PATH: &str = "/api/v1/summary/{city}";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Summary {
     city: String,
     total_events: u64,
@@ -23,6 +24,18 @@ struct Summary {
     generated_at: String,
 }
 
+/// Events of a city by type
+#[utoipa::path(
+    get,
+    path = "/api/v1/summary/{city}",
+    summary = "Events of a city by type",
+    params(
+        ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),
+    ),
+    responses(
+        (status = 200, description = "Events of a city by type", body = Summary, example = json!({"city": "NYC", "total_events": 12, "event_type_breakdown": {"traffic": 9, "weather": 3}, "generated_at": "2013-01-02T06:00:00.000Z"})),
+    ),
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     CityPath(city): CityPath,

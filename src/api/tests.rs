@@ -2,7 +2,10 @@
 //! [`dynamo`], against the embedded database with items put in by hand in the contract's shape.
 
 #[cfg(feature = "dev")]
+mod calls;
+#[cfg(feature = "dev")]
 mod dynamo;
+mod secure;
 #[cfg(feature = "dev")]
 mod stream;
 

@@ -19,6 +19,7 @@ use axum::http::Uri;
 use axum::response::Response;
 use moka::sync::Cache;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::Params;
@@ -84,20 +85,21 @@ impl Window {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Timeline {
     from: String,
     to: String,
     step_seconds: i64,
     generated_at: String,
     /// Steps with a window that may still change.
+    #[schema(value_type = Vec<i64>)]
     open: BTreeSet<i64>,
     series_count: usize,
     series_total: usize,
     series: Vec<Series>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Series {
     city: String,
     event_type: String,
@@ -108,9 +110,23 @@ struct Series {
     severity_high: u64,
     severity_critical: u64,
     /// Step, then the counts of that step from low to critical.
+    #[schema(value_type = Vec<Vec<u64>>)]
     steps: Vec<[u64; 5]>,
 }
 
+/// Counts of every city and type over the last hours, for a chart
+#[utoipa::path(
+    get,
+    path = "/api/v1/timeline",
+    summary = "Counts of every city and type over the last hours, for a chart",
+    params(
+        ("hours" = Option<u32>, Query, description = "How far back from `to`", minimum = 1, maximum = 168, example = 6),
+        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339; the current window, or the newest one, if it is not given", format = DateTime, example = "2013-01-02T06:00:00Z"),
+    ),
+    responses(
+        (status = 200, description = "Counts of every city and type over the last hours, for a chart", body = Timeline, example = json!({"from": "2013-01-02T00:00:00Z", "to": "2013-01-02T06:00:00Z", "step_seconds": 300, "generated_at": "2013-01-02T06:00:00.000Z", "open": [71], "series_count": 1, "series_total": 1, "series": [{"city": "NYC", "event_type": "traffic", "event_count": 5, "late_count": 0, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "steps": [[71, 1, 0, 4, 0]]}]})),
+    ),
+)]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, None, &uri, &["hours", "to"])?;
     let hours = params.number("hours", HOURS_MAX)?.unwrap_or(HOURS_DEFAULT);

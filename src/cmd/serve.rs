@@ -8,13 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::http::HeaderValue;
 
+use crate::api::access::{Access, Rate, Tokens, guarded};
 use crate::api::ops::{self, Probe};
+use crate::api::server::Options;
 use crate::api::state::public_reason;
+use crate::api::tls::Certificate;
 use crate::api::{ApiState, server};
 use crate::cmd::{Exit, SettingsError, service};
 use crate::core::keys::TableNames;
-use crate::settings::Serve;
+use crate::settings::{AccessArgs, Serve};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::error::{Kind, StoreError};
@@ -32,6 +36,8 @@ const LOOK_MAX: Duration = Duration::from_secs(4);
 /// If the port cannot be opened (exit 1) or no region is set (exit 2).
 pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     crate::sys::raise_open_files();
+    let certificate = certificate(&args.access)?;
+    let access = access(&args)?;
     let listener = server::bind(SocketAddr::new(args.bind, args.port), "--port").await?;
     let address = listener
         .local_addr()
@@ -53,10 +59,20 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let watch = tokio::spawn(Arc::clone(&readiness).watch(Arc::clone(&reads), shutdown.clone()));
     let (probe, told) = (Arc::clone(&readiness) as Arc<dyn Probe>, metrics.clone());
     let state = ApiState::new(reads, metrics.clone()).with_shutdown(shutdown.clone());
-    let router = crate::api::router(state).merge(ops::router(metrics, readiness));
+    let router = crate::api::router(state).merge(ops::router(metrics.clone(), readiness));
+    let router = guarded(router, access, &metrics, &shutdown);
+    if let Some(certificate) = &certificate {
+        tokio::spawn(Arc::clone(certificate).watch(shutdown.clone()));
+    }
     let _service = service::start(probe, told, shutdown.clone());
-    announce(address, args.port == 0);
-    server::serve(listener, router, shutdown).await;
+    let scheme = certificate.as_ref().map_or("http", |_| "https");
+    announce(scheme, address, args.port == 0);
+    let options = Options {
+        connections_max: usize::try_from(args.access.max_connections).unwrap_or(usize::MAX),
+        tls: certificate.map(Certificate::acceptor),
+        access_log: args.access.access_log,
+    };
+    server::serve_with(listener, router, options, shutdown).await;
     watch.abort();
     tracing::info!("stopped");
     Ok(Exit::Done)
@@ -64,11 +80,54 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
 
 /// Tells where the API is: in the log, and on standard output if the port was picked.
 #[allow(clippy::print_stdout)] // the picked port is this command's result
-fn announce(address: SocketAddr, picked: bool) {
-    tracing::info!(%address, "serving the API");
+fn announce(scheme: &str, address: SocketAddr, picked: bool) {
+    tracing::info!(%address, scheme, "serving the API");
     if picked {
-        println!("http://{address}");
+        println!("{scheme}://{address}");
     }
+}
+
+fn certificate(args: &AccessArgs) -> Result<Option<Arc<Certificate>>, SettingsError> {
+    let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+        return Ok(None);
+    };
+    let loaded = Certificate::load(cert, key);
+    let loaded =
+        loaded.map_err(|error| SettingsError(format!("--tls-cert, --tls-key: {error}")))?;
+    Ok(Some(Arc::new(loaded)))
+}
+
+/// Returns who may ask; nobody but this host may, unless somebody said who else.
+fn access(args: &Serve) -> Result<Access, SettingsError> {
+    let rules = &args.access;
+    if !args.bind.is_loopback() && rules.auth_token_file.is_none() && !rules.allow_anonymous {
+        return Err(SettingsError(format!(
+            "--bind {}: other hosts could ask there without a login; give --auth-token-file, or \
+             --allow-anonymous if that is meant",
+            args.bind
+        )));
+    }
+    let tokens = match &rules.auth_token_file {
+        Some(path) => Some(
+            Tokens::load(path)
+                .map_err(|error| SettingsError(format!("--auth-token-file: {error}")))?,
+        ),
+        None => None,
+    };
+    if tokens.is_some() && !args.bind.is_loopback() && rules.tls_cert.is_none() {
+        tracing::warn!(
+            "tokens travel unencrypted; give --tls-cert and --tls-key, or put a proxy with TLS in front"
+        );
+    }
+    let origins = rules.cors_origin.iter().map(|origin| {
+        HeaderValue::from_str(origin)
+            .map_err(|_| SettingsError(format!("--cors-origin {origin}: not an origin")))
+    });
+    Ok(Access {
+        tokens,
+        rate: rules.rate_limit.map(Rate::new),
+        origins: origins.collect::<Result<_, _>>()?,
+    })
 }
 
 /// Whether the tables can be read, as of the last look.

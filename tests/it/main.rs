@@ -18,6 +18,7 @@ mod produce_tail;
 #[path = "../sim/reference.rs"]
 mod reference;
 mod rights;
+mod serve;
 mod stall;
 mod store;
 #[path = "../store/mod.rs"]

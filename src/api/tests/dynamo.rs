@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Intercept;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use serde_json::{Value, json};
@@ -45,8 +46,13 @@ impl Tables {
     /// Makes empty tables; the config item too.
     pub(super) async fn new() -> Tables {
         let tables = Tables::missing().await;
-        for spec in specs(&tables.names) {
-            assert!(create(&tables.client, &spec).await.unwrap());
+        tables.make().await;
+        tables
+    }
+
+    pub(super) async fn make(&self) {
+        for spec in specs(&self.names) {
+            assert!(create(&self.client, &spec).await.unwrap());
         }
         let config = Config {
             rules: Rules::default(),
@@ -57,12 +63,11 @@ impl Tables {
             topic: Some("city-events".into()),
             topic_id: Some(TOPIC.into()),
         };
-        let created = create_config(&tables.client, &tables.names, &config).await;
+        let created = create_config(&self.client, &self.names, &config).await;
         assert!(created.unwrap());
-        tables
     }
 
-    async fn missing() -> Tables {
+    pub(super) async fn missing() -> Tables {
         let client = embedded::client(dynoxide::Database::memory().unwrap())
             .await
             .unwrap();
@@ -87,7 +92,13 @@ impl Tables {
         put.send().await.unwrap();
     }
 
-    async fn event(&self, city: &str, id: &str, time_ms: i64, more: &[(&str, AttributeValue)]) {
+    pub(super) async fn event(
+        &self,
+        city: &str,
+        id: &str,
+        time_ms: i64,
+        more: &[(&str, AttributeValue)],
+    ) {
         let mut item: HashMap<String, AttributeValue> = [
             ("event_id", s(id)),
             ("timestamp", s(format_millis(time_ms))),
@@ -199,8 +210,17 @@ impl Tables {
     }
 
     pub(super) fn router(&self) -> Router {
-        let (client, names) = (self.client.clone(), self.names.clone());
-        let reads = DynamoReads::new(client, names, self.metrics.clone());
+        self.router_on(self.client.clone())
+    }
+
+    /// Returns a router whose requests to the tables pass `recorder`.
+    pub(super) fn router_recorded(&self, recorder: impl Intercept + 'static) -> Router {
+        let config = self.client.config().to_builder().interceptor(recorder);
+        self.router_on(Client::from_conf(config.build()))
+    }
+
+    fn router_on(&self, client: Client) -> Router {
+        let reads = DynamoReads::new(client, self.names.clone(), self.metrics.clone());
         let state = ApiState::new(Arc::new(reads), self.metrics.clone());
         super::super::router(state.with_clock(|| NOW_MS))
     }

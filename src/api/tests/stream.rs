@@ -114,7 +114,9 @@ async fn new_alerts_windows_and_sums_are_told_to_those_who_asked() {
     tables
         .alert("NYC", "new", NOW_MS - 99_000, Severity::High)
         .await;
-    tables.window(NOW_MS - 300_000, &[log.clone()]).await;
+    tables
+        .window(NOW_MS - 300_000, std::slice::from_ref(&log))
+        .await;
     tables.total("NYC#traffic", [6, 0, 4, 0, 2, 0]).await;
     // In one look: the sums, then alerts, then windows.
     let stats = all.next_of("stats").await;

@@ -1,0 +1,144 @@
+//! The server over TLS, on a socket.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::api::server::{Options, bind, serve_with};
+use crate::api::tls::Certificate;
+use crate::shutdown::Shutdown;
+
+/// Writes a fresh self-signed certificate and its key; returns the certificate.
+fn write(dir: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+    made.cert.pem()
+}
+
+async fn connect(
+    address: SocketAddr,
+    trusted: &str,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let name = "localhost".try_into().unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+}
+
+#[tokio::test]
+async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write(dir.path());
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
+    let shutdown = Shutdown::new();
+    tokio::spawn(Arc::clone(&certificate).watch(shutdown.clone()));
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/", get(async || "hello"));
+    let options = Options {
+        tls: Some(certificate.acceptor()),
+        ..Options::default()
+    };
+    let server = tokio::spawn(serve_with(listener, router, options, shutdown.clone()));
+
+    let mut plain = connect(address, &first, "http/1.1").await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    plain.write_all(request).await.unwrap();
+    let mut text = String::new();
+    plain.read_to_string(&mut text).await.unwrap();
+    assert!(text.ends_with("hello"), "{text}");
+    for header in [
+        "strict-transport-security",
+        "x-request-id",
+        "x-content-type-options: nosniff",
+    ] {
+        assert!(text.contains(header), "{text}");
+    }
+
+    let stream = connect(address, &first, "h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut requests, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for id in ["mine-1", "mine 2"] {
+        let request = hyper::Request::get("https://localhost/")
+            .header("x-request-id", id)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let answer = requests.send_request(request).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), answer.version()),
+            (200, hyper::Version::HTTP_2)
+        );
+        // A client's own id is kept if it can stand in a log.
+        assert_eq!(answer.headers()["x-request-id"] == id, id == "mine-1");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "hello");
+    }
+
+    let second = write(dir.path());
+    while connect(address, &second, "h2").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(connect(address, &first, "h2").await.is_err());
+    // A key that is another's is refused, and what was in use stays.
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    assert!(Certificate::load(&cert, &key).is_err());
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    connect(address, &second, "h2").await.unwrap();
+
+    // The idle connection of before ends with the server.
+    shutdown.trigger();
+    let stopped = tokio::time::timeout(Duration::from_secs(10), server).await;
+    stopped.expect("idle connections hold up nothing").unwrap();
+    let _ended = connection.await.unwrap();
+}
+
+#[test]
+fn files_that_are_no_certificate_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path());
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let none = dir.path().join("none.pem");
+    for (cert, key, names) in [
+        (&key, &key, "key.pem"),
+        (&cert, &cert, "cert.pem"),
+        (&none, &key, "none.pem"),
+    ] {
+        let error = Certificate::load(cert, key).unwrap_err().to_string();
+        assert!(error.contains(names), "{error}");
+    }
+}
