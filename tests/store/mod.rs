@@ -121,7 +121,7 @@ impl Store {
         let page = self
             .reads
             .aggregations("NYC#traffic".into(), slice(10, None));
-        let row = page.await.unwrap().items.remove(0);
+        let row = page.await.unwrap().page.items.remove(0);
         (row.event_count, row.severities, row.severity_counts)
     }
 
