@@ -8,6 +8,7 @@
 //! so that a short `TimeoutStopSec` cuts no drain short (H4).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -19,17 +20,19 @@ use crate::telemetry::Metrics;
 
 /// Time between two looks at the role.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What a stop may take beyond the drain: committing, closing, ending the process.
-const STOP_MARGIN: Duration = Duration::from_secs(5);
+/// What a stop may take: the drain, then committing, closing, ending the process.
+const STOP_MAX: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(5));
 
 /// Tells the service manager about the role until the guard is dropped.
 #[derive(Debug)]
-pub(super) struct Service(Option<tokio::task::JoinHandle<()>>);
+pub(super) struct Service(Option<(tokio::task::JoinHandle<()>, Arc<AtomicBool>)>);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
+        if let Some((task, told)) = &self.0 {
             task.abort();
+            // A role with nothing to finish can be done before its task looks.
+            tell_stopping(told);
         }
     }
 }
@@ -40,10 +43,17 @@ pub(super) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown)
         return Service(None);
     }
     send(&[NotifyState::Ready]);
-    Service(Some(tokio::spawn(tell(probe, metrics, shutdown))))
+    let told = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn(tell(probe, metrics, shutdown, Arc::clone(&told)));
+    Service(Some((task, told)))
 }
 
-async fn tell(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) {
+async fn tell(
+    probe: Arc<dyn Probe>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    told_stopping: Arc<AtomicBool>,
+) {
     let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
     let every = watchdog.map_or(LOOK_EVERY, |half| half.min(LOOK_EVERY));
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
@@ -67,19 +77,26 @@ async fn tell(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) {
             fed = Some(Instant::now());
         }
     }
-    let longest = DRAIN_MAX + STOP_MARGIN;
-    let micros = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+    tell_stopping(&told_stopping);
+    // A drain feeds the watchdog too, for as long as it may take.
+    let begin = Instant::now();
+    while watchdog.is_some() && begin.elapsed() < STOP_MAX {
+        ticks.tick().await;
+        send(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Says STOPPING, once.
+fn tell_stopping(told: &AtomicBool) {
+    if told.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let micros = u32::try_from(STOP_MAX.as_micros()).unwrap_or(u32::MAX);
     send(&[
         NotifyState::Stopping,
         NotifyState::Status("stopping: what is under way is being finished"),
         NotifyState::ExtendTimeoutUsec(micros),
     ]);
-    // A drain feeds the watchdog too, for as long as it may take.
-    let begin = Instant::now();
-    while watchdog.is_some() && begin.elapsed() < longest {
-        ticks.tick().await;
-        send(&[NotifyState::Watchdog]);
-    }
 }
 
 fn alive(probe: &dyn Probe) -> bool {

@@ -199,8 +199,9 @@ fn wrong_settings_are_exit_2_and_a_port_in_use_is_exit_1() {
             2,
             "linger.ms",
         ),
+        (&["tail", "--kafka-auth", "scram"], 2, "--kafka-username"),
         (
-            &["tail", "--kafka-auth", "scram"],
+            &["tail", "--kafka-auth", "scram", "--kafka-username", "u"],
             2,
             "--kafka-password-file",
         ),
