@@ -29,7 +29,14 @@ const LINES_MAX: usize = 900;
 
 /// What `src/core` may use beside itself: the standard library and crates without a clock, chance,
 /// threads or sockets.
-const CORE_CRATES: [&str; 5] = ["crc32fast", "jiff", "serde", "serde_json", "thiserror"];
+const CORE_CRATES: [&str; 6] = [
+    "crc32fast",
+    "itoa",
+    "jiff",
+    "serde",
+    "serde_json",
+    "thiserror",
+];
 
 /// What a message may begin with although it is upper case.
 const NAMES: [&str; 4] = ["Kafka", "DynamoDB", "HTTP", "API"];
@@ -233,16 +240,18 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 9] = [
+    const FOREIGN: [&str; 11] = [
         "--alter",
         "--check",
         "--features",
         "--help",
         "--locked",
         "--now",
+        "--only",
         "--release",
         "--standalone",
         "--test",
+        "--write",
     ];
     let mut complaints = Vec::new();
     let text = without_foreign_commands(&file.text);

@@ -5,7 +5,7 @@
 //! table calls invalid is cut in half until the bad put stands alone, so one bad item never holds
 //! up others. Two puts of one key never share a batch: DynamoDB would refuse it whole.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::mutant::{self, Mutant};
 use crate::core::pace::{Concurrency, backoff_ms};
@@ -131,14 +131,15 @@ impl PutQueue {
         let mut take = 0;
         let mut company_max = BATCH_PUTS_MAX;
         {
-            let mut keys = BTreeSet::new();
+            let mut prints = Vec::with_capacity(BATCH_PUTS_MAX);
             for w in &self.fresh {
                 company_max = company_max.min(w.company_max);
-                let again =
-                    !keys.insert(w.put.key(self.table)) && !mutant::on(Mutant::DuplicateKeys);
+                let print = w.put.key_print();
+                let again = prints.contains(&print) && !mutant::on(Mutant::DuplicateKeys);
                 if take >= company_max || again {
                     break;
                 }
+                prints.push(print);
                 take += 1;
             }
         }
@@ -238,6 +239,7 @@ impl PutQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use super::*;

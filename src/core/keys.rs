@@ -74,9 +74,26 @@ pub fn series(city: &str, event_type: &str) -> String {
     out
 }
 
+/// Tells whether `series` is the one of this city and event type.
+pub fn is_series(series: &str, city: &str, event_type: &str) -> bool {
+    series.len() == city.len() + 1 + event_type.len()
+        && series.starts_with(city)
+        && series.ends_with(event_type)
+        && series.as_bytes()[city.len()] == b'#'
+}
+
 /// Returns city and event type of a series.
 pub fn split_series(series: &str) -> Option<(&str, &str)> {
     series.split_once('#')
+}
+
+/// Returns [`hash`] of the series of a city and an event type.
+pub fn series_hash(city: &str, event_type: &str) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(city.as_bytes());
+    hasher.update(b"#");
+    hasher.update(event_type.as_bytes());
+    hasher.finalize()
 }
 
 /// Returns the `shard` of a series in the totals table: `totals#<n>`.
@@ -96,10 +113,17 @@ pub fn window_key(series: &str, window_start_ms: i64) -> String {
 
 /// Returns the event's id, or `<topic>-<partition>-<offset>` where the producer gave none.
 pub fn event_id(event: &Event, topic: &str, partition: i32, offset: Offset) -> String {
-    match &event.event_id {
-        Some(id) => id.to_string(),
-        None => format!("{topic}-{partition}-{offset}"),
-    }
+    let Some(id) = &event.event_id else {
+        let mut id = String::with_capacity(topic.len() + 22);
+        let mut digits = itoa::Buffer::new();
+        id.push_str(topic);
+        id.push('-');
+        id.push_str(digits.format(partition));
+        id.push('-');
+        id.push_str(digits.format(offset.0));
+        return id;
+    };
+    id.to_string()
 }
 
 /// Returns the sort key of an alert: `<event time>#<event id>`.

@@ -58,6 +58,8 @@ pub struct StoredEvent {
     pub event: Event,
     /// Its own id, or the one made of its position.
     pub event_id: Box<str>,
+    /// [`keys::hash`] of the id: the shards of its items come from it.
+    pub id_hash: u32,
     /// The topic it came from.
     pub topic: Arc<str>,
     /// The partition it came from.
@@ -80,8 +82,10 @@ impl StoredEvent {
         late: bool,
         future: bool,
     ) -> StoredEvent {
+        let event_id = keys::event_id(&event, &topic, partition, offset).into_boxed_str();
         StoredEvent {
-            event_id: keys::event_id(&event, &topic, partition, offset).into(),
+            id_hash: keys::hash(&event_id),
+            event_id,
             event,
             topic,
             partition,
@@ -110,21 +114,17 @@ pub struct Put {
     pub event: Arc<StoredEvent>,
 }
 
-/// The key of a put within its table, for comparing.
-///
-/// The sort key of an alert is its time and id, its partition key the city; a raw item's key is id
-/// and time. Two puts with equal keys never share a batch.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PutKey<'a>(&'a str, i64, &'a str);
+/// What two puts have in common if they have one key in their table: id and time are part of every
+/// key. Others may share it by chance, which only keeps them out of one batch; comparing the keys
+/// themselves took an eighth of a consumer's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPrint(u64);
 
 impl Put {
-    /// Returns the key under which the put lands in `table`.
-    pub fn key(&self, table: PutTable) -> PutKey<'_> {
+    /// Returns what is the same for all puts of one key.
+    pub fn key_print(&self) -> KeyPrint {
         let e = &*self.event;
-        match table {
-            PutTable::Raw => PutKey("", e.event.time_ms, &e.event_id),
-            PutTable::Alerts => PutKey(&e.event.city, e.event.time_ms, &e.event_id),
-        }
+        KeyPrint(u64::from(e.id_hash) << 32 ^ e.event.time_ms.cast_unsigned())
     }
 }
 

@@ -146,8 +146,10 @@ struct Sent {
     attempts: u32,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct SeriesRows {
+    /// `city#event_type`.
+    name: Arc<str>,
     totals: Option<u32>,
     windows: Vec<(i64, u32)>,
 }
@@ -164,14 +166,14 @@ pub struct Worker {
     durable: Boundary,
     tracked: VecDeque<Tracked>,
     first_seq: u64,
-    series: BTreeMap<Arc<str>, SeriesRows>,
+    /// By [`keys::series_hash`]: comparing names for each event costs more than hashing them once.
+    series: BTreeMap<u32, Vec<SeriesRows>>,
     rows: Vec<Option<Row>>,
     free_rows: Vec<u32>,
     due: BTreeSet<(i64, u32)>,
     draining: bool,
     bytes: u64,
     tally: Tally,
-    name: String,
 }
 
 /// What happened since the last [`Worker::take_tally`].
@@ -210,7 +212,6 @@ impl Worker {
             draining: false,
             bytes: 0,
             tally: Tally::default(),
-            name: String::new(),
         }
     }
 
@@ -291,11 +292,12 @@ impl Worker {
             late,
         };
         let mut pending = pending::TOTALS;
-        self.gather(now_ms, &event, None, entry);
+        let hash = keys::series_hash(&event.city, &event.event_type);
+        self.gather(now_ms, hash, &event, None, entry);
         if !late {
             pending |= pending::WINDOW;
             let start_ms = rules.window_start(event.time_ms);
-            self.gather(now_ms, &event, Some(start_ms), entry);
+            self.gather(now_ms, hash, &event, Some(start_ms), entry);
         }
         let severity = event.severity;
         let (raw, alert) = (
@@ -330,8 +332,15 @@ impl Worker {
     }
 
     /// Adds a record to the next stretch of its row.
-    fn gather(&mut self, now_ms: i64, event: &Event, window_start_ms: Option<i64>, entry: Entry) {
-        let id = self.row_of(event, window_start_ms);
+    fn gather(
+        &mut self,
+        now_ms: i64,
+        series_hash: u32,
+        event: &Event,
+        window_start_ms: Option<i64>,
+        entry: Entry,
+    ) {
+        let id = self.row_of(series_hash, event, window_start_ms);
         let row = self.rows[id as usize]
             .as_mut()
             .expect("row_of returns a row in use");
@@ -342,32 +351,34 @@ impl Worker {
         }
     }
 
-    fn row_of(&mut self, event: &Event, window_start_ms: Option<i64>) -> u32 {
-        self.name.clear();
-        self.name.push_str(&event.city);
-        self.name.push('#');
-        self.name.push_str(&event.event_type);
-        let found = self
-            .series
-            .get(self.name.as_str())
-            .and_then(|rows| match window_start_ms {
-                None => rows.totals,
-                Some(start) => rows
-                    .windows
-                    .iter()
-                    .find(|(s, _)| *s == start)
-                    .map(|(_, id)| *id),
+    fn row_of(&mut self, series_hash: u32, event: &Event, window_start_ms: Option<i64>) -> u32 {
+        let same_hash = self.series.entry(series_hash).or_default();
+        let at = same_hash
+            .iter()
+            .position(|s| keys::is_series(&s.name, &event.city, &event.event_type));
+        let at = at.unwrap_or_else(|| {
+            same_hash.push(SeriesRows {
+                name: keys::series(&event.city, &event.event_type).into(),
+                totals: None,
+                windows: Vec::new(),
             });
+            same_hash.len() - 1
+        });
+        let series = &mut same_hash[at];
+        let found = match window_start_ms {
+            None => series.totals,
+            Some(start) => series
+                .windows
+                .iter()
+                .find(|(s, _)| *s == start)
+                .map(|(_, id)| *id),
+        };
         if let Some(id) = found {
             return id;
         }
-        let series: Arc<str> = match self.series.get_key_value(self.name.as_str()) {
-            Some((series, _)) => Arc::clone(series),
-            None => keys::series(&event.city, &event.event_type).into(),
-        };
         let row = Row {
             key: RowKey {
-                series: Arc::clone(&series),
+                series: Arc::clone(&series.name),
                 window_start_ms,
             },
             gathered: Vec::new(),
@@ -385,10 +396,9 @@ impl Worker {
                 u32::try_from(self.rows.len() - 1).expect("fewer rows than records in memory")
             }
         };
-        let rows = self.series.entry(series).or_default();
         match window_start_ms {
-            None => rows.totals = Some(id),
-            Some(start) => rows.windows.push((start, id)),
+            None => series.totals = Some(id),
+            Some(start) => series.windows.push((start, id)),
         }
         id
     }
@@ -630,16 +640,18 @@ impl Worker {
     fn free(&mut self, id: u32) {
         let row = self.rows[id as usize].take().expect("freed once");
         self.free_rows.push(id);
-        let rows = self
-            .series
-            .get_mut(&row.key.series)
-            .expect("a row has its series");
-        match row.key.window_start_ms {
-            None => rows.totals = None,
-            Some(start) => rows.windows.retain(|(s, _)| *s != start),
+        let hash = keys::hash(&row.key.series);
+        let same_hash = self.series.get_mut(&hash).expect("a row has its series");
+        for series in &mut *same_hash {
+            match row.key.window_start_ms {
+                None if series.totals == Some(id) => series.totals = None,
+                None => {}
+                Some(_) => series.windows.retain(|(_, window)| *window != id),
+            }
         }
-        if rows.totals.is_none() && rows.windows.is_empty() {
-            self.series.remove(&row.key.series);
+        same_hash.retain(|series| series.totals.is_some() || !series.windows.is_empty());
+        if same_hash.is_empty() {
+            self.series.remove(&hash);
         }
     }
 

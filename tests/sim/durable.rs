@@ -94,8 +94,13 @@ impl Durable {
         except: &[usize],
     ) -> Result<BatchOutcome, String> {
         for (at, put) in batch.puts.iter().enumerate() {
-            let key = put.key(batch.table);
-            if batch.puts[..at].iter().any(|p| p.key(batch.table) == key) {
+            // The id and the time are the key of a raw item, and with the city that of an alert; one
+            // id has one city here.
+            let key = (&put.event.event_id, put.event.event.time_ms);
+            if batch.puts[..at]
+                .iter()
+                .any(|p| (&p.event.event_id, p.event.event.time_ms) == key)
+            {
                 return Err("a batch holds two puts of one key".to_owned());
             }
         }

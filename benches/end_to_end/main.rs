@@ -1,0 +1,145 @@
+//! The benchmark of the whole, as `scripts/bench` runs it: real Kafka, a sink that only answers,
+//! DynamoDB Local; first what the libraries can do alone, then citystream, in turn in one run. The
+//! method is told in `docs/BENCHMARKS.md`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    missing_docs
+)]
+
+mod ceilings;
+mod drain;
+mod live;
+mod process;
+mod report;
+mod scenarios;
+mod sink;
+mod text;
+mod world;
+
+use std::time::Duration;
+
+use citystream::core::keys::TableNames;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    about = "Measures citystream against real Kafka, a sink that only answers, and DynamoDB Local"
+)]
+struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Events of a run.
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
+    /// How often ceilings and consumer take turns.
+    #[arg(long, default_value_t = 2)]
+    rounds: u32,
+    /// Measure these only: drain, delay, counting, local, live, memory, members, cities, produce.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write the table into docs/BENCHMARKS.md.
+    #[arg(long)]
+    write: bool,
+    /// Cargo passes it.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What the benchmark starts as processes of their own.
+#[derive(Subcommand)]
+enum Part {
+    /// A DynamoDB that only answers.
+    Sink {
+        behind: String,
+        #[arg(long, default_value_t = 0)]
+        delay_ms: u64,
+        #[arg(long)]
+        stalled: bool,
+    },
+    /// Reads and parses.
+    Read {
+        brokers: String,
+        topic: String,
+        count: u64,
+    },
+    /// Writes raw items and alerts.
+    Write {
+        endpoint: String,
+        prefix: String,
+        count: u64,
+        in_flight: usize,
+        #[arg(long)]
+        typed: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut args = Args::parse();
+    match args.part.take() {
+        None => measure(&args),
+        Some(Part::Sink {
+            behind,
+            delay_ms,
+            stalled,
+        }) => sink::run(Duration::from_millis(delay_ms), stalled, &behind),
+        Some(Part::Read {
+            brokers,
+            topic,
+            count,
+        }) => ceilings::read(&brokers, &topic, count),
+        Some(Part::Write {
+            endpoint,
+            prefix,
+            count,
+            in_flight,
+            typed,
+        }) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let names = TableNames::new(&prefix);
+            runtime.block_on(ceilings::write(&endpoint, &names, count, in_flight, typed))
+        }
+    }
+}
+
+fn measure(args: &Args) -> anyhow::Result<()> {
+    let known: Vec<&str> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+    if let Some(name) = args
+        .only
+        .iter()
+        .find(|name| !known.contains(&name.as_str()))
+    {
+        anyhow::bail!("--only {name}: there are {}", known.join(", "));
+    }
+    let size = scenarios::Size {
+        events: args.events,
+        rounds: args.rounds.max(1),
+    };
+    let machine = scenarios::machine();
+    println!("{machine}");
+    let world = world::World::start()?;
+    let (mut lines, mut failed) = (Vec::new(), Vec::new());
+    for (name, scenario) in scenarios::ALL {
+        if !args.only.is_empty() && !args.only.iter().any(|n| n == name) {
+            continue;
+        }
+        match scenario(&world, &size) {
+            Ok(rows) => {
+                for row in rows {
+                    println!("{}", row.line());
+                    lines.push(row.line());
+                }
+            }
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    anyhow::ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    if args.write {
+        report::write(&machine, &lines)?;
+    }
+    Ok(())
+}
