@@ -120,14 +120,13 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown.clone(),
     ));
     let reads = Arc::new(DynamoReads::new(client, names, metrics.clone()));
-    let http_stop = Shutdown::new();
     let state = ApiState::new(reads, metrics.clone())
         .with_page(Page::with_token(&token))
-        .with_shutdown(http_stop.clone());
+        .with_shutdown(shutdown.clone());
     let router = api::router(state)
         .merge(lab.router())
         .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
-    let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+    let http = tokio::spawn(server::serve(listener, router, shutdown.clone()));
     greet(&args, address);
 
     let producing = {
@@ -151,7 +150,6 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     shutdown.trigger();
     producing.await.context("the producer panicked")??;
     compared.await.context("the comparison panicked")?;
-    http_stop.trigger();
     http.await.context("the HTTP server panicked")?;
     // The panel holds the broker, which everything above needed to the end.
     drop(lab);

@@ -231,7 +231,15 @@ impl Consumer {
 
     /// Asks the thread to end. The group is left when the last [`Inquiry`] is dropped too.
     pub fn close(self) {
-        self.command(Command::Close);
+        let Consumer {
+            client, commands, ..
+        } = self;
+        // First this handle, then the word: the last one to go closes the client, and in doing so waits
+        // for the answer to its revoke, which the caller of this function gives.
+        drop(client);
+        if commands.send(Command::Close).is_err() {
+            tracing::debug!("the consumer thread has ended");
+        }
     }
 }
 

@@ -16,12 +16,6 @@ pub(crate) fn is_long() -> bool {
     std::env::var_os("CHAOS").is_some_and(|form| form == "long")
 }
 
-/// Tells whether the forms that want a machine to themselves are wanted: they are judged by how much a
-/// consumer gets done between two accidents.
-pub(crate) fn is_asked_for() -> bool {
-    std::env::var_os("CHAOS").is_some()
-}
-
 fn rounds(short: usize, long: usize) -> usize {
     if is_long() { long } else { short }
 }
@@ -39,7 +33,7 @@ impl<'a> Feed<'a> {
         let lines = file_lines();
         // A part is small where the point is to be disturbed often, and never so large that the
         // rest of a test is nothing but counting.
-        let part = (lines.len() / parts).min(500);
+        let part = (lines.len() / parts).min(1500);
         Feed {
             world,
             lines,
@@ -83,8 +77,8 @@ fn b3_frozen_members_that_wake_up_beside_their_successors_change_nothing() {
         member.is_ready(200, "");
     }
     for round in 0..rounds {
-        feed.more();
         let before = [members[0].settled(), members[1].settled()];
+        feed.more();
         let busy = wait_for("a member to be at work", || {
             (0..2).find(|n| members[*n].settled() > before[*n] + 50.0)
         });
@@ -111,9 +105,6 @@ fn b3_frozen_members_that_wake_up_beside_their_successors_change_nothing() {
 
 #[test]
 fn b7_members_that_come_and_go_every_five_seconds_under_load_change_nothing() {
-    if !is_asked_for() {
-        return;
-    }
     let Some(world) = World::new("chaos-scaling") else {
         return;
     };
@@ -177,8 +168,8 @@ fn e1_a_silent_dynamodb_costs_no_membership_and_no_event() {
     let mut consume = world.consume_through(&proxy, &poll);
     consume.is_ready(200, "");
     for _ in 0..rounds {
-        feed.more();
         let before = consume.settled();
+        feed.more();
         wait_for("it to be at work", || {
             (consume.settled() > before + 50.0).then_some(())
         });

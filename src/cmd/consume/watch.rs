@@ -27,6 +27,10 @@ impl Shell {
     /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop
     /// condition.
     pub(super) fn look(&mut self) {
+        if self.p.pipeline.in_flight() == 0 {
+            // Nothing waits for the table any more: what failed last was another's by then.
+            self.notice(None);
+        }
         self.p.host.status.set_beat(self.p.consumer.beat_ms());
         let idle = self.p.pipeline.workers().next().is_none();
         if idle && let Some(refusal) = self.p.consumer.chatter().refusal() {
