@@ -32,6 +32,9 @@ use crate::telemetry::unix_ms;
 
 /// Time between two looks at lag, the log's ends and the stop condition.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
+/// Time between two looks at the topic's id: of what is sent to a topic made again before it is seen,
+/// nothing is promised.
+const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Least time between two lines about the same trouble.
 pub(super) const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long one question to a broker may take.
@@ -79,7 +82,7 @@ pub(super) enum Answer {
     Located(Result<Vec<Located>, SettingsError>),
     Topic(Option<String>),
     Committed(bool),
-    Looked(TopicNow, Vec<(i32, Offset)>),
+    Looked(TopicNow, Option<Vec<(i32, Offset)>>),
     Outside(Vec<(i32, u64, Offset)>),
     AtEnd(bool),
 }
@@ -114,6 +117,8 @@ pub(super) struct Shell {
     /// The end of a log that a probe reads up to: what came later is not known to be empty.
     pub(super) probed_ends: BTreeMap<i32, Offset>,
     pub(super) looking: bool,
+    /// When a look asked for the ends of the logs too.
+    pub(super) looked_at: Instant,
     pub(super) stalls: StallDetector,
     /// Number of the Kafka client.
     pub(super) generation: u64,
@@ -151,6 +156,7 @@ impl Shell {
             at_end: BTreeMap::new(),
             probed_ends: BTreeMap::new(),
             looking: false,
+            looked_at: Instant::now(),
             stalls,
             generation: 0,
             stop_ends: None,
@@ -163,7 +169,7 @@ impl Shell {
 
     /// Runs until something ends it, then drains, commits and leaves the group.
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
-        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        let mut look = tokio::time::interval(TOPIC_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.p.host.status.set_waiting(
             Wait::Start,
@@ -328,7 +334,7 @@ impl Shell {
             Answer::Located(Err(error)) => self.end = Some(Err(error.into())),
             Answer::Topic(id) => self.p.pipeline.topic_checked(now_ms, id.as_deref()),
             Answer::Committed(taken) => self.p.pipeline.commit_done(now_ms, taken),
-            Answer::Looked(topic, ends) => self.looked(now_ms, &topic, &ends),
+            Answer::Looked(topic, ends) => self.looked(now_ms, &topic, ends.as_deref()),
             Answer::Outside(outside) => self.took_outside(&outside),
             Answer::AtEnd(reached) => {
                 self.looking = false;

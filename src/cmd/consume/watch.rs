@@ -54,20 +54,26 @@ impl Shell {
             return;
         }
         self.looking = true;
+        // The topic's id at every look; one question per partition, and one for the group, less often.
+        let whole = self.looked_at.elapsed() >= LOOK_INTERVAL;
+        if whole {
+            self.looked_at = Instant::now();
+        }
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
         let partitions: Vec<i32> = self.places().iter().map(|(p, _, _)| *p).collect();
-        let (stop_ends, generation) = (self.stop_ends.clone(), self.generation);
+        let (stop_ends, generation) = (self.stop_ends.clone().filter(|_| whole), self.generation);
         tokio::spawn(async move {
             let asked = inquiry.clone();
             let (topic, ends) = blocking(move || {
                 let topic = match asked.topic(ANSWER_TIMEOUT) {
                     Ok(Some(topic)) => TopicNow::Is(topic.id.to_string()),
                     // Nothing else would be answered.
-                    Ok(None) => return (TopicNow::Missing, Vec::new()),
-                    Err(_) => return (TopicNow::Unknown, Vec::new()),
+                    Ok(None) => return (TopicNow::Missing, Some(Vec::new())),
+                    Err(_) => return (TopicNow::Unknown, Some(Vec::new())),
                 };
                 let end = |p: &i32| Some((*p, asked.log_range(*p, END_TIMEOUT).ok()?.1));
-                (topic, partitions.iter().filter_map(end).collect())
+                let ends = whole.then(|| partitions.iter().filter_map(end).collect());
+                (topic, ends)
             })
             .await;
             send(&done, Done::Answer(generation, Answer::Looked(topic, ends)));
@@ -96,9 +102,14 @@ impl Shell {
         });
     }
 
-    /// Takes what a look brought: the topic, which may be another one than a second ago, and the
-    /// ends of the logs.
-    pub(super) fn looked(&mut self, now_ms: i64, topic: &TopicNow, ends: &[(i32, Offset)]) {
+    /// Takes what a look brought: the topic, which may be another one than a moment ago, and the
+    /// ends of the logs where they were asked for.
+    pub(super) fn looked(
+        &mut self,
+        now_ms: i64,
+        topic: &TopicNow,
+        ends: Option<&[(i32, Offset)]>,
+    ) {
         match topic {
             TopicNow::Is(id) => {
                 self.p.host.status.set_waiting(Wait::Topic, None);
@@ -107,8 +118,10 @@ impl Shell {
             TopicNow::Missing => self.topic_missing(),
             TopicNow::Unknown => {}
         }
-        self.took_ends(ends);
-        self.mind_stalls(now_ms, ends);
+        if let Some(ends) = ends {
+            self.took_ends(ends);
+            self.mind_stalls(now_ms, ends);
+        }
     }
 
     fn mind_stalls(&mut self, now_ms: i64, ends: &[(i32, Offset)]) {
