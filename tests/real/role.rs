@@ -44,6 +44,12 @@ pub(crate) struct Role {
     url: Option<String>,
 }
 
+/// Returns the program: `BINARY`, or the one built with the tests.
+pub(crate) fn binary() -> PathBuf {
+    let given = std::env::var_os("BINARY").map(PathBuf::from);
+    given.unwrap_or_else(|| env!("CARGO_BIN_EXE_citystream").into())
+}
+
 impl Role {
     pub(crate) fn start(services: &Services, args: &[&str], env: &[(&str, &str)]) -> Role {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -51,7 +57,7 @@ impl Role {
         let name = format!("{}-{number}", args[0]);
         let out = services.folder().join(format!("{name}.out"));
         let err = services.folder().join(format!("{name}.err"));
-        let child = Command::new(env!("CARGO_BIN_EXE_citystream"))
+        let child = Command::new(binary())
             .args(args)
             .env_clear()
             .envs(services.exports())

@@ -438,7 +438,7 @@ fn in_bare_etc(place: &str, file: &str) -> Command {
                   shift 2 && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", script, "sh", place, file]);
-    command.arg(env!("CARGO_BIN_EXE_citystream"));
+    command.arg(crate::role::binary());
     command
 }
 

@@ -106,7 +106,7 @@ impl Services {
             .args(["-c", WATCHDOG])
             .arg(script())
             .arg(&folder)
-            .arg(env!("CARGO_BIN_EXE_citystream"))
+            .arg(crate::role::binary())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)

@@ -166,7 +166,7 @@ fn rebuild_counts_the_log_into_new_tables_and_proves_them() {
     tables::take_one(world.services, world.name, "aggregations");
     assert_eq!(verify(&world, &[]).0, Some(1));
 
-    let binary = Path::new(env!("CARGO_BIN_EXE_citystream"));
+    let binary = crate::role::binary();
     let path = format!(
         "{}:{}",
         binary.parent().unwrap().display(),

@@ -104,12 +104,7 @@ impl Shell {
 
     /// Takes what a look brought: the topic, which may be another one than a moment ago, and the
     /// ends of the logs where they were asked for.
-    pub(super) fn looked(
-        &mut self,
-        now_ms: i64,
-        topic: &TopicNow,
-        ends: Option<&[(i32, Offset)]>,
-    ) {
+    pub(super) fn looked(&mut self, now_ms: i64, topic: &TopicNow, ends: Option<&[(i32, Offset)]>) {
         match topic {
             TopicNow::Is(id) => {
                 self.p.host.status.set_waiting(Wait::Topic, None);
