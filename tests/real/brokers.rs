@@ -1,24 +1,7 @@
 //! Three brokers, of which one is stopped, killed, comes back.
 
-use crate::log;
-use crate::role::{Role, wait_for};
 use crate::services::three_brokers;
 use crate::world::{World, file_lines};
-
-/// Waits until the group has committed the end of every partition.
-fn caught_up(world: &World, members: &mut [Role]) {
-    wait_for("the group to commit the end of every partition", || {
-        for member in &mut *members {
-            assert!(!member.has_ended(), "{}", member.err());
-        }
-        let done = (0..6).all(|partition| {
-            let end = log::range(world.services, world.name, partition).1;
-            let (next, _) = log::committed(world.services, world.name, world.name, partition);
-            end == 0 || next == Some(end)
-        });
-        done.then_some(())
-    });
-}
 
 #[test]
 fn c8_brokers_that_stop_die_and_come_back_move_leaders_and_coordinators_and_lose_nothing() {
@@ -34,7 +17,7 @@ fn c8_brokers_that_stop_die_and_come_back_move_leaders_and_coordinators_and_lose
     let mut pieces = lines[..9_000].chunks(1_000);
     let mut send = || world.produce(pieces.next().unwrap());
     send();
-    caught_up(&world, &mut members);
+    world.is_caught_up(&mut members);
     // Each broker goes once, so each leader and the group's coordinator move at least once: two in
     // an orderly way, one at once.
     for (node, how) in [
@@ -44,10 +27,10 @@ fn c8_brokers_that_stop_die_and_come_back_move_leaders_and_coordinators_and_lose
     ] {
         services.broker(how, node);
         send();
-        caught_up(&world, &mut members);
+        world.is_caught_up(&mut members);
         services.broker("start-broker", node);
         send();
-        caught_up(&world, &mut members);
+        world.is_caught_up(&mut members);
     }
     for member in &mut members {
         member.is_ready(200, "");

@@ -232,11 +232,7 @@ fn kip_848_the_work_of_a_killed_member_is_taken_over_exactly() {
     wait_for("the other to own all", || {
         (owned(&b).len() == 6).then_some(())
     });
-    let all = 6_000.0;
-    wait_for("all to be committed", || {
-        let in_flight = b.metrics()["citystream_events_in_flight"];
-        (world.events_counted() as f64 == all && in_flight == 0.0).then_some(())
-    });
+    world.is_caught_up(std::slice::from_mut(&mut b));
     assert_eq!(b.terminate().0, Some(0), "{}", b.err());
     world.tables_are_exact();
 }

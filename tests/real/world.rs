@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::log::{self, Record};
 use crate::oracle::{self, Expected};
 use crate::proxy::Proxy;
-use crate::role::Role;
+use crate::role::{Role, wait_for};
 use crate::services::{Calm, Services, services};
 use crate::tables::{self, Row, Rows};
 
@@ -224,6 +224,22 @@ impl World {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert_eq!(expected.sum("totals", "late_count"), expected.late);
         expected
+    }
+
+    /// Waits until the group has committed the end of every partition, by the living `members`. That all
+    /// events stand in the totals says less: a member that was killed may leave the windows to its heir.
+    pub(crate) fn is_caught_up(&self, members: &mut [Role]) {
+        wait_for("the group to commit the end of every partition", || {
+            for member in &mut *members {
+                assert!(!member.has_ended(), "{}", member.err());
+            }
+            let done = (0..6).all(|partition| {
+                let end = log::range(self.services, self.name, partition).1;
+                let (next, _) = log::committed(self.services, self.name, self.name, partition);
+                end == 0 || next == Some(end)
+            });
+            done.then_some(())
+        });
     }
 
     /// Returns how many events the totals hold, late ones included.
