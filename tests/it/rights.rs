@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use citystream::api::{ApiState, router};
 use citystream::cmd::init_tables::steps::Steps;
 use citystream::cmd::init_tables::tables::{Wanted, check, ensure};
+use citystream::cmd::verify::compare::Source;
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::reads::DynamoReads;
@@ -20,6 +21,7 @@ use citystream::telemetry::Metrics;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
+use crate::verify;
 use crate::world::{BASE_MS, QUICK, World, client_through};
 
 /// Operation, table and index of a request.
@@ -78,13 +80,13 @@ fn granted(user: User) -> BTreeSet<Asked> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
     let world = World::new(1).await;
-    // Windows that end, so that progress is published, and an alert.
+    // Two cities, windows that end, so that progress is published, and an alert.
     for minute in 0..30 {
         world.event(
             0,
-            "NYC",
+            ["NYC", "Boston"][minute % 2],
             "traffic",
-            minute % 4,
+            minute / 2 % 4,
             BASE_MS + 60_000 * i64::try_from(minute).unwrap(),
         );
     }
@@ -116,6 +118,14 @@ async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
         assert_eq!(answer.status(), 200, "{path}");
     }
     assert_eq!(*answering.lock().unwrap(), granted(User::Serve));
+
+    let (http, comparing) = recorded(&world);
+    let source = Source {
+        client: client_through(http).await,
+        ..verify::source(&world)
+    };
+    assert_eq!(verify::misses(&world, &source).await, 4);
+    assert_eq!(*comparing.lock().unwrap(), granted(User::Verify));
 
     let (http, making) = recorded(&world);
     let client = client_through(http).await;
