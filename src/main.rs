@@ -3,20 +3,21 @@
 use std::process::ExitCode;
 
 use citystream::cmd::{self, Exit};
-use citystream::settings::{Cli, Command, check_environment};
+use citystream::settings::{Cli, Command, check_environment, command};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::{Metrics, start_logging};
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 fn main() -> ExitCode {
     citystream::sys::use_static_name_service();
     citystream::sys::keep_openssl_at_exit();
-    let cli = Cli::parse();
-    if let Err(reason) = check_environment() {
-        report(&cmd::SettingsError(reason).into());
-        return ExitCode::from(Exit::Settings.code());
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let format = cli.command.log().log_format;
+    if let Err(reason) = check_environment().and_then(|()| start_logging(format)) {
+        let exit = Exit::after(&cmd::SettingsError(reason).into(), None);
+        return ExitCode::from(exit.code());
     }
-    start_logging(cli.command.log().log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -41,15 +42,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,
-        Err(error) => {
-            report(&error);
-            Exit::of(&error)
-        }
+        Err(error) => Exit::after(&error, format),
     };
     ExitCode::from(exit.code())
-}
-
-#[allow(clippy::print_stderr)]
-fn report(error: &anyhow::Error) {
-    eprintln!("citystream: {error:#}");
 }

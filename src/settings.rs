@@ -8,6 +8,7 @@ mod consume;
 #[cfg(feature = "dev")]
 mod dev;
 mod effective;
+mod help;
 mod init_tables;
 mod kafka;
 mod ops;
@@ -25,9 +26,10 @@ pub use dev::Dev;
 pub use effective::{
     Effective, Parsed, check_environment, known_variables, nearest, other_variables, parse_role,
 };
+pub use help::command;
 pub use init_tables::{InitTables, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
-pub use ops::{Carried, Check, Config, Print, Role};
+pub use ops::{Carried, Check, Config, Print, Role, Shell};
 pub use produce::Produce;
 pub use serve::{AccessArgs, Serve};
 pub use tail::{From, Output, Tail};
@@ -39,12 +41,11 @@ pub use verify::{Moment, Verify, VerifyOutput, WindowName};
 #[command(
     name = "citystream",
     version,
+    long_version = help::long_version(),
     about,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true,
-    after_help = "Every option can also be given as CITYSTREAM_<OPTION> in the environment.\n\
-                  Try it: citystream dev"
+    arg_required_else_help = true
 )]
 pub struct Cli {
     /// What to run.
@@ -71,7 +72,7 @@ pub enum Command {
     Check(Check),
     /// Print a role's effective settings, and where each comes from
     Config(Config),
-    /// Print what the binary carries: units, alerts, dashboards, policies
+    /// Print what the binary carries: units, alerts, policies, manual pages, completions
     Print(Print),
     /// Run every role in one process, on an embedded broker and DynamoDB
     #[cfg(feature = "dev")]
@@ -85,6 +86,7 @@ pub struct LogArgs {
     #[arg(
         long,
         value_enum,
+        value_name = "FORMAT",
         env = "CITYSTREAM_LOG_FORMAT",
         help_heading = "Logging"
     )]
@@ -108,6 +110,7 @@ pub struct TableArgs {
     #[arg(
         long,
         default_value = "citystream",
+        value_name = "NAME",
         env = "CITYSTREAM_TABLE_PREFIX",
         value_parser = parse_table_prefix,
     )]

@@ -20,13 +20,26 @@ use crate::core::ledger::Ledger;
 use crate::core::parse::Reason;
 use crate::settings::LogFormat;
 
+/// What is logged where `RUST_LOG` does not say.
+const FILTER: &str = "info,aws_config=error,hyper=warn,rdkafka=off,dynoxide=warn";
+
 /// Starts logging to standard error. Later calls change nothing.
 ///
 /// Text on a terminal and JSON elsewhere, unless `format` says so; `RUST_LOG` filters.
-pub fn start_logging(format: Option<LogFormat>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("info,aws_config=error,hyper=warn,rdkafka=off,dynoxide=warn")
-    });
+///
+/// # Errors
+/// A sentence for people where `RUST_LOG` cannot be read.
+pub fn start_logging(format: Option<LogFormat>) -> Result<(), String> {
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = if asked.is_empty() {
+        EnvFilter::new(FILTER)
+    } else {
+        EnvFilter::builder().parse(&asked).map_err(|error| {
+            format!(
+                "RUST_LOG={asked}: {error}; give a level such as debug, or info,aws_config=debug"
+            )
+        })?
+    };
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal {
         LogFormat::Text
@@ -46,6 +59,7 @@ pub fn start_logging(format: Option<LogFormat>) {
     if started.is_err() {
         tracing::debug!("logging was already started");
     }
+    Ok(())
 }
 
 /// Returns the wall clock in Unix milliseconds.

@@ -190,7 +190,12 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<Database> {
     let Some(dir) = dir else {
         return Database::memory().map_err(|e| anyhow::anyhow!("{e}"));
     };
-    let failed = |what: String| SettingsError(format!("--data-dir {}: {what}", dir.display()));
+    let failed = |what: String| {
+        SettingsError(format!(
+            "failed to use {} (--data-dir): {what}",
+            dir.display()
+        ))
+    };
     std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
     let path = dir.join("dynamodb.sqlite");
     let database = Database::new(&path.to_string_lossy()).map_err(|e| failed(e.to_string()))?;

@@ -83,7 +83,13 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
 /// Returns `error` as a [`SettingsError`] if only a person can mend it.
 pub fn mark_settings(error: StoreError) -> anyhow::Error {
     match error.kind() {
-        Kind::Settings => SettingsError(error.to_string()).into(),
+        Kind::Settings => match error {
+            StoreError::Different { .. } => {
+                let todo = "other tables need another --table-prefix";
+                SettingsError(format!("{error}; {todo}")).into()
+            }
+            error => SettingsError(error.to_string()).into(),
+        },
         Kind::Transient
         | Kind::Throttled
         | Kind::Unknown

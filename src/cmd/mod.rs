@@ -8,6 +8,7 @@ pub mod config;
 pub mod consume;
 #[cfg(feature = "dev")]
 pub mod dev;
+pub mod failure;
 pub mod init_tables;
 pub mod print;
 pub mod produce;

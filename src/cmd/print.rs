@@ -6,6 +6,7 @@
 
 mod cloudformation;
 pub mod env;
+mod terminal;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,7 +16,7 @@ use anyhow::Context as _;
 
 use crate::cmd::{Exit, SettingsError};
 use crate::core::keys::TableNames;
-use crate::settings::{Carried, Print, Role};
+use crate::settings::{Carried, Print, Role, Shell};
 use crate::store::rights::{self, User};
 
 /// A file: its name and what is in it.
@@ -41,9 +42,15 @@ const DASHBOARDS: [(&str, &str); 1] = carried!("deploy/grafana/citystream.json")
 /// Prints it, or writes its files into a folder.
 ///
 /// # Errors
-/// If standard output or a file cannot be written.
+/// If standard output or a file cannot be written, or completions are asked for of no shell (exit 2).
 pub fn run(args: &Print) -> anyhow::Result<Exit> {
-    let files = files(args.what, &args.tables.table_prefix);
+    let mut files = files(args.what, &args.tables.table_prefix);
+    if args.what == Carried::Completions && (args.into.is_none() || args.shell.is_some()) {
+        let shell = args.shell.ok_or_else(|| {
+            SettingsError("completions of no shell; give --shell bash, zsh or fish".to_owned())
+        })?;
+        files = vec![terminal::completion(shell)];
+    }
     match &args.into {
         Some(folder) => write(folder, &files)?,
         None => print(&files)?,
@@ -67,6 +74,11 @@ pub fn files(what: Carried, prefix: &str) -> Vec<File> {
             "citystream.json".to_owned(),
             pretty(&cloudformation::template(&TableNames::new(prefix))),
         )],
+        Carried::Openapi => vec![("openapi.json".to_owned(), terminal::openapi())],
+        Carried::Man => terminal::man(),
+        Carried::Completions => [Shell::Bash, Shell::Zsh, Shell::Fish]
+            .map(terminal::completion)
+            .to_vec(),
     }
 }
 
@@ -88,7 +100,7 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
         Role::Consume => User::Consume,
         Role::Serve => User::Serve,
         Role::Produce => {
-            let text = "produce does not use DynamoDB; it needs no policy".to_owned();
+            let text = "produce needs no policy: it does not use DynamoDB; ask for consume, serve or init-tables".to_owned();
             return Err(SettingsError(text).into());
         }
     };
@@ -144,7 +156,7 @@ fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    const ALL: [Carried; 7] = [
+    const ALL: [Carried; 10] = [
         Carried::Units,
         Carried::Env,
         Carried::Scrape,
@@ -152,6 +164,9 @@ mod tests {
         Carried::Dashboards,
         Carried::Iam,
         Carried::Cloudformation,
+        Carried::Openapi,
+        Carried::Man,
+        Carried::Completions,
     ];
 
     #[test]
@@ -160,7 +175,7 @@ mod tests {
             let files = files(what, "citystream");
             assert!(!files.is_empty(), "{what:?}");
             for (name, content) in files {
-                assert!(name.contains('.') && !name.contains('/'), "{name}");
+                assert!(name.contains(['.', '_']) && !name.contains('/'), "{name}");
                 assert!(content.ends_with('\n') && content.len() > 100, "{name}");
             }
         }

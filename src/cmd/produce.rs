@@ -116,9 +116,11 @@ fn source(args: &Produce) -> anyhow::Result<Source> {
 /// [`SettingsError`] naming option and file.
 pub fn open(path: &Path) -> anyhow::Result<Input> {
     Input::open(path).map_err(|error| match error {
-        InputError::Open { path, source } => {
-            SettingsError(format!("--input {}: {source}", path.display())).into()
-        }
+        InputError::Open { path, source } => SettingsError(format!(
+            "failed to open {} (--input): {source}",
+            path.display()
+        ))
+        .into(),
         other => other.into(),
     })
 }

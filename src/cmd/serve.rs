@@ -16,7 +16,7 @@ use crate::api::server::Options;
 use crate::api::state::public_reason;
 use crate::api::tls::Certificate;
 use crate::api::{ApiState, server};
-use crate::cmd::{Exit, SettingsError, service};
+use crate::cmd::{Exit, SettingsError, failure, service};
 use crate::core::keys::TableNames;
 use crate::settings::{AccessArgs, Serve};
 use crate::shutdown::Shutdown;
@@ -171,7 +171,10 @@ impl Readiness {
         if *held != public {
             match &state {
                 Ok(()) => tracing::info!("the tables can be read"),
-                Err(error) => tracing::warn!(%error, "waiting for the tables"),
+                Err(error) => {
+                    let todo = failure::of_store(error);
+                    tracing::warn!(%error, todo, "waiting for the tables");
+                }
             }
             *held = public;
         }

@@ -17,3 +17,8 @@ pub mod reader;
 mod record;
 pub mod refusal;
 pub mod survey;
+
+/// What to do about brokers that do not answer.
+pub(crate) const REACH_TODO: &str = "check --brokers, and that Kafka runs there";
+/// What to do about a topic that is not there.
+pub(crate) const MISSING_TODO: &str = "citystream init-tables makes it";

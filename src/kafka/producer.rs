@@ -26,6 +26,7 @@ use crate::core::parse::HEARTBEAT_HEADER;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::latency::{Latency, LatencySummary};
 use crate::kafka::refusal::Refusal;
+use crate::kafka::{MISSING_TODO, REACH_TODO};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -370,6 +371,11 @@ impl EventProducer {
         let mut timeout = Duration::from_secs(1);
         while !shutdown.is_triggered() {
             let found = self.partition_count(timeout);
+            let todo = if found.is_ok() {
+                MISSING_TODO
+            } else {
+                REACH_TODO
+            };
             timeout = METADATA_TIMEOUT.min(Duration::from_secs(2));
             match found {
                 Ok(Some(count)) => {
@@ -398,7 +404,12 @@ impl EventProducer {
             if chatter.refusal().is_none() && told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
                 told = Some(Instant::now());
                 let why = self.tally.trouble().0.clone().unwrap_or_default();
-                tracing::warn!(topic = self.topic, why, "waiting for kafka and the topic");
+                tracing::warn!(
+                    topic = self.topic,
+                    why,
+                    todo,
+                    "waiting for kafka and the topic"
+                );
             }
             pause(shutdown, Duration::from_millis(500));
         }

@@ -24,6 +24,7 @@ use crate::core::event::Offset;
 use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
 use crate::kafka::chatter::Chatter;
 use crate::kafka::refusal::Refusal;
+use crate::kafka::{MISSING_TODO, REACH_TODO};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
@@ -181,12 +182,12 @@ impl LogReader {
                 Ok(Some(parts)) => break parts,
                 Ok(None) => {
                     chatter.reached();
-                    notice.tell(&self.topic, "there is no such topic");
+                    notice.tell(&self.topic, "there is no such topic", MISSING_TODO);
                 }
                 // A refusal is told by who hears it.
                 Err(_) if chatter.refusal().is_some() => {}
                 Err(error) => {
-                    notice.tell(&self.topic, &error.to_string());
+                    notice.tell(&self.topic, &error.to_string(), REACH_TODO);
                     timeout = (timeout + FIRST_TIMEOUT).min(REQUEST_TIMEOUT);
                 }
             }
@@ -219,7 +220,7 @@ impl LogReader {
                     if error.rdkafka_error_code()
                         != Some(RDKafkaErrorCode::GroupAuthorizationFailed)
                     {
-                        notice.tell(&self.topic, &error.to_string());
+                        notice.tell(&self.topic, &error.to_string(), REACH_TODO);
                     }
                     ControlFlow::Continue(())
                 }
@@ -441,10 +442,10 @@ struct Notice {
 }
 
 impl Notice {
-    fn tell(&mut self, topic: &str, why: &str) {
+    fn tell(&mut self, topic: &str, why: &str, todo: &str) {
         if self.told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
             self.told = Some(Instant::now());
-            tracing::warn!(topic, why, "waiting for kafka and the topic");
+            tracing::warn!(topic, why, todo, "waiting for kafka and the topic");
         }
     }
 }

@@ -14,15 +14,15 @@ use super::values::{Rate, parse_duration_ms, parse_rate};
 )]
 pub struct Dev {
     /// Keep the tables in this folder between runs [default: in memory]
-    #[arg(long, env = "CITYSTREAM_DATA_DIR")]
+    #[arg(long, value_name = "FOLDER", env = "CITYSTREAM_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
     /// Time between two synthetic events
-    #[arg(long, default_value = "500ms", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
+    #[arg(long, value_name = "DURATION", default_value = "500ms", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
     pub interval: i64,
 
     /// Events a second, as 100/s, or max
-    #[arg(long, env = "CITYSTREAM_RATE", value_parser = parse_rate)]
+    #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE", value_parser = parse_rate)]
     pub rate: Option<Rate>,
 
     /// Send this NDJSON file (.gz too) instead of synthetic events
@@ -30,7 +30,12 @@ pub struct Dev {
     pub input: Option<PathBuf>,
 
     /// Port of the API, the page and all metrics; 0 picks a free one
-    #[arg(long, default_value_t = 8082, env = "CITYSTREAM_PORT")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 8082,
+        env = "CITYSTREAM_PORT"
+    )]
     pub port: u16,
 
     #[command(flatten)]

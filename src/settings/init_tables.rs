@@ -13,67 +13,98 @@ use crate::core::keys::SHARDS_MAX;
 )]
 pub struct InitTables {
     /// Change nothing; exit 1 if anything differs
-    #[arg(long, env = "CITYSTREAM_CHECK", conflicts_with = "delete")]
+    #[arg(
+        long,
+        env = "CITYSTREAM_CHECK",
+        conflicts_with = "delete",
+        help_heading = "What to do"
+    )]
     pub check: bool,
 
     /// Delete the tables and topics
-    #[arg(long, env = "CITYSTREAM_DELETE", requires = "yes")]
+    #[arg(
+        long,
+        env = "CITYSTREAM_DELETE",
+        requires = "yes",
+        help_heading = "What to do"
+    )]
     pub delete: bool,
 
     /// Confirm --delete
-    #[arg(long, env = "CITYSTREAM_YES")]
+    #[arg(long, env = "CITYSTREAM_YES", help_heading = "What to do")]
     pub yes: bool,
 
     /// Shards per city and severity in the indexes, 1 to 64; can only grow [default: 4]
-    #[arg(long, env = "CITYSTREAM_SHARDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_MAX)))]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_SHARDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_MAX)), help_heading = "Rules of counting")]
     pub shards: Option<u32>,
 
     /// Partitions of a new topic
-    #[arg(long, default_value_t = 6, env = "CITYSTREAM_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 6, env = "CITYSTREAM_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=1_000), help_heading = "Topics")]
     pub partitions: i32,
 
     /// Replication of new topics [default: the brokers', at most 3]
-    #[arg(long, env = "CITYSTREAM_REPLICATION", value_parser = clap::value_parser!(i32).range(1..=9))]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_REPLICATION", value_parser = clap::value_parser!(i32).range(1..=9), help_heading = "Topics")]
     pub replication: Option<i32>,
 
     /// Length of a window; frozen once the tables are made [default: 5m]
-    #[arg(long, env = "CITYSTREAM_WINDOW", value_parser = |s: &str| parse_duration_ms(s, 1_000, 86_400_000))]
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_WINDOW", value_parser = |s: &str| parse_duration_ms(s, 1_000, 86_400_000), help_heading = "Rules of counting")]
     pub window: Option<i64>,
 
     /// How far the watermark stays behind; frozen [default: 10m]
-    #[arg(long, env = "CITYSTREAM_LATENESS", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000))]
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_LATENESS", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000), help_heading = "Rules of counting")]
     pub lateness: Option<i64>,
 
     /// How far ahead of its record an event may lie before it is future; frozen [default: 5m]
-    #[arg(long, env = "CITYSTREAM_MAX_SKEW", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000))]
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_MAX_SKEW", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000), help_heading = "Rules of counting")]
     pub max_skew: Option<i64>,
 
     /// Which events get a raw row: all, alerts (high and critical only), none (no alerts either)
-    #[arg(long, value_enum, env = "CITYSTREAM_RAW")]
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_enum,
+        env = "CITYSTREAM_RAW",
+        help_heading = "Rules of counting"
+    )]
     pub raw: Option<RawRows>,
 
     /// Tables cannot be deleted until this is switched off by hand
-    #[arg(long, env = "CITYSTREAM_DELETION_PROTECTION")]
+    #[arg(
+        long,
+        env = "CITYSTREAM_DELETION_PROTECTION",
+        help_heading = "Protection"
+    )]
     pub deletion_protection: bool,
 
     /// Point-in-time recovery: any second of the last 35 days can be restored
-    #[arg(long, env = "CITYSTREAM_PITR")]
+    #[arg(long, env = "CITYSTREAM_PITR", help_heading = "Protection")]
     pub pitr: bool,
 
     /// Encrypt the tables with this KMS key: id, ARN or alias/NAME
-    #[arg(long, env = "CITYSTREAM_KMS_KEY")]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "CITYSTREAM_KMS_KEY",
+        help_heading = "Protection"
+    )]
     pub kms_key: Option<String>,
 
     /// Tag of the tables, as name=value; can be repeated
-    #[arg(long = "tag", value_name = "NAME=VALUE", env = "CITYSTREAM_TAG", value_delimiter = ',', value_parser = parse_tag)]
+    #[arg(long = "tag", value_name = "NAME=VALUE", env = "CITYSTREAM_TAG", value_delimiter = ',', value_parser = parse_tag, help_heading = "Protection")]
     pub tags: Vec<(String, String)>,
 
     /// Print the IAM policy a role needs for these tables, and do nothing else
-    #[arg(long, value_enum, value_name = "ROLE", num_args = 0..=1, default_missing_value = "init-tables", env = "CITYSTREAM_PRINT_IAM_POLICY")]
+    #[arg(long, value_enum, value_name = "ROLE", num_args = 0..=1, default_missing_value = "init-tables", env = "CITYSTREAM_PRINT_IAM_POLICY", help_heading = "What to do")]
     pub print_iam_policy: Option<super::Role>,
 
     /// Consumer group that must have no members before --delete
-    #[arg(long, default_value = "citystream", env = "CITYSTREAM_GROUP")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "citystream",
+        env = "CITYSTREAM_GROUP",
+        help_heading = "What to do"
+    )]
     pub group: String,
 
     #[command(flatten)]

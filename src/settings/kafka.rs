@@ -28,6 +28,7 @@ pub struct KafkaArgs {
     /// Bootstrap servers, host:port with commas between (also KAFKA_BOOTSTRAP_SERVERS)
     #[arg(
         long,
+        value_name = "HOST:PORT,…",
         env = "CITYSTREAM_BROKERS",
         default_value_t = brokers_default(),
         value_parser = parse_brokers,
@@ -37,6 +38,7 @@ pub struct KafkaArgs {
     /// Topic of the events; rejected ones go to <topic>-dlq (also KAFKA_TOPIC)
     #[arg(
         long,
+        value_name = "NAME",
         env = "CITYSTREAM_TOPIC",
         default_value_t = topic_default(),
         value_parser = parse_topic,
@@ -44,31 +46,31 @@ pub struct KafkaArgs {
     pub topic: String,
 
     /// How to log in
-    #[arg(long, value_enum, default_value_t = KafkaAuth::Plaintext, env = "CITYSTREAM_KAFKA_AUTH")]
+    #[arg(long, value_enum, default_value_t = KafkaAuth::Plaintext, value_name = "HOW", env = "CITYSTREAM_KAFKA_AUTH")]
     pub kafka_auth: KafkaAuth,
 
     /// User name for scram
-    #[arg(long, env = "CITYSTREAM_KAFKA_USERNAME")]
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_KAFKA_USERNAME")]
     pub kafka_username: Option<String>,
 
     /// File that holds the password for scram; or CITYSTREAM_KAFKA_PASSWORD holds it
-    #[arg(long, env = "CITYSTREAM_KAFKA_PASSWORD_FILE", value_parser = parse_file)]
+    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_PASSWORD_FILE", value_parser = parse_file)]
     pub kafka_password_file: Option<PathBuf>,
 
     /// Certificate authorities of the brokers, PEM [default: the host's]
-    #[arg(long, env = "CITYSTREAM_KAFKA_CA_FILE", value_parser = parse_file)]
+    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_CA_FILE", value_parser = parse_file)]
     pub kafka_ca_file: Option<PathBuf>,
 
     /// Own certificate for mutual TLS, PEM, with those between it and the authority behind it
-    #[arg(long, env = "CITYSTREAM_KAFKA_CERT_FILE", requires = "kafka_key_file", value_parser = parse_file)]
+    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_CERT_FILE", requires = "kafka_key_file", value_parser = parse_file)]
     pub kafka_cert_file: Option<PathBuf>,
 
     /// Own private key for mutual TLS, PEM
-    #[arg(long, env = "CITYSTREAM_KAFKA_KEY_FILE", requires = "kafka_cert_file", value_parser = parse_file)]
+    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_KEY_FILE", requires = "kafka_cert_file", value_parser = parse_file)]
     pub kafka_key_file: Option<PathBuf>,
 
     /// File that holds the password of an encrypted key; or CITYSTREAM_KAFKA_KEY_PASSWORD holds it
-    #[arg(long, env = "CITYSTREAM_KAFKA_KEY_PASSWORD_FILE", requires = "kafka_key_file", value_parser = parse_file)]
+    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_KEY_PASSWORD_FILE", requires = "kafka_key_file", value_parser = parse_file)]
     pub kafka_key_password_file: Option<PathBuf>,
 
     /// Any other librdkafka property, as name=value; can be repeated

@@ -74,12 +74,29 @@ pub enum Carried {
     Iam,
     /// A CloudFormation template of tables and policies
     Cloudformation,
+    /// The REST API's description, OpenAPI 3.1
+    Openapi,
+    /// Manual pages, one a command
+    Man,
+    /// Completions for --shell; with --into, for each shell
+    Completions,
+}
+
+/// A shell that completes commands and options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Bash
+    Bash,
+    /// Zsh
+    Zsh,
+    /// Fish
+    Fish,
 }
 
 /// `citystream print`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream print units --into /etc/systemd/system\n  citystream print alerts\n  citystream print cloudformation --table-prefix city > tables.json"
+    after_help = "Examples:\n  citystream print units --into /etc/systemd/system\n  citystream print alerts\n  citystream print cloudformation --table-prefix city > tables.json\n  source <(citystream print completions --shell bash)"
 )]
 pub struct Print {
     /// What to print
@@ -89,6 +106,10 @@ pub struct Print {
     /// Write files into this folder instead
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<std::path::PathBuf>,
+
+    /// The shell of completions
+    #[arg(long, value_enum, value_name = "SHELL")]
+    pub shell: Option<Shell>,
 
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -15,19 +15,19 @@ use super::{KafkaArgs, LogArgs};
 )]
 pub struct Produce {
     /// Time between two synthetic events
-    #[arg(long, default_value = "5s", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
+    #[arg(long, value_name = "DURATION", default_value = "5s", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
     pub interval: i64,
 
     /// Events a second, as 1000/s, or max [default for --input: max]
-    #[arg(long, env = "CITYSTREAM_RATE", value_parser = parse_rate)]
+    #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE", value_parser = parse_rate)]
     pub rate: Option<Rate>,
 
     /// Stop after so many events
-    #[arg(long, env = "CITYSTREAM_COUNT")]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_COUNT")]
     pub count: Option<u64>,
 
     /// Same seed, same synthetic events (their times aside)
-    #[arg(long, env = "CITYSTREAM_SEED")]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_SEED")]
     pub seed: Option<u64>,
 
     /// Send the lines of this NDJSON file (.gz too), or of standard input for -
@@ -39,11 +39,16 @@ pub struct Produce {
     pub skip_bad: bool,
 
     /// Time between heartbeats to every partition [default: 60s for synthetic events, else none]
-    #[arg(long, env = "CITYSTREAM_HEARTBEAT", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_HEARTBEAT", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
     pub heartbeat: Option<i64>,
 
     /// Address for health and metrics; port 0 picks a free one
-    #[arg(long, default_value = "127.0.0.1:8080", env = "CITYSTREAM_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080",
+        env = "CITYSTREAM_LISTEN"
+    )]
     pub listen: SocketAddr,
 
     #[command(flatten)]

@@ -15,12 +15,22 @@ use super::{LogArgs, TableArgs};
 )]
 pub struct Serve {
     /// Port to answer on; 0 picks a free one
-    #[arg(long, default_value_t = 8082, env = "CITYSTREAM_PORT")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 8082,
+        env = "CITYSTREAM_PORT"
+    )]
     pub port: u16,
 
     /// Address to answer on; another than this host's own needs --auth-token-file or
     /// --allow-anonymous
-    #[arg(long, default_value = "127.0.0.1", env = "CITYSTREAM_BIND")]
+    #[arg(
+        long,
+        value_name = "IP",
+        default_value = "127.0.0.1",
+        env = "CITYSTREAM_BIND"
+    )]
     pub bind: IpAddr,
 
     #[command(flatten)]

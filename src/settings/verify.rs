@@ -53,11 +53,11 @@ pub enum VerifyOutput {
 )]
 pub struct Verify {
     /// Compare events and windows from this event time on: RFC 3339, or a time back from now as -1h
-    #[arg(long, env = "CITYSTREAM_FROM", allow_hyphen_values = true, value_parser = parse_moment)]
+    #[arg(long, value_name = "MOMENT", env = "CITYSTREAM_FROM", allow_hyphen_values = true, value_parser = parse_moment)]
     pub from: Option<Moment>,
 
     /// Compare events and windows before this event time: RFC 3339, or a time back from now as -5m
-    #[arg(long, env = "CITYSTREAM_UNTIL", allow_hyphen_values = true, value_parser = parse_moment)]
+    #[arg(long, value_name = "MOMENT", env = "CITYSTREAM_UNTIL", allow_hyphen_values = true, value_parser = parse_moment)]
     pub until: Option<Moment>,
 
     /// Go on comparing, with this pause between, and show metrics on --listen [pause: 60s]
@@ -69,23 +69,33 @@ pub struct Verify {
     pub explain: Option<WindowName>,
 
     /// Address for health and metrics of --watch; port 0 picks a free one
-    #[arg(long, default_value = "127.0.0.1:8083", env = "CITYSTREAM_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8083",
+        env = "CITYSTREAM_LISTEN"
+    )]
     pub listen: SocketAddr,
 
     /// The consumers' group: its commits say how far the tables should be; it is not joined
-    #[arg(long, default_value = "citystream", env = "CITYSTREAM_GROUP")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "citystream",
+        env = "CITYSTREAM_GROUP"
+    )]
     pub group: String,
 
     /// How long consumers keep raw events: older ones are not missing
-    #[arg(long, default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
+    #[arg(long, value_name = "DURATION", default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
     pub raw_ttl: i64,
 
     /// Memory for rows under comparison; with less, the log is read more often
-    #[arg(long, default_value = "128MiB", env = "CITYSTREAM_MEMORY_BUDGET", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", env = "CITYSTREAM_MEMORY_BUDGET", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
     pub memory_budget: u64,
 
     /// How to print
-    #[arg(long, value_enum, default_value_t = VerifyOutput::Text, env = "CITYSTREAM_OUTPUT")]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = VerifyOutput::Text, env = "CITYSTREAM_OUTPUT")]
     pub output: VerifyOutput,
 
     #[command(flatten)]

@@ -5,6 +5,7 @@
 
 #[path = "../../fuzz/checks.rs"]
 mod checks;
+mod cli;
 mod consume;
 mod dev;
 #[path = "../support/faults.rs"]

@@ -185,7 +185,7 @@ fn wrong_settings_are_exit_2_and_a_port_in_use_is_exit_1() {
         (
             &["produce", "--input", "/nonexistent.ndjson"][..],
             2,
-            "--input /nonexistent.ndjson",
+            "/nonexistent.ndjson (--input)",
         ),
         (&["produce", "--listen", &address], 1, "--listen"),
         (

@@ -196,7 +196,7 @@ impl Locator {
         };
         if config.rules_number != RULES {
             return Err(Trouble::Settings(SettingsError(format!(
-                "the tables {}… were made under rules {}, this program has rules {RULES}: use the matching version, or a new --table-prefix and a replay",
+                "the tables {}… were made under rules {}, this program has rules {RULES}; use the matching version, or a new --table-prefix and a replay",
                 self.names.totals, config.rules_number
             ))));
         }
@@ -210,7 +210,7 @@ impl Locator {
         match &config.topic {
             Some(topic) if *topic != self.topic => {
                 return Err(Trouble::Settings(SettingsError(format!(
-                    "the tables {}… belong to topic {topic}, not {}: one topic a --table-prefix",
+                    "the tables {}… belong to topic {topic}, not {}; give --topic {topic}, or another --table-prefix",
                     self.names.totals, self.topic
                 ))));
             }

@@ -215,7 +215,7 @@ impl Shell {
                     None => "the log's beginning".to_owned(),
                 };
                 format!(
-                    "group {group} has offset {next} committed for {topic} partition {partition} without this program's metadata, as offset-reset tools leave it; counting from there would not be exact. Stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then goes on at {there}"
+                    "group {group} has offset {next} committed for {topic} partition {partition} without this program's metadata, as offset-reset tools leave it, and counting from there would not be exact; stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then goes on at {there}"
                 )
             }
             Halt::Expired {

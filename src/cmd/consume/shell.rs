@@ -484,7 +484,8 @@ impl Shell {
         );
         self.p.host.status.set_waiting(Wait::Topic, Some(what));
         self.say("topic", || {
-            tracing::warn!("the topic does not exist, waiting for it");
+            let todo = crate::kafka::MISSING_TODO;
+            tracing::warn!(todo, "the topic does not exist, waiting for it");
         });
     }
 

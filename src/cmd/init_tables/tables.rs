@@ -302,7 +302,10 @@ async fn make_config(
         .context("the config item vanished")?;
     let conflicts = wanted.conflicts(&config);
     if !conflicts.is_empty() {
-        return Err(SettingsError(conflicts.join("; ")).into());
+        let text = conflicts.join("; ");
+        return Err(
+            SettingsError(format!("{text}; other values need another --table-prefix")).into(),
+        );
     }
     let mut notes = vec![show(&config)];
     let mut outcome = if made { Outcome::Made } else { Outcome::Kept };

@@ -1,0 +1,318 @@
+//! What people read before anything runs: help, versions, typos, errors; compared with recorded texts.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test it golden` records them anew; read the difference then.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use rdkafka::mocking::MockCluster;
+
+/// Every command, and what is shown without one.
+const COMMANDS: [&str; 10] = [
+    "",
+    "init-tables",
+    "produce",
+    "consume",
+    "serve",
+    "verify",
+    "check",
+    "config",
+    "print",
+    "dev",
+];
+
+fn citystream(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citystream"));
+    command
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(command: &mut Command) -> (String, i32) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = String::from_utf8([stdout, stderr].concat()).unwrap();
+    (text, status.code().expect("it ends by itself"))
+}
+
+/// Compares with `tests/it/golden/<name>`, or records it.
+fn golden(name: &str, text: &str) {
+    let path = format!("{}/tests/it/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let want = std::fs::read_to_string(&path).unwrap_or_default();
+    if text != want {
+        let lines = text.lines().zip(want.lines().chain(std::iter::repeat("")));
+        let first = lines.into_iter().find(|(got, want)| got != want);
+        panic!("{path} differs, first here: {first:?}\n{text}");
+    }
+}
+
+#[test]
+fn golden_help_of_every_command() {
+    for command in COMMANDS {
+        let args: Vec<&str> = [command, "-h"]
+            .into_iter()
+            .filter(|a| !a.is_empty())
+            .collect();
+        let (text, code) = run(&mut citystream(&args));
+        assert_eq!(code, 0, "{text}");
+        assert!(text.lines().all(|l| l.chars().count() <= 100), "{text}");
+        golden(
+            &format!(
+                "help-{}.txt",
+                if command.is_empty() { "all" } else { command }
+            ),
+            &text,
+        );
+        let (long, code) = run(&mut citystream(
+            &[&args[..args.len() - 1], &["--help"]].concat(),
+        ));
+        assert_eq!(code, 0, "{long}");
+        // Forty columns are enough to read it.
+        let (narrow, code) = run(citystream(&args).env("COLUMNS", "40"));
+        assert_eq!(code, 0);
+        for word in text.split_whitespace().filter(|w| w.starts_with("--")) {
+            let option = word.trim_end_matches(|c: char| !c.is_ascii_lowercase());
+            let both = narrow.contains(option) && long.contains(option);
+            assert!(both, "{command}: {option} is not in\n{narrow}\n{long}");
+        }
+    }
+    let (text, code) = run(&mut citystream(&[]));
+    assert_eq!(code, 2, "nothing to do is a mistake");
+    assert!(text.contains("The pipeline:"), "{text}");
+}
+
+#[test]
+fn versions_are_short_and_long() {
+    let name = concat!("citystream ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(run(&mut citystream(&["-V"])), (name.to_owned(), 0));
+    let (long, code) = run(&mut citystream(&["--version"]));
+    assert!(long.starts_with(name) && code == 0, "{long}");
+    for line in ["\ncommit ", "\nlibrdkafka 2."] {
+        assert!(long.contains(line), "{long}");
+    }
+}
+
+#[test]
+fn golden_errors_say_what_why_and_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let address = format!("127.0.0.1:{port}");
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 22] = [
+        (&["prodce"], &[]),
+        (&["produce", "--intervall", "5s"], &[]),
+        (&["produce", "--interval", "5x"], &[]),
+        (&["tail", "--output", "jsn"], &[]),
+        (&["print", "unit"], &[]),
+        (&["print", "completions"], &[]),
+        (&["print", "env", "--into", "/proc/none"], &[]),
+        (&["init-tables", "--print-iam-policy", "produce"], &[]),
+        (&["produce", "--input", "none.ndjson"], &[]),
+        (&["produce", "--input", "/"], &[]),
+        (&["dev", "--input", "none.ndjson"], &[]),
+        (&["dev", "--data-dir", "/proc/none"], &[]),
+        (&["produce", "--listen", &address], &[]),
+        (&["consume", "--listen", &address], &[]),
+        (&["serve", "--port", &port], &[]),
+        (&["dev", "--port", &port], &[]),
+        (&["serve", "--bind", "0.0.0.0"], &[]),
+        (&["serve", "--port", "0"], &[("AWS_REGION", "")]),
+        (&["tail", "--kafka-auth", "scram"], &[]),
+        (
+            &[
+                "consume",
+                "--kafka-auth",
+                "tls",
+                "--kafka-ca-file",
+                "none.pem",
+            ],
+            &[],
+        ),
+        (&["consume", "--kafka-property", "fetch.min.byte=1"], &[]),
+        (&["consume"], &[("CITYSTREAM_BROKER", "b-1:9092")]),
+    ];
+    let mut text = String::new();
+    for (args, variables) in cases {
+        let mut command = citystream(args);
+        command
+            .env("AWS_REGION", "eu-west-1")
+            .env("RUST_LOG", "error");
+        for (name, value) in variables {
+            if value.is_empty() {
+                command.env_remove(name);
+            } else {
+                command.env(name, value);
+            }
+        }
+        let (said, code) = run(&mut command);
+        let said = said.replace(&port, "PORT");
+        assert!(
+            !said.contains("panicked") && !said.contains("RUST_BACKTRACE"),
+            "{said}"
+        );
+        let args = args.join(" ").replace(&port, "PORT");
+        text.push_str(&format!("$ citystream {args}\n{said}[exit {code}]\n\n"));
+    }
+    golden("errors.txt", &text);
+}
+
+/// A DynamoDB that refuses every request alike.
+fn refusing(code: &'static str, message: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut part = [0; 4096];
+            // A request of these tests is one JSON object behind its head.
+            while !request.ends_with(b"}") {
+                match stream.read(&mut part) {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => request.extend_from_slice(&part[..n]),
+                }
+            }
+            let body = format!(
+                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"{message}"}}"#
+            );
+            let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.0\r\nConnection: close\r\n";
+            let _gone = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn golden_errors_of_dynamodb() {
+    let mut text = String::new();
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic("city-events", 1, 1).unwrap();
+    for (code, message) in [
+        ("ResourceNotFoundException", "Requested resource not found"),
+        (
+            "AccessDeniedException",
+            "User: x is not authorized to perform: dynamodb:GetItem",
+        ),
+        (
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid.",
+        ),
+    ] {
+        for role in ["verify", "init-tables"] {
+            if role == "init-tables" && code == "ResourceNotFoundException" {
+                continue; // It would make them.
+            }
+            let mut command = citystream(&[role, "--brokers", &broker.bootstrap_servers()]);
+            command
+                .env("AWS_REGION", "eu-west-1")
+                .env("AWS_ACCESS_KEY_ID", "wrong")
+                .env("AWS_SECRET_ACCESS_KEY", "wrong")
+                .env("AWS_ENDPOINT_URL_DYNAMODB", refusing(code, message))
+                .env("RUST_LOG", "error");
+            let (said, exit) = run(&mut command);
+            let port = said.split("127.0.0.1:").nth(1).map(|rest| {
+                rest.chars()
+                    .take_while(char::is_ascii_digit)
+                    .collect::<String>()
+            });
+            let said = port.map_or(said.clone(), |port| said.replace(&port, "PORT"));
+            text.push_str(&format!("$ citystream {role}\n{said}[exit {exit}]\n\n"));
+        }
+    }
+    golden("errors-dynamodb.txt", &text);
+}
+
+#[test]
+fn what_is_waited_for_is_told_with_what_to_do() {
+    let broker = MockCluster::new(1).unwrap();
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    for (servers, todo) in [
+        (broker.bootstrap_servers(), "citystream init-tables"),
+        (nobody, "--brokers"),
+    ] {
+        for role in [&["produce", "--listen", "127.0.0.1:0"][..], &["tail"]] {
+            let mut child = citystream(&[role, &["--brokers", &servers]].concat())
+                .spawn()
+                .unwrap();
+            let lines =
+                std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+            let told = lines
+                .map(Result::unwrap)
+                .find(|line| line.contains("waiting for"));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(
+                told.as_ref().is_some_and(|line| line.contains(todo)),
+                "{role:?}: {told:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn manual_completions_and_api_are_carried() {
+    let (page, code) = run(&mut citystream(&["print", "man"]));
+    assert_eq!(code, 0);
+    for words in [
+        ".TH citystream 1",
+        ".TH citystream-consume 1",
+        "row\\-interval",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    for (shell, words) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef citystream"),
+        ("fish", "complete -c citystream"),
+    ] {
+        let (text, code) = run(&mut citystream(&["print", "completions", "--shell", shell]));
+        assert!(
+            code == 0 && text.contains(words) && text.contains("row-interval"),
+            "{shell}"
+        );
+    }
+    let (text, code) = run(&mut citystream(&["print", "openapi"]));
+    let api: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 0 && api["paths"]["/api/v1/stats"].is_object());
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().to_str().unwrap();
+    assert_eq!(
+        run(&mut citystream(&["print", "completions", "--into", into])).1,
+        0
+    );
+    assert_eq!(std::fs::read_dir(into).unwrap().count(), 3);
+}
+
+#[test]
+fn an_error_is_an_object_where_everything_is() {
+    let args = ["produce", "--input", "none.ndjson", "--log-format", "json"];
+    let (text, code) = run(&mut citystream(&args));
+    let told: serde_json::Value = serde_json::from_str(&text).expect(&text);
+    assert_eq!(
+        (code, &told["message"], &told["what"]),
+        (
+            2,
+            &"failed".into(),
+            &"failed to open none.ndjson (--input)".into()
+        )
+    );
+    assert!(
+        told["why"].as_str().unwrap().contains("No such file"),
+        "{told}"
+    );
+}
