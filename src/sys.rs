@@ -121,6 +121,57 @@ unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<Strin
     }
 }
 
+/// Returns what the last fetch said a partition's log ends with; `None` before the first. Asks nobody.
+/// The safe wrapper only has the call that asks.
+pub fn known_log_end<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<i64> {
+    let name = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client is live while it is borrowed; the name is NUL-terminated and only read, and
+    // both numbers outlive the call.
+    let error = unsafe {
+        rdsys::rd_kafka_get_watermark_offsets(
+            client.native_ptr(),
+            name.as_ptr(),
+            partition,
+            &raw mut low,
+            &raw mut high,
+        )
+    };
+    let known = error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+    known.then_some(high)
+}
+
+/// Stops this process as Ctrl-Z would, and returns once it goes on.
+///
+/// For who catches that signal to put the terminal in order first. It is raised again with its
+/// default effect, so that the system still ignores it where nobody could continue the process.
+pub fn stop_here() {
+    // SAFETY: both structs are plain data and outlive the calls; the former handler is put back.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        let mut former: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut former) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, &raw const former, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Stops the job this process belongs to, as Ctrl-Z does where the terminal still listens to it.
+pub fn stop_job() {
+    // SAFETY: takes two numbers; 0 is the own process group.
+    let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
+    debug_assert_eq!(sent, 0);
+}
+
+/// The signals that Ctrl-Z and `fg` send.
+pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
+
 /// A topic's id in Kafka's own textual form: URL-safe base64 without padding, 22 characters.
 ///
 /// librdkafka's own string of an id is standard base64 and differs where it has `+` or `/`.

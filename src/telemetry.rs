@@ -4,8 +4,9 @@
 //! a dashboard finds the same names everywhere. Names and labels are fixed by the contract; labels
 //! come from closed sets.
 
-use std::io::IsTerminal as _;
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
@@ -48,7 +49,7 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), String> {
     });
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LineOut)
         .with_target(false);
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
     // A second start in one process, as in tests, keeps the first.
@@ -60,6 +61,59 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), String> {
         tracing::debug!("logging was already started");
     }
     Ok(())
+}
+
+/// Most log lines that wait while a screen is up; the oldest give way.
+const HELD_MAX: usize = 200;
+/// Log lines that wait.
+static HELD: Mutex<Option<VecDeque<Vec<u8>>>> = Mutex::new(None);
+
+/// Lets log lines wait until [`release_lines`], so that they do not write over a full screen. Where
+/// standard error is no terminal they go on as ever.
+pub fn hold_lines() {
+    if std::io::stderr().is_terminal() {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get_or_insert_default();
+    }
+}
+
+/// Writes the log lines that waited, and lets others go on.
+pub fn release_lines() {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    for line in held.into_iter().flatten() {
+        write_line(&line);
+    }
+}
+
+/// Writes to standard error, or lets it wait with the log lines.
+pub fn write_line(line: &[u8]) {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *held {
+        Some(held) => {
+            if held.len() == HELD_MAX {
+                held.pop_front();
+            }
+            held.push_back(line.to_vec());
+        }
+        None => {
+            // A log that cannot be written cannot be told of either.
+            drop(std::io::stderr().write_all(line));
+        }
+    }
+}
+
+/// Where log lines go; each comes as one write.
+struct LineOut;
+
+impl std::io::Write for LineOut {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        write_line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Returns the wall clock in Unix milliseconds.

@@ -3,7 +3,8 @@
 //! For those who look at the log, such as `tail`. [`LogReader::run`] blocks and calls back for each
 //! record in the log's order per partition, and whenever there is none. The end of a partition is
 //! the consumer's position, told by librdkafka, not the last record seen: control records leave
-//! gaps. Transactions that were rolled back are not shown.
+//! gaps. Transactions that were rolled back are not shown. What a partition's log ends with is known
+//! from each fetch, so how far reading is behind costs no request.
 //!
 //! A broker that does not answer offsets-for-times (librdkafka's mock cluster gives "none" for any
 //! time) makes a start by time a scan from the beginning; the records before it are skipped.
@@ -26,6 +27,7 @@ use crate::kafka::chatter::Chatter;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::{MISSING_TODO, REACH_TODO};
 use crate::shutdown::Shutdown;
+use crate::sys;
 use crate::telemetry::unix_ms;
 
 /// librdkafka reads by hand only under some group's name; no group of this name ever exists.
@@ -37,6 +39,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for a record before the caller may draw, flush or stop.
 const POLL: Duration = Duration::from_millis(50);
+/// How often a look is taken at how far reading is behind.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Longest wait for a broker that was away.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a wait for Kafka is told.
 const NOTICE_EVERY: Duration = Duration::from_secs(10);
 /// How long past `until_ms` a quiet partition is read, for records still on their way.
@@ -98,19 +104,42 @@ pub struct Record {
     pub value: Option<Box<[u8]>>,
 }
 
+/// A record as it stands, for topics whose records are no events.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// Its partition.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: Offset,
+    /// Its headers in order; values that are no UTF-8 with replacement characters.
+    pub headers: Vec<(String, String)>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
 /// What [`LogReader::run`] calls back with.
 #[derive(Debug)]
 pub enum Step {
     /// A record.
     Record(Record),
+    /// A record of a reader that was made by [`LogReader::of_letters`].
+    Letter(Letter),
     /// Nothing arrived for a moment.
     Idle,
+    /// All goes well, and so many records are between the position and the log's end; now and then.
+    Behind(u64),
+    /// Kafka, or the topic, is not there; the reason. Comes again when it changes, and
+    /// [`Step::Behind`] once that is over.
+    Waiting(String),
 }
 
 /// A consumer of a whole topic.
 pub struct LogReader {
     consumer: BaseConsumer<ReaderContext>,
     topic: String,
+    letters: bool,
 }
 
 /// How far one partition was read.
@@ -118,6 +147,8 @@ pub struct LogReader {
 struct Part {
     /// Where the log ended at the start, if reading ends there.
     end: Option<i64>,
+    /// Where reading stands.
+    next: Offset,
     at_end: bool,
     done: bool,
 }
@@ -154,7 +185,18 @@ impl LogReader {
                 })
                 .map_err(ReaderError::Create)?,
             topic: topic.to_owned(),
+            letters: false,
         })
+    }
+
+    /// As [`LogReader::new`], for a topic whose records are shown as they stand.
+    ///
+    /// # Errors
+    /// [`ReaderError::Create`] where librdkafka refuses the settings.
+    pub fn of_letters(config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
+        let mut reader = LogReader::new(config, topic)?;
+        reader.letters = true;
+        Ok(reader)
     }
 
     /// Reads until the range ends, `step` breaks, or stopping is asked for. Blocks; waits for Kafka
@@ -182,30 +224,37 @@ impl LogReader {
                 Ok(Some(parts)) => break parts,
                 Ok(None) => {
                     chatter.reached();
-                    notice.tell(&self.topic, "there is no such topic", MISSING_TODO);
+                    let why = format!("there is no topic {}", self.topic);
+                    notice.tell(&self.topic, &why, MISSING_TODO);
                 }
                 // A refusal is told by who hears it.
-                Err(_) if chatter.refusal().is_some() => {}
+                Err(_) if let Some(refusal) = chatter.refusal() => {
+                    notice.why = Some(refusal.to_string());
+                }
                 Err(error) => {
-                    notice.tell(&self.topic, &error.to_string(), REACH_TODO);
+                    notice.tell(&self.topic, &plain(&error), REACH_TODO);
                     timeout = (timeout + FIRST_TIMEOUT).min(REQUEST_TIMEOUT);
                 }
             }
             if let Some(refusal) = chatter.hopeless() {
                 return Err(ReaderError::Refused(refusal));
             }
-            if step(Step::Idle).is_break() {
+            let told = notice.why.take().map(Step::Waiting);
+            if told.is_some_and(|told| step(told).is_break()) || step(Step::Idle).is_break() {
                 return Ok(());
             }
             std::thread::sleep(POLL);
         };
         let mut open = parts.values().filter(|part| !part.done).count();
+        let mut looked = Instant::now() - LOOK_EVERY;
+        let mut away = false;
         while open > 0 && !shutdown.is_triggered() {
             let flow = match self.consumer.poll(POLL) {
                 Some(Ok(message)) => self.take(&message, range, &mut parts, &mut open, step),
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     if let Some(part) = parts.get_mut(&partition) {
                         part.at_end = true;
+                        away = false;
                         if part.end.is_some() {
                             self.close(partition, part, &mut open);
                         }
@@ -220,14 +269,27 @@ impl LogReader {
                     if error.rdkafka_error_code()
                         != Some(RDKafkaErrorCode::GroupAuthorizationFailed)
                     {
-                        notice.tell(&self.topic, &error.to_string(), REACH_TODO);
+                        notice.tell(&self.topic, &plain(&error), REACH_TODO);
                     }
-                    ControlFlow::Continue(())
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+                        away = true;
+                        step(Step::Waiting(plain(&error)))
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 }
                 None => step(Step::Idle),
             };
             if flow.is_break() {
                 break;
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                // A topic at rest brings nothing that would tell that its broker is back.
+                away = away && self.consumer.fetch_metadata(None, PROBE_TIMEOUT).is_err();
+                if !away && step(Step::Behind(self.behind(&parts))).is_break() {
+                    break;
+                }
             }
             let passed = range.until_ms.is_some_and(|until_ms| {
                 open > 0 && unix_ms() >= until_ms.saturating_add(UNTIL_GRACE_MS)
@@ -256,6 +318,7 @@ impl LogReader {
             return ControlFlow::Continue(());
         };
         part.at_end = false;
+        part.next = offset.next();
         let record_ms = message.timestamp().to_millis();
         let after = range.until_ms.zip(record_ms).is_some_and(|(u, r)| r >= u);
         if after || part.end.is_some_and(|end| offset.0 >= end) {
@@ -271,6 +334,9 @@ impl LogReader {
         {
             return ControlFlow::Continue(());
         }
+        if self.letters {
+            return step(Step::Letter(letter(message)));
+        }
         let body = parse_record(message.payload(), heartbeat_values(message));
         let value = if body.is_err() {
             message.payload().map(Box::from)
@@ -285,6 +351,18 @@ impl LogReader {
             body,
             value,
         }))
+    }
+
+    /// Returns how many records are between the position and the log's end, as far as is known.
+    fn behind(&self, parts: &BTreeMap<i32, Part>) -> u64 {
+        let of_part = |(partition, part): (&i32, &Part)| {
+            if part.at_end || part.done {
+                return 0;
+            }
+            let end = sys::known_log_end(self.consumer.client(), &self.topic, *partition);
+            end.map_or(0, |end| u64::try_from(end - part.next.0).unwrap_or(0))
+        };
+        parts.iter().map(of_part).sum()
     }
 
     /// Ends a partition: what it still brings would be in the way of the others.
@@ -344,6 +422,7 @@ impl LogReader {
             list.add_partition_offset(&self.topic, partition, ListOffset::Offset(start))?;
             let part = Part {
                 end,
+                next: Offset(start),
                 at_end: false,
                 done: end.is_some_and(|end| start >= end),
             };
@@ -389,6 +468,35 @@ impl LogReader {
             return Ok(None);
         }
         Ok(Some(found))
+    }
+}
+
+/// Copies a record as it stands.
+fn letter(message: &BorrowedMessage<'_>) -> Letter {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let text = |h: rdkafka::message::Header<'_, &[u8]>| {
+            let value = String::from_utf8_lossy(h.value.unwrap_or_default());
+            (h.key.to_owned(), value.into_owned())
+        };
+        headers.iter().map(text).collect()
+    });
+    Letter {
+        partition: message.partition(),
+        offset: Offset(message.offset()),
+        headers,
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+    }
+}
+
+/// Says what is wrong in words for people, where librdkafka's are for its developers.
+fn plain(error: &KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
+            "no broker answers".to_owned()
+        }
+        Some(RDKafkaErrorCode::OperationTimedOut) => "no broker answers in time".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -439,10 +547,13 @@ impl ConsumerContext for ReaderContext {}
 #[derive(Debug, Default)]
 struct Notice {
     told: Option<Instant>,
+    /// What is to be handed to the caller.
+    why: Option<String>,
 }
 
 impl Notice {
     fn tell(&mut self, topic: &str, why: &str, todo: &str) {
+        self.why = Some(why.to_owned());
         if self.told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
             self.told = Some(Instant::now());
             tracing::warn!(topic, why, todo, "waiting for kafka and the topic");

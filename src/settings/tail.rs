@@ -22,18 +22,20 @@ pub enum From {
 /// How `tail` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Counts by city, type and severity.
+    /// Counts by city, type and severity; of rejected records by reason.
     Table,
-    /// One JSON object per event.
+    /// One JSON object per event or rejected record.
     Json,
-    /// One line per event.
+    /// One line per event or rejected record.
     Text,
 }
 
 /// `citystream tail`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream tail --city NYC\n  citystream tail --from -1h --severity critical --output text\n  citystream tail --from beginning --exit-at-end --output json | jq .city"
+    after_help = "On a terminal it is a live screen: ? lists its keys, q leaves it. Elsewhere it prints a line each\n\
+                  ten seconds and the counts at the end; NO_COLOR and TERM=dumb ask for that, too.\n\n\
+                  Examples:\n  citystream tail --city NYC\n  citystream tail --from -1h --severity critical --output text\n  citystream tail --from beginning --exit-at-end --output json | jq .city\n  citystream tail --dlq --from -1h --output json | jq -r .reason"
 )]
 pub struct Tail {
     /// Only this city; can be repeated
@@ -56,13 +58,17 @@ pub struct Tail {
     #[arg(long, env = "CITYSTREAM_UNTIL", value_parser = parse_instant)]
     pub until: Option<i64>,
 
-    /// Stop after so many events
+    /// Stop after so many events or rejected records
     #[arg(short = 'n', long = "events", env = "CITYSTREAM_EVENTS")]
     pub events: Option<u64>,
 
-    /// How to print [default: table]
-    #[arg(long, value_enum, default_value_t = Output::Table, env = "CITYSTREAM_OUTPUT")]
-    pub output: Output,
+    /// Show the rejected records instead: each with its reason, its origin and the original
+    #[arg(long, env = "CITYSTREAM_DLQ", conflicts_with_all = ["cities", "types", "severities"])]
+    pub dlq: bool,
+
+    /// How to print [default: table, with --dlq text]
+    #[arg(long, value_enum, env = "CITYSTREAM_OUTPUT")]
+    pub output: Option<Output>,
 
     /// Exit once the end of the log, as it was at the start, is reached
     #[arg(long, env = "CITYSTREAM_EXIT_AT_END")]
@@ -74,6 +80,17 @@ pub struct Tail {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+impl Tail {
+    /// Returns how to print.
+    pub fn output(&self) -> Output {
+        self.output.unwrap_or(if self.dlq {
+            Output::Text
+        } else {
+            Output::Table
+        })
+    }
 }
 
 fn parse_from(text: &str) -> Result<From, String> {

@@ -12,6 +12,7 @@ mod dev;
 mod faults;
 mod faulty;
 mod fuzzed;
+mod letters;
 mod ops;
 mod produce_tail;
 // The simulation uses more of it.
@@ -24,6 +25,7 @@ mod stall;
 mod store;
 #[path = "../store/mod.rs"]
 mod suite;
+mod terminal;
 mod throttles;
 mod verify;
 mod world;

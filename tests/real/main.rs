@@ -41,6 +41,7 @@ mod store;
 #[path = "../store/mod.rs"]
 mod suite;
 mod tables_anew;
+mod tail;
 mod topics;
 mod verify;
 mod waiting;

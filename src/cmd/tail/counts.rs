@@ -1,11 +1,14 @@
 //! The counts that `tail` shows: events by city, type and severity, late ones, rejected records.
 //!
-//! Memory is bounded: beyond [`ROWS_MAX`] rows of city and type the rest counts under one row.
+//! Memory is bounded: beyond [`ROWS_MAX`] rows of city and type the rest counts under one row. For a
+//! screen each row also keeps its recent past, see [`History`]: 7 KB a row.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use crate::core::event::{Event, Severity};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::history::History;
+use super::intake::Sighting;
 use crate::core::parse::Reason;
 
 /// Most rows; a feed with more different cities than this is broken.
@@ -14,12 +17,14 @@ pub(super) const ROWS_MAX: usize = 10_000;
 const OTHER: &str = "#other";
 
 /// The counts of one city and type, or of all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     /// Events by severity, in rising order; late ones too.
     pub(super) severities: [u64; 4],
     /// Events that came after their window was over.
     pub(super) late: u64,
+    /// The recent past, where it is kept.
+    pub(super) history: Option<Box<History>>,
 }
 
 impl Row {
@@ -28,9 +33,13 @@ impl Row {
         self.severities.iter().sum()
     }
 
-    fn add(&mut self, severity: Severity, late: bool) {
-        self.severities[severity.index()] += 1;
-        self.late += u64::from(late);
+    fn add(&mut self, seen: &Sighting) {
+        self.severities[seen.event.severity.index()] += 1;
+        self.late += u64::from(seen.late);
+        // A time that cannot be believed would push all others out of sight.
+        if let (Some(history), false) = (&mut self.history, seen.future) {
+            history.add(seen.event.time_ms, seen.event.severity);
+        }
     }
 }
 
@@ -39,6 +48,7 @@ impl Row {
 pub(super) struct Counts {
     rows: BTreeMap<Box<str>, BTreeMap<Box<str>, Row>>,
     row_count: usize,
+    with_history: bool,
     /// All events.
     pub(super) sum: Row,
     /// Records that are neither events nor heartbeats, by reason.
@@ -46,15 +56,24 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Returns counts whose rows keep their recent past.
+    pub(super) fn with_history() -> Counts {
+        Counts {
+            with_history: true,
+            ..Counts::default()
+        }
+    }
+
     /// Counts one event.
-    pub(super) fn add(&mut self, event: &Event, late: bool) {
-        self.sum.add(event.severity, late);
+    pub(super) fn add(&mut self, seen: &Sighting) {
+        self.sum.add(seen);
+        let event = &seen.event;
         let row = self
             .rows
             .get_mut(&event.city)
             .and_then(|types| types.get_mut(&event.event_type));
         if let Some(row) = row {
-            row.add(event.severity, late);
+            row.add(seen);
             return;
         }
         let (city, event_type) = if self.row_count < ROWS_MAX {
@@ -64,10 +83,29 @@ impl Counts {
             (OTHER, "")
         };
         let types = self.rows.entry(city.into()).or_default();
-        types
-            .entry(event_type.into())
-            .or_default()
-            .add(event.severity, late);
+        let row = types.entry(event_type.into()).or_insert_with(|| Row {
+            history: self.with_history.then(Box::default),
+            ..Row::default()
+        });
+        row.add(seen);
+    }
+
+    /// Returns the rows with their city and type.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
+        self.rows.iter().flat_map(|(city, types)| {
+            types
+                .iter()
+                .map(|(event_type, row)| (&**city, &**event_type, row))
+        })
+    }
+
+    /// Notes each row's counts in place `at` of its past.
+    pub(super) fn mark(&mut self, at: usize) {
+        for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
+            if let Some(history) = &mut row.history {
+                history.mark(at, row.severities);
+            }
+        }
     }
 
     /// Counts one rejected record.
@@ -97,10 +135,8 @@ impl Counts {
             line.extend(with_late.then(|| row.late.to_string()));
             line
         };
-        for (city, types) in &self.rows {
-            for (event_type, row) in types {
-                lines.push(line(city, event_type, row));
-            }
+        for (city, event_type, row) in self.rows() {
+            lines.push(line(city, event_type, row));
         }
         lines.push(line("all", "", &self.sum));
         let mut out = aligned(&lines);
@@ -113,7 +149,7 @@ impl Counts {
     }
 
     /// Returns `not_json 3, bad_city 1`, in the order of judgement.
-    fn rejected_text(&self) -> String {
+    pub(super) fn rejected_text(&self) -> String {
         let reasons = Reason::ALL.iter().zip(self.rejected);
         let told: Vec<String> = reasons
             .filter(|(_, count)| *count > 0)
@@ -128,7 +164,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|at| {
-            let cells = lines.iter().map(|line| line[at].chars().count());
+            let cells = lines.iter().map(|line| line[at].width());
             cells.max().unwrap_or(0)
         })
         .collect();
@@ -136,13 +172,9 @@ fn aligned(lines: &[Vec<String>]) -> String {
     for line in lines {
         let mut text = String::new();
         for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            // Writing to a string cannot fail.
-            let written = if at < 2 {
-                write!(text, "{cell:<width$}  ")
-            } else {
-                write!(text, "{cell:>width$}  ")
-            };
-            debug_assert!(written.is_ok());
+            let space = " ".repeat(width.saturating_sub(cell.width()));
+            let (before, behind) = if at < 2 { ("", &*space) } else { (&*space, "") };
+            text.extend([before, cell, behind, "  "]);
         }
         out.push_str(text.trim_end());
         out.push('\n');
@@ -153,25 +185,34 @@ fn aligned(lines: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::{Event, Offset, Severity};
 
-    fn event(city: &str, event_type: &str, severity: Severity) -> Event {
-        Event {
-            city: city.into(),
-            event_type: event_type.into(),
-            severity,
-            time_ms: 0,
-            description: "".into(),
-            event_id: None,
-            extra: None,
+    fn seen(city: &str, event_type: &str, severity: Severity, late: bool) -> Sighting {
+        Sighting {
+            event: Event {
+                city: city.into(),
+                event_type: event_type.into(),
+                severity,
+                time_ms: 0,
+                description: "".into(),
+                event_id: None,
+                extra: None,
+            },
+            late,
+            future: false,
+            partition: 0,
+            offset: Offset(0),
+            record_ms: None,
         }
     }
 
     #[test]
     fn the_table_has_a_line_per_city_and_type_and_the_sum() {
         let mut counts = Counts::default();
-        counts.add(&event("São Paulo", "traffic", Severity::Low), false);
-        counts.add(&event("NYC", "weather", Severity::Critical), true);
-        counts.add(&event("NYC", "weather", Severity::Critical), false);
+        counts.add(&seen("São Paulo", "traffic", Severity::Low, false));
+        counts.add(&seen("東京", "traffic", Severity::Low, false));
+        counts.add(&seen("NYC", "weather", Severity::Critical, true));
+        counts.add(&seen("NYC", "weather", Severity::Critical, false));
         counts.reject(Reason::BadCity);
         counts.reject(Reason::NotJson);
         counts.reject(Reason::NotJson);
@@ -179,7 +220,8 @@ mod tests {
 city       type     low  medium  high  critical  total  late
 NYC        weather    0       0     0         2      2     1
 São Paulo  traffic    1       0     0         0      1     0
-all                   1       0     0         2      3     1
+東京       traffic    1       0     0         0      1     0
+all                   2       0     0         2      4     1
 rejected: not_json 2, bad_city 1
 ";
         assert_eq!(counts.table(true), want);
@@ -190,10 +232,11 @@ rejected: not_json 2, bad_city 1
     fn rows_are_bounded() {
         let mut counts = Counts::default();
         for n in 0..ROWS_MAX + 5 {
-            counts.add(&event(&format!("c{n}"), "traffic", Severity::Low), false);
+            counts.add(&seen(&format!("c{n}"), "traffic", Severity::Low, false));
         }
         assert_eq!(counts.rows.len(), ROWS_MAX + 1);
         assert_eq!(counts.rows[OTHER][""].total(), 5);
         assert_eq!(counts.sum.total(), 10_005);
+        assert_eq!(counts.rows().count(), ROWS_MAX + 1);
     }
 }

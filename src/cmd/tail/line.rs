@@ -53,26 +53,34 @@ pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, place: Place<'_>) {
     debug_assert!(written.is_ok(), "memory takes any text");
 }
 
-/// Appends `time  city  type  severity  description` and a line end. Control characters are shown
-/// as escapes, so that no record can play with the terminal.
+/// Appends `time  city  type  severity  description` and a line end. Nothing in it can play with the
+/// terminal.
 pub(super) fn push_text(out: &mut Vec<u8>, event: &Event) {
-    let line = format!(
+    let mut line = String::new();
+    let head = format!(
         "{}  {:<8}  {:<12}  {:<8}  ",
         format_millis(event.time_ms),
         event.city,
         event.event_type,
         event.severity.name(),
     );
-    let mut line = line;
-    for c in event.description.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
+    push_printable(&mut line, &head);
+    push_printable(&mut line, &event.description);
     out.extend_from_slice(line.trim_end().as_bytes());
     out.push(b'\n');
+}
+
+/// Appends text with escapes in the place of control characters and of those that turn the direction
+/// of what follows, so that no record can play with the terminal.
+pub(super) fn push_printable(out: &mut String, text: &str) {
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,12 +124,12 @@ mod tests {
 
     #[test]
     fn text_escapes_what_could_play_with_the_terminal() {
-        let value = r#"{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"2013-01-01T06:00:00Z","description":"a\u001b[2Jb\nc"}"#;
+        let value = r#"{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"2013-01-01T06:00:00Z","description":"a\u001b[2Jb\nc\u202ed"}"#;
         let mut out = Vec::new();
         push_text(&mut out, &parse_event(value.as_bytes()).unwrap());
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "2013-01-01T06:00:00.000Z  NYC       traffic       low       a\\u{1b}[2Jb\\nc\n"
+            "2013-01-01T06:00:00.000Z  NYC       traffic       low       a\\u{1b}[2Jb\\nc\\u{202e}d\n"
         );
     }
 }

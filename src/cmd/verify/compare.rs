@@ -428,7 +428,7 @@ impl Facts {
                             SILENCE_MAX.as_secs()
                         ));
                     }
-                    Step::Idle => {}
+                    Step::Idle | Step::Behind(_) | Step::Waiting(_) | Step::Letter(_) => {}
                 }
                 if failed.is_some() {
                     return ControlFlow::Break(());

@@ -1,0 +1,441 @@
+//! `tail` on a terminal: the live screen in three widths, and how it is left.
+//!
+//! A shell runs in a pseudo-terminal, and an emulator says what would be seen there. The shell tells
+//! the terminal's settings before and after, so a test sees whether it was given back as it was.
+//! Pictures stand in `tests/golden/tail`; `GOLDEN=write cargo test --test it terminal` writes them anew.
+
+use std::io::{Read as _, Write as _};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use citystream::cmd::tail::terminal::FullScreen;
+use pty_process::blocking as pty;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use vt100::{Parser, Screen};
+
+const TOPIC: &str = "city-events";
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Events of the real data that a test shows: the first days of January 2013.
+const EVENTS: usize = 3_000;
+
+/// Tells how a program has ended, and whether the terminal's settings are as before. The words are
+/// not those that are typed.
+const AFTER: &str =
+    r#"printf 'ex''it=%s set''tings=%s\n' $? $([ "$before" = "$(stty -g)" ] && echo same)"#;
+
+type Broker = MockCluster<'static, DefaultProducerContext>;
+
+/// With a topic of one partition, so that its records come in one order.
+fn broker() -> Broker {
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic(TOPIC, 1, 1).unwrap();
+    broker
+}
+
+fn produce(broker: &Broker, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citystream"));
+    command
+        .args(["produce", "--listen", "127.0.0.1:0"])
+        .args(args)
+        .env_clear()
+        .env("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap_servers())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// A producer that ends with the test, however that ends.
+struct Flood(Child);
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Sends the first events of the real data.
+fn send_real_events(broker: &Broker) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/city-events-2013-01.ndjson.gz");
+    let mut text = String::new();
+    let mut file = flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap());
+    file.read_to_string(&mut text).unwrap();
+    let lines: Vec<&str> = text.lines().take(EVENTS).collect();
+    let mut child = produce(broker, &["--input", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(lines.join("\n").as_bytes()).unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
+/// A shell in a terminal.
+struct Terminal {
+    pty: Arc<pty::Pty>,
+    parser: Arc<Mutex<Parser>>,
+    /// Everything that was written to the terminal.
+    bytes: Arc<Mutex<Vec<u8>>>,
+    shell: Child,
+    folder: tempfile::TempDir,
+}
+
+fn size(of: u16) -> NonZeroU16 {
+    NonZeroU16::new(of).unwrap()
+}
+
+impl Terminal {
+    fn open(width: u16, height: u16, servers: &str, variables: &[(&str, &str)]) -> Terminal {
+        let (pty, pts) = pty::open().unwrap();
+        pty.resize(pty_process::Size::new(height, width)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let shell = pty::Command::new("bash")
+            .args(["--norc", "--noprofile", "--noediting", "-i"])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("TERM", "xterm-256color")
+            .env("PS1", "$ ")
+            .env("KAFKA_BOOTSTRAP_SERVERS", servers)
+            .env("cs", env!("CARGO_BIN_EXE_citystream"))
+            .env("me", std::env::current_exe().unwrap())
+            .envs(variables.iter().copied())
+            .current_dir(folder.path())
+            .spawn(pts)
+            .unwrap();
+        let terminal = Terminal {
+            pty: Arc::new(pty),
+            parser: Arc::new(Mutex::new(Parser::new(size(height), size(width), 0))),
+            bytes: Arc::default(),
+            shell,
+            folder,
+        };
+        let (pty, parser) = (Arc::clone(&terminal.pty), Arc::clone(&terminal.parser));
+        let bytes = Arc::clone(&terminal.bytes);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(count @ 1..) = (&*pty).read(&mut buffer) {
+                parser.lock().unwrap().process(&buffer[..count]);
+                bytes.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        terminal
+    }
+
+    fn type_keys(&self, keys: &str) {
+        (&*self.pty).write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Runs a program between two looks at the terminal's settings.
+    fn run(&self, command: &str) {
+        self.type_keys(&format!("before=$(stty -g); {command}; {AFTER}\n"));
+    }
+
+    /// Runs `tail` that way.
+    fn tail(&self, args: &str) {
+        self.run(&format!("\"$cs\" tail {args}"));
+    }
+
+    fn resize(&self, width: u16, height: u16) {
+        // The emulator first: what comes after the other is for the new size.
+        let mut parser = self.parser.lock().unwrap();
+        parser.set_size(size(height), size(width));
+        drop(parser);
+        self.pty
+            .resize(pty_process::Size::new(height, width))
+            .unwrap();
+    }
+
+    fn look<T>(&self, look: impl Fn(&Screen) -> T) -> T {
+        look(self.parser.lock().unwrap().screen())
+    }
+
+    fn shown(&self) -> String {
+        self.look(|screen| {
+            let (_, width) = screen.size();
+            let rows = screen.rows(0, width.get());
+            rows.map(|row| format!("{}\n", row.trim_end())).collect()
+        })
+    }
+
+    fn wait(&self, what: &str, holds: impl Fn(&Screen) -> bool) {
+        let begun = Instant::now();
+        while !self.look(&holds) {
+            assert!(
+                begun.elapsed() < WAIT_MAX,
+                "waited for {what}, and see\n{}",
+                self.shown()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the live screen shows some words.
+    fn wait_for(&self, words: &str) {
+        self.wait(words, |screen| {
+            screen.alternate_screen() && screen.contents().contains(words)
+        });
+    }
+
+    /// The process that the shell runs.
+    fn running(&self) -> u32 {
+        let shell = self.shell.id();
+        let path = format!("/proc/{shell}/task/{shell}/children");
+        let children = std::fs::read_to_string(path).unwrap();
+        children.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.running().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits until the program has ended with an exit code, and checks that it left the terminal as it
+    /// found it. Returns what stands on the terminal.
+    fn left(&self, code: i32) -> String {
+        self.wait("the end", |screen| {
+            let text = screen.contents();
+            !screen.alternate_screen() && text.contains("exit=")
+        });
+        let shown = self.shown();
+        let told = format!("exit={code} settings=same");
+        assert!(shown.contains(&told), "{shown}");
+        assert!(!self.look(Screen::hide_cursor), "the cursor is back");
+        shown
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Whatever it runs hears the end of its terminal.
+        drop(self.shell.kill());
+        drop(self.shell.wait());
+    }
+}
+
+fn golden(name: &str, found: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tail");
+    let path: PathBuf = folder.join(name);
+    if std::env::var_os("GOLDEN").is_some_and(|v| v == "write") {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(path, found).unwrap();
+        return;
+    }
+    let want = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(want == found, "{name} should be\n{want}\nand is\n{found}");
+}
+
+#[test]
+fn the_live_screen_in_three_widths_on_real_events() {
+    let broker = broker();
+    send_real_events(&broker);
+    let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
+    terminal.tail("--from beginning");
+    terminal.wait_for("3,000 events");
+    terminal.type_keys("w");
+    // Ten seconds later all rates are 0, and nothing changes any more.
+    for (width, height) in [(80, 24), (40, 20), (200, 45)] {
+        terminal.resize(width, height);
+        let seen = format!("{width} columns at rest");
+        terminal.wait(&seen, |screen| {
+            let text = screen.contents();
+            let head = text.lines().next().unwrap_or_default();
+            let columns = head.chars().count();
+            columns == usize::from(width) && text.contains(" 0/s ") && text.contains("lag 0 ")
+        });
+        // The whole picture follows its first line at once.
+        let mut last = String::new();
+        let begun = Instant::now();
+        while begun.elapsed() < WAIT_MAX {
+            let shown = terminal.shown();
+            if shown == last {
+                break;
+            }
+            last = shown;
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        golden(&format!("real-{width}x{height}.txt"), &last);
+    }
+    terminal.resize(80, 30);
+    terminal.type_keys("q");
+    let shown = terminal.left(0);
+    assert!(shown.contains("NYC      weather"), "{shown}");
+    let sum = shown.lines().find(|line| line.starts_with("all "));
+    assert!(sum.unwrap().contains(" 3000 "), "{shown}");
+}
+
+#[test]
+fn j4_the_terminal_is_given_back_on_q_ctrl_c_and_sigterm() {
+    let broker = broker();
+    for leave in ["q", "\u{3}", "TERM", "INT"] {
+        let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
+        terminal.tail("");
+        terminal.wait_for("live");
+        match leave {
+            "TERM" | "INT" => terminal.signal(leave),
+            key => terminal.type_keys(key),
+        }
+        let shown = terminal.left(0);
+        assert!(shown.contains("city  type  low"), "{leave:?} {shown}");
+    }
+}
+
+#[test]
+fn j4_a_broker_that_goes_is_told_and_comes_back_and_q_works_meanwhile() {
+    let broker = broker();
+    let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
+    terminal.tail("");
+    terminal.wait_for("● live");
+    broker.broker_down(1).unwrap();
+    terminal.wait_for("◌ no broker answers");
+    broker.broker_up(1).unwrap();
+    terminal.wait_for("● live");
+    broker.broker_down(1).unwrap();
+    terminal.wait_for("◌ no broker answers");
+    terminal.type_keys("q");
+    let begun = Instant::now();
+    let shown = terminal.left(0);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{shown}");
+
+    // From the start without one, too; what was logged is seen afterwards.
+    let terminal = Terminal::open(120, 24, "127.0.0.1:9", &[]);
+    terminal.tail("");
+    terminal.wait_for("◌ ");
+    terminal.type_keys("\u{3}");
+    terminal.left(0);
+}
+
+#[test]
+fn j4_ctrl_z_stops_it_and_fg_goes_on() {
+    let broker = broker();
+    send_real_events(&broker);
+    let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
+    terminal.type_keys("before=$(stty -g)\n");
+    terminal.type_keys("\"$cs\" tail --from beginning\n");
+    for stop in ["key", "signal"] {
+        terminal.wait_for("3,000 events");
+        match stop {
+            "key" => terminal.type_keys("\u{1a}"),
+            _ => terminal.signal("TSTP"),
+        }
+        terminal.wait("the shell", |screen| {
+            !screen.alternate_screen() && screen.contents().contains("Stopped")
+        });
+        assert!(!terminal.look(Screen::hide_cursor));
+        terminal.type_keys("clear\n");
+        terminal.wait("a clear screen", |screen| {
+            !screen.contents().contains("Stopped")
+        });
+        terminal.type_keys("fg\n");
+    }
+    terminal.wait_for("3,000 events");
+    // It listens as before.
+    terminal.type_keys("?");
+    terminal.wait_for("freeze what is shown");
+    terminal.type_keys("xq");
+    terminal.wait("the end", |screen| !screen.alternate_screen());
+    terminal.type_keys(&format!("{AFTER}\n"));
+    terminal.left(0);
+}
+
+/// Not a test by itself: what [`j4_the_terminal_is_given_back_on_a_panic`] runs in a terminal.
+#[test]
+fn a_screen_that_panics() {
+    let Some(thread) = std::env::var_os("PANICS") else {
+        return;
+    };
+    let mut screen = FullScreen::enter("a test").unwrap();
+    screen
+        .draw(|buf| {
+            buf.set_string(0, 0, "something", ratatui::style::Style::new());
+            None
+        })
+        .unwrap();
+    if thread == "drawing" {
+        panic!("the drawing thread panics");
+    }
+    let other = std::thread::spawn(|| panic!("another thread panics"));
+    assert!(other.join().is_err());
+    screen.draw(|_| None).unwrap();
+}
+
+#[test]
+fn j4_the_terminal_is_given_back_on_a_panic() {
+    for (thread, code) in [("drawing", 101), ("another", 0)] {
+        let terminal = Terminal::open(100, 40, "127.0.0.1:9", &[("PANICS", thread)]);
+        terminal.run("\"$me\" --exact terminal::a_screen_that_panics --nocapture");
+        let shown = terminal.left(code);
+        let told = format!("{thread} thread panics");
+        assert_eq!(shown.matches(&told).count(), 1, "{shown}");
+        let bytes = terminal.bytes.lock().unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (_, after) = text.rsplit_once("\u{1b}[?1049l").unwrap();
+        assert!(after.contains(&told), "told after the terminal was back");
+    }
+}
+
+#[test]
+fn j3_no_color_and_a_dumb_terminal_get_plain_lines() {
+    let broker = broker();
+    send_real_events(&broker);
+    for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let servers = broker.bootstrap_servers();
+        let terminal = Terminal::open(80, 30, &servers, &[variable]);
+        terminal.tail("--from beginning --exit-at-end");
+        let shown = terminal.left(0);
+        assert!(shown.contains("NYC      traffic"), "{shown}");
+        let bytes = terminal.bytes.lock().unwrap();
+        assert!(!bytes.contains(&0x1b), "no escape codes");
+    }
+}
+
+#[test]
+fn a_flood_is_drawn_at_most_ten_times_a_second_and_keys_work_meanwhile() {
+    let broker = broker();
+    let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
+    terminal.tail("");
+    terminal.wait_for("● live");
+    let flood = Flood(produce(&broker, &["--rate", "max"]).spawn().unwrap());
+    let frames = || {
+        let bytes = terminal.bytes.lock().unwrap();
+        // Each picture ends by hiding the cursor again.
+        bytes.windows(6).filter(|w| w == b"\x1b[?25l").count()
+    };
+    let (begun, before) = (Instant::now(), frames());
+    terminal.wait("many events", |screen| {
+        let text = screen.contents();
+        let line = text.lines().nth(1).unwrap_or_default();
+        let events: String = line.chars().take_while(|c| *c != ' ').collect();
+        events.replace(',', "").parse::<u64>().unwrap_or(0) > 30_000
+    });
+    let drawn = frames() - before;
+    let most = begun.elapsed().as_millis() / 100 + 2;
+    assert!(u128::try_from(drawn).unwrap() <= most, "{drawn} of {most}");
+    assert!(drawn > 0, "pictures are told by how they end");
+    // A filter, a record and an export, while it pours.
+    terminal.type_keys("/nyc\r");
+    terminal.wait_for("“nyc”");
+    terminal.type_keys("\r");
+    terminal.wait_for("event id");
+    terminal.type_keys("\u{1b}");
+    terminal.wait("no record", |screen| {
+        !screen.contents().contains("event id")
+    });
+    terminal.type_keys("e");
+    terminal.wait_for("wrote citystream-tail-");
+    terminal.type_keys("q");
+    drop(flood);
+    terminal.left(0);
+    let folder = std::fs::read_dir(terminal.folder.path()).unwrap();
+    let files: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["filter"], "nyc");
+    assert_eq!(value["totals"][0]["city"], "NYC");
+}
