@@ -10,6 +10,8 @@ use crate::cmd::tail::history::{History, LENGTHS, WINDOWS};
 
 /// Widest column of the chart.
 const WIDE_MAX: u16 = 4;
+/// Eighths of a line that a full column of a row's chart takes: rows above each other stay apart.
+const SPARK_FULL: u64 = 7;
 /// From an empty column to a full one.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -24,17 +26,15 @@ pub(super) struct Bars {
 impl Bars {
     /// Adds up the windows of rows, at most `room` of them and none before the first event.
     pub(super) fn of(lines: &[Line<'_>], board: &Board, view: &View, room: usize) -> Option<Bars> {
-        let (oldest_ms, newest_ms) = board.times_ms?;
-        let (length_ms, _) = LENGTHS[view.length];
-        let windows = newest_ms.div_euclid(length_ms) - oldest_ms.div_euclid(length_ms) + 1;
-        let count = usize::try_from(windows).unwrap_or(usize::MAX).min(room);
+        let times_ms = board.times_ms?;
+        let count = windows(times_ms, view.length).min(room);
         let histories = lines.iter().filter_map(|line| line.row.history.as_deref());
         let severities = view.query.severities;
         Some(Bars::sum(
             histories,
             severities,
             view.length,
-            newest_ms,
+            times_ms.1,
             count,
         ))
     }
@@ -73,25 +73,25 @@ impl Bars {
     }
 }
 
-/// Returns how many eighths of a line a count is tall; what is there can be seen.
-fn eighths(count: u64, most: u64, lines: u16) -> u64 {
+/// Returns how tall a count is if the largest is `full`; what is there can be seen.
+fn tall(count: u64, most: u64, full: u64) -> u64 {
     if count == 0 || most == 0 {
         return 0;
     }
-    let full = u128::from(lines) * 8;
-    let tall = u128::from(count) * full / u128::from(most);
+    let tall = u128::from(count) * u128::from(full) / u128::from(most);
     u64::try_from(tall).unwrap_or(u64::MAX).max(1)
 }
 
 /// Draws the windows to the right end of an area: alerts below, all else above them.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     let most = bars.most();
+    let full = u64::from(area.height) * 8;
     let count = u16::try_from(bars.windows.len()).unwrap_or(u16::MAX).max(1);
     let wide = (area.width / count).clamp(1, WIDE_MAX);
     let first = area.right().saturating_sub(count * wide);
     for (at, (all, alerts)) in (0..count).zip(&bars.windows) {
-        let all = eighths(*all, most, area.height);
-        let alerts = eighths(*alerts, most, area.height).min(all);
+        let all = tall(*all, most, full);
+        let alerts = tall(*alerts, most, full).min(all);
         for line in 0..area.height {
             let below = u64::from(line) * 8;
             let (part, style) = if alerts > below && all >= below + 8 && alerts < below + 8 {
@@ -116,25 +116,36 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     }
 }
 
-/// Returns one row's windows as text, the last `columns` of them.
+/// Returns one row's windows as text of at most so many columns, none before the board's first event.
 pub(super) fn spark(
     history: &History,
     severities: [bool; 4],
     length: usize,
-    newest_ms: i64,
+    times_ms: (i64, i64),
     columns: usize,
 ) -> String {
+    let count = windows(times_ms, length).min(columns).min(WINDOWS);
     let bars = Bars::sum(
         std::iter::once(history),
         severities,
         length,
-        newest_ms,
-        columns,
+        times_ms.1,
+        count,
     );
     let most = bars.most();
-    let symbol =
-        |(all, _): &(u64, u64)| EIGHTHS[usize::try_from(eighths(*all, most, 1)).unwrap_or(8)];
-    bars.windows.iter().map(symbol).collect()
+    let wide = (columns / count.max(1)).clamp(1, WIDE_MAX.into());
+    let symbols = bars.windows.iter().flat_map(|(all, _)| {
+        let symbol = EIGHTHS[usize::try_from(tall(*all, most, SPARK_FULL)).unwrap_or(8)];
+        std::iter::repeat_n(symbol, wide)
+    });
+    symbols.collect()
+}
+
+/// Returns the number of windows from the first event's to the last one's.
+fn windows((oldest_ms, newest_ms): (i64, i64), length: usize) -> usize {
+    let (length_ms, _) = LENGTHS[length];
+    let count = newest_ms.div_euclid(length_ms) - oldest_ms.div_euclid(length_ms) + 1;
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -151,11 +162,17 @@ mod tests {
             }
         }
         let all = [true; 4];
-        assert_eq!(spark(&history, all, 0, 5 * 60_000, 6), "█▁ ▄ ▁");
-        assert_eq!(spark(&history, all, 0, 5 * 60_000, 3), "█ ▂");
-        assert_eq!(spark(&history, all, 0, 7 * 60_000, 4), " █  ");
-        assert_eq!(spark(&history, [false; 4], 0, 5 * 60_000, 3), "   ");
-        assert_eq!(spark(&history, all, 0, 5 * 60_000, 500).chars().count(), 96);
+        let until = |minute: i64| (0, minute * 60_000);
+        assert_eq!(spark(&history, all, 0, until(5), 6), "▇▁ ▃ ▁");
+        assert_eq!(spark(&history, all, 0, until(5), 11), "▇▁ ▃ ▁");
+        assert_eq!(spark(&history, all, 0, until(5), 12), "▇▇▁▁  ▃▃  ▁▁");
+        assert_eq!(spark(&history, all, 0, until(5), 3), "▇ ▁");
+        assert_eq!(spark(&history, all, 0, until(7), 4), " ▇  ");
+        assert_eq!(spark(&history, [false; 4], 0, until(5), 3), "   ");
+        assert_eq!(spark(&history, all, 0, until(0), 50), "▇▇▇▇");
+        let long = (-500 * 60_000, 5 * 60_000);
+        assert_eq!(spark(&history, all, 0, long, 500).chars().count(), 4 * 96);
+        assert_eq!(spark(&history, all, 0, long, 100).chars().count(), 96);
     }
 
     #[test]

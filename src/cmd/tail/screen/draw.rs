@@ -22,6 +22,8 @@ use crate::core::event::Severity;
 const SMALLEST: (u16, u16) = (24, 6);
 /// From this width on, rows and records stand side by side.
 const SIDE_BY_SIDE: u16 = 150;
+/// Records behind the log's end that are a moment's worth; their number stands beside it.
+const LIVE_BEHIND_MAX: u64 = 1_000;
 /// Lines of numbers above, and of keys below.
 const FIXED: u16 = 4;
 
@@ -218,13 +220,16 @@ fn head(buf: &mut Buffer, area: Rect, heading: &Heading, live: &Board, view: &Vi
             (format!(" frozen, {} since ", count(since)), style)
         }
         (None, State::Waiting(why)) => {
-            let room = usize::from(area.width / 2);
+            // The reason matters more than all that stands beside it.
+            let room = usize::from(area.width.saturating_sub(10));
             (
                 cut(&format!("◌ {why}"), room),
                 Style::new().fg(Color::Yellow),
             )
         }
-        (None, State::Reading(0)) => ("● live".to_owned(), Style::new().fg(Color::Green)),
+        (None, State::Reading(0..=LIVE_BEHIND_MAX)) => {
+            ("● live".to_owned(), Style::new().fg(Color::Green))
+        }
         (None, State::Reading(_)) => ("● catching up".to_owned(), Style::new().fg(Color::Cyan)),
     };
     let state = Text::styled(text, style);

@@ -146,8 +146,8 @@ fn cell(
         ),
         Column::Spark => {
             let history = line.row.history.as_deref();
-            let text = history.zip(board.newest_ms()).map(|(history, newest_ms)| {
-                chart::spark(history, view.query.severities, view.length, newest_ms, wide)
+            let text = history.zip(board.times_ms).map(|(history, times_ms)| {
+                chart::spark(history, view.query.severities, view.length, times_ms, wide)
             });
             (text.unwrap_or_default(), Style::new().fg(Color::Blue))
         }
