@@ -27,7 +27,7 @@ pub use effective::{
     Effective, Parsed, check_environment, known_variables, nearest, other_variables, parse_role,
 };
 pub use help::command;
-pub use init_tables::{InitTables, RawRows};
+pub use init_tables::{InitTables, Mix, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
 pub use ops::{Carried, Check, Config, Print, Role, Shell};
 pub use produce::Produce;

@@ -10,6 +10,7 @@
 
 mod ceilings;
 mod drain;
+mod growth;
 mod live;
 mod process;
 mod report;
@@ -36,7 +37,8 @@ struct Args {
     /// How often ceilings and consumer take turns.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
-    /// Measure these only: drain, delay, counting, local, live, memory, members, cities, produce.
+    /// Measure these only: drain, delay, counting, local, live, memory, members, cities, produce,
+    /// growth.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Write the table into docs/BENCHMARKS.md.

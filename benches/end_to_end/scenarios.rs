@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::drain::{Drained, drain};
+use crate::growth;
 use crate::live;
 use crate::process::{Server, get, machine_load, metric, peak_mib_of, run};
 use crate::report::Row;
@@ -24,7 +25,7 @@ const IN_FLIGHT: &str = "64";
 type Scenario = (&'static str, fn(&World, &Size) -> anyhow::Result<Vec<Row>>);
 
 /// All of them.
-pub(crate) const ALL: [Scenario; 9] = [
+pub(crate) const ALL: [Scenario; 10] = [
     ("drain", drains),
     ("delay", delayed),
     ("counting", counting),
@@ -34,13 +35,14 @@ pub(crate) const ALL: [Scenario; 9] = [
     ("members", members),
     ("cities", cities),
     ("produce", produce),
+    ("growth", growth::rows),
 ];
 
 fn thousands(rate: f64) -> String {
     format!("{:.1} k/s", rate / 1_000.0)
 }
 
-fn shown(d: &Drained) -> String {
+pub(crate) fn shown(d: &Drained) -> String {
     format!(
         "{}, {:.1} µs, {:.0} MiB",
         thousands(d.rate),
@@ -49,7 +51,7 @@ fn shown(d: &Drained) -> String {
     )
 }
 
-fn emptied(w: &World, log: &Log, prefix: &str, sink: &str) -> anyhow::Result<Drained> {
+pub(crate) fn emptied(w: &World, log: &Log, prefix: &str, sink: &str) -> anyhow::Result<Drained> {
     w.init(prefix, &log.topic, &[])?;
     drain(log.count, 1, || w.consumer(log, prefix, sink))
 }

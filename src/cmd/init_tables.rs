@@ -30,10 +30,12 @@ use crate::store::error::{Kind, StoreError};
 use crate::store::tables as store_tables;
 use crate::telemetry::Metrics;
 
+pub mod explain;
 pub mod steps;
 pub mod tables;
 pub mod topics;
 
+use explain::Question;
 use steps::{Finding, Outcome, Steps};
 use tables::Wanted;
 
@@ -51,6 +53,10 @@ const DELETE_LIMIT: Duration = Duration::from_secs(300);
 pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if let Some(role) = args.print_iam_policy {
         return print::policy(role, &args.tables.table_prefix);
+    }
+    if let Some(rate) = args.explain {
+        let wanted = Wanted::from_args(&args);
+        return explain(rate, &args, &wanted);
     }
     let client = connect(ConnectOptions::default())
         .await
@@ -78,6 +84,20 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     } else {
         Exit::Done
     })
+}
+
+fn explain(rate: f64, args: &InitTables, wanted: &Wanted) -> anyhow::Result<Exit> {
+    let config = wanted.config();
+    let question = Question {
+        rate,
+        mix: args.mix.clone().unwrap_or_default(),
+        shards: config.shards,
+        raw: config.raw,
+        window_ms: config.rules.window_ms,
+    };
+    let text = explain::report(&question, &TableNames::new(&args.tables.table_prefix));
+    print::print(&[(String::new(), text)])?;
+    Ok(Exit::Done)
 }
 
 /// Returns `error` as a [`SettingsError`] if only a person can mend it.

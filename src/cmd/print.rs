@@ -120,7 +120,7 @@ fn pretty(value: &serde_json::Value) -> String {
 }
 
 /// Prints the files, each with its name before it if there are more than one.
-fn print(files: &[File]) -> std::io::Result<()> {
+pub(super) fn print(files: &[File]) -> std::io::Result<()> {
     let mut text = String::new();
     for (at, (name, content)) in files.iter().enumerate() {
         if files.len() > 1 {

@@ -152,6 +152,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn d8_the_events_of_one_city_are_spread_over_its_shards() {
+        // A city lies in one partition, so its ids differ by the offset alone; 2,000 are a busy second.
+        for shards in [2, 3, 4, 8, 9, 16] {
+            for first in (1_000_000..1_020_000).step_by(2_000) {
+                let mut held = std::collections::HashMap::<String, u32>::new();
+                for offset in first..first + 2_000 {
+                    let id = format!("city-events-3-{offset}");
+                    *held.entry(city_shard("NYC", &id, shards)).or_default() += 1;
+                }
+                let most = held.values().max().unwrap();
+                assert!(
+                    most * shards <= 2_000 * 3 / 2,
+                    "{most} of 2000 in one of {shards}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn the_hash_is_the_contracts() {
         assert_eq!(hash("NYC#traffic"), 4_065_496_510);
         assert_eq!(hash("São Paulo#incident"), 4_032_233_575);

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::parse_duration_ms;
+use super::values::{Rate, parse_duration_ms, parse_rate};
 use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::keys::SHARDS_MAX;
 
@@ -68,6 +68,11 @@ pub struct InitTables {
     )]
     pub raw: Option<RawRows>,
 
+    /// Write units a second that raw events and alerts take from the first moment on; a new table takes
+    /// 4000, and AWS charges more once
+    #[arg(long, value_name = "N", env = "CITYSTREAM_WARM_WRITES", value_parser = clap::value_parser!(u32).range(4_000..=10_000_000))]
+    pub warm_writes: Option<u32>,
+
     /// Tables cannot be deleted until this is switched off by hand
     #[arg(
         long,
@@ -97,6 +102,15 @@ pub struct InitTables {
     #[arg(long, value_enum, value_name = "ROLE", num_args = 0..=1, default_missing_value = "init-tables", env = "CITYSTREAM_PRINT_IAM_POLICY", help_heading = "What to do")]
     pub print_iam_policy: Option<super::Role>,
 
+    /// Print what the tables take and cost at so many events a second (1000/s), and do nothing else
+    #[arg(long, value_name = "RATE", env = "CITYSTREAM_EXPLAIN", value_parser = parse_rate_per_second)]
+    pub explain: Option<f64>,
+
+    /// What the events of --explain are like: shares of alerts and of the busiest city, series,
+    /// row-interval, raw-ttl [default: alerts=0.5,hottest=0.25,series=24,row-interval=250ms,raw-ttl=30d]
+    #[arg(long, requires = "explain", env = "CITYSTREAM_MIX", value_parser = parse_mix)]
+    pub mix: Option<Mix>,
+
     /// Consumer group that must have no members before --delete
     #[arg(
         long,
@@ -116,6 +130,64 @@ pub struct InitTables {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+/// What events are like, as far as the tables' load depends on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// Share of high and critical severity, 0 to 1.
+    pub alerts: f64,
+    /// Share of the city with most events, 0 to 1.
+    pub hottest: f64,
+    /// Pairs of city and type that have events at a time.
+    pub series: f64,
+    /// Least time between two updates of a row.
+    pub row_interval_ms: i64,
+    /// How long raw events are kept.
+    pub raw_ttl_ms: i64,
+}
+
+impl Default for Mix {
+    fn default() -> Mix {
+        Mix {
+            alerts: 0.5,
+            hottest: 0.25,
+            series: 24.0,
+            row_interval_ms: 250,
+            raw_ttl_ms: 30 * 86_400_000,
+        }
+    }
+}
+
+fn parse_rate_per_second(text: &str) -> Result<f64, String> {
+    match parse_rate(text)? {
+        Rate::PerSecond(rate) => Ok(rate),
+        Rate::Max => Err("expected a rate such as 1000/s".to_owned()),
+    }
+}
+
+fn parse_mix(text: &str) -> Result<Mix, String> {
+    let mut mix = Mix::default();
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let number = |from: f64, to: f64| {
+            let found = value.parse::<f64>().ok();
+            let found = found.filter(|n| (from..=to).contains(n));
+            found.ok_or_else(|| format!("{name}: expected a number from {from} to {to}"))
+        };
+        match name {
+            "alerts" => mix.alerts = number(0.0, 1.0)?,
+            "hottest" => mix.hottest = number(0.0, 1.0)?,
+            "series" => mix.series = number(1.0, 1e9)?,
+            "row-interval" => mix.row_interval_ms = parse_duration_ms(value, 0, 86_400_000)?,
+            "raw-ttl" => mix.raw_ttl_ms = parse_duration_ms(value, 1_000, 3_650 * 86_400_000)?,
+            _ => {
+                let known = "alerts, hottest, series, row-interval, raw-ttl";
+                return Err(format!("{name:?} is none of {known}"));
+            }
+        }
+    }
+    Ok(mix)
 }
 
 /// Which events get a raw row.

@@ -1,15 +1,17 @@
-//! How production protects its tables: deletion protection, point-in-time recovery, a key of one's
-//! own, tags.
+//! How production wants its tables: deletion protection, point-in-time recovery, a key of one's own,
+//! tags, and warm throughput where events arrive at full rate from the first moment on.
 //!
 //! None of it changes what is counted, so it can be switched on at any time and is never switched
 //! off here: what nobody asked for is left as it is.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, SseSpecification, SseStatus,
-    SseType, TableDescription, Tag,
+    GlobalSecondaryIndexUpdate, PointInTimeRecoverySpecification, PointInTimeRecoveryStatus,
+    SseSpecification, SseStatus, SseType, TableDescription, Tag, UpdateGlobalSecondaryIndexAction,
+    WarmThroughput,
 };
 
+use crate::core::keys::TABLES;
 use crate::store::error::StoreError;
 
 /// What somebody wants for every table; nothing by default.
@@ -23,6 +25,9 @@ pub struct Protection {
     pub kms_key: Option<String>,
     /// Tags, name and value.
     pub tags: Vec<(String, String)>,
+    /// Write units a second that the tables of raw events and alerts, and their indexes, take at once.
+    /// On demand, a new table takes 4,000 and twice its last peak later.
+    pub warm_writes: Option<u32>,
 }
 
 /// One measure that a table lacks.
@@ -36,6 +41,8 @@ pub enum Measure {
     Key(String),
     /// These tags.
     Tags(Vec<(String, String)>),
+    /// So many write units a second at once: the table, or its index.
+    Warm(u32, Option<String>),
 }
 
 impl std::fmt::Display for Measure {
@@ -47,6 +54,10 @@ impl std::fmt::Display for Measure {
             Measure::Tags(tags) => {
                 let names: Vec<&str> = tags.iter().map(|(name, _)| name.as_str()).collect();
                 write!(f, "tags {}", names.join(", "))
+            }
+            Measure::Warm(units, None) => write!(f, "warm throughput of {units} write units/s"),
+            Measure::Warm(units, Some(index)) => {
+                write!(f, "warm throughput of {units} write units/s for {index}")
             }
         }
     }
@@ -87,7 +98,46 @@ pub async fn missing(
             out.push(Measure::Tags(lacking));
         }
     }
+    if let Some(units) = wanted.warm_writes {
+        out.extend(cold(found, units));
+    }
     Ok(out)
+}
+
+/// Returns what of a table that gets an item per event takes fewer than `units` at once. Where nothing is
+/// said of it, as by emulators, there is nothing to do.
+fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
+    let mut out = Vec::new();
+    let puts = found.table_name().is_some_and(gets_puts);
+    let takes = found
+        .warm_throughput()
+        .and_then(|warm| warm.write_units_per_second());
+    if puts && takes.is_some_and(|takes| takes < i64::from(units)) {
+        out.push(Measure::Warm(units, None));
+    }
+    for index in found.global_secondary_indexes().iter().filter(|_| puts) {
+        let takes = index
+            .warm_throughput()
+            .and_then(|warm| warm.write_units_per_second());
+        if takes.is_some_and(|takes| takes < i64::from(units)) {
+            out.push(Measure::Warm(units, index.index_name().map(str::to_owned)));
+        }
+    }
+    out
+}
+
+/// Tells whether a table gets an item per event, and not a row of counts.
+pub fn gets_puts(table: &str) -> bool {
+    [TABLES[0], TABLES[2]]
+        .iter()
+        .any(|suffix| table.ends_with(&format!("-{suffix}")))
+}
+
+/// Returns warm throughput for writes as the SDK has it.
+pub fn warm(units: u32) -> WarmThroughput {
+    WarmThroughput::builder()
+        .write_units_per_second(i64::from(units))
+        .build()
 }
 
 /// DynamoDB tells the key's ARN, whatever way it was named; an alias cannot be compared with it, and
@@ -185,6 +235,23 @@ pub async fn take(
             let sent = request.set_tags(Some(sdk_tags(tags))).send().await;
             sent.map_err(|e| StoreError::from_sdk("TagResource", table, e))?;
         }
+        Measure::Warm(units, index) => {
+            let request = client.update_table().table_name(table);
+            let request = match index {
+                None => request.warm_throughput(warm(*units)),
+                Some(index) => {
+                    let update = UpdateGlobalSecondaryIndexAction::builder()
+                        .index_name(index)
+                        .warm_throughput(warm(*units))
+                        .build()
+                        .expect("the name is set");
+                    let update = GlobalSecondaryIndexUpdate::builder().update(update).build();
+                    request.global_secondary_index_updates(update)
+                }
+            };
+            let sent = request.send().await;
+            sent.map_err(|e| StoreError::from_sdk("UpdateTable", table, e))?;
+        }
     }
     Ok(())
 }
@@ -210,7 +277,10 @@ pub fn sdk_tags(tags: &[(String, String)]) -> Vec<Tag> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_dynamodb::types::SseDescription;
+    use aws_sdk_dynamodb::types::{
+        GlobalSecondaryIndexDescription, GlobalSecondaryIndexWarmThroughputDescription,
+        SseDescription, TableWarmThroughputDescription,
+    };
 
     fn table(arn: Option<&str>) -> TableDescription {
         let sse = arn.map(|arn| {
@@ -220,6 +290,45 @@ mod tests {
                 .build()
         });
         TableDescription::builder().set_sse_description(sse).build()
+    }
+
+    #[test]
+    fn d10_only_what_takes_too_little_at_once_is_warmed() {
+        let index = |units| {
+            GlobalSecondaryIndexDescription::builder()
+                .index_name("i")
+                .warm_throughput(described_index(units))
+                .build()
+        };
+        let table = |name: &str, units, of_index| {
+            TableDescription::builder()
+                .table_name(name)
+                .warm_throughput(described(units))
+                .global_secondary_indexes(index(of_index))
+                .build()
+        };
+        let both = vec![
+            Measure::Warm(20_000, None),
+            Measure::Warm(20_000, Some("i".to_owned())),
+        ];
+        assert_eq!(cold(&table("x-raw-events", 4_000, 4_000), 20_000), both);
+        assert_eq!(cold(&table("x-alerts", 20_000, 4_000), 20_000), both[1..]);
+        assert_eq!(cold(&table("x-raw-events", 40_000, 20_000), 20_000), []);
+        assert_eq!(cold(&table("x-totals", 4_000, 4_000), 20_000), []);
+        let emulated = TableDescription::builder().table_name("x-alerts").build();
+        assert_eq!(cold(&emulated, 20_000), []);
+    }
+
+    fn described(units: i64) -> TableWarmThroughputDescription {
+        TableWarmThroughputDescription::builder()
+            .write_units_per_second(units)
+            .build()
+    }
+
+    fn described_index(units: i64) -> GlobalSecondaryIndexWarmThroughputDescription {
+        GlobalSecondaryIndexWarmThroughputDescription::builder()
+            .write_units_per_second(units)
+            .build()
     }
 
     #[test]

@@ -24,7 +24,7 @@ use aws_sdk_dynamodb::types::{
 
 use crate::core::keys::{CITY_INDEX, CONFIG_PK, SERIES_INDEX, SEVERITY_INDEX, TableNames};
 use crate::store::error::{Kind, StoreError};
-use crate::store::protect::{Protection, sdk_tags, sse};
+use crate::store::protect::{self, Protection, sdk_tags, sse};
 
 /// The attribute after whose time, in epoch seconds, a raw event vanishes.
 pub const TTL_ATTRIBUTE: &str = "ttl";
@@ -237,6 +237,11 @@ pub async fn create_protected(
     if !protection.tags.is_empty() {
         request = request.set_tags(Some(sdk_tags(&protection.tags)));
     }
+    let warm_writes = protection
+        .warm_writes
+        .filter(|_| protect::gets_puts(&spec.name));
+    let warm = warm_writes.map(protect::warm);
+    request = request.set_warm_throughput(warm.clone());
     for name in key_attributes(spec) {
         request = request.attribute_definitions(
             AttributeDefinition::builder()
@@ -255,6 +260,7 @@ pub async fn create_protected(
                 .index_name(index.name)
                 .set_key_schema(Some(key_schema(index.keys)))
                 .projection(projection)
+                .set_warm_throughput(warm.clone())
                 .build()
                 .expect("name and keys are set"),
         );

@@ -59,12 +59,13 @@ impl Wanted {
                 pitr: args.pitr,
                 kms_key: args.kms_key.clone(),
                 tags: args.tags.clone(),
+                warm_writes: args.warm_writes,
             },
         }
     }
 
     /// Returns a config item for new tables.
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let rules = Rules::default();
         Config {
             rules: Rules {
