@@ -156,7 +156,7 @@ mod tests {
         // A city lies in one partition, so its ids differ by the offset alone; 2,000 are a busy second.
         for shards in [2, 3, 4, 8, 9, 16] {
             for first in (1_000_000..1_020_000).step_by(2_000) {
-                let mut held = std::collections::HashMap::<String, u32>::new();
+                let mut held = std::collections::BTreeMap::<String, u32>::new();
                 for offset in first..first + 2_000 {
                     let id = format!("city-events-3-{offset}");
                     *held.entry(city_shard("NYC", &id, shards)).or_default() += 1;

@@ -70,19 +70,19 @@ pub struct InitTables {
 
     /// Write units a second that raw events and alerts take from the first moment on; a new table takes
     /// 4000, and AWS charges more once
-    #[arg(long, value_name = "N", env = "CITYSTREAM_WARM_WRITES", value_parser = clap::value_parser!(u32).range(4_000..=10_000_000))]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_WARM_WRITES", value_parser = clap::value_parser!(u32).range(4_000..=10_000_000), help_heading = "Tables at AWS")]
     pub warm_writes: Option<u32>,
 
     /// Tables cannot be deleted until this is switched off by hand
     #[arg(
         long,
         env = "CITYSTREAM_DELETION_PROTECTION",
-        help_heading = "Protection"
+        help_heading = "Tables at AWS"
     )]
     pub deletion_protection: bool,
 
     /// Point-in-time recovery: any second of the last 35 days can be restored
-    #[arg(long, env = "CITYSTREAM_PITR", help_heading = "Protection")]
+    #[arg(long, env = "CITYSTREAM_PITR", help_heading = "Tables at AWS")]
     pub pitr: bool,
 
     /// Encrypt the tables with this KMS key: id, ARN or alias/NAME
@@ -90,12 +90,12 @@ pub struct InitTables {
         long,
         value_name = "KEY",
         env = "CITYSTREAM_KMS_KEY",
-        help_heading = "Protection"
+        help_heading = "Tables at AWS"
     )]
     pub kms_key: Option<String>,
 
     /// Tag of the tables, as name=value; can be repeated
-    #[arg(long = "tag", value_name = "NAME=VALUE", env = "CITYSTREAM_TAG", value_delimiter = ',', value_parser = parse_tag, help_heading = "Protection")]
+    #[arg(long = "tag", value_name = "NAME=VALUE", env = "CITYSTREAM_TAG", value_delimiter = ',', value_parser = parse_tag, help_heading = "Tables at AWS")]
     pub tags: Vec<(String, String)>,
 
     /// Print the IAM policy a role needs for these tables, and do nothing else
@@ -103,12 +103,12 @@ pub struct InitTables {
     pub print_iam_policy: Option<super::Role>,
 
     /// Print what the tables take and cost at so many events a second (1000/s), and do nothing else
-    #[arg(long, value_name = "RATE", env = "CITYSTREAM_EXPLAIN", value_parser = parse_rate_per_second)]
+    #[arg(long, value_name = "RATE", env = "CITYSTREAM_EXPLAIN", value_parser = parse_rate_per_second, help_heading = "What to do")]
     pub explain: Option<f64>,
 
     /// What the events of --explain are like: shares of alerts and of the busiest city, series,
     /// row-interval, raw-ttl [default: alerts=0.5,hottest=0.25,series=24,row-interval=250ms,raw-ttl=30d]
-    #[arg(long, requires = "explain", env = "CITYSTREAM_MIX", value_parser = parse_mix)]
+    #[arg(long, requires = "explain", value_name = "NAME=VALUE,…", env = "CITYSTREAM_MIX", value_parser = parse_mix, help_heading = "What to do")]
     pub mix: Option<Mix>,
 
     /// Consumer group that must have no members before --delete
