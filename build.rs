@@ -17,7 +17,7 @@ fn main() {
         None if released => from_git().unwrap_or_else(|| "unknown".to_owned()),
         None => "unknown, a debug build".to_owned(),
     };
-    println!("cargo::rustc-env=CITYSTREAM_BUILT_FROM={commit}");
+    println!("cargo::rustc-env=BUILT_FROM={commit}");
 }
 
 /// The commit, marked if the files differ from it.

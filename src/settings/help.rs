@@ -28,7 +28,7 @@ pub(super) fn long_version() -> &'static str {
         format!(
             "{}\ncommit {}\nlibrdkafka {librdkafka}",
             env!("CARGO_PKG_VERSION"),
-            env!("CITYSTREAM_BUILT_FROM"),
+            env!("BUILT_FROM"),
         )
     });
     &TEXT
