@@ -130,8 +130,8 @@ pub enum Step {
     Idle,
     /// All goes well, and so many records are between the position and the log's end; now and then.
     Behind(u64),
-    /// Kafka, or the topic, is not there; the reason. Comes again when it changes, and
-    /// [`Step::Behind`] once that is over.
+    /// Kafka, or the topic, is not there: what is wrong, `; `, and what to do. Comes again and again,
+    /// and [`Step::Behind`] once that is over.
     Waiting(String),
 }
 
@@ -273,7 +273,7 @@ impl LogReader {
                     }
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
                         away = true;
-                        step(Step::Waiting(plain(&error)))
+                        step(Step::Waiting(format!("{}; {REACH_TODO}", plain(&error))))
                     } else {
                         ControlFlow::Continue(())
                     }
@@ -553,7 +553,7 @@ struct Notice {
 
 impl Notice {
     fn tell(&mut self, topic: &str, why: &str, todo: &str) {
-        self.why = Some(why.to_owned());
+        self.why = Some(format!("{why}; {todo}"));
         if self.told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
             self.told = Some(Instant::now());
             tracing::warn!(topic, why, todo, "waiting for kafka and the topic");

@@ -305,7 +305,8 @@ fn j4_a_broker_that_goes_is_told_and_comes_back_and_q_works_meanwhile() {
     // From the start without one, too; what was logged is seen afterwards.
     let terminal = Terminal::open(120, 24, "127.0.0.1:9", &[]);
     terminal.tail("");
-    terminal.wait_for("◌ ");
+    terminal.wait_for("◌ no broker answers");
+    terminal.wait_for("check --brokers");
     terminal.type_keys("\u{3}");
     terminal.left(0);
 }

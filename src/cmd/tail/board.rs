@@ -27,7 +27,7 @@ pub(super) struct Seen {
 /// What the reader is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Kafka or the topic is not there; the reason.
+    /// Kafka or the topic is not there: what is wrong and, behind `; `, what to do.
     Waiting(String),
     /// Reading, so many records behind the log's end.
     Reading(u64),

@@ -221,11 +221,10 @@ fn head(buf: &mut Buffer, area: Rect, heading: &Heading, live: &Board, view: &Vi
         }
         (None, State::Waiting(why)) => {
             // The reason matters more than all that stands beside it.
-            let room = usize::from(area.width.saturating_sub(10));
-            (
-                cut(&format!("◌ {why}"), room),
-                Style::new().fg(Color::Yellow),
-            )
+            let room = usize::from(area.width.saturating_sub(16));
+            let (what, _) = what_and_todo(why);
+            let text = cut(&format!("◌ {what}"), room);
+            (text, Style::new().fg(Color::Yellow))
         }
         (None, State::Reading(0..=LIVE_BEHIND_MAX)) => {
             ("● live".to_owned(), Style::new().fg(Color::Green))
@@ -244,7 +243,7 @@ fn head(buf: &mut Buffer, area: Rect, heading: &Heading, live: &Board, view: &Vi
         cut(&heading.topic, usize::from(room.saturating_sub(5))),
         bold(),
     );
-    let name = if area.width >= 60 {
+    let name = if area.width >= 60 && room >= 26 {
         "citystream tail"
     } else {
         "tail"
@@ -264,6 +263,14 @@ fn head(buf: &mut Buffer, area: Rect, heading: &Heading, live: &Board, view: &Vi
     to_the_right(buf, area, &state);
 }
 
+/// Divides a reason into what is wrong and what to do about it.
+fn what_and_todo(why: &str) -> (&str, Option<&str>) {
+    match why.split_once("; ") {
+        Some((what, todo)) => (what, Some(todo)),
+        None => (why, None),
+    }
+}
+
 fn numbers(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view: &View) {
     let part = |value: String, label: &'static str| {
         vec![Span::styled(value, bold()), Span::styled(label, dim())]
@@ -272,6 +279,14 @@ fn numbers(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view
         vec![Span::styled(label, dim()), Span::styled(value, style)]
     };
     let all = board.counts.sum.total();
+    if let (State::Waiting(why), 0) = (&board.state, all)
+        && let (_, Some(todo)) = what_and_todo(why)
+    {
+        let text = cut(todo, area.width.into());
+        let style = Style::new().fg(Color::Yellow);
+        buf.set_stringn(area.x, area.y, text, area.width.into(), style);
+        return;
+    }
     let mut parts = Vec::new();
     if view.query.is_empty() {
         parts.push(part(count(all), " events"));

@@ -160,7 +160,8 @@ fn pictures_of_an_empty_log_and_of_a_wait() {
         "waiting-80x24.txt",
         &text(&picture(80, 24, &board, &View::default())),
     );
-    board.state = State::Waiting("there is no topic city-events".to_owned());
+    board.state =
+        State::Waiting("there is no topic city-events; citystream init-tables makes it".to_owned());
     golden(
         "missing-60x10.txt",
         &text(&picture(60, 10, &board, &View::default())),
