@@ -38,7 +38,8 @@ use crate::cmd::init_tables::tables::Wanted;
 use crate::cmd::verify::compare::Source;
 use crate::cmd::{Exit, SettingsError, init_tables, produce};
 use crate::core::keys::TableNames;
-use crate::core::synth::Synth;
+use crate::core::replay::Replay;
+use crate::core::trial::{Stream, Trial};
 use crate::kafka::client::client_config;
 use crate::kafka::credit::Credit;
 use crate::kafka::producer::EventProducer;
@@ -61,6 +62,7 @@ const HEARTBEAT_MS: i64 = 60_000;
 ///
 /// # Errors
 /// Returns what made the role fail.
+#[allow(clippy::print_stdout)] // the greeting
 pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     let listener = server::bind(address, "--port").await?;
@@ -74,7 +76,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
 
     let topics = vec![(TOPIC.to_owned(), PARTITIONS), (format!("{TOPIC}-dlq"), 1)];
     let broker = Broker::start(topics)?;
-    let consume_args = consume_args(&broker.servers)?;
+    let servers = broker.servers.clone();
+    let consume_args = consume_args(&servers)?;
     let config = client_config(&consume_args.kafka, "dev")?;
     let producer = Arc::new(EventProducer::new(config, TOPIC, &metrics)?);
     let credit = Credit::new(6, CREDIT_RECORDS_MAX, CREDIT_BYTES_MAX);
@@ -127,7 +130,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         .merge(lab.router())
         .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
     let http = tokio::spawn(server::serve(listener, router, shutdown.clone()));
-    greet(&args, address);
+    print!("{}", greeting(&args, address, &servers));
 
     let producing = {
         let (plan, stop) = (plan(&args, credit), shutdown.clone());
@@ -165,8 +168,8 @@ fn token() -> std::io::Result<String> {
 
 fn source(args: &Dev) -> anyhow::Result<pump::Source> {
     Ok(match &args.input {
-        Some(path) => pump::Source::Input(produce::open(path)?),
-        None => pump::Source::Synthetic(Synth::new(fastrand::u64(..))),
+        Some(path) => pump::Source::Input(produce::open(path)?, Replay::default()),
+        None => pump::Source::Synthetic(Stream::new(fastrand::u64(..), Trial::default())),
     })
 }
 
@@ -223,15 +226,48 @@ fn consume_args(brokers: &str) -> anyhow::Result<Consume> {
     }
 }
 
-#[allow(clippy::print_stdout)]
-fn greet(args: &Dev, address: SocketAddr) {
+/// What `dev` begins with: where everything is, and what to try.
+fn greeting(args: &Dev, address: SocketAddr, brokers: &str) -> String {
     let what = match &args.input {
         Some(path) => format!("loading {}", path.display()),
         None => "making up events".to_owned(),
     };
-    println!("citystream dev: {what}; Ctrl-C stops it");
-    println!("  http://{address}/");
-    println!("  curl http://{address}/api/v1/stats");
-    println!("  curl http://{address}/api/v1/events/NYC?limit=3");
-    println!("  curl http://{address}/metrics");
+    let tables = match &args.data_dir {
+        Some(dir) => format!("in {}", dir.display()),
+        None => "in memory".to_owned(),
+    };
+    format!(
+        "citystream dev: {what}; Ctrl-C stops it\n\n  \
+         http://{address}/\n\n\
+         That is the page, the API below /api/v1, and all metrics at /metrics.\n\
+         Kafka is embedded at {brokers}, with topic {TOPIC}; DynamoDB {tables}.\n\n\
+         Try in another terminal:\n  \
+         curl http://{address}/api/v1/stats\n  \
+         curl 'http://{address}/api/v1/events/NYC?limit=3'\n  \
+         citystream tail --brokers {brokers}\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_tells_the_ports_the_page_and_three_commands() {
+        let line = ["citystream", "dev", "--data-dir", "kept"];
+        let Command::Dev(args) = Cli::try_parse_from(line).expect("it parses").command else {
+            unreachable!("the line says dev");
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
+        let text = greeting(&args, address, "127.0.0.1:9");
+        assert_eq!(
+            text,
+            "citystream dev: making up events; Ctrl-C stops it\n\n  http://127.0.0.1:8082/\n\n\
+             That is the page, the API below /api/v1, and all metrics at /metrics.\n\
+             Kafka is embedded at 127.0.0.1:9, with topic city-events; DynamoDB in kept.\n\n\
+             Try in another terminal:\n  curl http://127.0.0.1:8082/api/v1/stats\n  \
+             curl 'http://127.0.0.1:8082/api/v1/events/NYC?limit=3'\n  \
+             citystream tail --brokers 127.0.0.1:9\n\n"
+        );
+    }
 }

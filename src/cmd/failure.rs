@@ -15,6 +15,7 @@ use std::io::ErrorKind;
 use crate::cmd::{Exit, SettingsError};
 use crate::kafka::REACH_TODO;
 use crate::kafka::admin::AdminError;
+use crate::kafka::resend::ResendError;
 use crate::settings::LogFormat;
 use crate::store::error::{Kind, StoreError};
 
@@ -97,6 +98,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         }
         if let Some(error) = error.downcast_ref::<AdminError>() {
             return of_admin(error);
+        }
+        if let Some(ResendError::Kafka { .. } | ResendError::Silence) = error.downcast_ref() {
+            return Some("run it again: it goes on where it stopped, nothing is sent twice");
         }
         of_io(error.downcast_ref::<std::io::Error>()?.kind())
     })

@@ -12,7 +12,9 @@
 //! | a topic has other partitions or settings | kept, told, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
-//! Progress goes to standard error, the summary to standard output.
+//! `--delete` asks for the prefix before it takes anything away.
+//!
+//! The plan and progress go to standard error, the summary to standard output.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,9 @@ use crate::store::error::{Kind, StoreError};
 use crate::store::tables as store_tables;
 use crate::telemetry::Metrics;
 
+mod confirm;
 pub mod explain;
+mod plan;
 pub mod steps;
 pub mod tables;
 pub mod topics;
@@ -58,6 +62,9 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
         let wanted = Wanted::from_args(&args);
         return explain(rate, &args, &wanted);
     }
+    if args.delete {
+        confirm::can_ask(args.yes)?;
+    }
     let client = connect(ConnectOptions::default())
         .await
         .map_err(mark_settings)?;
@@ -77,7 +84,11 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
         findings = work => findings?,
         () = shutdown.wait() => anyhow::bail!("stopped before all was done; run it again"),
     };
-    steps::print(&findings)?;
+    if args.check {
+        plan::print_table(&findings)?;
+    } else {
+        steps::print(&findings)?;
+    }
     let differs = findings.iter().any(|f| f.outcome.is_difference());
     Ok(if args.check && differs {
         Exit::Failed
@@ -153,6 +164,8 @@ async fn make_or_check(
     let state = tables::inspect(client, &names).await?;
     tables::refuse(client, &names, &state, &wanted).await?;
     let found = topics::inspect(admin, &topic_specs).await?;
+    let lacks = tables::check(client, &names, &wanted).await?;
+    plan::tell(&lacks, &topics::lacks(&topic_specs, &found));
     let mut findings = tables::make(client, &names, state, &wanted, steps).await?;
     let (more, facts) = topics::make(admin, &topic_specs, found, steps).await?;
     findings.extend(more);
@@ -190,8 +203,12 @@ async fn delete(
         ))
         .into());
     }
+    let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
+    if !args.yes {
+        confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
+    }
     let mut findings = Vec::new();
-    for name in [args.kafka.topic.clone(), args.kafka.dlq_topic()] {
+    for name in topics {
         findings.push(topics::delete(admin, &name, steps).await?);
     }
     for name in names.all() {

@@ -5,6 +5,7 @@
 //! read, or if it had a bad line (unless `--skip-bad`). Kafka that is not there is waited for.
 
 mod http;
+mod letters;
 mod report;
 
 use std::path::Path;
@@ -15,14 +16,15 @@ use anyhow::Context as _;
 
 use crate::api::server;
 use crate::cmd::{Exit, SettingsError, print_picked, service};
-use crate::core::synth::Synth;
+use crate::core::replay::Replay;
+use crate::core::trial::{Stream, Trial};
 use crate::kafka::client::{ClientError, client_config};
 use crate::kafka::input::{Input, InputError};
 use crate::kafka::producer::{Counts, EventProducer, ProducerError};
 use crate::kafka::pump::{self, Plan, PumpError, Source};
 use crate::settings::{Produce, Rate};
 use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, unix_ms};
 use report::Report;
 
 /// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
@@ -35,6 +37,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// # Errors
 /// Returns what made the role fail.
 pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    if args.from_dlq {
+        return letters::run(&args, shutdown).await;
+    }
     let source = source(&args)?;
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
@@ -73,7 +78,11 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     });
     let (pumped, undelivered, counts) = work.await.context("the producer panicked")?;
     ticking.abort();
-    report.summary(&counts, undelivered);
+    report.summary(
+        &counts,
+        undelivered,
+        pumped.as_ref().copied().unwrap_or_default(),
+    );
     http_stop.trigger();
     server.await.context("the HTTP server panicked")?;
     pumped.map_err(|error| match error {
@@ -101,13 +110,37 @@ fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
 
 fn source(args: &Produce) -> anyhow::Result<Source> {
     match &args.input {
-        Some(path) => Ok(Source::Input(open(path)?)),
+        Some(path) => Ok(Source::Input(open(path)?, replay(args, path)?)),
         None => {
             let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
             tracing::info!(seed, "making up events");
-            Ok(Source::Synthetic(Synth::new(seed)))
+            let trial = Trial {
+                late_ratio: args.late_ratio.unwrap_or_default(),
+                bad_ratio: args.bad_ratio.unwrap_or_default(),
+                out_of_order_ms: args.out_of_order.unwrap_or_default(),
+                skew: args.skew.unwrap_or_default(),
+            };
+            Ok(Source::Synthetic(Stream::new(seed, trial)))
         }
     }
+}
+
+fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
+    let replay = Replay::at_speed(args.speed);
+    if !args.restamp {
+        return Ok(replay);
+    }
+    let newest_ms = if args.speed.is_some() {
+        None
+    } else if path.as_os_str() == "-" {
+        // What was read to find the newest event would be gone.
+        let text = "--restamp of standard input needs --speed: its newest event is known at its end \
+                    only; give --speed, or a file";
+        return Err(SettingsError(text.to_owned()).into());
+    } else {
+        Input::newest_ms(path)?
+    };
+    Ok(replay.restamped(unix_ms(), newest_ms))
 }
 
 /// Opens the input of `--input`; a file that cannot be opened is a wrong setting.

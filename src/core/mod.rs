@@ -9,7 +9,8 @@
 //! [`watermark`] (where it belongs), [`keys`] (under which names), [`stretch`] and [`plan`]
 //! (what is written), [`worker`] (one partition), [`restart`] (where to begin again),
 //! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer). Beside
-//! them [`synth`] (made-up events) and [`murmur2`] (the partition of a key).
+//! them [`synth`] and [`trial`] (made-up events, and trouble among them), [`replay`] (old events sent
+//! again), [`repair`] (rejected ones mended) and [`murmur2`] (the partition of a key).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod audit;
@@ -21,13 +22,17 @@ pub mod murmur2;
 pub mod mutant;
 pub mod pace;
 pub mod parse;
+pub mod patch;
 pub mod pipeline;
 pub mod plan;
+pub mod repair;
+pub mod replay;
 pub mod restart;
 pub mod stall;
 pub mod stretch;
 pub mod synth;
 pub mod time;
+pub mod trial;
 pub mod watermark;
 pub mod window;
 pub mod worker;

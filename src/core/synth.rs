@@ -60,19 +60,54 @@ const HAPPENINGS: [[&str; 3]; 4] = [
 /// A seeded stream of events.
 #[derive(Clone, Debug)]
 pub struct Synth {
+    chance: Chance,
+}
+
+/// Numbers that follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub struct Chance {
     state: u64,
+}
+
+impl Chance {
+    /// Returns the stream of a seed.
+    pub fn new(seed: u64) -> Chance {
+        Chance { state: seed }
+    }
+
+    /// Draws a number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
 }
 
 impl Synth {
     /// Returns the stream of a seed.
     pub fn new(seed: u64) -> Synth {
-        Synth { state: seed }
+        Synth {
+            chance: Chance::new(seed),
+        }
     }
 
     /// Writes the next event's JSON with the event time `now_ms` into `out`, which is cleared
     /// first, and returns its city.
     pub fn next_event(&mut self, now_ms: i64, out: &mut String) -> &'static str {
-        let city = CITIES[self.pick(CITIES.map(|(_, weight)| weight))].0;
+        self.next_event_in(None, now_ms, out)
+    }
+
+    /// As [`Synth::next_event`], in another city than the one that was drawn if one is given.
+    pub fn next_event_in(
+        &mut self,
+        city: Option<&'static str>,
+        now_ms: i64,
+        out: &mut String,
+    ) -> &'static str {
+        let drawn = CITIES[self.pick(CITIES.map(|(_, weight)| weight))].0;
+        let city = city.unwrap_or(drawn);
         let kind = self.pick(TYPES.map(|(_, weight)| weight));
         let severity = SEVERITIES[self.pick(SEVERITIES.map(|(_, weight)| weight))].0;
         let happening = HAPPENINGS[kind][self.pick([1, 1, 1])];
@@ -92,7 +127,7 @@ impl Synth {
     /// Draws an index, each as often as its weight says.
     fn pick<const N: usize>(&mut self, weights: [u32; N]) -> usize {
         let total: u64 = weights.iter().copied().map(u64::from).sum();
-        let mut left = self.next_u64() % total;
+        let mut left = self.chance.next_u64() % total;
         for (index, weight) in weights.into_iter().enumerate() {
             match left.checked_sub(u64::from(weight)) {
                 Some(rest) => left = rest,
@@ -100,15 +135,6 @@ impl Synth {
             }
         }
         N - 1
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -159,6 +159,10 @@ impl Chatter {
 
     /// For [`ClientContext::error`].
     pub fn error(&self, error: &KafkaError, reason: &str) {
+        // Whoever asked for it hears it from the consumer itself.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         if let Some(refusal) = judge_refusal(reason) {
             return self.refused(refusal);
         }

@@ -9,6 +9,7 @@
 //! request to stop must not wait for it. It hands over at the end of each buffer, so that a line
 //! that has arrived is never held back for the next.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, parse_event};
 
 /// Bytes read at once; also what a batch holds at most beside one line.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Compressed bytes read at once: a small part of a batch, so that progress is told in small steps.
+const PACKED_BYTES: usize = 16 * 1024;
 /// Batches between the reading thread and the producer: enough to keep both busy.
 const BATCHES_MAX: usize = 4;
 
@@ -76,6 +79,8 @@ pub struct Batch {
     /// The lines.
     pub lines: Vec<InputLine>,
     values: Vec<u8>,
+    /// Bytes of the file that were read for it and all before it.
+    bytes_read: u64,
 }
 
 impl Batch {
@@ -94,7 +99,7 @@ pub struct InputProgress {
 }
 
 impl InputProgress {
-    /// Returns the bytes read so far.
+    /// Returns the bytes of which the lines were taken so far; the next ones may be read already.
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
@@ -105,6 +110,8 @@ impl InputProgress {
 pub struct Input {
     batches: Receiver<Result<Batch, InputError>>,
     progress: InputProgress,
+    /// Bytes read for the batch that was handed over last; whoever asks for the next is done with it.
+    handed_over: Cell<u64>,
 }
 
 /// What [`Input::next_batch`] found.
@@ -155,14 +162,37 @@ impl Input {
         let (sender, batches) = sync_channel(BATCHES_MAX);
         let counted = Counted {
             inner: reader,
-            read: Arc::clone(&progress.read),
+            read: Arc::default(),
         };
         // Never joined: a read from a silent pipe cannot be interrupted; it ends with the process.
         std::thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || read_all(counted, &sender))
             .map_err(InputError::Start)?;
-        Ok(Input { batches, progress })
+        Ok(Input {
+            batches,
+            progress,
+            handed_over: Cell::new(0),
+        })
+    }
+
+    /// Reads a whole file and returns its largest event time; `None` without any event.
+    ///
+    /// # Errors
+    /// [`InputError`] where the file cannot be opened or read.
+    pub fn newest_ms(path: &Path) -> Result<Option<i64>, InputError> {
+        let input = Input::open(path)?;
+        let mut newest_ms = None;
+        loop {
+            match input.next_batch(Duration::from_secs(1))? {
+                Next::Batch(batch) => {
+                    let events = batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok());
+                    newest_ms = newest_ms.max(events.map(|event| event.time_ms).max());
+                }
+                Next::Nothing => {}
+                Next::End => return Ok(newest_ms),
+            }
+        }
     }
 
     /// Returns a handle on how much was read.
@@ -175,8 +205,13 @@ impl Input {
     /// # Errors
     /// [`InputError::Read`] where reading failed; what came before it was handed over already.
     pub fn next_batch(&self, timeout: Duration) -> Result<Next, InputError> {
+        let done = self.handed_over.get();
+        self.progress.read.store(done, Ordering::Relaxed);
         match self.batches.recv_timeout(timeout) {
-            Ok(Ok(batch)) => Ok(Next::Batch(batch)),
+            Ok(Ok(batch)) => {
+                self.handed_over.set(batch.bytes_read);
+                Ok(Next::Batch(batch))
+            }
             Ok(Err(error)) => Err(error),
             Err(RecvTimeoutError::Timeout) => Ok(Next::Nothing),
             Err(RecvTimeoutError::Disconnected) => Ok(Next::End),
@@ -184,21 +219,25 @@ impl Input {
     }
 }
 
-fn read_all(mut raw: impl Read + Send + 'static, sender: &SyncSender<Result<Batch, InputError>>) {
+fn read_all<R: Read + Send + 'static>(
+    mut raw: Counted<R>,
+    sender: &SyncSender<Result<Batch, InputError>>,
+) {
     let mut line = 0;
+    let read = Arc::clone(&raw.read);
     let done = first_two(&mut raw).and_then(|head| {
         let gzip = head == [0x1f, 0x8b];
         let whole = Cursor::new(head).chain(raw);
         let reader: Box<dyn Read> = if gzip {
             Box::new(MultiGzDecoder::new(BufReader::with_capacity(
-                BUFFER_BYTES,
+                PACKED_BYTES,
                 whole,
             )))
         } else {
             Box::new(whole)
         };
         let mut lines = Lines::new(BufReader::with_capacity(BUFFER_BYTES, reader));
-        let done = hand_over(&mut lines, sender);
+        let done = hand_over(&mut lines, &read, sender);
         line = lines.number;
         done
     });
@@ -210,6 +249,7 @@ fn read_all(mut raw: impl Read + Send + 'static, sender: &SyncSender<Result<Batc
 
 fn hand_over(
     lines: &mut Lines<BufReader<Box<dyn Read>>>,
+    read: &AtomicU64,
     sender: &SyncSender<Result<Batch, InputError>>,
 ) -> io::Result<()> {
     let mut batch = Batch::default();
@@ -224,6 +264,7 @@ fn hand_over(
             true
         });
         let last = !matches!(more, Ok(true));
+        batch.bytes_read = read.load(Ordering::Relaxed);
         if (last || lines.reader.buffer().is_empty() || batch.values.len() >= BUFFER_BYTES)
             && !batch.lines.is_empty()
             && sender.send(Ok(std::mem::take(&mut batch))).is_err()
@@ -502,6 +543,25 @@ mod tests {
         drop(writer);
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
         assert!(matches!(next, Next::End));
+    }
+
+    #[test]
+    fn progress_is_of_lines_that_were_taken_not_of_bytes_read_ahead() {
+        let text = format!("{GOOD}\n").repeat(20_000);
+        let total = u64::try_from(text.len()).expect("it is short");
+        let input =
+            Input::from_reader(Cursor::new(text.into_bytes()), Some(total)).expect("a thread");
+        let (mut batches, mut last) = (0, 0);
+        while let Next::Batch(_) = input.next_batch(Duration::from_secs(60)).expect("readable") {
+            let read = input.progress().bytes_read();
+            assert!(
+                read >= last && (batches > 0 || read == 0),
+                "{batches}: {read}"
+            );
+            (batches, last) = (batches + 1, read);
+        }
+        assert!(batches > 2, "{batches}");
+        assert_eq!(input.progress().bytes_read(), total);
     }
 
     #[test]

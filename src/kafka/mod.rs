@@ -16,6 +16,7 @@ pub mod pump;
 pub mod reader;
 mod record;
 pub mod refusal;
+pub mod resend;
 pub mod survey;
 
 /// What to do about brokers that do not answer.

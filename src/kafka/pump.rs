@@ -14,7 +14,10 @@ use tokio::runtime::Handle;
 
 use crate::core::murmur2::partition_of;
 use crate::core::parse::Reject;
-use crate::core::synth::Synth;
+use crate::core::patch::replace_member;
+use crate::core::replay::Replay;
+use crate::core::time::format_millis;
+use crate::core::trial::{Made, Stream};
 use crate::kafka::credit::Credit;
 use crate::kafka::input::{Input, InputError, Next};
 use crate::kafka::producer::{EventProducer, ProducerError};
@@ -46,9 +49,9 @@ pub enum PumpError {
 #[derive(Debug)]
 pub enum Source {
     /// Made up, with the time of sending as event time.
-    Synthetic(Synth),
-    /// Read, and sent as they stand.
-    Input(Input),
+    Synthetic(Stream),
+    /// Read, and sent as they stand but for their times if those are moved.
+    Input(Input, Replay),
 }
 
 /// How to send.
@@ -64,6 +67,15 @@ pub struct Plan {
     pub patient: bool,
     /// How far a consumer may be behind; `None` for a broker that keeps its log.
     pub credit: Option<Credit>,
+}
+
+/// What was made up to be trouble.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Events sent late.
+    pub late: u64,
+    /// Events sent broken.
+    pub bad: u64,
 }
 
 /// Sends until the source ends, the plan's count is reached or stopping is asked for.
@@ -82,9 +94,9 @@ pub fn run(
     plan: &Plan,
     shutdown: &Shutdown,
     on_bad: &mut dyn FnMut(u64, &Reject),
-) -> Result<(), PumpError> {
+) -> Result<Trouble, PumpError> {
     let Some(partitions) = producer.wait_for_topic(shutdown, plan.patient)? else {
-        return Ok(());
+        return Ok(Trouble::default());
     };
     let started = Instant::now();
     let heartbeat_every = plan
@@ -101,15 +113,16 @@ pub fn run(
         heartbeat_at: heartbeat_every.map(|every| started + every),
         heartbeat_value: match &source {
             Source::Synthetic(_) => HeartbeatValue::Now,
-            Source::Input(_) => HeartbeatValue::Largest(None),
+            Source::Input(..) => HeartbeatValue::Largest(None),
         },
         left: plan.count,
+        trouble: Trouble::default(),
     };
     match source {
-        Source::Synthetic(synth) => pump.synthetic(synth)?,
-        Source::Input(input) => pump.input(&input, on_bad)?,
+        Source::Synthetic(stream) => pump.synthetic(stream)?,
+        Source::Input(input, replay) => pump.input(&input, replay, on_bad)?,
     }
-    Ok(())
+    Ok(pump.trouble)
 }
 
 struct Pump<'a> {
@@ -123,6 +136,7 @@ struct Pump<'a> {
     heartbeat_at: Option<Instant>,
     heartbeat_value: HeartbeatValue,
     left: Option<u64>,
+    trouble: Trouble,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,12 +146,17 @@ enum HeartbeatValue {
 }
 
 impl Pump<'_> {
-    fn synthetic(&mut self, mut synth: Synth) -> Result<(), ProducerError> {
-        let mut value = String::new();
-        while self.left != Some(0) && self.wait_for_turn()? {
-            let city = synth.next_event(unix_ms(), &mut value);
-            if !self.send(city, value.as_bytes())? {
+    fn synthetic(&mut self, mut stream: Stream) -> Result<(), ProducerError> {
+        let mut value = Vec::new();
+        while self.left != Some(0) && self.wait_for_turn(self.started)? {
+            let (city, made) = stream.next_event(unix_ms(), &mut value);
+            if !self.send(city, &value)? {
                 break;
+            }
+            match made {
+                Made::Fine => {}
+                Made::Late => self.trouble.late += 1,
+                Made::Bad => self.trouble.bad += 1,
             }
         }
         Ok(())
@@ -146,6 +165,7 @@ impl Pump<'_> {
     fn input(
         &mut self,
         input: &Input,
+        mut replay: Replay,
         on_bad: &mut dyn FnMut(u64, &Reject),
     ) -> Result<(), PumpError> {
         let tally = self.producer.tally();
@@ -174,11 +194,21 @@ impl Pump<'_> {
                 if self.left == Some(0) {
                     break;
                 }
-                if !self.wait_for_turn()? || !self.send(&event.city, batch.value(event))? {
+                let due_ms = u64::try_from(replay.due_ms(event.time_ms)).unwrap_or(0);
+                if !self.wait_for_turn(self.started + Duration::from_millis(due_ms))? {
+                    return Ok(());
+                }
+                let moved_ms = replay.moved_ms(event.time_ms);
+                let value = batch.value(event);
+                let taken = match moved_ms.and_then(|ms| moved(value, ms)) {
+                    Some(moved) => self.send(&event.city, moved.as_bytes())?,
+                    None => self.send(&event.city, value)?,
+                };
+                if !taken {
                     return Ok(());
                 }
                 if let HeartbeatValue::Largest(largest) = &mut self.heartbeat_value {
-                    *largest = (*largest).max(Some(event.time_ms));
+                    *largest = (*largest).max(Some(moved_ms.unwrap_or(event.time_ms)));
                 }
             }
         }
@@ -188,17 +218,16 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Waits until the next event is due, sending heartbeats meanwhile; false once to stop.
-    fn wait_for_turn(&mut self) -> Result<bool, ProducerError> {
+    /// Waits until the next event is due, by the rate and not before `from`, sending heartbeats
+    /// meanwhile; false once to stop.
+    fn wait_for_turn(&mut self, from: Instant) -> Result<bool, ProducerError> {
         loop {
             if self.shutdown.is_triggered() {
                 return Ok(false);
             }
             self.beat_if_due()?;
-            let Some(due_us) = self.pace.due_us() else {
-                return Ok(true);
-            };
-            let due = self.started + Duration::from_micros(due_us);
+            let by_rate = self.pace.due_us().map(Duration::from_micros);
+            let due = by_rate.map_or(from, |us| from.max(self.started + us));
             if due <= Instant::now() {
                 self.pace.take(self.elapsed_us());
                 return Ok(true);
@@ -279,6 +308,12 @@ impl Pump<'_> {
             }
         });
     }
+}
+
+/// The event with another time; an event has been read from it, so it has one.
+fn moved(value: &[u8], time_ms: i64) -> Option<String> {
+    let time = format!("\"{}\"", format_millis(time_ms));
+    replace_member(std::str::from_utf8(value).ok()?, "timestamp", &time)
 }
 
 /// When the next event is due, in µs since the start.

@@ -9,10 +9,10 @@ use crate::core::keys::SHARDS_MAX;
 /// `citystream init-tables`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream init-tables\n  citystream init-tables --check\n  citystream init-tables --partitions 12 --replication 3"
+    after_help = "Examples:\n  citystream init-tables\n  citystream init-tables --check\n  citystream init-tables --delete\n  citystream init-tables --partitions 12 --replication 3"
 )]
 pub struct InitTables {
-    /// Change nothing; exit 1 if anything differs
+    /// Change nothing, show a table of differences; exit 1 if there are any
     #[arg(
         long,
         env = "CITYSTREAM_CHECK",
@@ -21,17 +21,17 @@ pub struct InitTables {
     )]
     pub check: bool,
 
-    /// Delete the tables and topics
-    #[arg(
-        long,
-        env = "CITYSTREAM_DELETE",
-        requires = "yes",
-        help_heading = "What to do"
-    )]
+    /// Delete the tables and topics with all they hold; asks for the prefix before
+    #[arg(long, env = "CITYSTREAM_DELETE", help_heading = "What to do")]
     pub delete: bool,
 
-    /// Confirm --delete
-    #[arg(long, env = "CITYSTREAM_YES", help_heading = "What to do")]
+    /// Let --delete go on without asking
+    #[arg(
+        long,
+        env = "CITYSTREAM_YES",
+        requires = "delete",
+        help_heading = "What to do"
+    )]
     pub yes: bool,
 
     /// Shards per city and severity in the indexes, 1 to 64; can only grow [default: 4]

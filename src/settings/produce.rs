@@ -5,38 +5,93 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{Rate, parse_duration_ms, parse_rate};
+use super::values::{Rate, parse_duration_ms, parse_rate, parse_share, parse_speed};
 use super::{KafkaArgs, LogArgs};
 
 /// `citystream produce`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream produce --interval 5s\n  citystream produce --rate 1000/s --count 100000 --seed 7\n  citystream produce --input events.ndjson.gz"
+    after_help = "Examples:\n  citystream produce --interval 5s\n  citystream produce --rate 1000/s --count 100000 --seed 7\n  citystream produce --input events.ndjson.gz\n  citystream produce --input events.ndjson.gz --speed 60x --restamp\n  citystream produce --rate 100/s --late-ratio 0.05 --bad-ratio 0.01 --skew 0.5\n  citystream produce --from-dlq"
 )]
 pub struct Produce {
-    /// Time between two synthetic events
-    #[arg(long, value_name = "DURATION", default_value = "5s", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
-    pub interval: i64,
+    /// Send the lines of this NDJSON file (.gz too), or of standard input for -
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CITYSTREAM_INPUT",
+        help_heading = "What to send"
+    )]
+    pub input: Option<PathBuf>,
 
-    /// Events a second, as 1000/s, or max [default for --input: max]
-    #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE", value_parser = parse_rate)]
-    pub rate: Option<Rate>,
+    /// Send dead letters again that can be mended without guessing, each once; the others stay
+    #[arg(long, env = "CITYSTREAM_FROM_DLQ", help_heading = "What to send", conflicts_with_all = ["input", "rate", "speed", "count", "seed", "restamp", "heartbeat", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
+    pub from_dlq: bool,
 
     /// Stop after so many events
-    #[arg(long, value_name = "N", env = "CITYSTREAM_COUNT")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "CITYSTREAM_COUNT",
+        help_heading = "What to send"
+    )]
     pub count: Option<u64>,
 
     /// Same seed, same synthetic events (their times aside)
-    #[arg(long, value_name = "N", env = "CITYSTREAM_SEED")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "CITYSTREAM_SEED",
+        help_heading = "What to send"
+    )]
     pub seed: Option<u64>,
 
-    /// Send the lines of this NDJSON file (.gz too), or of standard input for -
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_INPUT")]
-    pub input: Option<PathBuf>,
-
     /// Exit 0 even if the input had bad lines
-    #[arg(long, env = "CITYSTREAM_SKIP_BAD", requires = "input")]
+    #[arg(
+        long,
+        env = "CITYSTREAM_SKIP_BAD",
+        requires = "input",
+        help_heading = "What to send"
+    )]
     pub skip_bad: bool,
+
+    /// Time between two synthetic events
+    #[arg(long, value_name = "DURATION", default_value = "5s", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000), help_heading = "How fast")]
+    pub interval: i64,
+
+    /// Events a second, as 1000/s, or max [default for --input: max]
+    #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE", value_parser = parse_rate, help_heading = "How fast")]
+    pub rate: Option<Rate>,
+
+    /// Send the input's events as far apart as their times lie, so many times faster: 60x is an hour a
+    /// minute
+    #[arg(long, value_name = "Nx", env = "CITYSTREAM_SPEED", requires = "input", conflicts_with = "rate", value_parser = parse_speed, help_heading = "How fast")]
+    pub speed: Option<f64>,
+
+    /// Move the input's times to now: to when each is sent with --speed, else all by the same whole
+    /// windows, so that the newest is of now
+    #[arg(
+        long,
+        env = "CITYSTREAM_RESTAMP",
+        requires = "input",
+        help_heading = "For trying things out"
+    )]
+    pub restamp: bool,
+
+    /// Share of synthetic events that are late, 0 to 1: 20 to 40 minutes old
+    #[arg(long, value_name = "SHARE", env = "CITYSTREAM_LATE_RATIO", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
+    pub late_ratio: Option<f64>,
+
+    /// Synthetic events are up to this old, so that they come out of order
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_OUT_OF_ORDER", conflicts_with = "input", value_parser = |s: &str| parse_duration_ms(s, 0, 86_400_000), help_heading = "For trying things out")]
+    pub out_of_order: Option<i64>,
+
+    /// Share of synthetic events that are broken, in every way there is, 0 to 1
+    #[arg(long, value_name = "SHARE", env = "CITYSTREAM_BAD_RATIO", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
+    pub bad_ratio: Option<f64>,
+
+    /// Share of synthetic events that NYC has beside its own, 0 to 1: one partition gets them all
+    #[arg(long, value_name = "SHARE", env = "CITYSTREAM_SKEW", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
+    pub skew: Option<f64>,
 
     /// Time between heartbeats to every partition [default: 60s for synthetic events, else none]
     #[arg(long, value_name = "DURATION", env = "CITYSTREAM_HEARTBEAT", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]

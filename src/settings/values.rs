@@ -72,6 +72,21 @@ pub(super) fn parse_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
+pub(super) fn parse_speed(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('x').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(n) if (0.001..=1_000_000.0).contains(&n) => Ok(n),
+        _ => Err("expected how many times faster, such as 60x, from 0.001x to 1000000x".to_owned()),
+    }
+}
+
+pub(super) fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.0..=1.0).contains(&n) => Ok(n),
+        _ => Err("expected a share from 0 to 1, such as 0.05".to_owned()),
+    }
+}
+
 pub(super) fn parse_severity(text: &str) -> Result<Severity, String> {
     Severity::from_name(&text.to_ascii_lowercase())
         .ok_or_else(|| "expected low, medium, high or critical".to_owned())

@@ -110,7 +110,7 @@ fn golden_errors_say_what_why_and_what_to_do() {
     let port = taken.local_addr().unwrap().port().to_string();
     let address = format!("127.0.0.1:{port}");
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
-    let cases: [Case<'_>; 22] = [
+    let cases: [Case<'_>; 25] = [
         (&["prodce"], &[]),
         (&["produce", "--intervall", "5s"], &[]),
         (&["produce", "--interval", "5x"], &[]),
@@ -119,6 +119,9 @@ fn golden_errors_say_what_why_and_what_to_do() {
         (&["print", "completions"], &[]),
         (&["print", "env", "--into", "/proc/none"], &[]),
         (&["init-tables", "--print-iam-policy", "produce"], &[]),
+        (&["init-tables", "--delete"], &[]),
+        (&["produce", "--speed", "60x"], &[]),
+        (&["produce", "--late-ratio", "5%"], &[]),
         (&["produce", "--input", "none.ndjson"], &[]),
         (&["produce", "--input", "/"], &[]),
         (&["dev", "--input", "none.ndjson"], &[]),

@@ -27,5 +27,6 @@ mod store;
 mod suite;
 mod terminal;
 mod throttles;
+mod trial;
 mod verify;
 mod world;

@@ -283,3 +283,55 @@ fn a2_a4_windows_become_final_by_heartbeats_when_traffic_stops() {
     assert_eq!(serve.terminate().0, Some(0));
     world.tables_are_exact();
 }
+
+#[test]
+fn letters_are_mended_and_sent_again_once_also_by_two_at_once() {
+    let Some(world) = World::new("sent-again") else {
+        return;
+    };
+    world.init();
+    let broken = [
+        "--bad-ratio",
+        "1",
+        "--count",
+        "900",
+        "--rate",
+        "max",
+        "--seed",
+        "1",
+    ];
+    world.start("produce", &broken).ends_with(0);
+    world.start("consume", &["--stop-at-end"]).ends_with(0);
+    let resend = || world.start("produce", &["--from-dlq"]);
+    // One of them may be fenced off by the other, which is no harm.
+    let mut two = [resend(), resend()];
+    for role in &mut two {
+        role.end();
+    }
+    let mut last = resend();
+    last.ends_with(0);
+    let mut none = resend();
+    none.ends_with(0);
+    assert!(
+        none.err().contains("looked at 0 new dead letters"),
+        "{}",
+        none.err()
+    );
+    let tail = || {
+        let args = ["--from", "beginning", "--exit-at-end", "--output", "json"];
+        let mut tail = world.start("tail", &args);
+        tail.ends_with(0);
+        tail.out().lines().count()
+    };
+    // Every ninth of them has an empty id and nothing else that is wrong.
+    assert_eq!(
+        tail(),
+        100,
+        "{}\n{}\n{}",
+        two[0].err(),
+        two[1].err(),
+        last.err()
+    );
+    world.start("consume", &["--stop-at-end"]).ends_with(0);
+    assert_eq!(world.events_counted(), 100);
+}

@@ -1,5 +1,9 @@
 //! `init-tables` on the real services: again, and beside tables it did not make.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::role::binary;
 use crate::tables;
 use crate::world::World;
 
@@ -33,4 +37,76 @@ fn a_table_with_other_keys_is_refused_with_what_differs_and_nothing_is_made() {
         assert!(err.contains(words), "{words} is not in {err}");
     }
     assert_eq!(tables::names(world.services, world.name), [foreign]);
+}
+
+#[test]
+fn the_plan_comes_first_and_differences_are_a_table() {
+    let Some(world) = World::new("planned") else {
+        return;
+    };
+    let mut check = world.start("init-tables", &["--check"]);
+    check.ends_with(1);
+    let table = check.out();
+    assert!(table.starts_with("state    what"), "{table}");
+    assert!(table.contains("missing  topic planned "), "{table}");
+    assert!(
+        table.ends_with("7 of 7 differ; citystream init-tables makes what is missing\n"),
+        "{table}"
+    );
+    let mut init = world.start("init-tables", &[]);
+    init.ends_with(0);
+    let err = init.err();
+    let plan = err
+        .find("plan:\n  make   table planned-raw-events\n")
+        .expect(&err);
+    assert!(plan < err.find("making table").expect(&err), "{err}");
+    assert!(
+        err.contains("  make   topic planned: 6 partitions"),
+        "{err}"
+    );
+    let mut check = world.start("init-tables", &["--check"]);
+    check.ends_with(0);
+    assert!(
+        check.out().ends_with("all 7 as they should be\n"),
+        "{}",
+        check.out()
+    );
+}
+
+#[test]
+fn deleting_asks_for_the_prefix_on_a_terminal_and_refuses_without_one() {
+    let Some(world) = World::new("asked") else {
+        return;
+    };
+    world.init();
+    let mut delete = world.start("init-tables", &["--delete"]);
+    delete.ends_with(2);
+    assert!(
+        delete.err().contains("\n  > give --yes"),
+        "{}",
+        delete.err()
+    );
+    for (answer, code) in [("citystream", 2), ("asked", 0)] {
+        let line = format!(
+            "{} init-tables --delete --topic asked --table-prefix asked --group asked",
+            binary().display()
+        );
+        // It gives the program a terminal of its own.
+        let mut script = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .envs(world.services.exports())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut typed = script.stdin.take().unwrap();
+        writeln!(typed, "{answer}").unwrap();
+        let output = script.wait_with_output().unwrap();
+        drop(typed);
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{answer}: {shown}");
+        assert!(shown.contains("type the prefix asked: "), "{shown}");
+        let left = tables::names(world.services, world.name);
+        assert_eq!(left.is_empty(), code == 0, "{answer}: {left:?}");
+    }
 }

@@ -43,6 +43,7 @@ mod suite;
 mod tables_anew;
 mod tail;
 mod topics;
+mod tutorial;
 mod verify;
 mod waiting;
 mod whole_file;

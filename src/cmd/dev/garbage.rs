@@ -1,14 +1,12 @@
 //! A thousand events that nobody wants: half of them late, half of them broken in every way there is.
 
-use crate::core::parse::VALUE_BYTES_MAX;
 use crate::core::synth::{CITIES, Synth};
+use crate::core::trial::broken;
 
 /// Late and broken events together.
 pub(super) const COUNT: usize = 1_000;
 /// Before the watermark by so much that each window is long closed.
 const LATE_MS: i64 = 2 * 3_600_000;
-/// Too many of the largest would push each other out of the embedded broker.
-const LARGE_EVERY: usize = 250;
 
 /// Events to send.
 #[derive(Debug, Default)]
@@ -41,34 +39,6 @@ pub(super) fn garbage(watermark_ms: impl Fn(&str) -> Option<i64>) -> Garbage {
         garbage.events.push(event);
     }
     garbage
-}
-
-/// Returns an event that is broken in the `n`th way.
-fn broken(n: usize, event: &str) -> Vec<u8> {
-    let swap = |from: &str, to: &str| event.replacen(from, to, 1);
-    let field = |name: &str, value: &str| {
-        // Each field's value ends with the next quote.
-        let start = event
-            .find(&format!("\"{name}\":\""))
-            .map(|at| at + name.len() + 4);
-        let start = start.expect("events have this field");
-        let end = start + event[start..].find('"').expect("values end with a quote");
-        format!("{}{value}{}", &event[..start], &event[end..])
-    };
-    if n.is_multiple_of(LARGE_EVERY) {
-        return field("description", &"x".repeat(VALUE_BYTES_MAX)).into_bytes();
-    }
-    match n % 9 {
-        0 => Vec::new(),
-        1 => b"{\"city\":\"NYC\",".to_vec(),
-        2 => vec![b'{', 0xff, 0xfe, b'}'],
-        3 => swap("\"severity\"", "\"how_bad\"").into_bytes(),
-        4 => field("city", "NYC#1").into_bytes(),
-        5 => field("event_type", "9 lives").into_bytes(),
-        6 => field("severity", "apocalyptic").into_bytes(),
-        7 => field("timestamp", "half past nine").into_bytes(),
-        _ => swap("{", "{\"event_id\":\"\",").into_bytes(),
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
 }
 
 /// A topic as it is: its facts and what differs from what it should be.
-type Found = Option<(TopicFacts, Vec<String>)>;
+pub type Found = Option<(TopicFacts, Vec<String>)>;
 
 /// Looks at both topics; changes nothing.
 ///
@@ -92,6 +92,21 @@ pub async fn make(
     }
     // Two specs, so two facts.
     Ok((findings, all_facts.swap_remove(0)))
+}
+
+/// Returns a finding for each topic that is missing.
+pub fn lacks(specs: &Specs, found: &[Found; 2]) -> Vec<Finding> {
+    let missing = specs.topics.iter().zip(found).filter(|(_, f)| f.is_none());
+    missing
+        .map(|(spec, _)| {
+            let note = format!(
+                "{} partitions, replication {}",
+                spec.partitions, specs.replication
+            );
+            let what = format!("topic {}", spec.name);
+            Finding::with_notes(Outcome::Missing, what, vec![note])
+        })
+        .collect()
 }
 
 /// Waits until a new topic is seen with all its partitions.

@@ -7,7 +7,7 @@ use clap::CommandFactory as _;
 use crate::settings::{Cli, Role};
 
 /// Options that a file for a service must not set: they end the role or stand for one run.
-const NOT_FOR_SERVICES: [&str; 1] = ["stop_at_end"];
+const NOT_FOR_SERVICES: [&str; 2] = ["stop_at_end", "from_dlq"];
 
 /// Returns `common.env` and one file for each role that runs as a service: every setting with what
 /// it means, commented out, at its default.

@@ -11,7 +11,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::core::parse::Reject;
 use crate::kafka::input::InputProgress;
 use crate::kafka::producer::{Counts, Tally};
-use crate::kafka::pump::Source;
+use crate::kafka::pump::{Source, Trouble};
 use crate::settings::{LogFormat, Produce};
 use crate::telemetry::can_draw;
 
@@ -39,7 +39,7 @@ struct Last {
 impl Report {
     pub(super) fn new(args: &Produce, source: &Source, tally: Arc<Tally>) -> Report {
         let input = match source {
-            Source::Input(input) => Some(input.progress()),
+            Source::Input(input, _) => Some(input.progress()),
             Source::Synthetic(_) => None,
         };
         let json = args.log.log_format == Some(LogFormat::Json);
@@ -111,7 +111,7 @@ impl Report {
     }
 
     /// Says how it ended.
-    pub(super) fn summary(&self, counts: &Counts, undelivered: u64) {
+    pub(super) fn summary(&self, counts: &Counts, undelivered: u64, trouble: Trouble) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -128,6 +128,10 @@ impl Report {
         let rate = counts.per_second();
         if self.json {
             let (p50_us, p99_us) = (latency.p50_us, latency.p99_us);
+            let Trouble {
+                late: made_late,
+                bad: made_bad,
+            } = trouble;
             tracing::info!(
                 sent,
                 acked,
@@ -139,20 +143,30 @@ impl Report {
                 rate,
                 p50_us,
                 p99_us,
+                made_late,
+                made_bad,
                 "done producing"
             );
             return;
         }
+        let acknowledged = if acked == 0 {
+            "nothing was acknowledged".to_owned()
+        } else {
+            let (p50, p99) = (millis(latency.p50_us), millis(latency.p99_us));
+            format!("acknowledged within {p50} (p50) and {p99} (p99)")
+        };
         say(&format!(
-            "sent {}, bad {}, failed {}, undelivered {}; {seconds:.1} s, {}/s, acknowledged within {} (p50) and {} (p99)",
+            "sent {}, bad {}, failed {}, undelivered {}; {seconds:.1} s, {}/s, {acknowledged}",
             HumanCount(sent),
             HumanCount(bad),
             HumanCount(failed),
             HumanCount(undelivered),
             whole(rate),
-            millis(latency.p50_us),
-            millis(latency.p99_us),
         ));
+        if trouble != Trouble::default() {
+            let (late, bad) = (HumanCount(trouble.late), HumanCount(trouble.bad));
+            say(&format!("of these made late {late}, made broken {bad}"));
+        }
         if undelivered > 0 {
             say(&format!("{undelivered} events are undelivered"));
         }
@@ -215,6 +229,6 @@ fn millis(us: u64) -> String {
 
 /// The role's plain voice, beside the log.
 #[allow(clippy::print_stderr)]
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     eprintln!("citystream: {text}");
 }

@@ -1,0 +1,47 @@
+//! The question before `--delete`: whoever answers it knows which tables go.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+
+use crate::cmd::SettingsError;
+use crate::core::keys::TableNames;
+
+/// Returns an error if nobody can be asked and nobody has agreed already.
+pub(super) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if agreed || terminal {
+        return Ok(());
+    }
+    let text = "nothing was deleted: --delete asks for the prefix, and there is no terminal to ask \
+                on; give --yes if that is meant";
+    Err(SettingsError(text.to_owned()))
+}
+
+/// Asks for the prefix, and returns an error unless that is the answer.
+#[allow(clippy::print_stderr)]
+pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
+    eprintln!("This deletes, with all they hold and for good:");
+    for topic in topics {
+        eprintln!("  topic {topic}");
+    }
+    for table in names.all() {
+        eprintln!("  table {table}");
+    }
+    eprint!("To go on, type the prefix {prefix}: ");
+    std::io::stderr().flush()?;
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let line = read
+        .await
+        .context("failed to ask")?
+        .context("failed to ask")?;
+    if line.trim() == prefix {
+        return Ok(());
+    }
+    let text =
+        format!("nothing was deleted: the answer was not {prefix}; run it again to answer anew");
+    Err(SettingsError(text).into())
+}
