@@ -1,6 +1,7 @@
 //! Offsets of the group that another tool left.
 
 use crate::log;
+use crate::role::last_words;
 use crate::tables;
 use crate::world::{World, file_lines};
 
@@ -40,7 +41,7 @@ fn a_rewound_group_is_refused_with_the_remedy_and_goes_on_exactly_after_it() {
         let mut consume = world.consume(&[]);
         consume.ends_with(2);
         let err = consume.err();
-        let told = err.lines().last().unwrap();
+        let told = last_words(&err);
         for words in [
             "partition 0",
             &format!("offset {offset} "),

@@ -44,6 +44,12 @@ pub(crate) struct Role {
     url: Option<String>,
 }
 
+/// Returns what a role said at its end: what failed, why, what to do, each with a line of its own.
+pub(crate) fn last_words(err: &str) -> &str {
+    let begin = err.rfind("citystream: ").expect("it says why it ends");
+    &err[begin..]
+}
+
 /// Returns the program: `BINARY`, or the one built with the tests.
 pub(crate) fn binary() -> PathBuf {
     let given = std::env::var_os("BINARY").map(PathBuf::from);

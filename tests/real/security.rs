@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::role::{Role, wait_for};
+use crate::role::{Role, last_words, wait_for};
 use crate::services::Services;
 use crate::world::{World, file_lines};
 
@@ -223,7 +223,7 @@ fn a_wrong_password_ends_what_has_an_end_and_the_others_wait_and_say_so() {
     for role in &mut ending {
         role.ends_with(2);
         let err = role.err();
-        let last = err.lines().last().unwrap();
+        let last = last_words(&err);
         assert!(last.contains("--kafka-password-file"), "{err}");
     }
     for role in &mut staying {

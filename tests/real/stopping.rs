@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::role::Signal;
+use crate::role::{Signal, last_words};
 use crate::world::{SOME, World, file_lines};
 
 /// 10 s by the contract's section 5; the rest is a busy machine's.
@@ -43,7 +43,7 @@ fn h4_sigterm_with_a_dead_sink_says_how_many_records_are_not_durable() {
     assert_eq!(code, Some(1), "{}", consume.err());
     assert!(took < STOP_MAX, "took {took:?}");
     let err = consume.err();
-    let told = err.lines().last().unwrap();
+    let told = last_words(&err);
     let count = told.split(' ').find_map(|word| word.parse::<u64>().ok());
     assert!(count.is_some_and(|count| count > 0), "{told}");
     assert!(told.contains("not yet durable"), "{told}");

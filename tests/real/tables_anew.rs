@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::log;
-use crate::role::{Role, wait_for};
+use crate::role::{Role, last_words, wait_for};
 use crate::tables;
 use crate::world::{World, file_lines};
 
@@ -78,7 +78,7 @@ fn tables_of_other_rules_are_refused_with_both_numbers() {
     let mut consume = world.consume(&[]);
     consume.ends_with(2);
     let err = consume.err();
-    let told = err.lines().last().unwrap();
+    let told = last_words(&err);
     for words in ["rules 99", "rules 1", "--table-prefix"] {
         assert!(told.contains(words), "{words} is not in {told}");
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::log::{self, Record};
-use crate::role::{Role, Signal, wait_for};
+use crate::role::{Role, Signal, last_words, wait_for};
 use crate::tables;
 use crate::world::{SOME, World, file_lines};
 
@@ -169,7 +169,7 @@ fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_
     let mut consume = world.consume(&[]);
     consume.ends_with(2);
     let err = consume.err();
-    let told = err.lines().last().unwrap();
+    let told = last_words(&err);
     for words in [
         "partition 0",
         &format!("records {committed} to {first} (exclusive)"),
@@ -222,7 +222,7 @@ fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
     consume.signal(Signal::Cont);
     consume.ends_with(2);
     let err = consume.err();
-    let told = err.lines().last().unwrap();
+    let told = last_words(&err);
     let words = format!("records {position} to {} (exclusive)", position + 100);
     assert!(told.contains(&words), "{words} is not in {told}");
 }
@@ -245,7 +245,7 @@ fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
     let mut consume = world.consume(&[]);
     consume.ends_with(2);
     let err = consume.err();
-    let told = err.lines().last().unwrap();
+    let told = last_words(&err);
     let remedy = format!(
         "kafka-consumer-groups --delete-offsets --group {} --topic {}",
         world.name, world.name
