@@ -277,7 +277,7 @@ pub fn update_body<'a>(
 }
 
 /// Returns the body of the PutItem for a progress item: created only where there is none, or moved
-/// forward only.
+/// forward only where there is one. In tables made anew a moved item would hide all that they lack.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {
     let mut j = Json::with_capacity(512);
     j.raw("{\"TableName\":");
@@ -300,7 +300,7 @@ pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec
     if create {
         j.raw(",\"ConditionExpression\":\"attribute_not_exists(#n)\"}");
     } else {
-        j.raw(",\"ConditionExpression\":\"attribute_not_exists(#n) OR #n < :next\",\"ExpressionAttributeValues\":{");
+        j.raw(",\"ConditionExpression\":\"#n < :next\",\"ExpressionAttributeValues\":{");
         j.n(":next", publish.boundary.next.0);
         j.raw("}}");
     }
@@ -460,9 +460,6 @@ mod tests {
         publish.watermark_ms = Some(-5);
         let v = value(&progress_body(&names, &publish, false));
         assert_eq!(v["Item"]["watermark"], json!({"N": "-5"}));
-        assert_eq!(
-            v["ConditionExpression"],
-            "attribute_not_exists(#n) OR #n < :next"
-        );
+        assert_eq!(v["ConditionExpression"], "#n < :next");
     }
 }

@@ -169,18 +169,21 @@ impl Writer {
     /// # Errors
     /// When it is not known to exist.
     pub async fn create_progress(&self, publish: &Publish) -> Result<(), StoreError> {
-        self.put_progress(publish, true).await
+        self.put_progress(publish, true).await.map(drop)
     }
 
-    /// Moves a progress item forward. One that stands further is left as it is.
+    /// Moves a progress item forward. One that stands further is left as it is. Returns false if there
+    /// is none: it was made before the first count, so these are other tables, or somebody deleted it.
     ///
     /// # Errors
     /// When it is not known to have moved.
-    pub async fn publish_progress(&self, publish: &Publish) -> Result<(), StoreError> {
-        self.put_progress(publish, false).await
+    pub async fn publish_progress(&self, publish: &Publish) -> Result<bool, StoreError> {
+        let moved = self.put_progress(publish, false).await?;
+        Ok(moved || self.read_progress(&publish.log_key).await?.is_some())
     }
 
-    async fn put_progress(&self, publish: &Publish, create: bool) -> Result<(), StoreError> {
+    /// Returns whether the condition held.
+    async fn put_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
         let (operation, table) = ("PutItem", &self.names.totals);
         let body = progress_body(&self.names, publish, create);
         let started = Instant::now();
@@ -196,13 +199,13 @@ impl Writer {
             Ok(output) => {
                 let units = output.consumed_capacity().map(std::slice::from_ref);
                 self.note(operation, table, started, "ok", units.unwrap_or_default());
-                Ok(())
+                Ok(true)
             }
             Err(error) => {
                 let error = StoreError::from_sdk(operation, table, error);
                 self.note(operation, table, started, error.kind().name(), &[]);
                 if error.kind() == Kind::Conflict {
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key)))
             }

@@ -141,9 +141,25 @@ impl Shell {
             return;
         }
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
+        let (locator, known) = (self.p.locator.clone(), self.tables_id.clone());
         tokio::spawn(async move {
             match writer.publish_progress(&publish).await {
-                Ok(()) => send(&done, Done::Published(publish)),
+                Ok(true) => send(&done, Done::Published(publish)),
+                Ok(false) => match locator.tables_id().await {
+                    // It begins at their start, once this is known.
+                    Some(id) if known.as_ref() != Some(&id) => send(&done, Done::Tables(Some(id))),
+                    Some(_) => {
+                        tracing::warn!(
+                            key = %publish.log_key,
+                            "somebody deleted a progress item, making it again"
+                        );
+                        match writer.create_progress(&publish).await {
+                            Ok(()) => send(&done, Done::Published(publish)),
+                            Err(error) => tracing::warn!(%error, "failed to publish progress"),
+                        }
+                    }
+                    None => {}
+                },
                 // The next commit tries again.
                 Err(error) => tracing::warn!(%error, "failed to publish progress"),
             }
