@@ -154,7 +154,7 @@ pub fn start(facts: &StartFacts) -> Start {
         return Start::Unreadable(commit.next);
     }
     let committed = facts.own_commit();
-    if committed.is_none() && mutant::on(Mutant::NoCommitIsNewLog) {
+    if committed.is_none() && facts.progress.is_some() && mutant::on(Mutant::NoCommitIsNewLog) {
         return Start::At(Boundary {
             next: log_start,
             max: MaxTime::default(),
