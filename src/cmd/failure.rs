@@ -13,7 +13,7 @@
 use std::io::ErrorKind;
 
 use crate::cmd::{Exit, SettingsError};
-use crate::kafka::REACH_TODO;
+use crate::kafka::REACH_REMEDY;
 use crate::kafka::admin::AdminError;
 use crate::kafka::resend::ResendError;
 use crate::settings::LogFormat;
@@ -157,7 +157,7 @@ pub(super) fn of_store(error: &StoreError) -> Option<&'static str> {
 
 fn of_admin(error: &AdminError) -> Option<&'static str> {
     match error {
-        AdminError::Kafka { .. } => Some(REACH_TODO),
+        AdminError::Kafka { .. } => Some(REACH_REMEDY),
         AdminError::Login(_) => Some("check the AWS credentials and AWS_REGION"),
         AdminError::Topic { .. } => Some("check the rights on the topic, and --replication"),
         _ => None,

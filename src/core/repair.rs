@@ -13,7 +13,7 @@
 use crate::core::event::Event;
 use crate::core::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
 use crate::core::patch::{find_member, replace_member};
-use crate::core::time::format_millis;
+use crate::core::time::{TIME_MS_END, format_millis};
 
 /// From so many milliseconds on a number is taken for milliseconds: 1973, or the year 5138 in seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
@@ -82,9 +82,7 @@ fn time(value: &serde_json::Value) -> Option<String> {
         } else {
             number
         };
-        return (0..253_370_764_800_000)
-            .contains(&ms)
-            .then(|| format_millis(ms));
+        return (0..TIME_MS_END).contains(&ms).then(|| format_millis(ms));
     }
     // Judged again behind this, so a text that is no time stays bad.
     Some(format!("{}Z", value.as_str()?.trim()))

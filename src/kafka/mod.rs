@@ -20,6 +20,6 @@ pub mod resend;
 pub mod survey;
 
 /// What to do about brokers that do not answer.
-pub(crate) const REACH_TODO: &str = "check --brokers, and that Kafka runs there";
+pub(crate) const REACH_REMEDY: &str = "check --brokers, and that Kafka runs there";
 /// What to do about a topic that is not there.
-pub(crate) const MISSING_TODO: &str = "citystream init-tables makes it";
+pub(crate) const MISSING_REMEDY: &str = "citystream init-tables makes it";

@@ -26,7 +26,7 @@ use crate::core::parse::HEARTBEAT_HEADER;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::latency::{Latency, LatencySummary};
 use crate::kafka::refusal::Refusal;
-use crate::kafka::{MISSING_TODO, REACH_TODO};
+use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -372,9 +372,9 @@ impl EventProducer {
         while !shutdown.is_triggered() {
             let found = self.partition_count(timeout);
             let todo = if found.is_ok() {
-                MISSING_TODO
+                MISSING_REMEDY
             } else {
-                REACH_TODO
+                REACH_REMEDY
             };
             timeout = METADATA_TIMEOUT.min(Duration::from_secs(2));
             match found {

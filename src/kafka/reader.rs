@@ -25,7 +25,7 @@ use crate::core::event::Offset;
 use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
 use crate::kafka::chatter::Chatter;
 use crate::kafka::refusal::Refusal;
-use crate::kafka::{MISSING_TODO, REACH_TODO};
+use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::shutdown::Shutdown;
 use crate::sys;
 use crate::telemetry::unix_ms;
@@ -142,6 +142,18 @@ pub struct LogReader {
     letters: bool,
 }
 
+/// Sets how a topic is read by one client from its beginning to its end, committed records only. `group`
+/// is a name; nobody joins it.
+pub(super) fn read_alone(config: &mut ClientConfig, group: &str) {
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "earliest");
+}
+
 /// How far one partition was read.
 #[derive(Debug)]
 struct Part {
@@ -159,13 +171,7 @@ impl LogReader {
     /// # Errors
     /// [`ReaderError::Create`] where librdkafka refuses the settings.
     pub fn new(mut config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
-        config
-            .set("group.id", GROUP)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "earliest");
+        read_alone(&mut config, GROUP);
         for (name, value) in [
             // At its default of 1 s it stalls a fast reader.
             ("fetch.queue.backoff.ms", "5"),
@@ -225,14 +231,14 @@ impl LogReader {
                 Ok(None) => {
                     chatter.reached();
                     let why = format!("there is no topic {}", self.topic);
-                    notice.tell(&self.topic, &why, MISSING_TODO);
+                    notice.tell(&self.topic, &why, MISSING_REMEDY);
                 }
                 // A refusal is told by who hears it.
                 Err(_) if let Some(refusal) = chatter.refusal() => {
                     notice.why = Some(refusal.to_string());
                 }
                 Err(error) => {
-                    notice.tell(&self.topic, &plain(&error), REACH_TODO);
+                    notice.tell(&self.topic, &plain(&error), REACH_REMEDY);
                     timeout = (timeout + FIRST_TIMEOUT).min(REQUEST_TIMEOUT);
                 }
             }
@@ -269,11 +275,11 @@ impl LogReader {
                     if error.rdkafka_error_code()
                         != Some(RDKafkaErrorCode::GroupAuthorizationFailed)
                     {
-                        notice.tell(&self.topic, &plain(&error), REACH_TODO);
+                        notice.tell(&self.topic, &plain(&error), REACH_REMEDY);
                     }
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
                         away = true;
-                        step(Step::Waiting(format!("{}; {REACH_TODO}", plain(&error))))
+                        step(Step::Waiting(format!("{}; {REACH_REMEDY}", plain(&error))))
                     } else {
                         ControlFlow::Continue(())
                     }

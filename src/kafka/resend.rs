@@ -25,8 +25,9 @@ use crate::core::event::Event;
 use crate::core::parse::Reason;
 use crate::core::repair::repair;
 use crate::kafka::chatter::Context;
+use crate::kafka::reader::read_alone;
 use crate::kafka::refusal::Refusal;
-use crate::kafka::{MISSING_TODO, REACH_TODO};
+use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::shutdown::Shutdown;
 
 /// The group whose commits say up to where letters were looked at. Nobody joins it.
@@ -61,7 +62,7 @@ pub enum ResendError {
         source: KafkaError,
     },
     /// The topics are not there.
-    #[error("there is no topic {topic}; {MISSING_TODO}")]
+    #[error("there is no topic {topic}; {MISSING_REMEDY}")]
     NoTopic {
         /// The missing one.
         topic: String,
@@ -158,13 +159,7 @@ impl Resent {
 
 fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
     let mut config = config.clone();
-    config
-        .set("group.id", GROUP)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .set("auto.offset.reset", "earliest");
+    read_alone(&mut config, GROUP);
     config.create_with_context(Context::new(&config))
 }
 
@@ -215,7 +210,7 @@ fn begin(
         }
         if chatter.refusal().is_none() && told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
             told = Some(Instant::now());
-            tracing::warn!(%error, todo = REACH_TODO, "waiting for kafka");
+            tracing::warn!(%error, todo = REACH_REMEDY, "waiting for kafka");
         }
         consumer.poll(RETRY_PAUSE);
     }

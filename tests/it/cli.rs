@@ -44,9 +44,9 @@ fn run(command: &mut Command) -> (String, i32) {
     (text, status.code().expect("it ends by itself"))
 }
 
-/// Compares with `tests/it/golden/<name>`, or records it.
-fn golden(name: &str, text: &str) {
-    let path = format!("{}/tests/it/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+/// Compares with `tests/<path>`, or records it.
+pub(crate) fn golden(path: &str, text: &str) {
+    let path = format!("{}/tests/{path}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();
     }
@@ -70,7 +70,7 @@ fn golden_help_of_every_command() {
         assert!(text.lines().all(|l| l.chars().count() <= 100), "{text}");
         golden(
             &format!(
-                "help-{}.txt",
+                "it/golden/help-{}.txt",
                 if command.is_empty() { "all" } else { command }
             ),
             &text,
@@ -168,7 +168,7 @@ fn golden_errors_say_what_why_and_what_to_do() {
         let args = args.join(" ").replace(&port, "PORT");
         text.push_str(&format!("$ citystream {args}\n{said}[exit {code}]\n\n"));
     }
-    golden("errors.txt", &text);
+    golden("it/golden/errors.txt", &text);
 }
 
 /// A DynamoDB that refuses every request alike.
@@ -234,7 +234,7 @@ fn golden_errors_of_dynamodb() {
             text.push_str(&format!("$ citystream {role}\n{said}[exit {exit}]\n\n"));
         }
     }
-    golden("errors-dynamodb.txt", &text);
+    golden("it/golden/errors-dynamodb.txt", &text);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::world::{WAIT_MAX, data_lines};
+use crate::world::{WAIT_MAX, data_lines, terminate};
 
 fn get(address: &str, path: &str) -> Value {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
@@ -22,14 +22,7 @@ fn get(address: &str, path: &str) -> Value {
 }
 
 fn stop(mut child: Child) -> Option<i32> {
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    terminate(&child);
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use citystream::telemetry::Metrics;
 use rdkafka::mocking::MockCluster;
 
-use crate::world::{BASE_MS, QUICK, World};
+use crate::world::{BASE_MS, QUICK, World, terminate};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -219,12 +219,6 @@ impl Drop for Running {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-fn terminate(child: &Child) {
-    let pid = child.id().to_string();
-    let killed = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    assert!(killed.success());
 }
 
 #[test]

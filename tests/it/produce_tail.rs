@@ -9,6 +9,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use serde_json::Value;
 
+use crate::world::terminate;
+
 const TOPIC: &str = "city-events";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -423,7 +425,7 @@ fn c13_events_that_kafka_never_took_are_told_and_exit_1() {
     broker.0.broker_down(1).unwrap();
     // Far more than what could be on its way when the broker went.
     std::thread::sleep(Duration::from_millis(500));
-    terminate(&mut produce);
+    terminate(&produce);
     assert_eq!(wait(&mut produce), Some(1));
     assert!(begun.elapsed() < WAIT_MAX);
     let mut told = String::new();
@@ -499,7 +501,7 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
         metrics.contains("\ncitystream_events_produced_total "),
         "{metrics}"
     );
-    terminate(&mut child);
+    terminate(&child);
     assert_eq!(wait(&mut child), Some(0));
 }
 
@@ -520,14 +522,6 @@ fn get(address: &str, path: &str) -> (u16, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head[9..12].parse().unwrap(), body.to_owned())
-}
-
-fn terminate(child: &mut Child) {
-    let status = Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success());
 }
 
 /// The exit code, once there is one; the process is killed if that takes too long.

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::WAIT_MAX;
+use crate::world::{WAIT_MAX, terminate};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -120,14 +120,7 @@ fn g2_it_answers_without_dynamodb_and_ends_whatever_clients_do() {
     let mut half = TcpStream::connect(&address).unwrap();
     half.write_all(b"GET / HT").unwrap();
     let begun = Instant::now();
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    terminate(&child);
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             assert_eq!(status.code(), Some(0));

@@ -38,6 +38,15 @@ use crate::reference::{Counts, Logged, Said, Tables, fold};
 
 pub(crate) const TOPIC: &str = "city-events";
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(90);
+/// Asks a process to end.
+pub(crate) fn terminate(child: &std::process::Child) {
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
 /// 2013-01-01T06:00:00Z
 pub(crate) const BASE_MS: i64 = 1_357_020_000_000;
 

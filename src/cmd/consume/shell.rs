@@ -484,7 +484,7 @@ impl Shell {
         );
         self.p.host.status.set_waiting(Wait::Topic, Some(what));
         self.say("topic", || {
-            let todo = crate::kafka::MISSING_TODO;
+            let todo = crate::kafka::MISSING_REMEDY;
             tracing::warn!(todo, "the topic does not exist, waiting for it");
         });
     }

@@ -9,9 +9,9 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use crate::cmd::init_tables::steps::{Finding, Outcome};
+use crate::cmd::print;
 
 /// Says on standard error what is going to be made and changed.
 #[allow(clippy::print_stderr)]
@@ -49,13 +49,7 @@ fn text(tables: &[Finding], topics: &[Finding]) -> String {
 /// # Errors
 /// If standard output cannot be written for another reason.
 pub(super) fn print_table(findings: &[Finding]) -> std::io::Result<()> {
-    match std::io::stdout()
-        .lock()
-        .write_all(table(findings).as_bytes())
-    {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    print::print(&[(String::new(), table(findings))])
 }
 
 fn table(findings: &[Finding]) -> String {

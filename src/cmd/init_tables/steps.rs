@@ -9,10 +9,12 @@
 //! kept     topic city-events: has 12 partitions instead of 6
 //! ```
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cmd::print;
 
 /// What was found or done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,17 +97,8 @@ impl std::fmt::Display for Finding {
 /// # Errors
 /// If standard output cannot be written for another reason.
 pub fn print(findings: &[Finding]) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for finding in findings {
-        match writeln!(out, "{finding}") {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other?,
-        }
-    }
-    match out.flush() {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    let lines = findings.iter().map(|finding| format!("{finding}\n"));
+    print::print(&[(String::new(), lines.collect())])
 }
 
 /// Returns an error and its sources in one line.

@@ -61,15 +61,7 @@ pub(super) async fn windows(
         let query = index_query(&db, series, &lower, &upper);
         async move { db.query_all(query).await }
     });
-    let keys: Vec<String> = found
-        .await?
-        .iter()
-        .map(|item| text(item, "partition_key"))
-        .collect();
-    if keys.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(judged(db, keys).await?.0)
+    rows_behind(db, &found.await?).await
 }
 
 /// Reads where the newest window of several series at or before `until_ms` starts.
@@ -109,8 +101,12 @@ pub(super) async fn latest(
             .limit(limit);
         async move { Ok(db.query_page(query).await?.0) }
     });
+    rows_behind(db, &found.await?).await
+}
+
+/// Reads the rows that items of the index stand for.
+async fn rows_behind(db: &Db, found: &[Item]) -> Result<Vec<AggregationItem>, StoreError> {
     let keys: Vec<String> = found
-        .await?
         .iter()
         .map(|item| text(item, "partition_key"))
         .collect();

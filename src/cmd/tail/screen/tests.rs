@@ -1,6 +1,6 @@
 //! The screen as a whole: keys in, pictures out.
 //!
-//! Pictures stand in `tests/golden/tail`; `GOLDEN=write cargo test --lib tail` writes them anew, to be
+//! Pictures stand in `tests/golden/tail`; `UPDATE_GOLDEN=1 cargo test --lib tail` writes them anew, to be
 //! looked at before they are committed.
 #![allow(clippy::unwrap_used)]
 
@@ -94,7 +94,7 @@ fn text(buf: &Buffer) -> String {
 fn golden(name: &str, found: &str) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tail");
     let path = folder.join(name);
-    if std::env::var_os("GOLDEN").is_some_and(|v| v == "write") {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(path, found).unwrap();
         return;
