@@ -63,11 +63,13 @@ pub enum Mutant {
     TableNoCondition,
     /// In the table: progress may move back.
     TableProgressBack,
+    /// In the table: moving progress makes the item where there is none.
+    TableProgressMade,
 }
 
 impl Mutant {
     /// Every planted bug.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 29] = [
         Mutant::ConflictIsDone,
         Mutant::FenceInclusive,
         Mutant::NextIsLast,
@@ -96,6 +98,7 @@ impl Mutant {
         Mutant::TableFenceStrict,
         Mutant::TableNoCondition,
         Mutant::TableProgressBack,
+        Mutant::TableProgressMade,
     ];
 }
 

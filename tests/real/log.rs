@@ -240,19 +240,9 @@ pub(crate) fn committed(
 
 /// Deletes a group with all its offsets; it must have no members.
 pub(crate) fn delete_group(services: &Services, group: &str) {
-    let deleted = admin(services).delete_groups(&[group], &options());
-    for result in services.block_on(deleted).unwrap() {
+    // The client must live until the answer: without it nobody takes it.
+    let deleted = services.block_on(admin(services).delete_groups(&[group], &options()));
+    for result in deleted.unwrap() {
         result.unwrap();
     }
-}
-
-/// Deletes the records of a partition below `offset`, as retention does.
-pub(crate) fn delete_records(services: &Services, topic: &str, partition: i32, offset: i64) {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(offset))
-        .unwrap();
-    let admin: AdminClient<DefaultClientContext> = config(services).create().unwrap();
-    let deleted = admin.delete_records(&list, &AdminOptions::new());
-    let answer = services.block_on(deleted).unwrap();
-    assert!(answer.elements().iter().all(|e| e.error().is_ok()));
 }

@@ -10,6 +10,8 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 
 use citystream::store::client::{ConnectOptions, connect};
 
+use crate::role::WAIT_MAX;
+
 /// Ends the roles that a killed suite leaves behind, then the services, once the suite's end of the
 /// pipe is closed. A process id counts only while it still runs the program.
 const WATCHDOG: &str = r#"
@@ -179,8 +181,10 @@ impl Services {
         self.dynamodb.clone()
     }
 
+    /// Waits for an answer, as long as a test may wait for anything.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
+        let waited = async { tokio::time::timeout(WAIT_MAX, future).await };
+        self.runtime.block_on(waited).expect("an answer in time")
     }
 
     /// Returns a folder for files of the suite; it goes with the services.

@@ -97,7 +97,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     assert_eq!(watching.terminate().0, Some(0), "{}", watching.err());
 
     // Retention: what is left still agrees, and what was counted from lost records is left out.
-    log::delete_records(world.services, world.name, 0, 3_000);
+    log::cut(world.services, world.name, 0, 3_000);
     let (code, out) = verify(&world, &["--output", "json"]);
     let report = json(&out);
     assert_eq!(code, Some(0), "{report}");

@@ -57,11 +57,14 @@ pub(crate) struct Consumer {
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
     /// partitions that were given to somebody else without a word
     pub(crate) zombie: Vec<i32>,
+    /// the tables it was told of last: how often they had been made then
+    pub(crate) tables: usize,
 }
 
 impl Consumer {
     pub(crate) fn new(row_interval_ms: i64) -> Consumer {
         Consumer {
+            tables: 0,
             pipeline: Pipeline::new(Options {
                 topic: "city-events".into(),
                 row_interval_ms,
@@ -73,6 +76,12 @@ impl Consumer {
             topics: BTreeMap::new(),
             zombie: Vec::new(),
         }
+    }
+
+    /// Returns it as one that knows these tables.
+    pub(crate) fn beside(mut self, tables: usize) -> Consumer {
+        self.tables = tables;
+        self
     }
 
     pub(crate) fn has(&self, partition: i32) -> bool {

@@ -179,14 +179,22 @@ impl Durable {
         Ok(())
     }
 
-    pub(crate) fn publish(&mut self, publish: &Publish) -> Result<(), String> {
+    /// Moves a progress item; returns whether there was one.
+    pub(crate) fn publish(&mut self, publish: &Publish) -> Result<bool, String> {
+        // The condition of a move: in tables made anew there is nothing to move.
+        let log_key = publish.log_key.to_string();
+        if mutant::on(Mutant::TableProgressMade) {
+            self.progress.entry(log_key).or_insert(publish.boundary);
+        } else if !self.progress.contains_key(&log_key) {
+            return Ok(false);
+        }
         if publish.log_key.starts_with(&topic_id(self.topic)) {
             self.check_restart_point(publish.partition, publish.boundary)?;
         }
-        // The condition of a move: in tables made anew there is nothing to move.
-        let Some(item) = self.progress.get_mut(&*publish.log_key) else {
-            return Ok(());
-        };
+        let item = self
+            .progress
+            .get_mut(&*publish.log_key)
+            .expect("it is there");
         let before = item.next;
         if item.next < publish.boundary.next || mutant::on(Mutant::TableProgressBack) {
             *item = publish.boundary;
@@ -194,7 +202,7 @@ impl Durable {
         if item.next < before {
             return Err(format!("C4: progress of {} went back", publish.log_key));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// C1: every record below the boundary is stored and counted. C4: the boundary's maximum is

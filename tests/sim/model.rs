@@ -251,7 +251,7 @@ impl Scene<'_> {
                     self.durable.commit(part)?;
                 }
             }
-            Float::Publish(publish) => self.durable.publish(publish)?,
+            Float::Publish(publish) => drop(self.durable.publish(publish)?),
         }
         Ok(None)
     }

@@ -15,6 +15,19 @@ use crate::durable::{Durable, Logs};
 /// Rounds within which consumers must finish once nothing fails any more.
 const ROUNDS_MAX: usize = 3_000;
 
+/// Tells whether a request makes a consumer learn that its tables are gone.
+fn writes(request: &Request) -> bool {
+    match request {
+        Request::Put(_)
+        | Request::Update(_)
+        | Request::Create(_)
+        | Request::Reject(..)
+        | Request::Refused(..)
+        | Request::Locate(..) => true,
+        Request::Publish(_) | Request::Commit(_) | Request::CheckTopic => false,
+    }
+}
+
 /// What happened in a run, so that the faults themselves are tested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -38,11 +51,12 @@ pub(crate) struct Seen {
     pub(crate) out_of_range: u64,
     pub(crate) added_partitions: u64,
     pub(crate) drained: u64,
+    pub(crate) stale_publishes: u64,
 }
 
 impl Seen {
     /// Every kind of trouble with how often it happened.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 20] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 21] {
         [
             ("crashes", self.crashes),
             ("conflicts", self.conflicts),
@@ -64,6 +78,7 @@ impl Seen {
             ("out of range", self.out_of_range),
             ("added partitions", self.added_partitions),
             ("drained partitions", self.drained),
+            ("publishes after other tables", self.stale_publishes),
         ]
     }
 }
@@ -131,7 +146,7 @@ impl World {
         let who = self.rng.below(self.consumers.len());
         if self.consumers[who].is_none() {
             let interval = [0, 20, 250][self.rng.below(3)];
-            self.consumers[who] = Some(Consumer::new(interval));
+            self.consumers[who] = Some(self.fresh(interval));
         }
         match self.rng.below(100) {
             0..=4 => self.rebalance(who),
@@ -144,7 +159,7 @@ impl World {
                 self.durable.commits.clear();
                 self.seen.lost_groups += 1;
             }
-            97 if self.rng.one_in(8) => self.remake_tables(),
+            97 if self.rng.one_in(8) => self.remake_tables(None),
             98 if self.rng.one_in(4) => self.add_partition(),
             98..=99 => self.retain(),
             _ => {}
@@ -253,8 +268,13 @@ impl World {
         }
     }
 
-    /// The tables are deleted and made anew; whoever writes next learns it before it writes.
-    fn remake_tables(&mut self) {
+    fn fresh(&self, row_interval_ms: i64) -> Consumer {
+        Consumer::new(row_interval_ms).beside(self.durable.tables_made)
+    }
+
+    /// The tables are deleted and made anew. Who writes to them is told, at the latest by the first write that
+    /// ends; until then it may move progress items as if nothing had happened.
+    fn remake_tables(&mut self, ignorant: Option<usize>) {
         let d = &mut self.durable;
         // New tables want the whole log, and an older one is gone.
         if d.topic > 0 || d.starts.iter().any(|start| *start > 0) {
@@ -266,33 +286,42 @@ impl World {
         d.fences.clear();
         d.progress.clear();
         self.floats.clear();
-        let now = self.now_ms;
-        for c in self.consumers.iter_mut().flatten() {
-            for request in std::mem::take(&mut c.requests) {
-                match request {
-                    Request::Put(batch) => {
-                        let failed = BatchOutcome::Failed { throttled: false };
-                        c.pipeline.batch_answered(now, batch, &failed, 0);
-                    }
-                    Request::Update(update) => {
-                        let unknown = UpdateOutcome::Unknown;
-                        c.pipeline.update_answered(now, &update, unknown, 0);
-                    }
-                    // The item is made again by the start rule.
-                    Request::Create(publish) => {
-                        let locate = Request::Locate(publish.partition, publish.assignment);
-                        c.requests.push(locate);
-                    }
-                    Request::Publish(_) => {}
-                    Request::Commit(_)
-                    | Request::Reject(..)
-                    | Request::Refused(..)
-                    | Request::Locate(..)
-                    | Request::CheckTopic => c.requests.push(request),
-                }
+        for who in 0..self.consumers.len() {
+            if self.consumers[who].is_some() && ignorant != Some(who) && self.rng.one_in(2) {
+                self.tell_of_tables(who);
             }
-            c.pipeline.tables_changed(now);
         }
+    }
+
+    /// A consumer learns that the tables are others.
+    fn tell_of_tables(&mut self, who: usize) {
+        let (now, made) = (self.now_ms, self.durable.tables_made);
+        let c = self.consumer(who);
+        c.tables = made;
+        for request in std::mem::take(&mut c.requests) {
+            match request {
+                Request::Put(batch) => {
+                    let failed = BatchOutcome::Failed { throttled: false };
+                    c.pipeline.batch_answered(now, batch, &failed, 0);
+                }
+                Request::Update(update) => {
+                    let unknown = UpdateOutcome::Unknown;
+                    c.pipeline.update_answered(now, &update, unknown, 0);
+                }
+                // The item is made again by the start rule.
+                Request::Create(publish) => {
+                    let locate = Request::Locate(publish.partition, publish.assignment);
+                    c.requests.push(locate);
+                }
+                Request::Publish(_) => {}
+                Request::Commit(_)
+                | Request::Reject(..)
+                | Request::Refused(..)
+                | Request::Locate(..)
+                | Request::CheckTopic => c.requests.push(request),
+            }
+        }
+        c.pipeline.tables_changed(now);
     }
 
     fn crash(&mut self, who: usize) {
@@ -300,6 +329,9 @@ impl World {
             return;
         };
         self.seen.crashes += 1;
+        if c.tables < self.durable.tables_made {
+            return;
+        }
         for request in c.requests {
             if self.rng.one_in(2) {
                 self.floats.extend(request.float());
@@ -325,13 +357,26 @@ impl World {
 
     /// Lets one request of a consumer end, in one of the ways requests end.
     fn answer(&mut self, who: usize) -> Result<(), String> {
-        let Some(c) = &mut self.consumers[who] else {
+        let Some(c) = &self.consumers[who] else {
             return Ok(());
         };
         if c.requests.is_empty() {
             return Ok(());
         }
-        let request = c.requests.swap_remove(self.rng.below(c.requests.len()));
+        let at = self.rng.below(c.requests.len());
+        let publish = matches!(c.requests[at], Request::Publish(_));
+        // At any time this meets a publish too seldom.
+        if publish && self.faults && self.rng.one_in(6) {
+            self.remake_tables(Some(who));
+        }
+        let made = self.durable.tables_made;
+        let c = self.consumer(who);
+        let old_tables = c.tables < made;
+        if old_tables && writes(&c.requests[at]) {
+            self.tell_of_tables(who);
+            return Ok(());
+        }
+        let request = c.requests.swap_remove(at);
         let zombie = !c.zombie.is_empty();
         let fate = if self.faults { self.rng.below(12) } else { 11 };
         let chance = self.rng.next() as u32;
@@ -424,6 +469,15 @@ impl World {
                 let locate = Request::Locate(publish.partition, publish.assignment);
                 self.consumer(who).requests.push(locate);
             }
+            Request::Publish(publish) if old_tables => {
+                self.seen.stale_publishes += 1;
+                // An item that an heir has made meanwhile would take it: whoever makes tables anew under
+                // living consumers has to stop them.
+                let made = self.durable.progress.contains_key(&*publish.log_key);
+                if !made && !self.durable.publish(&publish)? {
+                    self.tell_of_tables(who);
+                }
+            }
             Request::Publish(publish) => match fate {
                 0 => self.floats.push(Float::Publish(publish)),
                 _ => {
@@ -490,7 +544,7 @@ impl World {
                     self.durable.commit(part)?;
                 }
             }
-            Float::Publish(publish) => self.durable.publish(&publish)?,
+            Float::Publish(publish) => drop(self.durable.publish(&publish)?),
         }
         Ok(())
     }
@@ -504,16 +558,16 @@ impl World {
             }
         }
         let owners = 1 + self.rng.below(3);
-        let fresh = self.rng.one_in(2);
+        let (fresh, replaces) = (self.fresh(20), self.rng.one_in(2));
         let mut owner_of = Vec::new();
         for n in 0..owners {
             let who = n % self.consumers.len();
-            if fresh {
+            if replaces {
                 // The old one goes on beside the new one, as long as it has something to do.
-                let old = self.consumers[who].replace(Consumer::new(20));
+                let old = self.consumers[who].replace(fresh.clone());
                 self.consumers.push(old);
             } else if self.consumers[who].is_none() {
-                self.consumers[who] = Some(Consumer::new(20));
+                self.consumers[who] = Some(fresh.clone());
             }
             owner_of.push(who);
         }
@@ -526,7 +580,7 @@ impl World {
         for who in 0..self.consumers.len() {
             self.crash(who);
         }
-        self.consumers = (0..resumed).map(|_| Some(Consumer::new(20))).collect();
+        self.consumers = (0..resumed).map(|_| Some(self.fresh(20))).collect();
         let owners: Vec<usize> = (0..resumed).collect();
         self.finish(&owners)?;
         self.ends_exact()
@@ -535,6 +589,13 @@ impl World {
     /// The owners divide the partitions and read them to the end.
     fn finish(&mut self, owners: &[usize]) -> Result<(), String> {
         self.faults = false;
+        // Asked for every few seconds.
+        for who in 0..self.consumers.len() {
+            let old = self.consumers[who].as_ref();
+            if old.is_some_and(|c| c.tables < self.durable.tables_made) {
+                self.tell_of_tables(who);
+            }
+        }
         let all: Vec<i32> = (0..self.partitions).collect();
         let owner_of = |partition: i32| owners[partition as usize % owners.len()];
         for &partition in &all {
