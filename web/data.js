@@ -29,20 +29,22 @@ export class Refused extends Error {
 }
 
 async function refuse(response) {
-  if (response.status === 401) await askForToken();
   const answer = await response.json().catch(() => ({}));
   throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`);
 }
 
 /** Returns the JSON behind a path of this server. */
 export async function ask(path, options = {}) {
-  const response = await fetch(path, {
-    ...options,
-    headers: { ...headers(), ...options.headers },
-    signal: AbortSignal.timeout(ANSWER_MS_MAX),
-  });
-  if (!response.ok) await refuse(response);
-  return response.json();
+  for (;;) {
+    const response = await fetch(path, {
+      ...options,
+      headers: { ...headers(), ...options.headers },
+      signal: AbortSignal.timeout(ANSWER_MS_MAX),
+    });
+    if (response.ok) return response.json();
+    if (response.status !== 401) await refuse(response);
+    await askForToken();
+  }
 }
 
 /** Returns the text behind a path of this server. */
@@ -52,16 +54,22 @@ export async function askText(path) {
   return response.text();
 }
 
+let login;
+
+/** Requests under way together are answered by one dialog. */
 function askForToken() {
-  const dialog = byId("login");
-  return new Promise((resolve) => {
+  login ??= new Promise((resolve) => {
+    const dialog = byId("login");
+    byId("login-refused").hidden = !sessionStorage.getItem(TOKEN);
     dialog.addEventListener("close", () => {
       sessionStorage.setItem(TOKEN, byId("login-token").value.trim());
       byId("login-token").value = "";
+      login = undefined;
       resolve();
     }, { once: true });
-    if (!dialog.open) dialog.showModal();
+    dialog.showModal();
   });
+  return login;
 }
 
 /**

@@ -30,10 +30,20 @@ export async function end() {
 }
 
 /** Starts `dev`; returns its address and how to stop it. */
-export async function dev(...args) {
-  const child = spawn(process.env.CITYSTREAM, ["dev", ...args], {
+export const dev = (...args) => start(["dev", ...args], {}, /^ +(http:\/\/[\d.:]+)\/$/m);
+
+/** Starts `serve` before tables that nobody has; returns its address and how to stop it. */
+export const serve = (...args) => start(["serve", ...args], {
+  AWS_ENDPOINT_URL_DYNAMODB: "http://127.0.0.1:9",
+  AWS_REGION: "us-east-1",
+  AWS_ACCESS_KEY_ID: "test",
+  AWS_SECRET_ACCESS_KEY: "test",
+}, /^(http:\/\/[\d.:]+)$/m);
+
+async function start(args, env, pattern) {
+  const child = spawn(process.env.CITYSTREAM, args, {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { PATH: process.env.PATH, RUST_LOG: "warn" },
+    env: { PATH: process.env.PATH, RUST_LOG: "warn", ...env },
   });
   running.add(child);
   const ended = new Promise((resolve) => child.once("exit", resolve));
@@ -43,10 +53,10 @@ export async function dev(...args) {
     let out = "";
     child.stdout.on("data", (text) => {
       out += text;
-      const found = /^ +(http:\/\/[\d.:]+)\/$/m.exec(out);
+      const found = pattern.exec(out);
       if (found) resolve(found[1]);
     });
-    ended.then((code) => reject(new Error(`dev ended with ${code}: ${log}`)));
+    ended.then((code) => reject(new Error(`${args[0]} ended with ${code}: ${log}`)));
   });
   return {
     address,

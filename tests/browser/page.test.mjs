@@ -1,11 +1,11 @@
 // The dashboard in a real browser, against `citystream dev`. scripts/test-browser runs it.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { accessible, begin, dev, end, figure, january, number, open, picture, state } from "./harness.mjs";
+import { accessible, begin, dev, end, figure, january, number, open, picture, serve, state } from "./harness.mjs";
 
 const BYTES_MAX = 200_000;
 
@@ -135,6 +135,35 @@ test("has words for nothing and for trouble", async () => {
   assert.match(await down.locator("#banner").textContent(), /DynamoDB does not answer/);
   await accessible(down, "error");
   await down.context().close();
+});
+
+test("asks for a token until it is one of the file's, and keeps it for the tab", async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), "citystream-"));
+  const tokens = path.join(folder, "tokens");
+  const token = "0123456789abcdef0123456789abcdef";
+  await writeFile(tokens, `${token}\n`);
+  const server = await serve("--port", "0", "--auth-token-file", tokens);
+  const page = await open(server.address);
+  for (const given of ["not one of the tokens", token]) {
+    await page.locator("#login[open]").waitFor();
+    assert.equal(await page.locator("#login-refused").isVisible(), given === token, "it says that it was asked before");
+    await accessible(page, "login");
+    await page.fill("#login-token", given);
+    await page.keyboard.press("Enter");
+    await page.locator("#login:not([open])").waitFor({ state: "attached" });
+  }
+  // It is let in: what it hears now is of the tables, which nobody has.
+  await state(page, "error");
+  const words = await page.locator("#banner").textContent();
+  assert.match(words, /DynamoDB/);
+  await page.reload();
+  await state(page, "error");
+  assert.equal(await page.locator("#login[open]").count(), 0, "the tab knows the token");
+  const refused = page.errors.filter((text) => !/ (401|503|504) /.test(text));
+  assert.deepEqual(refused, []);
+  await page.context().close();
+  assert.equal(await server.stop(), 0);
+  await rm(folder, { recursive: true });
 });
 
 test("can be read by everybody, in light and dark, on a phone", async () => {

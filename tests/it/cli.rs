@@ -9,12 +9,13 @@ use std::process::{Command, Output, Stdio};
 use rdkafka::mocking::MockCluster;
 
 /// Every command, and what is shown without one.
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "",
     "init-tables",
     "produce",
     "consume",
     "serve",
+    "tail",
     "verify",
     "check",
     "config",

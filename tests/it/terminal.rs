@@ -1,4 +1,4 @@
-//! `tail` on a terminal: the live screen in three widths, and how it is left.
+//! `tail` on a terminal: the live screen in three widths, and how it is left; and `produce`'s progress.
 //!
 //! A shell runs in a pseudo-terminal, and an emulator says what would be seen there. The shell tells
 //! the terminal's settings before and after, so a test sees whether it was given back as it was.
@@ -382,6 +382,39 @@ fn j3_no_color_and_a_dumb_terminal_get_plain_lines() {
         assert!(shown.contains("NYC      traffic"), "{shown}");
         let bytes = terminal.bytes.lock().unwrap();
         assert!(!bytes.contains(&0x1b), "no escape codes");
+    }
+}
+
+#[test]
+fn produce_shows_its_progress_on_one_line_and_a_summary_at_the_end() {
+    let broker = broker();
+    for (width, leave) in [(80, ""), (40, "\u{3}")] {
+        let terminal = Terminal::open(width, 24, &broker.bootstrap_servers(), &[]);
+        let count = if leave.is_empty() { 200 } else { 100_000 };
+        terminal.run(&format!(
+            "clear; \"$cs\" produce --listen 127.0.0.1:0 --rate 100/s --count {count}"
+        ));
+        let progress = |screen: &Screen| {
+            let text = screen.contents();
+            let lines = text.lines().filter(|line| line.contains("/200 "));
+            let lines = lines.chain(text.lines().filter(|line| line.contains("/100,000 ")));
+            lines.map(str::to_owned).collect::<Vec<String>>()
+        };
+        terminal.wait("progress", |screen| {
+            let lines = progress(screen);
+            assert!(lines.len() <= 1, "{lines:?}");
+            let moves = |line: &String| !line.starts_with("0/") && !line.contains(" 0/");
+            lines
+                .iter()
+                .any(|line| moves(line) && line.contains(" eta "))
+        });
+        terminal.type_keys(leave);
+        let shown = terminal.left(0);
+        assert!(shown.contains("sent "), "{shown}");
+        // The echo of Ctrl-C pushes the last picture up.
+        if leave.is_empty() {
+            assert_eq!(terminal.look(progress), [""; 0], "the line is gone");
+        }
     }
 }
 

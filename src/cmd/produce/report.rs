@@ -19,6 +19,8 @@ use crate::telemetry::can_draw;
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Frames a second of the bar.
 const FRAMES: u8 = 10;
+/// Columns that the whole line fits in; on fewer it goes without the bar and the rate.
+const COLUMNS_MIN: u16 = 80;
 
 pub(super) struct Report {
     tally: Arc<Tally>,
@@ -175,16 +177,19 @@ impl Report {
 
 fn bar(count: Option<u64>, bytes: Option<u64>) -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(FRAMES);
+    let is_wide = crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
     let (length, template) = match (bytes, count) {
         // With both, whichever ends first does; the bytes have the truer rate.
-        (Some(bytes), None) => (
+        (Some(bytes), None) if is_wide => (
             Some(bytes),
             "{bar:24} {bytes}/{total_bytes}  {msg}  eta {eta}",
         ),
-        (_, Some(count)) => (
+        (_, Some(count)) if is_wide => (
             Some(count),
             "{bar:24} {human_pos}/{human_len}  {msg}  eta {eta}",
         ),
+        (Some(bytes), None) => (Some(bytes), "{bytes}/{total_bytes}  eta {eta}"),
+        (_, Some(count)) => (Some(count), "{human_pos}/{human_len}  eta {eta}"),
         (None, None) => (None, "{spinner} {msg}"),
     };
     let bar = ProgressBar::with_draw_target(length, target);

@@ -1,0 +1,211 @@
+//! What an event costs in each part of the consumer, without Kafka, DynamoDB or a thread:
+//! `cargo bench --bench parts`. The whole is measured by `scripts/bench`.
+#![allow(clippy::expect_used, missing_docs)]
+
+use std::hint::black_box;
+
+use citystream::core::batch::BatchOutcome;
+use citystream::core::event::{Event, Offset, Severity};
+use citystream::core::keys::{self, TableNames};
+use citystream::core::parse::{Body, parse_event};
+use citystream::core::pipeline::{Options, Output, Pipeline, Tables};
+use citystream::core::plan::{Keep, PutTable, RowKey, RowUpdate, StoredEvent, UpdateOutcome};
+use citystream::core::restart::{Boundary, StartFacts};
+use citystream::core::stretch::{Entry, Stretch};
+use citystream::core::watermark::MaxTime;
+use citystream::core::window::Rules;
+use citystream::core::worker::{Content, Record};
+use citystream::store::items::{self, ItemOptions};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+
+/// The topic of all events here.
+const TOPIC: &str = "city-events";
+/// Its id.
+const TOPIC_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+/// When everything happens; Unix milliseconds.
+const NOW_MS: i64 = 1_357_020_000_000;
+/// Items of one BatchWriteItem.
+const BATCH: usize = 25;
+/// Records of one pass through the pipeline.
+const RECORDS: usize = 2_000;
+
+fn main() {
+    divan::main();
+}
+
+/// An event of 163 bytes, as the producer writes it.
+fn value(n: usize) -> Vec<u8> {
+    let city = ["NYC", "LA", "Chicago", "Houston", "Miami", "SF"][n % 6];
+    let kind = ["traffic", "weather", "incident", "construction"][n % 4];
+    let severity = Severity::ALL[n / 4 % 4].name();
+    let second = n / 1_000 % 60;
+    let mut text = format!(
+        r#"{{"city":"{city}","event_type":"{kind}","severity":"{severity}","timestamp":"2013-01-01T06:00:{second:02}Z","description":""#
+    );
+    while text.len() < 161 {
+        text.push('x');
+    }
+    text.push_str("\"}");
+    text.into_bytes()
+}
+
+fn event(n: usize) -> Event {
+    parse_event(&value(n)).expect("a valid event")
+}
+
+fn stored(n: usize) -> StoredEvent {
+    let offset = Offset(i64::try_from(n).expect("a small number"));
+    StoredEvent::new(event(n), TOPIC.into(), 3, offset, false, false)
+}
+
+fn entries(count: i64) -> Vec<Entry> {
+    let one = |n: i64| Entry {
+        offset: Offset(n),
+        seq: n.cast_unsigned(),
+        severity: Severity::ALL[usize::try_from(n % 4).expect("below 4")],
+        late: false,
+    };
+    (0..count).map(one).collect()
+}
+
+fn options() -> ItemOptions {
+    ItemOptions {
+        shards: 4,
+        raw_ttl_ms: 30 * 86_400_000,
+        window_ms: 300_000,
+    }
+}
+
+#[divan::bench]
+fn parse(bencher: Bencher) {
+    let value = value(0);
+    bencher
+        .counter(ItemsCount::new(1usize))
+        .bench(|| parse_event(black_box(&value)));
+}
+
+/// A row's records from one interval: summed once, and once more behind a fence.
+#[divan::bench(args = [1, 40, 1_000])]
+fn stretch(bencher: Bencher, records: i64) {
+    bencher
+        .counter(ItemsCount::new(records.cast_unsigned()))
+        .with_inputs(|| entries(records))
+        .bench_values(|entries| {
+            let stretch = Stretch::new(entries).expect("not empty");
+            let sum = stretch.sum();
+            (sum, stretch.split_at_fence(Offset(records / 2)))
+        });
+}
+
+#[divan::bench(args = [PutTable::Raw, PutTable::Alerts])]
+fn items(bencher: Bencher, table: PutTable) {
+    let names = TableNames::new("citystream");
+    let events: Vec<StoredEvent> = (0..BATCH).map(stored).collect();
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .bench(|| items::batch_body(&names, table, events.iter(), &options(), black_box(NOW_MS)));
+}
+
+#[divan::bench]
+fn update(bencher: Bencher) {
+    let names = TableNames::new("citystream");
+    let update = RowUpdate {
+        partition: 3,
+        assignment: 1,
+        row_id: 7,
+        row: RowKey {
+            series: "NYC#traffic".into(),
+            window_start_ms: Some(NOW_MS),
+        },
+        log_key: keys::log_key(TOPIC_ID, 3).into(),
+        first: Offset(1_000),
+        next: Offset(2_000),
+        sum: Stretch::new(entries(40)).expect("not empty").sum(),
+    };
+    bencher
+        .counter(ItemsCount::new(1usize))
+        .bench(|| items::update_body(&names, &update, &options(), black_box(NOW_MS)));
+}
+
+/// A pipeline that reads one partition from its start.
+fn pipeline(keep: Keep) -> (Pipeline, u64) {
+    let mut pipeline = Pipeline::new(Options {
+        topic: TOPIC.into(),
+        row_interval_ms: 0,
+        continue_on_loss: false,
+        requests_max: 64,
+    });
+    pipeline.assigned(NOW_MS, &[0]);
+    pipeline.pump(NOW_MS);
+    let assignment = loop {
+        if let Output::Locate { assignment, .. } = pipeline.poll_output().expect("a question") {
+            break assignment;
+        }
+    };
+    let begin = Boundary {
+        next: Offset(0),
+        max: MaxTime::default(),
+    };
+    let facts = StartFacts {
+        progress: Some(begin),
+        topic_id: TOPIC_ID.to_owned(),
+        tables_id: "tables".to_owned(),
+        commit: None,
+        log: (Offset(0), Offset(i64::MAX)),
+    };
+    let tables = Tables {
+        rules: Rules::default(),
+        keep,
+    };
+    pipeline.located(NOW_MS, 0, assignment, &facts, &tables);
+    (pipeline, assignment)
+}
+
+fn records() -> Vec<Record> {
+    let one = |n: usize| Record {
+        offset: Offset(i64::try_from(n).expect("a small number")),
+        timestamp_ms: Some(NOW_MS),
+        bytes: 163,
+        content: Content::Valid(Body::Event(event(n))),
+    };
+    (0..RECORDS).map(one).collect()
+}
+
+/// Judged, gathered, put, counted, settled: everything between a parsed record and its commit, with
+/// answers that come at once.
+#[divan::bench(args = [Keep::All, Keep::None])]
+fn whole(bencher: Bencher, keep: Keep) {
+    bencher
+        .counter(ItemsCount::new(RECORDS))
+        .with_inputs(|| (pipeline(keep), records()))
+        .bench_values(|((mut pipeline, assignment), records)| {
+            let mut now_ms = NOW_MS;
+            pipeline.records(now_ms, 0, assignment, records);
+            while pipeline.in_flight() > 0 {
+                now_ms += 10;
+                pipeline.pump(now_ms);
+                while let Some(output) = pipeline.poll_output() {
+                    answer(&mut pipeline, now_ms, output);
+                }
+            }
+            pipeline
+        });
+}
+
+fn answer(pipeline: &mut Pipeline, now_ms: i64, output: Output) {
+    match output {
+        Output::Put(batch) => {
+            let outcome = BatchOutcome::Stored {
+                unprocessed: Vec::new(),
+            };
+            pipeline.batch_answered(now_ms, batch, &outcome, 0);
+        }
+        Output::Update(update) => {
+            pipeline.update_answered(now_ms, &update, UpdateOutcome::Counted, 0);
+        }
+        Output::Commit(_) => pipeline.commit_done(now_ms, true),
+        Output::CheckTopic => pipeline.topic_checked(now_ms, Some(TOPIC_ID)),
+        _ => {}
+    }
+}
