@@ -24,6 +24,7 @@ use std::io::Write as _;
 
 use crate::cmd::Exit;
 use crate::cmd::config::refuse;
+use crate::kafka::rights::User;
 use crate::settings::{Check, Command, parse_role};
 use crate::shutdown::Shutdown;
 
@@ -134,11 +135,16 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
         match &parsed.command {
             Command::Produce(a) => {
                 host::check(&mut table, args.role, Some(("--listen", a.listen))).await;
-                kafka::check(&mut table, &a.kafka, kafka::Use::Produce).await;
+                let user = if a.from_dlq {
+                    User::FromDlq
+                } else {
+                    User::Produce
+                };
+                kafka::check(&mut table, &a.kafka, user).await;
             }
             Command::Consume(a) => {
                 host::check(&mut table, args.role, Some(("--listen", a.listen))).await;
-                kafka::check(&mut table, &a.kafka, kafka::Use::Consume(&a.group)).await;
+                kafka::check(&mut table, &a.kafka, User::Consume(&a.group)).await;
                 dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
             }
             Command::Serve(a) => {
@@ -148,7 +154,22 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
             }
             Command::InitTables(a) => {
                 host::check(&mut table, args.role, None).await;
-                kafka::check(&mut table, &a.kafka, kafka::Use::Make).await;
+                let user = if a.delete {
+                    User::Delete(&a.group)
+                } else {
+                    User::InitTables
+                };
+                kafka::check(&mut table, &a.kafka, user).await;
+                dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
+            }
+            Command::Tail(a) => {
+                let user = if a.dlq { User::TailDlq } else { User::Tail };
+                kafka::check(&mut table, &a.kafka, user).await;
+            }
+            Command::Verify(a) => {
+                let listens = a.watch.map(|_| ("--listen", a.listen));
+                host::check(&mut table, args.role, listens).await;
+                kafka::check(&mut table, &a.kafka, User::Verify(&a.group)).await;
                 dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
             }
             _ => {}

@@ -99,8 +99,13 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
         Role::InitTables => User::InitTables,
         Role::Consume => User::Consume,
         Role::Serve => User::Serve,
-        Role::Produce => {
-            let text = "produce needs no policy: it does not use DynamoDB; ask for consume, serve or init-tables".to_owned();
+        Role::Verify => User::Verify,
+        Role::Produce | Role::Tail => {
+            let text = format!(
+                "{} needs no policy: it does not use DynamoDB; ask for consume, serve, verify or \
+                 init-tables",
+                role.name()
+            );
             return Err(SettingsError(text).into());
         }
     };

@@ -20,12 +20,14 @@ use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 use crate::kafka::iam::IamError;
 use crate::kafka::refusal::Refusal;
 use crate::settings::KafkaArgs;
-use crate::sys::{self, TopicError, TopicFacts};
+use crate::sys::{self, Rights, TopicError, TopicFacts};
 
 /// Longest wait for the answer to one request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the brokers may take to carry out a change.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Stands for whatever replication the brokers give a new topic by themselves.
+const REPLICATION_BROKERS: i32 = -1;
 /// Time of one try to reach a broker, and longest wait for what the client then says of it.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 const EXCUSE_WAIT: Duration = Duration::from_millis(50);
@@ -188,6 +190,32 @@ impl Admin {
         logged_in.await?
     }
 
+    /// Returns what this client may do with a topic.
+    ///
+    /// # Errors
+    /// If no token to log in with can be had.
+    pub async fn topic_rights(&self, name: &str) -> Result<Rights, AdminError> {
+        self.log_in().await?;
+        let (client, name) = (Arc::clone(&self.client), name.to_owned());
+        let rights = tokio::task::spawn_blocking(move || {
+            sys::topic_rights(client.inner(), &name, REQUEST_TIMEOUT)
+        });
+        Ok(rights.await?)
+    }
+
+    /// Returns what this client may do with a consumer group, which need not exist.
+    ///
+    /// # Errors
+    /// If no token to log in with can be had.
+    pub async fn group_rights(&self, name: &str) -> Result<Rights, AdminError> {
+        self.log_in().await?;
+        let (client, name) = (Arc::clone(&self.client), name.to_owned());
+        let rights = tokio::task::spawn_blocking(move || {
+            sys::group_rights(client.inner(), &name, REQUEST_TIMEOUT)
+        });
+        Ok(rights.await?)
+    }
+
     /// Returns a topic's id and partition count; `None` if there is no such topic.
     ///
     /// # Errors
@@ -210,6 +238,32 @@ impl Admin {
         spec: &TopicSpec,
         replication: i32,
     ) -> Result<bool, AdminError> {
+        self.create(spec, replication, &options()).await
+    }
+
+    /// Returns whether this client may make a topic, which is asked for and not made.
+    ///
+    /// # Errors
+    /// If the brokers do not answer, or would refuse for another reason.
+    pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
+        let tried = options().validate_only(true);
+        match self.create(spec, REPLICATION_BROKERS, &tried).await {
+            Err(AdminError::Topic {
+                code:
+                    RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed,
+                ..
+            }) => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    async fn create(
+        &self,
+        spec: &TopicSpec,
+        replication: i32,
+        options: &AdminOptions,
+    ) -> Result<bool, AdminError> {
         self.log_in().await?;
         let what = || format!("create topic {}", spec.name);
         let replicas = TopicReplication::Fixed(replication);
@@ -219,7 +273,7 @@ impl Admin {
         }
         let results = self
             .client
-            .create_topics([&topic], &options())
+            .create_topics([&topic], options)
             .await
             .map_err(|reason| AdminError::Kafka {
                 what: what(),

@@ -1,4 +1,4 @@
-//! Kafka: client options, topics, the consumer thread and the producer. Knows nothing of DynamoDB.
+//! Kafka: client options, topics, rights, the consumer thread and the producer. Knows nothing of DynamoDB.
 
 pub mod admin;
 pub mod budget;
@@ -17,6 +17,7 @@ pub mod reader;
 mod record;
 pub mod refusal;
 pub mod resend;
+pub mod rights;
 pub mod survey;
 
 /// What to do about brokers that do not answer.

@@ -157,6 +157,11 @@ impl Resent {
     }
 }
 
+/// Returns the name under which letters of a topic are sent again; two that have it fence each other off.
+pub fn transactional_id(topic: &str) -> String {
+    format!("{GROUP}-{topic}")
+}
+
 fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
     let mut config = config.clone();
     read_alone(&mut config, GROUP);
@@ -166,7 +171,7 @@ fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
 fn producer(config: &ClientConfig, topic: &str) -> KafkaResult<FutureProducer<Context>> {
     let mut config = config.clone();
     config
-        .set("transactional.id", format!("{GROUP}-{topic}"))
+        .set("transactional.id", transactional_id(topic))
         .set("acks", "all")
         .set("partitioner", "murmur2_random");
     config.create_with_context(Context::new(&config))

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::LogArgs;
 
-/// A role that runs for long, on a host of its own.
+/// A command that works with Kafka or the tables, so that its settings and rights can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
     /// `citystream produce`
@@ -15,6 +15,10 @@ pub enum Role {
     Serve,
     /// `citystream init-tables`
     InitTables,
+    /// `citystream tail`
+    Tail,
+    /// `citystream verify`
+    Verify,
 }
 
 impl Role {
@@ -28,6 +32,8 @@ impl Role {
             Role::Consume => "consume",
             Role::Serve => "serve",
             Role::InitTables => "init-tables",
+            Role::Tail => "tail",
+            Role::Verify => "verify",
         }
     }
 }

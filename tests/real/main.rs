@@ -34,6 +34,7 @@ mod init_tables;
 mod members;
 mod membership;
 mod restarts;
+mod rights;
 mod security;
 mod sending;
 mod stopping;

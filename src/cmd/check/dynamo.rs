@@ -152,9 +152,10 @@ async fn rules(table: &mut Table, client: &Client, names: &TableNames, topic: Op
 
 async fn rights(table: &mut Table, client: &Client, names: &TableNames, role: Role) {
     let user = match role {
-        Role::Produce => return,
+        Role::Produce | Role::Tail => return,
         Role::Consume => User::Consume,
         Role::Serve => User::Serve,
+        Role::Verify => User::Verify,
         Role::InitTables => User::InitTables,
     };
     let mut tried = 0;

@@ -5,23 +5,14 @@ use std::time::Duration;
 use super::{Outcome, Table};
 use crate::cmd::init_tables::steps::chain;
 use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
+use crate::kafka::rights::{Need, Resource, User, grant, needs};
 use crate::settings::KafkaArgs;
+use crate::sys::{Operation, Rights, TopicError};
 
 /// Longest wait for brokers that do not answer.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the role does with Kafka.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Use<'a> {
-    /// Sends events.
-    Produce,
-    /// Reads them in this group.
-    Consume(&'a str),
-    /// Makes topics.
-    Make,
-}
-
-pub(super) async fn check(table: &mut Table, args: &KafkaArgs, usage: Use<'_>) {
+pub(super) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
     names(table, args).await;
     let admin = match Admin::new(args) {
         Ok(admin) => admin,
@@ -39,28 +30,44 @@ pub(super) async fn check(table: &mut Table, args: &KafkaArgs, usage: Use<'_>) {
             return table.bad(Outcome::Away, "Kafka", chain(&error), remedy);
         }
     }
-    let events = TopicSpec::events(&args.topic, 0, 1);
-    topic(table, &admin, events, matches!(usage, Use::Make)).await;
-    if !matches!(usage, Use::Produce) {
-        let letters = TopicSpec::dead_letters(&args.dlq_topic(), 1);
-        topic(table, &admin, letters, matches!(usage, Use::Make)).await;
-    }
-    if let Use::Consume(group) = usage {
-        let what = format!("group {group}");
-        match admin.group_members(group).await {
-            Ok(members) => table.ok(&what, format!("{} members", members.len())),
-            Err(error) => {
-                let text = chain(&error);
-                // Whoever may not describe a group may not join it; other troubles say nothing of it.
-                let denied = text.contains("uthorization");
-                let outcome = if denied {
-                    Outcome::Wrong
-                } else {
-                    Outcome::Note
-                };
-                let remedy = format!("allow READ and DESCRIBE on group {group}");
-                table.bad(outcome, &what, text, &remedy);
+    for need in needs(user, &args.topic, &args.dlq_topic()) {
+        match &need.resource {
+            Resource::Topic(name) if *name == args.topic => {
+                let spec = TopicSpec::events(name, 1, 1);
+                topic(table, &admin, args, &need, spec).await;
             }
+            Resource::Topic(name) => {
+                let spec = TopicSpec::dead_letters(name, 1);
+                topic(table, &admin, args, &need, spec).await;
+            }
+            Resource::Group(name) => {
+                if matches!(user, User::Consume(_)) {
+                    members(table, &admin, name).await;
+                }
+                let rights = admin.group_rights(name).await;
+                show_rights(table, args, &need, rights);
+            }
+            // Kafka tells these rights to none but those who use them.
+            Resource::TransactionalId(_) => table.bad(
+                Outcome::Note,
+                "rights on a transactional id",
+                "not tried: that would end a run which uses it now",
+                &format!(
+                    "if the role is refused: {}",
+                    grant(args, &need.resource, &need.operations)
+                ),
+            ),
+        }
+    }
+}
+
+async fn members(table: &mut Table, admin: &Admin, group: &str) {
+    let what = format!("group {group}");
+    match admin.group_members(group).await {
+        Ok(members) => table.ok(&what, format!("{} members", members.len())),
+        Err(error) => {
+            let remedy = "see whether the brokers are well, try again";
+            table.bad(Outcome::Note, &what, chain(&error), remedy);
         }
     }
 }
@@ -88,25 +95,48 @@ async fn names(table: &mut Table, args: &KafkaArgs) {
     }
 }
 
-async fn topic(table: &mut Table, admin: &Admin, mut spec: TopicSpec, makes: bool) {
-    let what = format!("topic {}", spec.name);
+/// Looks at a topic the role uses, and at what it may do there. `spec` is how it should be; how many
+/// partitions there are is the owner's decision.
+async fn topic(
+    table: &mut Table,
+    admin: &Admin,
+    args: &KafkaArgs,
+    need: &Need,
+    mut spec: TopicSpec,
+) {
+    let what = need.resource.to_string();
+    let makes = need.operations.contains(&Operation::Create);
     let facts = match admin.topic(&spec.name).await {
         Ok(Some(facts)) => facts,
-        Ok(None) if makes => return table.ok(&what, "is not there yet"),
+        Ok(None) if makes => {
+            table.ok(&what, "is not there yet");
+            let tried = admin.may_create_topic(&spec).await;
+            let rights = tried.map(|may| {
+                let told = may.then_some(Operation::Create);
+                Rights::Told(told.into_iter().collect())
+            });
+            return show_rights(table, args, &need.only(&[Operation::Create]), rights);
+        }
+        Ok(None) if need.operations.contains(&Operation::Delete) => {
+            return table.ok(&what, "is not there");
+        }
         Ok(None) => {
             let remedy = "run citystream init-tables";
             return table.bad(Outcome::Away, &what, "does not exist", remedy);
         }
+        Err(AdminError::Describe(TopicError::Denied { .. })) => {
+            // Whether it is there cannot be seen either.
+            return show_rights(table, args, need, Ok(Rights::Denied));
+        }
         Err(error) => {
             let outcome = match &error {
-                AdminError::Describe(crate::sys::TopicError::Unreachable { .. }) => Outcome::Away,
+                AdminError::Describe(TopicError::Unreachable { .. }) => Outcome::Away,
                 _ => Outcome::Wrong,
             };
-            let remedy = format!("allow DESCRIBE on topic {}", spec.name);
-            return table.bad(outcome, &what, chain(&error), &remedy);
+            let remedy = "see what the brokers say";
+            return table.bad(outcome, &what, chain(&error), remedy);
         }
     };
-    // How many partitions there are is the owner's decision.
     spec.partitions = facts.partitions;
     let found = format!("{} partitions, id {}", facts.partitions, facts.id);
     match admin.topic_config(&spec.name).await {
@@ -124,9 +154,59 @@ async fn topic(table: &mut Table, admin: &Admin, mut spec: TopicSpec, makes: boo
             &what,
             format!("{found}; its settings cannot be read: {}", chain(&error)),
             &format!(
-                "allow DESCRIBE_CONFIGS on topic {} to have them checked",
-                spec.name
+                "to have them checked: {}",
+                grant(args, &need.resource, &[Operation::DescribeConfigs])
             ),
         ),
+    }
+    // What is there need not be made.
+    let others = need.operations.iter().copied();
+    let others: Vec<Operation> = others.filter(|o| *o != Operation::Create).collect();
+    let need = need.only(&others);
+    let rights = admin.topic_rights(&spec.name).await;
+    show_rights(table, args, &need, rights);
+}
+
+/// Compares what the role needs with what it has.
+fn show_rights(
+    table: &mut Table,
+    args: &KafkaArgs,
+    need: &Need,
+    rights: Result<Rights, AdminError>,
+) {
+    let what = format!("rights on {}", need.resource);
+    let rights = rights.unwrap_or_else(|error| Rights::Unknown {
+        reason: chain(&error),
+    });
+    let names = |operations: &[Operation]| {
+        let names: Vec<&str> = operations.iter().map(|o| o.name()).collect();
+        names.join(", ")
+    };
+    match (need.missing(&rights), rights) {
+        (Some(missing), _) if missing.is_empty() => {
+            table.ok(&what, names(&need.operations));
+        }
+        (Some(missing), rights) => {
+            let seen = match rights {
+                Rights::Denied => ", and may not see it either",
+                _ => "",
+            };
+            table.bad(
+                Outcome::Wrong,
+                &what,
+                format!("lacks {}{seen}", names(&missing)),
+                &grant(args, &need.resource, &missing),
+            );
+        }
+        (None, Rights::Unknown { reason }) => table.bad(
+            Outcome::Note,
+            &what,
+            format!("not told by the brokers: {reason}"),
+            &format!(
+                "if the role is refused: {}",
+                grant(args, &need.resource, &need.operations)
+            ),
+        ),
+        (None, _) => {}
     }
 }

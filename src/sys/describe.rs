@@ -1,0 +1,621 @@
+//! What the brokers say about topics and groups: a topic's id, and what this client may do.
+//!
+//! librdkafka follows a topic that was made again under the same name without a word, and its safe
+//! wrapper has neither DescribeTopics nor DescribeGroups. Each question is one small request (and one
+//! before it that finds a broker that answers), changes nothing and is answered or given up in time.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka_sys as rdsys;
+use rdsys::rd_kafka_resp_err_t as Code;
+
+use super::{Owned, copy_text};
+
+/// Time between two questions to a coordinator that is not there yet.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A topic's id in Kafka's own textual form: URL-safe base64 without padding, 22 characters.
+///
+/// librdkafka's own string of an id is standard base64 and differs where it has `+` or `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicId(String);
+
+impl TopicId {
+    /// Returns the id with these 128 bits; `None` for zero, which stands for no id.
+    pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
+        if most_significant == 0 && least_significant == 0 {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&most_significant.to_be_bytes());
+        bytes[8..].copy_from_slice(&least_significant.to_be_bytes());
+        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        Some(TopicId(text))
+    }
+
+    /// Returns the 22 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for TopicId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the brokers say about a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// Its id; changes when the topic is deleted and made again.
+    pub id: TopicId,
+    /// Number of its partitions.
+    pub partitions: i32,
+}
+
+/// Why a topic could not be described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// No usable answer in time; asking again may help.
+    #[error("failed to ask Kafka about topic {topic}: {reason}")]
+    Unreachable {
+        /// The topic.
+        topic: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// This client has no right on the topic, not even to see it.
+    #[error("Kafka refuses to describe topic {topic}: {reason}")]
+    Denied {
+        /// The topic.
+        topic: String,
+        /// The brokers' words.
+        reason: String,
+    },
+    /// The brokers refused the question for another reason.
+    #[error("Kafka refuses to describe topic {topic}: {reason}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The brokers' words.
+        reason: String,
+    },
+    /// The topic has no id: brokers before Kafka 2.8, or without KRaft or inter-broker protocol 2.8.
+    #[error("topic {topic} has no id; the brokers must run Kafka 2.8 or later")]
+    NoId {
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// Something that rights are given for, as far as any role needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Fetch records; for a group, join it and commit.
+    Read,
+    /// Send records; for a transactional id, use it.
+    Write,
+    /// Make a topic.
+    Create,
+    /// Delete a topic.
+    Delete,
+    /// See that it is there.
+    Describe,
+    /// See its settings.
+    DescribeConfigs,
+}
+
+impl Operation {
+    /// Returns the name that Kafka's tool for rights knows it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::Read => "Read",
+            Operation::Write => "Write",
+            Operation::Create => "Create",
+            Operation::Delete => "Delete",
+            Operation::Describe => "Describe",
+            Operation::DescribeConfigs => "DescribeConfigs",
+        }
+    }
+
+    /// Returns the operation of one of Kafka's codes; `None` for those that no role needs.
+    fn of_code(code: u32) -> Option<Operation> {
+        use rdsys::rd_kafka_AclOperation_t as Acl;
+        [
+            (Acl::RD_KAFKA_ACL_OPERATION_READ, Operation::Read),
+            (Acl::RD_KAFKA_ACL_OPERATION_WRITE, Operation::Write),
+            (Acl::RD_KAFKA_ACL_OPERATION_CREATE, Operation::Create),
+            (Acl::RD_KAFKA_ACL_OPERATION_DELETE, Operation::Delete),
+            (Acl::RD_KAFKA_ACL_OPERATION_DESCRIBE, Operation::Describe),
+            (
+                Acl::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS,
+                Operation::DescribeConfigs,
+            ),
+        ]
+        .into_iter()
+        .find(|(known, _)| *known as u32 == code)
+        .map(|(_, operation)| operation)
+    }
+}
+
+/// What this client may do with a topic or a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// These, and nothing else.
+    Told(BTreeSet<Operation>),
+    /// Nothing, not even see it.
+    Denied,
+    /// The brokers do not tell.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Asks the brokers for a topic's id and partition count; `Ok(None)` if they know no such topic.
+///
+/// Blocks for at most twice `timeout` (and a second), for two small requests. Works with the client of
+/// any consumer, producer or admin client.
+///
+/// # Errors
+/// See [`TopicError`].
+pub fn topic_facts<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<TopicFacts>, TopicError> {
+    let found = describe_topic(client, topic, timeout, false)?;
+    Ok(found.map(|(facts, _)| facts))
+}
+
+/// Asks the brokers what this client may do with a topic. Blocks as [`topic_facts`] does.
+pub fn topic_rights<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Rights {
+    match describe_topic(client, topic, timeout, true) {
+        Ok(Some((_, rights))) => told(rights),
+        Ok(None) => unknown("there is no such topic"),
+        Err(TopicError::Denied { .. }) => Rights::Denied,
+        Err(error) => unknown(&error.to_string()),
+    }
+}
+
+/// Asks the group's coordinator what this client may do with a group, which need not exist.
+///
+/// Blocks for at most twice `timeout` and a second: where nobody has used a group yet, the coordinators
+/// are only made by asking for one.
+pub fn group_rights<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> Rights {
+    let Ok(name) = CString::new(group) else {
+        return unknown("its name holds a zero byte");
+    };
+    let begin = Instant::now();
+    loop {
+        match describe_group(client, &name, timeout) {
+            Ok(Ok(rights)) => return rights,
+            Ok(Err(code)) if is_passing(code) && begin.elapsed() < timeout => {
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            // SAFETY: the text of a code is a constant of librdkafka's.
+            Ok(Err(code)) => return unknown(&unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }),
+            Err(reason) => return unknown(&reason),
+        }
+    }
+}
+
+/// Tells whether a coordinator is in the making, or has just moved.
+fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE
+            | Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS
+            | Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR
+    )
+}
+
+/// Returns what the group's coordinator says of it, or its error code.
+fn describe_group<C: ClientContext>(
+    client: &Client<C>,
+    name: &CStr,
+    timeout: Duration,
+) -> Result<Result<Rights, Code>, String> {
+    let question = Question {
+        operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        timeout_ms: timeout_ms(timeout),
+        broker: None,
+        rights: true,
+    };
+    let send = |rk, options, queue| {
+        let mut names = [name.as_ptr()];
+        // SAFETY: `ask` hands over live objects; `names` holds one NUL-terminated string, which the
+        // function copies.
+        unsafe {
+            rdsys::rd_kafka_DescribeConsumerGroups(
+                rk,
+                names.as_mut_ptr(),
+                names.len(),
+                options,
+                queue,
+            );
+        }
+    };
+    let read = |event| {
+        // SAFETY: `event` is live while this runs; null is returned for an event of another type.
+        let result = unsafe { rdsys::rd_kafka_event_DescribeConsumerGroups_result(event) };
+        if result.is_null() {
+            return Err("an answer to another question".to_owned());
+        }
+        let mut count = 0;
+        // SAFETY: `result` is live as long as `event`; `count` is set to the length of the array.
+        let groups =
+            unsafe { rdsys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count) };
+        if groups.is_null() || count != 1 {
+            return Err("an answer about another number of groups".to_owned());
+        }
+        // SAFETY: the array has one element, a description that lives as long as `event`, and so do
+        // its error and its array of operations.
+        unsafe {
+            let group = *groups;
+            let error = rdsys::rd_kafka_ConsumerGroupDescription_error(group);
+            if !error.is_null() {
+                return Ok(match rdsys::rd_kafka_error_code(error) {
+                    Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED => Ok(Rights::Denied),
+                    code => Err(code),
+                });
+            }
+            let mut count = 0;
+            let codes = rdsys::rd_kafka_ConsumerGroupDescription_authorized_operations(
+                group,
+                &raw mut count,
+            );
+            Ok(Ok(told(read_operations(codes, count))))
+        }
+    };
+    ask(client, &question, send, read)
+}
+
+fn told(operations: Option<BTreeSet<Operation>>) -> Rights {
+    match operations {
+        Some(operations) => Rights::Told(operations),
+        None => unknown("their answer holds no rights"),
+    }
+}
+
+fn unknown(reason: &str) -> Rights {
+    Rights::Unknown {
+        reason: reason.to_owned(),
+    }
+}
+
+fn timeout_ms(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis())
+        .unwrap_or(c_int::MAX - 1_000)
+        .clamp(1, c_int::MAX - 1_000)
+}
+
+type Described = (TopicFacts, Option<BTreeSet<Operation>>);
+
+fn describe_topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+    rights: bool,
+) -> Result<Option<Described>, TopicError> {
+    let unreachable = |reason: String| TopicError::Unreachable {
+        topic: topic.to_owned(),
+        reason,
+    };
+    let name =
+        CString::new(topic).map_err(|_| unreachable("its name holds a zero byte".to_owned()))?;
+    let mut names = [name.as_ptr()];
+    // SAFETY: `names` holds one NUL-terminated string, which the function copies.
+    let collection = Owned(
+        unsafe { rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) },
+        rdsys::rd_kafka_TopicCollection_destroy,
+    );
+    if collection.0.is_null() {
+        return Err(unreachable("librdkafka is out of memory".to_owned()));
+    }
+    let timeout_ms = timeout_ms(timeout);
+    let question = Question {
+        operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        timeout_ms,
+        // librdkafka would ask the controller. Any broker knows, and the one that has just answered is
+        // the one most likely to again (librdkafka's mock cluster names a controller it does not have).
+        broker: Some(answering_broker(client.native_ptr(), timeout_ms).map_err(unreachable)?),
+        rights,
+    };
+    let send = |rk, options, queue| {
+        // SAFETY: `ask` hands over live objects; the call copies collection and options.
+        unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
+    };
+    let read = |event| {
+        // SAFETY: `event` is live while this runs; null is returned for an event of another type.
+        let result = unsafe { rdsys::rd_kafka_event_DescribeTopics_result(event) };
+        if result.is_null() {
+            return Err("an answer to another question".to_owned());
+        }
+        let mut count = 0;
+        // SAFETY: `result` is live as long as `event`; `count` is set to the length of the array.
+        let topics =
+            unsafe { rdsys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
+        if topics.is_null() || count != 1 {
+            return Err("an answer about another number of topics".to_owned());
+        }
+        // SAFETY: the array has one element, a description that lives as long as `event`.
+        Ok(unsafe { read_description(*topics, topic) })
+    };
+    ask(client, &question, send, read).map_err(unreachable)?
+}
+
+/// How something is asked.
+struct Question {
+    operation: rdsys::rd_kafka_admin_op_t,
+    timeout_ms: c_int,
+    /// Who is asked; `None` leaves it to librdkafka.
+    broker: Option<i32>,
+    /// Whether the answer is to tell what this client may do.
+    rights: bool,
+}
+
+/// Asks, waits for the one event that answers, and returns what `read` makes of it.
+///
+/// `send` gets the client, the options and the queue, all live while it runs; what it calls keeps its
+/// own reference to the queue until it has put exactly one event there. `read` gets that event, live
+/// while it runs. An error is librdkafka's words, or ours.
+fn ask<C: ClientContext, T>(
+    client: &Client<C>,
+    question: &Question,
+    send: impl FnOnce(
+        *mut rdsys::rd_kafka_t,
+        *const rdsys::rd_kafka_AdminOptions_t,
+        *mut rdsys::rd_kafka_queue_t,
+    ),
+    read: impl FnOnce(*mut rdsys::rd_kafka_event_t) -> Result<T, String>,
+) -> Result<T, String> {
+    let rk = client.native_ptr();
+    // SAFETY: `rk` is a live client for as long as `client` is borrowed.
+    let options = Owned(
+        unsafe { rdsys::rd_kafka_AdminOptions_new(rk, question.operation) },
+        rdsys::rd_kafka_AdminOptions_destroy,
+    );
+    // SAFETY: as above. A queue of our own, so that no other event can come out of it.
+    let queue = Owned(
+        unsafe { rdsys::rd_kafka_queue_new(rk) },
+        rdsys::rd_kafka_queue_destroy,
+    );
+    if options.0.is_null() || queue.0.is_null() {
+        return Err("librdkafka is out of memory".to_owned());
+    }
+    let mut text: [c_char; 256] = [0; 256];
+    // SAFETY: `options` is live; `text` is writable for the length given.
+    let error = unsafe {
+        rdsys::rd_kafka_AdminOptions_set_request_timeout(
+            options.0,
+            question.timeout_ms,
+            text.as_mut_ptr(),
+            text.len(),
+        )
+    };
+    if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Err("librdkafka refuses the timeout".to_owned());
+    }
+    if let Some(broker) = question.broker {
+        // SAFETY: as for the timeout.
+        let error = unsafe {
+            rdsys::rd_kafka_AdminOptions_set_broker(
+                options.0,
+                broker,
+                text.as_mut_ptr(),
+                text.len(),
+            )
+        };
+        if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err("librdkafka refuses the broker".to_owned());
+        }
+    }
+    if question.rights {
+        // SAFETY: `options` is live; what is returned is null or an error to be destroyed.
+        let error = Owned(
+            unsafe { rdsys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1) },
+            rdsys::rd_kafka_error_destroy,
+        );
+        if !error.0.is_null() {
+            return Err("librdkafka cannot ask for rights".to_owned());
+        }
+    }
+    send(rk, options.0, queue.0);
+    // SAFETY: `queue` is live. A late event goes with the queue when that is destroyed.
+    let event = Owned(
+        unsafe { rdsys::rd_kafka_queue_poll(queue.0, question.timeout_ms + 1_000) },
+        rdsys::rd_kafka_event_destroy,
+    );
+    if event.0.is_null() {
+        return Err("no answer in time".to_owned());
+    }
+    // SAFETY: `event` is live; its error text lives as long as it and is copied here.
+    unsafe {
+        if rdsys::rd_kafka_event_error(event.0) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(copy_text(rdsys::rd_kafka_event_error_string(event.0)));
+        }
+    }
+    read(event.0)
+}
+
+/// Reads an array of operations; `None` for null, which stands for nothing told.
+///
+/// # Safety
+/// `codes` is null or an array of `count` operations.
+unsafe fn read_operations(
+    codes: *const rdsys::rd_kafka_AclOperation_t,
+    count: usize,
+) -> Option<BTreeSet<Operation>> {
+    if codes.is_null() {
+        return None;
+    }
+    // As numbers: one that this version of librdkafka does not know would be no value of the enum.
+    // SAFETY: the caller's promise; the enum has the size and form of a u32.
+    let codes = unsafe { std::slice::from_raw_parts(codes.cast::<u32>(), count) };
+    Some(
+        codes
+            .iter()
+            .filter_map(|c| Operation::of_code(*c))
+            .collect(),
+    )
+}
+
+/// Asks for the brokers, no topics, and returns the id of the one that answered, or of another.
+fn answering_broker(rk: *mut rdsys::rd_kafka_t, timeout_ms: c_int) -> Result<i32, String> {
+    let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
+    // SAFETY: the caller's client is live; `metadata` is set where no error is returned. Zero and
+    // null: only topics this client uses already, so that none is made by asking.
+    let error = unsafe {
+        rdsys::rd_kafka_metadata(rk, 0, std::ptr::null_mut(), &raw mut metadata, timeout_ms)
+    };
+    if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+        // SAFETY: the text of a code is a constant of librdkafka's.
+        return Err(unsafe { copy_text(rdsys::rd_kafka_err2str(error)) });
+    }
+    if metadata.is_null() {
+        return Err("an answer without content".to_owned());
+    }
+    // SAFETY: `metadata` is live until it is destroyed below; `brokers` has `broker_cnt` elements.
+    let id = unsafe {
+        let found = &*metadata;
+        let others = if found.brokers.is_null() {
+            &[]
+        } else {
+            std::slice::from_raw_parts(
+                found.brokers,
+                usize::try_from(found.broker_cnt).unwrap_or(0),
+            )
+        };
+        let known = |id: i32| others.iter().any(|broker| broker.id == id);
+        let answered = Some(found.orig_broker_id).filter(|id| known(*id));
+        let id = answered.or_else(|| others.first().map(|broker| broker.id));
+        rdsys::rd_kafka_metadata_destroy(metadata);
+        id
+    };
+    id.ok_or_else(|| "the cluster names no broker".to_owned())
+}
+
+/// Reads one description.
+///
+/// # Safety
+/// `description` points to a live `rd_kafka_TopicDescription_t`.
+unsafe fn read_description(
+    description: *const rdsys::rd_kafka_TopicDescription_t,
+    topic: &str,
+) -> Result<Option<Described>, TopicError> {
+    // SAFETY: the caller's promise; what the calls return lives as long as the description.
+    let (code, reason, id, partitions, rights) = unsafe {
+        let error = rdsys::rd_kafka_TopicDescription_error(description);
+        let (code, reason) = if error.is_null() {
+            (Code::RD_KAFKA_RESP_ERR_NO_ERROR, String::new())
+        } else {
+            let text = copy_text(rdsys::rd_kafka_error_string(error));
+            (rdsys::rd_kafka_error_code(error), text)
+        };
+        let uuid = rdsys::rd_kafka_TopicDescription_topic_id(description);
+        let id = if uuid.is_null() {
+            None
+        } else {
+            TopicId::from_bits(
+                rdsys::rd_kafka_Uuid_most_significant_bits(uuid),
+                rdsys::rd_kafka_Uuid_least_significant_bits(uuid),
+            )
+        };
+        let mut partitions = 0;
+        rdsys::rd_kafka_TopicDescription_partitions(description, &raw mut partitions);
+        let mut count = 0;
+        let codes =
+            rdsys::rd_kafka_TopicDescription_authorized_operations(description, &raw mut count);
+        let rights = read_operations(codes, count);
+        (code, reason, id, partitions, rights)
+    };
+    let topic = topic.to_owned();
+    match code {
+        Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+        | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+        | Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => return Ok(None),
+        Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
+        | Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT
+        | Code::RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE => {
+            return Err(TopicError::Unreachable { topic, reason });
+        }
+        Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => {
+            return Err(TopicError::Denied { topic, reason });
+        }
+        _ => return Err(TopicError::Refused { topic, reason }),
+    }
+    let Some(id) = id else {
+        return Err(TopicError::NoId { topic });
+    };
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    Ok(Some((TopicFacts { id, partitions }, rights)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    fn consumer(brokers: &str) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", "g")
+            .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg)
+            .create()
+            .unwrap()
+    }
+
+    #[test]
+    fn b8_a_topic_has_an_id_in_kafkas_form_and_each_its_own() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("a", 6, 1).unwrap();
+        cluster.create_topic("b", 2, 1).unwrap();
+        let consumer = consumer(&cluster.bootstrap_servers());
+        let facts = |topic| topic_facts(consumer.client(), topic, Duration::from_secs(10)).unwrap();
+        let (a, b) = (facts("a").unwrap(), facts("b").unwrap());
+        assert_eq!((a.partitions, b.partitions), (6, 2));
+        assert_ne!(a.id, b.id);
+        assert_eq!(facts("a"), Some(a.clone()));
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        assert!(a.id.as_str().len() == 22 && a.id.as_str().chars().all(legal));
+        assert_eq!(facts("missing"), None);
+    }
+
+    #[test]
+    fn brokers_that_are_away_are_not_a_missing_topic() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let consumer = consumer(&address);
+        let error = topic_facts(consumer.client(), "a", Duration::from_millis(200))
+            .expect_err("nobody there");
+        assert!(matches!(error, TopicError::Unreachable { .. }), "{error}");
+    }
+
+    #[test]
+    fn ids_are_url_safe_and_zero_is_none() {
+        // 0xfbff… holds both characters in which the two alphabets differ.
+        let id = TopicId::from_bits(-0x0400_0000_0000_0001, -1).unwrap();
+        assert_eq!(id.as_str(), "-____________________w");
+        assert_eq!(TopicId::from_bits(0, 0), None);
+        let id = TopicId::from_bits(0, 1).unwrap();
+        assert_eq!(id.as_str(), "AAAAAAAAAAAAAAAAAAAAAQ");
+    }
+}

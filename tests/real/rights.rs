@@ -1,0 +1,170 @@
+//! A broker that gives rights by name: `check` tells which one a role lacks, and what it says to do
+//! about it, done word for word, is all that the role needs.
+
+use crate::log::Record;
+use crate::role::Role;
+use crate::services::kafka_version;
+use crate::world::{World, file_lines};
+
+/// Somebody to whom `scripts/real-services --secure` gives no right.
+const GUEST: &str = "--kafka-auth scram --kafka-username guest";
+
+struct Guest<'a> {
+    world: &'a World,
+    way: Vec<String>,
+}
+
+impl Guest<'_> {
+    fn of(world: &World) -> Guest<'_> {
+        let credentials = world.services.export("KAFKA_CREDENTIALS");
+        let way = format!(
+            "{GUEST} --brokers {} --kafka-ca-file {credentials}/root.pem \
+             --kafka-password-file {credentials}/scram-password",
+            world.services.export("KAFKA_SERVERS_SCRAM")
+        );
+        Guest {
+            world,
+            way: way.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
+    fn start(&self, command: &[&str], options: &[&str], topic: &str) -> Role {
+        let mut line = [command, options, &["--topic", topic]].concat();
+        let own: &[&str] = match command.last() {
+            Some(&"consume") => &["--group", "--table-prefix"],
+            Some(&"init-tables") => &["--table-prefix"],
+            _ => &[],
+        };
+        line.extend(own.iter().flat_map(|option| [option, self.world.name]));
+        if matches!(command.last(), Some(&"consume" | &"produce")) {
+            line.extend(["--listen", "127.0.0.1:0"]);
+        }
+        line.extend(self.way.iter().map(String::as_str));
+        Role::start(self.world.services, &line, &[])
+    }
+
+    /// Returns the table of `check` for a role, which must end with `code`.
+    fn check(&self, role: &str, options: &[&str], topic: &str, code: i32) -> String {
+        let mut check = self.start(&["check", "--for", role], options, topic);
+        check.ends_with(code);
+        let table = check.out();
+        eprintln!("{role} {options:?}\n{table}");
+        table
+    }
+
+    /// Does what a table says to do about rights, all at once.
+    fn follow(&self, table: &str) {
+        let given = "kafka-acls.sh --bootstrap-server ";
+        std::thread::scope(|scope| {
+            for line in table.lines() {
+                let Some((_, command)) = line.split_once(given) else {
+                    continue;
+                };
+                let (_, rights) = command.split_once(' ').unwrap();
+                // What is not needed to work is not given.
+                if !line.contains("to have them checked") {
+                    scope.spawn(move || give(self.world, rights));
+                }
+            }
+        });
+    }
+}
+
+/// Gives rights by Kafka's own tool, as somebody who may.
+fn give(world: &World, rights: &str) {
+    let class = if kafka_version().starts_with("3.") {
+        "kafka.admin.AclCommand"
+    } else {
+        "org.apache.kafka.tools.AclCommand"
+    };
+    let args: Vec<&str> = rights.split_whitespace().collect();
+    world.services.tool(class, &args);
+}
+
+/// Asserts that a table has this row about rights.
+fn has(table: &str, outcome: &str, resource: &str, found: &str) {
+    let begin = format!("{outcome:<5}  rights on {resource} ");
+    let row = table.lines().find_map(|line| line.strip_prefix(&begin));
+    let row = row.unwrap_or_else(|| panic!("no {begin:?} in\n{table}"));
+    assert_eq!(row.trim(), found, "{begin}");
+}
+
+#[test]
+fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
+    let Some(world) = World::new("rights") else {
+        return;
+    };
+    world.init();
+    let guest = Guest::of(&world);
+    let table = guest.check("consume", &[], "rights", 2);
+    for (resource, right) in [
+        ("topic rights", "Read"),
+        ("topic rights-dlq", "Write"),
+        ("group rights", "Read"),
+    ] {
+        let found = format!("lacks {right}, and may not see it either");
+        has(&table, "wrong", resource, &found);
+    }
+    guest.follow(&table);
+    let table = guest.check("consume", &[], "rights", 0);
+    has(&table, "ok", "topic rights", "Read");
+    has(&table, "ok", "topic rights-dlq", "Write");
+    has(&table, "ok", "group rights", "Read");
+
+    // Who may read may see, and lacks the rest.
+    let first = guest.check("produce", &[], "rights", 2);
+    has(&first, "wrong", "topic rights", "lacks Write");
+    let second = guest.check("produce", &["--from-dlq"], "rights", 2);
+    has(&second, "wrong", "topic rights-dlq", "lacks Read");
+    guest.follow(&second);
+    let table = guest.check("produce", &["--from-dlq"], "rights", 0);
+    has(&table, "ok", "group citystream-from-dlq", "Read");
+
+    // The roles find their rights enough.
+    let path = world.services.folder().join("rights.ndjson");
+    let lines = file_lines()[..300].join("\n");
+    std::fs::write(&path, &lines).unwrap();
+    let input = ["--input", path.to_str().unwrap()];
+    guest.start(&["produce"], &input, "rights").ends_with(0);
+    let spoilt = lines
+        .lines()
+        .next()
+        .unwrap()
+        .replacen("\"low\"", "\" low\"", 1);
+    assert!(spoilt.contains("\" low\""), "{spoilt}");
+    world.send(&[Record {
+        value: Some(spoilt.into_bytes()),
+        ..Record::default()
+    }]);
+    let count = ["--stop-at-end"];
+    guest.start(&["consume"], &count, "rights").ends_with(0);
+    let mut letters = guest.start(&["produce"], &["--from-dlq"], "rights");
+    letters.ends_with(0);
+    let said = letters.err();
+    assert!(said.contains("sent 1 again"), "{said}");
+}
+
+#[test]
+fn the_right_to_make_topics_is_tried_and_no_topic_is_made() {
+    let Some(world) = World::new("unmade") else {
+        return;
+    };
+    let brokers = world.services.brokers();
+    let owner = Guest {
+        world: &world,
+        way: vec!["--brokers".to_owned(), brokers.to_owned()],
+    };
+    for _ in 0..2 {
+        let table = owner.check("init-tables", &[], "unmade", 0);
+        has(&table, "ok", "topic unmade", "Create");
+        let there = "ok     topic unmade                      is not there yet\n";
+        assert!(table.contains(there), "{table}");
+    }
+    give(
+        &world,
+        "--add --allow-principal User:guest --operation Describe --topic unmade --topic unmade-dlq",
+    );
+    let guest = Guest::of(&world);
+    let table = guest.check("init-tables", &[], "unmade", 2);
+    has(&table, "wrong", "topic unmade-dlq", "lacks Create");
+}
