@@ -12,7 +12,8 @@
 //! | a topic has other partitions or settings | kept, told, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
-//! `--delete` asks for the prefix before it takes anything away.
+//! `--delete` asks for the prefix before it takes anything away, and takes nothing where a table is
+//! protected against it.
 //!
 //! The plan and progress go to standard error, the summary to standard output.
 
@@ -47,6 +48,9 @@ use tables::Wanted;
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 /// Least time between two lines about waiting.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
+/// A member that was killed, or stopped while the group shared its partitions anew, is remembered for
+/// the session timeout of 10 s.
+const LEAVE_LIMIT: Duration = Duration::from_secs(12);
 /// How long a table may take to be deleted; AWS takes seconds to minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -184,7 +188,7 @@ async fn delete(
     let names = TableNames::new(&args.tables.table_prefix);
     reach_dynamodb(client, &names, steps).await?;
     reach_kafka(args, admin, steps).await?;
-    let members = admin.group_members(&args.group).await?;
+    let members = members_left(&args.group, admin, steps).await?;
     if !members.is_empty() {
         anyhow::bail!(
             "nothing was deleted: group {} still has members: {}; stop them first",
@@ -203,6 +207,7 @@ async fn delete(
         ))
         .into());
     }
+    refuse_protected(client, &names).await?;
     let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
     if !args.yes {
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
@@ -267,4 +272,42 @@ async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow:
     })?;
     step.end(Outcome::Kept);
     Ok(brokers)
+}
+
+/// Waits for members of the group that are stopped already, and returns those that stay.
+async fn members_left(group: &str, admin: &Admin, steps: &Steps) -> anyhow::Result<Vec<String>> {
+    let mut members = admin.group_members(group).await?;
+    if members.is_empty() {
+        return Ok(members);
+    }
+    let step = steps.begin(format!("waiting for the members of group {group} to leave"));
+    let begin = Instant::now();
+    while !members.is_empty() && begin.elapsed() < LEAVE_LIMIT {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        members = admin.group_members(group).await?;
+    }
+    if members.is_empty() {
+        step.end(Outcome::Kept);
+    }
+    Ok(members)
+}
+
+/// Returns an error if a table may not be deleted, before the topics are gone.
+async fn refuse_protected(client: &Client, names: &TableNames) -> anyhow::Result<()> {
+    let mut protected = Vec::new();
+    for name in names.all() {
+        let found = store_tables::describe(client, name).await?;
+        if found.is_some_and(|table| table.deletion_protection_enabled() == Some(true)) {
+            protected.push(name);
+        }
+    }
+    match protected.first() {
+        None => Ok(()),
+        Some(first) => Err(SettingsError(format!(
+            "nothing was deleted: deletion protection is on for {}; switch it off one by one: aws \
+             dynamodb update-table --no-deletion-protection-enabled --table-name {first}",
+            protected.join(", ")
+        ))
+        .into()),
+    }
 }

@@ -45,6 +45,19 @@ pub enum Measure {
     Warm(u32, Option<String>),
 }
 
+impl Measure {
+    /// Returns the option that asks for it.
+    pub const fn option(&self) -> &'static str {
+        match self {
+            Measure::Deletion => "--deletion-protection",
+            Measure::Pitr => "--pitr",
+            Measure::Key(_) => "--kms-key",
+            Measure::Tags(_) => "--tag",
+            Measure::Warm(..) => "--warm-writes",
+        }
+    }
+}
+
 impl std::fmt::Display for Measure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -15,6 +15,7 @@ mod fuzzed;
 mod letters;
 mod ops;
 mod produce_tail;
+mod protection;
 // The simulation uses more of it.
 #[allow(dead_code)]
 #[path = "../sim/reference.rs"]

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::role::binary;
+use crate::role::{binary, last_words};
 use crate::tables;
 use crate::world::World;
 
@@ -109,4 +109,74 @@ fn deleting_asks_for_the_prefix_on_a_terminal_and_refuses_without_one() {
         let left = tables::names(world.services, world.name);
         assert_eq!(left.is_empty(), code == 0, "{answer}: {left:?}");
     }
+}
+
+#[test]
+fn protected_tables_keep_their_topics_and_what_an_emulator_lacks_is_told_with_its_option() {
+    let Some(world) = World::new("protected") else {
+        return;
+    };
+    world.init();
+    for state in ["changed", "kept"] {
+        let mut protect = world.start("init-tables", &["--deletion-protection"]);
+        protect.ends_with(0);
+        let out = protect.out();
+        let tables = out
+            .lines()
+            .filter(|line| line.contains(" table protected-"));
+        let words = if state == "changed" {
+            ": deletion protection is on now"
+        } else {
+            ""
+        };
+        let tables: Vec<&str> = tables.collect();
+        assert_eq!(tables.len(), 4, "{out}");
+        for line in tables {
+            assert!(line.starts_with(state) && line.ends_with(words), "{out}");
+        }
+    }
+    for (option, value) in [
+        ("--pitr", None),
+        ("--tag", Some("project=city")),
+        ("--kms-key", Some("alias/tables")),
+    ] {
+        let args: Vec<&str> = [option].into_iter().chain(value).collect();
+        let mut refused = world.start("init-tables", &args);
+        refused.ends_with(2);
+        let err = refused.err();
+        let last: Vec<&str> = last_words(&err).lines().collect();
+        assert!(
+            last[0].contains(" on protected-raw-events failed with "),
+            "{err}"
+        );
+        assert!(last[1].starts_with("  because: "), "{err}");
+        let todo = format!("  > correct {option}, or leave it out: ");
+        assert!(last[2].starts_with(&todo), "{err}");
+    }
+    let mut delete = world.start("init-tables", &["--delete", "--yes"]);
+    delete.ends_with(2);
+    let err = delete.err();
+    assert!(err.contains("citystream: nothing was deleted\n"), "{err}");
+    assert!(err.contains("--no-deletion-protection-enabled"), "{err}");
+    world.start("init-tables", &["--check"]).ends_with(0);
+}
+
+#[test]
+fn nothing_is_deleted_while_somebody_counts() {
+    let Some(world) = World::new("counting") else {
+        return;
+    };
+    world.init();
+    let mut consume = world.start("consume", &[]);
+    consume.is_ready(200, "");
+    let mut delete = world.start("init-tables", &["--delete", "--yes"]);
+    delete.ends_with(1);
+    let err = delete.err();
+    assert!(err.contains("group counting still has members"), "{err}");
+    world.start("init-tables", &["--check"]).ends_with(0);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world
+        .start("init-tables", &["--delete", "--yes"])
+        .ends_with(0);
+    assert_eq!(tables::names(world.services, world.name), [""; 0]);
 }

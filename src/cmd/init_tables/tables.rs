@@ -17,7 +17,7 @@ use crate::core::window::Rules;
 use crate::settings::{InitTables, RawRows, show_ms};
 use crate::store::config::{self, Config};
 use crate::store::error::{Kind, StoreError};
-use crate::store::protect::{self, Protection};
+use crate::store::protect::{self, Measure, Protection};
 use crate::store::tables::{self, TableSpec};
 
 /// Shards of cities and severities where nobody says otherwise.
@@ -267,10 +267,10 @@ pub async fn make(
             }
         }
         let missing = protect::missing(client, &wanted.protection, &found).await;
-        for measure in missing.map_err(mark_settings)? {
+        for measure in missing.map_err(|error| cannot(error, None))? {
             protect::take(client, &found, &measure)
                 .await
-                .map_err(mark_settings)?;
+                .map_err(|error| cannot(error, Some(&measure)))?;
             // A table that is being updated takes no second change.
             tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
             if !made {
@@ -288,6 +288,23 @@ pub async fn make(
     }
     findings.push(make_config(client, names, wanted).await?);
     Ok(findings)
+}
+
+/// Marks an option that this DynamoDB does not know, or whose value it refuses, as one to be left out.
+/// Without a measure the question was whether one is taken.
+fn cannot(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
+    let option = match (&error, measure) {
+        (_, Some(measure)) => measure.option(),
+        (StoreError::Request(request), None) if request.operation.contains("Tag") => "--tag",
+        _ => "--pitr",
+    };
+    match error.code() {
+        Some("UnknownOperationException" | "ValidationException") => SettingsError(format!(
+            "{error}; correct {option}, or leave it out: emulators do not know all that AWS does"
+        ))
+        .into(),
+        _ => mark_settings(error),
+    }
 }
 
 async fn make_config(
@@ -380,7 +397,8 @@ pub async fn check(
                 Err(error) => return Err(error.into()),
             }
         }
-        let missing = protect::missing(client, &wanted.protection, description).await?;
+        let missing = protect::missing(client, &wanted.protection, description).await;
+        let missing = missing.map_err(|error| cannot(error, None))?;
         notes.extend(missing.iter().map(|m| format!("{m} is off")));
         let outcome = if notes.is_empty() {
             Outcome::Kept
