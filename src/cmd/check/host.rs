@@ -4,11 +4,17 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::{Outcome, Table};
 use crate::settings::Role;
 
 /// A server takes 1,024 connections and more; a consumer as many requests as it may.
 const OPEN_FILES_MIN: u64 = 4_096;
+/// Longest wait for whoever has the port already.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Longest answer of a role that lives.
+const ANSWER_BYTES_MAX: u64 = 4_096;
 
 pub(super) async fn check(table: &mut Table, role: Role, port: Option<(&str, SocketAddr)>) {
     if let Some((_, most)) = crate::sys::open_files() {
@@ -26,15 +32,36 @@ pub(super) async fn check(table: &mut Table, role: Role, port: Option<(&str, Soc
     if let Some((option, address)) = port {
         match tokio::net::TcpListener::bind(address).await {
             Ok(_) => table.ok(option, format!("{address} is free")),
+            Err(_) if lives_at(address).await => {
+                let found = format!("{address} is taken by a role that lives, this one it seems");
+                table.row(Outcome::Note, option, found, None);
+            }
             Err(error) => table.bad(
                 Outcome::Away,
                 option,
                 format!("{address}: {error}"),
-                "the role runs already, or another program has the port; give another",
+                "another program has the port; give another",
             ),
         }
     }
     stop_timeout(table, role);
+}
+
+/// Tells whether somebody answers `/livez` there as a role does.
+async fn lives_at(address: SocketAddr) -> bool {
+    let asked = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await?;
+        let mut answer = Vec::new();
+        stream
+            .take(ANSWER_BYTES_MAX)
+            .read_to_end(&mut answer)
+            .await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(ANSWER_LIMIT, asked).await;
+    matches!(answer, Ok(Ok(a)) if a.starts_with(b"HTTP/1.1 200 ") && a.ends_with(b"\r\n\r\nok\n"))
 }
 
 /// Compares how long the unit lets the role stop with how long that may take (H4).
@@ -83,6 +110,32 @@ fn parse_systemd_span(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Answers every request so.
+    async fn answering(text: &'static str) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1_024];
+                let _read = stream.read(&mut request).await.unwrap();
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_port_that_the_role_itself_has_is_no_trouble() {
+        let role = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nok\n";
+        let other = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        for (answer, outcome) in [(role, Outcome::Note), (other, Outcome::Away)] {
+            let address = answering(answer).await;
+            let mut table = Table { worst: Outcome::Ok };
+            check(&mut table, Role::Tail, Some(("--listen", address))).await;
+            assert_eq!(table.worst, outcome, "{answer}");
+        }
+    }
 
     #[test]
     fn spans_of_systemd_are_understood() {
