@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod describe;
+mod topic_id;
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
@@ -16,8 +17,9 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 
 pub use describe::{
-    Operation, Rights, TopicError, TopicFacts, TopicId, group_rights, topic_facts, topic_rights,
+    Operation, Rights, TopicError, TopicFacts, group_rights, topic_facts, topic_rights,
 };
+pub use topic_id::TopicId;
 
 /// Makes the C library resolve names from `/etc/hosts` and DNS only.
 ///

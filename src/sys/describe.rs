@@ -1,4 +1,4 @@
-//! What the brokers say about topics and groups: a topic's id, and what this client may do.
+//! What the brokers say about topics and groups: which log a topic is, and what this client may do.
 //!
 //! librdkafka follows a topic that was made again under the same name without a word, and its safe
 //! wrapper has neither DescribeTopics nor DescribeGroups. Each question is one small request (and one
@@ -8,46 +8,15 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 use rdsys::rd_kafka_resp_err_t as Code;
 
+use super::topic_id::TopicId;
 use super::{Owned, copy_text};
 
 /// Time between two questions to a coordinator that is not there yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-/// A topic's id in Kafka's own textual form: URL-safe base64 without padding, 22 characters.
-///
-/// librdkafka's own string of an id is standard base64 and differs where it has `+` or `/`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TopicId(String);
-
-impl TopicId {
-    /// Returns the id with these 128 bits; `None` for zero, which stands for no id.
-    pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
-        if most_significant == 0 && least_significant == 0 {
-            return None;
-        }
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&most_significant.to_be_bytes());
-        bytes[8..].copy_from_slice(&least_significant.to_be_bytes());
-        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-        Some(TopicId(text))
-    }
-
-    /// Returns the 22 characters.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for TopicId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What the brokers say about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -607,15 +576,5 @@ mod tests {
         let error = topic_facts(consumer.client(), "a", Duration::from_millis(200))
             .expect_err("nobody there");
         assert!(matches!(error, TopicError::Unreachable { .. }), "{error}");
-    }
-
-    #[test]
-    fn ids_are_url_safe_and_zero_is_none() {
-        // 0xfbff… holds both characters in which the two alphabets differ.
-        let id = TopicId::from_bits(-0x0400_0000_0000_0001, -1).unwrap();
-        assert_eq!(id.as_str(), "-____________________w");
-        assert_eq!(TopicId::from_bits(0, 0), None);
-        let id = TopicId::from_bits(0, 1).unwrap();
-        assert_eq!(id.as_str(), "AAAAAAAAAAAAAAAAAAAAAQ");
     }
 }

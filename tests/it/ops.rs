@@ -132,6 +132,10 @@ fn check_tells_what_is_away_and_what_to_do() {
         "ok     Kafka ",
         "ok     settings ",
         "away   topic city-events-dlq ",
+        // The mock broker knows no rights.
+        "note   rights on topic city-events ",
+        "note   rights on group citystream ",
+        "not told by the brokers: ",
         "away   DynamoDB ",
         "> run citystream init-tables",
     ] {

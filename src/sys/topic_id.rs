@@ -1,0 +1,49 @@
+//! The id that Kafka gives a topic when it is made.
+
+use base64::Engine as _;
+
+/// A topic's id in Kafka's own textual form: URL-safe base64 without padding, 22 characters.
+///
+/// librdkafka's own string of an id is standard base64 and differs where it has `+` or `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicId(String);
+
+impl TopicId {
+    /// Returns the id with these 128 bits; `None` for zero, which stands for no id.
+    pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
+        if most_significant == 0 && least_significant == 0 {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&most_significant.to_be_bytes());
+        bytes[8..].copy_from_slice(&least_significant.to_be_bytes());
+        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        Some(TopicId(text))
+    }
+
+    /// Returns the 22 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for TopicId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_url_safe_and_zero_is_none() {
+        // 0xfbff… holds both characters in which the two alphabets differ.
+        let id = TopicId::from_bits(-0x0400_0000_0000_0001, -1).unwrap();
+        assert_eq!(id.as_str(), "-____________________w");
+        assert_eq!(TopicId::from_bits(0, 0), None);
+        let id = TopicId::from_bits(0, 1).unwrap();
+        assert_eq!(id.as_str(), "AAAAAAAAAAAAAAAAAAAAAQ");
+    }
+}
