@@ -103,7 +103,12 @@ mod pending {
     pub(super) const DLQ: u8 = 4;
     pub(super) const WINDOW: u8 = 8;
     pub(super) const TOTALS: u8 = 16;
+    /// What needs the event itself.
+    pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
+
+/// What a record takes that waits for its rows alone: its place here, and an entry in two stretches.
+const COUNTED_BYTES: u32 = 200;
 
 #[derive(Clone, Copy, Debug)]
 enum Class {
@@ -257,6 +262,7 @@ impl Worker {
             pending,
             class,
         });
+        self.lighten(self.tracked.len() - 1);
         if pending == 0 {
             self.settle();
         }
@@ -597,6 +603,21 @@ impl Worker {
             if already && bit == pending::TOTALS {
                 tracked.class = Class::Already;
             }
+            if bit & pending::WHOLE != 0 {
+                self.lighten(at);
+            }
+        }
+    }
+
+    /// Gives back what a record no longer takes once nothing needs its event: rows are updated much later
+    /// than items are put, and would hold up the reading for memory that is free.
+    fn lighten(&mut self, at: usize) {
+        let tracked = &mut self.tracked[at];
+        if tracked.pending & pending::WHOLE == 0 {
+            let freed = tracked.bytes.saturating_sub(COUNTED_BYTES);
+            tracked.bytes -= freed;
+            self.bytes -= u64::from(freed);
+            self.tally.bytes_freed += u64::from(freed);
         }
     }
 

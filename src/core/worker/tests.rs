@@ -558,6 +558,36 @@ fn c5_every_byte_comes_back() {
 }
 
 #[test]
+fn c5_a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
+    for (keep, severity, puts) in [
+        (Keep::All, Severity::High, 2),
+        (Keep::All, Severity::Low, 1),
+        (Keep::None, Severity::High, 0),
+    ] {
+        let mut b = Bench::new(keep);
+        let record = Record {
+            offset: Offset(0),
+            timestamp_ms: Some(1),
+            bytes: 1_000,
+            content: event("NYC", severity, 1),
+        };
+        b.worker.take(0, record, &mut b.writes);
+        let tables = b.tables();
+        assert_eq!(tables.len(), puts);
+        for table in tables {
+            assert_eq!(b.worker.bytes(), 1_000, "the item holds the event");
+            b.worker.put_done(table, 0);
+        }
+        b.writes.clear();
+        assert_eq!(b.worker.bytes(), 200);
+        assert_eq!(b.worker.take_tally().bytes_freed, 800);
+        b.finish(1_000);
+        assert_eq!(b.worker.bytes(), 0);
+        assert_eq!(b.worker.take_tally().bytes_freed, 200);
+    }
+}
+
+#[test]
 fn a_rejected_record_holds_the_boundary_until_its_letter_is_acknowledged() {
     let mut b = Bench::new(Keep::All);
     b.record(0, 0, Some(1), rejected(0));
