@@ -1,7 +1,7 @@
 //! How much at once, and how long to wait: concurrency and back-off.
 //!
-//! Concurrency grows by one for each round of successes and halves when the table throttles, as
-//! TCP's congestion window does. Waits grow by doubling up to a cap, with full jitter, so that many
+//! Concurrency doubles with each round of successes until the table throttles for the first time, then grows
+//! by one a round and halves when it throttles, as TCP's congestion window does. Waits grow by doubling up to a cap, with full jitter, so that many
 //! consumers do not come back at the same moment. Chance comes in as a number from the caller.
 
 /// Requests in flight to one table.
@@ -9,6 +9,8 @@
 pub struct Concurrency {
     limit: f64,
     limit_max: f64,
+    /// It was never throttled yet, so nothing is known of what the table takes.
+    is_starting: bool,
     in_flight: u32,
     /// No second halving before this many more answers: one congestion, one cut.
     hold: u32,
@@ -20,6 +22,7 @@ impl Concurrency {
         Concurrency {
             limit: f64::from(start),
             limit_max: f64::from(max),
+            is_starting: true,
             in_flight: 0,
             hold: 0,
         }
@@ -42,13 +45,19 @@ impl Concurrency {
         let held = self.hold > 0;
         self.hold = self.hold.saturating_sub(1);
         if throttled {
+            self.is_starting = false;
             if !held {
                 self.limit = (self.limit / 2.0).max(1.0);
                 self.hold = self.in_flight;
             }
         } else if was_full {
             // Only a limit that was reached says anything about the next one.
-            self.limit = (self.limit + 1.0 / self.limit).min(self.limit_max);
+            let more = if self.is_starting {
+                1.0
+            } else {
+                1.0 / self.limit
+            };
+            self.limit = (self.limit + more).min(self.limit_max);
         }
     }
 
@@ -97,6 +106,28 @@ mod tests {
             room += 1;
         }
         assert_eq!(room, 4, "eight refusals of one congestion halve once");
+    }
+
+    #[test]
+    fn the_first_rounds_double_it() {
+        let mut c = Concurrency::new(8, 64);
+        let fill = |c: &mut Concurrency| {
+            while c.has_room() {
+                c.sent();
+            }
+        };
+        fill(&mut c);
+        for most in [8, 16, 32, 64, 64] {
+            assert_eq!(c.in_flight(), most);
+            for _ in 0..most {
+                c.answered(false);
+                fill(&mut c);
+            }
+        }
+        // Once throttled it feels its way.
+        c.answered(true);
+        fill(&mut c);
+        assert_eq!(c.in_flight(), 63);
     }
 
     #[test]

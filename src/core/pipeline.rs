@@ -681,6 +681,7 @@ impl Pipeline {
         t.alerts[1] += tally.alerts[1];
         t.fence_conflicts += tally.fence_conflicts;
         t.durable_ms.extend(tally.durable_ms);
+        t.bytes_taken += tally.bytes_taken;
         t.bytes_freed += tally.bytes_freed;
     }
 

@@ -109,6 +109,8 @@ mod pending {
 
 /// What a record takes that waits for its rows alone: its place here, and an entry in two stretches.
 const COUNTED_BYTES: u32 = 200;
+/// What a row takes until it was idle for an interval: its names, its place, two stretches.
+const ROW_BYTES: u64 = 500;
 
 #[derive(Clone, Copy, Debug)]
 enum Class {
@@ -194,6 +196,8 @@ pub struct Tally {
     pub fence_conflicts: u64,
     /// Timestamps of the records that became durable, for their latency.
     pub durable_ms: Vec<i64>,
+    /// Bytes of rows, which no record brought along.
+    pub bytes_taken: u64,
     /// Bytes given back to the budget.
     pub bytes_freed: u64,
 }
@@ -392,6 +396,8 @@ impl Worker {
             due_ms: None,
             last_sent_ms: i64::MIN,
         };
+        self.bytes += ROW_BYTES;
+        self.tally.bytes_taken += ROW_BYTES;
         let id = match self.free_rows.pop() {
             Some(id) => {
                 self.rows[id as usize] = Some(row);
@@ -660,6 +666,8 @@ impl Worker {
 
     fn free(&mut self, id: u32) {
         let row = self.rows[id as usize].take().expect("freed once");
+        self.bytes -= ROW_BYTES;
+        self.tally.bytes_freed += ROW_BYTES;
         self.free_rows.push(id);
         let hash = keys::hash(&row.key.series);
         let same_hash = self.series.get_mut(&hash).expect("a row has its series");

@@ -524,6 +524,7 @@ impl Shell {
         }
         let report = self.p.pipeline.report();
         let (m, tally) = (&self.p.host.metrics, report.tally);
+        self.p.budget.take(tally.bytes_taken);
         self.p.budget.free(tally.bytes_freed);
         m.in_flight_bytes
             .set(i64::try_from(self.p.budget.used()).unwrap_or(i64::MAX));

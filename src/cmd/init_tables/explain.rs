@@ -6,7 +6,9 @@
 //! once an interval, however many events it counts, so at high rates rows cost next to nothing.
 //! `scripts/bench` measures the same from the consumed capacity.
 
-use crate::core::keys::{CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, TOTALS_SHARDS, TableNames};
+use crate::core::keys::{
+    CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
+};
 use crate::settings::{Mix, RawRows, show_ms};
 
 /// Dollars for a million write units on demand, in us-east-1 (AWS's price list of November 2024).
@@ -173,7 +175,11 @@ fn advice(load: &Load, question: &Question) -> String {
     let cure = match load.name.as_str() {
         CITY_INDEX | SEVERITY_INDEX => {
             let shards = (f64::from(question.shards) * times).ceil();
-            format!("--shards {shards} would do")
+            if shards > f64::from(SHARDS_MAX) {
+                format!("the {SHARDS_MAX} shards there can be are too few: --raw alerts or none")
+            } else {
+                format!("--shards {shards} would do")
+            }
         }
         name if name.ends_with("-alerts") => "consumers wait for what is throttled there: \
             fewer events of high severity, or --raw none"
@@ -240,6 +246,8 @@ mod tests {
         hot.rate = 10_000.0;
         let text = report(&hot, &names);
         assert!(text.contains("--shards 9 would do"), "{text}");
+        hot.rate = 100_000.0;
+        assert!(report(&hot, &names).contains("the 64 shards there can be are too few"));
         assert!(
             text.contains("citystream-alerts: 4,500 write units/s on one city"),
             "{text}"

@@ -543,15 +543,16 @@ fn c5_every_byte_comes_back() {
     b.low(0, 0, 1);
     b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(5)));
     b.record(0, 2, Some(5), rejected(2));
-    assert_eq!(b.worker.bytes(), 300);
+    assert_eq!(b.worker.bytes(), 300 + 2 * ROW_BYTES);
     b.low(0, 0, 1);
     let tally = b.worker.take_tally();
+    assert_eq!(tally.bytes_taken, 2 * ROW_BYTES, "a window's and a total's");
     assert_eq!(tally.bytes_freed, 100, "a record taken before is dropped");
     assert_eq!(tally.ledger.consumed, 3);
     b.finish(1_000);
     assert_eq!(b.worker.bytes(), 0);
     let tally = b.worker.take_tally();
-    assert_eq!(tally.bytes_freed, 300);
+    assert_eq!(tally.bytes_freed, 300 + 2 * ROW_BYTES);
     let at = Reason::ALL.iter().position(|r| *r == Reason::NotJson);
     assert_eq!(tally.ledger.rejected[at.unwrap()], 1);
     assert_eq!(tally.durable_ms, [1, 5, 5]);
@@ -574,16 +575,17 @@ fn c5_a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
         b.worker.take(0, record, &mut b.writes);
         let tables = b.tables();
         assert_eq!(tables.len(), puts);
+        let rows = 2 * ROW_BYTES;
         for table in tables {
-            assert_eq!(b.worker.bytes(), 1_000, "the item holds the event");
+            assert_eq!(b.worker.bytes(), 1_000 + rows, "the item holds the event");
             b.worker.put_done(table, 0);
         }
         b.writes.clear();
-        assert_eq!(b.worker.bytes(), 200);
+        assert_eq!(b.worker.bytes(), 200 + rows);
         assert_eq!(b.worker.take_tally().bytes_freed, 800);
         b.finish(1_000);
         assert_eq!(b.worker.bytes(), 0);
-        assert_eq!(b.worker.take_tally().bytes_freed, 200);
+        assert_eq!(b.worker.take_tally().bytes_freed, 200 + rows);
     }
 }
 
