@@ -110,7 +110,7 @@ mod pending {
 /// What a record takes that waits for its rows alone: its place here, and an entry in two stretches.
 const COUNTED_BYTES: u32 = 200;
 /// What a row takes until it was idle for an interval: its names, its place, two stretches.
-const ROW_BYTES: u64 = 500;
+const ROW_BYTES: u64 = 320;
 
 #[derive(Clone, Copy, Debug)]
 enum Class {
@@ -354,7 +354,7 @@ impl Worker {
         let row = self.rows[id as usize]
             .as_mut()
             .expect("row_of returns a row in use");
-        row.gathered.push(entry);
+        push_first_exactly(&mut row.gathered, entry);
         if row.due_ms.is_none() && row.sent.is_none() {
             row.due_ms = Some(now_ms);
             self.due.insert((now_ms, id));
@@ -367,11 +367,12 @@ impl Worker {
             .iter()
             .position(|s| keys::is_series(&s.name, &event.city, &event.event_type));
         let at = at.unwrap_or_else(|| {
-            same_hash.push(SeriesRows {
+            let series = SeriesRows {
                 name: keys::series(&event.city, &event.event_type).into(),
                 totals: None,
                 windows: Vec::new(),
-            });
+            };
+            push_first_exactly(same_hash, series);
             same_hash.len() - 1
         });
         let series = &mut same_hash[at];
@@ -410,7 +411,7 @@ impl Worker {
         };
         match window_start_ms {
             None => series.totals = Some(id),
-            Some(start) => series.windows.push((start, id)),
+            Some(start) => push_first_exactly(&mut series.windows, (start, id)),
         }
         id
     }
@@ -776,6 +777,15 @@ impl Worker {
             seq,
         }
     }
+}
+
+/// Most lists here never hold a second element; the room that a list makes for its first would take a third
+/// of a row's memory.
+fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
+    if list.capacity() == 0 {
+        list.reserve_exact(1);
+    }
+    list.push(first);
 }
 
 #[cfg(test)]
