@@ -439,7 +439,11 @@ impl Poller {
             Timestamp::CreateTime(ms) => (Some(ms), 1),
             Timestamp::NotAvailable => (None, 0),
         };
-        let bytes = message.payload_len() + message.key_len() + RECORD_OVERHEAD_BYTES;
+        let value = message.payload_len();
+        // A large value is in its items' bodies again while they are sent: all of it in the raw one's, and
+        // of every second event in an alert's.
+        let overhead = RECORD_OVERHEAD_BYTES.max(value + value / 2);
+        let bytes = value + message.key_len() + overhead;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.budget.take(u64::from(bytes));
         let record = Record {
