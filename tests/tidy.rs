@@ -241,9 +241,10 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 11] = [
+    const FOREIGN: [&str; 12] = [
         "--alter",
         "--check",
+        "--bench",
         "--features",
         "--help",
         "--locked",
