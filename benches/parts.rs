@@ -2,6 +2,11 @@
 //! `cargo bench --bench parts`. The whole is measured by `scripts/bench`.
 #![allow(clippy::expect_used, missing_docs)]
 
+// Files of them are written by the whole's alone.
+#[allow(dead_code)]
+#[path = "end_to_end/text.rs"]
+mod text;
+
 use std::hint::black_box;
 
 use citystream::core::batch::BatchOutcome;
@@ -18,6 +23,7 @@ use citystream::core::worker::{Content, Record};
 use citystream::store::items::{self, ItemOptions};
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use text::Events;
 
 /// The topic of all events here.
 const TOPIC: &str = "city-events";
@@ -34,29 +40,22 @@ fn main() {
     divan::main();
 }
 
-/// An event of 163 bytes, as the producer writes it.
-fn value(n: usize) -> Vec<u8> {
-    let city = ["NYC", "LA", "Chicago", "Houston", "Miami", "SF"][n % 6];
-    let kind = ["traffic", "weather", "incident", "construction"][n % 4];
-    let severity = Severity::ALL[n / 4 % 4].name();
-    let second = n / 1_000 % 60;
-    let mut text = format!(
-        r#"{{"city":"{city}","event_type":"{kind}","severity":"{severity}","timestamp":"2013-01-01T06:00:{second:02}Z","description":""#
-    );
-    while text.len() < 161 {
-        text.push('x');
-    }
-    text.push_str("\"}");
-    text.into_bytes()
+/// The events of the whole's benchmark.
+fn values(count: usize) -> Vec<String> {
+    let mut events = Events::new(6, 163, NOW_MS, 1_000);
+    let mut next = || {
+        let mut value = String::new();
+        events.next(&mut value);
+        value
+    };
+    (0..count).map(|_| next()).collect()
 }
 
-fn event(n: usize) -> Event {
-    parse_event(&value(n)).expect("a valid event")
-}
-
-fn stored(n: usize) -> StoredEvent {
-    let offset = Offset(i64::try_from(n).expect("a small number"));
-    StoredEvent::new(event(n), TOPIC.into(), 3, offset, false, false)
+/// Events with their offsets.
+fn events(count: usize) -> impl Iterator<Item = (Offset, Event)> {
+    let parsed = |value: String| parse_event(value.as_bytes()).expect("a valid event");
+    let values = values(count).into_iter().map(parsed);
+    (0..).map(Offset).zip(values)
 }
 
 fn entries(count: i64) -> Vec<Entry> {
@@ -79,7 +78,7 @@ fn options() -> ItemOptions {
 
 #[divan::bench]
 fn parse(bencher: Bencher) {
-    let value = value(0);
+    let value = values(1).remove(0).into_bytes();
     bencher
         .counter(ItemsCount::new(1usize))
         .bench(|| parse_event(black_box(&value)));
@@ -101,7 +100,8 @@ fn stretch(bencher: Bencher, records: i64) {
 #[divan::bench(args = [PutTable::Raw, PutTable::Alerts])]
 fn items(bencher: Bencher, table: PutTable) {
     let names = TableNames::new("citystream");
-    let events: Vec<StoredEvent> = (0..BATCH).map(stored).collect();
+    let stored = |(offset, event)| StoredEvent::new(event, TOPIC.into(), 3, offset, false, false);
+    let events: Vec<StoredEvent> = events(BATCH).map(stored).collect();
     bencher
         .counter(ItemsCount::new(BATCH))
         .bench(|| items::batch_body(&names, table, events.iter(), &options(), black_box(NOW_MS)));
@@ -163,13 +163,13 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
 }
 
 fn records() -> Vec<Record> {
-    let one = |n: usize| Record {
-        offset: Offset(i64::try_from(n).expect("a small number")),
-        timestamp_ms: Some(NOW_MS),
+    let one = |(offset, event): (Offset, Event)| Record {
+        offset,
+        timestamp_ms: Some(event.time_ms),
         bytes: 163,
-        content: Content::Valid(Body::Event(event(n))),
+        content: Content::Valid(Body::Event(event)),
     };
-    (0..RECORDS).map(one).collect()
+    events(RECORDS).map(one).collect()
 }
 
 /// Judged, gathered, put, counted, settled: everything between a parsed record and its commit, with

@@ -1,8 +1,9 @@
 //! How much at once, and how long to wait: concurrency and back-off.
 //!
-//! Concurrency doubles with each round of successes until the table throttles for the first time, then grows
-//! by one a round and halves when it throttles, as TCP's congestion window does. Waits grow by doubling up to a cap, with full jitter, so that many
-//! consumers do not come back at the same moment. Chance comes in as a number from the caller.
+//! Concurrency doubles with each round of successes until the table throttles for the first time;
+//! from then on it grows by one a round and halves when it throttles, as TCP's congestion window
+//! does. Waits grow by doubling up to a cap, with full jitter, so that many consumers do not come
+//! back at the same moment. Chance comes in as a number from the caller.
 
 /// Requests in flight to one table.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::Client;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -190,17 +191,26 @@ impl Admin {
         logged_in.await?
     }
 
+    /// Asks something that blocks, about what has this name.
+    async fn ask<T: Send + 'static>(
+        &self,
+        name: &str,
+        question: impl FnOnce(&Client<Context>, &str) -> T + Send + 'static,
+    ) -> Result<T, AdminError> {
+        self.log_in().await?;
+        let (client, name) = (Arc::clone(&self.client), name.to_owned());
+        Ok(tokio::task::spawn_blocking(move || question(client.inner(), &name)).await?)
+    }
+
     /// Returns what this client may do with a topic.
     ///
     /// # Errors
     /// If no token to log in with can be had.
     pub async fn topic_rights(&self, name: &str) -> Result<Rights, AdminError> {
-        self.log_in().await?;
-        let (client, name) = (Arc::clone(&self.client), name.to_owned());
-        let rights = tokio::task::spawn_blocking(move || {
-            sys::topic_rights(client.inner(), &name, REQUEST_TIMEOUT)
-        });
-        Ok(rights.await?)
+        self.ask(name, |client, name| {
+            sys::topic_rights(client, name, REQUEST_TIMEOUT)
+        })
+        .await
     }
 
     /// Returns what this client may do with a consumer group, which need not exist.
@@ -208,12 +218,10 @@ impl Admin {
     /// # Errors
     /// If no token to log in with can be had.
     pub async fn group_rights(&self, name: &str) -> Result<Rights, AdminError> {
-        self.log_in().await?;
-        let (client, name) = (Arc::clone(&self.client), name.to_owned());
-        let rights = tokio::task::spawn_blocking(move || {
-            sys::group_rights(client.inner(), &name, REQUEST_TIMEOUT)
-        });
-        Ok(rights.await?)
+        self.ask(name, |client, name| {
+            sys::group_rights(client, name, REQUEST_TIMEOUT)
+        })
+        .await
     }
 
     /// Returns a topic's id and partition count; `None` if there is no such topic.
@@ -221,10 +229,8 @@ impl Admin {
     /// # Errors
     /// See [`TopicError`].
     pub async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, AdminError> {
-        self.log_in().await?;
-        let (client, name) = (Arc::clone(&self.client), name.to_owned());
-        let facts = tokio::task::spawn_blocking(move || {
-            sys::topic_facts(client.inner(), &name, REQUEST_TIMEOUT)
+        let facts = self.ask(name, |client, name| {
+            sys::topic_facts(client, name, REQUEST_TIMEOUT)
         });
         Ok(facts.await??)
     }
@@ -340,12 +346,8 @@ impl Admin {
     /// # Errors
     /// If the brokers refuse or do not answer.
     pub async fn group_members(&self, group: &str) -> Result<Vec<String>, AdminError> {
-        self.log_in().await?;
-        let (client, name) = (Arc::clone(&self.client), group.to_owned());
-        let members = tokio::task::spawn_blocking(move || {
-            let list = client
-                .inner()
-                .fetch_group_list(Some(&name), REQUEST_TIMEOUT)?;
+        let members = self.ask(group, |client, group| {
+            let list = client.fetch_group_list(Some(group), REQUEST_TIMEOUT)?;
             let members = list.groups().iter().flat_map(|g| g.members());
             Ok(members
                 .map(|m| format!("{} ({})", m.client_id(), m.client_host()))

@@ -176,10 +176,7 @@ pub fn judge(reason: &str) -> Option<Refusal> {
             (Cause::NoTls, String::new())
         } else if says("Disconnected") && says("in state APIVERSION_QUERY") && !is_tls(reason) {
             (Cause::TlsWanted, String::new())
-        } else if says("Disconnected")
-            && up_ms(reason).is_some_and(|ms| ms < HUNG_UP_WITHIN_MS)
-            && !is_sasl(reason)
-        {
+        } else if says("Disconnected") && hung_up_soon(reason) && !is_sasl(reason) {
             (Cause::LoginWanted, String::new())
         } else {
             return None;
@@ -221,9 +218,10 @@ fn broker(reason: &str) -> Option<&str> {
     name.trim_start_matches("[thrd:").split('/').next()
 }
 
-/// How long the connection had been up when it ended.
-fn up_ms(reason: &str) -> Option<u64> {
-    between(reason, "(after ", "ms in state UP").parse().ok()
+/// Tells whether the connection had been up for no longer than a broker waits for a login.
+fn hung_up_soon(reason: &str) -> bool {
+    let up_ms = between(reason, "(after ", "ms in state UP").parse::<u64>();
+    up_ms.is_ok_and(|ms| ms < HUNG_UP_WITHIN_MS)
 }
 
 /// Tells what is wrong with the certificate that `broker` (`host:port`) shows, by the authorities in

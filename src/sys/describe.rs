@@ -219,22 +219,11 @@ fn describe_group<C: ClientContext>(
         }
     };
     let read = |event| {
-        // SAFETY: `event` is live while this runs; null is returned for an event of another type.
-        let result = unsafe { rdsys::rd_kafka_event_DescribeConsumerGroups_result(event) };
-        if result.is_null() {
-            return Err("an answer to another question".to_owned());
-        }
-        let mut count = 0;
-        // SAFETY: `result` is live as long as `event`; `count` is set to the length of the array.
-        let groups =
-            unsafe { rdsys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count) };
-        if groups.is_null() || count != 1 {
-            return Err("an answer about another number of groups".to_owned());
-        }
-        // SAFETY: the array has one element, a description that lives as long as `event`, and so do
-        // its error and its array of operations.
+        // SAFETY: `event` is live while this runs; null is returned for an event of another type. The
+        // description lives as long as `event`, and so do its error and its array of operations.
         unsafe {
-            let group = *groups;
+            let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);
+            let group = only(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;
             let error = rdsys::rd_kafka_ConsumerGroupDescription_error(group);
             if !error.is_null() {
                 return Ok(match rdsys::rd_kafka_error_code(error) {
@@ -309,20 +298,13 @@ fn describe_topic<C: ClientContext>(
         unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
     };
     let read = |event| {
-        // SAFETY: `event` is live while this runs; null is returned for an event of another type.
-        let result = unsafe { rdsys::rd_kafka_event_DescribeTopics_result(event) };
-        if result.is_null() {
-            return Err("an answer to another question".to_owned());
+        // SAFETY: `event` is live while this runs; null is returned for an event of another type. The
+        // description lives as long as `event`.
+        unsafe {
+            let result = rdsys::rd_kafka_event_DescribeTopics_result(event);
+            let description = only(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
+            Ok(read_description(description, topic))
         }
-        let mut count = 0;
-        // SAFETY: `result` is live as long as `event`; `count` is set to the length of the array.
-        let topics =
-            unsafe { rdsys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
-        if topics.is_null() || count != 1 {
-            return Err("an answer about another number of topics".to_owned());
-        }
-        // SAFETY: the array has one element, a description that lives as long as `event`.
-        Ok(unsafe { read_description(*topics, topic) })
     };
     ask(client, &question, send, read).map_err(unreachable)?
 }
@@ -419,6 +401,27 @@ fn ask<C: ClientContext, T>(
         }
     }
     read(event.0)
+}
+
+/// Returns the one description that an answer holds.
+///
+/// # Safety
+/// `result` is null or what `list` lists.
+unsafe fn only<R, T>(
+    result: *const R,
+    list: unsafe extern "C" fn(*const R, *mut usize) -> *mut *const T,
+) -> Result<*const T, String> {
+    if result.is_null() {
+        return Err("an answer to another question".to_owned());
+    }
+    let mut count = 0;
+    // SAFETY: the caller's promise; `count` is set to the length of the array.
+    let found = unsafe { list(result, &raw mut count) };
+    if found.is_null() || count != 1 {
+        return Err(format!("an answer about {count} instead of one"));
+    }
+    // SAFETY: the array has one element.
+    Ok(unsafe { *found })
 }
 
 /// Reads an array of operations; `None` for null, which stands for nothing told.

@@ -78,12 +78,6 @@ impl Consumer {
         }
     }
 
-    /// Returns it as one that knows these tables.
-    pub(crate) fn beside(mut self, tables: usize) -> Consumer {
-        self.tables = tables;
-        self
-    }
-
     pub(crate) fn has(&self, partition: i32) -> bool {
         self.pipeline.partitions().any(|p| p == partition)
     }

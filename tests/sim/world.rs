@@ -269,7 +269,10 @@ impl World {
     }
 
     fn fresh(&self, row_interval_ms: i64) -> Consumer {
-        Consumer::new(row_interval_ms).beside(self.durable.tables_made)
+        Consumer {
+            tables: self.durable.tables_made,
+            ..Consumer::new(row_interval_ms)
+        }
     }
 
     /// The tables are deleted and made anew. Who writes to them is told, at the latest by the first write that
