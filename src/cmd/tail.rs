@@ -1,8 +1,8 @@
 //! `citystream tail`: live counts by city, type and severity, the events themselves, or what was
 //! rejected and why.
 //!
-//! Reads the topic without a group and commits nothing, so it disturbs nobody. On a terminal counts
-//! are a live screen ([`screen`]); everything else is lines ([`plain`]). A closed output pipe is a
+//! Reads the topic without a group and commits nothing, so it disturbs nobody. On a terminal it is a
+//! live screen ([`screen`]); everything else is lines ([`plain`]). A closed output pipe is a
 //! normal end.
 
 mod board;
@@ -40,11 +40,11 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         return Ok(Exit::Done);
     }
     let reader = if args.dlq {
-        LogReader::of_letters(config, &format!("{}-dlq", args.kafka.topic))
+        LogReader::of_letters(config, &topic(&args))
     } else {
-        LogReader::new(config, &args.kafka.topic)
+        LogReader::new(config, &topic(&args))
     }?;
-    let live = args.output() == Output::Table && !args.dlq && can_draw(&io::stdout());
+    let live = matches!(args.output, None | Some(Output::Table)) && can_draw(&io::stdout());
     let done = if live {
         screen::run(reader, range, args, shutdown).await
     } else {
@@ -57,6 +57,15 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         _ => error,
     })?;
     Ok(Exit::Done)
+}
+
+/// Returns the topic to read.
+fn topic(args: &Tail) -> String {
+    if args.dlq {
+        format!("{}-dlq", args.kafka.topic)
+    } else {
+        args.kafka.topic.clone()
+    }
 }
 
 /// Returns what to read.

@@ -105,12 +105,14 @@ pub struct Record {
 }
 
 /// A record as it stands, for topics whose records are no events.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     /// Its partition.
     pub partition: i32,
     /// Its place there.
     pub offset: Offset,
+    /// Its Kafka timestamp in Unix milliseconds.
+    pub record_ms: Option<i64>,
     /// Its headers in order; values that are no UTF-8 with replacement characters.
     pub headers: Vec<(String, String)>,
     /// Its key.
@@ -489,6 +491,7 @@ fn letter(message: &BorrowedMessage<'_>) -> Letter {
     Letter {
         partition: message.partition(),
         offset: Offset(message.offset()),
+        record_ms: message.timestamp().to_millis(),
         headers,
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),

@@ -66,7 +66,7 @@ pub struct Tail {
     #[arg(long, env = "CITYSTREAM_DLQ", conflicts_with_all = ["cities", "types", "severities"])]
     pub dlq: bool,
 
-    /// How to print [default: table, with --dlq text]
+    /// How to print [default: table; of rejected records text where there is no live screen]
     #[arg(long, value_enum, env = "CITYSTREAM_OUTPUT")]
     pub output: Option<Output>,
 
@@ -83,7 +83,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Returns how to print.
+    /// Returns how to print without a live screen.
     pub fn output(&self) -> Output {
         self.output.unwrap_or(if self.dlq {
             Output::Text

@@ -8,7 +8,11 @@ use citystream::core::worker::Rejected;
 use citystream::kafka::dlq::DeadLetters;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::ProducerContext;
 use serde_json::Value;
+
+const EVENT: &[u8] =
+    br#"{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"2013-01-01T06:00:00Z"}"#;
 
 fn tail(servers: &str, args: &[&str]) -> Output {
     let fixed = ["tail", "--dlq", "--from", "beginning"];
@@ -34,31 +38,36 @@ fn rejected(reason: Reason, value: Option<&[u8]>, offset: i64) -> Rejected {
     }
 }
 
-#[tokio::test]
-async fn j1_rejected_records_are_told_with_their_reason_and_origin() {
-    let broker = MockCluster::new(1).unwrap();
+/// What DeadLetters sends for five records, in one order: the last is a valid event that DynamoDB refused,
+/// which must be told as the others are.
+pub(crate) fn send_letters(broker: &MockCluster<'_, impl ProducerContext>) {
     broker.create_topic("city-events-dlq", 1, 1).unwrap();
-    let servers = broker.bootstrap_servers();
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &servers);
+    config.set("bootstrap.servers", broker.bootstrap_servers());
     let topics = ("city-events-dlq".to_owned(), "city-events".to_owned());
     let letters = DeadLetters::new(&config, topics.0, topics.1).unwrap();
-    // The last is a valid event that DynamoDB refused: it must be told as the others are.
-    let event = br#"{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"2013-01-01T06:00:00Z"}"#;
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
     for (at, (reason, value)) in [
         (Reason::NotJson, Some(&b"{\n"[..])),
         (Reason::NotUtf8, Some(b"\xff")),
         (Reason::Empty, None),
         (Reason::NotJson, Some(b"{}x")),
-        (Reason::RefusedByTable, Some(event)),
+        (Reason::RefusedByTable, Some(EVENT)),
     ]
     .into_iter()
     .enumerate()
     {
         let rejected = rejected(reason, value, i64::try_from(at).unwrap());
-        letters.send(&rejected, "abc", || 0).await;
+        runtime.block_on(letters.send(&rejected, "abc", || 0));
     }
+}
 
+#[test]
+fn j1_rejected_records_are_told_with_their_reason_and_origin() {
+    let broker = MockCluster::new(1).unwrap();
+    send_letters(&broker);
+    let servers = broker.bootstrap_servers();
     let output = tail(&servers, &["--exit-at-end", "--output", "json"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
@@ -100,7 +109,7 @@ async fn j1_rejected_records_are_told_with_their_reason_and_origin() {
         (&"{\n".into(), &"/w==".into())
     );
     assert_eq!(lines[2]["value"], Value::Null);
-    assert_eq!(lines[4]["value"], std::str::from_utf8(event).unwrap());
+    assert_eq!(lines[4]["value"], std::str::from_utf8(EVENT).unwrap());
 
     // Text unless asked otherwise, and as many as are wanted.
     let output = tail(&servers, &["-n", "2"]);

@@ -18,6 +18,7 @@ use rdkafka::producer::DefaultProducerContext;
 use vt100::{Parser, Screen};
 
 use crate::cli::golden;
+use crate::letters::send_letters;
 
 const TOPIC: &str = "city-events";
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -183,6 +184,33 @@ impl Terminal {
         });
     }
 
+    /// Compares what is shown at rest with the pictures of a name.
+    fn looks_right_in_three_widths(&self, name: &str) {
+        // Ten seconds later all rates are 0, and nothing changes any more.
+        for (width, height) in [(80, 24), (40, 20), (200, 45)] {
+            self.resize(width, height);
+            let seen = format!("{width} columns at rest");
+            self.wait(&seen, |screen| {
+                let text = screen.contents();
+                let head = text.lines().next().unwrap_or_default();
+                let columns = head.chars().count();
+                columns == usize::from(width) && text.contains(" 0/s ") && text.contains("lag 0")
+            });
+            // The whole picture follows its first line at once.
+            let mut last = String::new();
+            let begun = Instant::now();
+            while begun.elapsed() < WAIT_MAX {
+                let shown = self.shown();
+                if shown == last {
+                    break;
+                }
+                last = shown;
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            golden(&format!("golden/tail/{name}-{width}x{height}.txt"), &last);
+        }
+    }
+
     /// The process that the shell runs.
     fn running(&self) -> u32 {
         let shell = self.shell.id();
@@ -228,35 +256,58 @@ fn the_live_screen_in_three_widths_on_real_events() {
     terminal.tail("--from beginning");
     terminal.wait_for("3,000 events");
     terminal.type_keys("w");
-    // Ten seconds later all rates are 0, and nothing changes any more.
-    for (width, height) in [(80, 24), (40, 20), (200, 45)] {
-        terminal.resize(width, height);
-        let seen = format!("{width} columns at rest");
-        terminal.wait(&seen, |screen| {
-            let text = screen.contents();
-            let head = text.lines().next().unwrap_or_default();
-            let columns = head.chars().count();
-            columns == usize::from(width) && text.contains(" 0/s ") && text.contains("lag 0 ")
-        });
-        // The whole picture follows its first line at once.
-        let mut last = String::new();
-        let begun = Instant::now();
-        while begun.elapsed() < WAIT_MAX {
-            let shown = terminal.shown();
-            if shown == last {
-                break;
-            }
-            last = shown;
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        golden(&format!("golden/tail/real-{width}x{height}.txt"), &last);
-    }
+    terminal.looks_right_in_three_widths("real");
     terminal.resize(80, 30);
     terminal.type_keys("q");
     let shown = terminal.left(0);
     assert!(shown.contains("NYC      weather"), "{shown}");
     let sum = shown.lines().find(|line| line.starts_with("all "));
     assert!(sum.unwrap().contains(" 3000 "), "{shown}");
+}
+
+#[test]
+fn j1_rejected_records_have_a_live_screen_too() {
+    let broker = broker();
+    send_letters(&broker);
+    let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
+    terminal.tail("--dlq --from beginning");
+    terminal.wait_for("5 rejected records");
+    terminal.looks_right_in_three_widths("dlq-real");
+    terminal.resize(80, 30);
+    // One in full, found by what it says.
+    terminal.type_keys("/nyc\r");
+    terminal.wait_for("among the last 5");
+    terminal.type_keys("\r");
+    terminal.wait_for("rejected record 5");
+    terminal.wait_for("header    reason: its own");
+    terminal.wait_for(r#"{"city":"NYC""#);
+    terminal.type_keys("\u{1b}");
+    terminal.wait("the list", |screen| {
+        !screen.contents().contains("rejected record 5")
+    });
+    terminal.type_keys("e");
+    terminal.wait_for("wrote citystream-tail-");
+    terminal.type_keys("q");
+    let shown = terminal.left(0);
+    assert!(shown.contains("not_json                 2"), "{shown}");
+    let file = std::fs::read_dir(terminal.folder.path()).unwrap().next();
+    let text = std::fs::read_to_string(file.unwrap().unwrap().path()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&value["rejected"], &value["filter"]),
+        (&5.into(), &"nyc".into())
+    );
+    assert_eq!(value["records"].as_array().unwrap().len(), 1);
+    assert_eq!(value["records"][0]["reason"], "refused_by_table");
+
+    // Where there is no live screen, each is a line.
+    let terminal = Terminal::open(120, 24, &broker.bootstrap_servers(), &[("NO_COLOR", "1")]);
+    terminal.tail("--dlq --from beginning -n 1");
+    let shown = terminal.left(0);
+    assert!(
+        shown.contains("2013-01-01T06:00:00.000Z  not_json"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What a live screen has to show: counts, the last records, rates, how far reading is behind.
 //!
 //! A pure value: the reader's thread puts in what was read, the screen's thread says what time it is
-//! and draws. It holds no more than [`RECORDS_MAX`] records of each kind and the bounded counts.
+//! and draws. It holds no more than [`RECORDS_MAX`] records of each kind, [`LETTER_BYTES_MAX`] of dead
+//! letters, and the bounded counts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,11 +10,15 @@ use std::sync::Arc;
 use super::counts::{Counts, Row};
 use super::history::{MARKS, Tally};
 use super::intake::{Said, Sighting};
+use super::letters;
+use crate::kafka::reader::Letter;
 
 /// Records kept of each kind, alerts and all events.
 pub(super) const RECORDS_MAX: usize = 500;
 /// Time between two notes of the counts.
 const MARK_EVERY_MS: i64 = 1_000;
+/// Bytes of dead letters kept; one has at most 2 MiB, and most have less than 1 KiB.
+const LETTER_BYTES_MAX: usize = 16 << 20;
 
 /// A record by its number, which stays the same while others come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +26,16 @@ pub(super) struct Seen {
     /// Counted from 1.
     pub(super) number: u64,
     /// The record.
-    pub(super) sighting: Sighting,
+    pub(super) what: What,
+}
+
+/// What a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// An event.
+    Event(Sighting),
+    /// A dead letter.
+    Letter(Letter),
 }
 
 /// What the reader is at.
@@ -36,15 +50,15 @@ pub(super) enum State {
 /// Everything seen so far.
 #[derive(Clone, Debug)]
 pub(super) struct Board {
-    /// By city, type and severity.
+    /// By city, type and severity; of dead letters by reason.
     pub(super) counts: Counts,
     /// The last events that raise alerts, the newest first.
     pub(super) alerts: VecDeque<Arc<Seen>>,
-    /// The last events, the newest first.
-    pub(super) events: VecDeque<Arc<Seen>>,
+    /// The last events or dead letters, the newest first.
+    pub(super) records: VecDeque<Arc<Seen>>,
     /// Events that raise alerts, seen in all.
     pub(super) alert_count: u64,
-    /// The smallest and the largest event time that can be believed.
+    /// The smallest and the largest time that can be believed, of events or of rejected records.
     pub(super) times_ms: Option<(i64, i64)>,
     /// What the reader is at.
     pub(super) state: State,
@@ -55,6 +69,8 @@ pub(super) struct Board {
     /// When the counts were noted, place by place; the newest is at `mark`.
     mark_times: [Option<i64>; MARKS],
     mark: usize,
+    /// Bytes of the dead letters among the records.
+    letter_bytes: usize,
 }
 
 impl Board {
@@ -65,7 +81,7 @@ impl Board {
         Board {
             counts: Counts::with_history(),
             alerts: VecDeque::with_capacity(RECORDS_MAX),
-            events: VecDeque::with_capacity(RECORDS_MAX),
+            records: VecDeque::with_capacity(RECORDS_MAX),
             alert_count: 0,
             times_ms: None,
             state: State::Waiting("connecting".to_owned()),
@@ -73,6 +89,7 @@ impl Board {
             now_ms,
             mark_times,
             mark: 0,
+            letter_bytes: 0,
         }
     }
 
@@ -84,22 +101,49 @@ impl Board {
             Said::Event(sighting) => {
                 self.counts.add(&sighting);
                 if !sighting.future {
-                    let time_ms = sighting.event.time_ms;
-                    let (from, to) = self.times_ms.unwrap_or((time_ms, time_ms));
-                    self.times_ms = Some((from.min(time_ms), to.max(time_ms)));
+                    self.saw(sighting.event.time_ms);
                 }
                 let is_alert = sighting.event.severity.is_alert();
                 let seen = Arc::new(Seen {
                     number: self.counts.sum.total(),
-                    sighting,
+                    what: What::Event(sighting),
                 });
                 if is_alert {
                     self.alert_count += 1;
                     push(&mut self.alerts, Arc::clone(&seen));
                 }
-                push(&mut self.events, seen);
+                push(&mut self.records, seen);
+            }
+            Said::Letter(letter) => {
+                self.counts.add_letter(&letter);
+                if let Some(time_ms) = letters::time_ms(&letter) {
+                    self.saw(time_ms);
+                }
+                self.keep(letter);
             }
         }
+    }
+
+    /// Takes a time that can be believed.
+    fn saw(&mut self, time_ms: i64) {
+        let (from, to) = self.times_ms.unwrap_or((time_ms, time_ms));
+        self.times_ms = Some((from.min(time_ms), to.max(time_ms)));
+    }
+
+    /// Keeps a letter, and of those before it what there is room for.
+    fn keep(&mut self, letter: Letter) {
+        self.letter_bytes += letters::bytes(&letter);
+        while self.records.len() >= RECORDS_MAX || self.letter_bytes > LETTER_BYTES_MAX {
+            let Some(oldest) = self.records.pop_back() else {
+                break;
+            };
+            if let What::Letter(oldest) = &oldest.what {
+                self.letter_bytes -= letters::bytes(oldest);
+            }
+        }
+        let number = self.counts.sum.total();
+        let what = What::Letter(letter);
+        self.records.push_front(Arc::new(Seen { number, what }));
     }
 
     /// Takes the time, and notes the counts once a second.
@@ -113,12 +157,12 @@ impl Board {
         }
     }
 
-    /// Returns the largest event time that can be believed.
+    /// Returns the largest time that can be believed.
     pub(super) fn newest_ms(&self) -> Option<i64> {
         self.times_ms.map(|(_, newest_ms)| newest_ms)
     }
 
-    /// Returns a row's events a second over the last ten seconds, of some severities.
+    /// Returns a row's records a second over the last ten seconds, of some severities.
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn rate(&self, row: &Row, severities: [bool; 4]) -> f64 {
         let after = (self.mark + 1) % MARKS;
@@ -175,6 +219,96 @@ pub(super) mod tests {
         })
     }
 
+    /// A dead letter of a reason, from a partition and an offset of `city-events`.
+    pub(in crate::cmd::tail) fn letter(
+        reason: &str,
+        partition: i32,
+        offset: i64,
+        value: Option<&[u8]>,
+    ) -> Letter {
+        let time_ms = 1_357_020_000_000 + offset * 1_000;
+        let headers = [
+            ("trace", "4bf92f35".to_owned()),
+            ("reason", reason.to_owned()),
+            ("detail", "what is wrong".to_owned()),
+            ("source_topic", "city-events".to_owned()),
+            ("source_topic_id", "abc".to_owned()),
+            ("source_partition", partition.to_string()),
+            ("source_offset", offset.to_string()),
+            ("source_timestamp", time_ms.to_string()),
+        ];
+        Letter {
+            partition: 0,
+            offset: Offset(offset + 100),
+            record_ms: Some(time_ms + 1_500),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value))
+                .to_vec(),
+            key: Some(b"NYC".to_vec()),
+            value: value.map(<[u8]>::to_vec),
+        }
+    }
+
+    #[test]
+    fn letters_are_counted_by_reason_and_kept_within_their_bytes() {
+        let mut board = Board::new(false, 0);
+        let big = vec![b'x'; 1 << 20];
+        for n in 0..700 {
+            let reason = ["not_json", "bad_city"][usize::from(n % 4 == 0)];
+            board.take(Said::Letter(letter(reason, 3, n, Some(b"{"))));
+        }
+        let rows: Vec<(&str, u64)> = board
+            .counts
+            .rows()
+            .map(|(r, _, row)| (r, row.total()))
+            .collect();
+        assert_eq!(rows, [("bad_city", 175), ("not_json", 525)]);
+        assert_eq!((board.records.len(), board.alerts.len()), (500, 0));
+        assert_eq!(
+            (board.records[0].number, board.records[499].number),
+            (700, 201)
+        );
+        let times = (1_357_020_000_000, 1_357_020_699_000);
+        assert_eq!(board.times_ms, Some(times));
+        for n in 700..750 {
+            board.take(Said::Letter(letter("too_large", 3, n, Some(&big))));
+        }
+        // As many as there is room for, and their headers.
+        assert_eq!(board.records.len(), 15);
+        let sum = |board: &Board| {
+            let bytes = board.records.iter().map(|seen| match &seen.what {
+                What::Letter(letter) => letters::bytes(letter),
+                What::Event(_) => unreachable!("they are letters"),
+            });
+            bytes.sum::<usize>()
+        };
+        assert_eq!(board.letter_bytes, sum(&board));
+        for n in 750..1_400 {
+            board.take(Said::Letter(letter("empty", 3, n, None)));
+        }
+        assert_eq!(
+            (board.letter_bytes, board.records.len()),
+            (sum(&board), 500)
+        );
+    }
+
+    #[test]
+    fn a_letter_whose_record_has_no_time_or_a_wild_one_is_shown_by_its_rejection() {
+        for (own, want) in [
+            ("1357020000000", 1_357_020_000_000),
+            ("", 1_357_020_001_500),
+            ("soon", 1_357_020_001_500),
+            ("-1", 1_357_020_001_500),
+            ("9223372036854775807", 1_357_020_001_500),
+        ] {
+            let mut letter = letter("not_json", 3, 0, None);
+            own.clone_into(&mut letter.headers.last_mut().unwrap().1);
+            let mut board = Board::new(false, 0);
+            board.take(Said::Letter(letter));
+            assert_eq!(board.times_ms, Some((want, want)), "{own}");
+        }
+    }
+
     #[test]
     fn the_last_records_are_kept_the_newest_first() {
         let mut board = Board::new(true, 0);
@@ -182,9 +316,9 @@ pub(super) mod tests {
             let severity = Severity::ALL[usize::try_from(n % 4).unwrap()];
             board.take(said("NYC", "traffic", severity, n));
         }
-        assert_eq!((board.events.len(), board.alerts.len()), (500, 500));
+        assert_eq!((board.records.len(), board.alerts.len()), (500, 500));
         assert_eq!(
-            (board.events[0].number, board.events[499].number),
+            (board.records[0].number, board.records[499].number),
             (1_200, 701)
         );
         assert_eq!(

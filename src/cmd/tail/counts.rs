@@ -1,6 +1,7 @@
-//! The counts that `tail` shows: events by city, type and severity, late ones, rejected records.
+//! The counts that `tail` shows: events by city, type and severity, late ones, rejected records; or
+//! dead letters by reason, each reason a row.
 //!
-//! Memory is bounded: beyond [`ROWS_MAX`] rows of city and type the rest counts under one row. For a
+//! Memory is bounded: beyond [`ROWS_MAX`] rows the rest counts under one row. For a
 //! screen each row also keeps its recent past, see [`History`]: 7 KB a row.
 
 use std::collections::BTreeMap;
@@ -9,17 +10,19 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::history::History;
 use super::intake::Sighting;
+use super::letters;
 use crate::core::parse::Reason;
+use crate::kafka::reader::Letter;
 
-/// Most rows; a feed with more different cities than this is broken.
+/// Most rows; a feed with more different cities or reasons than this is broken.
 pub(super) const ROWS_MAX: usize = 10_000;
-/// The row of what is beyond [`ROWS_MAX`]. No event can have this city.
+/// The row of what is beyond [`ROWS_MAX`]. No event can have this city, and no letter this reason.
 const OTHER: &str = "#other";
 
-/// The counts of one city and type, or of all.
+/// The counts of one city and type, of one reason, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Events by severity, in rising order; late ones too.
+    /// Events by severity, in rising order, late ones too; letters are all in the first place.
     pub(super) severities: [u64; 4],
     /// Events that came after their window was over.
     pub(super) late: u64,
@@ -38,7 +41,14 @@ impl Row {
         self.late += u64::from(seen.late);
         // A time that cannot be believed would push all others out of sight.
         if let (Some(history), false) = (&mut self.history, seen.future) {
-            history.add(seen.event.time_ms, seen.event.severity);
+            history.add(seen.event.time_ms, seen.event.severity.index());
+        }
+    }
+
+    fn add_letter(&mut self, time_ms: Option<i64>) {
+        self.severities[0] += 1;
+        if let Some((history, time_ms)) = self.history.as_mut().zip(time_ms) {
+            history.add(time_ms, 0);
         }
     }
 }
@@ -68,17 +78,29 @@ impl Counts {
     pub(super) fn add(&mut self, seen: &Sighting) {
         self.sum.add(seen);
         let event = &seen.event;
+        self.count(&event.city, &event.event_type, |row| row.add(seen));
+    }
+
+    /// Counts one dead letter.
+    pub(super) fn add_letter(&mut self, letter: &Letter) {
+        let time_ms = letters::time_ms(letter);
+        self.sum.add_letter(time_ms);
+        self.count(letters::reason(letter), "", |row| row.add_letter(time_ms));
+    }
+
+    /// Counts in the row of two names, or in that of the rest where there are too many.
+    fn count(&mut self, city: &str, event_type: &str, count: impl FnOnce(&mut Row)) {
         let row = self
             .rows
-            .get_mut(&event.city)
-            .and_then(|types| types.get_mut(&event.event_type));
+            .get_mut(city)
+            .and_then(|types| types.get_mut(event_type));
         if let Some(row) = row {
-            row.add(seen);
+            count(row);
             return;
         }
         let (city, event_type) = if self.row_count < ROWS_MAX {
             self.row_count += 1;
-            (&*event.city, &*event.event_type)
+            (city, event_type)
         } else {
             (OTHER, "")
         };
@@ -87,10 +109,10 @@ impl Counts {
             history: self.with_history.then(Box::default),
             ..Row::default()
         });
-        row.add(seen);
+        count(row);
     }
 
-    /// Returns the rows with their city and type.
+    /// Returns the rows with their city and type, or reason and nothing.
     pub(super) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
         self.rows.iter().flat_map(|(city, types)| {
             types

@@ -1,11 +1,9 @@
-//! The recent past of one row: events by severity in windows of event time of four lengths, and the
+//! The recent past of one row: what was counted, by severity, in windows of event time of four lengths, and the
 //! counts of the last seconds, from which rates come.
 //!
 //! Pure values without a clock; [`Board`](super::board::Board) says when a second is over.
 
-use crate::core::event::Severity;
-
-/// Events by severity, in rising order.
+/// Events by severity, in rising order; rejected records are all in the first place.
 pub(super) type Tally = [u64; 4];
 
 /// The lengths that windows can be shown in: milliseconds, and how people say it.
@@ -47,7 +45,7 @@ fn place(window: i64) -> usize {
 }
 
 impl Ring {
-    fn add(&mut self, window: i64, severity: Severity) {
+    fn add(&mut self, window: i64, at: usize) {
         let count = i64::try_from(WINDOWS).expect("a small constant");
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
@@ -59,7 +57,7 @@ impl Ring {
         } else if window <= newest - count {
             return;
         }
-        let bin = &mut self.bins[place(window)][severity.index()];
+        let bin = &mut self.bins[place(window)][at];
         *bin = bin.saturating_add(1);
     }
 
@@ -84,10 +82,10 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Counts an event in its windows.
-    pub(super) fn add(&mut self, time_ms: i64, severity: Severity) {
+    /// Counts one at place `at` of the tallies of its windows.
+    pub(super) fn add(&mut self, time_ms: i64, at: usize) {
         for (ring, (length_ms, _)) in self.rings.iter_mut().zip(LENGTHS) {
-            ring.add(time_ms.div_euclid(length_ms), severity);
+            ring.add(time_ms.div_euclid(length_ms), at);
         }
     }
 
@@ -122,7 +120,7 @@ mod tests {
             base += [0, 0, 0, 0, 1, 1, 2, 7, 150][random.usize(..9)];
             let window = base - [0, 0, 1, 3, 50, 95, 96, 200][random.usize(..8)];
             let newest = all.keys().next_back().copied();
-            ring.add(window, Severity::High);
+            ring.add(window, 2);
             // An event of a window that is out of sight is not shown, and must not come back.
             if newest.is_none_or(|newest| window > newest - 96) {
                 *all.entry(window).or_insert(0) += 1;
@@ -142,8 +140,8 @@ mod tests {
     #[test]
     fn an_event_counts_in_a_window_of_each_length() {
         let mut history = History::default();
-        history.add(86_399_999, Severity::Low);
-        history.add(86_400_000, Severity::Critical);
+        history.add(86_399_999, 0);
+        history.add(86_400_000, 3);
         for (length, (length_ms, _)) in LENGTHS.iter().enumerate() {
             let first = 86_400_000 / length_ms - 1;
             assert_eq!(history.window(length, first), [1, 0, 0, 0]);

@@ -6,7 +6,7 @@ use crate::core::parse;
 use crate::core::parse::{Body, Reason};
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
-use crate::kafka::reader::Record;
+use crate::kafka::reader::{Letter, Record};
 use crate::settings::{From, Tail};
 
 /// Which events are shown.
@@ -87,6 +87,8 @@ pub(super) enum Said {
     Event(Sighting),
     /// Neither event nor heartbeat.
     Rejected(Reason),
+    /// A dead letter; only where those are read.
+    Letter(Letter),
     /// A heartbeat, or an event that does not pass.
     Nothing,
 }

@@ -3,18 +3,17 @@
 //!
 //! The reason and the origin stand in headers behind the record's own, so the last of a name counts.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use base64::Engine as _;
 use serde_json::Value;
 
+use super::counts::Counts;
 use super::line::push_printable;
-use crate::core::time::format_millis;
+use crate::core::time::{TIME_MS_END, format_millis};
+use crate::core::window::Rules;
 use crate::kafka::reader::Letter;
 
-/// Most different reasons that are counted apart; more are somebody else's topic.
-const REASONS_MAX: usize = 100;
 /// How the original's beginning is cut on a line for people, in characters.
 const PREVIEW_CHARS: usize = 120;
 /// A letter's headers that hold text, in the order of the output.
@@ -33,8 +32,90 @@ fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
 }
 
 /// Returns why a record was rejected.
-fn reason(letter: &Letter) -> &str {
+pub(super) fn reason(letter: &Letter) -> &str {
     header(letter, "reason").unwrap_or("unknown")
+}
+
+/// Returns how much memory a letter takes, in bytes.
+pub(super) fn bytes(letter: &Letter) -> usize {
+    let headers = letter
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    let [key, value] = [&letter.key, &letter.value].map(|part| part.as_ref().map_or(0, Vec::len));
+    headers.sum::<usize>() + key + value
+}
+
+/// Returns what exactly was wrong.
+pub(super) fn detail(letter: &Letter) -> &str {
+    header(letter, "detail").unwrap_or("?")
+}
+
+/// Returns the record's own timestamp in Unix milliseconds.
+pub(super) fn source_ms(letter: &Letter) -> Option<i64> {
+    header(letter, "source_timestamp")?.parse().ok()
+}
+
+/// Returns the time by which a letter is shown among others, in Unix milliseconds: the record's own,
+/// or else that of its rejection.
+pub(super) fn time_ms(letter: &Letter) -> Option<i64> {
+    let rules = Rules::default();
+    let of_an_event = |ms: &i64| (0..TIME_MS_END).contains(ms);
+    let own = source_ms(letter).filter(of_an_event);
+    // One that is far ahead would push all others out of sight.
+    let own = own.filter(|ms| !rules.is_future(*ms, letter.record_ms));
+    own.or(letter.record_ms.filter(of_an_event))
+}
+
+/// Returns the record's topic, partition and offset.
+pub(super) fn origin(letter: &Letter) -> [&str; 3] {
+    ["source_topic", "source_partition", "source_offset"]
+        .map(|name| header(letter, name).unwrap_or("?"))
+}
+
+/// Returns the headers that the record came with.
+pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
+    let ours = letter
+        .headers
+        .iter()
+        .rposition(|(name, _)| name == "reason");
+    &letter.headers[..ours.unwrap_or(letter.headers.len())]
+}
+
+/// Returns the record's key.
+pub(super) fn key(letter: &Letter) -> Option<String> {
+    letter.key.as_deref().map(text)
+}
+
+/// Returns bytes as text, with `\xff` in the place of what is no UTF-8.
+fn text(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// Returns at most `chars_max` characters of the record's value, or why there is none.
+pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
+    if let Some(bytes) = header(letter, "truncated") {
+        return format!("(too large to keep, bytes: {bytes})");
+    }
+    let Some(value) = letter.value.as_deref() else {
+        return "(no value)".to_owned();
+    };
+    // A character takes four bytes at most, so no more need be looked at.
+    let head = &value[..value.len().min(chars_max.saturating_mul(4))];
+    let text = text(head);
+    let start: String = text.chars().take(chars_max).collect();
+    if start.len() < text.len() || head.len() < value.len() {
+        start + "…"
+    } else {
+        start
+    }
 }
 
 /// Appends a letter as one JSON object and a line end:
@@ -82,15 +163,8 @@ pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
 /// Appends `time  reason  topic/partition/offset  detail: beginning of the value` and a line end.
 /// The time is the record's own.
 pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
-    let of = |name: &str| header(letter, name).unwrap_or("?");
-    let time = header(letter, "source_timestamp").and_then(|text| text.parse().ok());
-    let time = time.map_or_else(|| "-".to_owned(), format_millis);
-    let origin = format!(
-        "{}/{}/{}",
-        of("source_topic"),
-        of("source_partition"),
-        of("source_offset")
-    );
+    let time = source_ms(letter).map_or_else(|| "-".to_owned(), format_millis);
+    let origin = origin(letter).join("/");
     let written = write!(out, "{time:<24}  ");
     debug_assert!(written.is_ok(), "memory takes any text");
     let mut line = String::new();
@@ -98,69 +172,32 @@ pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
         &mut line,
         &format!("{:<16}  {origin:<24}  ", reason(letter)),
     );
-    push_printable(&mut line, of("detail"));
-    let value = letter.value.as_deref().map(String::from_utf8_lossy);
-    match (value, header(letter, "truncated")) {
-        (_, Some(bytes)) => {
-            line.push_str("  (too large to keep, bytes: ");
-            push_printable(&mut line, bytes);
-            line.push(')');
-        }
-        (None, None) => line.push_str("  (no value)"),
-        (Some(value), None) => {
-            line.push_str("  ");
-            let mut chars = value.chars();
-            let start: String = chars.by_ref().take(PREVIEW_CHARS).collect();
-            push_printable(&mut line, &start);
-            if chars.next().is_some() {
-                line.push('…');
-            }
-        }
-    }
+    push_printable(&mut line, detail(letter));
+    line.push_str("  ");
+    push_printable(&mut line, &content(letter, PREVIEW_CHARS));
     out.extend_from_slice(line.trim_end().as_bytes());
     out.push(b'\n');
 }
 
-/// Letters counted by reason.
-#[derive(Debug, Default)]
-pub(super) struct Reasons {
-    counts: BTreeMap<String, u64>,
-    /// All letters.
-    pub(super) sum: u64,
-}
-
-impl Reasons {
-    /// Counts a letter.
-    pub(super) fn add(&mut self, letter: &Letter) {
-        self.sum += 1;
-        let reason = reason(letter);
-        if let Some(count) = self.counts.get_mut(reason) {
-            *count += 1;
-        } else if self.counts.len() < REASONS_MAX {
-            self.counts.insert(reason.to_owned(), 1);
-        }
-    }
-
-    /// Returns a line per reason, the most frequent first, then the sum.
-    pub(super) fn table(&self) -> String {
-        let mut rows: Vec<(&str, u64)> =
-            self.counts.iter().map(|(r, n)| (r.as_str(), *n)).collect();
-        rows.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
-        rows.push(("all", self.sum));
-        let width = rows.iter().map(|(r, _)| r.chars().count()).max();
-        let width = width.unwrap_or(0).max("reason".len());
-        let mut text = String::new();
-        push_printable(
-            &mut text,
-            &format!("{:<width$}  {:>8}", "reason", "records"),
-        );
+/// Returns a line per reason, the most frequent first, then the sum.
+pub(super) fn table(counts: &Counts) -> String {
+    let rows = counts.rows();
+    let mut rows: Vec<(&str, u64)> = rows.map(|(reason, _, row)| (reason, row.total())).collect();
+    rows.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
+    rows.push(("all", counts.sum.total()));
+    let width = rows.iter().map(|(r, _)| r.chars().count()).max();
+    let width = width.unwrap_or(0).max("reason".len());
+    let mut text = String::new();
+    push_printable(
+        &mut text,
+        &format!("{:<width$}  {:>8}", "reason", "records"),
+    );
+    text.push('\n');
+    for (reason, count) in rows {
+        push_printable(&mut text, &format!("{reason:<width$}  {count:>8}"));
         text.push('\n');
-        for (reason, count) in rows {
-            push_printable(&mut text, &format!("{reason:<width$}  {count:>8}"));
-            text.push('\n');
-        }
-        text
     }
+    text
 }
 
 #[cfg(test)]
@@ -173,6 +210,7 @@ mod tests {
         Letter {
             partition: 0,
             offset: Offset(5),
+            record_ms: Some(1_357_020_001_000),
             headers: headers.iter().map(own).collect(),
             key: Some(b"\xff".to_vec()),
             value: value.map(<[u8]>::to_vec),
@@ -226,6 +264,7 @@ mod tests {
         for (value, end) in [
             (Some(&b"{\r\n"[..]), "  {\\r\\n\n"),
             (None, "  (no value)\n"),
+            (Some(b"a\xffb\xc3"), "  a\\xffb\\xc3\n"),
             (Some(long.as_bytes()), "é\\n…\n"),
         ] {
             let mut out = Vec::new();
@@ -250,17 +289,12 @@ mod tests {
 
     #[test]
     fn the_table_counts_by_reason() {
-        let mut reasons = Reasons::default();
+        let mut counts = Counts::default();
         for reason in ["bad_city", "not_json", "not_json"] {
-            reasons.add(&letter(&[("reason", reason)], None));
+            counts.add_letter(&letter(&[("reason", reason)], None));
         }
         let want =
             "reason     records\nnot_json         2\nbad_city         1\nall              3\n";
-        assert_eq!(reasons.table(), want);
-        for n in 0..2 * REASONS_MAX {
-            reasons.add(&letter(&[("reason", &n.to_string())], None));
-        }
-        assert_eq!(reasons.counts.len(), REASONS_MAX);
-        assert_eq!(reasons.sum, 203);
+        assert_eq!(table(&counts), want);
     }
 }

@@ -12,7 +12,7 @@ use indicatif::HumanCount;
 
 use super::counts::Counts;
 use super::intake::{Intake, Said};
-use super::letters::{self, Reasons};
+use super::letters;
 use super::line::{self, Place};
 use crate::kafka::reader::{Letter, Record, Step};
 use crate::settings::{Output, Tail};
@@ -33,8 +33,8 @@ pub(super) struct Printer<'a> {
     topic: String,
     left: Option<u64>,
     counts: Counts,
-    /// Counts of rejected records, where those are shown instead.
-    reasons: Option<Reasons>,
+    /// Dead letters are shown.
+    dlq: bool,
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
     unseen: u32,
@@ -52,7 +52,7 @@ impl Printer<'_> {
             topic: args.kafka.topic.clone(),
             left: args.events,
             counts: Counts::default(),
-            reasons: args.dlq.then(Reasons::default),
+            dlq: args.dlq,
             out,
             buffer: Vec::with_capacity(OUT_BYTES),
             unseen: 0,
@@ -96,7 +96,7 @@ impl Printer<'_> {
                 self.counts.reject(reason);
                 return Ok(ControlFlow::Continue(()));
             }
-            Said::Nothing => return Ok(ControlFlow::Continue(())),
+            Said::Letter(_) | Said::Nothing => return Ok(ControlFlow::Continue(())),
         };
         self.counts.add(&seen);
         match self.output {
@@ -115,9 +115,7 @@ impl Printer<'_> {
     }
 
     fn take_letter(&mut self, letter: &Letter) -> io::Result<ControlFlow<()>> {
-        if let Some(reasons) = &mut self.reasons {
-            reasons.add(letter);
-        }
+        self.counts.add_letter(letter);
         match self.output {
             Output::Table => {}
             Output::Json => letters::push_json(&mut self.buffer, letter),
@@ -159,16 +157,11 @@ impl Printer<'_> {
         }
         if self.line.0.elapsed() >= LINE_EVERY {
             let text = self.counts_line();
-            self.line = (Instant::now(), self.total());
+            self.line = (Instant::now(), self.counts.sum.total());
             writeln!(self.out, "{text}")?;
             self.out.flush()?;
         }
         Ok(())
-    }
-
-    fn total(&self) -> u64 {
-        let letters = self.reasons.as_ref().map(|reasons| reasons.sum);
-        letters.unwrap_or_else(|| self.counts.sum.total())
     }
 
     #[allow(
@@ -177,10 +170,10 @@ impl Printer<'_> {
         clippy::cast_sign_loss
     )]
     fn counts_line(&self) -> String {
-        let total = self.total();
+        let total = self.counts.sum.total();
         let rate = (total - self.line.1) as f64 / self.line.0.elapsed().as_secs_f64().max(0.001);
         let (total, rate) = (HumanCount(total), HumanCount(rate.round() as u64));
-        if self.reasons.is_some() {
+        if self.dlq {
             return format!("{total} rejected records, {rate}/s");
         }
         let [low, medium, high, critical] = self.counts.sum.severities;
@@ -212,9 +205,10 @@ impl Printer<'_> {
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         if self.output == Output::Table {
-            let table = match &self.reasons {
-                Some(reasons) => reasons.table(),
-                None => self.counts.table(self.intake.knows_late()),
+            let table = if self.dlq {
+                letters::table(&self.counts)
+            } else {
+                self.counts.table(self.intake.knows_late())
             };
             self.out.write_all(table.as_bytes())?;
         }

@@ -31,13 +31,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::board::{Board, State};
 use super::intake::{Filter, Intake, Said};
 use super::terminal::FullScreen;
+use super::{letters, topic};
 use crate::kafka::reader::{LogReader, Range, ReaderError, Step};
 use crate::settings::{From, Tail};
 use crate::shutdown::Shutdown;
 use crate::sys;
 use crate::telemetry::unix_ms;
 use draw::Heading;
-use view::{Act, View};
+use view::{Act, Kind, View};
 
 /// Least time between two pictures.
 const FRAME: Duration = Duration::from_millis(100);
@@ -84,7 +85,7 @@ pub(super) async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let intake = Intake::new(&args);
-    let knows_late = intake.knows_late();
+    let knows_late = intake.knows_late() && !args.dlq;
     let shared = Arc::new(Shared {
         board: Mutex::new(Board::new(knows_late, unix_ms())),
         changed: AtomicBool::new(true),
@@ -94,6 +95,11 @@ pub(super) async fn run(
     });
     listen(&shared)?;
     let heading = heading(&args);
+    let kind = if args.dlq {
+        Kind::Letters
+    } else {
+        Kind::Events
+    };
     let reading = {
         let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
         tokio::task::spawn_blocking(move || {
@@ -103,7 +109,7 @@ pub(super) async fn run(
     };
     let showing = {
         let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-        tokio::task::spawn_blocking(move || show(&shared, &heading, &shutdown))
+        tokio::task::spawn_blocking(move || show(&shared, &heading, View::of(kind), &shutdown))
     };
     let shown = showing.await.context("the screen panicked")?;
     shutdown.trigger();
@@ -111,7 +117,10 @@ pub(super) async fn run(
         read.context("the reader panicked")??;
     }
     shown.context("the terminal failed")?;
-    let table = shared.board().counts.table(knows_late);
+    let table = match kind {
+        Kind::Events => shared.board().counts.table(knows_late),
+        Kind::Letters => letters::table(&shared.board().counts),
+    };
     let mut out = std::io::stdout();
     out.write_all(table.as_bytes())
         .and_then(|()| out.flush())
@@ -120,7 +129,7 @@ pub(super) async fn run(
 
 fn heading(args: &Tail) -> Heading {
     Heading {
-        topic: args.kafka.topic.clone(),
+        topic: topic(args),
         from: match args.from {
             From::End => "from now on".to_owned(),
             From::Beginning => "from the beginning".to_owned(),
@@ -171,26 +180,41 @@ fn read(
                 let said = intake.take(record);
                 let is_event = matches!(said, Said::Event(_));
                 shared.board().take(said);
-                if let (Some(left), true) = (&mut left, is_event) {
-                    *left -= 1;
-                    if *left == 0 {
-                        return ControlFlow::Break(());
-                    }
+                if is_event && is_last(&mut left) {
+                    return ControlFlow::Break(());
+                }
+            }
+            Step::Letter(letter) => {
+                shared.board().take(Said::Letter(letter));
+                if is_last(&mut left) {
+                    return ControlFlow::Break(());
                 }
             }
             Step::Behind(records) => shared.board().state = State::Reading(records),
             Step::Waiting(why) => shared.board().state = State::Waiting(why),
-            Step::Letter(_) | Step::Idle => return ControlFlow::Continue(()),
+            Step::Idle => return ControlFlow::Continue(()),
         }
         shared.changed.store(true, Ordering::Relaxed);
         ControlFlow::Continue(())
     })
 }
 
+/// Takes one off the number of records that are wanted, if there is one.
+fn is_last(left: &mut Option<u64>) -> bool {
+    left.as_mut().is_some_and(|left| {
+        *left -= 1;
+        *left == 0
+    })
+}
+
 /// Takes keys and draws until one of them, a signal or the reader ends it.
-fn show(shared: &Shared, heading: &Heading, shutdown: &Shutdown) -> std::io::Result<()> {
+fn show(
+    shared: &Shared,
+    heading: &Heading,
+    mut view: View,
+    shutdown: &Shutdown,
+) -> std::io::Result<()> {
     let mut screen = FullScreen::enter(&format!("citystream tail {}", heading.topic))?;
-    let mut view = View::default();
     let mut next_frame = Instant::now();
     let mut second = 0;
     while !shutdown.is_triggered() && !shared.ended.load(Ordering::SeqCst) {

@@ -151,14 +151,13 @@ fn windows((oldest_ms, newest_ms): (i64, i64), length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::Severity;
 
     #[test]
     fn a_spark_shows_the_last_windows_and_every_one_that_has_events() {
         let mut history = History::default();
         for (minute, count) in [(0, 80), (1, 1), (3, 40), (5, 10)] {
             for _ in 0..count {
-                history.add(minute * 60_000, Severity::Low);
+                history.add(minute * 60_000, 0);
             }
         }
         let all = [true; 4];

@@ -12,7 +12,7 @@ use super::chart::{self, Bars};
 use super::text::{
     Detail, bold, count, cut, dim, of_severity, rate, short_count, short_severity, time,
 };
-use super::view::{Line, Over, View};
+use super::view::{Kind, Line, Over, View};
 use super::{over, records, table};
 use crate::cmd::tail::board::{Board, State};
 use crate::cmd::tail::history::{LENGTHS, WINDOWS};
@@ -24,8 +24,6 @@ const SMALLEST: (u16, u16) = (24, 6);
 const SIDE_BY_SIDE: u16 = 150;
 /// Records behind the log's end that are a moment's worth; their number stands beside it.
 const LIVE_BEHIND_MAX: u64 = 1_000;
-/// Lines of numbers above, and of keys below.
-const FIXED: u16 = 4;
 
 /// What does not change while the screen is up.
 #[derive(Clone, Debug)]
@@ -55,8 +53,10 @@ pub(super) fn draw(
     let lines = view.lines(board);
     head(buf, line_at(area, 0), heading, live, view);
     numbers(buf, line_at(area, 1), &lines, board, view);
-    shares(buf, line_at(area, 2), &lines);
-    let places = places(area, lines.len());
+    if view.kind == Kind::Events {
+        shares(buf, line_at(area, 2), &lines);
+    }
+    let places = places(area, lines.len(), view.kind);
     if let Some(place) = places.chart {
         draw_chart(buf, place, &lines, board, view);
     }
@@ -69,7 +69,7 @@ pub(super) fn draw(
     }
     let cursor = foot(buf, line_at(area, area.height - 1), live, view);
     match &view.over {
-        Over::Help => over::help(buf, area),
+        Over::Help => over::help(buf, area, view.kind),
         Over::Record(seen, line) => over::record(buf, area, seen, *line, &heading.topic),
         Over::Nothing | Over::Typing(_) => {}
     }
@@ -78,9 +78,10 @@ pub(super) fn draw(
 
 /// Draws one of the two lists: the one that records are chosen from, or the other.
 fn list(buf: &mut Buffer, area: Rect, board: &Board, view: &View, main: bool) {
-    let all_events = view.all_events == main;
-    let (name, total, kept) = if all_events {
-        ("events", board.counts.sum.total(), board.events.len())
+    let all_records = view.all_records == main;
+    let (name, total, kept) = if all_records {
+        let total = board.counts.sum.total();
+        (view.kind.name(), total, board.records.len())
     } else {
         ("alerts", board.alert_count, board.alerts.len())
     };
@@ -89,14 +90,14 @@ fn list(buf: &mut Buffer, area: Rect, board: &Board, view: &View, main: bool) {
     } else {
         format!("{name} among the last {kept}")
     };
-    let hint = match (main, all_events) {
-        (false, _) => "",
-        (true, true) => "a alerts only",
-        (true, false) => "a all events",
+    let hint = match (view.kind, main, all_records) {
+        (Kind::Letters, _, _) | (_, false, _) => "",
+        (_, true, true) => "a alerts only",
+        (_, true, false) => "a all events",
     };
     rule(buf, line_at(area, 0), &title, hint);
     let chosen = view.chosen.filter(|_| main);
-    records::draw(buf, below(area, 1), board, &view.query, all_events, chosen);
+    records::draw(buf, below(area, 1), board, &view.query, all_records, chosen);
 }
 
 struct Places {
@@ -109,10 +110,15 @@ struct Places {
 }
 
 /// Divides what is between the numbers and the keys.
-fn places(area: Rect, rows: usize) -> Places {
+fn places(area: Rect, rows: usize, kind: Kind) -> Places {
+    // Lines of numbers; and one of keys.
+    let above = match kind {
+        Kind::Events => 3,
+        Kind::Letters => 2,
+    };
     let mut rest = Rect {
-        y: area.y + FIXED - 1,
-        height: area.height - FIXED,
+        y: area.y + above,
+        height: area.height - above - 1,
         ..area
     };
     // With its title.
@@ -129,7 +135,11 @@ fn places(area: Rect, rows: usize) -> Places {
     rest = below(rest, tall);
     let rows = u16::try_from(rows).unwrap_or(u16::MAX).max(1);
     if area.width >= SIDE_BY_SIDE {
-        let left = area.width * 3 / 5;
+        let left = match kind {
+            Kind::Events => area.width * 3 / 5,
+            // Few columns of numbers, and long values.
+            Kind::Letters => area.width * 2 / 5,
+        };
         let records = Rect {
             x: rest.x + left + 2,
             width: rest.width - left - 2,
@@ -151,7 +161,7 @@ fn places(area: Rect, rows: usize) -> Places {
             chart,
             table,
             records: Some(records),
-            others: (others.height >= 4).then_some(others),
+            others: (others.height >= 4 && kind == Kind::Events).then_some(others),
         };
     }
     let least = if rest.height >= 7 {
@@ -272,7 +282,8 @@ fn what_and_todo(why: &str) -> (&str, Option<&str>) {
 }
 
 fn numbers(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view: &View) {
-    let part = |value: String, label: &'static str| {
+    let name = view.kind.name();
+    let part = |value: String, label: String| {
         vec![Span::styled(value, bold()), Span::styled(label, dim())]
     };
     let named = |label: &'static str, value: String, style: Style| {
@@ -288,16 +299,14 @@ fn numbers(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view
         return;
     }
     let mut parts = Vec::new();
-    if view.query.is_empty() {
-        parts.push(part(count(all), " events"));
+    if view.query.is_empty() || view.kind == Kind::Letters {
+        parts.push(part(count(all), format!(" {name}")));
     } else {
         let shown: u64 = lines.iter().map(|line| line.total).sum();
-        parts.push(vec![
-            Span::styled(count(shown), bold()),
-            Span::styled(format!(" of {} events", count(all)), dim()),
-        ]);
+        parts.push(part(count(shown), format!(" of {} {name}", count(all))));
     }
-    parts.push(part(rate(lines.iter().map(|line| line.rate).sum()), "/s"));
+    let per_second = lines.iter().map(|line| line.rate).sum();
+    parts.push(part(rate(per_second), "/s".to_owned()));
     if let State::Reading(behind) = board.state {
         let style = if behind > 0 {
             Style::new().fg(Color::Cyan)
@@ -399,7 +408,11 @@ fn rule(buf: &mut Buffer, area: Rect, title: &str, right: &str) {
 }
 
 fn draw_chart(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view: &View) {
-    let title = format!("events per {}", LENGTHS[view.length].1);
+    let what = match view.kind {
+        Kind::Events => "events",
+        Kind::Letters => "rejected",
+    };
+    let title = format!("{what} per {}", LENGTHS[view.length].1);
     let room = usize::from(area.width).min(WINDOWS);
     let Some(bars) = Bars::of(lines, board, view, room) else {
         rule(buf, line_at(area, 0), &title, "");
@@ -457,7 +470,7 @@ fn foot(buf: &mut Buffer, area: Rect, live: &Board, view: &View) -> Option<(u16,
         key("?", "help".to_owned()),
         key("q", "quit".to_owned()),
         key("/", filter),
-        key("s", format!("by {}", view.sort.name())),
+        key("s", format!("by {}", view.sort.name(view.kind))),
         key("w", LENGTHS[view.length].1.to_owned()),
         key("space", "freeze".to_owned()),
         key("enter", "record".to_owned()),

@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 
 use super::chart::Bars;
 use super::draw::Heading;
-use super::view::View;
-use crate::cmd::tail::board::{Board, State};
+use super::view::{Kind, View};
+use crate::cmd::tail::board::{Board, State, What};
 use crate::cmd::tail::history::{LENGTHS, WINDOWS};
+use crate::cmd::tail::letters;
 use crate::cmd::tail::line::{Place, push_json};
 use crate::core::event::Severity;
 use crate::core::parse::Reason;
@@ -58,6 +59,34 @@ struct Window {
     alert_count: u64,
 }
 
+#[derive(Serialize)]
+struct ExportOfLetters<'a> {
+    exported_at: String,
+    topic: &'a str,
+    from: &'a str,
+    filter: &'a str,
+    rejected: u64,
+    lag: Option<u64>,
+    newest_record: Option<String>,
+    totals: Vec<TotalOfLetters<'a>>,
+    window: &'static str,
+    windows: Vec<WindowOfLetters>,
+    records: Vec<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct TotalOfLetters<'a> {
+    reason: &'a str,
+    rejected_count: u64,
+    per_second: f64,
+}
+
+#[derive(Serialize)]
+struct WindowOfLetters {
+    window_start: String,
+    rejected_count: u64,
+}
+
 /// Returns the export as one JSON object: the rows in their order, the windows that have events, and
 /// the listed records as `--output json` prints them.
 pub(super) fn json(heading: &Heading, board: &Board, view: &View) -> serde_json::Result<String> {
@@ -66,15 +95,61 @@ pub(super) fn json(heading: &Heading, board: &Board, view: &View) -> serde_json:
     let (length_ms, window) = LENGTHS[view.length];
     let windows = bars.iter().flat_map(|bars| {
         let starts = (0..).map(move |n: i64| bars.range_ms.0 + n * length_ms);
-        starts.zip(&bars.windows)
+        starts.map(format_seconds).zip(&bars.windows)
     });
-    let windows = windows
-        .filter(|(_, bar)| bar.0 > 0)
-        .map(|(start_ms, bar)| Window {
-            window_start: format_seconds(start_ms),
-            event_count: bar.0,
-            alert_count: bar.1,
+    let windows = windows.filter(|(_, bar)| bar.0 > 0);
+    let exported_at = format_millis(board.now_ms);
+    let newest = board.newest_ms().map(format_millis);
+    let lag = match board.state {
+        State::Reading(behind) => Some(behind),
+        State::Waiting(_) => None,
+    };
+    let sum = lines.iter().map(|line| line.total).sum();
+    let mut records = Vec::new();
+    for seen in view.records(board) {
+        let mut line = Vec::new();
+        match &seen.what {
+            What::Event(sighting) => {
+                let place = Place {
+                    topic: &heading.topic,
+                    partition: sighting.partition,
+                    offset: sighting.offset,
+                };
+                push_json(&mut line, &sighting.event, place);
+            }
+            What::Letter(letter) => letters::push_json(&mut line, letter),
+        }
+        records.push(serde_json::from_slice(&line)?);
+    }
+    if view.kind == Kind::Letters {
+        let totals = lines.iter().map(|line| TotalOfLetters {
+            reason: line.city,
+            rejected_count: line.total,
+            per_second: line.rate,
         });
+        let windows = windows.map(|(window_start, bar)| WindowOfLetters {
+            window_start,
+            rejected_count: bar.0,
+        });
+        return serde_json::to_string_pretty(&ExportOfLetters {
+            exported_at,
+            topic: &heading.topic,
+            from: &heading.from,
+            filter: &view.query.text,
+            rejected: sum,
+            lag,
+            newest_record: newest,
+            totals: totals.collect(),
+            window,
+            windows: windows.collect(),
+            records,
+        });
+    }
+    let windows = windows.map(|(window_start, bar)| Window {
+        window_start,
+        event_count: bar.0,
+        alert_count: bar.1,
+    });
     let totals = lines.iter().map(|line| {
         let of = |severity: Severity| line.tally[severity.index()];
         Total {
@@ -91,30 +166,15 @@ pub(super) fn json(heading: &Heading, board: &Board, view: &View) -> serde_json:
     });
     let rejected = Reason::ALL.iter().zip(board.counts.rejected);
     let rejected = rejected.filter(|(_, count)| *count > 0);
-    let mut records = Vec::new();
-    for seen in view.records(board) {
-        let sighting = &seen.sighting;
-        let place = Place {
-            topic: &heading.topic,
-            partition: sighting.partition,
-            offset: sighting.offset,
-        };
-        let mut line = Vec::new();
-        push_json(&mut line, &sighting.event, place);
-        records.push(serde_json::from_slice(&line)?);
-    }
     serde_json::to_string_pretty(&Export {
-        exported_at: format_millis(board.now_ms),
+        exported_at,
         topic: &heading.topic,
         from: &heading.from,
         options: &heading.filter,
         filter: &view.query.text,
-        events: lines.iter().map(|line| line.total).sum(),
-        lag: match board.state {
-            State::Reading(behind) => Some(behind),
-            State::Waiting(_) => None,
-        },
-        newest_event: board.newest_ms().map(format_millis),
+        events: sum,
+        lag,
+        newest_event: newest,
         rejected: rejected
             .map(|(reason, count)| (reason.to_string(), count.into()))
             .collect(),

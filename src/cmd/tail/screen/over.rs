@@ -7,10 +7,18 @@ use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Widget as _};
 
 use super::text::{bold, count, dim, exact_time, fit, of_severity, wrap};
-use crate::cmd::tail::board::Seen;
+use super::view::Kind;
+use crate::cmd::tail::board::{Seen, What};
+use crate::cmd::tail::intake::Sighting;
+use crate::cmd::tail::letters;
+use crate::core::parse::VALUE_BYTES_MAX;
+use crate::kafka::reader::Letter;
 
 /// Widest box.
 const COLUMNS_MAX: u16 = 96;
+
+/// Characters shown of a rejected record's value: all of one that could have been an event.
+const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
 
 /// Keys and what they do, at length and in short.
 const KEYS: [(&str, &str, &str); 14] = [
@@ -65,26 +73,73 @@ const KEYS: [(&str, &str, &str); 14] = [
     ),
     ("?", "this list; any key closes it", "this list"),
 ];
+/// What keys do otherwise where rejected records are shown: at length and in short, or nothing.
+const KEYS_OF_LETTERS: [(&str, Option<(&str, &str)>); 3] = [
+    (
+        "/",
+        Some((
+            "filter the list: words that must all occur",
+            "filter the list",
+        )),
+    ),
+    (
+        "s",
+        Some(("sort by total, rate or reason", "order of the rows")),
+    ),
+    ("a", None),
+];
 /// Columns of the keys in their list.
 const KEY_COLUMNS: usize = 11;
 /// From this width on things are said at length.
 const ROOMY: u16 = 64;
 
 /// Draws the list of keys.
-pub(super) fn help(buf: &mut Buffer, area: Rect) {
-    let lines = KEYS.map(|(key, long, short)| {
+pub(super) fn help(buf: &mut Buffer, area: Rect, kind: Kind) {
+    let keys = KEYS.iter().filter_map(|(key, long, short)| {
+        let other = KEYS_OF_LETTERS.iter().find(|(other, _)| other == key);
+        match (kind, other) {
+            (Kind::Letters, Some((key, does))) => does.map(|(long, short)| (*key, long, short)),
+            (Kind::Events, _) | (_, None) => Some((*key, *long, *short)),
+        }
+    });
+    let lines = keys.map(|(key, long, short)| {
         Text::from(vec![
             Span::styled(fit(key, KEY_COLUMNS, false), bold()),
             Span::raw(if area.width < ROOMY { short } else { long }),
         ])
     });
+    let lines: Vec<Text<'_>> = lines.collect();
     boxed(buf, area, " keys ", &lines, 0, "");
 }
 
 /// Draws a record in full, scrolled to a line.
 pub(super) fn record(buf: &mut Buffer, area: Rect, seen: &Seen, scroll: u16, topic: &str) {
     let inner = usize::from(area.width.min(COLUMNS_MAX).saturating_sub(4));
-    let sighting = &seen.sighting;
+    let (name, fields) = match &seen.what {
+        What::Event(sighting) => ("event", of_event(sighting, topic)),
+        What::Letter(letter) => ("rejected record", of_letter(letter)),
+    };
+    let mut lines = Vec::new();
+    for (name, text, style) in fields {
+        for (at, part) in wrap(&text, inner.saturating_sub(10).max(1))
+            .into_iter()
+            .enumerate()
+        {
+            let name = if at == 0 { name } else { "" };
+            lines.push(Text::from(vec![
+                Span::styled(format!("{name:<10}"), dim()),
+                Span::styled(part, style),
+            ]));
+        }
+    }
+    let title = format!(" {name} {} ", count(seen.number));
+    boxed(buf, area, &title, &lines, scroll, " ← → next  esc close ");
+}
+
+/// A line of a record in full, or several if it is long.
+type Field = (&'static str, String, Style);
+
+fn of_event(sighting: &Sighting, topic: &str) -> Vec<Field> {
     let event = &sighting.event;
     let id = crate::core::keys::event_id(event, topic, sighting.partition, sighting.offset);
     let kafka = match sighting.record_ms {
@@ -95,7 +150,7 @@ pub(super) fn record(buf: &mut Buffer, area: Rect, seen: &Seen, scroll: u16, top
         ),
         None => "without a timestamp".to_owned(),
     };
-    let mut fields: Vec<(&str, String, Style)> = vec![
+    let mut fields: Vec<Field> = vec![
         ("city", event.city.to_string(), bold()),
         ("type", event.event_type.to_string(), Style::new()),
         (
@@ -129,21 +184,37 @@ pub(super) fn record(buf: &mut Buffer, area: Rect, seen: &Seen, scroll: u16, top
     if let Some(extra) = &event.extra {
         fields.push(("extra", extra.to_string(), Style::new()));
     }
-    let mut lines = Vec::new();
-    for (name, text, style) in fields {
-        for (at, part) in wrap(&text, inner.saturating_sub(10).max(1))
-            .into_iter()
-            .enumerate()
-        {
-            let name = if at == 0 { name } else { "" };
-            lines.push(Text::from(vec![
-                Span::styled(format!("{name:<10}"), dim()),
-                Span::styled(part, style),
-            ]));
-        }
+    fields
+}
+
+fn of_letter(letter: &Letter) -> Vec<Field> {
+    let time = |ms: Option<i64>| ms.map_or_else(|| "without a timestamp".to_owned(), exact_time);
+    let [topic, partition, offset] = letters::origin(letter);
+    let mut fields: Vec<Field> = vec![
+        ("reason", letters::reason(letter).to_owned(), bold()),
+        ("detail", letters::detail(letter).to_owned(), Style::new()),
+        (
+            "place",
+            format!("{topic}, partition {partition}, offset {offset}"),
+            Style::new(),
+        ),
+        ("record", time(letters::source_ms(letter)), Style::new()),
+        ("rejected", time(letter.record_ms), Style::new()),
+        (
+            "kept at",
+            format!("partition {}, offset {}", letter.partition, letter.offset),
+            Style::new(),
+        ),
+    ];
+    if let Some(key) = letters::key(letter) {
+        fields.push(("key", key, Style::new()));
     }
-    let title = format!(" event {} ", count(seen.number));
-    boxed(buf, area, &title, &lines, scroll, " ← → next  esc close ");
+    for (name, value) in letters::own_headers(letter) {
+        fields.push(("header", format!("{name}: {value}"), Style::new()));
+    }
+    let value = letters::content(letter, VALUE_CHARS_MAX);
+    fields.push(("value", value, Style::new()));
+    fields
 }
 
 /// Returns how long after, or before.

@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Modifier, Style};
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line as Text, Span};
 
 use super::query::Query;
 use super::text::{Detail, cut, dim, fit, of_severity, short_severity, time, width};
-use crate::cmd::tail::board::{Board, Seen};
+use crate::cmd::tail::board::{Board, Seen, What};
+use crate::cmd::tail::intake::Sighting;
+use crate::cmd::tail::letters;
+use crate::core::parse::Reason;
+use crate::kafka::reader::Letter;
 
+/// From this width on what was wrong with a rejected record stands before its value.
+const WITH_DETAIL: u16 = 110;
+/// Columns of that.
+const DETAIL_COLUMNS: usize = 36;
 /// From this width on severities are written in full and types are not cut.
 const ROOMY: u16 = 60;
 
@@ -20,21 +28,22 @@ pub(super) fn draw(
     area: Rect,
     board: &Board,
     query: &Query,
-    all_events: bool,
+    all_records: bool,
     chosen: Option<u64>,
 ) {
-    let records: Vec<&Seen> = list(board, query, all_events).map(|seen| &**seen).collect();
+    let records: Vec<&Seen> = list(board, query, all_records)
+        .map(|seen| &**seen)
+        .collect();
     let chosen = chosen.and_then(|chosen| records.iter().position(|seen| seen.number <= chosen));
     let room = usize::from(area.height);
     let first = chosen.map_or(0, |at| (at + 1).saturating_sub(room));
     let shown = &records[first.min(records.len())..];
-    let city = shown
-        .iter()
-        .take(room)
-        .map(|seen| width(&seen.sighting.event.city));
-    let city = city.max().unwrap_or(0).clamp(4, 16);
+    let widths = widths(shown.iter().take(room).copied());
     for (at, (y, seen)) in (area.y..area.bottom()).zip(shown).enumerate() {
-        let line = line(seen, area.width, city);
+        let line = match &seen.what {
+            What::Event(event) => event_line(event, area.width, widths.0),
+            What::Letter(letter) => letter_line(letter, area.width, widths),
+        };
         buf.set_line(area.x, y, &line, area.width);
         if chosen == Some(first + at) {
             let style = Style::new().add_modifier(Modifier::REVERSED);
@@ -62,32 +71,89 @@ pub(super) fn draw(
 pub(super) fn list<'a>(
     board: &'a Board,
     query: &'a Query,
-    all_events: bool,
+    all_records: bool,
 ) -> impl Iterator<Item = &'a Arc<Seen>> + 'a {
-    let records = if all_events {
-        &board.events
+    let records = if all_records {
+        &board.records
     } else {
         &board.alerts
     };
-    records.iter().filter(|seen| query.takes(&seen.sighting))
+    records.iter().filter(|seen| query.takes(&seen.what))
 }
 
-fn line(seen: &Seen, columns: u16, city: usize) -> Text<'static> {
-    let event = &seen.sighting.event;
-    let severity = of_severity(event.severity);
-    let roomy = columns >= ROOMY;
-    let detail = match columns {
+/// Returns how wide the columns of varying width are: city; or reason and place.
+fn widths<'a>(shown: impl Iterator<Item = &'a Seen>) -> (usize, usize) {
+    let widths = shown.map(|seen| match &seen.what {
+        What::Event(sighting) => (width(&sighting.event.city), 0),
+        What::Letter(letter) => (width(letters::reason(letter)), width(&place(letter))),
+    });
+    let (first, second) = widths.fold((0, 0), |(a, b), (c, d)| (a.max(c), b.max(d)));
+    (first.clamp(4, 16), second.clamp(4, 16))
+}
+
+/// Returns where a rejected record lies in its topic, which is the same for all.
+fn place(letter: &Letter) -> String {
+    let [_, partition, offset] = letters::origin(letter);
+    format!("{partition}/{offset}")
+}
+
+fn detail(columns: u16) -> Detail {
+    match columns {
         0..60 => Detail::Time,
         60..100 => Detail::Day,
         _ => Detail::Date,
+    }
+}
+
+fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Text<'static> {
+    let reason = letters::reason(letter);
+    let detail = detail(columns);
+    let time = match letters::source_ms(letter) {
+        Some(ms) => time(ms, detail),
+        None => fit("-", time(0, detail).len(), false),
     };
+    // What a table refuses is an event, and whoever sent it cannot mend it.
+    let style = if reason == Reason::RefusedByTable.name() {
+        Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
+    } else {
+        Style::new().fg(Color::Yellow)
+    };
+    let reason_columns = if columns >= ROOMY {
+        widths.0
+    } else {
+        widths.0.min(13)
+    };
+    let mut spans = vec![
+        Span::styled(time, dim()),
+        Span::raw(" "),
+        Span::styled(fit(reason, reason_columns, false), style),
+        Span::raw(" "),
+        Span::raw(fit(&place(letter), widths.1, false)),
+        Span::raw(" "),
+    ];
+    if columns >= WITH_DETAIL {
+        let text = fit(letters::detail(letter), DETAIL_COLUMNS, false);
+        spans.extend([Span::styled(text, dim()), Span::raw(" ")]);
+    }
+    let used: usize = spans.iter().map(Span::width).sum();
+    let left = usize::from(columns).saturating_sub(used);
+    if left > 3 {
+        spans.push(Span::raw(cut(&letters::content(letter, left), left)));
+    }
+    Text::from(spans)
+}
+
+fn event_line(seen: &Sighting, columns: u16, city: usize) -> Text<'static> {
+    let event = &seen.event;
+    let severity = of_severity(event.severity);
+    let roomy = columns >= ROOMY;
     let (name, kind) = if roomy {
         (fit(event.severity.name(), 8, false), 12)
     } else {
         (fit(short_severity(event.severity), 4, false), 8)
     };
     let mut spans = vec![
-        Span::styled(time(event.time_ms, detail), dim()),
+        Span::styled(time(event.time_ms, detail(columns)), dim()),
         Span::raw(" "),
         Span::styled(name, severity),
         Span::raw(" "),
@@ -96,10 +162,7 @@ fn line(seen: &Seen, columns: u16, city: usize) -> Text<'static> {
         Span::raw(fit(&event.event_type, kind, false)),
         Span::raw(" "),
     ];
-    for (holds, word) in [
-        (seen.sighting.late, "late "),
-        (seen.sighting.future, "future "),
-    ] {
+    for (holds, word) in [(seen.late, "late "), (seen.future, "future ")] {
         if holds {
             spans.push(Span::styled(word, dim().add_modifier(Modifier::ITALIC)));
         }

@@ -1,4 +1,4 @@
-//! The rows by city and type: which columns fit, and drawing them.
+//! The rows by city and type, or by reason: which columns fit, and drawing them.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,7 +7,7 @@ use ratatui::text::{Line as Text, Span};
 
 use super::chart;
 use super::text::{bold, count, dim, fit, of_severity, rate, short_count, short_severity, width};
-use super::view::{Line, Sort, View};
+use super::view::{Kind, Line, Sort, View};
 use crate::cmd::tail::board::Board;
 use crate::cmd::tail::history::{LENGTHS, WINDOWS};
 use crate::core::event::Severity;
@@ -59,9 +59,12 @@ const PRIORITY: [Column; 10] = [
     Column::Late,
 ];
 
+/// The same of rejected records.
+const PRIORITY_OF_LETTERS: [Column; 4] = [Column::City, Column::Total, Column::Spark, Column::Rate];
+
 /// Draws the head and as many rows as fit, from the one the view is scrolled to.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view: &View) {
-    let columns = columns(area.width.into(), lines, board, view.query.severities);
+    let columns = columns(area.width.into(), lines, board, view);
     let mut head = Vec::new();
     for (column, wide) in &columns {
         let sorted = matches!(
@@ -99,6 +102,7 @@ fn is_number(column: Column) -> bool {
 
 fn title(column: Column, view: &View, wide: usize) -> String {
     match column {
+        Column::City if view.kind == Kind::Letters => "reason".to_owned(),
         Column::City => "city".to_owned(),
         Column::Type => "type".to_owned(),
         Column::Severity(severity) => short_severity(severity).to_owned(),
@@ -155,19 +159,20 @@ fn cell(
 }
 
 /// Returns the columns that fit, with their widths. What is left over goes to the charts.
-fn columns(
-    room: usize,
-    lines: &[Line<'_>],
-    board: &Board,
-    severities: [bool; 4],
-) -> Vec<(Column, usize)> {
+fn columns(room: usize, lines: &[Line<'_>], board: &Board, view: &View) -> Vec<(Column, usize)> {
     let mut left = room;
     let mut taken = Vec::new();
-    // Two names share what is there when it is little.
-    let city_max = CITY_MAX.min((room / 4).max(8));
-    for column in PRIORITY {
+    let (priority, city_max) = match view.kind {
+        // Two names share what is there when it is little.
+        Kind::Events => (&PRIORITY[..], CITY_MAX.min((room / 4).max(8))),
+        Kind::Letters => (&PRIORITY_OF_LETTERS[..], CITY_MAX),
+    };
+    for column in priority.iter().copied() {
         let wide = match column {
-            Column::City => widest(lines.iter().map(|l| width(l.city)), 4).min(city_max),
+            Column::City => {
+                let least = title(column, view, 0).len();
+                widest(lines.iter().map(|l| width(l.city)), least).min(city_max)
+            }
             Column::Type => {
                 let most = if room < 60 { 8 } else { TYPE_MAX };
                 widest(lines.iter().map(|l| width(l.event_type)), 4).min(most)
@@ -179,7 +184,7 @@ fn columns(
             }
             Column::Total => widest(lines.iter().map(|l| number_width(l.total, room)), 5),
             // They are not counted by severity.
-            Column::Late if !board.knows_late || severities != [true; 4] => continue,
+            Column::Late if !board.knows_late || view.query.severities != [true; 4] => continue,
             Column::Late => widest(lines.iter().map(|l| number_width(l.row.late, room)), 4),
             Column::Rate => widest(lines.iter().map(|l| rate(l.rate).len()), 5),
             Column::Spark => SPARK_MIN,

@@ -13,8 +13,8 @@ use ratatui::style::{Color, Modifier};
 
 use super::draw::{Heading, draw};
 use super::export;
-use super::view::{Act, Over, Sort, View};
-use crate::cmd::tail::board::tests::said;
+use super::view::{Act, Kind, Over, Sort, View};
+use crate::cmd::tail::board::tests::{letter, said};
 use crate::cmd::tail::board::{Board, State};
 use crate::cmd::tail::intake::Said;
 use crate::core::event::Severity;
@@ -68,9 +68,47 @@ fn board() -> Board {
     board
 }
 
+/// An hour and a half of dead letters, the same at each call.
+fn letters() -> Board {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut board = Board::new(false, NOW_MS);
+    let reasons = [
+        "not_json",
+        "not_json",
+        "not_json",
+        "bad_timestamp",
+        "bad_city",
+    ];
+    for n in 0..1_200 {
+        let partition = random.i32(0..6);
+        let (reason, value) = match n {
+            1_190 => ("empty", None),
+            1_196 => (
+                "refused_by_table",
+                Some("{\"city\":\"東京\",\"event_type\":\"traffic\"}"),
+            ),
+            _ => {
+                let value = "{\"city\":\"NYC\",\r\n\"event_type\":\u{1b}[2Jtraffic, a long one that goes on and on";
+                (reasons[random.usize(..reasons.len())], Some(value))
+            }
+        };
+        let offset = i64::from(n) * 4 + i64::from((n / 300) % 2) * 300;
+        let letter = letter(reason, partition, offset, value.map(str::as_bytes));
+        board.take(Said::Letter(letter));
+    }
+    board.state = State::Reading(0);
+    board.tick(NOW_MS);
+    board.tick(NOW_MS + 60_000);
+    board
+}
+
 fn picture(width: u16, height: u16, board: &Board, view: &View) -> Buffer {
     let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
-    draw(&mut buf, &heading(), board, view);
+    let mut heading = heading();
+    if view.kind == Kind::Letters {
+        heading.topic.push_str("-dlq");
+    }
+    draw(&mut buf, &heading, board, view);
     buf
 }
 
@@ -128,7 +166,7 @@ fn press(view: &mut View, board: &Board, keys: &str) {
 fn pictures_at_three_widths() {
     let board = board();
     for (width, height) in [(40, 20), (80, 24), (200, 45)] {
-        let picture = picture(width, height, &board, &View::default());
+        let picture = picture(width, height, &board, &View::of(Kind::Events));
         golden(&format!("live-{width}x{height}.txt"), &text(&picture));
     }
 }
@@ -146,10 +184,31 @@ fn pictures_of_what_keys_bring_up() {
         ("nothing-80x24", "/nowhere\n", (80, 24)),
         ("events-80x24", "asww↓↓", (80, 24)),
     ] {
-        let mut view = View::default();
+        let mut view = View::of(Kind::Events);
         press(&mut view, &board, keys);
         let picture = picture(size.0, size.1, &board, &view);
         golden(&format!("{name}.txt"), &text(&picture));
+    }
+}
+
+#[test]
+fn pictures_of_rejected_records() {
+    let board = letters();
+    for (name, keys, size) in [
+        ("live-80x24", "", (80, 24)),
+        ("live-40x20", "", (40, 20)),
+        ("live-200x45", "", (200, 45)),
+        // No severities and no alerts here: `a` does nothing.
+        ("help-80x24", "a?", (80, 24)),
+        ("help-40x20", "a?", (40, 20)),
+        ("record-80x24", "↓↓↓↓↓\n", (80, 24)),
+        ("record-40x20", "\n", (40, 20)),
+        ("filtered-80x24", "/refused 東京\nssw", (80, 24)),
+    ] {
+        let mut view = View::of(Kind::Letters);
+        press(&mut view, &board, keys);
+        let picture = picture(size.0, size.1, &board, &view);
+        golden(&format!("dlq-{name}.txt"), &text(&picture));
     }
 }
 
@@ -158,41 +217,46 @@ fn pictures_of_an_empty_log_and_of_a_wait() {
     let mut board = Board::new(false, NOW_MS);
     golden(
         "waiting-80x24.txt",
-        &text(&picture(80, 24, &board, &View::default())),
+        &text(&picture(80, 24, &board, &View::of(Kind::Events))),
     );
     board.state =
         State::Waiting("there is no topic city-events; citystream init-tables makes it".to_owned());
     golden(
         "missing-60x10.txt",
-        &text(&picture(60, 10, &board, &View::default())),
+        &text(&picture(60, 10, &board, &View::of(Kind::Events))),
     );
     board.state = State::Reading(0);
     golden(
         "empty-80x24.txt",
-        &text(&picture(80, 24, &board, &View::default())),
+        &text(&picture(80, 24, &board, &View::of(Kind::Events))),
     );
 }
 
 /// Whatever its size, nothing panics, no line is wider than the screen, and the counts are there.
 #[test]
 fn every_size_is_drawn() {
-    let board = board();
-    let mut views = vec![View::default()];
-    for keys in ["?", "\n", "a\n", "/nyc", " ", "↓↓⇟"] {
-        let mut view = View::default();
-        press(&mut view, &board, keys);
-        views.push(view);
-    }
-    for width in (1..=60).chain([79, 80, 81, 100, 120, 149, 150, 151, 200, 300]) {
-        for height in (1..=30).chain([40, 60, 100]) {
-            for view in &views {
-                let shown = text(&picture(width, height, &board, view));
-                let widest = shown.lines().map(super::text::width).max().unwrap();
-                assert!(widest <= usize::from(width), "{width}×{height}");
-                if width >= 40 && height >= 7 && matches!(view.over, Over::Nothing) {
-                    assert!(shown.contains("3,000 events"), "{width}×{height}\n{shown}");
-                    let top = view.scroll > 0 || shown.contains("NYC");
-                    assert!(top, "{width}×{height}\n{shown}");
+    for (kind, board, sum, row) in [
+        (Kind::Events, board(), "3,000 events", "NYC"),
+        (Kind::Letters, letters(), "1,200 rejected", "not_json"),
+    ] {
+        let mut views = vec![View::of(kind)];
+        for keys in ["?", "\n", "a\n", "/nyc", " ", "↓↓⇟"] {
+            let mut view = View::of(kind);
+            press(&mut view, &board, keys);
+            views.push(view);
+        }
+        for width in (1..=60).chain([79, 80, 81, 100, 120, 149, 150, 151, 200, 300]) {
+            for height in (1..=30).chain([40, 60, 100]) {
+                for view in &views {
+                    let shown = text(&picture(width, height, &board, view));
+                    let widest = shown.lines().map(super::text::width).max().unwrap();
+                    assert!(widest <= usize::from(width), "{width}×{height}");
+                    let roomy = width >= 40 && height >= 7;
+                    if roomy && view.query.is_empty() && matches!(view.over, Over::Nothing) {
+                        assert!(shown.contains(sum), "{width}×{height}\n{shown}");
+                        let top = view.scroll > 0 || shown.contains(row);
+                        assert!(top, "{width}×{height}\n{shown}");
+                    }
                 }
             }
         }
@@ -202,7 +266,7 @@ fn every_size_is_drawn() {
 #[test]
 fn severities_have_their_colours_and_the_chosen_record_is_inverse() {
     let board = board();
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     press(&mut view, &board, "↓↓");
     let buf = picture(80, 50, &board, &view);
     let shown = text(&buf);
@@ -222,7 +286,7 @@ fn severities_have_their_colours_and_the_chosen_record_is_inverse() {
 #[test]
 fn a_frozen_picture_stays_while_counting_goes_on() {
     let mut board = board();
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     press(&mut view, &board, " ");
     let before = text(&picture(80, 24, &board, &view));
     for n in 0..1_234 {
@@ -240,7 +304,7 @@ fn a_frozen_picture_stays_while_counting_goes_on() {
 #[test]
 fn a_choice_stays_with_its_record_while_others_come() {
     let mut board = board();
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     press(&mut view, &board, "↓↓↓");
     let chosen = view.chosen;
     assert_eq!(chosen, Some(board.alerts[2].number));
@@ -264,7 +328,7 @@ fn a_choice_stays_with_its_record_while_others_come() {
     };
     assert_eq!(seen.number, board.alerts[499].number);
     // Without any record there is nothing to open.
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     press(&mut view, &board, "/nowhere\n\n");
     assert_eq!(view.over, Over::Nothing);
     assert_eq!(
@@ -277,7 +341,7 @@ fn a_choice_stays_with_its_record_while_others_come() {
 #[test]
 fn a_filter_can_be_kept_dropped_and_corrected() {
     let board = board();
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     press(&mut view, &board, "/nyc\n");
     assert_eq!((&*view.query.text, &view.over), ("nyc", &Over::Nothing));
     press(&mut view, &board, "/x\u{8} q?\u{1b}");
@@ -298,7 +362,7 @@ fn keys_that_leave_stop_or_write_say_so() {
     let board = board();
     let control = |c| KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
     for over in ["", "?", "\n", "/"] {
-        let mut view = View::default();
+        let mut view = View::of(Kind::Events);
         press(&mut view, &board, over);
         assert_eq!(view.press(control('c'), &board), Act::Quit, "{over}");
         assert_eq!(view.press(control('z'), &board), Act::Stop, "{over}");
@@ -306,14 +370,14 @@ fn keys_that_leave_stop_or_write_say_so() {
         let quits = view.press(key(KeyCode::Char('q')), &board) == Act::Quit;
         assert_eq!(quits, over != "/", "{over}");
     }
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     assert_eq!(view.press(key(KeyCode::Char('e')), &board), Act::Export);
 }
 
 #[test]
 fn rows_come_in_the_order_that_is_asked_for() {
     let board = board();
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     for sort in [
         Sort::Total,
         Sort::Rate,
@@ -348,7 +412,7 @@ fn rows_come_in_the_order_that_is_asked_for() {
 #[test]
 fn an_export_holds_what_is_shown() {
     let board = board();
-    let mut view = View::default();
+    let mut view = View::of(Kind::Events);
     press(&mut view, &board, "/paulo high\n");
     let json = export::json(&heading(), &board, &view).unwrap();
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -380,4 +444,50 @@ fn an_export_holds_what_is_shown() {
     assert_eq!(records.len(), view.records(&board).count());
     assert_eq!(records[0]["severity"], "high");
     assert!(records[0]["offset"].is_u64());
+}
+
+#[test]
+fn rejected_records_are_sorted_exported_and_shown_in_full() {
+    let board = letters();
+    let mut view = View::of(Kind::Letters);
+    for sort in [Sort::Total, Sort::Rate, Sort::Name, Sort::Total] {
+        assert_eq!(view.sort, sort);
+        press(&mut view, &board, "s");
+    }
+    press(&mut view, &board, "/bad_\n");
+    let json = export::json(&heading(), &board, &view).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let sum = |list: &str| {
+        let counts = value[list].as_array().unwrap().iter();
+        let counts = counts.map(|of| of["rejected_count"].as_u64().unwrap());
+        counts.sum::<u64>()
+    };
+    assert_eq!((sum("totals"), sum("windows")), (1_200, 1_200));
+    assert_eq!(value["rejected"], 1_200);
+    let records = value["records"].as_array().unwrap();
+    assert_eq!(records.len(), view.records(&board).count());
+    assert!(!records.is_empty() && records.len() < 500);
+    for record in records {
+        assert!(record["reason"].as_str().unwrap().starts_with("bad_"));
+        assert_eq!(record["source_topic"], "city-events");
+    }
+    // The whole value, although the picture shows escapes.
+    assert!(records[0]["value"].as_str().unwrap().contains("\r\n"));
+
+    // A value of two lines and more than a screen is there to its last character.
+    let mut board = Board::new(false, NOW_MS);
+    let long = format!("{}the end", "x".repeat(60_000));
+    board.take(Said::Letter(letter(
+        "not_json",
+        3,
+        17,
+        Some(long.as_bytes()),
+    )));
+    let mut view = View::of(Kind::Letters);
+    press(&mut view, &board, "\n");
+    for _ in 0..1_000 {
+        press(&mut view, &board, "↓");
+    }
+    let shown = text(&picture(80, 24, &board, &view));
+    assert!(shown.contains("the end"), "{shown}");
 }

@@ -20,6 +20,25 @@ const QUERY_CHARS_MAX: usize = 80;
 /// Rows that a page key moves.
 const PAGE: usize = 10;
 
+/// What the screen is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Events, by city and type.
+    Events,
+    /// Dead letters, by reason.
+    Letters,
+}
+
+impl Kind {
+    /// Returns what people call them.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Kind::Events => "events",
+            Kind::Letters => "rejected records",
+        }
+    }
+}
+
 /// The order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
@@ -29,20 +48,29 @@ pub(super) enum Sort {
     Rate,
     /// Most critical first, then most high.
     Alerts,
-    /// By city and type.
+    /// By city and type, or by reason.
     Name,
 }
 
 impl Sort {
-    const ALL: [Sort; 4] = [Sort::Total, Sort::Rate, Sort::Alerts, Sort::Name];
+    /// Returns the order behind this one.
+    const fn next(self, kind: Kind) -> Sort {
+        match (self, kind) {
+            (Sort::Total, _) => Sort::Rate,
+            (Sort::Rate, Kind::Events) => Sort::Alerts,
+            (Sort::Rate, Kind::Letters) | (Sort::Alerts, _) => Sort::Name,
+            (Sort::Name, _) => Sort::Total,
+        }
+    }
 
     /// Returns what people call it.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Sort::Total => "total",
-            Sort::Rate => "rate",
-            Sort::Alerts => "alerts",
-            Sort::Name => "name",
+    pub(super) const fn name(self, kind: Kind) -> &'static str {
+        match (self, kind) {
+            (Sort::Total, _) => "total",
+            (Sort::Rate, _) => "rate",
+            (Sort::Alerts, _) => "alerts",
+            (Sort::Name, Kind::Events) => "name",
+            (Sort::Name, Kind::Letters) => "reason",
         }
     }
 }
@@ -78,15 +106,15 @@ pub(super) enum Act {
 /// A row as it is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Line<'a> {
-    /// City.
+    /// City, or reason.
     pub(super) city: &'a str,
-    /// Event type.
+    /// Event type; empty beside a reason.
     pub(super) event_type: &'a str,
-    /// Events of the severities that are shown.
+    /// Events of the severities that are shown, or all rejected records.
     pub(super) tally: Tally,
     /// Their sum.
     pub(super) total: u64,
-    /// Events a second.
+    /// Events or rejected records a second.
     pub(super) rate: f64,
     /// The row itself.
     pub(super) row: &'a Row,
@@ -95,6 +123,8 @@ pub(super) struct Line<'a> {
 /// How the board is looked at.
 #[derive(Clone, Debug)]
 pub(super) struct View {
+    /// What the screen is about.
+    pub(super) kind: Kind,
     /// What lies over the board.
     pub(super) over: Over,
     /// What is shown.
@@ -103,8 +133,8 @@ pub(super) struct View {
     pub(super) sort: Sort,
     /// The length of windows, a place in [`LENGTHS`].
     pub(super) length: usize,
-    /// All events are listed, not only alerts.
-    pub(super) all_events: bool,
+    /// All records are listed, not only alerts.
+    pub(super) all_records: bool,
     /// The number of the chosen record.
     pub(super) chosen: Option<u64>,
     /// The first row that is shown.
@@ -115,23 +145,23 @@ pub(super) struct View {
     message: Option<(String, bool, i64)>,
 }
 
-impl Default for View {
-    fn default() -> View {
+impl View {
+    /// Returns the view to begin with.
+    pub(super) fn of(kind: Kind) -> View {
         View {
+            kind,
             over: Over::Nothing,
-            query: Query::parse(""),
+            query: Query::parse("", kind),
             sort: Sort::Total,
             length: LENGTH_DEFAULT,
-            all_events: false,
+            all_records: kind == Kind::Letters,
             chosen: None,
             scroll: 0,
             frozen: None,
             message: None,
         }
     }
-}
 
-impl View {
     /// Takes a key. `board` is the live one.
     pub(super) fn press(&mut self, key: KeyEvent, board: &Board) -> Act {
         if key.kind == KeyEventKind::Release {
@@ -170,13 +200,12 @@ impl View {
             }
             KeyCode::Char('/') => self.over = Over::Typing(self.query.text.clone()),
             KeyCode::Char('s') => {
-                let at = Sort::ALL.iter().position(|sort| *sort == self.sort);
-                self.sort = Sort::ALL[(at.unwrap_or(0) + 1) % Sort::ALL.len()];
+                self.sort = self.sort.next(self.kind);
                 self.scroll = 0;
             }
             KeyCode::Char('w') => self.length = (self.length + 1) % LENGTHS.len(),
-            KeyCode::Char('a') => {
-                self.all_events = !self.all_events;
+            KeyCode::Char('a') if self.kind == Kind::Events => {
+                self.all_records = !self.all_records;
                 self.chosen = None;
             }
             KeyCode::Esc => {
@@ -250,7 +279,7 @@ impl View {
     }
 
     fn filter(&mut self, text: &str) {
-        self.query = Query::parse(text);
+        self.query = Query::parse(text, self.kind);
         self.scroll = 0;
     }
 
@@ -259,11 +288,14 @@ impl View {
         self.frozen.as_deref().unwrap_or(board)
     }
 
-    /// Returns the rows of a board that pass, in their order.
+    /// Returns the rows of a board that pass, in their order. Rejected records are counted by reason
+    /// alone, so there no row can tell how many of its records have a word: all of them pass.
     pub(super) fn lines<'a>(&self, board: &'a Board) -> Vec<Line<'a>> {
         let severities = self.query.severities;
         let rows = board.counts.rows();
-        let rows = rows.filter(|(city, event_type, _)| self.query.takes_row(city, event_type));
+        let rows = rows.filter(|(city, event_type, _)| {
+            self.kind == Kind::Letters || self.query.takes_row(city, event_type)
+        });
         let mut lines: Vec<Line<'_>> = rows
             .map(|(city, event_type, row)| {
                 let mut tally = row.severities;
@@ -296,7 +328,7 @@ impl View {
         &'a self,
         board: &'a Board,
     ) -> impl Iterator<Item = &'a Arc<Seen>> + 'a {
-        records::list(board, &self.query, self.all_events)
+        records::list(board, &self.query, self.all_records)
     }
 
     /// Moves the choice by one record; the first is that at the top.
