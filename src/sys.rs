@@ -7,6 +7,7 @@
 //! librdkafka's is destroyed on every path.
 #![allow(unsafe_code)]
 
+mod brokers;
 mod describe;
 mod topic_id;
 
@@ -16,8 +17,9 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 
+pub use brokers::{Brokers, brokers};
 pub use describe::{
-    Operation, Rights, TopicError, TopicFacts, group_rights, topic_facts, topic_rights,
+    Operation, Rights, TopicError, TopicFacts, group_rights, topic_facts, topic_facts_and_rights,
 };
 pub use topic_id::TopicId;
 

@@ -62,6 +62,18 @@ pub enum AdminError {
         /// The brokers' code.
         code: RDKafkaErrorCode,
     },
+    /// These brokers do not answer such questions: what only speaks like Kafka.
+    #[error("these brokers do not tell {what}")]
+    Untold {
+        /// What was asked for.
+        what: String,
+    },
+    /// No broker is the one that makes topics.
+    #[error("these brokers have no controller, which would make topic {topic}")]
+    NoController {
+        /// What was to be made.
+        topic: String,
+    },
     /// A topic could not be described.
     #[error(transparent)]
     Describe(#[from] TopicError),
@@ -202,17 +214,6 @@ impl Admin {
         Ok(tokio::task::spawn_blocking(move || question(client.inner(), &name)).await?)
     }
 
-    /// Returns what this client may do with a topic.
-    ///
-    /// # Errors
-    /// If no token to log in with can be had.
-    pub async fn topic_rights(&self, name: &str) -> Result<Rights, AdminError> {
-        self.ask(name, |client, name| {
-            sys::topic_rights(client, name, REQUEST_TIMEOUT)
-        })
-        .await
-    }
-
     /// Returns what this client may do with a consumer group, which need not exist.
     ///
     /// # Errors
@@ -235,6 +236,20 @@ impl Admin {
         Ok(facts.await??)
     }
 
+    /// Returns the same, and what this client may do with the topic.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub async fn topic_and_rights(
+        &self,
+        name: &str,
+    ) -> Result<Option<(TopicFacts, Rights)>, AdminError> {
+        let both = self.ask(name, |client, name| {
+            sys::topic_facts_and_rights(client, name, REQUEST_TIMEOUT)
+        });
+        Ok(both.await??)
+    }
+
     /// Makes a topic; returns `false` if it exists.
     ///
     /// # Errors
@@ -250,8 +265,16 @@ impl Admin {
     /// Returns whether this client may make a topic, which is asked for and not made.
     ///
     /// # Errors
-    /// If the brokers do not answer, or would refuse for another reason.
+    /// If the brokers do not answer, have no controller, or would refuse for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
+        let brokers = self.ask(&spec.name, |client, _| {
+            sys::brokers(client, REQUEST_TIMEOUT)
+        });
+        // Whoever asks for one that is not there waits for it.
+        if brokers.await?.is_ok_and(|brokers| !brokers.has_controller) {
+            let topic = spec.name.clone();
+            return Err(AdminError::NoController { topic });
+        }
         let tried = options().validate_only(true);
         match self.create(spec, REPLICATION_BROKERS, &tried).await {
             Err(AdminError::Topic {
@@ -295,17 +318,24 @@ impl Admin {
     /// Returns a topic's settings by name.
     ///
     /// # Errors
-    /// If the brokers refuse or do not answer.
+    /// If the brokers refuse, do not answer, or do not tell settings.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
-        self.log_in().await?;
+        // Every broker knows them, and librdkafka would ask the controller.
+        let brokers = self.ask(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
+        let asked = options().broker_id(brokers.await?.ok().map(|brokers| brokers.answering));
         let what = || format!("describe the settings of topic {name}");
         let results = self
             .client
-            .describe_configs([&ResourceSpecifier::Topic(name)], &options())
+            .describe_configs([&ResourceSpecifier::Topic(name)], &asked)
             .await
-            .map_err(|reason| AdminError::Kafka {
-                what: what(),
-                reason,
+            .map_err(|reason| match reason {
+                KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature) => AdminError::Untold {
+                    what: format!("the settings of topic {name}"),
+                },
+                reason => AdminError::Kafka {
+                    what: what(),
+                    reason,
+                },
             })?;
         let mut out = BTreeMap::new();
         for result in results {
@@ -353,9 +383,16 @@ impl Admin {
                 .map(|m| format!("{} ({})", m.client_id(), m.client_host()))
                 .collect())
         });
-        members.await?.map_err(|reason| AdminError::Kafka {
-            what: format!("list the members of group {group}"),
-            reason,
+        members.await?.map_err(|reason| match reason {
+            KafkaError::GroupListFetch(RDKafkaErrorCode::UnsupportedFeature) => {
+                AdminError::Untold {
+                    what: format!("the members of group {group}"),
+                }
+            }
+            reason => AdminError::Kafka {
+                what: format!("list the members of group {group}"),
+                reason,
+            },
         })
     }
 }

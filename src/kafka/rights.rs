@@ -79,7 +79,7 @@ impl Need {
                 Some(wanted.filter(|o| !told.contains(o)).collect())
             }
             Rights::Denied => Some(self.operations.clone()),
-            Rights::Unknown { .. } => None,
+            Rights::Untold | Rights::Unknown { .. } => None,
         }
     }
 }
@@ -210,6 +210,7 @@ mod tests {
             (told(&[Operation::Describe]), Some(vec![Operation::Read])),
             (told(&[]), Some(vec![Operation::Read])),
             (Rights::Denied, Some(vec![Operation::Read])),
+            (Rights::Untold, None),
             (
                 Rights::Unknown {
                     reason: String::new(),

@@ -12,6 +12,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 use rdsys::rd_kafka_resp_err_t as Code;
 
+use super::brokers::brokers;
 use super::topic_id::TopicId;
 use super::{Owned, copy_text};
 
@@ -119,7 +120,9 @@ pub enum Rights {
     Told(BTreeSet<Operation>),
     /// Nothing, not even see it.
     Denied,
-    /// The brokers do not tell.
+    /// These brokers tell nobody: Kafka before 2.3, and what only speaks like Kafka.
+    Untold,
+    /// No answer.
     Unknown {
         /// Why.
         reason: String,
@@ -138,22 +141,21 @@ pub fn topic_facts<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<Option<TopicFacts>, TopicError> {
-    let found = describe_topic(client, topic, timeout, false)?;
-    Ok(found.map(|(facts, _)| facts))
+    let described = describe_topic(client, topic, timeout, false)?;
+    Ok(described.map(|(facts, _)| facts))
 }
 
-/// Asks the brokers what this client may do with a topic. Blocks as [`topic_facts`] does.
-pub fn topic_rights<C: ClientContext>(
+/// Asks as [`topic_facts`] does, and in the same question what this client may do with the topic.
+///
+/// # Errors
+/// See [`TopicError`].
+pub fn topic_facts_and_rights<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     timeout: Duration,
-) -> Rights {
-    match describe_topic(client, topic, timeout, true) {
-        Ok(Some((_, rights))) => told(rights),
-        Ok(None) => unknown("there is no such topic"),
-        Err(TopicError::Denied { .. }) => Rights::Denied,
-        Err(error) => unknown(&error.to_string()),
-    }
+) -> Result<Option<(TopicFacts, Rights)>, TopicError> {
+    let described = describe_topic(client, topic, timeout, true)?;
+    Ok(described.map(|(facts, rights)| (facts, told(rights))))
 }
 
 /// Asks the group's coordinator what this client may do with a group, which need not exist.
@@ -175,6 +177,7 @@ pub fn group_rights<C: ClientContext>(
             Ok(Err(code)) if is_passing(code) && begin.elapsed() < timeout => {
                 std::thread::sleep(RETRY_PAUSE);
             }
+            Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => return Rights::Untold,
             // SAFETY: the text of a code is a constant of librdkafka's.
             Ok(Err(code)) => return unknown(&unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }),
             Err(reason) => return unknown(&reason),
@@ -245,7 +248,7 @@ fn describe_group<C: ClientContext>(
 fn told(operations: Option<BTreeSet<Operation>>) -> Rights {
     match operations {
         Some(operations) => Rights::Told(operations),
-        None => unknown("their answer holds no rights"),
+        None => Rights::Untold,
     }
 }
 
@@ -255,7 +258,7 @@ fn unknown(reason: &str) -> Rights {
     }
 }
 
-fn timeout_ms(timeout: Duration) -> c_int {
+pub(super) fn timeout_ms(timeout: Duration) -> c_int {
     c_int::try_from(timeout.as_millis())
         .unwrap_or(c_int::MAX - 1_000)
         .clamp(1, c_int::MAX - 1_000)
@@ -284,13 +287,12 @@ fn describe_topic<C: ClientContext>(
     if collection.0.is_null() {
         return Err(unreachable("librdkafka is out of memory".to_owned()));
     }
-    let timeout_ms = timeout_ms(timeout);
     let question = Question {
         operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-        timeout_ms,
+        timeout_ms: timeout_ms(timeout),
         // librdkafka would ask the controller. Any broker knows, and the one that has just answered is
         // the one most likely to again (librdkafka's mock cluster names a controller it does not have).
-        broker: Some(answering_broker(client.native_ptr(), timeout_ms).map_err(unreachable)?),
+        broker: Some(brokers(client, timeout).map_err(unreachable)?.answering),
         rights,
     };
     let send = |rk, options, queue| {
@@ -444,41 +446,6 @@ unsafe fn read_operations(
             .filter_map(|c| Operation::of_code(*c))
             .collect(),
     )
-}
-
-/// Asks for the brokers, no topics, and returns the id of the one that answered, or of another.
-fn answering_broker(rk: *mut rdsys::rd_kafka_t, timeout_ms: c_int) -> Result<i32, String> {
-    let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
-    // SAFETY: the caller's client is live; `metadata` is set where no error is returned. Zero and
-    // null: only topics this client uses already, so that none is made by asking.
-    let error = unsafe {
-        rdsys::rd_kafka_metadata(rk, 0, std::ptr::null_mut(), &raw mut metadata, timeout_ms)
-    };
-    if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-        // SAFETY: the text of a code is a constant of librdkafka's.
-        return Err(unsafe { copy_text(rdsys::rd_kafka_err2str(error)) });
-    }
-    if metadata.is_null() {
-        return Err("an answer without content".to_owned());
-    }
-    // SAFETY: `metadata` is live until it is destroyed below; `brokers` has `broker_cnt` elements.
-    let id = unsafe {
-        let found = &*metadata;
-        let others = if found.brokers.is_null() {
-            &[]
-        } else {
-            std::slice::from_raw_parts(
-                found.brokers,
-                usize::try_from(found.broker_cnt).unwrap_or(0),
-            )
-        };
-        let known = |id: i32| others.iter().any(|broker| broker.id == id);
-        let answered = Some(found.orig_broker_id).filter(|id| known(*id));
-        let id = answered.or_else(|| others.first().map(|broker| broker.id));
-        rdsys::rd_kafka_metadata_destroy(metadata);
-        id
-    };
-    id.ok_or_else(|| "the cluster names no broker".to_owned())
 }
 
 /// Reads one description.

@@ -132,15 +132,47 @@ fn check_tells_what_is_away_and_what_to_do() {
         "ok     Kafka ",
         "ok     settings ",
         "away   topic city-events-dlq ",
-        // The mock broker knows no rights.
-        "note   rights on topic city-events ",
-        "note   rights on group citystream ",
-        "not told by the brokers: ",
         "away   DynamoDB ",
         "> run citystream init-tables",
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");
     }
+    // The mock broker knows neither settings nor rights nor members, and has no controller to wait for:
+    // that is told, and no right that would help is made up.
+    for (what, found) in [
+        ("topic city-events", "6 partitions, id "),
+        (
+            "topic city-events",
+            "; these brokers do not tell the settings of topic city-events",
+        ),
+        (
+            "rights on topic city-events",
+            "these brokers do not tell rights",
+        ),
+        (
+            "group citystream",
+            "these brokers do not tell the members of group citystream",
+        ),
+        (
+            "rights on group citystream",
+            "these brokers do not tell rights",
+        ),
+    ] {
+        let begin = format!("note   {what} ");
+        let mut lines = said.lines();
+        let told = lines.any(|line| line.starts_with(&begin) && line.contains(found));
+        assert!(told, "{begin}{found} is not in\n{said}");
+    }
+    assert!(!said.contains("Timed out"), "{said}");
+    assert!(!said.contains("kafka-acls.sh"), "{said}");
+    let role = ["check", "--for", "init-tables", "--brokers", &servers];
+    let output = citystream(&role).output().unwrap();
+    let said = text(&output);
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.starts_with("away   topic city-events-dlq "));
+    let told = line.is_some_and(|line| line.contains("these brokers have no controller"));
+    assert!(told, "{said}");
+    assert!(!said.contains("kafka-acls.sh"), "{said}");
     let output = citystream(&["check", "--for", "consume", "--row-interval", "1x"])
         .output()
         .unwrap();

@@ -64,7 +64,10 @@ pub(super) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
 async fn members(table: &mut Table, admin: &Admin, group: &str) {
     let what = format!("group {group}");
     match admin.group_members(group).await {
-        Ok(members) => table.ok(&what, format!("{} members", members.len())),
+        Ok(members) => table.ok(&what, counted(members.len(), "member")),
+        Err(error @ AdminError::Untold { .. }) => {
+            table.row(Outcome::Note, &what, chain(&error), None);
+        }
         Err(error) => {
             let remedy = "see whether the brokers are well, try again";
             table.bad(Outcome::Note, &what, chain(&error), remedy);
@@ -106,11 +109,15 @@ async fn topic(
 ) {
     let what = need.resource.to_string();
     let makes = need.operations.contains(&Operation::Create);
-    let facts = match admin.topic(&spec.name).await {
-        Ok(Some(facts)) => facts,
+    let (facts, rights) = match admin.topic_and_rights(&spec.name).await {
+        Ok(Some(found)) => found,
         Ok(None) if makes => {
             table.ok(&what, "is not there yet");
             let tried = admin.may_create_topic(&spec).await;
+            if let Err(error @ AdminError::NoController { .. }) = &tried {
+                let remedy = "see whether the brokers are well, try again";
+                return table.bad(Outcome::Away, &what, chain(error), remedy);
+            }
             let rights = tried.map(|may| {
                 let told = may.then_some(Operation::Create);
                 Rights::Told(told.into_iter().collect())
@@ -138,7 +145,8 @@ async fn topic(
         }
     };
     spec.partitions = facts.partitions;
-    let found = format!("{} partitions, id {}", facts.partitions, facts.id);
+    let partitions = counted(facts.partitions, "partition");
+    let found = format!("{partitions}, id {}", facts.id);
     match admin.topic_config(&spec.name).await {
         Ok(actual) => {
             let notes = differences(&spec, facts.partitions, &actual);
@@ -148,6 +156,10 @@ async fn topic(
                 let remedy = "kafka-configs.sh --alter, unless it is meant to be so";
                 table.bad(Outcome::Note, &what, notes.join("; "), remedy);
             }
+        }
+        Err(error @ AdminError::Untold { .. }) => {
+            let found = format!("{found}; {}", chain(&error));
+            table.row(Outcome::Note, &what, found, None);
         }
         Err(error) => table.bad(
             Outcome::Note,
@@ -163,8 +175,15 @@ async fn topic(
     let others = need.operations.iter().copied();
     let others: Vec<Operation> = others.filter(|o| *o != Operation::Create).collect();
     let need = need.only(&others);
-    let rights = admin.topic_rights(&spec.name).await;
-    show_rights(table, args, &need, rights);
+    show_rights(table, args, &need, Ok(rights));
+}
+
+/// Returns `1 partition` or `6 partitions`.
+fn counted(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into().unwrap_or(0) {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
 }
 
 /// Compares what the role needs with what it has.
@@ -198,10 +217,14 @@ fn show_rights(
                 &grant(args, &need.resource, &missing),
             );
         }
+        (None, Rights::Untold) => {
+            let found = "these brokers do not tell rights";
+            table.row(Outcome::Note, &what, found, None);
+        }
         (None, Rights::Unknown { reason }) => table.bad(
             Outcome::Note,
             &what,
-            format!("not told by the brokers: {reason}"),
+            format!("no answer from the brokers: {reason}"),
             &format!(
                 "if the role is refused: {}",
                 grant(args, &need.resource, &need.operations)
