@@ -182,6 +182,7 @@ pub trait Reads: Send + Sync + 'static {
 pub struct DynamoReads {
     db: Db,
     shards: Mutex<Option<(Instant, u32)>>,
+    finals: aggregations::Finals,
 }
 
 /// What a request needs; cheap to clone into tasks.
@@ -202,6 +203,7 @@ impl DynamoReads {
                 metrics,
             },
             shards: Mutex::new(None),
+            finals: aggregations::finals(),
         }
     }
 
@@ -368,7 +370,7 @@ impl Reads for DynamoReads {
     }
 
     fn windows(&self, series: Vec<String>, range: Range) -> Answer<'_, Vec<AggregationItem>> {
-        Box::pin(aggregations::windows(&self.db, series, range))
+        Box::pin(aggregations::windows(&self.db, &self.finals, series, range))
     }
 
     fn newest_window(&self, series: Vec<String>, until_ms: i64) -> Answer<'_, Option<i64>> {
@@ -376,7 +378,7 @@ impl Reads for DynamoReads {
     }
 
     fn latest_windows(&self, series: Vec<String>) -> Answer<'_, Vec<AggregationItem>> {
-        Box::pin(aggregations::latest(&self.db, series))
+        Box::pin(aggregations::latest(&self.db, &self.finals, series))
     }
 
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {

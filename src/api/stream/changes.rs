@@ -14,6 +14,9 @@ use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 
 /// Most series whose windows are read in one look; the others wait for the next one.
 pub(super) const SERIES_PER_LOOK_MAX: usize = 100;
+/// Looks between two reads of a series' windows: a busy one changes with every look, and its rows are
+/// most of what a listener costs.
+const SERIES_EVERY: u64 = 5;
 /// Most cities whose alerts are read in one look.
 pub(super) const CITIES_PER_LOOK_MAX: usize = 50;
 /// Fewest and most alerts that are read of a city: new ones need not be the newest by event time.
@@ -48,6 +51,8 @@ pub(super) struct Changes {
     /// Series whose windows are to be read, and those with windows that are not final.
     dirty: BTreeSet<String>,
     open: BTreeSet<String>,
+    /// The look at which a series' windows were read last.
+    read_at: BTreeMap<String, u64>,
     /// Windows as last told, by series: start, count, final.
     windows: BTreeMap<String, Vec<(String, u64, bool)>>,
     promised: BTreeMap<String, Promised>,
@@ -100,13 +105,21 @@ impl Changes {
         changed
     }
 
-    /// Returns the series whose windows are to be read now.
+    /// Returns the series whose windows are to be read now, those first that wait the longest.
     pub(super) fn series_to_read(&mut self) -> Vec<String> {
-        let mut out = Vec::new();
-        while out.len() < SERIES_PER_LOOK_MAX
-            && let Some(name) = self.dirty.pop_first()
-        {
-            out.push(name);
+        let mut due: Vec<(u64, &String)> = self
+            .dirty
+            .iter()
+            .map(|name| (self.read_at.get(name).copied(), name))
+            .filter(|(at, _)| at.is_none_or(|at| self.looks >= at + SERIES_EVERY))
+            .map(|(at, name)| (at.unwrap_or(0), name))
+            .collect();
+        due.sort_unstable();
+        due.truncate(SERIES_PER_LOOK_MAX);
+        let out: Vec<String> = due.into_iter().map(|(_, name)| name.clone()).collect();
+        for name in &out {
+            self.dirty.remove(name);
+            self.read_at.insert(name.clone(), self.looks);
         }
         out
     }
@@ -142,6 +155,9 @@ impl Changes {
 
     /// Gives series back whose windows could not be read.
     pub(super) fn read_again(&mut self, series: Vec<String>) {
+        for name in &series {
+            self.read_at.remove(name);
+        }
         self.dirty.extend(series);
     }
 
@@ -266,6 +282,46 @@ mod tests {
         assert_eq!(changes.series_to_read(), ["NYC#traffic"]);
         assert!(changes.series_to_read().is_empty());
         assert_eq!(changes.alerts_to_read(), [("LA".to_owned(), 20)]);
+    }
+
+    #[test]
+    fn a_busy_series_is_read_every_fifth_look_and_a_quiet_one_at_once() {
+        let mut changes = Changes::default();
+        changes.take_totals(&[]);
+        let mut read = Vec::new();
+        for look in 1..=12 {
+            let mut totals = vec![total("NYC", look, 0, 0)];
+            totals.extend((look >= 4).then(|| total("LA", 1, 0, 0)));
+            changes.take_totals(&totals);
+            let names = changes.series_to_read();
+            // One that could not be read is due at once.
+            if look == 6 {
+                changes.read_again(names.clone());
+                assert_eq!(changes.series_to_read(), names);
+            }
+            read.extend(names.into_iter().map(|name| (look, name)));
+        }
+        let want = [(1, "NYC"), (4, "LA"), (6, "NYC"), (11, "NYC")];
+        let want = want.map(|(look, city)| (look, format!("{city}#traffic")));
+        assert_eq!(read, want);
+    }
+
+    #[test]
+    fn of_too_many_series_those_come_first_that_wait_the_longest() {
+        let mut changes = Changes::default();
+        changes.take_totals(&[]);
+        let mut read = BTreeMap::<String, u32>::new();
+        for look in 1..=30 {
+            let cities = (0..1_000).map(|n| total(&format!("c{n}"), look, 0, 0));
+            changes.take_totals(&cities.collect::<Vec<_>>());
+            let names = changes.series_to_read();
+            assert_eq!(names.len(), SERIES_PER_LOOK_MAX);
+            for name in names {
+                *read.entry(name).or_default() += 1;
+            }
+        }
+        assert_eq!(read.len(), 1_000);
+        assert!(read.values().all(|reads| *reads == 3), "{read:?}");
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! of an id that is not current then belongs to a topic that is gone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
+use moka::sync::Cache;
 use tokio::task::JoinSet;
 
 use super::batch::BATCH_KEYS_MAX;
@@ -23,6 +25,23 @@ use crate::store::error::StoreError;
 const REQUESTS_MAX: usize = 16;
 /// Most windows of a series that are read as the newest ones, whatever the rules.
 const LATEST_MAX: i64 = 64;
+/// How long a final row is known without being read again. It takes no more events; only tables made
+/// anew, or a topic that got more partitions, could change it.
+const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
+/// Most final rows known: a day of 70 series, 10 MB.
+const FINALS_MAX: u64 = 20_000;
+
+/// Rows that were final when they were read, by key. Whoever asks for the newest windows again and
+/// again, as a chart does, pays for those only that are open.
+pub(super) type Finals = Cache<String, AggregationItem>;
+
+/// Returns memory for final rows.
+pub(super) fn finals() -> Finals {
+    Cache::builder()
+        .time_to_live(FINAL_AGE_MAX)
+        .max_capacity(FINALS_MAX)
+        .build()
+}
 
 /// Reads one page of windows.
 pub(super) async fn page(db: &Db, series: String, slice: Slice) -> Result<Windows, StoreError> {
@@ -50,9 +69,10 @@ pub(super) async fn page(db: &Db, series: String, slice: Slice) -> Result<Window
     })
 }
 
-/// Reads all windows of several series that start in `range`.
+/// Reads all windows of several series that start in `range`, in no order.
 pub(super) async fn windows(
     db: &Db,
+    finals: &Finals,
     series: Vec<String>,
     range: Range,
 ) -> Result<Vec<AggregationItem>, StoreError> {
@@ -61,7 +81,7 @@ pub(super) async fn windows(
         let query = index_query(&db, series, &lower, &upper);
         async move { db.query_all(query).await }
     });
-    rows_behind(db, &found.await?).await
+    rows_behind(db, finals, &found.await?).await
 }
 
 /// Reads where the newest window of several series at or before `until_ms` starts.
@@ -84,9 +104,10 @@ pub(super) async fn newest(
         .max())
 }
 
-/// Reads the newest windows of several series: as many of each as can be open at a time.
+/// Reads the newest windows of several series, in no order: as many of each as can be open at a time.
 pub(super) async fn latest(
     db: &Db,
+    finals: &Finals,
     series: Vec<String>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     // Open are those that an event not yet late, or allowed to be ahead, can fall in.
@@ -101,19 +122,30 @@ pub(super) async fn latest(
             .limit(limit);
         async move { Ok(db.query_page(query).await?.0) }
     });
-    rows_behind(db, &found.await?).await
+    rows_behind(db, finals, &found.await?).await
 }
 
-/// Reads the rows that items of the index stand for.
-async fn rows_behind(db: &Db, found: &[Item]) -> Result<Vec<AggregationItem>, StoreError> {
-    let keys: Vec<String> = found
-        .iter()
-        .map(|item| text(item, "partition_key"))
-        .collect();
-    if keys.is_empty() {
-        return Ok(Vec::new());
+/// Reads the rows that items of the index stand for, but for those known to be final.
+async fn rows_behind(
+    db: &Db,
+    finals: &Finals,
+    found: &[Item],
+) -> Result<Vec<AggregationItem>, StoreError> {
+    let (mut rows, mut keys) = (Vec::new(), Vec::new());
+    for key in found.iter().map(|item| text(item, "partition_key")) {
+        match finals.get(&key) {
+            Some(row) => rows.push(row),
+            None => keys.push(key),
+        }
     }
-    Ok(judged(db, keys).await?.0)
+    if !keys.is_empty() {
+        let (read, _) = judged(db, keys).await?;
+        for row in read.iter().filter(|row| row.is_final) {
+            finals.insert(row.partition_key.clone(), row.clone());
+        }
+        rows.extend(read);
+    }
+    Ok(rows)
 }
 
 /// Window starts are whole seconds: returns the first at or after `from`, and the last before `to`.
