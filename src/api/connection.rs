@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::api::access::Peer;
-use crate::api::server::{HEADER_READ_TIMEOUT, HEADERS_BYTES_MAX, Serving, WRITE_STALL_MAX};
+use crate::api::server::{HEADERS_BYTES_MAX, Patience, Serving, WRITE_STALL_MAX};
 use crate::api::stall::StallGuard;
 use crate::api::tls::H2;
 use crate::shutdown::Shutdown;
@@ -27,13 +27,8 @@ use crate::shutdown::Shutdown;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Requests after which a connection is closed, so that long-lived clients spread over new servers.
 const REQUESTS_MAX: u64 = 10_000;
-/// How long an HTTP/2 connection may stay without a request. HTTP/1.1 has the time for a head.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Most requests of an HTTP/2 connection at a time.
 const STREAMS_MAX: u32 = 128;
-/// HTTP/2 clients are asked whether they are still there, and dropped if they do not answer.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PONG_MAX: Duration = Duration::from_secs(10);
 /// hyper's own read buffer: above our limits, so that our error shape answers first.
 const READ_BUFFER_BYTES: usize = 64 * 1_024;
 /// Most bytes of an HTTP/2 answer that wait for the client.
@@ -88,6 +83,7 @@ async fn http1<S>(stream: S, peer: Peer, serving: Arc<Serving>, shutdown: Shutdo
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let patience = serving.patience;
     let usage = Arc::new(Usage::default());
     let service = {
         let usage = Arc::clone(&usage);
@@ -95,7 +91,7 @@ where
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .header_read_timeout(patience.head)
         .max_buf_size(READ_BUFFER_BYTES)
         .max_headers(HEADERS_MAX)
         .keep_alive(true)
@@ -104,7 +100,8 @@ where
         connection,
         http1::Connection::graceful_shutdown,
         &usage,
-        None,
+        patience,
+        false,
         &shutdown,
     )
     .await;
@@ -114,6 +111,7 @@ async fn http2<S>(stream: S, peer: Peer, serving: Arc<Serving>, shutdown: Shutdo
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let patience = serving.patience;
     let usage = Arc::new(Usage::default());
     let service = {
         let usage = Arc::clone(&usage);
@@ -124,15 +122,15 @@ where
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEADERS_BYTES_MAX * 2).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_MAX)
+        .keep_alive_interval(patience.ping)
+        .keep_alive_timeout(patience.pong)
         .serve_connection(TokioIo::new(stream), service);
-    let idle = Some(IDLE_MAX);
     drive(
         connection,
         http2::Connection::graceful_shutdown,
         &usage,
-        idle,
+        patience,
+        true,
         &shutdown,
     )
     .await;
@@ -152,18 +150,20 @@ async fn handle(
     Ok(response)
 }
 
-/// Runs a connection to its end; `end` asks it to finish after the answers under way.
+/// Runs a connection to its end; `end` asks it to finish after the answers under way. `waits` says that
+/// the protocol itself does not end a connection on which nothing is asked.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
     usage: &Usage,
-    idle_max: Option<Duration>,
+    patience: Patience,
+    waits: bool,
     shutdown: &Shutdown,
 ) {
     let mut connection = std::pin::pin!(connection);
     let mut ending = false;
     // The first request has to come in the time for a head, whatever the protocol.
-    let mut wait = HEADER_READ_TIMEOUT;
+    let mut wait = patience.head;
     loop {
         let begun = usage.begun();
         tokio::select! {
@@ -186,7 +186,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 end(connection.as_mut());
                 ending = true;
             }
-            () = tokio::time::sleep(wait), if !ending && idle_max.is_some() => {
+            () = tokio::time::sleep(wait), if !ending && waits => {
                 if usage.begun() == 0 {
                     return;
                 }
@@ -194,7 +194,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                     end(connection.as_mut());
                     ending = true;
                 }
-                wait = idle_max.unwrap_or(wait);
+                wait = patience.idle;
             }
         }
     }

@@ -38,6 +38,12 @@ use crate::shutdown::Shutdown;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// How long a client may take to send the head of a request, from the moment it could begin.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP/2 connection may stay without a request. HTTP/1.1 has the time for a head.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);
+/// HTTP/2 clients are asked whether they are still there, and dropped if they do not answer.
+pub const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long they may take to answer.
+pub const PONG_MAX: Duration = Duration::from_secs(10);
 /// How long an answer may take before it becomes 408.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take none of the bytes offered to it.
@@ -96,6 +102,30 @@ pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Bind
         })
 }
 
+/// How long a connection waits for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the head of a request, and over HTTP/2 for the first one.
+    pub head: Duration,
+    /// Over HTTP/2, for a request after the first one.
+    pub idle: Duration,
+    /// Over HTTP/2, until the client is asked whether it is still there.
+    pub ping: Duration,
+    /// For the answer to that.
+    pub pong: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            head: HEADER_READ_TIMEOUT,
+            idle: IDLE_MAX,
+            ping: PING_EVERY,
+            pong: PONG_MAX,
+        }
+    }
+}
+
 /// How to serve.
 pub struct Options {
     /// Most connections at a time.
@@ -104,6 +134,8 @@ pub struct Options {
     pub tls: Option<TlsAcceptor>,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// How long a connection waits for its client.
+    pub patience: Patience,
 }
 
 impl Default for Options {
@@ -112,6 +144,7 @@ impl Default for Options {
             connections_max: CONNECTIONS_MAX,
             tls: None,
             access_log: false,
+            patience: Patience::default(),
         }
     }
 }
@@ -133,6 +166,7 @@ pub async fn serve_with(
         router,
         tls: options.tls,
         access_log: options.access_log,
+        patience: options.patience,
     });
     let mut connections = JoinSet::new();
     loop {
@@ -170,6 +204,7 @@ pub(super) struct Serving {
     router: Router,
     pub(super) tls: Option<TlsAcceptor>,
     access_log: bool,
+    pub(super) patience: Patience,
 }
 
 impl Serving {

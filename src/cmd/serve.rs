@@ -71,6 +71,7 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         connections_max: usize::try_from(args.access.max_connections).unwrap_or(usize::MAX),
         tls: certificate.map(Certificate::acceptor),
         access_log: args.access.access_log,
+        ..Options::default()
     };
     server::serve_with(listener, router, options, shutdown).await;
     watch.abort();

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::api::server::{Options, bind, serve_with};
+use crate::api::server::{Options, Patience, bind, serve_with};
 use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
@@ -141,4 +141,124 @@ fn files_that_are_no_certificate_are_refused_by_name() {
         let error = Certificate::load(cert, key).unwrap_err().to_string();
         assert!(error.contains(names), "{error}");
     }
+}
+
+/// No wait that a test could come to the end of.
+const FOREVER: Duration = Duration::from_secs(3_600);
+/// A wait that a test comes to the end of.
+const SHORT: Duration = Duration::from_millis(500);
+const PATIENT: Patience = Patience {
+    head: FOREVER,
+    idle: FOREVER,
+    ping: FOREVER,
+    pong: FOREVER,
+};
+
+/// Serves over TLS with this patience until the end of the test; connects over HTTP/2.
+async fn impatient(patience: Patience) -> TlsStream<TcpStream> {
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = write(dir.path());
+    let certificate =
+        Certificate::load(&dir.path().join("cert.pem"), &dir.path().join("key.pem")).unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/slow", get(async || tokio::time::sleep(5 * SHORT).await));
+    let options = Options {
+        tls: Some(Arc::new(certificate).acceptor()),
+        patience,
+        ..Options::default()
+    };
+    tokio::spawn(serve_with(listener, router, options, Shutdown::new()));
+    connect(address, &trusted, "h2").await.unwrap()
+}
+
+/// Returns what comes of something that ends by itself.
+async fn ended<T>(ending: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(Duration::from_secs(60), ending).await;
+    ended.expect("the server ends the connection")
+}
+
+/// The frames that come until the connection ends, by their type.
+async fn frames(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
+    let mut types = Vec::new();
+    let mut head = [0; 9];
+    while ended(stream.read_exact(&mut head)).await.is_ok() {
+        let size = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; size];
+        stream.read_exact(&mut payload).await.unwrap();
+        types.push(head[3]);
+    }
+    types
+}
+
+/// Types of frames, by RFC 9113.
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn an_http2_connection_without_a_first_request_ends() {
+    for opening in [&b""[..], OPENING] {
+        let head = SHORT;
+        let mut stream = impatient(Patience { head, ..PATIENT }).await;
+        let begun = std::time::Instant::now();
+        stream.write_all(opening).await.unwrap();
+        let seen = frames(&mut stream).await;
+        assert!(!seen.contains(&PING), "{seen:?}");
+        // From before the handshake's end on, so a little less.
+        assert!(begun.elapsed() > SHORT / 2, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_answers_no_ping_is_dropped_and_one_that_does_is_not() {
+    let patience = Patience {
+        ping: SHORT / 5,
+        pong: 2 * SHORT,
+        ..PATIENT
+    };
+    let mut stream = impatient(patience).await;
+    let begun = std::time::Instant::now();
+    stream.write_all(OPENING).await.unwrap();
+    let seen = frames(&mut stream).await;
+    assert!(seen.contains(&SETTINGS) && seen.contains(&PING), "{seen:?}");
+    assert!(begun.elapsed() > SHORT, "{:?}", begun.elapsed());
+
+    let io = TokioIo::new(impatient(patience).await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut requests, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = |path: &str| {
+        let request = hyper::Request::get(format!("https://localhost{path}"));
+        request.body(Empty::<Bytes>::new()).unwrap()
+    };
+    // Through some twenty-five pings.
+    let answer = requests.send_request(request("/slow")).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    requests.send_request(request("/")).await.unwrap();
+    assert!(!connection.is_finished());
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_is_idle_ends_and_one_with_a_request_under_way_does_not() {
+    let patience = Patience {
+        // The time of the first request, too, on a busy host.
+        head: 4 * SHORT,
+        idle: SHORT,
+        ..PATIENT
+    };
+    let io = TokioIo::new(impatient(patience).await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut requests, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get("https://localhost/slow");
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let answer = requests.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    // It ends by itself, and in order: the client is told, nothing is cut off.
+    ended(connection).await.unwrap().unwrap();
 }
