@@ -77,8 +77,7 @@ export async function open(address, options = {}, prepare = async () => {}) {
   page.setDefaultTimeout(PATIENCE);
   page.errors = [];
   page.on("pageerror", (error) => page.errors.push(String(error)));
-  // A server without a stream is asked for one once, and then asked for numbers every two seconds.
-  page.on("console", (message) => message.type() === "error" && !message.location().url.endsWith("/stream") && page.errors.push(message.text()));
+  page.on("console", (message) => message.type() === "error" && page.errors.push(message.text()));
   await prepare(page);
   await page.goto(address);
   return page;
