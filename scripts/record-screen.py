@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from html import escape
+from xml.etree import ElementTree
 
 import pyte
 
@@ -228,6 +229,17 @@ path{{shape-rendering:crispEdges}}.b{{font-weight:700}}.f{{opacity:.6}}
 """
 
 
+def check(text, frames):
+    """Fails unless the drawing has every picture, and in them what the keys have brought up."""
+    root = ElementTree.fromstring(text)
+    words = {"".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    for wanted in ("citystream tail", "33,960", "“nyc crit”", "event id", "freeze what is shown, and let it go on"):
+        if wanted not in words:
+            raise SystemExit(f"{wanted} is not in the drawing")
+    if len(frames) < 20 or text.count("{transform:translateY(-") != len(frames):
+        raise SystemExit(f"a drawing of {len(frames)} pictures")
+
+
 def main():
     binary, path = sys.argv[1:]
     film = Film([binary, "tail", "--from", "beginning"])
@@ -255,6 +267,7 @@ def main():
     film.leave()
     title = "tail on a month of real events: counts by city and type, windows, alerts, a filter, a record in full"
     text = svg(film.frames, title)
+    check(text, film.frames)
     with open(path, "w", encoding="utf-8") as out:
         out.write(text)
     print(f"{path}: {len(film.frames)} pictures, {len(text) // 1024} KB")
