@@ -61,7 +61,7 @@ fn events(count: usize) -> impl Iterator<Item = (Offset, Event)> {
 fn entries(count: i64) -> Vec<Entry> {
     let one = |n: i64| Entry {
         offset: Offset(n),
-        seq: n.cast_unsigned(),
+        seq: u32::try_from(n).expect("few"),
         severity: Severity::ALL[usize::try_from(n % 4).expect("below 4")],
         late: false,
     };

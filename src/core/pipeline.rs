@@ -21,6 +21,7 @@
 mod output;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use crate::core::batch::{Batch, BatchOutcome, PutQueue};
@@ -81,8 +82,8 @@ pub struct Pipeline {
     /// Boundaries whose commit waits for the topic check, or is under way.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: i64,
-    /// Where the next round over the partitions begins.
-    turn: i32,
+    /// Whose rows are updated, and since when.
+    turn: (i32, i64),
     ledger: Ledger,
     tally: Tally,
     /// For [`Mutant::WatermarkKept`]; empty otherwise.
@@ -104,7 +105,7 @@ impl Pipeline {
             writes: Vec::new(),
             commit: None,
             last_commit_ms: i64::MIN,
-            turn: 0,
+            turn: (0, i64::MIN),
             ledger: Ledger::default(),
             tally: Tally::default(),
             kept: BTreeMap::new(),
@@ -548,28 +549,41 @@ impl Pipeline {
         self.pump_commit(now_ms);
     }
 
-    /// One update per partition and round, so that none starves.
+    /// Row updates, a partition at a time: its turn ends with the last row that was due when it began, so
+    /// that none starves. Where rows are many, a turn settles all that a partition had gathered; rows of
+    /// all partitions in the order in which they are due would leave twice as much in memory for as
+    /// many events in an update. Whoever is leaving comes first.
     fn pump_updates(&mut self, now_ms: i64) {
-        let mut idle = 0;
-        while self.updates.has_room() && idle < self.slots.len() {
-            let after = self.slots.range(self.turn..).next();
-            let Some((&partition, _)) = after.or_else(|| self.slots.first_key_value()) else {
-                return;
+        for slot in self.slots.values_mut() {
+            let State::Running(running) = &mut slot.state else {
+                continue;
             };
-            self.turn = partition.wrapping_add(1);
-            let slot = self.slots.get_mut(&partition).expect("just found");
-            let update = match &mut slot.state {
-                State::Running(running) => running.worker.next_update(now_ms),
-                State::Starting { .. } => None,
-            };
-            match update {
-                Some(update) => {
-                    idle = 0;
-                    self.updates.sent();
-                    self.outputs.push_back(Output::Update(update));
-                }
-                None => idle += 1,
+            while running.deadline_ms.is_some() && self.updates.has_room() {
+                let Some(update) = running.worker.next_update(now_ms, now_ms) else {
+                    break;
+                };
+                self.updates.sent();
+                self.outputs.push_back(Output::Update(update));
             }
+        }
+        let mut passed = 0;
+        // Once more than there are partitions: the first one's turn may have begun long ago.
+        while self.updates.has_room() && passed <= self.slots.len() {
+            let (turn, began_ms) = self.turn;
+            let update = match self.slots.get_mut(&turn).map(|slot| &mut slot.state) {
+                Some(State::Running(running)) => running.worker.next_update(now_ms, began_ms),
+                _ => None,
+            };
+            if let Some(update) = update {
+                passed = 0;
+                self.updates.sent();
+                self.outputs.push_back(Output::Update(update));
+                continue;
+            }
+            passed += 1;
+            let mut after = self.slots.range((Excluded(turn), Unbounded));
+            let next = after.next().or_else(|| self.slots.first_key_value());
+            self.turn = (next.map_or(turn, |(partition, _)| *partition), now_ms);
         }
     }
 

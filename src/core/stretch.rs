@@ -13,8 +13,8 @@ use crate::core::mutant::{self, Mutant};
 pub struct Entry {
     /// Where the record stands in the log.
     pub offset: Offset,
-    /// Its number within the assignment.
-    pub seq: u64,
+    /// The lower half of its number within the assignment: of those in memory it tells which.
+    pub seq: u32,
     /// Which severity count it adds to.
     pub severity: Severity,
     /// Whether it adds to `late_count` instead of `event_count` (totals only).

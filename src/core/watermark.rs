@@ -7,34 +7,55 @@
 use crate::core::window::Rules;
 
 /// The largest event time of a partition below some offset, if any moved it yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MaxTime(Option<i64>);
+///
+/// Eight bytes, since each record in flight has one: [`NEVER`] stands for "none yet".
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MaxTime(i64);
+
+/// Before all event times, which have four digits of year.
+const NEVER: i64 = i64::MIN;
 
 impl MaxTime {
     /// Returns the state that a restart point carries.
     pub const fn new(max_ms: Option<i64>) -> MaxTime {
-        MaxTime(max_ms)
+        match max_ms {
+            Some(max_ms) => MaxTime(max_ms),
+            None => MaxTime(NEVER),
+        }
     }
 
     /// Returns the largest event time in Unix milliseconds.
     pub const fn max_ms(self) -> Option<i64> {
-        self.0
+        if self.0 == NEVER { None } else { Some(self.0) }
     }
 
     /// Takes one event time or heartbeat that is not future.
     pub fn observe(&mut self, time_ms: i64) {
-        self.0 = self.0.max(Some(time_ms));
+        self.0 = self.0.max(time_ms);
     }
 
     /// Returns the watermark: windows that end at or before it take no more events.
     pub fn watermark_ms(self, rules: &Rules) -> Option<i64> {
-        self.0.map(|max| max.saturating_sub(rules.lateness_ms))
+        self.max_ms()
+            .map(|max| max.saturating_sub(rules.lateness_ms))
     }
 
     /// Tells whether an event is late, by the watermark as it stood before that event.
     pub fn is_late(self, time_ms: i64, rules: &Rules) -> bool {
         let end = rules.window_end(rules.window_start(time_ms));
         self.watermark_ms(rules).is_some_and(|w| end <= w)
+    }
+}
+
+impl Default for MaxTime {
+    fn default() -> MaxTime {
+        MaxTime(NEVER)
+    }
+}
+
+impl std::fmt::Debug for MaxTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("MaxTime").field(&self.max_ms()).finish()
     }
 }
 

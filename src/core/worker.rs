@@ -107,10 +107,14 @@ mod pending {
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
-/// What a record takes that waits for its rows alone: its place here, and an entry in two stretches.
-const COUNTED_BYTES: u32 = 200;
+/// What a record takes that waits for its rows alone: its place here and an entry in two stretches, 32 and
+/// twice 16 bytes, in lists that are half full at worst.
+const COUNTED_BYTES: u32 = 128;
+const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
 /// What a row takes until it was idle for an interval: its names, its place, two stretches.
 const ROW_BYTES: u64 = 320;
+/// Room for so many records in flight is never given back.
+const TRACKED_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
 enum Class {
@@ -127,7 +131,8 @@ struct Tracked {
     next: Offset,
     /// The largest event time below `next`.
     max: MaxTime,
-    timestamp_ms: Option<i64>,
+    /// Negative where the record has none.
+    timestamp_ms: i64,
     bytes: u32,
     pending: u8,
     class: Class,
@@ -261,7 +266,7 @@ impl Worker {
         self.tracked.push_back(Tracked {
             next: self.position,
             max: self.max,
-            timestamp_ms,
+            timestamp_ms: timestamp_ms.unwrap_or(-1),
             bytes: record.bytes,
             pending,
             class,
@@ -297,7 +302,7 @@ impl Worker {
         }
         let entry = Entry {
             offset: *offset,
-            seq: ticket.seq,
+            seq: low(ticket.seq),
             severity: event.severity,
             late,
         };
@@ -416,11 +421,11 @@ impl Worker {
         id
     }
 
-    /// Returns the next row update that is due, if any; its outcome must come back through
+    /// Returns the next row update that was due at `due_by_ms`, if any; its outcome must come back through
     /// [`Worker::update_done`].
-    pub fn next_update(&mut self, now_ms: i64) -> Option<RowUpdate> {
+    pub fn next_update(&mut self, now_ms: i64, due_by_ms: i64) -> Option<RowUpdate> {
         while let Some(&(due_ms, id)) = self.due.first() {
-            if due_ms > now_ms {
+            if due_ms > due_by_ms {
                 return None;
             }
             self.due.pop_first();
@@ -581,24 +586,24 @@ impl Worker {
             PutTable::Raw => pending::RAW,
             PutTable::Alerts => pending::ALERT,
         };
-        self.mark([seq].into_iter(), bit, false);
+        self.mark([low(seq)].into_iter(), bit, false);
         self.settle();
     }
 
     /// Notes that the dead-letter topic acknowledged a record.
     pub fn reject_done(&mut self, seq: u64) {
-        self.mark([seq].into_iter(), pending::DLQ, false);
+        self.mark([low(seq)].into_iter(), pending::DLQ, false);
         self.settle();
     }
 
-    fn mark(&mut self, seqs: impl Iterator<Item = u64>, bit: u8, already: bool) {
+    fn mark(&mut self, seqs: impl Iterator<Item = u32>, bit: u8, already: bool) {
         let unawaited =
             mutant::on(Mutant::PutNotAwaited) || mutant::on(Mutant::DeadLetterNotAwaited);
         for seq in seqs {
-            if seq < self.first_seq && unawaited {
+            let at = seq.wrapping_sub(low(self.first_seq)) as usize;
+            if at >= self.tracked.len() && unawaited {
                 continue;
             }
-            let at = usize::try_from(seq - self.first_seq).expect("records in memory");
             let tracked = &mut self.tracked[at];
             if unawaited {
                 tracked.pending &= !bit;
@@ -659,9 +664,16 @@ impl Worker {
                     ledger.rejected[at.expect("the list is complete")] += 1;
                 }
             }
-            self.tally.durable_ms.extend(front.timestamp_ms);
+            if front.timestamp_ms >= 0 {
+                self.tally.durable_ms.push(front.timestamp_ms);
+            }
             self.tracked.pop_front();
             self.first_seq += 1;
+        }
+        // Each partition would keep the room of its own largest backlog for good.
+        let len = self.tracked.len().max(TRACKED_KEPT);
+        if self.tracked.capacity() / 4 > len {
+            self.tracked.shrink_to(len * 2);
         }
     }
 
@@ -777,6 +789,12 @@ impl Worker {
             seq,
         }
     }
+}
+
+/// Returns the lower half of a record's number.
+#[allow(clippy::cast_possible_truncation)]
+fn low(seq: u64) -> u32 {
+    seq as u32
 }
 
 /// Most lists here never hold a second element; the room that a list makes for its first would take a third

@@ -203,6 +203,9 @@ impl Shell {
                 _ = look.tick() => self.look(),
                 () = tokio::time::sleep(Duration::from_millis(wake.unsigned_abs())) => {}
             }
+            // What is ready runs first, so that one round of decisions covers all of its answers: a round
+            // for each would start one request each, and wake a thread for it.
+            tokio::task::yield_now().await;
             self.take_waiting();
             self.act();
         }

@@ -616,27 +616,56 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
     assert_eq!(published[0].watermark_ms, Some(0));
 }
 
-#[test]
-fn updates_go_round_the_partitions() {
+/// Two partitions with six and two cities, and room for two updates at a time.
+fn busy_and_quiet() -> (Bench, u64) {
     let mut b = Bench::new(Options {
         requests_max: 2,
         ..options()
     });
-    let (zero, one) = (b.start(0), b.start(1));
-    let cities = ["A", "B", "C", "D", "E", "F"];
-    let many = |cities: &[&str]| (0..).zip(cities).map(|(o, c)| record(o, c, 7)).collect();
-    b.pipeline.records(1, 0, zero, many(&cities));
-    b.pipeline.records(1, 1, one, many(&cities[..2]));
+    let (quiet, busy) = (b.start(0), b.start(1));
+    let many = |cities: &[&str]| {
+        let records = (0..).zip(cities).map(|(o, c)| record(o, c, 7));
+        records.collect::<Vec<_>>()
+    };
+    b.pipeline
+        .records(1, 1, busy, many(&["A", "B", "C", "D", "E", "F"]));
+    b.pipeline.records(1, 0, quiet, many(&["A", "B"]));
+    (b, busy)
+}
+
+#[test]
+fn a_partition_has_its_turn_of_updates_and_starves_nobody() {
+    let (mut b, busy) = busy_and_quiet();
     let mut order = Vec::new();
     for now_ms in 1..100 {
         let updates = b.updates(now_ms);
         assert!(updates.len() <= 2);
         order.extend(updates.iter().map(|u| u.partition));
         b.count(now_ms, &updates);
+        // The busy one has always more rows that are due; those of the first moment are of its turn.
+        let offset = 5 + now_ms;
+        let city = format!("more-{now_ms}");
+        b.pipeline
+            .records(now_ms, 1, busy, vec![record(offset, &city, 7)]);
     }
-    assert_eq!(order.len(), 16);
-    let of_one = order.iter().take(8).filter(|p| **p == 1).count();
-    assert_eq!(of_one, 4, "a busy partition starves nobody: {order:?}");
+    let of_quiet = |n: usize| order.iter().take(n).filter(|p| **p == 0).count();
+    assert_eq!((of_quiet(14), of_quiet(18)), (0, 4), "{order:?}");
+}
+
+#[test]
+fn b6_who_is_leaving_updates_its_rows_first() {
+    let (mut b, _) = busy_and_quiet();
+    let first = b.updates(1);
+    assert!(first.iter().all(|u| u.partition == 1));
+    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
+    b.count(2, &first);
+    let mut order = Vec::new();
+    for now_ms in 2..5 {
+        let updates = b.updates(now_ms);
+        order.extend(updates.iter().map(|u| u.partition));
+        b.count(now_ms, &updates);
+    }
+    assert_eq!(order, [0, 0, 0, 0, 1, 1]);
 }
 
 #[test]

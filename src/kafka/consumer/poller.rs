@@ -115,9 +115,9 @@ impl Poller {
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // A large value is in its items' bodies again while they are sent: all of it in the raw one's, and
-        // of every second event in an alert's.
-        let overhead = RECORD_OVERHEAD_BYTES.max(value + value / 2);
+        // A large value is in its items' bodies again while they are sent: in the raw one's and perhaps in an
+        // alert's. Bodies are of all sizes, and what they leave behind is not at once of use for others.
+        let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let bytes = value + message.key_len() + overhead;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.budget.take(u64::from(bytes));
