@@ -107,6 +107,9 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     let Some(value) = letter.value.as_deref() else {
         return "(no value)".to_owned();
     };
+    if value.is_empty() {
+        return "(0 bytes)".to_owned();
+    }
     // A character takes four bytes at most, so no more need be looked at.
     let head = &value[..value.len().min(chars_max.saturating_mul(4))];
     let text = text(head);
@@ -264,6 +267,7 @@ mod tests {
         for (value, end) in [
             (Some(&b"{\r\n"[..]), "  {\\r\\n\n"),
             (None, "  (no value)\n"),
+            (Some(b""), "  (0 bytes)\n"),
             (Some(b"a\xffb\xc3"), "  a\\xffb\\xc3\n"),
             (Some(long.as_bytes()), "é\\n…\n"),
         ] {
