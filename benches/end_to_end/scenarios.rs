@@ -216,7 +216,8 @@ fn members(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     let shape = Shape {
         cities: 1_000,
         partitions: 12,
-        ..Shape::plain(size.events / 5)
+        // More than one consumer's memory holds.
+        ..Shape::plain(size.events / 2)
     };
     let log = w.log("members", shape)?;
     let sink = w.sink(200)?;
