@@ -22,6 +22,36 @@ use crate::kafka::consumer::Bridge;
 use crate::kafka::record::original;
 use crate::sys;
 
+/// Returns what `client`'s group has committed for each of a topic's `partitions` that has a commit.
+///
+/// # Errors
+/// When the coordinator refuses or does not answer in time.
+pub(super) fn committed<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    partitions: impl Iterator<Item = i32>,
+    timeout: Duration,
+) -> KafkaResult<BTreeMap<i32, Commit>> {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    let list = client.committed_offsets(list, timeout)?;
+    let mut out = BTreeMap::new();
+    for element in list.elements() {
+        element.error()?;
+        if let KafkaOffset::Offset(next) = element.offset() {
+            let metadata = sys::commit_metadata(&list, topic, element.partition());
+            let commit = Commit {
+                next: Offset(next),
+                metadata: String::from_utf8(metadata).unwrap_or_default(),
+            };
+            out.insert(element.partition(), commit);
+        }
+    }
+    Ok(out)
+}
+
 /// Questions to Kafka over the consumer's own connections. All of them block.
 #[derive(Clone)]
 pub struct Inquiry {
@@ -53,24 +83,12 @@ impl Inquiry {
         partitions: &[i32],
         timeout: Duration,
     ) -> KafkaResult<BTreeMap<i32, Commit>> {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.topic, *partition);
-        }
-        let list = self.client.committed_offsets(list, timeout)?;
-        let mut out = BTreeMap::new();
-        for element in list.elements() {
-            element.error()?;
-            if let KafkaOffset::Offset(next) = element.offset() {
-                let metadata = sys::commit_metadata(&list, &self.topic, element.partition());
-                let commit = Commit {
-                    next: Offset(next),
-                    metadata: String::from_utf8(metadata).unwrap_or_default(),
-                };
-                out.insert(element.partition(), commit);
-            }
-        }
-        Ok(out)
+        committed(
+            &self.client,
+            &self.topic,
+            partitions.iter().copied(),
+            timeout,
+        )
     }
 
     /// Commits restart points and waits for the answer.

@@ -16,6 +16,7 @@ use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::restart::Commit;
 use crate::kafka::chatter::Context;
+use crate::kafka::inquiry::committed;
 use crate::sys::{self, TopicError, TopicFacts};
 
 /// Longest wait for one answer.
@@ -79,24 +80,7 @@ impl Survey {
     /// # Errors
     /// When the coordinator refuses or does not answer in time.
     pub fn commits(&self, partitions: i32) -> KafkaResult<BTreeMap<i32, Commit>> {
-        let mut list = TopicPartitionList::new();
-        for partition in 0..partitions {
-            list.add_partition(&self.topic, partition);
-        }
-        let list = self.client.committed_offsets(list, ANSWER_TIMEOUT)?;
-        let mut out = BTreeMap::new();
-        for element in list.elements() {
-            element.error()?;
-            if let ListOffset::Offset(next) = element.offset() {
-                let metadata = sys::commit_metadata(&list, &self.topic, element.partition());
-                let commit = Commit {
-                    next: Offset(next),
-                    metadata: String::from_utf8(metadata).unwrap_or_default(),
-                };
-                out.insert(element.partition(), commit);
-            }
-        }
-        Ok(out)
+        committed(&self.client, &self.topic, 0..partitions, ANSWER_TIMEOUT)
     }
 
     /// Reads the dead-letter topic `letters` to its end and returns the records of the topic with
