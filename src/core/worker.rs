@@ -114,8 +114,8 @@ const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
 /// What a row takes until it was idle for an interval: its names, two stretches, and its place in a list that
 /// is half full at worst.
 const ROW_BYTES: u64 = 384;
-/// Room for so many records in flight is never given back.
-const TRACKED_KEPT: usize = 4_096;
+/// Room for so many records in flight, or rows, is never given back.
+const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
 enum Class {
@@ -671,8 +671,8 @@ impl Worker {
             self.tracked.pop_front();
             self.first_seq += 1;
         }
-        // Each partition would keep the room of its own largest backlog for good.
-        let len = self.tracked.len().max(TRACKED_KEPT);
+        // Each partition would keep the room of its own largest backlog for good, here and for its rows.
+        let len = self.tracked.len().max(ROOM_KEPT);
         if self.tracked.capacity() / 4 > len {
             self.tracked.shrink_to(len * 2);
         }
@@ -695,6 +695,10 @@ impl Worker {
         same_hash.retain(|series| series.totals.is_some() || !series.windows.is_empty());
         if same_hash.is_empty() {
             self.series.remove(&hash);
+        }
+        if self.free_rows.len() == self.rows.len() && self.rows.len() > ROOM_KEPT {
+            self.rows = Vec::new();
+            self.free_rows = Vec::new();
         }
     }
 

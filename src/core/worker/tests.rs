@@ -633,6 +633,27 @@ fn what_is_kept_decides_the_items_and_nothing_else() {
 }
 
 #[test]
+fn c5_the_room_of_a_large_backlog_is_given_back() {
+    let mut b = Bench::new(Keep::None);
+    for n in 0..40_000 {
+        let city = format!("city-{}", n % 5_000);
+        b.record(0, n, Some(1), event(&city, Severity::Low, 1));
+    }
+    assert_eq!(
+        (b.worker.in_flight(), b.worker.rows.len()),
+        (40_000, 10_000)
+    );
+    b.finish(1_000);
+    b.finish(2_000);
+    assert_eq!(b.worker.in_flight(), 0);
+    assert!(b.worker.tracked.capacity() <= 4 * ROOM_KEPT);
+    assert!(b.worker.rows.capacity() <= ROOM_KEPT);
+    // What comes then finds its row as ever.
+    b.low(2_000, 40_000, 1);
+    assert_eq!(b.updates(2_000).len(), 2);
+}
+
+#[test]
 fn records_of_different_rows_of_one_hand_over_go_apart() {
     let mut b = Bench::new(Keep::None);
     for (n, (city, time_ms)) in (0..).zip([("NYC", 0), ("LA", 0), ("NYC", 300_000), ("NYC", 1)]) {
