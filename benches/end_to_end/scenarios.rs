@@ -89,11 +89,8 @@ fn drains(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
         } else {
             d.cpu_us
         };
-        let peak_mib = best.peak_mib.max(d.peak_mib);
-        if d.rate > best.rate {
-            best = d;
-        }
-        (best.cpu_us, best.peak_mib) = (cpu_us, peak_mib);
+        best.take_round(d);
+        best.cpu_us = cpu_us;
     }
     let ceiling = |f: Found| format!("{}, {:.1} µs", thousands(f.rate), f.cpu_us);
     Ok(vec![
@@ -263,11 +260,7 @@ fn cities(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
         let few = emptied(w, &plain, &format!("cities-plain-{round}"), &sink.url)?;
         let d = emptied(w, &window, &format!("cities-window-{round}"), &sink.url)?;
         ratio = ratio.max(d.rate / few.rate);
-        let peak_mib = best.peak_mib.max(d.peak_mib);
-        if d.rate > best.rate {
-            best = d;
-        }
-        best.peak_mib = peak_mib;
+        best.take_round(d);
     }
     let hour_us = 3_600_000_000 / i64::try_from(size.events)?;
     let hour = many("cities-hour", hour_us)?;

@@ -62,7 +62,7 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
 /// Returns the topic to read.
 fn topic(args: &Tail) -> String {
     if args.dlq {
-        format!("{}-dlq", args.kafka.topic)
+        args.kafka.dlq_topic()
     } else {
         args.kafka.topic.clone()
     }

@@ -9,9 +9,11 @@ use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -54,6 +56,39 @@ async fn connect(
         .await
 }
 
+/// Serves over TLS with this patience; returns where, and the server.
+async fn served(
+    certificate: Arc<Certificate>,
+    patience: Patience,
+    shutdown: Shutdown,
+) -> (SocketAddr, JoinHandle<()>) {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/slow", get(async || tokio::time::sleep(5 * SHORT).await));
+    let options = Options {
+        tls: Some(certificate.acceptor()),
+        patience,
+        ..Options::default()
+    };
+    (
+        address,
+        tokio::spawn(serve_with(listener, router, options, shutdown)),
+    )
+}
+
+/// Speaks HTTP/2; returns what sends requests, and the connection.
+async fn http2(
+    stream: TlsStream<TcpStream>,
+) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let handshake = handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (requests, connection) = handshake.await.unwrap();
+    (requests, tokio::spawn(connection))
+}
+
 #[tokio::test]
 async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
     let dir = tempfile::tempdir().unwrap();
@@ -62,16 +97,7 @@ async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
     let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
     let shutdown = Shutdown::new();
     tokio::spawn(Arc::clone(&certificate).watch(shutdown.clone()));
-    let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
-        .await
-        .unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/", get(async || "hello"));
-    let options = Options {
-        tls: Some(certificate.acceptor()),
-        ..Options::default()
-    };
-    let server = tokio::spawn(serve_with(listener, router, options, shutdown.clone()));
+    let (address, server) = served(certificate, Patience::default(), shutdown.clone()).await;
 
     let mut plain = connect(address, &first, "http/1.1").await.unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -88,10 +114,7 @@ async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
     }
 
     let stream = connect(address, &first, "h2").await.unwrap();
-    let io = TokioIo::new(stream);
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-    let (mut requests, connection) = handshake.await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut requests, connection) = http2(stream).await;
     for id in ["mine-1", "mine 2"] {
         let request = hyper::Request::get("https://localhost/")
             .header("x-request-id", id)
@@ -160,19 +183,7 @@ async fn impatient(patience: Patience) -> TlsStream<TcpStream> {
     let trusted = write(dir.path());
     let certificate =
         Certificate::load(&dir.path().join("cert.pem"), &dir.path().join("key.pem")).unwrap();
-    let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
-        .await
-        .unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new()
-        .route("/", get(async || "hello"))
-        .route("/slow", get(async || tokio::time::sleep(5 * SHORT).await));
-    let options = Options {
-        tls: Some(Arc::new(certificate).acceptor()),
-        patience,
-        ..Options::default()
-    };
-    tokio::spawn(serve_with(listener, router, options, Shutdown::new()));
+    let (address, _) = served(Arc::new(certificate), patience, Shutdown::new()).await;
     connect(address, &trusted, "h2").await.unwrap()
 }
 
@@ -228,10 +239,7 @@ async fn an_http2_client_that_answers_no_ping_is_dropped_and_one_that_does_is_no
     assert!(seen.contains(&SETTINGS) && seen.contains(&PING), "{seen:?}");
     assert!(begun.elapsed() > SHORT, "{:?}", begun.elapsed());
 
-    let io = TokioIo::new(impatient(patience).await);
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-    let (mut requests, connection) = handshake.await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut requests, connection) = http2(impatient(patience).await).await;
     let request = |path: &str| {
         let request = hyper::Request::get(format!("https://localhost{path}"));
         request.body(Empty::<Bytes>::new()).unwrap()
@@ -251,10 +259,7 @@ async fn an_http2_connection_that_is_idle_ends_and_one_with_a_request_under_way_
         idle: SHORT,
         ..PATIENT
     };
-    let io = TokioIo::new(impatient(patience).await);
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-    let (mut requests, connection) = handshake.await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut requests, connection) = http2(impatient(patience).await).await;
     let request = hyper::Request::get("https://localhost/slow");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
     let answer = requests.send_request(request).await.unwrap();
