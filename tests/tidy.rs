@@ -241,7 +241,7 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 12] = [
+    const FOREIGN: [&str; 13] = [
         "--alter",
         "--check",
         "--bench",
@@ -252,6 +252,7 @@ fn options(file: &File, known: &Options) -> Vec<String> {
         "--only",
         "--release",
         "--standalone",
+        "--target",
         "--test",
         "--write",
     ];
