@@ -186,11 +186,47 @@ fn parse_heartbeat(value: Option<&[u8]>) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// An event that was judged, with its texts still in the record where that has them as they are.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    /// As [`Event::city`].
+    pub city: Cow<'a, str>,
+    /// As [`Event::time_ms`].
+    pub time_ms: i64,
+    event_type: Cow<'a, str>,
+    severity: Severity,
+    description: Cow<'a, str>,
+    event_id: Option<Cow<'a, str>>,
+    extra: String,
+}
+
+impl From<Judged<'_>> for Event {
+    fn from(judged: Judged<'_>) -> Event {
+        Event {
+            city: judged.city.into(),
+            event_type: judged.event_type.into(),
+            severity: judged.severity,
+            time_ms: judged.time_ms,
+            description: judged.description.into(),
+            event_id: judged.event_id.map(Into::into),
+            extra: (!judged.extra.is_empty()).then(|| (judged.extra + "}").into_boxed_str()),
+        }
+    }
+}
+
 /// Judges the value of a record, or one line of NDJSON.
 ///
 /// # Errors
 /// Returns the first broken rule.
 pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
+    judge_event(value).map(Event::from)
+}
+
+/// As [`parse_event`], for those who send the value on as it stands.
+///
+/// # Errors
+/// Returns the first broken rule.
+pub fn judge_event(value: &[u8]) -> Result<Judged<'_>, Reject> {
     if value.is_empty() {
         return Err(Reject::new(Reason::Empty, "the value has 0 bytes"));
     }
@@ -205,7 +241,7 @@ pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
         )
     })?;
     let fields = walk(text).map_err(|e| Reject::new(Reason::NotJson, e.to_string()))?;
-    fields.into_event()
+    fields.judge()
 }
 
 /// The value of a known field: its text, or that it is of another type.
@@ -222,8 +258,8 @@ struct Fields<'a> {
     extra: String,
 }
 
-impl Fields<'_> {
-    fn into_event(self) -> Result<Event, Reject> {
+impl<'a> Fields<'a> {
+    fn judge(self) -> Result<Judged<'a>, Reject> {
         let need = |field: &Field<'_>, name: &str| match field {
             Some(_) => Ok(()),
             None => Err(Reject::new(Reason::MissingField, format!("no {name}"))),
@@ -234,16 +270,19 @@ impl Fields<'_> {
         need(&self.timestamp, "timestamp")?;
 
         let city = text(self.city, Reason::BadCity)?.unwrap_or_default();
-        let city = trim(&city);
-        check_city(city)?;
+        let city = match city {
+            Cow::Borrowed(city) => Cow::Borrowed(trim(city)),
+            Cow::Owned(city) => Cow::Owned(trim(&city).to_owned()),
+        };
+        check_city(&city)?;
         let event_type = text(self.event_type, Reason::BadEventType)?.unwrap_or_default();
-        let event_type = event_type.to_ascii_lowercase();
+        let event_type = lower_case(event_type);
         if !is_event_type(&event_type) {
             let detail = format!("{} is not [a-z][a-z0-9_-]{{0,63}}", quoted(&event_type));
             return Err(Reject::new(Reason::BadEventType, detail));
         }
         let name = text(self.severity, Reason::BadSeverity)?.unwrap_or_default();
-        let Some(severity) = Severity::from_name(&name.to_ascii_lowercase()) else {
+        let Some(severity) = Severity::from_name(&lower_case(Cow::Borrowed(&name))) else {
             let detail = format!("{} is not low, medium, high or critical", quoted(&name));
             return Err(Reject::new(Reason::BadSeverity, detail));
         };
@@ -267,14 +306,14 @@ impl Fields<'_> {
         if let Some(id) = &event_id {
             check_event_id(id)?;
         }
-        Ok(Event {
-            city: city.into(),
-            event_type: event_type.into_boxed_str(),
-            severity,
+        Ok(Judged {
+            city,
             time_ms,
-            description: description.into(),
-            event_id: event_id.map(Into::into),
-            extra: (!self.extra.is_empty()).then(|| (self.extra + "}").into_boxed_str()),
+            event_type,
+            severity,
+            description,
+            event_id,
+            extra: self.extra,
         })
     }
 }
@@ -284,6 +323,14 @@ fn text(field: Field<'_>, reason: Reason) -> Result<Option<Cow<'_, str>>, Reject
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text)),
         Some(Err(())) => Err(Reject::new(reason, "not a string")),
+    }
+}
+
+fn lower_case(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        text.to_ascii_lowercase().into()
+    } else {
+        text
     }
 }
 

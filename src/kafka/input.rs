@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, parse_event};
+use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, judge_event};
 
 /// Bytes read at once; also what a batch holds at most beside one line.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -62,15 +63,13 @@ pub struct InputLine {
     pub outcome: Result<InputEvent, Reject>,
 }
 
-/// A valid event as it stands in its line.
+/// A valid event; its batch has its texts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputEvent {
-    /// Trimmed.
-    pub city: Box<str>,
     /// Event time in Unix milliseconds.
     pub time_ms: i64,
-    start: usize,
-    end: usize,
+    city: Range<usize>,
+    value: Range<usize>,
 }
 
 /// Some lines in order, with the bytes of those that are events.
@@ -79,6 +78,7 @@ pub struct Batch {
     /// The lines.
     pub lines: Vec<InputLine>,
     values: Vec<u8>,
+    cities: String,
     /// Bytes of the file that were read for it and all before it.
     bytes_read: u64,
 }
@@ -86,7 +86,12 @@ pub struct Batch {
 impl Batch {
     /// Returns the line's bytes as they stood.
     pub fn value(&self, event: &InputEvent) -> &[u8] {
-        &self.values[event.start..event.end]
+        &self.values[event.value.clone()]
+    }
+
+    /// Returns the event's city, trimmed.
+    pub fn city(&self, event: &InputEvent) -> &str {
+        &self.cities[event.city.clone()]
     }
 }
 
@@ -256,7 +261,7 @@ fn hand_over(
     loop {
         let more = lines.read_line().map(|line| {
             let Some(line) = line else { return false };
-            let outcome = judge(&line, &mut batch.values);
+            let outcome = judge(&line, &mut batch.values, &mut batch.cities);
             batch.lines.push(InputLine {
                 number: line.number,
                 outcome,
@@ -277,22 +282,22 @@ fn hand_over(
     }
 }
 
-/// Judges a line and appends its bytes to `values` if it is an event.
-fn judge(line: &Line<'_>, values: &mut Vec<u8>) -> Result<InputEvent, Reject> {
+/// Judges a line and appends its bytes and its city if it is an event.
+fn judge(line: &Line<'_>, values: &mut Vec<u8>, cities: &mut String) -> Result<InputEvent, Reject> {
     if let Some(bytes) = line.too_long_bytes {
         return Err(Reject {
             reason: Reason::TooLarge,
             detail: format!("{bytes} bytes, at most {VALUE_BYTES_MAX}"),
         });
     }
-    let event = parse_event(line.value)?;
-    let start = values.len();
+    let event = judge_event(line.value)?;
+    let (city, value) = (cities.len(), values.len());
+    cities.push_str(&event.city);
     values.extend_from_slice(line.value);
     Ok(InputEvent {
-        city: event.city,
         time_ms: event.time_ms,
-        start,
-        end: values.len(),
+        city: city..cities.len(),
+        value: value..values.len(),
     })
 }
 
@@ -361,7 +366,7 @@ impl<R: BufRead> Lines<R> {
                 if buffer.is_empty() {
                     break;
                 }
-                let end = buffer.iter().position(|b| *b == b'\n');
+                let end = memchr::memchr(b'\n', buffer);
                 let part = &buffer[..end.unwrap_or(buffer.len())];
                 let room = KEEP_BYTES - self.line.len();
                 self.line.extend_from_slice(&part[..part.len().min(room)]);
@@ -537,7 +542,14 @@ mod tests {
         writer.write_all(GOOD.as_bytes()).expect("room");
         writer.write_all(b"\n").expect("room");
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
-        assert!(matches!(next, Next::Batch(batch) if batch.lines.len() == 1));
+        let Next::Batch(batch) = next else {
+            panic!("{next:?}")
+        };
+        let [line] = &batch.lines[..] else {
+            panic!("{batch:?}")
+        };
+        let event = line.outcome.as_ref().expect("it is good");
+        assert_eq!(batch.city(event), "NYC");
         let next = input.next_batch(Duration::ZERO).expect("readable");
         assert!(matches!(next, Next::Nothing));
         drop(writer);

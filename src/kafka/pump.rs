@@ -199,10 +199,10 @@ impl Pump<'_> {
                     return Ok(());
                 }
                 let moved_ms = replay.moved_ms(event.time_ms);
-                let value = batch.value(event);
+                let (city, value) = (batch.city(event), batch.value(event));
                 let taken = match moved_ms.and_then(|ms| moved(value, ms)) {
-                    Some(moved) => self.send(&event.city, moved.as_bytes())?,
-                    None => self.send(&event.city, value)?,
+                    Some(moved) => self.send(city, moved.as_bytes())?,
+                    None => self.send(city, value)?,
                 };
                 if !taken {
                     return Ok(());
