@@ -302,9 +302,12 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the log holds nothing between a partition's position and `end`.
+    /// Notes that the log holds nothing between the last record handed on and `end`. One that is being
+    /// drained has dropped what was handed on, so nothing is known of it.
     pub fn skip_gap(&mut self, partition: i32, assignment: u64, end: Offset) {
-        if let Some(running) = self.running(partition, assignment) {
+        if let Some(running) = self.running(partition, assignment)
+            && running.deadline_ms.is_none()
+        {
             running.worker.skip_gap(end);
         }
     }

@@ -11,8 +11,10 @@
 //! dead sink never costs the membership (C4, C5). No split queues, no blocking commit.
 
 mod poller;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -55,8 +57,9 @@ pub enum Event {
         partition: i32,
         /// Which assignment of it.
         assignment: u64,
-        /// Nothing came since [`Consumer::probe_end`].
-        probed: bool,
+        /// Where reading goes on. Behind the last record there may be control records, and records of
+        /// transactions that were rolled back.
+        at: Offset,
     },
     /// Kafka has no record at some partition's position.
     OutOfRange,
@@ -92,10 +95,6 @@ enum Command {
     },
     Hold {
         partition: i32,
-    },
-    Probe {
-        partition: i32,
-        position: Offset,
     },
     Close,
 }
@@ -134,6 +133,7 @@ impl Consumer {
             topic: options.topic.clone(),
             events,
             active: Mutex::new(BTreeMap::new()),
+            end_at: Mutex::new(None),
             drain_max: options.drain_max,
         };
         let client: BaseConsumer<Bridge> = config.create_with_context(bridge)?;
@@ -148,7 +148,6 @@ impl Consumer {
             budget: options.budget,
             beat_ms: Arc::clone(&beat_ms),
             beginning: Vec::new(),
-            probing: BTreeSet::new(),
             paused: false,
             runs: Vec::new(),
             gathered: 0,
@@ -178,16 +177,6 @@ impl Consumer {
     /// Asks the thread to stop reading `partition` until [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
         self.command(Command::Hold { partition });
-    }
-
-    /// Asks the thread to read up to the end once more from `position`, its next offset; the
-    /// [`Event::End`] that follows without a record says that everything below an end known before
-    /// this call is control records only. (The client tells no position behind them.)
-    pub fn probe_end(&self, partition: i32, position: Offset) {
-        self.command(Command::Probe {
-            partition,
-            position,
-        });
     }
 
     fn command(&self, command: Command) {
@@ -236,6 +225,8 @@ pub struct Bridge {
     events: UnboundedSender<Event>,
     /// Partitions that have begun, with their assignment.
     active: Mutex<BTreeMap<i32, u64>>,
+    /// Where the end of a log is that the running poll is about to hand out: its error does not say.
+    end_at: Mutex<Option<Offset>>,
     drain_max: Duration,
 }
 
@@ -248,6 +239,10 @@ impl Bridge {
 
     fn active(&self) -> std::sync::MutexGuard<'_, BTreeMap<i32, u64>> {
         self.active.lock().expect("no panic holds the lock")
+    }
+
+    fn end_at(&self) -> std::sync::MutexGuard<'_, Option<Offset>> {
+        self.end_at.lock().expect("no panic holds the lock")
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
@@ -301,6 +296,17 @@ impl Bridge {
     }
 }
 
+/// Returns the offset that librdkafka's words on the end of a log name.
+///
+/// It is the one from which the last fetch had nothing, and all below it has been handed out. No call
+/// tells it: the client's position is behind the last record, and the ends that brokers tell when
+/// asked are of another moment, and perhaps of another broker than the one that is read from.
+fn end_at(reason: &str) -> Option<Offset> {
+    let (_, rest) = reason.split_once("end of partition at offset ")?;
+    let digits = rest.split(' ').next()?;
+    digits.parse().ok().map(Offset)
+}
+
 impl ClientContext for Bridge {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
@@ -322,6 +328,7 @@ impl ClientContext for Bridge {
             )
         );
         if answered {
+            *self.end_at() = end_at(reason);
             return;
         }
         self.chatter.error(&error, reason);

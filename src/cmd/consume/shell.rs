@@ -113,9 +113,6 @@ pub(super) struct Shell {
     pub(super) tables_suspect: bool,
     /// The last write failed.
     pub(super) sink_fails: bool,
-    pub(super) at_end: BTreeMap<i32, (Offset, Instant)>,
-    /// The end of a log that a probe reads up to: what came later is not known to be empty.
-    pub(super) probed_ends: BTreeMap<i32, Offset>,
     pub(super) looking: bool,
     /// When a look asked for the ends of the logs too.
     pub(super) looked_at: Instant,
@@ -153,8 +150,6 @@ impl Shell {
             tables_read_at: Instant::now(),
             tables_suspect: false,
             sink_fails: false,
-            at_end: BTreeMap::new(),
-            probed_ends: BTreeMap::new(),
             looking: false,
             looked_at: Instant::now(),
             stalls,
@@ -262,7 +257,6 @@ impl Shell {
                         self.p.host.metrics.producer_time.inc_by(run.producer_time);
                         self.say_producer_time();
                     }
-                    self.at_end.remove(&run.partition);
                     self.p
                         .pipeline
                         .records(now_ms, run.partition, run.assignment, run.records);
@@ -271,8 +265,8 @@ impl Shell {
             Event::End {
                 partition,
                 assignment,
-                probed,
-            } => self.reached_end(partition, assignment, probed),
+                at,
+            } => self.p.pipeline.skip_gap(partition, assignment, at),
             Event::OutOfRange => self.check_ranges(),
             Event::TopicMissing => self.topic_missing(),
             // Whoever starts again would fence the other in turn, for ever.
@@ -407,8 +401,6 @@ impl Shell {
 
     /// Removes what is kept per partition, its series included.
     pub(super) fn forget(&mut self, partition: i32) {
-        self.at_end.remove(&partition);
-        self.probed_ends.remove(&partition);
         self.stalls.revoked(partition);
         let label = partition.to_string();
         // A series that was never made cannot be removed; that is no trouble.

@@ -1,9 +1,5 @@
-//! What only time shows: watermarks, lag, control records at a log's end, positions outside the
-//! log, and the stop condition of `--stop-at-end`.
-//!
-//! The end of a log is the consumer's position, not its last record: control records leave a gap
-//! there, and librdkafka tells no position behind it. So when nothing comes and the log is longer,
-//! the end is read up to once more ([`crate::kafka::consumer::Consumer::probe_end`]).
+//! What only time shows: watermarks, lag, positions outside the log, and the stop condition of
+//! `--stop-at-end`.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +20,7 @@ const TABLES_INTERVAL: Duration = Duration::from_secs(5);
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Shell {
-    /// Looks at what only time shows: watermarks, lag, control records at a log's end, the stop
-    /// condition.
+    /// Looks at what only time shows: watermarks, lag, the stop condition.
     pub(super) fn look(&mut self) {
         if self.p.pipeline.in_flight() == 0 {
             // Nothing waits for the table any more: what failed last was another's by then.
@@ -154,37 +149,6 @@ impl Shell {
                 .lag_records
                 .with_label_values(&[&self.p.topic, &partition.to_string()])
                 .set(lag);
-            let rested = self
-                .at_end
-                .get(partition)
-                .is_some_and(|(at, since)| at == position && since.elapsed() >= LOOK_INTERVAL);
-            if lag > 0 && rested {
-                // Nothing comes and yet the log is longer: control records, most likely.
-                self.probed_ends.insert(*partition, *end);
-                self.p.consumer.probe_end(*partition, *position);
-            }
-        }
-    }
-
-    pub(super) fn reached_end(&mut self, partition: i32, assignment: u64, probed: bool) {
-        let position = self
-            .p
-            .pipeline
-            .workers()
-            .find(|w| w.place().partition == partition)
-            .map(Worker::position);
-        let Some(position) = position else { return };
-        match self.probed_ends.get(&partition) {
-            Some(end) if probed && *end > position => {
-                self.p.pipeline.skip_gap(partition, assignment, *end);
-            }
-            // Rests here since it first did; a position moved over a gap is another place.
-            _ => {
-                let rests = self.at_end.get(&partition).map(|(at, _)| *at);
-                if rests != Some(position) {
-                    self.at_end.insert(partition, (position, Instant::now()));
-                }
-            }
         }
     }
 

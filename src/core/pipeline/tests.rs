@@ -691,6 +691,21 @@ fn c7_out_of_range_waits_until_all_is_durable_and_committed() {
 }
 
 #[test]
+fn c7_the_end_of_a_log_skips_nothing_of_what_a_drain_has_dropped() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    let updates = b.updates(1);
+    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
+    // Both were on their way when the drain began.
+    b.pipeline.records(3, 0, a, vec![record(1, "NYC", 8)]);
+    b.pipeline.skip_gap(0, a, Offset(2));
+    b.count(4, &updates);
+    let end = boundary(1, Some(7));
+    assert_eq!(released(&b.pump(4)), [(0, Some(end), Some(end))]);
+}
+
+#[test]
 fn h5_new_tables_start_everything_over_and_give_up_what_leaves() {
     let mut b = Bench::new(options());
     let (zero, one) = (b.start(0), b.start(1));

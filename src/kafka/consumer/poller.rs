@@ -4,7 +4,6 @@
 //! polls once, which also runs the callbacks of a rebalance ([`Bridge`]). Nothing in it may block for
 //! long: the membership hangs on it.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -44,7 +43,6 @@ pub(super) struct Poller {
     pub(super) budget: Arc<Budget>,
     pub(super) beat_ms: Arc<AtomicI64>,
     pub(super) beginning: Vec<(i32, u64, Offset)>,
-    pub(super) probing: BTreeSet<i32>,
     pub(super) paused: bool,
     pub(super) runs: Vec<Run>,
     pub(super) gathered: usize,
@@ -63,10 +61,6 @@ impl Poller {
                         next,
                     }) => self.beginning.push((partition, assignment, next)),
                     Ok(Command::Hold { partition }) => self.hold(partition),
-                    Ok(Command::Probe {
-                        partition,
-                        position,
-                    }) => self.probe(partition, position),
                     Ok(Command::Close) | Err(mpsc::TryRecvError::Disconnected) => return,
                     Err(mpsc::TryRecvError::Empty) => break,
                 }
@@ -128,9 +122,6 @@ impl Poller {
             content: content(message),
         };
         self.gathered += 1;
-        if !self.probing.is_empty() {
-            self.probing.remove(&partition);
-        }
         match self.runs.last_mut() {
             Some(run) if run.partition == partition && run.assignment == assignment => {
                 run.records.push(record);
@@ -151,12 +142,12 @@ impl Poller {
             KafkaError::PartitionEOF(partition) => {
                 self.flush();
                 let assignment = context.active().get(&partition).copied();
-                let probed = self.probing.remove(&partition);
-                if let Some(assignment) = assignment {
+                let at = context.end_at().take();
+                if let (Some(assignment), Some(at)) = (assignment, at) {
                     context.tell(Event::End {
                         partition,
                         assignment,
-                        probed,
+                        at,
                     });
                 }
             }
@@ -196,20 +187,6 @@ impl Poller {
         self.beginning.retain(|(p, _, _)| *p != partition);
         if let Err(error) = self.client.pause(&self.one(partition)) {
             tracing::warn!(partition, %error, "failed to pause");
-        }
-    }
-
-    fn probe(&mut self, partition: i32, position: Offset) {
-        self.probing.remove(&partition);
-        let active = self.client.context().active().contains_key(&partition);
-        let at = KafkaOffset::Offset(position.0);
-        if active
-            && self
-                .client
-                .seek(&self.topic, partition, at, SEEK_TIMEOUT)
-                .is_ok()
-        {
-            self.probing.insert(partition);
         }
     }
 

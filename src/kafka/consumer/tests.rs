@@ -1,0 +1,120 @@
+//! The thread against librdkafka's own broker.
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A broker with a topic of one partition, and a consumer that is to read it.
+struct Bed {
+    broker: MockCluster<'static, DefaultProducerContext>,
+    consumer: Consumer,
+    events: UnboundedReceiver<Event>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t", 1, 1).expect("a topic");
+        let (tell, events) = tokio::sync::mpsc::unbounded_channel();
+        let options = ConsumerOptions {
+            topic: "t".to_owned(),
+            drain_max: Duration::from_secs(1),
+            budget: Arc::new(Budget::new(1 << 30)),
+        };
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", broker.bootstrap_servers())
+            .set("group.id", "g")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true");
+        let consumer = Consumer::start(&config, options, tell).expect("fine settings");
+        Bed {
+            broker,
+            consumer,
+            events,
+        }
+    }
+
+    /// Sends records with `value` and a header.
+    fn send(&self, count: usize, value: Option<&str>, header: &str) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.broker.bootstrap_servers())
+            .create()
+            .expect("fine settings");
+        for _ in 0..count {
+            let mut record = BaseRecord::<str, str>::to("t").partition(0);
+            record.payload = value;
+            let value = Some(header);
+            let header = Header { key: "h", value };
+            let sent = producer.send(record.headers(OwnedHeaders::new().insert(header)));
+            sent.map_err(|(e, _)| e).expect("room for it");
+        }
+        producer.flush(WAIT_MAX).expect("the broker takes it");
+    }
+
+    /// Waits for an event that `pick` takes.
+    async fn until<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let event = self.events.recv().await.expect("the thread runs");
+                if let Some(found) = pick(event) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, found)
+            .await
+            .expect("it comes")
+    }
+
+    /// Waits for the partition and reads it from the beginning.
+    async fn begin(&mut self) {
+        self.until(|event| match event {
+            Event::Assigned(partitions) => (partitions == [0]).then_some(()),
+            _ => None,
+        })
+        .await;
+        self.consumer.begin(0, 1, Offset(0));
+    }
+
+    async fn end(&mut self) -> Offset {
+        self.until(|event| match event {
+            Event::End { at, .. } => Some(at),
+            _ => None,
+        })
+        .await
+    }
+}
+
+/// Words of librdkafka's are read for it, so this fails where another version has others.
+#[tokio::test]
+async fn c7_the_end_of_a_log_comes_with_its_offset() {
+    let mut bed = Bed::new();
+    bed.send(3, Some("a value"), "");
+    bed.begin().await;
+    assert_eq!(bed.end().await, Offset(3));
+    bed.send(2, Some("a value"), "");
+    assert_eq!(bed.end().await, Offset(5));
+}
+
+#[test]
+fn other_words_name_no_end() {
+    let eof = "Fetch from broker 3 reached end of partition at offset 41 (HighwaterMark 52)";
+    assert_eq!(end_at(eof), Some(Offset(41)));
+    for reason in [
+        "",
+        "Broker: Unknown partition",
+        "end of partition at offset x",
+    ] {
+        assert_eq!(end_at(reason), None, "{reason}");
+    }
+}
