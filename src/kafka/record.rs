@@ -7,6 +7,9 @@ use crate::core::event::Offset;
 use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::worker::{Content, Rejected};
 
+/// What a header takes beside its name and value.
+const HEADER_OVERHEAD_BYTES: usize = 64;
+
 /// Returns what a record says: an event or heartbeat, or the record itself and why it is neither.
 pub(super) fn content(message: &BorrowedMessage<'_>) -> Content {
     let headers = message.headers();
@@ -21,6 +24,17 @@ pub(super) fn content(message: &BorrowedMessage<'_>) -> Content {
         Err(reject) => reject,
     };
     Content::Rejected(Box::new(original(message, reject.reason, reject.detail)))
+}
+
+/// Returns what the headers take that `content` keeps: those of a rejected record.
+pub(super) fn header_bytes(content: &Content) -> usize {
+    let Content::Rejected(rejected) = content else {
+        return 0;
+    };
+    let bytes = |(key, value): &(String, Option<Vec<u8>>)| {
+        key.len() + value.as_ref().map_or(0, Vec::len) + HEADER_OVERHEAD_BYTES
+    };
+    rejected.headers.iter().map(bytes).sum()
 }
 
 /// Copies a record for the dead-letter topic.

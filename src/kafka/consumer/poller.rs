@@ -17,7 +17,7 @@ use super::{Bridge, Command, Event, Run};
 use crate::core::event::Offset;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
-use crate::kafka::record::content;
+use crate::kafka::record::{content, header_bytes};
 use crate::telemetry::unix_ms;
 
 /// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
@@ -112,14 +112,15 @@ impl Poller {
         // A large value is in its items' bodies again while they are sent: in the raw one's and perhaps in an
         // alert's. Bodies are of all sizes, and what they leave behind is not at once of use for others.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
-        let bytes = value + message.key_len() + overhead;
+        let content = content(message);
+        let bytes = value + message.key_len() + overhead + header_bytes(&content);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.budget.take(u64::from(bytes));
         let record = Record {
             offset: Offset(message.offset()),
             timestamp_ms,
             bytes,
-            content: content(message),
+            content,
         };
         self.gathered += 1;
         match self.runs.last_mut() {

@@ -106,6 +106,28 @@ async fn c7_the_end_of_a_log_comes_with_its_offset() {
     assert_eq!(bed.end().await, Offset(5));
 }
 
+/// A record that is rejected is kept whole.
+#[tokio::test]
+async fn c5_headers_of_rejected_records_are_in_the_budget() {
+    let mut bed = Bed::new();
+    let large = "x".repeat(10_000);
+    bed.send(40, None, &large);
+    bed.begin().await;
+    let mut seen = 0;
+    while seen < 40 {
+        let runs = bed
+            .until(|event| match event {
+                Event::Records(runs) => Some(runs),
+                _ => None,
+            })
+            .await;
+        for record in runs.iter().flat_map(|run| &run.records) {
+            assert!(record.bytes > 10_000, "{}", record.bytes);
+            seen += 1;
+        }
+    }
+}
+
 #[test]
 fn other_words_name_no_end() {
     let eof = "Fetch from broker 3 reached end of partition at offset 41 (HighwaterMark 52)";
