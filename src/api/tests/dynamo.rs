@@ -17,7 +17,7 @@ use crate::core::keys::{self, TableNames};
 use crate::core::time::{format_millis, format_seconds};
 use crate::core::window::Rules;
 use crate::settings::RawRows;
-use crate::store::config::{Config, create_config, new_tables_id};
+use crate::store::config::{Config, create_config, new_tables_id, set_topic};
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
 use crate::store::tables::{create, specs};
@@ -181,6 +181,12 @@ impl Tables {
             ],
         )
         .await;
+    }
+
+    /// Makes another topic the current one.
+    async fn topic_is(&self, topic_id: &str) {
+        let set = set_topic(&self.client, &self.names, "city-events", topic_id).await;
+        set.unwrap();
     }
 
     pub(super) async fn total(&self, series: &str, counts: [i64; 6]) {
@@ -596,6 +602,39 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
         assert!((more - read).abs() < 0.01, "{more}");
     }
     assert!(!tables.metrics.render().contains("operation=\"Scan\""));
+}
+
+#[tokio::test]
+async fn a_window_that_a_new_topic_still_fills_is_not_kept_as_final() {
+    let tables = Tables::new().await;
+    let (log, old_log) = (keys::log_key(TOPIC, 0), keys::log_key(OLD_TOPIC, 0));
+    let start_ms = NOW_MS - 600_000;
+    tables.total("NYC#traffic", [5, 0, 1, 0, 3, 1]).await;
+    tables
+        .window(start_ms, std::slice::from_ref(&old_log))
+        .await;
+    tables.progress(&old_log, start_ms).await;
+    tables.topic_is(OLD_TOPIC).await;
+    let router = tables.router();
+    // Each is another question than those whose answers are still warm.
+    let open = async |n: u8| {
+        let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.00{n}Z");
+        get(&router, &uri).await["open"].clone()
+    };
+    assert_eq!(open(1).await, json!([69]));
+    // The topic was made again, and nothing of it is counted yet: nobody knows more of the window.
+    tables.topic_is(TOPIC).await;
+    assert_eq!(open(2).await, json!([]));
+    tables.window(start_ms, &[old_log, log.clone()]).await;
+    assert_eq!(open(3).await, json!([69]));
+    tables.progress(&log, NOW_MS).await;
+    assert_eq!(open(4).await, json!([]));
+    // And again: the next log may count in it, too.
+    tables.topic_is("CCCCCCCCCCCCCCCCCCCCCC").await;
+    tables
+        .window(start_ms, &[log, keys::log_key("CCCCCCCCCCCCCCCCCCCCCC", 0)])
+        .await;
+    assert_eq!(open(5).await, json!([69]));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use super::lanes::{Lane, Source, collect};
 use super::{Db, Item, Page, Range, Slice, Windows, meter};
 use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
 use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
+use crate::store::config::Config;
 use crate::store::error::StoreError;
 
 /// Most requests of one answer under way at a time.
@@ -26,14 +27,16 @@ const REQUESTS_MAX: usize = 16;
 /// Most windows of a series that are read as the newest ones, whatever the rules.
 const LATEST_MAX: i64 = 64;
 /// How long a final row is known without being read again. It takes no more events; only tables made
-/// anew, or a topic that got more partitions, could change it.
+/// anew, or a topic that got more partitions, could change it. (Not so one that is final because its
+/// topic is gone: see [`stays`].)
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
 /// Most final rows known: a day of 70 series, 10 MB.
 const FINALS_MAX: u64 = 20_000;
 
-/// Rows that were final when they were read, by key. Whoever asks for the newest windows again and
-/// again, as a chart does, pays for those only that are open.
-pub(super) type Finals = Cache<String, AggregationItem>;
+/// Rows that were final when they were read, by the topic's id of then and key: a topic made again may
+/// count in any of them. Whoever asks for the newest windows again and again, as a chart does, pays for
+/// those only that are open.
+pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
 /// Returns memory for final rows.
 pub(super) fn finals() -> Finals {
@@ -59,13 +62,13 @@ pub(super) async fn page(db: &Db, series: String, slice: Slice) -> Result<Window
         return Ok(Windows::none());
     }
     let keys_in_order = keys.items.iter().map(|item| text(item, "partition_key"));
-    let (items, watermark_ms) = judged(db, keys_in_order.collect()).await?;
+    let judged = judged(db, keys_in_order.collect()).await?;
     Ok(Windows {
         page: Page {
-            items,
+            items: judged.rows.into_iter().map(|(row, _)| row).collect(),
             next: keys.next,
         },
-        watermark_ms,
+        watermark_ms: judged.watermark_ms,
     })
 }
 
@@ -81,7 +84,8 @@ pub(super) async fn windows(
         let query = index_query(&db, series, &lower, &upper);
         async move { db.query_all(query).await }
     });
-    rows_behind(db, finals, &found.await?).await
+    let (found, config) = tokio::try_join!(found, db.config())?;
+    rows_behind(db, finals, &found, config.topic_id).await
 }
 
 /// Reads where the newest window of several series at or before `until_ms` starts.
@@ -111,7 +115,9 @@ pub(super) async fn latest(
     series: Vec<String>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     // Open are those that an event not yet late, or allowed to be ahead, can fall in.
-    let rules = db.config().await?.rules;
+    let Config {
+        rules, topic_id, ..
+    } = db.config().await?;
     let spread_ms = rules.lateness_ms.saturating_add(rules.skew_ms);
     let open = spread_ms / rules.window_ms.max(1) + 2;
     let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);
@@ -122,28 +128,32 @@ pub(super) async fn latest(
             .limit(limit);
         async move { Ok(db.query_page(query).await?.0) }
     });
-    rows_behind(db, finals, &found.await?).await
+    rows_behind(db, finals, &found.await?, topic_id).await
 }
 
-/// Reads the rows that items of the index stand for, but for those known to be final.
+/// Reads the rows that items of the index stand for, but for those known to be final while `topic_id`
+/// is current.
 async fn rows_behind(
     db: &Db,
     finals: &Finals,
     found: &[Item],
+    topic_id: Option<String>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     let (mut rows, mut keys) = (Vec::new(), Vec::new());
     for key in found.iter().map(|item| text(item, "partition_key")) {
-        match finals.get(&key) {
+        let known = (topic_id.clone(), key);
+        match finals.get(&known) {
             Some(row) => rows.push(row),
-            None => keys.push(key),
+            None => keys.push(known.1),
         }
     }
     if !keys.is_empty() {
-        let (read, _) = judged(db, keys).await?;
-        for row in read.iter().filter(|row| row.is_final) {
-            finals.insert(row.partition_key.clone(), row.clone());
+        let read = judged(db, keys).await?;
+        for (row, _) in read.rows.iter().filter(|(_, stays)| *stays) {
+            let key = (read.topic_id.clone(), row.partition_key.clone());
+            finals.insert(key, row.clone());
         }
-        rows.extend(read);
+        rows.extend(read.rows.into_iter().map(|(row, _)| row));
     }
     Ok(rows)
 }
@@ -192,37 +202,48 @@ where
     Ok(items)
 }
 
-/// Reads the rows of `keys`, in that order, and judges whether each is final. Also returns the least
-/// watermark of the current topic.
-async fn judged(
-    db: &Db,
-    keys: Vec<String>,
-) -> Result<(Vec<AggregationItem>, Option<i64>), StoreError> {
+/// Rows and what was known when they were judged.
+struct Judged {
+    /// In the order asked for; with each, whether it is final and [`stays`] so.
+    rows: Vec<(AggregationItem, bool)>,
+    /// The current topic's id.
+    topic_id: Option<String>,
+    /// The least watermark of the current topic.
+    watermark_ms: Option<i64>,
+}
+
+/// Reads the rows of `keys` and judges whether each is final.
+async fn judged(db: &Db, keys: Vec<String>) -> Result<Judged, StoreError> {
     let watermarks = watermarks(db).await?;
     let mut rows = rows(db, &keys).await?;
     let topic_id = db.config().await?.topic_id;
-    let items = keys
-        .iter()
-        // The index may know a row that the table no longer has.
-        .filter_map(|key| rows.remove(key))
-        .map(|row| {
-            let item = AggregationItem::from_item(&row);
-            AggregationItem {
-                is_final: is_final(
-                    &item.window_end,
-                    fences(&row),
-                    topic_id.as_deref(),
-                    &watermarks,
-                ),
-                ..item
-            }
-        })
-        .collect();
-    let current = watermarks.iter().filter(|(log_key, _)| {
+    let current = |log_key: &str| {
         let id = log_key.rsplit_once('#').map(|(id, _)| id);
         id.is_some() && id == topic_id.as_deref()
-    });
-    Ok((items, current.map(|(_, ms)| *ms).min()))
+    };
+    let published = watermarks.iter().filter(|(log_key, _)| current(log_key));
+    let watermark_ms = published.map(|(_, ms)| *ms).min();
+    let judge = |row: Item| {
+        let item = AggregationItem::from_item(&row);
+        let end = &item.window_end;
+        let is_final = is_final(end, fences(&row), topic_id.as_deref(), &watermarks);
+        let stays = is_final && stays(end, fences(&row).any(current), watermark_ms);
+        (AggregationItem { is_final, ..item }, stays)
+    };
+    // The index may know a row that the table no longer has.
+    let found = keys.iter().filter_map(|key| rows.remove(key));
+    Ok(Judged {
+        rows: found.map(judge).collect(),
+        topic_id,
+        watermark_ms,
+    })
+}
+
+/// Tells whether a final window stays so while its topic is current: that has counted in it, or is past
+/// its end as a whole. One that is final because the topic of its fences is gone may yet be counted in.
+fn stays(window_end: &str, counted: bool, watermark_ms: Option<i64>) -> bool {
+    let ends = watermark_ms.zip(parse_timestamp(window_end));
+    counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
 }
 
 /// Tells whether a window takes no more events: the watermark of every partition with a fence in its
