@@ -84,6 +84,7 @@ pub(super) enum Answer {
     Committed(bool),
     Looked(TopicNow, Option<Vec<(i32, Offset)>>),
     Outside(Vec<(i32, u64, Offset)>),
+    RangesUnknown(Vec<(i32, u64, Offset)>),
     AtEnd(bool),
 }
 
@@ -267,7 +268,7 @@ impl Shell {
                 assignment,
                 at,
             } => self.p.pipeline.skip_gap(partition, assignment, at),
-            Event::OutOfRange => self.check_ranges(),
+            Event::OutOfRange => self.check_ranges(self.places()),
             Event::TopicMissing => self.topic_missing(),
             // Whoever starts again would fence the other in turn, for ever.
             Event::Fatal { fenced: true, .. } => {
@@ -333,6 +334,7 @@ impl Shell {
             Answer::Committed(taken) => self.p.pipeline.commit_done(now_ms, taken),
             Answer::Looked(topic, ends) => self.looked(now_ms, &topic, ends.as_deref()),
             Answer::Outside(outside) => self.took_outside(&outside),
+            Answer::RangesUnknown(places) => self.check_ranges(places),
             Answer::AtEnd(reached) => {
                 self.looking = false;
                 if reached {

@@ -19,6 +19,9 @@ const TABLES_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the leader of a partition may take to say where its log ends: the others wait for it.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A partition, its assignment, and its position.
+pub(super) type Standing = (i32, u64, Offset);
+
 impl Shell {
     /// Looks at what only time shows: watermarks, lag, the stop condition.
     pub(super) fn look(&mut self) {
@@ -152,33 +155,43 @@ impl Shell {
         }
     }
 
-    /// Kafka had no record at some position and does not say which: asks the log's ends of all.
-    pub(super) fn check_ranges(&self) {
+    /// Kafka had no record at one of these positions and does not say which: asks for the log's ends of
+    /// all. It says so once only and then reads that partition no more, so whoever cannot answer now is
+    /// asked again, as long as the partition stands there.
+    pub(super) fn check_ranges(&self, mut places: Vec<Standing>) {
+        let now = self.places();
+        places.retain(|place| now.contains(place));
+        if places.is_empty() {
+            return;
+        }
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
-        let (places, generation) = (self.places(), self.generation);
+        let generation = self.generation;
         tokio::spawn(async move {
-            let outside = blocking(move || {
-                let outside = |(partition, _, position): &(i32, u64, Offset)| {
-                    let range = inquiry.log_range(*partition, ANSWER_TIMEOUT);
-                    range.is_ok_and(|(start, end)| !(start..=end).contains(position))
-                };
-                places.into_iter().filter(outside).collect()
-            })
-            .await;
-            send(&done, Done::Answer(generation, Answer::Outside(outside)));
+            let range = move |partition| inquiry.log_range(partition, ANSWER_TIMEOUT).ok();
+            let (outside, unknown) = blocking(move || judge(places, range)).await;
+            if !outside.is_empty() {
+                send(&done, Done::Answer(generation, Answer::Outside(outside)));
+            }
+            if !unknown.is_empty() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                let answer = Answer::RangesUnknown(unknown);
+                send(&done, Done::Answer(generation, answer));
+            }
         });
     }
 
     /// Takes the positions that lie outside their logs.
-    pub(super) fn took_outside(&mut self, outside: &[(i32, u64, Offset)]) {
-        for (partition, assignment, position) in outside {
+    pub(super) fn took_outside(&mut self, outside: &[Standing]) {
+        let now = self.places();
+        for place in outside.iter().filter(|place| now.contains(place)) {
+            let (partition, assignment, position) = place;
             tracing::warn!(partition, %position, "the log has no record at the position");
             self.p.pipeline.out_of_range(*partition, *assignment);
         }
     }
 
     /// Returns partition, assignment and position of each running partition.
-    fn places(&self) -> Vec<(i32, u64, Offset)> {
+    pub(super) fn places(&self) -> Vec<Standing> {
         let place = |w: &Worker| (w.place().partition, w.place().assignment, w.position());
         self.p.pipeline.workers().map(place).collect()
     }
@@ -224,6 +237,22 @@ impl Shell {
     }
 }
 
+/// Returns the places outside their logs, and those of which `range` does not know.
+fn judge(
+    places: Vec<Standing>,
+    range: impl Fn(i32) -> Option<(Offset, Offset)>,
+) -> (Vec<Standing>, Vec<Standing>) {
+    let (mut outside, mut unknown) = (Vec::new(), Vec::new());
+    for place in places {
+        match range(place.0) {
+            None => unknown.push(place),
+            Some((start, end)) if (start..=end).contains(&place.2) => {}
+            Some(_) => outside.push(place),
+        }
+    }
+    (outside, unknown)
+}
+
 /// Tells whether the group's commits have reached `ends`.
 fn reached(inquiry: &Inquiry, ends: &[(i32, Offset)]) -> bool {
     let partitions: Vec<i32> = ends.iter().map(|(p, _)| *p).collect();
@@ -232,5 +261,20 @@ fn reached(inquiry: &Inquiry, ends: &[(i32, Offset)]) -> bool {
             .iter()
             .all(|(p, end)| commits.get(p).is_some_and(|c| c.next >= *end)),
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c7_a_position_of_which_no_broker_answers_is_asked_for_again() {
+        let places = [(0, 1, 4), (1, 2, 5), (2, 3, 10), (3, 4, 11), (4, 5, 7)];
+        let places = places.map(|(p, a, at)| (p, a, Offset(at)));
+        let range = |partition| (partition != 4).then_some((Offset(5), Offset(10)));
+        let (outside, unknown) = judge(places.to_vec(), range);
+        assert_eq!(outside, [places[0], places[3]]);
+        assert_eq!(unknown, [places[4]]);
     }
 }
