@@ -147,7 +147,7 @@ impl Consumer {
             topic: options.topic.clone(),
             budget: options.budget,
             beat_ms: Arc::clone(&beat_ms),
-            beginning: Vec::new(),
+            beginning: BTreeMap::new(),
             paused: false,
             runs: Vec::new(),
             gathered: 0,

@@ -4,6 +4,8 @@
 //! polls once, which also runs the callbacks of a rebalance ([`Bridge`]). Nothing in it may block for
 //! long: the membership hangs on it.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -42,7 +44,8 @@ pub(super) struct Poller {
     pub(super) topic: String,
     pub(super) budget: Arc<Budget>,
     pub(super) beat_ms: Arc<AtomicI64>,
-    pub(super) beginning: Vec<(i32, u64, Offset)>,
+    /// Partitions that wait to begin, each with its newest assignment and where that starts.
+    pub(super) beginning: BTreeMap<i32, (u64, Offset)>,
     pub(super) paused: bool,
     pub(super) runs: Vec<Run>,
     pub(super) gathered: usize,
@@ -53,17 +56,8 @@ impl Poller {
     pub(super) fn run(mut self) {
         loop {
             self.beat_ms.store(unix_ms(), Ordering::Relaxed);
-            loop {
-                match self.inbox.try_recv() {
-                    Ok(Command::Begin {
-                        partition,
-                        assignment,
-                        next,
-                    }) => self.beginning.push((partition, assignment, next)),
-                    Ok(Command::Hold { partition }) => self.hold(partition),
-                    Ok(Command::Close) | Err(mpsc::TryRecvError::Disconnected) => return,
-                    Err(mpsc::TryRecvError::Empty) => break,
-                }
+            if self.take_commands().is_break() {
+                return;
             }
             self.begin_waiting();
             self.mind_the_budget();
@@ -73,6 +67,25 @@ impl Poller {
                 POLL_BEGINNING
             };
             self.poll_batch(wait);
+        }
+    }
+
+    /// Takes what it was told; breaks when it is to end.
+    pub(super) fn take_commands(&mut self) -> ControlFlow<()> {
+        loop {
+            match self.inbox.try_recv() {
+                // One that still waits for an older assignment is of no use any more.
+                Ok(Command::Begin {
+                    partition,
+                    assignment,
+                    next,
+                }) => drop(self.beginning.insert(partition, (assignment, next))),
+                Ok(Command::Hold { partition }) => self.hold(partition),
+                Ok(Command::Close) | Err(mpsc::TryRecvError::Disconnected) => {
+                    return ControlFlow::Break(());
+                }
+                Err(mpsc::TryRecvError::Empty) => return ControlFlow::Continue(()),
+            }
         }
     }
 
@@ -185,7 +198,7 @@ impl Poller {
 
     fn hold(&mut self, partition: i32) {
         self.client.context().active().remove(&partition);
-        self.beginning.retain(|(p, _, _)| *p != partition);
+        self.beginning.remove(&partition);
         if let Err(error) = self.client.pause(&self.one(partition)) {
             tracing::warn!(partition, %error, "failed to pause");
         }
@@ -194,14 +207,14 @@ impl Poller {
     /// Seeks and resumes; what cannot be done yet is tried again after the next poll.
     fn begin_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.beginning);
-        for (partition, assignment, next) in waiting {
+        for (partition, (assignment, next)) in waiting {
             match self.begin(partition, next) {
                 Ok(()) => {
                     self.client.context().active().insert(partition, assignment);
                 }
                 Err(error) => {
                     tracing::debug!(partition, %next, %error, "failed to seek, trying again");
-                    self.beginning.push((partition, assignment, next));
+                    self.beginning.insert(partition, (assignment, next));
                 }
             }
         }
@@ -210,7 +223,7 @@ impl Poller {
             && let Ok(assigned) = self.client.assignment()
         {
             let ours = |p: i32| assigned.find_partition(&self.topic, p).is_some();
-            self.beginning.retain(|(p, _, _)| ours(*p));
+            self.beginning.retain(|p, _| ours(*p));
         }
     }
 

@@ -140,3 +140,44 @@ fn other_words_name_no_end() {
         assert_eq!(end_at(reason), None, "{reason}");
     }
 }
+
+#[test]
+fn c3_of_two_assignments_that_wait_to_begin_the_newer_one_does() {
+    let broker = MockCluster::new(1).expect("a broker");
+    let bridge = Bridge {
+        chatter: Chatter::new(&ClientConfig::new()),
+        topic: "t".to_owned(),
+        events: tokio::sync::mpsc::unbounded_channel().0,
+        active: Mutex::new(BTreeMap::new()),
+        end_at: Mutex::new(None),
+        drain_max: Duration::ZERO,
+    };
+    let client = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap_servers())
+        .set("group.id", "g")
+        .create_with_context(bridge);
+    let (commands, inbox) = mpsc::channel();
+    let mut poller = Poller {
+        client: Arc::new(client.expect("fine settings")),
+        inbox,
+        topic: "t".to_owned(),
+        budget: Arc::new(Budget::new(1)),
+        beat_ms: Arc::new(AtomicI64::new(0)),
+        beginning: BTreeMap::new(),
+        paused: false,
+        runs: Vec::new(),
+        gathered: 0,
+    };
+    for (partition, assignment, next) in [(0, 1, 5), (1, 2, 6), (0, 3, 7)] {
+        let next = Offset(next);
+        let begin = Command::Begin {
+            partition,
+            assignment,
+            next,
+        };
+        commands.send(begin).expect("it listens");
+    }
+    assert!(poller.take_commands().is_continue());
+    let want = [(0, (3, Offset(7))), (1, (2, Offset(6)))];
+    assert_eq!(poller.beginning, BTreeMap::from(want));
+}
