@@ -16,6 +16,10 @@ use crate::kafka::reader::Letter;
 
 /// How the original's beginning is cut on a line for people, in characters.
 const PREVIEW_CHARS: usize = 120;
+/// Most characters of a reason, which names a row: another producer's may be of any length.
+const REASON_CHARS_MAX: usize = 64;
+/// What a header takes in memory beside its text.
+const HEADER_BYTES: usize = 64;
 /// A letter's headers that hold text, in the order of the output.
 const TEXTS: [&str; 4] = ["reason", "detail", "source_topic", "source_topic_id"];
 /// And those that hold numbers.
@@ -31,9 +35,11 @@ fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// Returns why a record was rejected.
+/// Returns why a record was rejected, in [`REASON_CHARS_MAX`] characters at most.
 pub(super) fn reason(letter: &Letter) -> &str {
-    header(letter, "reason").unwrap_or("unknown")
+    let reason = header(letter, "reason").unwrap_or("unknown");
+    let end = reason.char_indices().nth(REASON_CHARS_MAX);
+    end.map_or(reason, |(end, _)| &reason[..end])
 }
 
 /// Returns how much memory a letter takes, in bytes.
@@ -41,7 +47,7 @@ pub(super) fn bytes(letter: &Letter) -> usize {
     let headers = letter
         .headers
         .iter()
-        .map(|(name, value)| name.len() + value.len());
+        .map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
     let [key, value] = [&letter.key, &letter.value].map(|part| part.as_ref().map_or(0, Vec::len));
     headers.sum::<usize>() + key + value
 }
@@ -289,6 +295,19 @@ mod tests {
             line.ends_with("(too large to keep, bytes: 70000)\n"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_letter_of_any_producer_takes_little_beside_what_is_counted() {
+        let long = "é".repeat(1 << 20);
+        let letter = letter(&[("reason", &long), ("reason", &long)], None);
+        assert_eq!(reason(&letter), "é".repeat(REASON_CHARS_MAX));
+        let mut counts = Counts::default();
+        counts.add_letter(&letter);
+        assert!(table(&counts).len() < 1_000);
+        let mut many = letter;
+        many.headers = vec![(String::new(), String::new()); 1_000];
+        assert!(bytes(&many) >= 1_000 * size_of::<(String, String)>());
     }
 
     #[test]
