@@ -172,24 +172,37 @@ pub(crate) fn cut(services: &Services, topic: &str, partition: i32, offset: i64)
     done.unwrap().elements()[0].error().unwrap();
 }
 
-/// Sends records in one transaction, which leaves a control record behind them.
-pub(crate) fn send_in_transaction(services: &Services, topic: &str, records: &[Record]) {
-    let producer: FutureProducer = config(services)
-        .set("transactional.id", topic)
-        .set("linger.ms", "0")
-        .create()
-        .unwrap();
-    producer.init_transactions(ANSWER_MAX).unwrap();
-    producer.begin_transaction().unwrap();
-    for record in records {
-        let mut sent = FutureRecord::<[u8], [u8]>::to(topic).partition(record.partition);
-        sent.payload = record.value.as_deref();
-        services
-            .block_on(producer.send(sent, ANSWER_MAX))
-            .map_err(|(error, _)| error)
+/// A transaction that is under way; it leaves a control record behind its records.
+pub(crate) struct Transaction(FutureProducer);
+
+impl Transaction {
+    /// Sends records in a transaction of the producer `id`.
+    pub(crate) fn begin(services: &Services, id: &str, topic: &str, records: &[Record]) -> Self {
+        let producer: FutureProducer = config(services)
+            .set("transactional.id", id)
+            .set("linger.ms", "0")
+            .create()
             .unwrap();
+        producer.init_transactions(ANSWER_MAX).unwrap();
+        producer.begin_transaction().unwrap();
+        for record in records {
+            let mut sent = FutureRecord::<[u8], [u8]>::to(topic).partition(record.partition);
+            sent.payload = record.value.as_deref();
+            services
+                .block_on(producer.send(sent, ANSWER_MAX))
+                .map_err(|(error, _)| error)
+                .unwrap();
+        }
+        Transaction(producer)
     }
-    producer.commit_transaction(ANSWER_MAX).unwrap();
+
+    pub(crate) fn commit(self) {
+        self.0.commit_transaction(ANSWER_MAX).unwrap();
+    }
+
+    pub(crate) fn abort(self) {
+        self.0.abort_transaction(ANSWER_MAX).unwrap();
+    }
 }
 
 fn member(services: &Services, group: &str) -> BaseConsumer {

@@ -1,10 +1,10 @@
 //! Topics that change under the consumers: made again, grown, cut by retention, written by others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::log::{self, Record};
+use crate::log::{self, Record, Transaction};
 use crate::role::{Role, Signal, last_words, wait_for};
 use crate::tables;
 use crate::world::{SOME, World, file_lines};
@@ -20,6 +20,15 @@ fn named(lines: &[String], prefix: &str) -> Vec<String> {
         event.to_string()
     };
     lines.iter().enumerate().map(name).collect()
+}
+
+/// Returns records of partition 0.
+fn records(lines: &[String]) -> Vec<Record> {
+    let record = |line: &String| Record {
+        value: Some(line.clone().into_bytes()),
+        ..Record::default()
+    };
+    lines.iter().map(record).collect()
 }
 
 /// Deletes the topic and makes it again at once.
@@ -299,15 +308,8 @@ fn c7_control_records_at_a_logs_end_are_its_end() {
         return;
     };
     world.init();
-    let lines = file_lines();
-    let records: Vec<Record> = lines[..50]
-        .iter()
-        .map(|line| Record {
-            value: Some(line.clone().into_bytes()),
-            ..Record::default()
-        })
-        .collect();
-    log::send_in_transaction(world.services, world.name, &records);
+    let records = records(&file_lines()[..50]);
+    Transaction::begin(world.services, world.name, world.name, &records).commit();
     assert_eq!(log::range(world.services, world.name, 0), (0, 51));
     let mut consume = world.consume(&[]);
     wait_for("the lag to be 0 and the end committed", || {
@@ -318,6 +320,52 @@ fn c7_control_records_at_a_logs_end_are_its_end() {
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     log::delete_group(world.services, world.name);
     world.consume_to_the_end();
+    world.tables_are_exact();
+}
+
+/// The log is longer than what may be read of it, by records of transactions that overlap: at none of
+/// its ends may one be passed over that is committed later.
+#[test]
+fn c7_records_of_open_transactions_are_waited_for() {
+    let Some(world) = World::new("open-transactions") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    let begin = |id: usize, from: usize| {
+        let id = format!("{}-{id}", world.name);
+        let records = records(&lines[from..from + 10]);
+        Transaction::begin(world.services, &id, world.name, &records)
+    };
+    let send = |from: usize| {
+        log::send(
+            world.services,
+            world.name,
+            &records(&lines[from..from + 10]),
+        );
+    };
+    send(0);
+    let first = begin(1, 10);
+    let second = begin(2, 20);
+    send(30);
+    second.commit();
+    let third = begin(3, 40);
+    let mut consume = world.consume(&[]);
+    consume.has_settled(10.0);
+    // The ends of the log are looked at every second.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(consume.metrics()["citystream_events_consumed_total"], 10.0);
+    first.commit();
+    consume.has_settled(40.0);
+    third.abort();
+    let (_, end) = log::range(world.services, world.name, 0);
+    assert_eq!(end, 53);
+    wait_for("the lag to be 0 and the end committed", || {
+        let lag = consume.metrics().get("citystream_consumer_lag_records") == Some(&0.0);
+        let (next, _) = log::committed(world.services, world.name, world.name, 0);
+        (lag && next == Some(end)).then_some(())
+    });
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact();
 }
 
