@@ -136,6 +136,7 @@ impl Inquiry {
     }
 }
 
+/// Commits restart points. One part that is refused is an error of the whole.
 pub(super) fn commit<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
