@@ -167,7 +167,7 @@ impl Shell {
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
         let generation = self.generation;
         tokio::spawn(async move {
-            let range = move |partition| inquiry.log_range(partition, ANSWER_TIMEOUT).ok();
+            let range = move |partition| inquiry.log_range(partition, END_TIMEOUT).ok();
             let (outside, unknown) = blocking(move || judge(places, range)).await;
             if !outside.is_empty() {
                 send(&done, Done::Answer(generation, Answer::Outside(outside)));
