@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -120,6 +120,15 @@ impl std::io::Write for LineOut {
 pub fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Returns a time in milliseconds for distances alone: it begins as the wall clock and only rises, also
+/// where somebody puts the clock back.
+pub fn steady_ms() -> i64 {
+    static BEGAN: OnceLock<(Instant, i64)> = OnceLock::new();
+    let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), unix_ms()));
+    let since_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+    began_ms.saturating_add(since_ms)
 }
 
 /// Tells whether progress may be drawn on a stream: a terminal that takes escape codes, and nobody

@@ -152,6 +152,8 @@ impl Pipeline {
         tables: &Tables,
     ) {
         let continue_on_loss = self.options.continue_on_loss;
+        // Whoever asks for a start may be the first to see that the tables are others.
+        self.tables_seen(now_ms, &facts.tables_id);
         let Some(loss_told) = self.starting(partition, assignment) else {
             return;
         };
@@ -166,6 +168,7 @@ impl Pipeline {
                     partition,
                     assignment,
                     log_key,
+                    tables_id: facts.tables_id.clone(),
                     boundary,
                     watermark_ms: None,
                 }));
@@ -204,11 +207,7 @@ impl Pipeline {
                 }
                 let slot = self.slots.get_mut(&partition).expect("starting");
                 slot.state = State::Starting { loss_told: true };
-                self.outputs.push_back(Output::Locate {
-                    partition,
-                    assignment,
-                    not_before_ms: now_ms + LOCATE_AGAIN_MS,
-                });
+                self.not_located(now_ms, partition, assignment);
             }
             Start::Truncated { from, end } => self.halt(Halt::Truncated {
                 partition,
@@ -216,6 +215,23 @@ impl Pipeline {
                 end,
             }),
         }
+    }
+
+    /// Notes that the facts of a start could not be found: they are asked for again.
+    pub fn not_located(&mut self, now_ms: i64, partition: i32, assignment: u64) {
+        if self.starting(partition, assignment).is_some() {
+            self.outputs.push_back(Output::Locate {
+                partition,
+                assignment,
+                not_before_ms: now_ms + LOCATE_AGAIN_MS,
+            });
+        }
+    }
+
+    /// Tells whether a partition is still had by this assignment.
+    pub fn has(&self, partition: i32, assignment: u64) -> bool {
+        let slot = self.slots.get(&partition);
+        slot.is_some_and(|slot| slot.assignment == assignment)
     }
 
     fn starting(&self, partition: i32, assignment: u64) -> Option<bool> {
@@ -337,7 +353,10 @@ impl Pipeline {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
                 Some(State::Running(running)) if !lost => {
-                    running.deadline_ms = Some(now_ms + drain_ms_max);
+                    // A later request to hand over makes no earlier one longer.
+                    let deadline_ms = now_ms.saturating_add(drain_ms_max);
+                    let earlier = running.deadline_ms.unwrap_or(i64::MAX);
+                    running.deadline_ms = Some(deadline_ms.min(earlier));
                     running.worker.drain(now_ms);
                 }
                 _ => self.give_up(partition),
@@ -381,17 +400,27 @@ impl Pipeline {
         self.begin(now_ms, partition);
     }
 
-    /// The tables are others than before (made anew, restored): every partition starts over, and one
-    /// that is being drained is given up, since what it would still count belongs to the old tables.
-    pub fn tables_changed(&mut self, now_ms: i64) {
-        let all: Vec<i32> = self.slots.keys().copied().collect();
-        for partition in all {
-            if self.is_draining(partition) {
-                self.revoked(now_ms, &[partition], true, 0);
+    /// Takes the tables' id as their config item gives it now, and tells whether any partition counts into
+    /// others (which were made anew, or restored): it starts over, or is given up if it is leaving, since
+    /// what it would still count belongs to the old ones.
+    pub fn tables_seen(&mut self, now_ms: i64, tables_id: &str) -> bool {
+        self.start_over(now_ms, |running| running.tables_id != tables_id)
+    }
+
+    fn start_over(&mut self, now_ms: i64, concerns: impl Fn(&Running) -> bool) -> bool {
+        let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
+            State::Running(running) => concerns(running).then_some(*partition),
+            State::Starting { .. } => None,
+        };
+        let concerned: Vec<i32> = self.slots.iter().filter_map(concerned).collect();
+        for partition in &concerned {
+            if self.is_draining(*partition) {
+                self.give_up(*partition);
             } else {
-                self.restart(now_ms, partition);
+                self.restart(now_ms, *partition);
             }
         }
+        !concerned.is_empty()
     }
 
     fn is_draining(&self, partition: i32) -> bool {
@@ -493,24 +522,10 @@ impl Pipeline {
     }
 
     /// Takes the topic's id as Kafka gives it now: what reads another log starts over.
+    ///
+    /// One that is leaving is given up: what it has durable belongs to a log that is no more.
     pub fn topic_seen(&mut self, now_ms: i64, topic_id: &str) {
-        let changed: Vec<i32> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| match &slot.state {
-                State::Running(running) => running.topic_id != topic_id,
-                State::Starting { .. } => false,
-            })
-            .map(|(partition, _)| *partition)
-            .collect();
-        for partition in &changed {
-            if self.is_draining(*partition) {
-                // It is leaving: what it has durable belongs to a log that is no more.
-                self.give_up(*partition);
-            } else {
-                self.restart(now_ms, *partition);
-            }
-        }
+        self.start_over(now_ms, |running| running.topic_id != topic_id);
     }
 
     /// Takes the answer to a commit.
@@ -775,6 +790,7 @@ impl Running {
             partition: place.partition,
             assignment: place.assignment,
             log_key: Arc::clone(&place.log_key),
+            tables_id: self.tables_id.clone(),
             boundary: committed,
             watermark_ms: committed.max.watermark_ms(&place.rules),
         })

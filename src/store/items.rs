@@ -444,6 +444,7 @@ mod tests {
             partition: 0,
             assignment: 1,
             log_key: "T#0".into(),
+            tables_id: "D".into(),
             boundary: Boundary {
                 next: Offset(4),
                 max: MaxTime::default(),

@@ -39,7 +39,7 @@ use self::lanes::{Lane, Source};
 pub use self::meter::{Cost, metered};
 use crate::core::event::Severity;
 use crate::core::keys::{
-    CITY_INDEX, CONFIG_PK, CONFIG_SK, SEVERITY_INDEX, TableNames, totals_shards,
+    CITY_INDEX, CONFIG_PK, CONFIG_SK, SERIES_INDEX, SEVERITY_INDEX, TableNames, totals_shards,
 };
 use crate::core::time::{format_millis, parse_timestamp};
 use crate::store::config::{Config, read_config};
@@ -48,6 +48,8 @@ use crate::telemetry::Metrics;
 
 /// How long the shard count is believed. `init-tables` raises it before any consumer uses it.
 const CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks at the tables beside the totals, as long as they answer.
+const OTHERS_EVERY: Duration = Duration::from_secs(10);
 
 /// An item as DynamoDB gives it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -183,6 +185,8 @@ pub struct DynamoReads {
     db: Db,
     shards: Mutex<Option<(Instant, u32)>>,
     finals: aggregations::Finals,
+    /// When the tables beside the totals answered last.
+    others_answered: Mutex<Option<Instant>>,
 }
 
 /// What a request needs; cheap to clone into tasks.
@@ -204,6 +208,7 @@ impl DynamoReads {
             },
             shards: Mutex::new(None),
             finals: aggregations::finals(),
+            others_answered: Mutex::new(None),
         }
     }
 
@@ -225,6 +230,35 @@ impl DynamoReads {
         *self.shards.lock().expect("no panic holds the shard count") =
             Some((Instant::now(), config.shards));
         Ok(config)
+    }
+
+    /// Asks the other tables now and then for what none of them holds, half a read unit each; at every ping
+    /// while one does not answer.
+    async fn ping_others(&self) -> Result<(), StoreError> {
+        let held = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < OTHERS_EVERY);
+        if held(*self.others_answered.lock().expect("no panic holds it")) {
+            return Ok(());
+        }
+        *self.others_answered.lock().expect("no panic holds it") = None;
+        let names = &self.db.names;
+        for (table, index, key) in [
+            (&names.aggregations, Some(SERIES_INDEX), "series"),
+            (&names.alerts, None, "city"),
+            (&names.raw, Some(CITY_INDEX), "city_shard"),
+        ] {
+            let query = self
+                .db
+                .query(table)
+                .set_index_name(index.map(str::to_owned))
+                .key_condition_expression("#pk = :none")
+                .expression_attribute_names("#pk", key)
+                // Neither a city nor a series begins with it.
+                .expression_attribute_values(":none", AttributeValue::S("#".to_owned()))
+                .limit(1);
+            self.db.query_page(query).await?;
+        }
+        *self.others_answered.lock().expect("no panic holds it") = Some(Instant::now());
+        Ok(())
     }
 
     async fn events_page(&self, city: &str, slice: Slice) -> Result<Page<EventItem>, StoreError> {
@@ -386,7 +420,10 @@ impl Reads for DynamoReads {
     }
 
     fn ping(&self) -> Answer<'_, ()> {
-        Box::pin(async move { self.fetch_config().await.map(|_config| ()) })
+        Box::pin(async move {
+            self.fetch_config().await?;
+            self.ping_others().await
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use citystream::api::ops::Probe as _;
 use citystream::cmd::Exit;
 use citystream::settings::RawRows;
 use dynoxide::Database;
@@ -11,7 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::faults::Faults;
 use crate::reference::Said;
-use crate::world::{BASE_MS, QUICK, World, data_lines, is_settings, same};
+use crate::world::{BASE_MS, Member, QUICK, World, data_lines, is_settings, same};
 
 const CITIES: [&str; 4] = ["NYC", "LA", "SF", "Chicago"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
@@ -405,7 +406,7 @@ async fn c4_c5_a_dead_sink_bounds_memory_keeps_the_membership_and_is_caught_up_w
         })
         .await;
     let consumed = member.ledger().consumed;
-    let timeouts = |m: &crate::world::Member| {
+    let timeouts = |m: &Member| {
         let requests = &m.metrics.dynamodb_requests;
         let of = |table| {
             requests
@@ -467,7 +468,7 @@ async fn c2_a_stop_during_a_revoke_with_a_dead_sink_ends() {
         .await;
     // A second member joins, so the first must give one partition up, and cannot drain it.
     let second = world.member(&args, None).await;
-    let given = |m: &crate::world::Member| {
+    let given = |m: &Member| {
         m.metrics
             .render()
             .matches("watermark_timestamp_seconds{")
@@ -593,6 +594,77 @@ async fn c8_leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
     }
     assert_eq!(member.stop().await.unwrap(), Exit::Done);
     world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c1_a_partition_without_a_leader_keeps_no_other_from_starting() {
+    let world = World::with(Database::memory().unwrap(), 2, 1, RawRows::All).await;
+    for n in 0..40 {
+        nth(&world, 0, n);
+        nth(&world, 1, n);
+    }
+    world.flush();
+    let topic = crate::world::TOPIC;
+    world.broker.partition_leader(topic, 1, None).unwrap();
+    let member = world.member(&QUICK, None).await;
+    member
+        .until("the others are read", |m| m.ledger().consumed == 40)
+        .await;
+    member
+        .until("it is told which one is waited for", |m| {
+            m.status
+                .ready()
+                .is_err_and(|why| why.contains("partition 1"))
+        })
+        .await;
+    world.broker.partition_leader(topic, 1, Some(1)).unwrap();
+    world.committed(GROUP).await;
+    member
+        .until("nothing is waited for", |m| m.status.ready().is_ok())
+        .await;
+    assert_eq!(member.stop().await.unwrap(), Exit::Done);
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_dead_letters_that_are_refused_end_with_their_assignment() {
+    let world = World::new(2).await;
+    for n in 0..100 {
+        for partition in 0..2 {
+            world.send(partition, Said::Bad, BASE_MS + n, Some(b"no event"), &[]);
+        }
+    }
+    world.flush();
+    let letters = format!("{}-dlq", crate::world::TOPIC);
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    world.broker.topic_error(&letters, refused).unwrap();
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let holds = async |member: &Member, count: u64| {
+        let all = |m: &Member| m.ledger().in_flight == count;
+        member.until("it holds what it has read", all).await;
+    };
+    let staying = world.member(&QUICK, None).await;
+    holds(&staying, 200).await;
+    let before = tasks();
+    assert!(before >= 200, "{before}");
+    for _ in 0..2 {
+        let visitor = world.member(&QUICK, None).await;
+        holds(&visitor, 100).await;
+        visitor.stop().await.unwrap_err();
+        holds(&staying, 200).await;
+    }
+    staying
+        .until("former letters have ended", |_| tasks() < before + 50)
+        .await;
+    let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    world.broker.topic_error(&letters, fine).unwrap();
+    world.committed(GROUP).await;
+    assert_eq!(staying.stop().await.unwrap(), Exit::Done);
+    assert!(world.got().await.dead.len() == 200);
 }
 
 #[test]

@@ -163,11 +163,16 @@ pub(crate) fn restore(services: &Services, backup: Vec<(String, Vec<Item>)>) {
     }
 }
 
+/// Deletes one table.
+pub(crate) fn drop_one(services: &Services, name: &str) {
+    let delete = services.dynamodb().delete_table().table_name(name);
+    services.block_on(delete.send()).unwrap();
+}
+
 /// Deletes all tables of a prefix.
 pub(crate) fn drop_all(services: &Services, prefix: &str) {
     for name in names(services, prefix) {
-        let delete = services.dynamodb().delete_table().table_name(name);
-        services.block_on(delete.send()).unwrap();
+        drop_one(services, &name);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tables that are made anew, restored, or made under other rules, while the group lives on.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::log;
@@ -41,6 +43,40 @@ fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
     has_counted(&world, &mut consume, 750);
     world.produce(&lines[750..900]);
     has_counted(&world, &mut consume, 900);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.tables_are_exact();
+}
+
+#[test]
+fn h5_a_table_that_is_missing_beside_others_is_told_as_long_as_it_is() {
+    let Some(world) = World::new("one-table") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    world.produce(&lines[..500]);
+    let mut consume = world.consume(&[]);
+    let mut serve = world.start("serve", &[]);
+    has_counted(&world, &mut consume, 500);
+    serve.is_ready(200, "");
+
+    tables::drop_one(world.services, "one-table-aggregations");
+    world.produce(&lines[500..600]);
+    // Totals are written all the while; that takes nothing back.
+    consume.is_ready(503, "one-table-aggregations");
+    serve.is_ready(503, "");
+    for _ in 0..30 {
+        for role in [&mut consume, &mut serve] {
+            assert_eq!(role.get("/readyz").unwrap().0, 503, "{}", role.err());
+            assert_eq!(role.get("/livez").unwrap().0, 200);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    tables::drop_all(world.services, world.name);
+    world.init();
+    has_counted(&world, &mut consume, 600);
+    consume.is_ready(200, "");
+    serve.is_ready(200, "");
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact();
 }

@@ -299,6 +299,7 @@ impl World {
     /// A consumer learns that the tables are others.
     fn tell_of_tables(&mut self, who: usize) {
         let (now, made) = (self.now_ms, self.durable.tables_made);
+        let tables_id = self.durable.tables_id();
         let c = self.consumer(who);
         c.tables = made;
         for request in std::mem::take(&mut c.requests) {
@@ -324,7 +325,7 @@ impl World {
                 | Request::CheckTopic => c.requests.push(request),
             }
         }
-        c.pipeline.tables_changed(now);
+        c.pipeline.tables_seen(now, &tables_id);
     }
 
     fn crash(&mut self, who: usize) {

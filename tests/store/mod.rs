@@ -363,6 +363,7 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         partition: 3,
         assignment: 1,
         log_key: log_key.as_str().into(),
+        tables_id: "D".into(),
         boundary: Boundary {
             next: Offset(next),
             max: MaxTime::new(max_ms),

@@ -7,7 +7,7 @@ use crate::cmd::consume::locate::blocking;
 use crate::cmd::consume::shell::{Leaving, Shell};
 use crate::core::pipeline::CommitPart;
 use crate::kafka::consumer::Event;
-use crate::telemetry::unix_ms;
+use crate::telemetry::steady_ms;
 
 /// Longest drain after SIGTERM; with committing and leaving the group it stays below 10 s.
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
@@ -31,7 +31,7 @@ impl Shell {
         });
         self.p
             .pipeline
-            .revoked(unix_ms(), &partitions, false, SHUTDOWN_DRAIN_MS);
+            .revoked(steady_ms(), &partitions, false, SHUTDOWN_DRAIN_MS);
         loop {
             self.act();
             if self.leaving.iter().all(|l| l.waiting.is_empty()) {
@@ -41,7 +41,7 @@ impl Shell {
                 .p
                 .pipeline
                 .next_ms()
-                .map_or(100, |ms| (ms - unix_ms()).clamp(0, 100));
+                .map_or(100, |ms| (ms - steady_ms()).clamp(0, 100));
             tokio::select! {
                 event = self.p.events.recv() => if let Some(event) = event { self.event(event) },
                 done = self.done.recv() => if let Some(done) = done { self.finish(done) },

@@ -1,17 +1,19 @@
 //! Finds the facts of a start: topic id, config item, commits, progress items, the log's ends.
 //!
-//! Everything here is repeated until it is known; what is waited for is said every ten seconds.
-//! Order matters in one place: the topic's id is read before all else, so that facts of an older
-//! log are never taken for those of a newer one.
+//! A partition whose facts cannot be had keeps no other from starting: it is told with the reason, and the
+//! pipeline asks again. Order matters in one place: the topic's id is read before all else, so that facts
+//! of an older log are never taken for those of a newer one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use rdkafka::error::KafkaResult;
 
 use crate::cmd::SettingsError;
 use crate::core::RULES;
+use crate::core::event::Offset;
 use crate::core::keys::{self, TableNames};
-use crate::core::pace::backoff_ms;
 use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
 use crate::core::restart::StartFacts;
@@ -22,6 +24,10 @@ use crate::store::write::Writer;
 
 /// Longest wait for one answer of a broker.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a partition's leader, beside others: those whose leader answers begin no later than this.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Leaders asked at the same time.
+const QUESTIONS_MAX: usize = 16;
 /// More partitions would fill a row with fences.
 const PARTITIONS_MAX: usize = 1_000;
 
@@ -29,8 +35,6 @@ const PARTITIONS_MAX: usize = 1_000;
 #[derive(Clone)]
 pub(super) struct Locator {
     inquiry: Inquiry,
-    /// Set once another client has taken the place of this one's.
-    retired: Arc<AtomicBool>,
     client: aws_sdk_dynamodb::Client,
     names: TableNames,
     writer: Writer,
@@ -44,6 +48,15 @@ pub(super) struct Located {
     pub(super) assignment: u64,
     pub(super) facts: StartFacts,
     pub(super) tables: Tables,
+}
+
+/// A start that is not known yet.
+#[derive(Clone, Debug)]
+pub(super) struct Unlocated {
+    pub(super) partition: i32,
+    pub(super) assignment: u64,
+    /// What is waited for.
+    pub(super) why: String,
 }
 
 /// Why a start is not known yet, or never will be.
@@ -65,7 +78,6 @@ impl Locator {
     ) -> Locator {
         Locator {
             inquiry,
-            retired: Arc::default(),
             client,
             names,
             writer,
@@ -73,62 +85,49 @@ impl Locator {
         }
     }
 
-    /// Returns one that asks over another client; this one's questions end.
+    /// Returns one that asks over another client.
     pub(super) fn renewed(&self, inquiry: Inquiry) -> Locator {
-        self.retired.store(true, Ordering::Relaxed);
         Locator {
             inquiry,
-            retired: Arc::default(),
             ..self.clone()
         }
     }
 
-    /// Repeats [`Locator::try_locate`] until it succeeds; `waiting` hears what is waited for.
+    /// Finds what it can of what is wanted.
     pub(super) async fn locate(
         &self,
-        wanted: &[(i32, u64)],
-        waiting: impl Fn(Option<String>),
-    ) -> Result<Vec<Located>, SettingsError> {
-        let mut attempt = 0;
-        loop {
-            if self.retired.load(Ordering::Relaxed) {
-                return Ok(Vec::new());
-            }
-            match self.try_locate(wanted).await {
-                Ok(located) => {
-                    waiting(None);
-                    return Ok(located);
-                }
-                Err(Trouble::Settings(error)) => return Err(error),
-                Err(Trouble::Wait(what)) => {
-                    attempt += 1;
-                    waiting(Some(what));
-                    let wait = backoff_ms(attempt + 2, fastrand::u32(..)).min(2_000);
-                    tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
-                }
-            }
+        wanted: Vec<(i32, u64)>,
+    ) -> Result<(Vec<Located>, Vec<Unlocated>), SettingsError> {
+        let without = |why: String| {
+            let without = |(partition, assignment)| Unlocated {
+                partition,
+                assignment,
+                why: why.clone(),
+            };
+            (Vec::new(), wanted.iter().copied().map(without).collect())
+        };
+        match self.try_locate(&wanted).await {
+            Ok(found) => Ok(found),
+            Err(Trouble::Wait(why)) => Ok(without(why)),
+            Err(Trouble::Settings(error)) => Err(error),
         }
     }
 
-    async fn try_locate(&self, wanted: &[(i32, u64)]) -> Result<Vec<Located>, Trouble> {
-        let (topic_id, partitions) = self.topic().await?;
-        // A topic made again with fewer partitions: the group takes the others away soon.
-        let exists = |(partition, _): &&(i32, u64)| *partition < partitions;
-        let wanted: Vec<(i32, u64)> = wanted.iter().filter(exists).copied().collect();
+    async fn try_locate(
+        &self,
+        wanted: &[(i32, u64)],
+    ) -> Result<(Vec<Located>, Vec<Unlocated>), Trouble> {
+        let (topic_id, count) = self.topic().await?;
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
-        let partitions: Vec<i32> = wanted.iter().map(|(p, _)| *p).collect();
-        let inquiry = self.inquiry.clone();
-        let (commits, ranges) = blocking(move || {
-            let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT)?;
-            let ranges: Result<Vec<_>, _> = partitions
-                .iter()
-                .map(|p| inquiry.log_range(*p, ANSWER_TIMEOUT))
-                .collect();
-            ranges.map(|ranges| (commits, ranges))
-        })
-        .await
-        .map_err(|e| Trouble::Wait(format!("Kafka: {e}")))?;
+        let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
+        // One that the topic has no longer is taken away soon; one that it has not yet, for this broker, comes.
+        let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
+        let asked = partitions.clone();
+        let commits = blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
+            .await
+            .map_err(|e| Trouble::Wait(format!("Kafka: {e}")))?;
+        let mut ranges = self.ranges(partitions).await;
         let tables = Tables {
             rules: config.rules,
             keep: keep(config.raw),
@@ -139,24 +138,53 @@ impl Locator {
                 "the topic to settle, it was made again".to_owned(),
             ));
         }
-        let mut out = Vec::with_capacity(wanted.len());
-        for ((partition, assignment), log) in wanted.iter().zip(ranges) {
-            let log_key = keys::log_key(&topic_id, *partition);
-            let progress = self.writer.read_progress(&log_key).await;
-            out.push(Located {
-                partition: *partition,
-                assignment: *assignment,
-                facts: StartFacts {
-                    topic_id: topic_id.clone(),
-                    tables_id: config.tables_id.clone(),
-                    commit: commits.get(partition).cloned(),
-                    progress: progress.map_err(|e| Trouble::Wait(format!("DynamoDB: {e}")))?,
-                    log,
-                },
-                tables: tables.clone(),
-            });
+        let (mut found, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for &(partition, assignment) in wanted {
+            let log = match ranges.remove(&partition) {
+                Some(Ok(log)) => Ok(log),
+                Some(Err(error)) => Err(format!("partition {partition}'s leader: {error}")),
+                None => Err(format!("partition {partition} to exist")),
+            };
+            let facts = match log {
+                Ok(log) => {
+                    let log_key = keys::log_key(&topic_id, partition);
+                    let progress = self.writer.read_progress(&log_key).await;
+                    let facts = |progress| StartFacts {
+                        topic_id: topic_id.clone(),
+                        tables_id: config.tables_id.clone(),
+                        commit: commits.get(&partition).cloned(),
+                        progress,
+                        log,
+                    };
+                    progress.map(facts).map_err(|e| format!("DynamoDB: {e}"))
+                }
+                Err(why) => Err(why),
+            };
+            match facts {
+                Ok(facts) => found.push(Located {
+                    partition,
+                    assignment,
+                    facts,
+                    tables: tables.clone(),
+                }),
+                Err(why) => missing.push(Unlocated {
+                    partition,
+                    assignment,
+                    why,
+                }),
+            }
         }
-        Ok(out)
+        Ok((found, missing))
+    }
+
+    /// Asks the leaders of partitions for the ends of their logs, several at a time.
+    async fn ranges(&self, partitions: Vec<i32>) -> BTreeMap<i32, KafkaResult<(Offset, Offset)>> {
+        let range = |partition| {
+            let inquiry = self.inquiry.clone();
+            blocking(move || (partition, inquiry.log_range(partition, LEADER_TIMEOUT)))
+        };
+        let asked = futures_util::stream::iter(partitions).map(range);
+        asked.buffer_unordered(QUESTIONS_MAX).collect().await
     }
 
     /// Returns the topic's id and its number of partitions.

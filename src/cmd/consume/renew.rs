@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::cmd::consume::shell::Shell;
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, Event};
-use crate::telemetry::unix_ms;
+use crate::telemetry::steady_ms;
 
 /// Makes a client with a budget of its own, and what it tells.
 pub(super) type StartConsumer =
@@ -30,7 +30,7 @@ impl Shell {
         );
         self.p.host.metrics.stalls.inc();
         self.stalls.renewed(stalled);
-        let now_ms = unix_ms();
+        let now_ms = steady_ms();
         let all: Vec<i32> = self.p.pipeline.partitions().collect();
         for partition in &all {
             self.forget(*partition);

@@ -1,22 +1,21 @@
 //! Starts what the pipeline asks for: each request in a task of its own, which reports back as a
 //! [`Done`]. Nothing here decides anything; what fails is told to the pipeline, which tries again.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cmd::SettingsError;
 use crate::cmd::consume::locate::blocking;
-use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, SAY_INTERVAL, Shell, send};
-use crate::cmd::consume::status::Wait;
+use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, Shell, send};
 use crate::core::batch::BatchOutcome;
 use crate::core::keys;
 use crate::core::parse::Reason;
 use crate::core::pipeline::{CommitPart, Halt, Output, Publish};
-use crate::core::plan::{Put, PutTable, UpdateOutcome};
+use crate::core::plan::{Put, PutTable, Ticket, UpdateOutcome};
 use crate::core::worker::Rejected;
+use crate::telemetry::unix_ms;
 
 impl Shell {
-    pub(super) fn start(&mut self, output: Output, now_ms: i64) {
+    pub(super) fn start(&mut self, output: Output) {
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
         match output {
             Output::Put(batch) if self.tables_suspect => {
@@ -25,7 +24,7 @@ impl Shell {
             }
             Output::Put(batch) => {
                 tokio::spawn(async move {
-                    let (outcome, error) = writer.put(&batch, now_ms).await;
+                    let (outcome, error) = writer.put(&batch, unix_ms()).await;
                     send(&done, Done::Batch(batch, outcome, error));
                 });
             }
@@ -38,14 +37,14 @@ impl Shell {
             }
             Output::Update(update) => {
                 tokio::spawn(async move {
-                    let result = writer.update(&update, now_ms).await;
+                    let result = writer.update(&update, unix_ms()).await;
                     send(&done, Done::Update(update, result));
                 });
             }
             Output::Reject(ticket, rejected) => {
                 let letters = self.p.dead_letters.clone();
                 let topic_id = self.topic_id.clone();
-                tokio::spawn(async move {
+                self.send_letter(ticket, async move {
                     letters
                         .send(&rejected, &topic_id, || fastrand::u32(..))
                         .await;
@@ -71,6 +70,7 @@ impl Shell {
             }
             Output::Publish(publish) => self.publish(publish),
             Output::Hold { partition } => {
+                tracing::info!(partition, "partition starts over");
                 self.forget(partition);
                 self.p.consumer.hold(partition);
             }
@@ -115,22 +115,10 @@ impl Shell {
 
     pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
-        let (status, generation) = (Arc::clone(&self.p.host.status), self.generation);
+        let generation = self.generation;
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let said = std::sync::Mutex::new(None::<Instant>);
-            let waiting = |what: Option<String>| {
-                if let Some(what) = &what {
-                    let mut said = said.lock().expect("no panic holds the lock");
-                    if said.is_none_or(|at| at.elapsed() >= SAY_INTERVAL) {
-                        *said = Some(Instant::now());
-                        tracing::warn!("waiting for {what}");
-                    }
-                }
-                let what = what.map(|what| format!("waiting for {what}"));
-                status.set_waiting(Wait::Start, what);
-            };
-            let located = locator.locate(&wanted, waiting).await;
+            let located = locator.locate(wanted).await;
             send(&done, Done::Answer(generation, Answer::Located(located)));
         });
     }
@@ -141,13 +129,13 @@ impl Shell {
             return;
         }
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
-        let (locator, known) = (self.p.locator.clone(), self.tables_id.clone());
+        let locator = self.p.locator.clone();
         tokio::spawn(async move {
             match writer.publish_progress(&publish).await {
                 Ok(true) => send(&done, Done::Published(publish)),
                 Ok(false) => match locator.tables_id().await {
                     // It begins at their start, once this is known.
-                    Some(id) if known.as_ref() != Some(&id) => send(&done, Done::Tables(Some(id))),
+                    Some(id) if publish.tables_id != id => send(&done, Done::Tables(Some(id))),
                     Some(_) => {
                         tracing::warn!(
                             key = %publish.log_key,
@@ -167,14 +155,14 @@ impl Shell {
     }
 
     /// A table refused an item for good: its record goes to the dead-letter topic and stays counted.
-    fn refused(&self, table: PutTable, put: Put) {
+    fn refused(&mut self, table: PutTable, put: Put) {
         let (letters, done) = (self.p.dead_letters.clone(), self.done_in.clone());
         let (topic_id, inquiry) = (self.topic_id.clone(), self.p.locator.inquiry());
         tracing::error!(
             partition = put.event.partition, offset = %put.event.offset, event_id = %put.event.event_id,
             "the table refused an item, its record goes to the dead-letter topic"
         );
-        tokio::spawn(async move {
+        self.send_letter(put.ticket, async move {
             let (partition, offset) = (put.event.partition, put.event.offset);
             let found = blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT)).await;
             let mut rejected = found.unwrap_or_else(|| Rejected {
@@ -196,6 +184,23 @@ impl Shell {
                 .send(&rejected, &topic_id, || fastrand::u32(..))
                 .await;
             send(&done, Done::Refused(table, put.ticket));
+        });
+    }
+
+    /// Runs what sends a dead letter until it ends, or the assignment of its record does: whoever has the
+    /// partition then sends it as well, and this one would hold its record for as long as the topic refuses it.
+    fn send_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
+        let letters = self.letters.entry((ticket.partition, ticket.assignment));
+        letters.or_default().spawn(sending);
+    }
+
+    /// Ends the letters of former assignments.
+    pub(super) fn mind_letters(&mut self) {
+        let pipeline = &self.p.pipeline;
+        self.letters.retain(|(partition, assignment), letters| {
+            while letters.try_join_next().is_some() {}
+            // Dropped, it ends what still runs.
+            !letters.is_empty() && pipeline.has(*partition, *assignment)
         });
     }
 

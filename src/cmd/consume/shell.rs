@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
 
 use crate::cmd::consume::Host;
-use crate::cmd::consume::locate::{Located, Locator};
+use crate::cmd::consume::locate::{Located, Locator, Unlocated};
 use crate::cmd::consume::renew::StartConsumer;
 use crate::cmd::consume::status::Wait;
 use crate::cmd::{Exit, SettingsError};
@@ -28,7 +29,7 @@ use crate::kafka::refusal::Refusal;
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::write::Writer;
-use crate::telemetry::unix_ms;
+use crate::telemetry::{steady_ms, unix_ms};
 
 /// Time between two looks at lag, the log's ends and the stop condition.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
@@ -79,7 +80,7 @@ pub(super) enum Done {
 
 /// What a question to Kafka brought.
 pub(super) enum Answer {
-    Located(Result<Vec<Located>, SettingsError>),
+    Located(Result<(Vec<Located>, Vec<Unlocated>), SettingsError>),
     Topic(Option<String>),
     Committed(bool),
     Looked(TopicNow, Option<Vec<(i32, Offset)>>),
@@ -108,12 +109,15 @@ pub(super) struct Shell {
     pub(super) done: UnboundedReceiver<Done>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) topic_id: String,
-    pub(super) tables_id: Option<String>,
+    /// What those partitions wait for that cannot start yet.
+    pub(super) unlocated: BTreeMap<i32, String>,
+    /// Dead letters under way, by partition and assignment.
+    pub(super) letters: BTreeMap<(i32, u64), JoinSet<()>>,
     pub(super) tables_read_at: Instant,
     /// A table was missing: nothing is sent until the config item was read again.
     pub(super) tables_suspect: bool,
-    /// The last write failed.
-    pub(super) sink_fails: bool,
+    /// The tables whose last write failed, and how.
+    pub(super) failing: BTreeMap<&'static str, String>,
     pub(super) looking: bool,
     /// When a look asked for the ends of the logs too.
     pub(super) looked_at: Instant,
@@ -147,10 +151,11 @@ impl Shell {
             done,
             leaving: Vec::new(),
             topic_id: String::new(),
-            tables_id: None,
+            unlocated: BTreeMap::new(),
+            letters: BTreeMap::new(),
             tables_read_at: Instant::now(),
             tables_suspect: false,
-            sink_fails: false,
+            failing: BTreeMap::new(),
             looking: false,
             looked_at: Instant::now(),
             stalls,
@@ -187,7 +192,7 @@ impl Shell {
                 .p
                 .pipeline
                 .next_ms()
-                .map_or(1_000, |ms| (ms - unix_ms()).clamp(0, 1_000));
+                .map_or(1_000, |ms| (ms - steady_ms()).clamp(0, 1_000));
             tokio::select! {
                 biased;
                 () = shutdown.wait() => break,
@@ -227,7 +232,7 @@ impl Shell {
     }
 
     pub(super) fn event(&mut self, event: Event) {
-        let now_ms = unix_ms();
+        let now_ms = steady_ms();
         match event {
             Event::Assigned(partitions) => {
                 if partitions.is_empty() {
@@ -283,17 +288,25 @@ impl Shell {
     }
 
     pub(super) fn finish(&mut self, done: Done) {
-        let now_ms = unix_ms();
+        let now_ms = steady_ms();
         let chance = fastrand::u32(..);
         match done {
             Done::Batch(batch, outcome, error) => {
-                self.notice(error);
+                let table = match batch.table {
+                    PutTable::Raw => "events",
+                    PutTable::Alerts => "alerts",
+                };
+                self.notice(table, error);
                 self.p
                     .pipeline
                     .batch_answered(now_ms, batch, &outcome, chance);
             }
             Done::Update(update, Ok((outcome, error))) => {
-                self.notice(error);
+                let table = match update.row.window_start_ms {
+                    None => "totals",
+                    Some(_) => "aggregations",
+                };
+                self.notice(table, error);
                 self.p
                     .pipeline
                     .update_answered(now_ms, &update, outcome, chance);
@@ -320,14 +333,23 @@ impl Shell {
 
     fn answered(&mut self, now_ms: i64, answer: Answer) {
         match answer {
-            Answer::Located(Ok(located)) => {
-                for l in located {
+            Answer::Located(Ok((found, missing))) => {
+                for l in found {
                     self.topic_id.clone_from(&l.facts.topic_id);
-                    self.tables_id = Some(l.facts.tables_id.clone());
+                    self.unlocated.remove(&l.partition);
                     self.p
                         .pipeline
                         .located(now_ms, l.partition, l.assignment, &l.facts, &l.tables);
                 }
+                for m in missing {
+                    if self.p.pipeline.has(m.partition, m.assignment) {
+                        self.unlocated.insert(m.partition, m.why);
+                    }
+                    self.p
+                        .pipeline
+                        .not_located(now_ms, m.partition, m.assignment);
+                }
+                self.say_unlocated();
             }
             Answer::Located(Err(error)) => self.end = Some(Err(error.into())),
             Answer::Topic(id) => self.p.pipeline.topic_checked(now_ms, id.as_deref()),
@@ -345,9 +367,19 @@ impl Shell {
         }
     }
 
+    /// Says what partitions wait for that cannot start yet.
+    fn say_unlocated(&mut self) {
+        let first = self.unlocated.values().next();
+        let waiting = first.map(|why| format!("waiting for {why}"));
+        if let Some(waiting) = waiting.clone() {
+            self.say("start", || tracing::warn!("{waiting}"));
+        }
+        self.p.host.status.set_waiting(Wait::Start, waiting);
+    }
+
     /// Lets time pass and starts what is due.
     pub(super) fn act(&mut self) {
-        let now_ms = unix_ms();
+        let now_ms = steady_ms();
         self.p.pipeline.pump(now_ms);
         let mut locate: BTreeMap<i64, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.p.pipeline.poll_output() {
@@ -360,13 +392,14 @@ impl Shell {
                     .entry(not_before_ms)
                     .or_default()
                     .push((partition, assignment)),
-                output => self.start(output, now_ms),
+                output => self.start(output),
             }
         }
         for (at_ms, wanted) in locate {
             let wait = u64::try_from(at_ms - now_ms).unwrap_or(0);
             self.locate(wanted, Duration::from_millis(wait));
         }
+        self.mind_letters();
         self.report();
     }
 
@@ -403,6 +436,9 @@ impl Shell {
 
     /// Removes what is kept per partition, its series included.
     pub(super) fn forget(&mut self, partition: i32) {
+        if self.unlocated.remove(&partition).is_some() {
+            self.say_unlocated();
+        }
         self.stalls.revoked(partition);
         let label = partition.to_string();
         // A series that was never made cannot be removed; that is no trouble.
@@ -422,18 +458,19 @@ impl Shell {
         );
     }
 
-    /// Looks at an error of DynamoDB: says it now and then, and notices missing tables.
-    pub(super) fn notice(&mut self, error: Option<StoreError>) {
+    /// Looks at what a write to one of the tables brought: says an error now and then, and notices missing
+    /// tables.
+    fn notice(&mut self, table: &'static str, error: Option<StoreError>) {
         let Some(error) = error else {
-            if !self.tables_suspect && std::mem::take(&mut self.sink_fails) {
-                self.p.host.status.set_waiting(Wait::Sink, None);
+            // While tables are suspect, nothing is sent at all.
+            if !self.tables_suspect && self.failing.remove(table).is_some() {
+                self.tell_failing();
             }
             return;
         };
         if error.kind().is_retryable() {
-            self.sink_fails = true;
-            let waiting = format!("waiting for DynamoDB to take writes: {error}");
-            self.p.host.status.set_waiting(Wait::Sink, Some(waiting));
+            self.failing.insert(table, error.to_string());
+            self.tell_failing();
         }
         self.say("sink", || {
             tracing::warn!(%error, "DynamoDB does not take a write, trying again");
@@ -442,6 +479,26 @@ impl Shell {
             self.tables_suspect = true;
             self.read_tables(Duration::ZERO);
         }
+    }
+
+    /// Notes that no write waits for a table any more: what failed last was another's by then.
+    pub(super) fn nothing_waits(&mut self) {
+        if !self.tables_suspect && !self.failing.is_empty() {
+            self.failing.clear();
+            self.tell_failing();
+        }
+    }
+
+    /// Says which write DynamoDB does not take.
+    fn tell_failing(&mut self) {
+        let first = self.failing.values().next();
+        let waiting = first.map(|error| format!("waiting for DynamoDB to take writes: {error}"));
+        if waiting.is_none() {
+            self.say("sink again", || {
+                tracing::info!("DynamoDB takes writes again")
+            });
+        }
+        self.p.host.status.set_waiting(Wait::Sink, waiting);
     }
 
     pub(super) fn read_tables(&self, wait: Duration) {
@@ -465,10 +522,8 @@ impl Shell {
             Some(id) => {
                 self.tables_suspect = false;
                 self.p.host.status.set_waiting(Wait::Tables, None);
-                if self.tables_id.as_ref() != Some(&id) {
+                if self.p.pipeline.tables_seen(steady_ms(), &id) {
                     tracing::warn!("the tables are new, every partition starts over");
-                    self.tables_id = Some(id);
-                    self.p.pipeline.tables_changed(unix_ms());
                 }
             }
         }

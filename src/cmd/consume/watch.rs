@@ -26,8 +26,7 @@ impl Shell {
     /// Looks at what only time shows: watermarks, lag, the stop condition.
     pub(super) fn look(&mut self) {
         if self.p.pipeline.in_flight() == 0 {
-            // Nothing waits for the table any more: what failed last was another's by then.
-            self.notice(None);
+            self.nothing_waits();
         }
         self.p.host.status.set_beat(self.p.consumer.beat_ms());
         let idle = self.p.pipeline.workers().next().is_none();
@@ -87,7 +86,7 @@ impl Shell {
     /// too, but only where one was under way while they were made anew.
     fn check_tables(&mut self) {
         let due = self.tables_read_at.elapsed() >= TABLES_INTERVAL;
-        if !due || self.tables_suspect || self.tables_id.is_none() {
+        if !due || self.tables_suspect || self.p.pipeline.workers().next().is_none() {
             return;
         }
         self.tables_read_at = Instant::now();
@@ -130,7 +129,7 @@ impl Shell {
             })
         };
         let looks: Vec<Look> = self.p.pipeline.workers().filter_map(look).collect();
-        let held_back = self.sink_fails || self.tables_suspect || self.p.budget.is_tight();
+        let held_back = !self.failing.is_empty() || self.tables_suspect || self.p.budget.is_tight();
         let stalled = self.stalls.look(now_ms, &looks, held_back);
         self.p.host.status.set_stuck(self.stalls.stuck());
         if !stalled.is_empty() {

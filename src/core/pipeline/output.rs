@@ -54,6 +54,8 @@ pub struct Publish {
     pub assignment: u64,
     /// `<topic id>#<partition>`.
     pub log_key: Arc<str>,
+    /// Of which tables it speaks.
+    pub tables_id: String,
     /// What it shall say.
     pub boundary: Boundary,
     /// The watermark at the boundary.
@@ -95,7 +97,8 @@ pub enum Halt {
 /// What the shell must do.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Find the facts of a start, not before `not_before_ms`: [`Pipeline::located`].
+    /// Find the facts of a start, not before `not_before_ms`: [`Pipeline::located`] or
+    /// [`Pipeline::not_located`].
     Locate {
         /// The partition.
         partition: i32,

@@ -713,7 +713,8 @@ fn h5_new_tables_start_everything_over_and_give_up_what_leaves() {
     b.pipeline.records(1, 1, one, vec![record(0, "LA", 7)]);
     b.pump(1);
     b.pipeline.revoked(2, &[0], false, DRAIN_MS);
-    b.pipeline.tables_changed(3);
+    assert!(!b.pipeline.tables_seen(3, "D"), "they are the same");
+    assert!(b.pipeline.tables_seen(3, "E"));
     let out = b.pump(3);
     // What the draining partition would still count has its beginning in the old tables.
     assert!(
@@ -732,6 +733,75 @@ fn h5_new_tables_start_everything_over_and_give_up_what_leaves() {
         "{out:?}"
     );
     assert!(released(&b.pump(2 + DRAIN_MS)).is_empty(), "released once");
+}
+
+#[test]
+fn h5_a_partition_that_starts_on_new_tables_makes_the_others_start_over() {
+    let mut b = Bench::new(options());
+    b.start(0);
+    let new = StartFacts {
+        tables_id: "E".to_owned(),
+        ..facts("T", None, Some(0))
+    };
+    let out = b.locate(5, 1, &new);
+    assert!(
+        matches!(
+            out[..],
+            [
+                Output::Hold { partition: 0 },
+                Output::Locate { partition: 0, .. },
+                Output::Begin { partition: 1, .. }
+            ]
+        ),
+        "{out:?}"
+    );
+    assert!(!b.pipeline.tables_seen(6, "E"), "all count into these");
+}
+
+#[test]
+fn a_start_whose_facts_cannot_be_had_is_asked_for_again_as_long_as_it_is_wanted() {
+    let mut b = Bench::new(options());
+    b.pipeline.assigned(0, &[0, 1]);
+    let asked = |out: &[Output]| -> Vec<(i32, u64, i64)> {
+        let asked = |o: &Output| match o {
+            Output::Locate {
+                partition,
+                assignment,
+                not_before_ms,
+            } => Some((*partition, *assignment, *not_before_ms)),
+            _ => None,
+        };
+        out.iter().filter_map(asked).collect()
+    };
+    let out = b.pump(0);
+    let [(0, zero, 0), (1, one, 0)] = asked(&out)[..] else {
+        panic!("{out:?}");
+    };
+    b.pipeline.not_located(7, 0, zero);
+    b.pipeline.not_located(7, 1, one);
+    let again = [
+        (0, zero, 7 + LOCATE_AGAIN_MS),
+        (1, one, 7 + LOCATE_AGAIN_MS),
+    ];
+    assert_eq!(asked(&b.pump(7)), again);
+    b.pipeline.revoked(8, &[1], true, DRAIN_MS);
+    b.pipeline.not_located(9, 1, one);
+    b.pipeline
+        .located(9, 0, zero, &facts("T", None, Some(0)), &tables());
+    b.pipeline.not_located(10, 0, zero);
+    assert_eq!(asked(&b.pump(10)), [], "one is gone, and the other runs");
+}
+
+#[test]
+fn d4_a_revoke_during_the_last_drain_makes_it_no_longer() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pump(1);
+    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
+    b.pipeline.revoked(1 + DRAIN_MS, &[0], false, DRAIN_MS);
+    assert!(released(&b.pump(1 + DRAIN_MS)).is_empty());
+    assert_eq!(released(&b.pump(2 + DRAIN_MS)).len(), 1);
 }
 
 #[test]
