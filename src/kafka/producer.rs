@@ -3,17 +3,18 @@
 //! [`EventProducer`] hands records to librdkafka and counts what becomes of them by delivery
 //! callbacks, without a future per record. A full queue makes [`EventProducer::send`] wait. Nothing
 //! times out: a record is acknowledged, refused for good by the broker, or still undelivered when
-//! the process ends, and [`EventProducer::finish`] tells how many those are.
+//! the process ends, and [`EventProducer::finish`] tells how many those are. Where the topic is gone,
+//! librdkafka gives back what waited for it; that is sent again, before anything new.
 //!
 //! Its calls block, so they belong on a thread that may block. What happened stands in the shared
 //! [`Tally`], which anybody may read at any time: progress, health, metrics.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
-use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -21,6 +22,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
 };
+use rdkafka::{ClientContext, Message as _};
 
 use crate::core::parse::HEARTBEAT_HEADER;
 use crate::kafka::chatter::Chatter;
@@ -36,6 +38,8 @@ const NOTICE_EVERY: Duration = Duration::from_secs(10);
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Without an acknowledgement for so long, records that wait for one make the role not ready.
 const STALL: Duration = Duration::from_secs(10);
+/// Time between two looks at what is left at the end.
+const FINISH_PAUSE: Duration = Duration::from_millis(100);
 /// At the end of its work, a producer waits for acknowledgements as long as one comes in this time.
 const FINISH_IDLE_MAX: Duration = Duration::from_secs(60);
 /// After a request to stop it waits so long altogether; systemd and the contract give 10 s.
@@ -76,6 +80,8 @@ struct Padded(AtomicU64);
 pub struct Tally {
     started: Instant,
     connected: AtomicBool,
+    /// The topic was not there when a record was last to go to it.
+    missing: AtomicBool,
     sent: Padded,
     acked: AtomicU64,
     failed: AtomicU64,
@@ -134,6 +140,7 @@ impl Tally {
         Tally {
             started: Instant::now(),
             connected: AtomicBool::new(false),
+            missing: AtomicBool::new(false),
             sent: Padded(AtomicU64::new(0)),
             acked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -183,6 +190,9 @@ impl Tally {
         if !self.connected.load(Ordering::Relaxed) {
             return Err(words("waiting for Kafka".to_owned()));
         }
+        if self.missing.load(Ordering::Relaxed) {
+            return Err(words("waiting for the topic".to_owned()));
+        }
         let stalled = self.stalled();
         if stalled >= STALL {
             let text = format!("Kafka has acknowledged nothing for {} s", stalled.as_secs());
@@ -231,6 +241,19 @@ impl Tally {
         self.trouble().0 = Some(trouble.into());
     }
 
+    fn miss(&self, topic: &str) {
+        self.note(format!("no topic {topic}"));
+        self.missing.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the topic takes records.
+    fn took(&self) {
+        if self.missing.load(Ordering::Relaxed) && self.missing.swap(false, Ordering::Relaxed) {
+            self.trouble().0 = None;
+            tracing::info!("the topic takes records again");
+        }
+    }
+
     fn fail(&self, error: &KafkaError) {
         self.failed.fetch_add(1, Ordering::AcqRel);
         self.failed_metric.inc();
@@ -244,9 +267,29 @@ impl Tally {
     }
 }
 
+/// An event that came back since there was no topic.
+struct Returned {
+    mark: usize,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+fn topic_is_missing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
+}
+
 /// Counts deliveries; everything else goes where the other clients' messages go.
 struct Deliveries {
     tally: Arc<Tally>,
+    /// At most what the queue held: nothing new is taken before these.
+    returned: Arc<Mutex<VecDeque<Returned>>>,
     chatter: Chatter,
 }
 
@@ -290,6 +333,17 @@ impl ProducerContext for Deliveries {
                 tally.latency.record(now_us.saturating_sub(sent_us));
                 tally.acked.fetch_add(1, Ordering::AcqRel);
                 tally.produced_metric.inc();
+                tally.took();
+            }
+            (mark, Err((error, message))) if topic_is_missing(error) => {
+                tally.miss(message.topic());
+                let returned = Returned {
+                    mark,
+                    key: message.key().unwrap_or_default().to_vec(),
+                    value: message.payload().unwrap_or_default().to_vec(),
+                };
+                let mut all = self.returned.lock().expect("no panic holds them");
+                all.push_back(returned);
             }
             (_, Err((error, _))) => tally.fail(error),
         }
@@ -301,6 +355,7 @@ pub struct EventProducer {
     client: ThreadedProducer<Deliveries>,
     topic: String,
     tally: Arc<Tally>,
+    returned: Arc<Mutex<VecDeque<Returned>>>,
 }
 
 impl EventProducer {
@@ -335,8 +390,10 @@ impl EventProducer {
             }
         }
         let tally = Arc::new(Tally::new(metrics));
+        let returned: Arc<Mutex<VecDeque<Returned>>> = Arc::default();
         let context = Deliveries {
             tally: Arc::clone(&tally),
+            returned: Arc::clone(&returned),
             chatter: Chatter::new(&config),
         };
         let client = ThreadedProducer::from_config_and_context(&config, context)
@@ -345,6 +402,7 @@ impl EventProducer {
             client,
             topic: topic.to_owned(),
             tally,
+            returned,
         })
     }
 
@@ -442,6 +500,13 @@ impl EventProducer {
         value: &[u8],
         shutdown: &Shutdown,
     ) -> Result<bool, ProducerError> {
+        while let Some(returned) = self.take_returned() {
+            let taken = self.enqueue(self.again(&returned), shutdown);
+            if !matches!(taken, Ok(true)) {
+                self.put_back(returned);
+                return taken;
+            }
+        }
         let mark = usize::try_from(self.tally.elapsed_us()).unwrap_or(usize::MAX - 1) + 1;
         let record = BaseRecord::with_opaque_to(&self.topic, mark)
             .key(key)
@@ -451,6 +516,22 @@ impl EventProducer {
             self.tally.sent.0.fetch_add(1, Ordering::AcqRel);
         }
         Ok(taken)
+    }
+
+    fn take_returned(&self) -> Option<Returned> {
+        let mut all = self.returned.lock().expect("no panic holds them");
+        all.pop_front()
+    }
+
+    fn put_back(&self, returned: Returned) {
+        let mut all = self.returned.lock().expect("no panic holds them");
+        all.push_front(returned);
+    }
+
+    fn again<'a>(&'a self, returned: &'a Returned) -> BaseRecord<'a, [u8], [u8], usize> {
+        BaseRecord::with_opaque_to(&self.topic, returned.mark)
+            .key(&returned.key[..])
+            .payload(&returned.value[..])
     }
 
     /// Sends a heartbeat of `time_ms` to one partition. Waits as [`EventProducer::send`] does.
@@ -487,6 +568,7 @@ impl EventProducer {
         K: rdkafka::message::ToBytes + ?Sized,
         P: rdkafka::message::ToBytes + ?Sized,
     {
+        let mut told: Option<Instant> = None;
         loop {
             let error = match self.client.send(record) {
                 Ok(()) => return Ok(true),
@@ -505,6 +587,14 @@ impl EventProducer {
                 ) => {
                     if shutdown.is_triggered() {
                         return Ok(false);
+                    }
+                    if topic_is_missing(&error) {
+                        self.tally.miss(&self.topic);
+                        if told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
+                            told = Some(Instant::now());
+                            let (topic, todo) = (&self.topic, MISSING_REMEDY);
+                            tracing::warn!(topic, todo, "waiting for the topic");
+                        }
                     }
                     std::thread::sleep(FULL_PAUSE);
                 }
@@ -534,7 +624,14 @@ impl EventProducer {
         let mut stop_begun = None;
         let mut last_settled = (0, begun);
         loop {
-            let done = self.client.flush(Duration::from_millis(100)).is_ok();
+            while let Some(returned) = self.take_returned() {
+                if self.client.send(self.again(&returned)).is_err() {
+                    self.put_back(returned);
+                    std::thread::sleep(FINISH_PAUSE);
+                    break;
+                }
+            }
+            let done = self.client.flush(FINISH_PAUSE).is_ok();
             let counts = self.tally.counts();
             if done && counts.undelivered() == 0 {
                 return 0;

@@ -151,3 +151,35 @@ fn c13_a_broker_that_is_away_under_load_costs_no_event_and_bounded_memory() {
         .collect();
     assert!(count.parse::<u64>().unwrap() > 0, "{err}");
 }
+
+#[test]
+fn h1_a_topic_that_is_deleted_under_a_producer_is_waited_for_and_costs_no_event() {
+    let Some(world) = World::new("topic-away") else {
+        return;
+    };
+    world.init();
+    let mut produce = world.start("produce", &["--rate", "2000/s", "--heartbeat", "1h"]);
+    let acknowledged = |produce: &mut Role, at_least: f64| {
+        wait_for("events to be acknowledged", || {
+            let count = produce.metrics()["citystream_events_produced_total"];
+            (count > at_least).then_some(count)
+        })
+    };
+    acknowledged(&mut produce, 1_000.0);
+    log::delete_topic(world.services, world.name);
+    produce.is_ready(503, "waiting for the topic (no topic topic-away)");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(produce.err().contains("waiting for the topic"));
+    let before = produce.metrics()["citystream_events_produced_total"];
+    log::make_topic(world.services, world.name, (6, 1), &[]);
+    acknowledged(&mut produce, before + 10_000.0);
+    produce.is_ready(200, "");
+    assert_eq!(produce.metrics()["citystream_events_failed_total"], 0.0);
+    let (code, _) = produce.terminate();
+    let told = produce.err();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("undelivered 0"), "{told}");
+    // Those of a moment before the deletion may stand in either log, all others in the new one.
+    let log = log::read(world.services, world.name);
+    assert!(log.len() >= 10_000, "{}", log.len());
+}
