@@ -102,6 +102,21 @@ pub fn write_line(line: &[u8]) {
     }
 }
 
+/// Says something to people on standard error, beside the log. Nobody there to read it is no reason to
+/// stop, so this cannot fail.
+pub fn say(text: &str) {
+    write_line(format!("{text}\n").as_bytes());
+}
+
+/// Shows people something on standard output that a role goes on without, such as its address. What a
+/// command is run for is written with errors instead.
+pub fn show(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "failed to write to standard output");
+    }
+}
+
 /// Where log lines go; each comes as one write.
 struct LineOut;
 

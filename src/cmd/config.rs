@@ -18,7 +18,7 @@ pub fn run(args: &Config) -> anyhow::Result<Exit> {
     for role in roles {
         let parsed = match parse_role(role, &args.options) {
             Ok(parsed) => parsed,
-            Err(error) => return refuse(&error),
+            Err(error) => return Ok(refuse(&error)),
         };
         section(&mut text, role, &parsed);
     }
@@ -30,12 +30,14 @@ pub fn run(args: &Config) -> anyhow::Result<Exit> {
 }
 
 /// Prints the parser's error as the role would; `--help` among the options is none.
-pub(super) fn refuse(error: &clap::Error) -> anyhow::Result<Exit> {
-    error.print()?;
-    Ok(match error.exit_code() {
+pub(super) fn refuse(error: &clap::Error) -> Exit {
+    if let Err(error) = error.print() {
+        tracing::debug!(%error, "failed to print what is wrong");
+    }
+    match error.exit_code() {
         0 => Exit::Done,
         _ => Exit::Settings,
-    })
+    }
 }
 
 fn section(out: &mut String, role: Role, parsed: &Parsed) {

@@ -48,7 +48,7 @@ use crate::settings::{Cli, Command, Consume, Dev};
 use crate::shutdown::Shutdown;
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 const TOPIC: &str = "city-events";
 const PARTITIONS: i32 = 6;
@@ -62,7 +62,6 @@ const HEARTBEAT_MS: i64 = 60_000;
 ///
 /// # Errors
 /// Returns what made the role fail.
-#[allow(clippy::print_stdout)] // the greeting
 pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     let listener = server::bind(address, "--port").await?;
@@ -130,7 +129,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         .merge(lab.router())
         .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
     let http = tokio::spawn(server::serve(listener, router, shutdown.clone()));
-    print!("{}", greeting(&args, address, &servers));
+    telemetry::show(&greeting(&args, address, &servers));
 
     let producing = {
         let (plan, stop) = (plan(&args, credit), shutdown.clone());

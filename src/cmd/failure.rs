@@ -18,6 +18,7 @@ use crate::kafka::admin::AdminError;
 use crate::kafka::resend::ResendError;
 use crate::settings::LogFormat;
 use crate::store::error::{Kind, StoreError};
+use crate::telemetry;
 
 /// A failure in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,13 +53,12 @@ impl Failure {
     }
 
     /// Says it on standard error; as one JSON object if that was asked for.
-    #[allow(clippy::print_stderr)]
     pub fn tell(&self, format: Option<LogFormat>) {
         if format == Some(LogFormat::Json) {
             let Failure { what, why, todo } = self;
             tracing::error!(what, why, todo, "failed");
         } else {
-            eprintln!("citystream: {self}");
+            telemetry::say(&format!("citystream: {self}"));
         }
     }
 }

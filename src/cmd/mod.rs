@@ -20,6 +20,8 @@ pub mod verify;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::telemetry;
+
 /// How long a role may take to stop: then a dead sink is given up, and the process ends. Units must
 /// wait longer (H4).
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -56,10 +58,9 @@ impl Exit {
 }
 
 /// Prints where a role listens if it picked the port itself: then nobody else can know.
-#[allow(clippy::print_stdout)]
 fn print_picked(asked: SocketAddr, address: SocketAddr) {
     if asked.port() == 0 {
-        println!("http://{address}");
+        telemetry::show(&format!("http://{address}\n"));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::cmd::{Exit, SettingsError};
 use crate::core::keys::TableNames;
 use crate::settings::{Carried, Print, Role, Shell};
 use crate::store::rights::{self, User};
+use crate::telemetry;
 
 /// A file: its name and what is in it.
 type File = (String, String);
@@ -140,7 +141,6 @@ pub(super) fn print(files: &[File]) -> std::io::Result<()> {
     }
 }
 
-#[allow(clippy::print_stdout)] // the names of the files are the command's result
 fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("failed to make {} (--into)", folder.display()))?;
@@ -152,7 +152,7 @@ fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
         }
         std::fs::write(&path, content)
             .with_context(|| format!("failed to write {}", path.display()))?;
-        println!("{}", path.display());
+        telemetry::show(&format!("{}\n", path.display()));
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::error::{Kind, StoreError};
 use crate::store::reads::{DynamoReads, Reads};
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// Time between two looks at the tables: half a read unit each.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -80,11 +80,10 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
 }
 
 /// Tells where the API is: in the log, and on standard output if the port was picked.
-#[allow(clippy::print_stdout)] // the picked port is this command's result
 fn announce(scheme: &str, address: SocketAddr, picked: bool) {
     tracing::info!(%address, scheme, "serving the API");
     if picked {
-        println!("{scheme}://{address}");
+        telemetry::show(&format!("{scheme}://{address}\n"));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test it golden` records them anew; read the difference then.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -253,8 +253,7 @@ fn what_is_waited_for_is_told_with_what_to_do() {
             let mut child = citystream(&[role, &["--brokers", &servers]].concat())
                 .spawn()
                 .unwrap();
-            let lines =
-                std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+            let lines = BufReader::new(child.stderr.take().unwrap()).lines();
             let told = lines
                 .map(Result::unwrap)
                 .find(|line| line.contains("waiting for"));
@@ -319,4 +318,94 @@ fn an_error_is_an_object_where_everything_is() {
         told["why"].as_str().unwrap().contains("No such file"),
         "{told}"
     );
+}
+
+/// A pipe that nobody reads any more.
+fn closed() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// Runs it against a broker and a DynamoDB that refuses.
+fn with_services(args: &[&str], broker: &str) -> Command {
+    let mut command = citystream(args);
+    command
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "wrong")
+        .env("AWS_SECRET_ACCESS_KEY", "wrong")
+        .env(
+            "AWS_ENDPOINT_URL_DYNAMODB",
+            refusing("AccessDeniedException", "no"),
+        )
+        .env("CITYSTREAM_BROKERS", broker);
+    command
+}
+
+#[test]
+fn nobody_reading_what_is_said_changes_no_exit_code() {
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic("city-events", 1, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().to_str().unwrap();
+    let produce = "produce --count 3 --interval 20ms --listen 127.0.0.1:0";
+    for (line, code) in [
+        ("init-tables", 1),
+        ("init-tables --check", 1),
+        ("init-tables --delete", 2),
+        (produce, 0),
+        ("produce --input none.ndjson", 2),
+        ("consume --row-interval 5", 2),
+        ("check --for consume --row-interval 5", 2),
+        ("config --for consume --row-interval 5", 2),
+        ("config", 0),
+        ("print env", 0),
+        (&format!("print units --into {into}"), 0),
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        for (out, err) in [(true, false), (false, true), (true, true)] {
+            let mut command = with_services(&args, &broker.bootstrap_servers());
+            if out {
+                command.stdout(closed());
+            }
+            if err {
+                command.stderr(closed());
+            }
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains("panicked"), "{line}: {said}");
+            assert_eq!(output.status.code(), Some(code), "{line}: {said}");
+        }
+    }
+    assert!(std::fs::read_dir(into).unwrap().count() > 3, "all of them");
+}
+
+#[test]
+fn a_service_goes_on_without_a_reader_of_its_address() {
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic("city-events", 1, 1).unwrap();
+    for line in [
+        "serve --port 0",
+        "consume --listen 127.0.0.1:0",
+        "produce --listen 127.0.0.1:0",
+        "verify --watch --listen 127.0.0.1:0",
+        "dev --port 0",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let mut child = with_services(&args, &broker.bootstrap_servers())
+            .stdout(closed())
+            .env("RUST_LOG", "debug")
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let tried = lines.find(|line| {
+            let line = line.as_ref().unwrap();
+            line.contains("failed to write to standard output") || line.contains("panicked")
+        });
+        let rest = std::thread::spawn(move || lines.map(Result::unwrap).collect::<Vec<_>>());
+        crate::world::terminate(&child);
+        let status = child.wait().unwrap();
+        let said = rest.join().unwrap();
+        assert_eq!(status.code(), Some(0), "{line}: {tried:?} {said:?}");
+    }
 }

@@ -1,11 +1,12 @@
 //! The question before `--delete`: whoever answers it knows which tables go.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 
 use crate::cmd::SettingsError;
 use crate::core::keys::TableNames;
+use crate::telemetry;
 
 /// Returns an error if nobody can be asked and nobody has agreed already.
 pub(super) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
@@ -19,17 +20,15 @@ pub(super) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
 }
 
 /// Asks for the prefix, and returns an error unless that is the answer.
-#[allow(clippy::print_stderr)]
 pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
-    eprintln!("This deletes, with all they hold and for good:");
+    telemetry::say("This deletes, with all they hold and for good:");
     for topic in topics {
-        eprintln!("  topic {topic}");
+        telemetry::say(&format!("  topic {topic}"));
     }
     for table in names.all() {
-        eprintln!("  table {table}");
+        telemetry::say(&format!("  table {table}"));
     }
-    eprint!("To go on, type the prefix {prefix}: ");
-    std::io::stderr().flush()?;
+    telemetry::write_line(format!("To go on, type the prefix {prefix}: ").as_bytes());
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)

@@ -12,11 +12,11 @@ use std::fmt::Write as _;
 
 use crate::cmd::init_tables::steps::{Finding, Outcome};
 use crate::cmd::print;
+use crate::telemetry;
 
 /// Says on standard error what is going to be made and changed.
-#[allow(clippy::print_stderr)]
 pub(super) fn tell(tables: &[Finding], topics: &[Finding]) {
-    eprint!("{}", text(tables, topics));
+    telemetry::write_line(text(tables, topics).as_bytes());
 }
 
 fn text(tables: &[Finding], topics: &[Finding]) -> String {

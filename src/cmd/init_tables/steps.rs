@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cmd::print;
+use crate::telemetry;
 
 /// What was found or done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +182,6 @@ pub struct Step {
 
 impl Step {
     /// Ends the step and leaves a line with the time it took.
-    #[allow(clippy::print_stderr)]
     pub fn end(self, outcome: Outcome) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -192,7 +192,7 @@ impl Step {
                 other => other.name(),
             };
             let seconds = self.begin.elapsed().as_secs_f64();
-            eprintln!("{}: {result} ({seconds:.1} s)", self.what);
+            telemetry::say(&format!("{}: {result} ({seconds:.1} s)", self.what));
         }
     }
 }

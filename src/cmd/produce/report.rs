@@ -13,7 +13,7 @@ use crate::kafka::input::InputProgress;
 use crate::kafka::producer::{Counts, Tally};
 use crate::kafka::pump::{Source, Trouble};
 use crate::settings::{LogFormat, Produce};
-use crate::telemetry::can_draw;
+use crate::telemetry::{self, can_draw};
 
 /// Time between two plain lines, and between two complaints about Kafka.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -233,7 +233,6 @@ fn millis(us: u64) -> String {
 }
 
 /// The role's plain voice, beside the log.
-#[allow(clippy::print_stderr)]
 pub(super) fn say(text: &str) {
-    eprintln!("citystream: {text}");
+    telemetry::say(&format!("citystream: {text}"));
 }
