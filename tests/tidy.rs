@@ -11,6 +11,7 @@
 //! | `opening` | a file opens with its `//!` description |
 //! | `length` | a file in `src` has at most [`LINES_MAX`] lines |
 //! | `log_text` | log messages begin in lower case (names aside) and end without a full stop |
+//! | `log_fields` | no log line has a field twice, or one that every line has |
 //! | `printing` | nothing prints with the macros that panic once their reader is gone |
 //! | `left_open` | nothing is left for later |
 //! | `options` | options and variables that documents name exist |
@@ -40,6 +41,9 @@ const CORE_CRATES: [&str; 6] = [
 
 /// What a message may begin with although it is upper case.
 const NAMES: [&str; 4] = ["Kafka", "DynamoDB", "HTTP", "API"];
+
+/// What every log line has as JSON, whose fields stand beside these.
+const LOG_KEYS: [&str; 5] = ["timestamp", "level", "message", "span", "spans"];
 
 /// Where in the tree, what must not be named there. `crate::…` is a module of ours, anything else a
 /// crate or an item of the standard library.
@@ -185,7 +189,7 @@ fn log_text(file: &File) -> Vec<String> {
         return Vec::new();
     }
     let mut complaints = Vec::new();
-    for message in log_messages(&file.text) {
+    for message in log_lines(&file.text).into_iter().flat_map(|l| l.messages) {
         let first = message.split(' ').next().unwrap_or_default();
         if message.starts_with(|c: char| c.is_uppercase()) && !NAMES.contains(&first) {
             complaints.push(format!("logs {message:?}, which begins in upper case"));
@@ -194,6 +198,21 @@ fn log_text(file: &File) -> Vec<String> {
             complaints.push(format!(
                 "logs {message:?}, which ends with a full stop or is empty"
             ));
+        }
+    }
+    complaints
+}
+
+fn log_fields(file: &File) -> Vec<String> {
+    if !is_rust(file) || !file.path.starts_with("src/") {
+        return Vec::new();
+    }
+    let mut complaints = Vec::new();
+    for LogLine { fields, messages } in log_lines(&file.text) {
+        for (n, field) in fields.iter().enumerate() {
+            if LOG_KEYS.contains(&field.as_str()) || fields[..n].contains(field) {
+                complaints.push(format!("logs {field} twice with {messages:?}"));
+            }
         }
     }
     complaints
@@ -423,24 +442,34 @@ fn uses(code: &str, name: &str) -> bool {
     })
 }
 
-/// Returns the messages of all log lines: string arguments that are no field's value.
-fn log_messages(text: &str) -> Vec<String> {
+/// A log line as it stands in the code.
+#[derive(Default)]
+struct LogLine {
+    /// String arguments that are no field's value: one.
+    messages: Vec<String>,
+    /// Names of the fields.
+    fields: Vec<String>,
+}
+
+/// Returns all log lines.
+fn log_lines(text: &str) -> Vec<LogLine> {
     let code = blank(text);
-    let mut messages = Vec::new();
+    let mut lines = Vec::new();
     for level in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
         for (at, _) in code.match_indices(level) {
             if !code[..at].ends_with("tracing::") && code[..at].ends_with(is_ident) {
                 continue;
             }
             let open = at + level.len();
-            let (mut depth, mut n, mut start) = (0, open, true);
+            let (mut depth, mut n, mut start, mut from) = (0, open, true, open);
+            let mut line = LogLine::default();
             let bytes = code.as_bytes();
             while n < bytes.len() {
                 // A string is blank in `code`; what it says stands in `text`.
                 if text.as_bytes()[n] == b'"' {
                     let len = string_len(&text.as_bytes()[n..]);
                     if depth == 0 && start {
-                        messages.push(text[n + 1..n + len - 1].to_owned());
+                        line.messages.push(text[n + 1..n + len - 1].to_owned());
                     }
                     (n, start) = (n + len, false);
                     continue;
@@ -449,15 +478,27 @@ fn log_messages(text: &str) -> Vec<String> {
                     b')' if depth == 0 => break,
                     b'(' | b'[' | b'{' => depth += 1,
                     b')' | b']' | b'}' => depth -= 1,
-                    b',' if depth == 0 => start = true,
+                    b',' if depth == 0 => {
+                        line.fields.extend(field(&code[from..n]));
+                        (start, from) = (true, n + 1);
+                    }
                     b if !b.is_ascii_whitespace() => start = false,
                     _ => {}
                 }
                 n += 1;
             }
+            line.fields.extend(field(&code[from..n]));
+            lines.push(line);
         }
     }
-    messages
+    lines
+}
+
+/// Returns the name of the field that an argument of a log line is, unless it is the message.
+fn field(argument: &str) -> Option<String> {
+    let name = argument.split('=').next().unwrap_or_default().trim();
+    let name = name.trim_start_matches(['%', '?']);
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Returns every word of `text` that begins with `prefix` and goes on with such characters.
@@ -577,14 +618,16 @@ fn no_file_is_too_long() {
 }
 
 #[test]
-fn log_messages_are_lower_case_without_a_full_stop() {
+fn log_lines_are_lower_case_without_a_full_stop_and_have_no_field_twice() {
     let files = files(&["src"]);
-    let messages: usize = files.iter().map(|f| log_messages(&f.text).len()).sum();
+    let lines = files.iter().flat_map(|f| log_lines(&f.text));
+    let messages: usize = lines.map(|line| line.messages.len()).sum();
     assert!(
         messages > 50,
         "only {messages} messages found: the rule is blind"
     );
     check(&files, log_text);
+    check(&files, log_fields);
 }
 
 #[test]
@@ -637,6 +680,7 @@ fn the_rules_can_fail() {
         out.extend(opening(file));
         out.extend(length(file));
         out.extend(log_text(file));
+        out.extend(log_fields(file));
         out.extend(printing(file));
         out.extend(left_open(file));
         if file.path.ends_with(".md") {
@@ -728,6 +772,11 @@ fn the_rules_can_fail() {
             "src/a.rs",
             "//! Is.\nfn f() { tracing::info!(a, \"Went well\") }\n",
             1,
+        ),
+        (
+            "src/a.rs",
+            "//! Is.\nfn f() { debug!(a, message, %c, c = g(a, a), \"went well\") }\n",
+            2,
         ),
         (
             "src/a.rs",

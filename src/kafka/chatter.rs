@@ -141,19 +141,19 @@ impl Chatter {
     }
 
     /// For [`ClientContext::log`].
-    pub fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    pub fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         // A hang-up comes as a line only, everything else as an error too; told once either way.
         if matches!(facility, "FAIL" | "SSL")
-            && let Some(refusal) = judge_refusal(message)
+            && let Some(refusal) = judge_refusal(text)
         {
-            tracing::debug!(facility, message, "librdkafka");
+            tracing::debug!(facility, text, "librdkafka");
             return self.refused(refusal);
         }
-        match judge(level, facility, message) {
-            Loudness::Error => tracing::error!(facility, message, "librdkafka"),
-            Loudness::Warn => tracing::warn!(facility, message, "librdkafka"),
-            Loudness::Debug => tracing::debug!(facility, message, "librdkafka"),
-            Loudness::Outage => self.outage(message),
+        match judge(level, facility, text) {
+            Loudness::Error => tracing::error!(facility, text, "librdkafka"),
+            Loudness::Warn => tracing::warn!(facility, text, "librdkafka"),
+            Loudness::Debug => tracing::debug!(facility, text, "librdkafka"),
+            Loudness::Outage => self.outage(text),
         }
     }
 

@@ -35,7 +35,7 @@ fn tell(args: &Produce, resent: &Resent) {
             letters,
             sent,
             stay = stay_count,
-            ?stay,
+            reasons = ?stay,
             "done with the dead letters"
         );
         return;
