@@ -177,6 +177,7 @@ mod tests {
             "citystream config",
             "citystream config --for serve --port 0",
             "citystream consume --kafka-property fetch.min.bytes=1 --kafka-property debug=cgrp",
+            "citystream consume --brokers b-1.example:9092,127.0.0.1:1,[::1]:65535",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -209,6 +210,26 @@ mod tests {
                 "citystream consume --brokers nohost",
                 ["--brokers", "nohost", "host:port"],
             ),
+            (
+                "citystream consume --brokers http://localhost:9092",
+                ["--brokers", "http://", "give localhost:9092"],
+            ),
+            (
+                "citystream tail --brokers a:1,SASL_SSL://b-1:9092/",
+                ["--brokers", "give b-1:9092 alone", "--kafka-auth"],
+            ),
+            (
+                "citystream verify --brokers a:1,::1:9092",
+                ["--brokers", "::1:9092", "host:port"],
+            ),
+            (
+                "citystream produce --brokers host:0",
+                ["--brokers", "host:0", "host:port"],
+            ),
+            (
+                "citystream verify --explain NYC##2013-01-01T06:00:00Z",
+                ["--explain", "NYC##", "city#type#start"],
+            ),
             ("citystream produce --rate fast", ["--rate", "fast", "max"]),
             (
                 "citystream verify --explain NYC#traffic",
@@ -229,10 +250,29 @@ mod tests {
     }
 
     #[test]
+    fn no_option_takes_an_empty_value() {
+        for command in command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|_| arg.get_action().takes_values()) else {
+                    continue;
+                };
+                let line = format!("citystream {} --{long}=", command.get_name());
+                let error = parse(&line).expect_err(&line);
+                assert_eq!(error.exit_code(), 2, "{line}");
+                assert!(error.to_string().contains(long), "{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn h14_properties_the_protocol_stands_on_are_refused() {
         for name in KAFKA_PROPERTIES_FIXED {
             let line = format!("citystream consume --kafka-property {name}=x");
-            assert!(parse(&line).is_err(), "{name}");
+            let text = parse(&line).expect_err(name).to_string();
+            let (what, others) = text.split_once("also fixed").expect(&text);
+            assert!(what.contains(name), "{text}");
+            let mut listed = others.split([' ', ',', ':', '\n']);
+            assert!(!listed.any(|other| other == name), "{text}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_bytes, parse_duration_ms};
+use super::values::{parse_bytes, parse_duration_ms, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
 /// `citystream consume`
@@ -19,6 +19,7 @@ pub struct Consume {
         value_name = "NAME",
         default_value = "citystream",
         env = "CITYSTREAM_GROUP",
+        value_parser = parse_text,
         help_heading = "Group"
     )]
     pub group: String,
@@ -28,6 +29,7 @@ pub struct Consume {
         long,
         value_name = "NAME",
         env = "CITYSTREAM_GROUP_INSTANCE_ID",
+        value_parser = parse_text,
         help_heading = "Group"
     )]
     pub group_instance_id: Option<String>,

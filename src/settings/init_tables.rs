@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Rate, parse_duration_ms, parse_rate};
+use super::values::{Rate, parse_duration_ms, parse_rate, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::keys::SHARDS_MAX;
 
@@ -90,6 +90,7 @@ pub struct InitTables {
         long,
         value_name = "KEY",
         env = "CITYSTREAM_KMS_KEY",
+        value_parser = parse_text,
         help_heading = "Tables at AWS"
     )]
     pub kms_key: Option<String>,
@@ -117,6 +118,7 @@ pub struct InitTables {
         value_name = "NAME",
         default_value = "citystream",
         env = "CITYSTREAM_GROUP",
+        value_parser = parse_text,
         help_heading = "What to do"
     )]
     pub group: String,

@@ -5,6 +5,8 @@ use std::str::FromStr as _;
 
 use clap::{Args, ValueEnum};
 
+use super::values::parse_text;
+
 /// librdkafka properties that the protocol stands on; `--kafka-property` refuses them.
 pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "enable.auto.commit",
@@ -50,7 +52,7 @@ pub struct KafkaArgs {
     pub kafka_auth: KafkaAuth,
 
     /// User name for scram
-    #[arg(long, value_name = "NAME", env = "CITYSTREAM_KAFKA_USERNAME")]
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_KAFKA_USERNAME", value_parser = parse_text)]
     pub kafka_username: Option<String>,
 
     /// File that holds the password for scram; or CITYSTREAM_KAFKA_PASSWORD holds it
@@ -120,8 +122,8 @@ fn secret(variable: &str) -> Option<String> {
 
 /// A relative name means the file of that name among systemd's credentials (`LoadCredential=`), if
 /// there is one.
-fn parse_file(text: &str) -> Result<PathBuf, std::convert::Infallible> {
-    let given = PathBuf::from(text);
+fn parse_file(text: &str) -> Result<PathBuf, String> {
+    let given = PathBuf::from(parse_text(text)?);
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
     // An absolute name replaces the folder.
     let credential = folder.map(|folder| PathBuf::from(folder).join(&given));
@@ -137,16 +139,35 @@ fn topic_default() -> String {
 }
 
 fn parse_brokers(text: &str) -> Result<String, String> {
-    for server in text.split(',') {
-        let port = server
-            .trim()
-            .rsplit_once(':')
-            .map(|(host, port)| (host, u16::from_str(port)));
-        if !matches!(port, Some((host, Ok(_))) if !host.is_empty()) {
+    for server in text.split(',').map(str::trim) {
+        // librdkafka knows some schemes, and for all others reaches nobody without an end.
+        if let Some((scheme, rest)) = server.split_once("://") {
+            let rest = rest.split('/').next().unwrap_or_default();
+            return Err(format!(
+                "{server:?} begins with {scheme}://, which brokers do not have; give {rest} alone, \
+                 and --kafka-auth for TLS and logins"
+            ));
+        }
+        let is_server = server.rsplit_once(':').is_some_and(|(host, port)| {
+            is_host(host) && u16::from_str(port).is_ok_and(|port| port > 0)
+        });
+        if !is_server {
             return Err(format!("{server:?} is not host:port"));
         }
     }
     Ok(text.to_owned())
+}
+
+/// Tells whether this may be a name or an address; one of IPv6 stands in brackets.
+fn is_host(text: &str) -> bool {
+    let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    match inner {
+        Some(address) => std::net::Ipv6Addr::from_str(address).is_ok(),
+        None => {
+            let foreign = |c: char| c.is_whitespace() || c.is_control() || "/:@[]?#".contains(c);
+            !text.is_empty() && !text.contains(foreign)
+        }
+    }
 }
 
 fn parse_topic(text: &str) -> Result<String, String> {
@@ -160,13 +181,17 @@ fn parse_topic(text: &str) -> Result<String, String> {
 }
 
 fn parse_property(text: &str) -> Result<(String, String), String> {
-    let Some((name, value)) = text.split_once('=') else {
+    let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         return Err("expected name=value".to_owned());
     };
     if KAFKA_PROPERTIES_FIXED.contains(&name) {
         return Err(format!(
             "{name} is fixed, exact counting stands on it; also fixed: {}",
-            KAFKA_PROPERTIES_FIXED.join(", ")
+            KAFKA_PROPERTIES_FIXED
+                .into_iter()
+                .filter(|other| *other != name)
+                .collect::<Vec<_>>()
+                .join(", ")
         ));
     }
     Ok((name.to_owned(), value.to_owned()))

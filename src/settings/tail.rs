@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_duration_ms, parse_instant, parse_severity};
+use super::values::{parse_duration_ms, parse_instant, parse_severity, parse_text};
 use super::{KafkaArgs, LogArgs};
 use crate::core::event::Severity;
 
@@ -39,11 +39,11 @@ pub enum Output {
 )]
 pub struct Tail {
     /// Only this city; can be repeated
-    #[arg(long = "city", env = "CITYSTREAM_CITY")]
+    #[arg(long = "city", env = "CITYSTREAM_CITY", value_parser = parse_text)]
     pub cities: Vec<String>,
 
     /// Only this event type; can be repeated
-    #[arg(long = "type", value_name = "TYPE", env = "CITYSTREAM_TYPE")]
+    #[arg(long = "type", value_name = "TYPE", env = "CITYSTREAM_TYPE", value_parser = parse_text)]
     pub types: Vec<String>,
 
     /// Only this severity; can be repeated

@@ -13,6 +13,14 @@ pub enum Rate {
     Max,
 }
 
+/// Refuses what is empty: a name that was meant to be filled in.
+pub(super) fn parse_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty; give one, or leave the option out".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<i64, String> {
     let allowed = || {
         format!(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_bytes, parse_duration_ms, parse_instant};
+use super::values::{parse_bytes, parse_duration_ms, parse_instant, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
 /// A moment that a range begins or ends with.
@@ -82,7 +82,8 @@ pub struct Verify {
         long,
         value_name = "NAME",
         default_value = "citystream",
-        env = "CITYSTREAM_GROUP"
+        env = "CITYSTREAM_GROUP",
+        value_parser = parse_text,
     )]
     pub group: String,
 
@@ -122,8 +123,8 @@ fn parse_moment(text: &str) -> Result<Moment, String> {
 
 fn parse_window(text: &str) -> Result<WindowName, String> {
     let mut parts = text.splitn(3, '#');
-    let window = (parts.next(), parts.next(), parts.next());
-    let (Some(city), Some(event_type), Some(start)) = window else {
+    let mut name = || parts.next().filter(|part| !part.trim().is_empty());
+    let (Some(city), Some(event_type), Some(start)) = (name(), name(), name()) else {
         return Err(
             "expected city#type#start, such as NYC#traffic#2013-01-01T06:00:00Z".to_owned(),
         );
