@@ -20,6 +20,10 @@ use crate::settings::LogFormat;
 use crate::store::error::{Kind, StoreError};
 use crate::telemetry;
 
+/// What to do where DynamoDB does not answer.
+const DYNAMODB_REMEDY: &str = "check AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB if it is set, and the way there; \
+    citystream check --for serve tries it";
+
 /// A failure in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -94,7 +98,11 @@ fn chain(error: &anyhow::Error) -> String {
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|error| {
         if let Some(error) = error.downcast_ref::<StoreError>() {
-            return of_store(error);
+            return match error {
+                // Only commands that end wait so: for tables in the making.
+                StoreError::Waited { .. } => Some("run it again: it goes on where it stopped"),
+                _ => of_store(error),
+            };
         }
         if let Some(error) = error.downcast_ref::<AdminError>() {
             return of_admin(error);
@@ -132,7 +140,7 @@ fn of_io(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// What to do about an answer of DynamoDB's, or about none.
+/// What to do about an answer of DynamoDB's, or about none, while a role goes on trying.
 pub(super) fn of_store(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Request(request) => match (request.kind, request.code.as_str()) {
@@ -142,15 +150,12 @@ pub(super) fn of_store(error: &StoreError) -> Option<&'static str> {
             (Kind::Denied, _) => Some(
                 "check the AWS credentials and their rights: citystream print iam shows what each role needs",
             ),
-            (_, "Dispatch" | "Timeout" | "Response") => Some(
-                "check AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB if it is set, and the way there; \
-                 citystream check --for serve tries it",
-            ),
+            (_, "Dispatch" | "Timeout" | "Response") => Some(DYNAMODB_REMEDY),
             (Kind::Throttled, _) => Some("wait, or raise the limits of table and account"),
             _ => None,
         },
         StoreError::Different { .. } => Some("other tables need another --table-prefix"),
-        StoreError::Waited { .. } => Some("run it again: it goes on where it stopped"),
+        StoreError::Waited { .. } => Some(DYNAMODB_REMEDY),
         StoreError::Settings { .. } | StoreError::Corrupt { .. } => None,
     }
 }
@@ -215,6 +220,18 @@ mod tests {
             .context("no route")
             .context("failed: no route");
         assert_eq!(shown(&error), "failed\n  because: no route");
+    }
+
+    #[test]
+    fn who_waits_and_who_has_given_up_get_their_own_advice() {
+        let waited = || StoreError::Waited {
+            what: "DynamoDB".to_owned(),
+            seconds: 4,
+        };
+        let going_on = of_store(&waited()).expect("advice");
+        assert!(going_on.starts_with("check AWS_REGION"), "{going_on}");
+        let ended = Failure::of(&waited().into()).todo.expect("advice");
+        assert!(ended.starts_with("run it again"), "{ended}");
     }
 
     #[test]
