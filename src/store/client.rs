@@ -64,10 +64,13 @@ impl Default for ConnectOptions {
     }
 }
 
+/// Variables that say where to send requests; the first that is set counts.
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
+
 /// Returns a client. Nothing is sent to DynamoDB yet.
 ///
 /// # Errors
-/// [`StoreError::Settings`] if no region is set.
+/// [`StoreError::Settings`] if no region is set, or an endpoint that is no URL.
 pub async fn connect(options: ConnectOptions) -> Result<Client, StoreError> {
     connect_within(options, ATTEMPT_TIMEOUT).await
 }
@@ -111,7 +114,14 @@ async fn connect_within(
     if let Some(url) = options.endpoint_url {
         loader = loader.endpoint_url(url);
     }
+    let from_variables = endpoint_of_variables();
+    if let Some((variable, url)) = &from_variables {
+        check_endpoint(variable, url)?;
+    }
     let config = loader.load().await;
+    if let (None, Some(url)) = (&from_variables, config.endpoint_url()) {
+        check_endpoint("the profile's endpoint_url", url)?;
+    }
     if config
         .region()
         .is_none_or(|region| region.as_ref().is_empty())
@@ -132,6 +142,45 @@ async fn connect_within(
     Ok(Client::from_conf(config.build()))
 }
 
+fn endpoint_of_variables() -> Option<(&'static str, String)> {
+    let set = |name| std::env::var(name).ok().map(|url| (name, url));
+    ENDPOINT_VARIABLES.into_iter().find_map(set)
+}
+
+/// The SDK takes any text and finds out with each request, which a role would repeat without an end.
+fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
+    if url.is_empty() {
+        return Err(StoreError::Settings {
+            message: format!(
+                "{source} is empty; remove it, or give a URL such as http://localhost:8000"
+            ),
+        });
+    }
+    let is_url = url.parse::<hyper::Uri>().is_ok_and(|uri| {
+        let schemes = ["http", "https"];
+        let host = uri.host().is_some_and(|host| !host.is_empty());
+        // A port that is no number, or too large a one, is told by its colon alone.
+        let port = uri.authority().is_none_or(|authority| {
+            let behind = authority.as_str().rsplit_once(']');
+            let rest = behind.map_or(authority.as_str(), |(_, rest)| rest);
+            rest.contains(':') == authority.port_u16().is_some()
+        });
+        uri.scheme_str()
+            .is_some_and(|scheme| schemes.contains(&scheme))
+            && host
+            && port
+    });
+    if is_url {
+        return Ok(());
+    }
+    Err(StoreError::Settings {
+        message: format!(
+            "{source}={url}: not a URL of http or https; give one such as http://localhost:8000 \
+             for a server of your own, or remove it for AWS's"
+        ),
+    })
+}
+
 /// Returns how a person would name where `client` sends its requests: the endpoint if one is set,
 /// else the region.
 pub fn describe_target(client: &Client) -> String {
@@ -141,10 +190,7 @@ pub fn describe_target(client: &Client) -> String {
         .map_or("no region", Region::as_ref)
         .to_owned();
     // The SDK's configuration shows no endpoint; AWS's own variables are the way to set one.
-    let variable = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().map(|url| (name, url)));
-    match variable {
+    match endpoint_of_variables() {
         Some((name, url)) => format!("DynamoDB at {url} ({name})"),
         None => format!("DynamoDB in region {region}"),
     }
@@ -154,6 +200,50 @@ pub fn describe_target(client: &Client) -> String {
 mod tests {
     use super::*;
     use crate::store::error::Kind;
+
+    #[test]
+    fn an_endpoint_is_a_url() {
+        for url in [
+            "http://localhost:8000",
+            "https://vpce-1.dynamodb.eu-west-1.vpce.amazonaws.com",
+            "http://[::1]:8000/",
+            "http://127.0.0.1",
+        ] {
+            check_endpoint("X", url).expect(url);
+        }
+        for url in [
+            "localhost:8000",
+            "localhost",
+            "",
+            "http://",
+            "http://:8000",
+            "ftp://a",
+            "http://a:99999",
+            "http://a b",
+            "//a:1",
+        ] {
+            let error = check_endpoint("X", url).expect_err(url);
+            assert_eq!(error.kind(), Kind::Settings);
+            let text = error.to_string();
+            assert!(text.starts_with('X') && text.contains("http://"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_the_sdk_cannot_use_is_told_without_its_insides() {
+        let client = connect(ConnectOptions {
+            attempts: 1,
+            endpoint_url: Some("localhost:8000".to_owned()),
+            test_credentials: true,
+            ..ConnectOptions::default()
+        })
+        .await
+        .unwrap();
+        let error = client.list_tables().send().await.expect_err("no URL");
+        let text = StoreError::from_sdk("ListTables", "", error).to_string();
+        assert!(text.contains("localhost:8000"), "{text}");
+        assert!(!text.contains("SdkBody") && !text.contains('{'), "{text}");
+    }
 
     #[tokio::test]
     async fn e1_a_server_that_never_answers_is_given_up() {

@@ -305,10 +305,10 @@ impl StoreError {
 
 /// Returns an error and its sources in one line; the SDK's own text stops at the first.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut out = error.to_string();
+    let mut out = without_insides(error.to_string());
     let mut next = error.source();
     while let Some(source) = next {
-        let text = source.to_string();
+        let text = without_insides(source.to_string());
         if !out.ends_with(&text) {
             out.push_str(": ");
             out.push_str(&text);
@@ -316,6 +316,17 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = source.source();
     }
     out
+}
+
+/// Cuts a message where the SDK prints a value of its own, whole.
+fn without_insides(mut text: String) -> String {
+    let starts = ["Request {", "Response {", "SdkBody {"];
+    if let Some(at) = starts.iter().filter_map(|start| text.find(start)).min() {
+        text.truncate(at);
+        text.truncate(text.trim_end_matches([' ', '`', '(', ':']).len());
+        text.push('…');
+    }
+    text
 }
 
 /// Tells whether no connection came about, so that nothing can have been carried out.

@@ -25,8 +25,9 @@ pub(super) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
     let client = match connect(ConnectOptions::default()).await {
         Ok(client) => client,
         Err(error) => {
-            let remedy = "AWS_REGION in /etc/citystream/common.env, or a region in the profile";
-            return table.bad(Outcome::Wrong, "DynamoDB client", chain(&error), remedy);
+            let text = chain(&error);
+            let (found, remedy) = text.split_once("; ").unwrap_or((&text, "see what it says"));
+            return table.bad(Outcome::Wrong, "DynamoDB client", found, remedy);
         }
     };
     let target = describe_target(&client);
