@@ -3,16 +3,14 @@
 use std::process::ExitCode;
 
 use citystream::cmd::{self, Exit};
-use citystream::settings::{Cli, Command, check_environment, command};
+use citystream::settings::{Command, check_environment, parse};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::{Metrics, start_logging};
-use clap::FromArgMatches as _;
 
 fn main() -> ExitCode {
     citystream::sys::use_static_name_service();
     citystream::sys::keep_openssl_at_exit();
-    let matches = command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let format = cli.command.log().log_format;
     if let Err(reason) = check_environment().and_then(|()| start_logging(format)) {
         let exit = Exit::after(&cmd::SettingsError(reason).into(), None);

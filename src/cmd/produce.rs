@@ -27,8 +27,6 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
 use report::Report;
 
-/// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
-const HEARTBEAT_MS: i64 = 60_000;
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -175,7 +173,7 @@ fn plan(args: &Produce) -> Plan {
         count: args.count,
         // What has an end is watched by somebody; a service goes on once it is let in.
         patient: synthetic && args.count.is_none(),
-        heartbeat_ms: args.heartbeat.or(synthetic.then_some(HEARTBEAT_MS)),
+        heartbeat_ms: args.heartbeat_ms(),
         credit: None,
     }
 }

@@ -4,11 +4,13 @@
 //! files or in a few variables; what could hold one is shown as `(hidden)`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
-use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role};
+use super::parse::{matches, old_variable};
+use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, show_ms};
 
 /// Variables of others that change what a role does, shown where they are set.
 const FOREIGN_VARIABLES: [&str; 11] = [
@@ -52,18 +54,16 @@ pub struct Parsed {
 /// # Errors
 /// The parser's own, which names the option, the value and what is allowed.
 pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error> {
-    let mut line = vec!["citystream".to_owned(), role.name().to_owned()];
-    line.extend(options.iter().cloned());
-    let matches = Cli::command().try_get_matches_from(line)?;
+    let mut line: Vec<OsString> = vec!["citystream".into(), role.name().into()];
+    line.extend(options.iter().map(OsString::from));
+    let matches = matches(Cli::command(), &line)?;
     let command = Cli::from_arg_matches(&matches)?.command;
     let (_, own) = matches.subcommand().expect("the line names a role");
-    Ok(Parsed {
-        command,
-        settings: settings_of(role, own),
-    })
+    let settings = settings_of(role, own, &command);
+    Ok(Parsed { command, settings })
 }
 
-fn settings_of(role: Role, matches: &ArgMatches) -> Vec<Effective> {
+fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effective> {
     let cli = Cli::command();
     let command = cli
         .find_subcommand(role.name())
@@ -85,32 +85,36 @@ fn settings_of(role: Role, matches: &ArgMatches) -> Vec<Effective> {
             values = values.iter().map(|v| hide_property(v)).collect();
         }
         let variable = arg.get_env().map(|v| v.to_string_lossy().into_owned());
+        let unset = source.is_none().then(|| default_of(arg, parsed)).flatten();
         let origin = match source {
+            None if unset.is_some() => "default".to_owned(),
             None => "not set".to_owned(),
             Some(ValueSource::CommandLine) => "command line".to_owned(),
             Some(ValueSource::EnvVariable) => variable.unwrap_or_default(),
-            Some(_) => default_origin(id).to_owned(),
+            Some(_) => old_variable(id)
+                .filter(|name| std::env::var_os(name).is_some())
+                .unwrap_or("default")
+                .to_owned(),
         };
         out.push(Effective {
             name: format!("--{long}"),
-            value: source.map(|_| values.join(",")),
+            value: source.map(|_| values.join(",")).or(unset),
             origin,
         });
     }
     out
 }
 
-/// Two defaults stand in variables that the system this one replaces had already.
-fn default_origin(id: &str) -> &'static str {
-    let variable = match id {
-        "brokers" => "KAFKA_BOOTSTRAP_SERVERS",
-        "topic" => "KAFKA_TOPIC",
-        _ => return "default",
-    };
-    if std::env::var_os(variable).is_some() {
-        variable
-    } else {
-        "default"
+/// Returns what an option that is not set comes to where the parser does not know: what the role makes
+/// of it, or what its help says.
+fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
+    match (arg.get_id().as_str(), parsed) {
+        ("heartbeat", Command::Produce(produce)) => produce.heartbeat_ms().map(show_ms),
+        _ => {
+            let help = arg.get_help()?.to_string();
+            let (_, default) = help.split_once("[default: ")?;
+            Some(default.split(']').next()?.to_owned())
+        }
     }
 }
 
@@ -248,6 +252,29 @@ mod tests {
             (Some("sasl.password=(hidden)"), "command line")
         );
         assert!(!format!("{:?}", parsed.settings).contains("s3cret"));
+    }
+
+    #[test]
+    fn what_is_not_set_is_shown_as_what_it_comes_to() {
+        let find = |role, options: &[&str], name: &str| {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            let parsed = parse_role(role, &options).unwrap();
+            let found = parsed.settings.into_iter().find(|s| s.name == name);
+            let found = found.unwrap_or_else(|| panic!("{name}"));
+            (found.value, found.origin)
+        };
+        let default = |value: &str| (Some(value.to_owned()), "default".to_owned());
+        let none = (None, "not set".to_owned());
+        let beat = |options| find(Role::Produce, options, "--heartbeat");
+        assert_eq!(beat(&[]), default("1m"));
+        assert_eq!(beat(&["--input", "x"]), none);
+        assert_eq!(beat(&["--from-dlq"]), none);
+        assert_eq!(beat(&["--heartbeat", "5s"]).0.as_deref(), Some("5s"));
+        assert_eq!(
+            find(Role::Serve, &[], "--log-format"),
+            default("text on a terminal, json elsewhere")
+        );
+        assert_eq!(find(Role::InitTables, &[], "--window"), default("5m"));
     }
 
     #[test]

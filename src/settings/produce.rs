@@ -8,6 +8,9 @@ use clap::Args;
 use super::values::{Rate, parse_duration_ms, parse_rate, parse_share, parse_speed};
 use super::{KafkaArgs, LogArgs};
 
+/// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
+const HEARTBEAT_MS: i64 = 60_000;
+
 /// `citystream produce`
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -112,4 +115,12 @@ pub struct Produce {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+impl Produce {
+    /// Returns the time between two heartbeats; `None` if there are none.
+    pub fn heartbeat_ms(&self) -> Option<i64> {
+        let synthetic = self.input.is_none() && !self.from_dlq;
+        self.heartbeat.or(synthetic.then_some(HEARTBEAT_MS))
+    }
 }

@@ -111,7 +111,7 @@ fn golden_errors_say_what_why_and_what_to_do() {
     let port = taken.local_addr().unwrap().port().to_string();
     let address = format!("127.0.0.1:{port}");
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
-    let cases: [Case<'_>; 25] = [
+    let cases: [Case<'_>; 29] = [
         (&["prodce"], &[]),
         (&["produce", "--intervall", "5s"], &[]),
         (&["produce", "--interval", "5x"], &[]),
@@ -146,6 +146,13 @@ fn golden_errors_say_what_why_and_what_to_do() {
         ),
         (&["consume", "--kafka-property", "fetch.min.byte=1"], &[]),
         (&["consume"], &[("CITYSTREAM_BROKER", "b-1:9092")]),
+        (&["consume"], &[("CITYSTREAM_ROW_INTERVAL", "5")]),
+        (&["tail", "--brokers", "http://localhost:9092"], &[]),
+        (&["consume", "--group="], &[]),
+        (
+            &["consume"],
+            &[("AWS_ENDPOINT_URL_DYNAMODB", "localhost:8000")],
+        ),
     ];
     let mut text = String::new();
     for (args, variables) in cases {

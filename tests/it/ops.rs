@@ -76,6 +76,32 @@ fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
 }
 
 #[test]
+fn j5_a_wrong_value_names_the_variable_it_comes_from() {
+    for (name, value, roles) in [
+        ("CITYSTREAM_ROW_INTERVAL", "5", &["consume"][..]),
+        ("CITYSTREAM_STOP_AT_END", "maybe", &["consume"]),
+        ("CITYSTREAM_GROUP", "", &["consume", "verify"]),
+        ("CITYSTREAM_WATCH", "soon", &["verify"]),
+        (
+            "CITYSTREAM_BROKERS",
+            "http://b:1",
+            &["consume", "produce", "tail", "verify", "init-tables"],
+        ),
+        ("KAFKA_BOOTSTRAP_SERVERS", "nohost", &["consume", "tail"]),
+        ("KAFKA_TOPIC", "a/b", &["produce"]),
+    ] {
+        for role in roles {
+            for args in [&[*role][..], &["config", "--for", role]] {
+                let output = citystream(args).env(name, value).output().unwrap();
+                let said = text(&output);
+                assert_eq!(output.status.code(), Some(2), "{args:?} {name}: {said}");
+                assert!(said.contains(&format!("variable {name}")), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn config_shows_values_and_origins_and_no_secret() {
     let args = [
         "config",
