@@ -638,6 +638,27 @@ async fn a_window_is_explained_record_by_record() {
     assert_eq!(exit.unwrap(), Exit::Failed, "{text}");
     assert!(text.contains("there is no such row"), "{text}");
 
+    for (city, event_type, start_ms, hint) in [
+        ("NYC", "trafic", BASE_MS, "did you mean NYC#traffic?"),
+        ("NYC", "weather", 0, "NYC#weather has events, in other"),
+        ("Atlantis", "tides", BASE_MS, "neither log nor tables"),
+    ] {
+        let unheard_of = WindowName {
+            city: city.to_owned(),
+            event_type: event_type.to_owned(),
+            start_ms,
+        };
+        let (exit, text) = told(unheard_of.clone(), VerifyOutput::Text).await;
+        assert_eq!(exit.unwrap(), Exit::Failed, "{text}");
+        assert!(
+            text.contains("neither log nor tables") && text.contains(hint),
+            "{text}"
+        );
+        let (exit, json) = told(unheard_of, VerifyOutput::Json).await;
+        assert_eq!(exit.unwrap(), Exit::Failed, "{json}");
+        assert!(json.contains(r#""verdict":"no_such_row""#), "{json}");
+    }
+
     let crooked = WindowName {
         start_ms: BASE_MS + 1_000,
         ..window()

@@ -1,6 +1,6 @@
 //! `--explain`: one window's counts, traced to the records that made them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -16,9 +16,12 @@ use crate::core::parse::{self, Body};
 use crate::core::time::{format_millis, format_seconds, parse_timestamp};
 use crate::core::window::Rules;
 use crate::kafka::reader::Record;
-use crate::settings::{VerifyOutput, WindowName};
+use crate::settings::{VerifyOutput, WindowName, nearest};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+
+/// Most names that are kept to find the one that was meant.
+const SERIES_MAX: usize = 1_000;
 
 /// What the log says of one window, record by record.
 struct Trace {
@@ -34,11 +37,14 @@ struct Trace {
     rejected: u64,
     waiting: u64,
     unknown: u64,
+    /// `city#type` of the log's events.
+    series: BTreeSet<String>,
     output: VerifyOutput,
     out: Arc<Mutex<dyn Write + Send>>,
 }
 
-/// Prints what counted and what did not, with the reasons; exits 1 if the row holds something else.
+/// Prints what counted and what did not, with the reasons; exits 1 if the row holds something else, or
+/// if neither log nor tables know of it.
 ///
 /// # Errors
 /// If log or tables cannot be read, or there is no such window.
@@ -85,6 +91,7 @@ pub async fn explain(
         rejected: 0,
         waiting: 0,
         unknown: 0,
+        series: BTreeSet::new(),
         window,
         output,
         out: Arc::clone(&out),
@@ -103,7 +110,7 @@ pub async fn explain(
     let told = told.map_err(anyhow::Error::new).map(Some);
     closed_pipe_is_an_end(told)?;
     Ok(match verdict {
-        Verdict::Differs => Exit::Failed,
+        Verdict::Differs | Verdict::Nowhere => Exit::Failed,
         Verdict::Agrees | Verdict::NotComparable => Exit::Done,
     })
 }
@@ -126,6 +133,8 @@ enum Verdict {
     Agrees,
     Differs,
     NotComparable,
+    /// Nothing was sent for the window, and there is no row: mostly its name is wrong.
+    Nowhere,
 }
 
 /// What became of a record.
@@ -165,6 +174,7 @@ impl Trace {
         };
         let late = watermark.pass(event.time_ms, stamp(record), &self.rules);
         self.note_move(partition, before, record.offset);
+        self.note_series(&event.city, &event.event_type);
         let own = *event.city == *self.window.city
             && *event.event_type == *self.window.event_type
             && self.rules.window_start(event.time_ms) == self.window.start_ms;
@@ -244,6 +254,23 @@ impl Trace {
         }
     }
 
+    fn note_series(&mut self, city: &str, event_type: &str) {
+        if self.series.len() < SERIES_MAX {
+            let name = format!("{city}#{event_type}");
+            self.series.insert(name);
+        }
+    }
+
+    /// Returns what else the name may have meant, as far as the log tells.
+    fn hint(&self) -> Option<String> {
+        let asked = format!("{}#{}", self.window.city, self.window.event_type);
+        if self.series.contains(&asked) {
+            return Some(format!("{asked} has events, in other windows only"));
+        }
+        let nearest = nearest(&asked, self.series.iter().map(String::as_str))?;
+        Some(format!("did you mean {nearest}?"))
+    }
+
     fn add(&mut self, severity: usize) {
         self.counts.event_count += 1;
         self.counts.severities[severity] += 1;
@@ -308,7 +335,12 @@ impl Trace {
             _ if self.unknown > 0 => Verdict::NotComparable,
             Some(row) if row.foreign || row.fences.iter().any(older) => Verdict::NotComparable,
             Some(row) if row.counts == self.counts && row.odd.is_none() => Verdict::Agrees,
-            None if self.counts == Counts::default() => Verdict::Agrees,
+            None if self.counts == Counts::default() => {
+                match self.late + self.rejected + self.waiting {
+                    0 => Verdict::Nowhere,
+                    _ => Verdict::Agrees,
+                }
+            }
             Some(_) | None => Verdict::Differs,
         }
     }
@@ -318,6 +350,7 @@ impl Trace {
             Verdict::Agrees => "agree",
             Verdict::Differs => "differ",
             Verdict::NotComparable => "cannot be compared",
+            Verdict::Nowhere => "no such row",
         };
         let mut out = self.out.lock().expect("no panic holds the output");
         if self.output == VerifyOutput::Json {
@@ -371,6 +404,13 @@ impl Trace {
         }
         if let Some(odd) = &self.found.odd {
             writeln!(out, "  {}", printable(odd))?;
+        }
+        if verdict == Verdict::Nowhere {
+            writeln!(out, "neither log nor tables have a row of that name")?;
+            return match self.hint() {
+                Some(hint) => writeln!(out, "{}", printable(&hint)),
+                None => Ok(()),
+            };
         }
         writeln!(out, "log and tables {word}")
     }
