@@ -48,6 +48,8 @@ pub struct ConnectOptions {
     /// Signs with made-up credentials for a made-up region and reads nothing from the environment:
     /// for a server that accepts anything.
     pub test_credentials: bool,
+    /// Logs where credentials come from, or that there are none; for who says it otherwise, not.
+    pub tell_credentials: bool,
     /// Where to show how far this host's clock is from DynamoDB's.
     pub clock_skew: Option<Gauge>,
 }
@@ -59,6 +61,7 @@ impl Default for ConnectOptions {
             http: None,
             endpoint_url: None,
             test_credentials: false,
+            tell_credentials: true,
             clock_skew: None,
         }
     }
@@ -132,7 +135,9 @@ async fn connect_within(
                 .to_owned(),
         });
     }
-    if let Some(provider) = config.credentials_provider() {
+    if let Some(provider) = config.credentials_provider()
+        && options.tell_credentials
+    {
         credentials::say(provider);
     }
     let mut config = aws_sdk_dynamodb::Config::from(&config).to_builder();

@@ -291,6 +291,12 @@ impl StoreError {
         }
     }
 
+    /// Tells whether the request was not even sent, since there is nothing to sign it with.
+    pub fn lacks_credentials(&self) -> bool {
+        matches!(self, StoreError::Request(request)
+            if request.kind == Kind::Denied && request.code == "Dispatch")
+    }
+
     /// Returns DynamoDB's code, where there was an answer.
     pub fn code(&self) -> Option<&str> {
         match self {

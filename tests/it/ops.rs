@@ -137,6 +137,31 @@ fn config_shows_values_and_origins_and_no_secret() {
 }
 
 #[test]
+fn check_tells_once_that_there_are_no_credentials() {
+    let output = citystream(&["check", "--for", "serve", "--port", "0"])
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .env_remove("AWS_SECRET_ACCESS_KEY")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let wrong: Vec<&str> = said.lines().filter(|l| l.starts_with("wrong")).collect();
+    assert!(
+        wrong.len() == 1
+            && wrong[0].contains("AWS credentials")
+            && wrong[0].ends_with("none found"),
+        "{said}"
+    );
+    assert!(said.contains("AWS_PROFILE"), "{said}");
+    assert!(!said.contains("Attempted"), "{said}");
+    for words in ["answers", "not described", "policy", "right "] {
+        assert!(!said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
 fn check_tells_what_is_away_and_what_to_do() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 6, 1).unwrap();

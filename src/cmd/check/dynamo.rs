@@ -22,7 +22,11 @@ use crate::telemetry::unix_ms;
 const SKEW_S_NOTE: i64 = 5;
 
 pub(super) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic: Option<&str>) {
-    let client = match connect(ConnectOptions::default()).await {
+    let options = ConnectOptions {
+        tell_credentials: false,
+        ..ConnectOptions::default()
+    };
+    let client = match connect(options).await {
         Ok(client) => client,
         Err(error) => {
             let text = chain(&error);
@@ -75,7 +79,7 @@ pub(super) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
     rights(table, &client, &names, role).await;
 }
 
-/// Reads the config item, which every role may; returns whether DynamoDB answers.
+/// Describes a table, whether or not the role may; returns whether DynamoDB answers.
 async fn reach(
     table: &mut Table,
     client: &Client,
@@ -93,6 +97,12 @@ async fn reach(
     let error = answer
         .err()
         .map(|error| StoreError::from_sdk("DescribeTable", &names.totals, error));
+    if error.as_ref().is_some_and(StoreError::lacks_credentials) {
+        let remedy = "give the host a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                      AWS_SECRET_ACCESS_KEY; what needs them was not tried";
+        table.bad(Outcome::Wrong, "AWS credentials", "none found", remedy);
+        return false;
+    }
     match error.filter(|e| !matches!(e.kind(), Kind::NotFound | Kind::Denied)) {
         None => {
             table.ok("DynamoDB", format!("answers: {target}"));
