@@ -255,6 +255,42 @@ mod tests {
     }
 
     #[test]
+    fn the_guides_table_of_costs_is_this_ones() {
+        let guide = include_str!("../../../docs/EC2.md");
+        let names = TableNames::new("citystream");
+        for (events, rate, row_interval_ms) in [
+            ("1 in 5 s", 0.2, 250),
+            ("100/s, row interval 250ms", 100.0, 250),
+            ("100/s, row interval 5s", 100.0, 5_000),
+            ("1,000/s, row interval 250ms", 1_000.0, 250),
+            ("1,000/s, row interval 5s", 1_000.0, 5_000),
+        ] {
+            let told = |raw| {
+                let mut question = question(rate);
+                (question.raw, question.mix.row_interval_ms) = (raw, row_interval_ms);
+                let text = report(&question, &names);
+                let all = text.lines().find(|line| line.starts_with("all "));
+                let cells: Vec<String> = all
+                    .expect(&text)
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect();
+                (cells[1].clone(), cells[3].clone())
+            };
+            let (units, all) = told(RawRows::All);
+            let (alerts, none) = (told(RawRows::Alerts).1, told(RawRows::None).1);
+            let row = format!("| {events} | {units} | {all} | {alerts} | {none} |");
+            assert!(guide.contains(&row), "{row}");
+        }
+        let text = report(&question(1.0), &names);
+        let kept = text.lines().find(|line| line.starts_with("Raw events"));
+        let words: Vec<&str> = kept.expect(&text).split_whitespace().collect();
+        let (gb, dollars) = (words[7], words[9].trim_start_matches('$'));
+        let kept = format!("{gb} GB ({dollars} dollars) for each event a second");
+        assert!(guide.contains(&kept), "{kept}");
+    }
+
+    #[test]
     fn the_report_reads_well() {
         let text = report(&question(1_000.0), &TableNames::new("citystream"));
         let want = include_str!("explain.txt");
