@@ -49,7 +49,7 @@ pub enum VerifyOutput {
 /// `citystream verify`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit code 0: log and tables agree. 1: they differ, or could not be compared.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch=5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
+    after_help = "Exit code 0: log and tables agree. 1: they differ, could not be compared, or have no such window.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch=5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
 )]
 pub struct Verify {
     /// Compare events and windows from this event time on: RFC 3339, or a time back from now as -1h

@@ -151,7 +151,7 @@ pub enum StoreError {
         differences: Vec<String>,
     },
     /// Something did not come about in time.
-    #[error("gave up after {seconds} s waiting for {what}")]
+    #[error("waited {seconds} s for {what} in vain")]
     Waited {
         /// What was waited for.
         what: String,
