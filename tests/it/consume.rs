@@ -340,6 +340,29 @@ async fn b8_a_new_log_of_the_same_name_is_counted_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_to_the_end_that_is_stopped_before_is_no_success() {
+    let world = World::new(1).await;
+    for n in 0..100 {
+        nth(&world, 0, n);
+    }
+    world.flush();
+    let faults = Faults::new(3, 0);
+    faults.hold(true);
+    let member = world.member(&["--stop-at-end"], Some(&faults)).await;
+    member
+        .until("it reads", |m| {
+            m.ledger().consumed > 0 || m.status.ready().is_err()
+        })
+        .await;
+    faults.hold(false);
+    let error = member.stop().await.unwrap_err();
+    assert!(error.to_string().contains("stopped before"), "{error:#}");
+    let member = world.member(&["--stop-at-end"], None).await;
+    assert_eq!(member.end().await.unwrap(), Exit::Done);
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c7_a_commit_of_another_tool_stops_with_exit_2_and_the_remedy() {
     let world = World::new(1).await;
     for n in 0..10 {

@@ -82,6 +82,9 @@ impl Shell {
             _ if left_behind > 0 => {
                 anyhow::bail!("{left_behind} records are not yet durable and will be read again")
             }
+            None if self.p.stop_at_end => anyhow::bail!(
+                "stopped before the group has committed the end of every partition; started again, it goes on there"
+            ),
             _ => Ok(Exit::Done),
         }
     }
