@@ -731,6 +731,17 @@ impl Pipeline {
         }
     }
 
+    /// Makes room where memory is short: rows that only wait for their interval to be over are given up, and
+    /// written again sooner than it says if more comes for them. Else a long interval could stop the reading
+    /// for as long as it is.
+    pub fn make_room(&mut self) {
+        for slot in self.slots.values_mut() {
+            if let State::Running(running) = &mut slot.state {
+                running.worker.free_idle_rows();
+            }
+        }
+    }
+
     /// Returns the number of records that are not yet durable.
     pub fn in_flight(&self) -> usize {
         self.workers().map(Worker::in_flight).sum()

@@ -462,6 +462,17 @@ impl Worker {
         None
     }
 
+    /// Gives up the rows of a partition without records in flight: they are kept for nothing but the time of
+    /// their last update.
+    pub fn free_idle_rows(&mut self) {
+        if self.in_flight() > 0 {
+            return;
+        }
+        while let Some((_, id)) = self.due.pop_first() {
+            self.free(id);
+        }
+    }
+
     /// Returns when [`Worker::next_update`] should be asked again, if time alone changes it.
     pub fn next_ms(&self) -> Option<i64> {
         self.due.first().map(|(ms, _)| *ms)

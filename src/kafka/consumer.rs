@@ -32,7 +32,7 @@ use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::inquiry::{Inquiry, commit};
-use crate::telemetry::unix_ms;
+use crate::telemetry::steady_ms;
 use poller::Poller;
 
 /// What the thread tells.
@@ -140,7 +140,7 @@ impl Consumer {
         client.subscribe(&[&options.topic])?;
         let client = Arc::new(client);
         let (commands, inbox) = mpsc::channel();
-        let beat_ms = Arc::new(AtomicI64::new(unix_ms()));
+        let beat_ms = Arc::new(AtomicI64::new(steady_ms()));
         let poller = Poller {
             client: Arc::clone(&client),
             inbox,

@@ -86,6 +86,10 @@ impl Consumer {
     /// partitions that it gives up, which are committed at once, and what happened since the last
     /// time.
     pub(crate) fn pump(&mut self, now_ms: i64) -> Result<(Vec<CommitPart>, Report), String> {
+        // Memory is short now and then.
+        if now_ms % 3 == 0 {
+            self.pipeline.make_room();
+        }
         self.pipeline.pump(now_ms);
         let mut leaves = Vec::new();
         while let Some(output) = self.pipeline.poll_output() {

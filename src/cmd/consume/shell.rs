@@ -399,6 +399,9 @@ impl Shell {
             let wait = u64::try_from(at_ms - now_ms).unwrap_or(0);
             self.locate(wanted, Duration::from_millis(wait));
         }
+        if self.p.budget.is_tight() {
+            self.p.pipeline.make_room();
+        }
         self.mind_letters();
         self.report();
     }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::api::ops::Probe;
-use crate::telemetry::unix_ms;
+use crate::telemetry::steady_ms;
 
 /// Without a poll for this long the thread hangs, and a restart would help, in milliseconds.
 const BEAT_MS_MAX: i64 = 60_000;
@@ -40,7 +40,7 @@ impl Status {
     pub fn new() -> Status {
         Status {
             waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
-            beat_ms: AtomicI64::new(unix_ms()),
+            beat_ms: AtomicI64::new(steady_ms()),
             stuck: Mutex::new(Vec::new()),
         }
     }
@@ -78,7 +78,7 @@ impl Default for Status {
 
 impl Probe for Status {
     fn live(&self) -> Result<(), String> {
-        let silent_ms = unix_ms() - self.beat_ms.load(Ordering::Relaxed);
+        let silent_ms = steady_ms() - self.beat_ms.load(Ordering::Relaxed);
         if silent_ms > BEAT_MS_MAX {
             return Err(format!(
                 "the consumer has not polled for {} s",
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn i3_alive_is_who_polls_and_moves() {
         let status = Status::new();
-        status.set_beat(unix_ms() - BEAT_MS_MAX - 5_000);
+        status.set_beat(steady_ms() - BEAT_MS_MAX - 5_000);
         assert!(status.live().is_err());
-        status.set_beat(unix_ms());
+        status.set_beat(steady_ms());
         assert_eq!(status.live(), Ok(()));
         status.set_stuck(vec![3]);
         assert!(status.live().is_err_and(|why| why.contains("[3]")));

@@ -805,6 +805,29 @@ fn d4_a_revoke_during_the_last_drain_makes_it_no_longer() {
 }
 
 #[test]
+fn c5_rows_that_only_wait_for_their_interval_make_room() {
+    let hour_ms = 3_600_000;
+    let mut b = Bench::new(Options {
+        row_interval_ms: hour_ms,
+        ..options()
+    });
+    let a = b.start(0);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline.make_room();
+    let updates = b.updates(1);
+    assert_eq!(updates.len(), 2, "a row with something to write stays");
+    b.pipeline.make_room();
+    b.count(2, &updates);
+    assert!(b.updates(2).is_empty());
+    assert_eq!(b.pipeline.in_flight(), 0);
+    assert!(b.pipeline.workers().all(|worker| worker.bytes() > 0));
+    b.pipeline.make_room();
+    assert!(b.pipeline.workers().all(|worker| worker.bytes() == 0));
+    b.pipeline.records(3, 0, a, vec![record(1, "NYC", 8)]);
+    assert_eq!(b.updates(3).len(), 2, "sooner than its interval");
+}
+
+#[test]
 fn c5_bytes_of_records_for_nobody_come_back() {
     let mut b = Bench::new(options());
     let a = b.start(0);

@@ -20,7 +20,7 @@ use crate::core::event::Offset;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
 use crate::kafka::record::{content, header_bytes};
-use crate::telemetry::unix_ms;
+use crate::telemetry::steady_ms;
 
 /// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -55,7 +55,7 @@ impl Poller {
     /// Polls until it is told to close, or nobody can tell it any more.
     pub(super) fn run(mut self) {
         loop {
-            self.beat_ms.store(unix_ms(), Ordering::Relaxed);
+            self.beat_ms.store(steady_ms(), Ordering::Relaxed);
             if self.take_commands().is_break() {
                 return;
             }
