@@ -275,7 +275,9 @@ fn store_failed(error: &StoreError) -> ApiError {
 /// Returns why the tables cannot be read, in words for everybody.
 pub fn public_reason(error: &StoreError) -> &'static str {
     match error.kind() {
-        Kind::NotFound => "the tables do not exist; citystream init-tables makes them",
+        Kind::NotFound => {
+            "a table does not exist; citystream init-tables makes it, or says how to get it back"
+        }
         Kind::Corrupt => "the tables are not set up; run citystream init-tables",
         Kind::Throttled => "DynamoDB limits the rate of reads",
         Kind::Denied | Kind::Settings => "this host's login or rights for DynamoDB do not suffice",

@@ -16,6 +16,7 @@ mod faults;
 mod garbage;
 mod lab;
 
+use std::fs::{File, TryLockError};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -68,7 +69,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let address = listener.local_addr().context("failed to read the port")?;
     let source = source(&args)?;
 
-    let database = open_database(args.data_dir.as_deref())?;
+    let (database, _lock) = open_database(args.data_dir.as_deref())?;
     let client = embedded::client(database.clone()).await?;
     let names = TableNames::new("citystream");
     init_tables::tables::ensure(&client, &names, &Wanted::default(), &Steps::silent()).await?;
@@ -161,7 +162,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
 /// Returns what only this process's page knows.
 fn token() -> std::io::Result<String> {
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -188,9 +189,11 @@ fn plan(args: &Dev, credit: Credit) -> Plan {
     }
 }
 
-fn open_database(dir: Option<&Path>) -> anyhow::Result<Database> {
+/// Returns the database, and what keeps another process from the same folder.
+fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)> {
     let Some(dir) = dir else {
-        return Database::memory().map_err(|e| anyhow::anyhow!("{e}"));
+        let database = Database::memory().map_err(|e| anyhow::anyhow!("{e}"))?;
+        return Ok((database, None));
     };
     let failed = |what: String| {
         SettingsError(format!(
@@ -199,6 +202,15 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<Database> {
         ))
     };
     std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
+    let lock = File::create(dir.join("lock")).map_err(|e| failed(e.to_string()))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "{} (--data-dir) is in use by another citystream dev; stop it, or give another folder",
+            dir.display()
+        ),
+        Err(TryLockError::Error(e)) => return Err(failed(e.to_string()).into()),
+    }
     let path = dir.join("dynamodb.sqlite");
     let database = Database::new(&path.to_string_lossy()).map_err(|e| failed(e.to_string()))?;
     // Without waiting for the disk after each request: several times as fast, and what a kill of the
@@ -206,7 +218,7 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<Database> {
     database
         .enable_bulk_loading()
         .map_err(|e| failed(e.to_string()))?;
-    Ok(database)
+    Ok((database, Some(lock)))
 }
 
 /// Returns the consumer's settings, as its own command line would give them.

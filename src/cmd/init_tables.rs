@@ -191,7 +191,8 @@ async fn delete(
     let members = members_left(&args.group, admin, steps).await?;
     if !members.is_empty() {
         anyhow::bail!(
-            "nothing was deleted: group {} still has members: {}; stop them first",
+            "nothing was deleted: group {} still has members: {}; stop them first, or name the group of \
+             these tables (--group)",
             args.group,
             members.join(", ")
         );

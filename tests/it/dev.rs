@@ -71,6 +71,15 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
             std::thread::sleep(Duration::from_millis(100));
         };
         assert_eq!(stats["total_events_processed"], 120 * run, "{stats}");
+        let second = Command::new(env!("CARGO_BIN_EXE_citystream"))
+            .args(["dev", "--port", "0", "--data-dir"])
+            .arg(&tables)
+            .env_clear()
+            .output()
+            .unwrap();
+        assert_eq!(second.status.code(), Some(1));
+        let told = String::from_utf8_lossy(&second.stderr);
+        assert!(told.contains("in use by another citystream dev"), "{told}");
         assert_eq!(stop(child), Some(0));
     }
 }

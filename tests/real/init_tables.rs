@@ -50,7 +50,9 @@ fn the_plan_comes_first_and_differences_are_a_table() {
     assert!(table.starts_with("state    what"), "{table}");
     assert!(table.contains("missing  topic planned "), "{table}");
     assert!(
-        table.ends_with("7 of 7 differ; citystream init-tables makes what is missing\n"),
+        table.ends_with(
+            "7 of 7 differ; citystream init-tables makes what is missing, or says why not\n"
+        ),
         "{table}"
     );
     let mut init = world.start("init-tables", &[]);

@@ -17,6 +17,7 @@ use crate::core::keys::{self, TableNames};
 use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
 use crate::core::restart::StartFacts;
+use crate::kafka::REACH_REMEDY;
 use crate::kafka::inquiry::Inquiry;
 use crate::settings::RawRows;
 use crate::store::config::{Config, read_config, set_topic};
@@ -126,7 +127,7 @@ impl Locator {
         let asked = partitions.clone();
         let commits = blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
             .await
-            .map_err(|e| Trouble::Wait(format!("Kafka: {e}")))?;
+            .map_err(|e| Trouble::Wait(kafka(&e)))?;
         let mut ranges = self.ranges(partitions).await;
         let tables = Tables {
             rules: config.rules,
@@ -206,7 +207,7 @@ impl Locator {
                 "topic {} to exist (citystream init-tables makes it)",
                 self.topic
             ))),
-            Err(error) => Err(Trouble::Wait(format!("Kafka: {error}"))),
+            Err(error) => Err(Trouble::Wait(kafka(&error))),
         }
     }
 
@@ -264,6 +265,11 @@ impl Locator {
     pub(super) fn inquiry(&self) -> Inquiry {
         self.inquiry.clone()
     }
+}
+
+/// Returns what is waited for where brokers do not answer.
+pub(super) fn kafka(error: &dyn std::fmt::Display) -> String {
+    format!("Kafka: {error}; {REACH_REMEDY}")
 }
 
 fn missing(names: &TableNames) -> String {

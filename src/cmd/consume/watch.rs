@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cmd::consume::locate::{Trouble, blocking};
+use crate::cmd::consume::locate::{Trouble, blocking, kafka};
 use crate::cmd::consume::shell::{
     ANSWER_TIMEOUT, Answer, Done, LOOK_INTERVAL, Shell, TopicNow, send,
 };
@@ -211,7 +211,7 @@ impl Shell {
                             .collect::<Result<Vec<_>, rdkafka::error::KafkaError>>()
                     })
                     .await;
-                    ends.map_err(|e| format!("Kafka: {e}"))
+                    ends.map_err(|e| kafka(&e))
                 }
             };
             match found {

@@ -5,7 +5,7 @@
 //! kept     table citystream-raw-events      -
 //! differs  topic city-events                has 12 partitions instead of 6
 //! missing  topic city-events-dlq            -
-//! 2 of 7 differ; citystream init-tables makes what is missing
+//! 2 of 7 differ; citystream init-tables makes what is missing, or says why not
 //! ```
 
 use std::fmt::Write as _;
@@ -81,7 +81,9 @@ fn table(findings: &[Finding]) -> String {
     );
     out.push_str(&match count {
         0 => format!("all {all} as they should be\n"),
-        count => format!("{count} of {all} differ; citystream init-tables makes what is missing\n"),
+        count => format!(
+            "{count} of {all} differ; citystream init-tables makes what is missing, or says why not\n"
+        ),
     });
     out
 }
@@ -127,7 +129,7 @@ mod tests {
              differs  topic t          has a\n         \
              \u{20}                has b\n\
              missing  topic u          -\n\
-             2 of 3 differ; citystream init-tables makes what is missing\n"
+             2 of 3 differ; citystream init-tables makes what is missing, or says why not\n"
         );
         assert!(table(&findings[..1]).ends_with("all 1 as they should be\n"));
     }

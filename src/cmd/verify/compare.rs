@@ -156,7 +156,7 @@ impl Facts {
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
             Kind::NotFound => anyhow!(
-                "there is no table {}; citystream init-tables makes it",
+                "there is no table {}; citystream init-tables makes it, or says how to get it back",
                 source.names.totals
             ),
             _ => anyhow::Error::new(error).context("failed to read the config item"),
