@@ -10,6 +10,7 @@ mod locate;
 mod renew;
 mod requests;
 mod shell;
+mod sink;
 mod status;
 mod watch;
 

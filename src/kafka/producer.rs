@@ -289,8 +289,16 @@ fn topic_is_missing(error: &KafkaError) -> bool {
 struct Deliveries {
     tally: Arc<Tally>,
     /// At most what the queue held: nothing new is taken before these.
-    returned: Arc<Mutex<VecDeque<Returned>>>,
+    returned: Mutex<VecDeque<Returned>>,
     chatter: Chatter,
+}
+
+impl Deliveries {
+    fn returned(&self) -> std::sync::MutexGuard<'_, VecDeque<Returned>> {
+        self.returned
+            .lock()
+            .expect("no panic is possible while the lock is held")
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -342,8 +350,7 @@ impl ProducerContext for Deliveries {
                     key: message.key().unwrap_or_default().to_vec(),
                     value: message.payload().unwrap_or_default().to_vec(),
                 };
-                let mut all = self.returned.lock().expect("no panic holds them");
-                all.push_back(returned);
+                self.returned().push_back(returned);
             }
             (_, Err((error, _))) => tally.fail(error),
         }
@@ -355,7 +362,6 @@ pub struct EventProducer {
     client: ThreadedProducer<Deliveries>,
     topic: String,
     tally: Arc<Tally>,
-    returned: Arc<Mutex<VecDeque<Returned>>>,
 }
 
 impl EventProducer {
@@ -390,10 +396,9 @@ impl EventProducer {
             }
         }
         let tally = Arc::new(Tally::new(metrics));
-        let returned: Arc<Mutex<VecDeque<Returned>>> = Arc::default();
         let context = Deliveries {
             tally: Arc::clone(&tally),
-            returned: Arc::clone(&returned),
+            returned: Mutex::default(),
             chatter: Chatter::new(&config),
         };
         let client = ThreadedProducer::from_config_and_context(&config, context)
@@ -402,7 +407,6 @@ impl EventProducer {
             client,
             topic: topic.to_owned(),
             tally,
-            returned,
         })
     }
 
@@ -519,13 +523,12 @@ impl EventProducer {
     }
 
     fn take_returned(&self) -> Option<Returned> {
-        let mut all = self.returned.lock().expect("no panic holds them");
-        all.pop_front()
+        self.client.client().context().returned().pop_front()
     }
 
     fn put_back(&self, returned: Returned) {
-        let mut all = self.returned.lock().expect("no panic holds them");
-        all.push_front(returned);
+        let deliveries = self.client.client().context();
+        deliveries.returned().push_front(returned);
     }
 
     fn again<'a>(&'a self, returned: &'a Returned) -> BaseRecord<'a, [u8], [u8], usize> {
@@ -577,18 +580,14 @@ impl EventProducer {
                     error
                 }
             };
+            // Deleted while we run; `init-tables` may bring it back.
+            let missing = topic_is_missing(&error);
             match error.rdkafka_error_code() {
-                Some(
-                    RDKafkaErrorCode::QueueFull
-                    // Deleted while we run; `init-tables` may bring it back.
-                    | RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownPartition
-                    | RDKafkaErrorCode::UnknownTopicOrPartition,
-                ) => {
+                code if missing || code == Some(RDKafkaErrorCode::QueueFull) => {
                     if shutdown.is_triggered() {
                         return Ok(false);
                     }
-                    if topic_is_missing(&error) {
+                    if missing {
                         self.tally.miss(&self.topic);
                         if told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
                             told = Some(Instant::now());

@@ -128,7 +128,7 @@ impl Locator {
         let commits = blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
             .await
             .map_err(|e| Trouble::Wait(kafka(&e)))?;
-        let mut ranges = self.ranges(partitions).await;
+        let mut ranges = self.ranges(partitions, LEADER_TIMEOUT).await;
         let tables = Tables {
             rules: config.rules,
             keep: keep(config.raw),
@@ -141,48 +141,50 @@ impl Locator {
         }
         let (mut found, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
         for &(partition, assignment) in wanted {
-            let log = match ranges.remove(&partition) {
-                Some(Ok(log)) => Ok(log),
-                Some(Err(error)) => Err(format!("partition {partition}'s leader: {error}")),
-                None => Err(format!("partition {partition} to exist")),
-            };
-            let facts = match log {
-                Ok(log) => {
+            let why = match ranges.remove(&partition) {
+                Some(Ok(log)) => {
                     let log_key = keys::log_key(&topic_id, partition);
-                    let progress = self.writer.read_progress(&log_key).await;
-                    let facts = |progress| StartFacts {
-                        topic_id: topic_id.clone(),
-                        tables_id: config.tables_id.clone(),
-                        commit: commits.get(&partition).cloned(),
-                        progress,
-                        log,
-                    };
-                    progress.map(facts).map_err(|e| format!("DynamoDB: {e}"))
+                    match self.writer.read_progress(&log_key).await {
+                        Ok(progress) => {
+                            let facts = StartFacts {
+                                topic_id: topic_id.clone(),
+                                tables_id: config.tables_id.clone(),
+                                commit: commits.get(&partition).cloned(),
+                                progress,
+                                log,
+                            };
+                            found.push(Located {
+                                partition,
+                                assignment,
+                                facts,
+                                tables: tables.clone(),
+                            });
+                            continue;
+                        }
+                        Err(error) => format!("DynamoDB: {error}"),
+                    }
                 }
-                Err(why) => Err(why),
+                Some(Err(error)) => format!("partition {partition}'s leader: {error}"),
+                None => format!("partition {partition} to exist"),
             };
-            match facts {
-                Ok(facts) => found.push(Located {
-                    partition,
-                    assignment,
-                    facts,
-                    tables: tables.clone(),
-                }),
-                Err(why) => missing.push(Unlocated {
-                    partition,
-                    assignment,
-                    why,
-                }),
-            }
+            missing.push(Unlocated {
+                partition,
+                assignment,
+                why,
+            });
         }
         Ok((found, missing))
     }
 
     /// Asks the leaders of partitions for the ends of their logs, several at a time.
-    async fn ranges(&self, partitions: Vec<i32>) -> BTreeMap<i32, KafkaResult<(Offset, Offset)>> {
+    pub(super) async fn ranges(
+        &self,
+        partitions: impl IntoIterator<Item = i32>,
+        timeout: Duration,
+    ) -> BTreeMap<i32, KafkaResult<(Offset, Offset)>> {
         let range = |partition| {
             let inquiry = self.inquiry.clone();
-            blocking(move || (partition, inquiry.log_range(partition, LEADER_TIMEOUT)))
+            blocking(move || (partition, inquiry.log_range(partition, timeout)))
         };
         let asked = futures_util::stream::iter(partitions).map(range);
         asked.buffer_unordered(QUESTIONS_MAX).collect().await

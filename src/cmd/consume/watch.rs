@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::error::KafkaResult;
+
 use crate::cmd::consume::locate::{Trouble, blocking, kafka};
 use crate::cmd::consume::shell::{
     ANSWER_TIMEOUT, Answer, Done, LOOK_INTERVAL, Shell, TopicNow, send,
@@ -204,14 +206,10 @@ impl Shell {
                 Err(Trouble::Settings(error)) => return Err(error.into()),
                 Err(Trouble::Wait(what)) => Err(what),
                 Ok((_, partitions)) => {
-                    let inquiry = self.p.locator.inquiry();
-                    let ends = blocking(move || {
-                        (0..partitions)
-                            .map(|p| Ok((p, inquiry.log_range(p, ANSWER_TIMEOUT)?)))
-                            .collect::<Result<Vec<_>, rdkafka::error::KafkaError>>()
-                    })
-                    .await;
-                    ends.map_err(|e| kafka(&e))
+                    let ranges = self.p.locator.ranges(0..partitions, ANSWER_TIMEOUT).await;
+                    let known = |(p, range): (i32, KafkaResult<_>)| Ok((p, range?));
+                    let ranges: KafkaResult<Vec<_>> = ranges.into_iter().map(known).collect();
+                    ranges.map_err(|e| kafka(&e))
                 }
             };
             match found {
