@@ -8,6 +8,14 @@ use crate::core::time::{format_millis, format_seconds};
 
 /// Suffixes of the four tables, behind `--table-prefix` and a dash.
 pub const TABLES: [&str; 4] = ["raw-events", "aggregations", "alerts", "totals"];
+/// Place of the raw events' table in [`TABLES`].
+pub const RAW: usize = 0;
+/// Place of the aggregations' table in [`TABLES`].
+pub const AGGREGATIONS: usize = 1;
+/// Place of the alerts' table in [`TABLES`].
+pub const ALERTS: usize = 2;
+/// Place of the totals' table in [`TABLES`].
+pub const TOTALS: usize = 3;
 /// Index of raw events by city shard and time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
 /// Index of aggregations by series and window start; keys only.
@@ -47,10 +55,10 @@ impl TableNames {
     pub fn new(prefix: &str) -> TableNames {
         let name = |suffix: &str| format!("{prefix}-{suffix}");
         TableNames {
-            raw: name(TABLES[0]),
-            aggregations: name(TABLES[1]),
-            alerts: name(TABLES[2]),
-            totals: name(TABLES[3]),
+            raw: name(TABLES[RAW]),
+            aggregations: name(TABLES[AGGREGATIONS]),
+            alerts: name(TABLES[ALERTS]),
+            totals: name(TABLES[TOTALS]),
         }
     }
 

@@ -12,7 +12,9 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeysAndAttributes, WriteRequest};
 use serde_json::{Value, json};
 
-use crate::core::keys::{CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, TableNames};
+use crate::core::keys::{
+    AGGREGATIONS, ALERTS, CITY_INDEX, RAW, SERIES_INDEX, SEVERITY_INDEX, TOTALS, TableNames,
+};
 use crate::store::error::{Kind, StoreError};
 use crate::store::tables::{TableSpec, specs};
 
@@ -42,11 +44,6 @@ pub struct Grant {
     /// The index, if the operation is on it and not on the table.
     pub index: Option<&'static str>,
 }
-
-const RAW: usize = 0;
-const AGGREGATIONS: usize = 1;
-const ALERTS: usize = 2;
-const TOTALS: usize = 3;
 
 const fn on(table: usize, operation: &'static str) -> Grant {
     Grant {
@@ -250,6 +247,20 @@ pub async fn try_grant(
         Err(error) if error.kind() == Kind::Conflict => Ok(()),
         other => other,
     }
+}
+
+/// Asks whether a table takes what `consume` writes, by a write that changes nothing.
+///
+/// # Errors
+/// What DynamoDB answers; [`Kind::NotFound`] where the table is missing.
+pub async fn try_write(
+    client: &Client,
+    names: &TableNames,
+    table: usize,
+) -> Result<(), StoreError> {
+    let writes = |grant: &&Grant| grant.table == table && grant.operation != "GetItem";
+    let grant = CONSUME.iter().find(writes).expect("it writes to each");
+    try_grant(client, names, *grant).await
 }
 
 /// A condition that no item meets.

@@ -4,7 +4,7 @@
 //! pipeline asks again. Order matters in one place: the topic's id is read before all else, so that facts
 //! of an older log are never taken for those of a newer one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -21,6 +21,8 @@ use crate::kafka::REACH_REMEDY;
 use crate::kafka::inquiry::Inquiry;
 use crate::settings::RawRows;
 use crate::store::config::{Config, read_config, set_topic};
+use crate::store::error::{Kind, StoreError};
+use crate::store::rights::try_write;
 use crate::store::write::Writer;
 
 /// Longest wait for one answer of a broker.
@@ -173,6 +175,13 @@ impl Locator {
                 why,
             });
         }
+        // As with the topic, and a question to its leaders may have taken long.
+        let id = self.tables_id().await;
+        let id = id.map_err(|error| Trouble::Wait(format!("DynamoDB: {error}")))?;
+        if id.as_ref() != Some(&config.tables_id) {
+            let why = "the tables to settle, they were made again";
+            return Err(Trouble::Wait(why.to_owned()));
+        }
         Ok((found, missing))
     }
 
@@ -216,14 +225,14 @@ impl Locator {
     async fn config(&self) -> Result<Config, Trouble> {
         let config = read_config(&self.client, &self.names).await;
         let config = config.map_err(|error| {
-            if error.kind() == crate::store::error::Kind::NotFound {
-                Trouble::Wait(missing(&self.names))
+            if error.kind() == Kind::NotFound {
+                Trouble::Wait(missing_tables(&self.names))
             } else {
                 Trouble::Wait(format!("DynamoDB: {error}"))
             }
         })?;
         let Some(config) = config else {
-            return Err(Trouble::Wait(missing(&self.names)));
+            return Err(Trouble::Wait(missing_tables(&self.names)));
         };
         if config.rules_number != RULES {
             return Err(Trouble::Settings(SettingsError(format!(
@@ -258,10 +267,30 @@ impl Locator {
             .map_err(|e| Trouble::Wait(format!("DynamoDB: {e}")))
     }
 
-    /// Returns the tables' random id now; `None` while it cannot be had.
-    pub(super) async fn tables_id(&self) -> Option<String> {
-        let config = read_config(&self.client, &self.names).await;
-        config.ok().flatten().map(|config| config.tables_id)
+    /// Returns the tables' random id now; `None` where there is no config item.
+    pub(super) async fn tables_id(&self) -> Result<Option<String>, StoreError> {
+        let config = read_config(&self.client, &self.names).await?;
+        Ok(config.map(|config| config.tables_id))
+    }
+
+    /// Returns the tables' id once tables that were missing are there again, or what is waited for. The id is
+    /// read after them: whoever makes tables anew writes it last.
+    pub(super) async fn settled(&self, missing: &BTreeSet<usize>) -> Result<String, String> {
+        for &table in missing {
+            let answer = try_write(&self.client, &self.names, table).await;
+            answer.map_err(|error| self.waits_for(table, &error))?;
+        }
+        let id = self.tables_id().await;
+        let id = id.map_err(|error| self.waits_for(keys::TOTALS, &error))?;
+        id.ok_or_else(|| missing_tables(&self.names))
+    }
+
+    fn waits_for(&self, table: usize, error: &StoreError) -> String {
+        let name = self.names.all()[table];
+        match error.kind() {
+            Kind::NotFound => format!("table {name} to exist (citystream init-tables makes it)"),
+            _ => format!("DynamoDB: {error}"),
+        }
     }
 
     pub(super) fn inquiry(&self) -> Inquiry {
@@ -274,7 +303,7 @@ pub(super) fn kafka(error: &dyn std::fmt::Display) -> String {
     format!("Kafka: {error}; {REACH_REMEDY}")
 }
 
-fn missing(names: &TableNames) -> String {
+fn missing_tables(names: &TableNames) -> String {
     format!(
         "the tables {}… to exist (citystream init-tables makes them)",
         names.totals

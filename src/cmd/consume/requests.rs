@@ -18,7 +18,7 @@ impl Shell {
     pub(super) fn start(&mut self, output: Output) {
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
         match output {
-            Output::Put(batch) if self.tables_suspect => {
+            Output::Put(batch) if self.tables_are_suspect() => {
                 let outcome = BatchOutcome::Failed { throttled: false };
                 send(&done, Done::Batch(batch, outcome, None));
             }
@@ -28,7 +28,7 @@ impl Shell {
                     send(&done, Done::Batch(batch, outcome, error));
                 });
             }
-            Output::Update(update) if self.tables_suspect => {
+            Output::Update(update) if self.tables_are_suspect() => {
                 // Not sent, but an earlier try of it may have been.
                 send(
                     &done,
@@ -124,7 +124,7 @@ impl Shell {
     }
 
     pub(super) fn publish(&self, publish: Publish) {
-        if self.tables_suspect {
+        if self.tables_are_suspect() {
             // It may speak of tables that are gone; in new ones it would hide what they lack.
             return;
         }
@@ -135,8 +135,8 @@ impl Shell {
                 Ok(true) => send(&done, Done::Published(publish)),
                 Ok(false) => match locator.tables_id().await {
                     // It begins at their start, once this is known.
-                    Some(id) if publish.tables_id != id => send(&done, Done::Tables(Some(id))),
-                    Some(_) => {
+                    Ok(Some(id)) if publish.tables_id != id => send(&done, Done::Tables(id)),
+                    Ok(Some(_)) => {
                         tracing::warn!(
                             key = %publish.log_key,
                             "somebody deleted a progress item, making it again"
@@ -146,7 +146,8 @@ impl Shell {
                             Err(error) => tracing::warn!(%error, "failed to publish progress"),
                         }
                     }
-                    None => {}
+                    // Missing tables are noticed elsewhere; the next commit tries again.
+                    Ok(None) | Err(_) => {}
                 },
                 // The next commit tries again.
                 Err(error) => tracing::warn!(%error, "failed to publish progress"),

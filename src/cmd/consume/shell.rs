@@ -19,6 +19,7 @@ use crate::cmd::consume::watch::Standing;
 use crate::cmd::{Exit, SettingsError};
 use crate::core::batch::{Batch, BatchOutcome};
 use crate::core::event::Offset;
+use crate::core::keys;
 use crate::core::pipeline::{CommitPart, Output, Pipeline, Publish};
 use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::stall::StallDetector;
@@ -74,7 +75,13 @@ pub(super) enum Done {
         assignment: u64,
     },
     Published(Publish),
-    Tables(Option<String>),
+    /// The tables' id, as the config item gives it.
+    Tables(String),
+    /// There is no config item, or no table for it.
+    NoTables,
+    /// Tables that were missing were asked, and whether they and the config item are there: the tables' id
+    /// then, or what is waited for.
+    Settled(BTreeSet<usize>, Result<String, String>),
     /// From the Kafka client of this generation; those of an earlier one mean nothing any more.
     Answer(u64, Answer),
 }
@@ -115,10 +122,11 @@ pub(super) struct Shell {
     /// Dead letters under way, by partition and assignment.
     pub(super) letters: BTreeMap<(i32, u64), JoinSet<()>>,
     pub(super) tables_read_at: Instant,
-    /// A table was missing: nothing is sent until the config item was read again.
-    pub(super) tables_suspect: bool,
+    /// Tables that were missing: nothing is sent to any until they are there and the config item was read
+    /// after that.
+    pub(super) suspects: BTreeSet<usize>,
     /// The tables whose last write failed, and how.
-    pub(super) failing: BTreeMap<&'static str, String>,
+    pub(super) failing: BTreeMap<usize, String>,
     pub(super) looking: bool,
     /// When a look asked for the ends of the logs too.
     pub(super) looked_at: Instant,
@@ -155,7 +163,7 @@ impl Shell {
             unlocated: BTreeMap::new(),
             letters: BTreeMap::new(),
             tables_read_at: Instant::now(),
-            tables_suspect: false,
+            suspects: BTreeSet::new(),
             failing: BTreeMap::new(),
             looking: false,
             looked_at: Instant::now(),
@@ -294,8 +302,8 @@ impl Shell {
         match done {
             Done::Batch(batch, outcome, error) => {
                 let table = match batch.table {
-                    PutTable::Raw => "events",
-                    PutTable::Alerts => "alerts",
+                    PutTable::Raw => keys::RAW,
+                    PutTable::Alerts => keys::ALERTS,
                 };
                 self.notice(table, error);
                 self.p
@@ -304,8 +312,8 @@ impl Shell {
             }
             Done::Update(update, Ok((outcome, error))) => {
                 let table = match update.row.window_start_ms {
-                    None => "totals",
-                    Some(_) => "aggregations",
+                    None => keys::TOTALS,
+                    Some(_) => keys::AGGREGATIONS,
                 };
                 self.notice(table, error);
                 self.p
@@ -324,7 +332,9 @@ impl Shell {
                 assignment,
             } => self.locate(vec![(partition, assignment)], Duration::ZERO),
             Done::Published(publish) => self.p.pipeline.published(now_ms, &publish),
-            Done::Tables(id) => self.tables_read(id),
+            Done::Tables(id) => self.tables_read(&id),
+            Done::NoTables => self.suspect(keys::TOTALS),
+            Done::Settled(asked, found) => self.settled(&asked, found),
             Done::Answer(generation, answer) if generation == self.generation => {
                 self.answered(now_ms, answer);
             }

@@ -14,6 +14,7 @@ use crate::core::event::Offset;
 use crate::core::stall::Look;
 use crate::core::worker::Worker;
 use crate::kafka::inquiry::Inquiry;
+use crate::store::error::Kind;
 
 /// Time between two looks at the config item: half a read unit each, and shorter than it takes AWS to
 /// make four tables.
@@ -88,15 +89,19 @@ impl Shell {
     /// too, but only where one was under way while they were made anew.
     fn check_tables(&mut self) {
         let due = self.tables_read_at.elapsed() >= TABLES_INTERVAL;
-        if !due || self.tables_suspect || self.p.pipeline.workers().next().is_none() {
+        if !due || self.tables_are_suspect() || self.p.pipeline.workers().next().is_none() {
             return;
         }
         self.tables_read_at = Instant::now();
         let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
         tokio::spawn(async move {
-            // Where it cannot be had, writes fail as well and say so.
-            if let Some(id) = locator.tables_id().await {
-                send(&done, Done::Tables(Some(id)));
+            match locator.tables_id().await {
+                Ok(Some(id)) => send(&done, Done::Tables(id)),
+                // Of tables that are being made, the config item is the last part.
+                Ok(None) => send(&done, Done::NoTables),
+                Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
+                // Writes fail as well and say so.
+                Err(_) => {}
             }
         });
     }
@@ -131,7 +136,8 @@ impl Shell {
             })
         };
         let looks: Vec<Look> = self.p.pipeline.workers().filter_map(look).collect();
-        let held_back = !self.failing.is_empty() || self.tables_suspect || self.p.budget.is_tight();
+        let held_back =
+            !self.failing.is_empty() || self.tables_are_suspect() || self.p.budget.is_tight();
         let stalled = self.stalls.look(now_ms, &looks, held_back);
         self.p.host.status.set_stuck(self.stalls.stuck());
         if !stalled.is_empty() {
