@@ -5,6 +5,7 @@
 //! live screen ([`screen`]); everything else is lines ([`plain`]). A closed output pipe is a
 //! normal end.
 
+mod absent;
 mod board;
 mod counts;
 mod history;

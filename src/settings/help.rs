@@ -44,7 +44,11 @@ pub fn command() -> Command {
             .chain(has_variables.then(|| VARIABLES.to_owned()))
             .collect();
         command
-            .mut_args(|arg| arg.hide_env(true))
+            // A negative number is a wrong value, with what is allowed, and no unknown option.
+            .mut_args(|arg| {
+                let takes_values = arg.get_action().takes_values();
+                arg.hide_env(true).allow_negative_numbers(takes_values)
+            })
             .after_help(after.join("\n\n"))
     });
     let groups = groups(&command);

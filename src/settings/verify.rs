@@ -49,7 +49,7 @@ pub enum VerifyOutput {
 /// `citystream verify`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit code 0: log and tables agree. 1: they differ, could not be compared, or have no such window.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch=5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
+    after_help = "Exit code 0: log and tables agree. 1: they differ, could not be compared, or have no such window.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch 5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
 )]
 pub struct Verify {
     /// Compare events and windows from this event time on: RFC 3339, or a time back from now as -1h
@@ -61,7 +61,7 @@ pub struct Verify {
     pub until: Option<Moment>,
 
     /// Go on comparing, with this pause between, and show metrics on --listen [pause: 60s]
-    #[arg(long, value_name = "PAUSE", num_args = 0..=1, require_equals = true, default_missing_value = "60s", env = "CITYSTREAM_WATCH", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
+    #[arg(long, value_name = "PAUSE", num_args = 0..=1, default_missing_value = "60s", env = "CITYSTREAM_WATCH", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
     pub watch: Option<i64>,
 
     /// Trace one window's counts to their records: city#type#start

@@ -62,6 +62,8 @@ pub(super) struct Board {
     pub(super) times_ms: Option<(i64, i64)>,
     /// What the reader is at.
     pub(super) state: State,
+    /// What to say about a city or type that was asked for and that no event had so far.
+    pub(super) hint: Option<String>,
     /// Late events are told from others.
     pub(super) knows_late: bool,
     /// The time of the last [`Board::tick`].
@@ -85,6 +87,7 @@ impl Board {
             alert_count: 0,
             times_ms: None,
             state: State::Waiting("connecting".to_owned()),
+            hint: None,
             knows_late,
             now_ms,
             mark_times,

@@ -1,6 +1,7 @@
 //! What a record says to whoever watches: an event that passes the filter and how it stands in
 //! time, a rejection, or nothing to show.
 
+use super::absent::Absent;
 use crate::core::event::{Event, Offset};
 use crate::core::parse;
 use crate::core::parse::{Body, Reason};
@@ -97,6 +98,9 @@ pub(super) enum Said {
 #[derive(Debug)]
 pub(super) struct Intake {
     filter: Filter,
+    /// Cities and types that were asked for and not seen yet.
+    absent: [Absent; 2],
+    hint: Option<String>,
     /// The largest time of each partition; kept only when read from the beginning, since lateness
     /// depends on everything before.
     times: Option<Vec<MaxTime>>,
@@ -106,8 +110,14 @@ pub(super) struct Intake {
 impl Intake {
     /// Returns the state before the first record.
     pub(super) fn new(args: &Tail) -> Intake {
+        let filter = Filter::new(args);
         Intake {
-            filter: Filter::new(args),
+            absent: [
+                Absent::new("city", &filter.cities),
+                Absent::new("type", &filter.types),
+            ],
+            hint: None,
+            filter,
             times: (args.from == From::Beginning).then(Vec::new),
             rules: Rules::default(),
         }
@@ -116,6 +126,11 @@ impl Intake {
     /// Tells whether late events are told from others.
     pub(super) fn knows_late(&self) -> bool {
         self.times.is_some()
+    }
+
+    /// Returns what to say about a city or type that was asked for and that no event had so far.
+    pub(super) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// Takes the next record.
@@ -130,6 +145,10 @@ impl Intake {
         };
         // Events that are not shown move the watermark all the same.
         let (late, future) = self.judge(record.partition, record.record_ms, event.time_ms);
+        let [cities, types] = &mut self.absent;
+        if cities.see(&event.city) | types.see(&event.event_type) {
+            self.hint = cities.hint().or_else(|| types.hint());
+        }
         if !self.filter.passes(&event) {
             return Said::Nothing;
         }

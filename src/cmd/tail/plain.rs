@@ -41,6 +41,8 @@ pub(super) struct Printer<'a> {
     flushed: Instant,
     /// When the last line of counts was printed, and the number of records by then.
     line: (Instant, u64),
+    /// A hint was told.
+    hinted: bool,
 }
 
 impl Printer<'_> {
@@ -58,6 +60,7 @@ impl Printer<'_> {
             unseen: 0,
             flushed: Instant::now(),
             line: (Instant::now(), 0),
+            hinted: false,
         }
     }
 
@@ -152,10 +155,14 @@ impl Printer<'_> {
             return Ok(());
         }
         self.flushed = Instant::now();
+        let line_is_due = self.line.0.elapsed() >= LINE_EVERY;
+        if line_is_due {
+            self.hint();
+        }
         if self.output != Output::Table {
             return self.flush();
         }
-        if self.line.0.elapsed() >= LINE_EVERY {
+        if line_is_due {
             let text = self.counts_line();
             self.line = (Instant::now(), self.counts.sum.total());
             writeln!(self.out, "{text}")?;
@@ -189,6 +196,14 @@ impl Printer<'_> {
         text
     }
 
+    /// Says once what is known of names that no event has.
+    fn hint(&mut self) {
+        if let Some(hint) = self.intake.hint().filter(|_| !self.hinted) {
+            tracing::warn!("{hint}");
+            self.hinted = true;
+        }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
             self.out.write_all(&self.buffer)?;
@@ -204,6 +219,7 @@ impl Printer<'_> {
     /// When the output cannot be written.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
+        self.hint();
         if self.output == Output::Table {
             let table = if self.dlq {
                 letters::table(&self.counts)

@@ -117,6 +117,9 @@ pub(super) async fn run(
         read.context("the reader panicked")??;
     }
     shown.context("the terminal failed")?;
+    if let Some(hint) = &shared.board().hint {
+        tracing::warn!("{hint}");
+    }
     let table = match kind {
         Kind::Events => shared.board().counts.table(knows_late),
         Kind::Letters => letters::table(&shared.board().counts),
@@ -179,7 +182,12 @@ fn read(
             Step::Record(record) => {
                 let said = intake.take(record);
                 let is_event = matches!(said, Said::Event(_));
-                shared.board().take(said);
+                let mut board = shared.board();
+                board.take(said);
+                if board.hint.as_deref() != intake.hint() {
+                    board.hint = intake.hint().map(str::to_owned);
+                }
+                drop(board);
                 if is_event && is_last(&mut left) {
                     return ControlFlow::Break(());
                 }

@@ -64,6 +64,10 @@ pub(super) fn draw(
             "none that the filter lets through"
         };
         buf.set_line(area.x, area.y, &Text::styled(text, dim()), area.width);
+        if let Some(hint) = board.hint.as_ref().filter(|_| area.height > 1) {
+            let hint = cut(hint, area.width.into());
+            buf.set_line(area.x, area.y + 1, &Text::raw(hint), area.width);
+        }
     }
 }
 

@@ -192,6 +192,15 @@ fn pictures_of_what_keys_bring_up() {
 }
 
 #[test]
+fn a_city_that_no_event_has_is_told() {
+    let mut board = Board::new(true, NOW_MS);
+    board.state = State::Reading(0);
+    board.hint = Some("city nyc: none so far; did you mean NYC?".to_owned());
+    let picture = picture(40, 20, &board, &View::of(Kind::Events));
+    golden("absent-40x20.txt", &text(&picture));
+}
+
+#[test]
 fn pictures_of_rejected_records() {
     let board = letters();
     for (name, keys, size) in [
