@@ -6,7 +6,7 @@
 //! ```text
 //! ok     Kafka                3 brokers answer at b-1:9092
 //! away   topic city-events    does not exist
-//!                             run citystream init-tables
+//!                           > run citystream init-tables
 //! ```
 //!
 //! | outcome | means | exit |
@@ -24,9 +24,13 @@ use std::io::Write as _;
 
 use crate::cmd::Exit;
 use crate::cmd::config::refuse;
+use crate::cmd::wrapped::{columns, lines};
 use crate::kafka::rights::User;
 use crate::settings::{Check, Command, parse_role};
 use crate::shutdown::Shutdown;
+
+/// From so many columns on what was found stands beside what was tried.
+const ROOMY: usize = 80;
 
 /// How one thing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,24 +100,37 @@ impl Table {
             found: found.into(),
             remedy,
         };
+        let mut out = std::io::stdout().lock();
         // A reader that is gone is no reason to stop trying: the exit code still tells.
-        let printed = std::io::stdout()
-            .lock()
-            .write_all(row.to_string().as_bytes());
+        let printed = out.write_all(row.text(columns(&out)).as_bytes());
         if let Err(error) = printed {
             tracing::debug!(%error, "failed to print a row");
         }
     }
 }
 
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Row {
+    /// Returns the row in the lines of a terminal, if it is one; on a narrow one what was found stands below what
+    /// was tried.
+    fn text(&self, columns: Option<usize>) -> String {
         let name = self.outcome.name();
-        writeln!(f, "{name:<5}  {:<32}  {}", self.what, self.found)?;
+        let is_narrow = columns.is_some_and(|columns| columns < ROOMY);
+        let (mut text, first) = if is_narrow {
+            (
+                lines(&format!("{name:<5}  "), &self.what, 7, columns),
+                String::new(),
+            )
+        } else {
+            (String::new(), format!("{name:<5}  {:<32}  ", self.what))
+        };
+        let indent = if is_narrow { 7 } else { 41 };
+        let below = " ".repeat(indent);
+        let first = if is_narrow { &below } else { &first };
+        text.push_str(&lines(first, &self.found, indent, columns));
         if let Some(remedy) = &self.remedy {
-            writeln!(f, "{:<5}  {:<32}  > {remedy}", "", "")?;
+            text.push_str(&lines(&format!("{below}> "), remedy, indent + 2, columns));
         }
-        Ok(())
+        text
     }
 }
 
@@ -209,9 +226,12 @@ mod tests {
             found: "does not exist".to_owned(),
             remedy: Some("make it".to_owned()),
         };
-        let text = row.to_string();
+        let text = row.text(None);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("away   topic t "));
         assert_eq!(lines[0].find("does"), lines[1].find("> make"));
+        assert_eq!(row.text(Some(120)), text);
+        let narrow = "away   topic t\n       does not\n       exist\n       > make it\n";
+        assert_eq!(row.text(Some(16)), narrow);
     }
 }

@@ -6,7 +6,11 @@
 use std::io::Write as _;
 
 use crate::cmd::Exit;
+use crate::cmd::wrapped::{columns, lines};
 use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
+
+/// Columns of an origin that must fit beside a value, or it stands below.
+const ORIGIN: usize = 20;
 
 /// Prints the settings.
 ///
@@ -20,7 +24,7 @@ pub fn run(args: &Config) -> anyhow::Result<Exit> {
             Ok(parsed) => parsed,
             Err(error) => return Ok(refuse(&error)),
         };
-        section(&mut text, role, &parsed);
+        section(&mut text, role, &parsed, columns(&std::io::stdout()));
     }
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
@@ -40,7 +44,7 @@ pub(super) fn refuse(error: &clap::Error) -> Exit {
     }
 }
 
-fn section(out: &mut String, role: Role, parsed: &Parsed) {
+fn section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<usize>) {
     if !out.is_empty() {
         out.push('\n');
     }
@@ -53,12 +57,21 @@ fn section(out: &mut String, role: Role, parsed: &Parsed) {
     let values = width(|s| s.value.as_deref().unwrap_or("-"))
         .unwrap_or(0)
         .min(32);
-    for setting in settings {
-        let value = setting.value.as_deref().unwrap_or("-");
-        let origin = &setting.origin;
-        out.push_str(&format!(
-            "{:<names$}  {value:<values$}  {origin}\n",
-            setting.name
-        ));
+    let is_narrow = columns.is_some_and(|columns| columns < names + values + ORIGIN);
+    for Effective {
+        name,
+        value,
+        origin,
+    } in settings
+    {
+        if is_narrow {
+            let text = value.map_or_else(|| origin.clone(), |value| format!("{value}  ({origin})"));
+            out.push_str(&lines("", &name, 2, columns));
+            out.push_str(&lines("  ", &text, 4, columns));
+        } else {
+            let value = value.as_deref().unwrap_or("-");
+            let first = format!("{name:<names$}  {value:<values$}  ");
+            out.push_str(&lines(&first, &origin, names + values + 4, columns));
+        }
     }
 }

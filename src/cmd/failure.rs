@@ -12,6 +12,7 @@
 
 use std::io::ErrorKind;
 
+use crate::cmd::wrapped::{columns, lines};
 use crate::cmd::{Exit, SettingsError};
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::admin::AdminError;
@@ -62,22 +63,25 @@ impl Failure {
             let Failure { what, why, todo } = self;
             tracing::error!(what, why, todo, "failed");
         } else {
-            telemetry::say(&format!("citystream: {self}"));
+            telemetry::say(self.text(columns(&std::io::stderr())).trim_end());
         }
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.what)?;
+impl Failure {
+    fn text(&self, columns: Option<usize>) -> String {
+        let mut out = lines("citystream: ", &self.what, 2, columns);
         if let Some(why) = &self.why {
             // A foreign message may have lines of its own.
-            write!(f, "\n  because: {}", why.replace('\n', "\n    "))?;
+            for (at, line) in why.lines().enumerate() {
+                let first = if at == 0 { "  because: " } else { "    " };
+                out.push_str(&lines(first, line, 4, columns));
+            }
         }
         if let Some(todo) = &self.todo {
-            write!(f, "\n  > {todo}")?;
+            out.push_str(&lines("  > ", todo, 4, columns));
         }
-        Ok(())
+        out
     }
 }
 
@@ -184,7 +188,11 @@ mod tests {
     use super::*;
 
     fn shown(error: &anyhow::Error) -> String {
-        Failure::of(error).to_string()
+        let text = Failure::of(error).text(None);
+        let own = text
+            .strip_prefix("citystream: ")
+            .and_then(|t| t.strip_suffix('\n'));
+        own.expect("it begins and ends so").to_owned()
     }
 
     #[test]
@@ -208,10 +216,10 @@ mod tests {
             shown(&error),
             "failed to do it\n  because: a message; of\n    others"
         );
-        assert_eq!(
-            shown(&anyhow::anyhow!("stopped; run it again")),
-            "stopped\n  > run it again"
-        );
+        let stopped = anyhow::anyhow!("stopped; run it again");
+        assert_eq!(shown(&stopped), "stopped\n  > run it again");
+        let narrow = Failure::of(&stopped).text(Some(14));
+        assert_eq!(narrow, "citystream: stopped\n  > run it\n    again\n");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod serve;
 mod service;
 pub mod tail;
 pub mod verify;
+mod wrapped;
 
 use std::net::SocketAddr;
 use std::time::Duration;

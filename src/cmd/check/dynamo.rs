@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 
 use super::{Outcome, Table};
+use crate::cmd::failure::Failure;
 use crate::cmd::init_tables::steps::chain;
 use crate::core::RULES;
 use crate::core::keys::TableNames;
@@ -29,9 +30,9 @@ pub(super) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
     let client = match connect(options).await {
         Ok(client) => client,
         Err(error) => {
-            let text = chain(&error);
-            let (found, remedy) = text.split_once("; ").unwrap_or((&text, "see what it says"));
-            return table.bad(Outcome::Wrong, "DynamoDB client", found, remedy);
+            let Failure { what, why, todo } = Failure::of(&error.into());
+            let found = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
+            return table.row(Outcome::Wrong, "DynamoDB client", found, todo);
         }
     };
     let target = describe_target(&client);

@@ -59,23 +59,29 @@ impl Shell {
         if whole {
             self.looked_at = Instant::now();
         }
-        let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
+        let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
         let partitions: Vec<i32> = self.places().iter().map(|(p, _, _)| *p).collect();
         let (stop_ends, generation) = (self.stop_ends.clone().filter(|_| whole), self.generation);
         tokio::spawn(async move {
+            let inquiry = locator.inquiry();
             let asked = inquiry.clone();
-            let (topic, ends) = blocking(move || {
-                let topic = match asked.topic(ANSWER_TIMEOUT) {
-                    Ok(Some(topic)) => TopicNow::Is(topic.id.to_string()),
-                    // Nothing else would be answered.
-                    Ok(None) => return (TopicNow::Missing, Some(Vec::new())),
-                    Err(_) => return (TopicNow::Unknown, Some(Vec::new())),
+            let topic = match blocking(move || asked.topic(ANSWER_TIMEOUT)).await {
+                Ok(Some(topic)) => TopicNow::Is(topic.id.to_string()),
+                Ok(None) => TopicNow::Missing,
+                Err(_) => TopicNow::Unknown,
+            };
+            let ends = if !matches!(topic, TopicNow::Is(_)) {
+                // Nothing else would be answered.
+                Some(Vec::new())
+            } else if whole {
+                let ranges = locator.ranges(partitions, END_TIMEOUT).await;
+                let end = |(partition, range): (i32, KafkaResult<(Offset, Offset)>)| {
+                    Some((partition, range.ok()?.1))
                 };
-                let end = |p: &i32| Some((*p, asked.log_range(*p, END_TIMEOUT).ok()?.1));
-                let ends = whole.then(|| partitions.iter().filter_map(end).collect());
-                (topic, ends)
-            })
-            .await;
+                Some(ranges.into_iter().filter_map(end).collect())
+            } else {
+                None
+            };
             send(&done, Done::Answer(generation, Answer::Looked(topic, ends)));
             let reached = match stop_ends {
                 None => false,
