@@ -50,7 +50,9 @@ impl DeadLetters {
     ) -> KafkaResult<DeadLetters> {
         let mut config = config.clone();
         config
-            .set("enable.idempotence", "true")
+            // A letter may be there twice. An idempotent producer can come to an end for good, where a broker
+            // has lost what it knew of it, and then its partition would wait for ever.
+            .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "5")
             .set("message.max.bytes", DLQ_MESSAGE_BYTES_MAX.to_string())

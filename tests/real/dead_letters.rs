@@ -1,12 +1,12 @@
 //! Bad records between good ones, and the rules of time, record by record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use citystream::telemetry::unix_ms;
 use serde_json::json;
 
 use crate::log::{self, Record};
-use crate::role::wait_for;
+use crate::role::{Role, wait_for};
 use crate::tables;
 use crate::world::World;
 
@@ -268,7 +268,7 @@ fn a2_a4_windows_become_final_by_heartbeats_when_traffic_stops() {
     world.send(&[event(0, &iso(start_ms), "low")]);
     let mut serve = world.start("serve", &[]);
     let path = "/api/v1/aggregations?city=NYC&event_type=traffic";
-    let is_final = |serve: &mut crate::role::Role, wanted: bool| {
+    let is_final = |serve: &mut Role, wanted: bool| {
         wait_for("the window to be as final as it should", || {
             let (_, body) = serve.get(path)?;
             let body: serde_json::Value = serde_json::from_str(&body).ok()?;
@@ -334,4 +334,41 @@ fn letters_are_mended_and_sent_again_once_also_by_two_at_once() {
     );
     world.start("consume", &["--stop-at-end"]).ends_with(0);
     assert_eq!(world.events_counted(), 100);
+}
+
+#[test]
+fn a_dead_letter_topic_that_is_made_again_gets_what_waited_for_it() {
+    let Some(world) = World::new("letters-again") else {
+        return;
+    };
+    world.init();
+    let dlq = format!("{}-dlq", world.name);
+    let bad = |from: usize, to: usize| {
+        let record = |n: usize| valued(0, format!("no json {n}").as_bytes());
+        let records: Vec<Record> = (from..to).map(record).collect();
+        world.send(&records);
+    };
+    let mut consume = world.consume(&[]);
+    let in_flight = |consume: &mut Role| consume.metrics()["citystream_events_in_flight"];
+    bad(0, 50);
+    wait_for("letters to be sent", || {
+        (log::read(world.services, &dlq).len() == 50).then_some(())
+    });
+    log::delete_topic(world.services, &dlq);
+    bad(50, 70);
+    wait_for("records to wait for their letters", || {
+        (in_flight(&mut consume) == 20.0).then_some(())
+    });
+    log::make_topic(world.services, &dlq, (1, 1), &[]);
+    bad(70, 80);
+    wait_for("nothing to wait", || {
+        (in_flight(&mut consume) == 0.0).then_some(())
+    });
+    let values: BTreeSet<_> = log::read(world.services, &dlq)
+        .into_iter()
+        .map(|letter| String::from_utf8(letter.value.unwrap()).unwrap())
+        .collect();
+    let wanted = (50..80).map(|n| format!("no json {n}"));
+    assert_eq!(values, wanted.collect());
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
 }
