@@ -63,7 +63,7 @@ function show(state) {
     const [, , text] = BUTTONS.find(([name]) => name === button.dataset.break);
     setText(button.querySelector(".break-text"), running ? running.says : text);
   }
-  verdict(state.difference);
+  verdict(state.difference, state.running.some((one) => one.what === "broker"));
   const log = byId("break-log");
   const lines = state.log.map((line) => `${clockSeconds(line.at_ms)} ${line.text}`);
   if (log.dataset.lines !== JSON.stringify(lines)) {
@@ -72,13 +72,14 @@ function show(state) {
   }
 }
 
-function verdict(difference) {
+function verdict(difference, unreadable) {
   if (!difference) return;
   const { log, tables, rows, waiting, bad, at_ms: atMs } = difference;
   const line = byId("verdict-line");
   const differs = difference.difference !== 0;
-  byId("verdict").dataset.state = differs ? "differs" : "agrees";
+  byId("verdict").dataset.state = unreadable ? "waiting" : differs ? "differs" : "agrees";
   const text = `log ${whole(log)} = tables ${whole(tables)}, difference ${whole(difference.difference)}`.replace(" = ", differs ? " ≠ " : " = ");
   setText(line, text);
-  setText(byId("verdict-note"), `${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${waiting ? `, ${plural(waiting, "record")} on the way` : ""}${bad ? `, ${plural(bad, "row")} differ: ${difference.first}` : ""}`);
+  const stale = unreadable ? "; the log cannot be read while the broker is stopped" : "";
+  setText(byId("verdict-note"), `${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${waiting ? `, ${plural(waiting, "record")} on the way` : ""}${bad ? `, ${plural(bad, "row")} differ: ${difference.first}` : ""}${stale}`);
 }

@@ -41,7 +41,7 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("events.ndjson");
     std::fs::write(&input, data_lines(120).join("\n")).unwrap();
-    let tables = dir.path().join("tables");
+    let (tables, log) = (dir.path().join("tables"), dir.path().join("log"));
     for run in 1..=2u64 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_citystream"))
             .args(["dev", "--port", "0", "--input"])
@@ -51,7 +51,7 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -81,5 +81,8 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
         let told = String::from_utf8_lossy(&second.stderr);
         assert!(told.contains("in use by another citystream dev"), "{told}");
         assert_eq!(stop(child), Some(0));
+        // Its end is none of the broker's, either.
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
     }
 }

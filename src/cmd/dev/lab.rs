@@ -48,11 +48,12 @@ const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Parts {
     pub(super) consumers: Consumers,
     pub(super) faults: Faults,
-    pub(super) broker: Broker,
     pub(super) producer: Arc<EventProducer>,
     pub(super) credit: Credit,
     pub(super) partitions: i32,
     pub(super) shutdown: Shutdown,
+    /// The last to be dropped: a client that outlived it would say that Kafka is away.
+    pub(super) broker: Broker,
 }
 
 /// The panel. Clones are the same.
