@@ -19,7 +19,10 @@ pub mod refusal;
 pub mod resend;
 pub mod rights;
 pub mod survey;
+pub mod tally;
 
+/// How often a wait for Kafka is told.
+const NOTICE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 /// What to do about brokers that do not answer.
 pub(crate) const REACH_REMEDY: &str = "check --brokers, and that Kafka runs there";
 /// What to do about a topic that is not there.

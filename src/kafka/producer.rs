@@ -10,11 +10,9 @@
 //! [`Tally`], which anybody may read at any time: progress, health, metrics.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -26,18 +24,14 @@ use rdkafka::{ClientContext, Message as _};
 
 use crate::core::parse::HEARTBEAT_HEADER;
 use crate::kafka::chatter::Chatter;
-use crate::kafka::latency::{Latency, LatencySummary};
 use crate::kafka::refusal::Refusal;
-use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
+use crate::kafka::tally::Tally;
+use crate::kafka::{MISSING_REMEDY, NOTICE_EVERY, REACH_REMEDY};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// How often a wait for Kafka is told.
-const NOTICE_EVERY: Duration = Duration::from_secs(10);
 /// A pause before a full queue is tried again; at 500,000 records/s it frees 1,000 places.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
-/// Without an acknowledgement for so long, records that wait for one make the role not ready.
-const STALL: Duration = Duration::from_secs(10);
 /// Time between two looks at what is left at the end.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
 /// At the end of its work, a producer waits for acknowledgements as long as one comes in this time.
@@ -67,204 +61,6 @@ pub enum ProducerError {
         /// librdkafka's words.
         reason: String,
     },
-}
-
-/// A counter on a cache line of its own: the sending thread writes it for each event, and the
-/// delivering thread the others.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded(AtomicU64);
-
-/// What became of the records so far.
-#[derive(Debug)]
-pub struct Tally {
-    started: Instant,
-    connected: AtomicBool,
-    /// The topic was not there when a record was last to go to it.
-    missing: AtomicBool,
-    sent: Padded,
-    acked: AtomicU64,
-    failed: AtomicU64,
-    bad: AtomicU64,
-    heartbeats: AtomicU64,
-    latency: Latency,
-    /// The settled events at the last look at which anything had moved or nothing waited, and when
-    /// that was. Kept by those who look, since the sending and the delivering thread would pay for
-    /// reading each other's counters with every event.
-    moved: Mutex<(u64, Instant)>,
-    /// The last thing that went wrong, and when a failed delivery was last told.
-    trouble: Mutex<(Option<String>, Option<Instant>)>,
-    produced_metric: IntCounter,
-    failed_metric: IntCounter,
-}
-
-/// The counts of a [`Tally`] at one moment.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Counts {
-    /// Events handed to librdkafka.
-    pub sent: u64,
-    /// Events acknowledged by Kafka.
-    pub acked: u64,
-    /// Events refused for good.
-    pub failed: u64,
-    /// Lines of the input that were no events.
-    pub bad: u64,
-    /// Heartbeat records handed to librdkafka.
-    pub heartbeats: u64,
-    /// From handing over to acknowledgement.
-    pub latency: LatencySummary,
-    /// Since the producer was made.
-    pub uptime: Duration,
-}
-
-impl Counts {
-    /// Returns how many events are neither acknowledged nor refused.
-    pub fn undelivered(&self) -> u64 {
-        self.sent.saturating_sub(self.acked + self.failed)
-    }
-
-    /// Returns acknowledged events a second, over the whole time.
-    #[allow(clippy::cast_precision_loss)]
-    pub fn per_second(&self) -> f64 {
-        let seconds = self.uptime.as_secs_f64();
-        if seconds > 0.0 {
-            self.acked as f64 / seconds
-        } else {
-            0.0
-        }
-    }
-}
-
-impl Tally {
-    fn new(metrics: &Metrics) -> Tally {
-        Tally {
-            started: Instant::now(),
-            connected: AtomicBool::new(false),
-            missing: AtomicBool::new(false),
-            sent: Padded(AtomicU64::new(0)),
-            acked: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            bad: AtomicU64::new(0),
-            heartbeats: AtomicU64::new(0),
-            latency: Latency::new(),
-            moved: Mutex::new((0, Instant::now())),
-            trouble: Mutex::new((None, None)),
-            produced_metric: metrics.events_produced.clone(),
-            failed_metric: metrics.events_failed.clone(),
-        }
-    }
-
-    /// Returns the counts as they stand.
-    pub fn counts(&self) -> Counts {
-        // Settled before sent, so that undelivered is never below the truth.
-        let (acked, failed) = (
-            self.acked.load(Ordering::Acquire),
-            self.failed.load(Ordering::Acquire),
-        );
-        Counts {
-            sent: self.sent.0.load(Ordering::Acquire),
-            acked,
-            failed,
-            bad: self.bad.load(Ordering::Relaxed),
-            heartbeats: self.heartbeats.load(Ordering::Relaxed),
-            latency: self.latency.summary(),
-            uptime: self.started.elapsed(),
-        }
-    }
-
-    /// Counts a line of the input that was no event.
-    pub fn count_bad(&self) {
-        self.bad.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Tells why events do not reach Kafka at the moment. To be asked about once a second or more
-    /// often, as progress displays do: a stall is counted between two looks.
-    ///
-    /// # Errors
-    /// A sentence for people: Kafka was not reached yet, or acknowledges nothing.
-    pub fn flowing(&self) -> Result<(), String> {
-        let words = |text: String| match &self.trouble().0 {
-            Some(trouble) => format!("{text} ({trouble})"),
-            None => text,
-        };
-        if !self.connected.load(Ordering::Relaxed) {
-            return Err(words("waiting for Kafka".to_owned()));
-        }
-        if self.missing.load(Ordering::Relaxed) {
-            return Err(words("waiting for the topic".to_owned()));
-        }
-        let stalled = self.stalled();
-        if stalled >= STALL {
-            let text = format!("Kafka has acknowledged nothing for {} s", stalled.as_secs());
-            return Err(words(text));
-        }
-        Ok(())
-    }
-
-    /// As [`Tally::flowing`], but fine before Kafka was first reached: that wait is told elsewhere.
-    ///
-    /// # Errors
-    /// A sentence for people.
-    pub fn stalling(&self) -> Result<(), String> {
-        if self.connected.load(Ordering::Relaxed) {
-            self.flowing()
-        } else {
-            Ok(())
-        }
-    }
-
-    /// How long records have waited without any being settled.
-    fn stalled(&self) -> Duration {
-        let settled = self.acked.load(Ordering::Acquire) + self.failed.load(Ordering::Acquire);
-        let waiting = settled < self.sent.0.load(Ordering::Acquire);
-        let mut moved = self
-            .moved
-            .lock()
-            .expect("no panic is possible while the lock is held");
-        if !waiting || settled != moved.0 {
-            *moved = (settled, Instant::now());
-        }
-        moved.1.elapsed()
-    }
-
-    fn elapsed_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn trouble(&self) -> std::sync::MutexGuard<'_, (Option<String>, Option<Instant>)> {
-        self.trouble
-            .lock()
-            .expect("no panic is possible while the lock is held")
-    }
-
-    fn note(&self, trouble: impl Into<String>) {
-        self.trouble().0 = Some(trouble.into());
-    }
-
-    fn miss(&self, topic: &str) {
-        self.note(format!("no topic {topic}"));
-        self.missing.store(true, Ordering::Relaxed);
-    }
-
-    /// Notes that the topic takes records.
-    fn took(&self) {
-        if self.missing.load(Ordering::Relaxed) && self.missing.swap(false, Ordering::Relaxed) {
-            self.trouble().0 = None;
-            tracing::info!("the topic takes records again");
-        }
-    }
-
-    fn fail(&self, error: &KafkaError) {
-        self.failed.fetch_add(1, Ordering::AcqRel);
-        self.failed_metric.inc();
-        let mut trouble = self.trouble();
-        trouble.0 = Some(error.to_string());
-        if trouble.1.is_none_or(|told| told.elapsed() >= NOTICE_EVERY) {
-            trouble.1 = Some(Instant::now());
-            drop(trouble);
-            tracing::error!(%error, "kafka refused an event for good");
-        }
-    }
 }
 
 /// An event that came back since there was no topic.
@@ -330,18 +126,13 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
         let tally = &self.tally;
-        let now_us = tally.elapsed_us();
         match (mark, result) {
             (HEARTBEAT_MARK, Ok(_)) => {}
             (HEARTBEAT_MARK, Err((error, _))) => {
                 tracing::warn!(%error, "failed to deliver a heartbeat");
             }
             (mark, Ok(_)) => {
-                let sent_us = u64::try_from(mark - 1).unwrap_or(0);
-                tally.latency.record(now_us.saturating_sub(sent_us));
-                tally.acked.fetch_add(1, Ordering::AcqRel);
-                tally.produced_metric.inc();
-                tally.took();
+                tally.count_acked(u64::try_from(mark - 1).unwrap_or(0));
             }
             (mark, Err((error, message))) if topic_is_missing(error) => {
                 tally.miss(message.topic());
@@ -352,7 +143,7 @@ impl ProducerContext for Deliveries {
                 };
                 self.returned().push_back(returned);
             }
-            (_, Err((error, _))) => tally.fail(error),
+            (_, Err((error, _))) => tally.count_failed(error),
         }
     }
 }
@@ -441,8 +232,7 @@ impl EventProducer {
             timeout = METADATA_TIMEOUT.min(Duration::from_secs(2));
             match found {
                 Ok(Some(count)) => {
-                    self.tally.connected.store(true, Ordering::Relaxed);
-                    self.tally.trouble().0 = None;
+                    self.tally.reached();
                     if told.is_some() {
                         tracing::info!(topic = self.topic, partitions = count, "found the topic");
                     }
@@ -454,8 +244,9 @@ impl EventProducer {
                 }
                 Err(error) => {
                     // The error callback may know more than "timed out".
-                    let mut trouble = self.tally.trouble();
-                    trouble.0.get_or_insert_with(|| error.to_string());
+                    if self.tally.last_trouble().is_none() {
+                        self.tally.note(error.to_string());
+                    }
                 }
             }
             self.check_fatal()?;
@@ -465,7 +256,7 @@ impl EventProducer {
             // A refusal is told by who hears it.
             if chatter.refusal().is_none() && told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
                 told = Some(Instant::now());
-                let why = self.tally.trouble().0.clone().unwrap_or_default();
+                let why = self.tally.last_trouble().unwrap_or_default();
                 tracing::warn!(
                     topic = self.topic,
                     why,
@@ -517,7 +308,7 @@ impl EventProducer {
             .payload(value);
         let taken = self.enqueue(record, shutdown)?;
         if taken {
-            self.tally.sent.0.fetch_add(1, Ordering::AcqRel);
+            self.tally.count_sent();
         }
         Ok(taken)
     }
@@ -556,9 +347,9 @@ impl EventProducer {
             .partition(partition)
             .headers(headers);
         let taken = self.enqueue(record, shutdown)?;
-        self.tally
-            .heartbeats
-            .fetch_add(u64::from(taken), Ordering::Relaxed);
+        if taken {
+            self.tally.count_heartbeat();
+        }
         Ok(taken)
     }
 
@@ -606,7 +397,7 @@ impl EventProducer {
                 _ => {
                     let heartbeat = record.delivery_opaque == HEARTBEAT_MARK;
                     if !heartbeat {
-                        self.tally.fail(&error);
+                        self.tally.count_failed(&error);
                     }
                     return Ok(!heartbeat);
                 }

@@ -1,6 +1,7 @@
 //! Starts what the pipeline asks for: each request in a task of its own, which reports back as a
 //! [`Done`]. Nothing here decides anything; what fails is told to the pipeline, which tries again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cmd::SettingsError;
@@ -159,13 +160,16 @@ impl Shell {
     fn refused(&mut self, table: PutTable, put: Put) {
         let (letters, done) = (self.p.dead_letters.clone(), self.done_in.clone());
         let (topic_id, inquiry) = (self.topic_id.clone(), self.p.locator.inquiry());
+        let turn = Arc::clone(&self.rereading);
         tracing::error!(
             partition = put.event.partition, offset = %put.event.offset, event_id = %put.event.event_id,
             "the table refused an item, its record goes to the dead-letter topic"
         );
         self.send_letter(put.ticket, async move {
             let (partition, offset) = (put.event.partition, put.event.offset);
+            let turn = turn.acquire_owned().await;
             let found = blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT)).await;
+            drop(turn);
             let mut rejected = found.unwrap_or_else(|| Rejected {
                 reason: Reason::RefusedByTable,
                 detail: String::new(),

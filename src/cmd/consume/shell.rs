@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
@@ -121,6 +122,8 @@ pub(super) struct Shell {
     pub(super) unlocated: BTreeMap<i32, String>,
     /// Dead letters under way, by partition and assignment.
     pub(super) letters: BTreeMap<(i32, u64), JoinSet<()>>,
+    /// Who reads a record again has a Kafka client of its own for it: one at a time.
+    pub(super) rereading: Arc<Semaphore>,
     pub(super) tables_read_at: Instant,
     /// Tables that were missing: nothing is sent to any until they are there and the config item was read
     /// after that.
@@ -162,6 +165,7 @@ impl Shell {
             topic_id: String::new(),
             unlocated: BTreeMap::new(),
             letters: BTreeMap::new(),
+            rereading: Arc::new(Semaphore::new(1)),
             tables_read_at: Instant::now(),
             suspects: BTreeSet::new(),
             failing: BTreeMap::new(),

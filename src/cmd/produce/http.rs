@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::api::observe::observed;
 use crate::api::ops::{self, Probe};
 use crate::core::time::format_millis;
-use crate::kafka::producer::Tally;
+use crate::kafka::tally::Tally;
 use crate::telemetry::Metrics;
 use crate::telemetry::unix_ms;
 

@@ -10,8 +10,8 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::core::parse::Reject;
 use crate::kafka::input::InputProgress;
-use crate::kafka::producer::{Counts, Tally};
 use crate::kafka::pump::{Source, Trouble};
+use crate::kafka::tally::{Counts, Tally};
 use crate::settings::{LogFormat, Produce};
 use crate::telemetry::{self, can_draw};
 
