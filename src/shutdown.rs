@@ -1,5 +1,6 @@
 //! One request to stop, seen by every task of a role.
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// A flag that goes up once. Clones share it.
@@ -23,15 +24,15 @@ impl Shutdown {
     pub fn on_signals() -> Shutdown {
         let shutdown = Shutdown::new();
         let flag = shutdown.clone();
+        // Here and not in the task: whoever asks at once to stop may ask before that runs.
+        let (Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            tracing::error!("failed to listen for signals");
+            return shutdown;
+        };
         tokio::spawn(async move {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut term), Ok(mut int)) = (
-                signal(SignalKind::terminate()),
-                signal(SignalKind::interrupt()),
-            ) else {
-                tracing::error!("failed to listen for signals");
-                return;
-            };
             loop {
                 tokio::select! {
                     _ = term.recv() => {}
