@@ -18,22 +18,22 @@
 //! assignment change nothing (C3); an assignment ends with all of its state (C4); records dropped
 //! with it are counted as given up (C7).
 
+mod commit;
 mod output;
+mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::Arc;
 
 use crate::core::batch::{Batch, BatchOutcome, PutQueue};
 use crate::core::event::Offset;
-use crate::core::keys;
 use crate::core::ledger::Ledger;
 use crate::core::mutant::{self, Mutant};
 use crate::core::pace::{Concurrency, backoff_ms};
 use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
-use crate::core::restart::{Boundary, Metadata, Progress, Start, StartFacts, start};
+use crate::core::restart::{Boundary, Progress};
 use crate::core::watermark::MaxTime;
-use crate::core::worker::{Place, Record, Tally, Worker, Write};
+use crate::core::worker::{Record, Tally, Worker, Write};
 
 pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
@@ -117,177 +117,10 @@ impl Pipeline {
         self.outputs.pop_front()
     }
 
-    /// Takes newly assigned partitions.
-    pub fn assigned(&mut self, now_ms: i64, partitions: &[i32]) {
-        for &partition in partitions {
-            if self.is_draining(partition) {
-                // Whoever waits for the drain of the former assignment must hear of its end.
-                self.give_up(partition);
-            } else {
-                self.drop_slot(partition);
-            }
-            self.begin(now_ms, partition);
-        }
-    }
-
-    fn begin(&mut self, now_ms: i64, partition: i32) {
-        let assignment = self.next_assignment;
-        self.next_assignment += 1;
-        let state = State::Starting { loss_told: false };
-        self.slots.insert(partition, Slot { assignment, state });
-        self.outputs.push_back(Output::Locate {
-            partition,
-            assignment,
-            not_before_ms: now_ms,
-        });
-    }
-
-    /// Takes the facts of a start.
-    pub fn located(
-        &mut self,
-        now_ms: i64,
-        partition: i32,
-        assignment: u64,
-        facts: &StartFacts,
-        tables: &Tables,
-    ) {
-        let continue_on_loss = self.options.continue_on_loss;
-        // Whoever asks for a start may be the first to see that the tables are others.
-        self.tables_seen(now_ms, &facts.tables_id);
-        let Some(loss_told) = self.starting(partition, assignment) else {
-            return;
-        };
-        let mut log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
-        if mutant::on(Mutant::FenceWithoutTopic) {
-            log_key = keys::log_key("", partition).into();
-        }
-        match start(facts) {
-            Start::At(at) => self.run(now_ms, partition, facts, tables, log_key, at),
-            Start::Create(boundary) => {
-                self.outputs.push_back(Output::CreateProgress(Publish {
-                    partition,
-                    assignment,
-                    log_key,
-                    tables_id: facts.tables_id.clone(),
-                    boundary,
-                    watermark_ms: None,
-                }));
-            }
-            Start::Unreadable(next) => self.halt(Halt::Unreadable {
-                partition,
-                next,
-                progress: facts.progress,
-            }),
-            Start::Expired { from, to } if continue_on_loss => {
-                self.outputs.push_back(Output::Lost {
-                    partition,
-                    from: from.next,
-                    to,
-                });
-                let at = Boundary {
-                    next: to,
-                    max: from.max,
-                };
-                self.run(now_ms, partition, facts, tables, log_key, at);
-            }
-            Start::Expired { from, to } => self.halt(Halt::Expired {
-                partition,
-                from: from.next,
-                to,
-            }),
-            Start::Truncated { from, end } if continue_on_loss => {
-                // The fences refuse what takes the place of the cut records, so wait for the log to
-                // grow past the restart point.
-                if !loss_told {
-                    self.outputs.push_back(Output::Lost {
-                        partition,
-                        from: end,
-                        to: from.next,
-                    });
-                }
-                let slot = self.slots.get_mut(&partition).expect("starting");
-                slot.state = State::Starting { loss_told: true };
-                self.not_located(now_ms, partition, assignment);
-            }
-            Start::Truncated { from, end } => self.halt(Halt::Truncated {
-                partition,
-                from: from.next,
-                end,
-            }),
-        }
-    }
-
-    /// Notes that the facts of a start could not be found: they are asked for again.
-    pub fn not_located(&mut self, now_ms: i64, partition: i32, assignment: u64) {
-        if self.starting(partition, assignment).is_some() {
-            self.outputs.push_back(Output::Locate {
-                partition,
-                assignment,
-                not_before_ms: now_ms + LOCATE_AGAIN_MS,
-            });
-        }
-    }
-
     /// Tells whether a partition is still had by this assignment.
     pub fn has(&self, partition: i32, assignment: u64) -> bool {
         let slot = self.slots.get(&partition);
         slot.is_some_and(|slot| slot.assignment == assignment)
-    }
-
-    fn starting(&self, partition: i32, assignment: u64) -> Option<bool> {
-        match self.slots.get(&partition)? {
-            Slot {
-                assignment: a,
-                state: State::Starting { loss_told },
-            } if *a == assignment => Some(*loss_told),
-            _ => None,
-        }
-    }
-
-    fn halt(&mut self, halt: Halt) {
-        self.outputs.push_back(Output::Halt(halt));
-    }
-
-    fn run(
-        &mut self,
-        now_ms: i64,
-        partition: i32,
-        facts: &StartFacts,
-        tables: &Tables,
-        log_key: Arc<str>,
-        at: Boundary,
-    ) {
-        let slot = self.slots.get_mut(&partition).expect("starting");
-        let place = Place {
-            topic: Arc::clone(&self.options.topic),
-            partition,
-            assignment: slot.assignment,
-            log_key,
-            rules: tables.rules,
-            keep: tables.keep,
-            row_interval_ms: self.options.row_interval_ms,
-        };
-        let mut at = at;
-        if mutant::on(Mutant::WatermarkKept)
-            && let Some(max_ms) = self.kept.get(&partition).and_then(|max| max.max_ms())
-        {
-            at.max.observe(max_ms);
-        }
-        let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
-        slot.state = State::Running(Box::new(Running {
-            worker: Worker::new(place, at),
-            topic_id: facts.topic_id.clone(),
-            tables_id: facts.tables_id.clone(),
-            committed: facts.own_commit(),
-            progress,
-            deadline_ms: None,
-            out_of_range: false,
-        }));
-        self.outputs.push_back(Output::Begin {
-            partition,
-            assignment: slot.assignment,
-            next: at.next,
-        });
     }
 
     /// Takes records of one partition; those of an earlier assignment are dropped.
@@ -393,36 +226,6 @@ impl Pipeline {
         }
     }
 
-    /// Starts a partition over by the start rule, as a new assignment.
-    fn restart(&mut self, now_ms: i64, partition: i32) {
-        self.drop_slot(partition);
-        self.outputs.push_back(Output::Hold { partition });
-        self.begin(now_ms, partition);
-    }
-
-    /// Takes the tables' id as their config item gives it now, and tells whether any partition counts into
-    /// others (which were made anew, or restored): it starts over, or is given up if it is leaving, since
-    /// what it would still count belongs to the old ones.
-    pub fn tables_seen(&mut self, now_ms: i64, tables_id: &str) -> bool {
-        self.start_over(now_ms, |running| running.tables_id != tables_id)
-    }
-
-    fn start_over(&mut self, now_ms: i64, concerns: impl Fn(&Running) -> bool) -> bool {
-        let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
-            State::Running(running) => concerns(running).then_some(*partition),
-            State::Starting { .. } => None,
-        };
-        let concerned: Vec<i32> = self.slots.iter().filter_map(concerned).collect();
-        for partition in &concerned {
-            if self.is_draining(*partition) {
-                self.give_up(*partition);
-            } else {
-                self.restart(now_ms, *partition);
-            }
-        }
-        !concerned.is_empty()
-    }
-
     fn is_draining(&self, partition: i32) -> bool {
         matches!(
             self.slots.get(&partition).map(|s| &s.state),
@@ -500,58 +303,6 @@ impl Pipeline {
     /// record stays counted.
     pub fn refused_done(&mut self, table: PutTable, ticket: Ticket) {
         self.put_done(table, ticket);
-    }
-
-    /// Takes the topic's id as Kafka gives it before a commit; `None` if it could not be had.
-    pub fn topic_checked(&mut self, now_ms: i64, topic_id: Option<&str>) {
-        let Some(parts) = self.commit.take() else {
-            return;
-        };
-        let Some(topic_id) = topic_id else {
-            return;
-        };
-        self.topic_seen(now_ms, topic_id);
-        let parts: Vec<CommitPart> = parts
-            .into_iter()
-            .filter(|part| self.running(part.partition, part.assignment).is_some())
-            .collect();
-        if !parts.is_empty() {
-            self.commit = Some(parts.clone());
-            self.outputs.push_back(Output::Commit(parts));
-        }
-    }
-
-    /// Takes the topic's id as Kafka gives it now: what reads another log starts over.
-    ///
-    /// One that is leaving is given up: what it has durable belongs to a log that is no more.
-    pub fn topic_seen(&mut self, now_ms: i64, topic_id: &str) {
-        self.start_over(now_ms, |running| running.topic_id != topic_id);
-    }
-
-    /// Takes the answer to a commit.
-    pub fn commit_done(&mut self, now_ms: i64, taken: bool) {
-        let Some(parts) = self.commit.take() else {
-            return;
-        };
-        if !taken {
-            return;
-        }
-        for part in parts {
-            let Some(running) = self.running(part.partition, part.assignment) else {
-                continue;
-            };
-            running.committed = Some(part.boundary);
-            if let Some(publish) = running.publish(part.boundary, false, now_ms) {
-                self.outputs.push_back(Output::Publish(publish));
-            }
-        }
-    }
-
-    /// Notes that a progress item was moved (or stood further already).
-    pub fn published(&mut self, now_ms: i64, publish: &Publish) {
-        if let Some(running) = self.running(publish.partition, publish.assignment) {
-            running.progress.published(publish.boundary, now_ms);
-        }
     }
 
     /// Lets time pass: fills the outputs with what is due and has room.
@@ -641,29 +392,6 @@ impl Pipeline {
         for partition in again {
             self.restart(now_ms, partition);
         }
-    }
-
-    fn pump_commit(&mut self, now_ms: i64) {
-        if self.commit.is_some() || now_ms < self.next_commit_ms() {
-            return;
-        }
-        let parts: Vec<CommitPart> = self
-            .slots
-            .iter()
-            .filter_map(|(partition, slot)| match &slot.state {
-                State::Running(running) => running.commit_part(*partition, slot.assignment),
-                State::Starting { .. } => None,
-            })
-            .collect();
-        if !parts.is_empty() {
-            self.last_commit_ms = now_ms;
-            self.commit = Some(parts);
-            self.outputs.push_back(Output::CheckTopic);
-        }
-    }
-
-    fn next_commit_ms(&self) -> i64 {
-        self.last_commit_ms.saturating_add(COMMIT_INTERVAL_MS)
     }
 
     /// Returns when [`Pipeline::pump`] should be called next, if time alone changes anything.
@@ -758,53 +486,6 @@ impl Pipeline {
     /// Returns every partition it has, starting ones included.
     pub fn partitions(&self) -> impl Iterator<Item = i32> {
         self.slots.keys().copied()
-    }
-}
-
-impl Running {
-    fn uncommitted(&self) -> Option<Boundary> {
-        let durable = self.worker.durable();
-        let moved = self.committed.is_none_or(|c| durable.next > c.next);
-        moved.then_some(durable)
-    }
-
-    fn commit_part(&self, partition: i32, assignment: u64) -> Option<CommitPart> {
-        let boundary = self.uncommitted()?;
-        let metadata = Metadata {
-            topic_id: self.topic_id.clone(),
-            tables_id: self.tables_id.clone(),
-            max: boundary.max,
-        };
-        Some(CommitPart {
-            partition,
-            assignment,
-            boundary,
-            metadata: if mutant::on(Mutant::MetadataMissing) {
-                String::new()
-            } else {
-                metadata.format()
-            },
-        })
-    }
-
-    fn publish(&self, committed: Boundary, leaving: bool, now_ms: i64) -> Option<Publish> {
-        let place = self.worker.place();
-        let committed = if mutant::on(Mutant::ProgressEarly) {
-            self.worker.boundary_at_position()
-        } else {
-            committed
-        };
-        let due = self
-            .progress
-            .is_due(committed, &place.rules, leaving, now_ms);
-        due.then(|| Publish {
-            partition: place.partition,
-            assignment: place.assignment,
-            log_key: Arc::clone(&place.log_key),
-            tables_id: self.tables_id.clone(),
-            boundary: committed,
-            watermark_ms: committed.max.watermark_ms(&place.rules),
-        })
     }
 }
 

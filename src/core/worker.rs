@@ -9,6 +9,8 @@
 //! It must not: read a clock, wait, share state with another assignment. All of its state goes with
 //! the assignment; the next one begins by the start rule.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -17,13 +19,12 @@ use crate::core::keys;
 use crate::core::ledger::Ledger;
 use crate::core::mutant::{self, Mutant};
 use crate::core::parse::{Body, Reason};
-use crate::core::plan::{
-    Keep, Put, PutTable, RowKey, RowUpdate, StoredEvent, Ticket, UpdateOutcome,
-};
+use crate::core::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
 use crate::core::restart::Boundary;
-use crate::core::stretch::{Entry, Stretch};
+use crate::core::stretch::Entry;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
+use rows::{Row, SeriesRows};
 
 /// What a worker needs to know about its place in the world.
 #[derive(Clone, Debug)]
@@ -111,9 +112,6 @@ mod pending {
 /// twice 16 bytes, in lists that are half full at worst.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
-/// What a row takes until it was idle for an interval: its names, two stretches, and its place in a list that
-/// is half full at worst.
-const ROW_BYTES: u64 = 384;
 /// Room for so many records in flight, or rows, is never given back.
 const ROOM_KEPT: usize = 4_096;
 
@@ -137,34 +135,6 @@ struct Tracked {
     bytes: u32,
     pending: u8,
     class: Class,
-}
-
-#[derive(Clone, Debug)]
-struct Row {
-    key: RowKey,
-    /// Waits for the next update.
-    gathered: Vec<Entry>,
-    /// Is under way, or will be sent again.
-    sent: Option<Sent>,
-    /// When the row's place in `Worker::due` lies, if it has one.
-    due_ms: Option<i64>,
-    last_sent_ms: i64,
-}
-
-#[derive(Clone, Debug)]
-struct Sent {
-    stretch: Stretch,
-    /// Some try of this very stretch has an unknown outcome.
-    unknown: bool,
-    attempts: u32,
-}
-
-#[derive(Clone, Debug)]
-struct SeriesRows {
-    /// `city#event_type`.
-    name: Arc<str>,
-    totals: Option<u32>,
-    windows: Vec<(i64, u32)>,
 }
 
 /// One assignment of one partition.
@@ -347,246 +317,6 @@ impl Worker {
         (pending, if late { Class::Late } else { Class::Counted })
     }
 
-    /// Adds a record to the next stretch of its row.
-    fn gather(
-        &mut self,
-        now_ms: i64,
-        series_hash: u32,
-        event: &Event,
-        window_start_ms: Option<i64>,
-        entry: Entry,
-    ) {
-        let id = self.row_of(series_hash, event, window_start_ms);
-        let row = self.rows[id as usize]
-            .as_mut()
-            .expect("row_of returns a row in use");
-        push_first_exactly(&mut row.gathered, entry);
-        if row.due_ms.is_none() && row.sent.is_none() {
-            row.due_ms = Some(now_ms);
-            self.due.insert((now_ms, id));
-        }
-    }
-
-    fn row_of(&mut self, series_hash: u32, event: &Event, window_start_ms: Option<i64>) -> u32 {
-        let same_hash = self.series.entry(series_hash).or_default();
-        let at = same_hash
-            .iter()
-            .position(|s| keys::is_series(&s.name, &event.city, &event.event_type));
-        let at = at.unwrap_or_else(|| {
-            let series = SeriesRows {
-                name: keys::series(&event.city, &event.event_type).into(),
-                totals: None,
-                windows: Vec::new(),
-            };
-            push_first_exactly(same_hash, series);
-            same_hash.len() - 1
-        });
-        let series = &mut same_hash[at];
-        let found = match window_start_ms {
-            None => series.totals,
-            Some(start) => series
-                .windows
-                .iter()
-                .find(|(s, _)| *s == start)
-                .map(|(_, id)| *id),
-        };
-        if let Some(id) = found {
-            return id;
-        }
-        let row = Row {
-            key: RowKey {
-                series: Arc::clone(&series.name),
-                window_start_ms,
-            },
-            gathered: Vec::new(),
-            sent: None,
-            due_ms: None,
-            last_sent_ms: i64::MIN,
-        };
-        self.bytes += ROW_BYTES;
-        self.tally.bytes_taken += ROW_BYTES;
-        let id = match self.free_rows.pop() {
-            Some(id) => {
-                self.rows[id as usize] = Some(row);
-                id
-            }
-            None => {
-                self.rows.push(Some(row));
-                u32::try_from(self.rows.len() - 1).expect("fewer rows than records in memory")
-            }
-        };
-        match window_start_ms {
-            None => series.totals = Some(id),
-            Some(start) => push_first_exactly(&mut series.windows, (start, id)),
-        }
-        id
-    }
-
-    /// Returns the next row update that was due at `due_by_ms`, if any; its outcome must come back through
-    /// [`Worker::update_done`].
-    pub fn next_update(&mut self, now_ms: i64, due_by_ms: i64) -> Option<RowUpdate> {
-        while let Some(&(due_ms, id)) = self.due.first() {
-            if due_ms > due_by_ms {
-                return None;
-            }
-            self.due.pop_first();
-            let row = self.rows[id as usize]
-                .as_mut()
-                .expect("a due row is in use");
-            row.due_ms = None;
-            if row.sent.is_none() {
-                let Some(stretch) = Stretch::new(std::mem::take(&mut row.gathered)) else {
-                    self.free(id);
-                    continue;
-                };
-                row.sent = Some(Sent {
-                    stretch,
-                    unknown: false,
-                    attempts: 0,
-                });
-            }
-            row.last_sent_ms = now_ms;
-            let sent = row.sent.as_mut().expect("set above");
-            sent.attempts += 1;
-            return Some(RowUpdate {
-                partition: self.place.partition,
-                assignment: self.place.assignment,
-                row_id: id,
-                row: row.key.clone(),
-                log_key: Arc::clone(&self.place.log_key),
-                first: sent.stretch.first(),
-                next: sent.stretch.next(),
-                sum: sent.stretch.sum(),
-            });
-        }
-        None
-    }
-
-    /// Gives up the rows of a partition without records in flight: they are kept for nothing but the time of
-    /// their last update.
-    pub fn free_idle_rows(&mut self) {
-        if self.in_flight() > 0 {
-            return;
-        }
-        while let Some((_, id)) = self.due.pop_first() {
-            self.free(id);
-        }
-    }
-
-    /// Returns when [`Worker::next_update`] should be asked again, if time alone changes it.
-    pub fn next_ms(&self) -> Option<i64> {
-        self.due.first().map(|(ms, _)| *ms)
-    }
-
-    /// Takes the outcome of a row update. `wait_ms(attempts)` says how long a repetition waits.
-    ///
-    /// # Panics
-    /// If the row has no update under way.
-    pub fn update_done(
-        &mut self,
-        now_ms: i64,
-        row_id: u32,
-        outcome: UpdateOutcome,
-        wait_ms: impl Fn(u32) -> i64,
-    ) {
-        let row = self.rows[row_id as usize]
-            .as_mut()
-            .expect("an update under way keeps its row");
-        if mutant::on(Mutant::OneForAll) && row.sent.is_none() {
-            return;
-        }
-        let mut sent = row
-            .sent
-            .take()
-            .expect("an outcome answers an update under way");
-        let bit = if row.key.window_start_ms.is_some() {
-            pending::WINDOW
-        } else {
-            pending::TOTALS
-        };
-        let mut due_ms = if self.draining {
-            now_ms
-        } else {
-            row.last_sent_ms
-                .saturating_add(self.place.row_interval_ms)
-                .max(now_ms)
-        };
-        match outcome {
-            UpdateOutcome::Counted => {
-                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
-                if mutant::on(Mutant::OneForAll) {
-                    self.forget_sent();
-                }
-            }
-            UpdateOutcome::Unknown if mutant::on(Mutant::UnknownIsDone) => {
-                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
-            }
-            UpdateOutcome::Unknown
-                if mutant::on(Mutant::RowOrderLost) && !row.gathered.is_empty() =>
-            {
-                let next = Stretch::new(std::mem::take(&mut row.gathered));
-                row.gathered = sent.stretch.into_entries();
-                row.sent = next.map(|stretch| Sent {
-                    stretch,
-                    unknown: false,
-                    attempts: 0,
-                });
-            }
-            UpdateOutcome::Fenced(_) if mutant::on(Mutant::ConflictIsDone) => {
-                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, true);
-            }
-            UpdateOutcome::Unknown | UpdateOutcome::Refused => {
-                // The same update again, unchanged: whether or not it took effect, the fence tells.
-                sent.unknown |= outcome == UpdateOutcome::Unknown;
-                due_ms = now_ms + wait_ms(sent.attempts);
-                row.sent = Some(sent);
-            }
-            UpdateOutcome::Fenced(fence) => {
-                self.tally.fence_conflicts += 1;
-                // An earlier try of this very stretch may be what moved the fence here.
-                let own = sent.unknown && fence == sent.stretch.next();
-                let (below, rest) = sent.stretch.split_at_fence(fence);
-                if let Some(rest) = rest {
-                    // What is left goes first and at once, joined by what gathered meanwhile.
-                    let mut entries = rest.into_entries();
-                    entries.append(&mut row.gathered);
-                    row.gathered = entries;
-                    due_ms = now_ms;
-                }
-                self.mark(below.iter().map(|e| e.seq), bit, !own);
-            }
-        }
-        let row = self.rows[row_id as usize].as_mut().expect("still in use");
-        if row.sent.is_none() && row.gathered.is_empty() && due_ms <= now_ms {
-            self.free(row_id);
-        } else {
-            row.due_ms = Some(due_ms);
-            self.due.insert((due_ms, row_id));
-        }
-        self.settle();
-    }
-
-    /// For [`Mutant::OneForAll`].
-    fn forget_sent(&mut self) {
-        let mut done = Vec::new();
-        for row in self.rows.iter_mut().flatten() {
-            if let Some(sent) = row.sent.take() {
-                let window = row.key.window_start_ms.is_some();
-                done.push((
-                    sent,
-                    if window {
-                        pending::WINDOW
-                    } else {
-                        pending::TOTALS
-                    },
-                ));
-            }
-        }
-        for (sent, bit) in done {
-            self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
-        }
-    }
-
     /// Notes that a batch of records begins (for [`Mutant::LatenessPerBatch`]).
     pub fn begin_batch(&mut self) {
         self.batch_max = self.max;
@@ -689,48 +419,6 @@ impl Worker {
         }
     }
 
-    fn free(&mut self, id: u32) {
-        let row = self.rows[id as usize].take().expect("freed once");
-        self.bytes -= ROW_BYTES;
-        self.tally.bytes_freed += ROW_BYTES;
-        self.free_rows.push(id);
-        let hash = keys::hash(&row.key.series);
-        let same_hash = self.series.get_mut(&hash).expect("a row has its series");
-        for series in &mut *same_hash {
-            match row.key.window_start_ms {
-                None if series.totals == Some(id) => series.totals = None,
-                None => {}
-                Some(_) => series.windows.retain(|(_, window)| *window != id),
-            }
-        }
-        same_hash.retain(|series| series.totals.is_some() || !series.windows.is_empty());
-        if same_hash.is_empty() {
-            self.series.remove(&hash);
-        }
-        if self.free_rows.len() == self.rows.len() && self.rows.len() > ROOM_KEPT {
-            self.rows = Vec::new();
-            self.free_rows = Vec::new();
-        }
-    }
-
-    /// Stops waiting for company: every gathered stretch leaves as soon as its row allows.
-    pub fn drain(&mut self, now_ms: i64) {
-        self.draining = true;
-        for id in 0..self.rows.len() {
-            let Some(row) = &mut self.rows[id] else {
-                continue;
-            };
-            if row.sent.is_some() {
-                continue;
-            }
-            let id = u32::try_from(id).expect("row ids are u32");
-            if let Some(due_ms) = row.due_ms.replace(now_ms) {
-                self.due.remove(&(due_ms, id));
-            }
-            self.due.insert((now_ms, id));
-        }
-    }
-
     /// Notes that the log holds nothing between the position and `end` (control records only).
     pub fn skip_gap(&mut self, end: Offset) {
         if end <= self.position {
@@ -811,15 +499,6 @@ impl Worker {
 #[allow(clippy::cast_possible_truncation)]
 fn low(seq: u64) -> u32 {
     seq as u32
-}
-
-/// Most lists here never hold a second element; the room that a list makes for its first would take a third
-/// of a row's memory.
-fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
-    if list.capacity() == 0 {
-        list.reserve_exact(1);
-    }
-    list.push(first);
 }
 
 #[cfg(test)]

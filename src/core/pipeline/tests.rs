@@ -4,7 +4,7 @@ use super::*;
 use crate::core::event::{Event, Severity};
 use crate::core::parse::Body;
 use crate::core::plan::Keep;
-use crate::core::restart::Commit;
+use crate::core::restart::{Commit, StartFacts};
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::core::worker::Content;

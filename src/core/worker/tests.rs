@@ -1,7 +1,9 @@
 //! Each decision of a worker, one by one; the simulation (`tests/sim`) has their combinations.
 
+use super::rows::ROW_BYTES;
 use super::*;
 use crate::core::event::Severity;
+use crate::core::plan::{RowUpdate, UpdateOutcome};
 
 const WINDOW_MS: i64 = 300_000;
 const INTERVAL_MS: i64 = 250;

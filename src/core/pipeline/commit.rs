@@ -1,0 +1,129 @@
+//! Commits and progress items: only what is durable is offered, and the topic's id is asked for first.
+
+use std::sync::Arc;
+
+use super::{COMMIT_INTERVAL_MS, CommitPart, Output, Pipeline, Publish, Running, State};
+use crate::core::mutant::{self, Mutant};
+use crate::core::restart::{Boundary, Metadata};
+
+impl Pipeline {
+    /// Takes the topic's id as Kafka gives it before a commit; `None` if it could not be had.
+    pub fn topic_checked(&mut self, now_ms: i64, topic_id: Option<&str>) {
+        let Some(parts) = self.commit.take() else {
+            return;
+        };
+        let Some(topic_id) = topic_id else {
+            return;
+        };
+        self.topic_seen(now_ms, topic_id);
+        let parts: Vec<CommitPart> = parts
+            .into_iter()
+            .filter(|part| self.running(part.partition, part.assignment).is_some())
+            .collect();
+        if !parts.is_empty() {
+            self.commit = Some(parts.clone());
+            self.outputs.push_back(Output::Commit(parts));
+        }
+    }
+
+    /// Takes the answer to a commit.
+    pub fn commit_done(&mut self, now_ms: i64, taken: bool) {
+        let Some(parts) = self.commit.take() else {
+            return;
+        };
+        if !taken {
+            return;
+        }
+        for part in parts {
+            let Some(running) = self.running(part.partition, part.assignment) else {
+                continue;
+            };
+            running.committed = Some(part.boundary);
+            if let Some(publish) = running.publish(part.boundary, false, now_ms) {
+                self.outputs.push_back(Output::Publish(publish));
+            }
+        }
+    }
+
+    /// Notes that a progress item was moved (or stood further already).
+    pub fn published(&mut self, now_ms: i64, publish: &Publish) {
+        if let Some(running) = self.running(publish.partition, publish.assignment) {
+            running.progress.published(publish.boundary, now_ms);
+        }
+    }
+
+    pub(super) fn pump_commit(&mut self, now_ms: i64) {
+        if self.commit.is_some() || now_ms < self.next_commit_ms() {
+            return;
+        }
+        let parts: Vec<CommitPart> = self
+            .slots
+            .iter()
+            .filter_map(|(partition, slot)| match &slot.state {
+                State::Running(running) => running.commit_part(*partition, slot.assignment),
+                State::Starting { .. } => None,
+            })
+            .collect();
+        if !parts.is_empty() {
+            self.last_commit_ms = now_ms;
+            self.commit = Some(parts);
+            self.outputs.push_back(Output::CheckTopic);
+        }
+    }
+
+    pub(super) fn next_commit_ms(&self) -> i64 {
+        self.last_commit_ms.saturating_add(COMMIT_INTERVAL_MS)
+    }
+}
+
+impl Running {
+    pub(super) fn uncommitted(&self) -> Option<Boundary> {
+        let durable = self.worker.durable();
+        let moved = self.committed.is_none_or(|c| durable.next > c.next);
+        moved.then_some(durable)
+    }
+
+    pub(super) fn commit_part(&self, partition: i32, assignment: u64) -> Option<CommitPart> {
+        let boundary = self.uncommitted()?;
+        let metadata = Metadata {
+            topic_id: self.topic_id.clone(),
+            tables_id: self.tables_id.clone(),
+            max: boundary.max,
+        };
+        Some(CommitPart {
+            partition,
+            assignment,
+            boundary,
+            metadata: if mutant::on(Mutant::MetadataMissing) {
+                String::new()
+            } else {
+                metadata.format()
+            },
+        })
+    }
+
+    pub(super) fn publish(
+        &self,
+        committed: Boundary,
+        leaving: bool,
+        now_ms: i64,
+    ) -> Option<Publish> {
+        let place = self.worker.place();
+        let committed = if mutant::on(Mutant::ProgressEarly) {
+            self.worker.boundary_at_position()
+        } else {
+            committed
+        };
+        let due = self
+            .progress
+            .is_due(committed, &place.rules, leaving, now_ms);
+        due.then(|| Publish {
+            partition: place.partition,
+            assignment: place.assignment,
+            log_key: Arc::clone(&place.log_key),
+            tables_id: self.tables_id.clone(),
+            boundary: committed,
+            watermark_ms: committed.max.watermark_ms(&place.rules),
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! Where partitions begin, and when they begin over: by the start rule, as a new assignment each time.
+
+use std::sync::Arc;
+
+use super::{Halt, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables};
+use crate::core::keys;
+use crate::core::mutant::{self, Mutant};
+use crate::core::restart::{Boundary, Progress, Start, StartFacts, start};
+use crate::core::worker::{Place, Worker};
+
+impl Pipeline {
+    /// Takes newly assigned partitions.
+    pub fn assigned(&mut self, now_ms: i64, partitions: &[i32]) {
+        for &partition in partitions {
+            if self.is_draining(partition) {
+                // Whoever waits for the drain of the former assignment must hear of its end.
+                self.give_up(partition);
+            } else {
+                self.drop_slot(partition);
+            }
+            self.begin(now_ms, partition);
+        }
+    }
+
+    fn begin(&mut self, now_ms: i64, partition: i32) {
+        let assignment = self.next_assignment;
+        self.next_assignment += 1;
+        let state = State::Starting { loss_told: false };
+        self.slots.insert(partition, Slot { assignment, state });
+        self.outputs.push_back(Output::Locate {
+            partition,
+            assignment,
+            not_before_ms: now_ms,
+        });
+    }
+
+    /// Takes the facts of a start.
+    pub fn located(
+        &mut self,
+        now_ms: i64,
+        partition: i32,
+        assignment: u64,
+        facts: &StartFacts,
+        tables: &Tables,
+    ) {
+        let continue_on_loss = self.options.continue_on_loss;
+        // Whoever asks for a start may be the first to see that the tables are others.
+        self.tables_seen(now_ms, &facts.tables_id);
+        let Some(loss_told) = self.starting(partition, assignment) else {
+            return;
+        };
+        let mut log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
+        if mutant::on(Mutant::FenceWithoutTopic) {
+            log_key = keys::log_key("", partition).into();
+        }
+        match start(facts) {
+            Start::At(at) => self.run(now_ms, partition, facts, tables, log_key, at),
+            Start::Create(boundary) => {
+                self.outputs.push_back(Output::CreateProgress(Publish {
+                    partition,
+                    assignment,
+                    log_key,
+                    tables_id: facts.tables_id.clone(),
+                    boundary,
+                    watermark_ms: None,
+                }));
+            }
+            Start::Unreadable(next) => self.halt(Halt::Unreadable {
+                partition,
+                next,
+                progress: facts.progress,
+            }),
+            Start::Expired { from, to } if continue_on_loss => {
+                self.outputs.push_back(Output::Lost {
+                    partition,
+                    from: from.next,
+                    to,
+                });
+                let at = Boundary {
+                    next: to,
+                    max: from.max,
+                };
+                self.run(now_ms, partition, facts, tables, log_key, at);
+            }
+            Start::Expired { from, to } => self.halt(Halt::Expired {
+                partition,
+                from: from.next,
+                to,
+            }),
+            Start::Truncated { from, end } if continue_on_loss => {
+                // The fences refuse what takes the place of the cut records, so wait for the log to
+                // grow past the restart point.
+                if !loss_told {
+                    self.outputs.push_back(Output::Lost {
+                        partition,
+                        from: end,
+                        to: from.next,
+                    });
+                }
+                let slot = self.slots.get_mut(&partition).expect("starting");
+                slot.state = State::Starting { loss_told: true };
+                self.not_located(now_ms, partition, assignment);
+            }
+            Start::Truncated { from, end } => self.halt(Halt::Truncated {
+                partition,
+                from: from.next,
+                end,
+            }),
+        }
+    }
+
+    /// Notes that the facts of a start could not be found: they are asked for again.
+    pub fn not_located(&mut self, now_ms: i64, partition: i32, assignment: u64) {
+        if self.starting(partition, assignment).is_some() {
+            self.outputs.push_back(Output::Locate {
+                partition,
+                assignment,
+                not_before_ms: now_ms + LOCATE_AGAIN_MS,
+            });
+        }
+    }
+
+    fn starting(&self, partition: i32, assignment: u64) -> Option<bool> {
+        match self.slots.get(&partition)? {
+            Slot {
+                assignment: a,
+                state: State::Starting { loss_told },
+            } if *a == assignment => Some(*loss_told),
+            _ => None,
+        }
+    }
+
+    fn halt(&mut self, halt: Halt) {
+        self.outputs.push_back(Output::Halt(halt));
+    }
+
+    fn run(
+        &mut self,
+        now_ms: i64,
+        partition: i32,
+        facts: &StartFacts,
+        tables: &Tables,
+        log_key: Arc<str>,
+        at: Boundary,
+    ) {
+        let slot = self.slots.get_mut(&partition).expect("starting");
+        let place = Place {
+            topic: Arc::clone(&self.options.topic),
+            partition,
+            assignment: slot.assignment,
+            log_key,
+            rules: tables.rules,
+            keep: tables.keep,
+            row_interval_ms: self.options.row_interval_ms,
+        };
+        let mut at = at;
+        if mutant::on(Mutant::WatermarkKept)
+            && let Some(max_ms) = self.kept.get(&partition).and_then(|max| max.max_ms())
+        {
+            at.max.observe(max_ms);
+        }
+        let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
+        slot.state = State::Running(Box::new(Running {
+            worker: Worker::new(place, at),
+            topic_id: facts.topic_id.clone(),
+            tables_id: facts.tables_id.clone(),
+            committed: facts.own_commit(),
+            progress,
+            deadline_ms: None,
+            out_of_range: false,
+        }));
+        self.outputs.push_back(Output::Begin {
+            partition,
+            assignment: slot.assignment,
+            next: at.next,
+        });
+    }
+
+    /// Starts a partition over by the start rule, as a new assignment.
+    pub(super) fn restart(&mut self, now_ms: i64, partition: i32) {
+        self.drop_slot(partition);
+        self.outputs.push_back(Output::Hold { partition });
+        self.begin(now_ms, partition);
+    }
+
+    /// Takes the tables' id as their config item gives it now, and tells whether any partition counts into
+    /// others (which were made anew, or restored): it starts over, or is given up if it is leaving, since
+    /// what it would still count belongs to the old ones.
+    pub fn tables_seen(&mut self, now_ms: i64, tables_id: &str) -> bool {
+        self.start_over(now_ms, |running| running.tables_id != tables_id)
+    }
+
+    /// Takes the topic's id as Kafka gives it now: what reads another log starts over.
+    ///
+    /// One that is leaving is given up: what it has durable belongs to a log that is no more.
+    pub fn topic_seen(&mut self, now_ms: i64, topic_id: &str) {
+        self.start_over(now_ms, |running| running.topic_id != topic_id);
+    }
+
+    pub(super) fn start_over(&mut self, now_ms: i64, concerns: impl Fn(&Running) -> bool) -> bool {
+        let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
+            State::Running(running) => concerns(running).then_some(*partition),
+            State::Starting { .. } => None,
+        };
+        let concerned: Vec<i32> = self.slots.iter().filter_map(concerned).collect();
+        for partition in &concerned {
+            if self.is_draining(*partition) {
+                self.give_up(*partition);
+            } else {
+                self.restart(now_ms, *partition);
+            }
+        }
+        !concerned.is_empty()
+    }
+}
