@@ -1,7 +1,8 @@
 //! The few foreign calls, each with its reason; the only unsafe code of the program.
 //!
 //! The C library's name service is told not to load plug-ins into a static binary, OpenSSL is held to
-//! its threads, the process takes the open files it is allowed, and librdkafka is asked for topic ids,
+//! its threads, the process takes the open files it is allowed, time is told that goes on while the host
+//! sleeps, and librdkafka is asked for topic ids,
 //! rights and its properties' names and given tokens, which its safe wrapper cannot. Nothing unsafe
 //! leaves this module: the public functions take and return plain values, and every object of
 //! librdkafka's is destroyed on every path.
@@ -12,6 +13,7 @@ mod describe;
 mod topic_id;
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
@@ -39,6 +41,23 @@ pub fn use_static_name_service() {
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
     }
+}
+
+/// Returns the time since the host was started, the time that it slept included where the system tells it.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call fills the one value it is given; both clocks exist wherever this is built for.
+    let failed = unsafe { libc::clock_gettime(CLOCK, &raw mut time) };
+    debug_assert_eq!(failed, 0);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Keeps OpenSSL from cleaning up behind itself when the process ends.

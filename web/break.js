@@ -77,7 +77,7 @@ function verdict(difference, unreadable) {
   const { log, tables, rows, waiting, bad, at_ms: atMs } = difference;
   const line = byId("verdict-line");
   const differs = difference.difference !== 0;
-  byId("verdict").dataset.state = unreadable ? "waiting" : differs ? "differs" : "agrees";
+  byId("verdict").dataset.state = differs ? "differs" : unreadable ? "waiting" : "agrees";
   const text = `log ${whole(log)} = tables ${whole(tables)}, difference ${whole(difference.difference)}`.replace(" = ", differs ? " ≠ " : " = ");
   setText(line, text);
   const stale = unreadable ? "; the log cannot be read while the broker is stopped" : "";

@@ -12,6 +12,7 @@ mod requests;
 mod shell;
 mod sink;
 mod status;
+mod tables;
 mod watch;
 
 use std::sync::Arc;
@@ -154,8 +155,7 @@ pub async fn run_with(
     });
     let locator = locate::Locator::new(
         consumer.inquiry(),
-        client,
-        names,
+        tables::TableSet::new(client, names),
         writer.clone(),
         args.kafka.topic.clone(),
     );

@@ -166,6 +166,7 @@ impl PutQueue {
         batch: Batch,
         outcome: &BatchOutcome,
         chance: u32,
+        live: impl Fn(&Put) -> bool,
     ) -> Settled {
         let tries = self
             .sent
@@ -194,6 +195,9 @@ impl PutQueue {
             };
             if !again {
                 settled.stored.push(put);
+                continue;
+            }
+            if !live(&put) {
                 continue;
             }
             let wait_ms = if matches!(outcome, BatchOutcome::Invalid) {
@@ -309,7 +313,7 @@ mod tests {
         let outcome = BatchOutcome::Stored {
             unprocessed: vec![1, 3],
         };
-        let settled = q.answered(9, batch, &outcome, 0);
+        let settled = q.answered(9, batch, &outcome, 0, |_| true);
         assert_eq!(seqs(&settled.stored), [0, 2]);
         assert!(q.next_batch(9).is_none(), "a retry waits");
         let again = q.next_batch(9 + 5_000).expect("due");
@@ -319,7 +323,7 @@ mod tests {
         let stored = BatchOutcome::Stored {
             unprocessed: vec![],
         };
-        assert_eq!(q.answered(9, again, &stored, 0).stored.len(), 2);
+        assert_eq!(q.answered(9, again, &stored, 0, |_| true).stored.len(), 2);
         assert_eq!(q.next_ms(), None);
     }
 
@@ -345,7 +349,7 @@ mod tests {
                         unprocessed: vec![],
                     }
                 };
-                let settled = q.answered(now, batch, &outcome, 0);
+                let settled = q.answered(now, batch, &outcome, 0, |_| true);
                 stored.extend(seqs(&settled.stored));
                 refused.extend(settled.refused.map(|p| p.ticket.seq));
             }
@@ -381,7 +385,7 @@ mod tests {
                     };
                     // Whatever is drawn, the run must end.
                     let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
-                    stored.extend(seqs(&q.answered(now, batch, &outcome, 7).stored));
+                    stored.extend(seqs(&q.answered(now, batch, &outcome, 7, |_| true).stored));
                 }
             }
             stored.sort_unstable();

@@ -79,6 +79,8 @@ pub struct Pipeline {
     updates: Concurrency,
     outputs: VecDeque<Output>,
     writes: Vec<Write>,
+    /// Nothing is written to the tables now.
+    held: bool,
     /// Boundaries whose commit waits for the topic check, or is under way.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: i64,
@@ -103,6 +105,7 @@ impl Pipeline {
             next_assignment: 1,
             outputs: VecDeque::new(),
             writes: Vec::new(),
+            held: false,
             commit: None,
             last_commit_ms: i64::MIN,
             turn: (0, i64::MIN),
@@ -246,7 +249,13 @@ impl Pipeline {
             PutTable::Raw => &mut self.raw,
             PutTable::Alerts => &mut self.alerts,
         };
-        let settled = queue.answered(now_ms, batch, outcome, chance);
+        let slots = &self.slots;
+        // Of an assignment that has ended nothing is sent again.
+        let live = |put: &Put| {
+            let slot = slots.get(&put.ticket.partition);
+            slot.is_some_and(|slot| slot.assignment == put.ticket.assignment)
+        };
+        let settled = queue.answered(now_ms, batch, outcome, chance, live);
         for put in settled.stored {
             self.put_done(table, put.ticket);
         }
@@ -256,17 +265,12 @@ impl Pipeline {
             }
             self.outputs.push_back(Output::Refused(table, put));
         }
-        let slots = &self.slots;
-        let live = |put: &Put| {
-            let slot = slots.get(&put.ticket.partition);
-            slot.is_some_and(|slot| slot.assignment == put.ticket.assignment)
-        };
-        if !matches!(outcome, BatchOutcome::Stored { unprocessed } if unprocessed.is_empty()) {
-            match table {
-                PutTable::Raw => self.raw.retain(live),
-                PutTable::Alerts => self.alerts.retain(live),
-            }
-        }
+    }
+
+    /// Holds all puts and row updates back, or lets them go again: only who carries them out can know that the
+    /// tables must not be written to now.
+    pub fn hold_writes(&mut self, hold: bool) {
+        self.held = hold;
     }
 
     fn put_done(&mut self, table: PutTable, ticket: Ticket) {
@@ -307,13 +311,15 @@ impl Pipeline {
 
     /// Lets time pass: fills the outputs with what is due and has room.
     pub fn pump(&mut self, now_ms: i64) {
-        while let Some(batch) = self.raw.next_batch(now_ms) {
-            self.outputs.push_back(Output::Put(batch));
+        if !self.held {
+            while let Some(batch) = self.raw.next_batch(now_ms) {
+                self.outputs.push_back(Output::Put(batch));
+            }
+            while let Some(batch) = self.alerts.next_batch(now_ms) {
+                self.outputs.push_back(Output::Put(batch));
+            }
+            self.pump_updates(now_ms);
         }
-        while let Some(batch) = self.alerts.next_batch(now_ms) {
-            self.outputs.push_back(Output::Put(batch));
-        }
-        self.pump_updates(now_ms);
         self.pump_ends(now_ms);
         self.pump_commit(now_ms);
     }
@@ -396,16 +402,15 @@ impl Pipeline {
 
     /// Returns when [`Pipeline::pump`] should be called next, if time alone changes anything.
     pub fn next_ms(&self) -> Option<i64> {
-        let mut next = [self.raw.next_ms(), self.alerts.next_ms()]
-            .into_iter()
-            .flatten()
-            .min();
+        let puts = [self.raw.next_ms(), self.alerts.next_ms()].into_iter();
+        let mut next = puts.flatten().min().filter(|_| !self.held);
         let mut at = |ms: i64| next = Some(next.map_or(ms, |n: i64| n.min(ms)));
         for slot in self.slots.values() {
             let State::Running(running) = &slot.state else {
                 continue;
             };
-            if self.updates.has_room()
+            if !self.held
+                && self.updates.has_room()
                 && let Some(ms) = running.worker.next_ms()
             {
                 at(ms);

@@ -4,26 +4,26 @@
 //! pipeline asks again. Order matters in one place: the topic's id is read before all else, so that facts
 //! of an older log are never taken for those of a newer one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use rdkafka::error::KafkaResult;
 
 use crate::cmd::SettingsError;
+use crate::cmd::consume::tables::TableSet;
 use crate::core::RULES;
 use crate::core::event::Offset;
-use crate::core::keys::{self, TableNames};
+use crate::core::keys;
 use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
 use crate::core::restart::StartFacts;
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::inquiry::Inquiry;
 use crate::settings::RawRows;
-use crate::store::config::{Config, read_config, set_topic};
-use crate::store::error::{Kind, StoreError};
-use crate::store::rights::try_write;
+use crate::store::config::{Config, set_topic};
 use crate::store::write::Writer;
+use crate::sys;
 
 /// Longest wait for one answer of a broker.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,8 +38,7 @@ const PARTITIONS_MAX: usize = 1_000;
 #[derive(Clone)]
 pub(super) struct Locator {
     inquiry: Inquiry,
-    client: aws_sdk_dynamodb::Client,
-    names: TableNames,
+    tables: TableSet,
     writer: Writer,
     topic: String,
 }
@@ -51,6 +50,8 @@ pub(super) struct Located {
     pub(super) assignment: u64,
     pub(super) facts: StartFacts,
     pub(super) tables: Tables,
+    /// When the tables' id was asked for last, since boot.
+    pub(super) sure_at: Duration,
 }
 
 /// A start that is not known yet.
@@ -74,15 +75,13 @@ pub(super) enum Trouble {
 impl Locator {
     pub(super) fn new(
         inquiry: Inquiry,
-        client: aws_sdk_dynamodb::Client,
-        names: TableNames,
+        tables: TableSet,
         writer: Writer,
         topic: String,
     ) -> Locator {
         Locator {
             inquiry,
-            client,
-            names,
+            tables,
             writer,
             topic,
         }
@@ -160,6 +159,7 @@ impl Locator {
                                 assignment,
                                 facts,
                                 tables: tables.clone(),
+                                sure_at: Duration::ZERO,
                             });
                             continue;
                         }
@@ -176,11 +176,13 @@ impl Locator {
             });
         }
         // As with the topic, and a question to its leaders may have taken long.
-        let id = self.tables_id().await;
-        let id = id.map_err(|error| Trouble::Wait(format!("DynamoDB: {error}")))?;
-        if id.as_ref() != Some(&config.tables_id) {
+        let sure_at = sys::since_boot();
+        if self.tables.config().await?.tables_id != config.tables_id {
             let why = "the tables to settle, they were made again";
             return Err(Trouble::Wait(why.to_owned()));
+        }
+        for located in &mut found {
+            located.sure_at = sure_at;
         }
         Ok((found, missing))
     }
@@ -223,21 +225,12 @@ impl Locator {
     }
 
     async fn config(&self) -> Result<Config, Trouble> {
-        let config = read_config(&self.client, &self.names).await;
-        let config = config.map_err(|error| {
-            if error.kind() == Kind::NotFound {
-                Trouble::Wait(missing_tables(&self.names))
-            } else {
-                Trouble::Wait(format!("DynamoDB: {error}"))
-            }
-        })?;
-        let Some(config) = config else {
-            return Err(Trouble::Wait(missing_tables(&self.names)));
-        };
+        let config = self.tables.config().await?;
         if config.rules_number != RULES {
             return Err(Trouble::Settings(SettingsError(format!(
                 "the tables {}… were made under rules {}, this program has rules {RULES}; use the matching version, or a new --table-prefix and a replay",
-                self.names.totals, config.rules_number
+                self.tables.names().totals,
+                config.rules_number
             ))));
         }
         self.writer
@@ -251,7 +244,8 @@ impl Locator {
             Some(topic) if *topic != self.topic => {
                 return Err(Trouble::Settings(SettingsError(format!(
                     "the tables {}… belong to topic {topic}, not {}; give --topic {topic}, or another --table-prefix",
-                    self.names.totals, self.topic
+                    self.tables.names().totals,
+                    self.topic
                 ))));
             }
             Some(_) if config.topic_id.as_deref() == Some(topic_id) => return Ok(()),
@@ -262,35 +256,19 @@ impl Locator {
             topic_id,
             "the tables now follow this log"
         );
-        set_topic(&self.client, &self.names, &self.topic, topic_id)
-            .await
-            .map_err(|e| Trouble::Wait(format!("DynamoDB: {e}")))
+        set_topic(
+            self.tables.client(),
+            self.tables.names(),
+            &self.topic,
+            topic_id,
+        )
+        .await
+        .map_err(|e| Trouble::Wait(format!("DynamoDB: {e}")))
     }
 
-    /// Returns the tables' random id now; `None` where there is no config item.
-    pub(super) async fn tables_id(&self) -> Result<Option<String>, StoreError> {
-        let config = read_config(&self.client, &self.names).await?;
-        Ok(config.map(|config| config.tables_id))
-    }
-
-    /// Returns the tables' id once tables that were missing are there again, or what is waited for. The id is
-    /// read after them: whoever makes tables anew writes it last.
-    pub(super) async fn settled(&self, missing: &BTreeSet<usize>) -> Result<String, String> {
-        for &table in missing {
-            let answer = try_write(&self.client, &self.names, table).await;
-            answer.map_err(|error| self.waits_for(table, &error))?;
-        }
-        let id = self.tables_id().await;
-        let id = id.map_err(|error| self.waits_for(keys::TOTALS, &error))?;
-        id.ok_or_else(|| missing_tables(&self.names))
-    }
-
-    fn waits_for(&self, table: usize, error: &StoreError) -> String {
-        let name = self.names.all()[table];
-        match error.kind() {
-            Kind::NotFound => format!("table {name} to exist (citystream init-tables makes it)"),
-            _ => format!("DynamoDB: {error}"),
-        }
+    /// Returns the tables.
+    pub(super) fn tables(&self) -> TableSet {
+        self.tables.clone()
     }
 
     pub(super) fn inquiry(&self) -> Inquiry {
@@ -301,13 +279,6 @@ impl Locator {
 /// Returns what is waited for where brokers do not answer.
 pub(super) fn kafka(error: &dyn std::fmt::Display) -> String {
     format!("Kafka: {error}; {REACH_REMEDY}")
-}
-
-fn missing_tables(names: &TableNames) -> String {
-    format!(
-        "the tables {}… to exist (citystream init-tables makes them)",
-        names.totals
-    )
 }
 
 fn keep(raw: RawRows) -> Keep {

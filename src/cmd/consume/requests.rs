@@ -5,36 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cmd::SettingsError;
-use crate::cmd::consume::locate::blocking;
+use crate::cmd::consume::locate::{Unlocated, blocking};
 use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, Shell, send};
-use crate::core::batch::BatchOutcome;
 use crate::core::keys;
 use crate::core::parse::Reason;
 use crate::core::pipeline::{CommitPart, Halt, Output, Publish};
-use crate::core::plan::{Put, PutTable, Ticket, UpdateOutcome};
+use crate::core::plan::{Put, PutTable, Ticket};
 use crate::core::worker::Rejected;
+use crate::store::error::Kind;
+use crate::sys;
 use crate::telemetry::unix_ms;
 
 impl Shell {
     pub(super) fn start(&mut self, output: Output) {
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
         match output {
-            Output::Put(batch) if self.tables_are_suspect() => {
-                let outcome = BatchOutcome::Failed { throttled: false };
-                send(&done, Done::Batch(batch, outcome, None));
-            }
             Output::Put(batch) => {
                 tokio::spawn(async move {
                     let (outcome, error) = writer.put(&batch, unix_ms()).await;
                     send(&done, Done::Batch(batch, outcome, error));
                 });
-            }
-            Output::Update(update) if self.tables_are_suspect() => {
-                // Not sent, but an earlier try of it may have been.
-                send(
-                    &done,
-                    Done::Update(update, Ok((UpdateOutcome::Unknown, None))),
-                );
             }
             Output::Update(update) => {
                 tokio::spawn(async move {
@@ -55,17 +45,32 @@ impl Shell {
             Output::Refused(table, put) => self.refused(table, put),
             Output::CreateProgress(publish) => {
                 let (partition, assignment) = (publish.partition, publish.assignment);
+                let not_created = move |why| {
+                    Done::NotCreated(Unlocated {
+                        partition,
+                        assignment,
+                        why,
+                    })
+                };
+                if self.tables.are_in_doubt() {
+                    // They may be others by the time it is made.
+                    return send(&done, not_created("the tables".to_owned()));
+                }
                 tokio::spawn(async move {
-                    while let Err(error) = writer.create_progress(&publish).await {
-                        tracing::warn!(partition, %error, "failed to create a progress item, trying again");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    let created = writer.create_progress(&publish).await;
+                    let error = created.err();
+                    if let Some(error) = &error
+                        && error.kind() == Kind::NotFound
+                    {
+                        send(&done, Done::NoTables);
                     }
+                    let created = Done::Created {
+                        partition,
+                        assignment,
+                    };
                     send(
                         &done,
-                        Done::Created {
-                            partition,
-                            assignment,
-                        },
+                        error.map_or(created, |error| not_created(format!("DynamoDB: {error}"))),
                     );
                 });
             }
@@ -125,18 +130,21 @@ impl Shell {
     }
 
     pub(super) fn publish(&self, publish: Publish) {
-        if self.tables_are_suspect() {
+        if self.tables.are_in_doubt() {
             // It may speak of tables that are gone; in new ones it would hide what they lack.
             return;
         }
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
-        let locator = self.p.locator.clone();
+        let tables = self.p.locator.tables();
         tokio::spawn(async move {
+            let asked_at = sys::since_boot();
             match writer.publish_progress(&publish).await {
                 Ok(true) => send(&done, Done::Published(publish)),
-                Ok(false) => match locator.tables_id().await {
+                Ok(false) => match tables.id().await {
                     // It begins at their start, once this is known.
-                    Ok(Some(id)) if publish.tables_id != id => send(&done, Done::Tables(id)),
+                    Ok(Some(id)) if publish.tables_id != id => {
+                        send(&done, Done::Tables(id, asked_at))
+                    }
                     Ok(Some(_)) => {
                         tracing::warn!(
                             key = %publish.log_key,
@@ -150,6 +158,7 @@ impl Shell {
                     // Missing tables are noticed elsewhere; the next commit tries again.
                     Ok(None) | Err(_) => {}
                 },
+                Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
                 // The next commit tries again.
                 Err(error) => tracing::warn!(%error, "failed to publish progress"),
             }

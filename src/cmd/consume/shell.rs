@@ -13,8 +13,9 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
 use crate::cmd::consume::Host;
-use crate::cmd::consume::locate::{Located, Locator, Unlocated};
+use crate::cmd::consume::locate::{Located, Locator, Trouble, Unlocated};
 use crate::cmd::consume::renew::StartConsumer;
+use crate::cmd::consume::sink::Knowledge;
 use crate::cmd::consume::status::Wait;
 use crate::cmd::consume::watch::Standing;
 use crate::cmd::{Exit, SettingsError};
@@ -76,13 +77,14 @@ pub(super) enum Done {
         assignment: u64,
     },
     Published(Publish),
-    /// The tables' id, as the config item gives it.
-    Tables(String),
+    /// A partition's progress item could not be made.
+    NotCreated(Unlocated),
+    /// The tables' id, as the config item gave it, and when it was asked for, since boot.
+    Tables(String, Duration),
     /// There is no config item, or no table for it.
     NoTables,
-    /// Tables that were missing were asked, and whether they and the config item are there: the tables' id
-    /// then, or what is waited for.
-    Settled(BTreeSet<usize>, Result<String, String>),
+    /// These tables, which were missing, were asked at this time since boot: the tables' id if all are there.
+    Settled(BTreeSet<usize>, Duration, Result<String, Trouble>),
     /// From the Kafka client of this generation; those of an earlier one mean nothing any more.
     Answer(u64, Answer),
 }
@@ -124,10 +126,9 @@ pub(super) struct Shell {
     pub(super) letters: BTreeMap<(i32, u64), JoinSet<()>>,
     /// Who reads a record again has a Kafka client of its own for it: one at a time.
     pub(super) rereading: Arc<Semaphore>,
-    pub(super) tables_read_at: Instant,
-    /// Tables that were missing: nothing is sent to any until they are there and the config item was read
-    /// after that.
-    pub(super) suspects: BTreeSet<usize>,
+    pub(super) tables_asked_at: Instant,
+    /// What is known of the tables, and whether that is enough to write to them.
+    pub(super) tables: Knowledge,
     /// The tables whose last write failed, and how.
     pub(super) failing: BTreeMap<usize, String>,
     pub(super) looking: bool,
@@ -166,8 +167,8 @@ impl Shell {
             unlocated: BTreeMap::new(),
             letters: BTreeMap::new(),
             rereading: Arc::new(Semaphore::new(1)),
-            tables_read_at: Instant::now(),
-            suspects: BTreeSet::new(),
+            tables_asked_at: Instant::now(),
+            tables: Knowledge::default(),
             failing: BTreeMap::new(),
             looking: false,
             looked_at: Instant::now(),
@@ -336,9 +337,13 @@ impl Shell {
                 assignment,
             } => self.locate(vec![(partition, assignment)], Duration::ZERO),
             Done::Published(publish) => self.p.pipeline.published(now_ms, &publish),
-            Done::Tables(id) => self.tables_read(&id),
-            Done::NoTables => self.suspect(keys::TOTALS),
-            Done::Settled(asked, found) => self.settled(&asked, found),
+            Done::NotCreated(missing) => {
+                self.not_located(now_ms, missing);
+                self.say_unlocated();
+            }
+            Done::Tables(id, asked_at) => self.tables_read(id, asked_at),
+            Done::NoTables => self.miss(keys::TOTALS),
+            Done::Settled(asked, asked_at, found) => self.settled(&asked, asked_at, found),
             Done::Answer(generation, answer) if generation == self.generation => {
                 self.answered(now_ms, answer);
             }
@@ -351,18 +356,14 @@ impl Shell {
             Answer::Located(Ok((found, missing))) => {
                 for l in found {
                     self.topic_id.clone_from(&l.facts.topic_id);
+                    self.tables_read(l.facts.tables_id.clone(), l.sure_at);
                     self.unlocated.remove(&l.partition);
                     self.p
                         .pipeline
                         .located(now_ms, l.partition, l.assignment, &l.facts, &l.tables);
                 }
                 for m in missing {
-                    if self.p.pipeline.has(m.partition, m.assignment) {
-                        self.unlocated.insert(m.partition, m.why);
-                    }
-                    self.p
-                        .pipeline
-                        .not_located(now_ms, m.partition, m.assignment);
+                    self.not_located(now_ms, m);
                 }
                 self.say_unlocated();
             }
@@ -382,6 +383,14 @@ impl Shell {
         }
     }
 
+    fn not_located(&mut self, now_ms: i64, missing: Unlocated) {
+        let (partition, assignment) = (missing.partition, missing.assignment);
+        if self.p.pipeline.has(partition, assignment) {
+            self.unlocated.insert(partition, missing.why);
+        }
+        self.p.pipeline.not_located(now_ms, partition, assignment);
+    }
+
     /// Says what partitions wait for that cannot start yet.
     fn say_unlocated(&mut self) {
         let first = self.unlocated.values().next();
@@ -395,6 +404,7 @@ impl Shell {
     /// Lets time pass and starts what is due.
     pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
+        self.mind_tables();
         self.p.pipeline.pump(now_ms);
         let mut locate: BTreeMap<i64, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.p.pipeline.poll_output() {

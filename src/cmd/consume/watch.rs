@@ -15,10 +15,11 @@ use crate::core::stall::Look;
 use crate::core::worker::Worker;
 use crate::kafka::inquiry::Inquiry;
 use crate::store::error::Kind;
+use crate::sys;
 
 /// Time between two looks at the config item: half a read unit each, and shorter than it takes AWS to
 /// make four tables.
-const TABLES_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const TABLES_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the leader of a partition may take to say where its log ends: the others wait for it.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -94,19 +95,20 @@ impl Shell {
     /// Asks now and then whether the tables are the same still. A write that misses its table tells
     /// too, but only where one was under way while they were made anew.
     fn check_tables(&mut self) {
-        let due = self.tables_read_at.elapsed() >= TABLES_INTERVAL;
-        if !due || self.tables_are_suspect() || self.p.pipeline.workers().next().is_none() {
+        let due = self.tables_asked_at.elapsed() >= TABLES_INTERVAL;
+        if !due || self.tables.are_in_doubt() || self.p.pipeline.workers().next().is_none() {
             return;
         }
-        self.tables_read_at = Instant::now();
-        let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
+        self.tables_asked_at = Instant::now();
+        let (tables, done) = (self.p.locator.tables(), self.done_in.clone());
         tokio::spawn(async move {
-            match locator.tables_id().await {
-                Ok(Some(id)) => send(&done, Done::Tables(id)),
+            let asked_at = sys::since_boot();
+            match tables.id().await {
+                Ok(Some(id)) => send(&done, Done::Tables(id, asked_at)),
                 // Of tables that are being made, the config item is the last part.
                 Ok(None) => send(&done, Done::NoTables),
                 Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
-                // Writes fail as well and say so.
+                // It is in doubt soon whether they are the same still.
                 Err(_) => {}
             }
         });
@@ -143,7 +145,7 @@ impl Shell {
         };
         let looks: Vec<Look> = self.p.pipeline.workers().filter_map(look).collect();
         let held_back =
-            !self.failing.is_empty() || self.tables_are_suspect() || self.p.budget.is_tight();
+            !self.failing.is_empty() || self.tables.are_in_doubt() || self.p.budget.is_tight();
         let stalled = self.stalls.look(now_ms, &looks, held_back);
         self.p.host.status.set_stuck(self.stalls.stuck());
         if !stalled.is_empty() {

@@ -6,8 +6,17 @@ use clap::CommandFactory as _;
 
 use crate::settings::{Cli, Role};
 
-/// Options that a file for a service must not set: they end the role or stand for one run.
-const NOT_FOR_SERVICES: [&str; 2] = ["stop_at_end", "from_dlq"];
+/// Options that a file for a service must not set: they end the role, which is then started again, or belong
+/// to those.
+const NOT_FOR_SERVICES: [&str; 7] = [
+    "stop_at_end",
+    "from_dlq",
+    "input",
+    "count",
+    "speed",
+    "restamp",
+    "skip_bad",
+];
 
 /// Returns `common.env` and one file for each role that runs as a service: every setting with what
 /// it means, commented out, at its default.

@@ -37,10 +37,8 @@ impl Absent {
             self.asked.remove(at);
             return true;
         }
-        if self.others.contains(name) || self.others.len() >= OTHERS_MAX {
-            return false;
-        }
-        self.others.insert(name.into())
+        let is_full = self.others.len() >= OTHERS_MAX;
+        !is_full && !self.others.contains(name) && self.others.insert(name.into())
     }
 
     /// Returns what to say about the names that no event had, such as

@@ -848,3 +848,28 @@ fn c5_bytes_of_records_for_nobody_come_back() {
     assert!(rows > 0);
     assert_eq!(last, 10 + rows, "given up with its partition");
 }
+
+#[test]
+fn writes_that_are_held_back_wait_and_nothing_turns_round_for_them() {
+    let mut b = Bench::new(options());
+    let a = b.start(0);
+    b.pipeline.hold_writes(true);
+    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    let writes = |out: &[Output]| {
+        let is_write = |o: &&Output| matches!(o, Output::Put(_) | Output::Update(_));
+        out.iter().filter(is_write).count()
+    };
+    assert_eq!(writes(&b.pump(10_000)), 0);
+    assert_eq!(b.pipeline.next_ms(), None, "time alone changes nothing");
+    // A drain ends all the same.
+    b.pipeline.revoked(10_000, &[0], false, DRAIN_MS);
+    assert_eq!(b.pipeline.next_ms(), Some(10_000 + DRAIN_MS));
+    assert_eq!(released(&b.pump(10_000 + DRAIN_MS)).len(), 1);
+
+    let a = b.start(0);
+    b.pipeline.records(20_000, 0, a, vec![record(0, "NYC", 7)]);
+    assert_eq!(writes(&b.pump(20_000)), 0);
+    b.pipeline.hold_writes(false);
+    assert!(b.pipeline.next_ms().is_some_and(|ms| ms <= 20_000));
+    assert!(writes(&b.pump(20_000)) >= 2);
+}

@@ -1,0 +1,81 @@
+//! What the tables say about themselves: whether they are there, and which set of tables they are.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::Client;
+
+use crate::cmd::SettingsError;
+use crate::cmd::consume::locate::Trouble;
+use crate::core::keys::{TOTALS, TableNames};
+use crate::store::config::{Config, read_config};
+use crate::store::error::{Kind, StoreError};
+use crate::store::rights::try_write;
+
+/// The tables of one prefix.
+#[derive(Clone)]
+pub(super) struct TableSet {
+    client: Client,
+    names: TableNames,
+}
+
+impl TableSet {
+    pub(super) fn new(client: Client, names: TableNames) -> TableSet {
+        TableSet { client, names }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn names(&self) -> &TableNames {
+        &self.names
+    }
+
+    /// Returns the config item.
+    ///
+    /// # Errors
+    /// [`Trouble::Wait`] while there is none, or no answer; [`Trouble::Settings`] if it can be none of ours.
+    pub(super) async fn config(&self) -> Result<Config, Trouble> {
+        let config = read_config(&self.client, &self.names).await;
+        let config = config.map_err(|error| self.trouble(TOTALS, &error))?;
+        config.ok_or_else(|| {
+            let table = &self.names.totals;
+            Trouble::Wait(format!(
+                "the config item of {table} (citystream init-tables makes it)"
+            ))
+        })
+    }
+
+    /// Returns the tables' random id now; `None` where there is no config item.
+    pub(super) async fn id(&self) -> Result<Option<String>, StoreError> {
+        let config = read_config(&self.client, &self.names).await?;
+        Ok(config.map(|config| config.tables_id))
+    }
+
+    /// Returns the tables' id, once all that were missing are there again. The id is read after them: whoever
+    /// makes tables anew writes it last.
+    pub(super) async fn id_behind(&self, missing: &BTreeSet<usize>) -> Result<String, Trouble> {
+        for &table in missing {
+            let answer = try_write(&self.client, &self.names, table).await;
+            answer.map_err(|error| self.trouble(table, &error))?;
+        }
+        Ok(self.config().await?.tables_id)
+    }
+
+    /// Says what an error of a table's means.
+    fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
+        let name = self.names.all()[table];
+        match error.kind() {
+            Kind::NotFound => Trouble::Wait(format!(
+                "table {name} to exist (citystream init-tables makes it)"
+            )),
+            Kind::Invalid | Kind::Corrupt | Kind::Settings => {
+                Trouble::Settings(SettingsError(format!(
+                    "table {name} is not as citystream init-tables makes it: {error}; use another \
+                 --table-prefix, or make the tables anew"
+                )))
+            }
+            _ => Trouble::Wait(format!("DynamoDB: {error}")),
+        }
+    }
+}
