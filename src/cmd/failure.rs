@@ -23,7 +23,7 @@ use crate::telemetry;
 
 /// What to do where DynamoDB does not answer.
 const DYNAMODB_REMEDY: &str = "check AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB if it is set, and the way there; \
-    citystream check --for serve tries it";
+    citystream check --for ROLE tries it";
 
 /// A failure in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,6 +73,8 @@ fn opening(name: &str, what: &str) -> String {
 
 fn setting(out: &mut String, arg: &clap::Arg) {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    // Here the last line of a name would win.
+    let help = help.replace("can be repeated", "more than one with commas between");
     let allowed: Vec<String> = arg
         .get_possible_values()
         .iter()
