@@ -103,9 +103,9 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
         Role::Verify => User::Verify,
         Role::Produce | Role::Tail => {
             let text = format!(
-                "{} needs no policy: it does not use DynamoDB; ask for consume, serve, verify or \
-                 init-tables",
-                role.name()
+                "{role} needs no policy: it does not use DynamoDB; ask for consume, serve, verify or init-tables, or \
+                 for what Amazon MSK needs, citystream check --for {role}",
+                role = role.name()
             );
             return Err(SettingsError(text).into());
         }
