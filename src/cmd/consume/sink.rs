@@ -161,8 +161,7 @@ impl Shell {
         self.tables.stale = false;
         self.p.host.status.set_waiting(Wait::Tables, None);
         // What failed before may be written to no more.
-        self.failing.clear();
-        self.tell_failing();
+        self.nothing_waits();
         self.tables_read(id, asked_at);
     }
 
