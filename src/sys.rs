@@ -13,7 +13,6 @@ mod describe;
 mod topic_id;
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
@@ -43,8 +42,9 @@ pub fn use_static_name_service() {
     }
 }
 
-/// Returns the time since the host was started, the time that it slept included where the system tells it.
-pub fn since_boot() -> Duration {
+/// Returns the time since the host was started, in milliseconds, the time that it slept included where the
+/// system tells it.
+pub fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
     #[cfg(not(target_os = "linux"))]
@@ -56,8 +56,7 @@ pub fn since_boot() -> Duration {
     // SAFETY: the call fills the one value it is given; both clocks exist wherever this is built for.
     let failed = unsafe { libc::clock_gettime(CLOCK, &raw mut time) };
     debug_assert_eq!(failed, 0);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+    time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
 }
 
 /// Keeps OpenSSL from cleaning up behind itself when the process ends.

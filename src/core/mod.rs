@@ -15,6 +15,7 @@
 
 pub mod audit;
 pub mod batch;
+pub mod doubt;
 pub mod event;
 pub mod keys;
 pub mod ledger;

@@ -44,7 +44,7 @@ fn h1_a_consumer_waits_for_tables_that_are_missing_beside_their_topic() {
         .ends_with(0);
     world.produce(&file_lines()[..100]);
     let mut consume = world.consume(&[]);
-    consume.is_ready(503, "tables no-tables-totals");
+    consume.is_ready(503, "table no-tables-totals to exist");
     assert_eq!(consume.get("/livez").unwrap().0, 200);
     world.init();
     consume.has_settled(100.0);

@@ -50,8 +50,8 @@ pub(super) struct Located {
     pub(super) assignment: u64,
     pub(super) facts: StartFacts,
     pub(super) tables: Tables,
-    /// When the tables' id was asked for last, since boot.
-    pub(super) sure_at: Duration,
+    /// When the tables' id was asked for last, by [`sys::boot_ms`].
+    pub(super) asked_ms: i64,
 }
 
 /// A start that is not known yet.
@@ -159,7 +159,7 @@ impl Locator {
                                 assignment,
                                 facts,
                                 tables: tables.clone(),
-                                sure_at: Duration::ZERO,
+                                asked_ms: 0,
                             });
                             continue;
                         }
@@ -176,13 +176,13 @@ impl Locator {
             });
         }
         // As with the topic, and a question to its leaders may have taken long.
-        let sure_at = sys::since_boot();
+        let asked_ms = sys::boot_ms();
         if self.tables.config().await?.tables_id != config.tables_id {
             let why = "the tables to settle, they were made again";
             return Err(Trouble::Wait(why.to_owned()));
         }
         for located in &mut found {
-            located.sure_at = sure_at;
+            located.asked_ms = asked_ms;
         }
         Ok((found, missing))
     }

@@ -52,7 +52,7 @@ impl Shell {
                         why,
                     })
                 };
-                if self.tables.are_in_doubt() {
+                if self.doubt.is_open() {
                     // They may be others by the time it is made.
                     return send(&done, not_created("the tables".to_owned()));
                 }
@@ -130,20 +130,20 @@ impl Shell {
     }
 
     pub(super) fn publish(&self, publish: Publish) {
-        if self.tables.are_in_doubt() {
+        if self.doubt.is_open() {
             // It may speak of tables that are gone; in new ones it would hide what they lack.
             return;
         }
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
         let tables = self.p.locator.tables();
         tokio::spawn(async move {
-            let asked_at = sys::since_boot();
+            let asked_ms = sys::boot_ms();
             match writer.publish_progress(&publish).await {
                 Ok(true) => send(&done, Done::Published(publish)),
                 Ok(false) => match tables.id().await {
                     // It begins at their start, once this is known.
                     Ok(Some(id)) if publish.tables_id != id => {
-                        send(&done, Done::Tables(id, asked_at))
+                        send(&done, Done::Tables(id, asked_ms))
                     }
                     Ok(Some(_)) => {
                         tracing::warn!(

@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 use crate::cmd::consume::Host;
 use crate::cmd::consume::locate::{Located, Locator, Trouble, Unlocated};
 use crate::cmd::consume::renew::StartConsumer;
-use crate::cmd::consume::sink::Knowledge;
 use crate::cmd::consume::status::Wait;
 use crate::cmd::consume::watch::Standing;
 use crate::cmd::{Exit, SettingsError};
 use crate::core::batch::{Batch, BatchOutcome};
+use crate::core::doubt::Doubt;
 use crate::core::event::Offset;
 use crate::core::keys;
 use crate::core::pipeline::{CommitPart, Output, Pipeline, Publish};
@@ -79,12 +79,12 @@ pub(super) enum Done {
     Published(Publish),
     /// A partition's progress item could not be made.
     NotCreated(Unlocated),
-    /// The tables' id, as the config item gave it, and when it was asked for, since boot.
-    Tables(String, Duration),
+    /// The tables' id, as the config item gave it, and when it was asked for, by `sys::boot_ms`.
+    Tables(String, i64),
     /// There is no config item, or no table for it.
     NoTables,
-    /// These tables, which were missing, were asked at this time since boot: the tables' id if all are there.
-    Settled(BTreeSet<usize>, Duration, Result<String, Trouble>),
+    /// These tables, which were missing, were asked at this time: the tables' id if all are there.
+    Settled(BTreeSet<usize>, i64, Result<String, Trouble>),
     /// From the Kafka client of this generation; those of an earlier one mean nothing any more.
     Answer(u64, Answer),
 }
@@ -128,7 +128,7 @@ pub(super) struct Shell {
     pub(super) rereading: Arc<Semaphore>,
     pub(super) tables_asked_at: Instant,
     /// What is known of the tables, and whether that is enough to write to them.
-    pub(super) tables: Knowledge,
+    pub(super) doubt: Doubt,
     /// The tables whose last write failed, and how.
     pub(super) failing: BTreeMap<usize, String>,
     pub(super) looking: bool,
@@ -168,7 +168,7 @@ impl Shell {
             letters: BTreeMap::new(),
             rereading: Arc::new(Semaphore::new(1)),
             tables_asked_at: Instant::now(),
-            tables: Knowledge::default(),
+            doubt: Doubt::default(),
             failing: BTreeMap::new(),
             looking: false,
             looked_at: Instant::now(),
@@ -341,9 +341,9 @@ impl Shell {
                 self.not_located(now_ms, missing);
                 self.say_unlocated();
             }
-            Done::Tables(id, asked_at) => self.tables_read(id, asked_at),
+            Done::Tables(id, asked_ms) => self.tables_read(&id, asked_ms),
             Done::NoTables => self.miss(keys::TOTALS),
-            Done::Settled(asked, asked_at, found) => self.settled(&asked, asked_at, found),
+            Done::Settled(asked, asked_ms, found) => self.settled(&asked, asked_ms, found),
             Done::Answer(generation, answer) if generation == self.generation => {
                 self.answered(now_ms, answer);
             }
@@ -356,7 +356,7 @@ impl Shell {
             Answer::Located(Ok((found, missing))) => {
                 for l in found {
                     self.topic_id.clone_from(&l.facts.topic_id);
-                    self.tables_read(l.facts.tables_id.clone(), l.sure_at);
+                    self.tables_read(&l.facts.tables_id, l.asked_ms);
                     self.unlocated.remove(&l.partition);
                     self.p
                         .pipeline

@@ -19,7 +19,7 @@ use crate::sys;
 
 /// Time between two looks at the config item: half a read unit each, and shorter than it takes AWS to
 /// make four tables.
-pub(super) const TABLES_INTERVAL: Duration = Duration::from_secs(5);
+const TABLES_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the leader of a partition may take to say where its log ends: the others wait for it.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -96,15 +96,15 @@ impl Shell {
     /// too, but only where one was under way while they were made anew.
     fn check_tables(&mut self) {
         let due = self.tables_asked_at.elapsed() >= TABLES_INTERVAL;
-        if !due || self.tables.are_in_doubt() || self.p.pipeline.workers().next().is_none() {
+        if !due || self.doubt.is_open() || self.p.pipeline.workers().next().is_none() {
             return;
         }
         self.tables_asked_at = Instant::now();
         let (tables, done) = (self.p.locator.tables(), self.done_in.clone());
         tokio::spawn(async move {
-            let asked_at = sys::since_boot();
+            let asked_ms = sys::boot_ms();
             match tables.id().await {
-                Ok(Some(id)) => send(&done, Done::Tables(id, asked_at)),
+                Ok(Some(id)) => send(&done, Done::Tables(id, asked_ms)),
                 // Of tables that are being made, the config item is the last part.
                 Ok(None) => send(&done, Done::NoTables),
                 Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
@@ -145,7 +145,7 @@ impl Shell {
         };
         let looks: Vec<Look> = self.p.pipeline.workers().filter_map(look).collect();
         let held_back =
-            !self.failing.is_empty() || self.tables.are_in_doubt() || self.p.budget.is_tight();
+            !self.failing.is_empty() || self.doubt.is_open() || self.p.budget.is_tight();
         let stalled = self.stalls.look(now_ms, &looks, held_back);
         self.p.host.status.set_stuck(self.stalls.stuck());
         if !stalled.is_empty() {
