@@ -62,24 +62,33 @@ async fn k2_d1_d5_b4_real_events_through_30_per_cent_faults_equal_the_fold() {
 async fn b3_two_groups_on_the_same_tables_count_everything_once() {
     // Both take every record, as a zombie and its successor do for a moment.
     let world = World::new(2).await;
+    let (one, two) = (Faults::new(1, 20), Faults::new(2, 20));
+    let args = |group| ["--row-interval", "5ms", "--group", group];
+    let a = world.member(&args("a"), Some(&one)).await;
+    let b = world.member(&args("b"), Some(&two)).await;
+    // Once there are records, a later one would begin where the other's progress stands.
+    for member in [&a, &b] {
+        member
+            .until("it has begun", |m| m.status.ready().is_ok())
+            .await;
+    }
     for n in 0..600 {
         nth(&world, usize::try_from(n % 2).unwrap(), n);
     }
     world.flush();
-    let (one, two) = (Faults::new(1, 20), Faults::new(2, 20));
-    let args = |group| ["--stop-at-end", "--row-interval", "5ms", "--group", group];
-    let a = world.member(&args("a"), Some(&one)).await;
-    let b = world.member(&args("b"), Some(&two)).await;
+    for member in [&a, &b] {
+        let is_done = |m: &Member| m.ledger().consumed == 600 && m.ledger().in_flight == 0;
+        member.until("all is read and settled", is_done).await;
+    }
     let (ma, mb) = (a.metrics.clone(), b.metrics.clone());
-    assert_eq!(a.end().await.unwrap(), Exit::Done);
-    assert_eq!(b.end().await.unwrap(), Exit::Done);
+    assert_eq!(a.stop().await.unwrap(), Exit::Done);
+    assert_eq!(b.stop().await.unwrap(), Exit::Done);
     let ledgers = [ma, mb].map(|m| m.ledger.lock().unwrap().clone());
     let counted: u64 = ledgers.iter().map(|l| l.counted + l.late).sum();
     let already: u64 = ledgers.iter().map(|l| l.already_counted).sum();
-    // The later one may begin where the other's progress stands by then, and read less.
-    let consumed: u64 = ledgers.iter().map(|l| l.consumed).sum();
-    assert!(consumed > 600, "{ledgers:?}");
-    assert_eq!(counted + already, consumed, "{ledgers:?}");
+    // After a lost answer neither knows whose update it was; the rows know.
+    assert_eq!(counted + already, 1_200, "{ledgers:?}");
+    assert!(already > 0, "{ledgers:?}");
     world.check().await;
 }
 
