@@ -2,9 +2,8 @@
 //!
 //! The C library's name service is told not to load plug-ins into a static binary, OpenSSL is held to
 //! its threads, the process takes the open files it is allowed, time is told that goes on while the host
-//! sleeps, and librdkafka is asked for topic ids,
-//! rights and its properties' names and given tokens, which its safe wrapper cannot. Nothing unsafe
-//! leaves this module: the public functions take and return plain values, and every object of
+//! sleeps, and librdkafka is asked for topic ids, rights and its properties' names and given tokens,
+//! which its safe wrapper cannot. Nothing unsafe leaves this module: the public functions take and return plain values, and every object of
 //! librdkafka's is destroyed on every path.
 #![allow(unsafe_code)]
 

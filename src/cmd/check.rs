@@ -115,20 +115,17 @@ impl Row {
     fn text(&self, columns: Option<usize>) -> String {
         let name = self.outcome.name();
         let is_narrow = columns.is_some_and(|columns| columns < ROOMY);
-        let (mut text, first) = if is_narrow {
-            (
-                lines(&format!("{name:<5}  "), &self.what, 7, columns),
-                String::new(),
-            )
+        let (mut text, first, indent) = if is_narrow {
+            let above = lines(&format!("{name:<5}  "), &self.what, 7, columns);
+            (above, " ".repeat(7), 7)
         } else {
-            (String::new(), format!("{name:<5}  {:<32}  ", self.what))
+            let first = format!("{name:<5}  {:<32}  ", self.what);
+            (String::new(), first, 41)
         };
-        let indent = if is_narrow { 7 } else { 41 };
-        let below = " ".repeat(indent);
-        let first = if is_narrow { &below } else { &first };
-        text.push_str(&lines(first, &self.found, indent, columns));
+        text.push_str(&lines(&first, &self.found, indent, columns));
         if let Some(remedy) = &self.remedy {
-            text.push_str(&lines(&format!("{below}> "), remedy, indent + 2, columns));
+            let first = format!("{:indent$}> ", "");
+            text.push_str(&lines(&first, remedy, indent + 2, columns));
         }
         text
     }

@@ -66,9 +66,7 @@ impl Failure {
             telemetry::say(self.text(columns(&std::io::stderr())).trim_end());
         }
     }
-}
 
-impl Failure {
     fn text(&self, columns: Option<usize>) -> String {
         let mut out = lines("citystream: ", &self.what, 2, columns);
         if let Some(why) = &self.why {

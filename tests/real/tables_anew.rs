@@ -5,16 +5,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::log;
-use crate::role::{Role, Signal, last_words, wait_for};
+use crate::role::{Signal, last_words, wait_for};
 use crate::tables;
 use crate::world::{World, file_lines};
-
-fn has_counted(world: &World, consume: &mut Role, all: usize) {
-    wait_for("all events to be counted", || {
-        let idle = consume.metrics()["citystream_events_in_flight"] == 0.0;
-        (idle && world.events_counted() == all).then_some(())
-    });
-}
 
 #[test]
 fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
@@ -25,7 +18,7 @@ fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
     let lines = file_lines();
     world.produce(&lines[..500]);
     let mut consume = world.consume(&[]);
-    has_counted(&world, &mut consume, 500);
+    world.has_counted(&mut consume, 500);
 
     // While it has records to write: the missing table tells.
     tables::drop_all(world.services, world.name);
@@ -33,16 +26,16 @@ fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
     consume.is_ready(503, "");
     assert_eq!(consume.get("/livez").unwrap().0, 200);
     world.init();
-    has_counted(&world, &mut consume, 750);
+    world.has_counted(&mut consume, 750);
     consume.is_ready(200, "");
     world.tables_are_exact();
 
     // While it has none: nothing fails, so only the config item tells, which is read now and then.
     tables::drop_all(world.services, world.name);
     world.init();
-    has_counted(&world, &mut consume, 750);
+    world.has_counted(&mut consume, 750);
     world.produce(&lines[750..900]);
-    has_counted(&world, &mut consume, 900);
+    world.has_counted(&mut consume, 900);
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact();
 }
@@ -62,7 +55,7 @@ fn tables_made_anew_at_any_moment_of_writing_are_exact() {
         world.produce(&lines_of_round[400..]);
         consume.is_ready(503, "");
         world.init();
-        has_counted(&world, &mut consume, 500 * (round + 1));
+        world.has_counted(&mut consume, 500 * (round + 1));
         world.tables_are_exact();
     }
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
@@ -78,7 +71,7 @@ fn a5_a_consumer_that_slept_while_tables_were_made_anew_writes_nothing_old_into_
     let lines = file_lines();
     world.produce(&lines[..500]);
     let mut consume = world.consume(&["--row-interval", "20s"]);
-    has_counted(&world, &mut consume, 500);
+    world.has_counted(&mut consume, 500);
     // These wait for their rows' interval.
     world.produce(&lines[500..600]);
     wait_for("records to wait", || {
@@ -90,7 +83,7 @@ fn a5_a_consumer_that_slept_while_tables_were_made_anew_writes_nothing_old_into_
     // Until the rows are due, and long enough not to be sure of the tables.
     std::thread::sleep(Duration::from_secs(21));
     consume.signal(Signal::Cont);
-    has_counted(&world, &mut consume, 600);
+    world.has_counted(&mut consume, 600);
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact();
 }
@@ -105,7 +98,7 @@ fn h5_a_table_that_is_missing_beside_others_is_told_as_long_as_it_is() {
     world.produce(&lines[..500]);
     let mut consume = world.consume(&[]);
     let mut serve = world.start("serve", &[]);
-    has_counted(&world, &mut consume, 500);
+    world.has_counted(&mut consume, 500);
     serve.is_ready(200, "");
 
     tables::drop_one(world.services, "one-table-aggregations");
@@ -122,7 +115,7 @@ fn h5_a_table_that_is_missing_beside_others_is_told_as_long_as_it_is() {
     // The write that waits is not repeated into the new table, which would take it for the first.
     tables::drop_all(world.services, world.name);
     world.init();
-    has_counted(&world, &mut consume, 600);
+    world.has_counted(&mut consume, 600);
     consume.is_ready(200, "");
     serve.is_ready(200, "");
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());

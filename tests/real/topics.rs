@@ -59,14 +59,6 @@ fn b8_a_topic_made_again_while_nobody_consumed_is_counted_from_its_beginning() {
     assert_eq!(logs.iter().map(Vec::len).sum::<usize>(), 5_700);
 }
 
-/// Waits until a consumer has nothing left to do and the totals hold `all` events.
-fn all_counted(world: &World, consume: &mut Role, all: usize) {
-    wait_for("all events to be counted", || {
-        let idle = consume.metrics()["citystream_events_in_flight"] == 0.0;
-        (idle && world.events_counted() == all).then_some(())
-    });
-}
-
 #[test]
 fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
     let Some(world) = World::new("made-again-running") else {
@@ -91,7 +83,7 @@ fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
         eprintln!("went over in {:?}", made.elapsed());
         world.produce(&named(&lines[..count], &format!("log-{round}")));
         all += count;
-        all_counted(&world, &mut consume, all);
+        world.has_counted(&mut consume, all);
         logs.push(world.log());
     }
     // Deleted, missed for a while, made again.
@@ -100,7 +92,7 @@ fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
     log::make_topic(world.services, world.name, (6, 1), &[]);
     begun(&consume, 24);
     world.produce(&named(&lines[..400], "log-3"));
-    all_counted(&world, &mut consume, all + 400);
+    world.has_counted(&mut consume, all + 400);
     consume.is_ready(200, "");
     logs.push(world.log());
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
@@ -117,7 +109,7 @@ fn b8_a_consumer_notices_that_a_log_of_the_same_length_is_another() {
     let lines = file_lines();
     let mut consume = world.consume(&[]);
     world.produce(&named(&lines[..1_500], "log-0"));
-    all_counted(&world, &mut consume, 1_500);
+    world.has_counted(&mut consume, 1_500);
     let first = world.log();
     // Every offset is where it was, so nothing but the topic's id tells them apart.
     consume.signal(Signal::Stop);
@@ -129,7 +121,7 @@ fn b8_a_consumer_notices_that_a_log_of_the_same_length_is_another() {
     let noticed = wait_for("the new log to begin", || {
         (consume.err().matches("partition begins").count() >= 12).then(|| woken.elapsed())
     });
-    all_counted(&world, &mut consume, 3_000);
+    world.has_counted(&mut consume, 3_000);
     eprintln!("noticed in {noticed:?}, counted in {:?}", woken.elapsed());
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_hold(&[&first, &second]);

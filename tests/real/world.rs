@@ -242,6 +242,14 @@ impl World {
         });
     }
 
+    /// Waits until a consumer has nothing left to do and the totals hold `all` events.
+    pub(crate) fn has_counted(&self, consume: &mut Role, all: usize) {
+        wait_for("all events to be counted", || {
+            let idle = consume.metrics()["citystream_events_in_flight"] == 0.0;
+            (idle && self.events_counted() == all).then_some(())
+        });
+    }
+
     /// Returns how many events the totals hold, late ones included.
     pub(crate) fn events_counted(&self) -> usize {
         let rows = tables::counted(self.services, self.name, "totals").into_values();

@@ -50,6 +50,13 @@ pub(super) struct Located {
     pub(super) assignment: u64,
     pub(super) facts: StartFacts,
     pub(super) tables: Tables,
+}
+
+/// What could be found of what was wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    pub(super) located: Vec<Located>,
+    pub(super) missing: Vec<Unlocated>,
     /// When the tables' id was asked for last, by [`sys::boot_ms`].
     pub(super) asked_ms: i64,
 }
@@ -96,29 +103,25 @@ impl Locator {
     }
 
     /// Finds what it can of what is wanted.
-    pub(super) async fn locate(
-        &self,
-        wanted: Vec<(i32, u64)>,
-    ) -> Result<(Vec<Located>, Vec<Unlocated>), SettingsError> {
-        let without = |why: String| {
-            let without = |(partition, assignment)| Unlocated {
-                partition,
-                assignment,
-                why: why.clone(),
-            };
-            (Vec::new(), wanted.iter().copied().map(without).collect())
-        };
+    pub(super) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
         match self.try_locate(&wanted).await {
             Ok(found) => Ok(found),
-            Err(Trouble::Wait(why)) => Ok(without(why)),
+            Err(Trouble::Wait(why)) => {
+                let missing = |(partition, assignment)| Unlocated {
+                    partition,
+                    assignment,
+                    why: why.clone(),
+                };
+                Ok(Found {
+                    missing: wanted.into_iter().map(missing).collect(),
+                    ..Found::default()
+                })
+            }
             Err(Trouble::Settings(error)) => Err(error),
         }
     }
 
-    async fn try_locate(
-        &self,
-        wanted: &[(i32, u64)],
-    ) -> Result<(Vec<Located>, Vec<Unlocated>), Trouble> {
+    async fn try_locate(&self, wanted: &[(i32, u64)]) -> Result<Found, Trouble> {
         let (topic_id, count) = self.topic().await?;
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
@@ -140,7 +143,7 @@ impl Locator {
                 "the topic to settle, it was made again".to_owned(),
             ));
         }
-        let (mut found, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        let (mut located, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
         for &(partition, assignment) in wanted {
             let why = match ranges.remove(&partition) {
                 Some(Ok(log)) => {
@@ -154,12 +157,11 @@ impl Locator {
                                 progress,
                                 log,
                             };
-                            found.push(Located {
+                            located.push(Located {
                                 partition,
                                 assignment,
                                 facts,
                                 tables: tables.clone(),
-                                asked_ms: 0,
                             });
                             continue;
                         }
@@ -181,10 +183,11 @@ impl Locator {
             let why = "the tables to settle, they were made again";
             return Err(Trouble::Wait(why.to_owned()));
         }
-        for located in &mut found {
-            located.asked_ms = asked_ms;
-        }
-        Ok((found, missing))
+        Ok(Found {
+            located,
+            missing,
+            asked_ms,
+        })
     }
 
     /// Asks the leaders of partitions for the ends of their logs, several at a time.

@@ -57,21 +57,19 @@ impl Shell {
                     return send(&done, not_created("the tables".to_owned()));
                 }
                 tokio::spawn(async move {
-                    let created = writer.create_progress(&publish).await;
-                    let error = created.err();
-                    if let Some(error) = &error
-                        && error.kind() == Kind::NotFound
-                    {
-                        send(&done, Done::NoTables);
-                    }
-                    let created = Done::Created {
-                        partition,
-                        assignment,
+                    let what = match writer.create_progress(&publish).await {
+                        Ok(()) => Done::Created {
+                            partition,
+                            assignment,
+                        },
+                        Err(error) => {
+                            if error.kind() == Kind::NotFound {
+                                send(&done, Done::NoTables);
+                            }
+                            not_created(format!("DynamoDB: {error}"))
+                        }
                     };
-                    send(
-                        &done,
-                        error.map_or(created, |error| not_created(format!("DynamoDB: {error}"))),
-                    );
+                    send(&done, what);
                 });
             }
             Output::Publish(publish) => self.publish(publish),

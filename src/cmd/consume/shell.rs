@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
 use crate::cmd::consume::Host;
-use crate::cmd::consume::locate::{Located, Locator, Trouble, Unlocated};
+use crate::cmd::consume::locate::{Found, Locator, Trouble, Unlocated};
 use crate::cmd::consume::renew::StartConsumer;
 use crate::cmd::consume::status::Wait;
 use crate::cmd::consume::watch::Standing;
@@ -91,7 +91,7 @@ pub(super) enum Done {
 
 /// What a question to Kafka brought.
 pub(super) enum Answer {
-    Located(Result<(Vec<Located>, Vec<Unlocated>), SettingsError>),
+    Located(Result<Found, SettingsError>),
     Topic(Option<String>),
     Committed(bool),
     Looked(TopicNow, Option<Vec<(i32, Offset)>>),
@@ -353,16 +353,16 @@ impl Shell {
 
     fn answered(&mut self, now_ms: i64, answer: Answer) {
         match answer {
-            Answer::Located(Ok((found, missing))) => {
-                for l in found {
+            Answer::Located(Ok(found)) => {
+                for l in found.located {
                     self.topic_id.clone_from(&l.facts.topic_id);
-                    self.tables_read(&l.facts.tables_id, l.asked_ms);
+                    self.tables_read(&l.facts.tables_id, found.asked_ms);
                     self.unlocated.remove(&l.partition);
                     self.p
                         .pipeline
                         .located(now_ms, l.partition, l.assignment, &l.facts, &l.tables);
                 }
-                for m in missing {
+                for m in found.missing {
                     self.not_located(now_ms, m);
                 }
                 self.say_unlocated();

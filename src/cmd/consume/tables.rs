@@ -46,10 +46,13 @@ impl TableSet {
         })
     }
 
-    /// Returns the tables' random id now; `None` where there is no config item.
+    /// Returns the tables' random id now; `None` where there is no config item, or no table for it.
     pub(super) async fn id(&self) -> Result<Option<String>, StoreError> {
-        let config = read_config(&self.client, &self.names).await?;
-        Ok(config.map(|config| config.tables_id))
+        match read_config(&self.client, &self.names).await {
+            Ok(config) => Ok(config.map(|config| config.tables_id)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the tables' id, once all that were missing are there again. The id is read after them: whoever
@@ -72,7 +75,7 @@ impl TableSet {
             Kind::Invalid | Kind::Corrupt | Kind::Settings => {
                 Trouble::Settings(SettingsError(format!(
                     "table {name} is not as citystream init-tables makes it: {error}; use another \
-                 --table-prefix, or make the tables anew"
+                     --table-prefix, or make the tables anew"
                 )))
             }
             _ => Trouble::Wait(format!("DynamoDB: {error}")),

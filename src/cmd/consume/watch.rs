@@ -14,7 +14,6 @@ use crate::core::event::Offset;
 use crate::core::stall::Look;
 use crate::core::worker::Worker;
 use crate::kafka::inquiry::Inquiry;
-use crate::store::error::Kind;
 use crate::sys;
 
 /// Time between two looks at the config item: half a read unit each, and shorter than it takes AWS to
@@ -107,7 +106,6 @@ impl Shell {
                 Ok(Some(id)) => send(&done, Done::Tables(id, asked_ms)),
                 // Of tables that are being made, the config item is the last part.
                 Ok(None) => send(&done, Done::NoTables),
-                Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
                 // It is in doubt soon whether they are the same still.
                 Err(_) => {}
             }

@@ -46,14 +46,10 @@ impl Absent {
     pub(super) fn hint(&self) -> Option<String> {
         let asked = self.asked.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;
-        let lower = |name: &str| (name.to_lowercase(), name.to_owned());
-        let others: Vec<(String, String)> = self.others.iter().map(|name| lower(name)).collect();
-        let meant = nearest(
-            &asked.to_lowercase(),
-            others.iter().map(|(lower, _)| lower.as_str()),
-        );
-        let meant = meant.and_then(|meant| others.iter().find(|(lower, _)| lower == meant));
-        if let Some((_, name)) = meant {
+        let lower: Vec<String> = self.others.iter().map(|n| n.to_lowercase()).collect();
+        let meant = nearest(&asked.to_lowercase(), lower.iter().map(String::as_str));
+        let meant = meant.and_then(|meant| lower.iter().position(|n| n == meant));
+        if let Some(name) = meant.and_then(|at| self.others.iter().nth(at)) {
             return Some(format!(
                 "{field} {asked}: none so far; did you mean {name}?"
             ));
