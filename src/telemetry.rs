@@ -182,6 +182,8 @@ pub struct Metrics {
     pub dynamodb_seconds: HistogramVec,
     /// Row updates that a fence refused.
     pub fence_conflicts: IntCounter,
+    /// Gaps in the offsets that Kafka's client handed on, by what a second read showed.
+    pub read_gaps: IntCounterVec,
     /// Records that carried the producer's time instead of the broker's.
     pub producer_time: IntCounter,
     /// Records Kafka no longer had (`--on-data-loss continue`).
@@ -273,6 +275,11 @@ impl Metrics {
                 "citystream_fence_conflicts_total",
                 "Row updates that a fence refused",
             ),
+            read_gaps: counters(
+                "citystream_read_gaps_total",
+                "Gaps in the offsets of a partition: real, or records that the Kafka client skipped",
+                &["outcome"],
+            ),
             producer_time: counter(
                 "citystream_events_producer_time_total",
                 "Records that carry the producer's time",
@@ -323,6 +330,7 @@ impl Metrics {
             Box::new(m.dynamodb_units.clone()),
             Box::new(m.dynamodb_seconds.clone()),
             Box::new(m.fence_conflicts.clone()),
+            Box::new(m.read_gaps.clone()),
             Box::new(m.producer_time.clone()),
             Box::new(m.records_lost.clone()),
             Box::new(m.stalls.clone()),

@@ -15,7 +15,7 @@ mod status;
 mod tables;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,6 +30,7 @@ use crate::kafka::budget::Budget;
 use crate::kafka::client::{ClientError, client_config, set_default};
 use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
+use crate::kafka::second_read::SecondReader;
 use crate::settings::{Consume, GroupProtocol, OnDataLoss};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
@@ -133,6 +134,7 @@ pub async fn run_with(
     // A revoke may wait as long as the group would wait for this member.
     let drain_max = Duration::from_millis(session_ms / 2);
     // The other half is for what lies outside: fetched pieces, requests under way, the program.
+    let second_reader = SecondReader::new(&config, &args.kafka.topic);
     let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 2);
     let start_consumer: StartConsumer = Box::new(move || {
         let budget = Arc::new(Budget::new(budget_bytes));
@@ -165,6 +167,7 @@ pub async fn run_with(
         start_consumer,
         locator,
         writer,
+        second_reader: Arc::new(Mutex::new(second_reader)),
         dead_letters,
         budget,
         host,

@@ -8,6 +8,7 @@
 //! Reading order: [`event`] and [`parse`] (what a record says), [`time`], [`window`] and
 //! [`watermark`] (where it belongs), [`keys`] (under which names), [`stretch`] and [`plan`]
 //! (what is written), [`worker`] (one partition), [`restart`] (where to begin again),
+//! [`gap`] (offsets that were passed over),
 //! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer). Beside
 //! them [`synth`] and [`trial`] (made-up events, and trouble among them), [`replay`] (old events sent
 //! again), [`repair`] (rejected ones mended) and [`murmur2`] (the partition of a key).
@@ -17,6 +18,7 @@ pub mod audit;
 pub mod batch;
 pub mod doubt;
 pub mod event;
+pub mod gap;
 pub mod keys;
 pub mod ledger;
 pub mod murmur2;

@@ -57,6 +57,10 @@ pub enum Mutant {
     RefusedNotAwaited,
     /// Two puts of one key share a batch.
     DuplicateKeys,
+    /// A record is taken whatever its offset.
+    GapUnseen,
+    /// A gap counts as real whatever the second read found.
+    GapBelieved,
     /// In the table: the condition is `fence < first`.
     TableFenceStrict,
     /// In the table: there is no condition.
@@ -69,7 +73,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every planted bug.
-    pub const ALL: [Mutant; 29] = [
+    pub const ALL: [Mutant; 31] = [
         Mutant::ConflictIsDone,
         Mutant::FenceInclusive,
         Mutant::NextIsLast,
@@ -95,6 +99,8 @@ impl Mutant {
         Mutant::UnprocessedDropped,
         Mutant::RefusedNotAwaited,
         Mutant::DuplicateKeys,
+        Mutant::GapUnseen,
+        Mutant::GapBelieved,
         Mutant::TableFenceStrict,
         Mutant::TableNoCondition,
         Mutant::TableProgressBack,

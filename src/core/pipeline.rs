@@ -14,11 +14,13 @@
 //! | running | [`Output::Begin`] | [`Pipeline::revoked`], loss, or another topic id |
 //! | draining | [`Pipeline::revoked`] | all durable, or the deadline: [`Output::Released`] |
 //!
-//! Invariants: only [`Worker::durable`] is offered for commit (C1, C6); answers that name an earlier
+//! Invariants: only [`Worker::durable`] is offered for commit (C1, C6), and a worker's offsets are contiguous but
+//! for confirmed gaps (`intake`); answers that name an earlier
 //! assignment change nothing (C3); an assignment ends with all of its state (C4); records dropped
 //! with it are counted as given up (C7).
 
 mod commit;
+mod intake;
 mod output;
 mod start;
 
@@ -26,15 +28,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::core::batch::{Batch, BatchOutcome, PutQueue};
-use crate::core::event::Offset;
 use crate::core::ledger::Ledger;
 use crate::core::mutant::{self, Mutant};
 use crate::core::pace::{Concurrency, backoff_ms};
 use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::restart::{Boundary, Progress};
 use crate::core::watermark::MaxTime;
-use crate::core::worker::{Record, Tally, Worker, Write};
+use crate::core::worker::{Tally, Worker, Write};
 
+use intake::Intake;
 pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
 /// Least time between two commits, in milliseconds.
@@ -52,8 +54,7 @@ struct Running {
     progress: Progress,
     /// Set by a revoke: when to give up waiting.
     deadline_ms: Option<i64>,
-    /// Go through the start rule again once everything is durable and committed.
-    out_of_range: bool,
+    intake: Intake,
 }
 
 #[derive(Clone, Debug)]
@@ -126,23 +127,8 @@ impl Pipeline {
         slot.is_some_and(|slot| slot.assignment == assignment)
     }
 
-    /// Takes records of one partition; those of an earlier assignment are dropped.
-    pub fn records(&mut self, now_ms: i64, partition: i32, assignment: u64, records: Vec<Record>) {
-        let running = match self.slots.get_mut(&partition) {
-            Some(slot) if slot.assignment == assignment => match &mut slot.state {
-                State::Running(running) if running.deadline_ms.is_none() => Some(running),
-                State::Running(_) | State::Starting { .. } => None,
-            },
-            _ => None,
-        };
-        let Some(running) = running else {
-            self.tally.bytes_freed += records.iter().map(|r| u64::from(r.bytes)).sum::<u64>();
-            return;
-        };
-        running.worker.begin_batch();
-        for record in records {
-            running.worker.take(now_ms, record, &mut self.writes);
-        }
+    /// Moves what the workers want written to where it is sent from.
+    fn send_writes(&mut self, now_ms: i64) {
         for write in self.writes.drain(..) {
             match write {
                 Write::Put(PutTable::Raw, put) => self.raw.push(now_ms, put),
@@ -151,24 +137,6 @@ impl Pipeline {
                     self.outputs.push_back(Output::Reject(ticket, rejected));
                 }
             }
-        }
-    }
-
-    /// Notes that the log holds nothing between the last record handed on and `end`. One that is being
-    /// drained has dropped what was handed on, so nothing is known of it.
-    pub fn skip_gap(&mut self, partition: i32, assignment: u64, end: Offset) {
-        if let Some(running) = self.running(partition, assignment)
-            && running.deadline_ms.is_none()
-        {
-            running.worker.skip_gap(end);
-        }
-    }
-
-    /// Notes that Kafka refused a partition's position: once all is durable and committed, the
-    /// start rule judges by the log's ends.
-    pub fn out_of_range(&mut self, partition: i32, assignment: u64) {
-        if let Some(running) = self.running(partition, assignment) {
-            running.out_of_range = true;
         }
     }
 
@@ -194,6 +162,7 @@ impl Pipeline {
                     let earlier = running.deadline_ms.unwrap_or(i64::MAX);
                     running.deadline_ms = Some(deadline_ms.min(earlier));
                     running.worker.drain(now_ms);
+                    self.tally.bytes_freed += running.close_intake();
                 }
                 _ => self.give_up(partition),
             }
@@ -216,7 +185,8 @@ impl Pipeline {
         let Some(slot) = self.slots.remove(&partition) else {
             return;
         };
-        if let State::Running(running) = slot.state {
+        if let State::Running(mut running) = slot.state {
+            self.tally.bytes_freed += running.close_intake();
             if mutant::on(Mutant::WatermarkKept) {
                 let max = running.worker.boundary_at_position().max;
                 self.kept.insert(partition, max);
@@ -376,7 +346,7 @@ impl Pipeline {
                 .is_some_and(|deadline| empty || deadline <= now_ms)
             {
                 done.push(partition);
-            } else if running.out_of_range && empty && running.uncommitted().is_none() {
+            } else if running.is_closed() && empty && running.uncommitted().is_none() {
                 again.push(partition);
             }
         }
@@ -445,6 +415,8 @@ impl Pipeline {
         t.alerts[0] += tally.alerts[0];
         t.alerts[1] += tally.alerts[1];
         t.fence_conflicts += tally.fence_conflicts;
+        t.gaps_real += tally.gaps_real;
+        t.gaps_skipped += tally.gaps_skipped;
         t.durable_ms.extend(tally.durable_ms);
         t.bytes_taken += tally.bytes_taken;
         t.bytes_freed += tally.bytes_freed;

@@ -170,6 +170,10 @@ pub struct Tally {
     pub alerts: [u64; 2],
     /// Updates that a fence refused.
     pub fence_conflicts: u64,
+    /// Gaps in the offsets that a second read confirmed.
+    pub gaps_real: u64,
+    /// Gaps in which the client had skipped records.
+    pub gaps_skipped: u64,
     /// Timestamps of the records that became durable, for their latency.
     pub durable_ms: Vec<i64>,
     /// Bytes of rows, which no record brought along.
@@ -419,7 +423,7 @@ impl Worker {
         }
     }
 
-    /// Notes that the log holds nothing between the position and `end` (control records only).
+    /// Moves the position over a range in which the log holds no record to count.
     pub fn skip_gap(&mut self, end: Offset) {
         if end <= self.position {
             return;

@@ -32,6 +32,7 @@ use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::inquiry::{Inquiry, commit};
+use crate::kafka::second_read::end_of_log;
 use crate::telemetry::steady_ms;
 use poller::Poller;
 
@@ -296,17 +297,6 @@ impl Bridge {
     }
 }
 
-/// Returns the offset that librdkafka's words on the end of a log name.
-///
-/// It is the one from which the last fetch had nothing, and all below it has been handed out. No call
-/// tells it: the client's position is behind the last record, and the ends that brokers tell when
-/// asked are of another moment, and perhaps of another broker than the one that is read from.
-fn end_at(reason: &str) -> Option<Offset> {
-    let (_, rest) = reason.split_once("end of partition at offset ")?;
-    let digits = rest.split(' ').next()?;
-    digits.parse().ok().map(Offset)
-}
-
 impl ClientContext for Bridge {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
@@ -328,7 +318,7 @@ impl ClientContext for Bridge {
             )
         );
         if answered {
-            *self.end_at() = end_at(reason);
+            *self.end_at() = end_of_log(reason);
             return;
         }
         self.chatter.error(&error, reason);

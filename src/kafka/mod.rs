@@ -18,6 +18,7 @@ mod record;
 pub mod refusal;
 pub mod resend;
 pub mod rights;
+pub mod second_read;
 pub mod survey;
 pub mod tally;
 

@@ -3,7 +3,7 @@
 //! For those who look at the log, such as `tail`. [`LogReader::run`] blocks and calls back for each
 //! record in the log's order per partition, and whenever there is none. The end of a partition is
 //! the consumer's position, told by librdkafka, not the last record seen: control records leave
-//! gaps. Transactions that were rolled back are not shown. What a partition's log ends with is known
+//! gaps. A second read confirms each gap ([`crate::kafka::second_read`]). Transactions that were rolled back are not shown. What a partition's log ends with is known
 //! from each fetch, so how far reading is behind costs no request.
 //!
 //! A broker that does not answer offsets-for-times (librdkafka's mock cluster gives "none" for any
@@ -13,18 +13,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::client::OAuthToken;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::parse::{Body, HEARTBEAT_HEADER, Reject, parse_record};
-use crate::kafka::chatter::Chatter;
 use crate::kafka::refusal::Refusal;
+use crate::kafka::second_read::{EndContext, SecondReader};
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::shutdown::Shutdown;
 use crate::sys;
@@ -139,7 +137,8 @@ pub enum Step {
 
 /// A consumer of a whole topic.
 pub struct LogReader {
-    consumer: BaseConsumer<ReaderContext>,
+    consumer: BaseConsumer<EndContext>,
+    config: ClientConfig,
     topic: String,
     letters: bool,
 }
@@ -188,10 +187,9 @@ impl LogReader {
         }
         Ok(LogReader {
             consumer: config
-                .create_with_context(ReaderContext {
-                    chatter: Chatter::new(&config),
-                })
+                .create_with_context(EndContext::new(&config))
                 .map_err(ReaderError::Create)?,
+            config,
             topic: topic.to_owned(),
             letters: false,
         })
@@ -221,7 +219,7 @@ impl LogReader {
     ) -> Result<(), ReaderError> {
         let mut notice = Notice::default();
         let mut timeout = FIRST_TIMEOUT;
-        let chatter = &self.consumer.client().context().chatter;
+        let chatter = self.consumer.context().chatter();
         // Brings the login's first token, if it takes one.
         self.consumer.poll(Duration::ZERO);
         let mut parts = loop {
@@ -256,11 +254,23 @@ impl LogReader {
         let mut open = parts.values().filter(|part| !part.done).count();
         let mut looked = Instant::now() - LOOK_EVERY;
         let mut away = false;
+        let mut second = SecondReader::new(&self.config, &self.topic);
         while open > 0 && !shutdown.is_triggered() {
             let flow = match self.consumer.poll(POLL) {
-                Some(Ok(message)) => self.take(&message, range, &mut parts, &mut open, step),
+                Some(Ok(message)) => {
+                    let to = (message.partition(), Offset(message.offset()));
+                    if self.may_pass(&mut second, &parts, to, shutdown)? {
+                        self.take(&message, range, &mut parts, &mut open, step)
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(part) = parts.get_mut(&partition) {
+                    let end = self.consumer.context().end_of_log().unwrap_or(Offset(0));
+                    if self.may_pass(&mut second, &parts, (partition, end), shutdown)?
+                        && let Some(part) = parts.get_mut(&partition)
+                    {
+                        part.next = part.next.max(end);
                         part.at_end = true;
                         away = false;
                         if part.end.is_some() {
@@ -311,6 +321,23 @@ impl LogReader {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether reading may continue at `to` (partition, offset): the log holds nothing between the
+    /// last record and it. Otherwise the client has been moved back.
+    fn may_pass(
+        &self,
+        second: &mut SecondReader,
+        parts: &BTreeMap<i32, Part>,
+        (partition, to): (i32, Offset),
+        shutdown: &Shutdown,
+    ) -> Result<bool, ReaderError> {
+        match parts.get(&partition).filter(|part| !part.done) {
+            Some(part) => second
+                .may_pass(&self.consumer, partition, (part.next, to), shutdown)
+                .map_err(ReaderError::Read),
+            None => Ok(true),
+        }
     }
 
     fn take(
@@ -519,38 +546,6 @@ fn heartbeat_values<'a>(
         .filter(|header| header.key == HEARTBEAT_HEADER)
         .map(|header| header.value)
 }
-
-/// Passes librdkafka's messages on, but for the ends of partitions: rdkafka reports those as errors
-/// of the client too.
-#[derive(Debug)]
-struct ReaderContext {
-    chatter: Chatter,
-}
-
-impl ClientContext for ReaderContext {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.chatter.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            self.chatter.error(&error, reason);
-        }
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-
-    fn generate_oauth_token(
-        &self,
-        _config: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.chatter.oauth_token()
-    }
-}
-
-impl ConsumerContext for ReaderContext {}
 
 /// Says what is waited for, but not all the time.
 #[derive(Debug, Default)]

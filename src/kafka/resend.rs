@@ -21,12 +21,13 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::core::event::Event;
+use crate::core::event::{self, Event};
 use crate::core::parse::Reason;
 use crate::core::repair::repair;
 use crate::kafka::chatter::Context;
 use crate::kafka::reader::read_alone;
 use crate::kafka::refusal::Refusal;
+use crate::kafka::second_read::{EndContext, SecondReader};
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::shutdown::Shutdown;
 
@@ -109,6 +110,7 @@ pub fn run(
         return Ok(out);
     }
     retried(|| producer.init_transactions(TIMEOUT)).map_err(failed("begin sending"))?;
+    let mut second = SecondReader::new(config, dlq_topic);
     // Only now can no other run move the place any more, so only now is it known.
     let Some(mut left) = begin(&consumer, topic, dlq_topic, shutdown)? else {
         return Ok(out);
@@ -118,9 +120,12 @@ pub fn run(
         producer
             .begin_transaction()
             .map_err(failed("begin a transaction"))?;
-        let places = fill(
-            &consumer, &producer, topic, &mut left, &mut known, &mut batch,
-        )?;
+        let letters = Letters {
+            consumer: &consumer,
+            second: &mut second,
+            shutdown,
+        };
+        let places = fill(letters, &producer, topic, &mut left, &mut known, &mut batch)?;
         if places.count() == 0 {
             break;
         }
@@ -142,6 +147,8 @@ struct Part {
     next: i64,
     /// Where the partition ended at the start.
     end: i64,
+    /// The offset after the last letter that was read.
+    position: i64,
 }
 
 /// Where a letter's record stood: topic id, partition, offset.
@@ -162,10 +169,10 @@ pub fn transactional_id(topic: &str) -> String {
     format!("{GROUP}-{topic}")
 }
 
-fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
+fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<EndContext>> {
     let mut config = config.clone();
     read_alone(&mut config, GROUP);
-    config.create_with_context(Context::new(&config))
+    config.create_with_context(EndContext::new(&config))
 }
 
 fn producer(config: &ClientConfig, topic: &str) -> KafkaResult<FutureProducer<Context>> {
@@ -195,7 +202,7 @@ fn retried(call: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
 /// Takes the letters' partitions from their beginning; none if there are no new letters. `None` after a
 /// request to stop.
 fn begin(
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<EndContext>,
     topic: &str,
     dlq_topic: &str,
     shutdown: &Shutdown,
@@ -209,7 +216,7 @@ fn begin(
             Ok(Err(topic)) => return Err(ResendError::NoTopic { topic }),
             Err(error) => error,
         };
-        let chatter = consumer.client().context().chatter();
+        let chatter = consumer.context().chatter();
         if let Some(refusal) = chatter.hopeless() {
             return Err(ResendError::Refused(refusal));
         }
@@ -223,7 +230,7 @@ fn begin(
 }
 
 fn assign(
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<EndContext>,
     topic: &str,
     dlq_topic: &str,
 ) -> KafkaResult<Result<BTreeMap<i32, Part>, String>> {
@@ -255,7 +262,14 @@ fn assign(
         };
         if low < end {
             list.add_partition_offset(dlq_topic, partition, Offset::Offset(low))?;
-            parts.insert(partition, Part { next, end });
+            parts.insert(
+                partition,
+                Part {
+                    next,
+                    end,
+                    position: low,
+                },
+            );
         }
     }
     if parts.values().all(|part| part.next >= part.end) {
@@ -265,10 +279,30 @@ fn assign(
     Ok(Ok(parts))
 }
 
+/// What letters are read with.
+struct Letters<'a> {
+    consumer: &'a BaseConsumer<EndContext>,
+    second: &'a mut SecondReader,
+    shutdown: &'a Shutdown,
+}
+
+impl Letters<'_> {
+    /// Returns whether reading may continue at `to`: the topic holds nothing between the last letter and it.
+    fn may_pass(&mut self, partition: i32, part: &Part, to: i64) -> Result<bool, ResendError> {
+        let range = (event::Offset(part.position), event::Offset(to));
+        self.second
+            .may_pass(self.consumer, partition, range, self.shutdown)
+            .map_err(|source| ResendError::Kafka {
+                what: "read skipped dead letters again",
+                source,
+            })
+    }
+}
+
 /// Fills one transaction; returns the places behind its letters. Partitions that are at their end
 /// leave `left`.
 fn fill(
-    consumer: &BaseConsumer<Context>,
+    mut letters: Letters<'_>,
     producer: &FutureProducer<Context>,
     topic: &str,
     left: &mut BTreeMap<i32, Part>,
@@ -280,11 +314,19 @@ fn fill(
     let mut letters_topic = String::new();
     let mut heard = Instant::now();
     while !left.is_empty() && batch.letters < BATCH_MAX {
+        if letters.shutdown.is_triggered() {
+            break;
+        }
+        let consumer = letters.consumer;
         let message = match consumer.poll(POLL) {
             Some(Ok(message)) => message,
-            // What lies between the last letter and the end is no letter.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                left.remove(&partition);
+                let end = consumer.context().end_of_log().map_or(0, |end| end.0);
+                if let Some(part) = left.get(&partition)
+                    && letters.may_pass(partition, part, end)?
+                {
+                    left.remove(&partition);
+                }
                 continue;
             }
             Some(Err(error)) => return Err(failed("read the dead letters")(error)),
@@ -298,6 +340,16 @@ fn fill(
         let Some(part) = left.get(&partition).copied() else {
             continue;
         };
+        if !letters.may_pass(partition, &part, offset)? {
+            continue;
+        }
+        left.insert(
+            partition,
+            Part {
+                position: offset + 1,
+                ..part
+            },
+        );
         if offset + 1 >= part.end {
             left.remove(&partition);
         }

@@ -17,6 +17,8 @@ use crate::core::parse::Reason;
 use crate::core::restart::Commit;
 use crate::kafka::chatter::Context;
 use crate::kafka::inquiry::committed;
+use crate::kafka::second_read::{EndContext, SecondReader};
+use crate::shutdown::Shutdown;
 use crate::sys::{self, TopicError, TopicFacts};
 
 /// Longest wait for one answer.
@@ -91,25 +93,34 @@ impl Survey {
     pub fn refused(&self, letters: &str, topic_id: &str) -> KafkaResult<BTreeSet<(i32, Offset)>> {
         let metadata = self.client.fetch_metadata(None, ANSWER_TIMEOUT)?;
         let topic = metadata.topics().iter().find(|t| t.name() == letters);
-        let client: BaseConsumer<Context> = self
+        let client: BaseConsumer<EndContext> = self
             .config
-            .create_with_context(Context::new(&self.config))?;
+            .create_with_context(EndContext::new(&self.config))?;
+        let mut second = SecondReader::new(&self.config, letters);
+        let never = Shutdown::new();
         client.poll(Duration::ZERO);
         let mut list = TopicPartitionList::new();
-        let mut left = 0;
+        let mut positions = BTreeMap::new();
         for partition in topic.iter().flat_map(|t| t.partitions()) {
             let (start, end) = client.fetch_watermarks(letters, partition.id(), ANSWER_TIMEOUT)?;
             if start < end {
                 list.add_partition_offset(letters, partition.id(), ListOffset::Offset(start))?;
-                left += 1;
+                positions.insert(partition.id(), Offset(start));
             }
         }
         client.assign(&list)?;
         let (mut refused, mut silence) = (BTreeSet::new(), 0);
-        while left > 0 {
+        while !positions.is_empty() {
             match client.poll(Duration::from_millis(500)) {
                 Some(Ok(message)) => {
                     silence = 0;
+                    let (partition, offset) = (message.partition(), Offset(message.offset()));
+                    if let Some(position) = positions.get_mut(&partition) {
+                        if !second.may_pass(&client, partition, (*position, offset), &never)? {
+                            continue;
+                        }
+                        *position = offset.next();
+                    }
                     let header = |name: &str| {
                         let headers = message.headers()?;
                         let found = headers.iter().filter(|h| h.key == name).last()?;
@@ -125,7 +136,14 @@ impl Survey {
                         refused.extend(at());
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let end = client.context().end_of_log().unwrap_or(Offset(0));
+                    if let Some(position) = positions.get(&partition).copied()
+                        && second.may_pass(&client, partition, (position, end), &never)?
+                    {
+                        positions.remove(&partition);
+                    }
+                }
                 Some(Err(error)) if silence >= SILENCE_MAX => return Err(error),
                 None if silence >= SILENCE_MAX => {
                     return Err(KafkaError::MessageConsumption(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use citystream::core::batch::Batch;
+use citystream::core::gap::Gap;
 use citystream::core::pipeline::{CommitPart, Options, Output, Pipeline, Publish, Report};
 use citystream::core::plan::{Put, PutTable, RowUpdate, Ticket};
 use citystream::core::worker::Rejected;
@@ -18,6 +19,8 @@ pub(crate) enum Request {
     Publish(Publish),
     Locate(i32, u64),
     CheckTopic,
+    /// partition, assignment
+    CheckGap(i32, u64, Gap),
     Commit(Vec<CommitPart>),
 }
 
@@ -42,6 +45,7 @@ impl Request {
             | Request::Refused(..)
             | Request::Create(_)
             | Request::Locate(..)
+            | Request::CheckGap(..)
             | Request::CheckTopic => None,
         }
     }
@@ -106,6 +110,13 @@ impl Consumer {
                     ..
                 } => Request::Locate(partition, assignment),
                 Output::CheckTopic => Request::CheckTopic,
+                Output::CheckGap {
+                    partition,
+                    assignment,
+                    gap,
+                    ..
+                } => Request::CheckGap(partition, assignment, gap),
+                Output::Skipped { .. } => continue,
                 Output::Commit(parts) => Request::Commit(parts),
                 Output::Begin {
                     partition,

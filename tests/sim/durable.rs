@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use citystream::core::batch::{Batch, BatchOutcome};
 use citystream::core::event::Offset;
+use citystream::core::gap::{Gap, SecondRead};
 use citystream::core::keys;
 use citystream::core::mutant::{self, Mutant};
 use citystream::core::pipeline::{CommitPart, Publish};
@@ -15,7 +16,7 @@ use citystream::core::restart::{Boundary, Commit};
 use citystream::core::watermark::MaxTime;
 
 use crate::draw::topic_id;
-use crate::reference::{self, Found, Logged, POISON, RowName, Tables};
+use crate::reference::{self, Found, Logged, POISON, RowName, Said, Tables};
 
 /// The logs of every topic of the name there will be, with what a fold finds in them.
 #[derive(Debug)]
@@ -77,6 +78,18 @@ impl Durable {
 
     pub(crate) fn log(&self, partition: i32) -> &[Logged] {
         &self.logs.records[self.topic][partition as usize]
+    }
+
+    /// Returns what a read from the beginning of `gap` finds first.
+    pub(crate) fn second_read(&self, partition: i32, gap: Gap) -> SecondRead {
+        let (log, from) = (self.log(partition), gap.from.0 as usize);
+        if from < self.starts[partition as usize] || from > log.len() {
+            return SecondRead::OutOfRange;
+        }
+        let records = log.iter().enumerate().skip(from);
+        let mut records = records.filter(|(_, logged)| !matches!(logged.said, Said::Control));
+        let next = records.next().map_or(log.len(), |(at, _)| at);
+        SecondRead::Next(Offset(next as i64))
     }
 
     pub(crate) fn log_key(&self, partition: i32) -> String {

@@ -190,7 +190,10 @@ impl Scene<'_> {
             let asks = |r: &Request| {
                 matches!(
                     r,
-                    Request::Locate(..) | Request::CheckTopic | Request::Create(_)
+                    Request::Locate(..)
+                        | Request::CheckTopic
+                        | Request::CheckGap(..)
+                        | Request::Create(_)
                 )
             };
             let Some(at) = c.requests.iter().position(asks) else {
@@ -203,6 +206,11 @@ impl Scene<'_> {
                     self.locate(c, publish.assignment);
                 }
                 Request::Locate(_, assignment) => self.locate(c, assignment),
+                Request::CheckGap(partition, assignment, gap) => {
+                    let second = self.durable.second_read(partition, gap);
+                    c.pipeline
+                        .gap_checked(self.now_ms, partition, assignment, gap, second);
+                }
                 _ => c.pipeline.topic_checked(self.now_ms, Some(&topic_id(0))),
             }
         }
@@ -297,6 +305,7 @@ impl Scene<'_> {
             | Request::Publish(_)
             | Request::Create(_)
             | Request::Locate(..)
+            | Request::CheckGap(..)
             | Request::CheckTopic => {}
         }
         Ok(())

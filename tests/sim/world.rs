@@ -2,6 +2,7 @@
 
 use citystream::core::batch::BatchOutcome;
 use citystream::core::event::Offset;
+use citystream::core::gap::SecondRead;
 use citystream::core::pipeline::Tables as Rules;
 use citystream::core::plan::{Keep, UpdateOutcome};
 use citystream::core::restart::StartFacts;
@@ -11,6 +12,7 @@ use citystream::core::worker::Record;
 use crate::consumer::{Consumer, Float, Request};
 use crate::draw::{self, Rng, topic_id};
 use crate::durable::{Durable, Logs};
+use crate::reference::{Logged, Said};
 
 /// Rounds within which consumers must finish once nothing fails any more.
 const ROUNDS_MAX: usize = 3_000;
@@ -24,7 +26,9 @@ fn writes(request: &Request) -> bool {
         | Request::Reject(..)
         | Request::Refused(..)
         | Request::Locate(..) => true,
-        Request::Publish(_) | Request::Commit(_) | Request::CheckTopic => false,
+        Request::Publish(_) | Request::Commit(_) | Request::CheckGap(..) | Request::CheckTopic => {
+            false
+        }
     }
 }
 
@@ -52,11 +56,14 @@ pub(crate) struct Seen {
     pub(crate) added_partitions: u64,
     pub(crate) drained: u64,
     pub(crate) stale_publishes: u64,
+    pub(crate) skipped: u64,
+    pub(crate) real_gaps: u64,
+    pub(crate) refuted_gaps: u64,
 }
 
 impl Seen {
     /// Every kind of trouble with how often it happened.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 21] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 24] {
         [
             ("crashes", self.crashes),
             ("conflicts", self.conflicts),
@@ -79,6 +86,9 @@ impl Seen {
             ("added partitions", self.added_partitions),
             ("drained partitions", self.drained),
             ("publishes after other tables", self.stale_publishes),
+            ("skipped records", self.skipped),
+            ("real gaps", self.real_gaps),
+            ("refuted gaps", self.refuted_gaps),
         ]
     }
 }
@@ -221,6 +231,10 @@ impl World {
             self.seen.out_of_range += 1;
             return;
         }
+        let from = self.skip(partition, from);
+        let Some(c) = &mut self.consumers[who] else {
+            return;
+        };
         let log = self.durable.log(partition);
         let to = log.len().min(from + count);
         let records: Vec<Record> = (from..to)
@@ -230,8 +244,24 @@ impl World {
         c.pipeline.records(now_ms, partition, assignment, records);
         if to == log.len() {
             let end = Offset(to as i64);
-            c.pipeline.skip_gap(partition, assignment, end);
+            c.pipeline.reached_end(now_ms, partition, assignment, end);
         }
+    }
+
+    /// The Kafka client skips records now and then, or jumps to the end of the log.
+    fn skip(&mut self, partition: i32, from: usize) -> usize {
+        if !self.faults || !self.rng.one_in(16) {
+            return from;
+        }
+        let end = self.durable.log(partition).len();
+        let to = match self.rng.below(4) {
+            0 => end,
+            _ => end.min(from + 1 + self.rng.below(4)),
+        };
+        let skipped = |logged: &Logged| !matches!(logged.said, Said::Control);
+        let log = &self.durable.log(partition)[from.min(to)..to];
+        self.seen.skipped += u64::from(log.iter().any(skipped));
+        to.max(from)
     }
 
     /// Retention removes what lies below the progress item, even where an older commit may still
@@ -322,6 +352,7 @@ impl World {
                 | Request::Reject(..)
                 | Request::Refused(..)
                 | Request::Locate(..)
+                | Request::CheckGap(..)
                 | Request::CheckTopic => c.requests.push(request),
             }
         }
@@ -353,6 +384,8 @@ impl World {
         }
         let ledger = report.ledger;
         self.seen.future += report.tally.future;
+        self.seen.real_gaps += report.tally.gaps_real;
+        self.seen.refuted_gaps += report.tally.gaps_skipped;
         self.seen.late = self.seen.late.max(ledger.late);
         let rejected = ledger.rejected.iter().sum();
         self.seen.rejected = self.seen.rejected.max(rejected);
@@ -490,6 +523,17 @@ impl World {
                 }
             },
             Request::Locate(partition, assignment) => self.locate(who, partition, assignment),
+            Request::CheckGap(partition, assignment, gap) => {
+                let topic = self.consumer(who).topics.get(&(partition, assignment));
+                let of_this_log = topic.copied() == Some(self.durable.topic);
+                let second = if fate == 0 || !of_this_log {
+                    SecondRead::NoAnswer
+                } else {
+                    self.durable.second_read(partition, gap)
+                };
+                let pipeline = &mut self.consumer(who).pipeline;
+                pipeline.gap_checked(now, partition, assignment, gap, second);
+            }
             Request::CheckTopic => {
                 let id = (fate != 0).then(|| topic_id(self.durable.topic));
                 self.consumer(who)

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use crate::cmd::SettingsError;
 use crate::cmd::consume::locate::{Unlocated, blocking};
-use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, Shell, send};
+use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, GapRead, Shell, send};
+use crate::core::gap::{Gap, Verdict};
 use crate::core::keys;
 use crate::core::parse::Reason;
 use crate::core::pipeline::{CommitPart, Halt, Output, Publish};
 use crate::core::plan::{Put, PutTable, Ticket};
 use crate::core::worker::Rejected;
+use crate::kafka::second_read::report;
 use crate::store::error::Kind;
 use crate::sys;
 use crate::telemetry::unix_ms;
@@ -113,7 +115,14 @@ impl Shell {
                 self.p.host.metrics.records_lost.inc_by(lost.unsigned_abs());
             }
             Output::Halt(halt) => self.end = Some(Err(self.explain(&halt).into())),
-            Output::Locate { .. } => unreachable!("gathered by the caller"),
+            Output::Skipped {
+                partition,
+                gap,
+                found,
+            } => report(partition, gap, Verdict::Skipped { found }),
+            Output::Locate { .. } | Output::CheckGap { .. } => {
+                unreachable!("gathered by the caller")
+            }
         }
     }
 
@@ -124,6 +133,27 @@ impl Shell {
             tokio::time::sleep(wait).await;
             let located = locator.locate(wanted).await;
             send(&done, Done::Answer(generation, Answer::Located(located)));
+        });
+    }
+
+    /// Reads the ranges that the client passed over a second time.
+    pub(super) fn read_gaps(&self, gaps: Vec<(i32, u64, Gap)>, wait: Duration) {
+        let (reader, done) = (Arc::clone(&self.p.second_reader), self.done_in.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let found = blocking(move || {
+                let ranges: Vec<(i32, Gap)> = gaps.iter().map(|(p, _, gap)| (*p, *gap)).collect();
+                let mut reader = reader.lock().expect("no panic holds the reader");
+                let found = reader.read(&ranges);
+                let read = |((partition, assignment, gap), second)| GapRead {
+                    partition,
+                    assignment,
+                    gap,
+                    second,
+                };
+                gaps.into_iter().zip(found).map(read).collect()
+            });
+            send(&done, Done::GapsRead(found.await));
         });
     }
 

@@ -5,7 +5,7 @@
 //! reports back as a [`Done`] (`requests`). Nothing is decided here but when to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use crate::cmd::{Exit, SettingsError};
 use crate::core::batch::{Batch, BatchOutcome};
 use crate::core::doubt::Doubt;
 use crate::core::event::Offset;
+use crate::core::gap::{Gap, SecondRead};
 use crate::core::keys;
 use crate::core::pipeline::{CommitPart, Output, Pipeline, Publish};
 use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
@@ -30,6 +31,7 @@ use crate::kafka::chatter::Chatter;
 use crate::kafka::consumer::{Consumer, Event};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::refusal::Refusal;
+use crate::kafka::second_read::SecondReader;
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
 use crate::store::write::Writer;
@@ -53,6 +55,8 @@ pub(super) struct Parts {
     pub(super) start_consumer: StartConsumer,
     pub(super) locator: Locator,
     pub(super) writer: Writer,
+    /// One second read runs at a time.
+    pub(super) second_reader: Arc<Mutex<SecondReader>>,
     pub(super) dead_letters: DeadLetters,
     pub(super) budget: Arc<Budget>,
     pub(super) host: Host,
@@ -85,8 +89,18 @@ pub(super) enum Done {
     NoTables,
     /// These tables, which were missing, were asked at this time: the tables' id if all are there.
     Settled(BTreeSet<usize>, i64, Result<String, Trouble>),
+    /// What a second read found in gaps.
+    GapsRead(Vec<GapRead>),
     /// From the Kafka client of this generation; those of an earlier one mean nothing any more.
     Answer(u64, Answer),
+}
+
+/// A gap with its partition, its assignment and what a second read found.
+pub(super) struct GapRead {
+    pub(super) partition: i32,
+    pub(super) assignment: u64,
+    pub(super) gap: Gap,
+    pub(super) second: SecondRead,
 }
 
 /// What a question to Kafka brought.
@@ -286,7 +300,10 @@ impl Shell {
                 partition,
                 assignment,
                 at,
-            } => self.p.pipeline.skip_gap(partition, assignment, at),
+            } => self
+                .p
+                .pipeline
+                .reached_end(now_ms, partition, assignment, at),
             Event::OutOfRange => self.check_ranges(self.places()),
             Event::TopicMissing => self.topic_missing(),
             // Whoever starts again would fence the other in turn, for ever.
@@ -344,6 +361,13 @@ impl Shell {
             Done::Tables(id, asked_ms) => self.tables_read(&id, asked_ms),
             Done::NoTables => self.miss(keys::TOTALS),
             Done::Settled(asked, asked_ms, found) => self.settled(&asked, asked_ms, found),
+            Done::GapsRead(gaps) => {
+                for g in gaps {
+                    self.p
+                        .pipeline
+                        .gap_checked(now_ms, g.partition, g.assignment, g.gap, g.second);
+                }
+            }
             Done::Answer(generation, answer) if generation == self.generation => {
                 self.answered(now_ms, answer);
             }
@@ -407,6 +431,7 @@ impl Shell {
         self.mind_tables();
         self.p.pipeline.pump(now_ms);
         let mut locate: BTreeMap<i64, Vec<(i32, u64)>> = BTreeMap::new();
+        let mut gaps: BTreeMap<i64, Vec<(i32, u64, Gap)>> = BTreeMap::new();
         while let Some(output) = self.p.pipeline.poll_output() {
             match output {
                 Output::Locate {
@@ -417,12 +442,25 @@ impl Shell {
                     .entry(not_before_ms)
                     .or_default()
                     .push((partition, assignment)),
+                Output::CheckGap {
+                    partition,
+                    assignment,
+                    gap,
+                    not_before_ms,
+                } => gaps
+                    .entry(not_before_ms)
+                    .or_default()
+                    .push((partition, assignment, gap)),
                 output => self.start(output),
             }
         }
         for (at_ms, wanted) in locate {
             let wait = u64::try_from(at_ms - now_ms).unwrap_or(0);
             self.locate(wanted, Duration::from_millis(wait));
+        }
+        for (at_ms, gaps) in gaps {
+            let wait = u64::try_from(at_ms - now_ms).unwrap_or(0);
+            self.read_gaps(gaps, Duration::from_millis(wait));
         }
         if self.p.budget.is_tight() {
             self.p.pipeline.make_room();
@@ -540,6 +578,11 @@ impl Shell {
         *m.ledger.lock().expect("no panic holds the ledger") = report.ledger;
         m.events_future.inc_by(tally.future);
         m.fence_conflicts.inc_by(tally.fence_conflicts);
+        for (outcome, count) in [("real", tally.gaps_real), ("skipped", tally.gaps_skipped)] {
+            if count > 0 {
+                m.read_gaps.with_label_values(&[outcome]).inc_by(count);
+            }
+        }
         for (severity, count) in ["high", "critical"].into_iter().zip(tally.alerts) {
             if count > 0 {
                 m.alerts.with_label_values(&[severity]).inc_by(count);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::batch::Batch;
 use crate::core::event::Offset;
+use crate::core::gap::Gap;
 use crate::core::ledger::Ledger;
 use crate::core::plan::{Keep, Put, PutTable, RowUpdate, Ticket};
 use crate::core::restart::Boundary;
@@ -122,6 +123,27 @@ pub enum Output {
         assignment: u64,
         /// The first record wanted.
         next: Offset,
+    },
+    /// Read this range a second time, with a client that shares no state with the first, not before
+    /// `not_before_ms`: [`Pipeline::gap_checked`].
+    CheckGap {
+        /// The partition.
+        partition: i32,
+        /// Which assignment of it.
+        assignment: u64,
+        /// The range that the client passed over.
+        gap: Gap,
+        /// When to begin.
+        not_before_ms: i64,
+    },
+    /// The client skipped records, and the partition starts over before them.
+    Skipped {
+        /// The partition.
+        partition: i32,
+        /// The range that the client passed over.
+        gap: Gap,
+        /// The first record in it.
+        found: Offset,
     },
     /// Write a batch: [`Pipeline::batch_answered`].
     Put(Batch),

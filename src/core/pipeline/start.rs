@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Halt, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables};
+use super::{
+    Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables,
+};
 use crate::core::keys;
 use crate::core::mutant::{self, Mutant};
 use crate::core::restart::{Boundary, Progress, Start, StartFacts, start};
@@ -167,7 +169,7 @@ impl Pipeline {
             committed: facts.own_commit(),
             progress,
             deadline_ms: None,
-            out_of_range: false,
+            intake: Intake::Contiguous,
         }));
         self.outputs.push_back(Output::Begin {
             partition,

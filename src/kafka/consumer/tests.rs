@@ -131,13 +131,13 @@ async fn c5_headers_of_rejected_records_are_in_the_budget() {
 #[test]
 fn other_words_name_no_end() {
     let eof = "Fetch from broker 3 reached end of partition at offset 41 (HighwaterMark 52)";
-    assert_eq!(end_at(eof), Some(Offset(41)));
+    assert_eq!(end_of_log(eof), Some(Offset(41)));
     for reason in [
         "",
         "Broker: Unknown partition",
         "end of partition at offset x",
     ] {
-        assert_eq!(end_at(reason), None, "{reason}");
+        assert_eq!(end_of_log(reason), None, "{reason}");
     }
 }
 
