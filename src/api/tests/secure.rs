@@ -175,6 +175,9 @@ const PATIENT: Patience = Patience {
     idle: FOREVER,
     ping: FOREVER,
     pong: FOREVER,
+    stall: FOREVER,
+    drain: FOREVER,
+    age: FOREVER,
 };
 
 /// Serves over TLS with this patience until the end of the test; connects over HTTP/2.
