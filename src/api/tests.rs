@@ -5,6 +5,7 @@
 mod calls;
 #[cfg(feature = "dev")]
 mod dynamo;
+mod hostile;
 mod secure;
 #[cfg(feature = "dev")]
 mod stream;
