@@ -6,6 +6,8 @@ mod calls;
 #[cfg(feature = "dev")]
 mod dynamo;
 mod hostile;
+#[cfg(feature = "dev")]
+mod pages;
 mod secure;
 #[cfg(feature = "dev")]
 mod stream;
