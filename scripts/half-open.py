@@ -100,7 +100,7 @@ def hold(url, ms_max, pid):
 
 
 def stop(url, pid):
-    idle = connect(url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    idle = connect(url, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     idle.recv(4096)
     listening = connect(url, b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
     listening.recv(4096)
