@@ -26,7 +26,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::BytesMut;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
@@ -66,6 +66,10 @@ pub const URI_BYTES_MAX: usize = 8 * 1_024;
 pub const HEADERS_BYTES_MAX: usize = 16 * 1_024;
 /// Largest request body. No route reads one.
 pub const BODY_BYTES_MAX: usize = 64 * 1_024;
+/// Most bytes of answers that the kernel holds for a connection; it takes the double for itself.
+const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
 /// Wait after a failed accept, so that running out of file descriptors does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Most characters of a path in the access log, and of a method, which a client may make up.
@@ -122,14 +126,26 @@ pub struct BindError {
 ///
 /// # Errors
 /// If the address is in use or not this host's.
+#[allow(clippy::unused_async)] // it needs the runtime
 pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| BindError {
-            address,
-            option: option.to_owned(),
-            source,
-        })
+    listen(address).map_err(|source| BindError {
+        address,
+        option: option.to_owned(),
+        source,
+    })
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections that ended lately do not keep a successor from the port.
+    socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it. Otherwise the kernel lets each grow to 4 MiB.
+    socket.set_send_buffer_size(SOCKET_BYTES_MAX)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// How long a connection waits for its client.
