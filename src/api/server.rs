@@ -542,6 +542,33 @@ mod tests {
         .await;
     }
 
+    #[test]
+    fn the_access_log_shows_no_token_that_stands_in_a_query() {
+        let shown = |target: &'static str| logged_target(&Uri::from_static(target));
+        assert_eq!(shown("/api/v1/stats"), "/api/v1/stats");
+        let page = "/api/v1/events/NYC?limit=5&from=2013-01-01T00:00:00Z";
+        assert_eq!(shown(page), page);
+        for query in [
+            "token=s3cret",
+            "s3cret",
+            "x=1&access_token=s3cret",
+            "limit%3D=s3cret",
+        ] {
+            let target = format!("/?limit=5&{query}");
+            let uri: Uri = target.parse().unwrap();
+            let shown = logged_target(&uri);
+            assert!(
+                !shown.contains("s3cret") && shown.contains("(hidden)"),
+                "{shown}"
+            );
+        }
+        let long = format!("/{}", "a".repeat(1_000));
+        assert_eq!(
+            logged_target(&long.parse().unwrap()).len(),
+            LOGGED_CHARS_MAX
+        );
+    }
+
     #[tokio::test]
     async fn a_port_in_use_names_the_option() {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "--listen")
