@@ -200,7 +200,7 @@ impl Printer<'_> {
     fn hint(&mut self) {
         if let Some(hint) = self.intake.hint().filter(|_| !self.hinted) {
             let mut text = String::new();
-            line::push_printable(&mut text, &hint);
+            line::push_printable(&mut text, hint);
             tracing::warn!("{text}");
             self.hinted = true;
         }
