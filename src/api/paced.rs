@@ -24,8 +24,9 @@ use crate::api::shares::ByteShare;
 
 /// Most bytes of a piece.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
-/// What a request and an answer take beside their text: tasks, buffers, headers.
-pub(super) const BASE_BYTES: usize = 4 * 1_024;
+/// What a request and an answer take beside their text: tasks, buffers, headers. Measured: 13 KiB for each
+/// of 3,200 streams of HTTP/2 whose client takes nothing.
+pub(super) const BASE_BYTES: usize = 16 * 1_024;
 
 /// Whether the client takes what it is offered.
 pub(super) struct Progress {
