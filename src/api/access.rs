@@ -450,7 +450,8 @@ mod tests {
         tokens
             .hashes
             .send_replace(vec![Sha256::digest(other).into()]);
-        assert!(ours.next().await.is_none());
+        let ended = tokio::time::timeout(Duration::from_secs(30), ours.next()).await;
+        assert!(ended.expect("the stream ends").is_none());
         let short = Duration::from_millis(50);
         assert!(tokio::time::timeout(short, theirs.next()).await.is_err());
     }
