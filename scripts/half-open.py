@@ -1,4 +1,4 @@
-"""What clients can do to a server, for scripts/bench-api: wait URL | hold URL MS_MAX | stop URL PID."""
+"""What clients can do to a server, for scripts/bench-api: wait URL | hold URL MS_MAX PID | stop URL PID."""
 
 import json
 import os
@@ -11,19 +11,36 @@ import urllib.parse
 import urllib.request
 
 HALF_OPEN = 2_000
+UNREAD = 200
+# What all of them may cost the server: the bytes under way, and buffers of each connection.
+MIB_MAX = 192
+# No bytes taken for 20 s end a connection; the first look may come a little later.
+UNREAD_S_MAX = 30
 GOOD = 200
 
 
-def connect(url, sent):
+def connect(url, sent, client=None):
+    """Connects, as one of several clients if `client` numbers them: a client is an address."""
     where = urllib.parse.urlsplit(url)
-    one = socket.create_connection((where.hostname, where.port), timeout=15)
+    source = client is not None and (f"127.0.1.{client % 16 + 1}", 0) or None
+    one = socket.create_connection((where.hostname, where.port), timeout=15, source_address=source)
     one.sendall(sent)
     return one
 
 
+def unread(url, client):
+    """Asks for more than fits anywhere, and reads none of it."""
+    return connect(url, b"GET /api/v1/events/NYC?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100, client)
+
+
+def mib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1_024
+
+
 def ask(url, path):
     began = time.monotonic()
-    with connect(url, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()) as one:
+    with connect(url, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()) as one:
         answer = b""
         while chunk := one.recv(65536):
             answer += chunk
@@ -42,12 +59,15 @@ def wait(url):
     sys.exit("the events were not loaded in time")
 
 
-def hold(url, ms_max):
-    held = [connect(url, b"GET /api/v1/stats HTTP/1.1\r\nHo") for _ in range(HALF_OPEN)]
+def hold(url, ms_max, pid):
+    before = mib(pid)
+    begin = time.monotonic()
+    stalled = [unread(url, n) for n in range(UNREAD)]
+    held = [connect(url, b"GET /api/v1/stats HTTP/1.1\r\nHo", n) for n in range(HALF_OPEN)]
     times = sorted(ask(url, "/api/v1/stats") for _ in range(GOOD))
     median = statistics.median(times)
     print(
-        f"\na good client beside {len(held)} half-open connections:"
+        f"\na good client beside {len(held)} half-open connections and {len(stalled)} that read nothing:"
         f" median {median:.1f} ms, 99 % {times[GOOD * 99 // 100]:.1f} ms, worst {times[-1]:.1f} ms"
     )
     if median >= ms_max:
@@ -58,15 +78,30 @@ def hold(url, ms_max):
         one.settimeout(30)
         while one.recv(4096):
             pass
-    print(f"all of them were dropped {time.monotonic() - began:.1f} s later")
+    print(f"all half-open ones were dropped {time.monotonic() - began:.1f} s later")
+    worst = mib(pid) - before
+    time.sleep(max(0.0, begin + UNREAD_S_MAX - time.monotonic()))
+    for one in stalled:
+        one.settimeout(5)
+        try:
+            while one.recv(1 << 20):
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            sys.exit("a client that reads nothing is still connected")
+    worst = max(worst, mib(pid) - before)
+    print(f"so were the others; together they cost {worst:.0f} MiB")
+    if worst > MIB_MAX:
+        sys.exit(f"that is more than {MIB_MAX} MiB")
 
 
 def stop(url, pid):
-    idle = connect(url, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle = connect(url, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     idle.recv(4096)
-    listening = connect(url, b"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    listening = connect(url, b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
     listening.recv(4096)
-    stalled = connect(url, b"GET /api/v1/events/NYC?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+    stalled = connect(url, b"GET /api/v1/events/NYC?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
     half = connect(url, b"GET / HT")
     began = time.monotonic()
     os.kill(pid, signal.SIGTERM)
@@ -90,8 +125,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["wait", url]:
             wait(url)
-        case ["hold", url, ms_max]:
-            hold(url, float(ms_max))
+        case ["hold", url, ms_max, pid]:
+            hold(url, float(ms_max), int(pid))
         case ["stop", url, pid]:
             stop(url, int(pid))
         case _:

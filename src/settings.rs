@@ -14,6 +14,7 @@ mod kafka;
 mod ops;
 mod parse;
 mod produce;
+mod secrets;
 mod serve;
 mod tail;
 mod values;
@@ -25,7 +26,8 @@ pub use consume::{Consume, GroupProtocol, OnDataLoss};
 #[cfg(feature = "dev")]
 pub use dev::Dev;
 pub use effective::{
-    Effective, Parsed, check_environment, known_variables, nearest, other_variables, parse_role,
+    Effective, Parsed, check_environment, hide_login, known_variables, nearest, other_variables,
+    parse_role,
 };
 pub use help::command;
 pub use init_tables::{InitTables, Mix, RawRows};
@@ -33,6 +35,7 @@ pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, Kafka
 pub use ops::{Carried, Check, Config, Print, Role, Shell};
 pub use parse::parse;
 pub use produce::Produce;
+pub use secrets::warn_if_others_can_read;
 pub use serve::{AccessArgs, Serve};
 pub use tail::{From, Output, Tail};
 pub use values::{Rate, show_ms};

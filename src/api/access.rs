@@ -1,15 +1,17 @@
 //! Who may ask, and how often: bearer tokens, a rate per client, foreign origins.
 //!
-//! Without a token file everybody may ask. `/livez` never needs a token and is never limited, so that
+//! Without a token file everybody may ask. `/livez` never needs a token and has a limit of its own, so that
 //! a load balancer can ask it; the page itself and its files hold no data and need none either.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -17,12 +19,14 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
+use tokio::sync::watch;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::error::ApiError;
@@ -31,6 +35,10 @@ use crate::api::reload::{self, FileError};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
+/// Where a balancer asks whether the role lives.
+pub(super) const LIVEZ: &str = "/livez";
+/// Most times a second that one client is told, with a burst of as many.
+const LIVEZ_PER_SECOND: f64 = 50.0;
 /// Shortest token: anything shorter can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 /// Time between two sweeps of clients that have not asked for a while.
@@ -47,7 +55,7 @@ pub struct Peer(pub SocketAddr);
 pub struct Tokens {
     path: PathBuf,
     content: Vec<u8>,
-    hashes: Arc<RwLock<Vec<[u8; 32]>>>,
+    hashes: Arc<watch::Sender<Vec<[u8; 32]>>>,
 }
 
 impl Tokens {
@@ -61,32 +69,43 @@ impl Tokens {
         Ok(Tokens {
             path: path.to_owned(),
             content,
-            hashes: Arc::new(RwLock::new(hashes)),
+            hashes: Arc::new(watch::Sender::new(hashes)),
         })
     }
 
     /// Uses the changed file, until `shutdown`.
     pub async fn watch(self, shutdown: Shutdown) {
         let apply = |contents: &[Vec<u8>]| {
-            let fresh = parse(&self.path, &contents[0])?;
-            *self.hashes.write().expect("no panic holds the tokens") = fresh;
+            self.hashes.send_replace(parse(&self.path, &contents[0])?);
             Ok(())
         };
         let (paths, known) = (vec![self.path.clone()], vec![self.content.clone()]);
         reload::watch("tokens", paths, known, shutdown, apply).await;
     }
 
-    /// Tells whether the token is one of them. Takes as long whichever it is, and if it is none:
-    /// hashes are compared, all of them, in constant time.
-    fn admit(&self, token: &[u8]) -> bool {
+    /// Returns the token's hash if it is one of them.
+    fn admit(&self, token: &[u8]) -> Option<[u8; 32]> {
         let given: [u8; 32] = Sha256::digest(token).into();
-        let hashes = self.hashes.read().expect("no panic holds the tokens");
-        let mut found = Choice::from(0);
-        for hash in hashes.iter() {
-            found |= hash.ct_eq(&given);
-        }
-        found.into()
+        holds(&self.hashes.borrow(), &given).then_some(given)
     }
+
+    /// Waits until a token is one of them no more.
+    async fn gone(self, given: [u8; 32]) {
+        let mut hashes = self.hashes.subscribe();
+        // It fails where nobody can change the tokens any more, and this holds them.
+        let gone = hashes.wait_for(|hashes| !holds(hashes, &given)).await;
+        debug_assert!(gone.is_ok(), "the tokens are held here");
+    }
+}
+
+/// Tells whether a hash is one of them. Takes as long whichever it is, and if it is none: all of them are
+/// compared, in constant time.
+fn holds(hashes: &[[u8; 32]], given: &[u8; 32]) -> bool {
+    let mut found = Choice::from(0);
+    for hash in hashes {
+        found |= hash.ct_eq(given);
+    }
+    found.into()
 }
 
 fn parse(path: &Path, content: &[u8]) -> Result<Vec<[u8; 32]>, FileError> {
@@ -165,7 +184,7 @@ impl Rate {
 }
 
 /// Who counts as one client: an address, or the half of an IPv6 address that a client cannot choose.
-fn client(peer: IpAddr) -> IpAddr {
+pub(super) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
@@ -192,9 +211,11 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
     if let Some(rate) = &rate {
         tokio::spawn(Arc::clone(rate).sweep(shutdown.clone()));
     }
+    let livez = Arc::new(Rate::new(LIVEZ_PER_SECOND));
+    tokio::spawn(Arc::clone(&livez).sweep(shutdown.clone()));
     let (tokens, metrics) = (access.tokens, metrics.clone());
     let router = router.layer(from_fn(move |request: Request, next: Next| {
-        let refused = admit(&request, tokens.as_ref(), rate.as_deref());
+        let refused = admit(&request, tokens.as_ref(), rate.as_deref(), &livez);
         if let Err(refused) = &refused {
             let route = request.extensions().get::<MatchedPath>();
             let route = route.map_or(UNMATCHED, MatchedPath::as_str);
@@ -205,7 +226,8 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
         }
         async move {
             match refused {
-                Ok(()) => next.run(request).await,
+                Ok(Some(gone)) => ending(next.run(request).await, gone),
+                Ok(None) => next.run(request).await,
                 Err(response) => *response,
             }
         }
@@ -229,15 +251,27 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
     )
 }
 
+/// What comes to its end when a token goes.
+type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Returns an answer whose stream ends when the token goes that it was asked for with.
+fn ending(response: Response, gone: Gone) -> Response {
+    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    if !response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
+        return response;
+    }
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(gone)))
+}
+
+/// Lets a request in, for as long as its token is good if it needs one.
 fn admit(
     request: &Request,
     tokens: Option<&Tokens>,
     rate: Option<&Rate>,
-) -> Result<(), Box<Response>> {
+    livez: &Rate,
+) -> Result<Option<Gone>, Box<Response>> {
     let path = request.uri().path();
-    if path == "/livez" {
-        return Ok(());
-    }
+    let rate = if path == LIVEZ { Some(livez) } else { rate };
     if let (Some(rate), Some(Peer(peer))) = (rate, request.extensions().get())
         && let Err(seconds) = rate.count(client(peer.ip()))
     {
@@ -247,10 +281,10 @@ fn admit(
         return Err(Box::new(response));
     }
     let Some(tokens) = tokens else {
-        return Ok(());
+        return Ok(None);
     };
-    if path == "/" || path.starts_with("/assets/") {
-        return Ok(());
+    if path == "/" || path == LIVEZ || path.starts_with("/assets/") {
+        return Ok(None);
     }
     let given = request
         .headers()
@@ -262,8 +296,8 @@ fn admit(
             .eq_ignore_ascii_case(b"bearer ")
             .then(|| token.trim_ascii())
     });
-    if token.is_some_and(|token| tokens.admit(token)) {
-        return Ok(());
+    if let Some(hash) = token.and_then(|token| tokens.admit(token)) {
+        return Ok(Some(Box::pin(tokens.clone().gone(hash))));
     }
     let challenge = match given {
         None => "Bearer realm=\"citystream\"",
@@ -375,15 +409,66 @@ mod tests {
         let shutdown = Shutdown::new();
         let watching = tokio::spawn(tokens.clone().watch(shutdown.clone()));
         std::fs::write(&path, "fedcba9876543210fedc").unwrap();
-        while tokens.admit(TOKEN.as_bytes()) {
+        while tokens.admit(TOKEN.as_bytes()).is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(tokens.admit(b"fedcba9876543210fedc"));
+        assert!(tokens.admit(b"fedcba9876543210fedc").is_some());
         std::fs::write(&path, "short").unwrap();
         tokio::time::sleep(Duration::from_millis(2_500)).await;
-        assert!(tokens.admit(b"fedcba9876543210fedc"));
+        assert!(tokens.admit(b"fedcba9876543210fedc").is_some());
         shutdown.trigger();
         watching.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_its_token_goes_and_others_go_on() {
+        let other = "fedcba9876543210fedc";
+        let tokens = tokens(&format!("{TOKEN}\n{other}")).unwrap();
+        let endless = async || {
+            let lines = futures_util::stream::once(async { Ok::<_, axum::Error>("data: 1\n\n") });
+            let lines = lines.chain(futures_util::stream::pending());
+            (
+                [(CONTENT_TYPE, "text/event-stream")],
+                Body::from_stream(lines),
+            )
+        };
+        let router = Router::new().route("/api/v1/stream", get(endless));
+        let access = Access {
+            tokens: Some(tokens.clone()),
+            ..Access::default()
+        };
+        let router = guarded(router, access, &Metrics::new(), &Shutdown::new());
+        let listen = async |token: &str| {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", &*bearer)];
+            let response = ask(&router, "/api/v1/stream", "192.0.2.1:1", &headers).await;
+            let mut lines = response.into_body().into_data_stream();
+            assert_eq!(lines.next().await.unwrap().unwrap(), "data: 1\n\n");
+            lines
+        };
+        let (mut ours, mut theirs) = (listen(TOKEN).await, listen(other).await);
+        tokens
+            .hashes
+            .send_replace(vec![Sha256::digest(other).into()]);
+        let ended = tokio::time::timeout(Duration::from_secs(30), ours.next()).await;
+        assert!(ended.expect("the stream ends").is_none());
+        let short = Duration::from_millis(50);
+        assert!(tokio::time::timeout(short, theirs.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_probe_has_a_limit_of_its_own() {
+        let (router, _) = guarded_by(Access::default());
+        let mut seen = Vec::new();
+        for _ in 0..200 {
+            seen.push(ask(&router, "/livez", "192.0.2.1:1", &[]).await.status());
+        }
+        assert!(seen[..40].iter().all(|status| *status == 200));
+        assert!(seen.iter().any(|status| *status == 429));
+        assert_eq!(
+            ask(&router, "/livez", "192.0.2.2:1", &[]).await.status(),
+            200
+        );
     }
 
     #[tokio::test]

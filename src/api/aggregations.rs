@@ -13,7 +13,6 @@ use crate::api::params::{Params, is_possible_city, is_possible_type};
 use crate::api::state::{Age, ApiState};
 use crate::core::keys::series;
 use crate::core::time::format_millis;
-use crate::store::error::StoreError;
 use crate::store::reads::{AggregationItem, Windows};
 
 pub(super) const PATH: &str = "/api/v1/aggregations";
@@ -119,7 +118,8 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             Windows::none()
         } else {
             let series = series(&city, &event_type);
-            state.reads().aggregations(series, slice.clone()).await?
+            let read = state.reads().aggregations(series, slice.clone());
+            read.await.map_err(|error| params.failed(error))?
         };
         let age = if windows.are_settled(&slice) {
             Age::Settled
@@ -135,7 +135,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             next: params.next(page.next.as_ref(), slice.range),
             aggregations: page.items.into_iter().map(Aggregation::from).collect(),
         };
-        Ok::<_, StoreError>((answer, age))
+        Ok::<_, ApiError>((answer, age))
     };
     state.answer_for(params.key(), make).await
 }

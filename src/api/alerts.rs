@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use crate::api::error::ApiError;
 use crate::api::params::{HOURS_MAX, Params, is_possible_city};
 use crate::api::state::ApiState;
-use crate::store::error::StoreError;
 use crate::store::reads::{AlertItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/alerts";
@@ -107,9 +106,10 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             Page::empty()
         } else {
             let reads = state.reads();
-            reads.alerts(city.clone(), severity, slice.clone()).await?
+            let read = reads.alerts(city.clone(), severity, slice.clone());
+            read.await.map_err(|error| params.failed(error))?
         };
-        Ok::<_, StoreError>(Alerts {
+        Ok::<_, ApiError>(Alerts {
             count: page.items.len(),
             time_range_hours,
             city,

@@ -9,12 +9,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::api::error::ApiError;
+use crate::core::time::TIME_MS_END;
 use crate::store::reads::{Position, Range};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
 /// Longer than any token given out: an event id takes up to 512 bytes, a key of a window fewer.
 const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// Longest sort key of DynamoDB. Our partition keys are shorter too.
+const KEY_BYTES_MAX: usize = 1_024;
 
 /// Returns the token of a place in the list that `query` names.
 pub fn encode(query: &str, position: &Position, range: Range) -> String {
@@ -56,7 +60,12 @@ fn parse(query: &str, token: &str) -> Option<(Position, Range)> {
         lane,
         key,
     };
-    Some((position, Range { from_ms, to_ms }))
+    let times = 0..=TIME_MS_END;
+    let is_possible = times.contains(&from_ms)
+        && times.contains(&to_ms)
+        && (1..=KEY_BYTES_MAX).contains(&position.sort_key.len())
+        && position.key.len() <= KEY_BYTES_MAX;
+    is_possible.then_some((position, Range { from_ms, to_ms }))
 }
 
 fn seal(query: &str, payload: &[u8]) -> u32 {
@@ -70,6 +79,23 @@ fn seal(query: &str, payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forged_token_names_no_place_that_cannot_be() {
+        let forged = |sort_key: &str, from_ms, to_ms| {
+            let position = Position {
+                sort_key: sort_key.into(),
+                lane: 0,
+                key: String::new(),
+            };
+            decode("q", &encode("q", &position, Range { from_ms, to_ms })).is_ok()
+        };
+        assert!(forged("2013", 0, TIME_MS_END));
+        assert!(!forged("", 0, 1));
+        assert!(!forged(&"a".repeat(KEY_BYTES_MAX + 1), 0, 1));
+        assert!(!forged("2013", -1, 1));
+        assert!(!forged("2013", 0, i64::MAX));
+    }
 
     #[test]
     fn a_token_is_good_for_its_own_query_only() {

@@ -6,13 +6,13 @@
 //!
 //! | status | code |
 //! |---|---|
-//! | 400 | `bad_parameter` `bad_cursor` `bad_event_id` `bad_path` |
-//! | 401 | `unauthorized` |
+//! | 400 | `bad_parameter` `bad_cursor` `bad_event_id` `bad_path` `bad_header` |
+//! | 401, 403 | `unauthorized` `forbidden` |
 //! | 404, 405 | `not_found` `method_not_allowed` |
 //! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
 //! | 429 | `too_many_requests`, with `Retry-After` |
 //! | 500 | `internal` |
-//! | 503, 504 | `store_unavailable` `store_timeout`, with `Retry-After` |
+//! | 503, 504 | `store_unavailable` `busy` `store_timeout`, with `Retry-After` |
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -124,6 +124,20 @@ impl ApiError {
             StatusCode::BAD_REQUEST,
             "bad_path",
             "the path is not percent-encoded UTF-8",
+        )
+    }
+
+    /// 400: a header of the request is missing or there twice; `public` names it.
+    pub fn bad_header(public: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_header", public)
+    }
+
+    /// 503: this client, or all together, hold as much as they may.
+    pub fn busy() -> ApiError {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "too many connections or unread answers; read or close them, then ask again",
         )
     }
 

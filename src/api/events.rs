@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 use crate::api::error::ApiError;
 use crate::api::params::{CityPath, Params, is_possible_city};
 use crate::api::state::ApiState;
-use crate::store::error::StoreError;
 use crate::store::reads::{EventItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/events/{city}";
@@ -90,9 +89,10 @@ pub(super) async fn get(
         let page = if slice.range.is_empty() || !is_possible_city(&city) {
             Page::empty()
         } else {
-            state.reads().events(city.clone(), slice.clone()).await?
+            let read = state.reads().events(city.clone(), slice.clone());
+            read.await.map_err(|error| params.failed(error))?
         };
-        Ok::<_, StoreError>(Events {
+        Ok::<_, ApiError>(Events {
             city,
             count: page.items.len(),
             next: params.next(page.next.as_ref(), slice.range),

@@ -1,7 +1,7 @@
 //! HTTP: the accept loop, health and metrics of every role, and the REST API of `serve`.
 //!
-//! [`server`] accepts connections and bounds what one client can take, each in [`connection`], over
-//! [`tls`] if asked to; [`access`] decides who may ask; [`ops`] answers `/livez`,
+//! [`server`] accepts connections and bounds what one client can take ([`shares`], [`paced`]), each in
+//! [`connection`], over [`tls`] if asked to; [`heads`] judges the head of a request; [`access`] decides who may ask; [`ops`] answers `/livez`,
 //! `/readyz` and `/metrics`; [`error`] is the one shape of every error; [`observe`] counts requests.
 //!
 //! The API is [`router`] over an [`ApiState`]. Each resource has its file, all alike: parameters are
@@ -18,14 +18,17 @@ mod connection;
 pub mod cursor;
 pub mod error;
 mod events;
+mod heads;
 mod health;
 pub mod observe;
 pub mod openapi;
 pub mod ops;
+mod paced;
 pub mod page;
 pub mod params;
 mod reload;
 pub mod server;
+mod shares;
 mod stall;
 pub mod state;
 mod stats;

@@ -2,9 +2,10 @@
 //!
 //! Own loop instead of `axum::serve`, which sets no timer, no cap and no limit: there a client that
 //! sends half a request line keeps its connection for ever. Here each thing a client can hold is
-//! bounded: connections ([`CONNECTIONS_MAX`]), the time to send a request's head
-//! ([`HEADER_READ_TIMEOUT`], which also ends idle keep-alive), its size, its body, the time of an
-//! answer ([`REQUEST_DEADLINE`]), and how long a reader may stop reading ([`WRITE_STALL_MAX`]). The
+//! bounded: connections ([`CONNECTIONS_MAX`]) and bytes under way (`shares::BYTES_MAX`), of each client
+//! as well, the time to send a request's head ([`HEADER_READ_TIMEOUT`], which also ends idle
+//! keep-alive), its size, its body, the time of an answer ([`REQUEST_DEADLINE`]), how long a reader may
+//! stop reading ([`WRITE_STALL_MAX`]), and how long a connection is used ([`CONNECTION_AGE_MAX`]). The
 //! protocol is never guessed from the first bytes: HTTP/1.1, and over TLS what the handshake agreed.
 //!
 //! Every answer gets a request id and headers that keep browsers from doing more with it than asked.
@@ -19,23 +20,29 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
-use http_body_util::Limited;
+use bytes::BytesMut;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::api::access::Peer;
-use crate::api::connection;
+use crate::api::access::{Peer, client};
 use crate::api::error::{ApiError, REQUEST_ID, RequestId, shaped};
+pub use crate::api::heads::Hosts;
+use crate::api::paced::BASE_BYTES;
+use crate::api::shares::{self, ByteShare, Limits, Shares};
+use crate::api::{connection, heads};
 use crate::shutdown::Shutdown;
 
-/// Most connections at a time, unless the role says otherwise; further ones wait in the listener's
-/// backlog. At a few kilobytes each this stays far below the memory of a small host.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Most connections at a time, unless the role says otherwise. Further ones are for `/livez` alone, and
+/// once there are `shares::SPARE_MAX` of those, they are closed. A hostile client can make the server
+/// hold some 80 KiB for each beside `shares::BYTES_MAX` for all, so together they fit into 512 MiB.
+pub const CONNECTIONS_MAX: usize = 4_096;
 /// How long a client may take to send the head of a request, from the moment it could begin.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an HTTP/2 connection may stay without a request. HTTP/1.1 has the time for a head.
@@ -44,6 +51,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long they may take to answer.
 const PONG_MAX: Duration = Duration::from_secs(10);
+/// How long a connection is used before it is closed between two answers, so that idle ones do not stay
+/// for ever.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// How long an answer may take before it becomes 408.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take none of the bytes offered to it.
@@ -56,10 +66,34 @@ pub const URI_BYTES_MAX: usize = 8 * 1_024;
 pub const HEADERS_BYTES_MAX: usize = 16 * 1_024;
 /// Largest request body. No route reads one.
 pub const BODY_BYTES_MAX: usize = 64 * 1_024;
+/// Most bytes of answers that the kernel holds for a connection; it takes the double for itself.
+const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
 /// Wait after a failed accept, so that running out of file descriptors does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-/// Most characters of a path in the access log.
+/// Most characters of a path in the access log, and of a method, which a client may make up.
 const LOGGED_CHARS_MAX: usize = 256;
+const LOGGED_METHOD_CHARS_MAX: usize = 16;
+/// Parameters that the access log shows. Others may hold a token that somebody put in the wrong place.
+const LOGGED_PARAMETERS: [&str; 16] = [
+    "city",
+    "compare",
+    "cursor",
+    "event_type",
+    "eventType",
+    "format",
+    "from",
+    "hours",
+    "limit",
+    "rule",
+    "series_limit",
+    "severity",
+    "state",
+    "step",
+    "to",
+    "tz",
+];
 
 /// What browsers may do with an answer, unless the answer itself says otherwise. The page has a policy
 /// of its own.
@@ -92,14 +126,26 @@ pub struct BindError {
 ///
 /// # Errors
 /// If the address is in use or not this host's.
+#[allow(clippy::unused_async)] // it needs the runtime
 pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| BindError {
-            address,
-            option: option.to_owned(),
-            source,
-        })
+    listen(address).map_err(|source| BindError {
+        address,
+        option: option.to_owned(),
+        source,
+    })
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections that ended lately do not keep a successor from the port.
+    socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it. Otherwise the kernel lets each grow to 4 MiB.
+    socket.set_send_buffer_size(SOCKET_BYTES_MAX)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// How long a connection waits for its client.
@@ -113,6 +159,12 @@ pub struct Patience {
     pub ping: Duration,
     /// For the answer to that.
     pub pong: Duration,
+    /// For some of an answer to be taken.
+    pub stall: Duration,
+    /// Over HTTP/2, for answers under way to end once the connection is to end.
+    pub drain: Duration,
+    /// Until it is closed between two answers.
+    pub age: Duration,
 }
 
 impl Default for Patience {
@@ -122,6 +174,9 @@ impl Default for Patience {
             idle: IDLE_MAX,
             ping: PING_EVERY,
             pong: PONG_MAX,
+            stall: WRITE_STALL_MAX,
+            drain: DRAIN_MAX,
+            age: CONNECTION_AGE_MAX,
         }
     }
 }
@@ -136,11 +191,30 @@ pub struct Options {
     pub access_log: bool,
     /// How long a connection waits for its client.
     pub patience: Patience,
+    /// Most connections of one client at a time; the usual part of all if there is none.
+    pub client_connections_max: Option<usize>,
+    /// Most bytes of requests and answers under way.
+    pub bytes_max: usize,
+    /// By which names clients may ask; by any if there is none.
+    pub hosts: Option<Hosts>,
+}
+
+impl Options {
+    /// Returns how to serve without a login: names that another site could have are refused.
+    pub fn without_login(allowed_hosts: &[String]) -> Options {
+        Options {
+            hosts: Some(Hosts::new(allowed_hosts)),
+            ..Options::default()
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
+            client_connections_max: None,
+            bytes_max: shares::BYTES_MAX,
+            hosts: None,
             connections_max: CONNECTIONS_MAX,
             tls: None,
             access_log: false,
@@ -167,18 +241,28 @@ pub async fn serve_with(
         tls: options.tls,
         access_log: options.access_log,
         patience: options.patience,
+        hosts: options.hosts,
+    });
+    let part = options.connections_max.div_ceil(shares::CLIENT_PART);
+    let shares = Shares::new(Limits {
+        connections_max: options.connections_max,
+        client_connections_max: options.client_connections_max.unwrap_or(part),
+        bytes_max: options.bytes_max,
     });
     let mut connections = JoinSet::new();
     loop {
-        let room = connections.len() < options.connections_max;
         tokio::select! {
             () = shutdown.wait() => break,
             Some(_ended) = connections.join_next() => {}
-            accepted = listener.accept(), if room => match accepted {
-                Ok((stream, peer)) => {
-                    let serving = Arc::clone(&serving);
-                    connections.spawn(connection::run(stream, Peer(peer), serving, shutdown.clone()));
-                }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match shares.connect(client(peer.ip())) {
+                    Some(share) => {
+                        let serving = Arc::clone(&serving);
+                        let run = connection::run(stream, Peer(peer), serving, share, shutdown.clone());
+                        connections.spawn(run);
+                    }
+                    None => tracing::debug!(%peer, "closed a connection beyond the bounds"),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -205,19 +289,38 @@ pub(super) struct Serving {
     pub(super) tls: Option<TlsAcceptor>,
     access_log: bool,
     pub(super) patience: Patience,
+    hosts: Option<Hosts>,
 }
 
 impl Serving {
-    /// Answers one request, within its bounds.
-    pub(super) async fn answer(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
+    /// Answers one request, within its bounds. `share` counts what the client holds by it; without one,
+    /// or where the answer does not fit into it, the answer is that there is too much.
+    pub(super) async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: Peer,
+        share: &mut Option<ByteShare>,
+    ) -> Response {
         let id = RequestId::of(request.headers());
         let begun = Instant::now();
         let logged = self.access_log.then(|| {
-            let target = request.uri().path_and_query().map_or("*", |p| p.as_str());
-            let target: String = target.chars().take(LOGGED_CHARS_MAX).collect();
-            (request.method().clone(), target)
+            let method = request.method().as_str();
+            let method: String = method.chars().take(LOGGED_METHOD_CHARS_MAX).collect();
+            (method, logged_target(request.uri()))
         });
-        let mut response = id.scope(self.bounded(request, peer)).await;
+        let answering = async {
+            let Some(held) = share else {
+                return ApiError::busy().into_response();
+            };
+            let response = self.bounded(request, peer).await;
+            let bytes = response.body().size_hint().exact().unwrap_or(0);
+            if held.resize(BASE_BYTES + usize::try_from(bytes).unwrap_or(usize::MAX / 2)) {
+                return response;
+            }
+            *share = None;
+            ApiError::busy().into_response()
+        };
+        let mut response = id.scope(answering).await;
         let headers = response.headers_mut();
         if !headers.contains_key(REQUEST_ID) {
             headers.insert(REQUEST_ID, id.header());
@@ -231,7 +334,7 @@ impl Serving {
         if let Some((method, target)) = logged {
             tracing::info!(
                 peer = %peer.0.ip(),
-                %method,
+                method,
                 target,
                 status = response.status().as_u16(),
                 ms = begun.elapsed().as_millis(),
@@ -244,42 +347,67 @@ impl Serving {
     }
 
     async fn bounded(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
-        if let Err(error) = check_size(&request) {
+        if let Err(error) = heads::check(&request, self.hosts.as_ref()) {
             return error.into_response();
         }
         let mut request: Request =
             request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)));
         request.extensions_mut().insert(peer);
-        let answer = self.router.clone().oneshot(request);
+        let answer = async {
+            match self.router.clone().oneshot(request).await {
+                Ok(response) => gathered(shaped(response)).await,
+                Err(never) => match never {},
+            }
+        };
         match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
-            Ok(Ok(response)) => shaped(response),
-            Ok(Err(never)) => match never {},
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error.into_response(),
             Err(_elapsed) => ApiError::deadline_exceeded().into_response(),
         }
     }
 }
 
-fn check_size(request: &hyper::Request<Incoming>) -> Result<(), ApiError> {
-    let uri_bytes = request
-        .uri()
-        .path_and_query()
-        .map_or(0, |p| p.as_str().len());
-    if uri_bytes > URI_BYTES_MAX {
-        return Err(ApiError::uri_too_long(URI_BYTES_MAX));
+/// Returns path and query as the access log shows them.
+fn logged_target(uri: &Uri) -> String {
+    let mut target = uri.path().to_owned();
+    let mut separator = '?';
+    for pair in uri.query().into_iter().flat_map(|query| query.split('&')) {
+        let name = pair.split('=').next().unwrap_or_default();
+        let is_ours = LOGGED_PARAMETERS.contains(&name);
+        target.push(separator);
+        target.push_str(if is_ours { pair } else { "(hidden)" });
+        separator = '&';
     }
-    let headers_bytes: usize = request
-        .headers()
-        .iter()
+    target.chars().take(LOGGED_CHARS_MAX).collect()
+}
+
+/// Returns the bytes of the header lines.
+pub(super) fn head_bytes<B>(request: &hyper::Request<B>) -> usize {
+    let lines = request.headers().iter();
+    lines
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-        .sum();
-    if headers_bytes > HEADERS_BYTES_MAX {
-        return Err(ApiError::headers_too_large(HEADERS_BYTES_MAX));
+        .sum()
+}
+
+/// Returns the answer with all of its body at hand, unless it is one that does not end: so nothing but
+/// its bytes waits for a slow client.
+async fn gathered(response: Response) -> Result<Response, ApiError> {
+    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    let is_whole = response.body().size_hint().exact().is_some();
+    if is_whole || response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
+        return Ok(response);
     }
-    let body_bytes = request.body().size_hint().lower();
-    if body_bytes > BODY_BYTES_MAX as u64 {
-        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
+    let (head, mut body) = response.into_parts();
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::internal(error.to_string()))?;
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        // Compressing takes its time, and others have requests as well.
+        tokio::task::yield_now().await;
     }
-    Ok(())
+    Ok(Response::from_parts(head, Body::from(bytes.freeze())))
 }
 
 #[cfg(test)]
@@ -412,6 +540,33 @@ mod tests {
             "method_not_allowed",
         )
         .await;
+    }
+
+    #[test]
+    fn the_access_log_shows_no_token_that_stands_in_a_query() {
+        let shown = |target: &'static str| logged_target(&Uri::from_static(target));
+        assert_eq!(shown("/api/v1/stats"), "/api/v1/stats");
+        let page = "/api/v1/events/NYC?limit=5&from=2013-01-01T00:00:00Z";
+        assert_eq!(shown(page), page);
+        for query in [
+            "token=s3cret",
+            "s3cret",
+            "x=1&access_token=s3cret",
+            "limit%3D=s3cret",
+        ] {
+            let target = format!("/?limit=5&{query}");
+            let uri: Uri = target.parse().unwrap();
+            let shown = logged_target(&uri);
+            assert!(
+                !shown.contains("s3cret") && shown.contains("(hidden)"),
+                "{shown}"
+            );
+        }
+        let long = format!("/{}", "a".repeat(1_000));
+        assert_eq!(
+            logged_target(&long.parse().unwrap()).len(),
+            LOGGED_CHARS_MAX
+        );
     }
 
     #[tokio::test]

@@ -11,12 +11,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Passes reads and writes on; a write that makes no progress for `stall_max` fails.
+/// Bytes that a slow peer has to take in the time, unless fewer wait for it.
+const PROGRESS_BYTES: usize = 16 * 1_024;
+
+/// Passes reads and writes on. Writes fail where the peer takes neither [`PROGRESS_BYTES`] nor all that
+/// waits within `stall_max`.
 pub(crate) struct StallGuard<S> {
     stream: S,
     stall_max: Duration,
-    /// Runs while a write is waiting.
+    /// Runs while bytes wait.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes taken since it runs.
+    taken: usize,
 }
 
 impl<S> StallGuard<S> {
@@ -25,17 +31,31 @@ impl<S> StallGuard<S> {
             stream,
             stall_max,
             timer: None,
+            taken: 0,
         }
     }
 
-    /// Passes a ready result on and stops the timer; turns a wait that is too long into an error.
+    fn stop(&mut self) {
+        self.timer = None;
+        self.taken = 0;
+    }
+
+    fn count(&mut self, result: &Poll<io::Result<usize>>) {
+        if let (Some(_), Poll::Ready(Ok(bytes))) = (&self.timer, result) {
+            self.taken += bytes;
+            if self.taken >= PROGRESS_BYTES {
+                self.stop();
+            }
+        }
+    }
+
+    /// Passes a ready result on; turns a wait that is too long into an error.
     fn judge<T>(
         &mut self,
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if result.is_ready() {
-            self.timer = None;
             return result;
         }
         let deadline = Instant::now() + self.stall_max;
@@ -66,6 +86,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.count(&result);
         self.judge(cx, result)
     }
 
@@ -75,6 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.count(&result);
         self.judge(cx, result)
     }
 
@@ -84,6 +106,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
+        if result.is_ready() {
+            // What writes here flushes once nothing waits any more.
+            self.stop();
+        }
         self.judge(cx, result)
     }
 
@@ -96,7 +122,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
     async fn a_reader_that_stopped_ends_the_write() {
@@ -104,5 +130,41 @@ mod tests {
         let mut guarded = StallGuard::new(ours, Duration::from_millis(20));
         let error = guarded.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_single_bytes_ends_the_write_too() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut guarded = StallGuard::new(ours, Duration::from_millis(200));
+        let reader = tokio::spawn(async move {
+            while theirs.read(&mut [0]).await.is_ok_and(|n| n > 0) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let begun = Instant::now();
+        let error = guarded.write_all(&[0; 64]).await.expect_err("too slow");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+        drop(guarded);
+        reader.await.expect("it reads to the end");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_all_of_it_now_and_then_is_waited_for() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut guarded = StallGuard::new(ours, Duration::from_millis(400));
+        let writer = tokio::spawn(async move {
+            for _ in 0..4 {
+                guarded.write_all(&[0; 16]).await?;
+                guarded.flush().await?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        let mut buf = [0; 16];
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            theirs.read_exact(&mut buf).await.expect("16 bytes");
+        }
+        writer.await.expect("no panic").expect("it was in time");
     }
 }

@@ -5,6 +5,9 @@
 mod calls;
 #[cfg(feature = "dev")]
 mod dynamo;
+mod hostile;
+#[cfg(feature = "dev")]
+mod pages;
 mod secure;
 #[cfg(feature = "dev")]
 mod stream;

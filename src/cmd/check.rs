@@ -26,7 +26,7 @@ use crate::cmd::Exit;
 use crate::cmd::config::refuse;
 use crate::cmd::wrapped::{columns, lines};
 use crate::kafka::rights::User;
-use crate::settings::{Check, Command, parse_role};
+use crate::settings::{Check, Command, hide_login, parse_role};
 use crate::shutdown::Shutdown;
 
 /// From so many columns on what was found stands beside what was tried.
@@ -97,7 +97,7 @@ impl Table {
         let row = Row {
             outcome,
             what: what.to_owned(),
-            found: found.into(),
+            found: hide_login(&found.into()),
             remedy,
         };
         let mut out = std::io::stdout().lock();

@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use rdkafka::ClientConfig;
 
 use crate::api::{ops, server};
-use crate::cmd::{Exit, SettingsError, print_picked, service};
+use crate::cmd::{Exit, SettingsError, print_picked, service, warn_if_open};
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::core::stall::PATIENCE_MS;
@@ -54,10 +54,17 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked(args.listen, address);
+    warn_if_open(address);
     let status = Arc::new(Status::new());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
     let http_stop = Shutdown::new();
-    let http = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+    let served = server::Options::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve_with(
+        listener,
+        router,
+        served,
+        http_stop.clone(),
+    ));
     // Settings that only a client of Kafka can judge are judged before the role is called ready.
     consumer_config(&args)?;
     let client = connect(ConnectOptions {

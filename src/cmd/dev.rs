@@ -19,6 +19,7 @@ mod lab;
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -129,7 +130,13 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let router = api::router(state)
         .merge(lab.router())
         .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
-    let http = tokio::spawn(server::serve(listener, router, shutdown.clone()));
+    let served = server::Options::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve_with(
+        listener,
+        router,
+        served,
+        shutdown.clone(),
+    ));
     telemetry::show(&greeting(&args, address, &servers));
 
     let producing = {
@@ -202,7 +209,18 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)>
         ))
     };
     std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
-    let lock = File::create(dir.join("lock")).map_err(|e| failed(e.to_string()))?;
+    // Whoever else may write to the folder must not have another file opened by it.
+    let path = dir.join("dynamodb.sqlite");
+    if path.is_symlink() {
+        return Err(failed("dynamodb.sqlite is a symbolic link; remove it".to_owned()).into());
+    }
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(dir.join("lock"))
+        .map_err(|e| failed(format!("lock: {e}; it must be a file of its own, no link")))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => anyhow::bail!(
@@ -211,7 +229,6 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)>
         ),
         Err(TryLockError::Error(e)) => return Err(failed(e.to_string()).into()),
     }
-    let path = dir.join("dynamodb.sqlite");
     let database = Database::new(&path.to_string_lossy()).map_err(|e| failed(e.to_string()))?;
     // Without waiting for the disk after each request: several times as fast, and what a kill of the
     // process leaves is whole all the same; only a power cut could cost the folder.
@@ -262,6 +279,21 @@ fn greeting(args: &Dev, address: SocketAddr, brokers: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_links_in_it_is_refused_and_what_they_name_stays() {
+        for name in ["lock", "dynamodb.sqlite"] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let other = dir.path().join("other");
+            std::fs::write(&other, "kept").expect("a file");
+            let data = dir.path().join("data");
+            std::fs::create_dir(&data).expect("a folder");
+            std::os::unix::fs::symlink(&other, data.join(name)).expect("a link");
+            let error = open_database(Some(&data)).err().expect("a link");
+            assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(std::fs::read(&other).expect("it is there"), b"kept");
+        }
+    }
 
     #[test]
     fn the_greeting_tells_the_ports_the_page_and_three_commands() {

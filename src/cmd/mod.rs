@@ -65,6 +65,16 @@ fn print_picked(asked: SocketAddr, address: SocketAddr) {
     }
 }
 
+/// Says that other hosts can ask at this address of a role that knows no tokens.
+fn warn_if_open(address: SocketAddr) {
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "other hosts can ask here without a login; listen on 127.0.0.1 unless that is meant"
+        );
+    }
+}
+
 /// An error that only a person can mend: units do not restart after it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::api::server;
-use crate::cmd::{Exit, SettingsError, print_picked, service};
+use crate::cmd::{Exit, SettingsError, print_picked, service, warn_if_open};
 use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
 use crate::kafka::client::{ClientError, client_config};
@@ -43,6 +43,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked(args.listen, address);
+    warn_if_open(address);
     let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
     let tally = producer.tally();
@@ -52,7 +53,13 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let probe = http::probe(Arc::clone(&tally));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let router = http::router(metrics, Arc::clone(&tally));
-    let server = tokio::spawn(server::serve(listener, router, http_stop.clone()));
+    let served = server::Options::without_login(&args.allowed_host);
+    let server = tokio::spawn(server::serve_with(
+        listener,
+        router,
+        served,
+        http_stop.clone(),
+    ));
 
     let report = Arc::new(Report::new(&args, &source, Arc::clone(&tally)));
     let ticking = {

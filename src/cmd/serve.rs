@@ -12,13 +12,13 @@ use axum::http::HeaderValue;
 
 use crate::api::access::{Access, Rate, Tokens, guarded};
 use crate::api::ops::{self, Probe};
-use crate::api::server::Options;
+use crate::api::server::{Hosts, Options};
 use crate::api::state::public_reason;
 use crate::api::tls::Certificate;
 use crate::api::{ApiState, server};
 use crate::cmd::{Exit, SettingsError, failure, service};
 use crate::core::keys::TableNames;
-use crate::settings::{AccessArgs, Serve};
+use crate::settings::{AccessArgs, Serve, warn_if_others_can_read};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::error::{Kind, StoreError};
@@ -71,6 +71,11 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         connections_max: usize::try_from(args.access.max_connections).unwrap_or(usize::MAX),
         tls: certificate.map(Certificate::acceptor),
         access_log: args.access.access_log,
+        client_connections_max: args
+            .access
+            .max_client_connections
+            .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+        hosts: hosts(&args),
         ..Options::default()
     };
     server::serve_with(listener, router, options, shutdown).await;
@@ -87,10 +92,18 @@ fn announce(scheme: &str, address: SocketAddr, picked: bool) {
     }
 }
 
+/// Returns by which names clients may ask: where it is neither by a token nor left to everybody.
+fn hosts(args: &Serve) -> Option<Hosts> {
+    let rules = &args.access;
+    let is_checked = rules.auth_token_file.is_none() && !rules.allow_anonymous;
+    is_checked.then(|| Hosts::new(&rules.allowed_host))
+}
+
 fn certificate(args: &AccessArgs) -> Result<Option<Arc<Certificate>>, SettingsError> {
     let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
         return Ok(None);
     };
+    warn_if_others_can_read("--tls-key", key);
     let loaded = Certificate::load(cert, key);
     let loaded =
         loaded.map_err(|error| SettingsError(format!("--tls-cert, --tls-key: {error}")))?;
@@ -108,10 +121,11 @@ fn access(args: &Serve) -> Result<Access, SettingsError> {
         )));
     }
     let tokens = match &rules.auth_token_file {
-        Some(path) => Some(
-            Tokens::load(path)
-                .map_err(|error| SettingsError(format!("--auth-token-file: {error}")))?,
-        ),
+        Some(path) => {
+            warn_if_others_can_read("--auth-token-file", path);
+            let tokens = Tokens::load(path);
+            Some(tokens.map_err(|e| SettingsError(format!("--auth-token-file: {e}")))?)
+        }
         None => None,
     };
     if tokens.is_some() && !args.bind.is_loopback() && rules.tls_cert.is_none() {

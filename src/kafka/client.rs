@@ -13,7 +13,7 @@ use rdkafka::producer::BaseProducer;
 
 use crate::kafka::chatter::{IAM_PREFIX, IAM_PROPERTY};
 use crate::kafka::iam::{self, IamError};
-use crate::settings::{KafkaArgs, KafkaAuth, nearest};
+use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
 /// Why there can be no client; settings are wrong in each case (exit code 2).
@@ -101,6 +101,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             cert,
         )?;
         set_file(&mut config, "ssl.key.location", "--kafka-key-file", key)?;
+        warn_if_others_can_read("--kafka-key-file", key);
         let from_file = args.kafka_key_password_file.as_deref();
         let from_file = from_file.map(|path| read_secret("--kafka-key-password-file", path));
         if let Some(password) = from_file.transpose()?.or_else(KafkaArgs::key_password) {
@@ -274,6 +275,7 @@ fn set_file(
 }
 
 fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientError> {
+    warn_if_others_can_read(option, path);
     let text = std::fs::read_to_string(path).map_err(|source| ClientError::File {
         option,
         path: path.to_owned(),

@@ -391,10 +391,14 @@ fn fill(
     Ok(list)
 }
 
-/// A header of ours; they come last, behind the record's own.
+/// A header of ours: the last `reason` and what follows it. A record's own may have the same names.
 fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     let headers: Vec<_> = letter.headers()?.iter().collect();
-    let found = headers.iter().rev().find(|header| header.key == name)?;
+    let ours = headers.iter().rposition(|header| header.key == "reason")?;
+    let found = headers[ours..]
+        .iter()
+        .rev()
+        .find(|header| header.key == name)?;
     String::from_utf8(found.value?.to_vec()).ok()
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_bytes, parse_duration_ms, parse_text};
+use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
 /// `citystream consume`
@@ -46,6 +46,10 @@ pub struct Consume {
         env = "CITYSTREAM_LISTEN"
     )]
     pub listen: SocketAddr,
+
+    /// A name by which clients may ask at --listen, beside localhost and addresses; can be repeated
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    pub allowed_host: Vec<String>,
 
     /// How long raw events are kept
     #[arg(long, value_name = "DURATION", default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000), help_heading = "Counting")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::LogArgs;
-use super::values::{Rate, parse_duration_ms, parse_rate};
+use super::values::{Rate, parse_duration_ms, parse_host, parse_rate};
 
 /// `citystream dev`
 #[derive(Args, Clone, Debug)]
@@ -37,6 +37,10 @@ pub struct Dev {
         env = "CITYSTREAM_PORT"
     )]
     pub port: u16,
+
+    /// A name by which clients may ask, beside localhost and addresses; can be repeated
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    pub allowed_host: Vec<String>,
 
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -98,7 +98,7 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
         };
         out.push(Effective {
             name: format!("--{long}"),
-            value: source.map(|_| values.join(",")).or(unset),
+            value: source.map(|_| hide_login(&values.join(","))).or(unset),
             origin,
         });
     }
@@ -126,7 +126,7 @@ pub fn other_variables() -> Vec<Effective> {
             let value = if is_secret(name) {
                 "(hidden)".to_owned()
             } else {
-                value.to_string_lossy().into_owned()
+                hide_login(&value.to_string_lossy())
             };
             out.push(Effective {
                 name: (*name).to_owned(),
@@ -142,6 +142,25 @@ fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let words = ["password", "secret", "token", "access_key", "oauth", ".pem"];
     words.iter().any(|word| name.contains(word)) && !name.ends_with("_file")
+}
+
+/// Hides the name and password in each address such as `http://name:password@host`.
+pub fn hide_login(text: &str) -> String {
+    let ends = |c: char| c == ',' || c.is_whitespace();
+    let shown = |word: &str| {
+        let begin = word
+            .find("://")
+            .map(|at| at + "://".len())
+            .or_else(|| word.find('=').map(|at| at + 1))
+            .unwrap_or(0);
+        match word.rfind('@') {
+            Some(at) if at > begin && word[begin..at].contains(':') => {
+                format!("{}(hidden){}", &word[..begin], &word[at..])
+            }
+            _ => word.to_owned(),
+        }
+    };
+    text.split_inclusive(ends).map(shown).collect()
 }
 
 /// Hides the value of a librdkafka property that could be a secret, or lead to one.
@@ -275,6 +294,29 @@ mod tests {
             default("text on a terminal, json elsewhere")
         );
         assert_eq!(find(Role::InitTables, &[], "--window"), default("5m"));
+    }
+
+    #[test]
+    fn logins_inside_of_addresses_are_hidden() {
+        for (text, shown) in [
+            ("http://u:s3cret@host:8000/x", "http://(hidden)@host:8000/x"),
+            ("http.proxy=u:s3cret@host:1", "http.proxy=(hidden)@host:1"),
+            (
+                "https://:s3cret@a,http://v:s3cret@b",
+                "https://(hidden)@a,http://(hidden)@b",
+            ),
+            (
+                "DynamoDB at http://u:s3@cr=et@h",
+                "DynamoDB at http://(hidden)@h",
+            ),
+            ("b-1:9092,b-2:9092", "b-1:9092,b-2:9092"),
+            ("citystream-consume@1", "citystream-consume@1"),
+        ] {
+            assert_eq!(hide_login(text), shown);
+        }
+        let property = ["--kafka-property", "http.proxy=http://u:s3cret@host:1"];
+        let parsed = parse_role(Role::Consume, &property.map(str::to_owned)).unwrap();
+        assert!(!format!("{:?}", parsed.settings).contains("s3cret"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{Rate, parse_duration_ms, parse_rate, parse_share, parse_speed};
+use super::values::{Rate, parse_duration_ms, parse_host, parse_rate, parse_share, parse_speed};
 use super::{KafkaArgs, LogArgs};
 
 /// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
@@ -108,6 +108,10 @@ pub struct Produce {
         env = "CITYSTREAM_LISTEN"
     )]
     pub listen: SocketAddr,
+
+    /// A name by which clients may ask at --listen, beside localhost and addresses; can be repeated
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    pub allowed_host: Vec<String>,
 
     #[command(flatten)]
     #[allow(missing_docs)]

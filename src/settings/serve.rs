@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::values::parse_host;
 use super::{LogArgs, TableArgs};
 
 /// `citystream serve`
@@ -88,9 +89,19 @@ pub struct AccessArgs {
     #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE_LIMIT", value_parser = parse_rate_limit)]
     pub rate_limit: Option<f64>,
 
-    /// Most connections at a time; further ones wait
-    #[arg(long, default_value_t = 10_000, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Most connections at a time; further ones get an answer to /livez alone
+    #[arg(long, default_value_t = 4_096, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
+
+    /// Most connections of one client at a time; behind a proxy, as many as --max-connections
+    /// [default: a quarter of --max-connections]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_MAX_CLIENT_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_client_connections: Option<u32>,
+
+    /// Without tokens on this host's own address, a name by which clients may ask beside localhost and
+    /// addresses; can be repeated
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    pub allowed_host: Vec<String>,
 
     /// Log every request
     #[arg(long, env = "CITYSTREAM_ACCESS_LOG")]

@@ -21,6 +21,17 @@ pub(super) fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A host name as it stands in a request's `Host`, without the port.
+pub(super) fn parse_host(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if text.is_empty() || !text.chars().all(legal) {
+        return Err(
+            "expected a host name such as city.example, without scheme and port".to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<i64, String> {
     let allowed = || {
         format!(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_bytes, parse_duration_ms, parse_instant, parse_text};
+use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_instant, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
 /// A moment that a range begins or ends with.
@@ -76,6 +76,10 @@ pub struct Verify {
         env = "CITYSTREAM_LISTEN"
     )]
     pub listen: SocketAddr,
+
+    /// A name by which clients may ask at --listen, beside localhost and addresses; can be repeated
+    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    pub allowed_host: Vec<String>,
 
     /// The consumers' group: its commits say how far the tables should be; it is not joined
     #[arg(

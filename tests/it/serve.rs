@@ -40,7 +40,11 @@ fn started(options: &[&str]) -> (Child, String) {
 
 fn open(address: &str, path: &str, header: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n").unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n"
+    )
+    .unwrap();
     stream
 }
 

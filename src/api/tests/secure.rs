@@ -26,14 +26,14 @@ use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
 /// Writes a fresh self-signed certificate and its key; returns the certificate.
-fn write(dir: &Path) -> String {
+pub(super) fn write(dir: &Path) -> String {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
     made.cert.pem()
 }
 
-async fn connect(
+pub(super) async fn connect(
     address: SocketAddr,
     trusted: &str,
     protocol: &str,
@@ -170,11 +170,14 @@ fn files_that_are_no_certificate_are_refused_by_name() {
 const FOREVER: Duration = Duration::from_secs(3_600);
 /// A wait that a test comes to the end of.
 const SHORT: Duration = Duration::from_millis(500);
-const PATIENT: Patience = Patience {
+pub(super) const PATIENT: Patience = Patience {
     head: FOREVER,
     idle: FOREVER,
     ping: FOREVER,
     pong: FOREVER,
+    stall: FOREVER,
+    drain: FOREVER,
+    age: FOREVER,
 };
 
 /// Serves over TLS with this patience until the end of the test; connects over HTTP/2.

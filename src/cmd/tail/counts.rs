@@ -11,6 +11,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::history::History;
 use super::intake::Sighting;
 use super::letters;
+use super::line::push_printable;
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 
@@ -151,7 +152,8 @@ impl Counts {
         head.extend(with_late.then(|| "late".to_owned()));
         lines.push(head);
         let line = |city: &str, event_type: &str, row: &Row| {
-            let mut line = vec![city.to_owned(), event_type.to_owned()];
+            let mut line = vec![String::new(), event_type.to_owned()];
+            push_printable(&mut line[0], city);
             line.extend(row.severities.iter().map(u64::to_string));
             line.push(row.total().to_string());
             line.extend(with_late.then(|| row.late.to_string()));

@@ -1,7 +1,8 @@
 //! Rejected records of the dead-letter topic: why each was rejected, where it came from, and what it
 //! was, as lines or as counts by reason.
 //!
-//! The reason and the origin stand in headers behind the record's own, so the last of a name counts.
+//! The reason and the origin stand in headers after the record's own, which may have the same names: only
+//! the last `reason` and what follows it count.
 
 use std::io::Write as _;
 
@@ -9,7 +10,7 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use super::counts::Counts;
-use super::line::push_printable;
+use super::line::{escape_hidden, push_printable};
 use crate::core::time::{TIME_MS_END, format_millis};
 use crate::core::window::Rules;
 use crate::kafka::reader::Letter;
@@ -31,7 +32,8 @@ const NUMBERS: [&str; 4] = [
 ];
 
 fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
-    let found = letter.headers.iter().rev().find(|(key, _)| key == name);
+    let ours = &letter.headers[own_headers(letter).len()..];
+    let found = ours.iter().rev().find(|(key, _)| key == name);
     found.map(|(_, value)| value.as_str())
 }
 
@@ -134,6 +136,7 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
 /// Key and value are text, or null; where they are no UTF-8 they stand as `key_base64` and
 /// `value_base64`.
 pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
+    let begin = out.len();
     let mut fields: Vec<(String, Value)> = Vec::new();
     for name in TEXTS {
         fields.push((name.to_owned(), header(letter, name).into()));
@@ -167,6 +170,7 @@ pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
         debug_assert!(written.is_ok(), "memory takes any text");
     }
     out.extend_from_slice(b"}\n");
+    escape_hidden(out, begin);
 }
 
 /// Appends `time  reason  topic/partition/offset  detail: beginning of the value` and a line end.
@@ -268,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_the_record_came_with_say_nothing_about_it() {
+        let mut headers = vec![("truncated", "9"), ("sha256", "0a"), ("detail", "mine")];
+        headers.extend(HEADERS.iter().filter(|(name, _)| *name != "detail"));
+        let letter = letter(&headers, Some(b"{\n"));
+        let mut out = Vec::new();
+        push_json(&mut out, &letter);
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["reason"], "not_json");
+        assert_eq!(value["detail"], Value::Null);
+        assert!(value.get("truncated").is_none() && value.get("sha256").is_none());
+        assert_eq!(content(&letter, 10), "{\n");
+    }
+
+    #[test]
     fn text_is_one_harmless_line() {
         let long = "é\n".repeat(PREVIEW_CHARS);
         for (value, end) in [
@@ -285,10 +303,13 @@ mod tests {
             assert_eq!(line.matches('\n').count(), 1);
         }
         let mut out = Vec::new();
-        push_text(&mut out, &letter(&[("truncated", "70000")], None));
+        push_text(
+            &mut out,
+            &letter(&[("reason", "too_large"), ("truncated", "70000")], None),
+        );
         let line = String::from_utf8(out).unwrap();
         assert!(
-            line.starts_with("-  ") && line.contains("unknown"),
+            line.starts_with("-  ") && line.contains("too_large"),
             "{line}"
         );
         assert!(

@@ -199,7 +199,9 @@ impl Printer<'_> {
     /// Says once what is known of names that no event has.
     fn hint(&mut self) {
         if let Some(hint) = self.intake.hint().filter(|_| !self.hinted) {
-            tracing::warn!("{hint}");
+            let mut text = String::new();
+            line::push_printable(&mut text, hint);
+            tracing::warn!("{text}");
             self.hinted = true;
         }
     }

@@ -20,7 +20,7 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use crate::api::{ops, server};
 use crate::cmd::verify::compare::{Source, compare};
 use crate::cmd::verify::{Report, options, print};
-use crate::cmd::{Exit, print_picked};
+use crate::cmd::{Exit, print_picked, warn_if_open};
 use crate::settings::{Verify, show_ms};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
@@ -140,12 +140,19 @@ pub(super) async fn watch(
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked(args.listen, address);
+    warn_if_open(address);
     let state = Arc::new(State::default());
     state.set(Some("waiting for the first comparison".to_owned()));
     let probe = Arc::clone(&state) as Arc<dyn ops::Probe>;
     let own = VerifyMetrics::new(metrics);
     let router = ops::router(metrics.clone(), probe);
-    let http = tokio::spawn(server::serve(listener, router, shutdown.clone()));
+    let served = server::Options::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve_with(
+        listener,
+        router,
+        served,
+        shutdown.clone(),
+    ));
     let pause = args.watch.unwrap_or_default();
     tracing::info!(%address, pause = show_ms(pause), "comparing log and tables");
     let pause = Duration::from_millis(pause.unsigned_abs());

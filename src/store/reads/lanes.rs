@@ -16,6 +16,10 @@ use super::{Db, Item, Page, Position, Slice, meter};
 use crate::core::event::Severity;
 use crate::store::error::StoreError;
 
+/// Most bytes of a page's rows, as JSON: a page of large rows ends before it has as many as were asked for.
+/// It holds one row at least.
+pub(super) const PAGE_BYTES_MAX: usize = 4 << 20;
+
 /// Which table or index, and how its keys are called.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -160,6 +164,7 @@ pub(super) async fn collect(
 
     let mut lanes: VecDeque<Lane> = fill_all(db, &source, lanes, rows_max, now_s).await?.into();
     let mut items = Vec::new();
+    let mut bytes = 0;
     let mut last_lane = 0;
     let mut more = false;
     loop {
@@ -174,7 +179,8 @@ pub(super) async fn collect(
             }
         }
         let Some((n, _)) = newest else { break };
-        if items.len() == slice.limit {
+        bytes += lanes[n].rows.front().map_or(0, json_bytes);
+        if items.len() == slice.limit || (bytes > PAGE_BYTES_MAX && !items.is_empty()) {
             more = true;
             break;
         }
@@ -196,6 +202,27 @@ pub(super) async fn collect(
         _ => None,
     };
     Ok(Page { items, next })
+}
+
+/// Returns how long a row is as JSON, about: what it holds besides text is short.
+fn json_bytes(row: &Item) -> usize {
+    let escaped = |c: char| match c {
+        '"' | '\\' => 2,
+        c if c < ' ' => 6,
+        c => c.len_utf8(),
+    };
+    let attribute = |(name, value): (&String, &AttributeValue)| {
+        let text = value.as_s().map_or("", String::as_str);
+        // It is JSON already.
+        let is_json = name == "extra";
+        let bytes = if is_json {
+            text.len()
+        } else {
+            text.chars().map(escaped).sum()
+        };
+        name.len() + bytes + "\"\":\"\",".len()
+    };
+    row.iter().map(attribute).sum()
 }
 
 /// Fills all lanes at the same time; keeps their order.

@@ -1,0 +1,121 @@
+//! The head of a request: its size, the headers that must stand in it once, and its host.
+//!
+//! A page of another site can have its own name resolve to this host (DNS rebinding), and then reads
+//! what it answers as if it were the site's own. Such a request carries the site's name in `Host`.
+//! Where no token is asked for, [`Hosts`] lets in names that no site can have: `localhost` and
+//! addresses, and those an operator named.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use axum::body::HttpBody as _;
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Version};
+use hyper::Request;
+use hyper::body::Incoming;
+
+use crate::api::error::ApiError;
+use crate::api::server::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, URI_BYTES_MAX, head_bytes};
+
+/// The names by which clients may ask.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// Returns the rule that lets in these names beside `localhost` and addresses.
+    pub fn new(names: &[String]) -> Hosts {
+        Hosts(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+    }
+
+    /// Tells whether `host`, with or without a port, is one of them.
+    fn allows(&self, host: &[u8]) -> bool {
+        let Ok(authority) = Authority::try_from(host) else {
+            return false;
+        };
+        let name = authority.host().to_ascii_lowercase();
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost"
+            || name.parse::<Ipv4Addr>().is_ok()
+            || (bare.len() < name.len() && bare.parse::<Ipv6Addr>().is_ok())
+            || self.0.contains(&name)
+    }
+}
+
+/// Refuses a head that is too large or ambiguous, or names a host that is not allowed.
+pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Result<(), ApiError> {
+    let uri = request.uri().path_and_query();
+    if uri.map_or(0, |uri| uri.as_str().len()) > URI_BYTES_MAX {
+        return Err(ApiError::uri_too_long(URI_BYTES_MAX));
+    }
+    if head_bytes(request) > HEADERS_BYTES_MAX {
+        return Err(ApiError::headers_too_large(HEADERS_BYTES_MAX));
+    }
+    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
+    }
+    for name in [HOST, AUTHORIZATION] {
+        if values(request, &name).count() > 1 {
+            return Err(ApiError::bad_header(format!("{name} stands there twice")));
+        }
+    }
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        return Err(ApiError::bad_header("HTTP/1.1 needs the header Host"));
+    }
+    let named = request.uri().authority().map(|a| a.as_str().as_bytes());
+    let in_header = values(request, &HOST).map(HeaderValue::as_bytes);
+    if let Some(hosts) = hosts
+        && !named
+            .into_iter()
+            .chain(in_header)
+            .all(|host| hosts.allows(host))
+    {
+        return Err(ApiError::forbidden(
+            "this server answers to localhost, to addresses, and to names given by --allowed-host",
+        ));
+    }
+    Ok(())
+}
+
+fn values<'a>(
+    request: &'a Request<Incoming>,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a HeaderValue> {
+    request.headers().get_all(name).iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_another_site_could_have_are_not_allowed() {
+        let hosts = Hosts::new(&["City.Example".to_owned()]);
+        for host in [
+            "localhost",
+            "LOCALHOST:8082",
+            "127.0.0.1:8082",
+            "10.1.2.3",
+            "[::1]:8082",
+            "[2001:db8::1]",
+            "city.example",
+            "CITY.example:443",
+        ] {
+            assert!(hosts.allows(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:8082",
+            "x.city.example",
+            "127.0.0.1@evil.example",
+            "localhost:80:80",
+            "2130706433",
+            "0x7f.1",
+            "::1",
+        ] {
+            assert!(!hosts.allows(host.as_bytes()), "{host}");
+        }
+        assert!(!Hosts::default().allows(b"city.example"));
+    }
+}

@@ -1,0 +1,429 @@
+//! Clients that mean no good, on a socket: they read nothing, read slowly, come in numbers, or lie.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use futures_util::{StreamExt as _, stream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::secure::{PATIENT, connect, write};
+use crate::api::connection::STREAMS_MAX;
+use crate::api::server::{Hosts, Options, Patience, bind, serve_with};
+use crate::api::shares::CLIENT_PART;
+use crate::api::tls::Certificate;
+use crate::shutdown::Shutdown;
+
+/// A bound that a test comes to.
+const SHORT: Duration = Duration::from_millis(800);
+/// Longer than any bound that holds, on a busy host.
+const LONG: Duration = Duration::from_secs(30);
+/// An answer's bytes: many pieces.
+const LARGE: usize = 256 << 10;
+
+/// Serves until the end of the test; returns where.
+async fn served(options: Options) -> (SocketAddr, JoinHandle<()>) {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let large = Bytes::from(vec![b'x'; LARGE]);
+    let endless = async || {
+        let beats = stream::unfold((), async |()| {
+            tokio::time::sleep(SHORT / 20).await;
+            Some((Ok::<_, axum::Error>(": beat\n\n"), ()))
+        });
+        (
+            [("content-type", "text/event-stream")],
+            Body::from_stream(beats.boxed()),
+        )
+    };
+    let router = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/livez", get(async || "ok\n"))
+        .route("/large", get(async move || large.clone()))
+        .route("/endless", get(endless));
+    (
+        address,
+        tokio::spawn(serve_with(listener, router, options, Shutdown::new())),
+    )
+}
+
+/// A client of HTTP/2 that speaks in frames, so that it can do what no library would.
+struct Frames<S>(S);
+
+const HEADERS: u8 = 1;
+const DATA: u8 = 0;
+const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    /// Begins, and grants each answer no room at all.
+    async fn begin(stream: S) -> Frames<S> {
+        let mut frames = Frames(stream);
+        frames
+            .0
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        frames.send(4, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+        frames
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        // The server may have ended the connection.
+        let _sent = self.0.write_all(&frame).await;
+    }
+
+    async fn ask(&mut self, stream: u32, path: &str) {
+        // :method GET, :scheme https, :path and :authority as literals that are not remembered.
+        let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
+        block.extend(path.bytes());
+        block.extend(b"\x01\x09localhost");
+        self.send(HEADERS, 0x5, stream, &block).await;
+    }
+
+    /// Grants room for bytes of a stream.
+    async fn grant(&mut self, stream: u32, bytes: u32) {
+        self.send(8, 0, stream, &bytes.to_be_bytes()).await;
+    }
+
+    /// Returns the next frame's type, stream and payload, having answered what asks whether it is there.
+    async fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        loop {
+            let mut head = [0; 9];
+            let read = tokio::time::timeout(LONG, self.0.read_exact(&mut head)).await;
+            read.expect("the server ends the connection").ok()?;
+            let size = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let mut payload = vec![0; usize::try_from(size).unwrap()];
+            self.0.read_exact(&mut payload).await.ok()?;
+            match (head[3], head[4] & 1) {
+                (PING, 0) => self.send(PING, 1, 0, &payload).await,
+                (kind, _) => return Some((kind, stream, payload)),
+            }
+        }
+    }
+
+    /// Returns the types of all frames until the connection ends.
+    async fn rest(&mut self) -> Vec<u8> {
+        let mut kinds = Vec::new();
+        while let Some((kind, ..)) = self.next().await {
+            kinds.push(kind);
+        }
+        kinds
+    }
+}
+
+async fn http2(options: Options) -> Frames<impl AsyncRead + AsyncWrite + Unpin> {
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = write(dir.path());
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
+    let tls = Some(certificate.acceptor());
+    let (address, _) = served(Options { tls, ..options }).await;
+    Frames::begin(connect(address, &trusted, "h2").await.unwrap()).await
+}
+
+fn patient(patience: Patience) -> Options {
+    Options {
+        patience,
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_takes_nothing_is_dropped_though_it_answers_pings() {
+    for path in ["/large", "/", "/endless"] {
+        let patience = Patience {
+            stall: SHORT,
+            ping: SHORT / 8,
+            ..PATIENT
+        };
+        let mut client = http2(patient(patience)).await;
+        let begun = Instant::now();
+        client.ask(1, path).await;
+        let seen = client.rest().await;
+        assert!(
+            seen.contains(&RST_STREAM) && seen.contains(&GOAWAY),
+            "{path}: {seen:?}"
+        );
+        assert!(!seen.contains(&DATA), "{path}: {seen:?}");
+        assert!(begun.elapsed() >= SHORT, "{path}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_takes_a_byte_at_a_time_is_dropped() {
+    let patience = Patience {
+        stall: SHORT,
+        ..PATIENT
+    };
+    let mut client = http2(patient(patience)).await;
+    client.ask(1, "/large").await;
+    let begun = Instant::now();
+    loop {
+        client.grant(1, 1).await;
+        if matches!(client.next().await, Some((RST_STREAM, ..)) | None) {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "it goes on");
+        tokio::time::sleep(SHORT / 20).await;
+    }
+}
+
+#[tokio::test]
+async fn after_goaway_a_connection_ends_in_the_time_of_a_drain() {
+    let patience = Patience {
+        stall: SHORT,
+        drain: SHORT,
+        ..PATIENT
+    };
+    let mut client = http2(patient(patience)).await;
+    // One stream that never ends and is read, one that is not read.
+    client.ask(1, "/endless").await;
+    client.grant(1, 1 << 20).await;
+    client.ask(3, "/large").await;
+    let mut told = None;
+    while let Some((kind, ..)) = client.next().await {
+        if kind == GOAWAY && told.is_none() {
+            told = Some(Instant::now());
+        }
+    }
+    let took = told.expect("it is told first").elapsed();
+    assert!(took >= SHORT / 2 && took < LONG, "{took:?}");
+}
+
+#[tokio::test]
+async fn what_unread_answers_hold_is_bounded_and_the_rest_is_refused() {
+    let options = Options {
+        bytes_max: CLIENT_PART * 4 * LARGE,
+        ..patient(PATIENT)
+    };
+    let mut client = http2(options).await;
+    let asked = STREAMS_MAX;
+    for n in 0..asked {
+        client.ask(2 * n + 1, "/large").await;
+    }
+    let (mut held, mut refused) = (0, 0);
+    while held + refused < asked {
+        match client.next().await.expect("an answer to each") {
+            // The first byte of the block is the status: 200, or a literal.
+            (HEADERS, _, block) if block[0] == 0x88 => held += 1,
+            (HEADERS, ..) => refused += 1,
+            _ => {}
+        }
+    }
+    assert!((1..4).contains(&held), "{held} held, {refused} refused");
+    // What is given up is free again.
+    for n in 0..asked {
+        client
+            .send(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes())
+            .await;
+    }
+    client.ask(2 * asked + 1, "/large").await;
+    let again = loop {
+        match client.next().await.expect("an answer") {
+            (HEADERS, stream, block) if stream > 2 * asked => break block,
+            _ => {}
+        }
+    };
+    assert_eq!(again[0], 0x88);
+}
+
+#[tokio::test]
+async fn more_streams_than_a_connection_may_have_are_refused() {
+    let mut client = http2(patient(PATIENT)).await;
+    for n in 0..=STREAMS_MAX {
+        client.ask(2 * n + 1, "/endless").await;
+    }
+    loop {
+        if let (RST_STREAM, stream, _) = client.next().await.expect("a refusal") {
+            assert_eq!(stream, 2 * STREAMS_MAX + 1);
+            break;
+        }
+    }
+}
+
+async fn from(ip: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Asks once; returns all that is answered until the connection ends or `LONG` has passed.
+async fn ask(stream: &mut TcpStream, head: &str) -> String {
+    let mut text = Vec::new();
+    // The server may have closed it already.
+    let _sent = stream.write_all(head.as_bytes()).await;
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut text)).await;
+    let _ended = read.expect("it ends");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+const CLOSE: &str = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+const PROBE: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+#[tokio::test]
+async fn one_client_locks_out_nobody_and_the_probe_answers_all_the_same() {
+    let options = Options {
+        connections_max: 20,
+        ..patient(PATIENT)
+    };
+    let (address, _server) = served(options).await;
+    // Half a request each: none of them is idle, so none makes room.
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let mut one = from("127.0.0.2", address).await;
+        one.write_all(b"GET / HT").await.unwrap();
+        held.push(one);
+    }
+    let mut other = from("127.0.0.3", address).await;
+    assert!(ask(&mut other, CLOSE).await.ends_with("hello"));
+    // Many clients do fill it. Then there is the probe, and a reason for everybody else.
+    for n in 10..30 {
+        let mut one = from(&format!("127.0.0.{n}"), address).await;
+        one.write_all(b"GET / HT").await.unwrap();
+        held.push(one);
+    }
+    let mut probe = from("127.0.0.4", address).await;
+    assert!(ask(&mut probe, PROBE).await.ends_with("ok\n"));
+    let mut refused = from("127.0.0.5", address).await;
+    let answer = ask(&mut refused, CLOSE).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("\"busy\""),
+        "{answer}"
+    );
+    assert!(answer.contains("retry-after"), "{answer}");
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_others() {
+    let options = Options {
+        connections_max: 8,
+        ..patient(PATIENT)
+    };
+    let (address, _server) = served(options).await;
+    let mut idle = Vec::new();
+    for n in 2..6 {
+        for _ in 0..2 {
+            let mut one = from(&format!("127.0.0.{n}"), address).await;
+            one.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                .await
+                .unwrap();
+            let mut head = [0; 12];
+            one.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"HTTP/1.1 200");
+            idle.push(one);
+        }
+    }
+    let begun = Instant::now();
+    loop {
+        let mut one = from("127.0.0.9", address).await;
+        if ask(&mut one, CLOSE).await.ends_with("hello") {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "it stays full");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn keep_alive_ends_for_a_probe_at_once_and_for_others_in_time() {
+    let patience = Patience {
+        age: SHORT,
+        ..PATIENT
+    };
+    let (address, _server) = served(patient(patience)).await;
+    let mut probe = from("127.0.0.1", address).await;
+    assert!(ask(&mut probe, PROBE).await.contains("connection: close"));
+    let mut other = from("127.0.0.1", address).await;
+    let begun = Instant::now();
+    let mut buffer = [0; 4_096];
+    let keeps = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    while other.write_all(keeps).await.is_ok() {
+        if !matches!(other.read(&mut buffer).await, Ok(1..)) {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "it goes on");
+        tokio::time::sleep(SHORT / 20).await;
+    }
+    assert!(begun.elapsed() >= SHORT / 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_http1_client_that_reads_nothing_is_dropped() {
+    let patience = Patience {
+        stall: SHORT,
+        ..PATIENT
+    };
+    let (address, _server) = served(patient(patience)).await;
+    let mut client = from("127.0.0.1", address).await;
+    let begun = Instant::now();
+    let asks = "GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20);
+    while client.write_all(asks.as_bytes()).await.is_ok() {
+        assert!(begun.elapsed() < LONG, "it takes requests for ever");
+        tokio::time::sleep(SHORT / 20).await;
+    }
+}
+
+#[tokio::test]
+async fn heads_that_could_be_read_in_two_ways_and_foreign_hosts_are_refused() {
+    let options = Options {
+        hosts: Some(Hosts::new(&["city.example".to_owned()])),
+        ..patient(PATIENT)
+    };
+    let (address, _server) = served(options).await;
+    let end = "connection: close\r\n\r\n";
+    for (head, status, code) in [
+        ("GET / HTTP/1.1\r\nhost: localhost\r\n", 200, ""),
+        ("GET / HTTP/1.1\r\nhost: city.example:8082\r\n", 200, ""),
+        ("GET / HTTP/1.0\r\n", 200, ""),
+        ("GET / HTTP/1.1\r\n", 400, "bad_header"),
+        (
+            "GET / HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n",
+            400,
+            "bad_header",
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer a\r\nauthorization: Bearer b\r\n",
+            400,
+            "bad_header",
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: rebound.example\r\n",
+            403,
+            "forbidden",
+        ),
+        (
+            "GET / HTTP/1.1\r\nhost: localhost.rebound.example\r\n",
+            403,
+            "forbidden",
+        ),
+        (
+            "GET http://rebound.example/ HTTP/1.1\r\nhost: localhost\r\n",
+            403,
+            "forbidden",
+        ),
+        (
+            "GET /livez HTTP/1.1\r\nhost: rebound.example\r\n",
+            403,
+            "forbidden",
+        ),
+    ] {
+        let mut client = from("127.0.0.1", address).await;
+        let answer = ask(&mut client, &format!("{head}{end}")).await;
+        assert!(answer.contains(&format!(" {status} ")), "{head}: {answer}");
+        assert!(answer.contains(code), "{head}: {answer}");
+    }
+}
