@@ -165,7 +165,7 @@ impl Rate {
 }
 
 /// Who counts as one client: an address, or the half of an IPv6 address that a client cannot choose.
-fn client(peer: IpAddr) -> IpAddr {
+pub(super) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
