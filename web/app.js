@@ -77,8 +77,9 @@ function fresh() {
   const newest = age < 3_600_000 ? `under ${Math.max(1, Math.ceil(age / 60_000))} min old`
     : age < 48 * 3_600_000 ? `under ${Math.ceil(age / 3_600_000)} h old`
       : `of ${dayYear(start)}, ${clock(start)} UTC`;
+  const cut = whole.series_read < whole.series_total ? ` in the ${whole.series_read} largest series` : "";
   const live = age < LIVE_MS_MAX;
-  state(live ? "live" : "old", `${live ? (clockwork.stream ? "live" : "up to date") : "connected"} · newest event ${newest}`);
+  state(live ? "live" : "old", `${live ? (clockwork.stream ? "live" : "up to date") : "connected"} · newest event${cut} ${newest}`);
 }
 
 const clockwork = new Clockwork(read, {

@@ -33,7 +33,7 @@ function show(element, state, value) {
 }
 
 /** Shows the sums that the server made over everything they cover. */
-export function render({ all_time: all, totals, from, to, generated_at: generatedAt }) {
+export function render({ all_time: all, totals, from, to, generated_at: generatedAt, series_read: read, series_total: series }) {
   const { city, type, severity } = filters();
   const events = severity ? all[`severity_${severity}`] : all.event_count + all.late_count;
   countTo(byId("total-events"), events);
@@ -48,6 +48,7 @@ export function render({ all_time: all, totals, from, to, generated_at: generate
     ? `${what ? `${what} ` : ""}events ${city ? `in ${city}` : "in all cities"}, of all time`
     : "events counted, each once, of all time");
   setText(byId("range-scope"), `this range, ${range(Date.parse(from), Date.parse(to))}`);
+  setText(byId("range-what"), read < series ? `in windows of the ${whole(read)} largest of ${whole(series)} series` : "in windows");
   const ms = Date.parse(generatedAt);
   const today = dayYear(ms) === dayYear(Date.now());
   setText(byId("as-of"), `as of ${today ? "" : `${dayYear(ms)}, `}${clockSeconds(ms)} UTC`);

@@ -54,13 +54,16 @@ const RESUMES_KEPT_MAX: u64 = 16;
 /// How much earlier than the place an alert may have been stored, by another host's clock.
 const RESUME_SLACK_MS: i64 = 5_000;
 
+/// The newest alerts of a city and severity.
+type Resumed = Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem>>>;
+
 /// The feed and its reader.
 pub(crate) struct Stream {
     feed: Feed,
     /// Whether the reader runs.
     awake: Mutex<bool>,
     /// The newest alerts, for those that come back, by city and severity.
-    resumed: Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem>>>,
+    resumed: Resumed,
 }
 
 impl Stream {
