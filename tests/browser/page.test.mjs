@@ -60,6 +60,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   assert.match(page.url(), /\?city=LA$/);
   await page.locator("#severities label", { hasText: "high" }).click();
   assert.match(page.url(), /city=LA&severity=high/);
+  await page.waitForFunction(() => document.getElementById("total-label").textContent.startsWith("high events in LA"));
   const high = await number(page, "total-events");
   assert.ok(high > 0 && high < 1_154);
   await page.reload();
