@@ -356,7 +356,7 @@ impl Grid {
 
 fn gathered(
     ask: &Ask,
-    wanted: Wanted,
+    mut wanted: Wanted,
     windows: &BTreeMap<String, Vec<Window>>,
     to_ms: i64,
 ) -> Timeline {
@@ -364,6 +364,12 @@ fn gathered(
     let (mut open, mut newest) = (BTreeSet::new(), None);
     let (mut listed, mut others) = (Vec::new(), Steps::new());
     let mut range = [0; 4];
+    for total in &mut wanted.read {
+        let name = series(&total.city, &total.event_type);
+        let own = windows.get(&name).into_iter().flatten();
+        let own = own.filter(|window| grid.step_of(window).is_some());
+        lift(total, &mut wanted.all, own);
+    }
     let mut rest = wanted.all.clone();
     let series_read = wanted.read.len();
     for (n, total) in wanted.read.into_iter().enumerate() {
@@ -408,6 +414,25 @@ fn gathered(
         series_total: wanted.series_total,
         others: the_others(wanted.series_total - listed.len(), &rest, others),
         series: listed,
+    }
+}
+
+/// Raises a total, and the sum over all, to what its windows hold: they are read after the totals and
+/// may count more by then, and what a window counts is counted for all time.
+fn lift<'a>(total: &mut TotalItem, all: &mut TotalItem, windows: impl Iterator<Item = &'a Window>) {
+    let mut counts = [0; 4];
+    for window in windows {
+        add(&mut counts, window.counts);
+    }
+    let raise = |count: &mut u64, sum: &mut u64, least: u64| {
+        *sum += least.saturating_sub(*count);
+        *count = least.max(*count);
+    };
+    let events = counts.iter().sum();
+    raise(&mut total.event_count, &mut all.event_count, events);
+    for (level, least) in counts.into_iter().enumerate() {
+        let (count, sum) = (&mut total.severity_counts, &mut all.severity_counts);
+        raise(&mut count[level], &mut sum[level], least);
     }
 }
 
@@ -560,6 +585,28 @@ mod tests {
 
         let got = gathered(&ask(24, None, 5), wanted(&[]), &windows, HOUR_MS);
         assert_eq!(got.step_seconds, 900);
+    }
+
+    #[test]
+    fn no_range_holds_more_than_all_time() {
+        let total = |event_count, low| TotalItem {
+            event_count,
+            severity_counts: [low, 4, 0, 0],
+            ..TotalItem::default()
+        };
+        let window = |low| Window {
+            start_ms: 0,
+            end_ms: 300_000,
+            counts: [low, 3, 0, 0],
+            is_final: false,
+        };
+        let (mut one, mut all) = (total(7, 3), total(20, 16));
+        lift(&mut one, &mut all, [window(2), window(5)].iter());
+        // The windows hold 13 events, where the totals knew of seven.
+        assert_eq!((one.event_count, one.severity_counts), (13, [7, 6, 0, 0]));
+        assert_eq!((all.event_count, all.severity_counts), (26, [20, 6, 0, 0]));
+        lift(&mut one, &mut all, [window(1)].iter());
+        assert_eq!((one.event_count, all.event_count), (13, 26));
     }
 
     #[test]

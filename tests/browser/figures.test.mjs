@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { begin, dev, end, figure, number, open, PATIENCE, picture } from "./harness.mjs";
+import { begin, dev, end, figure, number, open, PATIENCE } from "./harness.mjs";
 
 const CITIES = 75;
 const TYPES = ["traffic", "weather", "incident", "construction"];
@@ -85,7 +85,6 @@ test("every figure is what stats, cities and summary say", async () => {
   await page.getByRole("button", { name: `Show all ${CITIES} cities` }).click();
   const listed = await page.locator("#cities .city").evaluateAll((all) => all.map((one) => [one.dataset.city, one.querySelector(".city-total").textContent]));
   assert.deepEqual(listed, cities.cities.map((one) => [one.city, whole(one.total_events)]));
-  await picture(page, "figures-300");
 
   const summary = await api("summary/City%2042");
   await page.selectOption("#city", "City 42");

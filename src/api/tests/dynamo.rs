@@ -556,7 +556,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     let tables = Tables::new().await;
     let log = keys::log_key(TOPIC, 0);
     let ago = |minutes: i64| NOW_MS - minutes * 60_000;
-    tables.total("NYC#traffic", [15, 2, 3, 0, 9, 3]).await;
+    tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
     tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
     // Of an hour long over, of one that is nearly, and of the current one.
     for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
@@ -585,8 +585,8 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     );
     assert_eq!(
         value["series"][0],
-        json!({"city": "NYC", "event_type": "traffic", "event_count": 15, "late_count": 2,
-               "severity_low": 3, "severity_medium": 0, "severity_high": 9, "severity_critical": 3,
+        json!({"city": "NYC", "event_type": "traffic", "event_count": 20, "late_count": 2,
+               "severity_low": 4, "severity_medium": 0, "severity_high": 13, "severity_critical": 5,
                "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
     );
     assert_eq!(value["series"][1]["steps"], json!([]));
@@ -604,7 +604,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
         "{more} after {rows}"
     );
     // It counts on, becomes final, and is read once more.
-    tables.total("NYC#traffic", [20, 2, 4, 0, 12, 4]).await;
+    tables.total("NYC#traffic", [25, 2, 5, 0, 16, 6]).await;
     tables.progress(&log, NOW_MS).await;
     for (limit, read) in [(52, 2.0), (53, 2.0)] {
         let uri = format!("/api/v1/timeline?hours=6&series_limit={limit}");
