@@ -65,7 +65,11 @@ function cell(city, type, counts, heat, chosen) {
     type: "button", class: "cell", "data-cell": `${city}#${type}`, "aria-pressed": String(pressed),
     title: `${city}, ${type}: ${words || "none"}`, "aria-label": `${city}, ${type}: ${short(total)} events${words ? `, ${words}` : ""}`,
     "--warmth": `${Math.round(Math.sqrt(heat) * 100)}%`,
-    onclick: () => choose(pressed ? { city: "", type: "" } : { city, type }),
+    onclick: () => {
+      // Judged now: the cell may have been drawn for the filters of before.
+      const now = filters();
+      choose(now.city === city && now.type === type ? { city: "", type: "" } : { city, type });
+    },
   },
     h("span", { class: "cell-total" }, short(total)),
     h("span", { class: "cell-bar", "aria-hidden": "true" }, ...counts.map((n, i) => (n ? h("i", { class: `sev-${SEVERITIES[i]}`, "--part": n }) : null))),
