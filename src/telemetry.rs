@@ -190,6 +190,8 @@ pub struct Metrics {
     pub records_lost: IntCounter,
     /// Seconds that DynamoDB's clock is ahead of this host's.
     pub clock_skew_seconds: Gauge,
+    /// Series in the tables, as `serve` read them last.
+    pub table_series: Gauge,
     /// Kafka clients made because partitions stood still.
     pub stalls: IntCounter,
     /// HTTP requests by route and status.
@@ -288,6 +290,10 @@ impl Metrics {
                 "citystream_records_lost_total",
                 "Records Kafka no longer had",
             ),
+            table_series: Gauge::new(
+                "citystream_table_series",
+                "Pairs of city and event type in the tables, when the totals were read last; serve only.",
+            ).expect("constant name"),
             clock_skew_seconds: Gauge::new(
                 "citystream_clock_skew_seconds",
                 "DynamoDB's clock minus this host's, by the date of its last answer",
@@ -335,6 +341,7 @@ impl Metrics {
             Box::new(m.records_lost.clone()),
             Box::new(m.stalls.clone()),
             Box::new(m.clock_skew_seconds.clone()),
+            Box::new(m.table_series.clone()),
             Box::new(m.http_requests.clone()),
             Box::new(m.http_seconds.clone()),
             Box::new(m.in_flight_bytes.clone()),

@@ -2,13 +2,15 @@
 
 import { ask } from "./data.js";
 import { ago, byId, h, setText, typeClass } from "./dom.js";
-import { filters } from "./filters.js";
+import { filters, isUnknown } from "./filters.js";
 
 const KEPT_MAX = 60;
 
 let list = [];
 let known = new Set();
 let fresh = new Set();
+/** The range holds more than are listed. */
+let more = false;
 
 const identity = (alert) => `${alert.city}#${alert.timestamp}#${alert.event_id}`;
 
@@ -20,12 +22,15 @@ function suits(alert) {
 /** Reads the list of the span that is shown. */
 export async function load(answer) {
   const { city, severity, type } = filters();
+  more = false;
   if (severity === "low" || severity === "medium") return take([], true);
   const query = new URLSearchParams({ from: answer.from, to: answer.to, limit: type ? "400" : String(KEPT_MAX) });
   if (city) query.set("city", city);
   if (severity) query.set("severity", severity);
-  const { alerts } = await ask(`/api/v1/alerts?${query}`);
-  return take(alerts.filter(suits));
+  const { alerts, next } = await ask(`/api/v1/alerts?${query}`);
+  const suited = alerts.filter(suits);
+  more = Boolean(next) || suited.length > KEPT_MAX;
+  return take(suited);
 }
 
 function take(alerts, silent = false) {
@@ -33,7 +38,6 @@ function take(alerts, silent = false) {
   fresh = new Set(first || silent ? [] : alerts.map(identity).filter((id) => !known.has(id)));
   list = alerts.slice(0, KEPT_MAX);
   known = new Set(list.map(identity));
-  render();
 }
 
 /** Forgets what was seen, as after a change of filters: nothing of the next list is news. */
@@ -44,10 +48,12 @@ export function forget() {
 export function render() {
   const host = byId("alerts");
   const { severity } = filters();
-  setText(byId("alerts-note"), severity === "low" || severity === "medium"
-    ? `events of ${severity} severity raise none` : "high and critical in this span, newest first");
+  const none = severity === "low" || severity === "medium";
+  setText(byId("alerts-note"), none ? `events of ${severity} severity raise none`
+    : `${severity || "high and critical"} in this range, ${more ? `only the newest ${list.length}` : "newest first"}`);
   if (!list.length) {
-    host.replaceChildren(h("li", { class: "empty" }, "No alerts here. That is good news."));
+    host.replaceChildren(h("li", { class: "empty" }, none ? "Only events of high and critical severity raise alerts."
+      : isUnknown() ? "Nothing suits these filters." : "No event of this range raised an alert."));
     return;
   }
   const old = new Map([...host.querySelectorAll("[data-id]")].map((item) => [item.dataset.id, item]));

@@ -4,7 +4,7 @@ import * as alerts from "./alerts.js";
 import * as breakIt from "./break.js";
 import * as cities from "./cities.js";
 import { ask, Clockwork, listen, Refused } from "./data.js";
-import { ago, byId, clockSeconds, setText } from "./dom.js";
+import { ago, byId, clock, clockSeconds, dayYear, setText } from "./dom.js";
 import * as filters from "./filters.js";
 import * as heatmap from "./heatmap.js";
 import * as pipeline from "./pipeline.js";
@@ -12,22 +12,45 @@ import * as timeline from "./timeline.js";
 import * as totals from "./totals.js";
 
 const root = document.documentElement;
+/** Most series that the server reads for an answer: all of these are listed. */
+const SERIES_LIMIT = 400;
+/** Events older than this are not called live. */
+const LIVE_MS_MAX = 20 * 60_000;
 let answer = null;
 
+/** Reads all that is shown: everything (`whole`), what the filters choose of it, and the cities. */
 async function read() {
-  const [next] = await Promise.all([ask(`/api/v1/timeline?hours=${filters.hours()}`), pipeline.load()]);
-  await alerts.load(next);
-  return next;
+  const base = `/api/v1/timeline?hours=${filters.hours()}&series_limit=${SERIES_LIMIT}`;
+  const [whole, list] = await Promise.all([ask(base), cities.load(), pipeline.load()]);
+  const wanted = filters.query();
+  const chosen = wanted ? await ask(`${base}&${wanted}&to=${encodeURIComponent(whole.to)}`) : whole;
+  await alerts.load(chosen);
+  return { whole, chosen, cities: list, view: filters.view() };
 }
 
 function draw() {
-  if (!answer) return;
-  filters.offer([...new Set(answer.series.map((one) => one.city))], [...new Set(answer.series.map((one) => one.event_type))]);
-  totals.render(answer.series, answer.generated_at);
-  timeline.render(answer);
-  heatmap.render(answer);
+  // What was read for other filters would be shown under the wrong name.
+  if (!answer || answer.view !== filters.view()) return;
+  const { whole, chosen } = answer;
+  const names = answer.cities?.cities ?? whole.series;
+  filters.offer([...new Set(names.map((one) => one.city))], [...new Set(whole.series.map((one) => one.event_type))]);
+  filters.missing(chosen.series_total === 0 && whole.series_total > 0);
+  totals.render(chosen);
+  timeline.render(chosen);
+  heatmap.render(chosen);
   cities.render(answer);
-  alerts.render();
+  alerts.render(chosen);
+  links(chosen);
+}
+
+/** The links to the API name the range and the city that are shown. */
+function links({ from, to }) {
+  const { city } = filters.filters();
+  const range = new URLSearchParams({ from, to });
+  if (city) range.set("city", city);
+  byId("link-alerts").href = `/api/v1/alerts?${range}`;
+  const query = new URLSearchParams({ hours: filters.hours(), to });
+  byId("link-timeline").href = `/api/v1/timeline?${query}${filters.query() ? `&${filters.query()}` : ""}`;
 }
 
 function state(name, status, banner = "") {
@@ -38,25 +61,54 @@ function state(name, status, banner = "") {
   box.hidden = !banner;
 }
 
+/** Says whether the numbers are live, and how old the newest event is. */
+function fresh() {
+  const { whole } = answer;
+  if (whole.series_total === 0) {
+    state("empty", "waiting for events", "No events yet. The numbers appear with the first one that a consumer has counted.");
+    return;
+  }
+  const start = Date.parse(whole.newest_window_start ?? "");
+  if (Number.isNaN(start)) {
+    state("old", "connected · no event in a window yet");
+    return;
+  }
+  const age = Date.now() - start;
+  const newest = age < 3_600_000 ? `under ${Math.max(1, Math.ceil(age / 60_000))} min old`
+    : age < 48 * 3_600_000 ? `under ${Math.ceil(age / 3_600_000)} h old`
+      : `of ${dayYear(start)}, ${clock(start)} UTC`;
+  const cut = whole.series_read < whole.series_total ? ` in the ${whole.series_read} largest series` : "";
+  const live = age < LIVE_MS_MAX;
+  state(live ? "live" : "old", `${live ? (clockwork.stream ? "live" : "up to date") : "connected"} · newest event${cut} ${newest}`);
+}
+
 const clockwork = new Clockwork(read, {
   done(next) {
     answer = next;
-    const empty = next.series.length === 0;
-    state(empty ? "empty" : "live", empty ? "waiting for events" : clockwork.stream ? "live" : "up to date",
-      empty ? "No events yet. The numbers appear with the first one that a consumer has counted." : "");
+    fresh();
     draw();
   },
   failed(error, sinceMs) {
     const refused = error instanceof Refused;
+    if (error.code === "read_ceiling") {
+      state("reading", "reading history", "This range holds more than one request may read. The server keeps what it has read; the page asks on until all of it is there.");
+      return;
+    }
     const why = refused ? error.message : "The server does not answer.";
     if (answer) {
+      const at = Date.parse(answer.whole.generated_at);
       state("stale", `stale since ${clockSeconds(sinceMs)} UTC`,
-        `${sentence(why)} These are the last numbers, of ${clockSeconds(Date.parse(answer.generated_at))} UTC (${ago(Date.parse(answer.generated_at))}). The page goes on by itself.`);
+        `${sentence(why)} These are the last numbers, of ${clockSeconds(at)} UTC (${ago(at)}). The page goes on by itself.`);
     } else {
       state("error", "no numbers", `${sentence(why)} Trying again.`);
     }
   },
 });
+
+// Time goes by without an answer, too.
+setInterval(() => {
+  if (["live", "old"].includes(root.dataset.state)) fresh();
+}, 5_000);
 
 function sentence(text) {
   const first = text.charAt(0).toUpperCase() + text.slice(1);

@@ -39,7 +39,21 @@ async function press(name) {
   try {
     show(await ask(`/dev/break/${name}`, { method: "POST", headers }));
   } catch (error) {
-    setText(byId("verdict-note"), error.message);
+    if (error.status) setText(byId("verdict-note"), error.message);
+    else stale("the server does not answer");
+  }
+}
+
+/** The server is gone: the comparison is of before, and nothing can be broken. */
+function stale(why) {
+  const box = byId("verdict");
+  if (box.dataset.state === "stale") return;
+  const when = box.dataset.at ? ` of ${box.dataset.at} UTC` : "";
+  box.dataset.state = "stale";
+  setText(byId("verdict-note"), `stale: ${why}; this is the last comparison${when}`);
+  for (const button of byId("break").querySelectorAll("[data-break]")) {
+    button.disabled = true;
+    button.classList.remove("running");
   }
 }
 
@@ -49,7 +63,7 @@ async function poll() {
       show(await ask("/dev/state", { headers }));
     } catch (error) {
       // A new process has a new token: the page of before can only look.
-      if (error.status === 403) setText(byId("verdict-note"), "this page is of an earlier run; reload it to break things again");
+      stale(error.status === 403 ? "this page is of an earlier run, reload it to break things again" : error.status ? error.message : "the server does not answer");
     }
   }
   setTimeout(poll, ASK_EVERY_MS);
@@ -58,6 +72,7 @@ async function poll() {
 function show(state) {
   for (const button of byId("break").querySelectorAll("[data-break]")) {
     const running = state.running.find((one) => one.what === button.dataset.break);
+    button.disabled = false;
     button.setAttribute("aria-disabled", String(Boolean(running)));
     button.classList.toggle("running", Boolean(running));
     const [, , text] = BUTTONS.find(([name]) => name === button.dataset.break);
@@ -73,10 +88,14 @@ function show(state) {
 }
 
 function verdict(difference, unreadable) {
-  if (!difference) return;
+  if (!difference) {
+    byId("verdict").dataset.state = "waiting";
+    return;
+  }
   const { log, tables, rows, waiting, bad, at_ms: atMs } = difference;
   const line = byId("verdict-line");
   const differs = difference.difference !== 0;
+  byId("verdict").dataset.at = clockSeconds(atMs);
   byId("verdict").dataset.state = differs ? "differs" : unreadable ? "waiting" : "agrees";
   const text = `log ${whole(log)} = tables ${whole(tables)}, difference ${whole(difference.difference)}`.replace(" = ", differs ? " ≠ " : " = ");
   setText(line, text);

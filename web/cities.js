@@ -1,6 +1,7 @@
-// Every city with all its events and the shape of its last hours.
+// Every city with all its events, and their shape over the range.
 
-import { byId, h, put, s, SEVERITIES, whole } from "./dom.js";
+import { ask } from "./data.js";
+import { byId, h, plural, put, s, setText, SEVERITIES, whole } from "./dom.js";
 import { choose, filters } from "./filters.js";
 import { FEWEST_STEPS } from "./timeline.js";
 
@@ -18,42 +19,79 @@ function spark(values) {
     s("path", { class: "spark-line", d: `M${points.join("L")}`, "vector-effect": "non-scaling-stroke" }));
 }
 
-export function render(answer) {
-  const { city: chosen, type, severity, span } = filters();
+/** Returns the cities with their totals of all time; null where the server cannot list all of them. */
+export async function load() {
+  try {
+    return await ask("/api/v1/cities?limit=1000");
+  } catch (error) {
+    if (error.code === "too_many_series") return null;
+    throw error;
+  }
+}
+
+/** Returns the totals by city under the filters, largest first, and what is said of them. */
+function totalsBy(answer) {
+  const { city, type, severity } = filters();
+  if (!type && !severity && answer.cities) {
+    return { list: answer.cities.cities.map((one) => [one.city, one.total_events]), others: answer.cities.others, cut: "" };
+  }
+  const from = city ? answer.whole : answer.chosen;
+  const sums = new Map();
+  for (const one of from.series) {
+    if (type && one.event_type !== type) continue;
+    sums.set(one.city, (sums.get(one.city) ?? 0) + (severity ? one[`severity_${severity}`] : one.event_count + one.late_count));
+  }
+  const list = [...sums].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
+  const cut = from.series_count < from.series_total ? ` · of the ${whole(from.series_count)} largest of ${whole(from.series_total)} series` : "";
+  return { list, others: { city_count: 0, total_events: 0 }, cut };
+}
+
+/** Returns the events of each city by step of the range. */
+function shapes({ whole: answer }) {
+  const { type, severity, span } = filters();
   const steps = Math.round((Date.parse(answer.to) - Date.parse(answer.from)) / 1000 / answer.step_seconds);
   // As in the chart, what lies before the first event is left out where it should fit.
-  const begun = Math.min(...answer.series.map((one) => one.steps[0]?.[0] ?? steps));
+  const begun = Math.min(steps, ...answer.series.map((one) => one.steps[0]?.[0] ?? steps));
   const skip = span === "fit" ? Math.max(0, Math.min(begun, steps - FEWEST_STEPS)) : 0;
   const length = steps - skip;
   const width = Math.ceil(length / 48) || 1;
   const level = SEVERITIES.indexOf(severity);
-  const cities = new Map();
+  const found = new Map();
   for (const one of answer.series) {
     if (type && one.event_type !== type) continue;
-    const city = cities.get(one.city) ?? { name: one.city, total: 0, values: Array(Math.ceil(length / width)).fill(0) };
-    cities.set(one.city, city);
-    city.total += severity ? one[`severity_${severity}`] : one.event_count + one.late_count;
+    const values = found.get(one.city) ?? Array(Math.ceil(length / width)).fill(0);
+    found.set(one.city, values);
     for (const [at, ...counts] of one.steps) {
-      const add = level < 0 ? counts.reduce((a, b) => a + b, 0) : counts[level];
       const place = Math.floor((at - skip) / width);
-      if (place >= 0 && place < city.values.length) city.values[place] += add;
+      if (place >= 0 && place < values.length) values[place] += level < 0 ? counts.reduce((a, b) => a + b, 0) : counts[level];
     }
   }
-  const sorted = [...cities.values()].sort((a, b) => b.total - a.total || a.name.localeCompare(b.name));
-  const state = JSON.stringify([sorted, chosen, all]);
+  return found;
+}
+
+export function render(answer) {
+  const { city: chosen, type, severity } = filters();
+  const { list, others, cut } = totalsBy(answer);
+  const values = shapes(answer);
+  const state = JSON.stringify([list, others, [...values], chosen, type, severity, all]);
   if (state === before) return;
   before = state;
-  const most = Math.max(1, sorted[0]?.total ?? 0);
+  setText(byId("cities-note"), `${[severity, type].filter(Boolean).join(" ") || "all"} events of each, of all time, largest first; the line is this range${cut}`);
+  const most = Math.max(1, list[0]?.[1] ?? 0);
   const focused = document.activeElement?.dataset?.city;
-  const shown = all ? sorted : sorted.slice(0, FEW);
+  const shown = all ? list : list.slice(0, FEW);
+  const hidden = list.slice(shown.length);
+  const count = hidden.length + others.city_count;
+  const events = hidden.reduce((sum, [, total]) => sum + total, others.total_events);
   put(byId("cities"),
-    ...shown.map((city) => h("li", {}, h("button", {
-      type: "button", class: "city", "data-city": city.name, "aria-pressed": String(city.name === chosen),
-      onclick: () => choose({ city: city.name }, { toggle: true }), "--share": city.total / most,
+    ...shown.map(([name, total]) => h("li", {}, h("button", {
+      type: "button", class: "city", "data-city": name, "aria-pressed": String(name === chosen), title: name,
+      onclick: () => choose({ city: name }, { toggle: true }), "--share": total / most,
     },
-      h("span", { class: "city-name" }, city.name), spark(city.values), h("span", { class: "city-total" }, whole(city.total))))),
-    sorted.length > FEW ? h("li", {}, h("button", { type: "button", class: "quiet", onclick: () => { all = !all; render(answer); } },
-      all ? "Show fewer" : `Show all ${sorted.length} cities`)) : null,
+      h("span", { class: "city-name" }, name), values.has(name) ? spark(values.get(name)) : h("span", {}), h("span", { class: "city-total" }, whole(total))))),
+    count ? h("li", { class: "city-others" }, h("span", { class: "city-name" }, `${plural(count, "other city", "other cities")}`), h("span", {}), h("span", { class: "city-total", id: "cities-others" }, whole(events))) : null,
+    list.length > FEW ? h("li", {}, h("button", { type: "button", class: "quiet", onclick: () => { all = !all; render(answer); } },
+      all ? "Show fewer" : `Show ${others.city_count ? "the" : "all"} ${whole(list.length)} ${others.city_count ? "largest" : "cities"}`)) : null,
   );
   if (focused) byId("cities").querySelector(`[data-city="${CSS.escape(focused)}"]`)?.focus();
 }

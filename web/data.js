@@ -22,15 +22,16 @@ function headers() {
 
 /** What a server that answers says against a request. */
 export class Refused extends Error {
-  constructor(status, text) {
+  constructor(status, text, code = "") {
     super(text);
     this.status = status;
+    this.code = code;
   }
 }
 
 async function refuse(response) {
   const answer = await response.json().catch(() => ({}));
-  throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`);
+  throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`, answer.code);
 }
 
 /** Returns the JSON behind a path of this server. */

@@ -52,6 +52,12 @@ export const clockSeconds = part({ hour: "2-digit", minute: "2-digit", second: "
 export const day = part({ day: "numeric", month: "short" });
 export const dayYear = part({ day: "numeric", month: "short", year: "numeric" });
 
+/** Returns a range of time, with its year. */
+export function range(from, to) {
+  const sameDay = day(from) === day(to - 1);
+  return `${sameDay ? "" : `${day(from)} ${clock(from)} – `}${dayYear(to - 1)}${sameDay ? ` ${clock(from)}–` : " "}${clock(to)} UTC`;
+}
+
 /** Returns how long ago an instant was, or its date where that says more. */
 export function ago(ms, nowMs = Date.now()) {
   const seconds = Math.round((nowMs - ms) / 1000);

@@ -1,26 +1,58 @@
 // What the visitor looks at. The address holds it, so that a view can be kept and shared.
 
-import { byId, byType, h, SEVERITIES } from "./dom.js";
+import { byId, byType, h, setText, SEVERITIES } from "./dom.js";
 
 /** Hours by name. `fit` shows what there is of them. */
 export const SPANS = { fit: 6, "1h": 1, "6h": 6, "24h": 24, "7d": 168 };
 const DEFAULTS = { city: "", type: "", severity: "", span: "fit", by: "type" };
 
+/** What of the address cannot be shown, a sentence each. */
+let refused = [];
 let current = read();
 const listeners = [];
 
 function read() {
-  const given = new URLSearchParams(location.search);
   const filters = { ...DEFAULTS };
-  filters.city = given.get("city") ?? "";
-  if (/^[a-z][a-z0-9_-]*$/.test(given.get("type") ?? "")) filters.type = given.get("type");
-  if (SEVERITIES.includes(given.get("severity"))) filters.severity = given.get("severity");
-  if (given.get("span") in SPANS) filters.span = given.get("span");
-  if (given.get("by") === "severity") filters.by = "severity";
+  const choices = { severity: SEVERITIES, span: Object.keys(SPANS), by: ["type", "severity"] };
+  refused = [];
+  for (const [name, value] of new URLSearchParams(location.search)) {
+    if (!(name in DEFAULTS)) refused.push(`The address sets ${name}, which this page does not have.`);
+    else if (!value || name === "city") filters[name] = value || DEFAULTS[name];
+    else if (name === "type" ? /^[a-z][a-z0-9_-]*$/.test(value) : choices[name].includes(value)) filters[name] = value;
+    else refused.push(`The address asks for ${name}=${value}, which this page does not have${choices[name] ? `: it knows ${choices[name].join(", ")}` : ""}.`);
+  }
   return filters;
 }
 
 export const filters = () => current;
+/** Names the view: equal for equal numbers only. */
+export const view = () => JSON.stringify([current.city, current.type, current.severity, SPANS[current.span]]);
+
+/** Returns the filters as parameters of the timeline; empty without any. */
+export function query() {
+  const { city, type, severity } = current;
+  const given = { city, event_type: type, severity };
+  return new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
+}
+
+let unknown = false;
+
+/** Says whether no event has ever suited city and type. */
+export function missing(is) {
+  unknown = is;
+  notice();
+}
+
+export const isUnknown = () => unknown;
+
+function notice() {
+  const { city, type } = current;
+  const words = [...refused];
+  if (unknown) words.push(`No event${type ? ` of type ${type}` : ""}${city ? ` names the city “${city}”` : ""} so far. Names are case-sensitive.`);
+  const box = byId("notice");
+  setText(box, words.join(" "));
+  box.hidden = !words.length;
+}
 export const hours = () => SPANS[current.span];
 export const isFiltered = () => Boolean(current.city || current.type || current.severity);
 export const onChange = (listener) => listeners.push(listener);
@@ -36,6 +68,7 @@ export function choose(change, { toggle = false } = {}) {
     if (value !== DEFAULTS[name]) query.set(name, value);
   }
   const address = query.size ? `?${query}` : location.pathname;
+  refused = [];
   history.pushState(null, "", address);
   apply(next);
 }
@@ -43,6 +76,7 @@ export function choose(change, { toggle = false } = {}) {
 function apply(next) {
   const before = current;
   current = next;
+  unknown = false;
   render();
   for (const listener of listeners) listener(before);
 }
@@ -90,6 +124,7 @@ export function render() {
   segments(byId("spans"), "span", Object.keys(SPANS).map((span) => [span, span]));
   segments(byId("stack"), "by", [["type", "by type"], ["severity", "by severity"]]);
   byId("clear").hidden = !isFiltered();
+  notice();
 }
 
 byId("city").addEventListener("change", (event) => choose({ city: event.target.value }));

@@ -1,7 +1,7 @@
 // City by type: how many, and how much of it is serious.
 
-import { byId, byType, h, put, SEVERITIES, short, whole } from "./dom.js";
-import { choose, filters } from "./filters.js";
+import { byId, byType, h, put, setText, SEVERITIES, short, whole } from "./dom.js";
+import { choose, filters, isUnknown } from "./filters.js";
 
 const CITIES_MAX = 12;
 
@@ -12,33 +12,49 @@ export function render(answer) {
   const cells = new Map();
   const cities = new Map();
   for (const one of answer.series) {
-    if (chosen.city && one.city !== chosen.city) continue;
-    if (chosen.type && one.event_type !== chosen.type) continue;
     const counts = [0, 0, 0, 0];
     for (const [, ...step] of one.steps) step.forEach((n, i) => { counts[i] += n; });
-    const kept = chosen.severity ? counts.map((n, i) => (SEVERITIES[i] === chosen.severity ? n : 0)) : counts;
-    cells.set(`${one.city}#${one.event_type}`, kept);
-    const total = kept.reduce((a, b) => a + b, 0);
+    const total = counts.reduce((a, b) => a + b, 0);
+    if (!total) continue;
+    cells.set(`${one.city}#${one.event_type}`, counts);
     cities.set(one.city, (cities.get(one.city) ?? 0) + total);
   }
-  const rows = [...cities].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])).slice(0, CITIES_MAX).map(([city]) => city);
+  const order = [...cities].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])).map(([city]) => city);
+  const [rows, rest] = [order.slice(0, CITIES_MAX), new Set(order.slice(CITIES_MAX))];
   const types = [...new Set([...cells.keys()].map((key) => key.split("#")[1]))].sort(byType);
-  const state = JSON.stringify([rows, types, [...cells], chosen]);
+  const state = JSON.stringify([rows, types, [...cells], chosen, answer.series_read, isUnknown()]);
   if (state === before) return;
   before = state;
+  setText(byId("heat-note"), `events of this range by city and type${answer.series_read < answer.series_total ? `, of the ${whole(answer.series_read)} largest series` : ""}; warmer: more of them high or critical`);
+  if (!rows.length) {
+    put(byId("heat"), h("p", { class: "empty" }, isUnknown() ? "Nothing suits these filters." : "No event in this range suits these filters."));
+    return;
+  }
   const serious = ([, , high, critical]) => high + critical;
-  const most = Math.max(1, ...[...cells.values()].map(serious));
+  const shown = rows.flatMap((city) => types.map((type) => cells.get(`${city}#${type}`)).filter(Boolean));
+  const most = Math.max(1, ...shown.map(serious));
   const focused = document.activeElement?.dataset?.cell;
   put(byId("heat"),
     h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "City")), ...types.map((type) => h("th", { scope: "col" }, type)))),
-      h("tbody", {}, ...rows.map((city) => h("tr", {}, h("th", { scope: "row" }, city), ...types.map((type) => {
+      h("tbody", {}, ...rows.map((city) => h("tr", {}, h("th", { scope: "row", title: city }, city), ...types.map((type) => {
         const counts = cells.get(`${city}#${type}`);
         if (!counts) return h("td", {}, h("span", { class: "cell none" }, "–"));
         return h("td", {}, cell(city, type, counts, serious(counts) / most, chosen));
-      }))))),
+      }))), rest.size ? others(rest, types, cells) : "")),
   );
   if (focused) byId("heat").querySelector(`[data-cell="${CSS.escape(focused)}"]`)?.focus();
+}
+
+/** The row of all cities without one of their own. */
+function others(rest, types, cells) {
+  const sums = new Map(types.map((type) => [type, 0]));
+  for (const [key, counts] of cells) {
+    const [city, type] = key.split("#");
+    if (rest.has(city)) sums.set(type, sums.get(type) + counts.reduce((a, b) => a + b, 0));
+  }
+  return h("tr", { class: "heat-others" }, h("th", { scope: "row" }, `${whole(rest.size)} others`),
+    ...types.map((type) => h("td", {}, h("span", { class: "cell" }, h("span", { class: "cell-total" }, short(sums.get(type)))))));
 }
 
 function cell(city, type, counts, heat, chosen) {
@@ -49,7 +65,11 @@ function cell(city, type, counts, heat, chosen) {
     type: "button", class: "cell", "data-cell": `${city}#${type}`, "aria-pressed": String(pressed),
     title: `${city}, ${type}: ${words || "none"}`, "aria-label": `${city}, ${type}: ${short(total)} events${words ? `, ${words}` : ""}`,
     "--warmth": `${Math.round(Math.sqrt(heat) * 100)}%`,
-    onclick: () => choose(pressed ? { city: "", type: "" } : { city, type }),
+    onclick: () => {
+      // Judged now: the cell may have been drawn for the filters of before.
+      const now = filters();
+      choose(now.city === city && now.type === type ? { city: "", type: "" } : { city, type });
+    },
   },
     h("span", { class: "cell-total" }, short(total)),
     h("span", { class: "cell-bar", "aria-hidden": "true" }, ...counts.map((n, i) => (n ? h("i", { class: `sev-${SEVERITIES[i]}`, "--part": n }) : null))),

@@ -2,7 +2,7 @@
 // beside the API.
 
 import { askText } from "./data.js";
-import { byId, clockSeconds, day, h, plural, put, whole } from "./dom.js";
+import { byId, clockSeconds, dayYear, h, plural, put, whole } from "./dom.js";
 
 /** Reads the samples of Prometheus' text format: name, labels, value. */
 function samples(text) {
@@ -58,7 +58,7 @@ export async function load() {
         const mark = marks.get(one.labels.partition);
         const known = mark !== undefined && Number.isFinite(mark) && mark > 0;
         return h("tr", {}, h("th", { scope: "row" }, one.labels.partition),
-          h("td", {}, known ? `${day(mark * 1000)}, ${clockSeconds(mark * 1000)}` : "none yet"),
+          h("td", {}, known ? `${dayYear(mark * 1000)}, ${clockSeconds(mark * 1000)}` : "none yet"),
           h("td", {}, whole(one.value)));
       }))),
   );

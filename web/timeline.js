@@ -1,25 +1,27 @@
 // Events over time: one bar per step, stacked, with what it says under the pointer or the arrow keys.
 
-import { byId, byType, clock, day, h, put, s, setText, SEVERITIES, short, typeClass, whole } from "./dom.js";
-import { filters } from "./filters.js";
+import { byId, byType, clock, day, dayYear, h, put, range, s, setText, SEVERITIES, short, typeClass, whole } from "./dom.js";
+import { filters, isUnknown } from "./filters.js";
 
-const HEIGHT = 260;
+const HEIGHT = 274;
 /** What fits is never cut shorter than this. */
 export const FEWEST_STEPS = 12;
-const MARGIN = { top: 14, right: 4, bottom: 26, left: 44 };
+const MARGIN = { top: 14, right: 4, bottom: 40, left: 44 };
+const OTHERS = "others";
 
 let chart = null;
 let readAt = null;
 let drawn = "";
 
 /** Sums the answer's series by step and by what is stacked. */
-export function stack(answer, { city, type, severity, by }) {
+export function stack(answer, { severity, by }) {
   const from = Date.parse(answer.from);
   const stepMs = answer.step_seconds * 1000;
   const length = Math.round((Date.parse(answer.to) - from) / stepMs);
   const keys = by === "severity"
     ? SEVERITIES.filter((name) => !severity || name === severity)
-    : [...new Set(answer.series.map((one) => one.event_type))].filter((one) => !type || one === type).sort(byType);
+    : [...new Set(answer.series.filter((one) => one.steps.length).map((one) => one.event_type))].sort(byType);
+  if (by !== "severity" && answer.others.steps.length) keys.push(OTHERS);
   const steps = Array.from({ length }, (_, i) => ({
     from: from + i * stepMs,
     to: from + (i + 1) * stepMs,
@@ -27,14 +29,11 @@ export function stack(answer, { city, type, severity, by }) {
     total: 0,
     open: answer.open.includes(i),
   }));
-  const wanted = severity ? SEVERITIES.indexOf(severity) : -1;
-  for (const one of answer.series) {
-    if ((city && one.city !== city) || (type && one.event_type !== type)) continue;
+  for (const one of [...answer.series, { ...answer.others, event_type: OTHERS }]) {
     for (const [at, ...counts] of one.steps) {
       const step = steps[at];
       if (!step) continue;
       counts.forEach((count, level) => {
-        if (wanted >= 0 && level !== wanted) return;
         const key = keys.indexOf(by === "severity" ? SEVERITIES[level] : one.event_type);
         if (key < 0) return;
         step.counts[key] += count;
@@ -61,17 +60,27 @@ function ticks(max) {
   return Array.from({ length: Math.round(last / step) + 1 }, (_, i) => i * step);
 }
 
-/** Returns which steps have their time written below. */
+/** Returns which steps have their time written below: the step, its time, and what changes there. */
 function timeTicks(model, width) {
   const fits = Math.max(2, Math.floor(width / 72));
   const spanMs = model.stepMs * model.steps.length;
   const minute = 60_000;
-  const every = [5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1440, 2880].map((n) => n * minute)
-    .find((ms) => spanMs / ms <= fits) ?? 2880 * minute;
-  return model.steps.map((step, i) => [i, step.from]).filter(([, ms]) => ms % every < model.stepMs);
+  const choices = [5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1440, 2880].map((n) => n * minute);
+  // Of several days, only days are named: a clock time would be there several times.
+  const every = choices.find((ms) => spanMs / ms <= fits && (spanMs < 2160 * minute || ms >= 1440 * minute)) ?? 2880 * minute;
+  const days = every >= 1440 * minute;
+  const ticks = model.steps.map((step, i) => [i, step.from]).filter(([, ms]) => ms % every < model.stepMs);
+  const year = (ms) => String(new Date(ms).getUTCFullYear());
+  const above = ticks.map(([, ms]) => (days ? year(ms) : dayYear(ms)));
+  return ticks.map(([i, ms], n) => {
+    // Two dates side by side would run into each other: the later one says when the earlier one was.
+    const crowded = !days && n + 1 < ticks.length && above[n + 1] !== above[n];
+    const second = above[n] !== above[n - 1] && !crowded ? above[n] : "";
+    return [i, days ? day(ms) : clock(ms), second];
+  });
 }
 
-const colour = (key, by) => (by === "severity" ? `sev-${key}` : typeClass(key));
+const colour = (key, by) => (key === OTHERS ? "" : by === "severity" ? `sev-${key}` : typeClass(key));
 
 function times(step) {
   const sameDay = day(step.from) === day(step.to - 1);
@@ -179,8 +188,8 @@ function draw(model, by) {
         s("rect", { class: colour(key, by), x: x(i) + gap / 2, width: Math.max(1, slot - gap), y: y(0), height: 0 }))))),
       s("g", { class: "axis" },
         s("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(0), y2: y(0) }),
-        ...timeTicks(model, inner.width).map(([i, ms]) => s("text", { x: x(i), y: HEIGHT - 8, "text-anchor": x(i) < MARGIN.left + 20 ? "start" : "middle" },
-          model.stepMs * model.steps.length > 86_400_000 * 1.5 || (ms % 86_400_000 < model.stepMs) ? day(ms) : clock(ms)))),
+        ...timeTicks(model, inner.width).flatMap(([i, text, second]) => [[text, 22], [second, 7]].filter(([words]) => words)
+          .map(([words, up]) => s("text", { x: x(i), y: HEIGHT - up, "text-anchor": x(i) < MARGIN.left + 40 ? "start" : x(i) > width - 44 ? "end" : "middle" }, words)))),
     );
   }
   svg.querySelector(".grid").replaceChildren(...marks.slice(1).flatMap((n) => [
@@ -218,11 +227,16 @@ export function render(answer) {
     ...model.keys.map((key, k) => h("li", {}, h("i", { class: `swatch ${colour(key, chosen.by)}` }), key, h("b", {}, whole(sums[k])))),
     answer.open.length ? h("li", { class: "legend-open" }, h("i", { class: "swatch open" }), "still counting") : null,
   );
-  const more = answer.series_total - answer.series_count;
-  const cut = more > 0 ? ` · the ${answer.series_count} largest of ${answer.series_total} series` : "";
   const first = model.steps[0].from;
   const end = model.steps.at(-1).to;
-  setText(byId("chart-note"), `${whole(total)} in ${STEP_WORDS(answer.step_seconds)} steps of event time, ${day(first)} ${clock(first)} to ${day(end) === day(first) ? "" : `${day(end)} `}${clock(end)} UTC${cut}`);
+  const more = answer.series_total - answer.series_read;
+  const late = answer.all_time.late_count;
+  setText(byId("chart-note"), `${whole(total)} in ${STEP_WORDS(answer.step_seconds)} steps of event time, ${range(first, end)}`);
+  put(byId("chart-scope"),
+    total ? null : h("span", {}, isUnknown() ? "Nothing suits these filters." : "No event in this range suits these filters."),
+    more > 0 ? h("span", {}, `Only the ${whole(answer.series_read)} largest of ${whole(answer.series_total)} series are in this chart and in “this range”; choose a city to see the others.`) : null,
+    late > 0 && !chosen.severity ? h("span", {}, `${whole(late)} late ${late === 1 ? "event" : "events"} of all time came after their window was final: counted in the totals, in no step.`) : null,
+  );
   chart.slider.setAttribute("aria-valuemax", model.steps.length);
   if (readAt === null) {
     chart.slider.setAttribute("aria-valuenow", last() + 1);

@@ -1,6 +1,6 @@
 // The big numbers. They count up to what the tables say and never beyond it.
 
-import { byId, clockSeconds, dayYear, setText, still, whole } from "./dom.js";
+import { byId, clockSeconds, dayYear, range, setText, still, whole } from "./dom.js";
 import { filters, isFiltered } from "./filters.js";
 
 const COUNT_MS = 700;
@@ -32,19 +32,23 @@ function show(element, state, value) {
   setText(element, whole(value));
 }
 
-export function render(series, generatedAt) {
+/** Shows the sums that the server made over everything they cover. */
+export function render({ all_time: all, totals, from, to, generated_at: generatedAt, series_read: read, series_total: series }) {
   const { city, type, severity } = filters();
-  const chosen = series.filter((one) => (!city || one.city === city) && (!type || one.event_type === type));
-  const sum = (name) => chosen.reduce((total, one) => total + one[name], 0);
-  const events = severity ? sum(`severity_${severity}`) : sum("event_count") + sum("late_count");
+  const events = severity ? all[`severity_${severity}`] : all.event_count + all.late_count;
   countTo(byId("total-events"), events);
-  countTo(byId("total-high"), sum("severity_high"));
-  countTo(byId("total-critical"), sum("severity_critical"));
-  countTo(byId("total-late"), sum("late_count"));
+  countTo(byId("total-high"), all.severity_high);
+  countTo(byId("total-critical"), all.severity_critical);
+  countTo(byId("total-late"), all.late_count);
+  countTo(byId("total-range"), totals.event_count);
+  // Of one severity, the figure itself says all that is known of all time.
+  byId("all-time").hidden = Boolean(severity);
   const what = [severity, type].filter(Boolean).join(" ");
   setText(byId("total-label"), isFiltered()
-    ? `${what ? `${what} ` : ""}events ${city ? `in ${city}` : "in all cities"}`
-    : "events counted, each once");
+    ? `${what ? `${what} ` : ""}events ${city ? `in ${city}` : "in all cities"}, of all time`
+    : "events counted, each once, of all time");
+  setText(byId("range-scope"), `this range, ${range(Date.parse(from), Date.parse(to))}`);
+  setText(byId("range-what"), read < series ? `in windows of the ${whole(read)} largest of ${whole(series)} series` : "in windows");
   const ms = Date.parse(generatedAt);
   const today = dayYear(ms) === dayYear(Date.now());
   setText(byId("as-of"), `as of ${today ? "" : `${dayYear(ms)}, `}${clockSeconds(ms)} UTC`);

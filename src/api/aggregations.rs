@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
+use crate::api::openapi::Level;
 use crate::api::params::{Params, is_possible_city, is_possible_type};
 use crate::api::state::{Age, ApiState};
 use crate::core::keys::series;
@@ -17,34 +18,58 @@ use crate::store::reads::{AggregationItem, Windows};
 
 pub(super) const PATH: &str = "/api/v1/aggregations";
 
+/// A page of windows.
 #[derive(Serialize, ToSchema)]
 struct Aggregations {
+    /// The city asked for.
     city: String,
+    /// The type asked for, in lower case.
     event_type: String,
+    /// How many windows this page lists.
     count: usize,
     /// Everything before it is counted, as far as partitions have published one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     watermark: Option<String>,
+    /// Windows, newest first.
     aggregations: Vec<Aggregation>,
+    /// Where the list goes on; absent at its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// An item, as the API shows it.
+/// The counts of a city and type in one window of event time.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Aggregation {
+    /// `<city>#<event_type>#<window_start>`: one window has one.
     partition_key: String,
+    /// First instant of the window.
+    #[schema(format = DateTime)]
     window_start: String,
+    /// First instant after the window.
+    #[schema(format = DateTime)]
     window_end: String,
+    /// Where, as producers spell it.
     city: String,
+    /// What kind, such as `traffic`.
     event_type: String,
+    /// Events counted in the window; late ones are in no window.
     event_count: u64,
+    /// The severities that occur in it, low to critical.
+    #[schema(value_type = Vec<Level>)]
     severities: Vec<String>,
+    /// Events of low severity.
     severity_low: u64,
+    /// Events of medium severity.
     severity_medium: u64,
+    /// Events of high severity.
     severity_high: u64,
+    /// Events of critical severity.
     severity_critical: u64,
+    /// When a consumer counted in it last.
+    #[schema(format = DateTime)]
     last_updated: String,
+    /// The window will take no more events.
     #[serde(rename = "final")]
     is_final: bool,
 }
@@ -74,6 +99,7 @@ impl From<AggregationItem> for Aggregation {
 #[utoipa::path(
     get,
     path = "/api/v1/aggregations",
+    operation_id = "list_aggregations",
     summary = "Counts of a city and type by window, newest first",
     params(
         ("city" = String, Query, description = "A city", min_length = 1, example = "NYC"),

@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
+use crate::api::openapi::{Level, Severities};
 use crate::api::params::{HOURS_MAX, Params, is_possible_city};
 use crate::api::state::ApiState;
 use crate::store::reads::{AlertItem, Page};
@@ -19,30 +20,49 @@ pub(super) const PATH: &str = "/api/v1/alerts";
 const HOURS_DEFAULT: u32 = 24;
 const HOUR_MS: i64 = 3_600_000;
 
+/// A page of alerts.
 #[derive(Serialize, ToSchema)]
 struct Alerts {
+    /// How many alerts this page lists.
     count: usize,
-    /// How far back from now the list reaches; null where only `to` bounds it.
+    /// How many hours the list covers: `hours`, or from `from` to `to`, rounded up; null where only
+    /// one of these is given.
     time_range_hours: Option<i64>,
+    /// The parameter `city`, as it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
+    /// The parameter `severity`, in lower case.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Level, required = false)]
     severity: Option<&'static str>,
+    /// Alerts, newest first by event time.
     alerts: Vec<Alert>,
+    /// Where the list goes on; absent at its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// An item, as the API shows it.
+/// An event of high or critical severity.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Alert {
+    /// The event's own id, or `<topic>-<partition>-<offset>`.
     event_id: String,
+    /// When it happened, by its own clock.
+    #[schema(format = DateTime)]
     timestamp: String,
+    /// Where, as its producer spells it.
     city: String,
+    /// What kind, such as `traffic`.
     event_type: String,
+    /// `high` or `critical`.
+    #[schema(value_type = Level)]
     severity: String,
+    /// What happened, for people; may be empty.
     description: String,
+    /// When a consumer stored it.
+    #[schema(format = DateTime)]
     processing_time: String,
+    /// It came too late for its window; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
 }
@@ -66,10 +86,11 @@ impl From<AlertItem> for Alert {
 #[utoipa::path(
     get,
     path = "/api/v1/alerts",
+    operation_id = "list_alerts",
     summary = "Events of high and critical severity, newest first",
     params(
         ("city" = Option<String>, Query, description = "Only of this city", example = "NYC"),
-        ("severity" = Option<String>, Query, description = "Only of this severity: `low`, `medium`, `high` or `critical`; the first two raise no alerts", pattern = "^(|[lL][oO][wW]|[mM][eE][dD][iI][uU][mM]|[hH][iI][gG][hH]|[cC][rR][iI][tT][iI][cC][aA][lL])$", example = "critical"),
+        ("severity" = Option<Severities>, Query, description = "Only of this severity: `low`, `medium`, `high` or `critical`; the first two raise no alerts", example = "critical"),
         ("hours" = Option<u32>, Query, description = "Back from now, by event time; 24 unless `from` or `to` is given", minimum = 1, maximum = 720, example = 24),
         ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 50),
         ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
@@ -91,13 +112,14 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     };
     let since = hours.map_or(0, |hours| now_ms - i64::from(hours) * HOUR_MS);
     let slice = params.slice(50, since, now_ms)?;
-    let time_range_hours = match (hours, from) {
-        (Some(hours), _) => Some(i64::from(hours)),
+    let time_range_hours = match (hours, from, to) {
+        (Some(hours), _, _) => Some(i64::from(hours)),
         // Rounded up, so that the range named holds all that is listed.
-        (None, Some(from)) => Some((now_ms - from + HOUR_MS - 1).div_euclid(HOUR_MS).max(0)),
-        (None, None) => None,
+        (None, Some(from), Some(to)) => Some((to - from + HOUR_MS - 1).div_euclid(HOUR_MS).max(0)),
+        _ => None,
     };
     let city = params.text("city").map(ToOwned::to_owned);
+    let echo = params.given("city").map(ToOwned::to_owned);
     let severity = params.severity()?;
     let impossible = city.as_deref().is_some_and(|city| !is_possible_city(city))
         || severity.is_some_and(|severity| !severity.is_alert());
@@ -112,7 +134,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
         Ok::<_, ApiError>(Alerts {
             count: page.items.len(),
             time_range_hours,
-            city,
+            city: echo,
             severity: severity.map(crate::core::event::Severity::name),
             next: params.next(page.next.as_ref(), slice.range),
             alerts: page.items.into_iter().map(Alert::from).collect(),

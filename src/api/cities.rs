@@ -1,4 +1,4 @@
-//! `GET /api/v1/cities`: every city with its number of events, largest first.
+//! `GET /api/v1/cities?limit=1000&cursor=`: cities with their number of events, largest first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,50 +10,126 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
-use crate::api::params::Params;
+use crate::api::params::{LIMIT_MAX, Params};
 use crate::api::state::ApiState;
+use crate::core::time::format_millis;
+use crate::store::reads::Position;
 
 pub(super) const PATH: &str = "/api/v1/cities";
 
+/// A page of cities.
 #[derive(Serialize, ToSchema)]
 struct Cities {
+    /// How many cities this page lists.
     count: usize,
+    /// How many cities there are.
+    city_count: usize,
+    /// Events of all cities, of all time, late ones included.
+    total_events: u64,
+    /// When the totals were read.
+    #[schema(format = DateTime)]
+    generated_at: String,
+    /// Cities, largest first; equal ones by name.
     cities: Vec<City>,
+    /// The cities that this page does not list.
+    others: OtherCities,
+    /// Where the list goes on; absent at its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
-#[derive(Serialize, ToSchema)]
+/// A city and all its events.
+#[derive(Clone, Serialize, ToSchema)]
 struct City {
+    /// The city, as producers spell it.
     city: String,
+    /// Its events of all time, late ones included.
     total_events: u64,
 }
 
-/// Every city with its number of events, largest first
+/// The cities that a page does not list, together.
+#[derive(Serialize, ToSchema)]
+struct OtherCities {
+    /// How many they are.
+    city_count: usize,
+    /// Their events of all time, late ones included.
+    total_events: u64,
+}
+
+/// Cities with their number of events, largest first
 #[utoipa::path(
     get,
     path = "/api/v1/cities",
-    summary = "Every city with its number of events, largest first",
+    operation_id = "list_cities",
+    summary = "Cities with their number of events, largest first",
+    params(
+        ("limit" = Option<u32>, Query, description = "Most cities of a page", minimum = 1, maximum = 1000, example = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+    ),
     responses(
-        (status = 200, description = "Every city with its number of events, largest first", body = Cities, example = json!({"count": 1, "cities": [{"city": "NYC", "total_events": 33960}]})),
+        (status = 200, description = "Cities with their number of events, largest first", body = Cities, example = json!({"count": 1, "city_count": 1, "total_events": 33960, "generated_at": "2013-01-02T06:00:00.000Z", "cities": [{"city": "NYC", "total_events": 33960}], "others": {"city_count": 0, "total_events": 0}})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, &[])?;
+    let params = Params::parse(PATH, None, &uri, &["limit", "cursor"])?;
+    let slice = params.slice(LIMIT_MAX, 0, state.now_ms())?;
+    let after = match &slice.after {
+        Some(place) => Some(after(place).ok_or_else(ApiError::bad_cursor)?),
+        None => None,
+    };
     let make = async {
-        let mut by_city = BTreeMap::<String, u64>::new();
-        for total in &state.totals().await?.items {
-            let events = total.events();
-            *by_city.entry(total.city.clone()).or_default() += events;
+        let totals = state.totals().await?;
+        totals.complete()?;
+        let mut by_city = BTreeMap::<&str, u64>::new();
+        for total in &totals.every.largest {
+            *by_city.entry(&total.city).or_default() += total.events();
         }
-        let mut cities: Vec<City> = by_city
+        let city_count = by_city.len();
+        let total_events = by_city.values().sum();
+        let mut order: Vec<(Reverse<u64>, &str)> = by_city
             .into_iter()
-            .map(|(city, total_events)| City { city, total_events })
+            .map(|(city, events)| (Reverse(events), city))
             .collect();
-        // Stable, so equal ones stay in the order of their names.
-        cities.sort_by_key(|city| Reverse(city.total_events));
+        order.sort_unstable();
+        let first = after.as_ref().map_or(0, |(events, city)| {
+            order.partition_point(|one| *one <= (Reverse(*events), city.as_str()))
+        });
+        let end = order.len().min(first + slice.limit);
+        let cities: Vec<City> = order[first..end]
+            .iter()
+            .map(|(Reverse(total_events), city)| City {
+                city: (*city).to_owned(),
+                total_events: *total_events,
+            })
+            .collect();
+        let listed: u64 = cities.iter().map(|city| city.total_events).sum();
+        let next = cities.last().filter(|_| end < order.len()).map(place);
         Ok::<_, ApiError>(Cities {
             count: cities.len(),
+            city_count,
+            total_events,
+            generated_at: format_millis(totals.read_ms),
+            others: OtherCities {
+                city_count: city_count - cities.len(),
+                total_events: total_events - listed,
+            },
+            next: params.next(next.as_ref(), slice.range),
             cities,
         })
     };
     state.answer(params.key(), make).await
+}
+
+/// Returns the place behind a city.
+fn place(last: &City) -> Position {
+    Position {
+        sort_key: last.total_events.to_string(),
+        lane: 0,
+        key: last.city.clone(),
+    }
+}
+
+/// Returns the events and the name of the city that a page goes on behind.
+fn after(place: &Position) -> Option<(u64, String)> {
+    Some((place.sort_key.parse().ok()?, place.key.clone()))
 }

@@ -10,14 +10,16 @@
 //! | 401, 403 | `unauthorized` `forbidden` |
 //! | 404, 405 | `not_found` `method_not_allowed` |
 //! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
-//! | 429 | `too_many_requests`, with `Retry-After` |
+//! | 429 | `too_many_requests` `read_budget_spent`, with `Retry-After` |
 //! | 500 | `internal` |
-//! | 503, 504 | `store_unavailable` `busy` `store_timeout`, with `Retry-After` |
+//! | 503, 504 | `store_unavailable` `read_ceiling` `too_many_series` `busy` `store_timeout`, with `Retry-After` |
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+
+use crate::api::spent::Spent;
 
 /// The header that carries the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,6 +85,8 @@ pub struct ApiError {
     code: &'static str,
     public: String,
     detail: Option<String>,
+    /// Thousandths of read units that were spent before it failed.
+    milliunits: u64,
 }
 
 impl ApiError {
@@ -92,7 +96,17 @@ impl ApiError {
             code,
             public: public.into(),
             detail: None,
+            milliunits: 0,
         }
+    }
+
+    /// Returns the same with the read units that were spent before it failed.
+    #[must_use]
+    pub(super) fn with_units(mut self, units: f64) -> ApiError {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+        let milliunits = (units * 1_000.0).clamp(0.0, 1e15) as u64;
+        self.milliunits = milliunits;
+        self
     }
 
     /// 400: a parameter is unknown, repeated, malformed or out of range; `public` names it.
@@ -161,6 +175,43 @@ impl ApiError {
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_requests",
             "you ask too often; Retry-After says in how many seconds to ask again",
+        )
+    }
+
+    /// 429: the client has spent its read units of this minute.
+    pub fn read_budget_spent(units: u64) -> ApiError {
+        ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "read_budget_spent",
+            format!(
+                "your requests cost {units} read units of DynamoDB within a minute, which is the limit; \
+                 Retry-After says in how many seconds to ask again"
+            ),
+        )
+    }
+
+    /// 503: the answer needs more reads than one request may pay for.
+    pub fn read_ceiling(units: u64) -> ApiError {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "read_ceiling",
+            format!(
+                "the answer needs more than {units} read units of DynamoDB, the most that one request may cost; \
+                 ask for a shorter range, a smaller limit or one city, or ask for the timeline again: \
+                 it goes on where this request ended"
+            ),
+        )
+    }
+
+    /// 503: there are more series than this answer can cover.
+    pub fn too_many_series(series_max: usize) -> ApiError {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_series",
+            format!(
+                "there are more than {series_max} pairs of city and event type, so this answer could \
+                 not cover all of them; ask for one city, or for /api/v1/stats"
+            ),
         )
     }
 
@@ -300,6 +351,9 @@ impl ApiError {
         ) {
             headers.insert(RETRY_AFTER, RETRY_AFTER_S);
         }
+        #[allow(clippy::cast_precision_loss)] // units of one answer
+        let units = self.milliunits as f64 / 1_000.0;
+        response.extensions_mut().insert(Spent(units));
         response
     }
 }

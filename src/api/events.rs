@@ -8,33 +8,53 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
+use crate::api::openapi::Level;
 use crate::api::params::{CityPath, Params, is_possible_city};
 use crate::api::state::ApiState;
 use crate::store::reads::{EventItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/events/{city}";
 
+/// A page of events.
 #[derive(Serialize, ToSchema)]
 struct Events {
+    /// The city asked for.
     city: String,
+    /// How many events this page lists.
     count: usize,
+    /// Events, newest first by event time.
     events: Vec<Event>,
+    /// Where the list goes on; absent at its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
+/// An event, as it was stored.
 #[derive(Serialize, ToSchema)]
 struct Event {
+    /// The event's own id, or `<topic>-<partition>-<offset>`.
     event_id: String,
+    /// When it happened, by its own clock.
+    #[schema(format = DateTime)]
     timestamp: String,
+    /// Where, as its producer spells it.
     city: String,
+    /// What kind, such as `traffic`.
     event_type: String,
+    /// How bad.
+    #[schema(value_type = Level)]
     severity: String,
+    /// What happened, for people; may be empty.
     description: String,
+    /// When a consumer stored it.
+    #[schema(format = DateTime)]
     processing_time: String,
+    /// When DynamoDB may delete it, in Unix seconds.
     ttl: i64,
+    /// It came too late for its window; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
+    /// Its time lies more than five minutes (or `--max-skew`) after Kafka's; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     future: bool,
     /// The record's other fields as one object, their text as it stood.
@@ -65,6 +85,7 @@ impl From<EventItem> for Event {
 #[utoipa::path(
     get,
     path = "/api/v1/events/{city}",
+    operation_id = "list_events",
     summary = "Events of a city, newest first",
     params(
         ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),

@@ -16,18 +16,27 @@ pub(super) const PATH: &str = "/api/v1/health";
 
 const SERVICE: &str = "CityStream API";
 
+/// The answer of 200.
 #[derive(Serialize, ToSchema)]
 struct Health {
+    /// `UP`.
     status: &'static str,
+    /// When it was asked.
+    #[schema(format = DateTime)]
     timestamp: String,
+    /// The name of this service.
     service: &'static str,
 }
 
 /// The answer of 503 and 504.
 #[derive(Serialize, ToSchema)]
 struct Down {
+    /// `DOWN`.
     status: &'static str,
+    /// When it was asked.
+    #[schema(format = DateTime)]
     timestamp: String,
+    /// The name of this service.
     service: &'static str,
     /// Why, for people.
     reason: String,
@@ -37,6 +46,7 @@ struct Down {
 #[utoipa::path(
     get,
     path = "/api/v1/health",
+    operation_id = "get_health",
     summary = "Whether DynamoDB can be read",
     responses(
         (status = 200, description = "Whether DynamoDB can be read", body = Health, example = json!({"status": "UP", "timestamp": "2013-01-02T06:00:00.000Z", "service": "CityStream API"})),

@@ -12,6 +12,7 @@
 pub mod access;
 mod aggregations;
 mod alerts;
+mod budget;
 mod cities;
 mod conditional;
 mod connection;
@@ -29,6 +30,7 @@ pub mod params;
 mod reload;
 pub mod server;
 mod shares;
+mod spent;
 mod stall;
 pub mod state;
 mod stats;
@@ -36,9 +38,11 @@ mod stream;
 mod summary;
 mod timeline;
 pub mod tls;
+mod totals;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use axum::routing::get;
 use tower_http::compression::CompressionLayer;
 
@@ -49,6 +53,7 @@ pub use self::state::ApiState;
 /// Merge it with [`ops::router`] for the operator's routes.
 pub fn router(state: ApiState) -> Router {
     let (metrics, page) = (state.metrics().clone(), state.page().clone());
+    let budget = state.read_budget();
     let router = Router::new()
         .route(health::PATH, get(health::get))
         .route(events::PATH, get(events::get))
@@ -64,6 +69,12 @@ pub fn router(state: ApiState) -> Router {
         .merge(page::router(page))
         .layer(from_fn(conditional::conditional))
         .layer(CompressionLayer::new());
+    let router = match budget {
+        Some(budget) => router.layer(from_fn(move |request: Request, next: Next| {
+            budget.clone().charge(request, next)
+        })),
+        None => router,
+    };
     observe::observed(router, metrics)
 }
 

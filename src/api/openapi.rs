@@ -36,19 +36,56 @@ const ERRORS: [(&str, &str); 11] = [
     ("414", "Path and query are too long: `uri_too_long`"),
     (
         "429",
-        "This client asks too often: `too_many_requests`; see `Retry-After`",
+        "This client asks too often, or its reads cost too much: `too_many_requests`, `read_budget_spent`; see `Retry-After`",
     ),
     ("431", "The header lines are too long: `headers_too_large`"),
     ("500", "A bug: `internal`"),
     (
         "503",
-        "DynamoDB cannot be read: `store_unavailable`; see `Retry-After`",
+        "DynamoDB cannot be read, or the answer would cost too much: `store_unavailable`, `read_ceiling`, `too_many_series`; see `Retry-After`",
     ),
     (
         "504",
         "DynamoDB did not answer in time: `store_timeout`; see `Retry-After`",
     ),
 ];
+
+/// The tag of each operation.
+const TAGS: [(&str, &str); 9] = [
+    ("get_health", "operation"),
+    ("get_stats", "counts"),
+    ("list_cities", "counts"),
+    ("get_summary", "counts"),
+    ("list_events", "events"),
+    ("list_alerts", "events"),
+    ("list_aggregations", "counts"),
+    ("get_timeline", "counts"),
+    ("listen", "events"),
+];
+
+/// How bad an event is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code)] // only its schema is used
+pub(super) enum Level {
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+/// A severity to filter by; empty for any.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code)] // only its schema is used
+pub(super) enum Severities {
+    #[serde(rename = "")]
+    Any,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
 
 /// An error.
 #[derive(Serialize, ToSchema)]
@@ -72,7 +109,15 @@ struct Error {
         title = "CityStream API",
         description = "Counts, events and alerts of cities, from DynamoDB. Every list is newest first; \
                        where it goes on, the answer holds `next`: pass it as `cursor` with otherwise \
-                       the same parameters."
+                       the same parameters. Counts are exact: each event is counted once, in its \
+                       window or, if it comes too late for that, as late.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    servers((url = "/", description = "The server that this document comes from")),
+    tags(
+        (name = "counts", description = "Sums of all time, windows, and the timeline"),
+        (name = "events", description = "Single events and alerts, and the stream of what is new"),
+        (name = "operation", description = "Health, readiness and metrics"),
     ),
     paths(
         health::get,
@@ -85,7 +130,7 @@ struct Error {
         timeline::get,
         stream::get,
     ),
-    components(schemas(Error)),
+    components(schemas(Error, Level, Severities)),
     modifiers(&Common)
 )]
 struct Document;
@@ -105,6 +150,9 @@ impl Modify for Common {
             let Some(operation) = &mut path.get else {
                 continue;
             };
+            let id = operation.operation_id.as_deref();
+            let tag = TAGS.iter().find(|(known, _)| Some(*known) == id);
+            operation.tags = tag.map(|(_, tag)| vec![(*tag).to_owned()]);
             for (status, description) in ERRORS {
                 let body = ContentBuilder::new()
                     .schema(Some(Ref::from_schema_name("Error")))
@@ -128,28 +176,40 @@ impl Modify for Common {
                 }
             }
         }
-        for (path, what, kind, others) in [
+        for (path, id, what, kind, others) in [
             (
                 "/livez",
+                "get_livez",
                 "`ok` while the process lives",
                 "text/plain",
                 &[][..],
             ),
             (
                 "/readyz",
+                "get_readyz",
                 "`ok` while DynamoDB can be read",
                 "text/plain",
                 &[("503", "what it waits for")][..],
             ),
             (
                 "/metrics",
+                "get_metrics",
                 "Every metric, for Prometheus",
                 "text/plain; version=0.0.4; charset=utf-8",
                 &[],
             ),
-            (PATH, "This document", "application/json", &[]),
+            (
+                PATH,
+                "get_openapi",
+                "This document",
+                "application/json",
+                &[],
+            ),
         ] {
-            let mut operation = OperationBuilder::new().summary(Some(what));
+            let mut operation = OperationBuilder::new()
+                .operation_id(Some(id))
+                .tag("operation")
+                .summary(Some(what));
             let all = [("200", what)].into_iter().chain(others.iter().copied());
             for (status, description) in all {
                 let any = ObjectBuilder::new()
@@ -218,10 +278,36 @@ mod tests {
             for parameter in get["parameters"].as_array().into_iter().flatten() {
                 let name = &parameter["name"];
                 assert!(parameter["description"].is_string(), "{path} {name}");
-                assert!(parameter["schema"]["type"].is_string(), "{path} {name}");
+                let schema = &parameter["schema"];
+                let typed = schema["type"].is_string() || schema["$ref"].is_string();
+                assert!(typed, "{path} {name}");
             }
         }
         // What only `dev` has is no part of it.
         assert!(!json().contains("/break"));
+    }
+
+    #[test]
+    fn operations_have_ids_of_their_own_and_every_field_a_description() {
+        let document: Value = serde_json::from_str(json()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let ids: std::collections::BTreeSet<&str> = paths
+            .values()
+            .map(|path| path["get"]["operationId"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids.len(), paths.len(), "{ids:?}");
+        for (path, item) in paths {
+            assert!(item["get"]["tags"][0].is_string(), "{path}");
+        }
+        assert_eq!(document["servers"][0]["url"], "/");
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            assert!(schema["description"].is_string(), "{name}");
+            for (field, of) in schema["properties"].as_object().into_iter().flatten() {
+                assert!(
+                    of["description"].is_string() || of["$ref"].is_string(),
+                    "{name}.{field}: {of}"
+                );
+            }
+        }
     }
 }

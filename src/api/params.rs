@@ -88,6 +88,11 @@ impl Params {
             .filter(|text| !text.is_empty())
     }
 
+    /// Returns a parameter's text as it was given, even if it is empty.
+    pub fn given(&self, name: &str) -> Option<&str> {
+        self.pairs.get(name).map(String::as_str)
+    }
+
     /// Returns a whole number from 1 to `most`.
     ///
     /// # Errors

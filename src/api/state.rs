@@ -1,11 +1,11 @@
 //! What the handlers share: the tables, the clock, and answers that are still warm.
 //!
-//! An answer is kept for a second and made by one flight per key, so a thousand dashboards cost
-//! DynamoDB what one does. Errors are not kept, but a flight's error goes to all who waited for it.
+//! An answer is kept for a second, or longer if it cost much, and made by one flight per key, so a
+//! thousand dashboards cost DynamoDB what one does. One request costs at most [`READ_UNITS_MAX`]. Errors are not kept, but a flight's error goes to all who waited for it.
 //! Every answer has a deadline ([`STORE_DEADLINE`]), below the server's own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
@@ -13,23 +13,36 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use moka::Expiry;
 use moka::future::Cache;
 use serde::Serialize;
 use sha2::Digest as _;
+use tokio::sync::Semaphore;
 
+use crate::api::budget::ReadBudget;
 use crate::api::error::ApiError;
 use crate::api::page::Page;
+use crate::api::spent::Spent;
 use crate::api::stream::Stream;
 use crate::api::timeline::{self, Hours};
+use crate::api::totals::{Totals, TotalsCache};
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
-use crate::store::reads::{Cost, Reads, TotalItem, metered};
+use crate::store::reads::{Cost, Meter, Reads, metered_by};
 use crate::telemetry::Metrics;
 
 /// How long DynamoDB may take for an answer before it becomes 504.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long an answer is given to others.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(1);
+/// How long an answer is given to others, unless it cost much.
+const ANSWER_AGE: Duration = Duration::from_secs(1);
+/// Longest time that an expensive answer is given to others.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
+/// An answer is given to others for a second for each so many read units that it cost.
+const ANSWER_UNITS_PER_SECOND: f64 = 200.0;
+/// Most read units that one request may cost, but for requests under way when it is reached.
+pub const READ_UNITS_MAX: u64 = 5_000;
+/// Most answers in the making at a time; further ones wait.
+const BUILDS_MAX: usize = 32;
 /// Most bytes of answers that are kept.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
 
@@ -44,7 +57,9 @@ pub struct ApiState {
     hours: Hours,
     page: Page,
     answers: Cache<String, Warm>,
-    totals: Cache<(), Arc<Totals>>,
+    totals: Arc<TotalsCache>,
+    builds: Arc<Semaphore>,
+    budget: Option<ReadBudget>,
     stream: Arc<Stream>,
     shutdown: Shutdown,
     clock: Clock,
@@ -58,7 +73,7 @@ impl ApiState {
             reads,
             metrics,
             answers: Cache::builder()
-                .time_to_live(ANSWER_AGE_MAX)
+                .expire_after(WarmAge)
                 .max_capacity(ANSWERS_BYTES_MAX)
                 .weigher(|key: &String, answer: &Warm| {
                     u32::try_from(key.len() + answer.json.len()).unwrap_or(u32::MAX)
@@ -66,10 +81,9 @@ impl ApiState {
                 .build(),
             hours: timeline::hours(),
             page: Page::new(),
-            totals: Cache::builder()
-                .time_to_live(ANSWER_AGE_MAX)
-                .max_capacity(1)
-                .build(),
+            totals: Arc::default(),
+            builds: Arc::new(Semaphore::new(BUILDS_MAX)),
+            budget: None,
             stream: Arc::new(Stream::new()),
             shutdown: Shutdown::new(),
             clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
@@ -100,6 +114,19 @@ impl ApiState {
 
     pub(crate) fn page(&self) -> &Page {
         &self.page
+    }
+
+    /// Returns the same with a limit of read units a minute for each client.
+    #[must_use]
+    pub fn with_read_budget(self, units_max: u64) -> ApiState {
+        ApiState {
+            budget: Some(ReadBudget::new(units_max)),
+            ..self
+        }
+    }
+
+    pub(crate) fn read_budget(&self) -> Option<ReadBudget> {
+        self.budget.clone()
     }
 
     /// Returns the same with the flag that ends streams.
@@ -149,9 +176,11 @@ impl ApiState {
         key: String,
         make: impl Future<Output = Result<(T, Age), E>>,
     ) -> Result<Response, ApiError> {
+        let meter = Meter::bounded(READ_UNITS_MAX);
         let mut spent = None;
         let made = self.answers.try_get_with(key, async {
-            let (made, cost) = metered(make).await;
+            let _turn = self.turn().await;
+            let (made, cost) = metered_by(&meter, make).await;
             spent = Some(cost);
             let (answer, age) = made.map_err(Into::into)?;
             let json = serde_json::to_vec(&answer)
@@ -160,25 +189,35 @@ impl ApiState {
                 etag: etag(&json),
                 json: json.into(),
                 age,
+                units: cost.units,
             })
         });
         let made = tokio::time::timeout(self.deadline, made).await;
-        match made {
-            Ok(Ok(warm)) => Ok(warm.response(spent)),
-            Ok(Err(error)) => Err((*error).clone()),
-            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
-        }
+        let error = match made {
+            Ok(Ok(warm)) => return Ok(warm.response(spent)),
+            Ok(Err(error)) => (*error).clone(),
+            Err(_elapsed) => ApiError::store_timeout("the deadline passed"),
+        };
+        let (_, units) = meter.spent();
+        Err(error.with_units(units))
     }
 
-    /// Returns all totals, read at most a second ago.
+    /// Waits until one of [`BUILDS_MAX`] answers may be made.
+    pub(crate) async fn turn(&self) -> impl Drop + use<> {
+        let turn = Arc::clone(&self.builds).acquire_owned().await;
+        turn.expect("the semaphore is never closed")
+    }
+
+    /// Returns all totals, as new as their number allows.
     pub(crate) async fn totals(&self) -> Result<Arc<Totals>, ApiError> {
-        let read = self.totals.try_get_with((), async {
-            let read_ms = self.now_ms();
-            let items = self.reads.totals(None).await?;
-            Ok::<_, StoreError>(Arc::new(Totals { read_ms, items }))
-        });
+        let read = self.totals.get(&self.reads, self.now_ms());
         match tokio::time::timeout(self.deadline, read).await {
-            Ok(Ok(totals)) => Ok(totals),
+            Ok(Ok(totals)) => {
+                #[allow(clippy::cast_precision_loss)] // a number to look at
+                let series = totals.every.series_count as f64;
+                self.metrics.table_series.set(series);
+                Ok(totals)
+            }
             Ok(Err(error)) => Err(store_failed(&error)),
             Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
         }
@@ -196,12 +235,6 @@ impl ApiState {
     }
 }
 
-/// Every total, and when it was read.
-pub(crate) struct Totals {
-    pub(crate) read_ms: i64,
-    pub(crate) items: Vec<TotalItem>,
-}
-
 /// How long a client may take an answer for true without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Age {
@@ -217,6 +250,22 @@ struct Warm {
     json: Bytes,
     etag: HeaderValue,
     age: Age,
+    /// What it cost.
+    units: f64,
+}
+
+/// How long answers are given to others: the longer, the more they cost.
+struct WarmAge;
+
+impl Expiry<String, Warm> for WarmAge {
+    fn expire_after_create(&self, _: &String, warm: &Warm, _: Instant) -> Option<Duration> {
+        Some(answer_age(warm.units))
+    }
+}
+
+fn answer_age(units: f64) -> Duration {
+    let seconds = (units / ANSWER_UNITS_PER_SECOND).clamp(0.0, ANSWER_AGE_MAX.as_secs_f64());
+    Duration::from_secs_f64(seconds).max(ANSWER_AGE)
 }
 
 impl Warm {
@@ -243,6 +292,8 @@ impl Warm {
         if let Ok(timing) = HeaderValue::from_str(&timing) {
             headers.insert(HeaderName::from_static("server-timing"), timing);
         }
+        let units = spent.map_or(0.0, |cost| cost.units);
+        response.extensions_mut().insert(Spent(units));
         response
     }
 }
@@ -262,6 +313,9 @@ impl From<StoreError> for ApiError {
 
 /// Returns what a client is told about a failed read.
 fn store_failed(error: &StoreError) -> ApiError {
+    if let StoreError::TooCostly { units } = error {
+        return ApiError::read_ceiling(*units);
+    }
     match error.kind() {
         Kind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
@@ -283,5 +337,17 @@ pub fn public_reason(error: &StoreError) -> &'static str {
         Kind::Denied | Kind::Settings => "this host's login or rights for DynamoDB do not suffice",
         Kind::Transient | Kind::Unknown => "DynamoDB does not answer",
         Kind::Invalid | Kind::Conflict => "DynamoDB refuses the request",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shared_the_longer_the_more_it_cost() {
+        for (units, seconds) in [(0.0, 1), (100.0, 1), (1_000.0, 5), (1e9, 30)] {
+            assert_eq!(answer_age(units).as_secs(), seconds, "{units}");
+        }
     }
 }

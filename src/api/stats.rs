@@ -8,35 +8,39 @@ use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::params::Params;
-use crate::api::state::{ApiState, Totals};
+use crate::api::state::ApiState;
+use crate::api::totals::Totals;
 use crate::core::event::Severity;
 use crate::core::time::format_millis;
 
 pub(super) const PATH: &str = "/api/v1/stats";
 
 /// The sums of all totals.
-#[derive(Default, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
+    /// Events of all cities, of all time, late ones included.
     total_events_processed: u64,
+    /// Of these, those of high severity.
     high_severity_alerts: u64,
+    /// Of these, those of critical severity.
     critical_alerts: u64,
+    /// Of these, those that came too late for their window.
     late_events: u64,
+    /// When the totals were read.
+    #[schema(format = DateTime)]
     generated_at: String,
 }
 
 impl Stats {
     pub(super) fn of(totals: &Totals) -> Stats {
-        let mut stats = Stats {
+        let all = &totals.every.all;
+        Stats {
+            total_events_processed: all.events(),
+            high_severity_alerts: all.severity_counts[Severity::High.index()],
+            critical_alerts: all.severity_counts[Severity::Critical.index()],
+            late_events: all.late_count,
             generated_at: format_millis(totals.read_ms),
-            ..Stats::default()
-        };
-        for total in &totals.items {
-            stats.total_events_processed += total.events();
-            stats.late_events += total.late_count;
-            stats.high_severity_alerts += total.severity_counts[Severity::High.index()];
-            stats.critical_alerts += total.severity_counts[Severity::Critical.index()];
         }
-        stats
     }
 }
 
@@ -44,6 +48,7 @@ impl Stats {
 #[utoipa::path(
     get,
     path = "/api/v1/stats",
+    operation_id = "get_stats",
     summary = "All events of all cities, late ones included",
     responses(
         (status = 200, description = "All events of all cities, late ones included", body = Stats, example = json!({"total_events_processed": 33960, "high_severity_alerts": 2025, "critical_alerts": 780, "late_events": 609, "generated_at": "2013-01-02T06:00:00.000Z"})),

@@ -23,6 +23,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
 use bytes::BytesMut;
 use futures_util::stream;
+use moka::future::Cache;
 use tokio::sync::watch;
 
 use self::changes::sort_as_stored;
@@ -30,11 +31,14 @@ use self::feed::{Feed, Filter, Next, Place, frame};
 use self::poller::json;
 use crate::api::alerts::Alert;
 use crate::api::error::ApiError;
+use crate::api::openapi::Severities;
 use crate::api::params::Params;
-use crate::api::state::ApiState;
+use crate::api::spent::Spent;
+use crate::api::state::{ApiState, READ_UNITS_MAX};
+use crate::core::event::Severity;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
 use crate::shutdown::Shutdown;
-use crate::store::reads::{Range, Slice};
+use crate::store::reads::{AlertItem, Meter, Page, Range, Slice};
 
 pub(super) const PATH: &str = "/api/v1/stream";
 
@@ -44,14 +48,22 @@ const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
 /// How far back by event time missed alerts are looked for, and how many.
 const RESUME_BACK_MS: i64 = 24 * 3_600_000;
 const RESUME_ALERTS_MAX: usize = 1_000;
+/// How long the alerts read for one that comes back are given to others, and for how many filters.
+const RESUME_AGE_MAX: Duration = Duration::from_secs(1);
+const RESUMES_KEPT_MAX: u64 = 16;
 /// How much earlier than the place an alert may have been stored, by another host's clock.
 const RESUME_SLACK_MS: i64 = 5_000;
+
+/// The newest alerts of a city and severity.
+type Resumed = Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem>>>;
 
 /// The feed and its reader.
 pub(crate) struct Stream {
     feed: Feed,
     /// Whether the reader runs.
     awake: Mutex<bool>,
+    /// The newest alerts, for those that come back, by city and severity.
+    resumed: Resumed,
 }
 
 impl Stream {
@@ -59,6 +71,10 @@ impl Stream {
         Stream {
             feed: Feed::new(),
             awake: Mutex::new(false),
+            resumed: Cache::builder()
+                .time_to_live(RESUME_AGE_MAX)
+                .max_capacity(RESUMES_KEPT_MAX)
+                .build(),
         }
     }
 
@@ -147,11 +163,12 @@ fn reset(reason: &str, missed: &[&str], id: Option<Place>) -> Bytes {
 #[utoipa::path(
     get,
     path = "/api/v1/stream",
+    operation_id = "listen",
     summary = "What is new, as server-sent events",
     description = "Events `status`, `stats`, `alert`, `window` and `reset`; it does not end.",
     params(
         ("city" = Option<String>, Query, description = "Only alerts and windows of this city", example = "NYC"),
-        ("severity" = Option<String>, Query, description = "Only alerts of this severity", pattern = "^(|[lL][oO][wW]|[mM][eE][dD][iI][uU][mM]|[hH][iI][gG][hH]|[cC][rR][iI][tT][iI][cC][aA][lL])$", example = "critical"),
+        ("severity" = Option<Severities>, Query, description = "Only alerts of this severity", example = "critical"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event heard: the stream goes on behind it", pattern = "^[0-9]{1,15}\\.[0-9a-f]{8}\\.[0-9]{1,15}$"),
     ),
     responses(
@@ -179,10 +196,13 @@ pub(super) async fn get(
     let (place, greeting) = stream.feed.greeting();
     let mut first = BytesMut::from(&*greeting);
     let mut after = place.number;
+    let mut spent = 0.0;
     match resumed {
         Some(place) if stream.feed.remembers(place) => after = place.number,
         Some(missed) => {
-            first.extend_from_slice(&missed_since(&state, &filter, missed, place).await)
+            let (missed, units) = missed_since(&state, &filter, missed, place).await;
+            first.extend_from_slice(&missed);
+            spent = units;
         }
         None => {}
     }
@@ -199,6 +219,7 @@ pub(super) async fn get(
         Some((Ok::<_, std::convert::Infallible>(bytes), listener))
     });
     let mut response = Response::new(Body::from_stream(body));
+    response.extensions_mut().insert(Spent(spent));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -210,26 +231,30 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Returns `reset`, and the alerts stored since a place that the feed does not know. Their last line
-/// names the place `now`, where the listener goes on.
-async fn missed_since(state: &ApiState, filter: &Filter, missed: Place, now: Place) -> Bytes {
-    let slice = Slice {
-        range: Range {
-            from_ms: (missed.ms - RESUME_BACK_MS).clamp(0, TIME_MS_END),
-            to_ms: TIME_MS_END,
-        },
-        limit: RESUME_ALERTS_MAX,
-        after: None,
-        now_ms: state.now_ms(),
+/// Returns `reset`, and the alerts stored since a place that the feed does not know, with the read units
+/// that they cost. Their last line names the place `now`, where the listener goes on.
+async fn missed_since(
+    state: &ApiState,
+    filter: &Filter,
+    missed: Place,
+    now: Place,
+) -> (Bytes, f64) {
+    let back_ms = missed.ms - RESUME_BACK_MS;
+    let nothing_to_find = filter.severity.is_some_and(|s| !s.is_alert());
+    let meter = Meter::bounded(READ_UNITS_MAX);
+    let found = match nothing_to_find {
+        true => Ok(Arc::new(Page::empty())),
+        false => newest_alerts(state, filter, &meter).await,
     };
-    let reads = state.reads();
-    let nothing_to_find = filter.severity.is_some_and(|s| !s.is_alert()) || slice.range.is_empty();
-    let read = reads.alerts(filter.city.clone(), filter.severity, slice);
-    let (mut alerts, all) = match state.within(read).await {
-        _ if nothing_to_find => (Vec::new(), true),
-        Ok(page) => (page.items, page.next.is_none()),
+    let (mut alerts, all) = match found {
+        Ok(page) => {
+            let reaches_back = |a: &AlertItem| parse_timestamp(&a.event_time) < Some(back_ms);
+            let all = page.next.is_none() || page.items.last().is_some_and(reaches_back);
+            (page.items.clone(), all)
+        }
         Err(_) => (Vec::new(), false),
     };
+    alerts.retain(|a| parse_timestamp(&a.event_time).is_some_and(|ms| ms >= back_ms));
     let since_ms = missed.ms - RESUME_SLACK_MS;
     alerts.retain(|a| parse_timestamp(&a.processing_time).is_some_and(|ms| ms >= since_ms));
     sort_as_stored(&mut alerts);
@@ -244,5 +269,31 @@ async fn missed_since(state: &ApiState, filter: &Filter, missed: Place, now: Pla
         out.extend_from_slice(&frame("alert", None, &json(&Alert::from(alert))));
     }
     out.extend_from_slice(format!("id: {now}\n\n").as_bytes());
-    out.freeze()
+    (out.freeze(), meter.spent().1)
+}
+
+/// Returns the newest alerts that suit a filter. Whatever ids clients come back with, one reading
+/// a second serves all of the same filter.
+async fn newest_alerts(
+    state: &ApiState,
+    filter: &Filter,
+    meter: &Meter,
+) -> Result<Arc<Page<AlertItem>>, Arc<ApiError>> {
+    let key = (filter.city.clone(), filter.severity);
+    let read = async {
+        let _turn = state.turn().await;
+        let slice = Slice {
+            range: Range {
+                from_ms: 0,
+                to_ms: TIME_MS_END,
+            },
+            limit: RESUME_ALERTS_MAX,
+            after: None,
+            now_ms: state.now_ms(),
+        };
+        let reads = state.reads();
+        let read = meter.run(reads.alerts(filter.city.clone(), filter.severity, slice));
+        state.within(read).await.map(Arc::new)
+    };
+    state.stream().resumed.try_get_with(key, read).await
 }

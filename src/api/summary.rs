@@ -16,11 +16,17 @@ use crate::store::error::StoreError;
 
 pub(super) const PATH: &str = "/api/v1/summary/{city}";
 
+/// The events of a city.
 #[derive(Serialize, ToSchema)]
 struct Summary {
+    /// The city asked for.
     city: String,
+    /// Its events of all time, late ones included.
     total_events: u64,
+    /// The same by event type.
     event_type_breakdown: BTreeMap<String, u64>,
+    /// When the totals were read.
+    #[schema(format = DateTime)]
     generated_at: String,
 }
 
@@ -28,6 +34,7 @@ struct Summary {
 #[utoipa::path(
     get,
     path = "/api/v1/summary/{city}",
+    operation_id = "get_summary",
     summary = "Events of a city by type",
     params(
         ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),

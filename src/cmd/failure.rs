@@ -158,7 +158,9 @@ pub(super) fn of_store(error: &StoreError) -> Option<&'static str> {
         },
         StoreError::Different { .. } => Some("other tables need another --table-prefix"),
         StoreError::Waited { .. } => Some(DYNAMODB_REMEDY),
-        StoreError::Settings { .. } | StoreError::Corrupt { .. } => None,
+        StoreError::Settings { .. } | StoreError::Corrupt { .. } | StoreError::TooCostly { .. } => {
+            None
+        }
     }
 }
 

@@ -58,7 +58,9 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let readiness = Arc::new(Readiness::new());
     let watch = tokio::spawn(Arc::clone(&readiness).watch(Arc::clone(&reads), shutdown.clone()));
     let (probe, told) = (Arc::clone(&readiness) as Arc<dyn Probe>, metrics.clone());
-    let state = ApiState::new(reads, metrics.clone()).with_shutdown(shutdown.clone());
+    let state = ApiState::new(reads, metrics.clone())
+        .with_shutdown(shutdown.clone())
+        .with_read_budget(args.access.read_budget);
     let router = crate::api::router(state).merge(ops::router(metrics.clone(), readiness));
     let router = guarded(router, access, &metrics, &shutdown);
     if let Some(certificate) = &certificate {

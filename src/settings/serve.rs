@@ -89,6 +89,10 @@ pub struct AccessArgs {
     #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE_LIMIT", value_parser = parse_rate_limit)]
     pub rate_limit: Option<f64>,
 
+    /// Most read units of DynamoDB a minute that the answers to one client may cost, or off
+    #[arg(long, value_name = "UNITS", default_value = "200000", env = "CITYSTREAM_READ_BUDGET", value_parser = parse_read_budget)]
+    pub read_budget: u64,
+
     /// Most connections at a time; further ones get an answer to /livez alone
     #[arg(long, default_value_t = 4_096, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
@@ -113,6 +117,14 @@ fn parse_rate_limit(text: &str) -> Result<f64, String> {
     match number.parse::<f64>() {
         Ok(n) if (0.1..=1_000_000.0).contains(&n) => Ok(n),
         _ => Err("expected requests a second such as 20/s, from 0.1/s to 1000000/s".to_owned()),
+    }
+}
+
+fn parse_read_budget(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        _ if text == "off" => Ok(u64::MAX),
+        Ok(units @ 1_000..=1_000_000_000) => Ok(units),
+        _ => Err("expected read units a minute, from 1000 to 1000000000, or off".to_owned()),
     }
 }
 

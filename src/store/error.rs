@@ -158,6 +158,12 @@ pub enum StoreError {
         /// For how long.
         seconds: u64,
     },
+    /// An answer needs more reads than one request may pay for.
+    #[error("an answer may read at most {units} units of DynamoDB")]
+    TooCostly {
+        /// The ceiling.
+        units: u64,
+    },
 }
 
 /// A request that DynamoDB, or the way to it, refused.
@@ -276,7 +282,8 @@ impl StoreError {
             StoreError::Corrupt { key, .. } => *key = item.into(),
             StoreError::Settings { .. }
             | StoreError::Different { .. }
-            | StoreError::Waited { .. } => {}
+            | StoreError::Waited { .. }
+            | StoreError::TooCostly { .. } => {}
         }
         self
     }
@@ -287,7 +294,7 @@ impl StoreError {
             StoreError::Request(request) => request.kind,
             StoreError::Settings { .. } | StoreError::Different { .. } => Kind::Settings,
             StoreError::Corrupt { .. } => Kind::Corrupt,
-            StoreError::Waited { .. } => Kind::Transient,
+            StoreError::Waited { .. } | StoreError::TooCostly { .. } => Kind::Transient,
         }
     }
 
@@ -304,7 +311,8 @@ impl StoreError {
             StoreError::Settings { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Different { .. }
-            | StoreError::Waited { .. } => None,
+            | StoreError::Waited { .. }
+            | StoreError::TooCostly { .. } => None,
         }
     }
 }

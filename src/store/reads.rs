@@ -23,6 +23,7 @@ mod batch;
 mod items;
 mod lanes;
 mod meter;
+mod totals;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -32,14 +33,14 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
-use tokio::task::JoinSet;
 
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 use self::lanes::{Lane, Source};
-pub use self::meter::{Cost, metered};
+pub use self::meter::{Cost, Meter, metered, metered_by};
+pub use self::totals::EveryTotal;
 use crate::core::event::Severity;
 use crate::core::keys::{
-    CITY_INDEX, CONFIG_PK, CONFIG_SK, SERIES_INDEX, SEVERITY_INDEX, TableNames, totals_shards,
+    CITY_INDEX, CONFIG_PK, CONFIG_SK, SERIES_INDEX, SEVERITY_INDEX, TableNames,
 };
 use crate::core::time::{format_millis, parse_timestamp};
 use crate::store::config::{Config, read_config};
@@ -175,6 +176,15 @@ pub trait Reads: Send + Sync + 'static {
 
     /// Returns the totals of every series, or of one city's, in no order.
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>>;
+
+    /// Returns the sums over every series, and the largest series themselves, `kept_max` at most.
+    fn every_total(&self, kept_max: usize) -> Answer<'_, EveryTotal> {
+        Box::pin(async move {
+            let mut every = EveryTotal::new(kept_max);
+            every.take(self.totals(None).await?);
+            Ok(every.sorted())
+        })
+    }
 
     /// Returns whether the tables answer and are set up.
     fn ping(&self) -> Answer<'_, ()>;
@@ -329,60 +339,6 @@ impl DynamoReads {
         };
         Ok(page.map(AlertItem::from_item))
     }
-
-    async fn all_totals(&self, city: Option<String>) -> Result<Vec<TotalItem>, StoreError> {
-        let mut tasks = JoinSet::new();
-        for shard in totals_shards() {
-            let reading = totals_of_shard(self.db.clone(), shard, city.clone());
-            tasks.spawn(meter::carried(reading));
-        }
-        let mut out = Vec::new();
-        while let Some(done) = tasks.join_next().await {
-            out.extend(done.expect("reading totals does not panic")?);
-        }
-        Ok(out)
-    }
-}
-
-async fn totals_of_shard(
-    db: Db,
-    shard: String,
-    city: Option<String>,
-) -> Result<Vec<TotalItem>, StoreError> {
-    // Fences stay behind: a row has up to two per partition of the topic.
-    const NAMES: [&str; 9] = [
-        "series",
-        "city",
-        "event_type",
-        "event_count",
-        "late_count",
-        "severity_low",
-        "severity_medium",
-        "severity_high",
-        "severity_critical",
-    ];
-    let mut query = db
-        .query(&db.names.totals)
-        .expression_attribute_names("#shard", "shard")
-        .expression_attribute_values(":shard", AttributeValue::S(shard));
-    let mut projection = String::new();
-    for name in NAMES {
-        query = query.expression_attribute_names(format!("#{name}"), name);
-        if !projection.is_empty() {
-            projection.push(',');
-        }
-        projection.push('#');
-        projection.push_str(name);
-    }
-    query = query.projection_expression(projection);
-    query = match city {
-        None => query.key_condition_expression("#shard = :shard"),
-        Some(city) => query
-            .key_condition_expression("#shard = :shard AND begins_with(#series, :city)")
-            .expression_attribute_values(":city", AttributeValue::S(format!("{city}#"))),
-    };
-    let items = db.query_all(query).await?;
-    Ok(items.into_iter().map(TotalItem::from_item).collect())
 }
 
 impl Reads for DynamoReads {
@@ -416,7 +372,11 @@ impl Reads for DynamoReads {
     }
 
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {
-        Box::pin(self.all_totals(city))
+        Box::pin(totals::all(&self.db, city))
+    }
+
+    fn every_total(&self, kept_max: usize) -> Answer<'_, EveryTotal> {
+        Box::pin(totals::every(&self.db, kept_max))
     }
 
     fn ping(&self) -> Answer<'_, ()> {
@@ -441,6 +401,7 @@ impl Db {
         &self,
         query: QueryFluentBuilder,
     ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+        meter::may_read()?;
         let table = query.get_table_name().clone().unwrap_or_default();
         let started = Instant::now();
         let result = query.send().await;

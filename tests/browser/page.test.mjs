@@ -7,7 +7,7 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import { accessible, begin, dev, end, figure, january, number, open, picture, serve, state } from "./harness.mjs";
 
-const BYTES_MAX = 200_000;
+const BYTES_MAX = 220_000;
 
 let live;
 
@@ -51,12 +51,16 @@ test("shows what the tables hold, filtered by the address", async () => {
   await page.waitForFunction(() => document.getElementById("total-late").textContent === "609");
   assert.equal(await number(page, "total-high"), 2_025);
   assert.equal(await number(page, "total-critical"), 780);
+  // Connected, but not live: the events are old, and their age is said.
+  await state(page, "old");
+  assert.match(await page.locator("#status-text").textContent(), /connected · newest event of 1 Feb 2013/);
 
   await page.selectOption("#city", "LA");
   await figure(page, "1,154");
   assert.match(page.url(), /\?city=LA$/);
   await page.locator("#severities label", { hasText: "high" }).click();
   assert.match(page.url(), /city=LA&severity=high/);
+  await page.waitForFunction(() => document.getElementById("total-label").textContent.startsWith("high events in LA"));
   const high = await number(page, "total-events");
   assert.ok(high > 0 && high < 1_154);
   await page.reload();
@@ -72,6 +76,9 @@ test("shows what the tables hold, filtered by the address", async () => {
   await page.locator("#spans label", { hasText: "7d" }).click();
   await page.locator("#stack label", { hasText: "severity" }).click();
   await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("2 h steps"));
+  const labels = await page.locator(".axis text").allTextContents();
+  assert.equal(new Set(labels).size, labels.length, `axis labels repeat: ${labels}`);
+  assert.ok(labels.includes("2013"), `no year: ${labels}`);
   const slider = page.getByRole("slider");
   await slider.focus();
   await page.keyboard.press("Home");
@@ -91,10 +98,33 @@ test("shows what the tables hold, filtered by the address", async () => {
   assert.doesNotMatch(page.url(), /city=/);
   await page.locator("#spans label", { hasText: "24h" }).click();
   await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("15 min steps"));
+  await page.locator("#chart-title").evaluate((title) => scrollTo(0, title.getBoundingClientRect().top + scrollY - 90));
   await picture(page, "dashboard-january");
-  assert.deepEqual(page.errors, []);
+  // A week is more than one request may read; the page asks on.
+  assert.deepEqual(page.errors.filter((text) => !/ 50[34] /.test(text)), []);
   await page.context().close();
   assert.equal(await server.stop(), 0);
+});
+
+test("says what the address asks for in vain, and that nothing suits", async () => {
+  const page = await open(`${live.address}/?span=30d&severity=awful&colour=red`);
+  await state(page, "live");
+  const notice = () => page.locator("#notice").textContent();
+  assert.match(await notice(), /span=30d.*it knows fit, 1h, 6h, 24h, 7d/);
+  assert.match(await notice(), /severity=awful/);
+  assert.match(await notice(), /sets colour/);
+  await page.goto(`${live.address}/?city=Atlantis`);
+  await figure(page, "0");
+  await page.waitForFunction(() => /“Atlantis” so far/.test(document.getElementById("notice").textContent));
+  for (const card of ["chart-scope", "heat", "alerts"]) {
+    assert.match(await page.locator(`#${card}`).textContent(), /Nothing suits these filters/, card);
+  }
+  await page.goto(`${live.address}/?severity=critical`);
+  await state(page, "live");
+  await page.waitForFunction(() => document.getElementById("total-label").textContent.startsWith("critical events"));
+  assert.equal(await page.locator("#all-time").isVisible(), false, "no figures of other severities");
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
 });
 
 test("says that it is stale when the server is gone, and goes on by itself", async () => {
@@ -109,6 +139,8 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
   const kept = await number(page, "total-events");
   assert.ok(kept > 10, "the last numbers stay");
   assert.match(await page.locator("#status-text").textContent(), /stale since \d\d:\d\d:\d\d UTC/);
+  await page.waitForSelector('#verdict[data-state="stale"]');
+  assert.equal(await page.locator(".break-button:not(:disabled)").count(), 0, "nothing can be broken without a server");
   assert.match(await page.locator("#banner").textContent(), /does not answer/);
   await accessible(page, "stale");
   const again = await dev("--port", new URL(server.address).port, ...args);
@@ -123,7 +155,8 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
 });
 
 test("has words for nothing and for trouble", async () => {
-  const none = { from: "2026-01-01T00:00:00Z", to: "2026-01-01T06:00:00Z", step_seconds: 300, generated_at: "2026-01-01T06:00:00.000Z", open: [], series_count: 0, series_total: 0, series: [] };
+  const zero = { event_count: 0, late_count: 0, severity_low: 0, severity_medium: 0, severity_high: 0, severity_critical: 0 };
+  const none = { from: "2026-01-01T00:00:00Z", to: "2026-01-01T06:00:00Z", step_seconds: 300, generated_at: "2026-01-01T06:00:00.000Z", open: [], totals: zero, all_time: zero, newest_window_start: null, series_count: 0, series_read: 0, series_total: 0, series: [], others: { ...zero, series_count: 0, steps: [] } };
   const answers = (status, body) => (page) => page.route("**/api/v1/timeline**", (route) => route.fulfill({ status, json: body }));
   const empty = await open(live.address, {}, answers(200, none));
   await state(empty, "empty");

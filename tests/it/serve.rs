@@ -80,6 +80,10 @@ fn nobody_else_is_let_in_unless_somebody_said_so() {
             &["--tls-cert", empty, "--tls-key", empty],
             &["--tls-cert", "no certificate"],
         ),
+        (
+            &["--read-budget", "some"],
+            &["--read-budget", "some", "off"],
+        ),
         (&["--rate-limit", "fast"], &["--rate-limit", "fast", "20/s"]),
         (
             &["--cors-origin", "https://a.example/x"],

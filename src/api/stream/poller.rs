@@ -94,7 +94,7 @@ async fn look(
 ) -> Result<(), crate::api::error::ApiError> {
     let totals = state.totals().await?;
     let now_ms = state.now_ms();
-    if changes.take_totals(&totals.items) {
+    if changes.take_totals(&totals.every.largest) {
         feed.tell("stats", Topic::Everybody, json(&Stats::of(&totals)), now_ms);
     }
     let cities = changes.alerts_to_read();

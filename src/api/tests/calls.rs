@@ -116,6 +116,27 @@ async fn a_thousand_clients_cost_dynamodb_what_one_does() {
 }
 
 #[tokio::test]
+async fn listeners_that_come_back_share_a_reading_whatever_id_they_name() {
+    let (_tables, router, recorder) = recorded().await;
+    let begun = std::time::Instant::now();
+    let mut streams = Vec::new();
+    for n in 0..60 {
+        let request = Request::get("/api/v1/stream")
+            .header("last-event-id", format!("13571064000{n:02}.0000000a.1"))
+            .body(Body::empty())
+            .unwrap();
+        let mut body = router.clone().oneshot(request).await.unwrap().into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(String::from_utf8_lossy(&first).contains("event: reset"));
+        streams.push(body);
+    }
+    // Each second the stream's own 16, and 8 for the newest alerts of two severities in four shards.
+    let most = 24 * (2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
+    let queries = recorder.taken()["Query"];
+    assert!(queries <= most, "{queries} Queries, at most {most}");
+}
+
+#[tokio::test]
 async fn answers_tell_what_they_cost_and_are_not_sent_twice() {
     let (_tables, router, _) = recorded().await;
     let path = "/api/v1/aggregations?city=NYC&event_type=traffic&to=2013-01-02T06:00:00Z";

@@ -141,23 +141,35 @@ impl Tables {
 
     /// Puts a window of NYC#traffic with these fences.
     pub(super) async fn window(&self, start_ms: i64, fences: &[String]) {
-        let series = "NYC#traffic";
+        self.window_of("NYC#traffic", start_ms, [1, 0, 3, 1], fences)
+            .await;
+    }
+
+    /// Puts a window of a series with these counts and fences.
+    pub(super) async fn window_of(
+        &self,
+        series: &str,
+        start_ms: i64,
+        counts: [i64; 4],
+        fences: &[String],
+    ) {
+        let (city, event_type) = series.split_once('#').unwrap();
         let mut item: HashMap<String, AttributeValue> = [
             ("partition_key", s(keys::window_key(series, start_ms))),
             ("series", s(series)),
-            ("city", s("NYC")),
-            ("event_type", s("traffic")),
+            ("city", s(city)),
+            ("event_type", s(event_type)),
             ("window_start", s(format_seconds(start_ms))),
             ("window_end", s(format_seconds(start_ms + 300_000))),
-            ("event_count", n(5)),
+            ("event_count", n(counts.iter().sum())),
             (
                 "severities",
                 AttributeValue::Ss(["critical", "low", "high"].map(String::from).into()),
             ),
-            ("severity_low", n(1)),
-            ("severity_medium", n(0)),
-            ("severity_high", n(3)),
-            ("severity_critical", n(1)),
+            ("severity_low", n(counts[0])),
+            ("severity_medium", n(counts[1])),
+            ("severity_high", n(counts[2])),
+            ("severity_critical", n(counts[3])),
             ("last_updated", s("2013-01-02T06:00:00.000Z")),
         ]
         .map(|(k, v)| (k.to_owned(), v))
@@ -544,7 +556,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     let tables = Tables::new().await;
     let log = keys::log_key(TOPIC, 0);
     let ago = |minutes: i64| NOW_MS - minutes * 60_000;
-    tables.total("NYC#traffic", [15, 2, 3, 0, 9, 3]).await;
+    tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
     tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
     // Of an hour long over, of one that is nearly, and of the current one.
     for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
@@ -573,8 +585,8 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     );
     assert_eq!(
         value["series"][0],
-        json!({"city": "NYC", "event_type": "traffic", "event_count": 15, "late_count": 2,
-               "severity_low": 3, "severity_medium": 0, "severity_high": 9, "severity_critical": 3,
+        json!({"city": "NYC", "event_type": "traffic", "event_count": 20, "late_count": 2,
+               "severity_low": 4, "severity_medium": 0, "severity_high": 13, "severity_critical": 5,
                "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
     );
     assert_eq!(value["series"][1]["steps"], json!([]));
@@ -582,7 +594,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     let rows = units("BatchGetItem");
     let again = get(
         &router,
-        "/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.001Z",
+        "/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.001Z&series_limit=51",
     )
     .await;
     assert_eq!(again["series"], value["series"]);
@@ -592,10 +604,10 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
         "{more} after {rows}"
     );
     // It counts on, becomes final, and is read once more.
-    tables.total("NYC#traffic", [20, 2, 4, 0, 12, 4]).await;
+    tables.total("NYC#traffic", [25, 2, 5, 0, 16, 6]).await;
     tables.progress(&log, NOW_MS).await;
-    for (to, read) in [("00.002Z", 2.0), ("00.003Z", 2.0)] {
-        let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:{to}");
+    for (limit, read) in [(52, 2.0), (53, 2.0)] {
+        let uri = format!("/api/v1/timeline?hours=6&series_limit={limit}");
         let value = get(&router, &uri).await;
         assert_eq!(value["open"], json!([]));
         let more = units("BatchGetItem") - rows;
@@ -618,15 +630,15 @@ async fn a_window_that_a_new_topic_still_fills_is_not_kept_as_final() {
     let router = tables.router();
     // Each is another question than those whose answers are still warm.
     let open = async |n: u8| {
-        let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.00{n}Z");
+        let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00Z&series_limit={n}");
         get(&router, &uri).await["open"].clone()
     };
-    assert_eq!(open(1).await, json!([69]));
+    assert_eq!(open(1).await, json!([70]));
     // The topic was made again, and nothing of it is counted yet: nobody knows more of the window.
     tables.topic_is(TOPIC).await;
     assert_eq!(open(2).await, json!([]));
     tables.window(start_ms, &[old_log, log.clone()]).await;
-    assert_eq!(open(3).await, json!([69]));
+    assert_eq!(open(3).await, json!([70]));
     tables.progress(&log, NOW_MS).await;
     assert_eq!(open(4).await, json!([]));
     // And again: the next log may count in it, too.
@@ -634,7 +646,7 @@ async fn a_window_that_a_new_topic_still_fills_is_not_kept_as_final() {
     tables
         .window(start_ms, &[log, keys::log_key("CCCCCCCCCCCCCCCCCCCCCC", 0)])
         .await;
-    assert_eq!(open(5).await, json!([69]));
+    assert_eq!(open(5).await, json!([70]));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 
-use super::{Db, Item};
+use super::{Db, Item, meter};
 use crate::store::error::StoreError;
 
 /// Most keys of one BatchGetItem, by DynamoDB's rules.
@@ -49,6 +49,7 @@ impl Db {
         table: &str,
         keys: Vec<Item>,
     ) -> Result<(Vec<Item>, Vec<Item>), StoreError> {
+        meter::may_read()?;
         let asked = KeysAndAttributes::builder()
             .set_keys(Some(keys))
             .consistent_read(true)

@@ -19,6 +19,8 @@ use crate::store::error::StoreError;
 /// Most bytes of a page's rows, as JSON: a page of large rows ends before it has as many as were asked for.
 /// It holds one row at least.
 pub(super) const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Fewest rows that a request reads where a filter drops some of them.
+const FILTERED_ROWS_MIN: usize = 100;
 
 /// Which table or index, and how its keys are called.
 #[derive(Clone)]
@@ -159,6 +161,9 @@ pub(super) async fn collect(
     // The shards share a list evenly; half as much again, and lanes seldom need a second page.
     let share = slice.limit.div_ceil(lanes.len().max(1));
     let rows_max = (share + share / 2 + 4).min(slice.limit + 1);
+    // A filter drops rows after they are read: small pages would be many requests for few rows.
+    let filtered = lanes.iter().any(|lane| lane.only.is_some());
+    let rows_max = rows_max.max(if filtered { FILTERED_ROWS_MIN } else { 1 });
     let rows_max = i32::try_from(rows_max).unwrap_or(i32::MAX);
     let now_s = slice.now_ms.div_euclid(1_000);
 

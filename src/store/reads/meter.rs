@@ -7,14 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::store::error::StoreError;
+
 tokio::task_local! {
-    static METER: Arc<Meter>;
+    static METER: Meter;
 }
 
+/// Sums what the reads of one answer cost, and may bound it. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Meter(Arc<Sums>);
+
 #[derive(Default)]
-struct Meter {
+struct Sums {
     requests: AtomicU64,
     milliunits: AtomicU64,
+    /// Most milliunits; 0 is no bound.
+    milliunits_max: u64,
 }
 
 /// What an answer cost.
@@ -28,14 +36,39 @@ pub struct Cost {
     pub time: Duration,
 }
 
+impl Meter {
+    /// Returns a meter that lets no request start once `units` are spent. Requests under way are
+    /// not ended, so an answer may cost a little more.
+    pub fn bounded(units: u64) -> Meter {
+        Meter(Arc::new(Sums {
+            milliunits_max: units.saturating_mul(1_000),
+            ..Sums::default()
+        }))
+    }
+
+    /// Runs `reading` with this meter; returns its result and how long it took.
+    pub async fn run<T>(&self, reading: impl Future<Output = T>) -> T {
+        METER.scope(self.clone(), reading).await
+    }
+
+    /// Returns the requests and read units so far.
+    pub fn spent(&self) -> (u64, f64) {
+        #[allow(clippy::cast_precision_loss)] // units of one answer
+        let units = self.0.milliunits.load(Ordering::Relaxed) as f64 / 1_000.0;
+        (self.0.requests.load(Ordering::Relaxed), units)
+    }
+}
+
 /// Runs `reading`; returns its result and what it cost.
 pub async fn metered<T>(reading: impl Future<Output = T>) -> (T, Cost) {
-    let meter = Arc::new(Meter::default());
+    metered_by(&Meter::default(), reading).await
+}
+
+/// Runs `reading` with this meter; returns its result and what it cost.
+pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (T, Cost) {
     let begun = Instant::now();
-    let result = METER.scope(Arc::clone(&meter), reading).await;
-    let requests = meter.requests.load(Ordering::Relaxed);
-    #[allow(clippy::cast_precision_loss)] // units of one answer
-    let units = meter.milliunits.load(Ordering::Relaxed) as f64 / 1_000.0;
+    let result = meter.run(reading).await;
+    let (requests, units) = meter.spent();
     let time = if requests == 0 {
         Duration::ZERO
     } else {
@@ -51,11 +84,28 @@ pub async fn metered<T>(reading: impl Future<Output = T>) -> (T, Cost) {
     )
 }
 
+/// Tells whether another request may start.
+///
+/// # Errors
+/// [`StoreError::TooCostly`] once the bound is reached.
+pub(super) fn may_read() -> Result<(), StoreError> {
+    let over = METER.try_with(|meter| {
+        let max = meter.0.milliunits_max;
+        max > 0 && meter.0.milliunits.load(Ordering::Relaxed) >= max
+    });
+    match over {
+        Ok(true) => Err(StoreError::TooCostly {
+            units: METER.with(|meter| meter.0.milliunits_max / 1_000),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the future with this task's meter, for a task of its own.
 pub(super) fn carried<T>(
     reading: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {
-    let meter = METER.try_with(Arc::clone).unwrap_or_default();
+    let meter = METER.try_with(Clone::clone).unwrap_or_default();
     METER.scope(meter, reading)
 }
 
@@ -63,10 +113,10 @@ pub(super) fn carried<T>(
 pub(super) fn count(units: Option<f64>) {
     // Without a meter nobody wants to know.
     let _unmetered = METER.try_with(|meter| {
-        meter.requests.fetch_add(1, Ordering::Relaxed);
+        meter.0.requests.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
         let milliunits = (units.unwrap_or_default() * 1_000.0).clamp(0.0, 1e15) as u64;
-        meter.milliunits.fetch_add(milliunits, Ordering::Relaxed);
+        meter.0.milliunits.fetch_add(milliunits, Ordering::Relaxed);
     });
 }
 
@@ -88,5 +138,19 @@ mod tests {
         count(Some(1.0));
         let ((), cost) = metered(async {}).await;
         assert_eq!(cost, Cost::default());
+    }
+
+    #[tokio::test]
+    async fn a_bounded_answer_starts_no_further_read_once_the_units_are_spent() {
+        let reading = async {
+            assert!(may_read().is_ok());
+            count(Some(4.0));
+            assert!(may_read().is_ok());
+            count(Some(1.0));
+            let spawned = tokio::spawn(carried(async { may_read() })).await.unwrap();
+            assert!(matches!(spawned, Err(StoreError::TooCostly { units: 5 })));
+        };
+        metered_by(&Meter::bounded(5), reading).await;
+        assert!(may_read().is_ok());
     }
 }

@@ -1,0 +1,196 @@
+//! The totals of every series: summed page by page, so that memory does not grow with their number.
+
+use std::cmp::Reverse;
+
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::types::AttributeValue;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::items::TotalItem;
+use super::{Db, meter};
+use crate::core::keys::totals_shards;
+use crate::store::error::StoreError;
+
+/// Pages of totals read ahead of the sum.
+const PAGES_AHEAD: usize = 4;
+/// What is read of a row; its fences, up to two for each partition of the topic, stay behind.
+const NAMES: [&str; 9] = [
+    "series",
+    "city",
+    "event_type",
+    "event_count",
+    "late_count",
+    "severity_low",
+    "severity_medium",
+    "severity_high",
+    "severity_critical",
+];
+
+/// The sums over every series, and the largest series.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EveryTotal {
+    /// Sums over all series; its city and type are empty.
+    pub all: TotalItem,
+    /// How many series there are.
+    pub series_count: usize,
+    /// The largest series, largest first; equal ones by name.
+    pub largest: Vec<TotalItem>,
+    kept_max: usize,
+}
+
+impl EveryTotal {
+    /// Returns the sums over nothing, which will keep at most `kept_max` series.
+    pub fn new(kept_max: usize) -> EveryTotal {
+        EveryTotal {
+            kept_max,
+            ..EveryTotal::default()
+        }
+    }
+
+    /// Adds series; each must come once.
+    pub fn take(&mut self, items: Vec<TotalItem>) {
+        for item in &items {
+            self.all.add(item);
+        }
+        self.series_count += items.len();
+        self.largest.extend(items);
+        if self.largest.len() > self.kept_max.saturating_mul(2) {
+            self.cut();
+        }
+    }
+
+    /// Returns the same with the largest series in order.
+    #[must_use]
+    pub fn sorted(mut self) -> EveryTotal {
+        self.cut();
+        self
+    }
+
+    fn cut(&mut self) {
+        self.largest.sort_by(|a, b| {
+            let key = |t: &TotalItem| Reverse(t.events());
+            (key(a), &a.city, &a.event_type).cmp(&(key(b), &b.city, &b.event_type))
+        });
+        self.largest.truncate(self.kept_max);
+    }
+}
+
+impl TotalItem {
+    /// Adds the counts of another series.
+    pub fn add(&mut self, other: &TotalItem) {
+        self.event_count += other.event_count;
+        self.late_count += other.late_count;
+        for (sum, count) in self.severity_counts.iter_mut().zip(other.severity_counts) {
+            *sum += count;
+        }
+    }
+
+    /// Takes the counts of a series away that were added before.
+    pub fn subtract(&mut self, other: &TotalItem) {
+        self.event_count = self.event_count.saturating_sub(other.event_count);
+        self.late_count = self.late_count.saturating_sub(other.late_count);
+        for (sum, count) in self.severity_counts.iter_mut().zip(other.severity_counts) {
+            *sum = sum.saturating_sub(count);
+        }
+    }
+}
+
+/// Reads the totals of every series, or of one city's, in no order.
+pub(super) async fn all(db: &Db, city: Option<String>) -> Result<Vec<TotalItem>, StoreError> {
+    let mut out = Vec::new();
+    each_page(db, city, |page| out.extend(page)).await?;
+    Ok(out)
+}
+
+/// Reads the totals of every series; keeps the largest.
+pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreError> {
+    let mut every = EveryTotal::new(kept_max);
+    each_page(db, None, |page| every.take(page)).await?;
+    Ok(every.sorted())
+}
+
+/// Reads all shards at the same time, and hands over each page.
+async fn each_page(
+    db: &Db,
+    city: Option<String>,
+    mut take: impl FnMut(Vec<TotalItem>),
+) -> Result<(), StoreError> {
+    let mut tasks = JoinSet::new();
+    let (pages, mut found) = mpsc::channel(PAGES_AHEAD);
+    for shard in totals_shards() {
+        let query = query(db, shard, city.as_deref());
+        let (db, pages) = (db.clone(), pages.clone());
+        tasks.spawn(meter::carried(async move {
+            let mut start = None;
+            loop {
+                let page = query.clone().set_exclusive_start_key(start);
+                let (items, next) = db.query_page(page).await?;
+                let items = items.into_iter().map(TotalItem::from_item).collect();
+                // Nobody takes it any more: the reading was given up.
+                if pages.send(items).await.is_err() || next.is_none() {
+                    return Ok::<_, StoreError>(());
+                }
+                start = next;
+            }
+        }));
+    }
+    drop(pages);
+    while let Some(items) = found.recv().await {
+        take(items);
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("reading totals does not panic")?;
+    }
+    Ok(())
+}
+
+fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
+    let mut query = db
+        .query(&db.names.totals)
+        .expression_attribute_names("#shard", "shard")
+        .expression_attribute_values(":shard", AttributeValue::S(shard));
+    let mut projection = String::new();
+    for name in NAMES {
+        query = query.expression_attribute_names(format!("#{name}"), name);
+        if !projection.is_empty() {
+            projection.push(',');
+        }
+        projection.push('#');
+        projection.push_str(name);
+    }
+    query = query.projection_expression(projection);
+    match city {
+        None => query.key_condition_expression("#shard = :shard"),
+        Some(city) => query
+            .key_condition_expression("#shard = :shard AND begins_with(#series, :city)")
+            .expression_attribute_values(":city", AttributeValue::S(format!("{city}#"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_cover_every_series_and_the_largest_are_kept() {
+        let total = |n: u64| TotalItem {
+            city: format!("c{n:04}"),
+            event_type: "traffic".into(),
+            event_count: n,
+            late_count: 1,
+            severity_counts: [n, 0, 1, 0],
+        };
+        let mut every = EveryTotal::new(3);
+        for n in 0..100 {
+            every.take(vec![total(n), total(1_000 + n)]);
+        }
+        let every = every.sorted();
+        let names: Vec<&str> = every.largest.iter().map(|t| t.city.as_str()).collect();
+        assert_eq!(names, ["c1099", "c1098", "c1097"]);
+        assert_eq!(every.series_count, 200);
+        let (events, late) = (every.all.event_count, every.all.late_count);
+        assert_eq!((events, late), (2 * 4_950 + 100_000, 200));
+        assert_eq!(every.all.severity_counts, [109_900, 0, 200, 0]);
+    }
+}
