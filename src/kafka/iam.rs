@@ -22,7 +22,7 @@ use aws_sigv4::sign::v4;
 use base64::Engine as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::aws::http_client;
+use crate::aws::{http_client, profile};
 
 /// How long a token lives; MSK takes none that lives longer.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
@@ -157,6 +157,7 @@ async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .http_client(http_client())
+        .profile_files(profile::files_with_session_name().await)
         .load()
         .await
         .credentials_provider()
