@@ -4,11 +4,9 @@
 
 mod wanted;
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::TableDescription;
+use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
 
 use crate::cmd::SettingsError;
 use crate::cmd::init_tables::mark_settings;
@@ -18,12 +16,9 @@ use crate::settings::show_ms;
 use crate::store::config::{self, Config};
 use crate::store::error::{Kind, StoreError};
 use crate::store::protect::{self, Measure};
-use crate::store::tables::{self, TableSpec};
+use crate::store::tables::{self, CHANGE_LIMIT, TableSpec};
 
 pub use wanted::Wanted;
-
-/// How long a table may take to become active; AWS takes ten seconds or so.
-const ACTIVE_LIMIT: Duration = Duration::from_secs(300);
 
 /// The tables as they are.
 #[derive(Debug)]
@@ -40,7 +35,9 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<State, Store
     let mut found = Vec::new();
     for spec in tables::specs(names) {
         let description = tables::describe(client, &spec.name).await?;
-        found.push((spec, description));
+        // A table that is being deleted is as good as gone.
+        let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
+        found.push((spec, description.filter(stays)));
     }
     // A table with other keys cannot be asked for the item. One that is being made cannot be read
     // yet, and holds nothing.
@@ -146,9 +143,9 @@ pub async fn make(
             "checking"
         };
         let step = steps.begin(format!("{verb} table {}", spec.name));
-        let made = description.is_none()
-            && tables::create_protected(client, spec, &wanted.protection).await?;
-        let found = tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
+        let made = description.is_none() && create(client, spec, wanted).await?;
+        let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
+        let found = active.map_err(mark_settings)?;
         // Somebody else may have made it in the meantime.
         let differences = tables::differences(spec, &found);
         if !differences.is_empty() {
@@ -164,11 +161,13 @@ pub async fn make(
         }
         let missing = protect::missing(client, &wanted.protection, &found).await;
         for measure in missing.map_err(|error| cannot(error, None))? {
-            protect::take(client, &found, &measure)
+            let change = async || protect::take(client, &found, &measure).await;
+            tables::repeat_while_busy(&spec.name, CHANGE_LIMIT, change)
                 .await
                 .map_err(|error| cannot(error, Some(&measure)))?;
             // A table that is being updated takes no second change.
-            tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
+            let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
+            active.map_err(mark_settings)?;
             if !made {
                 notes.push(format!("{measure} is on now"));
             }
@@ -184,6 +183,18 @@ pub async fn make(
     }
     findings.push(make_config(client, names, wanted).await?);
     Ok(findings)
+}
+
+/// Makes a table, after the one of the same name that is being deleted is gone; returns `false` if it
+/// exists.
+async fn create(client: &Client, spec: &TableSpec, wanted: &Wanted) -> Result<bool, StoreError> {
+    if tables::describe(client, &spec.name)
+        .await?
+        .is_some_and(|found| found.table_status() == Some(&TableStatus::Deleting))
+    {
+        tables::wait_gone(client, &spec.name, CHANGE_LIMIT).await?;
+    }
+    tables::create_protected(client, spec, &wanted.protection).await
 }
 
 /// Marks an option that this DynamoDB does not know, or whose value it refuses, as one to be left out.
@@ -285,6 +296,9 @@ pub async fn check(
             continue;
         };
         let mut notes = tables::differences(spec, description);
+        if let tables::Readiness::Never(message) = tables::readiness(description) {
+            notes.push(message);
+        }
         if let Some(ttl) = spec.ttl {
             match tables::ttl_is_on(client, &spec.name, ttl).await {
                 Ok(true) => {}
@@ -330,6 +344,8 @@ pub async fn check(
 mod tests {
     use super::*;
     use crate::cmd::Exit;
+    use std::time::Duration;
+
     use crate::core::window::Rules;
     use crate::settings::RawRows;
     use crate::store::embedded;
