@@ -109,6 +109,7 @@ fn explain(rate: f64, args: &InitTables, wanted: &Wanted) -> anyhow::Result<Exit
         shards: config.shards,
         raw: config.raw,
         window_ms: config.rules.window_ms,
+        alert_ttl_ms: args.alert_ttl,
     };
     let text = explain::report(&question, &TableNames::new(&args.tables.table_prefix));
     print::print(&[(String::new(), text)])?;

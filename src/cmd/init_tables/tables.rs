@@ -153,7 +153,7 @@ pub async fn make(
             return Err(mark_settings(StoreError::Different { table, differences }));
         }
         let mut notes = Vec::new();
-        if let Some(ttl) = spec.ttl {
+        if let Some(ttl) = ttl_of(spec, names, wanted) {
             let on = tables::ensure_ttl(client, &spec.name, ttl).await;
             if on.map_err(mark_settings)? && !made {
                 notes.push(format!("TTL on {ttl} is on now"));
@@ -195,6 +195,16 @@ async fn create(client: &Client, spec: &TableSpec, wanted: &Wanted) -> Result<bo
         tables::wait_gone(client, &spec.name, CHANGE_LIMIT).await?;
     }
     tables::create_protected(client, spec, &wanted.protection).await
+}
+
+/// Returns the attribute after which the rows of a table expire, if they do.
+fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &Wanted) -> Option<&'static str> {
+    let expire = wanted.alerts_expire && spec.name == names.alerts;
+    if expire {
+        Some(tables::TTL_ATTRIBUTE)
+    } else {
+        spec.ttl
+    }
 }
 
 /// Marks an option that this DynamoDB does not know, or whose value it refuses, as one to be left out.
@@ -299,7 +309,7 @@ pub async fn check(
         if let tables::Readiness::Never(message) = tables::readiness(description) {
             notes.push(message);
         }
-        if let Some(ttl) = spec.ttl {
+        if let Some(ttl) = ttl_of(spec, names, wanted) {
             match tables::ttl_is_on(client, &spec.name, ttl).await {
                 Ok(true) => {}
                 Ok(false) => notes.push(format!("TTL on {ttl} is off")),
@@ -474,6 +484,29 @@ mod tests {
         assert_eq!(findings[4].outcome, Outcome::Differs);
         let (config, findings) = run(&client, &names, &wanted).await.unwrap();
         assert_eq!((config.shards, findings[4].outcome), (16, Outcome::Changed));
+    }
+
+    #[tokio::test]
+    async fn alerts_expire_only_where_that_is_asked_for() {
+        let (client, names) = start().await;
+        let plain = Wanted::default();
+        let expiring = Wanted {
+            alerts_expire: true,
+            ..Wanted::default()
+        };
+        let is_on = async || {
+            let on = tables::ttl_is_on(&client, &names.alerts, tables::TTL_ATTRIBUTE);
+            on.await.unwrap()
+        };
+        run(&client, &names, &plain).await.unwrap();
+        assert!(!is_on().await);
+        let findings = check(&client, &names, &expiring).await.unwrap();
+        assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
+        run(&client, &names, &expiring).await.unwrap();
+        assert!(is_on().await);
+        // It is never switched off.
+        run(&client, &names, &plain).await.unwrap();
+        assert!(is_on().await);
     }
 
     #[tokio::test]

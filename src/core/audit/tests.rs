@@ -16,6 +16,7 @@ fn scope(bytes_max: usize) -> Scope {
         range: (0, i64::MAX),
         remade: false,
         raw_ttl_ms: 1_000_000,
+        alert_ttl_ms: None,
         made_ms: T0,
         now_ms: T0,
         bytes_max,
