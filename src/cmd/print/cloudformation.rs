@@ -17,10 +17,10 @@ pub(super) fn template(names: &TableNames) -> Value {
     let mut before: Option<String> = None;
     for (spec, suffix) in specs(names).iter().zip(TABLES) {
         let mut resource = table(spec);
-        if spec.index.is_some() {
-            if let Some(before) = before.replace(logical(suffix)) {
-                resource["DependsOn"] = json!(before);
-            }
+        if spec.index.is_some()
+            && let Some(before) = before.replace(logical(suffix))
+        {
+            resource["DependsOn"] = json!(before);
         }
         resources.insert(logical(suffix), resource);
     }
