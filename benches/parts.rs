@@ -72,6 +72,7 @@ fn options() -> ItemOptions {
     ItemOptions {
         shards: 4,
         raw_ttl_ms: 30 * 86_400_000,
+        alert_ttl_ms: None,
         window_ms: 300_000,
     }
 }

@@ -3,10 +3,17 @@
 //! Whoever asks AWS for something (DynamoDB, credentials for Kafka) sends it through [`http_client`].
 //! The certificate authorities are the host's or, where it has none, the ones built in (F3); they are
 //! loaded for the first `https` connection only.
+//!
+//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count for `https`. What goes by `http`, such as instance
+//! metadata and servers on this host, never takes a proxy.
+
+pub mod profile;
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
@@ -50,15 +57,28 @@ static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
 });
 
 fn tls_client(store: TrustStore) -> SharedHttpClient {
+    tls_client_through(store, ProxyConfig::from_env())
+}
+
+fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient {
     let context = TlsContext::builder()
         .with_trust_store(store)
         .build()
         .expect("a context of a trust store alone is valid");
-    aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(POOL_IDLE)
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https()
+    // The builder of clients has no proxies, the builder of their connectors has.
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut builder = Connector::builder()
+            .pool_idle_timeout(POOL_IDLE)
+            .proxy_config(proxy.clone());
+        builder.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            builder.set_sleep_impl(components.sleep_impl());
+        }
+        builder
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(context.clone())
+            .build()
+    })
 }
 
 /// Returns Mozilla's authorities as of the build.
@@ -122,6 +142,39 @@ impl HttpConnector for ByScheme {
 mod tests {
     use super::*;
     use aws_sdk_dynamodb::config::Credentials;
+
+    /// Returns the first line that a proxy at `NO_PROXY`'s mercy gets, or "" if it gets none.
+    async fn asked_of_the_proxy(no_proxy: &str) -> String {
+        use tokio::io::AsyncReadExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        let proxy = ProxyConfig::https(proxy).unwrap().no_proxy(no_proxy);
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_sdk_dynamodb::config::Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .retry_config(aws_config::retry::RetryConfig::disabled())
+            .http_client(tls_client_through(built_in_authorities(), proxy))
+            .endpoint_url("https://dynamodb.invalid");
+        let client = aws_sdk_dynamodb::Client::from_conf(config.build());
+        let request = tokio::spawn(async move { client.list_tables().send().await });
+        let asked = tokio::time::timeout(Duration::from_secs(2), listener.accept()).await;
+        let mut line = [0; 64];
+        let count = match asked {
+            Ok(accepted) => accepted.unwrap().0.read(&mut line).await.unwrap(),
+            Err(_) => 0,
+        };
+        request.abort();
+        let text = String::from_utf8_lossy(&line[..count]).into_owned();
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn https_goes_through_the_proxy_unless_no_proxy_names_the_host() {
+        let line = asked_of_the_proxy("").await;
+        assert_eq!(line, "CONNECT dynamodb.invalid:443 HTTP/1.1");
+        assert_eq!(asked_of_the_proxy("localhost,.invalid").await, "");
+    }
 
     #[tokio::test]
     async fn f3_the_built_in_authorities_make_a_client() {

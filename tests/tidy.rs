@@ -258,15 +258,19 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 13] = [
+    const FOREIGN: [&str; 17] = [
         "--alter",
         "--check",
         "--bench",
         "--features",
+        "--format",
         "--help",
+        "--key-id",
         "--locked",
+        "--name",
         "--now",
         "--only",
+        "--profile",
         "--release",
         "--standalone",
         "--target",

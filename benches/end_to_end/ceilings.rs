@@ -94,6 +94,7 @@ pub(crate) async fn write(
     let items = ItemOptions {
         shards: 4,
         raw_ttl_ms: 86_400_000,
+        alert_ttl_ms: None,
         window_ms: 300_000,
     };
     let permits = Arc::new(tokio::sync::Semaphore::new(in_flight));

@@ -132,6 +132,7 @@ pub async fn run_with(
         args.raw_ttl,
         host.metrics.clone(),
     );
+    writer.set_alert_ttl(args.alert_ttl);
     let dead_letters = DeadLetters::new(
         &dlq_config,
         args.kafka.dlq_topic(),

@@ -109,6 +109,7 @@ fn explain(rate: f64, args: &InitTables, wanted: &Wanted) -> anyhow::Result<Exit
         shards: config.shards,
         raw: config.raw,
         window_ms: config.rules.window_ms,
+        alert_ttl_ms: args.alert_ttl,
     };
     let text = explain::report(&question, &TableNames::new(&args.tables.table_prefix));
     print::print(&[(String::new(), text)])?;
@@ -214,9 +215,7 @@ async fn delete(
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
     }
     let mut findings = Vec::new();
-    for name in topics {
-        findings.push(topics::delete(admin, &name, steps).await?);
-    }
+    // Topics come last: while a table stays, so does the log that it can be counted from again.
     for name in names.all() {
         let step = steps.begin(format!("deleting table {name}"));
         let deleted = store_tables::delete(client, name, DELETE_LIMIT).await?;
@@ -227,6 +226,9 @@ async fn delete(
         };
         step.end(outcome);
         findings.push(Finding::new(outcome, format!("table {name}")));
+    }
+    for name in topics {
+        findings.push(topics::delete(admin, &name, steps).await?);
     }
     Ok(findings)
 }
@@ -243,7 +245,8 @@ async fn reach_dynamodb(client: &Client, names: &TableNames, steps: &Steps) -> a
             Err(error) => {
                 let hopeless = !error.kind().is_retryable() || error.kind() == Kind::Denied;
                 if hopeless || begin.elapsed() >= REACH_LIMIT {
-                    return Err(error).with_context(|| format!("failed to use {target}"));
+                    return Err(mark_settings(error))
+                        .with_context(|| format!("failed to use {target}"));
                 }
                 if told.is_none_or(|told| told.elapsed() >= REACH_LINE_EVERY) {
                     tracing::warn!(%error, target, "waiting for dynamodb");

@@ -115,8 +115,15 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
 }
 
 fn policy_text(user: User, prefix: &str) -> String {
-    let arn = "arn:aws:dynamodb:*:*:table/";
-    pretty(&rights::policy(user, &TableNames::new(prefix), arn))
+    // IAM takes no wildcard for the partition. Region and account may be any: tables have names.
+    let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(std::env::var);
+    let region = region
+        .into_iter()
+        .flatten()
+        .find(|region| !region.is_empty());
+    let partition = rights::partition(&region.unwrap_or_default());
+    let arn = format!("arn:{partition}:dynamodb:*:*:table/");
+    pretty(&rights::policy(user, &TableNames::new(prefix), &arn))
 }
 
 fn pretty(value: &serde_json::Value) -> String {

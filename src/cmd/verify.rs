@@ -91,6 +91,7 @@ fn options(args: &Verify) -> Options {
         from_ms: args.from.map(|m| m.at(now_ms)),
         until_ms: args.until.map(|m| m.at(now_ms)),
         raw_ttl_ms: args.raw_ttl,
+        alert_ttl_ms: args.alert_ttl,
         memory_bytes: usize::try_from(args.memory_budget).unwrap_or(usize::MAX),
     }
 }

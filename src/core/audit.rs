@@ -133,6 +133,8 @@ pub struct Scope {
     pub remade: bool,
     /// Raw events live at least as long after their record …
     pub raw_ttl_ms: i64,
+    /// … so do alerts, for ever if `None` …
+    pub alert_ttl_ms: Option<i64>,
     /// … and the tables, which were made then (Unix ms; 0 if unknown).
     pub made_ms: i64,
     /// The clock.

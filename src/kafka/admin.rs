@@ -82,6 +82,36 @@ pub enum AdminError {
     Thread(#[from] tokio::task::JoinError),
 }
 
+/// The settings that MSK Serverless lets a topic have, and so those that every broker takes.
+/// Source: "Configuration properties for MSK Serverless clusters" in AWS's documentation.
+const TAKEN_EVERYWHERE: [&str; 7] = [
+    "cleanup.policy",
+    "compression.type",
+    "max.message.bytes",
+    "message.timestamp.difference.max.ms",
+    "message.timestamp.type",
+    "retention.bytes",
+    "retention.ms",
+];
+
+/// What became of a topic that was to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Creation {
+    /// It was missing before.
+    pub made: bool,
+    /// Settings that these brokers refuse, and that the topic therefore does not have.
+    pub left_out: Vec<&'static str>,
+}
+
+impl Creation {
+    /// Returns a sentence about the settings that were left out, if there are any.
+    pub fn note(&self) -> Option<String> {
+        let names = self.left_out.join(", ");
+        (!self.left_out.is_empty())
+            .then(|| format!("without {names}, which these brokers do not let a topic set"))
+    }
+}
+
 /// A topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -94,6 +124,20 @@ pub struct TopicSpec {
 }
 
 impl TopicSpec {
+    /// Returns the settings that some brokers refuse, and the topic without them.
+    pub fn reduced(&self) -> (Vec<&'static str>, TopicSpec) {
+        let (config, refused): (Vec<_>, Vec<_>) = self
+            .config
+            .iter()
+            .cloned()
+            .partition(|(name, _)| TAKEN_EVERYWHERE.contains(name));
+        let reduced = TopicSpec {
+            config,
+            ..self.clone()
+        };
+        (refused.into_iter().map(|(name, _)| name).collect(), reduced)
+    }
+
     /// Returns the topic of events.
     pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
         let mut config = common(replication, 24);
@@ -250,7 +294,7 @@ impl Admin {
         Ok(both.await??)
     }
 
-    /// Makes a topic; returns `false` if it exists.
+    /// Makes a topic, without the settings that the brokers refuse.
     ///
     /// # Errors
     /// If the brokers refuse or do not answer.
@@ -258,8 +302,21 @@ impl Admin {
         &self,
         spec: &TopicSpec,
         replication: i32,
-    ) -> Result<bool, AdminError> {
+    ) -> Result<Creation, AdminError> {
         self.create(spec, replication, &options()).await
+    }
+
+    /// Returns what [`Admin::create_topic`] would do, and changes nothing.
+    ///
+    /// # Errors
+    /// If the brokers refuse or do not answer.
+    pub async fn try_create_topic(
+        &self,
+        spec: &TopicSpec,
+        replication: i32,
+    ) -> Result<Creation, AdminError> {
+        self.create(spec, replication, &options().validate_only(true))
+            .await
     }
 
     /// Returns whether this client may make a topic, which is asked for and not made.
@@ -275,8 +332,7 @@ impl Admin {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
         }
-        let tried = options().validate_only(true);
-        match self.create(spec, REPLICATION_BROKERS, &tried).await {
+        match self.try_create_topic(spec, REPLICATION_BROKERS).await {
             Err(AdminError::Topic {
                 code:
                     RDKafkaErrorCode::TopicAuthorizationFailed
@@ -288,6 +344,29 @@ impl Admin {
     }
 
     async fn create(
+        &self,
+        spec: &TopicSpec,
+        replication: i32,
+        options: &AdminOptions,
+    ) -> Result<Creation, AdminError> {
+        let refused = match self.create_with_all(spec, replication, options).await {
+            Err(AdminError::Topic { what, code }) if is_about_settings(code) => {
+                AdminError::Topic { what, code }
+            }
+            done => {
+                let left_out = Vec::new();
+                return done.map(|made| Creation { made, left_out });
+            }
+        };
+        let (left_out, reduced) = spec.reduced();
+        if left_out.is_empty() {
+            return Err(refused);
+        }
+        let made = self.create_with_all(&reduced, replication, options).await?;
+        Ok(Creation { made, left_out })
+    }
+
+    async fn create_with_all(
         &self,
         spec: &TopicSpec,
         replication: i32,
@@ -397,6 +476,16 @@ impl Admin {
     }
 }
 
+/// Returns whether brokers answer so to a setting that they do not let a topic have.
+fn is_about_settings(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidConfig
+            | RDKafkaErrorCode::InvalidRequest
+    )
+}
+
 /// Asks for the brokers until some answer, and returns how many there are. Over a client of its own,
 /// one whose callbacks are served: those say why nobody answers, and bring the login's token.
 fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
@@ -433,6 +522,25 @@ fn options() -> AdminOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_msk_serverless_refuses_are_left_out_and_named() {
+        let spec = TopicSpec::events("city-events", 6, 3);
+        let (left_out, reduced) = spec.reduced();
+        let refused = ["unclean.leader.election.enable", "min.insync.replicas"];
+        assert_eq!(left_out, refused);
+        let names: Vec<&str> = reduced.config.iter().map(|(name, _)| *name).collect();
+        let kept = ["cleanup.policy", "retention.ms", "message.timestamp.type"];
+        assert_eq!(names, kept);
+        let creation = Creation {
+            made: true,
+            left_out,
+        };
+        let note = creation.note().unwrap();
+        assert!(refused.iter().all(|name| note.contains(name)), "{note}");
+        assert_eq!(Creation::default().note(), None);
+        assert!(reduced.reduced().0.is_empty());
+    }
 
     #[test]
     fn topics_are_the_contracts() {

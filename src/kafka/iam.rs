@@ -22,7 +22,7 @@ use aws_sigv4::sign::v4;
 use base64::Engine as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::aws::http_client;
+use crate::aws::{http_client, profile};
 
 /// How long a token lives; MSK takes none that lives longer.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
@@ -44,6 +44,12 @@ pub enum IamError {
     /// AWS's configuration names no region.
     #[error("no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1")]
     NoRegion,
+    /// The profile in use logs in as this program cannot.
+    #[error("{reason}")]
+    Profile {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// No credentials were found, or not in time.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
@@ -129,19 +135,23 @@ impl Signer {
 /// Returns the region that AWS's configuration names. Blocks for some seconds at most.
 ///
 /// # Errors
-/// [`IamError::NoRegion`] if it names none.
+/// [`IamError::NoRegion`] if it names none, [`IamError::Profile`] if its profile cannot be used.
 pub fn region() -> Result<String, IamError> {
     // A thread of its own, since a runtime must not block on another one.
     let found = std::thread::spawn(|| {
         let chain = async {
             let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+            if let Some(reason) = profile::refusal().await {
+                return Err(IamError::Profile { reason });
+            }
             let config = config.load().await;
-            config.region().map(|region| region.as_ref().to_owned())
+            Ok(config.region().map(|region| region.as_ref().to_owned()))
         };
         runtime().block_on(async { tokio::time::timeout(CREDENTIALS_WAIT, chain).await })
     });
     match found.join() {
-        Ok(Ok(Some(region))) if !region.is_empty() => Ok(region),
+        Ok(Ok(Ok(Some(region)))) if !region.is_empty() => Ok(region),
+        Ok(Ok(Err(error))) => Err(error),
         _ => Err(IamError::NoRegion),
     }
 }
@@ -157,6 +167,7 @@ async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .http_client(http_client())
+        .profile_files(profile::files_with_session_name().await)
         .load()
         .await
         .credentials_provider()

@@ -55,6 +55,10 @@ pub struct Consume {
     #[arg(long, value_name = "DURATION", default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000), help_heading = "Counting")]
     pub raw_ttl: i64,
 
+    /// How long alerts are kept; for ever unless it is given, to init-tables as well
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_ALERT_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000), help_heading = "Counting")]
+    pub alert_ttl: Option<i64>,
+
     /// Least time between two updates of one row
     #[arg(long, value_name = "DURATION", default_value = "250ms", env = "CITYSTREAM_ROW_INTERVAL", value_parser = |s: &str| parse_duration_ms(s, 0, 3_600_000), help_heading = "Counting")]
     pub row_interval: i64,

@@ -68,6 +68,10 @@ pub struct InitTables {
     )]
     pub raw: Option<RawRows>,
 
+    /// Let alerts expire, after the time that consume's --alert-ttl says
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_ALERT_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000), help_heading = "Tables at AWS")]
+    pub alert_ttl: Option<i64>,
+
     /// Write units a second that raw events and alerts take from the first moment on; a new table takes
     /// 4000, and AWS charges more once
     #[arg(long, value_name = "N", env = "CITYSTREAM_WARM_WRITES", value_parser = clap::value_parser!(u32).range(4_000..=10_000_000), help_heading = "Tables at AWS")]

@@ -95,6 +95,10 @@ pub struct Verify {
     #[arg(long, value_name = "DURATION", default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
     pub raw_ttl: i64,
 
+    /// How long consumers keep alerts, if not for ever: older ones are not missing
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_ALERT_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
+    pub alert_ttl: Option<i64>,
+
     /// Memory for rows under comparison; with less, the log is read more often
     #[arg(long, value_name = "SIZE", default_value = "128MiB", env = "CITYSTREAM_MEMORY_BUDGET", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
     pub memory_budget: u64,

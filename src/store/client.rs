@@ -16,11 +16,12 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, Region, SharedInterceptor};
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, Region, SharedInterceptor};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::endpoint_config::AccountIdEndpointMode;
 use prometheus::Gauge;
 
-use crate::aws::http_client;
+use crate::aws::{http_client, profile};
 use crate::store::credentials;
 use crate::store::error::StoreError;
 use crate::store::skew::ClockWatch;
@@ -121,6 +122,9 @@ async fn connect_within(
     if let Some((variable, url)) = &from_variables {
         check_endpoint(variable, url)?;
     }
+    if let Some(message) = profile::refusal().await {
+        return Err(StoreError::Settings { message });
+    }
     let config = loader.load().await;
     if let (None, Some(url)) = (&from_variables, config.endpoint_url()) {
         check_endpoint("the profile's endpoint_url", url)?;
@@ -135,6 +139,10 @@ async fn connect_within(
                 .to_owned(),
         });
     }
+    let goes_to_aws = from_variables.is_none() && config.endpoint_url().is_none();
+    if goes_to_aws && config.account_id_endpoint_mode() == Some(&AccountIdEndpointMode::Required) {
+        check_account_id(&config).await?;
+    }
     if let Some(provider) = config.credentials_provider()
         && options.tell_credentials
     {
@@ -145,6 +153,21 @@ async fn connect_within(
         config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
     }
     Ok(Client::from_conf(config.build()))
+}
+
+/// Credentials that cannot be had now are not judged: requests wait for them.
+async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreError> {
+    let Some(provider) = config.credentials_provider() else {
+        return Ok(());
+    };
+    match provider.provide_credentials().await {
+        Ok(credentials) if credentials.account_id().is_none() => Err(StoreError::Settings {
+            message: "AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and the credentials do not say whose account \
+                      they are of; set AWS_ACCOUNT_ID, or AWS_ACCOUNT_ID_ENDPOINT_MODE=preferred"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn endpoint_of_variables() -> Option<(&'static str, String)> {

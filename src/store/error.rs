@@ -66,10 +66,12 @@ impl Kind {
 
 /// DynamoDB's error codes, and the ones of its front end, by what to do about them.
 ///
-/// Source: "Error handling with DynamoDB" and "Common errors" in AWS's documentation.
-pub const CODES: [(&str, Kind); 38] = [
+/// Source: "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and the service
+/// model of botocore; `scripts/check-aws` compares this table with the model.
+pub const CODES: [(&str, Kind); 39] = [
     ("AccessDeniedException", Kind::Denied),
     ("ConditionalCheckFailedException", Kind::Conflict),
+    ("ContinuousBackupsUnavailableException", Kind::Transient), // minutes after a table was made
     ("DuplicateItemException", Kind::Conflict),
     ("ExpiredToken", Kind::Transient), // the SDK fetches fresh credentials
     ("ExpiredTokenException", Kind::Transient),
@@ -304,6 +306,17 @@ impl StoreError {
             if request.kind == Kind::Denied && request.code == "Dispatch")
     }
 
+    /// Returns whether DynamoDB refused a change to a table because an earlier one is not finished, so
+    /// that the same change is accepted later.
+    pub fn is_busy(&self) -> bool {
+        const BUSY: [&str; 3] = [
+            "ContinuousBackupsUnavailableException",
+            "LimitExceededException",
+            "ResourceInUseException",
+        ];
+        self.code().is_some_and(|code| BUSY.contains(&code))
+    }
+
     /// Returns DynamoDB's code, where there was an answer.
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -358,6 +371,10 @@ fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Judges what failed before the network: credentials that are not there, or not just now.
 fn judge_other(error: &(dyn std::error::Error + 'static)) -> Kind {
     let text = chain(error);
+    // AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and credentials that do not say whose account they are of.
+    if text.contains("AccountIdEndpointMode is required") {
+        return Kind::Settings;
+    }
     // By its words, since the SDK does not re-export the type. None at all: a person must act; a
     // source that fails: it may come back (E4).
     if text.contains("credential provider was not enabled")

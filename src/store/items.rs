@@ -17,6 +17,8 @@ pub struct ItemOptions {
     pub shards: u32,
     /// How long raw events are kept.
     pub raw_ttl_ms: i64,
+    /// How long alerts are kept; for ever if `None`.
+    pub alert_ttl_ms: Option<i64>,
     /// Length of a window.
     pub window_ms: i64,
 }
@@ -107,7 +109,7 @@ pub fn batch_body<'a>(
         j.raw("{\"PutRequest\":{\"Item\":{");
         match table {
             PutTable::Raw => raw_item(&mut j, event, options, &processing_time, now_ms),
-            PutTable::Alerts => alert_item(&mut j, event, options, &processing_time),
+            PutTable::Alerts => alert_item(&mut j, event, options, &processing_time, now_ms),
         }
         j.raw("}}}");
     }
@@ -154,7 +156,7 @@ fn raw_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now
     }
 }
 
-fn alert_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str) {
+fn alert_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now_ms: i64) {
     j.s("city", &e.event.city);
     j.raw(",");
     j.s("timestamp", &keys::alert_sk(e.event.time_ms, &e.event_id));
@@ -164,6 +166,10 @@ fn alert_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str) {
     j.s("event_time", &format_millis(e.event.time_ms));
     j.raw(",");
     fields(j, e, now);
+    if let Some(ttl_ms) = options.alert_ttl_ms {
+        j.n("ttl", (now_ms + ttl_ms).div_euclid(1_000));
+        j.raw(",");
+    }
     let severity = e.event.severity.name();
     j.shard("severity_shard", severity, e.id_hash % options.shards);
     if e.late {
@@ -321,6 +327,7 @@ mod tests {
         ItemOptions {
             shards: 4,
             raw_ttl_ms: 86_400_000,
+            alert_ttl_ms: None,
             window_ms: 300_000,
         }
     }
@@ -378,6 +385,18 @@ mod tests {
                 "processing_time": {"S": "1970-01-01T00:00:05.000Z"}, "severity_shard": {"S": "high#3"},
                 "late": {"BOOL": true},
             })
+        );
+        let expiring = ItemOptions {
+            alert_ttl_ms: Some(60_000),
+            ..options()
+        };
+        let (table, alert) = (PutTable::Alerts, [&stored].into_iter());
+        let body = value(&batch_body(&names, table, alert, &expiring, 5_000));
+        let mut with_ttl = put.clone();
+        with_ttl["ttl"] = json!({"N": "65"});
+        assert_eq!(
+            body["RequestItems"]["citystream-alerts"][0]["PutRequest"]["Item"],
+            with_ttl
         );
     }
 

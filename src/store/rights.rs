@@ -97,19 +97,36 @@ const VERIFY: [Grant; 10] = [
 ];
 
 /// What `init-tables` does with each table; Scan looks at two items where a table was lost.
-const INIT_EACH: [&str; 11] = [
+const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
     "UpdateTable",
     "DeleteTable",
-    "DescribeTimeToLive",
-    "UpdateTimeToLive",
     "DescribeContinuousBackups",
     "UpdateContinuousBackups",
     "ListTagsOfResource",
     "TagResource",
     "Scan",
 ];
+
+/// What `init-tables` does with each table whose rows expire.
+const INIT_EXPIRING: [&str; 2] = ["DescribeTimeToLive", "UpdateTimeToLive"];
+
+/// Tables whose rows may expire.
+const EXPIRING: [usize; 2] = [RAW, ALERTS];
+
+/// What `init-tables` does with the config item.
+const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
+
+/// Returns what `init-tables` does when a template has made the tables: it looks at them, and writes
+/// the config item.
+pub fn grants_after_template() -> Vec<Grant> {
+    let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
+    let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
+    out.push(on(RAW, "DescribeTimeToLive"));
+    out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
+    out
+}
 
 impl User {
     /// Everybody who uses the tables.
@@ -134,7 +151,9 @@ impl User {
             User::InitTables => {
                 let each = |table| INIT_EACH.map(|operation| on(table, operation));
                 let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
-                out.extend(["GetItem", "PutItem", "UpdateItem"].map(|o| on(TOTALS, o)));
+                let expiring = |table| INIT_EXPIRING.map(|operation| on(table, operation));
+                out.extend(EXPIRING.into_iter().flat_map(expiring));
+                out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
                 out
             }
         }
@@ -146,8 +165,30 @@ impl User {
 /// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`; stars stand for what is not
 /// known.
 pub fn policy(user: User, names: &TableNames, arn_prefix: &str) -> Value {
+    policy_of(user.grants(), names, arn_prefix)
+}
+
+/// Returns the part of AWS that a Region lies in, as ARNs name it.
+///
+/// Source: "Amazon Resource Names" and the endpoint rules of AWS's SDKs.
+pub fn partition(region: &str) -> &'static str {
+    [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("us-isof-", "aws-iso-f"),
+        ("eusc-", "aws-eusc"),
+    ]
+    .into_iter()
+    .find_map(|(start, partition)| region.starts_with(start).then_some(partition))
+    .unwrap_or("aws")
+}
+
+/// As [`policy`], for a list of grants.
+pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -> Value {
     let mut by_resource: Vec<(String, Vec<&str>)> = Vec::new();
-    let mut grants = user.grants();
     grants.sort_unstable();
     for grant in grants {
         let table = names.all()[grant.table];
@@ -309,6 +350,36 @@ mod tests {
                 let writes = writes.iter().any(|w| operation.starts_with(w));
                 assert!(!writes || user == User::Consume, "{grant:?}");
             }
+        }
+    }
+
+    #[test]
+    fn init_tables_may_change_the_ttl_of_expiring_tables_alone() {
+        for grant in User::InitTables.grants() {
+            let is_ttl = grant.operation.ends_with("TimeToLive");
+            assert!(!is_ttl || EXPIRING.contains(&grant.table), "{grant:?}");
+        }
+        let all = User::InitTables.grants();
+        assert!(
+            grants_after_template()
+                .iter()
+                .all(|grant| all.contains(grant))
+        );
+    }
+
+    #[test]
+    fn an_arn_names_the_regions_partition() {
+        for (region, wanted) in [
+            ("eu-west-1", "aws"),
+            ("us-east-1", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eusc-de-east-1", "aws-eusc"),
+            ("", "aws"),
+        ] {
+            assert_eq!(partition(region), wanted, "{region}");
         }
     }
 

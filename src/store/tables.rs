@@ -28,10 +28,15 @@ use crate::store::protect::{self, Protection, sdk_tags, sse};
 
 /// The attribute after whose time, in epoch seconds, a raw event vanishes.
 pub const TTL_ATTRIBUTE: &str = "ttl";
+/// How long a table may take to become active, or to accept a change. AWS takes seconds, and some
+/// minutes until a new table accepts point-in-time recovery.
+pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 /// Least pause between two looks at a table that is being made or deleted; it grows.
 const POLL_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause between two looks.
 const POLL_MAX: Duration = Duration::from_secs(2);
+/// Least time between two log lines about the same wait.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A table as the contract wants it. All keys are strings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,21 +305,92 @@ pub async fn wait_active(
     table: &str,
     limit: Duration,
 ) -> Result<TableDescription, StoreError> {
-    let begin = Instant::now();
-    let mut pause = POLL_FIRST;
+    let mut wait = Wait::new(limit);
     loop {
-        if let Some(found) = describe(client, table).await? {
-            let indexes = found.global_secondary_indexes();
-            let ready = found.table_status() == Some(&TableStatus::Active)
-                && indexes
-                    .iter()
-                    .all(|i| matches!(i.index_status(), None | Some(IndexStatus::Active)));
-            if ready {
-                return Ok(found);
+        let state = match describe(client, table).await? {
+            None => "it does not exist".to_owned(),
+            Some(found) => match readiness(&found) {
+                Readiness::Ready => return Ok(found),
+                Readiness::Wait(state) => state,
+                Readiness::Never(message) => return Err(StoreError::Settings { message }),
+            },
+        };
+        let what = || format!("table {table} to become active ({state})");
+        wait.pause(what).await?;
+    }
+}
+
+/// Whether a table takes changes and serves requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The table and its indexes are active.
+    Ready,
+    /// DynamoDB is still at work; says at what.
+    Wait(String),
+    /// A person must act first; says what is wrong and what to do.
+    Never(String),
+}
+
+/// Returns whether a table is ready, from its status and the status of its indexes.
+///
+/// Source: `TableStatus` and `IndexStatus` in the API reference of DynamoDB.
+pub fn readiness(found: &TableDescription) -> Readiness {
+    let name = found.table_name().unwrap_or_default();
+    let status = found.table_status().map_or("unknown", TableStatus::as_str);
+    let remedy = match found.table_status() {
+        Some(TableStatus::Active) => None,
+        Some(TableStatus::InaccessibleEncryptionCredentials) => {
+            Some("enable its KMS key again, and let DynamoDB use it")
+        }
+        Some(TableStatus::Archiving | TableStatus::Archived) => {
+            Some("restore its backup under another --table-prefix")
+        }
+        Some(TableStatus::ReplicationNotAuthorized) => {
+            Some("give back the right to replicate it to the other Regions")
+        }
+        _ => return Readiness::Wait(format!("its status is {status}")),
+    };
+    if let Some(remedy) = remedy {
+        return Readiness::Never(format!(
+            "table {name} cannot be used: its status is {status}; {remedy}"
+        ));
+    }
+    for index in found.global_secondary_indexes() {
+        let name = index.index_name().unwrap_or_default();
+        match index.index_status() {
+            None | Some(IndexStatus::Active) => {}
+            Some(status) => {
+                let filling = match index.backfilling() {
+                    Some(true) => ", DynamoDB is filling it",
+                    _ => "",
+                };
+                let status = status.as_str();
+                return Readiness::Wait(format!("the status of index {name} is {status}{filling}"));
             }
         }
-        let what = || format!("table {table} to become active");
-        wait(begin, limit, &mut pause, what).await?;
+    }
+    Readiness::Ready
+}
+
+/// Sends a change to a table again until DynamoDB accepts it. DynamoDB refuses changes while the table
+/// is being made or updated, and refuses point-in-time recovery for minutes after that.
+///
+/// # Errors
+/// The last refusal after `limit`, or any other error at once.
+pub async fn repeat_while_busy<T>(
+    table: &str,
+    limit: Duration,
+    change: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut wait = Wait::new(limit);
+    wait.told = None;
+    loop {
+        let error = match change().await {
+            Err(error) if error.is_busy() => error,
+            done => return done,
+        };
+        let what = || format!("table {table} to accept a change ({error})");
+        wait.pause(what).await?;
     }
 }
 
@@ -332,13 +408,13 @@ pub async fn ensure_ttl(client: &Client, table: &str, attribute: &str) -> Result
         .attribute_name(attribute)
         .build()
         .expect("both parts are set");
-    client
-        .update_time_to_live()
-        .table_name(table)
-        .time_to_live_specification(specification)
-        .send()
-        .await
-        .map_err(|error| StoreError::from_sdk("UpdateTimeToLive", table, error))?;
+    repeat_while_busy(table, CHANGE_LIMIT, async || {
+        let request = client.update_time_to_live().table_name(table);
+        let request = request.time_to_live_specification(specification.clone());
+        let sent = request.send().await;
+        sent.map_err(|error| StoreError::from_sdk("UpdateTimeToLive", table, error))
+    })
+    .await?;
     Ok(true)
 }
 
@@ -394,42 +470,74 @@ pub async fn holds_data(client: &Client, table: &str) -> Result<bool, StoreError
 
 /// Deletes a table and waits until it is gone; returns `false` if there was none.
 ///
+/// DynamoDB refuses to delete a table that is being made or updated, so the request is repeated.
+///
 /// # Errors
 /// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
 pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<bool, StoreError> {
-    if let Err(error) = client.delete_table().table_name(table).send().await {
-        let error = StoreError::from_sdk("DeleteTable", table, error);
-        match error.kind() {
-            Kind::NotFound => return Ok(false),
-            // Being deleted already: wait for it below.
-            _ if error.code() == Some("ResourceInUseException") => {}
-            _ => return Err(error),
-        }
+    let request = async || {
+        let sent = client.delete_table().table_name(table).send().await;
+        sent.map_err(|error| StoreError::from_sdk("DeleteTable", table, error))
+    };
+    match repeat_while_busy(table, limit, request).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == Kind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
     }
-    let begin = Instant::now();
-    let mut pause = POLL_FIRST;
-    while describe(client, table).await?.is_some() {
-        let what = || format!("table {table} to be deleted");
-        wait(begin, limit, &mut pause, what).await?;
-    }
+    wait_gone(client, table, limit).await?;
     Ok(true)
 }
 
-async fn wait(
+/// Waits until a table that is being deleted is gone.
+///
+/// # Errors
+/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<(), StoreError> {
+    let mut wait = Wait::new(limit);
+    while describe(client, table).await?.is_some() {
+        let what = || format!("table {table} to be deleted");
+        wait.pause(what).await?;
+    }
+    Ok(())
+}
+
+/// A wait with growing pauses and an end, that logs what it waits for.
+struct Wait {
     begin: Instant,
     limit: Duration,
-    pause: &mut Duration,
-    what: impl Fn() -> String,
-) -> Result<(), StoreError> {
-    if begin.elapsed() + *pause > limit {
-        return Err(StoreError::Waited {
-            what: what(),
-            seconds: limit.as_secs(),
-        });
+    pause: Duration,
+    /// When it was last logged; `None` logs at the next pause.
+    told: Option<Instant>,
+}
+
+impl Wait {
+    fn new(limit: Duration) -> Wait {
+        let begin = Instant::now();
+        Wait {
+            begin,
+            limit,
+            pause: POLL_FIRST,
+            told: Some(begin),
+        }
     }
-    tokio::time::sleep(*pause).await;
-    *pause = (*pause * 2).min(POLL_MAX);
-    Ok(())
+
+    /// Sleeps until the next look.
+    async fn pause(&mut self, what: impl Fn() -> String) -> Result<(), StoreError> {
+        if self.begin.elapsed() + self.pause > self.limit {
+            return Err(StoreError::Waited {
+                what: what(),
+                seconds: self.limit.as_secs(),
+            });
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
+            let seconds = self.begin.elapsed().as_secs();
+            tracing::info!(what = what(), seconds, "still waiting");
+            self.told = Some(Instant::now());
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(POLL_MAX);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -465,6 +573,116 @@ mod tests {
             assert!(delete(&client, &spec.name, LIMIT).await.unwrap());
             assert!(!delete(&client, &spec.name, LIMIT).await.unwrap());
         }
+    }
+
+    fn with_status(status: TableStatus, index: IndexStatus, filling: bool) -> TableDescription {
+        let index = aws_sdk_dynamodb::types::GlobalSecondaryIndexDescription::builder()
+            .index_name("i")
+            .index_status(index)
+            .backfilling(filling);
+        TableDescription::builder()
+            .table_name("t")
+            .table_status(status)
+            .global_secondary_indexes(index.build())
+            .build()
+    }
+
+    #[test]
+    fn every_status_of_a_table_is_ready_waited_for_or_a_persons_to_mend() {
+        use IndexStatus as Index;
+        use TableStatus as Table;
+        let waits = |status, index, filling, word: &str| match readiness(&with_status(
+            status, index, filling,
+        )) {
+            Readiness::Wait(state) => assert!(state.contains(word), "{state}"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            readiness(&with_status(Table::Active, Index::Active, false)),
+            Readiness::Ready
+        );
+        for status in [Table::Creating, Table::Updating, Table::Deleting] {
+            let word = status.as_str().to_owned();
+            waits(status, Index::Active, false, &word);
+        }
+        for (index, filling, word) in [
+            (Index::Creating, false, "i is CREATING"),
+            (
+                Index::Creating,
+                true,
+                "i is CREATING, DynamoDB is filling it",
+            ),
+            (Index::Updating, false, "UPDATING"),
+            (Index::Deleting, false, "DELETING"),
+        ] {
+            waits(Table::Active, index, filling, word);
+        }
+        for (status, word) in [
+            (Table::InaccessibleEncryptionCredentials, "KMS key"),
+            (Table::Archiving, "restore its backup"),
+            (Table::Archived, "restore its backup"),
+            (Table::ReplicationNotAuthorized, "replicate"),
+        ] {
+            match readiness(&with_status(status.clone(), Index::Active, false)) {
+                Readiness::Never(message) => {
+                    assert!(message.contains(word) && message.contains(status.as_str()));
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+        // None of the SDK's names is left out of this test.
+        assert_eq!(Table::values().len(), 8);
+        assert_eq!(Index::values().len(), 4);
+    }
+
+    fn refusal(code: &str, kind: Kind) -> StoreError {
+        StoreError::Request(Box::new(crate::store::error::RequestError {
+            kind,
+            operation: "UpdateTable",
+            table: "t".to_owned(),
+            key: None,
+            code: code.to_owned(),
+            message: String::new(),
+            request_id: None,
+            throttling: Vec::new(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_change_is_repeated_while_the_table_is_busy_and_no_longer_than_the_limit() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        for code in [
+            "ContinuousBackupsUnavailableException",
+            "LimitExceededException",
+            "ResourceInUseException",
+        ] {
+            let sent = AtomicU32::new(0);
+            let change = async || match sent.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => Err(refusal(code, Kind::Transient)),
+                n => Ok(n),
+            };
+            assert_eq!(repeat_while_busy("t", LIMIT, change).await.unwrap(), 2);
+        }
+        let sent = AtomicU32::new(0);
+        let denied = async || {
+            sent.fetch_add(1, Ordering::SeqCst);
+            Err::<(), _>(refusal("AccessDeniedException", Kind::Denied))
+        };
+        let error = repeat_while_busy("t", LIMIT, denied)
+            .await
+            .expect_err("denied");
+        assert_eq!(
+            (error.kind(), sent.load(Ordering::SeqCst)),
+            (Kind::Denied, 1)
+        );
+        let busy = async || Err::<(), _>(refusal("ResourceInUseException", Kind::Transient));
+        let limit = Duration::from_millis(100);
+        let error = repeat_while_busy("t", limit, busy).await.expect_err("busy");
+        assert!(matches!(error, StoreError::Waited { .. }), "{error}");
+        assert!(
+            error.to_string().contains("ResourceInUseException"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -43,10 +43,17 @@ impl Writer {
             options: Arc::new(Mutex::new(ItemOptions {
                 shards: 1,
                 raw_ttl_ms,
+                alert_ttl_ms: None,
                 window_ms: Rules::default().window_ms,
             })),
             metrics,
         }
+    }
+
+    /// Lets alerts expire, too.
+    pub fn set_alert_ttl(&self, alert_ttl_ms: Option<i64>) {
+        let mut options = self.options.lock().expect("no panic holds the lock");
+        options.alert_ttl_ms = alert_ttl_ms;
     }
 
     /// Takes over what the config item says. Must be called before the first write.

@@ -416,3 +416,47 @@ fn a_service_goes_on_without_a_reader_of_its_address() {
         assert_eq!(status.code(), Some(0), "{line}: {tried:?} {said:?}");
     }
 }
+
+#[test]
+fn a_login_that_this_program_cannot_do_ends_with_exit_2_and_what_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let text = "[profile work]\nregion = eu-west-1\nsso_session = s\nsso_account_id = 123456789012\n\
+                sso_role_name = r\n[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://a\n\
+                [profile keys]\nregion = eu-west-1\naws_access_key_id = a\naws_secret_access_key = b\n";
+    std::fs::write(&config, text).unwrap();
+    for (profile, mode, words) in [
+        (
+            "work",
+            "preferred",
+            "credential_process = aws configure export-credentials --profile work",
+        ),
+        (
+            "keys",
+            "required",
+            "set AWS_ACCOUNT_ID, or AWS_ACCOUNT_ID_ENDPOINT_MODE=preferred",
+        ),
+    ] {
+        for role in [
+            &["init-tables"][..],
+            &["consume", "--listen", "127.0.0.1:0"],
+            &["serve", "--port", "0"],
+            &["verify"],
+            // Without DynamoDB, the login to MSK needs it.
+            &["tail", "--kafka-auth", "msk-iam"],
+        ] {
+            if role[0] == "tail" && profile == "keys" {
+                continue;
+            }
+            let mut command = citystream(role);
+            command
+                .env("AWS_CONFIG_FILE", &config)
+                .env("AWS_PROFILE", profile)
+                .env("AWS_ACCOUNT_ID_ENDPOINT_MODE", mode)
+                .env("HOME", folder.path());
+            let (text, code) = run(&mut command);
+            assert_eq!(code, 2, "{role:?} {profile}: {text}");
+            assert!(text.contains(words), "{role:?}: {text}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ const ALL: Options = Options {
     from_ms: None,
     until_ms: None,
     raw_ttl_ms: 30 * 86_400_000,
+    alert_ttl_ms: None,
     memory_bytes: 64 << 20,
 };
 

@@ -54,8 +54,13 @@ fn answer(mut stream: TcpStream, lifetime: Duration, given: &AtomicU32) {
         }
     }
     let request = String::from_utf8_lossy(&request).into_owned();
+    let mut status = "200 OK";
     let body = if request.starts_with("PUT /latest/api/token") {
         "a-token".to_owned()
+    } else if !request.contains("x-aws-ec2-metadata-token: a-token\r\n") {
+        // Version 2 of the service answers nothing else without the token.
+        status = "401 Unauthorized";
+        String::new()
     } else if request.starts_with("GET /latest/meta-data/iam/security-credentials") {
         let path = request.split(' ').nth(1).unwrap();
         if path.trim_end_matches('/').ends_with("security-credentials")
@@ -76,12 +81,8 @@ fn answer(mut stream: TcpStream, lifetime: Duration, given: &AtomicU32) {
             )
         }
     } else {
+        status = "404 Not Found";
         String::new()
-    };
-    let status = if body.is_empty() {
-        "404 Not Found"
-    } else {
-        "200 OK"
     };
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\n\

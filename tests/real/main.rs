@@ -13,6 +13,9 @@
 //! time and shares no code with the program.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+#[path = "../support/aws.rs"]
+mod aws_behaviour;
+mod aws_front;
 // Not every fault is asked for here.
 #[allow(dead_code)]
 #[path = "../support/faults.rs"]
@@ -25,6 +28,8 @@ mod services;
 mod tables;
 mod world;
 
+mod aws_data;
+mod aws_tables;
 mod brokers;
 mod chaos;
 mod chaos_kills;

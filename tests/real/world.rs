@@ -83,9 +83,14 @@ impl World {
 
     /// Starts a role with its names and `args`.
     pub(crate) fn start(&self, role: &str, args: &[&str]) -> Role {
+        self.start_with(role, args, &[])
+    }
+
+    /// As [`World::start`], with more in its environment.
+    pub(crate) fn start_with(&self, role: &str, args: &[&str], env: &[(&str, &str)]) -> Role {
         let line = self.line(role, args);
         let line: Vec<&str> = line.iter().map(|word| &**word).collect();
-        Role::start(self.services, &line, &[])
+        Role::start(self.services, &line, env)
     }
 
     fn line(&self, role: &str, args: &[&str]) -> Vec<String> {

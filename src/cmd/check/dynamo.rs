@@ -57,7 +57,10 @@ pub(super) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
             }
             Ok(Some(found)) => {
                 let differences = tables::differences(&spec, &found);
-                if differences.is_empty() {
+                if let tables::Readiness::Never(message) = tables::readiness(&found) {
+                    let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
+                    table.bad(Outcome::Wrong, &what, found, remedy);
+                } else if differences.is_empty() {
                     table.ok(&what, "keys and index as they should be");
                 } else {
                     let remedy = "another --table-prefix, or init-tables --delete --yes";
@@ -113,7 +116,11 @@ async fn reach(
             let remedy = "AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB, the instance's role, the route to \
                           the endpoint";
             let found = format!("{target}: {}", chain(&error));
-            table.bad(Outcome::Away, "DynamoDB", found, remedy);
+            let outcome = match error.kind() {
+                Kind::Settings => Outcome::Wrong,
+                _ => Outcome::Away,
+            };
+            table.bad(outcome, "DynamoDB", found, remedy);
             false
         }
     }

@@ -6,7 +6,7 @@ use super::{Outcome, Table};
 use crate::cmd::init_tables::steps::chain;
 use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
 use crate::kafka::rights::{Need, Resource, User, grant, needs};
-use crate::settings::KafkaArgs;
+use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
 
 /// Longest wait for brokers that do not answer.
@@ -29,6 +29,12 @@ pub(super) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
                           the security group or the firewall";
             return table.bad(Outcome::Away, "Kafka", chain(&error), remedy);
         }
+    }
+    if args.kafka_auth == KafkaAuth::MskIam && user == User::FromDlq {
+        let remedy = "use a cluster of Kafka 3.8 or later";
+        let found =
+            "MSK takes them with IAM from Kafka 3.8 on; the brokers do not tell their version";
+        table.bad(Outcome::Note, "transactions", found, remedy);
     }
     for need in needs(user, &args.topic, &args.dlq_topic()) {
         match &need.resource {

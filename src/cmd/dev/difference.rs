@@ -28,6 +28,7 @@ pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: S
         from_ms: None,
         until_ms: None,
         raw_ttl_ms,
+        alert_ttl_ms: None,
         memory_bytes: MEMORY_BYTES,
     };
     while !shutdown.is_triggered() {

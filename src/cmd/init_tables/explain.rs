@@ -20,6 +20,14 @@ const MONTH_S: f64 = 2_629_800.0;
 /// What a raw event takes in the table and once more in its index, with the 100 bytes that AWS adds to
 /// each; measured on the events of January 2013.
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
+/// What an alert takes in the table and once more in its index, measured and counted alike.
+const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
+/// Dollars for a GB and month of point-in-time recovery there.
+const PITR_DOLLARS_PER_GB: f64 = 0.2;
+/// Write units a second that AWS allows a table or an index, unless it is asked for more.
+const TABLE_UNITS_QUOTA: f64 = 40_000.0;
+/// Write units a second that a new table or index takes at once.
+const TABLE_UNITS_AT_FIRST: f64 = 4_000.0;
 /// What DynamoDB takes for one partition key, in write units a second.
 pub const KEY_UNITS_MAX: f64 = 1_000.0;
 
@@ -36,6 +44,8 @@ pub struct Question {
     pub raw: RawRows,
     /// Length of a window.
     pub window_ms: i64,
+    /// How long alerts are kept; for ever if `None`.
+    pub alert_ttl_ms: Option<i64>,
 }
 
 /// What one table or index takes.
@@ -150,14 +160,76 @@ pub fn report(question: &Question, names: &TableNames) -> String {
     let kept = loads[0].units * mix.raw_ttl_ms as f64 / 1e3 * RAW_BYTES / 1e9;
     out.push_str(&format!(
         "\nRaw events, kept for {}, take {} GB, ${} a month. Prices: on demand in us-east-1, ${DOLLARS_PER_MILLION} a\n\
-         million write units, ${DOLLARS_PER_GB} a GB; reads and the growth of the other tables are not in them.\n",
-        show_ms(mix.raw_ttl_ms).replace("days", " days"),
+         million write units, ${DOLLARS_PER_GB} a GB; reads and the growth of counts are not in them.\n",
+        days(mix.raw_ttl_ms),
         number(kept),
         number(kept * DOLLARS_PER_GB),
     ));
+    out.push_str(&alerts_kept(&loads[4], question));
+    out.push_str(&format!(
+        "With --pitr, ${PITR_DOLLARS_PER_GB} a GB more: ${} a month for the raw events.\n\
+         A row of counts with fences of more than some nine partitions is over 1 KB: its updates cost 2 units.\n",
+        number(kept * PITR_DOLLARS_PER_GB),
+    ));
+    out.push_str(&limits(&loads));
     for load in loads.iter().filter(|l| l.busiest > KEY_UNITS_MAX) {
         out.push('\n');
         out.push_str(&advice(load, question));
+    }
+    out
+}
+
+/// Returns a time in days, where it is some.
+fn days(ms: i64) -> String {
+    match ms % 86_400_000 {
+        0 => format!("{} days", ms / 86_400_000),
+        _ => show_ms(ms),
+    }
+}
+
+/// Returns what alerts take, which have no end unless it is asked for.
+fn alerts_kept(alerts: &Load, question: &Question) -> String {
+    let bytes_per_s = alerts.units * ALERT_BYTES;
+    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    match question.alert_ttl_ms {
+        None => {
+            let each_month = bytes_per_s * MONTH_S / 1e9;
+            format!(
+                "Alerts are kept for ever: {} GB more each month, so ${} more each month; --alert-ttl ends that.\n",
+                number(each_month),
+                number(each_month * DOLLARS_PER_GB),
+            )
+        }
+        Some(ttl_ms) => {
+            let kept = bytes_per_s * ttl_ms as f64 / 1e3 / 1e9;
+            format!(
+                "Alerts, kept for {}, take {} GB, ${} a month.\n",
+                days(ttl_ms),
+                number(kept),
+                number(kept * DOLLARS_PER_GB),
+            )
+        }
+    }
+}
+
+/// Returns what to do about tables and indexes that take more than AWS gives them at first, or at all.
+fn limits(loads: &[Load]) -> String {
+    let busiest = loads.iter().map(|load| load.units).fold(0.0, f64::max);
+    let mut out = String::new();
+    if busiest > TABLE_UNITS_AT_FIRST {
+        out.push_str(&format!(
+            "\nA new table or index takes {} write units/s at first, and more only after a while: --warm-writes {} would do\n",
+            number(TABLE_UNITS_AT_FIRST),
+            busiest.ceil()
+        ));
+    }
+    for load in loads.iter().filter(|load| load.units > TABLE_UNITS_QUOTA) {
+        out.push_str(&format!(
+            "\n{}: {} write units/s are more than the {} that AWS allows a table or index; ask for more in Service Quotas\n",
+            load.name,
+            number(load.units),
+            number(TABLE_UNITS_QUOTA)
+        ));
     }
     out
 }
@@ -211,7 +283,44 @@ mod tests {
             shards: 4,
             raw: RawRows::All,
             window_ms: 300_000,
+            alert_ttl_ms: None,
         }
+    }
+
+    #[test]
+    fn limits_of_tables_are_told_and_what_alerts_cost() {
+        let names = TableNames::new("citystream");
+        let told = |rate: f64, alert_ttl_ms| {
+            let mut question = question(rate);
+            question.alert_ttl_ms = alert_ttl_ms;
+            report(&question, &names)
+        };
+        let few = told(1_000.0, None);
+        assert!(
+            few.contains("Alerts are kept for ever: 986 GB more each month, so $247 more"),
+            "{few}"
+        );
+        assert!(
+            !few.contains("--warm-writes") && !few.contains("Service Quotas"),
+            "{few}"
+        );
+        let expiring = told(1_000.0, Some(90 * 86_400_000));
+        assert!(
+            expiring.contains("Alerts, kept for 90 days, take 2,916 GB, $729 a month"),
+            "{expiring}"
+        );
+        let more = told(5_000.0, None);
+        assert!(more.contains("--warm-writes 5000 would do"), "{more}");
+        assert!(!more.contains("Service Quotas"), "{more}");
+        let most = told(50_000.0, None);
+        assert!(
+            most.contains("citystream-raw-events: 50,000 write units/s are more than the 40,000"),
+            "{most}"
+        );
+        assert!(
+            !most.contains("citystream-alerts: 25,000 write units/s are more than the 40,000"),
+            "{most}"
+        );
     }
 
     fn per_event(question: &Question) -> f64 {

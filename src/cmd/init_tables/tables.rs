@@ -4,11 +4,9 @@
 
 mod wanted;
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::TableDescription;
+use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
 
 use crate::cmd::SettingsError;
 use crate::cmd::init_tables::mark_settings;
@@ -18,12 +16,9 @@ use crate::settings::show_ms;
 use crate::store::config::{self, Config};
 use crate::store::error::{Kind, StoreError};
 use crate::store::protect::{self, Measure};
-use crate::store::tables::{self, TableSpec};
+use crate::store::tables::{self, CHANGE_LIMIT, TableSpec};
 
 pub use wanted::Wanted;
-
-/// How long a table may take to become active; AWS takes ten seconds or so.
-const ACTIVE_LIMIT: Duration = Duration::from_secs(300);
 
 /// The tables as they are.
 #[derive(Debug)]
@@ -40,7 +35,9 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<State, Store
     let mut found = Vec::new();
     for spec in tables::specs(names) {
         let description = tables::describe(client, &spec.name).await?;
-        found.push((spec, description));
+        // A table that is being deleted is as good as gone.
+        let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
+        found.push((spec, description.filter(stays)));
     }
     // A table with other keys cannot be asked for the item. One that is being made cannot be read
     // yet, and holds nothing.
@@ -146,9 +143,9 @@ pub async fn make(
             "checking"
         };
         let step = steps.begin(format!("{verb} table {}", spec.name));
-        let made = description.is_none()
-            && tables::create_protected(client, spec, &wanted.protection).await?;
-        let found = tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
+        let made = description.is_none() && create(client, spec, wanted).await?;
+        let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
+        let found = active.map_err(mark_settings)?;
         // Somebody else may have made it in the meantime.
         let differences = tables::differences(spec, &found);
         if !differences.is_empty() {
@@ -156,7 +153,7 @@ pub async fn make(
             return Err(mark_settings(StoreError::Different { table, differences }));
         }
         let mut notes = Vec::new();
-        if let Some(ttl) = spec.ttl {
+        if let Some(ttl) = ttl_of(spec, names, wanted) {
             let on = tables::ensure_ttl(client, &spec.name, ttl).await;
             if on.map_err(mark_settings)? && !made {
                 notes.push(format!("TTL on {ttl} is on now"));
@@ -164,11 +161,13 @@ pub async fn make(
         }
         let missing = protect::missing(client, &wanted.protection, &found).await;
         for measure in missing.map_err(|error| cannot(error, None))? {
-            protect::take(client, &found, &measure)
+            let change = async || protect::take(client, &found, &measure).await;
+            tables::repeat_while_busy(&spec.name, CHANGE_LIMIT, change)
                 .await
                 .map_err(|error| cannot(error, Some(&measure)))?;
             // A table that is being updated takes no second change.
-            tables::wait_active(client, &spec.name, ACTIVE_LIMIT).await?;
+            let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
+            active.map_err(mark_settings)?;
             if !made {
                 notes.push(format!("{measure} is on now"));
             }
@@ -184,6 +183,28 @@ pub async fn make(
     }
     findings.push(make_config(client, names, wanted).await?);
     Ok(findings)
+}
+
+/// Makes a table, after the one of the same name that is being deleted is gone; returns `false` if it
+/// exists.
+async fn create(client: &Client, spec: &TableSpec, wanted: &Wanted) -> Result<bool, StoreError> {
+    if tables::describe(client, &spec.name)
+        .await?
+        .is_some_and(|found| found.table_status() == Some(&TableStatus::Deleting))
+    {
+        tables::wait_gone(client, &spec.name, CHANGE_LIMIT).await?;
+    }
+    tables::create_protected(client, spec, &wanted.protection).await
+}
+
+/// Returns the attribute after which the rows of a table expire, if they do.
+fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &Wanted) -> Option<&'static str> {
+    let expire = wanted.alerts_expire && spec.name == names.alerts;
+    if expire {
+        Some(tables::TTL_ATTRIBUTE)
+    } else {
+        spec.ttl
+    }
 }
 
 /// Marks an option that this DynamoDB does not know, or whose value it refuses, as one to be left out.
@@ -285,7 +306,10 @@ pub async fn check(
             continue;
         };
         let mut notes = tables::differences(spec, description);
-        if let Some(ttl) = spec.ttl {
+        if let tables::Readiness::Never(message) = tables::readiness(description) {
+            notes.push(message);
+        }
+        if let Some(ttl) = ttl_of(spec, names, wanted) {
             match tables::ttl_is_on(client, &spec.name, ttl).await {
                 Ok(true) => {}
                 Ok(false) => notes.push(format!("TTL on {ttl} is off")),
@@ -330,6 +354,8 @@ pub async fn check(
 mod tests {
     use super::*;
     use crate::cmd::Exit;
+    use std::time::Duration;
+
     use crate::core::window::Rules;
     use crate::settings::RawRows;
     use crate::store::embedded;
@@ -458,6 +484,29 @@ mod tests {
         assert_eq!(findings[4].outcome, Outcome::Differs);
         let (config, findings) = run(&client, &names, &wanted).await.unwrap();
         assert_eq!((config.shards, findings[4].outcome), (16, Outcome::Changed));
+    }
+
+    #[tokio::test]
+    async fn alerts_expire_only_where_that_is_asked_for() {
+        let (client, names) = start().await;
+        let plain = Wanted::default();
+        let expiring = Wanted {
+            alerts_expire: true,
+            ..Wanted::default()
+        };
+        let is_on = async || {
+            let on = tables::ttl_is_on(&client, &names.alerts, tables::TTL_ATTRIBUTE);
+            on.await.unwrap()
+        };
+        run(&client, &names, &plain).await.unwrap();
+        assert!(!is_on().await);
+        let findings = check(&client, &names, &expiring).await.unwrap();
+        assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
+        run(&client, &names, &expiring).await.unwrap();
+        assert!(is_on().await);
+        // It is never switched off.
+        run(&client, &names, &plain).await.unwrap();
+        assert!(is_on().await);
     }
 
     #[tokio::test]

@@ -56,7 +56,25 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
     };
     let actual = admin.topic_config(&spec.name).await?;
     let notes = differences(spec, facts.partitions, &actual);
+    let (_, reduced) = spec.reduced();
+    let mendable = differences(&reduced, facts.partitions, &actual);
+    let notes = if mendable.len() < notes.len() && are_refused(admin, spec).await {
+        mendable
+    } else {
+        notes
+    };
     Ok(Some((facts, notes)))
+}
+
+/// Returns whether the brokers refuse settings of a topic, asked by the creation of another topic that
+/// is only validated. Where that cannot be asked, the settings count as accepted.
+async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
+    let probe = TopicSpec {
+        name: format!("{}-settings-probe", spec.name),
+        ..spec.clone()
+    };
+    let tried = admin.try_create_topic(&probe, 1).await;
+    tried.is_ok_and(|creation| !creation.left_out.is_empty())
 }
 
 /// Makes what is missing; returns the facts of the topic of events.
@@ -79,15 +97,20 @@ pub async fn make(
             continue;
         }
         let step = steps.begin(format!("making {what}"));
-        let made = admin.create_topic(spec, specs.replication).await?;
+        let creation = admin.create_topic(spec, specs.replication).await?;
         let facts = settle(admin, spec).await?;
-        let outcome = if made { Outcome::Made } else { Outcome::Kept };
+        let outcome = if creation.made {
+            Outcome::Made
+        } else {
+            Outcome::Kept
+        };
         step.end(outcome);
         let note = format!(
             "{} partitions, replication {}",
             spec.partitions, specs.replication
         );
-        findings.push(Finding::with_notes(outcome, what, vec![note]));
+        let notes = [note].into_iter().chain(creation.note()).collect();
+        findings.push(Finding::with_notes(outcome, what, notes));
         all_facts.push(facts);
     }
     // Two specs, so two facts.
@@ -137,7 +160,12 @@ pub async fn check(
     for (spec, found) in specs.topics.iter().zip(&found) {
         let what = format!("topic {}", spec.name);
         findings.push(match found {
-            None => Finding::new(Outcome::Missing, what),
+            None => {
+                // What keeps it from being made is reported when it is made.
+                let tried = admin.try_create_topic(spec, specs.replication).await;
+                let note = tried.ok().and_then(|creation| creation.note());
+                Finding::with_notes(Outcome::Missing, what, note.into_iter().collect())
+            }
             Some((_, notes)) if notes.is_empty() => Finding::new(Outcome::Kept, what),
             Some((_, notes)) => Finding::with_notes(Outcome::Differs, what, notes.clone()),
         });

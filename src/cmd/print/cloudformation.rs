@@ -7,19 +7,32 @@
 use serde_json::{Map, Value, json};
 
 use crate::core::keys::{TABLES, TableNames};
-use crate::store::rights::{User, policy};
+use crate::store::rights::{User, grants_after_template, policy_of};
 use crate::store::tables::{Keys, TableSpec, key_attributes, specs};
 
 /// Returns the template. Its parameters say how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
     let mut resources = Map::new();
+    // DynamoDB makes one table with an index at a time, CloudFormation all at once.
+    let mut before: Option<String> = None;
     for (spec, suffix) in specs(names).iter().zip(TABLES) {
-        resources.insert(logical(suffix), table(spec));
+        let mut resource = table(spec);
+        if spec.index.is_some()
+            && let Some(before) = before.replace(logical(suffix))
+        {
+            resource["DependsOn"] = json!(before);
+        }
+        resources.insert(logical(suffix), resource);
     }
     for user in User::ALL {
         // CloudFormation knows partition, Region and account; the policy names them.
         let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
-        let mut document = policy(user, names, arn);
+        // The template makes the tables; what is left for `init-tables` is to look at them.
+        let grants = match user {
+            User::InitTables => grants_after_template(),
+            user => user.grants(),
+        };
+        let mut document = policy_of(grants, names, arn);
         for statement in document["Statement"].as_array_mut().into_iter().flatten() {
             let resource = statement["Resource"].take();
             statement["Resource"] = json!({"Fn::Sub": resource});
@@ -161,6 +174,11 @@ mod tests {
             let found = found.unwrap_or_else(|| panic!("{} is missing", spec.name));
             assert_eq!(differences(&spec, &found), Vec::<String>::new());
         }
+        let resources = &template["Resources"];
+        assert_eq!(resources["RawEvents"]["DependsOn"], Value::Null);
+        assert_eq!(resources["Aggregations"]["DependsOn"], "RawEvents");
+        assert_eq!(resources["Alerts"]["DependsOn"], "Aggregations");
+        assert_eq!(resources["Totals"]["DependsOn"], Value::Null);
         let raw = &template["Resources"]["RawEvents"]["Properties"];
         assert_eq!(raw["TimeToLiveSpecification"]["AttributeName"], "ttl");
         let serve = template["Resources"]["ServePolicy"].to_string();

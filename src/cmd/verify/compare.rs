@@ -61,6 +61,8 @@ pub struct Options {
     pub until_ms: Option<i64>,
     /// How long raw events are kept.
     pub raw_ttl_ms: i64,
+    /// How long alerts are kept; for ever if `None`.
+    pub alert_ttl_ms: Option<i64>,
     /// Memory for rows, in bytes.
     pub memory_bytes: usize,
 }
@@ -279,6 +281,7 @@ impl Facts {
                 range,
                 remade: claims.remade,
                 raw_ttl_ms: options.raw_ttl_ms,
+                alert_ttl_ms: options.alert_ttl_ms,
                 made_ms: self.made_ms,
                 now_ms: view.now_ms,
                 bytes_max: options.memory_bytes,

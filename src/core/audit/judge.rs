@@ -373,10 +373,14 @@ impl Slice {
             })
         };
         let Some(found) = &put.found else {
-            let raw = matches!(key.name, Name::Raw(_));
+            let ttl_ms = match key.name {
+                Name::Raw(_) => Some(self.scope.raw_ttl_ms),
+                _ => self.scope.alert_ttl_ms,
+            };
             let age = put.want.and_then(|want| want.record_ms).unwrap_or(0);
             let stored_ms = age.max(self.scope.made_ms);
-            if raw && stored_ms.saturating_add(self.scope.raw_ttl_ms) <= self.scope.now_ms {
+            let ends_ms = ttl_ms.map(|ttl_ms| stored_ms.saturating_add(ttl_ms));
+            if ends_ms.is_some_and(|ends_ms| ends_ms <= self.scope.now_ms) {
                 return Verdict::Cannot(Incomparable::Expired);
             }
             return Verdict::Differs(Kind::Missing, at(put.want));

@@ -16,6 +16,7 @@ fn scope(bytes_max: usize) -> Scope {
         range: (0, i64::MAX),
         remade: false,
         raw_ttl_ms: 1_000_000,
+        alert_ttl_ms: None,
         made_ms: T0,
         now_ms: T0,
         bytes_max,
@@ -175,4 +176,39 @@ fn cities_stand_in_the_order_of_their_series() {
     series.sort_unstable();
     let cities = cities.each_ref().map(|place| format!("{}#x", place.city()));
     assert_eq!(cities, series);
+}
+
+#[test]
+fn alerts_that_may_have_expired_are_not_missing_and_those_kept_for_ever_are() {
+    let day_ms = 86_400_000;
+    let alert = Key::alert("NYC", T0, "t-0-0");
+    for (alert_ttl_ms, is_missing) in [
+        (None, true),
+        (Some(3 * day_ms), true),
+        (Some(day_ms), false),
+    ] {
+        let scope = Scope {
+            alert_ttl_ms,
+            now_ms: T0 + 2 * day_ms,
+            ..scope(1 << 20)
+        };
+        let mut slice = Slice::new(scope, None, &logs(0, 1, None));
+        let value = format!(
+            r#"{{"city":"NYC","event_type":"traffic","severity":"high","timestamp":"{}"}}"#,
+            format_millis(T0)
+        );
+        let body = parse_record(Some(value.as_bytes()), None);
+        let stamp = Stamp {
+            ms: Some(T0),
+            by_broker: false,
+        };
+        slice.take(0, Offset(0), stamp, &body);
+        let outcome = slice.judge();
+        let mut missing = outcome.differences.iter();
+        let found = missing.any(|d| d.key == alert && d.kind == Kind::Missing);
+        assert_eq!(found, is_missing, "{alert_ttl_ms:?}: {outcome:?}");
+        // The raw row has expired in any case.
+        let expired = outcome.incomparable[&Incomparable::Expired];
+        assert_eq!(expired, if is_missing { 1 } else { 2 });
+    }
 }

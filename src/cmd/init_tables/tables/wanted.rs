@@ -24,6 +24,8 @@ pub struct Wanted {
     pub raw: Option<RawRows>,
     /// The topic to be counted.
     pub topic: Option<String>,
+    /// Alerts expire: their table has a TTL.
+    pub alerts_expire: bool,
     /// How every table is protected.
     pub protection: Protection,
 }
@@ -38,6 +40,7 @@ impl Wanted {
             shards: args.shards,
             raw: args.raw,
             topic: Some(args.kafka.topic.clone()),
+            alerts_expire: args.alert_ttl.is_some(),
             protection: Protection {
                 deletion: args.deletion_protection,
                 pitr: args.pitr,

@@ -105,7 +105,7 @@ pub fn put_from_item(item: &Item, key: &Key, now_ms: i64) -> FoundPut {
         late: flag("late"),
         source: source(&text(item, "source")),
         elsewhere: text(item, "city") != key.place.city(),
-        expired: raw && number(item, "ttl").is_some_and(|ttl| ttl <= now_ms.div_euclid(1_000)),
+        expired: number(item, "ttl").is_some_and(|ttl| ttl <= now_ms.div_euclid(1_000)),
     }
 }
 

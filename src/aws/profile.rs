@@ -1,0 +1,188 @@
+//! The AWS profile in use: what it asks for that this program does not do, and the name of a role's session.
+//!
+//! The `sso` and `credentials-login` features of `aws-config` are off, see Cargo.toml. Without them the
+//! library fails only when credentials are needed, in words of its own, and a role would wait for ever.
+
+use aws_config::profile::{Profile, ProfileSet, load};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_types::os_shim_internal::{Env, Fs};
+
+/// Profiles that `source_profile` may link; AWS's own tools stop far below it.
+const CHAIN_MAX: usize = 16;
+/// Name of the session of a role whose profile gives none.
+const SESSION_NAME: &str = "citystream";
+
+/// Returns why the profile in use cannot give credentials, and what to do; `None` if it can, or if
+/// environment variables give them.
+pub async fn refusal() -> Option<String> {
+    let is_set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    if is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY") {
+        return None;
+    }
+    judge(&profiles().await?)
+}
+
+/// Returns the profile files, with a name for the session of the profile's role.
+///
+/// Without one AWS's library makes up a new name whenever it assumes the role. MSK takes a session of
+/// another name for another user and refuses to let it log in again on the same connection.
+pub async fn files_with_session_name() -> EnvConfigFiles {
+    let files = EnvConfigFiles::builder()
+        .include_default_config_file(true)
+        .include_default_credentials_file(true);
+    let addition = profiles()
+        .await
+        .and_then(|profiles| session_name(&profiles));
+    match addition {
+        Some(text) => files.with_contents(EnvConfigFileKind::Config, text).build(),
+        None => files.build(),
+    }
+}
+
+/// Files that cannot be read or parsed are reported by AWS's library when it needs them.
+async fn profiles() -> Option<ProfileSet> {
+    load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None)
+        .await
+        .ok()
+}
+
+/// Returns the profile at the end of the chain of `source_profile`, which holds the credentials.
+fn base(profiles: &ProfileSet) -> Option<&Profile> {
+    let mut profile = profiles.get_profile(profiles.selected_profile())?;
+    for _ in 0..CHAIN_MAX {
+        let takes_a_role = profile.get("role_arn").is_some();
+        match profile.get("source_profile").filter(|_| takes_a_role) {
+            Some(next) if next != profile.name() => profile = profiles.get_profile(next)?,
+            _ => return Some(profile),
+        }
+    }
+    None
+}
+
+fn judge(profiles: &ProfileSet) -> Option<String> {
+    let profile = base(profiles)?;
+    let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
+    // What comes first counts, in the order of AWS's library.
+    let way = if has(&["credential_source", "web_identity_token_file"]) {
+        return None;
+    } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {
+        "by IAM Identity Center (SSO)"
+    } else if has(&["login_session"]) {
+        "by aws login"
+    } else {
+        return None;
+    };
+    let name = profile.name();
+    Some(format!(
+        "AWS profile {name} logs in {way}, which this program cannot; set AWS_PROFILE to a profile with a \
+         region and: credential_process = aws configure export-credentials --profile {name} --format process"
+    ))
+}
+
+/// Returns what names the session of the profile's role, if the profile takes a role and does not.
+fn session_name(profiles: &ProfileSet) -> Option<String> {
+    let name = profiles.selected_profile();
+    let profile = profiles.get_profile(name)?;
+    let is_nameless =
+        profile.get("role_arn").is_some() && profile.get("role_session_name").is_none();
+    let section = if name == "default" {
+        name.to_owned()
+    } else {
+        format!("profile {name}")
+    };
+    is_nameless.then(|| format!("[{section}]\nrole_session_name = {SESSION_NAME}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn parsed(name: &'static str, config: &str) -> ProfileSet {
+        let files = EnvConfigFiles::builder()
+            .with_contents(EnvConfigFileKind::Config, config)
+            .build();
+        let (fs, env) = (Fs::from_slice(&[]), Env::from_slice(&[]));
+        load(&fs, &env, &files, Some(name.into())).await.unwrap()
+    }
+
+    const CONFIG: &str = "
+[default]
+region = eu-west-1
+aws_access_key_id = a
+aws_secret_access_key = b
+[profile sso]
+sso_session = work
+sso_account_id = 123456789012
+sso_role_name = admin
+[profile old]
+sso_start_url = https://example.awsapps.com/start
+sso_region = eu-west-1
+[profile login]
+login_session = arn:aws:iam::123456789012:user/ann
+[profile role]
+role_arn = arn:aws:iam::123456789012:role/citystream
+source_profile = sso
+[profile own]
+role_arn = arn:aws:iam::123456789012:role/citystream
+source_profile = default
+role_session_name = mine
+[profile instance]
+role_arn = arn:aws:iam::123456789012:role/citystream
+credential_source = Ec2InstanceMetadata
+[profile process]
+credential_process = aws configure export-credentials --profile sso --format process
+[profile circle]
+role_arn = arn:aws:iam::123456789012:role/citystream
+source_profile = back
+[profile back]
+role_arn = arn:aws:iam::123456789012:role/citystream
+source_profile = circle
+";
+
+    #[tokio::test]
+    async fn a_profile_that_needs_a_browser_is_refused_with_what_works_in_its_place() {
+        for (name, words) in [
+            ("sso", "AWS profile sso logs in by IAM Identity Center"),
+            ("old", "AWS profile old logs in by IAM Identity Center"),
+            ("login", "AWS profile login logs in by aws login"),
+            ("role", "AWS profile sso logs in by IAM Identity Center"),
+        ] {
+            let refusal = judge(&parsed(name, CONFIG).await).expect(name);
+            assert!(refusal.starts_with(words), "{refusal}");
+            assert!(
+                refusal.contains("export-credentials --profile"),
+                "{refusal}"
+            );
+        }
+        for name in ["default", "own", "instance", "process", "circle", "absent"] {
+            assert_eq!(judge(&parsed(name, CONFIG).await), None, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_role_keeps_its_session_name_over_renewals() {
+        for (name, wanted) in [
+            (
+                "role",
+                Some("[profile role]\nrole_session_name = citystream\n"),
+            ),
+            (
+                "instance",
+                Some("[profile instance]\nrole_session_name = citystream\n"),
+            ),
+            ("own", None),
+            ("default", None),
+            ("absent", None),
+        ] {
+            let addition = session_name(&parsed(name, CONFIG).await);
+            assert_eq!(addition.as_deref(), wanted, "{name}");
+            // It is merged with what the profile says in its file.
+            if let Some(addition) = addition {
+                let merged = parsed(name, &format!("{CONFIG}{addition}")).await;
+                let profile = merged.get_profile(name).unwrap();
+                assert_eq!(profile.get("role_session_name"), Some("citystream"));
+                assert!(profile.get("role_arn").is_some());
+            }
+        }
+    }
+}
