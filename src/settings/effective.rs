@@ -109,7 +109,11 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
 /// of it, or what its help says.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
-        ("heartbeat", Command::Produce(produce)) => produce.heartbeat_ms().map(show_ms),
+        ("heartbeat", Command::Produce(produce)) => Some(
+            produce
+                .heartbeat_ms()
+                .map_or_else(|| "off".to_owned(), show_ms),
+        ),
         _ => {
             let help = arg.get_help()?.to_string();
             let (_, default) = help.split_once("[default: ")?;
