@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::values::{parse_port, parse_whole};
 use super::{LogArgs, TableArgs};
 
 /// `citystream serve`
@@ -19,7 +20,8 @@ pub struct Serve {
         long,
         value_name = "PORT",
         default_value_t = 8082,
-        env = "CITYSTREAM_PORT"
+        env = "CITYSTREAM_PORT",
+        value_parser = parse_port
     )]
     pub port: u16,
 
@@ -89,7 +91,7 @@ pub struct AccessArgs {
     pub rate_limit: Option<f64>,
 
     /// Most connections at a time; further ones wait
-    #[arg(long, default_value_t = 10_000, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = |s: &str| parse_whole::<u32>(s, 1, 1_000_000))]
     pub max_connections: u32,
 
     /// Log every request
