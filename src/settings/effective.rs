@@ -268,11 +268,10 @@ mod tests {
             (found.value, found.origin)
         };
         let default = |value: &str| (Some(value.to_owned()), "default".to_owned());
-        let none = (None, "not set".to_owned());
         let beat = |options| find(Role::Produce, options, "--heartbeat");
         assert_eq!(beat(&[]), default("1m"));
-        assert_eq!(beat(&["--input", "x"]), none);
-        assert_eq!(beat(&["--from-dlq"]), none);
+        assert_eq!(beat(&["--input", "x"]), default("off"));
+        assert_eq!(beat(&["--from-dlq"]), default("off"));
         assert_eq!(beat(&["--heartbeat", "5s"]).0.as_deref(), Some("5s"));
         assert_eq!(
             find(Role::Serve, &[], "--log-format"),
