@@ -185,7 +185,7 @@ fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
     let state = || panel(&dev.page, &token, "GET", "/dev/state");
     let waiting = state()["waiting"].to_string();
     assert!(
-        waiting.contains("Kafka, whose broker is stopped"),
+        waiting.contains("Kafka (its broker is stopped)"),
         "{waiting}"
     );
     dev.wait_for("the end of all of it", || {

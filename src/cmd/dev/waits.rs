@@ -38,13 +38,13 @@ impl Waits {
         let still = still_ms >= STILL_MS;
         let mut causes = Vec::new();
         if look.broker_stopped {
-            causes.push("Kafka, whose broker is stopped".to_owned());
+            causes.push("Kafka (its broker is stopped)".to_owned());
         }
         if let Some(why) = &look.consumer {
             causes.push(format!("the consumer ({why})"));
         }
         if look.writes_fail && still {
-            causes.push("DynamoDB, whose writes fail".to_owned());
+            causes.push("DynamoDB (its writes fail)".to_owned());
         }
         if causes.is_empty() && still {
             causes.push("Kafka's clients to connect again".to_owned());
@@ -88,7 +88,7 @@ mod tests {
         let told = at(5_000, 6, 2, true, Some("killed")).expect("it is stopped");
         assert_eq!(
             told,
-            "The numbers wait for Kafka, whose broker is stopped and the consumer (killed)."
+            "The numbers wait for Kafka (its broker is stopped) and the consumer (killed)."
         );
         assert_eq!(at(60_000, 6, 0, false, None), None, "all is counted");
     }
