@@ -288,7 +288,11 @@ mod tests {
     fn what_is_left_runs_from_the_commits_to_the_noted_ends() {
         let ends = [(0, 0, 100), (1, 40, 50), (2, 0, 7)];
         let ends = ends.map(|(p, start, end)| (p, Offset(start), Offset(end)));
-        let next = |p: i32| [Some(30), None, Some(9)][p as usize].map(Offset);
+        let next = |partition| match partition {
+            0 => Some(Offset(30)),
+            2 => Some(Offset(9)),
+            _ => None,
+        };
         assert_eq!(records_left(&ends, next), 70 + 10);
         assert_eq!(records_left(&ends, |_| Some(Offset(100))), 0);
     }
