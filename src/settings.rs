@@ -34,7 +34,7 @@ pub use init_tables::{InitTables, Mix, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
 pub use ops::{Carried, Check, Config, Print, Role, Shell};
 pub use parse::parse;
-pub use produce::Produce;
+pub use produce::{Heartbeat, LISTEN, Produce};
 pub use secrets::warn_if_others_can_read;
 pub use serve::{AccessArgs, Serve};
 pub use tail::{From, Output, Tail};

@@ -51,7 +51,7 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(|| LineOut)
         .with_target(false);
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A second start in one process, as in tests, keeps the first.
     let started = match format {
         LogFormat::Text => builder.with_ansi(colour).try_init(),
@@ -146,12 +146,11 @@ pub fn steady_ms() -> i64 {
     began_ms.saturating_add(since_ms)
 }
 
-/// Tells whether progress may be drawn on a stream: a terminal that takes escape codes, and nobody
-/// asked for plain output. Elsewhere roles print a plain line now and then.
+/// Tells whether progress or a screen may be drawn on a stream: a terminal that takes escape codes.
+/// Elsewhere roles print a plain line now and then. `NO_COLOR` asks for no colour, and the libraries
+/// that draw leave it out then.
 pub fn can_draw(stream: &impl std::io::IsTerminal) -> bool {
-    stream.is_terminal()
-        && std::env::var_os("NO_COLOR").is_none()
-        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+    stream.is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Every metric of the program.
@@ -162,6 +161,8 @@ pub struct Metrics {
     pub ledger: Arc<Mutex<Ledger>>,
     /// Events acknowledged by Kafka.
     pub events_produced: IntCounter,
+    /// From handing an event over to its acknowledgement by Kafka.
+    pub produce_ack_seconds: Histogram,
     /// Events whose delivery failed for good.
     pub events_failed: IntCounter,
     /// Events ahead of their record by more than the allowed skew.
@@ -213,6 +214,17 @@ impl Metrics {
                 "citystream_events_produced_total",
                 "Events acknowledged by Kafka",
             ),
+            produce_ack_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "citystream_produce_ack_seconds",
+                    "From handing an event over to its acknowledgement by Kafka",
+                )
+                .buckets(vec![
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+                    30.0, 60.0,
+                ]),
+            )
+            .expect("constant name"),
             events_failed: counter(
                 "citystream_events_failed_total",
                 "Events whose delivery to Kafka failed for good",
@@ -326,6 +338,7 @@ impl Metrics {
         let collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(LedgerCollector::new(ledger)),
             Box::new(m.events_produced.clone()),
+            Box::new(m.produce_ack_seconds.clone()),
             Box::new(m.events_failed.clone()),
             Box::new(m.events_future.clone()),
             Box::new(m.alerts.clone()),
@@ -381,6 +394,15 @@ impl Metrics {
             })
             .collect();
         (!series.is_empty()).then(|| (series.len(), series.iter().sum()))
+    }
+
+    /// Returns the names of all metrics, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let families = self.registry.gather();
+        families
+            .iter()
+            .map(|family| family.name().to_owned())
+            .collect()
     }
 
     /// Returns the classic Prometheus text format.

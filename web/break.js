@@ -27,6 +27,7 @@ export function start() {
     h("div", { class: "verdict", id: "verdict", "data-state": "waiting" },
       h("p", { class: "verdict-line", id: "verdict-line" }, "comparing the log with the tables"),
       h("p", { class: "verdict-note", id: "verdict-note" }, "every record of the log is counted once more, apart from the pipeline")),
+    h("p", { class: "verdict-note", id: "break-waits", role: "status", hidden: true }),
     h("div", { class: "break-buttons" }, ...BUTTONS.map(([name, title, text]) =>
       h("button", { type: "button", class: "break-button", "data-break": name, onclick: () => press(name) },
         h("span", { class: "break-name" }, title), h("span", { class: "break-text" }, text)))),
@@ -78,6 +79,9 @@ function show(state) {
     const [, , text] = BUTTONS.find(([name]) => name === button.dataset.break);
     setText(button.querySelector(".break-text"), running ? running.says : text);
   }
+  const waits = byId("break-waits");
+  waits.hidden = !state.waiting;
+  setText(waits, state.waiting ?? "");
   verdict(state.difference, state.running.some((one) => one.what === "broker"));
   const log = byId("break-log");
   const lines = state.log.map((line) => `${clockSeconds(line.at_ms)} ${line.text}`);
@@ -92,13 +96,15 @@ function verdict(difference, unreadable) {
     byId("verdict").dataset.state = "waiting";
     return;
   }
-  const { log, tables, rows, waiting, bad, at_ms: atMs } = difference;
-  const line = byId("verdict-line");
-  const differs = difference.difference !== 0;
+  const { log, tables, rows, waiting, difference: bad, not_comparable: others, at_ms: atMs } = difference;
   byId("verdict").dataset.at = clockSeconds(atMs);
-  byId("verdict").dataset.state = differs ? "differs" : unreadable ? "waiting" : "agrees";
-  const text = `log ${whole(log)} = tables ${whole(tables)}, difference ${whole(difference.difference)}`.replace(" = ", differs ? " ≠ " : " = ");
-  setText(line, text);
-  const stale = unreadable ? "; the log cannot be read while the broker is stopped" : "";
-  setText(byId("verdict-note"), `${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${waiting ? `, ${plural(waiting, "record")} on the way` : ""}${bad ? `, ${plural(bad, "row")} differ: ${difference.first}` : ""}${stale}`);
+  byId("verdict").dataset.state = bad ? "differs" : unreadable ? "waiting" : "agrees";
+  const scope = others ? `, in the ${plural(rows, "row")} that can be compared` : "";
+  setText(byId("verdict-line"), `log ${whole(log)} ${bad ? "≠" : "="} tables ${whole(tables)}, difference ${whole(bad)}${scope}`);
+  const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC`];
+  if (others) parts.push(`${plural(others, "row")} not comparable: ${difference.not_comparable_why}`);
+  if (waiting) parts.push(`${plural(waiting, "record")} on the way`);
+  if (bad) parts.push(`${plural(bad, "row")} differ: ${difference.first}`);
+  if (unreadable) parts.push("the log cannot be read while the broker is stopped");
+  setText(byId("verdict-note"), parts.join("; "));
 }

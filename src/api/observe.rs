@@ -1,11 +1,15 @@
 //! Counts and times every request by its matched route, never by its raw path, so that the label set
-//! stays closed whatever clients ask for. Also where a router's bare 404 and 405 get their shape.
+//! stays closed whatever clients ask for. Also where a router's bare 404 and 405 get their shape, and
+//! where `OPTIONS` gets an answer.
 
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 
 use crate::api::error::shaped;
 use crate::telemetry::Metrics;
@@ -23,7 +27,13 @@ pub fn observed(router: Router, metrics: Metrics) -> Router {
         async move {
             let matched = request.extensions().get::<MatchedPath>().cloned();
             let started = Instant::now();
-            let response = shaped(next.run(request).await);
+            let asks_methods = request.method() == Method::OPTIONS;
+            let response = next.run(request).await;
+            let response = if asks_methods {
+                methods(response)
+            } else {
+                shaped(response)
+            };
             let route = matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
             let status = response.status();
             metrics
@@ -37,4 +47,14 @@ pub fn observed(router: Router, metrics: Metrics) -> Router {
             response
         }
     }))
+}
+
+/// Answers `OPTIONS` of a path that exists with 200. The router's own answer is 405; outside of this layer it
+/// adds to either which methods the path takes.
+fn methods(refusal: Response) -> Response {
+    if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
+        Response::new(Body::empty())
+    } else {
+        shaped(refusal)
+    }
 }

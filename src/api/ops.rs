@@ -1,4 +1,5 @@
-//! What an operator asks of any role: `/livez`, `/readyz` and `/metrics`.
+//! What an operator asks of any role: `/livez`, `/readyz` and `/metrics`; and `/actuator/health` and
+//! `/actuator/info`, where the probes of a Spring Boot deployment look.
 //!
 //! Alive and ready are two questions. Alive: would a restart help? Ready: does it do its work now? A
 //! dependency that is down makes a role not ready and leaves it alive. Both answer 200 `ok`, or 503
@@ -6,17 +7,21 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::http::HeaderName;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 
 use crate::api::observe::observed;
 use crate::telemetry::Metrics;
 
 /// The classic Prometheus text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
 /// How a role tells whether it lives and works. Must answer at once.
 pub trait Probe: Send + Sync + 'static {
@@ -33,21 +38,37 @@ pub trait Probe: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
 }
 
+/// Returns the routes `GET /actuator/health` and `GET /actuator/info`, for the roles that replace a
+/// Spring Boot service.
+pub fn actuator(metrics: Metrics, probe: Arc<dyn Probe>) -> Router {
+    let router = Router::new()
+        .route(
+            "/actuator/health",
+            get(async move || {
+                let (status, word) = match probe.ready() {
+                    Ok(()) => (StatusCode::OK, "UP"),
+                    Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "DOWN"),
+                };
+                (status, NO_STORE, Json(json!({ "status": word })))
+            }),
+        )
+        .route("/actuator/info", get(async || (NO_STORE, Json(json!({})))));
+    observed(router, metrics)
+}
+
+/// Returns all metrics as an answer.
+pub fn rendered(metrics: &Metrics) -> Response {
+    let headers = [(CONTENT_TYPE, PROMETHEUS_TEXT), (CACHE_CONTROL, "no-store")];
+    (headers, metrics.render()).into_response()
+}
+
 /// Returns the routes `GET /livez`, `GET /readyz` and `GET /metrics`.
 pub fn router(metrics: Metrics, probe: Arc<dyn Probe>) -> Router {
-    let (live, ready, rendered) = (Arc::clone(&probe), probe, metrics.clone());
+    let (live, ready, all) = (Arc::clone(&probe), probe, metrics.clone());
     let router = Router::new()
         .route("/livez", get(async move || answer(live.live())))
         .route("/readyz", get(async move || answer(ready.ready())))
-        .route(
-            "/metrics",
-            get(async move || {
-                (
-                    [(CONTENT_TYPE, PROMETHEUS_TEXT), (CACHE_CONTROL, "no-store")],
-                    rendered.render(),
-                )
-            }),
-        );
+        .route("/metrics", get(async move || rendered(&all)));
     observed(router, metrics)
 }
 
@@ -101,5 +122,32 @@ mod tests {
         assert!(text.contains(counted), "{text}");
         let (status, kind, _) = get(&router, "/nothing").await;
         assert_eq!((status, kind.as_str()), (404, "application/json"));
+    }
+
+    #[tokio::test]
+    async fn the_probes_of_the_old_deployment_find_their_paths() {
+        let ready = |state| actuator(Metrics::new(), Arc::new(Fixed(Ok(()), state)));
+        let up = get(&ready(Ok(())), "/actuator/health").await;
+        assert_eq!((up.0, up.2.as_str()), (200, r#"{"status":"UP"}"#));
+        let down = get(&ready(Err("no Kafka".into())), "/actuator/health").await;
+        assert_eq!((down.0, down.2.as_str()), (503, r#"{"status":"DOWN"}"#));
+        let info = get(&ready(Ok(())), "/actuator/info").await;
+        assert_eq!((info.0, info.2.as_str()), (200, "{}"));
+    }
+
+    #[tokio::test]
+    async fn options_says_which_methods_a_path_takes() {
+        let router = router(Metrics::new(), Arc::new(Fixed(Ok(()), Ok(()))));
+        let ask = async |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let allow = response.headers().get("allow");
+            let allow = allow.map_or("", |value| value.to_str().unwrap()).to_owned();
+            (response.status().as_u16(), allow)
+        };
+        assert_eq!(ask("OPTIONS", "/livez").await, (200, "GET,HEAD".to_owned()));
+        assert_eq!(ask("POST", "/livez").await, (405, "GET,HEAD".to_owned()));
+        assert_eq!(ask("OPTIONS", "/nothing").await.0, 404);
     }
 }

@@ -7,6 +7,7 @@
 
 mod leave;
 mod locate;
+mod progress;
 mod renew;
 mod requests;
 mod shell;
@@ -31,11 +32,11 @@ use crate::kafka::client::{ClientError, client_config, set_default};
 use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::second_read::SecondReader;
-use crate::settings::{Consume, GroupProtocol, OnDataLoss};
+use crate::settings::{Consume, GroupProtocol, LogFormat, OnDataLoss};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::write::Writer;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, can_draw};
 
 use renew::StartConsumer;
 pub use status::{Status, Wait};
@@ -53,7 +54,7 @@ const SESSION_TIMEOUT_MS: u64 = 10_000;
 pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
-    print_picked(args.listen, address);
+    print_picked("health and metrics", args.listen, address);
     warn_if_open(address);
     let status = Arc::new(Status::new());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
@@ -76,6 +77,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     .map_err(|e| SettingsError(e.to_string()))?;
     let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
+    let shown_status = Arc::clone(&status);
     let host = Host {
         metrics,
         status,
@@ -83,10 +85,15 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         producer_time_is_fine: false,
         stall_ms: PATIENCE_MS,
     };
+    let draws = args.stop_at_end
+        && args.log.log_format != Some(LogFormat::Json)
+        && can_draw(&std::io::stderr());
+    let shown = draws.then(|| progress::show(shown_status));
     // In a task: what wakes the thread that started the runtime costs more than a request's answer.
     let result = tokio::spawn(run_with(args, client, host, shutdown))
         .await
         .context("the consumer's task ended")?;
+    drop(shown);
     http_stop.trigger();
     http.await.context("failed to stop the HTTP server")?;
     result

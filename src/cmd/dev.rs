@@ -6,15 +6,19 @@
 //! ([`Credit`]). Each start is a new log with a new topic id, so a kept database meets fresh fences
 //! and the same input again counts again.
 //!
-//! One port answers everything: the API, the page, health and the metrics of all roles. The page has a
+//! One port answers the API, the page, health and the metrics of all roles. Two more lead to the broker
+//! and the database, so that every other command works in a second terminal ([`doors`]). The page has a
 //! panel more than that of `serve`: it breaks things, and shows that the counts stay right ([`lab`]).
 
 mod broker;
 mod consumers;
 mod difference;
+mod doors;
 mod faults;
 mod garbage;
+mod history;
 mod lab;
+mod waits;
 
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
@@ -44,16 +48,23 @@ use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
 use crate::kafka::client::client_config;
 use crate::kafka::credit::Credit;
+use crate::kafka::input::Input;
 use crate::kafka::producer::EventProducer;
 use crate::kafka::pump::{self, Plan};
-use crate::settings::{Cli, Command, Consume, Dev};
+use crate::settings::{Cli, Command, Consume, Dev, Rate};
 use crate::shutdown::Shutdown;
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Metrics, unix_ms};
 
+/// The name of the program.
+const NAME: &str = "citystream";
 const TOPIC: &str = "city-events";
 const PARTITIONS: i32 = 6;
+/// The real events that `--replay` plays without `--input`.
+const JANUARY: &[u8] = include_bytes!("../../data/city-events-2013-01.ndjson.gz");
+/// The file of the tables in `--data-dir`.
+const DATABASE: &str = "dynamodb.sqlite";
 /// Half of what the mock broker keeps, since it counts a little more than keys and values.
 const CREDIT_RECORDS_MAX: usize = 50_000;
 const CREDIT_BYTES_MAX: u64 = 2_500_000;
@@ -69,7 +80,18 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let listener = server::bind(address, "--port").await?;
     let address = listener.local_addr().context("failed to read the port")?;
     let source = source(&args)?;
+    let kafka_door = doors::open(args.kafka_port, doors::KAFKA_PORT, "--kafka-port").await?;
+    let tables_door =
+        doors::open(args.dynamodb_port, doors::DYNAMODB_PORT, "--dynamodb-port").await?;
+    let reached = Reached {
+        page: address,
+        kafka: kafka_door.local_addr().context("failed to read the port")?,
+        dynamodb: tables_door
+            .local_addr()
+            .context("failed to read the port")?,
+    };
 
+    let is_new = !has_tables(args.data_dir.as_deref());
     let (database, _lock) = open_database(args.data_dir.as_deref())?;
     let client = embedded::client(database.clone()).await?;
     let names = TableNames::new("citystream");
@@ -78,6 +100,15 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let topics = vec![(TOPIC.to_owned(), PARTITIONS), (format!("{TOPIC}-dlq"), 1)];
     let broker = Broker::start(topics)?;
     let servers = broker.servers.clone();
+    let behind = servers
+        .parse()
+        .context("failed to read the broker's address")?;
+    tokio::spawn(doors::forward(kafka_door, behind, shutdown.clone()));
+    tokio::spawn(doors::serve_database(
+        tables_door,
+        database.clone(),
+        shutdown.clone(),
+    ));
     let consume_args = consume_args(&servers)?;
     let config = client_config(&consume_args.kafka, "dev")?;
     let producer = Arc::new(EventProducer::new(config, TOPIC, &metrics)?);
@@ -137,11 +168,17 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         served,
         shutdown.clone(),
     ));
-    telemetry::show(&greeting(&args, address, &servers));
+    telemetry::show(&greeting(&args, reached, &own_name()));
 
     let producing = {
-        let (plan, stop) = (plan(&args, credit), shutdown.clone());
+        let before = history_of(&args).filter(|_| is_new);
+        let (plan, stop) = (plan(&args, credit.clone()), shutdown.clone());
         tokio::task::spawn_blocking(move || {
+            if let Some((ms, rate)) = before {
+                let span = (unix_ms(), ms, rate);
+                let events = history::send(&producer, &credit, PARTITIONS, span, &stop)?;
+                tracing::info!(events, "sent the history");
+            }
             let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
                 tracing::warn!(line, reason = %reject.reason, detail = reject.detail, "bad line skipped");
             });
@@ -174,21 +211,41 @@ fn token() -> std::io::Result<String> {
 }
 
 fn source(args: &Dev) -> anyhow::Result<pump::Source> {
+    let replay = match args.replay {
+        Some(speed) => Replay::at_speed(Some(speed)).restamped(unix_ms(), None),
+        None => Replay::default(),
+    };
     Ok(match &args.input {
-        Some(path) => pump::Source::Input(produce::open(path)?, Replay::default()),
+        Some(path) => pump::Source::Input(produce::open(path)?, replay),
+        None if args.replay.is_some() => pump::Source::Input(Input::from_reader(JANUARY)?, replay),
         None => pump::Source::Synthetic(Stream::new(fastrand::u64(..), Trial::default())),
     })
 }
 
+fn is_synthetic(args: &Dev) -> bool {
+    args.input.is_none() && args.replay.is_none()
+}
+
+/// Returns how far back the history goes and the rate of its events, if there is to be one.
+fn history_of(args: &Dev) -> Option<(i64, Rate)> {
+    let rate = args
+        .rate
+        .unwrap_or(produce::rate_of_interval(args.interval));
+    (is_synthetic(args) && args.history > 0).then_some((args.history, rate))
+}
+
+/// Tells whether a folder of `--data-dir` has tables of an earlier run.
+fn has_tables(dir: Option<&Path>) -> bool {
+    dir.is_some_and(|dir| dir.join(DATABASE).exists())
+}
+
 fn plan(args: &Dev, credit: Credit) -> Plan {
-    let synthetic = args.input.is_none();
+    let synthetic = is_synthetic(args);
     let interval = produce::rate_of_interval(args.interval);
     Plan {
-        rate: args.rate.unwrap_or(if synthetic {
-            interval
-        } else {
-            crate::settings::Rate::Max
-        }),
+        rate: args
+            .rate
+            .unwrap_or(if synthetic { interval } else { Rate::Max }),
         count: None,
         patient: true,
         heartbeat_ms: synthetic.then_some(HEARTBEAT_MS),
@@ -247,6 +304,14 @@ fn consume_args(brokers: &str) -> anyhow::Result<Consume> {
         brokers,
         "--topic",
         TOPIC,
+        // A broker that was stopped is found again, and a dead member forgotten, as fast as a
+        // person waits.
+        "--kafka-property",
+        "reconnect.backoff.max.ms=500",
+        "--kafka-property",
+        "session.timeout.ms=6000",
+        "--kafka-property",
+        "heartbeat.interval.ms=1000",
     ];
     match Cli::try_parse_from(line)?.command {
         Command::Consume(args) => Ok(args),
@@ -254,11 +319,58 @@ fn consume_args(brokers: &str) -> anyhow::Result<Consume> {
     }
 }
 
+/// Where everything is reached.
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    page: SocketAddr,
+    kafka: SocketAddr,
+    dynamodb: SocketAddr,
+}
+
+/// Returns how this program is called in a shell: by its name if that is what the search path finds,
+/// else by its path.
+fn own_name() -> String {
+    let Ok(own) = std::env::current_exe() else {
+        return NAME.to_owned();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(NAME))
+        .find(|path| path.is_file());
+    let is_own = found.and_then(|path| path.canonicalize().ok()).as_ref()
+        == own.canonicalize().ok().as_ref();
+    if is_own {
+        NAME.to_owned()
+    } else {
+        in_shell(&own.to_string_lossy())
+    }
+}
+
+/// Quotes a word of a command line where it needs that.
+fn in_shell(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@:,".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// What `dev` begins with: where everything is, and what to try.
-fn greeting(args: &Dev, address: SocketAddr, brokers: &str) -> String {
-    let what = match &args.input {
-        Some(path) => format!("loading {}", path.display()),
-        None => "making up events".to_owned(),
+fn greeting(args: &Dev, reached: Reached, own: &str) -> String {
+    let Reached {
+        page,
+        kafka,
+        dynamodb,
+    } = reached;
+    let from = match &args.input {
+        Some(path) => path.display().to_string(),
+        None => "the events of January 2013".to_owned(),
+    };
+    let what = match (args.replay, &args.input) {
+        (Some(speed), _) => format!("playing {from} as if it were now, {speed}x as fast"),
+        (None, Some(_)) => format!("loading {from}"),
+        (None, None) => "making up events".to_owned(),
     };
     let tables = match &args.data_dir {
         Some(dir) => format!("in {}", dir.display()),
@@ -266,19 +378,36 @@ fn greeting(args: &Dev, address: SocketAddr, brokers: &str) -> String {
     };
     format!(
         "citystream dev: {what}; Ctrl-C stops it\n\n  \
-         http://{address}/\n\n\
+         http://{page}/\n\n\
          That is the page, the API below /api/v1, and all metrics at /metrics.\n\
-         Kafka is embedded at {brokers}, with topic {TOPIC}; DynamoDB {tables}.\n\n\
+         Kafka is embedded at {kafka}, with topic {TOPIC}; DynamoDB, {tables}, at {dynamodb}.\n\n\
          Try in another terminal:\n  \
-         curl http://{address}/api/v1/stats\n  \
-         curl 'http://{address}/api/v1/events/NYC?limit=3'\n  \
-         citystream tail --brokers {brokers}\n\n"
+         curl http://{page}/api/v1/stats\n  \
+         curl 'http://{page}/api/v1/events/NYC?limit=3'\n\n\
+         With these variables, the other commands work there too, but for init-tables:\n  \
+         export KAFKA_BOOTSTRAP_SERVERS={kafka}\n  \
+         export AWS_ENDPOINT_URL_DYNAMODB=http://{dynamodb}\n  \
+         export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n  \
+         export AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev\n  \
+         {own} tail\n  \
+         {own} verify\n  \
+         aws dynamodb list-tables\n\n"
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn dev(line: &str) -> Dev {
+        match Cli::try_parse_from(line.split(' '))
+            .expect("it parses")
+            .command
+        {
+            Command::Dev(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn a_folder_with_links_in_it_is_refused_and_what_they_name_stays() {
@@ -296,21 +425,60 @@ mod tests {
     }
 
     #[test]
-    fn the_greeting_tells_the_ports_the_page_and_three_commands() {
-        let line = ["citystream", "dev", "--data-dir", "kept"];
-        let Command::Dev(args) = Cli::try_parse_from(line).expect("it parses").command else {
-            unreachable!("the line says dev");
+    fn the_greeting_tells_the_ports_the_page_and_what_to_type() {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let reached = Reached {
+            page: at(8082),
+            kafka: at(9092),
+            dynamodb: at(8000),
         };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
-        let text = greeting(&args, address, "127.0.0.1:9");
+        let text = greeting(
+            &dev("citystream dev --data-dir kept"),
+            reached,
+            "target/citystream",
+        );
         assert_eq!(
             text,
             "citystream dev: making up events; Ctrl-C stops it\n\n  http://127.0.0.1:8082/\n\n\
              That is the page, the API below /api/v1, and all metrics at /metrics.\n\
-             Kafka is embedded at 127.0.0.1:9, with topic city-events; DynamoDB in kept.\n\n\
+             Kafka is embedded at 127.0.0.1:9092, with topic city-events; DynamoDB, in kept, at 127.0.0.1:8000.\n\n\
              Try in another terminal:\n  curl http://127.0.0.1:8082/api/v1/stats\n  \
-             curl 'http://127.0.0.1:8082/api/v1/events/NYC?limit=3'\n  \
-             citystream tail --brokers 127.0.0.1:9\n\n"
+             curl 'http://127.0.0.1:8082/api/v1/events/NYC?limit=3'\n\n\
+             With these variables, the other commands work there too, but for init-tables:\n  \
+             export KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092\n  \
+             export AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:8000\n  \
+             export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n  \
+         export AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev\n  \
+             target/citystream tail\n  target/citystream verify\n  aws dynamodb list-tables\n\n"
         );
+        let replayed = greeting(&dev("citystream dev --replay 60x"), reached, NAME);
+        assert!(
+            replayed.starts_with(
+                "citystream dev: playing the events of January 2013 as if it were now, 60x"
+            ),
+            "{replayed}"
+        );
+    }
+
+    #[test]
+    fn a_word_that_the_shell_would_split_is_quoted() {
+        assert_eq!(in_shell("/a/b-1.0/citystream"), "/a/b-1.0/citystream");
+        assert_eq!(in_shell("/my programs/it's"), "'/my programs/it'\\''s'");
+    }
+
+    #[test]
+    fn only_synthetic_events_have_a_history() {
+        let of = |line: &str| history_of(&dev(line));
+        assert_eq!(
+            of("citystream dev"),
+            Some((10_800_000, Rate::PerSecond(2.0)))
+        );
+        for line in [
+            "citystream dev --history off",
+            "citystream dev --input x",
+            "citystream dev --replay 60x",
+        ] {
+            assert_eq!(of(line), None, "{line}");
+        }
     }
 }

@@ -58,10 +58,11 @@ impl Exit {
     }
 }
 
-/// Prints where a role listens if it picked the port itself: then nobody else can know.
-fn print_picked(asked: SocketAddr, address: SocketAddr) {
+/// Prints where a role listens if it picked the port itself: then nobody else can know. `what` says
+/// what is there.
+fn print_picked(what: &str, asked: SocketAddr, address: SocketAddr) {
     if asked.port() == 0 {
-        telemetry::show(&format!("http://{address}\n"));
+        telemetry::show(&format!("{what}: http://{address}\n"));
     }
 }
 

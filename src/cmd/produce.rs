@@ -8,13 +8,15 @@ mod http;
 mod letters;
 mod report;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 
-use crate::api::server;
+use crate::api::server::{self, BindError};
 use crate::cmd::{Exit, SettingsError, print_picked, service, warn_if_open};
 use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
@@ -23,7 +25,7 @@ use crate::kafka::input::{Input, InputError};
 use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::kafka::pump::{self, Plan, PumpError, Source};
 use crate::kafka::tally::Counts;
-use crate::settings::{Produce, Rate};
+use crate::settings::{LISTEN, Produce, Rate};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
 use report::Report;
@@ -40,28 +42,28 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         return letters::run(&args, shutdown).await;
     }
     let source = source(&args)?;
-    let listener = server::bind(args.listen, "--listen").await?;
-    let address = listener.local_addr().context("failed to read the port")?;
-    print_picked(args.listen, address);
-    warn_if_open(address);
+    let listener = listener(&args).await?;
     let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
     let tally = producer.tally();
-    tracing::info!(%address, topic = args.kafka.topic, "producing");
+    let address = listener.as_ref().and_then(|it| it.local_addr().ok());
+    tracing::info!(
+        address = address.map(tracing::field::display),
+        topic = args.kafka.topic,
+        "producing"
+    );
 
     let http_stop = Shutdown::new();
     let probe = http::probe(Arc::clone(&tally));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let router = http::router(metrics, Arc::clone(&tally));
     let served = server::Options::without_login(&args.allowed_host);
-    let server = tokio::spawn(server::serve_with(
-        listener,
-        router,
-        served,
-        http_stop.clone(),
-    ));
+    let server = listener.map(|listener| {
+        let serving = server::serve_with(listener, router, served, http_stop.clone());
+        tokio::spawn(serving)
+    });
 
-    let report = Arc::new(Report::new(&args, &source, Arc::clone(&tally)));
+    let report = Arc::new(Report::new(&args, Arc::clone(&tally)));
     let ticking = {
         let report = Arc::clone(&report);
         tokio::spawn(async move {
@@ -90,7 +92,9 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         pumped.as_ref().copied().unwrap_or_default(),
     );
     http_stop.trigger();
-    server.await.context("the HTTP server panicked")?;
+    if let Some(server) = server {
+        server.await.context("the HTTP server panicked")?;
+    }
     pumped.map_err(|error| match error {
         PumpError::Producer(ProducerError::Refused(refusal)) => {
             SettingsError(refusal.to_string()).into()
@@ -98,6 +102,27 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         other => anyhow::Error::from(other),
     })?;
     Ok(exit(&counts, undelivered, args.skip_bad))
+}
+
+/// Opens the port of health and metrics. A run with an end goes on without one where the default port
+/// is taken: it is watched by a person.
+async fn listener(args: &Produce) -> anyhow::Result<Option<TcpListener>> {
+    let bound = server::bind(args.listen, "--listen").await;
+    let listener = match bound {
+        Err(error) if args.has_end() && args.listen == LISTEN && is_in_use(&error) => {
+            tracing::debug!(%error, "no health and metrics");
+            return Ok(None);
+        }
+        bound => bound?,
+    };
+    let address = listener.local_addr().context("failed to read the port")?;
+    print_picked("health and metrics", args.listen, address);
+    warn_if_open(address);
+    Ok(Some(listener))
+}
+
+fn is_in_use(error: &BindError) -> bool {
+    error.source.kind() == ErrorKind::AddrInUse
 }
 
 /// Nothing but other settings helps against these.
@@ -126,7 +151,13 @@ fn source(args: &Produce) -> anyhow::Result<Source> {
                 out_of_order_ms: args.out_of_order.unwrap_or_default(),
                 skew: args.skew.unwrap_or_default(),
             };
-            Ok(Source::Synthetic(Stream::new(seed, trial)))
+            let stream = Stream::new(seed, trial);
+            let stream = if args.uniform {
+                stream.uniform()
+            } else {
+                stream
+            };
+            Ok(Source::Synthetic(stream))
         }
     }
 }
@@ -180,7 +211,7 @@ fn plan(args: &Produce) -> Plan {
         }),
         count: args.count,
         // What has an end is watched by somebody; a service goes on once it is let in.
-        patient: synthetic && args.count.is_none(),
+        patient: !args.has_end(),
         heartbeat_ms: args.heartbeat_ms(),
         credit: None,
     }
@@ -209,6 +240,11 @@ mod tests {
                 "citystream produce --heartbeat 1s",
                 Rate::PerSecond(0.2),
                 Some(1_000),
+            ),
+            (
+                "citystream produce --heartbeat off",
+                Rate::PerSecond(0.2),
+                None,
             ),
             ("citystream produce --input x", Rate::Max, None),
             (

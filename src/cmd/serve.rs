@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aws_sdk_dynamodb::Client;
 use axum::http::HeaderValue;
 
 use crate::api::access::{Access, Rate, Tokens, guarded};
@@ -21,8 +22,11 @@ use crate::core::keys::TableNames;
 use crate::settings::{AccessArgs, Serve, warn_if_others_can_read};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
+use crate::store::config::read_config;
 use crate::store::error::{Kind, StoreError};
+use crate::store::former;
 use crate::store::reads::{DynamoReads, Reads};
+use crate::store::rights::User;
 use crate::telemetry::{self, Metrics};
 
 /// Time between two looks at the tables: half a read unit each.
@@ -53,15 +57,22 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     })
     .context("failed to set up the connection to DynamoDB")?;
     let names = TableNames::new(&args.tables.table_prefix);
-    let reads: Arc<dyn Reads> = Arc::new(DynamoReads::new(client, names, metrics.clone()));
+    let reads: Arc<dyn Reads> = Arc::new(DynamoReads::new(
+        client.clone(),
+        names.clone(),
+        metrics.clone(),
+    ));
 
-    let readiness = Arc::new(Readiness::new());
+    let readiness = Arc::new(Readiness::of(client, names));
     let watch = tokio::spawn(Arc::clone(&readiness).watch(Arc::clone(&reads), shutdown.clone()));
     let (probe, told) = (Arc::clone(&readiness) as Arc<dyn Probe>, metrics.clone());
     let state = ApiState::new(reads, metrics.clone())
         .with_shutdown(shutdown.clone())
         .with_read_budget(args.access.read_budget);
-    let router = crate::api::router(state).merge(ops::router(metrics.clone(), readiness));
+    let actuator = ops::actuator(metrics.clone(), Arc::clone(&probe));
+    let router = crate::api::router(state)
+        .merge(ops::router(metrics.clone(), readiness))
+        .merge(actuator);
     let router = guarded(router, access, &metrics, &shutdown);
     if let Some(certificate) = &certificate {
         tokio::spawn(Arc::clone(certificate).watch(shutdown.clone()));
@@ -90,7 +101,7 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
 fn announce(scheme: &str, address: SocketAddr, picked: bool) {
     tracing::info!(%address, scheme, "serving the API");
     if picked {
-        telemetry::show(&format!("{scheme}://{address}\n"));
+        telemetry::show(&format!("API and dashboard: {scheme}://{address}\n"));
     }
 }
 
@@ -149,6 +160,7 @@ fn access(args: &Serve) -> Result<Access, SettingsError> {
 /// Whether the tables can be read, as of the last look.
 pub struct Readiness {
     state: Mutex<Result<(), String>>,
+    tables: Option<(Client, TableNames)>,
 }
 
 impl Readiness {
@@ -156,7 +168,26 @@ impl Readiness {
     pub fn new() -> Readiness {
         Readiness {
             state: Mutex::new(Err("waiting for DynamoDB".to_owned())),
+            tables: None,
         }
+    }
+
+    /// Returns the same, able to tell tables of the former system from none.
+    fn of(client: Client, names: TableNames) -> Readiness {
+        Readiness {
+            tables: Some((client, names)),
+            ..Readiness::new()
+        }
+    }
+
+    /// Tells whether a table of windows is there without totals.
+    async fn is_former(&self, state: &Result<(), StoreError>) -> bool {
+        let (Err(error), Some((client, names))) = (state, &self.tables) else {
+            return false;
+        };
+        error.kind() == Kind::NotFound
+            && matches!(read_config(client, names).await, Err(error) if error.kind() == Kind::NotFound)
+            && former::has_windows(client, names, User::Serve).await
     }
 
     /// Looks at the tables until `shutdown`; logs each change once.
@@ -170,7 +201,8 @@ impl Readiness {
                     seconds: LOOK_MAX.as_secs(),
                 }),
             };
-            self.set(state);
+            let former = self.is_former(&state).await;
+            self.set(state, former);
             tokio::select! {
                 () = shutdown.wait() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -178,9 +210,12 @@ impl Readiness {
         }
     }
 
-    fn set(&self, state: Result<(), StoreError>) {
+    fn set(&self, state: Result<(), StoreError>, former: bool) {
         let public = match &state {
             Ok(()) => Ok(()),
+            Err(_) if former => {
+                Err("waiting: there is a table of windows and none of totals".to_owned())
+            }
             Err(error) => Err(format!("waiting: {}", public_reason(error))),
         };
         let mut held = self.state.lock().expect("no panic holds the state");
@@ -188,7 +223,11 @@ impl Readiness {
             match &state {
                 Ok(()) => tracing::info!("the tables can be read"),
                 Err(error) => {
-                    let todo = failure::of_store(error);
+                    let todo = if former {
+                        Some(former::REMEDY)
+                    } else {
+                        failure::of_store(error)
+                    };
                     tracing::warn!(%error, todo, "waiting for the tables");
                 }
             }

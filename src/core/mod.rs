@@ -11,7 +11,8 @@
 //! [`gap`] (offsets that were passed over),
 //! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer). Beside
 //! them [`synth`] and [`trial`] (made-up events, and trouble among them), [`replay`] (old events sent
-//! again), [`repair`] (rejected ones mended) and [`murmur2`] (the partition of a key).
+//! again), [`repair`] (rejected ones mended), [`murmur2`] (the partition of a key) and [`progress`]
+//! (rate and time left of work with an end).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod audit;
@@ -28,6 +29,7 @@ pub mod parse;
 pub mod patch;
 pub mod pipeline;
 pub mod plan;
+pub mod progress;
 pub mod repair;
 pub mod replay;
 pub mod restart;

@@ -61,6 +61,7 @@ const HAPPENINGS: [[&str; 3]; 4] = [
 #[derive(Clone, Debug)]
 pub struct Synth {
     chance: Chance,
+    uniform: bool,
 }
 
 /// Numbers that follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
@@ -90,6 +91,16 @@ impl Synth {
     pub fn new(seed: u64) -> Synth {
         Synth {
             chance: Chance::new(seed),
+            uniform: false,
+        }
+    }
+
+    /// Returns the same in which every city, type and severity is as likely as the others.
+    #[must_use]
+    pub fn uniform(self) -> Synth {
+        Synth {
+            uniform: true,
+            ..self
         }
     }
 
@@ -124,8 +135,9 @@ impl Synth {
         city
     }
 
-    /// Draws an index, each as often as its weight says.
+    /// Draws an index, each as often as its weight says, or all alike.
     fn pick<const N: usize>(&mut self, weights: [u32; N]) -> usize {
+        let weights = if self.uniform { [1; N] } else { weights };
         let total: u64 = weights.iter().copied().map(u64::from).sum();
         let mut left = self.chance.next_u64() % total;
         for (index, weight) in weights.into_iter().enumerate() {
@@ -173,6 +185,21 @@ mod tests {
             events(1, 1, 0)[0],
             r#"{"city":"Chicago","event_type":"traffic","severity":"high","description":"high traffic slowdown near the centre","timestamp":"1970-01-01T00:00:00.000Z"}"#
         );
+    }
+
+    #[test]
+    fn uniform_events_have_no_favourites() {
+        let (mut synth, mut out) = (Synth::new(5).uniform(), String::new());
+        let mut kinds = BTreeMap::new();
+        for _ in 0..19_200 {
+            synth.next_event(0, &mut out);
+            let event = parse_event(out.as_bytes()).expect("valid");
+            let kind = (event.city, event.event_type, event.severity);
+            *kinds.entry(kind).or_insert(0) += 1;
+        }
+        assert_eq!(kinds.len(), 6 * 4 * 4);
+        // 200 of each are expected, with a standard deviation of 14.
+        assert!(kinds.values().all(|n| (130..270).contains(n)), "{kinds:?}");
     }
 
     #[test]

@@ -60,6 +60,15 @@ impl Stream {
         }
     }
 
+    /// Returns the same in which every city, type and severity is as likely as the others.
+    #[must_use]
+    pub fn uniform(self) -> Stream {
+        Stream {
+            synth: self.synth.uniform(),
+            ..self
+        }
+    }
+
     /// Writes the next event's value, as of `now_ms`, into `out`, which is cleared first, and returns
     /// its city and what kind it is.
     pub fn next_event(&mut self, now_ms: i64, out: &mut Vec<u8>) -> (&'static str, Made) {

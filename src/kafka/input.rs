@@ -9,23 +9,21 @@
 //! request to stop must not wait for it. It hands over at the end of each buffer, so that a line
 //! that has arrived is never held back for the next.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
 
 use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, judge_event};
+use crate::core::replay::Replay;
 
 /// Bytes read at once; also what a batch holds at most beside one line.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Compressed bytes read at once: a small part of a batch, so that progress is told in small steps.
+/// Compressed bytes read at once: a small part of a batch.
 const PACKED_BYTES: usize = 16 * 1024;
 /// Batches between the reading thread and the producer: enough to keep both busy.
 const BATCHES_MAX: usize = 4;
@@ -79,8 +77,6 @@ pub struct Batch {
     pub lines: Vec<InputLine>,
     values: Vec<u8>,
     cities: String,
-    /// Bytes of the file that were read for it and all before it.
-    bytes_read: u64,
 }
 
 impl Batch {
@@ -95,28 +91,10 @@ impl Batch {
     }
 }
 
-/// How much of an input was read; clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct InputProgress {
-    /// Bytes of the file, compressed if it is; `None` for a pipe.
-    pub bytes_total: Option<u64>,
-    read: Arc<AtomicU64>,
-}
-
-impl InputProgress {
-    /// Returns the bytes of which the lines were taken so far; the next ones may be read already.
-    pub fn bytes_read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
-    }
-}
-
 /// An input being read.
 #[derive(Debug)]
 pub struct Input {
     batches: Receiver<Result<Batch, InputError>>,
-    progress: InputProgress,
-    /// Bytes read for the batch that was handed over last; whoever asks for the next is done with it.
-    handed_over: Cell<u64>,
 }
 
 /// What [`Input::next_batch`] found.
@@ -137,7 +115,7 @@ impl Input {
     /// [`InputError::Open`] where the file cannot be opened.
     pub fn open(path: &Path) -> Result<Input, InputError> {
         if path.as_os_str() == "-" {
-            return Input::from_reader(io::stdin(), None);
+            return Input::from_reader(io::stdin());
         }
         let failed = |source| InputError::Open {
             path: path.to_owned(),
@@ -148,37 +126,21 @@ impl Input {
         if about.is_dir() {
             return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        let bytes_total = about.is_file().then_some(about.len());
-        Input::from_reader(file, bytes_total)
+        Input::from_reader(file)
     }
 
-    /// Reads from anything; `bytes_total` is for the progress display only.
+    /// Reads from anything.
     ///
     /// # Errors
     /// [`InputError::Start`] where no thread can be started.
-    pub fn from_reader(
-        reader: impl Read + Send + 'static,
-        bytes_total: Option<u64>,
-    ) -> Result<Input, InputError> {
-        let progress = InputProgress {
-            bytes_total,
-            ..InputProgress::default()
-        };
+    pub fn from_reader(reader: impl Read + Send + 'static) -> Result<Input, InputError> {
         let (sender, batches) = sync_channel(BATCHES_MAX);
-        let counted = Counted {
-            inner: reader,
-            read: Arc::default(),
-        };
         // Never joined: a read from a silent pipe cannot be interrupted; it ends with the process.
         std::thread::Builder::new()
             .name("input".to_owned())
-            .spawn(move || read_all(counted, &sender))
+            .spawn(move || read_all(reader, &sender))
             .map_err(InputError::Start)?;
-        Ok(Input {
-            batches,
-            progress,
-            handed_over: Cell::new(0),
-        })
+        Ok(Input { batches })
     }
 
     /// Reads a whole file and returns its largest event time; `None` without any event.
@@ -200,9 +162,47 @@ impl Input {
         }
     }
 
-    /// Returns a handle on how much was read.
-    pub fn progress(&self) -> InputProgress {
-        self.progress.clone()
+    /// Counts the lines of a file that are not empty, at most `lines_max`, without judging them.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened or read.
+    pub fn count_lines(path: &Path, lines_max: u64) -> io::Result<u64> {
+        let mut file = File::open(path)?;
+        let mut lines = unpacked(first_two(&mut file)?, file);
+        let mut count = 0;
+        while count < lines_max && lines.read_line()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Reads a whole file, or its first `events_max` events, and returns how many there are and when
+    /// the last of them is due, in milliseconds after the first.
+    ///
+    /// # Errors
+    /// [`InputError`] where the file cannot be opened or read.
+    pub fn last_due(
+        path: &Path,
+        mut replay: Replay,
+        events_max: u64,
+    ) -> Result<(u64, i64), InputError> {
+        let input = Input::open(path)?;
+        let (mut events, mut due_ms) = (0, 0);
+        loop {
+            match input.next_batch(Duration::from_secs(1))? {
+                Next::Batch(batch) => {
+                    for event in batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok()) {
+                        if events == events_max {
+                            return Ok((events, due_ms));
+                        }
+                        events += 1;
+                        due_ms = replay.due_ms(event.time_ms);
+                    }
+                }
+                Next::Nothing => {}
+                Next::End => return Ok((events, due_ms)),
+            }
+        }
     }
 
     /// Waits at most `timeout` for the next lines.
@@ -210,13 +210,8 @@ impl Input {
     /// # Errors
     /// [`InputError::Read`] where reading failed; what came before it was handed over already.
     pub fn next_batch(&self, timeout: Duration) -> Result<Next, InputError> {
-        let done = self.handed_over.get();
-        self.progress.read.store(done, Ordering::Relaxed);
         match self.batches.recv_timeout(timeout) {
-            Ok(Ok(batch)) => {
-                self.handed_over.set(batch.bytes_read);
-                Ok(Next::Batch(batch))
-            }
+            Ok(Ok(batch)) => Ok(Next::Batch(batch)),
             Ok(Err(error)) => Err(error),
             Err(RecvTimeoutError::Timeout) => Ok(Next::Nothing),
             Err(RecvTimeoutError::Disconnected) => Ok(Next::End),
@@ -224,25 +219,11 @@ impl Input {
     }
 }
 
-fn read_all<R: Read + Send + 'static>(
-    mut raw: Counted<R>,
-    sender: &SyncSender<Result<Batch, InputError>>,
-) {
+fn read_all<R: Read + Send + 'static>(mut raw: R, sender: &SyncSender<Result<Batch, InputError>>) {
     let mut line = 0;
-    let read = Arc::clone(&raw.read);
     let done = first_two(&mut raw).and_then(|head| {
-        let gzip = head == [0x1f, 0x8b];
-        let whole = Cursor::new(head).chain(raw);
-        let reader: Box<dyn Read> = if gzip {
-            Box::new(MultiGzDecoder::new(BufReader::with_capacity(
-                PACKED_BYTES,
-                whole,
-            )))
-        } else {
-            Box::new(whole)
-        };
-        let mut lines = Lines::new(BufReader::with_capacity(BUFFER_BYTES, reader));
-        let done = hand_over(&mut lines, &read, sender);
+        let mut lines = unpacked(head, raw);
+        let done = hand_over(&mut lines, sender);
         line = lines.number;
         done
     });
@@ -252,9 +233,23 @@ fn read_all<R: Read + Send + 'static>(
     }
 }
 
+/// Returns the lines of an input that begins with `head`, unpacked if that says gzip.
+fn unpacked<R: Read + Send + 'static>(head: Vec<u8>, rest: R) -> Lines<BufReader<Box<dyn Read>>> {
+    let gzip = head == [0x1f, 0x8b];
+    let whole = Cursor::new(head).chain(rest);
+    let reader: Box<dyn Read> = if gzip {
+        Box::new(MultiGzDecoder::new(BufReader::with_capacity(
+            PACKED_BYTES,
+            whole,
+        )))
+    } else {
+        Box::new(whole)
+    };
+    Lines::new(BufReader::with_capacity(BUFFER_BYTES, reader))
+}
+
 fn hand_over(
     lines: &mut Lines<BufReader<Box<dyn Read>>>,
-    read: &AtomicU64,
     sender: &SyncSender<Result<Batch, InputError>>,
 ) -> io::Result<()> {
     let mut batch = Batch::default();
@@ -269,7 +264,6 @@ fn hand_over(
             true
         });
         let last = !matches!(more, Ok(true));
-        batch.bytes_read = read.load(Ordering::Relaxed);
         if (last || lines.reader.buffer().is_empty() || batch.values.len() >= BUFFER_BYTES)
             && !batch.lines.is_empty()
             && sender.send(Ok(std::mem::take(&mut batch))).is_err()
@@ -306,21 +300,6 @@ fn first_two(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     reader.take(2).read_to_end(&mut head)?;
     Ok(head)
-}
-
-/// Counts the bytes that pass.
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(into)?;
-        self.read
-            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
-        Ok(n)
-    }
 }
 
 /// A line without its end.
@@ -480,7 +459,7 @@ mod tests {
     }
 
     fn outcomes(bytes: Vec<u8>) -> Result<Vec<(u64, String)>, InputError> {
-        let input = Input::from_reader(Cursor::new(bytes), None)?;
+        let input = Input::from_reader(Cursor::new(bytes))?;
         let mut out = Vec::new();
         loop {
             match input.next_batch(Duration::from_secs(60))? {
@@ -538,7 +517,7 @@ mod tests {
     #[test]
     fn a_line_is_handed_over_without_waiting_for_the_next() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
-        let input = Input::from_reader(reader, None).expect("a thread");
+        let input = Input::from_reader(reader).expect("a thread");
         writer.write_all(GOOD.as_bytes()).expect("room");
         writer.write_all(b"\n").expect("room");
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
@@ -558,22 +537,17 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_of_lines_that_were_taken_not_of_bytes_read_ahead() {
-        let text = format!("{GOOD}\n").repeat(20_000);
-        let total = u64::try_from(text.len()).expect("it is short");
-        let input =
-            Input::from_reader(Cursor::new(text.into_bytes()), Some(total)).expect("a thread");
-        let (mut batches, mut last) = (0, 0);
-        while let Next::Batch(_) = input.next_batch(Duration::from_secs(60)).expect("readable") {
-            let read = input.progress().bytes_read();
-            assert!(
-                read >= last && (batches > 0 || read == 0),
-                "{batches}: {read}"
-            );
-            (batches, last) = (batches + 1, read);
-        }
-        assert!(batches > 2, "{batches}");
-        assert_eq!(input.progress().bytes_read(), total);
+    fn a_file_says_how_much_it_holds_before_it_is_sent() {
+        let at = |minute: u32| GOOD.replace("06:00:00", &format!("06:{minute:02}:00"));
+        let text = format!("\n{}\n{{}}\n{}\r\n{}", at(0), at(30), at(20));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &text).expect("room");
+        let lines = |max| Input::count_lines(file.path(), max).expect("readable");
+        assert_eq!((lines(u64::MAX), lines(2)), (4, 2), "empty lines are none");
+        let replay = Replay::at_speed(Some(60.0));
+        let due = |max| Input::last_due(file.path(), replay, max).expect("readable");
+        assert_eq!(due(u64::MAX), (3, 30_000), "broken ones are no events");
+        assert_eq!(due(1), (1, 0));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use rdkafka::error::KafkaError;
 
 use crate::kafka::NOTICE_EVERY;
@@ -45,6 +45,7 @@ pub struct Tally {
     trouble: Mutex<(Option<String>, Option<Instant>)>,
     produced_metric: IntCounter,
     failed_metric: IntCounter,
+    ack_metric: Histogram,
 }
 
 /// The counts of a [`Tally`] at one moment.
@@ -100,6 +101,7 @@ impl Tally {
             trouble: Mutex::new((None, None)),
             produced_metric: metrics.events_produced.clone(),
             failed_metric: metrics.events_failed.clone(),
+            ack_metric: metrics.produce_ack_seconds.clone(),
         }
     }
 
@@ -221,8 +223,10 @@ impl Tally {
 
     /// Counts an acknowledged event that was sent at `sent_us`: the topic takes records.
     pub(super) fn count_acked(&self, sent_us: u64) {
-        self.latency
-            .record(self.elapsed_us().saturating_sub(sent_us));
+        let us = self.elapsed_us().saturating_sub(sent_us);
+        self.latency.record(us);
+        #[allow(clippy::cast_precision_loss)] // 2^53 µs are 285 years
+        self.ack_metric.observe(us as f64 / 1_000_000.0);
         self.acked.fetch_add(1, Ordering::AcqRel);
         self.produced_metric.inc();
         if self.missing.load(Ordering::Relaxed) && self.missing.swap(false, Ordering::Relaxed) {

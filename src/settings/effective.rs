@@ -109,7 +109,11 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
 /// of it, or what its help says.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
-        ("heartbeat", Command::Produce(produce)) => produce.heartbeat_ms().map(show_ms),
+        ("heartbeat", Command::Produce(produce)) => Some(
+            produce
+                .heartbeat_ms()
+                .map_or_else(|| "off".to_owned(), show_ms),
+        ),
         _ => {
             let help = arg.get_help()?.to_string();
             let (_, default) = help.split_once("[default: ")?;
@@ -283,11 +287,10 @@ mod tests {
             (found.value, found.origin)
         };
         let default = |value: &str| (Some(value.to_owned()), "default".to_owned());
-        let none = (None, "not set".to_owned());
         let beat = |options| find(Role::Produce, options, "--heartbeat");
         assert_eq!(beat(&[]), default("1m"));
-        assert_eq!(beat(&["--input", "x"]), none);
-        assert_eq!(beat(&["--from-dlq"]), none);
+        assert_eq!(beat(&["--input", "x"]), default("off"));
+        assert_eq!(beat(&["--from-dlq"]), default("off"));
         assert_eq!(beat(&["--heartbeat", "5s"]).0.as_deref(), Some("5s"));
         assert_eq!(
             find(Role::Serve, &[], "--log-format"),

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Rate, parse_duration_ms, parse_rate, parse_text};
+use super::values::{Rate, parse_duration_ms, parse_rate, parse_text, parse_whole};
 use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::keys::SHARDS_MAX;
 
@@ -35,15 +35,15 @@ pub struct InitTables {
     pub yes: bool,
 
     /// Shards per city and severity in the indexes, 1 to 64; can only grow [default: 4]
-    #[arg(long, value_name = "N", env = "CITYSTREAM_SHARDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_MAX)), help_heading = "Rules of counting")]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_SHARDS", value_parser = |s: &str| parse_whole::<u32>(s, 1, i64::from(SHARDS_MAX)), help_heading = "Rules of counting")]
     pub shards: Option<u32>,
 
     /// Partitions of a new topic
-    #[arg(long, value_name = "N", default_value_t = 6, env = "CITYSTREAM_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=1_000), help_heading = "Topics")]
+    #[arg(long, value_name = "N", default_value_t = 6, env = "CITYSTREAM_PARTITIONS", value_parser = |s: &str| parse_whole::<i32>(s, 1, 1_000), help_heading = "Topics")]
     pub partitions: i32,
 
     /// Replication of new topics [default: the brokers', at most 3]
-    #[arg(long, value_name = "N", env = "CITYSTREAM_REPLICATION", value_parser = clap::value_parser!(i32).range(1..=9), help_heading = "Topics")]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_REPLICATION", value_parser = |s: &str| parse_whole::<i32>(s, 1, 9), help_heading = "Topics")]
     pub replication: Option<i32>,
 
     /// Length of a window; frozen once the tables are made [default: 5m]
@@ -74,7 +74,7 @@ pub struct InitTables {
 
     /// Write units a second that raw events and alerts take from the first moment on; a new table takes
     /// 4000, and AWS charges more once
-    #[arg(long, value_name = "N", env = "CITYSTREAM_WARM_WRITES", value_parser = clap::value_parser!(u32).range(4_000..=10_000_000), help_heading = "Tables at AWS")]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_WARM_WRITES", value_parser = |s: &str| parse_whole::<u32>(s, 4_000, 10_000_000), help_heading = "Tables at AWS")]
     pub warm_writes: Option<u32>,
 
     /// Tables cannot be deleted until this is switched off by hand

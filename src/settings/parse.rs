@@ -28,8 +28,28 @@ pub(super) fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatc
             let tips = ContextValue::StyledStrs(vec![tip.into()]);
             error.insert(ContextKind::Suggested, tips);
         }
+        if let Some(tip) = choices(&error, &command, line) {
+            let tips = ContextValue::StyledStrs(vec![tip.into()]);
+            error.insert(ContextKind::Suggested, tips);
+        }
         error
     })
+}
+
+/// Returns what the first missing argument may be, where there is a choice.
+fn choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String> {
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return None;
+    }
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let role = command.find_subcommand(line.get(1)?)?;
+    let first = missing.first()?;
+    let arg = role.get_arguments().find(|arg| arg.to_string() == *first)?;
+    let names = arg.get_possible_values();
+    let names: Vec<&str> = names.iter().map(|value| value.get_name()).collect();
+    (!names.is_empty()).then(|| format!("{first} is one of {}", names.join(", ")))
 }
 
 /// Returns the variable that the refused value comes from, if it is not from the line.
@@ -93,6 +113,27 @@ mod tests {
         let mut command = command();
         let error = command.try_get_matches_from_mut(&line).expect_err("wrong");
         variable_behind(&error, &command, &line, |name| set.contains(&name))
+    }
+
+    #[test]
+    fn a_missing_choice_lists_what_there_is() {
+        let tip = |line: &str| {
+            let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let mut command = command();
+            let error = command.try_get_matches_from_mut(&line).expect_err("wrong");
+            choices(&error, &command, &line)
+        };
+        let print = tip("citystream print").expect("a choice");
+        assert!(
+            print.starts_with("<WHAT> is one of units, env, scrape"),
+            "{print}"
+        );
+        let check = tip("citystream check").expect("a choice");
+        assert!(
+            check.starts_with("--for <ROLE> is one of produce, consume"),
+            "{check}"
+        );
+        assert_eq!(tip("citystream print nothing"), None);
     }
 
     #[test]

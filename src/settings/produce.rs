@@ -1,15 +1,37 @@
 //! Options of `citystream produce`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{Rate, parse_duration_ms, parse_host, parse_rate, parse_share, parse_speed};
+use super::values::{
+    Rate, parse_count, parse_duration_ms, parse_host, parse_rate, parse_share, parse_speed,
+};
 use super::{KafkaArgs, LogArgs};
 
 /// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
 const HEARTBEAT_MS: i64 = 60_000;
+/// Where health and metrics are unless `--listen` says otherwise.
+pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
+
+/// What `--heartbeat` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// None are sent.
+    Off,
+    /// One round every so many milliseconds.
+    EveryMs(i64),
+}
+
+fn parse_heartbeat(text: &str) -> Result<Heartbeat, String> {
+    if text == "off" {
+        return Ok(Heartbeat::Off);
+    }
+    let ms = parse_duration_ms(text, 100, 86_400_000);
+    ms.map(Heartbeat::EveryMs)
+        .map_err(|error| format!("{error}; or off"))
+}
 
 /// `citystream produce`
 #[derive(Args, Clone, Debug)]
@@ -27,7 +49,7 @@ pub struct Produce {
     pub input: Option<PathBuf>,
 
     /// Send dead letters again that can be mended without guessing, each once; the others stay
-    #[arg(long, env = "CITYSTREAM_FROM_DLQ", help_heading = "What to send", conflicts_with_all = ["input", "rate", "speed", "count", "seed", "restamp", "heartbeat", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
+    #[arg(long, env = "CITYSTREAM_FROM_DLQ", help_heading = "What to send", conflicts_with_all = ["input", "rate", "speed", "count", "seed", "uniform", "restamp", "heartbeat", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
     pub from_dlq: bool,
 
     /// Stop after so many events
@@ -35,6 +57,7 @@ pub struct Produce {
         long,
         value_name = "N",
         env = "CITYSTREAM_COUNT",
+        value_parser = parse_count,
         help_heading = "What to send"
     )]
     pub count: Option<u64>,
@@ -44,9 +67,20 @@ pub struct Produce {
         long,
         value_name = "N",
         env = "CITYSTREAM_SEED",
+        value_parser = parse_count,
         help_heading = "What to send"
     )]
     pub seed: Option<u64>,
+
+    /// Every city, type and severity as likely as the others; otherwise they are as frequent as in the
+    /// real data
+    #[arg(
+        long,
+        env = "CITYSTREAM_UNIFORM",
+        conflicts_with = "input",
+        help_heading = "What to send"
+    )]
+    pub uniform: bool,
 
     /// Exit 0 even if the input had bad lines
     #[arg(
@@ -96,15 +130,17 @@ pub struct Produce {
     #[arg(long, value_name = "SHARE", env = "CITYSTREAM_SKEW", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
     pub skew: Option<f64>,
 
-    /// Time between heartbeats to every partition [default: 60s for synthetic events, else none]
-    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_HEARTBEAT", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
-    pub heartbeat: Option<i64>,
+    /// Time between heartbeats, records without a value, to every partition; off sends none, for
+    /// consumers that cannot take them [default: 60s for synthetic events, else off]
+    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_HEARTBEAT", value_parser = parse_heartbeat)]
+    pub heartbeat: Option<Heartbeat>,
 
-    /// Address for health and metrics; port 0 picks a free one
+    /// Address for health and metrics; port 0 picks a free one. A run with an end does without where the
+    /// default is taken
     #[arg(
         long,
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:8080",
+        default_value_t = LISTEN,
         env = "CITYSTREAM_LISTEN"
     )]
     pub listen: SocketAddr,
@@ -122,9 +158,18 @@ pub struct Produce {
 }
 
 impl Produce {
+    /// Tells whether the run ends by itself: with its input, or with `--count`.
+    pub fn has_end(&self) -> bool {
+        self.input.is_some() || self.count.is_some()
+    }
+
     /// Returns the time between two heartbeats; `None` if there are none.
     pub fn heartbeat_ms(&self) -> Option<i64> {
         let synthetic = self.input.is_none() && !self.from_dlq;
-        self.heartbeat.or(synthetic.then_some(HEARTBEAT_MS))
+        match self.heartbeat {
+            Some(Heartbeat::Off) => None,
+            Some(Heartbeat::EveryMs(ms)) => Some(ms),
+            None => synthetic.then_some(HEARTBEAT_MS),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::parse_host;
+use super::values::{parse_host, parse_port, parse_whole};
 use super::{LogArgs, TableArgs};
 
 /// `citystream serve`
@@ -20,7 +20,8 @@ pub struct Serve {
         long,
         value_name = "PORT",
         default_value_t = 8082,
-        env = "CITYSTREAM_PORT"
+        env = "CITYSTREAM_PORT",
+        value_parser = parse_port
     )]
     pub port: u16,
 
@@ -94,12 +95,12 @@ pub struct AccessArgs {
     pub read_budget: u64,
 
     /// Most connections at a time; further ones get an answer to /livez alone
-    #[arg(long, default_value_t = 4_096, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 4_096, value_name = "N", env = "CITYSTREAM_MAX_CONNECTIONS", value_parser = |s: &str| parse_whole::<u32>(s, 1, 1_000_000))]
     pub max_connections: u32,
 
     /// Most connections of one client at a time; behind a proxy, as many as --max-connections
     /// [default: a quarter of --max-connections]
-    #[arg(long, value_name = "N", env = "CITYSTREAM_MAX_CLIENT_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", env = "CITYSTREAM_MAX_CLIENT_CONNECTIONS", value_parser = |s: &str| parse_whole::<u32>(s, 1, 1_000_000))]
     pub max_client_connections: Option<u32>,
 
     /// Without tokens on this host's own address, a name by which clients may ask beside localhost and

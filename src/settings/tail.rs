@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_duration_ms, parse_instant, parse_severity, parse_text};
+use super::values::{parse_count, parse_duration_ms, parse_instant, parse_severity, parse_text};
 use super::{KafkaArgs, LogArgs};
 use crate::core::event::Severity;
 
@@ -34,7 +34,7 @@ pub enum Output {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "On a terminal it is a live screen: ? lists its keys, q leaves it. Elsewhere it prints a line each\n\
-                  ten seconds and the counts at the end; NO_COLOR and TERM=dumb ask for that, too.\n\n\
+                  ten seconds and the counts at the end; TERM=dumb asks for that, too. NO_COLOR leaves out the colours.\n\n\
                   Examples:\n  citystream tail --city NYC\n  citystream tail --from -1h --severity critical --output text\n  citystream tail --from beginning --exit-at-end --output json | jq .city\n  citystream tail --dlq --from -1h --output json | jq -r .reason"
 )]
 pub struct Tail {
@@ -59,7 +59,7 @@ pub struct Tail {
     pub until: Option<i64>,
 
     /// Stop after so many events or rejected records
-    #[arg(short = 'n', long = "events", env = "CITYSTREAM_EVENTS")]
+    #[arg(short = 'n', long = "events", env = "CITYSTREAM_EVENTS", value_parser = parse_count)]
     pub events: Option<u64>,
 
     /// Show the rejected records instead: each with its reason, its origin and the original

@@ -13,6 +13,30 @@ pub enum Rate {
     Max,
 }
 
+/// Parses a whole number of things.
+pub(super) fn parse_count(text: &str) -> Result<u64, String> {
+    let wrong = |_| {
+        format!(
+            "expected a whole number such as 6000, from 0 to {}",
+            u64::MAX
+        )
+    };
+    text.parse().map_err(wrong)
+}
+
+/// Parses a whole number within bounds, both included.
+pub(super) fn parse_whole<N: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<N, String> {
+    let number = text.parse().ok().filter(|n| (min..=max).contains(n));
+    number
+        .and_then(|n| N::try_from(n).ok())
+        .ok_or_else(|| format!("expected a whole number from {min} to {max}"))
+}
+
+pub(super) fn parse_port(text: &str) -> Result<u16, String> {
+    let wrong = |_| "expected a port from 1 to 65535, or 0 for a free one".to_owned();
+    text.parse().map_err(wrong)
+}
+
 /// Refuses what is empty: a name that was meant to be filled in.
 pub(super) fn parse_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {

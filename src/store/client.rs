@@ -135,7 +135,8 @@ async fn connect_within(
     {
         return Err(StoreError::Settings {
             message: "no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1, \
-                      or a region in the profile"
+                      or a region in the profile, and AWS_ENDPOINT_URL_DYNAMODB for a DynamoDB of your \
+                      own, such as http://127.0.0.1:8000 for that of citystream dev"
                 .to_owned(),
         });
     }

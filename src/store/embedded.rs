@@ -1,11 +1,11 @@
-//! DynamoDB inside this process, for `dev` and for tests: no port, no HTTP.
+//! DynamoDB inside this process, for `dev` and for tests, without a port or HTTP of its own.
 //!
 //! The SDK's HTTP client is replaced by one that reads each request's operation and JSON body, calls
 //! the embedded database and gives its JSON answer back. Everything above, signing, retries, parsing
 //! of answers and errors, is the SDK's own code, as against AWS.
 //!
-//! The database library has an HTTP server too, but its router is not public and it wants a TCP
-//! listener, which would be a port of a writable database open to everybody on the host.
+//! The database library has an HTTP server too, but that answers every web site that is open in a
+//! browser on this host. `dev` answers its port by [`run`] instead.
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
@@ -86,8 +86,8 @@ impl HttpConnector for Embedded {
     }
 }
 
-/// Runs one operation; returns the HTTP status and the JSON body.
-fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
+/// Runs one operation; returns the HTTP status and the JSON body. Blocks.
+pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
     macro_rules! call {
         ($method:ident) => {
             serde_json::from_slice(body)
@@ -108,11 +108,16 @@ fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "DescribeTable" => call!(describe_table),
         "DescribeTimeToLive" => call!(describe_time_to_live),
         "GetItem" => call!(get_item),
+        "ExecuteStatement" => call!(execute_statement),
         "ListTables" => call!(list_tables),
+        "ListTagsOfResource" => call!(list_tags_of_resource),
         "PutItem" => call!(put_item),
         "Query" => call!(query),
         // No role scans; tests compare whole tables with it.
         "Scan" => call!(scan),
+        "TagResource" => call!(tag_resource),
+        "TransactGetItems" => call!(transact_get_items),
+        "TransactWriteItems" => call!(transact_write_items),
         "UpdateItem" => call!(update_item),
         "UpdateTable" => call!(update_table),
         "UpdateTimeToLive" => call!(update_time_to_live),

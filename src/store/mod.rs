@@ -6,6 +6,7 @@ mod credentials;
 #[cfg(feature = "dev")]
 pub mod embedded;
 pub mod error;
+pub mod former;
 pub mod items;
 pub mod protect;
 pub mod reads;

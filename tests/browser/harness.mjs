@@ -30,7 +30,7 @@ export async function end() {
 }
 
 /** Starts `dev`; returns its address and how to stop it. */
-export const dev = (...args) => start(["dev", ...args], {}, /^ +(http:\/\/[\d.:]+)\/$/m);
+export const dev = (...args) => start(["dev", "--history", "off", "--kafka-port", "0", "--dynamodb-port", "0", ...args], {}, /^ +(http:\/\/[\d.:]+)\/$/m);
 
 /** Starts `serve` before tables that nobody has; returns its address and how to stop it. */
 export const serve = (...args) => start(["serve", ...args], {
@@ -38,7 +38,7 @@ export const serve = (...args) => start(["serve", ...args], {
   AWS_REGION: "us-east-1",
   AWS_ACCESS_KEY_ID: "test",
   AWS_SECRET_ACCESS_KEY: "test",
-}, /^(http:\/\/[\d.:]+)$/m);
+}, /: (http:\/\/[\d.:]+)$/m);
 
 async function start(args, env, pattern) {
   const child = spawn(process.env.CITYSTREAM, args, {

@@ -36,6 +36,185 @@ fn stop(mut child: Child) -> Option<i32> {
     }
 }
 
+/// `dev` on free ports with its greeting.
+struct Dev {
+    child: Child,
+    greeting: String,
+    page: String,
+}
+
+impl Dev {
+    fn start(options: &[&str]) -> Dev {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_citystream"))
+            .args([
+                "dev",
+                "--port",
+                "0",
+                "--kafka-port",
+                "0",
+                "--dynamodb-port",
+                "0",
+            ])
+            .args(options)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (mut greeting, mut out) = (String::new(), child.stdout.take().unwrap());
+        let mut piece = [0; 4_096];
+        while !greeting.contains("list-tables\n") {
+            let read = out.read(&mut piece).unwrap();
+            assert!(read > 0, "{greeting}");
+            greeting.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+        let page = greeting
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("http://"));
+        let page = page
+            .expect("it prints its address")
+            .trim_end_matches('/')
+            .to_owned();
+        Dev {
+            child,
+            greeting,
+            page,
+        }
+    }
+
+    /// Runs a command with the variables that the greeting says.
+    fn citystream(&self, args: &[&str]) -> std::process::Output {
+        let exports = self
+            .greeting
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("export "));
+        let variables: Vec<(&str, &str)> = exports
+            .flat_map(|line| line.split(' '))
+            .map(|pair| pair.split_once('=').expect("name=value"))
+            .collect();
+        assert_eq!(variables.len(), 6, "{}", self.greeting);
+        Command::new(env!("CARGO_BIN_EXE_citystream"))
+            .args(args)
+            .env_clear()
+            .envs(variables)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn stats(&self) -> Value {
+        get(&self.page, "/api/v1/stats")
+    }
+
+    /// Waits for something about the answer of a path.
+    fn wait_for(&self, what: &str, is: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < 4 * WAIT_MAX, "{what}: {}", self.stats());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Sends a request as the page does and returns the JSON.
+fn panel(address: &str, token: &str, method: &str, path: &str) -> Value {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nx-citystream-token: {token}\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    serde_json::from_str(body).expect(&answer)
+}
+
+#[test]
+fn a_history_is_there_at_once_and_other_commands_work_beside() {
+    let dev = Dev::start(&["--rate", "1/s", "--history", "1h"]);
+    let counted = || dev.stats()["total_events_processed"].as_u64() >= Some(3_600);
+    dev.wait_for("the history", counted);
+    assert_eq!(dev.stats()["late_events"], 0);
+    let timeline = get(&dev.page, "/api/v1/timeline?hours=2");
+    assert!(timeline.to_string().contains("severity_low"), "{timeline}");
+
+    let output = dev.citystream(&["verify", "--output", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report["log"].as_i64() >= Some(3_600), "{report}");
+    let output = dev.citystream(&["tail", "--from", "beginning", "-n", "3", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(
+        output.stdout.iter().filter(|byte| **byte == b'\n').count(),
+        3
+    );
+}
+
+#[test]
+fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
+    let dev = Dev::start(&["--rate", "60/s", "--history", "off"]);
+    let counted = || dev.stats()["total_events_processed"].as_u64() > Some(300);
+    dev.wait_for("events", counted);
+    let mut stream = std::net::TcpStream::connect(&dev.page).unwrap();
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    let token = page
+        .split_once("citystream-token\" content=\"")
+        .expect(&page)
+        .1;
+    let token = token.split_once('"').unwrap().0.to_owned();
+
+    for what in ["broker", "throttle", "cut", "zombie", "kill", "garbage"] {
+        panel(&dev.page, &token, "POST", &format!("/dev/break/{what}"));
+    }
+    let state = || panel(&dev.page, &token, "GET", "/dev/state");
+    let waiting = state()["waiting"].to_string();
+    assert!(
+        waiting.contains("Kafka (its broker is stopped)"),
+        "{waiting}"
+    );
+    dev.wait_for("the end of all of it", || {
+        state()["running"] == Value::Array(vec![])
+    });
+    let log = state()["log"].to_string();
+    let number = |before: &str, after: &str| -> u64 {
+        let (_, rest) = log
+            .split_once(before)
+            .unwrap_or_else(|| panic!("{before}: {log}"));
+        let digits = rest
+            .split_once(after)
+            .unwrap_or_else(|| panic!("{after}: {log}"))
+            .0;
+        digits.parse().unwrap_or_else(|_| panic!("{digits}: {log}"))
+    };
+    assert!(number("takes writes again; ", " were refused") > 0);
+    assert!(number("answers arrive again; ", " were lost") > 0);
+    assert!(number("the zombie is gone: of ", " records") > 0);
+    // Every row that was written meanwhile agrees with the log.
+    let ended_ms = citystream::telemetry::unix_ms();
+    let agrees = || {
+        let found = &state()["difference"];
+        found["at_ms"].as_i64() > Some(ended_ms) && found["difference"] == 0
+    };
+    dev.wait_for("log and tables to agree", agrees);
+    dev.wait_for("nothing to wait for", || state()["waiting"].is_null());
+}
+
 #[test]
 fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
     let dir = tempfile::tempdir().unwrap();
@@ -44,7 +223,16 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
     let (tables, log) = (dir.path().join("tables"), dir.path().join("log"));
     for run in 1..=2u64 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_citystream"))
-            .args(["dev", "--port", "0", "--input"])
+            .args([
+                "dev",
+                "--port",
+                "0",
+                "--kafka-port",
+                "0",
+                "--dynamodb-port",
+                "0",
+            ])
+            .arg("--input")
             .arg(&input)
             .arg("--data-dir")
             .arg(&tables)
@@ -72,7 +260,16 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
         };
         assert_eq!(stats["total_events_processed"], 120 * run, "{stats}");
         let second = Command::new(env!("CARGO_BIN_EXE_citystream"))
-            .args(["dev", "--port", "0", "--data-dir"])
+            .args([
+                "dev",
+                "--port",
+                "0",
+                "--kafka-port",
+                "0",
+                "--dynamodb-port",
+                "0",
+            ])
+            .arg("--data-dir")
             .arg(&tables)
             .env_clear()
             .output()

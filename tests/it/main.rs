@@ -13,6 +13,7 @@ mod faults;
 mod faulty;
 mod fuzzed;
 mod letters;
+mod migration;
 mod ops;
 mod produce_tail;
 mod protection;

@@ -215,6 +215,26 @@ fn wrong_settings_are_exit_2_and_a_port_in_use_is_exit_1() {
 }
 
 #[test]
+fn a_run_with_an_end_needs_no_free_port() {
+    // Whether this or another process has it: the default port is taken.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:8080");
+    let broker = Broker::start();
+    let args = ["produce", "--rate", "max", "--count", "5"];
+    let output = broker.citystream(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(broker.tail_json(&[]).len(), 5);
+
+    let args = ["produce", "--input", "-", "--heartbeat", "never"];
+    let output = broker.citystream(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("--heartbeat") && told.contains("or off"),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_same_seed_sends_the_same_events() {
     let broker = Broker::start();
     let fixed = [
@@ -478,7 +498,10 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
     let address = next("producing")["address"].as_str().unwrap().to_owned();
     next("waiting for kafka and the topic");
     let (status, body) = get(&address, "/health");
-    assert_eq!((status, body.contains("\"DOWN\"")), (503, true), "{body}");
+    assert_eq!(status, 503);
+    assert!(body.starts_with("Producer is not healthy: "), "{body}");
+    let down = (503, r#"{"status":"DOWN"}"#.to_owned());
+    assert_eq!(get(&address, "/actuator/health"), down);
     assert_eq!(get(&address, "/readyz").0, 503);
     assert_eq!(get(&address, "/livez").0, 200);
 
@@ -503,12 +526,28 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
     ] {
         assert!(figures[field].is_number(), "{field} in {figures}");
     }
-    let (status, body) = get(&address, "/health");
-    assert_eq!(
-        (status, body.contains("\"status\":\"UP\"")),
-        (200, true),
-        "{body}"
+    for field in ["minLatencyMs", "maxLatencyMs"] {
+        assert!(figures[field].is_u64(), "{field} in {figures}");
+    }
+    let healthy = (200, "Producer is healthy".to_owned());
+    assert_eq!(get(&address, "/health"), healthy);
+    let (status, body) = ask(&address, "GET", "/health", "Accept: application/json\r\n");
+    assert!(body.contains("\"status\":\"UP\""), "{status} {body}");
+    let up = (200, r#"{"status":"UP"}"#.to_owned());
+    assert_eq!(get(&address, "/actuator/health"), up);
+    assert_eq!(get(&address, "/actuator/info"), (200, "{}".to_owned()));
+    let names: Value = serde_json::from_str(&get(&address, "/actuator/metrics").1).unwrap();
+    let names = names["names"].as_array().unwrap();
+    assert!(
+        names.contains(&"citystream_events_produced_total".into()),
+        "{names:?}"
     );
+    assert_eq!(ask(&address, "OPTIONS", "/health", "").0, 200);
+    let (_, scraped) = get(&address, "/actuator/prometheus");
+    let acked = scraped
+        .lines()
+        .find_map(|line| line.strip_prefix("citystream_produce_ack_seconds_count "));
+    assert!(acked.unwrap().parse::<u64>().unwrap() > 3, "{scraped}");
     assert_eq!(get(&address, "/readyz").0, 200);
     let (_, metrics) = get(&address, "/metrics");
     assert!(
@@ -526,10 +565,15 @@ fn now_and_a_bit() -> String {
 
 /// Status and body.
 fn get(address: &str, path: &str) -> (u16, String) {
+    ask(address, "GET", path, "")
+}
+
+/// Status and body of a request with further header lines.
+fn ask(address: &str, method: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();

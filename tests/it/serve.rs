@@ -34,7 +34,8 @@ fn started(options: &[&str]) -> (Child, String) {
     let mut child = serve(options).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
-    let address = line.strip_prefix("http://").unwrap().to_owned();
+    let address = line.strip_prefix("API and dashboard: http://");
+    let address = address.unwrap_or_else(|| panic!("{line}")).to_owned();
     (child, address)
 }
 

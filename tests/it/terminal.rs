@@ -301,7 +301,7 @@ fn j1_rejected_records_have_a_live_screen_too() {
     assert_eq!(value["records"][0]["reason"], "refused_by_table");
 
     // Where there is no live screen, each is a line.
-    let terminal = Terminal::open(120, 24, &broker.bootstrap_servers(), &[("NO_COLOR", "1")]);
+    let terminal = Terminal::open(120, 24, &broker.bootstrap_servers(), &[("TERM", "dumb")]);
     terminal.tail("--dlq --from beginning -n 1");
     let shown = terminal.left(0);
     assert!(
@@ -422,17 +422,45 @@ fn j4_the_terminal_is_given_back_on_a_panic() {
 }
 
 #[test]
-fn j3_no_color_and_a_dumb_terminal_get_plain_lines() {
+fn a_dumb_terminal_gets_plain_lines() {
     let broker = broker();
     send_real_events(&broker);
-    for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+    let servers = broker.bootstrap_servers();
+    let terminal = Terminal::open(80, 30, &servers, &[("TERM", "dumb")]);
+    terminal.tail("--from beginning --exit-at-end");
+    let shown = terminal.left(0);
+    assert!(shown.contains("NYC      traffic"), "{shown}");
+    let bytes = terminal.bytes.lock().unwrap();
+    assert!(!bytes.contains(&0x1b), "no escape codes");
+}
+
+#[test]
+fn no_color_keeps_the_live_screen_and_leaves_out_the_colours() {
+    let broker = broker();
+    send_real_events(&broker);
+    for (no_color, coloured) in [("", true), ("1", false)] {
         let servers = broker.bootstrap_servers();
-        let terminal = Terminal::open(80, 30, &servers, &[variable]);
-        terminal.tail("--from beginning --exit-at-end");
-        let shown = terminal.left(0);
-        assert!(shown.contains("NYC      traffic"), "{shown}");
+        let terminal = Terminal::open(80, 24, &servers, &[("NO_COLOR", no_color)]);
+        terminal.tail("--from beginning");
+        terminal.wait_for("live");
+        terminal.wait_for("NYC");
+        terminal.type_keys("q");
+        terminal.left(0);
         let bytes = terminal.bytes.lock().unwrap();
-        assert!(!bytes.contains(&0x1b), "no escape codes");
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        // Colours are 30 to 37 and 90 to 97, and 38 with what follows.
+        let codes = text
+            .split("\u{1b}[")
+            .skip(1)
+            .filter_map(|part| part.split_once('m'));
+        let colour = |codes: &str| {
+            let mut codes = codes.split(';').filter_map(|code| code.parse::<u8>().ok());
+            codes.any(|code| matches!(code, 30..=38 | 40..=48 | 90..=107))
+        };
+        let found = codes
+            .filter(|(codes, _)| codes.bytes().all(|b| b.is_ascii_digit() || b == b';'))
+            .any(|(codes, _)| colour(codes));
+        assert_eq!(found, coloured, "NO_COLOR={no_color}");
     }
 }
 
@@ -466,6 +494,41 @@ fn produce_shows_its_progress_on_one_line_and_a_summary_at_the_end() {
         if leave.is_empty() {
             assert_eq!(terminal.look(progress), [""; 0], "the line is gone");
         }
+    }
+}
+
+#[test]
+fn a_file_shows_acknowledged_events_of_as_many_as_it_holds() {
+    let broker = broker();
+    for (options, total) in [
+        ("--rate 100/s", 400),
+        ("--rate 50/s --count 150", 150),
+        // The first day has 400 events in about 9 hours, so that this takes some seconds.
+        ("--speed 5000x", 400),
+    ] {
+        let terminal = Terminal::open(100, 24, &broker.bootstrap_servers(), &[]);
+        let lines = crate::world::data_lines(400).join("\n");
+        std::fs::write(terminal.folder.path().join("events.ndjson"), lines).unwrap();
+        terminal.run(&format!(
+            "clear; \"$cs\" produce --listen 127.0.0.1:0 --input events.ndjson {options}"
+        ));
+        let of_total = format!("/{total} ");
+        terminal.wait("progress", |screen| {
+            let text = screen.contents();
+            let line = text.lines().find(|line| line.contains(&of_total));
+            line.is_some_and(|line| {
+                let done = line.split(&of_total).next().unwrap_or_default();
+                let done = done.rsplit(' ').next().unwrap_or_default();
+                let done: u64 = done.replace(',', "").parse().unwrap_or(0);
+                let eta = line.rsplit_once("eta ").map_or("", |(_, eta)| eta.trim());
+                (1..total).contains(&done) && eta.ends_with('s') && eta != "0s"
+            })
+        });
+        let shown = terminal.left(0);
+        assert!(
+            shown.contains(&format!("sent {total}, bad 0")),
+            "{options} {shown}"
+        );
     }
 }
 

@@ -156,7 +156,7 @@ impl Role {
             );
             let out = self.out();
             let line = out.split_inclusive('\n').find(|l| l.ends_with('\n'))?;
-            Some(line.trim().strip_prefix("http://")?.to_owned())
+            Some(line.trim().split_once(": http://")?.1.to_owned())
         });
         self.url = Some(url.clone());
         url

@@ -111,7 +111,8 @@ pub(super) enum Answer {
     Looked(TopicNow, Option<Vec<(i32, Offset)>>),
     Outside(Vec<Standing>),
     RangesUnknown(Vec<Standing>),
-    AtEnd(bool),
+    /// How many records are left until the end of `--stop-at-end`; `None` where nobody asked or knows.
+    AtEnd(Option<u64>),
 }
 
 /// What the brokers say about the topic now.
@@ -151,7 +152,7 @@ pub(super) struct Shell {
     pub(super) stalls: StallDetector,
     /// Number of the Kafka client.
     pub(super) generation: u64,
-    pub(super) stop_ends: Option<Vec<(i32, Offset)>>,
+    pub(super) stop_ends: Option<Vec<(i32, Offset, Offset)>>,
     pub(super) said: BTreeMap<&'static str, Instant>,
     pub(super) producer_time_said: bool,
     pub(super) given_up_before: u64,
@@ -397,9 +398,12 @@ impl Shell {
             Answer::Looked(topic, ends) => self.looked(now_ms, &topic, ends.as_deref()),
             Answer::Outside(outside) => self.took_outside(&outside),
             Answer::RangesUnknown(places) => self.check_ranges(places),
-            Answer::AtEnd(reached) => {
+            Answer::AtEnd(left) => {
                 self.looking = false;
-                if reached {
+                if let Some(left) = left {
+                    self.p.host.status.set_left(left);
+                }
+                if left == Some(0) {
                     tracing::info!("the group has committed the end of every partition");
                     self.end = Some(Ok(()));
                 }

@@ -33,6 +33,7 @@ pub struct Status {
     waiting_for: Mutex<[Option<String>; 4]>,
     beat_ms: AtomicI64,
     stuck: Mutex<Vec<i32>>,
+    left: Mutex<Option<u64>>,
 }
 
 impl Status {
@@ -42,6 +43,7 @@ impl Status {
             waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
             beat_ms: AtomicI64::new(steady_ms()),
             stuck: Mutex::new(Vec::new()),
+            left: Mutex::new(None),
         }
     }
 
@@ -57,6 +59,16 @@ impl Status {
         if start.is_some() {
             *start = Some(why);
         }
+    }
+
+    /// Notes how many records are left until the end of `--stop-at-end`.
+    pub fn set_left(&self, records: u64) {
+        *self.left.lock().expect("no panic holds the lock") = Some(records);
+    }
+
+    /// Returns how many records are left, once that is known.
+    pub fn left(&self) -> Option<u64> {
+        *self.left.lock().expect("no panic holds the lock")
     }
 
     /// Notes when the consumer thread polled last.

@@ -9,7 +9,8 @@ use crate::cmd::consume::locate::Trouble;
 use crate::core::keys::{TOTALS, TableNames};
 use crate::store::config::{Config, read_config};
 use crate::store::error::{Kind, StoreError};
-use crate::store::rights::try_write;
+use crate::store::former;
+use crate::store::rights::{User, try_write};
 
 /// The tables of one prefix.
 #[derive(Clone)]
@@ -36,14 +37,27 @@ impl TableSet {
     /// # Errors
     /// [`Trouble::Wait`] while there is none, or no answer; [`Trouble::Settings`] if it can be none of ours.
     pub(super) async fn config(&self) -> Result<Config, Trouble> {
-        let config = read_config(&self.client, &self.names).await;
-        let config = config.map_err(|error| self.trouble(TOTALS, &error))?;
+        let config = match read_config(&self.client, &self.names).await {
+            Err(error) if error.kind() == Kind::NotFound && self.has_windows().await => {
+                let (totals, windows) = (&self.names.totals, &self.names.aggregations);
+                return Err(Trouble::Wait(format!(
+                    "table {totals} to exist; {windows} is there without it: {}",
+                    former::REMEDY
+                )));
+            }
+            Err(error) => return Err(self.trouble(TOTALS, &error)),
+            Ok(config) => config,
+        };
         config.ok_or_else(|| {
             let table = &self.names.totals;
             Trouble::Wait(format!(
                 "the config item of {table} (citystream init-tables makes it)"
             ))
         })
+    }
+
+    async fn has_windows(&self) -> bool {
+        former::has_windows(&self.client, &self.names, User::Consume).await
     }
 
     /// Returns the tables' random id now; `None` where there is no config item, or no table for it.

@@ -83,11 +83,11 @@ impl Shell {
                 None
             };
             send(&done, Done::Answer(generation, Answer::Looked(topic, ends)));
-            let reached = match stop_ends {
-                None => false,
-                Some(ends) => blocking(move || reached(&inquiry, &ends)).await,
+            let left = match stop_ends {
+                None => None,
+                Some(ends) => blocking(move || left(&inquiry, &ends)).await,
             };
-            send(&done, Done::Answer(generation, Answer::AtEnd(reached)));
+            send(&done, Done::Answer(generation, Answer::AtEnd(left)));
         });
     }
 
@@ -227,7 +227,7 @@ impl Shell {
             match found {
                 Ok(ranges) => {
                     let some = |(p, (start, end)): (i32, (Offset, Offset))| {
-                        (end > start).then_some((p, end))
+                        (end > start).then_some((p, start, end))
                     };
                     self.stop_ends = Some(ranges.into_iter().filter_map(some).collect());
                     return Ok(());
@@ -262,20 +262,40 @@ fn judge(
     (outside, unknown)
 }
 
-/// Tells whether the group's commits have reached `ends`.
-fn reached(inquiry: &Inquiry, ends: &[(i32, Offset)]) -> bool {
-    let partitions: Vec<i32> = ends.iter().map(|(p, _)| *p).collect();
-    match inquiry.commits(&partitions, ANSWER_TIMEOUT) {
-        Ok(commits) => ends
-            .iter()
-            .all(|(p, end)| commits.get(p).is_some_and(|c| c.next >= *end)),
-        Err(_) => false,
-    }
+/// Returns how many records lie between the group's commits and the ends, whoever owns the partitions:
+/// none once all have reached them.
+fn left(inquiry: &Inquiry, ends: &[(i32, Offset, Offset)]) -> Option<u64> {
+    let partitions: Vec<i32> = ends.iter().map(|(p, _, _)| *p).collect();
+    let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT).ok()?;
+    let next = |p| commits.get(&p).map(|commit| commit.next);
+    Some(records_left(ends, next))
+}
+
+/// A partition without a commit is counted from its start.
+fn records_left(ends: &[(i32, Offset, Offset)], next: impl Fn(i32) -> Option<Offset>) -> u64 {
+    let left = |(p, start, end): &(i32, Offset, Offset)| {
+        let at = next(*p).unwrap_or(*start).max(*start);
+        u64::try_from(end.0 - at.0).unwrap_or(0)
+    };
+    ends.iter().map(left).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_runs_from_the_commits_to_the_noted_ends() {
+        let ends = [(0, 0, 100), (1, 40, 50), (2, 0, 7)];
+        let ends = ends.map(|(p, start, end)| (p, Offset(start), Offset(end)));
+        let next = |partition| match partition {
+            0 => Some(Offset(30)),
+            2 => Some(Offset(9)),
+            _ => None,
+        };
+        assert_eq!(records_left(&ends, next), 70 + 10);
+        assert_eq!(records_left(&ends, |_| Some(Offset(100))), 0);
+    }
 
     #[test]
     fn c7_a_position_of_which_no_broker_answers_is_asked_for_again() {

@@ -21,7 +21,9 @@ use crate::telemetry::Metrics;
 
 /// How long a zombie reads before any of its writes goes out: below the time after which its
 /// requests would be given up.
-pub(super) const ASLEEP: Duration = Duration::from_secs(4);
+const ASLEEP: Duration = Duration::from_secs(4);
+/// How long it may take to read its first record: a broker that was stopped is found again slowly.
+const BLIND_MOST: Duration = Duration::from_secs(60);
 /// How long it writes beside the living at least, and at most if it does not catch up before.
 const AWAKE_LEAST: Duration = Duration::from_secs(6);
 const AWAKE_MOST: Duration = Duration::from_secs(30);
@@ -42,6 +44,11 @@ pub(super) struct Consumers {
 }
 
 impl Consumers {
+    /// Returns what became of the working consumers' records so far.
+    pub(super) fn ledger(&self) -> Ledger {
+        ledger(&self.metrics)
+    }
+
     /// Runs a consumer, and another one each time it is killed, until one of them ends by itself.
     pub(super) async fn run(&self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
         loop {
@@ -82,8 +89,13 @@ impl Consumers {
 
     /// Runs a consumer that knows nothing of the working one: it begins at the last published restart
     /// point, reads for [`ASLEEP`] while nothing of what it would write goes out, and then writes
-    /// all of it. Returns what became of its records.
-    pub(super) async fn zombie(&self, shutdown: &Shutdown) -> anyhow::Result<Ledger> {
+    /// all of it; `woken` is called then. Its sleep begins once it has read something. Returns what
+    /// became of its records.
+    pub(super) async fn zombie(
+        &self,
+        shutdown: &Shutdown,
+        woken: &(dyn Fn() + Sync),
+    ) -> anyhow::Result<Ledger> {
         let faults = Faults::default();
         faults.hold(true);
         let through = faults.wrap(embedded::embedded(self.database.clone()));
@@ -103,8 +115,15 @@ impl Consumers {
         };
         let mut running = tokio::spawn(consume::run_with(args, client, host, shutdown.clone()));
         let living = async {
+            let reads = async {
+                while ledger(&metrics).consumed == 0 {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            let _in_time = tokio::time::timeout(BLIND_MOST, reads).await;
             tokio::time::sleep(ASLEEP).await;
             faults.hold(false);
+            woken();
             tokio::time::sleep(AWAKE_LEAST).await;
             let caught_up = async {
                 while ledger(&metrics).in_flight > 0 {

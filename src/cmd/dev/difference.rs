@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cmd::dev::lab::{Difference, Lab};
 use crate::cmd::verify::Report;
 use crate::cmd::verify::compare::{Options, Source, compare};
+use crate::core::audit::Incomparable;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
 
@@ -51,6 +52,17 @@ pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: S
     }
 }
 
+/// Says why rows cannot be compared; nothing if all can.
+fn why(report: &Report) -> Option<String> {
+    let why = |reason: &Incomparable| match reason {
+        // Each start is a new log, so in a kept folder these are the rows of earlier runs.
+        Incomparable::Remade => "counted in an earlier run, whose log is gone",
+        other => other.reason(),
+    };
+    let reasons: Vec<&str> = report.outcome.incomparable.keys().map(why).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
 fn difference(report: &Report) -> Difference {
     let sums = report.events();
     let first = report.outcome.differences.first();
@@ -60,7 +72,39 @@ fn difference(report: &Report) -> Difference {
         tables: sums.tables,
         difference: report.outcome.difference_count,
         rows: report.outcome.compared.values().sum(),
+        not_comparable: report.incomparable(),
+        not_comparable_why: why(report),
         waiting: report.seen.unclaimed,
         first: first.map(|d| format!("{} {}: {}", d.kind.name(), d.key, d.detail)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::core::audit::{Outcome, Sums};
+
+    #[test]
+    fn rows_of_an_earlier_run_are_counted_with_the_reason() {
+        let outcome = Outcome {
+            compared: BTreeMap::from([("raw event", 3), ("totals", 1)]),
+            totals: Sums { log: 3, tables: 3 },
+            incomparable: BTreeMap::from([(Incomparable::Remade, 40)]),
+            ..Outcome::default()
+        };
+        let shown = difference(&Report {
+            outcome,
+            ..Report::default()
+        });
+        assert_eq!((shown.log, shown.tables, shown.rows), (3, 3, 4));
+        assert_eq!(shown.not_comparable, 40);
+        assert_eq!(
+            shown.not_comparable_why.as_deref(),
+            Some("counted in an earlier run, whose log is gone")
+        );
+        let all = difference(&Report::default());
+        assert_eq!((all.not_comparable, all.not_comparable_why), (0, None));
     }
 }

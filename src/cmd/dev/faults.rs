@@ -32,7 +32,8 @@ struct Switches {
     cut: AtomicBool,
     held: AtomicBool,
     writes: AtomicU64,
-    hit: AtomicU64,
+    refused: AtomicU64,
+    answers_lost: AtomicU64,
 }
 
 impl Faults {
@@ -51,9 +52,14 @@ impl Faults {
         self.0.held.store(on, Ordering::SeqCst);
     }
 
-    /// Returns how many writes were refused or lost their answer so far.
-    pub(super) fn hit(&self) -> u64 {
-        self.0.hit.load(Ordering::SeqCst)
+    /// Returns how many writes were refused so far.
+    pub(super) fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many writes took effect and lost their answer so far.
+    pub(super) fn answers_lost(&self) -> u64 {
+        self.0.answers_lost.load(Ordering::SeqCst)
     }
 
     /// Returns a client that sends through `inner` whatever no switch keeps back.
@@ -96,12 +102,12 @@ impl Faulty {
         }
         let number = switches.writes.fetch_add(1, Ordering::SeqCst);
         if switches.throttled.load(Ordering::SeqCst) && !number.is_multiple_of(THROTTLED_ONE_OF) {
-            switches.hit.fetch_add(1, Ordering::SeqCst);
+            switches.refused.fetch_add(1, Ordering::SeqCst);
             return refusal();
         }
         let answer = self.inner.call(request).await?;
         if switches.cut.load(Ordering::SeqCst) {
-            switches.hit.fetch_add(1, Ordering::SeqCst);
+            switches.answers_lost.fetch_add(1, Ordering::SeqCst);
             return Err(ConnectorError::io("the answer was cut off".into()));
         }
         Ok(answer)

@@ -25,20 +25,27 @@ use serde::Serialize;
 
 use crate::api::error::ApiError;
 use crate::api::observe::observed;
+use crate::api::ops::Probe as _;
 use crate::cmd::dev::broker::Broker;
-use crate::cmd::dev::consumers::{ASLEEP, Consumers};
+use crate::cmd::dev::consumers::Consumers;
+use crate::cmd::dev::doors::is_this_machine;
 use crate::cmd::dev::faults::Faults;
 use crate::cmd::dev::garbage;
+use crate::cmd::dev::waits::{Look, Waits};
 use crate::core::murmur2::partition_of;
 use crate::kafka::credit::Credit;
 use crate::kafka::producer::EventProducer;
 use crate::shutdown::Shutdown;
-use crate::telemetry::unix_ms;
+use crate::telemetry::{steady_ms, unix_ms};
 
 /// The header that carries the page's token.
 const TOKEN: HeaderName = HeaderName::from_static("x-citystream-token");
 /// How long a fault lasts.
 const FAULT: Duration = Duration::from_secs(10);
+/// How much longer one lasts that has hit nothing yet.
+const FAULT_MAX: Duration = Duration::from_secs(60);
+/// How often a note is looked at.
+const SECOND: Duration = Duration::from_secs(1);
 /// Lines of what happened that are kept.
 const LINES_MAX: usize = 30;
 /// Between two attempts to send while the embedded broker has no room.
@@ -67,6 +74,7 @@ struct Inner {
     lines: Mutex<VecDeque<Line>>,
     difference: Mutex<Option<Difference>>,
     looked: Mutex<Option<Instant>>,
+    waits: Mutex<Waits>,
 }
 
 #[derive(Clone, Serialize)]
@@ -88,6 +96,11 @@ pub(super) struct Difference {
     pub(super) difference: u64,
     /// Rows that were compared.
     pub(super) rows: u64,
+    /// Rows that could not be compared.
+    pub(super) not_comparable: u64,
+    /// Why those could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_comparable_why: Option<String>,
     /// Events of the log that no consumer has stored yet.
     pub(super) waiting: u64,
     /// The first row that differs.
@@ -106,6 +119,9 @@ struct Shown {
     running: Vec<Running>,
     log: Vec<Line>,
     difference: Option<Difference>,
+    /// What the numbers wait for, if they stand still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<String>,
 }
 
 impl Lab {
@@ -118,6 +134,7 @@ impl Lab {
             lines: Mutex::default(),
             difference: Mutex::default(),
             looked: Mutex::default(),
+            waits: Mutex::default(),
         }))
     }
 
@@ -163,8 +180,30 @@ impl Lab {
                 .collect(),
             log: lock(&self.0.lines).iter().cloned().collect(),
             difference: lock(&self.0.difference).clone(),
+            waiting: self.waiting(),
         };
         ([(CACHE_CONTROL, "no-store")], Json(shown)).into_response()
+    }
+
+    /// Returns what the numbers wait for.
+    fn waiting(&self) -> Option<String> {
+        let parts = &self.0.parts;
+        let ledger = parts.consumers.ledger();
+        let lag = parts.consumers.metrics.lag().map_or(0, |(_, lag)| lag);
+        let undelivered = parts.producer.tally().counts().undelivered();
+        let look = Look {
+            now_ms: steady_ms(),
+            broker_stopped: self.runs("broker"),
+            consumer: parts.consumers.status.ready().err(),
+            writes_fail: self.runs("throttle") || self.runs("cut"),
+            settled: ledger.consumed.saturating_sub(ledger.in_flight),
+            behind: undelivered + ledger.in_flight + u64::try_from(lag).unwrap_or(0),
+        };
+        lock(&self.0.waits).look(&look)
+    }
+
+    fn runs(&self, what: &str) -> bool {
+        lock(&self.0.running).contains_key(what)
     }
 
     /// Begins something unless it is under way already; tells whether there is such a thing.
@@ -204,25 +243,39 @@ impl Lab {
 
     async fn kill(&self) {
         self.say("killed the consumer: nothing drained, nothing committed");
-        self.0.parts.consumers.kill().await;
+        let told = async {
+            loop {
+                if let Err(why) = self.0.parts.consumers.status.ready() {
+                    self.note("kill", format!("its successor: {why}"));
+                }
+                tokio::time::sleep(SECOND).await;
+            }
+        };
+        tokio::select! {
+            () = self.0.parts.consumers.kill() => {}
+            () = told => {}
+        }
         self.say("a new consumer goes on from the last commit");
     }
 
     async fn zombie(&self) {
         let parts = &self.0.parts;
+        while self.runs("broker") {
+            self.note(
+                "zombie",
+                "it waits for the broker, to have something to read",
+            );
+            tokio::time::sleep(SECOND).await;
+        }
+        self.note("zombie", "it reads, and sends nothing yet");
         self.say(
             "a second consumer reads everything since the last restart point, beside the first",
         );
-        let woken = async {
-            tokio::time::sleep(ASLEEP).await;
+        let woken = || {
             self.note("zombie", "it writes what it read");
             self.say("the zombie wakes up and writes, as if it were alone");
-            std::future::pending::<()>().await;
         };
-        let ended = tokio::select! {
-            ended = parts.consumers.zombie(&parts.shutdown) => ended,
-            () = woken => return,
-        };
+        let ended = parts.consumers.zombie(&parts.shutdown, &woken).await;
         self.say(match ended {
             Ok(ledger) => format!(
                 "the zombie is gone: of {} records it found {} counted already, and counted {} itself",
@@ -236,29 +289,34 @@ impl Lab {
 
     async fn throttle(&self) {
         let faults = &self.0.parts.faults;
-        let before = faults.hit();
+        let before = faults.refused();
         self.say("DynamoDB refuses four of five writes");
         faults.throttle(true);
-        self.count_down("throttle", "four of five writes are refused")
+        let refused = || faults.refused() - before;
+        self.hold("throttle", "four of five writes are refused", &refused)
             .await;
         faults.throttle(false);
-        self.say(format!(
-            "DynamoDB takes writes again; {} were refused",
-            faults.hit() - before
-        ));
+        self.say(match refused() {
+            0 => "DynamoDB takes writes again; no write came meanwhile, so none was refused"
+                .to_owned(),
+            count => format!("DynamoDB takes writes again; {count} were refused"),
+        });
     }
 
     async fn cut(&self) {
         let faults = &self.0.parts.faults;
-        let before = faults.hit();
+        let before = faults.answers_lost();
         self.say("every write takes effect, and every answer to one is lost");
         faults.cut_replies(true);
-        self.count_down("cut", "answers are lost").await;
+        let lost = || faults.answers_lost() - before;
+        self.hold("cut", "answers are lost", &lost).await;
         faults.cut_replies(false);
-        self.say(format!(
-            "answers arrive again; {} were lost",
-            faults.hit() - before
-        ));
+        self.say(match lost() {
+            0 => {
+                "answers arrive again; no write took effect meanwhile, so none was lost".to_owned()
+            }
+            count => format!("answers arrive again; {count} were lost"),
+        });
     }
 
     async fn broker(&self) {
@@ -332,10 +390,21 @@ impl Lab {
         }
     }
 
+    /// Waits for [`FAULT`] and until the fault has hit something: with the broker stopped there is
+    /// nothing to write at first. Gives up after [`FAULT_MAX`].
+    async fn hold(&self, what: &'static str, says: &str, hits: &(dyn Fn() -> u64 + Sync)) {
+        self.count_down(what, says).await;
+        let begun = Instant::now();
+        while hits() == 0 && begun.elapsed() < FAULT_MAX {
+            self.note(what, "it waits for a write");
+            tokio::time::sleep(SECOND).await;
+        }
+    }
+
     async fn count_down(&self, what: &'static str, says: &str) {
         for left in (1..=FAULT.as_secs()).rev() {
             self.note(what, format!("{says}, {left} s to go"));
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(SECOND).await;
         }
     }
 }
@@ -367,8 +436,7 @@ async fn guard(State(lab): State<Lab>, request: Request, next: Next) -> Response
 fn check(headers: &HeaderMap, token: &str) -> Result<(), &'static str> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     let host = text(HOST).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-    if !["127.0.0.1", "localhost", "[::1]"].contains(&name) {
+    if !is_this_machine(host) {
         return Err("only this machine may break things");
     }
     if text(ORIGIN).is_some_and(|origin| origin != format!("http://{host}")) {

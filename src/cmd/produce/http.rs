@@ -1,11 +1,12 @@
 //! What `produce` answers over HTTP beside the routes of every role.
 //!
-//! `GET /health` and `GET /metrics/producer` keep the shapes of the producer that this one replaces.
+//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` keep the shapes of the producer that
+//! this one replaces.
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{ACCEPT, CACHE_CONTROL};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -36,21 +37,62 @@ pub(super) fn probe(tally: Arc<Tally>) -> Arc<dyn Probe> {
     Arc::new(Producing(tally))
 }
 
-/// Returns the routes `/health`, `/metrics/producer`, `/livez`, `/readyz` and `/metrics`.
+/// Returns the routes `/health`, `/metrics/producer`, `/actuator/…`, `/livez`, `/readyz` and `/metrics`.
 pub(super) fn router(metrics: Metrics, tally: Arc<Tally>) -> Router {
     let (healthy, figures) = (Arc::clone(&tally), Arc::clone(&tally));
+    let (scraped, named) = (metrics.clone(), metrics.clone());
     let own = Router::new()
-        .route("/health", get(async move || health(&healthy)))
-        .route("/metrics/producer", get(async move || producer(&figures)));
-    ops::router(metrics.clone(), Arc::new(Producing(tally))).merge(observed(own, metrics))
+        .route(
+            "/health",
+            get(async move |headers: HeaderMap| health(&healthy, &headers)),
+        )
+        .route("/metrics/producer", get(async move || producer(&figures)))
+        .route(
+            "/actuator/prometheus",
+            get(async move || ops::rendered(&scraped)),
+        )
+        .route("/actuator/metrics", get(async move || names(&named)));
+    let probe = probe(tally);
+    ops::router(metrics.clone(), Arc::clone(&probe))
+        .merge(ops::actuator(metrics.clone(), probe))
+        .merge(observed(own, metrics))
 }
 
-/// `{"status":"UP","timestamp","service"}`; 503, `"DOWN"` and a `reason` while nothing flows.
-fn health(tally: &Tally) -> Response {
+/// `{"names":[…]}`: what there is to measure, sorted.
+fn names(metrics: &Metrics) -> Response {
+    let body = json!({ "names": metrics.names() });
+    ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// Tells whether a client takes JSON and not plain text.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let accepted: Vec<&str> = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|kind| kind.split(';').next().unwrap_or("").trim())
+        .collect();
+    let json = |kind: &str| kind == "application/json" || kind.ends_with("+json");
+    accepted.iter().any(|kind| json(kind))
+        && !accepted
+            .iter()
+            .any(|kind| ["*/*", "text/*", "text/plain", "text/html"].contains(kind))
+}
+
+/// `Producer is healthy`; 503 and the reason while nothing flows. To a client that takes JSON alone
+/// `{"status":"UP","timestamp","service"}`, or `"DOWN"` and a `reason`.
+fn health(tally: &Tally, headers: &HeaderMap) -> Response {
     let (status, name, reason) = match tally.flowing() {
         Ok(()) => (StatusCode::OK, "UP", None),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "DOWN", Some(reason)),
     };
+    if !wants_json(headers) {
+        let text = match reason {
+            None => "Producer is healthy".to_owned(),
+            Some(reason) => format!("Producer is not healthy: {reason}"),
+        };
+        return (status, [(CACHE_CONTROL, "no-store")], text).into_response();
+    }
     let mut body = json!({
         "status": name,
         "timestamp": format_millis(unix_ms()),
@@ -80,10 +122,35 @@ fn producer(tally: &Tally) -> Response {
         "failureCount": counts.failed,
         "successRate": rounded(rate),
         "avgLatencyMs": rounded(counts.latency.mean_us / 1_000.0),
-        "minLatencyMs": rounded(counts.latency.min_us as f64 / 1_000.0),
-        "maxLatencyMs": rounded(counts.latency.max_us as f64 / 1_000.0),
+        "minLatencyMs": counts.latency.min_us / 1_000,
+        "maxLatencyMs": counts.latency.max_us / 1_000,
         "eventsPerSecond": rounded(counts.per_second()),
         "uptimeSeconds": counts.uptime.as_secs(),
     });
     ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_client_that_takes_nothing_but_json_gets_json() {
+        for (accept, json) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("text/plain"), false),
+            (Some("application/json"), true),
+            (Some("application/json; charset=utf-8"), true),
+            (Some("application/vnd.spring-boot.actuator.v3+json"), true),
+            (Some("application/json, */*;q=0.8"), false),
+            (Some("text/html,application/json"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, accept.parse().expect("a header"));
+            }
+            assert_eq!(wants_json(&headers), json, "{accept:?}");
+        }
+    }
 }

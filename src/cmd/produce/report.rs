@@ -1,19 +1,23 @@
 //! What `produce` says on standard error: progress, bad lines, the summary.
 //!
 //! A bar on a terminal; elsewhere one plain line every ten seconds, without escape codes. With
-//! `--log-format json` everything is a log line, so that each line is an object.
+//! `--log-format json` everything is a log line, so that each line is an object. The bar counts
+//! acknowledged events of as many as there will be: `--count`, or what the file holds ([`find_total`]).
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::core::parse::Reject;
-use crate::kafka::input::InputProgress;
-use crate::kafka::pump::{Source, Trouble};
+use crate::core::progress::{Progress, show_eta};
+use crate::core::replay::Replay;
+use crate::kafka::input::Input;
+use crate::kafka::pump::Trouble;
 use crate::kafka::tally::{Counts, Tally};
 use crate::settings::{LogFormat, Produce};
-use crate::telemetry::{self, can_draw};
+use crate::telemetry::{self, can_draw, steady_ms};
 
 /// Time between two plain lines, and between two complaints about Kafka.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -24,8 +28,8 @@ const COLUMNS_MIN: u16 = 80;
 
 pub(super) struct Report {
     tally: Arc<Tally>,
-    input: Option<InputProgress>,
     bar: Option<ProgressBar>,
+    total: Arc<Mutex<Total>>,
     json: bool,
     last: Mutex<Last>,
 }
@@ -33,29 +37,47 @@ pub(super) struct Report {
 /// When something was said last, and the acknowledged events by then.
 struct Last {
     line: (Instant, u64),
-    shown: (Instant, u64),
-    per_second: f64,
+    progress: Progress,
+    /// When the first event was sent, by [`steady_ms`].
+    begun_ms: Option<i64>,
     stall: Option<Instant>,
 }
 
+/// How much there is to send, as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Total {
+    /// Events, or lines of which the bad ones are still to be taken off.
+    count: Option<u64>,
+    /// When the last one is due, in milliseconds after the first; with `--speed` only.
+    due_ms: Option<i64>,
+}
+
 impl Report {
-    pub(super) fn new(args: &Produce, source: &Source, tally: Arc<Tally>) -> Report {
-        let input = match source {
-            Source::Input(input, _) => Some(input.progress()),
-            Source::Synthetic(_) => None,
-        };
+    pub(super) fn new(args: &Produce, tally: Arc<Tally>) -> Report {
         let json = args.log.log_format == Some(LogFormat::Json);
-        let bytes = input.as_ref().and_then(|input| input.bytes_total);
-        let now = Instant::now();
+        let draws = !json && can_draw(&std::io::stderr());
+        let total = Arc::new(Mutex::new(Total {
+            count: args.count.filter(|_| args.input.is_none()),
+            due_ms: None,
+        }));
+        if draws && let Some(path) = args.input.clone().filter(|path| path.as_os_str() != "-") {
+            let (count, speed, total) = (args.count, args.speed, Arc::clone(&total));
+            // Of a long file it takes a while, and nothing waits for it.
+            let counting = move || {
+                let found = find_total(&path, count, speed);
+                *total.lock().expect("no panic holds the lock") = found;
+            };
+            std::thread::spawn(counting);
+        }
         Report {
-            bar: (!json && can_draw(&std::io::stderr())).then(|| bar(args.count, bytes)),
-            input,
+            bar: draws.then(bar),
+            total,
             tally,
             json,
             last: Mutex::new(Last {
-                line: (now, 0),
-                shown: (now, 0),
-                per_second: 0.0,
+                line: (Instant::now(), 0),
+                progress: Progress::new(steady_ms(), 0),
+                begun_ms: None,
                 stall: None,
             }),
         }
@@ -75,15 +97,14 @@ impl Report {
             tracing::warn!(waiting = counts.undelivered(), why, "waiting for kafka");
         }
         if let Some(bar) = &self.bar {
-            if last.shown.0.elapsed() >= Duration::from_secs(1) {
-                last.per_second = per_second(last.shown, counts.acked);
-                last.shown = (Instant::now(), counts.acked);
+            let now_ms = steady_ms();
+            last.progress.look(now_ms, counts.acked);
+            if counts.sent > 0 {
+                last.begun_ms.get_or_insert(now_ms);
             }
-            match &self.input {
-                Some(input) if input.bytes_total.is_some() => bar.set_position(input.bytes_read()),
-                _ => bar.set_position(counts.acked),
-            }
-            bar.set_message(text(&counts, last.per_second));
+            let total = *self.total.lock().expect("no panic holds the lock");
+            let since_ms = last.begun_ms.map(|begun_ms| now_ms - begun_ms);
+            draw(bar, &counts, total, &last.progress, since_ms);
         } else if last.line.0.elapsed() >= LINE_EVERY {
             let rate = per_second(last.line, counts.acked);
             last.line = (Instant::now(), counts.acked);
@@ -175,41 +196,112 @@ impl Report {
     }
 }
 
-fn bar(count: Option<u64>, bytes: Option<u64>) -> ProgressBar {
+fn bar() -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(FRAMES);
-    let is_wide = crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
-    let (length, template) = match (bytes, count) {
-        // With both, whichever ends first does; the bytes have the truer rate.
-        (Some(bytes), None) if is_wide => (
-            Some(bytes),
-            "{bar:24} {bytes}/{total_bytes}  {msg}  eta {eta}",
-        ),
-        (_, Some(count)) if is_wide => (
-            Some(count),
-            "{bar:24} {human_pos}/{human_len}  {msg}  eta {eta}",
-        ),
-        (Some(bytes), None) => (Some(bytes), "{bytes}/{total_bytes}  eta {eta}"),
-        (_, Some(count)) => (Some(count), "{human_pos}/{human_len}  eta {eta}"),
-        (None, None) => (None, "{spinner} {msg}"),
-    };
-    let bar = ProgressBar::with_draw_target(length, target);
-    let style = ProgressStyle::with_template(template).expect("a constant template is right");
-    bar.set_style(style);
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(style("{spinner} {msg}"));
     bar
 }
 
-fn text(counts: &Counts, per_second: f64) -> String {
-    let mut out = format!(
-        "{} acknowledged, {}/s",
-        HumanCount(counts.acked),
-        whole(per_second)
-    );
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a constant template is right")
+}
+
+/// Counts what a file holds, of which at most `count` events are sent. Where it cannot be read, its
+/// reading says so.
+fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> Total {
+    let most = count.unwrap_or(u64::MAX);
+    match speed {
+        Some(speed) => {
+            let found = Input::last_due(path, Replay::at_speed(Some(speed)), most).ok();
+            Total {
+                count: found.map(|(events, _)| events),
+                due_ms: found.map(|(_, due_ms)| due_ms),
+            }
+        }
+        None => Total {
+            count: Input::count_lines(path, most).ok(),
+            due_ms: None,
+        },
+    }
+}
+
+/// Shows how far it is; `since_ms` is how long ago the first event was sent.
+fn draw(
+    bar: &ProgressBar,
+    counts: &Counts,
+    total: Total,
+    progress: &Progress,
+    since_ms: Option<i64>,
+) {
+    let Some((total, eta)) = standing(counts, total, progress, since_ms) else {
+        bar.set_message(text(counts, progress.per_second()));
+        return;
+    };
+    let is_wide = crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
+    if bar.length() != Some(total) {
+        bar.set_length(total);
+        bar.set_style(style(if is_wide {
+            "{bar:16} {human_pos}/{human_len} {msg}"
+        } else {
+            "{human_pos}/{human_len} {msg}"
+        }));
+    }
+    let eta = show_eta(eta);
+    bar.set_position(counts.acked);
+    bar.set_message(if is_wide {
+        let rate = whole(progress.per_second());
+        format!("acknowledged{}, {rate}/s, {eta}", unusual(counts))
+    } else {
+        eta
+    });
+}
+
+/// Returns what went wrong so far, to follow other counts.
+fn unusual(counts: &Counts) -> String {
+    let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
         if count > 0 {
             out.push_str(&format!(", {count} {name}"));
         }
     }
     out
+}
+
+/// Returns how many events there will be and the seconds until the last is acknowledged; nothing where
+/// nobody knows.
+fn standing(
+    counts: &Counts,
+    total: Total,
+    progress: &Progress,
+    since_ms: Option<i64>,
+) -> Option<(u64, Option<u64>)> {
+    let count = total.count?;
+    // At a speed only events were counted; otherwise every line, and some turn out to be none.
+    let bad = if total.due_ms.is_some() {
+        0
+    } else {
+        counts.bad
+    };
+    let count = count.saturating_sub(bad).max(counts.acked);
+    let left = count - counts.acked;
+    let eta = match total.due_ms {
+        Some(due_ms) if left > 0 => {
+            let left_ms = due_ms - since_ms.unwrap_or(0);
+            Some(u64::try_from(left_ms.max(0)).unwrap_or(0).div_ceil(1_000))
+        }
+        _ => progress.seconds_left(left),
+    };
+    Some((count, eta))
+}
+
+fn text(counts: &Counts, per_second: f64) -> String {
+    format!(
+        "{} acknowledged, {}/s{}",
+        HumanCount(counts.acked),
+        whole(per_second),
+        unusual(counts)
+    )
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -235,4 +327,74 @@ fn millis(us: u64) -> String {
 /// The role's plain voice, beside the log.
 pub(super) fn say(text: &str) {
     telemetry::say(&format!("citystream: {text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::kafka::latency::LatencySummary;
+
+    fn counts(acked: u64, bad: u64) -> Counts {
+        Counts {
+            sent: acked,
+            acked,
+            failed: 0,
+            bad,
+            heartbeats: 0,
+            latency: LatencySummary::default(),
+            uptime: Duration::ZERO,
+        }
+    }
+
+    fn at_rate(per_second: u64) -> Progress {
+        let mut progress = Progress::new(0, 0);
+        progress.look(1_000, per_second);
+        progress
+    }
+
+    #[test]
+    fn progress_counts_acknowledged_events_of_as_many_as_there_will_be() {
+        let lines = |count| Total {
+            count,
+            due_ms: None,
+        };
+        let is =
+            |acked, bad, total, rate| standing(&counts(acked, bad), total, &at_rate(rate), None);
+        assert_eq!(is(9, 0, Total::default(), 5), None, "nobody knows yet");
+        assert_eq!(is(0, 0, lines(Some(6_000)), 0), Some((6_000, None)));
+        let half = is(3_000, 0, lines(Some(6_000)), 100);
+        assert_eq!(half, Some((6_000, Some(30))));
+        let with_bad = is(3_000, 1_000, lines(Some(6_000)), 100);
+        assert_eq!(with_bad, Some((5_000, Some(20))), "bad lines are none");
+        assert_eq!(is(10, 0, lines(Some(10)), 1), Some((10, Some(0))));
+    }
+
+    #[test]
+    fn at_a_speed_the_time_left_is_that_of_the_last_event() {
+        let total = Total {
+            count: Some(10),
+            due_ms: Some(60_000),
+        };
+        let is = |acked, since_ms| standing(&counts(acked, 3), total, &at_rate(9_000), since_ms);
+        assert_eq!(is(1, None), Some((10, Some(60))));
+        assert_eq!(is(5, Some(45_500)), Some((10, Some(15))));
+        assert_eq!(is(9, Some(70_000)), Some((10, Some(0))));
+    }
+
+    #[test]
+    fn a_count_beyond_the_file_is_what_the_file_holds() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(b"a\nb\n\nc\n").expect("room");
+        let total = |count, speed| find_total(file.path(), count, speed).count;
+        assert_eq!(total(None, None), Some(3));
+        assert_eq!(total(Some(2), None), Some(2));
+        assert_eq!(total(Some(6_000), None), Some(3));
+        assert_eq!(total(None, Some(2.0)), Some(0), "none of them is an event");
+        assert_eq!(
+            find_total(Path::new("/nonexistent"), None, None).count,
+            None
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::core::audit::{Incomparable, Outcome, Seen, Sums};
+use crate::core::audit::{Incomparable, Kind, Outcome, Seen, Sums};
 use crate::core::time::format_millis;
 
 /// What a comparison found.
@@ -49,20 +49,33 @@ impl Report {
         self.outcome.incomparable.values().sum()
     }
 
-    /// Returns `log 33,960 = tables 33,960, difference 0`.
+    /// Returns `log 33,960 = tables 33,960, difference 0`, or with `≠` and what differs.
+    ///
+    /// Rows can differ while the sums are equal, so the sign follows the rows.
     pub fn summary(&self) -> String {
         let Sums { log, tables } = self.events();
-        let sign = if log == tables { "=" } else { "!=" };
+        let sign = if self.agrees() { "=" } else { "≠" };
         let count = |n: i64| {
             let minus = if n < 0 { "-" } else { "" };
             format!("{minus}{}", HumanCount(n.unsigned_abs()))
         };
-        format!(
+        let mut out = format!(
             "log {} {sign} tables {}, difference {}",
             count(log),
             count(tables),
             HumanCount(self.outcome.difference_count)
-        )
+        );
+        if !self.agrees() {
+            let rows = self.outcome.differing.iter();
+            let rows: Vec<String> = rows
+                .map(|((row, how), count)| differing(row, *how, *count))
+                .collect();
+            out.push_str(&format!(": {}", rows.join(", ")));
+            if log == tables {
+                out.push_str("; the sums are equal, the rows are not");
+            }
+        }
+        out
     }
 
     /// Writes lines for people; the last one is the summary.
@@ -144,6 +157,23 @@ impl Report {
     }
 }
 
+/// Returns `2 raw events missing`.
+fn differing(row: &str, how: Kind, count: u64) -> String {
+    let rows = match (row, count) {
+        ("totals", 1) => "totals row".to_owned(),
+        ("totals", _) => "totals rows".to_owned(),
+        (row, 1) => row.to_owned(),
+        (row, _) => format!("{row}s"),
+    };
+    let how = match how {
+        Kind::Missing => "missing",
+        Kind::Wrong => "wrong",
+        Kind::Extra => "too many",
+        Kind::Fence => "with a broken fence",
+    };
+    format!("{} {rows} {how}", HumanCount(count))
+}
+
 /// Returns the text with control characters as escapes: keys and contents are anybody's.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -155,4 +185,47 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn report(log: i64, tables: i64, differing: &[((&'static str, Kind), u64)]) -> Report {
+        let outcome = Outcome {
+            difference_count: differing.iter().map(|(_, count)| count).sum(),
+            differing: differing.iter().copied().collect(),
+            compared: BTreeMap::from([("totals", 1)]),
+            totals: Sums { log, tables },
+            ..Outcome::default()
+        };
+        Report {
+            outcome,
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn the_summary_says_equal_only_where_every_row_is() {
+        assert_eq!(
+            report(39_961, 39_961, &[]).summary(),
+            "log 39,961 = tables 39,961, difference 0"
+        );
+        assert_eq!(
+            report(39_961, 39_961, &[(("window", Kind::Wrong), 1)]).summary(),
+            "log 39,961 ≠ tables 39,961, difference 1: 1 window wrong; the sums are equal, the rows are not"
+        );
+        let many = [
+            (("raw event", Kind::Missing), 1_200),
+            (("totals", Kind::Wrong), 1),
+            (("totals", Kind::Fence), 2),
+        ];
+        assert_eq!(
+            report(9, 8, &many).summary(),
+            "log 9 ≠ tables 8, difference 1,203: 1,200 raw events missing, 1 totals row wrong, \
+             2 totals rows with a broken fence"
+        );
+    }
 }

@@ -139,7 +139,7 @@ pub(super) async fn watch(
 ) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
-    print_picked(args.listen, address);
+    print_picked("health and metrics", args.listen, address);
     warn_if_open(address);
     let state = Arc::new(State::default());
     state.set(Some("waiting for the first comparison".to_owned()));

@@ -102,6 +102,8 @@ pub struct Outcome {
     pub differences: Vec<Difference>,
     /// How many differ.
     pub difference_count: u64,
+    /// How many differ, by [`Key::kind`] and how.
+    pub differing: BTreeMap<(&'static str, Kind), u64>,
     /// How many could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
     /// How many were compared, by [`Key::kind`].
@@ -122,6 +124,9 @@ impl Outcome {
         self.differences
             .extend(other.differences.into_iter().take(room));
         self.difference_count += other.difference_count;
+        for (what, count) in other.differing {
+            *self.differing.entry(what).or_default() += count;
+        }
         for (reason, count) in other.incomparable {
             *self.incomparable.entry(reason).or_default() += count;
         }
@@ -266,6 +271,7 @@ impl Slice {
                 Verdict::Agrees => {}
                 Verdict::Differs(kind, detail) => {
                     out.difference_count += 1;
+                    *out.differing.entry((key.kind(), kind)).or_default() += 1;
                     if out.differences.len() < DIFFERENCES_MAX {
                         let key = key.clone();
                         out.differences.push(Difference { key, kind, detail });

@@ -1,0 +1,113 @@
+//! How far a piece of work with a known total is: rate and time left.
+
+/// Weight of the newest second in the rate; the rest is what the rate was before.
+const NEWEST_WEIGHT: f64 = 0.3;
+/// Time between two measurements of the rate, in milliseconds.
+const MEASURE_MS: i64 = 1_000;
+
+/// Follows how many pieces of the work are done.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    measured_ms: i64,
+    measured: u64,
+    per_second: Option<f64>,
+}
+
+impl Progress {
+    /// Returns the progress of work that begins at `now_ms`, by any clock, with `done` pieces done.
+    pub fn new(now_ms: i64, done: u64) -> Progress {
+        Progress {
+            measured_ms: now_ms,
+            measured: done,
+            per_second: None,
+        }
+    }
+
+    /// Takes how many pieces are done at `now_ms`.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn look(&mut self, now_ms: i64, done: u64) {
+        let ms = now_ms - self.measured_ms;
+        if ms < MEASURE_MS {
+            return;
+        }
+        let newest = done.saturating_sub(self.measured) as f64 * 1_000.0 / ms as f64;
+        // The first measurement that moves decides alone: work begins with a wait.
+        self.per_second = match self.per_second {
+            Some(rate) if rate > 0.0 => Some(rate * (1.0 - NEWEST_WEIGHT) + newest * NEWEST_WEIGHT),
+            _ => Some(newest),
+        };
+        (self.measured_ms, self.measured) = (now_ms, done);
+    }
+
+    /// Returns pieces a second of late; 0 before the first measurement.
+    pub fn per_second(&self) -> f64 {
+        self.per_second.unwrap_or(0.0)
+    }
+
+    /// Returns the seconds that `left` pieces take at the rate of late; `None` while nothing moves.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss
+    )]
+    pub fn seconds_left(&self, left: u64) -> Option<u64> {
+        if left == 0 {
+            return Some(0);
+        }
+        let rate = self.per_second.filter(|rate| *rate > 0.0)?;
+        // Truncated at the largest value of its type, which no work lasts.
+        Some((left as f64 / rate).ceil() as u64)
+    }
+}
+
+/// Returns seconds as people read them: `eta 45s`, `eta 3m 05s`, `eta 2h 07m`, or `eta unknown`.
+pub fn show_eta(seconds: Option<u64>) -> String {
+    match seconds {
+        None => "eta unknown".to_owned(),
+        Some(s) if s < 60 => format!("eta {s}s"),
+        Some(s) if s < 3_600 => format!("eta {}m {:02}s", s / 60, s % 60),
+        Some(s) => format!("eta {}h {:02}m", s / 3_600, s % 3_600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_the_rate() {
+        let mut progress = Progress::new(0, 0);
+        assert_eq!(progress.seconds_left(6_000), None, "nothing is measured");
+        progress.look(500, 300);
+        assert_eq!(progress.seconds_left(5_700), None, "too soon to tell");
+        progress.look(1_000, 0);
+        assert_eq!(progress.seconds_left(6_000), None, "nothing moves");
+        progress.look(2_000, 1_000);
+        assert_eq!(progress.seconds_left(5_000), Some(5));
+        progress.look(3_000, 3_000);
+        assert!((progress.per_second() - 1_300.0).abs() < 1e-6);
+        assert_eq!(progress.seconds_left(3_000), Some(3));
+        assert_eq!(progress.seconds_left(0), Some(0));
+    }
+
+    #[test]
+    fn a_rate_that_falls_to_nothing_is_forgotten_slowly() {
+        let mut progress = Progress::new(0, 0);
+        progress.look(1_000, 100);
+        progress.look(2_000, 100);
+        assert!((progress.per_second() - 70.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn times_left_read_well() {
+        for (seconds, text) in [
+            (None, "eta unknown"),
+            (Some(0), "eta 0s"),
+            (Some(59), "eta 59s"),
+            (Some(185), "eta 3m 05s"),
+            (Some(7_620), "eta 2h 07m"),
+        ] {
+            assert_eq!(show_eta(seconds), text);
+        }
+    }
+}
