@@ -3,7 +3,7 @@
 //! A batch leaves when it is full or its oldest put has waited for the linger. What the table did
 //! not take comes back ([`PutQueue::answered`]) and waits with jitter; the rest is done. A batch the
 //! table calls invalid is cut in half until the bad put stands alone, so one bad item never holds
-//! up others. Two puts of one key never share a batch: DynamoDB would refuse it whole.
+//! up others; a put is given up only once two answers have refused it. Two puts of one key never share a batch: DynamoDB would refuse it whole.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -187,7 +187,10 @@ impl PutQueue {
                     (left, attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
-                BatchOutcome::Invalid if size == 1 => {
+                // Alone by the last refusal, so this is the second: one may be another request's.
+                BatchOutcome::Invalid
+                    if company_max == 1 || (size == 1 && mutant::on(Mutant::OneRefusalEnough)) =>
+                {
                     settled.refused = Some(put);
                     continue;
                 }
@@ -357,6 +360,18 @@ mod tests {
             assert_eq!(stored.len(), 24);
             assert!(requests <= 40, "{requests} requests");
         }
+    }
+
+    #[test]
+    fn one_refusal_gives_no_put_up() {
+        let mut q = queue();
+        q.push(0, put(0, "a"));
+        let alone = q.next_batch(9).expect("due");
+        let settled = q.answered(9, alone, &BatchOutcome::Invalid, 0, |_| true);
+        assert!(settled.refused.is_none() && settled.stored.is_empty());
+        let again = q.next_batch(9 + LINGER_MS).expect("due");
+        let settled = q.answered(9, again, &BatchOutcome::Invalid, 0, |_| true);
+        assert_eq!(settled.refused.map(|put| put.ticket.seq), Some(0));
     }
 
     proptest::proptest! {

@@ -57,6 +57,12 @@ pub enum Mutant {
     RefusedNotAwaited,
     /// Two puts of one key share a batch.
     DuplicateKeys,
+    /// An answer of success counts, whatever it shows of the row.
+    SuccessBelieved,
+    /// A refusal counts, whatever it shows of the row.
+    RefusalBelieved,
+    /// One refusal of a lone put gives it up.
+    OneRefusalEnough,
     /// In the table: the condition is `fence < first`.
     TableFenceStrict,
     /// In the table: there is no condition.
@@ -69,7 +75,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every planted bug.
-    pub const ALL: [Mutant; 29] = [
+    pub const ALL: [Mutant; 32] = [
         Mutant::ConflictIsDone,
         Mutant::FenceInclusive,
         Mutant::NextIsLast,
@@ -95,6 +101,9 @@ impl Mutant {
         Mutant::UnprocessedDropped,
         Mutant::RefusedNotAwaited,
         Mutant::DuplicateKeys,
+        Mutant::SuccessBelieved,
+        Mutant::RefusalBelieved,
+        Mutant::OneRefusalEnough,
         Mutant::TableFenceStrict,
         Mutant::TableNoCondition,
         Mutant::TableProgressBack,

@@ -1,5 +1,6 @@
 //! DynamoDB: client, tables, config item, writes and reads. Knows nothing of Kafka.
 
+mod answers;
 pub mod client;
 pub mod config;
 mod credentials;
@@ -7,6 +8,7 @@ mod credentials;
 pub mod embedded;
 pub mod error;
 pub mod items;
+mod proof;
 pub mod protect;
 pub mod reads;
 pub mod rights;
