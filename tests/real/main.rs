@@ -13,10 +13,13 @@
 //! time and shares no code with the program.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod account;
 // Not every fault is asked for here.
 #[allow(dead_code)]
 #[path = "../support/faults.rs"]
 mod faults;
+#[path = "../support/lies.rs"]
+mod lies;
 mod log;
 mod oracle;
 mod proxy;
@@ -31,6 +34,7 @@ mod chaos_kills;
 mod credentials;
 mod dead_letters;
 mod init_tables;
+mod lying;
 mod members;
 mod membership;
 mod restarts;
