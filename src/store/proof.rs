@@ -187,9 +187,9 @@ mod tests {
     #[test]
     fn a_refusal_shows_the_fence_of_its_log() {
         let update = update(None);
-        let check = |old: Option<Item>, want| {
+        let check = |old: Option<Item>, want: Result<(bool, Option<i64>), Unproven>| {
             let shown = shown_by_refusal(&update, old.as_ref());
-            let want = want.map(|(same_row, fence): (bool, Option<i64>)| Shown {
+            let want = want.map(|(same_row, fence)| Shown {
                 same_row,
                 fence: fence.map(Offset),
             });
