@@ -181,6 +181,8 @@ pub struct Metrics {
     pub dynamodb_units: CounterVec,
     /// Time of a DynamoDB request, by operation.
     pub dynamodb_seconds: HistogramVec,
+    /// Answers of DynamoDB that were not believed, by operation and reason.
+    pub answers_refused: IntCounterVec,
     /// Row updates that a fence refused.
     pub fence_conflicts: IntCounter,
     /// Gaps in the offsets that Kafka's client handed on, by what a second read showed.
@@ -285,6 +287,11 @@ impl Metrics {
                 &["operation"],
             )
             .expect("constant name"),
+            answers_refused: counters(
+                "citystream_dynamodb_answers_refused_total",
+                "Answers of DynamoDB that were not believed, their requests sent again",
+                &["operation", "why"],
+            ),
             fence_conflicts: counter(
                 "citystream_fence_conflicts_total",
                 "Row updates that a fence refused",
@@ -348,6 +355,7 @@ impl Metrics {
             Box::new(m.dynamodb_requests.clone()),
             Box::new(m.dynamodb_units.clone()),
             Box::new(m.dynamodb_seconds.clone()),
+            Box::new(m.answers_refused.clone()),
             Box::new(m.fence_conflicts.clone()),
             Box::new(m.read_gaps.clone()),
             Box::new(m.producer_time.clone()),

@@ -71,6 +71,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let client = connect(ConnectOptions {
         attempts: 1,
         clock_skew: Some(metrics.clock_skew_seconds.clone()),
+        answers_refused: Some(metrics.answers_refused.clone()),
         ..ConnectOptions::default()
     })
     .await

@@ -48,6 +48,7 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         .context("failed to read the own address")?;
     let client = connect(ConnectOptions {
         clock_skew: Some(metrics.clock_skew_seconds.clone()),
+        answers_refused: Some(metrics.answers_refused.clone()),
         ..ConnectOptions::default()
     })
     .await

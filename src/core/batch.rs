@@ -3,7 +3,7 @@
 //! A batch leaves when it is full or its oldest put has waited for the linger. What the table did
 //! not take comes back ([`PutQueue::answered`]) and waits with jitter; the rest is done. A batch the
 //! table calls invalid is cut in half until the bad put stands alone, so one bad item never holds
-//! up others. Two puts of one key never share a batch: DynamoDB would refuse it whole.
+//! up others; a put is given up only once two answers have refused it alone. Two puts of one key never share a batch: DynamoDB would refuse it whole.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -60,7 +60,8 @@ struct Waiting {
     put: Put,
     since_ms: i64,
     attempts: u32,
-    /// Largest batch it may travel in; shrinks while a bad put is searched.
+    /// Largest batch it may travel in; shrinks while a bad put is searched. 0: alone, where it was
+    /// refused once.
     company_max: usize,
 }
 
@@ -133,7 +134,7 @@ impl PutQueue {
         {
             let mut prints = Vec::with_capacity(BATCH_PUTS_MAX);
             for w in &self.fresh {
-                company_max = company_max.min(w.company_max);
+                company_max = company_max.min(w.company_max.max(1));
                 let print = w.put.key_print();
                 let again = prints.contains(&print) && !mutant::on(Mutant::DuplicateKeys);
                 if take >= company_max || again {
@@ -187,10 +188,14 @@ impl PutQueue {
                     (left, attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
-                BatchOutcome::Invalid if size == 1 => {
+                // One refusal may be the answer to another request: it takes two of the put alone.
+                BatchOutcome::Invalid
+                    if company_max == 0 || (size == 1 && mutant::on(Mutant::OneRefusalEnough)) =>
+                {
                     settled.refused = Some(put);
                     continue;
                 }
+                BatchOutcome::Invalid if size == 1 => (true, attempts, 0),
                 BatchOutcome::Invalid => (true, attempts, size.div_ceil(2)),
             };
             if !again {
@@ -357,6 +362,18 @@ mod tests {
             assert_eq!(stored.len(), 24);
             assert!(requests <= 40, "{requests} requests");
         }
+    }
+
+    #[test]
+    fn one_refusal_gives_no_put_up() {
+        let mut q = queue();
+        q.push(0, put(0, "a"));
+        let alone = q.next_batch(9).expect("due");
+        let settled = q.answered(9, alone, &BatchOutcome::Invalid, 0, |_| true);
+        assert!(settled.refused.is_none() && settled.stored.is_empty());
+        let again = q.next_batch(9 + LINGER_MS).expect("due");
+        let settled = q.answered(9, again, &BatchOutcome::Invalid, 0, |_| true);
+        assert_eq!(settled.refused.map(|put| put.ticket.seq), Some(0));
     }
 
     proptest::proptest! {

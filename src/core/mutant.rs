@@ -61,6 +61,12 @@ pub enum Mutant {
     GapUnseen,
     /// A gap counts as real whatever the second read found.
     GapBelieved,
+    /// An answer of success counts, whatever it shows of the row.
+    SuccessBelieved,
+    /// A refusal counts, whatever it shows of the row.
+    RefusalBelieved,
+    /// One refusal of a lone put gives it up.
+    OneRefusalEnough,
     /// In the table: the condition is `fence < first`.
     TableFenceStrict,
     /// In the table: there is no condition.
@@ -73,7 +79,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every planted bug.
-    pub const ALL: [Mutant; 31] = [
+    pub const ALL: [Mutant; 34] = [
         Mutant::ConflictIsDone,
         Mutant::FenceInclusive,
         Mutant::NextIsLast,
@@ -101,6 +107,9 @@ impl Mutant {
         Mutant::DuplicateKeys,
         Mutant::GapUnseen,
         Mutant::GapBelieved,
+        Mutant::SuccessBelieved,
+        Mutant::RefusalBelieved,
+        Mutant::OneRefusalEnough,
         Mutant::TableFenceStrict,
         Mutant::TableNoCondition,
         Mutant::TableProgressBack,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::core::event::{Event, Offset, Severity};
 use crate::core::keys;
+use crate::core::mutant::{self, Mutant};
 use crate::core::stretch::Sum;
 
 /// Which events get a raw row, from the config item.
@@ -159,6 +160,41 @@ pub struct RowUpdate {
     pub sum: Sum,
 }
 
+/// What an answer shows of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// It is the row of the request.
+    pub same_row: bool,
+    /// The row's fence for the log of the request, if it has one.
+    pub fence: Option<Offset>,
+}
+
+impl RowUpdate {
+    /// Returns what an answer of success proves: it must show this row, with the fence where this
+    /// update leaves it.
+    pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
+        let proven = shown.same_row && shown.fence == Some(self.next);
+        if proven || mutant::on(Mutant::SuccessBelieved) {
+            UpdateOutcome::Counted
+        } else {
+            UpdateOutcome::Unknown
+        }
+    }
+
+    /// Returns what a refusal proves: it must show this row, with a fence that this update cannot pass.
+    pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
+        match shown.fence {
+            Some(fence)
+                if (shown.same_row && fence > self.first)
+                    || mutant::on(Mutant::RefusalBelieved) =>
+            {
+                UpdateOutcome::Fenced(fence)
+            }
+            _ => UpdateOutcome::Unknown,
+        }
+    }
+}
+
 /// What became of a [`RowUpdate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateOutcome {
@@ -170,4 +206,41 @@ pub enum UpdateOutcome {
     Unknown,
     /// It certainly took no effect (throttled): the same update is sent again.
     Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_proves_only_what_it_shows_of_this_row() {
+        use UpdateOutcome::{Counted, Fenced, Unknown};
+        let update = RowUpdate {
+            partition: 0,
+            assignment: 1,
+            row_id: 0,
+            row: RowKey {
+                series: "NYC#traffic".into(),
+                window_start_ms: None,
+            },
+            log_key: "T#0".into(),
+            first: Offset(7),
+            next: Offset(12),
+            sum: Sum::default(),
+        };
+        for (same_row, fence, success, refusal) in [
+            (true, Some(12), Counted, Fenced(Offset(12))),
+            (true, Some(13), Unknown, Fenced(Offset(13))),
+            (true, Some(8), Unknown, Fenced(Offset(8))),
+            (true, Some(7), Unknown, Unknown),
+            (true, None, Unknown, Unknown),
+            (false, Some(12), Unknown, Unknown),
+            (false, None, Unknown, Unknown),
+        ] {
+            let fence = fence.map(Offset);
+            let shown = Shown { same_row, fence };
+            assert_eq!(update.judge_success(shown), success, "{shown:?}");
+            assert_eq!(update.judge_refusal(shown), refusal, "{shown:?}");
+        }
+    }
 }

@@ -19,9 +19,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, Region, SharedInterceptor};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::endpoint_config::AccountIdEndpointMode;
-use prometheus::Gauge;
+use prometheus::{Gauge, IntCounterVec};
 
 use crate::aws::{http_client, profile};
+use crate::store::answers::checked;
 use crate::store::credentials;
 use crate::store::error::StoreError;
 use crate::store::skew::ClockWatch;
@@ -53,6 +54,8 @@ pub struct ConnectOptions {
     pub tell_credentials: bool,
     /// Where to show how far this host's clock is from DynamoDB's.
     pub clock_skew: Option<Gauge>,
+    /// Where to count answers that are not believed, by operation and reason.
+    pub answers_refused: Option<IntCounterVec>,
 }
 
 impl Default for ConnectOptions {
@@ -64,6 +67,7 @@ impl Default for ConnectOptions {
             test_credentials: false,
             tell_credentials: true,
             clock_skew: None,
+            answers_refused: None,
         }
     }
 }
@@ -84,6 +88,8 @@ async fn connect_within(
     attempt_timeout: Duration,
 ) -> Result<Client, StoreError> {
     let attempts = options.attempts.max(1);
+    let http = options.http.unwrap_or_else(http_client);
+    let answers = checked(http.clone(), options.answers_refused);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(attempt_timeout)
@@ -102,7 +108,7 @@ async fn connect_within(
             .timeout_config(timeouts)
             .retry_config(retries)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(options.http.unwrap_or_else(http_client));
+            .http_client(answers);
         config.set_endpoint_url(options.endpoint_url);
         if let Some(gauge) = options.clock_skew {
             config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
@@ -114,7 +120,7 @@ async fn connect_within(
         .retry_config(retries)
         // The attempt's timeout covers the body of an answer already.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .http_client(options.http.unwrap_or_else(http_client));
+        .http_client(http);
     if let Some(url) = options.endpoint_url {
         loader = loader.endpoint_url(url);
     }
@@ -149,7 +155,10 @@ async fn connect_within(
     {
         credentials::say(provider);
     }
-    let mut config = aws_sdk_dynamodb::Config::from(&config).to_builder();
+    // Credentials come over the plain client: what they are told is no answer of DynamoDB's.
+    let mut config = aws_sdk_dynamodb::Config::from(&config)
+        .to_builder()
+        .http_client(answers);
     if let Some(gauge) = options.clock_skew {
         config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
     }

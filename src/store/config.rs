@@ -18,14 +18,19 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
 use base64::Engine as _;
 
 use crate::core::keys::{CONFIG_PK, CONFIG_SK, TableNames};
 use crate::core::window::Rules;
 use crate::settings::RawRows;
+use crate::store::answers::{Flaw, disbelieve};
 use crate::store::error::{Kind, StoreError};
+use crate::store::proof::is_text;
 
 /// The config item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,13 +71,15 @@ pub async fn read_config(
         .table_name(&names.totals)
         .set_key(Some(key()))
         .consistent_read(true)
+        .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .send()
         .await
         .map_err(|error| from_sdk("GetItem", names, error))?;
     answer.item.map(|item| decode(names, &item)).transpose()
 }
 
-/// Writes the config item if there is none; returns whether it did.
+/// Writes the config item if there is none; returns whether it did, by an answer that proves
+/// nothing: read the item.
 ///
 /// # Errors
 /// What DynamoDB answers.
@@ -87,6 +94,7 @@ pub async fn create_config(
         .set_item(Some(encode(config)))
         .condition_expression("attribute_not_exists(#shard)")
         .expression_attribute_names("#shard", "shard")
+        .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .send()
         .await;
     match done {
@@ -118,17 +126,25 @@ pub async fn grow_shards(
         .condition_expression("#shards < :shards")
         .expression_attribute_names("#shards", "shards")
         .expression_attribute_values(":shards", AttributeValue::N(shards.to_string()))
+        .return_consumed_capacity(ReturnConsumedCapacity::Total)
+        .return_values(ReturnValue::AllNew)
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         .send()
         .await;
+    let number = |item: &HashMap<String, AttributeValue>| {
+        let number = item.get("shards").and_then(|value| value.as_n().ok());
+        number.and_then(|number| number.parse::<u32>().ok())
+    };
     match done {
-        Ok(_) => Ok(true),
-        Err(error) => {
-            let error = from_sdk("UpdateItem", names, error);
-            match error.kind() {
-                Kind::Conflict => Ok(false),
-                _ => Err(error),
+        Ok(output) if output.attributes().and_then(number) == Some(shards) => Ok(true),
+        Ok(_) => Err(wrong_answer(names)),
+        Err(error) => match refused(&error) {
+            Some(Some(old)) if number(old).is_none_or(|old| old < shards) => {
+                Err(wrong_answer(names))
             }
-        }
+            Some(_) => Ok(false),
+            None => Err(from_sdk("UpdateItem", names, error)),
+        },
     }
 }
 
@@ -156,39 +172,68 @@ pub async fn set_topic(
         .expression_attribute_names("#topic_id", "topic_id")
         .expression_attribute_values(":topic", AttributeValue::S(topic.to_owned()))
         .expression_attribute_values(":topic_id", AttributeValue::S(topic_id.to_owned()))
+        .return_consumed_capacity(ReturnConsumedCapacity::Total)
+        .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         .send()
         .await;
-    let Err(error) = done else {
-        return Ok(());
+    let error = match done {
+        Ok(output) => {
+            let is_ours = |item: &HashMap<String, AttributeValue>| {
+                is_text(item, "topic", topic) && is_text(item, "topic_id", topic_id)
+            };
+            return if output.attributes().is_some_and(is_ours) {
+                Ok(())
+            } else {
+                Err(wrong_answer(names))
+            };
+        }
+        Err(error) => error,
     };
-    if let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error()
-    {
-        let owner = failed
-            .item()
-            .and_then(|item| item.get("topic"))
-            .and_then(|value| value.as_s().ok());
-        return Err(StoreError::Settings {
-            message: match owner {
-                Some(owner) => format!(
-                    "the tables of {} count topic {owner}, not {topic}; \
-                     each topic needs its own --table-prefix",
-                    names.totals
-                ),
-                None => format!(
-                    "table {} has no config item; run citystream init-tables",
-                    names.totals
-                ),
-            },
-        });
+    let Some(old) = refused(&error) else {
+        return Err(from_sdk("UpdateItem", names, error));
+    };
+    let owner = old.map(|item| item.get("topic").and_then(|value| value.as_s().ok()));
+    Err(match owner {
+        Some(Some(owner)) if owner != topic => StoreError::Settings {
+            message: format!(
+                "the tables of {} count topic {owner}, not {topic}; \
+                 each topic needs its own --table-prefix",
+                names.totals
+            ),
+        },
+        // An item without a topic, or with this one, cannot refuse it.
+        Some(_) => wrong_answer(names),
+        None => StoreError::Settings {
+            message: format!(
+                "table {} has no config item; run citystream init-tables",
+                names.totals
+            ),
+        },
+    })
+}
+
+/// Returns the item that refused an update, if a condition did; `None` in it where there is no item.
+fn refused<R>(
+    error: &SdkError<UpdateItemError, R>,
+) -> Option<Option<&HashMap<String, AttributeValue>>> {
+    match error.as_service_error() {
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Some(failed.item()),
+        _ => None,
     }
-    Err(from_sdk("UpdateItem", names, error))
+}
+
+/// Returns the error of an answer that does not hold what an update of the item leaves behind.
+fn wrong_answer(names: &TableNames) -> StoreError {
+    let (operation, flaw) = ("UpdateItem", Flaw::OtherValues);
+    disbelieve(None, operation, flaw);
+    StoreError::wrong_answer(operation, &names.totals, flaw).with_key(show_key())
 }
 
 fn from_sdk<E>(
     operation: &'static str,
     names: &TableNames,
-    error: aws_sdk_dynamodb::error::SdkError<E, aws_sdk_dynamodb::config::http::HttpResponse>,
+    error: SdkError<E, aws_sdk_dynamodb::config::http::HttpResponse>,
 ) -> StoreError
 where
     E: aws_sdk_dynamodb::error::ProvideErrorMetadata

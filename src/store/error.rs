@@ -14,6 +14,8 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId as _;
 use aws_sdk_dynamodb::types::ThrottlingReason;
 
+use crate::store::answers::{Disbelieved, Flaw};
+
 /// What the caller of a failed request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -110,6 +112,9 @@ pub const CODES: [(&str, Kind); 39] = [
     ("ValidationException", Kind::Invalid),
 ];
 
+/// The code of an answer that is not believed ([`crate::store::answers`]).
+pub const WRONG_ANSWER: &str = "WrongAnswer";
+
 /// Returns what to do about an answer with this code and HTTP status.
 pub fn classify(code: &str, status: u16) -> Kind {
     let known = CODES.iter().find(|(known, _)| *known == code);
@@ -179,7 +184,8 @@ pub struct RequestError {
     pub table: String,
     /// Key of the item, where it was one.
     pub key: Option<String>,
-    /// DynamoDB's code, or one of `Timeout`, `Dispatch`, `Response` and `Construction`.
+    /// DynamoDB's code, or one of `Timeout`, `Dispatch`, `Response`, `Construction` and
+    /// [`WRONG_ANSWER`].
     pub code: String,
     /// DynamoDB's words, or the SDK's.
     pub message: String,
@@ -232,6 +238,9 @@ impl StoreError {
         let request_id = error.request_id().map(str::to_owned);
         let text = || chain(&error);
         let (kind, code, message) = match &error {
+            SdkError::DispatchFailure(_) if let Some(flaw) = flaw(&error) => {
+                (Kind::Unknown, WRONG_ANSWER.to_owned(), flaw.to_string())
+            }
             SdkError::ConstructionFailure(_) => (Kind::Invalid, "Construction".to_owned(), text()),
             SdkError::TimeoutError(_) => (Kind::Unknown, "Timeout".to_owned(), text()),
             SdkError::ResponseError(_) => (Kind::Unknown, "Response".to_owned(), text()),
@@ -273,6 +282,20 @@ impl StoreError {
             message,
             request_id,
             throttling,
+        }))
+    }
+
+    /// Returns the error of an answer that is not believed.
+    pub(super) fn wrong_answer(operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
+        StoreError::Request(Box::new(RequestError {
+            kind: Kind::Unknown,
+            operation,
+            table: table.to_owned(),
+            key: None,
+            code: WRONG_ANSWER.to_owned(),
+            message: flaw.to_string(),
+            request_id: None,
+            throttling: Vec::new(),
         }))
     }
 
@@ -354,6 +377,18 @@ fn without_insides(mut text: String) -> String {
         text.push('…');
     }
     text
+}
+
+/// Returns why the answer was not believed, if that is what failed.
+fn flaw(error: &(dyn std::error::Error + 'static)) -> Option<Flaw> {
+    let mut next = Some(error);
+    while let Some(source) = next {
+        if let Some(Disbelieved(flaw)) = source.downcast_ref() {
+            return Some(*flaw);
+        }
+        next = source.source();
+    }
+    None
 }
 
 /// Tells whether no connection came about, so that nothing can have been carried out.

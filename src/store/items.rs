@@ -228,7 +228,7 @@ pub fn update_body<'a>(
     });
     j.raw("\",\"ConditionExpression\":\"attribute_not_exists(#f) OR #f <= :first\"");
     j.raw(
-        ",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"",
+        ",\"ReturnValues\":\"UPDATED_NEW\",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"",
     );
 
     j.raw(",\"ExpressionAttributeNames\":{\"#f\":");
@@ -282,34 +282,45 @@ pub fn update_body<'a>(
     (table, j.0)
 }
 
-/// Returns the body of the PutItem for a progress item: created only where there is none, or moved
+/// Returns the body of the UpdateItem for a progress item: created only where there is none, or moved
 /// forward only where there is one. In tables made anew a moved item would hide all that they lack.
+///
+/// An update and not a put, since only an update returns the item that it leaves behind.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {
-    let mut j = Json::with_capacity(512);
+    let mut j = Json::with_capacity(1024);
     j.raw("{\"TableName\":");
     j.string(&names.totals);
-    j.raw(",\"Item\":{");
+    j.raw(",\"Key\":{");
     j.s("shard", PROGRESS_PK);
     j.raw(",");
     j.s("series", &publish.log_key);
-    j.raw(",");
-    j.n("next", publish.boundary.next.0);
-    if let Some(max_ms) = publish.boundary.max.max_ms() {
-        j.raw(",");
-        j.n("max", max_ms);
-    }
-    if let Some(watermark_ms) = publish.watermark_ms {
-        j.raw(",");
-        j.n("watermark", watermark_ms);
-    }
-    j.raw("},\"ReturnConsumedCapacity\":\"TOTAL\",\"ExpressionAttributeNames\":{\"#n\":\"next\"}");
-    if create {
-        j.raw(",\"ConditionExpression\":\"attribute_not_exists(#n)\"}");
+    let (max_ms, watermark_ms) = (publish.boundary.max.max_ms(), publish.watermark_ms);
+    j.raw("},\"UpdateExpression\":\"SET #n = :next");
+    j.raw(max_ms.map_or("", |_| ", #m = :max"));
+    j.raw(watermark_ms.map_or("", |_| ", #w = :watermark"));
+    j.raw(match (max_ms, watermark_ms) {
+        (None, None) => " REMOVE #m, #w",
+        (None, Some(_)) => " REMOVE #m",
+        (Some(_), None) => " REMOVE #w",
+        (Some(_), Some(_)) => "",
+    });
+    j.raw("\",\"ConditionExpression\":\"");
+    j.raw(if create {
+        "attribute_not_exists(#n)"
     } else {
-        j.raw(",\"ConditionExpression\":\"#n < :next\",\"ExpressionAttributeValues\":{");
-        j.n(":next", publish.boundary.next.0);
-        j.raw("}}");
+        "#n < :next"
+    });
+    j.raw("\",\"ReturnValues\":\"ALL_NEW\",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"");
+    j.raw(",\"ExpressionAttributeNames\":{\"#n\":\"next\",\"#m\":\"max\",\"#w\":\"watermark\"}");
+    j.raw(",\"ExpressionAttributeValues\":{");
+    j.n(":next", publish.boundary.next.0);
+    for (name, value) in [(":max", max_ms), (":watermark", watermark_ms)] {
+        if let Some(value) = value {
+            j.raw(",");
+            j.n(name, value);
+        }
     }
+    j.raw("}}");
     j.0
 }
 
@@ -473,13 +484,23 @@ mod tests {
         let names = TableNames::new("citystream");
         let v = value(&progress_body(&names, &publish, true));
         assert_eq!(
-            v["Item"],
-            json!({"shard": {"S": "progress"}, "series": {"S": "T#0"}, "next": {"N": "4"}})
+            v["Key"],
+            json!({"shard": {"S": "progress"}, "series": {"S": "T#0"}})
         );
+        assert_eq!(v["UpdateExpression"], "SET #n = :next REMOVE #m, #w");
+        assert_eq!(v["ConditionExpression"], "attribute_not_exists(#n)");
+        assert_eq!(v["ExpressionAttributeValues"], json!({":next": {"N": "4"}}));
         publish.boundary.max = MaxTime::new(Some(9));
         publish.watermark_ms = Some(-5);
         let v = value(&progress_body(&names, &publish, false));
-        assert_eq!(v["Item"]["watermark"], json!({"N": "-5"}));
+        assert_eq!(
+            v["UpdateExpression"],
+            "SET #n = :next, #m = :max, #w = :watermark"
+        );
         assert_eq!(v["ConditionExpression"], "#n < :next");
+        assert_eq!(
+            v["ExpressionAttributeValues"],
+            json!({":next": {"N": "4"}, ":max": {"N": "9"}, ":watermark": {"N": "-5"}})
+        );
     }
 }

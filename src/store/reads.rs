@@ -43,6 +43,7 @@ use crate::core::keys::{
     CITY_INDEX, CONFIG_PK, CONFIG_SK, SERIES_INDEX, SEVERITY_INDEX, TableNames,
 };
 use crate::core::time::{format_millis, parse_timestamp};
+use crate::store::answers::{Flaw, disbelieve};
 use crate::store::config::{Config, read_config};
 use crate::store::error::StoreError;
 use crate::telemetry::Metrics;
@@ -403,9 +404,18 @@ impl Db {
     ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
         meter::may_read()?;
         let table = query.get_table_name().clone().unwrap_or_default();
+        let partition = Partition::of(&query);
         let started = Instant::now();
         let result = query.send().await;
         let result = result.map_err(|error| StoreError::from_sdk("Query", &table, error));
+        let result = result.and_then(|output| {
+            let last = output.last_evaluated_key().filter(|key| !key.is_empty());
+            let mut items = output.items().iter().chain(last);
+            if items.all(|item| partition.is_of(item)) {
+                return Ok(output);
+            }
+            Err(self.disbelieve("Query", &table, Flaw::OtherItem))
+        });
         let units = result
             .as_ref()
             .ok()
@@ -429,6 +439,12 @@ impl Db {
             }
             start = next;
         }
+    }
+
+    /// Notes an answer that is not believed; returns it as an error.
+    fn disbelieve(&self, operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
+        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+        StoreError::wrong_answer(operation, table, flaw)
     }
 
     /// Reads the config item, as it is now.
@@ -466,6 +482,38 @@ impl Db {
                 .with_label_values(&[table, operation])
                 .inc_by(units.max(0.0));
         }
+    }
+}
+
+/// The partition that a Query asks for: whatever it returns must lie there.
+struct Partition {
+    key: String,
+    value: AttributeValue,
+}
+
+impl Partition {
+    /// Reads it from the key condition, which begins with `#name = :value`.
+    ///
+    /// # Panics
+    /// If it begins otherwise.
+    fn of(query: &QueryFluentBuilder) -> Partition {
+        let condition = query.get_key_condition_expression();
+        let mut words = condition.iter().flat_map(|text| text.split(' '));
+        let name = words.next().unwrap_or_default();
+        let value = words.nth(1).unwrap_or_default();
+        let names = query.get_expression_attribute_names().iter();
+        let values = query.get_expression_attribute_values().iter();
+        let key = names.flat_map(|names| names.get(name)).next();
+        let value = values.flat_map(|values| values.get(value)).next();
+        Partition {
+            key: key.expect("a Query names its partition key first").clone(),
+            value: value.expect("and then its value").clone(),
+        }
+    }
+
+    /// Tells whether an item lies there.
+    fn is_of(&self, item: &Item) -> bool {
+        item.get(&self.key) == Some(&self.value)
     }
 }
 

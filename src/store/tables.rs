@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, IndexStatus,
-    KeySchemaElement, KeyType, Projection, ProjectionType, ScalarAttributeType, TableDescription,
-    TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    KeySchemaElement, KeyType, Projection, ProjectionType, ReturnConsumedCapacity,
+    ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 
 use crate::core::keys::{CITY_INDEX, CONFIG_PK, SERIES_INDEX, SEVERITY_INDEX, TableNames};
+use crate::store::answers::Flaw;
 use crate::store::error::{Kind, StoreError};
 use crate::store::protect::{self, Protection, sdk_tags, sse};
 
@@ -122,7 +123,15 @@ pub async fn describe(
     table: &str,
 ) -> Result<Option<TableDescription>, StoreError> {
     match client.describe_table().table_name(table).send().await {
-        Ok(answer) => Ok(answer.table),
+        Ok(answer) => match answer.table {
+            Some(found) if found.table_name() == Some(table) => Ok(Some(found)),
+            // A table that does not exist is an error, and no empty answer.
+            _ => Err(StoreError::wrong_answer(
+                "DescribeTable",
+                table,
+                Flaw::OtherTable,
+            )),
+        },
         Err(error) => {
             let error = StoreError::from_sdk("DescribeTable", table, error);
             match error.kind() {
@@ -459,6 +468,7 @@ pub async fn holds_data(client: &Client, table: &str) -> Result<bool, StoreError
         .table_name(table)
         .limit(2)
         .consistent_read(true)
+        .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .send()
         .await
         .map_err(|error| StoreError::from_sdk("Scan", table, error))?;

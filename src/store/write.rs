@@ -3,26 +3,33 @@
 //! One request, one answer: this module decides nothing and repeats nothing. Retries belong to the
 //! core, outside the SDK's shared retry budget, which runs dry under concurrency.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::http::HttpRequest;
-use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity, WriteRequest};
+use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConsumedCapacity, ReturnConsumedCapacity, WriteRequest,
+};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
 use crate::core::batch::{Batch, BatchOutcome};
 use crate::core::event::Offset;
-use crate::core::keys::{self, FENCE_NEXT, PROGRESS_PK, TableNames};
+use crate::core::keys::{self, PROGRESS_PK, TableNames};
 use crate::core::pipeline::Publish;
-use crate::core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
+use crate::core::plan::{Put, PutTable, RowUpdate, Shown, UpdateOutcome};
 use crate::core::restart::Boundary;
 use crate::core::time::format_millis;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
+use crate::store::answers::{Flaw, disbelieve};
 use crate::store::error::{Kind, StoreError};
 use crate::store::items::{ItemOptions, batch_body, progress_body, table_name, update_body};
+use crate::store::proof::{self, Unproven};
 use crate::telemetry::Metrics;
 
 /// Writes to the tables of one prefix.
@@ -84,8 +91,13 @@ impl Writer {
         let operation = "BatchWriteItem";
         match result {
             Ok(output) => {
-                let left = output.unprocessed_items().and_then(|m| m.get(table));
-                let unprocessed = left.map_or_else(Vec::new, |left| places(batch, left));
+                let unprocessed = match output.unprocessed_items() {
+                    None => Vec::new(),
+                    Some(left) => places(batch, table, left).unwrap_or_else(|flaw| {
+                        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+                        (0..batch.puts.len()).collect()
+                    }),
+                };
                 let outcome = if unprocessed.is_empty() {
                     "ok"
                 } else {
@@ -117,7 +129,8 @@ impl Writer {
     ///
     /// # Errors
     /// Only what repeating cannot mend: a row that DynamoDB calls invalid, or whose fence is no
-    /// number. Everything else is an outcome, with the error beside it for the log.
+    /// number. Everything else is an outcome, with the error beside it for the log; an answer that
+    /// does not prove what became of this very update is [`UpdateOutcome::Unknown`].
     pub async fn update(
         &self,
         update: &RowUpdate,
@@ -137,30 +150,30 @@ impl Writer {
         let operation = "UpdateItem";
         let error = match result {
             Ok(output) => {
+                let shown = proof::shown_by_success(update, output.attributes());
+                let outcome = update.judge_success(shown);
+                if outcome != UpdateOutcome::Counted {
+                    let error = self.disbelieve(operation, table, started, flaw(shown));
+                    return Ok((outcome, Some(error.with_key(show_row(update)))));
+                }
                 let units = output.consumed_capacity().map(std::slice::from_ref);
                 self.note(operation, table, started, "ok", units.unwrap_or_default());
-                return Ok((UpdateOutcome::Counted, None));
+                return Ok((outcome, None));
             }
             Err(error) => error,
         };
-        let failed = error
-            .as_service_error()
-            .and_then(|e| match e {
-                aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(e) => Some(e.item().cloned()),
-                _ => None,
-            });
-        if let Some(item) = failed {
+        if let Some(old) = refused(&error) {
+            let shown = proof::shown_by_refusal(update, old).map_err(|_| {
+                self.note(operation, table, started, "conflict", &[]);
+                corrupt(table, &show_row(update), &proof::fence_name(update))
+            })?;
+            let outcome = update.judge_refusal(shown);
+            if outcome == UpdateOutcome::Unknown {
+                let error = self.disbelieve(operation, table, started, flaw(shown));
+                return Ok((outcome, Some(error.with_key(show_row(update)))));
+            }
             self.note(operation, table, started, "conflict", &[]);
-            let name = format!("{FENCE_NEXT}{}", update.log_key);
-            let fence = item.as_ref().and_then(|i| i.get(&name)).and_then(number);
-            return match fence {
-                Some(fence) => Ok((UpdateOutcome::Fenced(Offset(fence)), None)),
-                None => Err(StoreError::Corrupt {
-                    table: table.to_owned(),
-                    key: show_row(update),
-                    message: format!("the fence {name} is missing or no number"),
-                }),
-            };
+            return Ok((outcome, None));
         }
         let error = StoreError::from_sdk(operation, table, error).with_key(show_row(update));
         self.note(operation, table, started, error.kind().name(), &[]);
@@ -176,7 +189,7 @@ impl Writer {
     /// # Errors
     /// When it is not known to exist.
     pub async fn create_progress(&self, publish: &Publish) -> Result<(), StoreError> {
-        self.put_progress(publish, true).await.map(drop)
+        self.write_progress(publish, true).await.map(drop)
     }
 
     /// Moves a progress item forward. One that stands further is left as it is. Returns false if there
@@ -185,23 +198,49 @@ impl Writer {
     /// # Errors
     /// When it is not known to have moved.
     pub async fn publish_progress(&self, publish: &Publish) -> Result<bool, StoreError> {
-        let moved = self.put_progress(publish, false).await?;
-        Ok(moved || self.read_progress(&publish.log_key).await?.is_some())
+        if self.write_progress(publish, false).await? {
+            return Ok(true);
+        }
+        // So much hangs on it that it is asked a second time.
+        match self.read_progress(&publish.log_key).await? {
+            None => Ok(false),
+            Some(_) => Err(self.other_item(publish)),
+        }
     }
 
-    /// Returns whether the condition held.
-    async fn put_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
-        let (operation, table) = ("PutItem", &self.names.totals);
+    /// Returns false if the item does not exist and was not made.
+    async fn write_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
+        let (operation, table) = ("UpdateItem", &*self.names.totals);
+        let key = || format!("{PROGRESS_PK}/{}", publish.log_key);
         let body = progress_body(&self.names, publish, create);
         let started = Instant::now();
         let result = self
             .client
-            .put_item()
+            .update_item()
             .table_name(table)
             .customize()
             .mutate_request(with_body(body))
             .send()
             .await;
+        let unproven = match &result {
+            Ok(output) => {
+                proof::check_published(publish, output.attributes()).map_err(Unproven::Flaw)
+            }
+            Err(error) => match refused(error) {
+                Some(Some(old)) => proof::check_stands(publish, create, old),
+                // Nothing is there to refuse its making.
+                Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
+                Some(None) | None => Ok(()),
+            },
+        };
+        match unproven {
+            Ok(()) => {}
+            Err(Unproven::Flaw(flaw)) => {
+                let error = self.disbelieve(operation, table, started, flaw);
+                return Err(error.with_key(key()));
+            }
+            Err(Unproven::Corrupt) => return Err(corrupt(table, &key(), "next")),
+        }
         match result {
             Ok(output) => {
                 let units = output.consumed_capacity().map(std::slice::from_ref);
@@ -209,14 +248,23 @@ impl Writer {
                 Ok(true)
             }
             Err(error) => {
+                let stands = refused(&error).is_some_and(|old| old.is_some());
                 let error = StoreError::from_sdk(operation, table, error);
                 self.note(operation, table, started, error.kind().name(), &[]);
-                if error.kind() == Kind::Conflict {
-                    return Ok(false);
+                match error.kind() {
+                    Kind::Conflict => Ok(stands),
+                    _ => Err(error.with_key(key())),
                 }
-                Err(error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key)))
             }
         }
+    }
+
+    fn other_item(&self, publish: &Publish) -> StoreError {
+        let operation = "UpdateItem";
+        let flaw = Flaw::OtherItem;
+        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+        let error = StoreError::wrong_answer(operation, &self.names.totals, flaw);
+        error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key))
     }
 
     /// Returns the restart point that the tables hold for a log (`<topic id>#<partition>`).
@@ -233,6 +281,7 @@ impl Writer {
             .key("shard", AttributeValue::S(PROGRESS_PK.to_owned()))
             .key("series", AttributeValue::S(log_key.to_owned()))
             .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
         let key = || format!("{PROGRESS_PK}/{log_key}");
@@ -245,23 +294,30 @@ impl Writer {
         let Some(item) = output.item() else {
             return Ok(None);
         };
-        let corrupt = |name: &str| StoreError::Corrupt {
-            table: table.clone(),
-            key: key(),
-            message: format!("{name} is missing or no number"),
+        let number = |name| {
+            let number = proof::number(item, name);
+            number.map_err(|_| corrupt(table, &key(), name))
         };
-        let next = item
-            .get("next")
-            .and_then(number)
-            .ok_or_else(|| corrupt("next"))?;
-        let max_ms = match item.get("max") {
-            None => None,
-            Some(max) => Some(number(max).ok_or_else(|| corrupt("max"))?),
-        };
+        let next = number("next")?.ok_or_else(|| corrupt(table, &key(), "next"))?;
+        let max_ms = number("max")?;
         Ok(Some(Boundary {
             next: Offset(next),
             max: MaxTime::new(max_ms),
         }))
+    }
+
+    /// Notes an answer that is not believed; returns it as an error.
+    fn disbelieve(
+        &self,
+        operation: &'static str,
+        table: &str,
+        started: Instant,
+        flaw: Flaw,
+    ) -> StoreError {
+        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+        let error = StoreError::wrong_answer(operation, table, flaw);
+        self.note(operation, table, started, error.kind().name(), &[]);
+        error
     }
 
     fn note(
@@ -302,37 +358,50 @@ fn with_body(body: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static
     }
 }
 
-/// Returns the places in the batch of the puts that came back.
-fn places(batch: &Batch, left: &[WriteRequest]) -> Vec<usize> {
-    let mut out = Vec::new();
-    for request in left {
-        let Some(item) = request.put_request().map(|p| p.item()) else {
-            continue;
-        };
-        let at = batch
-            .puts
-            .iter()
-            .position(|put| is_item(batch.table, put, item));
-        out.extend(at);
+/// Returns why an answer proves nothing.
+fn flaw(shown: Shown) -> Flaw {
+    if shown.same_row {
+        Flaw::OtherValues
+    } else {
+        Flaw::OtherItem
     }
-    if out.len() < left.len() {
-        // Not recognised: then all count as not stored, which is always safe.
-        return (0..batch.puts.len()).collect();
-    }
-    out
 }
 
-fn is_item(
-    table: PutTable,
-    put: &Put,
-    item: &std::collections::HashMap<String, AttributeValue>,
-) -> bool {
-    let is = |name: &str, want: &str| {
-        item.get(name)
-            .and_then(|v| v.as_s().ok())
-            .map(String::as_str)
-            == Some(want)
-    };
+/// Returns the item that refused an update, if a condition did; `None` in it where there is no item.
+fn refused(
+    error: &SdkError<UpdateItemError, HttpResponse>,
+) -> Option<Option<&HashMap<String, AttributeValue>>> {
+    match error.as_service_error() {
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Some(failed.item()),
+        _ => None,
+    }
+}
+
+/// Returns the places in the batch of the puts that came back.
+///
+/// # Errors
+/// If anything came back that is no put of this batch: then nothing is known to be stored.
+fn places(
+    batch: &Batch,
+    table: &str,
+    left: &HashMap<String, Vec<WriteRequest>>,
+) -> Result<Vec<usize>, Flaw> {
+    let mut out = Vec::new();
+    for (name, requests) in left {
+        for request in requests {
+            let item = request.put_request().map(|put| put.item());
+            let at = item.filter(|_| name == table).and_then(|item| {
+                let mut puts = batch.puts.iter();
+                puts.position(|put| is_item(batch.table, put, item))
+            });
+            out.push(at.ok_or(Flaw::Unprocessed)?);
+        }
+    }
+    Ok(out)
+}
+
+fn is_item(table: PutTable, put: &Put, item: &HashMap<String, AttributeValue>) -> bool {
+    let is = |name: &str, want: &str| proof::is_text(item, name, want);
     let e = &*put.event;
     match table {
         PutTable::Raw => {
@@ -345,8 +414,12 @@ fn is_item(
     }
 }
 
-fn number(value: &AttributeValue) -> Option<i64> {
-    value.as_n().ok()?.parse().ok()
+fn corrupt(table: &str, key: &str, attribute: &str) -> StoreError {
+    StoreError::Corrupt {
+        table: table.to_owned(),
+        key: key.to_owned(),
+        message: format!("{attribute} is missing or no number"),
+    }
 }
 
 fn show_row(update: &RowUpdate) -> String {

@@ -40,6 +40,11 @@ impl HttpConnector for Recorder {
         let operation = target.rsplit('.').next().unwrap_or_default();
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
         let text = |name: &str| body[name].as_str().map(str::to_owned);
+        if operation.ends_with("Item") || ["Query", "Scan"].contains(&operation) {
+            // An answer proves itself by it, too.
+            let units = text("ReturnConsumedCapacity");
+            assert_eq!(units.as_deref(), Some("TOTAL"), "{operation}: {body}");
+        }
         let tables = match (text("TableName"), body["RequestItems"].as_object()) {
             (Some(table), _) => vec![table],
             (None, Some(tables)) => tables.keys().cloned().collect(),

@@ -36,8 +36,8 @@ const RAW: (&str, &str, &str) = ("BatchWriteItem", "-raw-events\"", "");
 const ALERT: (&str, &str, &str) = ("BatchWriteItem", "-alerts\"", "");
 const WINDOW: (&str, &str, &str) = ("UpdateItem", "-aggregations\"", "");
 const TOTALS: (&str, &str, &str) = ("UpdateItem", "\"totals#", "");
-const PROGRESS_MADE: (&str, &str, &str) = ("PutItem", "\"progress\"", ":next");
-const PROGRESS_MOVED: (&str, &str, &str) = ("PutItem", ":next", "");
+const PROGRESS_MADE: (&str, &str, &str) = ("UpdateItem", "attribute_not_exists(#n)", "");
+const PROGRESS_MOVED: (&str, &str, &str) = ("UpdateItem", "#n < :next", "");
 
 /// The first progress items are made before the first count; the others move after a commit, so
 /// "before it moves" is right after a commit.

@@ -13,6 +13,7 @@
 //! time and shares no code with the program.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod account;
 #[path = "../support/aws.rs"]
 mod aws_behaviour;
 mod aws_front;
@@ -20,6 +21,8 @@ mod aws_front;
 #[allow(dead_code)]
 #[path = "../support/faults.rs"]
 mod faults;
+#[path = "../support/lies.rs"]
+mod lies;
 mod log;
 mod oracle;
 mod proxy;
@@ -36,6 +39,7 @@ mod chaos_kills;
 mod credentials;
 mod dead_letters;
 mod init_tables;
+mod lying;
 mod members;
 mod membership;
 mod restarts;

@@ -1,7 +1,7 @@
-//! A proxy before a real DynamoDB: it breaks requests by the draws of [`Faults`], is silent when
-//! told, and can kill a process at a named point of a request's life.
+//! A proxy before a real DynamoDB: it breaks requests by the draws of [`Faults`], tells the lies of
+//! [`Liar`], is silent when told, and can kill a process at a named point of a request's life. It
+//! keeps the whole [`Account`] of what was asked, answered and handed on.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -11,14 +11,15 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+use crate::account::{Account, Entry};
 use crate::faults::{Fault, Faults, refusal, with_unprocessed};
+use crate::lies::{self, Liar, Lie};
 
 /// When in a request's life a process is killed.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +55,8 @@ struct Trap {
 struct Shared {
     faults: Arc<Faults>,
     trap: Mutex<Trap>,
-    /// Events that DynamoDB said it counted: window → number.
-    counted: Mutex<BTreeMap<String, u64>>,
+    liar: Liar,
+    account: Account,
     upstream: String,
     client: Client<HttpConnector, Full<Bytes>>,
 }
@@ -88,7 +89,8 @@ impl Proxy {
         let shared = Arc::new(Shared {
             faults: Arc::clone(faults),
             trap: Mutex::default(),
-            counted: Mutex::default(),
+            liar: Liar::default(),
+            account: Account::default(),
             upstream: upstream.trim_end_matches('/').to_owned(),
             client: Client::builder(TokioExecutor::new()).build_http(),
         });
@@ -112,10 +114,19 @@ impl Proxy {
         };
     }
 
-    /// Returns what DynamoDB said it counted: window → events. What took effect without an answer
-    /// comes on top.
-    pub(crate) fn counted(&self) -> BTreeMap<String, u64> {
-        self.shared.counted.lock().unwrap().clone()
+    /// From now on `per_cent` of the requests that it fits meet this lie.
+    pub(crate) fn lie(&self, lie: Lie, per_cent: u64) {
+        self.shared.liar.tell(lie, per_cent);
+    }
+
+    /// Returns how many lies were told.
+    pub(crate) fn lies_told(&self) -> u64 {
+        self.shared.liar.told()
+    }
+
+    /// Returns all that was asked, answered and handed on.
+    pub(crate) fn account(&self) -> &Account {
+        &self.shared.account
     }
 
     /// Tells whether the process was killed.
@@ -149,7 +160,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 #[error("the connection was cut")]
 struct Cut;
 
-type Answer = Result<Response<Full<Bytes>>, Cut>;
+type Answer = Result<lies::Answer, Cut>;
 
 fn kill(pid: u32) {
     let mut command = Command::new("kill");
@@ -158,57 +169,95 @@ fn kill(pid: u32) {
 }
 
 impl Shared {
-    async fn answer(self: Arc<Shared>, request: Request<Incoming>) -> Answer {
+    /// Answers a request and notes what was handed on.
+    async fn answer(
+        self: Arc<Shared>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Cut> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
         let target = head.headers.get("x-amz-target");
         let target = target.and_then(|t| t.to_str().ok()).unwrap_or_default();
-        let batch = target.ends_with("BatchWriteItem");
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         self.faults.held().await;
-        if let Some((point, pid)) = self.take_trap(target, &body) {
+        let entry = self.account.begin(&operation, body.clone());
+        let shared = Arc::clone(&self);
+        let answer = shared.decide(&operation, head, body, &entry).await;
+        entry.hand_on(answer.as_ref().ok());
+        answer.map(respond)
+    }
+
+    async fn decide(
+        self: Arc<Shared>,
+        operation: &str,
+        head: Parts,
+        body: Bytes,
+        entry: &Entry,
+    ) -> Answer {
+        let batch = operation == "BatchWriteItem";
+        if let Some((point, pid)) = self.take_trap(operation, &body) {
             // A task of its own: it goes on where the sender does not wait for it.
-            let trapped = tokio::spawn(self.trapped(point, pid, head, body));
+            let trapped = tokio::spawn(self.trapped(point, pid, head, body, entry.clone()));
             return trapped.await.map_err(|_| Cut)?;
         }
         if batch && self.faults.refuses(&body) {
-            let invalid = refusal("ValidationException");
-            return Ok(respond(StatusCode::BAD_REQUEST, invalid));
+            return Ok(lies::Answer::new(400, refusal("ValidationException")));
+        }
+        if let Some(lie) = self.liar.pick(self.faults.draw()) {
+            return self.lied(lie, operation, &head, body, entry).await;
         }
         match self.faults.pick(batch) {
-            None => self.forward(&head, body).await,
-            Some(Fault::Throttled) => Ok(respond(
-                StatusCode::BAD_REQUEST,
-                refusal("ProvisionedThroughputExceededException"),
-            )),
-            Some(Fault::ServerError) => Ok(respond(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                refusal("InternalServerError"),
-            )),
+            None => self.forward(&head, body, entry).await,
+            Some(Fault::Throttled) => {
+                let body = refusal("ProvisionedThroughputExceededException");
+                Ok(lies::Answer::new(400, body))
+            }
+            Some(Fault::ServerError) => Ok(lies::Answer::new(500, refusal("InternalServerError"))),
             Some(Fault::LostRequest) => Err(Cut),
             Some(Fault::LostAnswer) => {
-                self.forward(&head, body).await?;
+                self.forward(&head, body, entry).await?;
                 Err(Cut)
             }
             Some(Fault::LandsLate) => {
-                let wait = self.faults.pause(3_000);
+                let (wait, entry) = (self.faults.pause(3_000), entry.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(wait).await;
-                    drop(self.forward(&head, body).await);
+                    drop(self.forward(&head, body, &entry).await);
                 });
                 Err(Cut)
             }
             Some(Fault::Unprocessed) => {
                 let (less, left) = self.faults.leave_out(&body);
-                let answer = self.forward(&head, less.into()).await?;
-                let status = answer.status();
-                let body = answer.into_body().collect().await.map_err(|_| Cut)?;
-                Ok(respond(status, with_unprocessed(&body.to_bytes(), left)))
+                let answer = self.forward(&head, less.into(), entry).await?;
+                let body = with_unprocessed(&answer.body, left);
+                Ok(lies::Answer::new(answer.status, body))
             }
             Some(Fault::Slow) => {
                 tokio::time::sleep(self.faults.pause(100)).await;
-                self.forward(&head, body).await
+                self.forward(&head, body, entry).await
             }
         }
+    }
+
+    async fn lied(
+        &self,
+        lie: Lie,
+        operation: &str,
+        head: &Parts,
+        body: Bytes,
+        entry: &Entry,
+    ) -> Answer {
+        if let Some(answer) = self.liar.make_up(lie, operation, &body) {
+            return Ok(answer);
+        }
+        if lie == Lie::ForeignUnprocessed && operation == "BatchWriteItem" {
+            let (less, left) = self.faults.leave_out(&body);
+            let answer = self.forward(head, less.into(), entry).await?;
+            let body = self.liar.hide_unprocessed(&answer.body, &left);
+            return Ok(lies::Answer::new(answer.status, body));
+        }
+        let answer = self.forward(head, body, entry).await?;
+        Ok(self.liar.twist(lie, answer, self.faults.draw()))
     }
 
     fn take_trap(&self, target: &str, body: &[u8]) -> Option<(Point, u32)> {
@@ -227,12 +276,13 @@ impl Shared {
         pid: u32,
         head: Parts,
         body: Bytes,
+        entry: Entry,
     ) -> Answer {
         if let When::Before = point.when {
             self.spring(pid);
             return Err(Cut);
         }
-        let answer = self.forward(&head, body).await;
+        let answer = self.forward(&head, body, &entry).await;
         if answer.is_err() {
             // It may not have taken effect: the next one is it.
             self.trap.lock().unwrap().armed = Some((point, pid));
@@ -253,19 +303,8 @@ impl Shared {
         self.trap.lock().unwrap().sprung = true;
     }
 
-    fn note(&self, request: &[u8]) {
-        let Ok(request) = serde_json::from_slice::<Value>(request) else {
-            return;
-        };
-        let window = request["Key"]["partition_key"]["S"].as_str();
-        let count = request["ExpressionAttributeValues"][":n"]["N"].as_str();
-        if let (Some(window), Some(count)) = (window, count.and_then(|n| n.parse::<u64>().ok())) {
-            let mut counted = self.counted.lock().unwrap();
-            *counted.entry(window.to_owned()).or_default() += count;
-        }
-    }
-
-    async fn forward(&self, head: &Parts, body: Bytes) -> Answer {
+    /// Sends a request on; notes what was sent and answered.
+    async fn forward(&self, head: &Parts, body: Bytes, entry: &Entry) -> Answer {
         let mut request = Request::builder().method(head.method.clone()).uri(format!(
             "{}{}",
             self.upstream,
@@ -278,20 +317,31 @@ impl Shared {
                 request = request.header(name, value);
             }
         }
+        entry.send_on(body.clone());
         let sent = request.body(Full::new(body.clone())).map_err(|_| Cut)?;
         let answer = self.client.request(sent).await.map_err(|_| Cut)?;
-        if answer.status() == StatusCode::OK {
-            self.note(&body);
-        }
-        let (head, body) = answer.into_parts();
-        let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
-        Ok(respond(head.status, body.to_vec()))
+        let (head, answered) = answer.into_parts();
+        let checksum = head.headers.get("x-amz-crc32");
+        let checksum = checksum.and_then(|value| value.to_str().ok());
+        let answered = answered.collect().await.map_err(|_| Cut)?.to_bytes();
+        // AWS sends it with errors, too; DynamoDB Local does not.
+        let checksum =
+            checksum.map_or_else(|| crc32fast::hash(&answered).to_string(), ToOwned::to_owned);
+        let answer = lies::Answer {
+            status: head.status.as_u16(),
+            checksum,
+            body: answered.to_vec(),
+        };
+        entry.answered(&answer);
+        self.liar.remember(entry.operation(), &body, &answer);
+        Ok(answer)
     }
 }
 
-fn respond(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let answer = Response::builder()
-        .status(status)
-        .header(CONTENT_TYPE, "application/x-amz-json-1.0");
-    answer.body(Full::new(body.into())).unwrap()
+fn respond(answer: lies::Answer) -> Response<Full<Bytes>> {
+    let response = Response::builder()
+        .status(answer.status)
+        .header(CONTENT_TYPE, "application/x-amz-json-1.0")
+        .header("x-amz-crc32", answer.checksum);
+    response.body(Full::new(answer.body.into())).unwrap()
 }

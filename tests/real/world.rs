@@ -123,6 +123,14 @@ impl World {
         Role::start(self.services, &line, &env)
     }
 
+    /// Compares log and tables, which are behind a proxy.
+    pub(crate) fn verify_through(&self, proxy: &Proxy) -> Role {
+        let line = self.line("verify", &[]);
+        let line: Vec<&str> = line.iter().map(|word| &**word).collect();
+        let env = [("AWS_ENDPOINT_URL_DYNAMODB", proxy.url())];
+        Role::start(self.services, &line, &env)
+    }
+
     /// Makes tables and topics.
     pub(crate) fn init(&self) {
         self.start("init-tables", &[]).ends_with(0);
@@ -176,19 +184,34 @@ impl World {
         log::send(self.services, self.name, records);
     }
 
-    /// Compares the four tables with the fold over the log, after it was made sure that the table
-    /// still holds what it said it counted: the emulator's losses are not the program's.
+    /// Compares the four tables with the fold over the log, after it was made sure that DynamoDB Local
+    /// answered truly and holds what it answered: its losses are not the program's. Where the tables
+    /// differ all the same, the account of every request is kept.
     pub(crate) fn tables_are_exact_behind(&self, proxy: &Proxy) -> Expected {
-        let rows = tables::counted(self.services, self.name, "aggregations");
-        for (window, told) in proxy.counted() {
-            let row = rows.get(&(window.clone(), String::new()));
-            let holds = row.map_or(0, |row| row["event_count"].parse::<u64>().unwrap());
-            assert!(
-                holds >= told,
-                "DynamoDB Local lost writes: it answered that window {window} had counted {told} events, and holds {holds}"
+        let account = proxy.account();
+        let wrong = account.wrong_answers();
+        assert!(
+            wrong.is_empty(),
+            "DynamoDB Local answered wrongly: {wrong:?}"
+        );
+        let lost = account.lost_writes(&|table| {
+            let suffix = table.strip_prefix(&format!("{}-", self.name));
+            tables::scan(self.services, self.name, suffix.expect("a table of ours"))
+        });
+        assert!(lost.is_empty(), "DynamoDB Local lost writes: {lost:?}");
+        let compared =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.tables_are_exact()));
+        compared.unwrap_or_else(|difference| {
+            let path = std::env::temp_dir().join(format!("{}-account.ndjson", self.name));
+            account.write(&path);
+            eprintln!(
+                "{}: DynamoDB Local's answers and tables agree; every request, its answer and what \
+                 was handed on: {}",
+                self.name,
+                path.display()
             );
-        }
-        self.tables_are_exact()
+            std::panic::resume_unwind(difference)
+        })
     }
 
     /// Compares the four tables with the fold over the log, row by row.

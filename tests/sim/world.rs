@@ -1,10 +1,12 @@
 //! Consumers over the simulated log, group and tables, and the schedule that a seed draws.
 
-use citystream::core::batch::BatchOutcome;
+use std::collections::BTreeSet;
+
+use citystream::core::batch::{Batch, BatchOutcome};
 use citystream::core::event::Offset;
 use citystream::core::gap::SecondRead;
 use citystream::core::pipeline::Tables as Rules;
-use citystream::core::plan::{Keep, UpdateOutcome};
+use citystream::core::plan::{Keep, PutTable, RowUpdate, Shown, Ticket, UpdateOutcome};
 use citystream::core::restart::StartFacts;
 use citystream::core::window;
 use citystream::core::worker::Record;
@@ -29,6 +31,33 @@ fn writes(request: &Request) -> bool {
         Request::Publish(_) | Request::Commit(_) | Request::CheckGap(..) | Request::CheckTopic => {
             false
         }
+    }
+}
+
+/// Judges what the table answered, by what it shows of the row.
+fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
+    let shown = |fence| Shown {
+        same_row: true,
+        fence: Some(fence),
+    };
+    match outcome {
+        UpdateOutcome::Counted => update.judge_success(shown(update.next)),
+        UpdateOutcome::Fenced(fence) => update.judge_refusal(shown(fence)),
+        UpdateOutcome::Unknown | UpdateOutcome::Refused => outcome,
+    }
+}
+
+/// Judges an answer that is not to this update, which never reached the table.
+fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
+    let shown = |same_row, fence| Shown {
+        same_row,
+        fence: Some(fence),
+    };
+    match fate {
+        12 => update.judge_success(shown(false, update.next)),
+        13 => update.judge_success(shown(true, update.first)),
+        14 => update.judge_refusal(shown(false, update.next)),
+        _ => update.judge_refusal(shown(true, update.first)),
     }
 }
 
@@ -59,11 +88,12 @@ pub(crate) struct Seen {
     pub(crate) skipped: u64,
     pub(crate) real_gaps: u64,
     pub(crate) refuted_gaps: u64,
+    pub(crate) wrong_answers: u64,
 }
 
 impl Seen {
     /// Every kind of trouble with how often it happened.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 24] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 25] {
         [
             ("crashes", self.crashes),
             ("conflicts", self.conflicts),
@@ -89,6 +119,7 @@ impl Seen {
             ("skipped records", self.skipped),
             ("real gaps", self.real_gaps),
             ("refuted gaps", self.refuted_gaps),
+            ("wrong answers", self.wrong_answers),
         ]
     }
 }
@@ -99,6 +130,8 @@ pub(crate) struct World {
     now_ms: i64,
     pub(crate) durable: Durable,
     floats: Vec<Float>,
+    /// Puts that a wrong answer has refused: none is refused so twice.
+    refused_wrongly: BTreeSet<(PutTable, Ticket)>,
     consumers: Vec<Option<Consumer>>,
     faults: bool,
     /// How many of the topic's partitions there are so far.
@@ -120,6 +153,7 @@ impl World {
             now_ms: 1_000_000,
             durable,
             floats: Vec::new(),
+            refused_wrongly: BTreeSet::new(),
             consumers: vec![None; consumers],
             faults: true,
             partitions: partitions as i32,
@@ -415,7 +449,7 @@ impl World {
         }
         let request = c.requests.swap_remove(at);
         let zombie = !c.zombie.is_empty();
-        let fate = if self.faults { self.rng.below(12) } else { 11 };
+        let fate = if self.faults { self.rng.below(16) } else { 11 };
         let chance = self.rng.next() as u32;
         let now = self.now_ms;
         match request {
@@ -440,6 +474,7 @@ impl World {
                         self.seen.unprocessed += left.len() as u64;
                         self.durable.store(&batch, &left)?
                     }
+                    12 | 13 => self.answer_wrongly(who, fate, &batch)?,
                     _ => self.durable.store(&batch, &[])?,
                 };
                 let pipeline = &mut self.consumer(who).pipeline;
@@ -467,9 +502,13 @@ impl World {
                     5 => {
                         // Something below sends it twice.
                         self.durable.update(&update);
-                        self.durable.update(&update)
+                        judge(&update, self.durable.update(&update))
                     }
-                    _ => self.durable.update(&update),
+                    12..=15 => {
+                        self.seen.wrong_answers += 1;
+                        judge_wrong(&update, fate)
+                    }
+                    _ => judge(&update, self.durable.update(&update)),
                 };
                 let conflict = matches!(outcome, UpdateOutcome::Fenced(_));
                 self.seen.conflicts += u64::from(conflict);
@@ -554,6 +593,35 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Answers a batch by what is not understood, or by another request's refusal.
+    fn answer_wrongly(
+        &mut self,
+        who: usize,
+        fate: usize,
+        batch: &Batch,
+    ) -> Result<BatchOutcome, String> {
+        let name = |ticket: Ticket| Ticket {
+            // Assignments of two consumers may have one number.
+            assignment: ticket.assignment * 64 + who as u64,
+            ..ticket
+        };
+        let mut names = batch.puts.iter().map(|put| (batch.table, name(put.ticket)));
+        if fate == 13 && !names.any(|put| self.refused_wrongly.contains(&put)) {
+            self.seen.wrong_answers += 1;
+            let names = batch.puts.iter().map(|put| (batch.table, name(put.ticket)));
+            self.refused_wrongly.extend(names);
+            return Ok(BatchOutcome::Invalid);
+        }
+        Ok(match self.durable.store(batch, &[])? {
+            BatchOutcome::Stored { .. } if fate == 12 => {
+                self.seen.wrong_answers += 1;
+                let unprocessed = (0..batch.puts.len()).collect();
+                BatchOutcome::Stored { unprocessed }
+            }
+            other => other,
+        })
     }
 
     fn consumer(&mut self, who: usize) -> &mut Consumer {

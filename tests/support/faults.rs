@@ -85,7 +85,7 @@ impl Faults {
     }
 
     /// SplitMix64
-    fn draw(&self) -> u64 {
+    pub(crate) fn draw(&self) -> u64 {
         let mut state = self.state.lock().unwrap();
         *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = *state;

@@ -230,8 +230,8 @@ async fn make_config(
     wanted: &Wanted,
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
-    let made = config::create_config(client, names, &fresh).await?;
-    // Of two runs at once one wrote it; both read what stands there.
+    config::create_config(client, names, &fresh).await?;
+    // Of two runs at once one wrote it; both read what stands there, and whose it is.
     let config = config::read_config(client, names)
         .await?
         .context("the config item vanished")?;
@@ -243,7 +243,11 @@ async fn make_config(
         );
     }
     let mut notes = vec![show(&config)];
-    let mut outcome = if made { Outcome::Made } else { Outcome::Kept };
+    let mut outcome = if config.tables_id == fresh.tables_id {
+        Outcome::Made
+    } else {
+        Outcome::Kept
+    };
     if let Some(shards) = wanted.shards
         && config::grow_shards(client, names, shards).await?
     {

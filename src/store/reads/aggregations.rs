@@ -279,7 +279,7 @@ async fn watermarks(db: &Db) -> Result<BTreeMap<String, i64>, StoreError> {
     let query = db
         .query(&db.names.totals)
         .key_condition_expression("#shard = :progress")
-        .projection_expression("#series, #watermark")
+        .projection_expression("#shard, #series, #watermark")
         .expression_attribute_names("#shard", "shard")
         .expression_attribute_names("#series", "series")
         .expression_attribute_names("#watermark", "watermark")

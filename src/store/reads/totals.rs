@@ -150,13 +150,10 @@ fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
         .query(&db.names.totals)
         .expression_attribute_names("#shard", "shard")
         .expression_attribute_values(":shard", AttributeValue::S(shard));
-    let mut projection = String::new();
+    let mut projection = "#shard".to_owned();
     for name in NAMES {
         query = query.expression_attribute_names(format!("#{name}"), name);
-        if !projection.is_empty() {
-            projection.push(',');
-        }
-        projection.push('#');
+        projection.push_str(",#");
         projection.push_str(name);
     }
     query = query.projection_expression(projection);

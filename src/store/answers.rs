@@ -1,0 +1,409 @@
+//! Checks every answer of DynamoDB before the SDK reads it.
+//!
+//! HTTP has nothing that ties an answer to its request, and the SDK takes any 2xx for a success: a
+//! proxy, a load balancer or an emulator that swaps, cuts or makes up an answer would be believed.
+//! [`checked`] wraps the HTTP client, so no operation can forget the checks. [`find_flaw`] decides:
+//!
+//! | what must hold | of which answers |
+//! |---|---|
+//! | the CRC-32 of the body as received equals `x-amz-crc32` | all with that header |
+//! | the body is one JSON object without `__type` | 2xx; `TagResource` may have no body |
+//! | `ConsumedCapacity` is there and names tables of the request alone | 2xx, where the request asked for it |
+//! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
+//!
+//! An answer with a flaw is an error of the connection: its request may have been carried out
+//! ([`Kind::Unknown`](crate::store::error::Kind::Unknown)), so it is sent again. What an item must hold to
+//! prove a write is checked where the write is known ([`crate::store::proof`]).
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector,
+    http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use memchr::memmem;
+use prometheus::IntCounterVec;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Least time between two warnings about answers with a flaw; the metric counts them all.
+const WARN_EVERY: Duration = Duration::from_secs(1);
+
+/// Why an answer is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// The body does not match `x-amz-crc32`.
+    Checksum,
+    /// A success without a body.
+    Empty,
+    /// A success whose body is not a JSON object.
+    NotJson,
+    /// A success that holds an error.
+    ErrorInside,
+    /// The `ConsumedCapacity` that was asked for is missing.
+    NoCapacity,
+    /// It names a table that the request does not.
+    OtherTable,
+    /// An item in it has another key than the request.
+    OtherItem,
+    /// The item in it does not hold what this write leaves behind.
+    OtherValues,
+    /// It calls something unprocessed that the request did not hold.
+    Unprocessed,
+}
+
+impl Flaw {
+    /// Returns the value of the label `why` in metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Flaw::Checksum => "checksum",
+            Flaw::Empty => "empty",
+            Flaw::NotJson => "not_json",
+            Flaw::ErrorInside => "error_inside",
+            Flaw::NoCapacity => "no_capacity",
+            Flaw::OtherTable => "other_table",
+            Flaw::OtherItem => "other_item",
+            Flaw::OtherValues => "other_values",
+            Flaw::Unprocessed => "unprocessed",
+        }
+    }
+}
+
+impl std::fmt::Display for Flaw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Flaw::Checksum => "the answer's body does not match its x-amz-crc32",
+            Flaw::Empty => "the answer reports success without a body",
+            Flaw::NotJson => "the answer reports success, and its body is not a JSON object",
+            Flaw::ErrorInside => "the answer reports success and holds an error",
+            Flaw::NoCapacity => "the answer lacks the ConsumedCapacity that was asked for",
+            Flaw::OtherTable => "the answer names another table",
+            Flaw::OtherItem => "the answer is about another item",
+            Flaw::OtherValues => "the answer does not hold what was written",
+            Flaw::Unprocessed => "the answer's unprocessed items are not those of the request",
+        })
+    }
+}
+
+/// An answer that is not believed, as the cause of an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Disbelieved(pub(super) Flaw);
+
+/// Counts an answer that is not believed, and warns.
+pub(super) fn disbelieve(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
+    static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
+    if let Some(counter) = counter {
+        counter.with_label_values(&[operation, flaw.name()]).inc();
+    }
+    let mut warned = WARNED.lock().expect("no panic holds the lock");
+    if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+        *warned = Some(Instant::now());
+        tracing::warn!(
+            operation,
+            why = flaw.name(),
+            todo = "look for a proxy or load balancer that changes or swaps answers",
+            "refused an answer of DynamoDB, sending the request again"
+        );
+    }
+}
+
+/// Returns an HTTP client that sends through `inner` and fails where an answer has a flaw.
+pub(super) fn checked(inner: SharedHttpClient, refused: Option<IntCounterVec>) -> SharedHttpClient {
+    http_client_fn(move |settings, components| {
+        SharedHttpConnector::new(Checked {
+            inner: inner.http_connector(settings, components),
+            refused: refused.clone(),
+        })
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Checked {
+    inner: SharedHttpConnector,
+    refused: Option<IntCounterVec>,
+}
+
+impl HttpConnector for Checked {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let this = self.clone();
+        HttpConnectorFuture::new(async move { this.answer(request).await })
+    }
+}
+
+impl Checked {
+    async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        // A body in memory is shared and not copied.
+        let sent = request.body().try_clone().unwrap_or_else(SdkBody::empty);
+        let mut answer = self.inner.call(request).await?;
+        let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
+        let body = ByteStream::new(body).collect().await;
+        let body = body
+            .map_err(|error| ConnectorError::io(error.into()))?
+            .into_bytes();
+        let flaw = find_flaw(&Exchange {
+            operation: &operation,
+            request: sent.bytes().unwrap_or_default(),
+            status: answer.status().as_u16(),
+            checksum: answer.headers().get("x-amz-crc32"),
+            answer: &body,
+        });
+        if let Some(flaw) = flaw {
+            disbelieve(self.refused.as_ref(), &operation, flaw);
+            return Err(ConnectorError::io(Disbelieved(flaw).into()));
+        }
+        *answer.body_mut() = SdkBody::from(body);
+        Ok(answer)
+    }
+}
+
+/// A request and its answer.
+#[derive(Clone, Copy, Debug)]
+struct Exchange<'a> {
+    /// DynamoDB's name.
+    operation: &'a str,
+    /// The request's body.
+    request: &'a [u8],
+    status: u16,
+    /// The header `x-amz-crc32`.
+    checksum: Option<&'a str>,
+    /// The answer's body as received.
+    answer: &'a [u8],
+}
+
+/// What is looked at in an answer; the rest is skipped.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(rename = "__type")]
+    error: Option<IgnoredAny>,
+    #[serde(rename = "ConsumedCapacity", borrow)]
+    capacity: Option<&'a RawValue>,
+    #[serde(rename = "Item", borrow)]
+    item: Option<&'a RawValue>,
+    #[serde(rename = "Attributes", borrow)]
+    attributes: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Capacity<'a> {
+    #[serde(rename = "TableName", borrow)]
+    table: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Keyed {
+    #[serde(rename = "Key")]
+    key: HashMap<String, Value>,
+}
+
+/// Returns why an answer cannot be believed, if anything in it says so.
+fn find_flaw(x: &Exchange<'_>) -> Option<Flaw> {
+    if let Some(told) = x.checksum
+        && told.parse() != Ok(crc32fast::hash(x.answer))
+    {
+        return Some(Flaw::Checksum);
+    }
+    if !(200..300).contains(&x.status) {
+        return refusal_flaw(x);
+    }
+    if x.answer.is_empty() {
+        return (x.operation != "TagResource").then_some(Flaw::Empty);
+    }
+    let Ok(answer) = serde_json::from_slice::<Answer<'_>>(x.answer) else {
+        return Some(Flaw::NotJson);
+    };
+    if answer.error.is_some() {
+        return Some(Flaw::ErrorInside);
+    }
+    if memmem::find(x.request, br#""ReturnConsumedCapacity":"TOTAL""#).is_some() {
+        let flaw = capacity_flaw(answer.capacity, x.request);
+        if flaw.is_some() {
+            return flaw;
+        }
+    }
+    let item = match x.operation {
+        "GetItem" => answer.item,
+        "UpdateItem" if memmem::find(x.request, br#""ReturnValues":"ALL_NEW""#).is_some() => {
+            answer.attributes
+        }
+        _ => None,
+    };
+    item.filter(|item| !has_key_of(item, x.request))
+        .map(|_| Flaw::OtherItem)
+}
+
+/// Looks at an error: one that shows an item must show the one that the request is about.
+fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
+    if x.operation != "UpdateItem" {
+        return None;
+    }
+    // What is not JSON is no refusal either; the SDK says so.
+    let answer = serde_json::from_slice::<Answer<'_>>(x.answer).ok()?;
+    answer
+        .item
+        .filter(|item| !has_key_of(item, x.request))
+        .map(|_| Flaw::OtherItem)
+}
+
+/// Capacity comes for one table, or as a list for several.
+fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
+    let text = capacity.map_or("", RawValue::get);
+    let tables = if text.starts_with('[') {
+        serde_json::from_str::<Vec<Capacity<'_>>>(text)
+    } else {
+        serde_json::from_str(text).map(|one| vec![one])
+    };
+    let tables = tables.unwrap_or_default();
+    if tables.is_empty() {
+        return Some(Flaw::NoCapacity);
+    }
+    // A table's name needs no escape in JSON.
+    let is_named = |c: &Capacity<'_>| memmem::find(request, format!("\"{}\"", c.table).as_bytes());
+    let named = tables.iter().all(|c| is_named(c).is_some());
+    (!named).then_some(Flaw::OtherTable)
+}
+
+fn has_key_of(item: &RawValue, request: &[u8]) -> bool {
+    let item = serde_json::from_str::<HashMap<String, &RawValue>>(item.get());
+    let (Ok(item), Ok(asked)) = (item, serde_json::from_slice::<Keyed>(request)) else {
+        return false;
+    };
+    asked.key.iter().all(|(name, value)| {
+        let found = item.get(name).map(|found| found.get());
+        found.and_then(|found| serde_json::from_str(found).ok()) == Some(value.clone())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: &str = r#"{"TableName":"t","Key":{"shard":{"S":"config"},"series":{"S":"tables"}},"ReturnConsumedCapacity":"TOTAL"}"#;
+    const UNITS: &str = r#""ConsumedCapacity":{"TableName":"t","CapacityUnits":1.0}"#;
+
+    fn flaw(operation: &str, request: &str, status: u16, answer: &str) -> Option<Flaw> {
+        let right = crc32fast::hash(answer.as_bytes()).to_string();
+        let without = Exchange {
+            operation,
+            request: request.as_bytes(),
+            status,
+            checksum: None,
+            answer: answer.as_bytes(),
+        };
+        let found = find_flaw(&without);
+        for (checksum, want) in [
+            (&*right, found),
+            ("1", Some(Flaw::Checksum)),
+            ("no number", Some(Flaw::Checksum)),
+        ] {
+            let with = Exchange {
+                checksum: Some(checksum),
+                ..without
+            };
+            assert_eq!(find_flaw(&with), want, "{answer}");
+        }
+        found
+    }
+
+    #[test]
+    fn a_success_must_be_an_object_without_an_error_and_with_the_capacity_asked_for() {
+        let table = [
+            ("", Some(Flaw::Empty)),
+            ("{", Some(Flaw::NotJson)),
+            ("[]", Some(Flaw::NotJson)),
+            ("null", Some(Flaw::NotJson)),
+            ("<html>", Some(Flaw::NotJson)),
+            (
+                r#"{"__type":"x#InternalServerError"}"#,
+                Some(Flaw::ErrorInside),
+            ),
+            ("{}", Some(Flaw::NoCapacity)),
+            (r#"{"ConsumedCapacity":null}"#, Some(Flaw::NoCapacity)),
+            (r#"{"ConsumedCapacity":[]}"#, Some(Flaw::NoCapacity)),
+            (r#"{"ConsumedCapacity":7}"#, Some(Flaw::NoCapacity)),
+            (
+                r#"{"ConsumedCapacity":{"TableName":"T"}}"#,
+                Some(Flaw::OtherTable),
+            ),
+            (
+                r#"{"ConsumedCapacity":[{"TableName":"t"},{"TableName":"u"}]}"#,
+                Some(Flaw::OtherTable),
+            ),
+            (&format!("{{{UNITS}}}"), None),
+            (r#"{"ConsumedCapacity":[{"TableName":"t"}]}"#, None),
+        ];
+        for (answer, want) in table {
+            assert_eq!(flaw("GetItem", GET, 200, answer), want, "{answer}");
+        }
+        assert_eq!(
+            flaw("DescribeTable", r#"{"TableName":"t"}"#, 200, "{}"),
+            None
+        );
+        assert_eq!(flaw("TagResource", "{}", 200, ""), None);
+        assert_eq!(flaw("UpdateItem", GET, 500, ""), None);
+        assert_eq!(flaw("UpdateItem", GET, 400, "<html>"), None);
+    }
+
+    #[test]
+    fn an_item_must_have_the_key_that_was_asked_for() {
+        let update = GET.replace('}', r#","ReturnValues":"ALL_NEW"}"#);
+        let update = update.replacen(r#","ReturnValues":"ALL_NEW"}"#, "}", 3);
+        for (item, want) in [
+            (
+                r#"{"shard":{"S":"config"},"series":{"S":"tables"},"x":{"N":"1"}}"#,
+                None,
+            ),
+            (
+                r#"{"series":{"S":"tables"},"shard":{"S":"confi\u0067"}}"#,
+                None,
+            ),
+            (r#"{"shard":{"S":"config"}}"#, Some(Flaw::OtherItem)),
+            (
+                r#"{"shard":{"S":"config"},"series":{"S":"T#0"}}"#,
+                Some(Flaw::OtherItem),
+            ),
+            (
+                r#"{"shard":{"S":"config"},"series":{"N":"7"}}"#,
+                Some(Flaw::OtherItem),
+            ),
+            ("[]", Some(Flaw::OtherItem)),
+        ] {
+            let answer = format!("{{{UNITS},\"Item\":{item}}}");
+            assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
+            let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
+            assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
+            // Only some attributes of the item, and not its key, were asked for.
+            assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
+            let refusal =
+                format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);
+            assert_eq!(flaw("UpdateItem", GET, 400, &refusal), want, "{item}");
+        }
+    }
+
+    #[test]
+    fn flaws_have_names_of_their_own() {
+        let flaws = [
+            Flaw::Checksum,
+            Flaw::Empty,
+            Flaw::NotJson,
+            Flaw::ErrorInside,
+            Flaw::NoCapacity,
+            Flaw::OtherTable,
+            Flaw::OtherItem,
+            Flaw::OtherValues,
+            Flaw::Unprocessed,
+        ];
+        let names: std::collections::BTreeSet<_> = flaws.iter().map(|flaw| flaw.name()).collect();
+        assert_eq!(names.len(), flaws.len());
+    }
+}

@@ -1,0 +1,245 @@
+//! What an item in an answer must hold to prove what became of a write.
+//!
+//! DynamoDB returns what it did: `UPDATED_NEW` or `ALL_NEW` where the write took effect, `ALL_OLD` where
+//! the condition refused it. None of the three costs capacity units. An answer that does not hold
+//! what this very write leaves behind, or what must have refused it, proves nothing: the outcome is
+//! unknown, and the same write goes out again. That the item has the key of the request is checked
+//! for every operation alike ([`crate::store::answers`]).
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::core::event::Offset;
+use crate::core::keys::{self, FENCE_NEXT};
+use crate::core::pipeline::Publish;
+use crate::core::plan::{RowUpdate, Shown};
+use crate::core::time::format_seconds;
+use crate::store::answers::Flaw;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// Why a refusal does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproven {
+    /// The answer cannot be DynamoDB's to this write.
+    Flaw(Flaw),
+    /// The number that the condition compares is no number in the table: no repetition mends that.
+    Corrupt,
+}
+
+/// Returns what the attributes that a row update returned show of the row.
+pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Shown {
+    let nothing = Item::new();
+    let item = updated.unwrap_or(&nothing);
+    let series = &*update.row.series;
+    let same_row = match update.row.window_start_ms {
+        Some(start_ms) => {
+            is_text(item, "series", series)
+                && is_text(item, "window_start", &format_seconds(start_ms))
+        }
+        None => keys::split_series(series).is_some_and(|(city, event_type)| {
+            is_text(item, "city", city) && is_text(item, "event_type", event_type)
+        }),
+    };
+    // One that is no number proves nothing either.
+    let fence = number(item, &fence_name(update)).ok().flatten();
+    Shown {
+        same_row,
+        fence: fence.map(Offset),
+    }
+}
+
+/// Returns what the item that refused a row update shows of the row; its key was checked before.
+///
+/// # Errors
+/// [`Unproven::Corrupt`] if its fence is no number.
+pub(super) fn shown_by_refusal(update: &RowUpdate, old: Option<&Item>) -> Result<Shown, Unproven> {
+    let fence = old.map_or(Ok(None), |item| number(item, &fence_name(update)))?;
+    Ok(Shown {
+        same_row: old.is_some(),
+        fence: fence.map(Offset),
+    })
+}
+
+/// Returns the attribute that is the fence of an update's log.
+pub(super) fn fence_name(update: &RowUpdate) -> String {
+    format!("{FENCE_NEXT}{}", update.log_key)
+}
+
+/// Checks the progress item that a write of `publish` returned.
+pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(), Flaw> {
+    let item = new.ok_or(Flaw::OtherItem)?;
+    let written = [
+        ("next", Some(publish.boundary.next.0)),
+        ("max", publish.boundary.max.max_ms()),
+        ("watermark", publish.watermark_ms),
+    ];
+    let is_written = |(name, value): (&str, Option<i64>)| number(item, name) == Ok(value);
+    if !written.into_iter().all(is_written) {
+        return Err(Flaw::OtherValues);
+    }
+    Ok(())
+}
+
+/// Checks the progress item that refused to be created, or to be moved to where `publish` is.
+pub(super) fn check_stands(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
+    match number(old, "next")? {
+        Some(next) if create || next >= publish.boundary.next.0 => Ok(()),
+        _ => Err(Unproven::Flaw(Flaw::OtherValues)),
+    }
+}
+
+/// Tells whether an attribute has this text.
+pub(super) fn is_text(item: &Item, name: &str, text: &str) -> bool {
+    let found = item.get(name).and_then(|value| value.as_s().ok());
+    found.map(String::as_str) == Some(text)
+}
+
+/// Returns an attribute's number; `None` if there is no such attribute.
+pub(super) fn number(item: &Item, name: &str) -> Result<Option<i64>, Unproven> {
+    let parse = |value: &AttributeValue| value.as_n().ok()?.parse().ok();
+    let found = item.get(name);
+    found
+        .map(|value| parse(value).ok_or(Unproven::Corrupt))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::plan::RowKey;
+    use crate::core::restart::Boundary;
+    use crate::core::stretch::Sum;
+    use crate::core::watermark::MaxTime;
+
+    /// 2013-01-01T06:00:00Z
+    const START_MS: i64 = 1_357_020_000_000;
+
+    fn update(window_start_ms: Option<i64>) -> RowUpdate {
+        RowUpdate {
+            partition: 3,
+            assignment: 1,
+            row_id: 0,
+            row: RowKey {
+                series: "NYC#traffic".into(),
+                window_start_ms,
+            },
+            log_key: "T#3".into(),
+            first: Offset(7),
+            next: Offset(12),
+            sum: Sum::default(),
+        }
+    }
+
+    fn text(value: &str) -> AttributeValue {
+        AttributeValue::S(value.to_owned())
+    }
+
+    fn digits(value: i64) -> AttributeValue {
+        AttributeValue::N(value.to_string())
+    }
+
+    fn item(attributes: &[(&str, AttributeValue)]) -> Item {
+        let owned = |(name, value): &(&str, AttributeValue)| ((*name).to_owned(), value.clone());
+        attributes.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_row_is_known_by_its_own_attributes_and_the_fence_of_its_log() {
+        let window = [
+            ("series", text("NYC#traffic")),
+            ("window_start", text("2013-01-01T06:00:00Z")),
+            ("next#T#3", digits(12)),
+        ];
+        let totals = [
+            ("city", text("NYC")),
+            ("event_type", text("traffic")),
+            ("next#T#3", digits(12)),
+        ];
+        for (start, right) in [(Some(START_MS), &window), (None, &totals)] {
+            let update = update(start);
+            let check = |attributes: &[(&str, AttributeValue)], same_row, fence: Option<i64>| {
+                let shown = shown_by_success(&update, Some(&item(attributes)));
+                let fence = fence.map(Offset);
+                assert_eq!(shown, Shown { same_row, fence }, "{attributes:?}");
+            };
+            check(right, true, Some(12));
+            check(&[], false, None);
+            check(&right[2..], false, Some(12));
+            for at in 0..2 {
+                let mut wrong = right.clone();
+                wrong[at].1 = text("LA#traffic");
+                check(&wrong, false, Some(12));
+                let less = [&right[..at], &right[at + 1..]].concat();
+                check(&less, false, Some(12));
+            }
+            let mut wrong = right.clone();
+            wrong[2].1 = text("12");
+            check(&wrong, true, None);
+            wrong[2] = ("next#T#4", digits(12));
+            check(&wrong, true, None);
+            let shown = shown_by_success(&update, None);
+            assert!(!shown.same_row && shown.fence.is_none());
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_the_fence_of_its_log() {
+        let update = update(None);
+        let check = |old: Option<Item>, want: Result<(bool, Option<i64>), Unproven>| {
+            let shown = shown_by_refusal(&update, old.as_ref());
+            let want = want.map(|(same_row, fence)| Shown {
+                same_row,
+                fence: fence.map(Offset),
+            });
+            assert_eq!(shown, want, "{old:?}");
+        };
+        check(Some(item(&[("next#T#3", digits(8))])), Ok((true, Some(8))));
+        check(Some(item(&[("next#T#4", digits(8))])), Ok((true, None)));
+        check(None, Ok((false, None)));
+        let corrupt = item(&[("next#T#3", text("8"))]);
+        check(Some(corrupt), Err(Unproven::Corrupt));
+    }
+
+    #[test]
+    fn progress_moved_only_where_the_item_holds_all_that_was_written() {
+        let publish = |max: Option<i64>, watermark_ms: Option<i64>| Publish {
+            partition: 3,
+            assignment: 1,
+            log_key: "T#3".into(),
+            tables_id: "D".into(),
+            boundary: Boundary {
+                next: Offset(12),
+                max: MaxTime::new(max),
+            },
+            watermark_ms,
+        };
+        let whole = item(&[
+            ("next", digits(12)),
+            ("max", digits(5)),
+            ("watermark", digits(-3)),
+        ]);
+        let bare = item(&[("next", digits(12))]);
+        let wrong = Err(Flaw::OtherValues);
+        let moved = publish(Some(5), Some(-3));
+        assert_eq!(check_published(&moved, Some(&whole)), Ok(()));
+        assert_eq!(check_published(&moved, Some(&bare)), wrong);
+        assert_eq!(check_published(&moved, None), Err(Flaw::OtherItem));
+        let begun = publish(None, None);
+        assert_eq!(check_published(&begun, Some(&bare)), Ok(()));
+        assert_eq!(check_published(&begun, Some(&whole)), wrong);
+        let behind = item(&[("next", digits(11))]);
+        assert_eq!(check_published(&begun, Some(&behind)), wrong);
+        for (create, next, want) in [
+            (false, digits(12), Ok(())),
+            (false, digits(13), Ok(())),
+            (false, digits(11), Err(Unproven::Flaw(Flaw::OtherValues))),
+            (true, digits(11), Ok(())),
+            (true, text("11"), Err(Unproven::Corrupt)),
+        ] {
+            let old = item(&[("next", next)]);
+            assert_eq!(check_stands(&begun, create, &old), want, "{create} {old:?}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The proxy's account: every request, what was sent on of it, DynamoDB's answer, and the answer
+//! handed on. A difference between log and tables is the emulator's where its tables do not hold
+//! what it answered, or its answers contradict their requests; else it is the program's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+
+use crate::lies::Answer;
+use crate::tables::{KEYS, Rows};
+
+/// Most findings that are reported.
+const SHOWN_MAX: usize = 5;
+
+#[derive(Debug, Default)]
+struct Exchange {
+    asked: Bytes,
+    /// Of a batch perhaps only a part; nothing where the request was lost.
+    sent_on: Option<Bytes>,
+    answered: Option<Answer>,
+    handed_on: Option<Answer>,
+}
+
+/// A request's line in the account.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    operation: Arc<str>,
+    exchange: Arc<Mutex<Exchange>>,
+}
+
+impl Entry {
+    pub(crate) fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    pub(crate) fn send_on(&self, request: Bytes) {
+        self.exchange.lock().unwrap().sent_on = Some(request);
+    }
+
+    pub(crate) fn answered(&self, answer: &Answer) {
+        self.exchange.lock().unwrap().answered = Some(answer.clone());
+    }
+
+    /// Notes what the sender got; `None` where its connection was cut.
+    pub(crate) fn hand_on(&self, answer: Option<&Answer>) {
+        self.exchange.lock().unwrap().handed_on = answer.cloned();
+    }
+
+    /// Returns the request that DynamoDB got, its answer's status, and the answer.
+    fn done(&self) -> Option<(Value, u16, Value)> {
+        let exchange = self.exchange.lock().unwrap();
+        let (sent, answer) = (exchange.sent_on.as_ref()?, exchange.answered.as_ref()?);
+        let parse = |body: &[u8]| serde_json::from_slice(body).unwrap_or_default();
+        Some((parse(sent), answer.status, parse(&answer.body)))
+    }
+}
+
+/// Every request since the proxy's start.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    entries: Mutex<Vec<Entry>>,
+}
+
+impl Account {
+    /// Opens the line of a request.
+    pub(crate) fn begin(&self, operation: &str, request: Bytes) -> Entry {
+        let exchange = Exchange {
+            asked: request,
+            ..Exchange::default()
+        };
+        let entry = Entry {
+            operation: operation.into(),
+            exchange: Arc::new(Mutex::new(exchange)),
+        };
+        self.entries.lock().unwrap().push(entry.clone());
+        entry
+    }
+
+    fn done(&self, operation: &str) -> Vec<(Value, u16, Value)> {
+        let entries = self.entries.lock().unwrap();
+        let of = entries
+            .iter()
+            .filter(|entry| &*entry.operation == operation);
+        of.filter_map(Entry::done).collect()
+    }
+
+    /// Returns the answers to row updates that contradict their requests.
+    pub(crate) fn wrong_answers(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (request, status, answer) in self.done("UpdateItem") {
+            let values = &request["ExpressionAttributeValues"];
+            let Some(first) = offset(&values[":first"]) else {
+                continue;
+            };
+            let fence = request["ExpressionAttributeNames"]["#f"].as_str().unwrap();
+            let is_right = match status {
+                // Nothing was asked for, nothing is shown.
+                200 if request.get("ReturnValues").is_none() => true,
+                200 => offset(&answer["Attributes"][fence]) == offset(&values[":next"]),
+                400 if answer.get("Item").is_some() => {
+                    offset(&answer["Item"][fence]).is_some_and(|at| at > first)
+                }
+                _ => true,
+            };
+            if !is_right && wrong.len() < SHOWN_MAX {
+                wrong.push(format!("{request} {status} {answer}"));
+            }
+        }
+        wrong
+    }
+
+    /// Returns what DynamoDB answered to have written and `scan` of the table does not show. What took
+    /// effect without an answer comes on top.
+    pub(crate) fn lost_writes(&self, scan: &dyn Fn(&str) -> Rows) -> Vec<String> {
+        let mut tables: BTreeMap<String, Rows> = BTreeMap::new();
+        let mut rows_of = |table: &str| -> Rows {
+            let rows = tables.entry(table.to_owned());
+            rows.or_insert_with(|| scan(table)).clone()
+        };
+        let mut lost = Vec::new();
+        for (table, counts) in self.told_counts() {
+            let rows = rows_of(&table);
+            for (key, told) in counts {
+                let holds = rows.get(&key).map_or(0, |row| {
+                    let count = |name: &str| row.get(name).map_or(0, |n| n.parse().unwrap());
+                    count("event_count") + count("late_count")
+                });
+                if holds < told {
+                    lost.push(format!("{table} {key:?} counted {told} and holds {holds}"));
+                }
+            }
+        }
+        for (table, keys) in self.told_puts() {
+            let rows = rows_of(&table);
+            let missing = keys.into_iter().filter(|key| !rows.contains_key(key));
+            lost.extend(missing.map(|key| format!("{table} {key:?} was put and is not there")));
+        }
+        lost.truncate(SHOWN_MAX);
+        lost
+    }
+
+    /// Table → key → events that DynamoDB answered to have counted.
+    fn told_counts(&self) -> BTreeMap<String, BTreeMap<(String, String), u64>> {
+        let mut told: BTreeMap<String, BTreeMap<_, u64>> = BTreeMap::new();
+        for (request, status, _) in self.done("UpdateItem") {
+            let values = &request["ExpressionAttributeValues"];
+            let table = request["TableName"].as_str().unwrap();
+            if status != 200 || values.get(":first").is_none() {
+                continue;
+            }
+            let count = |name: &str| offset(&values[name]).map_or(0, i64::unsigned_abs);
+            let counts = told.entry(table.to_owned()).or_default();
+            *counts.entry(key(table, &request["Key"])).or_default() += count(":n") + count(":l");
+        }
+        told
+    }
+
+    /// Table → keys of items that DynamoDB answered to have stored.
+    fn told_puts(&self) -> BTreeMap<String, Vec<(String, String)>> {
+        let mut told: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (request, status, answer) in self.done("BatchWriteItem") {
+            let batch = request["RequestItems"].as_object();
+            for (table, puts) in batch.into_iter().flatten().filter(|_| status == 200) {
+                let keys = |puts: &Value| -> Vec<(String, String)> {
+                    let puts = puts.as_array().into_iter().flatten();
+                    puts.map(|put| key(table, &put["PutRequest"]["Item"]))
+                        .collect()
+                };
+                let left = keys(&answer["UnprocessedItems"][table]);
+                let stored = keys(puts).into_iter().filter(|key| !left.contains(key));
+                told.entry(table.clone()).or_default().extend(stored);
+            }
+        }
+        told
+    }
+
+    /// Writes the account, a line of JSON each.
+    pub(crate) fn write(&self, path: &Path) {
+        let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+        let answer = |answer: &Option<Answer>| {
+            let answer = answer.as_ref();
+            answer.map(|answer| json!({"status": answer.status, "body": text(&answer.body)}))
+        };
+        let mut lines = String::new();
+        for entry in &*self.entries.lock().unwrap() {
+            let exchange = entry.exchange.lock().unwrap();
+            let line = json!({
+                "operation": &*entry.operation,
+                "asked": text(&exchange.asked),
+                "sent_on": exchange.sent_on.as_ref().map(|body| text(body)),
+                "answered": answer(&exchange.answered),
+                "handed_on": answer(&exchange.handed_on),
+            });
+            lines.push_str(&line.to_string());
+            lines.push('\n');
+        }
+        std::fs::write(path, lines).unwrap();
+    }
+}
+
+/// Returns the number that an attribute holds.
+fn offset(attribute: &Value) -> Option<i64> {
+    attribute["N"].as_str()?.parse().ok()
+}
+
+/// Returns an item's key in a table.
+fn key(table: &str, item: &Value) -> (String, String) {
+    let (_, pk, sk) = *KEYS
+        .iter()
+        .find(|(suffix, ..)| table.ends_with(suffix))
+        .unwrap();
+    let text = |name: &str| item[name]["S"].as_str().unwrap_or_default().to_owned();
+    (text(pk), text(sk))
+}
