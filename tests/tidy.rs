@@ -13,6 +13,7 @@
 //! | `log_text` | log messages begin in lower case (names aside) and end without a full stop |
 //! | `log_fields` | no log line has a field twice, or one that every line has |
 //! | `printing` | nothing prints with the macros that panic once their reader is gone |
+//! | `logical_offsets` | no partition is taken at an offset that librdkafka looks up at a broker |
 //! | `left_open` | nothing is left for later |
 //! | `options` | options and variables that documents name exist |
 //! | `links` | documents link to files that exist |
@@ -232,6 +233,17 @@ fn printing(file: &File) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// An answer about such an offset that crosses a seek makes librdkafka skip records.
+fn logical_offsets(file: &File) -> Vec<String> {
+    const LOGICAL: [&str; 4] = ["Beginning", "End", "Stored", "OffsetTail"];
+    let code = blank(&product_code(&file.text));
+    let named = LOGICAL.into_iter();
+    named
+        .filter(|name| code.contains(&format!("Offset::{name}")))
+        .map(|name| format!("takes the logical offset {name}"))
+        .collect()
 }
 
 fn left_open(file: &File) -> Vec<String> {
@@ -640,6 +652,11 @@ fn nothing_prints_with_what_panics() {
 }
 
 #[test]
+fn no_partition_is_taken_at_a_logical_offset() {
+    check(&files(&["src"]), logical_offsets);
+}
+
+#[test]
 fn nothing_is_left_open() {
     let places = [
         "src",
@@ -686,6 +703,7 @@ fn the_rules_can_fail() {
         out.extend(log_text(file));
         out.extend(log_fields(file));
         out.extend(printing(file));
+        out.extend(logical_offsets(file));
         out.extend(left_open(file));
         if file.path.ends_with(".md") {
             out.extend(options(file, &known));
@@ -790,6 +808,16 @@ fn the_rules_can_fail() {
         (
             "src/a.rs",
             "//! Is.\nfn f() { tracing::warn!(\"Kafka is away: {a}\") }\n",
+            0,
+        ),
+        (
+            "src/kafka/a.rs",
+            "//! Is.\nfn f() { assign(KafkaOffset::End) }\n",
+            1,
+        ),
+        (
+            "src/kafka/a.rs",
+            "//! Is.\nfn f() { assign(KafkaOffset::Offset(0)) }\n",
             0,
         ),
         ("src/a.rs", &long, 1),

@@ -66,6 +66,8 @@ pub enum Event {
     OutOfRange,
     /// The topic does not exist (yet, or any more).
     TopicMissing,
+    /// The brokers refuse this member until its settings change ([`crate::kafka::membership`]).
+    MemberRefused(RDKafkaErrorCode),
     /// The client can never go on.
     Fatal {
         /// Another member of the group has the same `group.instance.id`.

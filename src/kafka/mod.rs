@@ -11,6 +11,7 @@ pub mod iam;
 pub mod input;
 pub mod inquiry;
 pub mod latency;
+pub mod membership;
 pub mod producer;
 pub mod pump;
 pub mod reader;

@@ -1,12 +1,16 @@
-//! Accidents under load: frozen members, members that come and go, a silent DynamoDB, a dead broker.
+//! Accidents under load: frozen members, members that come and go, a silent DynamoDB, a dead broker, and a broker
+//! that runs for a tenth of the time.
 //!
 //! Each test feeds the log while it disturbs the consumers, has them read to its end, and compares
 //! the tables row by row with the oracle. `CHAOS=long` repeats each accident many times.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::faults::Faults;
 use crate::log::Record;
+use crate::membership::assignments;
 use crate::proxy::Proxy;
 use crate::role::{Signal, wait_for};
 use crate::world::{World, file_lines};
@@ -225,4 +229,77 @@ fn c8_a_broker_killed_and_started_again_under_load_changes_nothing() {
         assert_eq!(member.terminate().0, Some(0), "{}", member.err());
     }
     world.tables_are_exact_behind(&proxy);
+}
+
+/// Keeps every processor busy until it is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn new() -> Busy {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Busy(over)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn members_that_join_and_leave_on_a_slow_broker_and_busy_processors_skip_nothing() {
+    let Some(world) = World::alone("chaos-overload") else {
+        return;
+    };
+    world.init();
+    let proxy = Proxy::start(world.services.dynamodb_url(), &Faults::new(71, 0));
+    let wanted = rounds(8, 500);
+    let mut feed = Feed::new(&world, wanted.div_ceil(2) + 2);
+    let mut first = world.consume_through(&proxy, &[]);
+    first.is_ready(200, "");
+    let assigned = |member: &crate::role::Role| {
+        let of_member = assignments(member).into_iter();
+        of_member
+            .filter(|(what, partitions)| what == "assigned" && partitions != "[]")
+            .count()
+    };
+    let mut of_others = 0;
+    let (slowed, busy) = (world.services.slow_broker("1"), Busy::new());
+    while of_others + assigned(&first) < wanted {
+        let mut other = world.consume_through(&proxy, &[]);
+        feed.more();
+        wait_for("the other to be given partitions", || {
+            (assigned(&other) > 0).then_some(())
+        });
+        feed.more();
+        let (code, _) = other.terminate();
+        assert!(matches!(code, Some(0 | 1)), "{}", other.err());
+        of_others += assigned(&other);
+    }
+    drop((slowed, busy));
+    world
+        .consume_through(&proxy, &["--stop-at-end"])
+        .ends_with(0);
+    let total = of_others + assigned(&first);
+    let metrics = first.metrics();
+    assert_eq!(first.terminate().0, Some(0), "{}", first.err());
+    let expected = world.tables_are_exact_behind(&proxy);
+    let gaps: f64 = metrics
+        .iter()
+        .filter(|(name, _)| name.starts_with("citystream_read_gaps_total"))
+        .map(|(_, count)| count)
+        .sum();
+    eprintln!(
+        "chaos-overload: {total} assignments, {} events, {gaps} gaps of the first member; 0 differences",
+        expected.valid
+    );
 }

@@ -108,7 +108,7 @@ fn c1_c3_rebalances_without_end_under_load_stop_no_partition_and_lose_nothing() 
 }
 
 /// Returns the lists of partitions that a member's log tells of: `(event, partitions)`.
-fn assignments(member: &Role) -> Vec<(String, String)> {
+pub(crate) fn assignments(member: &Role) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for line in member.err().lines() {
         let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
@@ -235,4 +235,51 @@ fn kip_848_the_work_of_a_killed_member_is_taken_over_exactly() {
     world.is_caught_up(std::slice::from_mut(&mut b));
     assert_eq!(b.terminate().0, Some(0), "{}", b.err());
     world.tables_are_exact();
+}
+
+/// Starts a consumer whose group settings the brokers refuse. It must end within ten seconds and say why.
+fn is_refused(world: &World, settings: &[&str], why: &str) {
+    let begin = Instant::now();
+    let mut member = world.start("consume", settings);
+    member.ends_with(2);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{settings:?}");
+    let err = member.err();
+    let last = err.lines().last().unwrap_or_default();
+    assert!(last.starts_with("citystream: Kafka refuses"), "{err}");
+    assert!(last.contains(why), "{err}");
+    assert!(err.lines().count() < 50, "{err}");
+}
+
+#[test]
+fn group_settings_that_the_brokers_refuse_end_a_member_within_ten_seconds() {
+    let Some(world) = World::new("refused-members") else {
+        return;
+    };
+    world.init();
+    let short = [
+        "--kafka-property",
+        "session.timeout.ms=500",
+        "--kafka-property",
+        "heartbeat.interval.ms=100",
+    ];
+    is_refused(&world, &short, "group.min.session.timeout.ms");
+    is_refused(
+        &world,
+        &[&short[..], &["--stop-at-end"]].concat(),
+        "group.min.session.timeout.ms",
+    );
+    // A member that shares partitions out in another way holds the group.
+    let mut config = group_client(&world);
+    config.set("partition.assignment.strategy", "range");
+    let visitor: BaseConsumer = config.create().unwrap();
+    visitor.subscribe(&[world.name]).unwrap();
+    wait_for("a visitor to be given partitions", || {
+        let _record = visitor.poll(Duration::from_millis(50));
+        (visitor.assignment().unwrap().count() > 0).then_some(())
+    });
+    is_refused(&world, &[], "another --group");
+    if kafka_version().starts_with('3') {
+        let new = ["--group-protocol", "consumer", "--group", "of-its-own"];
+        is_refused(&world, &new, "--group-protocol classic");
+    }
 }

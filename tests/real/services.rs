@@ -6,7 +6,9 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use citystream::store::client::{ConnectOptions, connect};
 
@@ -230,6 +232,34 @@ impl Services {
         Paused(self)
     }
 
+    /// Lets a broker run for a tenth of the time until the returned value is dropped.
+    pub(crate) fn slow_broker(&self, node: &str) -> Slowed {
+        let path = self
+            .folder
+            .join("services/pids")
+            .join(format!("kafka-{node}"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let pid = text.split_whitespace().next().unwrap().to_owned();
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let signal = move |name: &str| {
+            let status = Command::new("kill").args(["-s", name, &pid]).status();
+            assert!(status.unwrap().success(), "kill -s {name} {pid}");
+        };
+        let slowing = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                signal("STOP");
+                std::thread::sleep(9 * SLOW_SLICE);
+                signal("CONT");
+                std::thread::sleep(SLOW_SLICE);
+            }
+        });
+        Slowed {
+            over,
+            slowing: Some(slowing),
+        }
+    }
+
     fn script(&self, args: &[&str]) {
         let status = Command::new(script())
             .args(args)
@@ -237,6 +267,23 @@ impl Services {
             .arg(self.folder.join("services"))
             .status();
         assert!(status.unwrap().success(), "{args:?}");
+    }
+}
+
+/// How long a slowed broker runs at a time.
+const SLOW_SLICE: Duration = Duration::from_millis(20);
+
+pub(crate) struct Slowed {
+    over: Arc<AtomicBool>,
+    slowing: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Slowed {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(slowing) = self.slowing.take() {
+            slowing.join().unwrap();
+        }
     }
 }
 

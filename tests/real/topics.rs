@@ -385,3 +385,38 @@ fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact();
 }
+
+#[test]
+fn gaps_that_transactions_leave_are_confirmed_and_passed() {
+    let Some(world) = World::new("transaction-gaps") else {
+        return;
+    };
+    world.init();
+    let lines = file_lines();
+    let mut consume = world.consume(&[]);
+    consume.is_ready(200, "");
+    // Each leaves a control record; the records of every other one are rolled back.
+    for n in 0..20 {
+        let records = records(&lines[n * 10..n * 10 + 10]);
+        let transaction = Transaction::begin(world.services, world.name, world.name, &records);
+        if n % 2 == 0 {
+            transaction.commit();
+        } else {
+            transaction.abort();
+        }
+    }
+    world.has_counted(&mut consume, 100);
+    let gaps = consume.metrics()["citystream_read_gaps_total"];
+    assert!(gaps >= 9.0, "{gaps}");
+    assert!(!consume.err().contains("skipped"), "{}", consume.err());
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.consume_to_the_end();
+    world.tables_are_exact();
+    world.start("verify", &[]).ends_with(0);
+    let mut tail = world.start(
+        "tail",
+        &["--from", "beginning", "--exit-at-end", "--output", "json"],
+    );
+    tail.ends_with(0);
+    assert_eq!(tail.out().lines().count(), 100);
+}

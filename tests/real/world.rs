@@ -184,7 +184,7 @@ impl World {
         log::send(self.services, self.name, records);
     }
 
-    /// Compares the four tables with the fold over the log, after it was made sure that DynamoDB Local
+    /// Compares the four tables with the fold over the log, by the oracle and by `verify`, after it was made sure that DynamoDB Local
     /// answered truly and holds what it answered: its losses are not the program's. Where the tables
     /// differ all the same, the account of every request is kept.
     pub(crate) fn tables_are_exact_behind(&self, proxy: &Proxy) -> Expected {
@@ -199,8 +199,11 @@ impl World {
             tables::scan(self.services, self.name, suffix.expect("a table of ours"))
         });
         assert!(lost.is_empty(), "DynamoDB Local lost writes: {lost:?}");
-        let compared =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.tables_are_exact()));
+        let compared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let expected = self.tables_are_exact();
+            self.start("verify", &[]).ends_with(0);
+            expected
+        }));
         compared.unwrap_or_else(|difference| {
             let path = std::env::temp_dir().join(format!("{}-account.ndjson", self.name));
             account.write(&path);

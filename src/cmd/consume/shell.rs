@@ -30,6 +30,7 @@ use crate::kafka::budget::Budget;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::consumer::{Consumer, Event};
 use crate::kafka::dlq::DeadLetters;
+use crate::kafka::membership;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::second_read::SecondReader;
 use crate::shutdown::Shutdown;
@@ -307,6 +308,14 @@ impl Shell {
                 .reached_end(now_ms, partition, assignment, at),
             Event::OutOfRange => self.check_ranges(self.places()),
             Event::TopicMissing => self.topic_missing(),
+            Event::MemberRefused(code) => {
+                let remedy = membership::remedy(code).unwrap_or_default();
+                let text = format!(
+                    "Kafka refuses this member of group {}: {code}; {remedy}",
+                    self.p.group
+                );
+                self.end = Some(Err(SettingsError(text).into()));
+            }
             // Whoever starts again would fence the other in turn, for ever.
             Event::Fatal { fenced: true, .. } => {
                 let text = "another consumer of the group has joined with the same \

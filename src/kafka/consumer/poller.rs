@@ -19,6 +19,7 @@ use super::{Bridge, Command, Event, Run};
 use crate::core::event::Offset;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
+use crate::kafka::membership;
 use crate::kafka::record::{content, header_bytes};
 use crate::telemetry::steady_ms;
 
@@ -167,8 +168,11 @@ impl Poller {
             }
             KafkaError::MessageConsumptionFatal(code) => {
                 let fatal = self.client.client().fatal_error();
-                let fenced = fatal.as_ref().map_or(code, |(code, _)| *code)
-                    == RDKafkaErrorCode::FencedInstanceId;
+                let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
+                if membership::remedy(cause).is_some() {
+                    return context.tell(Event::MemberRefused(cause));
+                }
+                let fenced = cause == RDKafkaErrorCode::FencedInstanceId;
                 let text = fatal.map_or_else(
                     || code.to_string(),
                     |(code, text)| format!("{code}: {text}"),
@@ -186,6 +190,9 @@ impl Poller {
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition,
             ) => context.tell(Event::TopicMissing),
+            KafkaError::MessageConsumption(code) if membership::remedy(code).is_some() => {
+                context.tell(Event::MemberRefused(code));
+            }
             error => context.chatter.error(&error, "while polling"),
         }
     }

@@ -18,7 +18,10 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let broker = MockCluster::new(1).expect("a broker");
+        Bed::on(MockCluster::new(1).expect("a broker"), &[])
+    }
+
+    fn on(broker: MockCluster<'static, DefaultProducerContext>, more: &[(&str, &str)]) -> Bed {
         broker.create_topic("t", 1, 1).expect("a topic");
         let (tell, events) = tokio::sync::mpsc::unbounded_channel();
         let options = ConsumerOptions {
@@ -36,6 +39,9 @@ impl Bed {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true");
+        for (name, value) in more {
+            config.set(*name, *value);
+        }
         let consumer = Consumer::start(&config, options, tell).expect("fine settings");
         Bed {
             broker,
@@ -126,6 +132,44 @@ async fn c5_headers_of_rejected_records_are_in_the_budget() {
             seen += 1;
         }
     }
+}
+
+/// How long each answer of the slow leader takes.
+const LEADER_RTT: Duration = Duration::from_millis(300);
+/// Records to read from it, each by a request of its own: this takes longer than a question for the log's end,
+/// librdkafka's pause of 500 ms before it repeats such a question, and the second answer.
+const RECORDS: usize = 12;
+
+/// A partition that was taken at a logical offset would be asked for its end when it is assigned. librdkafka
+/// 2.12 finds the answer outdated by the seek, asks again half a second later, and then jumps to the end over
+/// everything between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
+#[tokio::test]
+async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() {
+    let broker = MockCluster::new(2).expect("two brokers");
+    let group = rdkafka::mocking::MockCoordinator::Group("g".to_owned());
+    broker.coordinator(group, 1).expect("a coordinator");
+    let mut bed = Bed::on(broker, &[("fetch.message.max.bytes", "1")]);
+    let led = bed.broker.partition_leader("t", 0, Some(2));
+    led.expect("a leader that is not the coordinator");
+    for _ in 0..3 * RECORDS {
+        bed.send(1, Some("a value"), "");
+    }
+    let slow = bed.broker.broker_round_trip_time(2, LEADER_RTT);
+    slow.expect("a slow leader");
+    bed.begin().await;
+    let mut offsets = Vec::new();
+    while offsets.len() < RECORDS {
+        let runs = bed
+            .until(|event| match event {
+                Event::Records(runs) => Some(runs),
+                _ => None,
+            })
+            .await;
+        let records = runs.iter().flat_map(|run| &run.records);
+        offsets.extend(records.map(|record| record.offset.0));
+    }
+    let contiguous: Vec<i64> = (0..).take(offsets.len()).collect();
+    assert_eq!(offsets, contiguous);
 }
 
 #[test]
