@@ -92,6 +92,8 @@ pub(crate) fn cursor(data: &[u8]) {
         .take(128)
         .collect();
     let number = |at: usize| i64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes"));
+    // Others are refused: no list of ours has them.
+    let number = |at: usize| number(at).rem_euclid(TIME_MS_END);
     let position = Position {
         sort_key: format_millis(number(0)),
         lane: u32::from_le_bytes(numbers[16..].try_into().expect("4 bytes")),

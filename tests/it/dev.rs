@@ -168,7 +168,7 @@ fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
     let mut stream = std::net::TcpStream::connect(&dev.page).unwrap();
     write!(
         stream,
-        "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut page = String::new();
