@@ -280,8 +280,4 @@ fn group_settings_that_the_brokers_refuse_end_a_member_within_ten_seconds() {
         (visitor.assignment().unwrap().count() > 0).then_some(())
     });
     is_refused(&world, &[], "another --group");
-    if kafka_version().starts_with('3') {
-        let new = ["--group-protocol", "consumer", "--group", "of-its-own"];
-        is_refused(&world, &new, "--group-protocol classic");
-    }
 }
