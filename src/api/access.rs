@@ -37,7 +37,7 @@ use crate::telemetry::Metrics;
 
 /// Where a balancer asks whether the role lives.
 pub(super) const LIVEZ: &str = "/livez";
-/// Most times a second that one client is told, with a burst of as many.
+/// Most answers a second of `/livez` to one client; a burst may have as many.
 const LIVEZ_PER_SECOND: f64 = 50.0;
 /// Shortest token: anything shorter can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
@@ -92,7 +92,7 @@ impl Tokens {
     /// Waits until a token is one of them no more.
     async fn gone(self, given: [u8; 32]) {
         let mut hashes = self.hashes.subscribe();
-        // It fails where nobody can change the tokens any more, and this holds them.
+        // Fails only if the sender is gone, and `self` holds the sender.
         let gone = hashes.wait_for(|hashes| !holds(hashes, &given)).await;
         debug_assert!(gone.is_ok(), "the tokens are held here");
     }

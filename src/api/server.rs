@@ -75,7 +75,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Most characters of a path in the access log, and of a method, which a client may make up.
 const LOGGED_CHARS_MAX: usize = 256;
 const LOGGED_METHOD_CHARS_MAX: usize = 16;
-/// Parameters that the access log shows. Others may hold a token that somebody put in the wrong place.
+/// Parameters whose values the access log shows. A client may have put its token into any other.
 const LOGGED_PARAMETERS: [&str; 16] = [
     "city",
     "compare",
