@@ -32,6 +32,7 @@ use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::inquiry::{Inquiry, commit};
+use crate::kafka::membership;
 use crate::kafka::second_read::end_of_log;
 use crate::telemetry::steady_ms;
 use poller::Poller;
@@ -139,7 +140,9 @@ impl Consumer {
             end_at: Mutex::new(None),
             drain_max: options.drain_max,
         };
-        let client: BaseConsumer<Bridge> = config.create_with_context(bridge)?;
+        let mut heard = config.clone();
+        membership::make_heard(&mut heard);
+        let client: BaseConsumer<Bridge> = heard.create_with_context(bridge)?;
         client.subscribe(&[&options.topic])?;
         let client = Arc::new(client);
         let (commands, inbox) = mpsc::channel();
@@ -303,6 +306,9 @@ impl ClientContext for Bridge {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        if let Some(code) = membership::refusal(fac, message) {
+            self.tell(Event::MemberRefused(code));
+        }
         self.chatter.log(level, fac, message);
     }
 

@@ -253,7 +253,7 @@ fn is_refused(world: &World, settings: &[&str], why: &str) {
 }
 
 #[test]
-fn group_settings_that_the_brokers_refuse_end_a_member_within_ten_seconds() {
+fn group_settings_that_the_brokers_refuse_end_members_within_ten_seconds() {
     let Some(world) = World::new("refused-members") else {
         return;
     };
@@ -280,4 +280,13 @@ fn group_settings_that_the_brokers_refuse_end_a_member_within_ten_seconds() {
         (visitor.assignment().unwrap().count() > 0).then_some(())
     });
     is_refused(&world, &[], "another --group");
+    drop(visitor);
+    let new = ["--group-protocol", "consumer"];
+    if kafka_version().starts_with('3') {
+        is_refused(&world, &new, "--group-protocol classic");
+        return;
+    }
+    let unknown = ["--kafka-property", "group.remote.assignor=nobody-knows-it"];
+    let settings = [&new[..], &unknown, &["--group", "refused-assignor"]].concat();
+    is_refused(&world, &settings, "group.remote.assignor");
 }
