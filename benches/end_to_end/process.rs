@@ -2,10 +2,17 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+
+/// Returns the program to measure: `BINARY`, to compare an older build, or the one of this tree.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_citystream").into(), PathBuf::from)
+}
 
 /// Ticks of `/proc/PID/stat` in a second; the kernel's interface fixes it.
 const TICKS: f64 = 100.0;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::drain::{Drained, drain};
 use crate::growth;
 use crate::live;
-use crate::process::{Server, get, machine_load, metric, peak_mib_of, run};
+use crate::process::{Server, get, machine_load, metric, peak_mib_of, program, run};
 use crate::report::Row;
 use crate::world::{Found, Log, Shape, World};
 
@@ -196,8 +196,7 @@ fn memory(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     }
     let first = began.elapsed().as_millis();
     #[allow(clippy::cast_precision_loss)]
-    let mib =
-        std::fs::metadata(env!("CARGO_BIN_EXE_citystream"))?.len() as f64 / f64::from(1 << 20);
+    let mib = std::fs::metadata(program())?.len() as f64 / f64::from(1 << 20);
     Ok(vec![
         Row::new(what, value, "≤ 160 MiB"),
         Row::new(
@@ -330,8 +329,7 @@ pub(crate) fn machine() -> String {
         .find_map(|l| l.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
     let busy = machine_load() * 100.0;
-    let version =
-        run(Command::new(env!("CARGO_BIN_EXE_citystream")).arg("--version")).unwrap_or_default();
+    let version = run(Command::new(program()).arg("--version")).unwrap_or_default();
     format!(
         "{}, {cpus} cores ({model}), busy with other things at the start: {busy:.0} %",
         version.trim()

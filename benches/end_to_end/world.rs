@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::process::{Server, run};
+use crate::process::{Server, program, run};
 use crate::text::Events;
 
 /// Partitions of a topic unless a measurement says otherwise.
@@ -99,7 +99,7 @@ impl World {
 
     /// The product, as a user starts it.
     pub(crate) fn citystream(&self, role: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_citystream"));
+        let mut command = Command::new(program());
         command
             .arg(role)
             .envs(&self.exports)
