@@ -16,7 +16,7 @@ mod status;
 mod tables;
 mod watch;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -183,7 +183,7 @@ pub async fn run_with(
         start_consumer,
         locator,
         writer,
-        second_reader: Arc::new(Mutex::new(second_reader)),
+        second_reader: Arc::new(second_reader),
         dead_letters,
         budget,
         host,

@@ -254,12 +254,12 @@ impl LogReader {
         let mut open = parts.values().filter(|part| !part.done).count();
         let mut looked = Instant::now() - LOOK_EVERY;
         let mut away = false;
-        let mut second = SecondReader::new(&self.config, &self.topic);
+        let second = SecondReader::new(&self.config, &self.topic);
         while open > 0 && !shutdown.is_triggered() {
             let flow = match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     let to = (message.partition(), Offset(message.offset()));
-                    if self.may_pass(&mut second, &parts, to, shutdown)? {
+                    if self.may_pass(&second, &parts, to, shutdown)? {
                         self.take(&message, range, &mut parts, &mut open, step)
                     } else {
                         ControlFlow::Continue(())
@@ -267,7 +267,7 @@ impl LogReader {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     let end = self.consumer.context().end_of_log().unwrap_or(Offset(0));
-                    if self.may_pass(&mut second, &parts, (partition, end), shutdown)?
+                    if self.may_pass(&second, &parts, (partition, end), shutdown)?
                         && let Some(part) = parts.get_mut(&partition)
                     {
                         part.next = part.next.max(end);
@@ -327,7 +327,7 @@ impl LogReader {
     /// last record and it. Otherwise the client has been moved back.
     fn may_pass(
         &self,
-        second: &mut SecondReader,
+        second: &SecondReader,
         parts: &BTreeMap<i32, Part>,
         (partition, to): (i32, Offset),
         shutdown: &Shutdown,

@@ -110,7 +110,7 @@ pub fn run(
         return Ok(out);
     }
     retried(|| producer.init_transactions(TIMEOUT)).map_err(failed("begin sending"))?;
-    let mut second = SecondReader::new(config, dlq_topic);
+    let second = SecondReader::new(config, dlq_topic);
     // Only now can no other run move the place any more, so only now is it known.
     let Some(mut left) = begin(&consumer, topic, dlq_topic, shutdown)? else {
         return Ok(out);
@@ -122,7 +122,7 @@ pub fn run(
             .map_err(failed("begin a transaction"))?;
         let letters = Letters {
             consumer: &consumer,
-            second: &mut second,
+            second: &second,
             shutdown,
         };
         let places = fill(letters, &producer, topic, &mut left, &mut known, &mut batch)?;
@@ -282,13 +282,13 @@ fn assign(
 /// What letters are read with.
 struct Letters<'a> {
     consumer: &'a BaseConsumer<EndContext>,
-    second: &'a mut SecondReader,
+    second: &'a SecondReader,
     shutdown: &'a Shutdown,
 }
 
 impl Letters<'_> {
     /// Returns whether reading may continue at `to`: the topic holds nothing between the last letter and it.
-    fn may_pass(&mut self, partition: i32, part: &Part, to: i64) -> Result<bool, ResendError> {
+    fn may_pass(&self, partition: i32, part: &Part, to: i64) -> Result<bool, ResendError> {
         let range = (event::Offset(part.position), event::Offset(to));
         self.second
             .may_pass(self.consumer, partition, range, self.shutdown)
@@ -302,7 +302,7 @@ impl Letters<'_> {
 /// Fills one transaction; returns the places behind its letters. Partitions that are at their end
 /// leave `left`.
 fn fill(
-    mut letters: Letters<'_>,
+    letters: Letters<'_>,
     producer: &FutureProducer<Context>,
     topic: &str,
     left: &mut BTreeMap<i32, Part>,

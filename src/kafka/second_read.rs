@@ -4,6 +4,7 @@
 //! takes partitions at offsets that are numbers, never at "beginning" or "end", which librdkafka would look
 //! up at the broker. All calls block.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -22,22 +23,52 @@ use crate::shutdown::Shutdown;
 
 /// The group's name where the settings have none. librdkafka wants one, and nobody joins it.
 const GROUP: &str = "citystream-second-read";
-/// How long the first try may take. A range of aborted transactions is read in full before its end shows, so
-/// each try that ends without an answer doubles the time of the next.
-const TIMEOUT_FIRST: Duration = Duration::from_secs(5);
-/// No try takes longer.
-const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Longest time that one call waits for an answer.
+const WAIT: Duration = Duration::from_secs(1);
+/// How long a client may look for the answer about a gap before another client starts anew. A range of
+/// aborted transactions is read in full before its end shows, so each further client gets twice the time.
+const LIFE_FIRST: Duration = Duration::from_secs(5);
+/// No client gets longer.
+const LIFE_MAX: Duration = Duration::from_secs(600);
+/// A gap that nobody has asked about for this long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// Most clients that are kept for later gaps.
+const IDLE_MAX: usize = 8;
 /// Longest wait of one poll.
 const POLL: Duration = Duration::from_millis(100);
-/// Pause after a try without an answer.
+/// Longest wait of a seek.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a call without an answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads ranges of one topic a second time.
+type Client = BaseConsumer<EndContext>;
+
+/// Reads ranges of one topic a second time. Each gap has a client of its own while it is looked into, so a
+/// partition without a leader holds up no other.
 pub struct SecondReader {
     config: ClientConfig,
     topic: String,
-    client: Option<BaseConsumer<EndContext>>,
-    timeout: Duration,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+struct Clients {
+    idle: Vec<Client>,
+    /// Gaps without an answer yet, by partition.
+    open: BTreeMap<i32, Open>,
+}
+
+/// A gap without an answer yet.
+struct Open {
+    gap: Gap,
+    /// Continues with the next question about this gap.
+    client: Option<Client>,
+    /// When `client` began.
+    began: Instant,
+    /// How long `client` may take.
+    life: Duration,
+    /// When somebody last asked about this gap.
+    asked: Instant,
 }
 
 impl SecondReader {
@@ -58,64 +89,92 @@ impl SecondReader {
         SecondReader {
             config,
             topic: topic.to_owned(),
-            client: None,
-            timeout: TIMEOUT_FIRST,
+            clients: Mutex::default(),
         }
     }
 
-    /// Reads each gap's partition from [`Gap::from`] and returns what came first, in the order of `gaps`,
-    /// which hold each partition at most once.
-    pub fn read(&mut self, gaps: &[(i32, Gap)]) -> Vec<SecondRead> {
-        let found = match self.try_read(gaps) {
-            Ok(found) => found,
+    /// Reads `partition` from [`Gap::from`] and returns what came first. Blocks for about a second at most;
+    /// after [`SecondRead::NoAnswer`] the next call about the same gap continues where this one ended.
+    ///
+    /// Calls about different partitions may run at once.
+    pub fn read(&self, partition: i32, gap: Gap) -> SecondRead {
+        let mut open = self.open(partition, gap);
+        let (client, answer) = match self.look(&mut open, partition) {
+            Ok((client, answer)) => (Some(client), answer),
             Err(error) => {
-                tracing::debug!(%error, "failed to read a range a second time");
-                vec![SecondRead::NoAnswer; gaps.len()]
+                tracing::debug!(partition, %error, "failed to read a range a second time");
+                (None, SecondRead::NoAnswer)
             }
         };
-        if found.contains(&SecondRead::NoAnswer) {
-            self.timeout = (self.timeout * 2).min(TIMEOUT_MAX);
-            self.client = None;
-        } else {
-            self.timeout = TIMEOUT_FIRST;
+        let mut clients = self.clients();
+        if answer == SecondRead::NoAnswer {
+            open.client = client;
+            clients.open.insert(partition, open);
+        } else if clients.idle.len() < IDLE_MAX {
+            // What it fetched beyond the answer belongs to nobody.
+            clients
+                .idle
+                .extend(client.filter(|client| client.unassign().is_ok()));
         }
-        found
+        answer
     }
 
-    fn try_read(&mut self, gaps: &[(i32, Gap)]) -> KafkaResult<Vec<SecondRead>> {
-        let mut list = TopicPartitionList::new();
-        for (partition, gap) in gaps {
-            let from = ListOffset::Offset(gap.from.0);
-            list.add_partition_offset(&self.topic, *partition, from)?;
+    /// Takes up the gap where the last call about it ended.
+    fn open(&self, partition: i32, gap: Gap) -> Open {
+        let now = Instant::now();
+        let mut clients = self.clients();
+        let known = clients.open.remove(&partition);
+        let used = |open: &Open| now.duration_since(open.asked) < FORGOTTEN_AFTER;
+        clients.open.retain(|_, open| used(open));
+        let mut open = known.filter(|open| open.gap == gap).unwrap_or(Open {
+            gap,
+            client: None,
+            began: now,
+            life: LIFE_FIRST,
+            asked: now,
+        });
+        open.asked = now;
+        // A client may be stuck, so another one takes over.
+        if open.client.is_some() && now.duration_since(open.began) >= open.life {
+            open.client = None;
+            open.began = now;
+            open.life = (open.life * 2).min(LIFE_MAX);
         }
-        let client = match self.client.take() {
+        open
+    }
+
+    fn look(&self, open: &mut Open, partition: i32) -> KafkaResult<(Client, SecondRead)> {
+        let client = match open.client.take() {
+            Some(client) => client,
+            None => self.begin(partition, open.gap)?,
+        };
+        let deadline = Instant::now() + WAIT;
+        while Instant::now() < deadline {
+            if let Some(answer) = poll(&client, partition, open.gap)? {
+                return Ok((client, answer));
+            }
+        }
+        Ok((client, SecondRead::NoAnswer))
+    }
+
+    /// Returns a client that reads the gap from its beginning.
+    fn begin(&self, partition: i32, gap: Gap) -> KafkaResult<Client> {
+        let idle = self.clients().idle.pop();
+        let client = match idle {
             Some(client) => client,
             None => self
                 .config
                 .create_with_context(EndContext::new(&self.config))?,
         };
+        let mut list = TopicPartitionList::new();
+        let from = ListOffset::Offset(gap.from.0);
+        list.add_partition_offset(&self.topic, partition, from)?;
         client.assign(&list)?;
-        let deadline = Instant::now() + self.timeout;
-        let mut found = vec![SecondRead::NoAnswer; gaps.len()];
-        while found.contains(&SecondRead::NoAnswer) && Instant::now() < deadline {
-            let Some((at, answer)) = poll(&client, gaps)? else {
-                continue;
-            };
-            if answer == SecondRead::OutOfRange && gaps.len() > 1 {
-                // librdkafka does not say which partition it means.
-                drop(client);
-                return gaps.iter().map(|gap| self.read_one(*gap)).collect();
-            }
-            if found[at] == SecondRead::NoAnswer {
-                found[at] = answer;
-            }
-        }
-        self.client = Some(client);
-        Ok(found)
+        Ok(client)
     }
 
-    fn read_one(&mut self, gap: (i32, Gap)) -> KafkaResult<SecondRead> {
-        Ok(self.try_read(&[gap])?[0])
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().expect("no panic holds the clients")
     }
 
     /// Decides whether a reader that stands at `from` may continue at `to`, which is the offset of the record
@@ -125,7 +184,7 @@ impl SecondReader {
     /// # Errors
     /// When the client cannot be moved back.
     pub(super) fn may_pass<C: ConsumerContext>(
-        &mut self,
+        &self,
         client: &BaseConsumer<C>,
         partition: i32,
         (from, to): (Offset, Offset),
@@ -136,13 +195,13 @@ impl SecondReader {
         }
         let gap = Gap { from, to };
         while !shutdown.is_triggered() {
-            let verdict = gap.verdict(self.read(&[(partition, gap)])[0]);
+            let verdict = gap.verdict(self.read(partition, gap));
             match verdict {
                 Verdict::Real => return Ok(true),
                 Verdict::Skipped { .. } => {
                     report(partition, gap, verdict);
                     let from = ListOffset::Offset(from.0);
-                    client.seek(&self.topic, partition, from, TIMEOUT_FIRST)?;
+                    client.seek(&self.topic, partition, from, SEEK_TIMEOUT)?;
                     return Ok(false);
                 }
                 Verdict::OutOfRange => {
@@ -166,29 +225,25 @@ pub fn report(partition: i32, gap: Gap, verdict: Verdict) {
     }
 }
 
-/// Polls once. Returns which gap the answer is about.
-fn poll(
-    client: &BaseConsumer<EndContext>,
-    gaps: &[(i32, Gap)],
-) -> KafkaResult<Option<(usize, SecondRead)>> {
-    let of = |partition: i32| gaps.iter().position(|(p, _)| *p == partition);
+/// Polls once. Returns what came first after [`Gap::from`], once that is known.
+fn poll(client: &Client, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
         Some(Ok(message)) => {
             let offset = Offset(message.offset());
-            let at = of(message.partition()).filter(|at| offset >= gaps[*at].1.from);
-            Ok(at.map(|at| (at, SecondRead::Next(offset))))
+            let asked = message.partition() == partition && offset >= gap.from;
+            Ok(asked.then_some(SecondRead::Next(offset)))
         }
-        Some(Err(KafkaError::PartitionEOF(partition))) => {
+        Some(Err(KafkaError::PartitionEOF(ended))) => {
             // A log that ends inside the gap proves nothing: this broker may not have the rest yet.
             let end = client.context().end_of_log().unwrap_or(Offset(0));
-            let at = of(partition).filter(|at| end >= gaps[*at].1.to);
-            Ok(at.map(|at| (at, SecondRead::Next(end))))
+            let passed = ended == partition && end >= gap.to;
+            Ok(passed.then_some(SecondRead::Next(end)))
         }
         Some(Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-        ))) => Ok(Some((0, SecondRead::OutOfRange))),
-        // Brokers come and go; the deadline ends the wait.
+        ))) => Ok(Some(SecondRead::OutOfRange)),
+        // Brokers come and go; the next client tries again.
         Some(Err(KafkaError::MessageConsumption(code))) => {
             tracing::debug!(%code, "waiting for a second read");
             Ok(None)
@@ -266,3 +321,79 @@ impl ClientContext for EndContext {
 }
 
 impl ConsumerContext for EndContext {}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::*;
+
+    const TOPIC: &str = "t";
+    const RECORDS: usize = 10;
+
+    fn gap(from: i64, to: i64) -> Gap {
+        Gap {
+            from: Offset(from),
+            to: Offset(to),
+        }
+    }
+
+    /// Repeats the question as its callers do.
+    fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            let answer = reader.read(partition, gap);
+            if answer != SecondRead::NoAnswer {
+                return answer;
+            }
+        }
+        panic!("no answer about {gap:?} of partition {partition}");
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_holds_up_no_other() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic(TOPIC, 2, 1).expect("a topic");
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", broker.bootstrap_servers());
+        let producer: BaseProducer = config.create().expect("fine settings");
+        for n in 0..2 * RECORDS {
+            let partition = i32::from(n >= RECORDS);
+            let record = BaseRecord::<str, str>::to(TOPIC)
+                .partition(partition)
+                .payload("x");
+            producer
+                .send(record)
+                .map_err(|(error, _)| error)
+                .expect("room for it");
+        }
+        producer
+            .flush(Duration::from_secs(60))
+            .expect("the broker takes it");
+        broker
+            .partition_leader(TOPIC, 0, None)
+            .expect("no leader of partition 0");
+
+        let reader = SecondReader::new(&config, TOPIC);
+        std::thread::scope(|scope| {
+            let blocked = scope.spawn(|| reader.read(0, gap(3, 6)));
+            assert_eq!(answer(&reader, 1, gap(3, 6)), SecondRead::Next(Offset(3)));
+            assert_eq!(answer(&reader, 1, gap(7, 9)), SecondRead::Next(Offset(7)));
+            assert_eq!(blocked.join().expect("no panic"), SecondRead::NoAnswer);
+        });
+        assert_eq!(reader.clients().idle.len(), 1, "one client served both");
+
+        broker
+            .partition_leader(TOPIC, 0, Some(1))
+            .expect("a leader again");
+        assert_eq!(answer(&reader, 0, gap(3, 6)), SecondRead::Next(Offset(3)));
+        let end = i64::try_from(RECORDS).expect("small");
+        assert_eq!(
+            answer(&reader, 0, gap(end, end)),
+            SecondRead::Next(Offset(end))
+        );
+        assert_eq!(answer(&reader, 1, gap(99, 100)), SecondRead::OutOfRange);
+        assert!(reader.clients().open.is_empty(), "all is answered");
+    }
+}

@@ -96,7 +96,7 @@ impl Survey {
         let client: BaseConsumer<EndContext> = self
             .config
             .create_with_context(EndContext::new(&self.config))?;
-        let mut second = SecondReader::new(&self.config, letters);
+        let second = SecondReader::new(&self.config, letters);
         let never = Shutdown::new();
         client.poll(Duration::ZERO);
         let mut list = TopicPartitionList::new();

@@ -16,6 +16,7 @@ use crate::core::worker::Rejected;
 use crate::kafka::second_read::report;
 use crate::store::error::Kind;
 use crate::sys;
+use crate::telemetry::steady_ms;
 use crate::telemetry::unix_ms;
 
 impl Shell {
@@ -120,7 +121,16 @@ impl Shell {
                 gap,
                 found,
             } => report(partition, gap, Verdict::Skipped { found }),
-            Output::Locate { .. } | Output::CheckGap { .. } => {
+            Output::CheckGap {
+                partition,
+                assignment,
+                gap,
+                not_before_ms,
+            } => {
+                let wait = u64::try_from(not_before_ms - steady_ms()).unwrap_or(0);
+                self.read_gap(partition, assignment, gap, Duration::from_millis(wait));
+            }
+            Output::Locate { .. } => {
                 unreachable!("gathered by the caller")
             }
         }
@@ -136,24 +146,23 @@ impl Shell {
         });
     }
 
-    /// Reads the ranges that the client passed over a second time.
-    pub(super) fn read_gaps(&self, gaps: Vec<(i32, u64, Gap)>, wait: Duration) {
+    /// Reads a range that the client passed over a second time.
+    pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
         let (reader, done) = (Arc::clone(&self.p.second_reader), self.done_in.clone());
+        let turn = Arc::clone(&self.second_reads);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let found = blocking(move || {
-                let ranges: Vec<(i32, Gap)> = gaps.iter().map(|(p, _, gap)| (*p, *gap)).collect();
-                let mut reader = reader.lock().expect("no panic holds the reader");
-                let found = reader.read(&ranges);
-                let read = |((partition, assignment, gap), second)| GapRead {
+            let _turn = turn.acquire().await;
+            let second = blocking(move || reader.read(partition, gap)).await;
+            send(
+                &done,
+                Done::GapRead(GapRead {
                     partition,
                     assignment,
                     gap,
                     second,
-                };
-                gaps.into_iter().zip(found).map(read).collect()
-            });
-            send(&done, Done::GapsRead(found.await));
+                }),
+            );
         });
     }
 

@@ -5,7 +5,7 @@
 //! reports back as a [`Done`] (`requests`). Nothing is decided here but when to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -45,6 +45,8 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
 const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Least time between two lines about the same trouble.
 pub(super) const SAY_INTERVAL: Duration = Duration::from_secs(10);
+/// Most gaps that are read a second time at once.
+const SECOND_READS_MAX: usize = 8;
 /// How long one question to a broker may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -56,8 +58,7 @@ pub(super) struct Parts {
     pub(super) start_consumer: StartConsumer,
     pub(super) locator: Locator,
     pub(super) writer: Writer,
-    /// One second read runs at a time.
-    pub(super) second_reader: Arc<Mutex<SecondReader>>,
+    pub(super) second_reader: Arc<SecondReader>,
     pub(super) dead_letters: DeadLetters,
     pub(super) budget: Arc<Budget>,
     pub(super) host: Host,
@@ -90,8 +91,8 @@ pub(super) enum Done {
     NoTables,
     /// These tables, which were missing, were asked at this time: the tables' id if all are there.
     Settled(BTreeSet<usize>, i64, Result<String, Trouble>),
-    /// What a second read found in gaps.
-    GapsRead(Vec<GapRead>),
+    /// What a second read found in a gap.
+    GapRead(GapRead),
     /// From the Kafka client of this generation; those of an earlier one mean nothing any more.
     Answer(u64, Answer),
 }
@@ -142,6 +143,8 @@ pub(super) struct Shell {
     pub(super) letters: BTreeMap<(i32, u64), JoinSet<()>>,
     /// Who reads a record again has a Kafka client of its own for it: one at a time.
     pub(super) rereading: Arc<Semaphore>,
+    /// Bounds how many gaps are read a second time at once.
+    pub(super) second_reads: Arc<Semaphore>,
     pub(super) tables_asked_at: Instant,
     /// What is known of the tables, and whether that is enough to write to them.
     pub(super) doubt: Doubt,
@@ -183,6 +186,7 @@ impl Shell {
             unlocated: BTreeMap::new(),
             letters: BTreeMap::new(),
             rereading: Arc::new(Semaphore::new(1)),
+            second_reads: Arc::new(Semaphore::new(SECOND_READS_MAX)),
             tables_asked_at: Instant::now(),
             doubt: Doubt::default(),
             failing: BTreeMap::new(),
@@ -371,12 +375,10 @@ impl Shell {
             Done::Tables(id, asked_ms) => self.tables_read(&id, asked_ms),
             Done::NoTables => self.miss(keys::TOTALS),
             Done::Settled(asked, asked_ms, found) => self.settled(&asked, asked_ms, found),
-            Done::GapsRead(gaps) => {
-                for g in gaps {
-                    self.p
-                        .pipeline
-                        .gap_checked(now_ms, g.partition, g.assignment, g.gap, g.second);
-                }
+            Done::GapRead(g) => {
+                self.p
+                    .pipeline
+                    .gap_checked(now_ms, g.partition, g.assignment, g.gap, g.second);
             }
             Done::Answer(generation, answer) if generation == self.generation => {
                 self.answered(now_ms, answer);
@@ -444,7 +446,6 @@ impl Shell {
         self.mind_tables();
         self.p.pipeline.pump(now_ms);
         let mut locate: BTreeMap<i64, Vec<(i32, u64)>> = BTreeMap::new();
-        let mut gaps: BTreeMap<i64, Vec<(i32, u64, Gap)>> = BTreeMap::new();
         while let Some(output) = self.p.pipeline.poll_output() {
             match output {
                 Output::Locate {
@@ -455,25 +456,12 @@ impl Shell {
                     .entry(not_before_ms)
                     .or_default()
                     .push((partition, assignment)),
-                Output::CheckGap {
-                    partition,
-                    assignment,
-                    gap,
-                    not_before_ms,
-                } => gaps
-                    .entry(not_before_ms)
-                    .or_default()
-                    .push((partition, assignment, gap)),
                 output => self.start(output),
             }
         }
         for (at_ms, wanted) in locate {
             let wait = u64::try_from(at_ms - now_ms).unwrap_or(0);
             self.locate(wanted, Duration::from_millis(wait));
-        }
-        for (at_ms, gaps) in gaps {
-            let wait = u64::try_from(at_ms - now_ms).unwrap_or(0);
-            self.read_gaps(gaps, Duration::from_millis(wait));
         }
         if self.p.budget.is_tight() {
             self.p.pipeline.make_room();
