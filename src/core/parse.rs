@@ -240,8 +240,18 @@ pub fn judge_event(value: &[u8]) -> Result<Judged<'_>, Reject> {
             format!("invalid UTF-8 at byte {}", e.valid_up_to()),
         )
     })?;
-    let fields = walk(text).map_err(|e| Reject::new(Reason::NotJson, e.to_string()))?;
+    let fields = walk(text).map_err(|e| Reject::new(Reason::NotJson, detail(&e)))?;
     fields.judge()
+}
+
+/// Returns serde_json's words. They count lines within the value, which the number of a file's line would be
+/// taken for, so a value of one line is told by its column alone.
+fn detail(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line 1 column ") {
+        Some((what, column)) => format!("{what} at column {column}"),
+        None => text,
+    }
 }
 
 /// The value of a known field: its text, or that it is of another type.

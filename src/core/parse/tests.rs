@@ -292,3 +292,32 @@ proptest::proptest! {
         }
     }
 }
+
+/// The guide's examples are judged by the parser that the guide describes.
+#[test]
+fn every_reason_is_in_the_guide_and_its_example_is_rejected_for_it() {
+    let guide = include_str!("../../../docs/EVENTS.md");
+    let row = |name: &str| {
+        let row = guide
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` ")));
+        let row = row.unwrap_or_else(|| panic!("no row of {name}"));
+        row.trim_end_matches([' ', '|'])
+            .rsplit(" | ")
+            .next()
+            .unwrap()
+    };
+    let mut examples = 0;
+    for wanted in Reason::ALL {
+        let Some(example) = row(wanted.name()).strip_prefix('`') else {
+            continue;
+        };
+        examples += 1;
+        assert_eq!(reason(example.trim_end_matches('`')), Some(wanted));
+    }
+    assert_eq!(examples, 8);
+    let good = guide.lines().filter(|line| line.starts_with("{\"city\""));
+    for event in good {
+        assert_eq!(reason(event), None, "{event}");
+    }
+}
