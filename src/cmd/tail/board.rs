@@ -118,7 +118,9 @@ impl Board {
                 push(&mut self.records, seen);
             }
             Said::Letter(letter) => {
-                self.counts.add_letter(&letter);
+                if !self.counts.add_letter(&letter) {
+                    return;
+                }
                 if let Some(time_ms) = letters::time_ms(&letter) {
                     self.saw(time_ms);
                 }

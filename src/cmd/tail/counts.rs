@@ -4,7 +4,8 @@
 //! Memory is bounded: beyond [`ROWS_MAX`] rows the rest counts under one row. For a
 //! screen each row also keeps its recent past, see [`History`]: 7 KB a row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -17,6 +18,8 @@ use crate::kafka::reader::Letter;
 
 /// Most rows; a feed with more different cities or reasons than this is broken.
 pub(super) const ROWS_MAX: usize = 10_000;
+/// Most rejected records that are remembered to recognize repeats: 16 MB. Letters after that all count.
+const REJECTED_KNOWN_MAX: usize = 1_000_000;
 /// The row of what is beyond [`ROWS_MAX`]. No event can have this city, and no letter this reason.
 const OTHER: &str = "#other";
 
@@ -64,6 +67,11 @@ pub(super) struct Counts {
     pub(super) sum: Row,
     /// Records that are neither events nor heartbeats, by reason.
     pub(super) rejected: [u64; Reason::ALL.len()],
+    /// Letters about records that an earlier letter is about: consumers that start again reject again.
+    pub(super) repeat_count: u64,
+    /// Hashes of the records that letters are about.
+    known: HashSet<u64>,
+    hasher: RandomState,
 }
 
 impl Counts {
@@ -82,11 +90,27 @@ impl Counts {
         self.count(&event.city, &event.event_type, |row| row.add(seen));
     }
 
-    /// Counts one dead letter.
-    pub(super) fn add_letter(&mut self, letter: &Letter) {
+    /// Counts one dead letter. Returns `false` if an earlier letter is about the same record.
+    pub(super) fn add_letter(&mut self, letter: &Letter) -> bool {
+        if self.is_repeat(letter) {
+            self.repeat_count += 1;
+            return false;
+        }
         let time_ms = letters::time_ms(letter);
         self.sum.add_letter(time_ms);
         self.count(letters::reason(letter), "", |row| row.add_letter(time_ms));
+        true
+    }
+
+    fn is_repeat(&mut self, letter: &Letter) -> bool {
+        let Some(identity) = letters::identity(letter) else {
+            return false;
+        };
+        let hash = self.hasher.hash_one(identity);
+        if self.known.len() >= REJECTED_KNOWN_MAX {
+            return self.known.contains(&hash);
+        }
+        !self.known.insert(hash)
     }
 
     /// Counts in the row of two names, or in that of the rest where there are too many.

@@ -7,6 +7,7 @@
 use std::io::Write as _;
 
 use base64::Engine as _;
+use indicatif::HumanCount;
 use serde_json::Value;
 
 use super::counts::Counts;
@@ -79,6 +80,16 @@ pub(super) fn time_ms(letter: &Letter) -> Option<i64> {
 pub(super) fn origin(letter: &Letter) -> [&str; 3] {
     ["source_topic", "source_partition", "source_offset"]
         .map(|name| header(letter, name).unwrap_or("?"))
+}
+
+/// Returns what tells the record from all others: its topic's id, its partition and its offset.
+pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
+    let [topic_id, partition, offset] = ["source_topic_id", "source_partition", "source_offset"];
+    Some([
+        header(letter, topic_id)?,
+        header(letter, partition)?,
+        header(letter, offset)?,
+    ])
 }
 
 /// Returns the headers that the record came with.
@@ -192,7 +203,7 @@ pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
     out.push(b'\n');
 }
 
-/// Returns a line per reason, the most frequent first, then the sum.
+/// Returns a line per reason, the most frequent first, then the sum, then how many letters were repeats.
 pub(super) fn table(counts: &Counts) -> String {
     let rows = counts.rows();
     let mut rows: Vec<(&str, u64)> = rows.map(|(reason, _, row)| (reason, row.total())).collect();
@@ -210,7 +221,17 @@ pub(super) fn table(counts: &Counts) -> String {
         push_printable(&mut text, &format!("{reason:<width$}  {count:>8}"));
         text.push('\n');
     }
+    if counts.repeat_count > 0 {
+        text.push_str(&repeats(counts));
+        text.push('\n');
+    }
     text
+}
+
+/// Returns how many letters were about records that other letters are about.
+pub(super) fn repeats(counts: &Counts) -> String {
+    let count = HumanCount(counts.repeat_count);
+    format!("rejected again after a restart: {count}")
 }
 
 #[cfg(test)]
@@ -339,6 +360,23 @@ mod tests {
         }
         let want =
             "reason     records\nnot_json         2\nbad_city         1\nall              3\n";
+        assert_eq!(table(&counts), want);
+    }
+
+    #[test]
+    fn a_record_that_was_rejected_twice_is_counted_once() {
+        let mut counts = Counts::default();
+        let at = |offset| {
+            let source = [("source_topic_id", "T"), ("source_partition", "3")];
+            let mut headers = vec![("reason", "not_json")];
+            headers.extend(source);
+            headers.push(("source_offset", offset));
+            letter(&headers, None)
+        };
+        for offset in ["17", "18", "17", "17"] {
+            counts.add_letter(&at(offset));
+        }
+        let want = "reason     records\nnot_json         2\nall              2\nrejected again after a restart: 2\n";
         assert_eq!(table(&counts), want);
     }
 }

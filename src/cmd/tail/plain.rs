@@ -181,7 +181,12 @@ impl Printer<'_> {
         let rate = (total - self.line.1) as f64 / self.line.0.elapsed().as_secs_f64().max(0.001);
         let (total, rate) = (HumanCount(total), HumanCount(rate.round() as u64));
         if self.dlq {
-            return format!("{total} rejected records, {rate}/s");
+            let mut text = format!("{total} rejected records, {rate}/s");
+            if self.counts.repeat_count > 0 {
+                text.push_str("; ");
+                text.push_str(&letters::repeats(&self.counts));
+            }
+            return text;
         }
         let [low, medium, high, critical] = self.counts.sum.severities;
         let mut text = format!(

@@ -93,7 +93,13 @@ fn letters() -> Board {
             }
         };
         let offset = i64::from(n) * 4 + i64::from((n / 300) % 2) * 300;
-        let letter = letter(reason, partition, offset, value.map(str::as_bytes));
+        let mut letter = letter(reason, partition, offset, value.map(str::as_bytes));
+        // Some have the same offset, and none is to be a repeat.
+        let topic_id = letter
+            .headers
+            .iter_mut()
+            .find(|(name, _)| name == "source_topic_id");
+        topic_id.unwrap().1 = n.to_string();
         board.take(Said::Letter(letter));
     }
     board.state = State::Reading(0);
