@@ -86,7 +86,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
         first.starts_with(&format!("missing raw event {id} ")),
         "{out}"
     );
-    let differs = "log 9,000 ≠ tables 9,000, difference 1: 1 raw event missing; the sums are equal, the rows are not";
+    let differs = "log 9,000 ≠ tables 9,000, difference 1 row: 1 raw event missing; the sums are equal, the rows are not";
     assert_eq!(last(&out), differs);
     tables::put(world.services, world.name, "raw-events", lost.clone());
     let metrics = wait_for("the repair to be seen", || {

@@ -44,6 +44,17 @@ impl Report {
         }
     }
 
+    /// Tells whether any row of counts can be compared, or there is none.
+    pub fn has_counts(&self) -> bool {
+        let compared = |kind| {
+            self.outcome
+                .compared
+                .get(kind)
+                .is_some_and(|count| *count > 0)
+        };
+        compared("totals") || compared("window") || self.incomparable() == 0
+    }
+
     /// Returns how many rows could not be compared.
     pub fn incomparable(&self) -> u64 {
         self.outcome.incomparable.values().sum()
@@ -53,6 +64,9 @@ impl Report {
     ///
     /// Rows can differ while the sums are equal, so the sign follows the rows.
     pub fn summary(&self) -> String {
+        if !self.has_counts() && self.agrees() {
+            return "no counts can be compared, difference 0".to_owned();
+        }
         let Sums { log, tables } = self.events();
         let sign = if self.agrees() { "=" } else { "≠" };
         let count = |n: i64| {
@@ -66,6 +80,8 @@ impl Report {
             HumanCount(self.outcome.difference_count)
         );
         if !self.agrees() {
+            let one = self.outcome.difference_count == 1;
+            out.push_str(if one { " row" } else { " rows" });
             let rows = self.outcome.differing.iter();
             let rows: Vec<String> = rows
                 .map(|((row, how), count)| differing(row, *how, *count))
@@ -215,7 +231,14 @@ mod tests {
         );
         assert_eq!(
             report(39_961, 39_961, &[(("window", Kind::Wrong), 1)]).summary(),
-            "log 39,961 ≠ tables 39,961, difference 1: 1 window wrong; the sums are equal, the rows are not"
+            "log 39,961 ≠ tables 39,961, difference 1 row: 1 window wrong; the sums are equal, the rows are not"
+        );
+        let mut other_log = report(0, 0, &[]);
+        other_log.outcome.compared = BTreeMap::from([("raw event", 14)]);
+        other_log.outcome.incomparable = BTreeMap::from([(Incomparable::Remade, 40)]);
+        assert_eq!(
+            other_log.summary(),
+            "no counts can be compared, difference 0"
         );
         let many = [
             (("raw event", Kind::Missing), 1_200),
@@ -224,7 +247,7 @@ mod tests {
         ];
         assert_eq!(
             report(9, 8, &many).summary(),
-            "log 9 ≠ tables 8, difference 1,203: 1,200 raw events missing, 1 totals row wrong, \
+            "log 9 ≠ tables 8, difference 1,203 rows: 1,200 raw events missing, 1 totals row wrong, \
              2 totals rows with a broken fence"
         );
     }
