@@ -19,6 +19,7 @@ use crate::kafka::admin::AdminError;
 use crate::kafka::resend::ResendError;
 use crate::settings::LogFormat;
 use crate::store::error::{Kind, StoreError};
+use crate::sys::TopicError;
 use crate::telemetry;
 
 /// What to do where DynamoDB does not answer.
@@ -109,6 +110,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         if let Some(error) = error.downcast_ref::<AdminError>() {
             return of_admin(error);
         }
+        if let Some(TopicError::Unreachable { .. }) = error.downcast_ref() {
+            return Some(REACH_REMEDY);
+        }
         if let Some(ResendError::Kafka { .. } | ResendError::Silence) = error.downcast_ref() {
             return Some("run it again: it goes on where it stopped, nothing is sent twice");
         }
@@ -149,6 +153,9 @@ pub(super) fn of_store(error: &StoreError) -> Option<&'static str> {
             (Kind::NotFound, _) => {
                 Some("run citystream init-tables first, with the same --table-prefix")
             }
+            _ if error.is_about_credentials() => Some(
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run on an instance with a role",
+            ),
             (Kind::Denied, _) => Some(
                 "check the AWS credentials and their rights: citystream print iam shows what each role needs",
             ),

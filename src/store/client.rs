@@ -146,6 +146,9 @@ async fn connect_within(
                 .to_owned(),
         });
     }
+    if let Some(region) = config.region() {
+        check_region(region.as_ref())?;
+    }
     let goes_to_aws = from_variables.is_none() && config.endpoint_url().is_none();
     if goes_to_aws && config.account_id_endpoint_mode() == Some(&AccountIdEndpointMode::Required) {
         check_account_id(&config).await?;
@@ -183,6 +186,21 @@ async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreErr
 fn endpoint_of_variables() -> Option<(&'static str, String)> {
     let set = |name| std::env::var(name).ok().map(|url| (name, url));
     ENDPOINT_VARIABLES.into_iter().find_map(set)
+}
+
+/// Refuses a region that cannot be part of an endpoint's host name.
+fn check_region(region: &str) -> Result<(), StoreError> {
+    let is_label = region
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_label {
+        return Ok(());
+    }
+    Err(StoreError::Settings {
+        message: format!(
+            "{region:?} is no AWS region; set AWS_REGION, such as AWS_REGION=eu-west-1"
+        ),
+    })
 }
 
 /// The SDK takes any text and finds out with each request, which a role would repeat without an end.

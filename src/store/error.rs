@@ -329,6 +329,12 @@ impl StoreError {
             if request.kind == Kind::Denied && request.code == "Dispatch")
     }
 
+    /// Returns whether the credentials could not be loaded, for now at least, so that nothing was sent.
+    pub fn is_about_credentials(&self) -> bool {
+        matches!(self, StoreError::Request(request)
+            if request.code == "Dispatch" && request.message.contains("loading credentials"))
+    }
+
     /// Returns whether DynamoDB refused a change to a table because an earlier one is not finished, so
     /// that the same change is accepted later.
     pub fn is_busy(&self) -> bool {

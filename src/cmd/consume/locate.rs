@@ -12,6 +12,7 @@ use rdkafka::error::KafkaResult;
 
 use crate::cmd::SettingsError;
 use crate::cmd::consume::tables::TableSet;
+use crate::cmd::failure::of_store;
 use crate::core::RULES;
 use crate::core::event::Offset;
 use crate::core::keys;
@@ -22,6 +23,7 @@ use crate::kafka::REACH_REMEDY;
 use crate::kafka::inquiry::Inquiry;
 use crate::settings::RawRows;
 use crate::store::config::{Config, set_topic};
+use crate::store::error::StoreError;
 use crate::store::write::Writer;
 use crate::sys;
 
@@ -165,7 +167,7 @@ impl Locator {
                             });
                             continue;
                         }
-                        Err(error) => format!("DynamoDB: {error}"),
+                        Err(error) => dynamodb(&error),
                     }
                 }
                 Some(Err(error)) => format!("partition {partition}'s leader: {error}"),
@@ -266,7 +268,7 @@ impl Locator {
             topic_id,
         )
         .await
-        .map_err(|e| Trouble::Wait(format!("DynamoDB: {e}")))
+        .map_err(|e| Trouble::Wait(dynamodb(&e)))
     }
 
     /// Returns the tables.
@@ -276,6 +278,14 @@ impl Locator {
 
     pub(super) fn inquiry(&self) -> Inquiry {
         self.inquiry.clone()
+    }
+}
+
+/// Returns what is waited for where DynamoDB does not answer, or refuses.
+pub(super) fn dynamodb(error: &StoreError) -> String {
+    match of_store(error) {
+        Some(todo) => format!("DynamoDB: {error}; {todo}"),
+        None => format!("DynamoDB: {error}"),
     }
 }
 

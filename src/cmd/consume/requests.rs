@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cmd::SettingsError;
-use crate::cmd::consume::locate::{Unlocated, blocking};
+use crate::cmd::consume::locate::{Unlocated, blocking, dynamodb};
 use crate::cmd::consume::shell::{ANSWER_TIMEOUT, Answer, Done, GapRead, Shell, send};
 use crate::core::gap::{Gap, Verdict};
 use crate::core::keys;
@@ -69,7 +69,7 @@ impl Shell {
                             if error.kind() == Kind::NotFound {
                                 send(&done, Done::NoTables);
                             }
-                            not_created(format!("DynamoDB: {error}"))
+                            not_created(dynamodb(&error))
                         }
                     };
                     send(&done, what);

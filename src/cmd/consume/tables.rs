@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::Client;
 
 use crate::cmd::SettingsError;
-use crate::cmd::consume::locate::Trouble;
+use crate::cmd::consume::locate::{Trouble, dynamodb};
 use crate::core::keys::{TOTALS, TableNames};
 use crate::store::config::{Config, read_config};
 use crate::store::error::{Kind, StoreError};
@@ -92,7 +92,7 @@ impl TableSet {
                      --table-prefix, or make the tables anew"
                 )))
             }
-            _ => Trouble::Wait(format!("DynamoDB: {error}")),
+            _ => Trouble::Wait(dynamodb(error)),
         }
     }
 }

@@ -181,7 +181,7 @@ impl Facts {
         let survey = Arc::new(survey);
         let asked = Arc::clone(&survey);
         let found = blocking(move || asked.topic()).await?;
-        let found = found.context("failed to reach Kafka")?;
+        let found = found.with_context(|| unreached(&source.kafka))?;
         let found = found.with_context(|| {
             format!("there is no topic {topic}; citystream init-tables makes it")
         })?;
@@ -371,7 +371,7 @@ impl Facts {
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = blocking(move || (survey.topic(), survey.ends(partitions))).await?;
-        let topic = topic.context("failed to reach Kafka")?;
+        let topic = topic.with_context(|| unreached(&self.source.kafka))?;
         if topic.is_none_or(|topic| topic.id.as_str() != self.topic_id) {
             bail!(
                 "topic {} was made again meanwhile; compare again",
@@ -462,4 +462,9 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(call)
         .await
         .context("a thread panicked")
+}
+/// Returns what failed where no broker answers.
+fn unreached(kafka: &ClientConfig) -> String {
+    let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
+    format!("failed to reach Kafka at {brokers}")
 }
