@@ -61,6 +61,11 @@ use crate::telemetry::{self, Metrics, unix_ms};
 const NAME: &str = "citystream";
 const TOPIC: &str = "city-events";
 const PARTITIONS: i32 = 6;
+/// Most bad lines of the input that the log names.
+const BAD_LINES_SHOWN: u32 = 10;
+/// How long after January's first event the first flight leaves, in seconds. Before that there are only
+/// three weather reports an hour.
+const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 /// The real events that `--replay` plays without `--input`.
 const JANUARY: &[u8] = include_bytes!("../../data/city-events-2013-01.ndjson.gz");
 /// The file of the tables in `--data-dir`.
@@ -179,16 +184,23 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
                 let events = history::send(&producer, &credit, PARTITIONS, span, &stop)?;
                 tracing::info!(events, "sent the history");
             }
+            let mut shown = 0;
             let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
-                tracing::warn!(line, reason = %reject.reason, detail = reject.detail, "bad line skipped");
+                if shown < BAD_LINES_SHOWN {
+                    tracing::warn!(line, reason = %reject.reason, detail = reject.detail, "skipped a bad line");
+                } else if shown == BAD_LINES_SHOWN {
+                    tracing::warn!("skipped more bad lines, which are not shown");
+                }
+                shown += 1;
             });
             producer.finish(&stop);
             let counts = producer.tally().counts();
-            tracing::info!(
-                sent = counts.acked,
-                bad = counts.bad,
-                "the source has ended"
-            );
+            let (sent, bad) = (counts.acked, counts.bad);
+            if sent == 0 && bad > 0 {
+                tracing::warn!(bad, "the file holds no event; docs/EVENTS.md describes one");
+            } else {
+                tracing::info!(sent, bad, "the source has ended");
+            }
             pumped
         })
     };
@@ -372,12 +384,19 @@ fn greeting(args: &Dev, reached: Reached, own: &str) -> String {
         (None, Some(_)) => format!("loading {from}"),
         (None, None) => "making up events".to_owned(),
     };
+    let night = match (args.replay, &args.input) {
+        (Some(speed), None) => format!(
+            "It begins at night, with a few weather reports; the first flight leaves after {:.0} seconds.\n",
+            FIRST_FLIGHT_SECONDS / speed
+        ),
+        _ => String::new(),
+    };
     let tables = match &args.data_dir {
         Some(dir) => format!("in {}", dir.display()),
         None => "in memory".to_owned(),
     };
     format!(
-        "citystream dev: {what}; Ctrl-C stops it\n\n  \
+        "citystream dev: {what}; Ctrl-C stops it\n{night}\n  \
          http://{page}/\n\n\
          That is the page, the API below /api/v1, and all metrics at /metrics.\n\
          Kafka is embedded at {kafka}, with topic {TOPIC}; DynamoDB, {tables}, at {dynamodb}.\n\n\
@@ -454,7 +473,8 @@ mod tests {
         let replayed = greeting(&dev("citystream dev --replay 60x"), reached, NAME);
         assert!(
             replayed.starts_with(
-                "citystream dev: playing the events of January 2013 as if it were now, 60x"
+                "citystream dev: playing the events of January 2013 as if it were now, 60x as fast; Ctrl-C stops it\n\
+                 It begins at night, with a few weather reports; the first flight leaves after 257 seconds.\n\n"
             ),
             "{replayed}"
         );
@@ -479,6 +499,12 @@ mod tests {
             "citystream dev --replay 60x",
         ] {
             assert_eq!(of(line), None, "{line}");
+        }
+        for line in [
+            "citystream dev --replay 60x --history 1h",
+            "citystream dev --input x --history 1h",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 }
