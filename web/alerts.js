@@ -2,7 +2,7 @@
 
 import { ask } from "./data.js";
 import { ago, byId, h, setText, typeClass } from "./dom.js";
-import { filters, isUnknown } from "./filters.js";
+import { filters, nothing } from "./filters.js";
 
 const KEPT_MAX = 60;
 
@@ -40,6 +40,14 @@ function take(alerts, silent = false) {
   known = new Set(list.map(identity));
 }
 
+/** Returns when the newest event of the list happened; 0 without any. */
+export const newestMs = () => list.reduce((newest, alert) => Math.max(newest, Date.parse(alert.timestamp)), 0);
+
+/** Lets the ages go on, with or without a new list. */
+export function tick() {
+  for (const time of byId("alerts").querySelectorAll("time")) setText(time, ago(Date.parse(time.dateTime)));
+}
+
 /** Forgets what was seen, as after a change of filters: nothing of the next list is news. */
 export function forget() {
   known = new Set();
@@ -53,7 +61,7 @@ export function render() {
     : `${severity || "high and critical"} in this range, ${more ? `only the newest ${list.length}` : "newest first"}`);
   if (!list.length) {
     host.replaceChildren(h("li", { class: "empty" }, none ? "Only events of high and critical severity raise alerts."
-      : isUnknown() ? "Nothing suits these filters." : "No event of this range raised an alert."));
+      : nothing().startsWith("Nothing") ? nothing() : "No event of this range raised an alert."));
     return;
   }
   const old = new Map([...host.querySelectorAll("[data-id]")].map((item) => [item.dataset.id, item]));

@@ -3,7 +3,7 @@
 import * as alerts from "./alerts.js";
 import * as breakIt from "./break.js";
 import * as cities from "./cities.js";
-import { ask, Clockwork, listen, Refused } from "./data.js";
+import { ask, Clockwork, listen, openWithToken, Refused } from "./data.js";
 import { ago, byId, clock, clockSeconds, dayYear, setText } from "./dom.js";
 import * as filters from "./filters.js";
 import * as heatmap from "./heatmap.js";
@@ -16,16 +16,45 @@ const root = document.documentElement;
 const SERIES_LIMIT = 400;
 /** Events older than this are not called live. */
 const LIVE_MS_MAX = 20 * 60_000;
+/** With more time between two answers, they tell no rate. */
+const RATE_GAP_MS_MAX = 6_000;
+/** With more time between two answers, as in a hidden tab, they do not tell when an event was counted. */
+const GROWTH_GAP_MS_MAX = 14_000;
 let answer = null;
+let answeredMs = -Infinity;
+/** When the number of events was last seen to grow; 0 if it was not. */
+let grownMs = 0;
 
-/** Reads all that is shown: everything (`whole`), what the filters choose of it, and the cities. */
+/** Reads all that is shown. What lists every series (`whole`) is enough for the figures under any filter. */
 async function read() {
   const base = `/api/v1/timeline?hours=${filters.hours()}&series_limit=${SERIES_LIMIT}`;
-  const [whole, list] = await Promise.all([ask(base), cities.load(), pipeline.load()]);
+  const view = filters.view();
+  const whole = await ask(base);
+  const metrics = pipeline.load();
   const wanted = filters.query();
-  const chosen = wanted ? await ask(`${base}&${wanted}&to=${encodeURIComponent(whole.to)}`) : whole;
-  await alerts.load(chosen);
-  return { whole, chosen, cities: list, view: filters.view() };
+  const complete = timeline.isComplete(whole);
+  const [chosen, list] = complete ? [timeline.choose(whole, filters.filters()), null]
+    : await Promise.all([wanted ? ask(`${base}&${wanted}&to=${encodeURIComponent(whole.to)}`) : whole, cities.load()]);
+  await Promise.all([alerts.load(chosen), metrics]);
+  return { whole, chosen, cities: list, view };
+}
+
+const events = ({ all_time: all }) => all.event_count + all.late_count;
+
+/** Notes whether events were counted since the answer before, and whether the page saw that. */
+function compare(next) {
+  const nowMs = performance.now();
+  const gapMs = nowMs - answeredMs;
+  if (gapMs > RATE_GAP_MS_MAX) totals.interrupt();
+  if (answer && events(next.whole) !== events(answer.whole)) grownMs = gapMs <= GROWTH_GAP_MS_MAX ? Date.now() : 0;
+  answeredMs = nowMs;
+}
+
+/** What was counted until the next answer is not seen. */
+function interrupted() {
+  answeredMs = -Infinity;
+  grownMs = 0;
+  totals.interrupt();
 }
 
 function draw() {
@@ -45,17 +74,21 @@ function draw() {
 
 /** The links to the API name the range and the city that are shown. */
 function links({ from, to }) {
-  const { city } = filters.filters();
+  const { city, type, severity } = filters.filters();
   const range = new URLSearchParams({ from, to });
   if (city) range.set("city", city);
+  if (severity) range.set("severity", severity);
+  setText(byId("link-alerts"), `alerts of this range${type ? ", all types" : ""}`);
   byId("link-alerts").href = `/api/v1/alerts?${range}`;
   const query = new URLSearchParams({ hours: filters.hours(), to });
   byId("link-timeline").href = `/api/v1/timeline?${query}${filters.query() ? `&${filters.query()}` : ""}`;
 }
 
-function state(name, status, banner = "") {
+/** Sets the state. The `age` changes each second: it is outside of what a screen reader announces. */
+function state(name, status, banner = "", age = "") {
   root.dataset.state = name;
-  setText(byId("status-text"), status);
+  setText(byId("status-state"), status);
+  setText(byId("status-age"), age && ` · ${age}`);
   const box = byId("banner");
   setText(box, banner);
   box.hidden = !banner;
@@ -64,7 +97,7 @@ function state(name, status, banner = "") {
 /** Says whether the numbers are live, and how old the newest event is. */
 function fresh() {
   const { whole } = answer;
-  if (whole.series_total === 0) {
+  if (whole.series_total === 0 && events(whole) === 0) {
     state("empty", "waiting for events", "No events yet. The numbers appear with the first one that a consumer has counted.");
     return;
   }
@@ -73,18 +106,24 @@ function fresh() {
     state("old", "connected · no event in a window yet");
     return;
   }
-  const age = Date.now() - start;
-  const newest = age < 3_600_000 ? `under ${Math.max(1, Math.ceil(age / 60_000))} min old`
-    : age < 48 * 3_600_000 ? `under ${Math.ceil(age / 3_600_000)} h old`
-      : `of ${dayYear(start)}, ${clock(start)} UTC`;
   const cut = whole.series_read < whole.series_total ? ` in the ${whole.series_read} largest series` : "";
-  const live = age < LIVE_MS_MAX;
-  state(live ? "live" : "old", `${live ? (clockwork.stream ? "live" : "up to date") : "connected"} · newest event${cut} ${newest}`);
+  const live = Date.now() - start < LIVE_MS_MAX;
+  const age = !live ? `newest event${cut} of ${dayYear(start)}, ${clock(start)} UTC`
+    : grownMs ? `last event counted ${ago(grownMs)}`
+      : `newest event${cut} at most ${old(Math.max(start, alerts.newestMs()))}`;
+  state(live ? "live" : "old", live ? (clockwork.stream ? "live" : "up to date") : "connected", "", age);
+}
+
+function old(ms) {
+  const seconds = Math.max(1, Math.ceil((Date.now() - ms) / 1_000));
+  return seconds < 60 ? `${seconds} s old` : `${Math.ceil(seconds / 60)} min old`;
 }
 
 const clockwork = new Clockwork(read, {
   done(next) {
+    compare(next);
     answer = next;
+    breakIt.answered();
     fresh();
     draw();
   },
@@ -94,11 +133,12 @@ const clockwork = new Clockwork(read, {
       state("reading", "reading history", "This range holds more than one request may read. The server keeps what it has read; the page asks on until all of it is there.");
       return;
     }
+    interrupted();
     const why = refused ? error.message : "The server does not answer.";
     if (answer) {
       const at = Date.parse(answer.whole.generated_at);
       state("stale", `stale since ${clockSeconds(sinceMs)} UTC`,
-        `${sentence(why)} These are the last numbers, of ${clockSeconds(at)} UTC (${ago(at)}). The page goes on by itself.`);
+        `${sentence(why)} These are the last numbers, of ${clockSeconds(at)} UTC. The page goes on by itself.`);
     } else {
       state("error", "no numbers", `${sentence(why)} Trying again.`);
     }
@@ -108,7 +148,9 @@ const clockwork = new Clockwork(read, {
 // Time goes by without an answer, too.
 setInterval(() => {
   if (["live", "old"].includes(root.dataset.state)) fresh();
-}, 5_000);
+  alerts.tick();
+  if (performance.now() - answeredMs > RATE_GAP_MS_MAX) totals.interrupt();
+}, 1_000);
 
 function sentence(text) {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
@@ -119,6 +161,11 @@ filters.onChange(() => {
   alerts.forget();
   draw();
   clockwork.soon();
+});
+
+byId("links").addEventListener("click", (event) => {
+  const link = event.target.closest("a");
+  if (link && openWithToken(link.href, event.ctrlKey || event.metaKey ? "_blank" : "_self")) event.preventDefault();
 });
 
 // --- theme -----------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 // The panel of `dev` that breaks things, and the line that says what it did to the counts: nothing.
 
-import { ask } from "./data.js";
+import { ask, RETRY_MS_MAX } from "./data.js";
 import { byId, clockSeconds, h, plural, setText, whole } from "./dom.js";
 
 const ASK_EVERY_MS = 1_000;
+/** `dev` stops comparing when no page has asked for so long. */
+const UNSEEN_MS_MAX = 5_000;
+/** A comparison that no other has followed for so long is not shown as current. */
+const COMPARED_MS_MAX = 60_000;
 const token = document.querySelector('meta[name="citystream-token"]')?.content;
 
 const BUTTONS = [
@@ -48,9 +52,9 @@ async function press(name) {
 /** The server is gone: the comparison is of before, and nothing can be broken. */
 function stale(why) {
   const box = byId("verdict");
-  if (box.dataset.state === "stale") return;
   const when = box.dataset.at ? ` of ${box.dataset.at} UTC` : "";
   box.dataset.state = "stale";
+  byId("break-waits").hidden = true;
   setText(byId("verdict-note"), `stale: ${why}; this is the last comparison${when}`);
   for (const button of byId("break").querySelectorAll("[data-break]")) {
     button.disabled = true;
@@ -58,16 +62,49 @@ function stale(why) {
   }
 }
 
+let timer = 0;
+let pauseMs = ASK_EVERY_MS;
+let asking = false;
+
+/** The server answers: asks it at once if it did not before. */
+export function answered() {
+  if (pauseMs > ASK_EVERY_MS && !asking) poll();
+}
+
 async function poll() {
+  clearTimeout(timer);
   if (!document.hidden) {
+    asking = true;
     try {
       show(await ask("/dev/state", { headers }));
+      pauseMs = ASK_EVERY_MS;
     } catch (error) {
+      pauseMs = error.status ? ASK_EVERY_MS : Math.min(RETRY_MS_MAX, pauseMs * 2);
       // A new process has a new token: the page of before can only look.
       stale(error.status === 403 ? "this page is of an earlier run, reload it to break things again" : error.status ? error.message : "the server does not answer");
+      if (error.status === 403) {
+        pauseMs = ASK_EVERY_MS;
+        return;
+      }
+    } finally {
+      asking = false;
     }
   }
-  setTimeout(poll, ASK_EVERY_MS);
+  timer = setTimeout(poll, pauseMs);
+}
+
+let lookedMs = -Infinity;
+/** The comparison that was there when the page began to look, and the one there now. */
+let compared = { heldMs: 0, atMs: 0, sinceMs: 0 };
+
+/** Returns why a comparison may be of long ago; empty where it is current. */
+function age(atMs) {
+  const nowMs = performance.now();
+  if (nowMs - lookedMs > UNSEEN_MS_MAX) compared.heldMs = atMs;
+  lookedMs = nowMs;
+  if (compared.atMs !== atMs) compared = { ...compared, atMs, sinceMs: nowMs };
+  if (atMs === compared.heldMs) return "before this page looked; comparing again";
+  return nowMs - compared.sinceMs > COMPARED_MS_MAX ? "no newer comparison since" : "";
 }
 
 function show(state) {
@@ -92,16 +129,17 @@ function show(state) {
 }
 
 function verdict(difference, unreadable) {
+  const old = age(difference?.at_ms ?? null);
   if (!difference) {
     byId("verdict").dataset.state = "waiting";
     return;
   }
   const { log, tables, rows, waiting, difference: bad, not_comparable: others, at_ms: atMs } = difference;
   byId("verdict").dataset.at = clockSeconds(atMs);
-  byId("verdict").dataset.state = bad ? "differs" : unreadable ? "waiting" : "agrees";
+  byId("verdict").dataset.state = old ? "old" : bad ? "differs" : unreadable ? "waiting" : "agrees";
   const scope = others ? `, in the ${plural(rows, "row")} that can be compared` : "";
   setText(byId("verdict-line"), `log ${whole(log)} ${bad ? "≠" : "="} tables ${whole(tables)}, difference ${whole(bad)}${scope}`);
-  const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC`];
+  const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${old && `, ${old}`}`];
   if (others) parts.push(`${plural(others, "row")} not comparable: ${difference.not_comparable_why}`);
   if (waiting) parts.push(`${plural(waiting, "record")} on the way`);
   if (bad) parts.push(`${plural(bad, "row")} differ: ${difference.first}`);

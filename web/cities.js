@@ -1,9 +1,9 @@
 // Every city with all its events, and their shape over the range.
 
 import { ask } from "./data.js";
-import { byId, h, plural, put, s, setText, SEVERITIES, whole } from "./dom.js";
+import { byId, clockSeconds, h, plural, put, s, setText, SEVERITIES, whole } from "./dom.js";
 import { choose, filters } from "./filters.js";
-import { FEWEST_STEPS } from "./timeline.js";
+import { FEWEST_STEPS, isComplete } from "./timeline.js";
 
 const FEW = 8;
 
@@ -19,7 +19,10 @@ function spark(values) {
     s("path", { class: "spark-line", d: `M${points.join("L")}`, "vector-effect": "non-scaling-stroke" }));
 }
 
-/** Returns the cities with their totals of all time; null where the server cannot list all of them. */
+/**
+ * Returns the cities with their totals of all time; null where the server cannot list all of them. They are
+ * asked for only where the timeline does not list every series: its totals are those of the other figures.
+ */
 export async function load() {
   try {
     return await ask("/api/v1/cities?limit=1000");
@@ -33,9 +36,10 @@ export async function load() {
 function totalsBy(answer) {
   const { city, type, severity } = filters();
   if (!type && !severity && answer.cities) {
-    return { list: answer.cities.cities.map((one) => [one.city, one.total_events]), others: answer.cities.others, cut: "" };
+    const { cities, others, generated_at: at } = answer.cities;
+    return { list: cities.map((one) => [one.city, one.total_events]), others, cut: "", at };
   }
-  const from = city ? answer.whole : answer.chosen;
+  const from = city || isComplete(answer.whole) ? answer.whole : answer.chosen;
   const sums = new Map();
   for (const one of from.series) {
     if (type && one.event_type !== type) continue;
@@ -43,7 +47,7 @@ function totalsBy(answer) {
   }
   const list = [...sums].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
   const cut = from.series_count < from.series_total ? ` · of the ${whole(from.series_count)} largest of ${whole(from.series_total)} series` : "";
-  return { list, others: { city_count: 0, total_events: 0 }, cut };
+  return { list, others: { city_count: 0, total_events: 0 }, cut, at: from.generated_at };
 }
 
 /** Returns the events of each city by step of the range. */
@@ -71,12 +75,13 @@ function shapes({ whole: answer }) {
 
 export function render(answer) {
   const { city: chosen, type, severity } = filters();
-  const { list, others, cut } = totalsBy(answer);
+  const { list, others, cut, at } = totalsBy(answer);
+  const asOf = at === answer.chosen.generated_at ? "" : ` · as of ${clockSeconds(Date.parse(at))} UTC`;
   const values = shapes(answer);
-  const state = JSON.stringify([list, others, [...values], chosen, type, severity, all]);
+  const state = JSON.stringify([list, others, [...values], chosen, type, severity, all, asOf]);
   if (state === before) return;
   before = state;
-  setText(byId("cities-note"), `${[severity, type].filter(Boolean).join(" ") || "all"} events of each, of all time, largest first; the line is this range${cut}`);
+  setText(byId("cities-note"), `${[severity, type].filter(Boolean).join(" ") || "all"} events of each, of all time, largest first; the line is this range${cut}${asOf}`);
   const most = Math.max(1, list[0]?.[1] ?? 0);
   const focused = document.activeElement?.dataset?.city;
   const shown = all ? list : list.slice(0, FEW);

@@ -12,6 +12,8 @@ const ANSWER_MS_MAX = 8_000;
 /** The stream sends a sign of life every 10 seconds. */
 const STREAM_SILENCE_MS = 30_000;
 const STREAM_RETRY_MS = 5_000;
+/** A server that does not answer is asked less and less often, down to this. */
+export const RETRY_MS_MAX = 15_000;
 
 const TOKEN = "citystream-bearer";
 
@@ -48,6 +50,17 @@ export async function ask(path, options = {}) {
   }
 }
 
+/** Opens a path of this server as the browser would, but with the token; tells whether there is one. */
+export function openWithToken(path, target = "_self") {
+  if (!sessionStorage.getItem(TOKEN)) return false;
+  fetch(path, { headers: headers(), signal: AbortSignal.timeout(ANSWER_MS_MAX) })
+    .then((response) => response.blob())
+    .then((body) => open(URL.createObjectURL(body), target))
+    // The numbers of the page say that the server is gone.
+    .catch(() => {});
+  return true;
+}
+
 /** Returns the text behind a path of this server. */
 export async function askText(path) {
   const response = await fetch(path, { headers: headers(), signal: AbortSignal.timeout(ANSWER_MS_MAX) });
@@ -79,6 +92,7 @@ function askForToken() {
  */
 export async function listen(on) {
   let lastId = "";
+  let retryMs = STREAM_RETRY_MS;
   for (;;) {
     const stop = new AbortController();
     let alarm = 0;
@@ -97,6 +111,7 @@ export async function listen(on) {
       if (response.status === 404) return;
       if (!response.ok) throw new Refused(response.status, "");
       on.up(true);
+      retryMs = STREAM_RETRY_MS;
       let text = "";
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
@@ -115,7 +130,8 @@ export async function listen(on) {
     }
     clearTimeout(alarm);
     on.up(false);
-    await new Promise((wait) => setTimeout(wait, STREAM_RETRY_MS));
+    await new Promise((wait) => setTimeout(wait, retryMs));
+    retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
   }
 }
 
@@ -140,6 +156,7 @@ export class Clockwork {
   #again = false;
   #askedMs = 0;
   #failedSinceMs = 0;
+  #pauseMs = ASK_EVERY_MS;
   stream = false;
   dirty = true;
 
@@ -170,10 +187,13 @@ export class Clockwork {
       try {
         const what = await this.work();
         this.#failedSinceMs = 0;
+        this.#pauseMs = ASK_EVERY_MS;
         this.on.done(what);
       } catch (error) {
         this.#failedSinceMs ||= Date.now();
         this.dirty = true;
+        // A server that refuses is there, and reading on may be what it asks for.
+        this.#pauseMs = error instanceof Refused ? ASK_EVERY_MS : Math.min(RETRY_MS_MAX, this.#pauseMs * 2);
         this.on.failed(error, this.#failedSinceMs);
       }
       this.#askedMs = Date.now();
@@ -181,6 +201,6 @@ export class Clockwork {
     }
     const again = this.#again;
     this.#again = false;
-    this.#timer = setTimeout(() => this.#run(), again ? 0 : ASK_EVERY_MS);
+    this.#timer = setTimeout(() => this.#run(), again ? 0 : this.#pauseMs);
   }
 }

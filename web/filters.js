@@ -43,7 +43,11 @@ export function missing(is) {
   notice();
 }
 
-export const isUnknown = () => unknown;
+/** Says that a card has nothing to show, and why. */
+export function nothing() {
+  if (unknown) return "Nothing suits these filters.";
+  return isFiltered() ? "No event in this range suits these filters." : "There is no event in this range.";
+}
 
 function notice() {
   const { city, type } = current;

@@ -1,7 +1,7 @@
 // City by type: how many, and how much of it is serious.
 
 import { byId, byType, h, put, setText, SEVERITIES, short, whole } from "./dom.js";
-import { choose, filters, isUnknown } from "./filters.js";
+import { choose, filters, nothing } from "./filters.js";
 
 const CITIES_MAX = 12;
 
@@ -22,12 +22,12 @@ export function render(answer) {
   const order = [...cities].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])).map(([city]) => city);
   const [rows, rest] = [order.slice(0, CITIES_MAX), new Set(order.slice(CITIES_MAX))];
   const types = [...new Set([...cells.keys()].map((key) => key.split("#")[1]))].sort(byType);
-  const state = JSON.stringify([rows, types, [...cells], chosen, answer.series_read, isUnknown()]);
+  const state = JSON.stringify([rows, types, [...cells], chosen, answer.series_read, nothing()]);
   if (state === before) return;
   before = state;
-  setText(byId("heat-note"), `events of this range by city and type${answer.series_read < answer.series_total ? `, of the ${whole(answer.series_read)} largest series` : ""}; warmer: more of them high or critical`);
+  setText(byId("heat-note"), `events of this range by city and type${answer.series_read < answer.series_total ? `, of the ${whole(answer.series_read)} largest series` : ""}; the warmer, the more high and critical events`);
   if (!rows.length) {
-    put(byId("heat"), h("p", { class: "empty" }, isUnknown() ? "Nothing suits these filters." : "No event in this range suits these filters."));
+    put(byId("heat"), h("p", { class: "empty" }, nothing()));
     return;
   }
   const serious = ([, , high, critical]) => high + critical;
@@ -35,8 +35,8 @@ export function render(answer) {
   const most = Math.max(1, ...shown.map(serious));
   const focused = document.activeElement?.dataset?.cell;
   put(byId("heat"),
-    h("table", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "City")), ...types.map((type) => h("th", { scope: "col" }, type)))),
+    h("table", { "--types": types.length },
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "City")), ...types.map((type) => h("th", { scope: "col", title: type }, type)))),
       h("tbody", {}, ...rows.map((city) => h("tr", {}, h("th", { scope: "row", title: city }, city), ...types.map((type) => {
         const counts = cells.get(`${city}#${type}`);
         if (!counts) return h("td", {}, h("span", { class: "cell none" }, "–"));

@@ -17,15 +17,32 @@ function samples(text) {
   return found;
 }
 
-function quantile(all, part) {
+/** Durations are those of the last minute or so, and are told of at least so many events. */
+const RECENT_MS = 60_000;
+const RECENT_EVENTS_MIN = 20;
+let scrapes = [];
+
+/** Returns how many events took at most so many seconds, by bound, of those since about a minute ago. */
+function recent(all) {
   const buckets = all.filter((one) => one.name === "citystream_event_latency_seconds_bucket")
     .map((one) => [one.labels.le === "+Inf" ? Infinity : Number(one.labels.le), one.value]).sort((a, b) => a[0] - b[0]);
+  const total = (one) => one.buckets.at(-1)?.[1] ?? 0;
+  const now = { ms: performance.now(), buckets };
+  // Counters that fell are those of another process.
+  if (scrapes.length && total(now) < total(scrapes.at(-1))) scrapes = [];
+  scrapes.push(now);
+  while (scrapes.length > 2 && now.ms - scrapes[1].ms >= RECENT_MS) scrapes.shift();
+  const before = new Map(scrapes[0].buckets);
+  return buckets.map(([bound, count]) => [bound, count - (before.get(bound) ?? 0)]);
+}
+
+function quantile(buckets, part) {
   const total = buckets.at(-1)?.[1] ?? 0;
-  if (!total) return null;
+  if (total < RECENT_EVENTS_MIN) return null;
   return buckets.find(([, count]) => count >= total * part)[0];
 }
 
-const seconds = (value) => (value === null ? "–" : value === Infinity ? "over 1 h" : value < 1 ? `≤ ${whole(value * 1000)} ms` : `≤ ${whole(value)} s`);
+const seconds = (value) => (value === null ? "too few events" : value === Infinity ? "over 1 h" : value < 1 ? `≤ ${whole(value * 1000)} ms` : `≤ ${whole(value)} s`);
 
 export async function load() {
   let all = [];
@@ -43,13 +60,14 @@ export async function load() {
   const sum = (name) => all.filter((one) => one.name === name).reduce((total, one) => total + one.value, 0);
   const rows = lag.sort((a, b) => Number(a.labels.partition) - Number(b.labels.partition));
   const behind = lag.reduce((total, one) => total + Math.max(0, one.value), 0);
-  const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  const latency = recent(all);
+  const fact = (name, value, title) => h("div", { title }, h("dt", {}, name), h("dd", {}, value));
   put(byId("pipeline-body"),
     h("dl", { class: "facts" },
       fact("behind", plural(behind, "record")),
-      fact("half are durable in", seconds(quantile(all, 0.5))),
-      fact("99 % in", seconds(quantile(all, 0.99))),
-      fact("refused by a fence", whole(sum("citystream_fence_conflicts_total"))),
+      fact("half are durable in", seconds(quantile(latency, 0.5)), "Of the events of the last minute, half were stored this long after they were sent."),
+      fact("99 % in", seconds(quantile(latency, 0.99)), "Of the events of the last minute, 99 % were stored this long after they were sent."),
+      fact("repeats refused", whole(sum("citystream_fence_conflicts_total")), "Writes that the tables refused because their records were counted already, by an earlier try or another consumer."),
       fact("rejected", whole(sum("citystream_events_rejected_total"))),
     ),
     h("table", { class: "partitions" },

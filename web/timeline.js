@@ -1,7 +1,7 @@
 // Events over time: one bar per step, stacked, with what it says under the pointer or the arrow keys.
 
 import { byId, byType, clock, day, dayYear, h, put, range, s, setText, SEVERITIES, short, typeClass, whole } from "./dom.js";
-import { filters, isUnknown } from "./filters.js";
+import { filters, nothing } from "./filters.js";
 
 const HEIGHT = 274;
 /** What fits is never cut shorter than this. */
@@ -12,6 +12,23 @@ const OTHERS = "others";
 let chart = null;
 let readAt = null;
 let drawn = "";
+
+/** Tells whether an answer lists every series, each with its steps: then its sums are the page's own. */
+export const isComplete = (answer) => answer.series_total > 0 && answer.series_count === answer.series_total && answer.series_read === answer.series_total;
+
+/** Returns what the filters choose of a complete answer, so that all figures are of one moment. */
+export function choose(whole, { city, type, severity }) {
+  const level = SEVERITIES.indexOf(severity);
+  const series = whole.series.filter((one) => (!city || one.city === city) && (!type || one.event_type === type)).map((one) => (level < 0 ? one : {
+    ...one,
+    steps: one.steps.filter((step) => step[level + 1] > 0).map(([at, ...counts]) => [at, ...counts.map((n, i) => (i === level ? n : 0))]),
+  }));
+  const count = series.length;
+  const sum = (of) => series.reduce((total, one) => total + of(one), 0);
+  const allTime = Object.fromEntries(Object.keys(whole.all_time).map((name) => [name, sum((one) => one[name])]));
+  const totals = { ...whole.totals, event_count: sum((one) => one.steps.flatMap(([, ...counts]) => counts).reduce((a, b) => a + b, 0)) };
+  return { ...whole, series, totals, all_time: allTime, series_count: count, series_read: count, series_total: count };
+}
 
 /** Sums the answer's series by step and by what is stacked. */
 export function stack(answer, { severity, by }) {
@@ -95,7 +112,7 @@ function say(model, at) {
     total: `${whole(step.total)} ${step.total === 1 ? "event" : "events"}`,
     parts,
     open: step.open,
-    text: `${times(step)}: ${whole(step.total)} events${parts.length ? `, ${parts.map(([k, n]) => `${k} ${whole(n)}`).join(", ")}` : ""}${step.open ? ", still counting" : ""}`,
+    text: `${times(step)}: ${whole(step.total)} ${step.total === 1 ? "event" : "events"}${parts.length ? `, ${parts.map(([k, n]) => `${k} ${whole(n)}`).join(", ")}` : ""}${step.open ? ", still counting" : ""}`,
   };
 }
 
@@ -233,9 +250,9 @@ export function render(answer) {
   const late = answer.all_time.late_count;
   setText(byId("chart-note"), `${whole(total)} in ${STEP_WORDS(answer.step_seconds)} steps of event time, ${range(first, end)}`);
   put(byId("chart-scope"),
-    total ? null : h("span", {}, isUnknown() ? "Nothing suits these filters." : "No event in this range suits these filters."),
+    total ? null : h("span", {}, nothing()),
     more > 0 ? h("span", {}, `Only the ${whole(answer.series_read)} largest of ${whole(answer.series_total)} series are in this chart and in “this range”; choose a city to see the others.`) : null,
-    late > 0 && !chosen.severity ? h("span", {}, `${whole(late)} late ${late === 1 ? "event" : "events"} of all time came after their window was final: counted in the totals, in no step.`) : null,
+    late > 0 && !chosen.severity ? h("span", {}, `${whole(late)} late ${late === 1 ? "event of all time came after its window was" : "events of all time came after their windows were"} final: counted in the totals, in no step.`) : null,
   );
   chart.slider.setAttribute("aria-valuemax", model.steps.length);
   if (readAt === null) {

@@ -5,6 +5,8 @@ import { filters, isFiltered } from "./filters.js";
 
 const COUNT_MS = 700;
 const RATE_OVER_MS = 10_000;
+/** A rate is told after so long: a step at the first answer would be multiplied. */
+const RATE_OVER_MS_MIN = 5_000;
 
 const shown = new Map();
 let seen = [];
@@ -32,6 +34,12 @@ function show(element, state, value) {
   setText(element, whole(value));
 }
 
+/** Ends the interval of the rate: the page did not see the counts for a while. */
+export function interrupt() {
+  seen = [];
+  setText(byId("rate"), "");
+}
+
 /** Shows the sums that the server made over everything they cover. */
 export function render({ all_time: all, totals, from, to, generated_at: generatedAt, series_read: read, series_total: series }) {
   const { city, type, severity } = filters();
@@ -45,8 +53,8 @@ export function render({ all_time: all, totals, from, to, generated_at: generate
   byId("all-time").hidden = Boolean(severity);
   const what = [severity, type].filter(Boolean).join(" ");
   setText(byId("total-label"), isFiltered()
-    ? `${what ? `${what} ` : ""}events ${city ? `in ${city}` : "in all cities"}, of all time`
-    : "events counted, each once, of all time");
+    ? `${what ? `${what} ` : ""}${events === 1 ? "event" : "events"} ${city ? `in ${city}` : "in all cities"}, of all time`
+    : events === 1 ? "event counted, once, of all time" : "events counted, each once, of all time");
   setText(byId("range-scope"), `this range, ${range(Date.parse(from), Date.parse(to))}`);
   setText(byId("range-what"), read < series ? `in windows of the ${whole(read)} largest of ${whole(series)} series` : "in windows");
   const ms = Date.parse(generatedAt);
@@ -62,7 +70,7 @@ function rate(view, ms, events) {
   if (!last || last.ms < ms) seen.push({ view, ms, events });
   while (seen.length > 2 && ms - seen[1].ms >= RATE_OVER_MS) seen.shift();
   const [first] = seen;
-  if (ms - first.ms < 3_000 || events < first.events) return "";
+  if (ms - first.ms < RATE_OVER_MS_MIN || events < first.events) return "";
   const perSecond = ((events - first.events) * 1000) / (ms - first.ms);
   if (perSecond === 0) return "";
   return ` · ${perSecond < 10 ? perSecond.toFixed(1) : whole(Math.round(perSecond))} a second`;

@@ -43,8 +43,9 @@ pub struct Dev {
     #[arg(long, value_name = "Nx", env = "CITYSTREAM_REPLAY", conflicts_with = "rate", value_parser = parse_speed)]
     pub replay: Option<f64>,
 
-    /// Begin with synthetic events of this long ago up to now, at the live rate, 20000 at most; off
-    /// begins empty. Not with --input or --replay, nor in a folder that has tables already
+    /// Begin with synthetic events of this long ago up to now, at the live rate. It goes less far back
+    /// if that would be more than 30000 events; off begins empty. Not with --input or --replay, nor in
+    /// a folder that has tables already
     #[arg(long, value_name = "DURATION", default_value = "3h", env = "CITYSTREAM_HISTORY", conflicts_with_all = ["input", "replay"], value_parser = parse_history)]
     pub history: i64,
 

@@ -4,6 +4,7 @@
 // CHROMIUM    the browser
 // DATA        the repository's data folder
 // SCREENSHOTS where to put pictures for the documents; none are taken without it
+// WEB         a folder whose page is shown instead of the binary's, without a new build
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -70,10 +71,27 @@ async function start(args, env, pattern) {
   };
 }
 
+/** Gives the page the files of a folder; what the server writes into its own page is kept. */
+async function replace(page, folder) {
+  await page.route("**/assets/*/*", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: await readFile(path.join(folder, path.basename(route.request().url()))) });
+  });
+  await page.route((url) => url.pathname === "/", async (route) => {
+    const response = await route.fetch();
+    const served = await response.text();
+    const [token] = /<meta name="citystream-token"[^>]*>/.exec(served) ?? [""];
+    const version = /\/assets\/(\w+)\//.exec(served)[1];
+    const body = (await readFile(path.join(folder, "index.html"), "utf8")).replaceAll("{version}", version).replace("<!-- token -->", token);
+    await route.fulfill({ response, body });
+  });
+}
+
 /** Opens the page in a context of its own; what goes wrong in it is kept in `errors`. */
 export async function open(address, options = {}, prepare = async () => {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
+  if (process.env.WEB) await replace(page, process.env.WEB);
   page.setDefaultTimeout(PATIENCE);
   page.errors = [];
   page.on("pageerror", (error) => page.errors.push(String(error)));

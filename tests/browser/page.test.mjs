@@ -37,6 +37,9 @@ test("loads fast and small, and counts up", async () => {
   await page.waitForFunction((n) => Number(document.getElementById("total-events").textContent.replaceAll(",", "")) > n, before + 20);
   await page.waitForSelector(".alert");
   await page.waitForSelector("#pipeline:not([hidden]) .partitions td");
+  await page.waitForFunction(() => /last event counted (just now|\d+ s ago)/.test(document.getElementById("status-text").textContent));
+  // Durations are of what happened since the page looks: at first there are too few.
+  await page.waitForFunction(() => /durable in≤/.test(document.getElementById("pipeline-body").textContent));
   await page.waitForFunction(() => [...document.querySelectorAll(".bars rect")].some((bar) => bar.height.baseVal.value > 20));
   assert.deepEqual(page.errors, []);
   await page.context().close();
@@ -123,6 +126,12 @@ test("says what the address asks for in vain, and that nothing suits", async () 
   await state(page, "live");
   await page.waitForFunction(() => document.getElementById("total-label").textContent.startsWith("critical events"));
   assert.equal(await page.locator("#all-time").isVisible(), false, "no figures of other severities");
+  const link = page.locator("#link-alerts");
+  await page.waitForFunction(() => document.getElementById("link-alerts").search.includes("severity=critical"));
+  await page.locator("#types label", { hasText: "weather" }).click();
+  await page.waitForFunction(() => document.getElementById("link-alerts").textContent === "alerts of this range, all types");
+  const linked = await fetch(await link.evaluate((link) => link.href)).then((answer) => answer.json());
+  assert.ok(linked.alerts.every((alert) => alert.severity === "critical"));
   assert.deepEqual(page.errors, []);
   await page.context().close();
 });
@@ -140,13 +149,24 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
   assert.ok(kept > 10, "the last numbers stay");
   assert.match(await page.locator("#status-text").textContent(), /stale since \d\d:\d\d:\d\d UTC/);
   await page.waitForSelector('#verdict[data-state="stale"]');
+  assert.equal(await page.locator("#rate").textContent(), "", "no rate while nothing is seen");
+  assert.ok(await page.locator(".alert").count() > 0);
+  await page.waitForFunction(() => !/just now/.test(document.getElementById("alerts").textContent), undefined, { timeout: 20_000 });
   assert.equal(await page.locator(".break-button:not(:disabled)").count(), 0, "nothing can be broken without a server");
   assert.match(await page.locator("#banner").textContent(), /does not answer/);
   await accessible(page, "stale");
+  // A server that is gone is asked less and less often, or its absence would fill the console.
+  const failures = page.errors.length;
+  await page.waitForTimeout(10_000);
+  assert.ok(page.errors.length - failures <= 6, `${page.errors.length - failures} failed requests in 10 s`);
   const again = await dev("--port", new URL(server.address).port, ...args);
   await state(page, "live");
   await page.waitForFunction((n) => Number(document.getElementById("total-events").textContent.replaceAll(",", "")) > n, kept);
   assert.equal(await page.locator("#banner").isVisible(), false);
+  // Only the page of the new process may break things there.
+  await page.waitForFunction(() => /stale: this page is of an earlier run, reload it/.test(document.getElementById("verdict-note").textContent));
+  await page.reload();
+  await page.waitForSelector(".break-button:not(:disabled)");
   // Nothing but the refused connections went wrong meanwhile.
   assert.deepEqual(page.errors.filter((text) => !/Failed to load resource|ERR_/.test(text)), []);
   await page.context().close();
@@ -161,8 +181,16 @@ test("has words for nothing and for trouble", async () => {
   const empty = await open(live.address, {}, answers(200, none));
   await state(empty, "empty");
   assert.match(await empty.locator("#banner").textContent(), /No events yet/);
+  assert.equal(await empty.locator(".chart-card, #heat, #alerts, #cities").evaluateAll((cards) => cards.filter((card) => card.checkVisibility()).length), 0, "no empty boxes");
   await accessible(empty, "empty");
   await empty.context().close();
+  const one = { ...zero, late_count: 1, severity_low: 1 };
+  const single = { ...none, all_time: one, series_count: 1, series_read: 1, series_total: 1, series: [{ ...one, city: "NYC", event_type: "traffic", steps: [] }] };
+  const lone = await open(live.address, { reducedMotion: "reduce" }, answers(200, single));
+  await figure(lone, "1");
+  assert.equal(await lone.locator("#total-label").textContent(), "event counted, once, of all time");
+  assert.match(await lone.locator("#chart-scope").textContent(), /^There is no event in this range\.1 late event of all time came after its window was final/);
+  await lone.context().close();
   const down = await open(live.address, {}, answers(503, { error: "DynamoDB does not answer", code: "store_unavailable", request_id: "0" }));
   await state(down, "error");
   assert.match(await down.locator("#banner").textContent(), /DynamoDB does not answer/);
@@ -194,6 +222,9 @@ test("asks for a token until it is one of the file's, and keeps it for the tab",
   await page.reload();
   await state(page, "error");
   assert.equal(await page.locator("#login[open]").count(), 0, "the tab knows the token");
+  // The links of the foot are opened with the token, too.
+  await page.getByRole("link", { name: "metrics" }).click();
+  await page.waitForFunction(() => /^# HELP citystream_/m.test(document.body.textContent));
   const refused = page.errors.filter((text) => !/ (401|503|504) /.test(text));
   assert.deepEqual(refused, []);
   await page.context().close();
@@ -205,7 +236,8 @@ test("can be read by everybody, in light and dark, on a phone", async () => {
   for (const [name, options] of Object.entries({
     light: { colorScheme: "light" },
     dark: { colorScheme: "dark" },
-    phone: { colorScheme: "light", viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true },
+    phone: { colorScheme: "light", viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
+    small: { colorScheme: "light", viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true },
   })) {
     const page = await open(live.address, options);
     await state(page, "live");
@@ -213,8 +245,14 @@ test("can be read by everybody, in light and dark, on a phone", async () => {
     await page.waitForTimeout(1_200); // the figures have counted up
     const [content, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
     assert.ok(content <= width, `${name}: ${content} px wide in ${width}`);
+    const hidden = await page.locator("#filters label").evaluateAll((all) => all.filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.textContent));
+    assert.deepEqual(hidden, [], `${name}: filters beyond the edge`);
+    if (name === "phone") {
+      assert.ok(await page.locator("#heat").evaluate((heat) => heat.scrollWidth <= heat.clientWidth), "the heat map is cut");
+      assert.ok(await page.locator("#chart-title").evaluate((title) => title.getBoundingClientRect().top < innerHeight), "the chart begins on the first screen");
+    }
     await accessible(page, name);
-    await picture(page, `dashboard-${name}`);
+    if (name !== "small") await picture(page, `dashboard-${name}`);
     assert.deepEqual(page.errors, []);
     await page.context().close();
   }

@@ -31,7 +31,7 @@ use crate::cmd::dev::consumers::Consumers;
 use crate::cmd::dev::doors::is_this_machine;
 use crate::cmd::dev::faults::Faults;
 use crate::cmd::dev::garbage;
-use crate::cmd::dev::waits::{Look, Waits};
+use crate::cmd::dev::waits::{Look, Waits, plain};
 use crate::core::murmur2::partition_of;
 use crate::kafka::credit::Credit;
 use crate::kafka::producer::EventProducer;
@@ -246,7 +246,7 @@ impl Lab {
         let told = async {
             loop {
                 if let Err(why) = self.0.parts.consumers.status.ready() {
-                    self.note("kill", format!("its successor: {why}"));
+                    self.note("kill", format!("its successor: {}", plain(&why)));
                 }
                 tokio::time::sleep(SECOND).await;
             }

@@ -41,7 +41,7 @@ impl Waits {
             causes.push("Kafka (its broker is stopped)".to_owned());
         }
         if let Some(why) = &look.consumer {
-            causes.push(format!("the consumer ({why})"));
+            causes.push(format!("the consumer ({})", plain(why)));
         }
         if look.writes_fail && still {
             causes.push("DynamoDB (its writes fail)".to_owned());
@@ -63,9 +63,38 @@ impl Waits {
     }
 }
 
+/// Returns what a consumer waits for without the client's error, which the log of the process holds.
+pub(super) fn plain(why: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in why.split("; ") {
+        let known = part.split_once(": ").map_or(part, |(what, _)| what);
+        let short = match known.split_once(" failed with ") {
+            Some(_) => "waiting for DynamoDB to answer",
+            None => known,
+        };
+        if !parts.contains(&short) {
+            parts.push(short);
+        }
+    }
+    parts.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_consumer_waits_for_is_shown_without_the_error_of_the_client() {
+        let long = "waiting for DynamoDB to take writes: BatchWriteItem on raw-events failed with \
+                    Dispatch: dispatch failure: io error; waiting for Query on totals failed with \
+                    Timeout; waiting for Query on alerts failed with Timeout";
+        assert_eq!(
+            plain(long),
+            "waiting for DynamoDB to take writes; waiting for DynamoDB to answer"
+        );
+        let short = "waiting for Kafka to assign partitions";
+        assert_eq!(plain(short), short);
+    }
 
     #[test]
     fn numbers_that_stand_still_say_what_they_wait_for() {
