@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use citystream::cmd::{self, Exit};
+use citystream::cmd;
+use citystream::exit::{Exit, SettingsError};
 use citystream::settings::{Command, check_environment, parse};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::{Metrics, start_logging};
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
     let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let format = cli.command.log().log_format;
     if let Err(reason) = check_environment().and_then(|()| start_logging(format)) {
-        let exit = Exit::after(&cmd::SettingsError(reason).into(), None);
+        let exit = Exit::after(&SettingsError(reason).into(), None);
         return ExitCode::from(exit.code());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -5,8 +5,8 @@
 
 use std::io::Write as _;
 
-use crate::cmd::Exit;
-use crate::cmd::wrapped::{columns, lines};
+use crate::exit::{Exit, refuse};
+use crate::output::{columns, lines};
 use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
 
 /// Columns of an origin that must fit beside a value, or it stands below.
@@ -31,17 +31,6 @@ pub fn run(args: &Config) -> anyhow::Result<Exit> {
         other => other?,
     }
     Ok(Exit::Done)
-}
-
-/// Prints the parser's error as the role would; `--help` among the options is none.
-pub(super) fn refuse(error: &clap::Error) -> Exit {
-    if let Err(error) = error.print() {
-        tracing::debug!(%error, "failed to print what is wrong");
-    }
-    match error.exit_code() {
-        0 => Exit::Done,
-        _ => Exit::Settings,
-    }
 }
 
 fn section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<usize>) {

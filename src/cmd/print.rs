@@ -9,13 +9,13 @@ pub mod env;
 mod terminal;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::cmd::{Exit, SettingsError};
 use crate::core::keys::TableNames;
+use crate::exit::{Exit, SettingsError};
+use crate::output;
 use crate::settings::{Carried, Print, Role, Shell};
 use crate::store::rights::{self, User};
 use crate::telemetry;
@@ -133,7 +133,7 @@ fn pretty(value: &serde_json::Value) -> String {
 }
 
 /// Prints the files, each with its name before it if there are more than one.
-pub(super) fn print(files: &[File]) -> std::io::Result<()> {
+fn print(files: &[File]) -> std::io::Result<()> {
     let mut text = String::new();
     for (at, (name, content)) in files.iter().enumerate() {
         if files.len() > 1 {
@@ -142,10 +142,7 @@ pub(super) fn print(files: &[File]) -> std::io::Result<()> {
         }
         text.push_str(content);
     }
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    output::print(&text)
 }
 
 fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
@@ -207,7 +204,7 @@ mod tests {
 
     #[test]
     fn h4_units_wait_longer_than_a_stop_may_take_and_are_sandboxed_alike() {
-        let drain = crate::cmd::DRAIN_MAX.as_secs();
+        let drain = crate::exit::DRAIN_MAX.as_secs();
         let sandbox = |text: &str| {
             let at = text.find("# The sandbox").unwrap();
             let end = text.find("[Install]").unwrap();

@@ -17,8 +17,8 @@ use crate::api::server::{Hosts, Options};
 use crate::api::state::public_reason;
 use crate::api::tls::Certificate;
 use crate::api::{ApiState, server};
-use crate::cmd::{Exit, SettingsError, failure, service};
 use crate::core::keys::TableNames;
+use crate::exit::{Exit, SettingsError};
 use crate::settings::{AccessArgs, Serve, warn_if_others_can_read};
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
@@ -28,6 +28,7 @@ use crate::store::former;
 use crate::store::reads::{DynamoReads, Reads};
 use crate::store::rights::User;
 use crate::telemetry::{self, Metrics};
+use crate::{failure, service};
 
 /// Time between two looks at the tables: half a read unit each.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

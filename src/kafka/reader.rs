@@ -145,7 +145,7 @@ pub struct LogReader {
 
 /// Sets how a topic is read by one client from its beginning to its end, committed records only. `group`
 /// is a name; nobody joins it.
-pub(super) fn read_alone(config: &mut ClientConfig, group: &str) {
+pub(crate) fn read_alone(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)
         .set("enable.auto.commit", "false")

@@ -7,9 +7,17 @@
 
 use std::fmt;
 
-use crate::kafka::resend;
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
+
+/// The group whose commits say up to which dead letter `produce --from-dlq` has looked. Nobody joins it.
+pub const RESEND_GROUP: &str = "citystream-from-dlq";
+
+/// Returns the transactional id under which the dead letters of a topic are sent again. Two producers that have it
+/// fence each other off.
+pub fn resend_transactional_id(topic: &str) -> String {
+    format!("{RESEND_GROUP}-{topic}")
+}
 
 /// What somebody does with Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +108,9 @@ pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
         User::FromDlq => vec![
             on_topic(topic, &[Write]),
             on_topic(dlq, &[Read]),
-            on_group(resend::GROUP, Read),
+            on_group(RESEND_GROUP, Read),
             Need {
-                resource: Resource::TransactionalId(resend::transactional_id(topic)),
+                resource: Resource::TransactionalId(resend_transactional_id(topic)),
                 operations: vec![Write],
             },
         ],

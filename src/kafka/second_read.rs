@@ -183,7 +183,7 @@ impl SecondReader {
     ///
     /// # Errors
     /// When the client cannot be moved back.
-    pub(super) fn may_pass<C: ConsumerContext>(
+    pub(crate) fn may_pass<C: ConsumerContext>(
         &self,
         client: &BaseConsumer<C>,
         partition: i32,
@@ -257,7 +257,7 @@ fn poll(client: &Client, partition: i32, gap: Gap) -> KafkaResult<Option<SecondR
 /// The last fetch had nothing from there on, and everything below it has been handed on. No call returns it:
 /// the client's position follows the last record, and the ends that brokers report belong to another
 /// moment, and perhaps to another broker than the one that is read from.
-pub(super) fn end_of_log(reason: &str) -> Option<Offset> {
+pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
     let (_, rest) = reason.split_once("end of partition at offset ")?;
     let digits = rest.split(' ').next()?;
     digits.parse().ok().map(Offset)
@@ -266,14 +266,14 @@ pub(super) fn end_of_log(reason: &str) -> Option<Offset> {
 /// The context of a client that needs the offset at which a log ends: the error that reports the end of a
 /// partition does not hold it.
 #[derive(Debug)]
-pub(super) struct EndContext {
+pub(crate) struct EndContext {
     chatter: Chatter,
     end: Mutex<Option<Offset>>,
 }
 
 impl EndContext {
     /// Returns the context of a client made with `config`.
-    pub(super) fn new(config: &ClientConfig) -> EndContext {
+    pub(crate) fn new(config: &ClientConfig) -> EndContext {
         EndContext {
             chatter: Chatter::new(config),
             end: Mutex::new(None),
@@ -281,12 +281,12 @@ impl EndContext {
     }
 
     /// Returns what listens.
-    pub(super) fn chatter(&self) -> &Chatter {
+    pub(crate) fn chatter(&self) -> &Chatter {
         &self.chatter
     }
 
     /// Returns the offset of the end that the last poll reported, once.
-    pub(super) fn end_of_log(&self) -> Option<Offset> {
+    pub(crate) fn end_of_log(&self) -> Option<Offset> {
         self.end().take()
     }
 

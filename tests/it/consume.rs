@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use citystream::api::ops::Probe as _;
-use citystream::cmd::Exit;
+use citystream::exit::Exit;
 use citystream::settings::RawRows;
 use dynoxide::Database;
 use rdkafka::mocking::MockCoordinator;

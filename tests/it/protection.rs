@@ -14,11 +14,11 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
-use citystream::cmd::init_tables::steps::{Finding, Outcome, Steps};
-use citystream::cmd::init_tables::tables::{Wanted, check, ensure};
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::protect::Protection;
+use citystream::tables::dynamodb::{Wanted, check, ensure};
+use citystream::tables::steps::{Finding, Outcome, Steps};
 use serde_json::{Value, json};
 
 use crate::world::client_through;

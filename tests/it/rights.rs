@@ -10,14 +10,14 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 
 use citystream::api::{ApiState, router};
-use citystream::cmd::init_tables::steps::Steps;
-use citystream::cmd::init_tables::tables::{Wanted, check, ensure};
-use citystream::cmd::verify::compare::Source;
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::reads::DynamoReads;
 use citystream::store::rights::User;
+use citystream::tables::dynamodb::{Wanted, check, ensure};
+use citystream::tables::steps::Steps;
 use citystream::telemetry::Metrics;
+use citystream::verify::compare::Source;
 use serde_json::Value;
 use tower::ServiceExt as _;
 

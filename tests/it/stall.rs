@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use citystream::api::ops::Probe as _;
-use citystream::cmd::Exit;
+use citystream::exit::Exit;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::faults::Faults;

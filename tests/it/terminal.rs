@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use citystream::cmd::tail::terminal::FullScreen;
+use citystream::tail::terminal::FullScreen;
 use pty_process::blocking as pty;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;

@@ -11,8 +11,6 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
-use citystream::cmd::init_tables::steps::Steps;
-use citystream::cmd::init_tables::tables::{Wanted, ensure};
 use citystream::core::event::Offset;
 use citystream::core::keys::TableNames;
 use citystream::core::pace::backoff_ms;
@@ -21,6 +19,8 @@ use citystream::core::stretch::Sum;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
 use citystream::store::write::Writer;
+use citystream::tables::dynamodb::{Wanted, ensure};
+use citystream::tables::steps::Steps;
 use citystream::telemetry::Metrics;
 use dynoxide::Database;
 

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use citystream::cmd::Exit;
-use citystream::cmd::verify::Report;
-use citystream::cmd::verify::compare::{Options, Source, compare};
-use citystream::cmd::verify::explain::explain;
 use citystream::core::audit::{Incomparable, Kind, Sums};
+use citystream::exit::Exit;
 use citystream::settings::{RawRows, VerifyOutput, WindowName};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::Metrics;
+use citystream::verify::Report;
+use citystream::verify::compare::{Options, Source, compare};
+use citystream::verify::explain::explain;
 use dynoxide::Database;
 use rdkafka::ClientConfig;
 

@@ -1,0 +1,311 @@
+//! Finds the facts of a start: topic id, config item, commits, progress items, the log's ends.
+//!
+//! A partition whose facts cannot be had keeps no other from starting: it is told with the reason, and the
+//! pipeline asks again. Order matters in one place: the topic's id is read before all else, so that facts
+//! of an older log are never taken for those of a newer one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use rdkafka::error::KafkaResult;
+
+use crate::consume::tables::TableSet;
+use crate::core::RULES;
+use crate::core::event::Offset;
+use crate::core::keys;
+use crate::core::pipeline::Tables;
+use crate::core::plan::Keep;
+use crate::core::restart::StartFacts;
+use crate::exit::SettingsError;
+use crate::failure::of_store;
+use crate::kafka::REACH_REMEDY;
+use crate::kafka::inquiry::Inquiry;
+use crate::settings::RawRows;
+use crate::store::config::{Config, set_topic};
+use crate::store::error::StoreError;
+use crate::store::write::Writer;
+use crate::sys;
+
+/// Longest wait for one answer of a broker.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a partition's leader, beside others: those whose leader answers begin no later than this.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Leaders asked at the same time.
+const QUESTIONS_MAX: usize = 16;
+/// More partitions would fill a row with fences.
+const PARTITIONS_MAX: usize = 1_000;
+
+/// Asks Kafka and DynamoDB.
+#[derive(Clone)]
+pub(crate) struct Locator {
+    inquiry: Inquiry,
+    tables: TableSet,
+    writer: Writer,
+    topic: String,
+}
+
+/// A start that is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Located {
+    pub(crate) partition: i32,
+    pub(crate) assignment: u64,
+    pub(crate) facts: StartFacts,
+    pub(crate) tables: Tables,
+}
+
+/// What could be found of what was wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) located: Vec<Located>,
+    pub(crate) missing: Vec<Unlocated>,
+    /// When the tables' id was asked for last, by [`sys::boot_ms`].
+    pub(crate) asked_ms: i64,
+}
+
+/// A start that is not known yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Unlocated {
+    pub(crate) partition: i32,
+    pub(crate) assignment: u64,
+    /// What is waited for.
+    pub(crate) why: String,
+}
+
+/// Why a start is not known yet, or never will be.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Try again; what is waited for.
+    Wait(String),
+    /// Stop.
+    Settings(SettingsError),
+}
+
+impl Locator {
+    pub(crate) fn new(
+        inquiry: Inquiry,
+        tables: TableSet,
+        writer: Writer,
+        topic: String,
+    ) -> Locator {
+        Locator {
+            inquiry,
+            tables,
+            writer,
+            topic,
+        }
+    }
+
+    /// Returns one that asks over another client.
+    pub(crate) fn renewed(&self, inquiry: Inquiry) -> Locator {
+        Locator {
+            inquiry,
+            ..self.clone()
+        }
+    }
+
+    /// Finds what it can of what is wanted.
+    pub(crate) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
+        match self.try_locate(&wanted).await {
+            Ok(found) => Ok(found),
+            Err(Trouble::Wait(why)) => {
+                let missing = |(partition, assignment)| Unlocated {
+                    partition,
+                    assignment,
+                    why: why.clone(),
+                };
+                Ok(Found {
+                    missing: wanted.into_iter().map(missing).collect(),
+                    ..Found::default()
+                })
+            }
+            Err(Trouble::Settings(error)) => Err(error),
+        }
+    }
+
+    async fn try_locate(&self, wanted: &[(i32, u64)]) -> Result<Found, Trouble> {
+        let (topic_id, count) = self.topic().await?;
+        let config = self.config().await?;
+        self.claim(&config, &topic_id).await?;
+        let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
+        // One that the topic has no longer is taken away soon; one that it has not yet, for this broker, comes.
+        let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
+        let asked = partitions.clone();
+        let commits = blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
+            .await
+            .map_err(|e| Trouble::Wait(kafka(&e)))?;
+        let mut ranges = self.ranges(partitions, LEADER_TIMEOUT).await;
+        let tables = Tables {
+            rules: config.rules,
+            keep: keep(config.raw),
+        };
+        // A topic made again meanwhile, or a broker that had not heard of it: facts of two logs.
+        if self.topic().await?.0 != topic_id {
+            return Err(Trouble::Wait(
+                "the topic to settle, it was made again".to_owned(),
+            ));
+        }
+        let (mut located, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for &(partition, assignment) in wanted {
+            let why = match ranges.remove(&partition) {
+                Some(Ok(log)) => {
+                    let log_key = keys::log_key(&topic_id, partition);
+                    match self.writer.read_progress(&log_key).await {
+                        Ok(progress) => {
+                            let facts = StartFacts {
+                                topic_id: topic_id.clone(),
+                                tables_id: config.tables_id.clone(),
+                                commit: commits.get(&partition).cloned(),
+                                progress,
+                                log,
+                            };
+                            located.push(Located {
+                                partition,
+                                assignment,
+                                facts,
+                                tables: tables.clone(),
+                            });
+                            continue;
+                        }
+                        Err(error) => dynamodb(&error),
+                    }
+                }
+                Some(Err(error)) => format!("partition {partition}'s leader: {error}"),
+                None => format!("partition {partition} to exist"),
+            };
+            missing.push(Unlocated {
+                partition,
+                assignment,
+                why,
+            });
+        }
+        // As with the topic, and a question to its leaders may have taken long.
+        let asked_ms = sys::boot_ms();
+        if self.tables.config().await?.tables_id != config.tables_id {
+            let why = "the tables to settle, they were made again";
+            return Err(Trouble::Wait(why.to_owned()));
+        }
+        Ok(Found {
+            located,
+            missing,
+            asked_ms,
+        })
+    }
+
+    /// Asks the leaders of partitions for the ends of their logs, several at a time.
+    pub(crate) async fn ranges(
+        &self,
+        partitions: impl IntoIterator<Item = i32>,
+        timeout: Duration,
+    ) -> BTreeMap<i32, KafkaResult<(Offset, Offset)>> {
+        let range = |partition| {
+            let inquiry = self.inquiry.clone();
+            blocking(move || (partition, inquiry.log_range(partition, timeout)))
+        };
+        let asked = futures_util::stream::iter(partitions).map(range);
+        asked.buffer_unordered(QUESTIONS_MAX).collect().await
+    }
+
+    /// Returns the topic's id and its number of partitions.
+    pub(crate) async fn topic(&self) -> Result<(String, i32), Trouble> {
+        let inquiry = self.inquiry.clone();
+        let found = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
+        match found {
+            Ok(Some(topic)) => {
+                let partitions = topic.partitions;
+                if usize::try_from(partitions).unwrap_or(usize::MAX) > PARTITIONS_MAX {
+                    return Err(Trouble::Settings(SettingsError(format!(
+                        "topic {} has {partitions} partitions, at most {PARTITIONS_MAX} are supported",
+                        self.topic
+                    ))));
+                }
+                Ok((topic.id.to_string(), partitions))
+            }
+            Ok(None) => Err(Trouble::Wait(format!(
+                "topic {} to exist (citystream init-tables makes it)",
+                self.topic
+            ))),
+            Err(error) => Err(Trouble::Wait(kafka(&error))),
+        }
+    }
+
+    async fn config(&self) -> Result<Config, Trouble> {
+        let config = self.tables.config().await?;
+        if config.rules_number != RULES {
+            return Err(Trouble::Settings(SettingsError(format!(
+                "the tables {}… were made under rules {}, this program has rules {RULES}; use the matching version, or a new --table-prefix and a replay",
+                self.tables.names().totals,
+                config.rules_number
+            ))));
+        }
+        self.writer
+            .set_tables(config.shards, config.rules.window_ms);
+        Ok(config)
+    }
+
+    /// Writes the topic and its id into the config item where they are not there yet.
+    async fn claim(&self, config: &Config, topic_id: &str) -> Result<(), Trouble> {
+        match &config.topic {
+            Some(topic) if *topic != self.topic => {
+                return Err(Trouble::Settings(SettingsError(format!(
+                    "the tables {}… belong to topic {topic}, not {}; give --topic {topic}, or another --table-prefix",
+                    self.tables.names().totals,
+                    self.topic
+                ))));
+            }
+            Some(_) if config.topic_id.as_deref() == Some(topic_id) => return Ok(()),
+            _ => {}
+        }
+        tracing::info!(
+            topic = self.topic,
+            topic_id,
+            "the tables now follow this log"
+        );
+        set_topic(
+            self.tables.client(),
+            self.tables.names(),
+            &self.topic,
+            topic_id,
+        )
+        .await
+        .map_err(|e| Trouble::Wait(dynamodb(&e)))
+    }
+
+    /// Returns the tables.
+    pub(crate) fn tables(&self) -> TableSet {
+        self.tables.clone()
+    }
+
+    pub(crate) fn inquiry(&self) -> Inquiry {
+        self.inquiry.clone()
+    }
+}
+
+/// Returns what is waited for where DynamoDB does not answer, or refuses.
+pub(crate) fn dynamodb(error: &StoreError) -> String {
+    match of_store(error) {
+        Some(todo) => format!("DynamoDB: {error}; {todo}"),
+        None => format!("DynamoDB: {error}"),
+    }
+}
+
+/// Returns what is waited for where brokers do not answer.
+pub(crate) fn kafka(error: &dyn std::fmt::Display) -> String {
+    format!("Kafka: {error}; {REACH_REMEDY}")
+}
+
+fn keep(raw: RawRows) -> Keep {
+    match raw {
+        RawRows::All => Keep::All,
+        RawRows::Alerts => Keep::Alerts,
+        RawRows::None => Keep::None,
+    }
+}
+
+/// Runs a blocking call on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,99 @@
+//! What `consume --stop-at-end` shows on a terminal: how many of the records that were there at the
+//! start the group has committed, the rate, and the time left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use crate::consume::Status;
+use crate::core::progress::{Progress, show_eta};
+use crate::telemetry::{say, steady_ms};
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(200);
+/// Columns that the whole line fits in; on fewer it goes without the bar.
+const COLUMNS_MIN: u16 = 80;
+
+/// Shows the progress until it is dropped.
+pub(crate) struct Shown {
+    task: tokio::task::JoinHandle<()>,
+    bar: ProgressBar,
+    begun_ms: i64,
+    status: Arc<Status>,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.bar.finish_and_clear();
+        if let (Some(total), Some(0)) = (self.bar.length(), self.status.left()) {
+            let seconds = seconds(steady_ms() - self.begun_ms);
+            say(&format!(
+                "citystream: read {} records to the end in {seconds:.1} s",
+                HumanCount(total)
+            ));
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+/// Begins to show it on standard error.
+pub(crate) fn show(status: Arc<Status>) -> Shown {
+    let bar = ProgressBar::no_length();
+    bar.set_style(style("{spinner} {msg}"));
+    bar.set_message("waiting for Kafka");
+    let (drawn, looked) = (bar.clone(), Arc::clone(&status));
+    let task = tokio::spawn(async move {
+        let mut progress = None;
+        loop {
+            if let Some(left) = looked.left() {
+                draw(&drawn, left, &mut progress);
+            }
+            drawn.tick();
+            tokio::time::sleep(TICK).await;
+        }
+    });
+    Shown {
+        task,
+        bar,
+        begun_ms: steady_ms(),
+        status,
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a constant template is right")
+}
+
+/// The first look says how much there is in all.
+fn draw(bar: &ProgressBar, left: u64, progress: &mut Option<Progress>) {
+    let total = match bar.length() {
+        Some(total) => total,
+        None => {
+            let is_wide =
+                crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
+            bar.set_style(style(if is_wide {
+                "{bar:24} {human_pos}/{human_len} records  {msg}"
+            } else {
+                "{human_pos}/{human_len} {msg}"
+            }));
+            bar.set_length(left);
+            left
+        }
+    };
+    let done = total.saturating_sub(left);
+    let progress = progress.get_or_insert_with(|| Progress::new(steady_ms(), done));
+    progress.look(steady_ms(), done);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rate = HumanCount(progress.per_second().round() as u64);
+    bar.set_position(done);
+    bar.set_message(format!(
+        "{rate}/s, {}",
+        show_eta(progress.seconds_left(left))
+    ));
+}

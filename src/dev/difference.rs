@@ -1,0 +1,110 @@
+//! The line under the panel: what the log says against what the tables say, again and again.
+//!
+//! The comparison is `verify`'s own. It runs only while a page looks, and never more than a third of
+//! the time, since it reads the whole log and every row.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use crate::core::audit::Incomparable;
+use crate::dev::lab::{Difference, Lab};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Metrics, unix_ms};
+use crate::verify::Report;
+use crate::verify::compare::{Options, Source, compare};
+
+/// Least time between two comparisons.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A page asks every second; without one for so long, nobody looks.
+const WATCHED: Duration = Duration::from_secs(5);
+/// Memory for the rows of one comparison.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// Compares until `shutdown`.
+pub(crate) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: Shutdown) {
+    // Of its own, so that its reads do not stand beside the API's.
+    let metrics = Metrics::new();
+    let options = Options {
+        from_ms: None,
+        until_ms: None,
+        raw_ttl_ms,
+        alert_ttl_ms: None,
+        memory_bytes: MEMORY_BYTES,
+    };
+    while !shutdown.is_triggered() {
+        let mut pause = PAUSE;
+        if lab.is_watched(WATCHED) {
+            let begun = Instant::now();
+            let read = Arc::new(AtomicU64::new(0));
+            match compare(&source, &options, &metrics, &read, &shutdown).await {
+                Ok(Some(report)) => lab.compared(difference(&report)),
+                Ok(None) => return,
+                // Kafka is away now and then, here of all places.
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "not compared"),
+            }
+            pause = pause.max(begun.elapsed() * 2);
+        }
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Says why rows cannot be compared; nothing if all can.
+fn why(report: &Report) -> Option<String> {
+    let why = |reason: &Incomparable| match reason {
+        // Each start is a new log, so in a kept folder these are the rows of earlier runs.
+        Incomparable::Remade => "counted in an earlier run, whose log is gone",
+        other => other.reason(),
+    };
+    let reasons: Vec<&str> = report.outcome.incomparable.keys().map(why).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+fn difference(report: &Report) -> Difference {
+    let sums = report.events();
+    let first = report.outcome.differences.first();
+    Difference {
+        at_ms: unix_ms(),
+        log: sums.log,
+        tables: sums.tables,
+        difference: report.outcome.difference_count,
+        rows: report.outcome.compared.values().sum(),
+        not_comparable: report.incomparable(),
+        not_comparable_why: why(report),
+        waiting: report.seen.unclaimed,
+        first: first.map(|d| format!("{} {}: {}", d.kind.name(), d.key, d.detail)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::core::audit::{Outcome, Sums};
+
+    #[test]
+    fn rows_of_an_earlier_run_are_counted_with_the_reason() {
+        let outcome = Outcome {
+            compared: BTreeMap::from([("raw event", 3), ("totals", 1)]),
+            totals: Sums { log: 3, tables: 3 },
+            incomparable: BTreeMap::from([(Incomparable::Remade, 40)]),
+            ..Outcome::default()
+        };
+        let shown = difference(&Report {
+            outcome,
+            ..Report::default()
+        });
+        assert_eq!((shown.log, shown.tables, shown.rows), (3, 3, 4));
+        assert_eq!(shown.not_comparable, 40);
+        assert_eq!(
+            shown.not_comparable_why.as_deref(),
+            Some("counted in an earlier run, whose log is gone")
+        );
+        let all = difference(&Report::default());
+        assert_eq!((all.not_comparable, all.not_comparable_why), (0, None));
+    }
+}

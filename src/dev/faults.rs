@@ -1,0 +1,127 @@
+//! What can go wrong between a consumer and its DynamoDB, on demand.
+//!
+//! Stands between the SDK and the embedded database and touches writes alone, so that the page can
+//! still be read while they fail. Refused, cut and held requests look to the consumer like those of
+//! a real table on a bad day.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector,
+    http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+
+/// While DynamoDB is throttled, one write of so many passes.
+pub(crate) const THROTTLED_ONE_OF: u64 = 5;
+/// How often a held write looks whether it may go on.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
+
+/// The switches of one client; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults(Arc<Switches>);
+
+#[derive(Debug, Default)]
+struct Switches {
+    throttled: AtomicBool,
+    cut: AtomicBool,
+    held: AtomicBool,
+    writes: AtomicU64,
+    refused: AtomicU64,
+    answers_lost: AtomicU64,
+}
+
+impl Faults {
+    /// Refuses most writes as too many.
+    pub(crate) fn throttle(&self, on: bool) {
+        self.0.throttled.store(on, Ordering::SeqCst);
+    }
+
+    /// Lets every write take effect and loses its answer.
+    pub(crate) fn cut_replies(&self, on: bool) {
+        self.0.cut.store(on, Ordering::SeqCst);
+    }
+
+    /// Keeps every write from being sent, as of a process that does not get to run.
+    pub(crate) fn hold(&self, on: bool) {
+        self.0.held.store(on, Ordering::SeqCst);
+    }
+
+    /// Returns how many writes were refused so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many writes took effect and lost their answer so far.
+    pub(crate) fn answers_lost(&self) -> u64 {
+        self.0.answers_lost.load(Ordering::SeqCst)
+    }
+
+    /// Returns a client that sends through `inner` whatever no switch keeps back.
+    pub(crate) fn wrap(&self, inner: SharedHttpClient) -> SharedHttpClient {
+        let switches = Arc::clone(&self.0);
+        http_client_fn(move |settings, components| {
+            SharedHttpConnector::new(Faulty {
+                inner: inner.http_connector(settings, components),
+                switches: Arc::clone(&switches),
+            })
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Faulty {
+    inner: SharedHttpConnector,
+    switches: Arc<Switches>,
+}
+
+impl HttpConnector for Faulty {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let this = self.clone();
+        HttpConnectorFuture::new(async move { this.answer(request).await })
+    }
+}
+
+impl Faulty {
+    async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let write = ["BatchWriteItem", "UpdateItem", "PutItem"]
+            .iter()
+            .any(|operation| target.ends_with(operation));
+        if !write {
+            return self.inner.call(request).await;
+        }
+        let switches = &self.switches;
+        while switches.held.load(Ordering::SeqCst) {
+            tokio::time::sleep(HOLD_LOOK).await;
+        }
+        let number = switches.writes.fetch_add(1, Ordering::SeqCst);
+        if switches.throttled.load(Ordering::SeqCst) && !number.is_multiple_of(THROTTLED_ONE_OF) {
+            switches.refused.fetch_add(1, Ordering::SeqCst);
+            return refusal();
+        }
+        let answer = self.inner.call(request).await?;
+        if switches.cut.load(Ordering::SeqCst) {
+            switches.answers_lost.fetch_add(1, Ordering::SeqCst);
+            return Err(ConnectorError::io("the answer was cut off".into()));
+        }
+        Ok(answer)
+    }
+}
+
+fn refusal() -> Result<HttpResponse, ConnectorError> {
+    const BODY: &str = "{\"__type\":\"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException\",\
+                        \"message\":\"throttled on demand\"}";
+    let status =
+        StatusCode::try_from(400_u16).map_err(|error| ConnectorError::other(error.into(), None))?;
+    let mut answer = HttpResponse::new(status, SdkBody::from(BODY));
+    answer
+        .headers_mut()
+        .insert("content-type", "application/x-amz-json-1.0");
+    Ok(answer)
+}

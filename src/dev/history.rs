@@ -1,0 +1,90 @@
+//! Events of the last hours, sent at the start, so that a page that was just opened has something to show.
+
+use crate::core::murmur2::partition_of;
+use crate::core::trial::Stream;
+use crate::kafka::producer::{EventProducer, ProducerError};
+use crate::produce::credit::Credit;
+use crate::settings::Rate;
+use crate::shutdown::Shutdown;
+
+/// Most events of the history: what the embedded parts take in a few seconds.
+const EVENTS_MAX: u64 = 30_000;
+/// Between two attempts to send while the embedded broker has no room.
+const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// Returns the times of the events up to `now_ms`. They have the live rate, so that the chart shows no
+/// step where the live events begin. The history is shorter than `history_ms` where it would exceed
+/// [`EVENTS_MAX`]. `max` has no rate: the events then lie evenly over `history_ms`.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss
+)]
+fn times(now_ms: i64, history_ms: i64, rate: Rate) -> impl Iterator<Item = i64> {
+    let (count, span_ms) = match rate {
+        Rate::Max => (EVENTS_MAX, history_ms),
+        // Never negative, and cut off below what loses digits.
+        Rate::PerSecond(n) => {
+            let count = ((history_ms as f64 / 1_000.0 * n) as u64).min(EVENTS_MAX);
+            (
+                count,
+                history_ms.min((count as f64 / n * 1_000.0).ceil() as i64),
+            )
+        }
+    };
+    let count = i64::try_from(count).unwrap_or(0);
+    (0..count).map(move |n| now_ms - span_ms + span_ms * n / count)
+}
+
+/// Sends the history; returns how many events it had. Blocks. Ends early if stopping is asked for.
+///
+/// # Errors
+/// As [`EventProducer::send`].
+pub(crate) fn send(
+    producer: &EventProducer,
+    credit: &Credit,
+    partitions: i32,
+    (now_ms, history_ms, rate): (i64, i64, Rate),
+    shutdown: &Shutdown,
+) -> Result<u64, ProducerError> {
+    let mut stream = Stream::new(fastrand::u64(..), crate::core::trial::Trial::default());
+    let (mut value, mut sent) = (Vec::new(), 0);
+    for time_ms in times(now_ms, history_ms, rate) {
+        let (city, _) = stream.next_event(time_ms, &mut value);
+        let partition = partition_of(city.as_bytes(), partitions);
+        while !credit.try_take(partition, city.len() + value.len()) {
+            if shutdown.is_triggered() {
+                return Ok(sent);
+            }
+            std::thread::sleep(CREDIT_PAUSE);
+        }
+        if !producer.send(city, &value, shutdown)? {
+            break;
+        }
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_ends_now_and_has_the_live_rate() {
+        let hour_ms = 3_600_000;
+        let all: Vec<i64> = times(10 * hour_ms, hour_ms, Rate::PerSecond(2.0)).collect();
+        assert_eq!(all.len(), 7_200);
+        assert_eq!(all[0], 9 * hour_ms);
+        assert_eq!(all[7_199], 10 * hour_ms - 500);
+        assert!(all.is_sorted());
+        let three_hours = times(0, 3 * hour_ms, Rate::PerSecond(2.0)).count();
+        assert_eq!(three_hours, 21_600, "the defaults are not cut short");
+        for (rate, first) in [(Rate::Max, -hour_ms), (Rate::PerSecond(1_000.0), -30_000)] {
+            let all: Vec<i64> = times(0, hour_ms, rate).collect();
+            assert_eq!(u64::try_from(all.len()), Ok(EVENTS_MAX));
+            assert_eq!(all[0], first, "it is shorter, with the live rate");
+        }
+        assert_eq!(times(0, 0, Rate::PerSecond(2.0)).count(), 0);
+    }
+}

@@ -1,0 +1,156 @@
+//! What `produce` answers over HTTP beside the routes of every role.
+//!
+//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` keep the shapes of the producer that
+//! this one replaces.
+
+use std::sync::Arc;
+
+use axum::http::header::{ACCEPT, CACHE_CONTROL};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::api::observe::observed;
+use crate::api::ops::{self, Probe};
+use crate::core::time::format_millis;
+use crate::kafka::tally::Tally;
+use crate::telemetry::Metrics;
+use crate::telemetry::unix_ms;
+
+struct Producing(Arc<Tally>);
+
+impl Probe for Producing {
+    /// A restart never helps: whatever is wrong with Kafka, librdkafka tries again by itself.
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.0.flowing()
+    }
+}
+
+/// Returns how the role answers for itself.
+pub(crate) fn probe(tally: Arc<Tally>) -> Arc<dyn Probe> {
+    Arc::new(Producing(tally))
+}
+
+/// Returns the routes `/health`, `/metrics/producer`, `/actuator/…`, `/livez`, `/readyz` and `/metrics`.
+pub(crate) fn router(metrics: Metrics, tally: Arc<Tally>) -> Router {
+    let (healthy, figures) = (Arc::clone(&tally), Arc::clone(&tally));
+    let (scraped, named) = (metrics.clone(), metrics.clone());
+    let own = Router::new()
+        .route(
+            "/health",
+            get(async move |headers: HeaderMap| health(&healthy, &headers)),
+        )
+        .route("/metrics/producer", get(async move || producer(&figures)))
+        .route(
+            "/actuator/prometheus",
+            get(async move || ops::rendered(&scraped)),
+        )
+        .route("/actuator/metrics", get(async move || names(&named)));
+    let probe = probe(tally);
+    ops::router(metrics.clone(), Arc::clone(&probe))
+        .merge(ops::actuator(metrics.clone(), probe))
+        .merge(observed(own, metrics))
+}
+
+/// `{"names":[…]}`: what there is to measure, sorted.
+fn names(metrics: &Metrics) -> Response {
+    let body = json!({ "names": metrics.names() });
+    ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// Tells whether a client takes JSON and not plain text.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let accepted: Vec<&str> = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|kind| kind.split(';').next().unwrap_or("").trim())
+        .collect();
+    let json = |kind: &str| kind == "application/json" || kind.ends_with("+json");
+    accepted.iter().any(|kind| json(kind))
+        && !accepted
+            .iter()
+            .any(|kind| ["*/*", "text/*", "text/plain", "text/html"].contains(kind))
+}
+
+/// `Producer is healthy`; 503 and the reason while nothing flows. To a client that takes JSON alone
+/// `{"status":"UP","timestamp","service"}`, or `"DOWN"` and a `reason`.
+fn health(tally: &Tally, headers: &HeaderMap) -> Response {
+    let (status, name, reason) = match tally.flowing() {
+        Ok(()) => (StatusCode::OK, "UP", None),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "DOWN", Some(reason)),
+    };
+    if !wants_json(headers) {
+        let text = match reason {
+            None => "Producer is healthy".to_owned(),
+            Some(reason) => format!("Producer is not healthy: {reason}"),
+        };
+        return (status, [(CACHE_CONTROL, "no-store")], text).into_response();
+    }
+    let mut body = json!({
+        "status": name,
+        "timestamp": format_millis(unix_ms()),
+        "service": "CityStream Producer",
+    });
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// `successRate` is in percent of the events whose fate is known, 0 while none is; latencies run
+/// from handing over to acknowledgement.
+#[allow(clippy::cast_precision_loss)]
+fn producer(tally: &Tally) -> Response {
+    let counts = tally.counts();
+    let settled = counts.acked + counts.failed;
+    let rate = if settled == 0 {
+        0.0
+    } else {
+        100.0 * counts.acked as f64 / settled as f64
+    };
+    let rounded = |value: f64| (value * 1_000.0).round() / 1_000.0;
+    let body = json!({
+        "totalEvents": counts.sent,
+        "successCount": counts.acked,
+        "failureCount": counts.failed,
+        "successRate": rounded(rate),
+        "avgLatencyMs": rounded(counts.latency.mean_us / 1_000.0),
+        "minLatencyMs": counts.latency.min_us / 1_000,
+        "maxLatencyMs": counts.latency.max_us / 1_000,
+        "eventsPerSecond": rounded(counts.per_second()),
+        "uptimeSeconds": counts.uptime.as_secs(),
+    });
+    ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_client_that_takes_nothing_but_json_gets_json() {
+        for (accept, json) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("text/plain"), false),
+            (Some("application/json"), true),
+            (Some("application/json; charset=utf-8"), true),
+            (Some("application/vnd.spring-boot.actuator.v3+json"), true),
+            (Some("application/json, */*;q=0.8"), false),
+            (Some("text/html,application/json"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, accept.parse().expect("a header"));
+            }
+            assert_eq!(wants_json(&headers), json, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Sends events to Kafka: synthetic ones, those of a file, or mended dead letters.
+
+pub mod credit;
+pub(crate) mod http;
+pub mod input;
+pub(crate) mod letters;
+pub mod pump;
+pub(crate) mod report;
+pub mod resend;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::core::replay::Replay;
+use crate::core::trial::{Stream, Trial};
+use crate::exit::{Exit, SettingsError};
+use crate::kafka::client::ClientError;
+use crate::kafka::tally::Counts;
+use crate::produce::input::{Input, InputError};
+use crate::produce::pump::{Plan, Source};
+use crate::settings::{Produce, Rate};
+use crate::telemetry::unix_ms;
+
+/// Nothing but other settings helps against these.
+pub(crate) fn settings_error(error: ClientError) -> SettingsError {
+    SettingsError(format!("{:#}", anyhow::Error::from(error)))
+}
+
+pub(crate) fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
+    let bad = counts.bad > 0 && !skip_bad;
+    if undelivered > 0 || counts.failed > 0 || bad {
+        Exit::Failed
+    } else {
+        Exit::Done
+    }
+}
+
+pub(crate) fn source(args: &Produce) -> anyhow::Result<Source> {
+    match &args.input {
+        Some(path) => Ok(Source::Input(open(path)?, replay(args, path)?)),
+        None => {
+            let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+            tracing::info!(seed, "making up events");
+            let trial = Trial {
+                late_ratio: args.late_ratio.unwrap_or_default(),
+                bad_ratio: args.bad_ratio.unwrap_or_default(),
+                out_of_order_ms: args.out_of_order.unwrap_or_default(),
+                skew: args.skew.unwrap_or_default(),
+            };
+            let stream = Stream::new(seed, trial);
+            let stream = if args.uniform {
+                stream.uniform()
+            } else {
+                stream
+            };
+            Ok(Source::Synthetic(stream))
+        }
+    }
+}
+
+fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
+    let replay = Replay::at_speed(args.speed);
+    if !args.restamp {
+        return Ok(replay);
+    }
+    let newest_ms = if args.speed.is_some() {
+        None
+    } else if path.as_os_str() == "-" {
+        // What was read to find the newest event would be gone.
+        let text = "--restamp of standard input needs --speed: its newest event is known at its end \
+                    only; give --speed, or a file";
+        return Err(SettingsError(text.to_owned()).into());
+    } else {
+        Input::newest_ms(path)?
+    };
+    Ok(replay.restamped(unix_ms(), newest_ms))
+}
+
+/// Opens the input of `--input`; a file that cannot be opened is a wrong setting.
+///
+/// # Errors
+/// [`SettingsError`] naming option and file.
+pub fn open(path: &Path) -> anyhow::Result<Input> {
+    Input::open(path).map_err(|error| match error {
+        InputError::Open { path, source } => SettingsError(format!(
+            "failed to open {} (--input): {source}",
+            path.display()
+        ))
+        .into(),
+        other => other.into(),
+    })
+}
+
+/// Milliseconds between two events → events a second.
+#[allow(clippy::cast_precision_loss)]
+pub fn rate_of_interval(interval_ms: i64) -> Rate {
+    Rate::PerSecond(1_000.0 / interval_ms as f64)
+}
+
+pub(crate) fn plan(args: &Produce) -> Plan {
+    let synthetic = args.input.is_none();
+    Plan {
+        rate: args.rate.unwrap_or(if synthetic {
+            rate_of_interval(args.interval)
+        } else {
+            Rate::Max
+        }),
+        count: args.count,
+        // What has an end is watched by somebody; a service goes on once it is let in.
+        patient: !args.has_end(),
+        heartbeat_ms: args.heartbeat_ms(),
+        credit: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Cli, Command};
+
+    fn plan_of(line: &str) -> Plan {
+        match Cli::try_parse_from(line.split(' ')).expect(line).command {
+            Command::Produce(args) => plan(&args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn heartbeats_are_on_for_synthetic_events_only() {
+        for (line, rate, heartbeat_ms) in [
+            ("citystream produce", Rate::PerSecond(0.2), Some(60_000)),
+            ("citystream produce --rate max", Rate::Max, Some(60_000)),
+            (
+                "citystream produce --heartbeat 1s",
+                Rate::PerSecond(0.2),
+                Some(1_000),
+            ),
+            (
+                "citystream produce --heartbeat off",
+                Rate::PerSecond(0.2),
+                None,
+            ),
+            ("citystream produce --input x", Rate::Max, None),
+            (
+                "citystream produce --input x --heartbeat 5m",
+                Rate::Max,
+                Some(300_000),
+            ),
+            (
+                "citystream produce --input x --rate 10/s",
+                Rate::PerSecond(10.0),
+                None,
+            ),
+        ] {
+            let plan = plan_of(line);
+            assert_eq!(
+                (plan.rate, plan.heartbeat_ms),
+                (rate, heartbeat_ms),
+                "{line}"
+            );
+        }
+    }
+}

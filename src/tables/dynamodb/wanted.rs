@@ -1,0 +1,117 @@
+//! What somebody wants of the config item, and where that differs from what it says.
+
+use crate::core::RULES;
+use crate::core::window::Rules;
+use crate::settings::{InitTables, RawRows, show_ms};
+use crate::store::config::{self, Config};
+use crate::store::protect::Protection;
+
+/// Shards of cities and severities where nobody says otherwise.
+const SHARDS_DEFAULT: u32 = 4;
+
+/// What somebody wants the config item to say; `None` is whatever it says already, or the default.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Length of a window.
+    pub window_ms: Option<i64>,
+    /// How far the watermark stays behind.
+    pub lateness_ms: Option<i64>,
+    /// How far ahead of its record an event may lie.
+    pub skew_ms: Option<i64>,
+    /// Shards per city and severity.
+    pub shards: Option<u32>,
+    /// Which events get a raw row.
+    pub raw: Option<RawRows>,
+    /// The topic to be counted.
+    pub topic: Option<String>,
+    /// Alerts expire: their table has a TTL.
+    pub alerts_expire: bool,
+    /// How every table is protected.
+    pub protection: Protection,
+}
+
+impl Wanted {
+    /// Returns what the command line says.
+    pub fn from_args(args: &InitTables) -> Wanted {
+        Wanted {
+            window_ms: args.window,
+            lateness_ms: args.lateness,
+            skew_ms: args.max_skew,
+            shards: args.shards,
+            raw: args.raw,
+            topic: Some(args.kafka.topic.clone()),
+            alerts_expire: args.alert_ttl.is_some(),
+            protection: Protection {
+                deletion: args.deletion_protection,
+                pitr: args.pitr,
+                kms_key: args.kms_key.clone(),
+                tags: args.tags.clone(),
+                warm_writes: args.warm_writes,
+            },
+        }
+    }
+
+    /// Returns a config item for new tables.
+    pub(crate) fn config(&self) -> Config {
+        let rules = Rules::default();
+        Config {
+            rules: Rules {
+                window_ms: self.window_ms.unwrap_or(rules.window_ms),
+                lateness_ms: self.lateness_ms.unwrap_or(rules.lateness_ms),
+                skew_ms: self.skew_ms.unwrap_or(rules.skew_ms),
+            },
+            shards: self.shards.unwrap_or(SHARDS_DEFAULT),
+            rules_number: RULES,
+            raw: self.raw.unwrap_or_default(),
+            tables_id: config::new_tables_id(),
+            topic: None,
+            topic_id: None,
+        }
+    }
+
+    /// Returns what cannot be had with `config`, a sentence each.
+    pub(super) fn conflicts(&self, config: &Config) -> Vec<String> {
+        let mut out = Vec::new();
+        let rules = &config.rules;
+        for (option, wanted, frozen) in [
+            ("--window", self.window_ms, rules.window_ms),
+            ("--lateness", self.lateness_ms, rules.lateness_ms),
+            ("--max-skew", self.skew_ms, rules.skew_ms),
+        ] {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != frozen) {
+                out.push(format!(
+                    "{option} {} differs from {}, which is frozen",
+                    show_ms(wanted),
+                    show_ms(frozen)
+                ));
+            }
+        }
+        if let Some(raw) = self.raw.filter(|raw| *raw != config.raw) {
+            out.push(format!(
+                "--raw {} differs from {}, which is frozen",
+                raw.name(),
+                config.raw.name()
+            ));
+        }
+        if let Some(shards) = self.shards.filter(|shards| *shards < config.shards) {
+            out.push(format!(
+                "--shards {shards} is less than {}, and shards can only grow",
+                config.shards
+            ));
+        }
+        if config.rules_number != RULES {
+            out.push(format!(
+                "they were made under rules {}, and this program has rules {RULES}",
+                config.rules_number
+            ));
+        }
+        if let (Some(topic), Some(owner)) = (&self.topic, &config.topic)
+            && topic != owner
+        {
+            out.push(format!(
+                "--topic {topic} differs from {owner}, counted here"
+            ));
+        }
+        out
+    }
+}

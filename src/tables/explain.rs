@@ -1,0 +1,408 @@
+//! `init-tables --explain RATE`: what the tables will cost, and whether a key gets too hot.
+//!
+//! Arithmetic on the contract's shapes, nothing is asked of anybody. An item of up to 1 KiB is one
+//! write unit, and one more for each index that holds it: a raw event and an alert are two, a row of
+//! counts is one (its keys, and so its index, change only when it is made). A row is written at most
+//! once an interval, however many events it counts, so at high rates rows cost next to nothing.
+//! `scripts/bench` measures the same from the consumed capacity.
+
+use crate::core::keys::{
+    CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
+};
+use crate::settings::{Mix, RawRows, show_ms};
+
+/// Dollars for a million write units on demand, in us-east-1 (AWS's price list of November 2024).
+const DOLLARS_PER_MILLION: f64 = 0.625;
+/// Dollars for a GB of storage and month there.
+const DOLLARS_PER_GB: f64 = 0.25;
+/// Seconds in a month, a twelfth of 365.25 days.
+const MONTH_S: f64 = 2_629_800.0;
+/// What a raw event takes in the table and once more in its index, with the 100 bytes that AWS adds to
+/// each; measured on the events of January 2013.
+const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
+/// What an alert takes in the table and once more in its index, measured and counted alike.
+const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
+/// Dollars for a GB and month of point-in-time recovery there.
+const PITR_DOLLARS_PER_GB: f64 = 0.2;
+/// Write units a second that AWS allows a table or an index, unless it is asked for more.
+const TABLE_UNITS_QUOTA: f64 = 40_000.0;
+/// Write units a second that a new table or index takes at once.
+const TABLE_UNITS_AT_FIRST: f64 = 4_000.0;
+/// What DynamoDB takes for one partition key, in write units a second.
+pub const KEY_UNITS_MAX: f64 = 1_000.0;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Events a second.
+    pub rate: f64,
+    /// What the events are like.
+    pub mix: Mix,
+    /// Shards of the indexes.
+    pub shards: u32,
+    /// Which events get a raw row.
+    pub raw: RawRows,
+    /// Length of a window.
+    pub window_ms: i64,
+    /// How long alerts are kept; for ever if `None`.
+    pub alert_ttl_ms: Option<i64>,
+}
+
+/// What one table or index takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// Its name.
+    pub name: String,
+    /// Write units a second.
+    pub units: f64,
+    /// Write units a second on its busiest partition key.
+    pub busiest: f64,
+    /// What its partition keys are.
+    pub key: &'static str,
+}
+
+/// Returns the tables and indexes with what they take, each index behind its table.
+#[allow(clippy::cast_precision_loss)] // far below 2^53
+pub fn loads(question: &Question, names: &TableNames) -> Vec<Load> {
+    let Question { rate, mix, .. } = question;
+    let shards = f64::from(question.shards);
+    let raw = match question.raw {
+        RawRows::All => *rate,
+        RawRows::Alerts => rate * mix.alerts,
+        RawRows::None => 0.0,
+    };
+    let alerts = match question.raw {
+        RawRows::All | RawRows::Alerts => rate * mix.alerts,
+        RawRows::None => 0.0,
+    };
+    // Each series is counted by one partition, in a row of its window and one of its total.
+    let per_series = (rate / mix.series).min(1_000.0 / mix.row_interval_ms.max(1) as f64);
+    let rows = per_series * mix.series;
+    let new_rows = rate.min(mix.series * 1_000.0 / question.window_ms as f64);
+    let load = |name: &str, units: f64, busiest: f64, key| Load {
+        name: name.to_owned(),
+        units,
+        busiest,
+        key,
+    };
+    vec![
+        load(&names.raw, raw, raw.min(1.0), "event"),
+        load(
+            CITY_INDEX,
+            raw,
+            raw * mix.hottest / shards,
+            "city and shard",
+        ),
+        load(&names.aggregations, rows, per_series, "window"),
+        load(SERIES_INDEX, new_rows, new_rows / mix.series, "series"),
+        load(&names.alerts, alerts, alerts * mix.hottest, "city"),
+        // The two severities that raise alerts; at worst all of one.
+        load(
+            SEVERITY_INDEX,
+            alerts,
+            alerts / shards,
+            "severity and shard",
+        ),
+        load(
+            &names.totals,
+            rows,
+            per_series * (mix.series / f64::from(TOTALS_SHARDS)).ceil(),
+            "shard of totals",
+        ),
+    ]
+}
+
+/// Returns the table that is printed.
+pub fn report(question: &Question, names: &TableNames) -> String {
+    let loads = loads(question, names);
+    let dollars = |units: f64| units * MONTH_S / 1e6 * DOLLARS_PER_MILLION;
+    let mix = &question.mix;
+    let mut out = format!(
+        "{} events/s: {:.0} % of them high or critical, {} series of city and type, {:.0} % in the\n\
+         busiest city, a row written every {} at most, {} shards, raw rows: {}\n\n",
+        number(question.rate),
+        mix.alerts * 100.0,
+        number(mix.series),
+        mix.hottest * 100.0,
+        show_ms(mix.row_interval_ms),
+        question.shards,
+        question.raw.name()
+    );
+    let width = loads.iter().map(|l| l.name.len() + 2).max().unwrap_or(0);
+    let mut line = |name: &str, cells: [String; 4], key: &str| {
+        let [units, share, price, busiest] = cells;
+        let text = format!("{name:width$} {units:>12} {share:>9} {price:>10} {busiest:>12}  {key}");
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    let head = ["write units/s", "per event", "$ a month", "busiest key"].map(str::to_owned);
+    line("", head, "");
+    for load in &loads {
+        let is_index = [CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX].contains(&load.name.as_str());
+        let name = format!("{}{}", if is_index { "  " } else { "" }, load.name);
+        let cells = [
+            number(load.units),
+            format!("{:.3}", load.units / question.rate),
+            number(dollars(load.units)),
+            number(load.busiest),
+        ];
+        line(&name, cells, load.key);
+    }
+    let units: f64 = loads.iter().map(|l| l.units).sum();
+    let cells = [
+        number(units),
+        format!("{:.3}", units / question.rate),
+        number(dollars(units)),
+        String::new(),
+    ];
+    line("all", cells, "");
+    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    let kept = loads[0].units * mix.raw_ttl_ms as f64 / 1e3 * RAW_BYTES / 1e9;
+    out.push_str(&format!(
+        "\nRaw events, kept for {}, take {} GB, ${} a month. Prices: on demand in us-east-1, ${DOLLARS_PER_MILLION} a\n\
+         million write units, ${DOLLARS_PER_GB} a GB; reads and the growth of counts are not in them.\n",
+        days(mix.raw_ttl_ms),
+        number(kept),
+        number(kept * DOLLARS_PER_GB),
+    ));
+    out.push_str(&alerts_kept(&loads[4], question));
+    out.push_str(&format!(
+        "With --pitr, ${PITR_DOLLARS_PER_GB} a GB more: ${} a month for the raw events.\n\
+         A row of counts with fences of more than some nine partitions is over 1 KB: its updates cost 2 units.\n",
+        number(kept * PITR_DOLLARS_PER_GB),
+    ));
+    out.push_str(&limits(&loads));
+    for load in loads.iter().filter(|l| l.busiest > KEY_UNITS_MAX) {
+        out.push('\n');
+        out.push_str(&advice(load, question));
+    }
+    out
+}
+
+/// Returns a time in days, where it is some.
+fn days(ms: i64) -> String {
+    match ms % 86_400_000 {
+        0 => format!("{} days", ms / 86_400_000),
+        _ => show_ms(ms),
+    }
+}
+
+/// Returns what alerts take, which have no end unless it is asked for.
+fn alerts_kept(alerts: &Load, question: &Question) -> String {
+    let bytes_per_s = alerts.units * ALERT_BYTES;
+    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    match question.alert_ttl_ms {
+        None => {
+            let each_month = bytes_per_s * MONTH_S / 1e9;
+            format!(
+                "Alerts are kept for ever: {} GB more each month, so ${} more each month; --alert-ttl ends that.\n",
+                number(each_month),
+                number(each_month * DOLLARS_PER_GB),
+            )
+        }
+        Some(ttl_ms) => {
+            let kept = bytes_per_s * ttl_ms as f64 / 1e3 / 1e9;
+            format!(
+                "Alerts, kept for {}, take {} GB, ${} a month.\n",
+                days(ttl_ms),
+                number(kept),
+                number(kept * DOLLARS_PER_GB),
+            )
+        }
+    }
+}
+
+/// Returns what to do about tables and indexes that take more than AWS gives them at first, or at all.
+fn limits(loads: &[Load]) -> String {
+    let busiest = loads.iter().map(|load| load.units).fold(0.0, f64::max);
+    let mut out = String::new();
+    if busiest > TABLE_UNITS_AT_FIRST {
+        out.push_str(&format!(
+            "\nA new table or index takes {} write units/s at first, and more only after a while: --warm-writes {} would do\n",
+            number(TABLE_UNITS_AT_FIRST),
+            busiest.ceil()
+        ));
+    }
+    for load in loads.iter().filter(|load| load.units > TABLE_UNITS_QUOTA) {
+        out.push_str(&format!(
+            "\n{}: {} write units/s are more than the {} that AWS allows a table or index; ask for more in Service Quotas\n",
+            load.name,
+            number(load.units),
+            number(TABLE_UNITS_QUOTA)
+        ));
+    }
+    out
+}
+
+/// Returns what to do about a key that is too hot.
+fn advice(load: &Load, question: &Question) -> String {
+    let times = load.busiest / KEY_UNITS_MAX;
+    let what = format!(
+        "{}: {} write units/s on one {} are more than the {} DynamoDB takes for a key;",
+        load.name,
+        number(load.busiest),
+        load.key,
+        number(KEY_UNITS_MAX)
+    );
+    let cure = match load.name.as_str() {
+        CITY_INDEX | SEVERITY_INDEX => {
+            let shards = (f64::from(question.shards) * times).ceil();
+            if shards > f64::from(SHARDS_MAX) {
+                format!("the {SHARDS_MAX} shards there can be are too few: --raw alerts or none")
+            } else {
+                format!("--shards {shards} would do")
+            }
+        }
+        name if name.ends_with("-alerts") => "consumers wait for what is throttled there: \
+            fewer events of high severity, or --raw none"
+            .to_owned(),
+        _ => "a longer --row-interval of consume would do".to_owned(),
+    };
+    format!("{what} {cure}\n")
+}
+
+/// Returns a number with thousands parted, and decimals where it is small.
+fn number(value: f64) -> String {
+    if value < 10.0 {
+        let text = format!("{value:.2}");
+        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative
+    let whole = value.round() as u64;
+    indicatif::HumanCount(whole).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(rate: f64) -> Question {
+        Question {
+            rate,
+            mix: Mix::default(),
+            shards: 4,
+            raw: RawRows::All,
+            window_ms: 300_000,
+            alert_ttl_ms: None,
+        }
+    }
+
+    #[test]
+    fn limits_of_tables_are_told_and_what_alerts_cost() {
+        let names = TableNames::new("citystream");
+        let told = |rate: f64, alert_ttl_ms| {
+            let mut question = question(rate);
+            question.alert_ttl_ms = alert_ttl_ms;
+            report(&question, &names)
+        };
+        let few = told(1_000.0, None);
+        assert!(
+            few.contains("Alerts are kept for ever: 986 GB more each month, so $247 more"),
+            "{few}"
+        );
+        assert!(
+            !few.contains("--warm-writes") && !few.contains("Service Quotas"),
+            "{few}"
+        );
+        let expiring = told(1_000.0, Some(90 * 86_400_000));
+        assert!(
+            expiring.contains("Alerts, kept for 90 days, take 2,916 GB, $729 a month"),
+            "{expiring}"
+        );
+        let more = told(5_000.0, None);
+        assert!(more.contains("--warm-writes 5000 would do"), "{more}");
+        assert!(!more.contains("Service Quotas"), "{more}");
+        let most = told(50_000.0, None);
+        assert!(
+            most.contains("citystream-raw-events: 50,000 write units/s are more than the 40,000"),
+            "{most}"
+        );
+        assert!(
+            !most.contains("citystream-alerts: 25,000 write units/s are more than the 40,000"),
+            "{most}"
+        );
+    }
+
+    fn per_event(question: &Question) -> f64 {
+        let loads = loads(question, &TableNames::new("citystream"));
+        loads.iter().map(|l| l.units).sum::<f64>() / question.rate
+    }
+
+    #[test]
+    fn units_per_event_are_those_of_the_targets() {
+        // Measured by scripts/bench: 5.3, 3.2 and 3.0.
+        let slow = per_event(&question(0.2));
+        assert!((5.0..5.5).contains(&slow), "{slow}");
+        let fast = per_event(&question(1_000.0));
+        assert!((3.15..3.25).contains(&fast), "{fast}");
+        let mut rare = question(1_000.0);
+        rare.mix.row_interval_ms = 5_000;
+        assert!((3.0..3.05).contains(&per_event(&rare)));
+        rare.raw = RawRows::None;
+        assert!(per_event(&rare) < 0.05);
+        rare.raw = RawRows::Alerts;
+        assert!((2.0..2.05).contains(&per_event(&rare)));
+    }
+
+    #[test]
+    fn d8_nine_tenths_in_one_city_stay_below_a_keys_limit_at_two_thousand_events_a_second() {
+        let mut hot = question(2_000.0);
+        hot.mix.hottest = 0.9;
+        let names = TableNames::new("citystream");
+        for load in loads(&hot, &names) {
+            assert!(load.busiest <= KEY_UNITS_MAX, "{load:?}");
+        }
+        hot.rate = 10_000.0;
+        let text = report(&hot, &names);
+        assert!(text.contains("--shards 9 would do"), "{text}");
+        hot.rate = 100_000.0;
+        assert!(report(&hot, &names).contains("the 64 shards there can be are too few"));
+        assert!(
+            text.contains("citystream-alerts: 4,500 write units/s on one city"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_guides_table_of_costs_is_this_ones() {
+        let guide = include_str!("../../docs/EC2.md");
+        let names = TableNames::new("citystream");
+        for (events, rate, row_interval_ms) in [
+            ("1 in 5 s", 0.2, 250),
+            ("100/s, row interval 250ms", 100.0, 250),
+            ("100/s, row interval 5s", 100.0, 5_000),
+            ("1,000/s, row interval 250ms", 1_000.0, 250),
+            ("1,000/s, row interval 5s", 1_000.0, 5_000),
+        ] {
+            let told = |raw| {
+                let mut question = question(rate);
+                (question.raw, question.mix.row_interval_ms) = (raw, row_interval_ms);
+                let text = report(&question, &names);
+                let all = text.lines().find(|line| line.starts_with("all "));
+                let cells: Vec<String> = all
+                    .expect(&text)
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect();
+                (cells[1].clone(), cells[3].clone())
+            };
+            let (units, all) = told(RawRows::All);
+            let (alerts, none) = (told(RawRows::Alerts).1, told(RawRows::None).1);
+            let row = format!("| {events} | {units} | {all} | {alerts} | {none} |");
+            assert!(guide.contains(&row), "{row}");
+        }
+        let text = report(&question(1.0), &names);
+        let kept = text.lines().find(|line| line.starts_with("Raw events"));
+        let words: Vec<&str> = kept.expect(&text).split_whitespace().collect();
+        let (gb, dollars) = (words[7], words[9].trim_start_matches('$'));
+        let kept = format!("{gb} GB ({dollars} dollars) for each event a second");
+        assert!(guide.contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn the_report_reads_well() {
+        let text = report(&question(1_000.0), &TableNames::new("citystream"));
+        let want = include_str!("explain.txt");
+        assert_eq!(text, want, "\n{text}");
+    }
+}

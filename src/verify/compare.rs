@@ -1,0 +1,470 @@
+//! The comparison itself: slice after slice, the tables first, then the log.
+//!
+//! The order of the reads makes it exact while consumers run. The topic's id comes first; then the
+//! claims (progress items and the group's commits: everything below is stored); then the rows, which
+//! hold at least what was claimed, and say by their fences what else; then the log's end, which
+//! lies behind every fence; then the log. What an index may not show yet is read again by its key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use rdkafka::ClientConfig;
+
+use crate::core::RULES;
+use crate::core::audit::{Key, Log, Name, Outcome, Place, Scope, Slice, Stamp, Stored};
+use crate::core::event::Offset;
+use crate::core::keys::TableNames;
+use crate::core::restart::Metadata;
+use crate::exit::SettingsError;
+use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
+use crate::kafka::survey::Survey;
+use crate::settings::RawRows;
+use crate::shutdown::Shutdown;
+use crate::store::config::Config;
+use crate::store::error::Kind;
+use crate::store::reads::audit::{Audit, View};
+use crate::telemetry::{Metrics, unix_ms};
+use crate::verify::report::Report;
+
+/// Longest silence of Kafka in the middle of a log.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Rows read by key at a time, so that they add little to the memory.
+const KEYS_AT_ONCE: usize = 1_000;
+/// How often a slice is read again with rows that only the log had named.
+const AGAIN_MAX: u32 = 3;
+
+/// Where log and tables are.
+#[derive(Clone)]
+pub struct Source {
+    /// DynamoDB.
+    pub client: aws_sdk_dynamodb::Client,
+    /// The tables.
+    pub names: TableNames,
+    /// How to reach the brokers.
+    pub kafka: ClientConfig,
+    /// The topic of events; dead letters lie in `<topic>-dlq`.
+    pub topic: String,
+    /// The consumers' group.
+    pub group: String,
+}
+
+/// What to compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Event times and window starts `[from, until)` in Unix milliseconds; `None` compares all.
+    pub from_ms: Option<i64>,
+    /// See `from_ms`.
+    pub until_ms: Option<i64>,
+    /// How long raw events are kept.
+    pub raw_ttl_ms: i64,
+    /// How long alerts are kept; for ever if `None`.
+    pub alert_ttl_ms: Option<i64>,
+    /// Memory for rows, in bytes.
+    pub memory_bytes: usize,
+}
+
+/// First instant after the last event time there can be.
+const UNTIL_MS_MAX: i64 = crate::core::time::TIME_MS_END;
+
+/// Compares once. Counts the records read in `read`. Returns `None` if stopping was asked for.
+///
+/// # Errors
+/// If log or tables cannot be read (exit 1), or do not belong together (exit 2).
+pub async fn compare(
+    source: &Source,
+    options: &Options,
+    metrics: &Metrics,
+    read: &Arc<AtomicU64>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Report>> {
+    tokio::select! {
+        compared = compare_all(source, options, metrics, read, shutdown) => compared,
+        () = shutdown.wait() => Ok(None),
+    }
+}
+
+async fn compare_all(
+    source: &Source,
+    options: &Options,
+    metrics: &Metrics,
+    read: &Arc<AtomicU64>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Report>> {
+    let begun = Instant::now();
+    let facts = Facts::find(source, metrics).await?;
+    let from_ms = options.from_ms.unwrap_or(0).clamp(0, UNTIL_MS_MAX);
+    let until_ms = options.until_ms.unwrap_or(UNTIL_MS_MAX);
+    let range = (from_ms, until_ms.clamp(from_ms, UNTIL_MS_MAX));
+    let mut report = Report {
+        ranged: options.from_ms.is_some() || options.until_ms.is_some(),
+        range,
+        ..Report::default()
+    };
+    let mut lo: Option<Place> = None;
+    loop {
+        let slice = facts.slice(lo.as_ref(), range, options, read, shutdown);
+        let Some(slice) = slice.await? else {
+            return Ok(None);
+        };
+        let Judged {
+            slice,
+            outcome,
+            passes,
+        } = slice;
+        report.passes += passes;
+        report.bytes_peak = report.bytes_peak.max(slice.bytes_peak());
+        report.seen = slice.seen();
+        report.outcome.merge(outcome);
+        lo = slice.hi().cloned();
+        if lo.is_none() {
+            report.seconds = begun.elapsed().as_secs_f64();
+            return Ok(Some(report));
+        }
+    }
+}
+
+struct Judged {
+    slice: Slice,
+    outcome: Outcome,
+    passes: u32,
+}
+
+/// What holds for a whole comparison.
+pub(crate) struct Facts {
+    source: Source,
+    pub(crate) audit: Audit,
+    pub(crate) config: Config,
+    survey: Arc<Survey>,
+    pub(crate) topic_id: String,
+    partitions: i32,
+    made_ms: i64,
+}
+
+/// How far the log is said to be stored.
+pub(crate) struct Claims {
+    pub(crate) logs: BTreeMap<i32, Log>,
+    /// Another topic of this name was counted before.
+    remade: bool,
+}
+
+impl Facts {
+    /// Asks whether log and tables are there and belong together.
+    pub(crate) async fn find(source: &Source, metrics: &Metrics) -> anyhow::Result<Facts> {
+        let names = source.names.clone();
+        let audit = Audit::new(source.client.clone(), names, metrics.clone());
+        let config = audit.config().await.map_err(|error| match error.kind() {
+            Kind::NotFound => anyhow!(
+                "there is no table {}; citystream init-tables makes it, or says how to get it back",
+                source.names.totals
+            ),
+            _ => anyhow::Error::new(error).context("failed to read the config item"),
+        })?;
+        let topic = &source.topic;
+        if let Some(owner) = config.topic.as_ref().filter(|owner| *owner != topic) {
+            bail!(SettingsError(format!(
+                "the tables {}… count topic {owner}, not {topic}: give the --topic and the --table-prefix that belong together",
+                source.names.totals
+            )));
+        }
+        if config.rules_number != RULES {
+            bail!(SettingsError(format!(
+                "the tables {}… were made under rules {}, this program has rules {RULES}: use the matching version",
+                source.names.totals, config.rules_number
+            )));
+        }
+        let survey = Survey::new(&source.kafka, topic, &source.group)
+            .map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+        let survey = Arc::new(survey);
+        let asked = Arc::clone(&survey);
+        let found = blocking(move || asked.topic()).await?;
+        let found = found.with_context(|| unreached(&source.kafka))?;
+        let found = found.with_context(|| {
+            format!("there is no topic {topic}; citystream init-tables makes it")
+        })?;
+        let made_ms = audit.made_ms().await;
+        Ok(Facts {
+            source: source.clone(),
+            audit,
+            config,
+            survey,
+            topic_id: found.id.to_string(),
+            partitions: found.partitions,
+            made_ms,
+        })
+    }
+
+    pub(crate) fn view(&self, range: (i64, i64)) -> View {
+        View {
+            topic_id: self.topic_id.clone(),
+            shards: self.config.shards,
+            window_ms: self.config.rules.window_ms,
+            stored: self.stored(),
+            range,
+            now_ms: unix_ms(),
+        }
+    }
+
+    fn stored(&self) -> Stored {
+        match self.config.raw {
+            RawRows::All => Stored::All,
+            RawRows::Alerts => Stored::Alerts,
+            RawRows::None => Stored::Nothing,
+        }
+    }
+
+    /// Asks how far everything is said to be stored. Must come before the rows are read.
+    pub(crate) async fn claims(&self) -> anyhow::Result<Claims> {
+        let progress = self.audit.progress().await?;
+        let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
+        let (commits, ends) =
+            blocking(move || (survey.commits(partitions), survey.ends(partitions))).await?;
+        let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
+        let commits = commits.unwrap_or_else(|error| {
+            // The progress items say enough, a little later.
+            tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
+            BTreeMap::new()
+        });
+        let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
+        // Next offset and largest time below it, per partition.
+        let mut points: Vec<(i32, Offset, Option<i64>)> = Vec::new();
+        for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
+            points.push((item.partition, item.next, item.max_ms));
+        }
+        for (partition, commit) in &commits {
+            let ours = Metadata::parse(&commit.metadata)
+                .filter(|m| m.topic_id == self.topic_id && m.tables_id == self.config.tables_id);
+            if let Some(m) = ours {
+                points.push((*partition, commit.next, m.max.max_ms()));
+            }
+        }
+        let log = |(partition, (start, _)): (i32, (Offset, Offset))| {
+            let own = points.iter().filter(|(p, _, _)| *p == partition);
+            let claim = own.clone().map(|(_, next, _)| *next).max();
+            // Whatever is lost lies below each point that is still in the log.
+            let bounds = own.filter(|(_, next, _)| *next >= start);
+            let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(i64::MIN)).min();
+            let log = Log {
+                start,
+                claim: claim.unwrap_or(Offset(0)),
+                before_max_ms,
+            };
+            (partition, log)
+        };
+        Ok(Claims {
+            logs: ends.into_iter().map(log).collect(),
+            remade,
+        })
+    }
+
+    /// Compares the rows from `lo` on, as many as fit.
+    async fn slice(
+        &self,
+        lo: Option<&Place>,
+        range: (i64, i64),
+        options: &Options,
+        read: &Arc<AtomicU64>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Option<Judged>> {
+        let (mut extra, mut limit) = (BTreeSet::new(), None);
+        let mut passes = 0;
+        loop {
+            let claims = self.claims().await?;
+            let view = self.view(range);
+            let scope = Scope {
+                topic: self.source.topic.clone(),
+                rules: self.config.rules,
+                stored: self.stored(),
+                range,
+                remade: claims.remade,
+                raw_ttl_ms: options.raw_ttl_ms,
+                alert_ttl_ms: options.alert_ttl_ms,
+                made_ms: self.made_ms,
+                now_ms: view.now_ms,
+                bytes_max: options.memory_bytes,
+            };
+            let mut slice = Slice::new(scope, lo.cloned(), &claims.logs);
+            let filling = self
+                .audit
+                .fill(&mut slice, lo, limit.as_ref(), &extra, &view);
+            filling.await.context("failed to read the tables")?;
+            passes += 1;
+            let passed = self.read_log(slice, read, shutdown).await?;
+            let Some(mut slice) = passed else {
+                return Ok(None);
+            };
+            self.check_log(&mut slice).await?;
+
+            let mut after = None;
+            let known = extra.len();
+            loop {
+                let missing = slice.missing_rows(after.as_ref(), KEYS_AT_ONCE);
+                let Some(last) = missing.last().cloned() else {
+                    break;
+                };
+                after = Some(last);
+                extra.extend(self.audit.rows(missing, &view).await?.into_keys());
+            }
+            if extra.len() > known && passes < AGAIN_MAX {
+                // Rows that no list shows: an index that lags, or totals that are gone.
+                limit = slice.hi().cloned();
+                continue;
+            }
+            self.look_again(&mut slice, view.now_ms).await?;
+            let outcome = slice.judge();
+            return Ok(Some(Judged {
+                slice,
+                outcome,
+                passes,
+            }));
+        }
+    }
+
+    /// Reads by key what seems to differ, and asks after the reasons there may be.
+    async fn look_again(&self, slice: &mut Slice, now_ms: i64) -> anyhow::Result<()> {
+        let mut after = None;
+        loop {
+            let keys = slice.suspects(after.as_ref(), KEYS_AT_ONCE);
+            let Some(last) = keys.last().cloned() else {
+                break;
+            };
+            after = Some(last);
+            let mut now = self.audit.puts(keys.clone(), now_ms).await?;
+            for key in &keys {
+                slice.look_again(key, now.remove(key));
+            }
+        }
+        // An alert names no record; its raw event does.
+        let mut after = None;
+        loop {
+            let keys = slice.unknown_alerts(after.as_ref(), KEYS_AT_ONCE);
+            let Some(last) = keys.last().cloned() else {
+                break;
+            };
+            after = Some(last);
+            let raw = |key: &Key| match &key.name {
+                Name::Alert(id) => Some(Key::raw(key.place.city(), key.place.time_ms, id)),
+                Name::Raw(_) | Name::Totals(_) | Name::Window(_) => None,
+            };
+            let pairs: Vec<(Key, &Key)> = keys.iter().filter_map(|k| Some((raw(k)?, k))).collect();
+            let raws = pairs.iter().map(|(raw, _)| raw.clone()).collect();
+            let found = self.audit.puts(raws, now_ms).await?;
+            for (raw, alert) in pairs {
+                if let Some(source) = found.get(&raw).and_then(|put| put.source) {
+                    slice.trace(alert, source);
+                }
+            }
+        }
+        if slice.misses_puts() {
+            let (survey, topic_id) = (Arc::clone(&self.survey), self.topic_id.clone());
+            let letters = format!("{}-dlq", self.source.topic);
+            let refused = blocking(move || survey.refused(&letters, &topic_id)).await?;
+            slice.excuse(&refused.context("failed to read the dead letters")?);
+        }
+        Ok(())
+    }
+
+    /// Looks whether the log is still the one that was read.
+    async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
+        let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
+        let (topic, ends) = blocking(move || (survey.topic(), survey.ends(partitions))).await?;
+        let topic = topic.with_context(|| unreached(&self.source.kafka))?;
+        if topic.is_none_or(|topic| topic.id.as_str() != self.topic_id) {
+            bail!(
+                "topic {} was made again meanwhile; compare again",
+                self.source.topic
+            );
+        }
+        let ends = ends.context("failed to ask Kafka where the log begins")?;
+        let starts = ends.into_iter().map(|(p, (start, _))| (p, start));
+        slice.begin_at(&starts.collect());
+        Ok(())
+    }
+
+    /// Hands the whole log to `slice`; `None` if stopping was asked for.
+    async fn read_log(
+        &self,
+        slice: Slice,
+        read: &Arc<AtomicU64>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Option<Slice>> {
+        let read = Arc::clone(read);
+        self.each_record(shutdown, slice, move |slice, r| {
+            slice.take(r.partition, r.offset, stamp(r), &r.body);
+            read.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Hands each record of the log to `take`, with `state`, which it returns in the end; `None` if
+    /// stopping was asked for.
+    pub(crate) async fn each_record<T: Send + 'static>(
+        &self,
+        shutdown: &Shutdown,
+        mut state: T,
+        mut take: impl FnMut(&mut T, &Record) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<Option<T>> {
+        let (config, topic) = (self.source.kafka.clone(), self.source.topic.clone());
+        let shutdown = shutdown.clone();
+        blocking(move || {
+            let reader = LogReader::new(config, &topic)?;
+            let range = Range {
+                start: Start::Beginning,
+                until_ms: None,
+                stop_at_end: true,
+            };
+            let mut last = Instant::now();
+            let mut failed = None;
+            reader.run(&range, &shutdown, &mut |step| {
+                match step {
+                    Step::Record(record) => {
+                        last = Instant::now();
+                        failed = take(&mut state, &record).err();
+                    }
+                    Step::Idle if last.elapsed() > SILENCE_MAX => {
+                        failed = Some(anyhow!(
+                            "Kafka gave no record of topic {topic} for {} s, before the log's end",
+                            SILENCE_MAX.as_secs()
+                        ));
+                    }
+                    Step::Idle | Step::Behind(_) | Step::Waiting(_) | Step::Letter(_) => {}
+                }
+                if failed.is_some() {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+            match failed {
+                Some(error) => Err(error),
+                None if shutdown.is_triggered() => Ok(None),
+                None => Ok(Some(state)),
+            }
+        })
+        .await?
+    }
+}
+
+/// Returns when a record was stamped, and by whom.
+pub(crate) const fn stamp(record: &Record) -> Stamp {
+    Stamp {
+        ms: record.record_ms,
+        by_broker: record.by_broker,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .context("a thread panicked")
+}
+/// Returns what failed where no broker answers.
+fn unreached(kafka: &ClientConfig) -> String {
+    let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
+    format!("failed to reach Kafka at {brokers}")
+}

@@ -1,0 +1,254 @@
+//! What a comparison found, for people and for programs.
+
+use std::io::{self, Write};
+
+use indicatif::HumanCount;
+use serde_json::{Value, json};
+
+use crate::core::audit::{Incomparable, Kind, Outcome, Seen, Sums};
+use crate::core::time::format_millis;
+
+/// What a comparison found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// A range was asked for.
+    pub ranged: bool,
+    /// Event times and window starts `[from, until)`.
+    pub range: (i64, i64),
+    /// The rows.
+    pub outcome: Outcome,
+    /// What the log held.
+    pub seen: Seen,
+    /// How often the log was read.
+    pub passes: u32,
+    /// Most bytes that rows took at a time.
+    pub bytes_peak: usize,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// Tells whether log and tables agree in every row that can be compared.
+    pub fn agrees(&self) -> bool {
+        self.outcome.difference_count == 0
+    }
+
+    /// Returns the events of all rows of counts that can be compared: of the totals, late events
+    /// included; where those cannot be compared or a range was asked for, of the windows.
+    pub fn events(&self) -> Sums {
+        let totals = self.outcome.compared.contains_key("totals");
+        if totals && !self.ranged {
+            self.outcome.totals
+        } else {
+            self.outcome.windows
+        }
+    }
+
+    /// Tells whether any row of counts can be compared, or there is none.
+    pub fn has_counts(&self) -> bool {
+        let compared = |kind| {
+            self.outcome
+                .compared
+                .get(kind)
+                .is_some_and(|count| *count > 0)
+        };
+        compared("totals") || compared("window") || self.incomparable() == 0
+    }
+
+    /// Returns how many rows could not be compared.
+    pub fn incomparable(&self) -> u64 {
+        self.outcome.incomparable.values().sum()
+    }
+
+    /// Returns `log 33,960 = tables 33,960, difference 0`, or with `≠` and what differs.
+    ///
+    /// Rows can differ while the sums are equal, so the sign follows the rows.
+    pub fn summary(&self) -> String {
+        if !self.has_counts() && self.agrees() {
+            return "no counts can be compared, difference 0".to_owned();
+        }
+        let Sums { log, tables } = self.events();
+        let sign = if self.agrees() { "=" } else { "≠" };
+        let count = |n: i64| {
+            let minus = if n < 0 { "-" } else { "" };
+            format!("{minus}{}", HumanCount(n.unsigned_abs()))
+        };
+        let mut out = format!(
+            "log {} {sign} tables {}, difference {}",
+            count(log),
+            count(tables),
+            HumanCount(self.outcome.difference_count)
+        );
+        if !self.agrees() {
+            let one = self.outcome.difference_count == 1;
+            out.push_str(if one { " row" } else { " rows" });
+            let rows = self.outcome.differing.iter();
+            let rows: Vec<String> = rows
+                .map(|((row, how), count)| differing(row, *how, *count))
+                .collect();
+            out.push_str(&format!(": {}", rows.join(", ")));
+            if log == tables {
+                out.push_str("; the sums are equal, the rows are not");
+            }
+        }
+        out
+    }
+
+    /// Writes lines for people; the last one is the summary.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for d in &self.outcome.differences {
+            let line = format!("{} {}: {}", d.kind.name(), d.key, d.detail);
+            writeln!(out, "{}", printable(&line))?;
+        }
+        let shown = u64::try_from(self.outcome.differences.len()).unwrap_or(u64::MAX);
+        let more = self.outcome.difference_count.saturating_sub(shown);
+        if more > 0 {
+            writeln!(out, "... and {} more rows that differ", HumanCount(more))?;
+        }
+        let compared = |kind: &str| self.outcome.compared.get(kind).copied().unwrap_or(0);
+        writeln!(
+            out,
+            "compared {} raw events, {} alerts, {} windows, {} totals with {} records of the log",
+            HumanCount(compared("raw event")),
+            HumanCount(compared("alert")),
+            HumanCount(compared("window")),
+            HumanCount(compared("totals")),
+            HumanCount(self.seen.records),
+        )?;
+        for reason in Incomparable::ALL {
+            if let Some(count) = self.outcome.incomparable.get(&reason) {
+                let count = HumanCount(*count);
+                writeln!(out, "not comparable: {count} rows ({})", reason.reason())?;
+            }
+        }
+        if self.seen.unclaimed > 0 {
+            let count = HumanCount(self.seen.unclaimed);
+            writeln!(
+                out,
+                "not stored yet, as far as consumers say: {count} events"
+            )?;
+        }
+        writeln!(out, "{}", self.summary())
+    }
+
+    /// Returns the report as one JSON object.
+    pub fn json(&self) -> Value {
+        let compared = |kind: &str| self.outcome.compared.get(kind).copied().unwrap_or(0);
+        let Sums { log, tables } = self.events();
+        let differences = self.outcome.differences.iter().map(|d| {
+            json!({
+                "kind": d.kind.name(), "row": d.key.kind(), "key": d.key.in_table(),
+                "detail": d.detail,
+            })
+        });
+        let reasons = self.outcome.incomparable.iter();
+        let incomparable: serde_json::Map<String, Value> = reasons
+            .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+            .collect();
+        json!({
+            "agree": self.agrees(),
+            "log": log,
+            "tables": tables,
+            "difference": self.outcome.difference_count,
+            "differences": differences.collect::<Vec<_>>(),
+            "compared": {
+                "raw_events": compared("raw event"), "alerts": compared("alert"),
+                "windows": compared("window"), "totals": compared("totals"),
+            },
+            "not_comparable": incomparable,
+            "records": self.seen.records,
+            "events": self.seen.events,
+            "late": self.seen.late,
+            "rejected": self.seen.rejected,
+            "not_stored_yet": self.seen.unclaimed,
+            "from": self.ranged.then(|| format_millis(self.range.0)),
+            "until": self.ranged.then(|| format_millis(self.range.1)),
+            "passes": self.passes,
+            "bytes_peak": self.bytes_peak,
+            "seconds": self.seconds,
+        })
+    }
+}
+
+/// Returns `2 raw events missing`.
+fn differing(row: &str, how: Kind, count: u64) -> String {
+    let rows = match (row, count) {
+        ("totals", 1) => "totals row".to_owned(),
+        ("totals", _) => "totals rows".to_owned(),
+        (row, 1) => row.to_owned(),
+        (row, _) => format!("{row}s"),
+    };
+    let how = match how {
+        Kind::Missing => "missing",
+        Kind::Wrong => "wrong",
+        Kind::Extra => "too many",
+        Kind::Fence => "with a broken fence",
+    };
+    format!("{} {rows} {how}", HumanCount(count))
+}
+
+/// Returns the text with control characters as escapes: keys and contents are anybody's.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn report(log: i64, tables: i64, differing: &[((&'static str, Kind), u64)]) -> Report {
+        let outcome = Outcome {
+            difference_count: differing.iter().map(|(_, count)| count).sum(),
+            differing: differing.iter().copied().collect(),
+            compared: BTreeMap::from([("totals", 1)]),
+            totals: Sums { log, tables },
+            ..Outcome::default()
+        };
+        Report {
+            outcome,
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn the_summary_says_equal_only_where_every_row_is() {
+        assert_eq!(
+            report(39_961, 39_961, &[]).summary(),
+            "log 39,961 = tables 39,961, difference 0"
+        );
+        assert_eq!(
+            report(39_961, 39_961, &[(("window", Kind::Wrong), 1)]).summary(),
+            "log 39,961 ≠ tables 39,961, difference 1 row: 1 window wrong; the sums are equal, the rows are not"
+        );
+        let mut other_log = report(0, 0, &[]);
+        other_log.outcome.compared = BTreeMap::from([("raw event", 14)]);
+        other_log.outcome.incomparable = BTreeMap::from([(Incomparable::Remade, 40)]);
+        assert_eq!(
+            other_log.summary(),
+            "no counts can be compared, difference 0"
+        );
+        let many = [
+            (("raw event", Kind::Missing), 1_200),
+            (("totals", Kind::Wrong), 1),
+            (("totals", Kind::Fence), 2),
+        ];
+        assert_eq!(
+            report(9, 8, &many).summary(),
+            "log 9 ≠ tables 8, difference 1,203 rows: 1,200 raw events missing, 1 totals row wrong, \
+             2 totals rows with a broken fence"
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! `--watch`: compares again and again, and shows the outcome as metrics.
+//!
+//! | metric | |
+//! |---|---|
+//! | `citystream_verify_difference_rows` | rows that differed in the last comparison |
+//! | `citystream_verify_not_comparable_rows` | rows that it could not compare |
+//! | `citystream_verify_events{side}` | events counted, by `log` and by `tables` |
+//! | `citystream_verify_runs_total{outcome}` | comparisons: `agree`, `differ`, `failed` |
+//! | `citystream_verify_last_run_timestamp_seconds` | when one was last done, whatever it found |
+//! | `citystream_verify_last_success_timestamp_seconds` | when one last found nothing; at the start, the start |
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use crate::api::{ops, server};
+use crate::exit::Exit;
+use crate::listen::{print_picked, warn_if_open};
+use crate::settings::{Verify, show_ms};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Metrics, unix_ms};
+use crate::verify::compare::{Source, compare};
+use crate::verify::{Report, options, print};
+
+/// The role's own metrics.
+pub(crate) struct VerifyMetrics {
+    difference_rows: IntGauge,
+    not_comparable_rows: IntGauge,
+    events: IntGaugeVec,
+    runs: IntCounterVec,
+    last_run: IntGauge,
+    last_success: IntGauge,
+}
+
+impl VerifyMetrics {
+    /// Registers them; once per process.
+    pub(crate) fn new(metrics: &Metrics) -> VerifyMetrics {
+        let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("constant name");
+        let m = VerifyMetrics {
+            difference_rows: gauge(
+                "citystream_verify_difference_rows",
+                "Rows that differed from the log in the last comparison",
+            ),
+            not_comparable_rows: gauge(
+                "citystream_verify_not_comparable_rows",
+                "Rows that the last comparison could not compare",
+            ),
+            events: IntGaugeVec::new(
+                Opts::new(
+                    "citystream_verify_events",
+                    "Events counted in the last comparison",
+                ),
+                &["side"],
+            )
+            .expect("constant name"),
+            runs: IntCounterVec::new(
+                Opts::new("citystream_verify_runs_total", "Comparisons by outcome"),
+                &["outcome"],
+            )
+            .expect("constant name"),
+            last_run: gauge(
+                "citystream_verify_last_run_timestamp_seconds",
+                "When a comparison was last done",
+            ),
+            last_success: gauge(
+                "citystream_verify_last_success_timestamp_seconds",
+                "When a comparison last found no difference",
+            ),
+        };
+        metrics.add(Box::new(m.difference_rows.clone()));
+        metrics.add(Box::new(m.not_comparable_rows.clone()));
+        metrics.add(Box::new(m.events.clone()));
+        metrics.add(Box::new(m.runs.clone()));
+        metrics.add(Box::new(m.last_run.clone()));
+        metrics.add(Box::new(m.last_success.clone()));
+        for outcome in ["agree", "differ", "failed"] {
+            m.runs.with_label_values(&[outcome]).inc_by(0);
+        }
+        // The age of the last success counts from here.
+        m.last_success.set(unix_ms() / 1_000);
+        m
+    }
+
+    fn failed(&self) {
+        self.runs.with_label_values(&["failed"]).inc();
+    }
+
+    fn done(&self, report: &Report) {
+        let outcome = if report.agrees() { "agree" } else { "differ" };
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let sums = report.events();
+        self.difference_rows
+            .set(gauge(report.outcome.difference_count));
+        self.not_comparable_rows.set(gauge(report.incomparable()));
+        self.events.with_label_values(&["log"]).set(sums.log);
+        self.events.with_label_values(&["tables"]).set(sums.tables);
+        self.runs.with_label_values(&[outcome]).inc();
+        self.last_run.set(unix_ms() / 1_000);
+        if report.agrees() {
+            self.last_success.set(unix_ms() / 1_000);
+        }
+    }
+}
+
+/// Whether comparisons can be made, as of the last.
+#[derive(Debug, Default)]
+struct State(Mutex<Option<String>>);
+
+impl State {
+    fn set(&self, failure: Option<String>) {
+        *self.0.lock().expect("no panic holds the state") = failure;
+    }
+}
+
+impl ops::Probe for State {
+    /// Always: a restart mends neither log nor tables.
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let state = self.0.lock().expect("no panic holds the state");
+        state.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Compares until `shutdown` is triggered.
+///
+/// # Errors
+/// If the port cannot be opened, or a person must act.
+pub(crate) async fn watch(
+    args: &Verify,
+    source: &Source,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Exit> {
+    let listener = server::bind(args.listen, "--listen").await?;
+    let address = listener.local_addr().context("failed to read the port")?;
+    print_picked("health and metrics", args.listen, address);
+    warn_if_open(address);
+    let state = Arc::new(State::default());
+    state.set(Some("waiting for the first comparison".to_owned()));
+    let probe = Arc::clone(&state) as Arc<dyn ops::Probe>;
+    let own = VerifyMetrics::new(metrics);
+    let router = ops::router(metrics.clone(), probe);
+    let served = server::Options::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve_with(
+        listener,
+        router,
+        served,
+        shutdown.clone(),
+    ));
+    let pause = args.watch.unwrap_or_default();
+    tracing::info!(%address, pause = show_ms(pause), "comparing log and tables");
+    let pause = Duration::from_millis(pause.unsigned_abs());
+    let read = Arc::new(AtomicU64::new(0));
+    while !shutdown.is_triggered() {
+        match compare(source, &options(args), metrics, &read, shutdown).await {
+            Ok(None) => break,
+            Ok(Some(report)) => {
+                own.done(&report);
+                state.set(None);
+                print(&report, args.output, &mut io::stdout())?;
+                if !report.agrees() {
+                    let rows = report.outcome.difference_count;
+                    tracing::error!(rows, "log and tables differ");
+                }
+            }
+            Err(error) if Exit::of(&error) == Exit::Settings => return Err(error),
+            Err(error) => {
+                own.failed();
+                tracing::warn!(error = format!("{error:#}"), "failed to compare");
+                state.set(Some(format!("failed to compare: {error:#}")));
+            }
+        }
+        tokio::select! {
+            () = shutdown.wait() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    shutdown.trigger();
+    http.await.context("failed to stop the HTTP server")?;
+    Ok(Exit::Done)
+}
