@@ -1,9 +1,10 @@
 //! The two topics, looked at, made, checked or deleted.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::cmd::init_tables::steps::{Finding, Outcome, Steps};
-use crate::kafka::admin::{Admin, TopicSpec, differences};
+use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
 use crate::settings::InitTables;
 use crate::sys::TopicFacts;
 
@@ -36,8 +37,8 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// A topic as it is: its facts and what differs from what it should be.
-pub type Found = Option<(TopicFacts, Vec<String>)>;
+/// A topic as it is: its facts, what differs from what it should be, and what the brokers do not tell.
+pub type Found = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
 /// Looks at both topics; changes nothing.
 ///
@@ -54,7 +55,11 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
     let Some(facts) = admin.topic(&spec.name).await? else {
         return Ok(None);
     };
-    let actual = admin.topic_config(&spec.name).await?;
+    let (actual, untold) = match admin.topic_config(&spec.name).await {
+        // Brokers that only speak like Kafka: what they do not tell is not compared.
+        Err(error @ AdminError::Untold { .. }) => (BTreeMap::new(), Some(error.to_string())),
+        answer => (answer?, None),
+    };
     let notes = differences(spec, facts.partitions, &actual);
     let (_, reduced) = spec.reduced();
     let mendable = differences(&reduced, facts.partitions, &actual);
@@ -63,7 +68,7 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
     } else {
         notes
     };
-    Ok(Some((facts, notes)))
+    Ok(Some((facts, notes, untold)))
 }
 
 /// Returns whether the brokers refuse settings of a topic, asked by the creation of another topic that
@@ -91,7 +96,8 @@ pub async fn make(
     let mut all_facts = Vec::new();
     for (spec, found) in specs.topics.iter().zip(found) {
         let what = format!("topic {}", spec.name);
-        if let Some((facts, notes)) = found {
+        if let Some((facts, mut notes, untold)) = found {
+            notes.extend(untold);
             findings.push(Finding::with_notes(Outcome::Kept, what, notes));
             all_facts.push(facts);
             continue;
@@ -166,12 +172,14 @@ pub async fn check(
                 let note = tried.ok().and_then(|creation| creation.note());
                 Finding::with_notes(Outcome::Missing, what, note.into_iter().collect())
             }
-            Some((_, notes)) if notes.is_empty() => Finding::new(Outcome::Kept, what),
-            Some((_, notes)) => Finding::with_notes(Outcome::Differs, what, notes.clone()),
+            Some((_, notes, untold)) if notes.is_empty() => {
+                Finding::with_notes(Outcome::Kept, what, untold.clone().into_iter().collect())
+            }
+            Some((_, notes, _)) => Finding::with_notes(Outcome::Differs, what, notes.clone()),
         });
     }
     let [events, _] = found;
-    Ok((findings, events.map(|(facts, _)| facts)))
+    Ok((findings, events.map(|(facts, ..)| facts)))
 }
 
 /// Deletes a topic and waits until it is forgotten.
