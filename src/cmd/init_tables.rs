@@ -173,6 +173,7 @@ async fn make_or_check(
     let state = tables::inspect(client, &names).await?;
     tables::refuse(client, &names, &state, &wanted).await?;
     let found = topics::inspect(admin, &topic_specs).await?;
+    topics::refuse(admin, &topic_specs, &found).await?;
     let lacks = tables::check(client, &names, &wanted).await?;
     plan::tell(&lacks, &topics::lacks(&topic_specs, &found));
     let mut findings = tables::make(client, &names, state, &wanted, steps).await?;
@@ -289,15 +290,13 @@ async fn members_left(
     steps: &Steps,
 ) -> anyhow::Result<Vec<String>> {
     let group = &args.group;
-    let mut members = admin
-        .group_members(group)
-        .await
-        .map_err(|error| match error {
-            AdminError::Untold { .. } => anyhow::Error::from(error).context(
-                "nothing was deleted; citystream dev forgets everything when it is stopped, unless it has a --data-dir",
-            ),
-            error => error.into(),
-        })?;
+    let mut members = match admin.group_members(group).await {
+        Err(error @ AdminError::Untold { .. }) => anyhow::bail!(
+            "nothing was deleted: {error}; if they are those of citystream dev, stop that: it forgets everything then, \
+             unless it has a --data-dir"
+        ),
+        answer => answer?,
+    };
     if members.names.is_empty() {
         return Ok(members.names);
     }

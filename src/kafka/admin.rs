@@ -327,16 +327,24 @@ impl Admin {
             .await
     }
 
+    /// Returns whether there is a broker that makes topics, such as this one.
+    ///
+    /// # Errors
+    /// If no token to log in with can be had.
+    pub async fn has_controller(&self, topic: &str) -> Result<bool, AdminError> {
+        let brokers = self.ask(topic, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
+        Ok(brokers
+            .await?
+            .map_or(true, |brokers| brokers.has_controller))
+    }
+
     /// Returns whether this client may make a topic, which is asked for and not made.
     ///
     /// # Errors
     /// If the brokers do not answer, have no controller, or would refuse for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        let brokers = self.ask(&spec.name, |client, _| {
-            sys::brokers(client, REQUEST_TIMEOUT)
-        });
         // Whoever asks for one that is not there waits for it.
-        if brokers.await?.is_ok_and(|brokers| !brokers.has_controller) {
+        if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
         }

@@ -12,6 +12,8 @@ use crate::sys::TopicFacts;
 const REPLICATION_DEFAULT: i32 = 3;
 /// How long a new topic may take to be seen by all brokers, and a deleted one to be forgotten.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// How long brokers may be without a controller, while they elect another.
+const CONTROLLER_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
@@ -80,6 +82,29 @@ async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     };
     let tried = admin.try_create_topic(&probe, 1).await;
     tried.is_ok_and(|creation| !creation.left_out.is_empty())
+}
+
+/// Refuses to make a topic where no broker makes any: what only speaks like Kafka, such as `citystream dev`.
+///
+/// # Errors
+/// [`AdminError::NoController`], after a moment for a controller that is being elected.
+pub async fn refuse(admin: &Admin, specs: &Specs, found: &[Found; 2]) -> anyhow::Result<()> {
+    let missing = specs.topics.iter().zip(found).find(|(_, f)| f.is_none());
+    let Some((spec, _)) = missing else {
+        return Ok(());
+    };
+    let begin = Instant::now();
+    while !admin.has_controller(&spec.name).await? {
+        if begin.elapsed() >= CONTROLLER_LIMIT {
+            let topic = spec.name.clone();
+            let error = AdminError::NoController { topic };
+            anyhow::bail!(
+                "nothing was changed: {error}; use a topic that is there, or try again when the brokers are well"
+            );
+        }
+        tokio::time::sleep(SETTLE_POLL).await;
+    }
+    Ok(())
 }
 
 /// Makes what is missing; returns the facts of the topic of events.
