@@ -45,9 +45,10 @@ function draw() {
 
 /** The links to the API name the range and the city that are shown. */
 function links({ from, to }) {
-  const { city } = filters.filters();
+  const { city, severity } = filters.filters();
   const range = new URLSearchParams({ from, to });
   if (city) range.set("city", city);
+  if (severity) range.set("severity", severity);
   byId("link-alerts").href = `/api/v1/alerts?${range}`;
   const query = new URLSearchParams({ hours: filters.hours(), to });
   byId("link-timeline").href = `/api/v1/timeline?${query}${filters.query() ? `&${filters.query()}` : ""}`;

@@ -158,9 +158,11 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let state = ApiState::new(reads, metrics.clone())
         .with_page(Page::with_token(&token))
         .with_shutdown(shutdown.clone());
+    let probe = status as Arc<dyn ops::Probe>;
     let router = api::router(state)
         .merge(lab.router())
-        .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
+        .merge(ops::actuator(metrics.clone(), Arc::clone(&probe)))
+        .merge(ops::router(metrics, probe));
     let served = server::Options::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve_with(
         listener,

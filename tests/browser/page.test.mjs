@@ -63,6 +63,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   await page.waitForFunction(() => document.getElementById("total-label").textContent.startsWith("high events in LA"));
   const high = await number(page, "total-events");
   assert.ok(high > 0 && high < 1_154);
+  assert.match(await page.locator("#link-alerts").getAttribute("href"), /city=LA&severity=high$/);
   await page.reload();
   await figure(page, String(high));
   assert.equal(await page.inputValue("#city"), "LA");
