@@ -40,6 +40,9 @@ function take(alerts, silent = false) {
   known = new Set(list.map(identity));
 }
 
+/** Returns the time of the newest alert that is listed, in ms; 0 where none is. */
+export const newest = () => (list.length ? Date.parse(list[0].timestamp) : 0);
+
 /** Forgets what was seen, as after a change of filters: nothing of the next list is news. */
 export function forget() {
   known = new Set();

@@ -74,7 +74,8 @@ function fresh() {
     state("old", "connected · no event in a window yet");
     return;
   }
-  const age = Date.now() - start;
+  // An alert says the time of an event, where a window says only five minutes.
+  const age = Date.now() - Math.max(start, alerts.newest());
   const newest = age < 3_600_000 ? `under ${Math.max(1, Math.ceil(age / 60_000))} min old`
     : age < 48 * 3_600_000 ? `under ${Math.ceil(age / 3_600_000)} h old`
       : `of ${dayYear(start)}, ${clock(start)} UTC`;
