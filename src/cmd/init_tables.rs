@@ -13,7 +13,7 @@
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
 //! `--delete` asks for the prefix before it takes anything away, and takes nothing where a table is
-//! protected against it.
+//! protected against it or is not one that this program makes.
 //!
 //! The plan and progress go to standard error, the summary to standard output.
 
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::TableStatus;
 
 use crate::cmd::{Exit, SettingsError, print};
 use crate::core::keys::TableNames;
@@ -214,7 +215,7 @@ async fn delete(
         ))
         .into());
     }
-    refuse_protected(client, &names).await?;
+    refuse_kept(client, &names).await?;
     let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
     if !args.yes {
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
@@ -333,13 +334,26 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     Duration::from_millis(session_ms + SESSION_GRACE_MS)
 }
 
-/// Returns an error if a table may not be deleted, before the topics are gone.
-async fn refuse_protected(client: &Client, names: &TableNames) -> anyhow::Result<()> {
+/// Returns an error if a table may not be deleted, before anything is gone: protected ones, and those of
+/// another program, such as the system that this one replaces.
+async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
-    for name in names.all() {
-        let found = store_tables::describe(client, name).await?;
-        if found.is_some_and(|table| table.deletion_protection_enabled() == Some(true)) {
-            protected.push(name);
+    for spec in store_tables::specs(names) {
+        let Some(found) = store_tables::describe(client, &spec.name).await? else {
+            continue;
+        };
+        let differences = store_tables::differences(&spec, &found);
+        if found.table_status() == Some(&TableStatus::Active) && !differences.is_empty() {
+            return Err(SettingsError(format!(
+                "nothing was deleted: table {} is not one of citystream's: {}; name your tables by \
+                 --table-prefix, or delete this one by aws dynamodb delete-table",
+                spec.name,
+                differences.join(", ")
+            ))
+            .into());
+        }
+        if found.deletion_protection_enabled() == Some(true) {
+            protected.push(spec.name);
         }
     }
     match protected.first() {

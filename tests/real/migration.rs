@@ -262,7 +262,7 @@ fn produce_without_heartbeats_replaces_the_former_producer_at_any_place() {
 }
 
 #[test]
-fn on_the_former_tables_consume_and_serve_wait_and_say_what_to_do() {
+fn on_the_former_tables_consume_and_serve_wait_and_nothing_is_deleted() {
     let Some(world) = World::new("former-tables") else {
         return;
     };
@@ -278,5 +278,9 @@ fn on_the_former_tables_consume_and_serve_wait_and_say_what_to_do() {
         assert_eq!(role.get("/livez").unwrap().0, 200);
         assert_eq!(role.terminate().0, Some(0), "{}", role.err());
     }
+    let mut delete = world.start("init-tables", &["--delete", "--yes"]);
+    delete.ends_with(2);
+    let refusal = "table former-tables-raw-events is not one of citystream's";
+    assert!(delete.err().contains(refusal), "{}", delete.err());
     assert_eq!(rows(world.services, world.name), before);
 }
