@@ -141,7 +141,7 @@ fn shows(serve: &mut Role, count: u64) {
 
 #[test]
 fn consume_serve_the_end_of_the_job_and_produce_replace_the_former_parts_in_this_order() {
-    let Some(world) = World::new("former") else {
+    let Some(world) = World::new("former-system") else {
         return;
     };
     let prefix = "new-of-former";
