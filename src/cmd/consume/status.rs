@@ -145,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_at_first_stays_while_the_rest_shrinks() {
+        let status = Status::new();
+        assert_eq!((status.left(), status.left_at_first()), (None, None));
+        for left in [9_000, 8_842, 0] {
+            status.set_left(left);
+            assert_eq!(status.left(), Some(left));
+            assert_eq!(status.left_at_first(), Some(9_000));
+        }
+    }
+
+    #[test]
     fn i3_alive_is_who_polls_and_moves() {
         let status = Status::new();
         status.set_beat(steady_ms() - BEAT_MS_MAX - 5_000);
