@@ -9,6 +9,7 @@
 
 mod brokers;
 mod describe;
+mod group;
 mod topic_id;
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -19,8 +20,9 @@ use rdkafka_sys as rdsys;
 
 pub use brokers::{Brokers, brokers};
 pub use describe::{
-    Operation, Rights, TopicError, TopicFacts, group_rights, topic_facts, topic_facts_and_rights,
+    Operation, Rights, TopicError, TopicFacts, topic_facts, topic_facts_and_rights,
 };
+pub use group::{Members, MembersError, group_members, group_rights};
 pub use topic_id::TopicId;
 
 /// Makes the C library resolve names from `/etc/hosts` and DNS only.

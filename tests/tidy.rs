@@ -396,7 +396,7 @@ struct Options {
 
 fn options(file: &File, known: &Options) -> Vec<String> {
     // Options of the tools that documents tell to run.
-    const FOREIGN: [&str; 17] = [
+    const FOREIGN: [&str; 19] = [
         "--alter",
         "--check",
         "--bench",
@@ -408,9 +408,11 @@ fn options(file: &File, known: &Options) -> Vec<String> {
         "--name",
         "--now",
         "--only",
+        "--parameter-overrides",
         "--profile",
         "--release",
         "--standalone",
+        "--tags",
         "--target",
         "--test",
         "--write",

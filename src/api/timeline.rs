@@ -82,7 +82,7 @@ struct Timeline {
     /// Steps with a window that may still change.
     #[schema(value_type = Vec<i64>)]
     open: BTreeSet<i64>,
-    totals: Counts,
+    totals: RangeCounts,
     all_time: Counts,
     /// How many series are listed.
     series_count: usize,
@@ -95,21 +95,20 @@ struct Timeline {
     others: Others,
 }
 
-/// Sums of events: in `totals` those of the range, which are in its windows; in `all_time` those of all
-/// time, whatever the severity asked for.
+/// Sums of the events of all time, whatever the severity asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 struct Counts {
     /// Events counted in windows.
     event_count: u64,
-    /// Events that came too late for theirs. Windows do not hold them, so those of a range are 0.
+    /// Events that came too late for theirs.
     late_count: u64,
-    /// Events of low severity; those of all time include late ones.
+    /// Events of low severity, late ones included.
     severity_low: u64,
-    /// Events of medium severity; those of all time include late ones.
+    /// Events of medium severity, late ones included.
     severity_medium: u64,
-    /// Events of high severity; those of all time include late ones.
+    /// Events of high severity, late ones included.
     severity_high: u64,
-    /// Events of critical severity; those of all time include late ones.
+    /// Events of critical severity, late ones included.
     severity_critical: u64,
 }
 
@@ -125,14 +124,36 @@ impl Counts {
             severity_critical: critical,
         }
     }
+}
 
-    /// Returns the counts of windows.
-    fn of_windows(counts: [u64; 4]) -> Counts {
-        Counts::of(&TotalItem {
-            event_count: counts.iter().sum(),
-            severity_counts: counts,
-            ..TotalItem::default()
-        })
+/// Sums of the events in the windows of the range.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+struct RangeCounts {
+    /// Events counted in windows.
+    event_count: u64,
+    /// Always null: no window holds late events, so nothing says how many belong to a range.
+    #[schema(required = true)]
+    late_count: Option<u64>,
+    /// Events of low severity.
+    severity_low: u64,
+    /// Events of medium severity.
+    severity_medium: u64,
+    /// Events of high severity.
+    severity_high: u64,
+    /// Events of critical severity.
+    severity_critical: u64,
+}
+
+impl RangeCounts {
+    fn of([low, medium, high, critical]: [u64; 4]) -> RangeCounts {
+        RangeCounts {
+            event_count: low + medium + high + critical,
+            late_count: None,
+            severity_low: low,
+            severity_medium: medium,
+            severity_high: high,
+            severity_critical: critical,
+        }
     }
 }
 
@@ -199,7 +220,7 @@ struct Others {
         ("series_limit" = Option<u32>, Query, description = "Most series listed; the others are summed in `others`", minimum = 1, maximum = 1000, example = 50),
     ),
     responses(
-        (status = 200, description = "Counts of every city and type over the last hours, for a chart", body = Timeline, example = json!({"from": "2013-01-02T00:00:00Z", "to": "2013-01-02T06:00:00Z", "step_seconds": 300, "generated_at": "2013-01-02T06:00:00.000Z", "newest_window_start": "2013-01-02T05:55:00Z", "open": [71], "totals": {"event_count": 5, "late_count": 0, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0}, "all_time": {"event_count": 5, "late_count": 0, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0}, "series_count": 1, "series_read": 1, "series_total": 1, "series": [{"city": "NYC", "event_type": "traffic", "event_count": 5, "late_count": 0, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "steps": [[71, 1, 0, 4, 0]]}], "others": {"series_count": 0, "event_count": 0, "late_count": 0, "severity_low": 0, "severity_medium": 0, "severity_high": 0, "severity_critical": 0, "steps": []}})),
+        (status = 200, description = "Counts of every city and type over the last hours, for a chart", body = Timeline, example = json!({"from": "2013-01-02T00:00:00Z", "to": "2013-01-02T06:00:00Z", "step_seconds": 300, "generated_at": "2013-01-02T06:00:00.000Z", "newest_window_start": "2013-01-02T05:55:00Z", "open": [71], "totals": {"event_count": 5, "late_count": null, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0}, "all_time": {"event_count": 5, "late_count": 0, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0}, "series_count": 1, "series_read": 1, "series_total": 1, "series": [{"city": "NYC", "event_type": "traffic", "event_count": 5, "late_count": 0, "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "steps": [[71, 1, 0, 4, 0]]}], "others": {"series_count": 0, "event_count": 0, "late_count": 0, "severity_low": 0, "severity_medium": 0, "severity_high": 0, "severity_critical": 0, "steps": []}})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
@@ -396,7 +417,7 @@ fn gathered(
             listed.push(one_series(total, own));
         }
     }
-    let totals = Counts::of_windows(range);
+    let totals = RangeCounts::of(range);
     Timeline {
         from: format_seconds(grid.from_ms),
         to: format_seconds(grid.to_ms),
@@ -560,7 +581,7 @@ mod tests {
         let steps = [[0, 1, 0, 0, 1], [1, 2, 0, 0, 1], [11, 4, 0, 0, 1]];
         assert_eq!(got.series[0].steps, steps);
         assert_eq!(got.open, BTreeSet::from([11]));
-        assert_eq!(got.totals, Counts::of_windows([7, 0, 0, 3]));
+        assert_eq!(got.totals, RangeCounts::of([7, 0, 0, 3]));
         assert_eq!((got.others.series_count, got.others.event_count), (6, 21));
         assert!(got.others.steps.is_empty());
         assert_eq!(
@@ -581,7 +602,7 @@ mod tests {
             got.others.steps,
             [[0, 0, 0, 0, 1], [1, 0, 0, 0, 1], [11, 0, 0, 0, 1]]
         );
-        assert_eq!(got.totals, Counts::of_windows([0, 0, 0, 3]));
+        assert_eq!(got.totals, RangeCounts::of([0, 0, 0, 3]));
 
         let got = gathered(&ask(24, None, 5), wanted(&[]), &windows, HOUR_MS);
         assert_eq!(got.step_seconds, 900);

@@ -63,7 +63,7 @@ pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
                 } else if differences.is_empty() {
                     table.ok(&what, "keys and index as they should be");
                 } else {
-                    let remedy = "another --table-prefix, or init-tables --delete --yes";
+                    let remedy = "another --table-prefix: it is not one that init-tables makes";
                     table.bad(Outcome::Wrong, &what, differences.join("; "), remedy);
                 }
             }

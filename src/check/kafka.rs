@@ -70,7 +70,7 @@ pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
 async fn members(table: &mut Table, admin: &Admin, group: &str) {
     let what = format!("group {group}");
     match admin.group_members(group).await {
-        Ok(members) => table.ok(&what, counted(members.len(), "member")),
+        Ok(members) => table.ok(&what, counted(members.names.len(), "member")),
         Err(error @ AdminError::Untold { .. }) => {
             table.row(Outcome::Note, &what, chain(&error), None);
         }

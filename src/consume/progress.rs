@@ -27,7 +27,7 @@ impl Drop for Shown {
     fn drop(&mut self) {
         self.task.abort();
         self.bar.finish_and_clear();
-        if let (Some(total), Some(0)) = (self.bar.length(), self.status.left()) {
+        if let (Some(total), Some(0)) = (self.status.left_at_first(), self.status.left()) {
             let seconds = seconds(steady_ms() - self.begun_ms);
             say(&format!(
                 "citystream: read {} records to the end in {seconds:.1} s",
@@ -51,8 +51,8 @@ pub(crate) fn show(status: Arc<Status>) -> Shown {
     let task = tokio::spawn(async move {
         let mut progress = None;
         loop {
-            if let Some(left) = looked.left() {
-                draw(&drawn, left, &mut progress);
+            if let (Some(left), Some(total)) = (looked.left(), looked.left_at_first()) {
+                draw(&drawn, (left, total), &mut progress);
             }
             drawn.tick();
             tokio::time::sleep(TICK).await;
@@ -70,30 +70,25 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a constant template is right")
 }
 
-/// The first look says how much there is in all.
-fn draw(bar: &ProgressBar, left: u64, progress: &mut Option<Progress>) {
-    let total = match bar.length() {
-        Some(total) => total,
-        None => {
-            let is_wide =
-                crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
-            bar.set_style(style(if is_wide {
-                "{bar:24} {human_pos}/{human_len} records  {msg}"
-            } else {
-                "{human_pos}/{human_len} {msg}"
-            }));
-            bar.set_length(left);
-            left
-        }
-    };
+fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<Progress>) {
+    if bar.length().is_none() {
+        let is_wide = crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
+        bar.set_style(style(if is_wide {
+            "{bar:24} {human_pos}/{human_len} records  {msg}"
+        } else {
+            "{human_pos}/{human_len} {msg}"
+        }));
+        bar.set_length(total);
+    }
     let done = total.saturating_sub(left);
     let progress = progress.get_or_insert_with(|| Progress::new(steady_ms(), done));
     progress.look(steady_ms(), done);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = HumanCount(progress.per_second().round() as u64);
-    bar.set_position(done);
+    // In this order: no frame shows all records beside a time left.
     bar.set_message(format!(
         "{rate}/s, {}",
         show_eta(progress.seconds_left(left))
     ));
+    bar.set_position(done);
 }

@@ -4,8 +4,8 @@
 //! thread polls and every partition that has records to read moves; a dependency that is down makes
 //! it unready and never dead, since no restart would help.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use crate::api::ops::Probe;
 use crate::telemetry::steady_ms;
@@ -34,6 +34,7 @@ pub struct Status {
     beat_ms: AtomicI64,
     stuck: Mutex<Vec<i32>>,
     left: Mutex<Option<u64>>,
+    left_at_first: OnceLock<u64>,
 }
 
 impl Status {
@@ -44,6 +45,7 @@ impl Status {
             beat_ms: AtomicI64::new(steady_ms()),
             stuck: Mutex::new(Vec::new()),
             left: Mutex::new(None),
+            left_at_first: OnceLock::new(),
         }
     }
 
@@ -63,7 +65,13 @@ impl Status {
 
     /// Notes how many records are left until the end of `--stop-at-end`.
     pub fn set_left(&self, records: u64) {
+        self.left_at_first.get_or_init(|| records);
         *self.left.lock().expect("no panic holds the lock") = Some(records);
+    }
+
+    /// Returns how many records were left when that was noted for the first time.
+    pub fn left_at_first(&self) -> Option<u64> {
+        self.left_at_first.get().copied()
     }
 
     /// Returns how many records are left, once that is known.
@@ -134,6 +142,17 @@ mod tests {
             Ok(()),
             "a dependency that is down is not dead"
         );
+    }
+
+    #[test]
+    fn what_was_left_at_first_stays_while_the_rest_shrinks() {
+        let status = Status::new();
+        assert_eq!((status.left(), status.left_at_first()), (None, None));
+        for left in [9_000, 8_842, 0] {
+            status.set_left(left);
+            assert_eq!(status.left(), Some(left));
+            assert_eq!(status.left_at_first(), Some(9_000));
+        }
     }
 
     #[test]

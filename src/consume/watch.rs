@@ -227,7 +227,13 @@ impl Shell {
                     let some = |(p, (start, end)): (i32, (Offset, Offset))| {
                         (end > start).then_some((p, start, end))
                     };
-                    self.stop_ends = Some(ranges.into_iter().filter_map(some).collect());
+                    let ends: Vec<_> = ranges.into_iter().filter_map(some).collect();
+                    let (inquiry, asked) = (self.p.locator.inquiry(), ends.clone());
+                    // Before the first record is read: what is committed by then is no longer left.
+                    if let Some(left) = blocking(move || left(&inquiry, &asked)).await {
+                        self.p.host.status.set_left(left);
+                    }
+                    self.stop_ends = Some(ends);
                     return Ok(());
                 }
                 Err(what) => {

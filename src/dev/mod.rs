@@ -164,9 +164,11 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let state = ApiState::new(reads, metrics.clone())
         .with_page(Page::with_token(&token))
         .with_shutdown(shutdown.clone());
+    let probe = status as Arc<dyn ops::Probe>;
     let router = api::router(state)
         .merge(lab.router())
-        .merge(ops::router(metrics, status as Arc<dyn ops::Probe>));
+        .merge(ops::actuator(metrics.clone(), Arc::clone(&probe)))
+        .merge(ops::router(metrics, probe));
     let served = server::Options::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve_with(
         listener,
@@ -325,6 +327,10 @@ fn consume_args(brokers: &str) -> anyhow::Result<Consume> {
         "session.timeout.ms=6000",
         "--kafka-property",
         "heartbeat.interval.ms=1000",
+        // When a consumer of a second terminal leaves, the mock broker leaves one request without an
+        // answer, and the group waits until that request times out: 60 s by default.
+        "--kafka-property",
+        "socket.timeout.ms=10000",
     ];
     match Cli::try_parse_from(line)?.command {
         Command::Consume(args) => Ok(args),
@@ -404,7 +410,7 @@ fn greeting(args: &Dev, reached: Reached, own: &str) -> String {
          Try in another terminal:\n  \
          curl http://{page}/api/v1/stats\n  \
          curl 'http://{page}/api/v1/events/NYC?limit=3'\n\n\
-         With these variables, the other commands work there too, but for init-tables:\n  \
+         With these variables, the other commands work there too:\n  \
          export KAFKA_BOOTSTRAP_SERVERS={kafka}\n  \
          export AWS_ENDPOINT_URL_DYNAMODB=http://{dynamodb}\n  \
          export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n  \
@@ -464,7 +470,7 @@ mod tests {
              Kafka is embedded at 127.0.0.1:9092, with topic city-events; DynamoDB, in kept, at 127.0.0.1:8000.\n\n\
              Try in another terminal:\n  curl http://127.0.0.1:8082/api/v1/stats\n  \
              curl 'http://127.0.0.1:8082/api/v1/events/NYC?limit=3'\n\n\
-             With these variables, the other commands work there too, but for init-tables:\n  \
+             With these variables, the other commands work there too:\n  \
              export KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092\n  \
              export AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:8000\n  \
              export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n  \

@@ -21,7 +21,7 @@ use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 use crate::kafka::iam::IamError;
 use crate::kafka::refusal::Refusal;
 use crate::settings::KafkaArgs;
-use crate::sys::{self, Rights, TopicError, TopicFacts};
+use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 
 /// Longest wait for the answer to one request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +67,14 @@ pub enum AdminError {
     Untold {
         /// What was asked for.
         what: String,
+    },
+    /// The members of a group are not known.
+    #[error("failed to list the members of group {group}: {reason}")]
+    Members {
+        /// The group.
+        group: String,
+        /// The brokers' words.
+        reason: String,
     },
     /// No broker is the one that makes topics.
     #[error("these brokers have no controller, which would make topic {topic}")]
@@ -319,16 +327,24 @@ impl Admin {
             .await
     }
 
+    /// Returns whether there is a broker that makes topics, such as this one.
+    ///
+    /// # Errors
+    /// If no token to log in with can be had.
+    pub async fn has_controller(&self, topic: &str) -> Result<bool, AdminError> {
+        let brokers = self.ask(topic, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
+        Ok(brokers
+            .await?
+            .map_or(true, |brokers| brokers.has_controller))
+    }
+
     /// Returns whether this client may make a topic, which is asked for and not made.
     ///
     /// # Errors
     /// If the brokers do not answer, have no controller, or would refuse for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        let brokers = self.ask(&spec.name, |client, _| {
-            sys::brokers(client, REQUEST_TIMEOUT)
-        });
         // Whoever asks for one that is not there waits for it.
-        if brokers.await?.is_ok_and(|brokers| !brokers.has_controller) {
+        if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
         }
@@ -450,26 +466,20 @@ impl Admin {
         }
     }
 
-    /// Returns the members of a consumer group, as `client id (host)`.
+    /// Returns the members of a consumer group, which need not exist.
     ///
     /// # Errors
     /// If the brokers refuse or do not answer.
-    pub async fn group_members(&self, group: &str) -> Result<Vec<String>, AdminError> {
+    pub async fn group_members(&self, group: &str) -> Result<Members, AdminError> {
         let members = self.ask(group, |client, group| {
-            let list = client.fetch_group_list(Some(group), REQUEST_TIMEOUT)?;
-            let members = list.groups().iter().flat_map(|g| g.members());
-            Ok(members
-                .map(|m| format!("{} ({})", m.client_id(), m.client_host()))
-                .collect())
+            sys::group_members(client, group, REQUEST_TIMEOUT)
         });
-        members.await?.map_err(|reason| match reason {
-            KafkaError::GroupListFetch(RDKafkaErrorCode::UnsupportedFeature) => {
-                AdminError::Untold {
-                    what: format!("the members of group {group}"),
-                }
-            }
-            reason => AdminError::Kafka {
-                what: format!("list the members of group {group}"),
+        members.await?.map_err(|error| match error {
+            MembersError::Untold => AdminError::Untold {
+                what: format!("the members of group {group}"),
+            },
+            MembersError::Failed(reason) => AdminError::Members {
+                group: group.to_owned(),
                 reason,
             },
         })

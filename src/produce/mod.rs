@@ -9,7 +9,6 @@ pub(crate) mod report;
 pub mod resend;
 
 use std::path::Path;
-use std::time::Duration;
 
 use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};

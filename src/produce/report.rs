@@ -248,13 +248,14 @@ fn draw(
         }));
     }
     let eta = show_eta(eta);
-    bar.set_position(counts.acked);
+    // The message first: no frame shows all events beside a time left.
     bar.set_message(if is_wide {
         let rate = whole(progress.per_second());
         format!("acknowledged{}, {rate}/s, {eta}", unusual(counts))
     } else {
         eta
     });
+    bar.set_position(counts.acked);
 }
 
 /// Returns what went wrong so far, to follow other counts.

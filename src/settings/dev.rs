@@ -19,7 +19,7 @@ fn parse_history(text: &str) -> Result<i64, String> {
 /// `citystream dev`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream dev\n  citystream dev --rate 100/s\n  citystream dev --replay 60x\n  citystream dev --input data/city-events-2013-01.ndjson.gz"
+    after_help = "Examples:\n  citystream dev\n  citystream dev --rate 100/s\n  citystream dev --replay 600x\n  citystream dev --input data/city-events-2013-01.ndjson.gz"
 )]
 pub struct Dev {
     /// Keep the tables in this folder between runs [default: in memory]

@@ -121,9 +121,13 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "UpdateItem" => call!(update_item),
         "UpdateTable" => call!(update_table),
         "UpdateTimeToLive" => call!(update_time_to_live),
-        other => Err(DynoxideError::SerializationException(format!(
-            "{other} is not there in the embedded database"
-        ))),
+        other => {
+            let json = serde_json::json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#UnknownOperationException",
+                "message": format!("{other} is not there in the embedded database"),
+            });
+            return (400, json.to_string());
+        }
     };
     match result {
         Ok(json) => (200, json),

@@ -124,7 +124,7 @@ const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
-    out.push(on(RAW, "DescribeTimeToLive"));
+    out.extend(EXPIRING.map(|table| on(table, "DescribeTimeToLive")));
     out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
     out
 }

@@ -1,12 +1,12 @@
-//! What the brokers say about topics and groups: which log a topic is, and what this client may do.
+//! What the brokers say about topics: which log a topic is, and what this client may do.
 //!
 //! librdkafka follows a topic that was made again under the same name without a word, and its safe
-//! wrapper has neither DescribeTopics nor DescribeGroups. Each question is one small request (and one
+//! wrapper has no DescribeTopics. Each question is one small request (and one
 //! before it that finds a broker that answers), changes nothing and is answered or given up in time.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::time::{Duration, Instant};
+use std::ffi::{CString, c_char, c_int};
+use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
@@ -15,9 +15,6 @@ use rdsys::rd_kafka_resp_err_t as Code;
 use super::brokers::brokers;
 use super::topic_id::TopicId;
 use super::{Owned, copy_text};
-
-/// Time between two questions to a coordinator that is not there yet.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the brokers say about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,101 +155,14 @@ pub fn topic_facts_and_rights<C: ClientContext>(
     Ok(described.map(|(facts, rights)| (facts, told(rights))))
 }
 
-/// Asks the group's coordinator what this client may do with a group, which need not exist.
-///
-/// Blocks for at most twice `timeout` and a second: where nobody has used a group yet, the coordinators
-/// are only made by asking for one.
-pub fn group_rights<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    timeout: Duration,
-) -> Rights {
-    let Ok(name) = CString::new(group) else {
-        return unknown("its name holds a zero byte");
-    };
-    let begin = Instant::now();
-    loop {
-        match describe_group(client, &name, timeout) {
-            Ok(Ok(rights)) => return rights,
-            Ok(Err(code)) if is_passing(code) && begin.elapsed() < timeout => {
-                std::thread::sleep(RETRY_PAUSE);
-            }
-            Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => return Rights::Untold,
-            // SAFETY: the text of a code is a constant of librdkafka's.
-            Ok(Err(code)) => return unknown(&unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }),
-            Err(reason) => return unknown(&reason),
-        }
-    }
-}
-
-/// Tells whether a coordinator is in the making, or has just moved.
-fn is_passing(code: Code) -> bool {
-    matches!(
-        code,
-        Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE
-            | Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS
-            | Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR
-    )
-}
-
-/// Returns what the group's coordinator says of it, or its error code.
-fn describe_group<C: ClientContext>(
-    client: &Client<C>,
-    name: &CStr,
-    timeout: Duration,
-) -> Result<Result<Rights, Code>, String> {
-    let question = Question {
-        operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-        timeout_ms: timeout_ms(timeout),
-        broker: None,
-        rights: true,
-    };
-    let send = |rk, options, queue| {
-        let mut names = [name.as_ptr()];
-        // SAFETY: `ask` hands over live objects; `names` holds one NUL-terminated string, which the
-        // function copies.
-        unsafe {
-            rdsys::rd_kafka_DescribeConsumerGroups(
-                rk,
-                names.as_mut_ptr(),
-                names.len(),
-                options,
-                queue,
-            );
-        }
-    };
-    let read = |event| {
-        // SAFETY: `event` is live while this runs; null is returned for an event of another type. The
-        // description lives as long as `event`, and so do its error and its array of operations.
-        unsafe {
-            let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);
-            let group = only(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;
-            let error = rdsys::rd_kafka_ConsumerGroupDescription_error(group);
-            if !error.is_null() {
-                return Ok(match rdsys::rd_kafka_error_code(error) {
-                    Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED => Ok(Rights::Denied),
-                    code => Err(code),
-                });
-            }
-            let mut count = 0;
-            let codes = rdsys::rd_kafka_ConsumerGroupDescription_authorized_operations(
-                group,
-                &raw mut count,
-            );
-            Ok(Ok(told(read_operations(codes, count))))
-        }
-    };
-    ask(client, &question, send, read)
-}
-
-fn told(operations: Option<BTreeSet<Operation>>) -> Rights {
+pub(super) fn told(operations: Option<BTreeSet<Operation>>) -> Rights {
     match operations {
         Some(operations) => Rights::Told(operations),
         None => Rights::Untold,
     }
 }
 
-fn unknown(reason: &str) -> Rights {
+pub(super) fn unknown(reason: &str) -> Rights {
     Rights::Unknown {
         reason: reason.to_owned(),
     }
@@ -312,13 +222,13 @@ fn describe_topic<C: ClientContext>(
 }
 
 /// How something is asked.
-struct Question {
-    operation: rdsys::rd_kafka_admin_op_t,
-    timeout_ms: c_int,
+pub(super) struct Question {
+    pub(super) operation: rdsys::rd_kafka_admin_op_t,
+    pub(super) timeout_ms: c_int,
     /// Who is asked; `None` leaves it to librdkafka.
-    broker: Option<i32>,
+    pub(super) broker: Option<i32>,
     /// Whether the answer is to tell what this client may do.
-    rights: bool,
+    pub(super) rights: bool,
 }
 
 /// Asks, waits for the one event that answers, and returns what `read` makes of it.
@@ -326,7 +236,7 @@ struct Question {
 /// `send` gets the client, the options and the queue, all live while it runs; what it calls keeps its
 /// own reference to the queue until it has put exactly one event there. `read` gets that event, live
 /// while it runs. An error is librdkafka's words, or ours.
-fn ask<C: ClientContext, T>(
+pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
     question: &Question,
     send: impl FnOnce(
@@ -409,7 +319,7 @@ fn ask<C: ClientContext, T>(
 ///
 /// # Safety
 /// `result` is null or what `list` lists.
-unsafe fn only<R, T>(
+pub(super) unsafe fn only<R, T>(
     result: *const R,
     list: unsafe extern "C" fn(*const R, *mut usize) -> *mut *const T,
 ) -> Result<*const T, String> {
@@ -430,7 +340,7 @@ unsafe fn only<R, T>(
 ///
 /// # Safety
 /// `codes` is null or an array of `count` operations.
-unsafe fn read_operations(
+pub(super) unsafe fn read_operations(
     codes: *const rdsys::rd_kafka_AclOperation_t,
     count: usize,
 ) -> Option<BTreeSet<Operation>> {

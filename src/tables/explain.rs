@@ -166,10 +166,15 @@ pub fn report(question: &Question, names: &TableNames) -> String {
         number(kept * DOLLARS_PER_GB),
     ));
     out.push_str(&alerts_kept(&loads[4], question));
+    let each = match question.alert_ttl_ms {
+        None => "more each month",
+        Some(_) => "a month",
+    };
     out.push_str(&format!(
-        "With --pitr, ${PITR_DOLLARS_PER_GB} a GB more: ${} a month for the raw events.\n\
+        "With --pitr, ${PITR_DOLLARS_PER_GB} a GB more: ${} a month for the raw events, ${} {each} for the alerts.\n\
          A row of counts with fences of more than some nine partitions is over 1 KB: its updates cost 2 units.\n",
         number(kept * PITR_DOLLARS_PER_GB),
+        number(alert_gb(&loads[4], question) * PITR_DOLLARS_PER_GB),
     ));
     out.push_str(&limits(&loads));
     for load in loads.iter().filter(|l| l.busiest > KEY_UNITS_MAX) {
@@ -187,27 +192,24 @@ fn days(ms: i64) -> String {
     }
 }
 
+/// Returns the GB of alerts that are kept, or, where they have no end, that each month adds.
+#[allow(clippy::cast_precision_loss)] // far below 2^53
+fn alert_gb(alerts: &Load, question: &Question) -> f64 {
+    let seconds = question.alert_ttl_ms.map_or(MONTH_S, |ms| ms as f64 / 1e3);
+    alerts.units * ALERT_BYTES * seconds / 1e9
+}
+
 /// Returns what alerts take, which have no end unless it is asked for.
 fn alerts_kept(alerts: &Load, question: &Question) -> String {
-    let bytes_per_s = alerts.units * ALERT_BYTES;
-    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    let kept = alert_gb(alerts, question);
+    let (gb, dollars) = (number(kept), number(kept * DOLLARS_PER_GB));
     match question.alert_ttl_ms {
-        None => {
-            let each_month = bytes_per_s * MONTH_S / 1e9;
-            format!(
-                "Alerts are kept for ever: {} GB more each month, so ${} more each month; --alert-ttl ends that.\n",
-                number(each_month),
-                number(each_month * DOLLARS_PER_GB),
-            )
-        }
+        None => format!(
+            "Alerts are kept for ever: {gb} GB more each month, so ${dollars} more each month; --alert-ttl ends that.\n"
+        ),
         Some(ttl_ms) => {
-            let kept = bytes_per_s * ttl_ms as f64 / 1e3 / 1e9;
-            format!(
-                "Alerts, kept for {}, take {} GB, ${} a month.\n",
-                days(ttl_ms),
-                number(kept),
-                number(kept * DOLLARS_PER_GB),
-            )
+            let days = days(ttl_ms);
+            format!("Alerts, kept for {days}, take {gb} GB, ${dollars} a month.\n")
         }
     }
 }

@@ -13,7 +13,7 @@
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
 //! `--delete` asks for the prefix before it takes anything away, and takes nothing where a table is
-//! protected against it.
+//! protected against it or is not one that this program makes.
 //!
 //! The plan and progress go to standard error, the summary to standard output.
 
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::TableStatus;
 
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
@@ -30,6 +31,7 @@ use crate::store::client::describe_target;
 use crate::store::config;
 use crate::store::error::{Kind, StoreError};
 use crate::store::tables as store_tables;
+use crate::telemetry;
 
 pub(crate) mod confirm;
 pub mod dynamodb;
@@ -45,9 +47,13 @@ use steps::{Finding, Outcome, Steps};
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 /// Least time between two lines about waiting.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// A member that was killed, or stopped while the group shared its partitions anew, is remembered for
-/// the session timeout of 10 s.
-const LEAVE_LIMIT: Duration = Duration::from_secs(12);
+/// How long a killed member stays in its group: the `session.timeout.ms` that `consume` sets.
+const SESSION_MS: u64 = 10_000;
+/// The same where members use the newer group protocol: the default of the brokers'
+/// `group.consumer.session.timeout.ms`.
+const SESSION_MS_NEWER: u64 = 45_000;
+/// Time that the brokers may take to notice the end of a session.
+const SESSION_GRACE_MS: u64 = 2_000;
 /// How long a table may take to be deleted; AWS takes seconds to minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -105,6 +111,7 @@ pub(crate) async fn make_or_check(
     let state = dynamodb::inspect(client, &names).await?;
     dynamodb::refuse(client, &names, &state, &wanted).await?;
     let found = topics::inspect(admin, &topic_specs).await?;
+    topics::refuse(admin, &topic_specs, &found).await?;
     let lacks = dynamodb::check(client, &names, &wanted).await?;
     plan::tell(&lacks, &topics::lacks(&topic_specs, &found));
     let mut findings = dynamodb::make(client, &names, state, &wanted, steps).await?;
@@ -126,7 +133,7 @@ pub(crate) async fn delete(
     let names = TableNames::new(&args.tables.table_prefix);
     reach_dynamodb(client, &names, steps).await?;
     reach_kafka(args, admin, steps).await?;
-    let members = members_left(&args.group, admin, steps).await?;
+    let members = members_left(args, admin, steps).await?;
     if !members.is_empty() {
         anyhow::bail!(
             "nothing was deleted: group {} still has members: {}; stop them first, or name the group of \
@@ -146,7 +153,7 @@ pub(crate) async fn delete(
         ))
         .into());
     }
-    refuse_protected(client, &names).await?;
+    refuse_kept(client, &names).await?;
     let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
     if !args.yes {
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
@@ -215,31 +222,76 @@ async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow:
     Ok(brokers)
 }
 
-/// Waits for members of the group that are stopped already, and returns those that stay.
-async fn members_left(group: &str, admin: &Admin, steps: &Steps) -> anyhow::Result<Vec<String>> {
-    let mut members = admin.group_members(group).await?;
-    if members.is_empty() {
-        return Ok(members);
+/// Waits for members of the group that have ended without leaving it, and returns those that stay.
+async fn members_left(
+    args: &InitTables,
+    admin: &Admin,
+    steps: &Steps,
+) -> anyhow::Result<Vec<String>> {
+    let group = &args.group;
+    let mut members = match admin.group_members(group).await {
+        Err(error @ AdminError::Untold { .. }) => anyhow::bail!(
+            "nothing was deleted: {error}; if they are those of citystream dev, stop that: it forgets everything then, \
+             unless it has a --data-dir"
+        ),
+        answer => answer?,
+    };
+    if members.names.is_empty() {
+        return Ok(members.names);
     }
+    let limit = leave_limit(&args.kafka.kafka_properties, members.is_newer);
+    telemetry::say(&format!(
+        "group {group} has members: {}; waiting up to {} s, because a killed member stays listed until its session is over",
+        members.names.join(", "),
+        limit.as_secs()
+    ));
     let step = steps.begin(format!("waiting for the members of group {group} to leave"));
     let begin = Instant::now();
-    while !members.is_empty() && begin.elapsed() < LEAVE_LIMIT {
+    while !members.names.is_empty() && begin.elapsed() < limit {
         tokio::time::sleep(Duration::from_secs(1)).await;
         members = admin.group_members(group).await?;
     }
-    if members.is_empty() {
+    if members.names.is_empty() {
         step.end(Outcome::Kept);
     }
-    Ok(members)
+    Ok(members.names)
 }
 
-/// Returns an error if a table may not be deleted, before the topics are gone.
-async fn refuse_protected(client: &Client, names: &TableNames) -> anyhow::Result<()> {
+/// Returns how long a killed member may stay in its group. The session of a member is its own
+/// setting; one that differs from the default of `consume` is known only if it is given here as well.
+fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
+    let given = properties
+        .iter()
+        .rfind(|(name, _)| name == "session.timeout.ms");
+    let given = given.and_then(|(_, value)| value.parse::<u64>().ok());
+    let session_ms = match given {
+        _ if is_newer => SESSION_MS_NEWER,
+        Some(ms) => ms,
+        None => SESSION_MS,
+    };
+    Duration::from_millis(session_ms + SESSION_GRACE_MS)
+}
+
+/// Returns an error if a table may not be deleted, before anything is gone: protected ones, and those of
+/// another program, such as the system that this one replaces.
+async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
-    for name in names.all() {
-        let found = store_tables::describe(client, name).await?;
-        if found.is_some_and(|table| table.deletion_protection_enabled() == Some(true)) {
-            protected.push(name);
+    for spec in store_tables::specs(names) {
+        let Some(found) = store_tables::describe(client, &spec.name).await? else {
+            continue;
+        };
+        let differences = store_tables::differences(&spec, &found);
+        if found.table_status() == Some(&TableStatus::Active) && !differences.is_empty() {
+            return Err(SettingsError(format!(
+                "nothing was deleted: table {} is not one of citystream's: {}; name your tables by \
+                 --table-prefix, or delete this one by aws dynamodb delete-table",
+                spec.name,
+                differences.join(", ")
+            ))
+            .into());
+        }
+        if found.deletion_protection_enabled() == Some(true) {
+            protected.push(spec.name);
         }
     }
     match protected.first() {
@@ -250,5 +302,24 @@ async fn refuse_protected(client: &Client, names: &TableNames) -> anyhow::Result
             protected.join(", ")
         ))
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_member_is_waited_for_as_long_as_its_session_may_last() {
+        let given = |ms: &str| vec![("session.timeout.ms".to_owned(), ms.to_owned())];
+        for (properties, is_newer, seconds) in [
+            (Vec::new(), false, 12),
+            (given("30000"), false, 32),
+            (given("30000"), true, 47),
+            (Vec::new(), true, 47),
+        ] {
+            let limit = leave_limit(&properties, is_newer);
+            assert_eq!(limit.as_secs(), seconds, "{properties:?} {is_newer}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The two topics, looked at, made, checked or deleted.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::kafka::admin::{Admin, TopicSpec, differences};
+use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
 use crate::settings::InitTables;
 use crate::sys::TopicFacts;
 use crate::tables::steps::{Finding, Outcome, Steps};
@@ -11,6 +12,8 @@ use crate::tables::steps::{Finding, Outcome, Steps};
 const REPLICATION_DEFAULT: i32 = 3;
 /// How long a new topic may take to be seen by all brokers, and a deleted one to be forgotten.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// How long brokers may be without a controller, while they elect another.
+const CONTROLLER_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
@@ -36,8 +39,8 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// A topic as it is: its facts and what differs from what it should be.
-pub type Found = Option<(TopicFacts, Vec<String>)>;
+/// A topic as it is: its facts, what differs from what it should be, and what the brokers do not tell.
+pub type Found = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
 /// Looks at both topics; changes nothing.
 ///
@@ -54,7 +57,11 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
     let Some(facts) = admin.topic(&spec.name).await? else {
         return Ok(None);
     };
-    let actual = admin.topic_config(&spec.name).await?;
+    let (actual, untold) = match admin.topic_config(&spec.name).await {
+        // Brokers that only speak like Kafka: what they do not tell is not compared.
+        Err(error @ AdminError::Untold { .. }) => (BTreeMap::new(), Some(error.to_string())),
+        answer => (answer?, None),
+    };
     let notes = differences(spec, facts.partitions, &actual);
     let (_, reduced) = spec.reduced();
     let mendable = differences(&reduced, facts.partitions, &actual);
@@ -63,7 +70,7 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
     } else {
         notes
     };
-    Ok(Some((facts, notes)))
+    Ok(Some((facts, notes, untold)))
 }
 
 /// Returns whether the brokers refuse settings of a topic, asked by the creation of another topic that
@@ -75,6 +82,29 @@ async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     };
     let tried = admin.try_create_topic(&probe, 1).await;
     tried.is_ok_and(|creation| !creation.left_out.is_empty())
+}
+
+/// Refuses to make a topic where no broker makes any: what only speaks like Kafka, such as `citystream dev`.
+///
+/// # Errors
+/// [`AdminError::NoController`], after a moment for a controller that is being elected.
+pub async fn refuse(admin: &Admin, specs: &Specs, found: &[Found; 2]) -> anyhow::Result<()> {
+    let missing = specs.topics.iter().zip(found).find(|(_, f)| f.is_none());
+    let Some((spec, _)) = missing else {
+        return Ok(());
+    };
+    let begin = Instant::now();
+    while !admin.has_controller(&spec.name).await? {
+        if begin.elapsed() >= CONTROLLER_LIMIT {
+            let topic = spec.name.clone();
+            let error = AdminError::NoController { topic };
+            anyhow::bail!(
+                "nothing was changed: {error}; use a topic that is there, or try again when the brokers are well"
+            );
+        }
+        tokio::time::sleep(SETTLE_POLL).await;
+    }
+    Ok(())
 }
 
 /// Makes what is missing; returns the facts of the topic of events.
@@ -91,7 +121,8 @@ pub async fn make(
     let mut all_facts = Vec::new();
     for (spec, found) in specs.topics.iter().zip(found) {
         let what = format!("topic {}", spec.name);
-        if let Some((facts, notes)) = found {
+        if let Some((facts, mut notes, untold)) = found {
+            notes.extend(untold);
             findings.push(Finding::with_notes(Outcome::Kept, what, notes));
             all_facts.push(facts);
             continue;
@@ -166,12 +197,14 @@ pub async fn check(
                 let note = tried.ok().and_then(|creation| creation.note());
                 Finding::with_notes(Outcome::Missing, what, note.into_iter().collect())
             }
-            Some((_, notes)) if notes.is_empty() => Finding::new(Outcome::Kept, what),
-            Some((_, notes)) => Finding::with_notes(Outcome::Differs, what, notes.clone()),
+            Some((_, notes, untold)) if notes.is_empty() => {
+                Finding::with_notes(Outcome::Kept, what, untold.clone().into_iter().collect())
+            }
+            Some((_, notes, _)) => Finding::with_notes(Outcome::Differs, what, notes.clone()),
         });
     }
     let [events, _] = found;
-    Ok((findings, events.map(|(facts, _)| facts)))
+    Ok((findings, events.map(|(facts, ..)| facts)))
 }
 
 /// Deletes a topic and waits until it is forgotten.

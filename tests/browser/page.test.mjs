@@ -66,6 +66,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   await page.waitForFunction(() => document.getElementById("total-label").textContent.startsWith("high events in LA"));
   const high = await number(page, "total-events");
   assert.ok(high > 0 && high < 1_154);
+  assert.match(await page.locator("#link-alerts").getAttribute("href"), /city=LA&severity=high$/);
   await page.reload();
   await figure(page, String(high));
   assert.equal(await page.inputValue("#city"), "LA");
@@ -176,7 +177,7 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
 
 test("has words for nothing and for trouble", async () => {
   const zero = { event_count: 0, late_count: 0, severity_low: 0, severity_medium: 0, severity_high: 0, severity_critical: 0 };
-  const none = { from: "2026-01-01T00:00:00Z", to: "2026-01-01T06:00:00Z", step_seconds: 300, generated_at: "2026-01-01T06:00:00.000Z", open: [], totals: zero, all_time: zero, newest_window_start: null, series_count: 0, series_read: 0, series_total: 0, series: [], others: { ...zero, series_count: 0, steps: [] } };
+  const none = { from: "2026-01-01T00:00:00Z", to: "2026-01-01T06:00:00Z", step_seconds: 300, generated_at: "2026-01-01T06:00:00.000Z", open: [], totals: { ...zero, late_count: null }, all_time: zero, newest_window_start: null, series_count: 0, series_read: 0, series_total: 0, series: [], others: { ...zero, series_count: 0, steps: [] } };
   const answers = (status, body) => (page) => page.route("**/api/v1/timeline**", (route) => route.fulfill({ status, json: body }));
   const empty = await open(live.address, {}, answers(200, none));
   await state(empty, "empty");

@@ -204,12 +204,14 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
     };
     // The tables as the template makes them: all but the config item.
     let front = Front::start(world.services, how);
-    front.run(&world, "maker", &["init-tables"], 0);
+    let expiring = ["init-tables", "--alert-ttl", "90d"];
+    front.run(&world, "maker", &expiring, 0);
     tables::take_one(world.services, world.name, "totals");
     let by_maker = front.used();
 
-    let (out, _) = front.run(&world, "after", &["init-tables"], 0);
+    let (out, _) = front.run(&world, "after", &expiring, 0);
     assert!(out.contains("made     config item"), "{out}");
+    assert!(!out.contains("TTL on"), "{out}");
     front.run(&world, "after", &["init-tables", "--shards", "8"], 0);
     front.run(&world, "after", &["init-tables", "--check"], 0);
     let mut operations: Vec<String> = front

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::role::{binary, last_words};
+use crate::role::{binary, last_words, wait_for};
+use crate::services::kafka_version;
 use crate::tables;
 use crate::world::World;
 
@@ -180,5 +181,44 @@ fn nothing_is_deleted_while_somebody_counts() {
     world
         .start("init-tables", &["--delete", "--yes"])
         .ends_with(0);
+    assert_eq!(tables::names(world.services, world.name), [""; 0]);
+}
+
+#[test]
+fn a_member_of_the_newer_group_protocol_keeps_its_tables() {
+    let Some(world) = World::new("newer") else {
+        return;
+    };
+    if kafka_version().starts_with('3') {
+        return;
+    }
+    world.init();
+    let mut consume = world.start("consume", &["--group-protocol", "consumer"]);
+    consume.is_ready(200, "");
+    let mut delete = world.start("init-tables", &["--delete", "--yes"]);
+    wait_for("a line about the members", || {
+        delete.err().contains("waiting up to 47 s").then_some(())
+    });
+    delete.ends_with(1);
+    let err = delete.err();
+    assert!(err.contains("group newer still has members"), "{err}");
+    world.start("init-tables", &["--check"]).ends_with(0);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+}
+
+#[test]
+fn a_killed_member_is_waited_for_by_name_until_its_session_is_over() {
+    let Some(world) = World::new("killed") else {
+        return;
+    };
+    world.init();
+    let mut consume = world.start("consume", &[]);
+    consume.is_ready(200, "");
+    consume.kill();
+    let mut delete = world.start("init-tables", &["--delete", "--yes"]);
+    delete.ends_with(0);
+    let err = delete.err();
+    assert!(err.contains("group killed has members: "), "{err}");
+    assert!(err.contains("; waiting up to 12 s, because"), "{err}");
     assert_eq!(tables::names(world.services, world.name), [""; 0]);
 }

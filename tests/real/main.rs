@@ -42,6 +42,7 @@ mod init_tables;
 mod lying;
 mod members;
 mod membership;
+mod migration;
 mod restarts;
 mod rights;
 mod security;

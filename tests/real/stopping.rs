@@ -1,8 +1,9 @@
 //! SIGTERM while there is work, with DynamoDB there and not.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::role::{Signal, last_words};
+use crate::role::{Signal, binary, last_words};
 use crate::world::{SOME, World, file_lines};
 
 /// 10 s by the contract's section 5; the rest is a busy machine's.
@@ -58,4 +59,30 @@ fn h4_sigterm_with_a_dead_sink_says_how_many_records_are_not_durable() {
     drop(paused);
     world.consume_to_the_end();
     world.tables_are_exact();
+}
+
+#[test]
+fn a_finite_run_on_a_terminal_says_how_many_records_there_were() {
+    let Some(world) = World::new("finite") else {
+        return;
+    };
+    world.init();
+    world.produce(&file_lines()[..3_000]);
+    let line = format!(
+        "{} consume --stop-at-end --listen 127.0.0.1:0 --topic finite --table-prefix finite --group finite",
+        binary().display()
+    );
+    // It gives the program a terminal of its own.
+    let output = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .envs(world.services.exports())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        shown.contains("citystream: read 3,000 records to the end in "),
+        "{shown}"
+    );
+    assert_eq!(world.events_counted(), 3_000);
 }

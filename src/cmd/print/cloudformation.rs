@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::core::keys::{TABLES, TableNames};
 use crate::store::rights::{User, grants_after_template, policy_of};
-use crate::store::tables::{Keys, TableSpec, key_attributes, specs};
+use crate::store::tables::{Keys, TTL_ATTRIBUTE, TableSpec, key_attributes, specs};
 
 /// Returns the template. Its parameters say how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
@@ -17,6 +17,12 @@ pub(super) fn template(names: &TableNames) -> Value {
     let mut before: Option<String> = None;
     for (spec, suffix) in specs(names).iter().zip(TABLES) {
         let mut resource = table(spec);
+        if spec.name == names.alerts {
+            // Alerts expire only where that is asked for.
+            resource["Properties"]["TimeToLiveSpecification"] = json!({"Fn::If": [
+                "AlertsExpire", time_to_live(TTL_ATTRIBUTE), {"Ref": "AWS::NoValue"},
+            ]});
+        }
         if spec.index.is_some()
             && let Some(before) = before.replace(logical(suffix))
         {
@@ -70,6 +76,7 @@ pub(super) fn template(names: &TableNames) -> Value {
         "Parameters": {
             "DeletionProtection": flag("Tables cannot be deleted until it is off", "true"),
             "PointInTimeRecovery": flag("Any second of the last 35 days can be restored", "true"),
+            "AlertTtl": flag("Alerts expire after the time that consume --alert-ttl says", "false"),
             "KmsKey": {
                 "Type": "String",
                 "Default": "",
@@ -77,6 +84,7 @@ pub(super) fn template(names: &TableNames) -> Value {
             },
         },
         "Conditions": {
+            "AlertsExpire": {"Fn::Equals": [{"Ref": "AlertTtl"}, "true"]},
             "OwnKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKey"}, ""]}]},
         },
         "Resources": resources,
@@ -122,7 +130,7 @@ fn table(spec: &TableSpec) -> Value {
         }]);
     }
     if let Some(ttl) = spec.ttl {
-        properties["TimeToLiveSpecification"] = json!({"AttributeName": ttl, "Enabled": true});
+        properties["TimeToLiveSpecification"] = time_to_live(ttl);
     }
     json!({
         "Type": "AWS::DynamoDB::Table",
@@ -131,6 +139,10 @@ fn table(spec: &TableSpec) -> Value {
         "UpdateReplacePolicy": "Retain",
         "Properties": properties,
     })
+}
+
+fn time_to_live(attribute: &str) -> Value {
+    json!({"AttributeName": attribute, "Enabled": true})
 }
 
 fn key_schema(keys: Keys) -> Value {
@@ -181,6 +193,12 @@ mod tests {
         assert_eq!(resources["Totals"]["DependsOn"], Value::Null);
         let raw = &template["Resources"]["RawEvents"]["Properties"];
         assert_eq!(raw["TimeToLiveSpecification"]["AttributeName"], "ttl");
+        let alerts = &template["Resources"]["Alerts"]["Properties"]["TimeToLiveSpecification"];
+        assert_eq!(alerts["Fn::If"][0], "AlertsExpire");
+        assert_eq!(alerts["Fn::If"][1]["AttributeName"], "ttl");
+        assert_eq!(template["Parameters"]["AlertTtl"]["Default"], "false");
+        let init = template["Resources"]["InitTablesPolicy"].to_string();
+        assert_eq!(init.matches("dynamodb:DescribeTimeToLive").count(), 2);
         let serve = template["Resources"]["ServePolicy"].to_string();
         assert!(serve.contains(r#"{"Fn::Sub":"arn:${AWS::Partition}:dynamodb:"#));
     }
