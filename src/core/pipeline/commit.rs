@@ -89,6 +89,7 @@ impl Running {
             topic_id: self.topic_id.clone(),
             tables_id: self.tables_id.clone(),
             max: boundary.max,
+            sums: boundary.sums,
         };
         Some(CommitPart {
             partition,

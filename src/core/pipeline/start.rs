@@ -8,6 +8,7 @@ use super::{
 use crate::core::keys;
 use crate::core::mutant::{self, Mutant};
 use crate::core::restart::{Boundary, Progress, Start, StartFacts, start};
+use crate::core::stretch::Sum;
 use crate::core::worker::{Place, Worker};
 
 impl Pipeline {
@@ -78,9 +79,11 @@ impl Pipeline {
                     from: from.next,
                     to,
                 });
+                // Of the lost records some may be counted, and nobody knows which.
                 let at = Boundary {
                     next: to,
                     max: from.max,
+                    sums: None,
                 };
                 self.run(now_ms, partition, facts, tables, log_key, at);
             }
@@ -157,9 +160,17 @@ impl Pipeline {
         };
         let mut at = at;
         if mutant::on(Mutant::WatermarkKept)
-            && let Some(max_ms) = self.kept.get(&partition).and_then(|max| max.max_ms())
+            && let Some(max_ms) = self.kept.get(&partition).and_then(|b| b.max.max_ms())
         {
             at.max.observe(max_ms);
+        }
+        if mutant::on(Mutant::SumsKept)
+            && let Some(kept) = self.kept.get(&partition)
+        {
+            at.sums = kept.sums;
+        }
+        if mutant::on(Mutant::UnknownSumsAreZero) {
+            at.sums = at.sums.or(Some(Sum::ZERO));
         }
         let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
         slot.state = State::Running(Box::new(Running {

@@ -5,6 +5,7 @@ use crate::core::event::{Event, Offset, Severity};
 use crate::core::parse::Body;
 use crate::core::plan::Keep;
 use crate::core::restart::{Commit, StartFacts};
+use crate::core::stretch::Sum;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::core::worker::{Content, Record};
@@ -37,6 +38,7 @@ fn boundary(next: i64, max_ms: Option<i64>) -> Boundary {
     Boundary {
         next: Offset(next),
         max: MaxTime::new(max_ms),
+        sums: None,
     }
 }
 
@@ -248,6 +250,25 @@ fn c7_with_continue_an_expired_range_is_told_and_skipped() {
 }
 
 #[test]
+fn sums_are_unknown_after_a_loss_and_known_where_nothing_is_lost() {
+    let ours = format!("{OURS};sums=3,1,1,1,1,1");
+    for (log_start, known) in [(5, true), (8, false)] {
+        let mut b = Bench::new(Options {
+            continue_on_loss: true,
+            ..options()
+        });
+        let facts = StartFacts {
+            log: (Offset(log_start), Offset(20)),
+            ..facts("T", Some((5, &ours)), None)
+        };
+        b.locate(0, 3, &facts);
+        let worker = b.pipeline.workers().next().expect("running");
+        let sums = Sum::checked([3, 1, 1, 1, 1, 1]).filter(|_| known);
+        assert_eq!(worker.durable().sums, sums, "{log_start}");
+    }
+}
+
+#[test]
 fn c7_with_continue_a_cut_log_is_waited_for_and_told_once() {
     let mut b = Bench::new(Options {
         continue_on_loss: true,
@@ -303,7 +324,7 @@ fn c6_a_new_partition_starts_at_its_beginning() {
         let [Output::CreateProgress(publish)] = &out[..] else {
             panic!("{out:?}");
         };
-        assert_eq!(publish.boundary, boundary(log_start, None));
+        assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
         // Nothing is counted before the item exists; then the facts are asked again.
         let again = StartFacts {
