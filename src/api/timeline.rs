@@ -256,7 +256,18 @@ struct Wanted {
 }
 
 async fn wanted(state: &ApiState, ask: &Ask) -> Result<Wanted, ApiError> {
-    let totals = state.totals().await?;
+    let of_all = ask.city.is_none() && ask.event_type.is_none();
+    let grand = if of_all {
+        Some(state.grand_total().await?)
+    } else {
+        None
+    };
+    let totals = match &grand {
+        // The sums do not wait for a first reading of very many series.
+        Some(grand) if grand.is_kept => state.totals_soon().await,
+        _ => Some(state.totals().await?),
+    };
+    let totals = totals.unwrap_or_default();
     let every = &totals.every;
     let suits = |total: &&TotalItem| {
         let of = |wanted: &Option<String>, is: &String| wanted.as_ref().is_none_or(|w| w == is);
@@ -272,9 +283,12 @@ async fn wanted(state: &ApiState, ask: &Ask) -> Result<Wanted, ApiError> {
         None if ask.event_type.is_some() => totals.complete()?,
         _ => {}
     }
-    let (mut all, mut series_total) = (every.all.clone(), every.series_count);
-    if ask.city.is_some() || ask.event_type.is_some() {
-        (all, series_total) = (TotalItem::default(), 0);
+    let (mut all, mut series_total) = (TotalItem::default(), every.series_count);
+    let mut read_ms = totals.read_ms;
+    if let Some(grand) = grand {
+        (all, read_ms) = (grand.all, grand.read_ms);
+    } else {
+        series_total = 0;
         for total in list.iter().filter(suits) {
             all.add(total);
             series_total += 1;
@@ -291,7 +305,7 @@ async fn wanted(state: &ApiState, ask: &Ask) -> Result<Wanted, ApiError> {
         read: read.take_while(fits).cloned().collect(),
         series_total,
         all,
-        read_ms: totals.read_ms,
+        read_ms,
     })
 }
 
