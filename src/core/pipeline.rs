@@ -291,6 +291,7 @@ impl Pipeline {
         }
         self.pump_ends(now_ms);
         self.pump_commit(now_ms);
+        self.pump_idle(now_ms);
     }
 
     /// Row updates, a partition at a time: its turn ends with the last row that was due when it began, so
@@ -382,6 +383,9 @@ impl Pipeline {
                 && self.updates.has_room()
                 && let Some(ms) = running.worker.next_ms()
             {
+                at(ms);
+            }
+            if let Some(ms) = running.idle_ms() {
                 at(ms);
             }
             if let Some(ms) = running.deadline_ms {

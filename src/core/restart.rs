@@ -236,6 +236,8 @@ pub const PROGRESS_SUMS_MS: i64 = 300_000;
 pub struct Progress {
     published: Boundary,
     published_ms: i64,
+    /// When a publication was asked for last.
+    asked_ms: i64,
 }
 
 impl Progress {
@@ -244,6 +246,7 @@ impl Progress {
         Progress {
             published,
             published_ms: now_ms,
+            asked_ms: now_ms,
         }
     }
 
@@ -260,14 +263,29 @@ impl Progress {
             || self.sums_are_due(committed, now_ms)
     }
 
-    fn sums_are_due(&self, committed: Boundary, now_ms: i64) -> bool {
-        let unpublished = match (committed.sums, self.published.sums) {
+    /// Returns how many counted events the item's sums leave out.
+    fn unpublished(&self, committed: Boundary) -> u64 {
+        match (committed.sums, self.published.sums) {
             (Some(sums), Some(published)) => sums.events().saturating_sub(published.events()),
             // The item does not say it yet.
             (Some(_), None) => PROGRESS_EVENTS,
             (None, _) => 0,
-        };
-        let least_ms = match unpublished {
+        }
+    }
+
+    /// Returns when `committed` is due although no further commit comes; `None` if its sums are published.
+    pub fn idle_ms(&self, committed: Boundary) -> Option<i64> {
+        let lags = committed.next > self.published.next && self.unpublished(committed) > 0;
+        lags.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS)
+    }
+
+    /// Notes that a publication is asked for; it may fail.
+    pub fn asked(&mut self, now_ms: i64) {
+        self.asked_ms = now_ms;
+    }
+
+    fn sums_are_due(&self, committed: Boundary, now_ms: i64) -> bool {
+        let least_ms = match self.unpublished(committed) {
             0 => return false,
             PROGRESS_EVENTS.. => PROGRESS_EVENTS_MS,
             _ => PROGRESS_SUMS_MS,
