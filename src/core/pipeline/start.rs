@@ -57,7 +57,13 @@ impl Pipeline {
             log_key = keys::log_key("", partition).into();
         }
         match start(facts) {
-            Start::At(at) => self.run(now_ms, partition, facts, tables, log_key, at),
+            Start::At(mut at) => {
+                if loss_told {
+                    // Of the records that were cut off some may be counted.
+                    at.sums = None;
+                }
+                self.run(now_ms, partition, facts, tables, log_key, at);
+            }
             Start::Create(boundary) => {
                 self.outputs.push_back(Output::CreateProgress(Publish {
                     partition,

@@ -5,12 +5,12 @@ use crate::core::event::{Event, Offset, Severity};
 use crate::core::parse::Body;
 use crate::core::plan::Keep;
 use crate::core::restart::{Commit, StartFacts};
-use crate::core::stretch::Sum;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::core::worker::{Content, Record};
 
 mod gaps;
+mod sums;
 
 const DRAIN_MS: i64 = 500;
 
@@ -247,25 +247,6 @@ fn c7_with_continue_an_expired_range_is_told_and_skipped() {
     // The watermark of before the gap still holds.
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!(worker.watermark_ms(), Some(50 - 600_000));
-}
-
-#[test]
-fn sums_are_unknown_after_a_loss_and_known_where_nothing_is_lost() {
-    let ours = format!("{OURS};sums=3,1,1,1,1,1");
-    for (log_start, known) in [(5, true), (8, false)] {
-        let mut b = Bench::new(Options {
-            continue_on_loss: true,
-            ..options()
-        });
-        let facts = StartFacts {
-            log: (Offset(log_start), Offset(20)),
-            ..facts("T", Some((5, &ours)), None)
-        };
-        b.locate(0, 3, &facts);
-        let worker = b.pipeline.workers().next().expect("running");
-        let sums = Sum::checked([3, 1, 1, 1, 1, 1]).filter(|_| known);
-        assert_eq!(worker.durable().sums, sums, "{log_start}");
-    }
 }
 
 #[test]
@@ -637,54 +618,6 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
     assert_eq!(published.len(), 1);
     assert_eq!(published[0].boundary, boundary(2, Some(600_000)));
     assert_eq!(published[0].watermark_ms, Some(0));
-}
-
-#[test]
-fn sums_are_published_though_traffic_stops() {
-    let mut b = Bench::new(options());
-    let begin = StartFacts {
-        commit: Some(Commit {
-            next: Offset(0),
-            metadata: "v1;topic=T;tables=D;max=4;sums=0,0,0,0,0,0".to_owned(),
-        }),
-        progress: Some(Boundary {
-            max: MaxTime::new(Some(4)),
-            ..Boundary::begin(Offset(0))
-        }),
-        ..facts("T", None, None)
-    };
-    let out = b.locate(0, 0, &begin);
-    let [Output::Begin { assignment, .. }] = out[..] else {
-        panic!("{out:?}");
-    };
-    let published = |out: Vec<Output>| {
-        let publish = |o| match o {
-            Output::Publish(publish) => Some(publish),
-            _ => None,
-        };
-        out.into_iter().filter_map(publish).collect::<Vec<_>>()
-    };
-    b.counted(1, 0, assignment, 3);
-    b.pump(1_100);
-    b.pipeline.topic_checked(1_101, Some("T"));
-    assert_eq!(commits(&b.pump(1_101))[0].boundary.next, Offset(3));
-    b.pipeline.commit_done(1_102, true);
-    assert_eq!(published(b.pump(1_102)), [], "three events can wait");
-    assert_eq!(published(b.pump(299_999)), []);
-    assert_eq!(b.pipeline.next_ms(), Some(300_000));
-    let due = published(b.pump(300_000));
-    let sums = Sum::checked([3, 0, 0, 0, 3, 0]);
-    assert_eq!(due.len(), 1);
-    assert_eq!(
-        (due[0].boundary.next, due[0].boundary.sums),
-        (Offset(3), sums)
-    );
-    // One that fails is asked for again as much later, one that is done is not.
-    assert_eq!(published(b.pump(599_999)), []);
-    assert_eq!(published(b.pump(600_000)), due);
-    b.pipeline.published(600_001, &due[0]);
-    assert_eq!(published(b.pump(9_000_000)), []);
-    assert_eq!(b.pipeline.next_ms(), None);
 }
 
 /// Two partitions with six and two cities, and room for two updates at a time.
