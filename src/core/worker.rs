@@ -127,6 +127,17 @@ enum Class {
     Rejected(Reason),
 }
 
+impl Class {
+    /// Returns the class of an event that was not counted before, as far as is known.
+    fn event(severity: Severity, late: bool) -> Class {
+        Class::Event {
+            severity,
+            late,
+            already: false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Tracked {
     /// The offset after this record.
@@ -338,13 +349,7 @@ impl Worker {
                 writes.push(Write::Put(PutTable::Raw, Put { ticket, event }));
             }
         }
-        let already = false;
-        let class = Class::Event {
-            severity,
-            late,
-            already,
-        };
-        (pending, class)
+        (pending, Class::event(severity, late))
     }
 
     /// Notes that a batch of records begins (for [`Mutant::LatenessPerBatch`]).

@@ -66,7 +66,7 @@ impl Many {
         let own = (self.series + 15 - lane) / 16;
         let start = request["ExclusiveStartKey"]["series"]["S"].as_str();
         let from = start.map_or(0, |series| series[1..9].parse::<usize>().unwrap() + 1);
-        let limit = request["Limit"].as_u64().unwrap() as usize;
+        let limit = usize::try_from(request["Limit"].as_u64().unwrap()).unwrap();
         let to = own.min(from + limit.min((1 << 20) / ROW_BYTES));
         let key = |at: usize| format!("c{at:08}.{lane}#traffic");
         let item = |at: usize| {
