@@ -17,7 +17,6 @@ use citystream::core::pipeline::{Options, Output, Pipeline, Tables};
 use citystream::core::plan::{Keep, PutTable, RowKey, RowUpdate, StoredEvent, UpdateOutcome};
 use citystream::core::restart::{Boundary, StartFacts};
 use citystream::core::stretch::{Entry, Stretch};
-use citystream::core::watermark::MaxTime;
 use citystream::core::window::Rules;
 use citystream::core::worker::{Content, Record};
 use citystream::store::items::{self, ItemOptions};
@@ -144,10 +143,7 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
             break assignment;
         }
     };
-    let begin = Boundary {
-        next: Offset(0),
-        max: MaxTime::default(),
-    };
+    let begin = Boundary::begin(Offset(0));
     let facts = StartFacts {
         progress: Some(begin),
         topic_id: TOPIC_ID.to_owned(),

@@ -21,12 +21,16 @@ use crate::api::{aggregations, alerts, cities, events, health, stats, stream, su
 pub(super) const PATH: &str = "/openapi.json";
 
 /// What may go wrong anywhere, and the codes.
-const ERRORS: [(&str, &str); 11] = [
+const ERRORS: [(&str, &str); 12] = [
     (
         "400",
-        "A parameter, cursor or path is wrong: `bad_parameter`, `bad_cursor`, `bad_event_id`, `bad_path`",
+        "A parameter, cursor or path is wrong: `bad_parameter`, `bad_cursor`, `bad_event_id`, `bad_path`, `bad_header`",
     ),
     ("401", "A bearer token is needed: `unauthorized`"),
+    (
+        "403",
+        "The server does not answer to the name in `Host`: `forbidden`",
+    ),
     ("404", "Nothing is at this path: `not_found`"),
     (
         "408",
@@ -42,7 +46,7 @@ const ERRORS: [(&str, &str); 11] = [
     ("500", "A bug: `internal`"),
     (
         "503",
-        "DynamoDB cannot be read, or the answer would cost too much: `store_unavailable`, `read_ceiling`, `too_many_series`; see `Retry-After`",
+        "DynamoDB cannot be read, or the answer would cost too much: `store_unavailable`, `read_ceiling`, `too_many_series`; or the server has no room for the request: `busy`; see `Retry-After`",
     ),
     (
         "504",

@@ -25,7 +25,7 @@ use crate::api::page::Page;
 use crate::api::spent::Spent;
 use crate::api::stream::Stream;
 use crate::api::timeline::{self, Hours};
-use crate::api::totals::{Totals, TotalsCache};
+use crate::api::totals::{GrandTotal, Totals, TotalsCache};
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::reads::{Cost, Meter, Reads, metered_by};
@@ -208,6 +208,23 @@ impl ApiState {
         turn.expect("the semaphore is never closed")
     }
 
+    /// Returns the sums over all series, at a bounded cost where progress items know them.
+    pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
+        let read = self.totals.grand(&self.reads, self.now_ms());
+        match tokio::time::timeout(self.deadline, read).await {
+            Ok(Ok(grand)) => {
+                #[allow(clippy::cast_precision_loss)] // a number to look at
+                let series = grand.series_min as f64;
+                if !grand.is_kept || series > self.metrics.table_series.get() {
+                    self.metrics.table_series.set(series);
+                }
+                Ok(grand)
+            }
+            Ok(Err(error)) => Err(store_failed(&error)),
+            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
+        }
+    }
+
     /// Returns all totals, as new as their number allows.
     pub(crate) async fn totals(&self) -> Result<Arc<Totals>, ApiError> {
         let read = self.totals.get(&self.reads, self.now_ms());
@@ -221,6 +238,12 @@ impl ApiState {
             Ok(Err(error)) => Err(store_failed(&error)),
             Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
         }
+    }
+
+    /// Returns all totals if they are there soon enough to become part of an answer.
+    pub(crate) async fn totals_soon(&self) -> Option<Arc<Totals>> {
+        let soon = tokio::time::timeout(self.deadline / 2, self.totals());
+        soon.await.ok()?.ok()
     }
 
     /// Returns what was read, or the error that a client is told; waits as long as an answer may take.

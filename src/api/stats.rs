@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::api::state::ApiState;
-use crate::api::totals::Totals;
+use crate::api::totals::GrandTotal;
 use crate::core::event::Severity;
 use crate::core::time::format_millis;
 
@@ -29,17 +29,22 @@ pub(super) struct Stats {
     /// When the totals were read.
     #[schema(format = DateTime)]
     generated_at: String,
+    /// `partitions` where there are too many series to read: then the numbers are those that the consumers
+    /// publish for each partition of the topic, at most about five minutes old. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summed_over: Option<&'static str>,
 }
 
 impl Stats {
-    pub(super) fn of(totals: &Totals) -> Stats {
-        let all = &totals.every.all;
+    pub(super) fn of(grand: &GrandTotal) -> Stats {
+        let all = &grand.all;
         Stats {
             total_events_processed: all.events(),
             high_severity_alerts: all.severity_counts[Severity::High.index()],
             critical_alerts: all.severity_counts[Severity::Critical.index()],
             late_events: all.late_count,
-            generated_at: format_millis(totals.read_ms),
+            generated_at: format_millis(grand.read_ms),
+            summed_over: grand.is_kept.then_some("partitions"),
         }
     }
 }
@@ -56,6 +61,6 @@ impl Stats {
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, None, &uri, &[])?;
-    let make = async { Ok::<_, ApiError>(Stats::of(&*state.totals().await?)) };
+    let make = async { Ok::<_, ApiError>(Stats::of(&state.grand_total().await?)) };
     state.answer(params.key(), make).await
 }

@@ -7,6 +7,8 @@ mod calls;
 mod dynamo;
 mod hostile;
 #[cfg(feature = "dev")]
+mod many;
+#[cfg(feature = "dev")]
 mod pages;
 mod secure;
 #[cfg(feature = "dev")]
@@ -136,6 +138,9 @@ impl Reads for Fake {
         ];
         let wanted = |t: &TotalItem| city.as_ref().is_none_or(|city| t.city == *city);
         self.answer(all.into_iter().filter(wanted).collect())
+    }
+    fn kept_total(&self) -> Answer<'_, Option<TotalItem>> {
+        self.answer(None)
     }
     fn ping(&self) -> Answer<'_, ()> {
         self.answer(())

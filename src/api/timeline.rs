@@ -273,11 +273,22 @@ struct Wanted {
     read: Vec<TotalItem>,
     series_total: usize,
     all: TotalItem,
+    /// `all` comes from progress items, which may know more than the totals of series.
+    is_kept: bool,
     read_ms: i64,
 }
 
 async fn wanted(state: &ApiState, ask: &Ask) -> Result<Wanted, ApiError> {
-    let totals = state.totals().await?;
+    let of_all = ask.city.is_none() && ask.event_type.is_none();
+    let mut kept = None;
+    if of_all {
+        kept = Some(state.grand_total().await?).filter(|grand| grand.is_kept);
+    }
+    let totals = match kept {
+        // The figure of all time does not wait for a first reading of very many series.
+        Some(_) => state.totals_soon().await.unwrap_or_default(),
+        None => state.totals().await?,
+    };
     let every = &totals.every;
     let suits = |total: &&TotalItem| {
         let of = |wanted: &Option<String>, is: &String| wanted.as_ref().is_none_or(|w| w == is);
@@ -293,8 +304,13 @@ async fn wanted(state: &ApiState, ask: &Ask) -> Result<Wanted, ApiError> {
         None if ask.event_type.is_some() => totals.complete()?,
         _ => {}
     }
-    let (mut all, mut series_total) = (every.all.clone(), every.series_count);
-    if ask.city.is_some() || ask.event_type.is_some() {
+    let is_kept = kept.is_some();
+    let (mut all, read_ms) = match kept {
+        Some(grand) => (grand.all, grand.read_ms),
+        None => (every.all.clone(), totals.read_ms),
+    };
+    let mut series_total = every.series_count;
+    if !of_all {
         (all, series_total) = (TotalItem::default(), 0);
         for total in list.iter().filter(suits) {
             all.add(total);
@@ -312,7 +328,8 @@ async fn wanted(state: &ApiState, ask: &Ask) -> Result<Wanted, ApiError> {
         read: read.take_while(fits).cloned().collect(),
         series_total,
         all,
-        read_ms: totals.read_ms,
+        is_kept,
+        read_ms,
     })
 }
 
@@ -385,11 +402,16 @@ fn gathered(
     let (mut open, mut newest) = (BTreeSet::new(), None);
     let (mut listed, mut others) = (Vec::new(), Steps::new());
     let mut range = [0; 4];
+    let mut lifted = wanted.all.clone();
     for total in &mut wanted.read {
         let name = series(&total.city, &total.event_type);
         let own = windows.get(&name).into_iter().flatten();
         let own = own.filter(|window| grid.step_of(window).is_some());
-        lift(total, &mut wanted.all, own);
+        lift(total, &mut lifted, own);
+    }
+    // The kept total may count what the totals of series lack, and would count it twice.
+    if !wanted.is_kept {
+        wanted.all = lifted;
     }
     let mut rest = wanted.all.clone();
     let series_read = wanted.read.len();
@@ -566,6 +588,7 @@ mod tests {
                 read: read.iter().map(|t| (*t).clone()).collect(),
                 series_total: 7,
                 all,
+                is_kept: false,
                 read_ms: 0,
             }
         };
@@ -588,6 +611,15 @@ mod tests {
             got.newest_window_start.as_deref(),
             Some("1970-01-01T00:55:00Z")
         );
+
+        // The windows raise the sums over series, and leave the kept total alone.
+        assert_eq!(got.all_time.severity_critical, 3);
+        let kept = Wanted {
+            is_kept: true,
+            ..wanted(&[&total])
+        };
+        let got = gathered(&ask(1, None, 5), kept, &windows, HOUR_MS);
+        assert_eq!(got.all_time.severity_critical, 0);
 
         // What is not listed is among the others, and a severity leaves out the rest.
         let other = TotalItem {

@@ -15,6 +15,7 @@
 
 mod judge;
 mod key;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod watermark;
@@ -28,9 +29,10 @@ use crate::core::window::Rules;
 
 pub use judge::{Difference, Incomparable, Kind, Outcome, Sums};
 pub use key::{Key, Name, Place, TOTALS_TIME_MS};
+pub use progress::{PROGRESS_ITEM, Published, WrongSums};
 pub use watermark::{Lateness, Stamp, Watermark};
 
-/// The counts of a row. Signed: a damaged row can hold anything.
+/// The counts of a row, or of a progress item. Signed: a damaged row can hold anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events counted in windows.
@@ -39,6 +41,17 @@ pub struct Counts {
     pub late_count: i64,
     /// Both kinds, by [`Severity::index`].
     pub severities: [i64; 4],
+}
+
+impl Counts {
+    fn add(&mut self, severity: Severity, late: bool) {
+        if late {
+            self.late_count += 1;
+        } else {
+            self.event_count += 1;
+        }
+        self.severities[severity.index()] += 1;
+    }
 }
 
 /// A fence of a row.
@@ -116,6 +129,8 @@ pub struct Log {
     pub claim: Offset,
     /// No event time below its start is larger; `None` if nobody knows.
     pub before_max_ms: Option<i64>,
+    /// What its progress item says, if it has one.
+    pub published: Option<Published>,
 }
 
 /// What is compared.
@@ -217,6 +232,8 @@ pub struct Slice {
     hi: Option<Place>,
     logs: BTreeMap<i32, (Log, Watermark)>,
     whole_logs: bool,
+    /// What the log has below the `next` of each partition's progress item.
+    published: BTreeMap<i32, Counts>,
     entries: BTreeMap<Key, Entry>,
     bytes: usize,
     bytes_peak: usize,
@@ -233,6 +250,7 @@ impl Slice {
             hi: None,
             logs: logs.iter().map(|(p, l)| (*p, (*l, watermark(l)))).collect(),
             whole_logs: logs.values().all(|log| log.start.0 == 0),
+            published: BTreeMap::new(),
             entries: BTreeMap::new(),
             bytes: 0,
             bytes_peak: 0,
@@ -333,6 +351,10 @@ impl Slice {
         };
         let claimed = offset < log.claim;
         let late = watermark.pass(event.time_ms, stamp, &rules);
+        if log.is_published(offset) {
+            let counts = self.published.entry(partition).or_default();
+            counts.add(event.severity, late == Lateness::Late);
+        }
         self.seen.events += 1;
         self.seen.late += u64::from(late == Lateness::Late);
         self.seen.unclaimed += u64::from(!claimed);
@@ -411,13 +433,7 @@ impl Slice {
             row.lacking += 1;
             row.lacking_at = row.lacking_at.or(Some((at.partition, at.offset)));
         }
-        let counts = &mut row.counts;
-        if at.late == Lateness::Late {
-            counts.late_count += 1;
-        } else {
-            counts.event_count += 1;
-        }
-        counts.severities[event.severity.index()] += 1;
+        row.counts.add(event.severity, at.late == Lateness::Late);
     }
 
     fn store(&mut self, event: &Event, at: At, alert: bool) {

@@ -32,6 +32,20 @@ pub const CONFIG_PK: &str = "config";
 pub const CONFIG_SK: &str = "tables";
 /// Partition key of all progress items in the totals table.
 pub const PROGRESS_PK: &str = "progress";
+/// Attributes of a progress item with its sums, in the order of [`Sum::numbers`].
+///
+/// [`Sum::numbers`]: crate::core::stretch::Sum::numbers
+pub const SUMS: [&str; 6] = [
+    "event_count",
+    "late_count",
+    "severity_low",
+    "severity_medium",
+    "severity_high",
+    "severity_critical",
+];
+/// Attribute of a progress item: the offset below which its sums count. They are unknown where it is not
+/// the item's `next`: a consumer of an older version moves `next` and leaves the sums behind.
+pub const SUMS_NEXT: &str = "sums_next";
 /// Prefix of the attribute that holds a fence: the offset after the last record counted.
 pub const FENCE_NEXT: &str = "next#";
 /// Prefix of the attribute that holds the offset of the first record counted; set once.

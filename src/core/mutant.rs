@@ -31,6 +31,14 @@ pub enum Mutant {
     MaxAhead,
     /// A commit carries the maximum before its last record.
     MaxBehind,
+    /// A commit carries the sums of the position: what is in flight counts twice after a restart.
+    SumsAhead,
+    /// The sums leave out what a fence refused as counted before.
+    SumsWithoutAlready,
+    /// The sums survive a re-assignment, whatever the log.
+    SumsKept,
+    /// Unknown sums are taken for zero.
+    UnknownSumsAreZero,
     /// A commit carries no metadata.
     MetadataMissing,
     /// The watermark survives a re-assignment.
@@ -79,7 +87,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every planted bug.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 38] = [
         Mutant::ConflictIsDone,
         Mutant::FenceInclusive,
         Mutant::NextIsLast,
@@ -92,6 +100,10 @@ impl Mutant {
         Mutant::PutNotAwaited,
         Mutant::MaxAhead,
         Mutant::MaxBehind,
+        Mutant::SumsAhead,
+        Mutant::SumsWithoutAlready,
+        Mutant::SumsKept,
+        Mutant::UnknownSumsAreZero,
         Mutant::MetadataMissing,
         Mutant::WatermarkKept,
         Mutant::LateAnswersTaken,

@@ -33,7 +33,6 @@ use crate::core::mutant::{self, Mutant};
 use crate::core::pace::{Concurrency, backoff_ms};
 use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::restart::{Boundary, Progress};
-use crate::core::watermark::MaxTime;
 use crate::core::worker::{Tally, Worker, Write};
 
 use intake::Intake;
@@ -90,7 +89,7 @@ pub struct Pipeline {
     ledger: Ledger,
     tally: Tally,
     /// For [`Mutant::WatermarkKept`]; empty otherwise.
-    kept: BTreeMap<i32, MaxTime>,
+    kept: BTreeMap<i32, Boundary>,
 }
 
 impl Pipeline {
@@ -187,9 +186,9 @@ impl Pipeline {
         };
         if let State::Running(mut running) = slot.state {
             self.tally.bytes_freed += running.close_intake();
-            if mutant::on(Mutant::WatermarkKept) {
-                let max = running.worker.boundary_at_position().max;
-                self.kept.insert(partition, max);
+            if mutant::on(Mutant::WatermarkKept) || mutant::on(Mutant::SumsKept) {
+                let at = running.worker.boundary_at_position();
+                self.kept.insert(partition, at);
             }
             self.ledger.given_up += running.worker.in_flight() as u64;
             self.tally.bytes_freed += running.worker.bytes();
@@ -292,6 +291,7 @@ impl Pipeline {
         }
         self.pump_ends(now_ms);
         self.pump_commit(now_ms);
+        self.pump_idle(now_ms);
     }
 
     /// Row updates, a partition at a time: its turn ends with the last row that was due when it began, so
@@ -383,6 +383,9 @@ impl Pipeline {
                 && self.updates.has_room()
                 && let Some(ms) = running.worker.next_ms()
             {
+                at(ms);
+            }
+            if let Some(ms) = running.idle_ms() {
                 at(ms);
             }
             if let Some(ms) = running.deadline_ms {

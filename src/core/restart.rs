@@ -14,12 +14,16 @@
 //! | is missing, or names another topic or other tables | exists | there |
 //! | the same | missing | created at the log's start, then there |
 //!
+//! A boundary also carries the [sums](Boundary::sums) of the log below it, so that the grand total of all
+//! series is the sum over a few progress items, whatever the number of series. No decision depends on them.
+//!
 //! Below a published boundary everything is durable whoever published it, so an old commit (a zombie's,
 //! landed last) that retention overtook loses nothing that the progress item holds. A start outside the
 //! log is lost data ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::core::event::Offset;
 use crate::core::mutant::{self, Mutant};
+use crate::core::stretch::Sum;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 
@@ -30,6 +34,26 @@ pub struct Boundary {
     pub next: Offset,
     /// The largest event time below it.
     pub max: MaxTime,
+    /// What is counted of this log below it, whichever consumer wrote the rows: events in windows, late
+    /// ones, and both by severity. Rejected records and heartbeats count nothing.
+    ///
+    /// `None` is unknown: the boundary follows one of an older version, or records were lost below it, of
+    /// which some may be counted. Unknown sums stay unknown for the rest of the log. Summed over the progress items of all
+    /// topic ids, they equal the sums over the rows of all series once the consumers are idle. The item of a
+    /// former topic id keeps what was counted of that log; a topic that is deleted under a running consumer
+    /// leaves out what it counted after its last publication.
+    pub sums: Option<Sum>,
+}
+
+impl Boundary {
+    /// Returns where a log that nothing is counted of begins.
+    pub const fn begin(next: Offset) -> Boundary {
+        Boundary {
+            next,
+            max: MaxTime::new(None),
+            sums: Some(Sum::ZERO),
+        }
+    }
 }
 
 /// What a commit's metadata says.
@@ -41,28 +65,37 @@ pub struct Metadata {
     pub tables_id: String,
     /// The largest event time below the offset.
     pub max: MaxTime,
+    /// See [`Boundary::sums`].
+    pub sums: Option<Sum>,
 }
 
 impl Metadata {
-    /// Returns `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`.
+    /// Returns `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`, and where the sums are known
+    /// `;sums=<events>,<late>,<low>,<medium>,<high>,<critical>`.
     pub fn format(&self) -> String {
         let max = self
             .max
             .max_ms()
             .map_or("-".to_owned(), |ms| ms.to_string());
+        let sums = self.sums.map_or(String::new(), |sums| {
+            let numbers = sums.numbers().map(|number| number.to_string());
+            format!(";sums={}", numbers.join(","))
+        });
         format!(
-            "v1;topic={};tables={};max={max}",
+            "v1;topic={};tables={};max={max}{sums}",
             self.topic_id, self.tables_id
         )
     }
 
     /// Reads what [`Metadata::format`] wrote; unknown keys are ignored, anything else is `None`.
+    ///
+    /// Sums that cannot be read are unknown: counting goes on without them.
     pub fn parse(text: &str) -> Option<Metadata> {
         let mut parts = text.split(';');
         if parts.next() != Some("v1") {
             return None;
         }
-        let (mut topic_id, mut tables_id, mut max) = (None, None, None);
+        let (mut topic_id, mut tables_id, mut max, mut sums) = (None, None, None, None);
         for part in parts {
             let (key, value) = part.split_once('=')?;
             match key {
@@ -70,6 +103,7 @@ impl Metadata {
                 "tables" => tables_id = Some(value.to_owned()),
                 "max" if value == "-" => max = Some(MaxTime::default()),
                 "max" => max = Some(MaxTime::new(Some(value.parse().ok()?))),
+                "sums" => sums = parse_sums(value),
                 _ => {}
             }
         }
@@ -77,8 +111,14 @@ impl Metadata {
             topic_id: topic_id?,
             tables_id: tables_id?,
             max: max?,
+            sums,
         })
     }
+}
+
+fn parse_sums(text: &str) -> Option<Sum> {
+    let numbers: Option<Vec<u64>> = text.split(',').map(|number| number.parse().ok()).collect();
+    Sum::checked(numbers?.try_into().ok()?)
 }
 
 /// An offset committed by the group.
@@ -140,6 +180,7 @@ impl StartFacts {
         ours.then_some(Boundary {
             next: commit.next,
             max: m.max,
+            sums: m.sums,
         })
     }
 }
@@ -155,16 +196,10 @@ pub fn start(facts: &StartFacts) -> Start {
     }
     let committed = facts.own_commit();
     if committed.is_none() && facts.progress.is_some() && mutant::on(Mutant::NoCommitIsNewLog) {
-        return Start::At(Boundary {
-            next: log_start,
-            max: MaxTime::default(),
-        });
+        return Start::At(Boundary::begin(log_start));
     }
     let Some(from) = committed.or(facts.progress) else {
-        return Start::Create(Boundary {
-            next: log_start,
-            max: MaxTime::default(),
-        });
+        return Start::Create(Boundary::begin(log_start));
     };
     let from = match facts.progress {
         Some(progress) if from.next < log_start && progress.next > from.next => progress,
@@ -185,11 +220,24 @@ pub fn start(facts: &StartFacts) -> Start {
 /// Longest time between two publications of a progress item that could move, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
+/// So many events are worth a publication …
+pub const PROGRESS_EVENTS: u64 = 20;
+/// … this long after the last one, in milliseconds.
+pub const PROGRESS_EVENTS_MS: i64 = 5_000;
+/// Longest time for which the sums of a progress item leave out an event, in milliseconds.
+pub const PROGRESS_SUMS_MS: i64 = 300_000;
+
 /// Decides when the progress item moves: forward only, after a commit.
+///
+/// What the sums cost: a publication for [`PROGRESS_EVENTS`] events is at most 0.05 write units an event. One
+/// after [`PROGRESS_SUMS_MS`] comes only where no window's end was passed for as long; in a stream of one event in 15 s
+/// it has 20 events to pay for it, too. Neither can be due for events that the other has published.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
     published_ms: i64,
+    /// When a publication was asked for last.
+    asked_ms: i64,
 }
 
 impl Progress {
@@ -198,11 +246,12 @@ impl Progress {
         Progress {
             published,
             published_ms: now_ms,
+            asked_ms: now_ms,
         }
     }
 
     /// Tells whether `committed` is worth publishing now: the watermark passed a window's end, or
-    /// an hour is over, or the partition is given up.
+    /// an hour is over, or the partition is given up, or the sums lag.
     pub fn is_due(&self, committed: Boundary, rules: &Rules, leaving: bool, now_ms: i64) -> bool {
         if committed.next <= self.published.next {
             return false;
@@ -211,6 +260,37 @@ impl Progress {
         leaving
             || windows(committed) > windows(self.published)
             || now_ms - self.published_ms >= PROGRESS_INTERVAL_MS
+            || self.sums_are_due(committed, now_ms)
+    }
+
+    /// Returns how many counted events the item's sums leave out.
+    fn unpublished(&self, committed: Boundary) -> u64 {
+        match (committed.sums, self.published.sums) {
+            (Some(sums), Some(published)) => sums.events().saturating_sub(published.events()),
+            // The item does not say it yet.
+            (Some(_), None) => PROGRESS_EVENTS,
+            (None, _) => 0,
+        }
+    }
+
+    /// Returns when `committed` is due although no further commit comes; `None` if its sums are published.
+    pub fn idle_ms(&self, committed: Boundary) -> Option<i64> {
+        let lags = committed.next > self.published.next && self.unpublished(committed) > 0;
+        lags.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS)
+    }
+
+    /// Notes that a publication is asked for; it may fail.
+    pub fn asked(&mut self, now_ms: i64) {
+        self.asked_ms = now_ms;
+    }
+
+    fn sums_are_due(&self, committed: Boundary, now_ms: i64) -> bool {
+        let least_ms = match self.unpublished(committed) {
+            0 => return false,
+            PROGRESS_EVENTS.. => PROGRESS_EVENTS_MS,
+            _ => PROGRESS_SUMS_MS,
+        };
+        now_ms - self.published_ms >= least_ms
     }
 
     /// Notes that the item now holds `boundary`.
@@ -230,6 +310,7 @@ mod tests {
         Boundary {
             next: Offset(next),
             max: MaxTime::new(max),
+            sums: None,
         }
     }
 
@@ -240,6 +321,7 @@ mod tests {
                 topic_id: "T-_0123456789abcdefghi".into(),
                 tables_id: "abc".into(),
                 max: MaxTime::new(max),
+                sums: max.and_then(|_| Sum::checked([7, 2, 3, 4, 1, 1])),
             };
             assert_eq!(Metadata::parse(&m.format()), Some(m));
         }
@@ -262,6 +344,30 @@ mod tests {
     }
 
     #[test]
+    fn sums_that_cannot_be_read_are_unknown_and_the_rest_holds() {
+        let read = |sums: &str| {
+            let m = Metadata::parse(&format!("v1;topic=T;tables=D;max=7{sums}"));
+            let m = m.expect("readable");
+            assert_eq!(m.max.max_ms(), Some(7));
+            m.sums.map(|sums| sums.numbers())
+        };
+        assert_eq!(read(";sums=2,1,3,0,0,0"), Some([2, 1, 3, 0, 0, 0]));
+        for unknown in [
+            "",
+            ";sums=",
+            ";sums=2,1,3,0,0",
+            ";sums=2,1,3,0,0,0,0",
+            ";sums=2,1,3,0,0,x",
+            ";sums=-2,1,3,0,0,0",
+            // Three events, and four by severity.
+            ";sums=2,1,3,1,0,0",
+            ";sums=18446744073709551615,1,0,0,0,0",
+        ] {
+            assert_eq!(read(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
     fn the_start_rule_is_the_designs() {
         let ours = "v1;topic=T;tables=D;max=50";
         let check =
@@ -278,7 +384,7 @@ mod tests {
                 };
                 assert_eq!(start(&facts), want, "{facts:?}");
             };
-        let create = |next| Start::Create(boundary(next, None));
+        let create = |next| Start::Create(Boundary::begin(Offset(next)));
         let at = |next, max| Start::At(boundary(next, Some(max)));
         // 1: a commit of this log and these tables.
         check(Some((5, ours)), None, (0, 9), at(5, 50));
@@ -379,6 +485,85 @@ mod tests {
                 to: Offset(6),
             },
         );
+    }
+
+    #[test]
+    fn sums_are_published_after_twenty_events_or_five_minutes() {
+        let at = |next: i64, events: Option<u64>| Boundary {
+            sums: events.and_then(|n| Sum::checked([n, 0, n, 0, 0, 0])),
+            ..boundary(next, Some(900_000))
+        };
+        let due = |known: Option<u64>, events: Option<u64>, after_ms: i64| {
+            let p = Progress::new(at(10, known), 0);
+            p.is_due(at(99, events), &Rules::default(), false, after_ms)
+        };
+        for (known, events, least_ms) in [
+            (Some(5), Some(25), PROGRESS_EVENTS_MS),
+            (Some(5), Some(24), PROGRESS_SUMS_MS),
+            (Some(5), Some(6), PROGRESS_SUMS_MS),
+            // Heartbeats alone, or unknown sums, cost nothing more.
+            (Some(5), Some(5), PROGRESS_INTERVAL_MS),
+            (Some(5), None, PROGRESS_INTERVAL_MS),
+            (None, None, PROGRESS_INTERVAL_MS),
+            (None, Some(0), PROGRESS_EVENTS_MS),
+        ] {
+            assert!(!due(known, events, least_ms - 1), "{known:?} {events:?}");
+            assert!(due(known, events, least_ms), "{known:?} {events:?}");
+        }
+        let p = Progress::new(at(10, Some(5)), 0);
+        let back = p.is_due(at(10, Some(99)), &Rules::default(), false, 400_000);
+        assert!(!back, "forward only");
+    }
+
+    /// Returns the events of a day and the publications, with and without sums: events
+    /// so many milliseconds apart on average, by turns on three partitions, a heartbeat a minute on each.
+    fn a_day(gap_ms: i64, known: bool) -> (u64, u64) {
+        let rules = Rules::default();
+        let (mut events, mut published) = (0, 0);
+        for partition in 0..3 {
+            let start = Boundary {
+                sums: known.then_some(Sum::ZERO),
+                ..boundary(0, None)
+            };
+            let (mut at, mut progress) = (start, Progress::new(start, 0));
+            // Gaps between half and one and a half of the average, always the same ones.
+            let mut chance = 7 + partition;
+            let mut next_ms = 0;
+            for now_ms in (0..86_400_000).step_by(1_000) {
+                if now_ms >= next_ms {
+                    chance = (chance * 1_103_515_245 + 12_345) % (1 << 31);
+                    next_ms += 3 * gap_ms / 2 + 3 * gap_ms * (chance % 1_000) / 1_000;
+                    events += 1;
+                    at.max.observe(now_ms);
+                    at.next = at.next.next();
+                    if let Some(sums) = &mut at.sums {
+                        sums.add_event(crate::core::event::Severity::Low, false);
+                    }
+                } else if now_ms % 60_000 == 0 {
+                    at.max.observe(now_ms);
+                    at.next = at.next.next();
+                }
+                if progress.is_due(at, &rules, false, now_ms) {
+                    progress.published(at, now_ms);
+                    published += 1;
+                }
+            }
+        }
+        (events, published)
+    }
+
+    #[test]
+    fn sums_cost_less_than_a_tenth_of_a_write_unit_an_event() {
+        // The old rate, one event in five seconds; slower; faster; much faster.
+        for gap_ms in [5_000, 60_000, 1_000, 334] {
+            let (events, without) = a_day(gap_ms, false);
+            let (same, with) = a_day(gap_ms, true);
+            assert_eq!(events, same);
+            #[allow(clippy::cast_precision_loss)] // a day's publications
+            let more = (with as f64 - without as f64) / events as f64;
+            assert!((0.0..0.1).contains(&more), "{gap_ms}: {more} an event");
+            assert!(gap_ms > 5_000 || with > without, "{gap_ms}: {with}");
+        }
     }
 
     #[test]

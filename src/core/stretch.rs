@@ -33,14 +33,58 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// Nothing.
+    pub const ZERO: Sum = Sum {
+        event_count: 0,
+        late_count: 0,
+        severities: [0; 4],
+    };
+
     /// Adds one record.
     pub fn add(&mut self, entry: &Entry) {
-        if entry.late {
+        self.add_event(entry.severity, entry.late);
+    }
+
+    /// Adds one event.
+    pub fn add_event(&mut self, severity: Severity, late: bool) {
+        if late {
             self.late_count += 1;
         } else {
             self.event_count += 1;
         }
-        self.severities[entry.severity.index()] += 1;
+        self.severities[severity.index()] += 1;
+    }
+
+    /// Returns how many events it counts, late ones included.
+    pub fn events(&self) -> u64 {
+        self.event_count.saturating_add(self.late_count)
+    }
+
+    /// Returns the sum of these numbers (events, late ones, then by severity from low to critical) if they
+    /// agree: each event has one severity.
+    pub fn checked(numbers: [u64; 6]) -> Option<Sum> {
+        let [event_count, late_count, low, medium, high, critical] = numbers;
+        let severities = [low, medium, high, critical];
+        let by_severity = severities.into_iter().try_fold(0, u64::checked_add);
+        let agrees = event_count.checked_add(late_count) == by_severity;
+        agrees.then_some(Sum {
+            event_count,
+            late_count,
+            severities,
+        })
+    }
+
+    /// Returns the numbers that [`Sum::checked`] takes.
+    pub fn numbers(&self) -> [u64; 6] {
+        let [low, medium, high, critical] = self.severities;
+        [
+            self.event_count,
+            self.late_count,
+            low,
+            medium,
+            high,
+            critical,
+        ]
     }
 
     /// Adds another sum.

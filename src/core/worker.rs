@@ -14,14 +14,14 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::core::event::{Event, Offset};
+use crate::core::event::{Event, Offset, Severity};
 use crate::core::keys;
 use crate::core::ledger::Ledger;
 use crate::core::mutant::{self, Mutant};
 use crate::core::parse::{Body, Reason};
 use crate::core::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
 use crate::core::restart::Boundary;
-use crate::core::stretch::Entry;
+use crate::core::stretch::{Entry, Sum};
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use rows::{Row, SeriesRows};
@@ -117,11 +117,25 @@ const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
 enum Class {
-    Counted,
-    Late,
-    Already,
+    Event {
+        severity: Severity,
+        late: bool,
+        /// A fence says that it was counted before.
+        already: bool,
+    },
     Heartbeat,
     Rejected(Reason),
+}
+
+impl Class {
+    /// Returns the class of an event that was not counted before, as far as is known.
+    fn event(severity: Severity, late: bool) -> Class {
+        Class::Event {
+            severity,
+            late,
+            already: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -135,6 +149,23 @@ struct Tracked {
     bytes: u32,
     pending: u8,
     class: Class,
+}
+
+impl Tracked {
+    /// Returns `sums` with this record: of an event, whoever counted it, since the sums are the log's.
+    fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
+        let mut sums = sums?;
+        if let Class::Event {
+            severity,
+            late,
+            already,
+        } = self.class
+            && !(already && mutant::on(Mutant::SumsWithoutAlready))
+        {
+            sums.add_event(severity, late);
+        }
+        Some(sums)
+    }
 }
 
 /// One assignment of one partition.
@@ -318,7 +349,7 @@ impl Worker {
                 writes.push(Write::Put(PutTable::Raw, Put { ticket, event }));
             }
         }
-        (pending, if late { Class::Late } else { Class::Counted })
+        (pending, Class::event(severity, late))
     }
 
     /// Notes that a batch of records begins (for [`Mutant::LatenessPerBatch`]).
@@ -358,8 +389,10 @@ impl Worker {
             assert!(tracked.pending & bit != 0, "C1: a record settles once");
             tracked.pending &= !bit;
             // Each valid event has one totals row, so that row says whether it was counted before.
-            if already && bit == pending::TOTALS {
-                tracked.class = Class::Already;
+            if bit == pending::TOTALS
+                && let Class::Event { already: is, .. } = &mut tracked.class
+            {
+                *is = already;
             }
             if bit & pending::WHOLE != 0 {
                 self.lighten(at);
@@ -396,14 +429,15 @@ impl Worker {
             self.durable = Boundary {
                 next: front.next,
                 max,
+                sums: front.added_to(self.durable.sums),
             };
             self.bytes -= u64::from(front.bytes);
             self.tally.bytes_freed += u64::from(front.bytes);
             let ledger = &mut self.tally.ledger;
             match front.class {
-                Class::Counted => ledger.counted += 1,
-                Class::Late => ledger.late += 1,
-                Class::Already => ledger.already_counted += 1,
+                Class::Event { already: true, .. } => ledger.already_counted += 1,
+                Class::Event { late: true, .. } => ledger.late += 1,
+                Class::Event { .. } => ledger.counted += 1,
                 Class::Heartbeat => ledger.heartbeats += 1,
                 Class::Rejected(reason) => {
                     let at = Reason::ALL.iter().position(|r| *r == reason);
@@ -437,19 +471,31 @@ impl Worker {
 
     /// Returns the end of the contiguous durable prefix: what may be committed.
     pub fn durable(&self) -> Boundary {
-        let last_done = || self.tracked.iter().rev().find(|t| t.pending == 0);
+        let last_done = || self.tracked.iter().rposition(|t| t.pending == 0);
         if mutant::on(Mutant::CommitPosition) {
             return self.boundary_at_position();
         }
         if mutant::on(Mutant::CommitLargest)
             && let Some(done) = last_done()
         {
+            let last = &self.tracked[done];
             return Boundary {
-                next: done.next,
-                max: done.max,
+                next: last.next,
+                max: last.max,
+                sums: self.sums_after(done + 1),
             };
         }
-        self.durable
+        let mut durable = self.durable;
+        if mutant::on(Mutant::SumsAhead) {
+            durable.sums = self.sums_after(self.tracked.len());
+        }
+        durable
+    }
+
+    /// Returns the sums after so many of the records in flight.
+    fn sums_after(&self, count: usize) -> Option<Sum> {
+        let records = self.tracked.iter().take(count);
+        records.fold(self.durable.sums, |sums, tracked| tracked.added_to(sums))
     }
 
     /// Returns the position with its maximum: what no commit may carry while records are in flight.
@@ -457,6 +503,7 @@ impl Worker {
         Boundary {
             next: self.position,
             max: self.max,
+            sums: self.sums_after(self.tracked.len()),
         }
     }
 

@@ -5,7 +5,7 @@
 //! attribute name in an expression goes through `#x`, because many of ours are reserved words.
 
 use crate::core::event::Severity;
-use crate::core::keys::{self, FENCE_FIRST, FENCE_NEXT, PROGRESS_PK, TableNames};
+use crate::core::keys::{self, FENCE_FIRST, FENCE_NEXT, PROGRESS_PK, SUMS, SUMS_NEXT, TableNames};
 use crate::core::pipeline::Publish;
 use crate::core::plan::{PutTable, RowUpdate, StoredEvent};
 use crate::core::time::{format_millis, format_seconds};
@@ -294,16 +294,19 @@ pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec
     j.s("shard", PROGRESS_PK);
     j.raw(",");
     j.s("series", &publish.log_key);
-    let (max_ms, watermark_ms) = (publish.boundary.max.max_ms(), publish.watermark_ms);
     j.raw("},\"UpdateExpression\":\"SET #n = :next");
-    j.raw(max_ms.map_or("", |_| ", #m = :max"));
-    j.raw(watermark_ms.map_or("", |_| ", #w = :watermark"));
-    j.raw(match (max_ms, watermark_ms) {
-        (None, None) => " REMOVE #m, #w",
-        (None, Some(_)) => " REMOVE #m",
-        (Some(_), None) => " REMOVE #w",
-        (Some(_), Some(_)) => "",
-    });
+    let attributes = progress_attributes(publish);
+    for (at, (_, value)) in attributes.iter().enumerate() {
+        if value.is_some() {
+            j.raw(&format!(", #a{at} = :a{at}"));
+        }
+    }
+    let gone = attributes.iter().enumerate();
+    let gone = gone.filter(|(_, (_, value))| value.is_none());
+    for (n, (at, _)) in gone.enumerate() {
+        j.raw(if n == 0 { " REMOVE " } else { ", " });
+        j.raw(&format!("#a{at}"));
+    }
     j.raw("\",\"ConditionExpression\":\"");
     j.raw(if create {
         "attribute_not_exists(#n)"
@@ -311,21 +314,43 @@ pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec
         "#n < :next"
     });
     j.raw("\",\"ReturnValues\":\"ALL_NEW\",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"");
-    j.raw(",\"ExpressionAttributeNames\":{\"#n\":\"next\",\"#m\":\"max\",\"#w\":\"watermark\"}");
-    j.raw(",\"ExpressionAttributeValues\":{");
+    j.raw(",\"ExpressionAttributeNames\":{\"#n\":\"next\"");
+    for (at, (name, _)) in attributes.iter().enumerate() {
+        j.raw(&format!(",\"#a{at}\":\"{name}\""));
+    }
+    j.raw("},\"ExpressionAttributeValues\":{");
     j.n(":next", publish.boundary.next.0);
-    for (name, value) in [(":max", max_ms), (":watermark", watermark_ms)] {
+    for (at, (_, value)) in attributes.iter().enumerate() {
         if let Some(value) = value {
             j.raw(",");
-            j.n(name, value);
+            j.n(&format!(":a{at}"), *value);
         }
     }
     j.raw("}}");
     j.0
 }
 
+/// Returns what a progress item holds beside its key and `next`; what has no value is not there.
+pub(super) fn progress_attributes(publish: &Publish) -> Vec<(&'static str, Option<i64>)> {
+    let at = &publish.boundary;
+    let sums = at.sums.map(|sums| sums.numbers());
+    let mut out = vec![
+        ("max", at.max.max_ms()),
+        ("watermark", publish.watermark_ms),
+        (SUMS_NEXT, sums.map(|_| at.next.0)),
+    ];
+    for (place, name) in SUMS.into_iter().enumerate() {
+        // Offsets are below 2^63, so no count of records is larger.
+        let number = sums.and_then(|numbers| i64::try_from(numbers[place]).ok());
+        out.push((name, number));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::core::event::{Event, Offset};
     use crate::core::plan::RowKey;
@@ -478,6 +503,7 @@ mod tests {
             boundary: Boundary {
                 next: Offset(4),
                 max: MaxTime::default(),
+                sums: None,
             },
             watermark_ms: None,
         };
@@ -487,20 +513,42 @@ mod tests {
             v["Key"],
             json!({"shard": {"S": "progress"}, "series": {"S": "T#0"}})
         );
-        assert_eq!(v["UpdateExpression"], "SET #n = :next REMOVE #m, #w");
+        assert_eq!(
+            v["UpdateExpression"],
+            "SET #n = :next REMOVE #a0, #a1, #a2, #a3, #a4, #a5, #a6, #a7, #a8"
+        );
         assert_eq!(v["ConditionExpression"], "attribute_not_exists(#n)");
         assert_eq!(v["ExpressionAttributeValues"], json!({":next": {"N": "4"}}));
         publish.boundary.max = MaxTime::new(Some(9));
         publish.watermark_ms = Some(-5);
+        publish.boundary.sums = Sum::checked([2, 1, 3, 0, 0, 0]);
         let v = value(&progress_body(&names, &publish, false));
         assert_eq!(
             v["UpdateExpression"],
-            "SET #n = :next, #m = :max, #w = :watermark"
+            "SET #n = :next, #a0 = :a0, #a1 = :a1, #a2 = :a2, #a3 = :a3, #a4 = :a4, #a5 = :a5, \
+             #a6 = :a6, #a7 = :a7, #a8 = :a8"
         );
         assert_eq!(v["ConditionExpression"], "#n < :next");
-        assert_eq!(
-            v["ExpressionAttributeValues"],
-            json!({":next": {"N": "4"}, ":max": {"N": "9"}, ":watermark": {"N": "-5"}})
-        );
+        let named = v["ExpressionAttributeNames"].as_object().unwrap();
+        let written: BTreeMap<&str, &str> = named
+            .iter()
+            .filter(|(alias, _)| *alias != "#n")
+            .map(|(alias, name)| {
+                let value = &v["ExpressionAttributeValues"][alias.replace('#', ":")];
+                (name.as_str().unwrap(), value["N"].as_str().unwrap())
+            })
+            .collect();
+        let want = [
+            ("max", "9"),
+            ("watermark", "-5"),
+            ("sums_next", "4"),
+            ("event_count", "2"),
+            ("late_count", "1"),
+            ("severity_low", "3"),
+            ("severity_medium", "0"),
+            ("severity_high", "0"),
+            ("severity_critical", "0"),
+        ];
+        assert_eq!(written, BTreeMap::from(want));
     }
 }

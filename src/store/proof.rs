@@ -11,11 +11,13 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::core::event::Offset;
-use crate::core::keys::{self, FENCE_NEXT};
+use crate::core::keys::{self, FENCE_NEXT, SUMS, SUMS_NEXT};
 use crate::core::pipeline::Publish;
 use crate::core::plan::{RowUpdate, Shown};
+use crate::core::stretch::Sum;
 use crate::core::time::format_seconds;
 use crate::store::answers::Flaw;
+use crate::store::items::progress_attributes;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -70,11 +72,8 @@ pub(super) fn fence_name(update: &RowUpdate) -> String {
 /// Checks the progress item that a write of `publish` returned.
 pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(), Flaw> {
     let item = new.ok_or(Flaw::OtherItem)?;
-    let written = [
-        ("next", Some(publish.boundary.next.0)),
-        ("max", publish.boundary.max.max_ms()),
-        ("watermark", publish.watermark_ms),
-    ];
+    let mut written = progress_attributes(publish);
+    written.push(("next", Some(publish.boundary.next.0)));
     let is_written = |(name, value): (&str, Option<i64>)| number(item, name) == Ok(value);
     if !written.into_iter().all(is_written) {
         return Err(Flaw::OtherValues);
@@ -88,6 +87,23 @@ pub(super) fn check_stands(publish: &Publish, create: bool, old: &Item) -> Resul
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),
         _ => Err(Unproven::Flaw(Flaw::OtherValues)),
     }
+}
+
+/// Returns the sums of a progress item; `None` where they are unknown or do not agree.
+pub(super) fn sums(item: &Item) -> Option<Sum> {
+    let count = |name| {
+        let number = number(item, name).ok()??;
+        u64::try_from(number).ok()
+    };
+    let next = count("next")?;
+    if count(SUMS_NEXT)? != next {
+        return None;
+    }
+    let mut numbers = [0; 6];
+    for (number, name) in numbers.iter_mut().zip(SUMS) {
+        *number = count(name)?;
+    }
+    Sum::checked(numbers)
 }
 
 /// Tells whether an attribute has this text.
@@ -203,6 +219,32 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_a_progress_item_count_only_where_they_were_written_with_its_next() {
+        let numbers = [2, 1, 3, 0, 0, 0];
+        let mut whole = item(&[("next", digits(12)), ("sums_next", digits(12))]);
+        for (name, number) in SUMS.into_iter().zip(numbers) {
+            whole.insert(name.to_owned(), digits(number));
+        }
+        assert_eq!(sums(&whole), Sum::checked([2, 1, 3, 0, 0, 0]));
+        // A consumer of an older version moved the item.
+        let mut moved = whole.clone();
+        moved.insert("next".to_owned(), digits(13));
+        assert_eq!(sums(&moved), None);
+        for (name, wrong) in [
+            ("sums_next", text("12")),
+            ("late_count", digits(-1)),
+            ("severity_high", digits(1)),
+            ("severity_low", text("3")),
+        ] {
+            let mut other = whole.clone();
+            other.insert(name.to_owned(), wrong);
+            assert_eq!(sums(&other), None, "{name}");
+            other.remove(name);
+            assert_eq!(sums(&other), None, "{name}");
+        }
+    }
+
+    #[test]
     fn progress_moved_only_where_the_item_holds_all_that_was_written() {
         let publish = |max: Option<i64>, watermark_ms: Option<i64>| Publish {
             partition: 3,
@@ -212,6 +254,7 @@ mod tests {
             boundary: Boundary {
                 next: Offset(12),
                 max: MaxTime::new(max),
+                sums: None,
             },
             watermark_ms,
         };
@@ -222,6 +265,15 @@ mod tests {
         ]);
         let bare = item(&[("next", digits(12))]);
         let wrong = Err(Flaw::OtherValues);
+        let mut summed = publish(Some(5), Some(-3));
+        summed.boundary.sums = Some(Sum::ZERO);
+        assert_eq!(check_published(&summed, Some(&whole)), wrong);
+        let mut with_sums = whole.clone();
+        with_sums.insert("sums_next".to_owned(), digits(12));
+        for name in SUMS {
+            with_sums.insert(name.to_owned(), digits(0));
+        }
+        assert_eq!(check_published(&summed, Some(&with_sums)), Ok(()));
         let moved = publish(Some(5), Some(-3));
         assert_eq!(check_published(&moved, Some(&whole)), Ok(()));
         assert_eq!(check_published(&moved, Some(&bare)), wrong);

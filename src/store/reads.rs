@@ -13,6 +13,7 @@
 //! | windows of several series | a Query per series on that index, then the same for all of them |
 //! | newest windows of several series | a Query per series on that index, then the same for all of them |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
+//! | grand total, where there are too many series | a Query on `progress` |
 //!
 //! Items are read leniently: an attribute that is missing or foreign is shown empty or as zero, so
 //! that one odd row never hides the others.
@@ -27,7 +28,8 @@ mod totals;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
@@ -178,14 +180,19 @@ pub trait Reads: Send + Sync + 'static {
     /// Returns the totals of every series, or of one city's, in no order.
     fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>>;
 
-    /// Returns the sums over every series, and the largest series themselves, `kept_max` at most.
-    fn every_total(&self, kept_max: usize) -> Answer<'_, EveryTotal> {
+    /// Returns the sums over every series, and the largest series themselves, `kept_max` at most. Adds the
+    /// series to `found` as they are read.
+    fn every_total(&self, kept_max: usize, found: Arc<AtomicUsize>) -> Answer<'_, EveryTotal> {
         Box::pin(async move {
             let mut every = EveryTotal::new(kept_max);
             every.take(self.totals(None).await?);
+            found.store(every.series_count, Ordering::Relaxed);
             Ok(every.sorted())
         })
     }
+
+    /// Returns the sums that progress items hold, over all of them; `None` if those of one are unknown.
+    fn kept_total(&self) -> Answer<'_, Option<TotalItem>>;
 
     /// Returns whether the tables answer and are set up.
     fn ping(&self) -> Answer<'_, ()>;
@@ -376,8 +383,12 @@ impl Reads for DynamoReads {
         Box::pin(totals::all(&self.db, city))
     }
 
-    fn every_total(&self, kept_max: usize) -> Answer<'_, EveryTotal> {
-        Box::pin(totals::every(&self.db, kept_max))
+    fn every_total(&self, kept_max: usize, found: Arc<AtomicUsize>) -> Answer<'_, EveryTotal> {
+        Box::pin(async move { totals::every(&self.db, kept_max, &found).await })
+    }
+
+    fn kept_total(&self) -> Answer<'_, Option<TotalItem>> {
+        Box::pin(totals::kept(&self.db))
     }
 
     fn ping(&self) -> Answer<'_, ()> {

@@ -303,6 +303,7 @@ impl Writer {
         Ok(Some(Boundary {
             next: Offset(next),
             max: MaxTime::new(max_ms),
+            sums: proof::sums(item),
         }))
     }
 

@@ -15,10 +15,13 @@ use anyhow::{Context as _, anyhow, bail};
 use rdkafka::ClientConfig;
 
 use crate::core::RULES;
-use crate::core::audit::{Key, Log, Name, Outcome, Place, Scope, Slice, Stamp, Stored};
+use crate::core::audit::{
+    Counts, Key, Log, Name, Outcome, Place, Published, Scope, Slice, Stamp, Stored,
+};
 use crate::core::event::Offset;
 use crate::core::keys::TableNames;
 use crate::core::restart::Metadata;
+use crate::core::stretch::Sum;
 use crate::exit::SettingsError;
 use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
 use crate::kafka::survey::Survey;
@@ -231,8 +234,10 @@ impl Facts {
         let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
         // Next offset and largest time below it, per partition.
         let mut points: Vec<(i32, Offset, Option<i64>)> = Vec::new();
+        let mut published = BTreeMap::new();
         for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
             points.push((item.partition, item.next, item.max_ms));
+            published.insert(item.partition, item);
         }
         for (partition, commit) in &commits {
             let ours = Metadata::parse(&commit.metadata)
@@ -241,7 +246,7 @@ impl Facts {
                 points.push((*partition, commit.next, m.max.max_ms()));
             }
         }
-        let log = |(partition, (start, _)): (i32, (Offset, Offset))| {
+        let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
             // Whatever is lost lies below each point that is still in the log.
@@ -251,6 +256,11 @@ impl Facts {
                 start,
                 claim: claim.unwrap_or(Offset(0)),
                 before_max_ms,
+                published: published.get(&partition).map(|item| Published {
+                    next: item.next,
+                    sums: item.sums.map(counts),
+                    whole: item.next <= end,
+                }),
             };
             (partition, log)
         };
@@ -453,6 +463,16 @@ pub(crate) const fn stamp(record: &Record) -> Stamp {
     Stamp {
         ms: record.record_ms,
         by_broker: record.by_broker,
+    }
+}
+
+/// Returns the sums of a progress item as counts, as large as a signed number can be.
+fn counts(sums: Sum) -> Counts {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    Counts {
+        event_count: signed(sums.event_count),
+        late_count: signed(sums.late_count),
+        severities: sums.severities.map(signed),
     }
 }
 

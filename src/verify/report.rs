@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::core::audit::{Incomparable, Kind, Outcome, Seen, Sums};
+use crate::core::audit::{Incomparable, Kind, Outcome, PROGRESS_ITEM, Seen, Sums};
 use crate::core::time::format_millis;
 
 /// What a comparison found.
@@ -103,7 +103,15 @@ impl Report {
             let line = format!("{} {}: {}", d.kind.name(), d.key, d.detail);
             writeln!(out, "{}", printable(&line))?;
         }
-        let shown = u64::try_from(self.outcome.differences.len()).unwrap_or(u64::MAX);
+        for wrong in &self.outcome.wrong_sums {
+            let (partition, detail) = (wrong.partition, &wrong.detail);
+            writeln!(
+                out,
+                "wrong {PROGRESS_ITEM} of partition {partition}: {detail}"
+            )?;
+        }
+        let shown = self.outcome.differences.len() + self.outcome.wrong_sums.len();
+        let shown = u64::try_from(shown).unwrap_or(u64::MAX);
         let more = self.outcome.difference_count.saturating_sub(shown);
         if more > 0 {
             writeln!(out, "... and {} more rows that differ", HumanCount(more))?;
@@ -111,11 +119,12 @@ impl Report {
         let compared = |kind: &str| self.outcome.compared.get(kind).copied().unwrap_or(0);
         writeln!(
             out,
-            "compared {} raw events, {} alerts, {} windows, {} totals with {} records of the log",
+            "compared {} raw events, {} alerts, {} windows, {} totals, {} progress items with {} records of the log",
             HumanCount(compared("raw event")),
             HumanCount(compared("alert")),
             HumanCount(compared("window")),
             HumanCount(compared("totals")),
+            HumanCount(compared(PROGRESS_ITEM)),
             HumanCount(self.seen.records),
         )?;
         for reason in Incomparable::ALL {
@@ -144,6 +153,12 @@ impl Report {
                 "detail": d.detail,
             })
         });
+        let wrong_sums = self.outcome.wrong_sums.iter().map(|wrong| {
+            json!({
+                "kind": Kind::Wrong.name(), "row": PROGRESS_ITEM,
+                "key": wrong.partition.to_string(), "detail": wrong.detail,
+            })
+        });
         let reasons = self.outcome.incomparable.iter();
         let incomparable: serde_json::Map<String, Value> = reasons
             .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
@@ -153,10 +168,11 @@ impl Report {
             "log": log,
             "tables": tables,
             "difference": self.outcome.difference_count,
-            "differences": differences.collect::<Vec<_>>(),
+            "differences": differences.chain(wrong_sums).collect::<Vec<_>>(),
             "compared": {
                 "raw_events": compared("raw event"), "alerts": compared("alert"),
                 "windows": compared("window"), "totals": compared("totals"),
+                "progress_items": compared(PROGRESS_ITEM),
             },
             "not_comparable": incomparable,
             "records": self.seen.records,

@@ -137,6 +137,7 @@ async fn log_and_tables_agree_in_little_memory_as_in_much() {
         ("alert", u64::try_from(want.alerts.len()).unwrap()),
         ("window", u64::try_from(windows).unwrap()),
         ("totals", u64::try_from(want.rows.len() - windows).unwrap()),
+        ("progress item", 3),
     ]);
     assert_eq!(report.outcome.compared, compared);
     assert_eq!((report.seen.rejected, report.seen.unclaimed), (1, 0));

@@ -38,6 +38,7 @@ mod chaos;
 mod chaos_kills;
 mod credentials;
 mod dead_letters;
+mod grand_total;
 mod init_tables;
 mod lying;
 mod members;

@@ -12,7 +12,7 @@ use citystream::core::keys;
 use citystream::core::mutant::{self, Mutant};
 use citystream::core::pipeline::{CommitPart, Publish};
 use citystream::core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
-use citystream::core::restart::{Boundary, Commit};
+use citystream::core::restart::{Boundary, Commit, Metadata};
 use citystream::core::watermark::MaxTime;
 
 use crate::draw::topic_id;
@@ -57,6 +57,8 @@ pub(crate) struct Durable {
     pub(crate) progress: BTreeMap<String, Boundary>,
     /// per partition, whatever the topic
     pub(crate) commits: BTreeMap<i32, Commit>,
+    /// A consumer of an older version, which knows no sums, owned a partition for a while.
+    pub(crate) older: bool,
     /// per partition of the current topic: offset of the oldest record
     pub(crate) starts: Vec<usize>,
 }
@@ -73,6 +75,7 @@ impl Durable {
             fences: BTreeMap::new(),
             progress: BTreeMap::new(),
             commits: BTreeMap::new(),
+            older: false,
         }
     }
 
@@ -183,6 +186,10 @@ impl Durable {
         );
         if part.metadata.contains(&ours) {
             self.check_restart_point(part.partition, part.boundary)?;
+            let carried = Metadata::parse(&part.metadata).map(|m| m.sums);
+            if carried.is_some_and(|sums| sums != part.boundary.sums) {
+                return Err(format!("a commit carries {carried:?} as sums"));
+            }
         }
         let commit = Commit {
             next: part.boundary.next,
@@ -229,6 +236,7 @@ impl Durable {
                 "C4: partition {partition} at {next}: {got:?}, want {want:?}"
             ));
         }
+        self.check_sums(self.topic, partition as usize, at)?;
         let mut need = Tables::default();
         let log = &self.log(partition)[..next];
         let found = reference::fold(&mut need, &topic_id(self.topic), partition, log);
@@ -249,6 +257,46 @@ impl Durable {
             }
         }
         Ok(())
+    }
+
+    /// The sums of a boundary are those of the log below it, unless nobody knows them.
+    fn check_sums(&self, topic: usize, partition: usize, at: Boundary) -> Result<(), String> {
+        let next = at.next.0 as usize;
+        let want = &self.logs.truth[topic][partition].counted_below[next];
+        let known = at.sums.map(|sums| reference::Counts {
+            counted: sums.event_count,
+            late: sums.late_count,
+            severities: sums.severities,
+        });
+        if known.as_ref() == Some(want) || known.is_none() && self.older {
+            return Ok(());
+        }
+        Err(format!(
+            "sums: topic {topic}, partition {partition} at {next}: want {want:?}, got {known:?}"
+        ))
+    }
+
+    /// The grand total: the sums of every progress item, those of former topics too, are those of its log.
+    pub(crate) fn check_grand_total(&self) -> Result<(), String> {
+        for (log_key, item) in &self.progress {
+            let (topic, partition) = self.log_of(log_key)?;
+            self.check_sums(topic, partition, *item)?;
+        }
+        Ok(())
+    }
+
+    /// An older version moves a progress item and commits: neither says sums any more.
+    pub(crate) fn forget_sums(&mut self, partition: i32) {
+        self.older = true;
+        let log_key = self.log_key(partition);
+        if let Some(item) = self.progress.get_mut(&log_key) {
+            item.sums = None;
+        }
+        if let Some(commit) = self.commits.get_mut(&partition)
+            && let Some((before, _)) = commit.metadata.split_once(";sums=")
+        {
+            commit.metadata = before.to_owned();
+        }
     }
 
     fn drop_items(&self, want: &mut Tables) {
@@ -304,6 +352,7 @@ impl Durable {
         }
         self.drop_items(&mut want);
         self.check_rows()?;
+        self.check_grand_total()?;
         if self.topic == 0 {
             return self.tables.differs_from(&want).map_or(Ok(()), Err);
         }

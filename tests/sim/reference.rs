@@ -59,6 +59,8 @@ pub(crate) struct Tables {
 pub(crate) struct Found {
     /// The largest event time below each offset.
     pub(crate) max_below: Vec<Option<i64>>,
+    /// What is counted below each offset.
+    pub(crate) counted_below: Vec<Counts>,
     /// Row → offset of its last record.
     pub(crate) last: BTreeMap<RowName, usize>,
 }
@@ -72,8 +74,10 @@ pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[L
     let mut max: Option<i64> = None;
     let mut found = Found {
         max_below: vec![None],
+        counted_below: vec![Counts::default()],
         ..Found::default()
     };
+    let mut counted = Counts::default();
     for (offset, record) in log.iter().enumerate() {
         let is_future = |t: i64| match record.timestamp_ms {
             None => true,
@@ -94,10 +98,13 @@ pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[L
                 let total = tables.rows.entry(totals.clone()).or_default();
                 found.last.insert(totals, offset);
                 total.severities[*severity] += 1;
+                counted.severities[*severity] += 1;
                 if late {
                     total.late += 1;
+                    counted.late += 1;
                 } else {
                     total.counted += 1;
+                    counted.counted += 1;
                     let window = (series, Some(start));
                     found.last.insert(window.clone(), offset);
                     let window = tables.rows.entry(window).or_default();
@@ -126,6 +133,7 @@ pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[L
             max = Some(max.map_or(t, |m| m.max(t)));
         }
         found.max_below.push(max);
+        found.counted_below.push(counted.clone());
     }
     found
 }

@@ -89,11 +89,12 @@ pub(crate) struct Seen {
     pub(crate) real_gaps: u64,
     pub(crate) refuted_gaps: u64,
     pub(crate) wrong_answers: u64,
+    pub(crate) older_versions: u64,
 }
 
 impl Seen {
     /// Every kind of trouble with how often it happened.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 25] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 26] {
         [
             ("crashes", self.crashes),
             ("conflicts", self.conflicts),
@@ -120,6 +121,7 @@ impl Seen {
             ("real gaps", self.real_gaps),
             ("refuted gaps", self.refuted_gaps),
             ("wrong answers", self.wrong_answers),
+            ("sums forgotten by an older version", self.older_versions),
         ]
     }
 }
@@ -197,6 +199,11 @@ impl World {
             5..=44 => self.deliver(who),
             45..=89 => self.answer(who)?,
             90..=91 => self.crash(who),
+            94 if self.rng.one_in(8) => {
+                let partition = self.rng.below(self.partitions as usize);
+                self.durable.forget_sums(partition as i32);
+                self.seen.older_versions += 1;
+            }
             92..=94 if !self.floats.is_empty() => self.land_float()?,
             95 if self.rng.one_in(4) => self.remake_topic(),
             96 if self.rng.one_in(4) => {

@@ -356,6 +356,12 @@ pub(crate) async fn a_row_without_severities_and_counts_of_zero_is_whole(
     }
 }
 
+/// Returns other sums for each offset.
+fn sums(next: i64) -> Option<Sum> {
+    let events = next.unsigned_abs();
+    Sum::checked([events, 1, 0, events, 1, 0])
+}
+
 pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) {
     let store = Store::new(client, &prefix).await;
     let log_key = keys::log_key(TOPIC_ID, 3);
@@ -367,6 +373,7 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         boundary: Boundary {
             next: Offset(next),
             max: MaxTime::new(max_ms),
+            sums: max_ms.and_then(|_| sums(next)),
         },
         watermark_ms: max_ms.map(|ms| ms - 600_000),
     };
@@ -397,7 +404,12 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         let found = writer.read_progress(&log_key).await.unwrap().unwrap();
         assert_eq!(found.next, Offset(stands.0), "{next}");
         assert_eq!(found.max, MaxTime::new(stands.1), "{next}");
+        assert_eq!(found.sums, stands.1.and_then(|_| sums(stands.0)), "{next}");
     }
+    // Unknown sums take the place of known ones.
+    assert!(writer.publish_progress(&publish(12, None)).await.unwrap());
+    let found = writer.read_progress(&log_key).await.unwrap().unwrap();
+    assert_eq!((found.next, found.sums), (Offset(12), None));
 }
 
 pub(crate) async fn the_config_item_is_made_once_and_only_grows(client: Client, prefix: String) {

@@ -48,6 +48,7 @@ struct Promised {
 #[derive(Default)]
 pub(super) struct Changes {
     totals: Option<BTreeMap<String, Counts>>,
+    grand: Option<TotalItem>,
     /// Series whose windows are to be read, and those with windows that are not final.
     dirty: BTreeSet<String>,
     open: BTreeSet<String>,
@@ -62,9 +63,14 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Takes the totals of a look; returns whether a number changed. The first ones are where
-    /// counting starts.
-    pub(super) fn take_totals(&mut self, totals: &[TotalItem]) -> bool {
+    /// Takes the grand total of a look; returns whether it changed.
+    pub(super) fn take_grand_total(&mut self, all: &TotalItem) -> bool {
+        let before = self.grand.replace(all.clone());
+        before.as_ref() != Some(all)
+    }
+
+    /// Takes the totals of a look. The first ones are where counting starts.
+    pub(super) fn take_totals(&mut self, totals: &[TotalItem]) {
         self.looks += 1;
         if self.looks.is_multiple_of(OPEN_EVERY) {
             self.dirty.append(&mut self.open);
@@ -86,9 +92,8 @@ impl Changes {
             .collect();
         let Some(before) = self.totals.take() else {
             self.totals = Some(now);
-            return true;
+            return;
         };
-        let changed = before != now;
         for total in totals {
             let name = series(&total.city, &total.event_type);
             let (was, is) = (before.get(&name).copied().unwrap_or_default(), now[&name]);
@@ -102,7 +107,6 @@ impl Changes {
             }
         }
         self.totals = Some(now);
-        changed
     }
 
     /// Returns the series whose windows are to be read now, those first that wait the longest.
@@ -272,13 +276,23 @@ mod tests {
     const SINCE_MS: i64 = 1_357_020_010_000; // 2013-01-01T06:00:10Z
 
     #[test]
+    fn a_grand_total_is_told_when_it_changes() {
+        let mut changes = Changes::default();
+        for (events, told) in [(5, true), (5, false), (6, true), (6, false)] {
+            let all = total("", events, 0, 0);
+            assert_eq!(changes.take_grand_total(&all), told, "{events}");
+        }
+    }
+
+    #[test]
     fn only_what_grew_is_looked_at() {
         let mut changes = Changes::default();
-        assert!(changes.take_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)]));
+        changes.take_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)]);
         assert!(changes.series_to_read().is_empty());
         assert!(changes.alerts_to_read().is_empty());
-        assert!(!changes.take_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)]));
-        assert!(changes.take_totals(&[total("NYC", 6, 0, 2), total("LA", 1, 1, 2)]));
+        changes.take_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)]);
+        assert!(changes.series_to_read().is_empty());
+        changes.take_totals(&[total("NYC", 6, 0, 2), total("LA", 1, 1, 2)]);
         assert_eq!(changes.series_to_read(), ["NYC#traffic"]);
         assert!(changes.series_to_read().is_empty());
         assert_eq!(changes.alerts_to_read(), [("LA".to_owned(), 20)]);

@@ -92,11 +92,13 @@ async fn look(
     changes: &mut Changes,
     since_ms: i64,
 ) -> Result<(), crate::api::error::ApiError> {
-    let totals = state.totals().await?;
+    let grand = state.grand_total().await?;
     let now_ms = state.now_ms();
-    if changes.take_totals(&totals.every.largest) {
-        feed.tell("stats", Topic::Everybody, json(&Stats::of(&totals)), now_ms);
+    if changes.take_grand_total(&grand.all) {
+        feed.tell("stats", Topic::Everybody, json(&Stats::of(&grand)), now_ms);
     }
+    let totals = state.totals().await?;
+    changes.take_totals(&totals.every.largest);
     let cities = changes.alerts_to_read();
     let mut found = stream::iter(cities)
         .map(|(city, limit)| async move { (alerts_of(state, &city, limit).await, city) })

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::{Counts, Entry, Fence, FoundPut, FoundRow, Key, Name, Put, Row, Slice, distinct};
+use super::{
+    Counts, Entry, Fence, FoundPut, FoundRow, Key, Name, Put, Row, Slice, WrongSums, distinct,
+};
 use crate::core::event::{Offset, Severity};
 
 /// How a row differs.
@@ -54,15 +56,18 @@ pub enum Incomparable {
     Unclear,
     /// It is missing, but may have expired.
     Expired,
+    /// It is a progress item that does not know its sums.
+    NoSums,
 }
 
 impl Incomparable {
     /// All of them.
-    pub const ALL: [Incomparable; 4] = [
+    pub const ALL: [Incomparable; 5] = [
         Incomparable::Remade,
         Incomparable::Older,
         Incomparable::Unclear,
         Incomparable::Expired,
+        Incomparable::NoSums,
     ];
 
     /// Returns the reason, to follow "not comparable: 12 rows".
@@ -72,6 +77,9 @@ impl Incomparable {
             Incomparable::Older => "from records that the log no longer has",
             Incomparable::Unclear => "late or not by records that the log no longer has",
             Incomparable::Expired => "may have expired",
+            Incomparable::NoSums => {
+                "progress items without sums, as an older version or a loss of records leaves them"
+            }
         }
     }
 
@@ -82,6 +90,7 @@ impl Incomparable {
             Incomparable::Older => "older_than_the_log",
             Incomparable::Unclear => "lateness_unclear",
             Incomparable::Expired => "may_have_expired",
+            Incomparable::NoSums => "progress_without_sums",
         }
     }
 }
@@ -100,13 +109,15 @@ pub struct Sums {
 pub struct Outcome {
     /// The first of the rows that differ.
     pub differences: Vec<Difference>,
-    /// How many differ.
+    /// The progress items that differ.
+    pub wrong_sums: Vec<WrongSums>,
+    /// How many rows and progress items differ.
     pub difference_count: u64,
-    /// How many differ, by [`Key::kind`] and how.
+    /// How many differ, by [`Key::kind`] or [`super::PROGRESS_ITEM`], and how.
     pub differing: BTreeMap<(&'static str, Kind), u64>,
     /// How many could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
-    /// How many were compared, by [`Key::kind`].
+    /// How many were compared, by [`Key::kind`] or [`super::PROGRESS_ITEM`].
     pub compared: BTreeMap<&'static str, u64>,
     /// Events in windows.
     pub windows: Sums,
@@ -123,6 +134,7 @@ impl Outcome {
         let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
         self.differences
             .extend(other.differences.into_iter().take(room));
+        self.wrong_sums.extend(other.wrong_sums);
         self.difference_count += other.difference_count;
         for (what, count) in other.differing {
             *self.differing.entry(what).or_default() += count;
@@ -257,6 +269,7 @@ impl Slice {
     /// Judges every row.
     pub fn judge(&self) -> Outcome {
         let mut out = Outcome::default();
+        self.judge_progress(&mut out);
         for (key, entry) in &self.entries {
             let verdict = match entry {
                 Entry::Row(row) => self.judge_row(key, row, &mut out),

@@ -28,6 +28,7 @@ fn logs(start: i64, claim: i64, before_max_ms: Option<i64>) -> BTreeMap<i32, Log
         start: Offset(start),
         claim: Offset(claim),
         before_max_ms,
+        published: None,
     };
     BTreeMap::from([(0, log)])
 }
@@ -100,6 +101,59 @@ fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
             take(&mut slice, "NYC", offset, T0 + offset);
         }
         assert_eq!(kind(&slice), want, "claim {claim}, {found:?}");
+    }
+}
+
+#[test]
+fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
+    let sums = |event_count, late_count| Counts {
+        event_count,
+        late_count,
+        severities: [event_count + late_count, 0, 0, 0],
+    };
+    // The log has offsets 0 to 3, of which 2 is late.
+    for (next, found, start, whole, want) in [
+        (0, Some(sums(0, 0)), 0, true, Ok(true)),
+        (2, Some(sums(2, 0)), 0, true, Ok(true)),
+        (3, Some(sums(2, 1)), 0, true, Ok(true)),
+        (3, Some(sums(3, 0)), 0, true, Ok(false)),
+        (3, Some(sums(2, 0)), 0, true, Ok(false)),
+        (4, Some(sums(3, 1)), 0, true, Ok(true)),
+        (4, None, 0, true, Err(Incomparable::NoSums)),
+        (4, Some(sums(9, 9)), 1, true, Err(Incomparable::Older)),
+        (4, Some(sums(9, 9)), 0, false, Err(Incomparable::Older)),
+    ] {
+        let mut logs = logs(start, 4, None);
+        logs.get_mut(&0).unwrap().published = Some(Published {
+            next: Offset(next),
+            sums: found,
+            whole,
+        });
+        let mut slice = Slice::new(scope(1 << 20), None, &logs);
+        for (offset, time_ms) in (0..).zip([T0, T0 + 3_600_000, T0, T0 + 3_600_000]) {
+            if offset >= start {
+                take(&mut slice, "NYC", offset, time_ms);
+            }
+        }
+        let outcome = slice.judge();
+        let case = format!("{next} {found:?}: {outcome:?}");
+        match want {
+            Ok(right) => {
+                assert_eq!(outcome.compared[PROGRESS_ITEM], 1, "{case}");
+                assert_eq!(outcome.wrong_sums.is_empty(), right, "{case}");
+                let wrong = outcome.differing.get(&(PROGRESS_ITEM, Kind::Wrong));
+                assert_eq!(wrong.is_none(), right, "{case}");
+            }
+            Err(reason) => {
+                assert!(!outcome.compared.contains_key(PROGRESS_ITEM), "{case}");
+                assert!(outcome.incomparable[&reason] > 0, "{case}");
+            }
+        }
+        // Another slice leaves them to the first.
+        let lo = Some(Place::new("ZZZ", 0));
+        let rest = Slice::new(scope(1 << 20), lo, &logs).judge();
+        assert!(!rest.compared.contains_key(PROGRESS_ITEM), "{rest:?}");
+        assert_eq!(rest.incomparable.len(), 0, "{rest:?}");
     }
 }
 

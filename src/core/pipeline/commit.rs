@@ -40,6 +40,7 @@ impl Pipeline {
             };
             running.committed = Some(part.boundary);
             if let Some(publish) = running.publish(part.boundary, false, now_ms) {
+                running.progress.asked(now_ms);
                 self.outputs.push_back(Output::Publish(publish));
             }
         }
@@ -71,6 +72,20 @@ impl Pipeline {
         }
     }
 
+    /// Publishes what was committed last, where traffic stopped before its sums were worth it.
+    pub(super) fn pump_idle(&mut self, now_ms: i64) {
+        for slot in self.slots.values_mut() {
+            if let State::Running(running) = &mut slot.state
+                && running.idle_ms().is_some_and(|ms| ms <= now_ms)
+                && let Some(committed) = running.committed
+                && let Some(publish) = running.publish(committed, false, now_ms)
+            {
+                running.progress.asked(now_ms);
+                self.outputs.push_back(Output::Publish(publish));
+            }
+        }
+    }
+
     pub(super) fn next_commit_ms(&self) -> i64 {
         self.last_commit_ms.saturating_add(COMMIT_INTERVAL_MS)
     }
@@ -89,6 +104,7 @@ impl Running {
             topic_id: self.topic_id.clone(),
             tables_id: self.tables_id.clone(),
             max: boundary.max,
+            sums: boundary.sums,
         };
         Some(CommitPart {
             partition,
@@ -100,6 +116,12 @@ impl Running {
                 metadata.format()
             },
         })
+    }
+
+    /// Returns when the sums of the last commit are due without another one.
+    pub(super) fn idle_ms(&self) -> Option<i64> {
+        let committed = self.committed.filter(|_| self.deadline_ms.is_none())?;
+        self.progress.idle_ms(committed)
     }
 
     pub(super) fn publish(

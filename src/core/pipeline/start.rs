@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::{
     Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables,
 };
+use crate::core::event::Offset;
 use crate::core::keys;
 use crate::core::mutant::{self, Mutant};
 use crate::core::restart::{Boundary, Progress, Start, StartFacts, start};
+use crate::core::stretch::Sum;
 use crate::core::worker::{Place, Worker};
 
 impl Pipeline {
@@ -56,7 +58,12 @@ impl Pipeline {
             log_key = keys::log_key("", partition).into();
         }
         match start(facts) {
-            Start::At(at) => self.run(now_ms, partition, facts, tables, log_key, at),
+            Start::At(at) => {
+                // Of records that were cut off some may be counted.
+                let sums = at.sums.filter(|_| !loss_told);
+                let at = Boundary { sums, ..at };
+                self.run(now_ms, partition, facts, tables, log_key, at);
+            }
             Start::Create(boundary) => {
                 self.outputs.push_back(Output::CreateProgress(Publish {
                     partition,
@@ -73,14 +80,12 @@ impl Pipeline {
                 progress: facts.progress,
             }),
             Start::Expired { from, to } if continue_on_loss => {
-                self.outputs.push_back(Output::Lost {
-                    partition,
-                    from: from.next,
-                    to,
-                });
+                self.lost(partition, from.next, to);
+                // Of the lost records some may be counted, and nobody knows which.
                 let at = Boundary {
                     next: to,
                     max: from.max,
+                    sums: None,
                 };
                 self.run(now_ms, partition, facts, tables, log_key, at);
             }
@@ -90,18 +95,10 @@ impl Pipeline {
                 to,
             }),
             Start::Truncated { from, end } if continue_on_loss => {
-                // The fences refuse what takes the place of the cut records, so wait for the log to
-                // grow past the restart point.
                 if !loss_told {
-                    self.outputs.push_back(Output::Lost {
-                        partition,
-                        from: end,
-                        to: from.next,
-                    });
+                    self.lost(partition, end, from.next);
                 }
-                let slot = self.slots.get_mut(&partition).expect("starting");
-                slot.state = State::Starting { loss_told: true };
-                self.not_located(now_ms, partition, assignment);
+                self.wait_for_log(now_ms, partition, assignment);
             }
             Start::Truncated { from, end } => self.halt(Halt::Truncated {
                 partition,
@@ -109,6 +106,22 @@ impl Pipeline {
                 end,
             }),
         }
+    }
+
+    fn lost(&mut self, partition: i32, from: Offset, to: Offset) {
+        self.outputs.push_back(Output::Lost {
+            partition,
+            from,
+            to,
+        });
+    }
+
+    /// Waits for a log that was cut to grow past the restart point: the fences refuse what takes the place of the
+    /// cut records.
+    fn wait_for_log(&mut self, now_ms: i64, partition: i32, assignment: u64) {
+        let slot = self.slots.get_mut(&partition).expect("starting");
+        slot.state = State::Starting { loss_told: true };
+        self.not_located(now_ms, partition, assignment);
     }
 
     /// Notes that the facts of a start could not be found: they are asked for again.
@@ -157,9 +170,17 @@ impl Pipeline {
         };
         let mut at = at;
         if mutant::on(Mutant::WatermarkKept)
-            && let Some(max_ms) = self.kept.get(&partition).and_then(|max| max.max_ms())
+            && let Some(max_ms) = self.kept.get(&partition).and_then(|b| b.max.max_ms())
         {
             at.max.observe(max_ms);
+        }
+        if mutant::on(Mutant::SumsKept)
+            && let Some(kept) = self.kept.get(&partition)
+        {
+            at.sums = kept.sums;
+        }
+        if mutant::on(Mutant::UnknownSumsAreZero) {
+            at.sums = at.sums.or(Some(Sum::ZERO));
         }
         let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
         slot.state = State::Running(Box::new(Running {

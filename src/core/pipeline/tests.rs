@@ -10,6 +10,7 @@ use crate::core::window::Rules;
 use crate::core::worker::{Content, Record};
 
 mod gaps;
+mod sums;
 
 const DRAIN_MS: i64 = 500;
 
@@ -37,6 +38,7 @@ fn boundary(next: i64, max_ms: Option<i64>) -> Boundary {
     Boundary {
         next: Offset(next),
         max: MaxTime::new(max_ms),
+        sums: None,
     }
 }
 
@@ -303,7 +305,7 @@ fn c6_a_new_partition_starts_at_its_beginning() {
         let [Output::CreateProgress(publish)] = &out[..] else {
             panic!("{out:?}");
         };
-        assert_eq!(publish.boundary, boundary(log_start, None));
+        assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
         // Nothing is counted before the item exists; then the facts are asked again.
         let again = StartFacts {

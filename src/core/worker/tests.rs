@@ -2,7 +2,6 @@
 
 use super::rows::ROW_BYTES;
 use super::*;
-use crate::core::event::Severity;
 use crate::core::plan::{RowUpdate, UpdateOutcome};
 
 const WINDOW_MS: i64 = 300_000;
@@ -56,6 +55,7 @@ impl Bench {
         let start = Boundary {
             next: Offset(0),
             max: MaxTime::default(),
+            sums: None,
         };
         Bench {
             worker: Worker::new(place(keep), start),
@@ -153,6 +153,7 @@ fn at(next: i64, max_ms: i64) -> Boundary {
     Boundary {
         next: Offset(next),
         max: MaxTime::new(Some(max_ms)),
+        sums: None,
     }
 }
 
@@ -304,11 +305,48 @@ fn b5_only_the_contiguous_prefix_is_durable() {
     let none = Boundary {
         next: Offset(0),
         max: MaxTime::default(),
+        sums: None,
     };
     for (seq, durable) in [(2, none), (1, none), (0, at(3, 200)), (3, at(4, 200))] {
         b.worker.put_done(PutTable::Raw, seq);
         assert_eq!(b.worker.durable(), durable, "after {seq}");
     }
+}
+
+#[test]
+fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
+    let mut b = Bench::new(Keep::None);
+    b.worker = Worker::new(place(Keep::None), Boundary::begin(Offset(0)));
+    let hour = 3_600_000;
+    let events = [
+        (0, Severity::Low),
+        (hour, Severity::High),
+        (0, Severity::Critical), // late
+        (hour, Severity::Low),
+    ];
+    for (n, (time_ms, severity)) in (0..).zip(events) {
+        let content = event("NYC", severity, time_ms);
+        b.record(1_000, n, Some(time_ms), content);
+    }
+    b.record(1_000, 4, Some(hour), Content::Valid(Body::Heartbeat(hour)));
+    b.record(1_000, 5, None, rejected(5));
+    let sums = |b: &Bench| b.worker.durable().sums.map(|sums| sums.numbers());
+    assert_eq!(sums(&b), Some([0; 6]), "nothing is durable yet");
+    // All but the last event were counted before.
+    b.worker.drain(1_000);
+    for update in b.updates(1_000) {
+        b.done(1_001, &update, UpdateOutcome::Fenced(Offset(3)));
+    }
+    b.finish(9_000);
+    assert_eq!(sums(&b), Some([3, 1, 2, 0, 1, 1]));
+    assert_eq!(b.ledger().already_counted, 3);
+    b.worker.skip_gap(Offset(9));
+    assert_eq!(sums(&b), Some([3, 1, 2, 0, 1, 1]));
+    // Unknown sums stay unknown.
+    let mut unknown = Bench::new(Keep::None);
+    unknown.low(1_000, 0, 5);
+    unknown.finish(1_000);
+    assert_eq!(unknown.worker.durable(), at(1, 5));
 }
 
 #[test]
@@ -349,6 +387,7 @@ fn a8_a_restart_at_a_boundary_judges_as_no_restart_would() {
         let start = Boundary {
             next: Offset(i64::try_from(from).unwrap()),
             max: MaxTime::new(max_ms),
+            sums: None,
         };
         let mut b = Bench::new(Keep::All);
         b.worker = Worker::new(place(Keep::All), start);
@@ -452,6 +491,7 @@ fn a_record_without_a_timestamp_counts_and_moves_nothing() {
     let none = Boundary {
         next: Offset(1),
         max: MaxTime::default(),
+        sums: None,
     };
     b.finish(1_001);
     assert_eq!(b.worker.durable(), none);

@@ -21,9 +21,11 @@ use super::{Db, Item, items};
 use crate::core::audit::{FoundPut, FoundRow, Key, Name, Place, Slice, Stored, TOTALS_TIME_MS};
 use crate::core::event::Offset;
 use crate::core::keys::{PROGRESS_PK, TOTALS_SHARDS, TableNames};
+use crate::core::stretch::Sum;
 use crate::core::time::format_millis;
 use crate::store::config::Config;
 use crate::store::error::{Kind, StoreError};
+use crate::store::proof;
 use crate::telemetry::Metrics;
 use lanes::{Cities, CityLanes};
 
@@ -65,6 +67,8 @@ pub struct Progress {
     pub next: Offset,
     /// Largest event time below it.
     pub max_ms: Option<i64>,
+    /// What is counted below it, if the item knows.
+    pub sums: Option<Sum>,
 }
 
 /// Reads of the tables for a comparison.
@@ -412,5 +416,6 @@ fn progress_from_item(item: &Item) -> Option<Progress> {
         partition,
         next: Offset(items::number(item, "next")?),
         max_ms: items::number(item, "max"),
+        sums: proof::sums(item),
     })
 }

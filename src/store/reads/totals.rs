@@ -1,6 +1,7 @@
 //! The totals of every series: summed page by page, so that memory does not grow with their number.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -9,11 +10,14 @@ use tokio::task::JoinSet;
 
 use super::items::TotalItem;
 use super::{Db, meter};
-use crate::core::keys::totals_shards;
+use crate::core::keys::{PROGRESS_PK, SUMS, SUMS_NEXT, totals_shards};
 use crate::store::error::StoreError;
+use crate::store::proof;
 
 /// Pages of totals read ahead of the sum.
 const PAGES_AHEAD: usize = 4;
+/// Series of a page: however many requests are under way, a bounded reading ends soon after its bound.
+const PAGE_SERIES: i32 = 250;
 /// What is read of a row; its fences, up to two for each partition of the topic, stay behind.
 const NAMES: [&str; 9] = [
     "series",
@@ -79,10 +83,10 @@ impl EveryTotal {
 impl TotalItem {
     /// Adds the counts of another series.
     pub fn add(&mut self, other: &TotalItem) {
-        self.event_count += other.event_count;
-        self.late_count += other.late_count;
+        self.event_count = self.event_count.saturating_add(other.event_count);
+        self.late_count = self.late_count.saturating_add(other.late_count);
         for (sum, count) in self.severity_counts.iter_mut().zip(other.severity_counts) {
-            *sum += count;
+            *sum = sum.saturating_add(count);
         }
     }
 
@@ -104,10 +108,51 @@ pub(super) async fn all(db: &Db, city: Option<String>) -> Result<Vec<TotalItem>,
 }
 
 /// Reads the totals of every series; keeps the largest.
-pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreError> {
+pub(super) async fn every(
+    db: &Db,
+    kept_max: usize,
+    found: &AtomicUsize,
+) -> Result<EveryTotal, StoreError> {
     let mut every = EveryTotal::new(kept_max);
-    each_page(db, None, |page| every.take(page)).await?;
+    each_page(db, None, |page| {
+        found.fetch_add(page.len(), Ordering::Relaxed);
+        every.take(page);
+    })
+    .await?;
     Ok(every.sorted())
+}
+
+/// Sums over the progress items; `None` if there is none, or one does not know its sums. The read is
+/// consistent: what it returned once it does not fall behind.
+pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
+    let mut query = db
+        .query(&db.names.totals)
+        .key_condition_expression("#shard = :progress")
+        .expression_attribute_names("#shard", "shard")
+        .expression_attribute_values(":progress", AttributeValue::S(PROGRESS_PK.to_owned()))
+        .consistent_read(true);
+    let mut projection = "#shard".to_owned();
+    for name in ["next", SUMS_NEXT].into_iter().chain(SUMS) {
+        query = query.expression_attribute_names(format!("#{name}"), name);
+        projection.push_str(",#");
+        projection.push_str(name);
+    }
+    let items = db
+        .query_all(query.projection_expression(projection))
+        .await?;
+    let mut all = TotalItem::default();
+    for item in &items {
+        let Some(sums) = proof::sums(item) else {
+            return Ok(None);
+        };
+        all.add(&TotalItem {
+            event_count: sums.event_count,
+            late_count: sums.late_count,
+            severity_counts: sums.severities,
+            ..TotalItem::default()
+        });
+    }
+    Ok((!items.is_empty()).then_some(all))
 }
 
 /// Reads all shards at the same time, and hands over each page.
@@ -156,7 +201,7 @@ fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
         projection.push_str(",#");
         projection.push_str(name);
     }
-    query = query.projection_expression(projection);
+    query = query.projection_expression(projection).limit(PAGE_SERIES);
     match city {
         None => query.key_condition_expression("#shard = :shard"),
         Some(city) => query
