@@ -72,14 +72,17 @@ impl Server {
             .spawn()?;
         let stdout = child.stdout.take().context("the child has no output")?;
         let mut stdout = BufReader::new(stdout);
-        let mut url = String::new();
-        while !url.starts_with("http://") {
-            url.clear();
-            if stdout.read_line(&mut url)? == 0 {
+        let mut line = String::new();
+        // Some say what is there first.
+        let url = loop {
+            line.clear();
+            if stdout.read_line(&mut line)? == 0 {
                 bail!("the child ended: {}", child.wait()?);
             }
-        }
-        let url = url.trim().to_owned();
+            if let Some(at) = line.find("http://") {
+                break line[at..].trim().to_owned();
+            }
+        };
         Ok(Server {
             child,
             url,

@@ -1,9 +1,9 @@
 //! A DynamoDB that only answers: writes cost it nothing, so what is left is the writer's own speed.
 //!
-//! BatchWriteItem and UpdateItem are read, counted and answered as if all had been stored, after a
-//! delay that may be set; every other operation goes on to the DynamoDB Local behind it, so that a
-//! consumer finds its tables, its config item and its progress. Runs in a process of its own, on one
-//! thread, so that its work is not taken for the writer's.
+//! It reads and counts BatchWriteItem and UpdateItem, and answers as DynamoDB does when it has stored all, after a
+//! delay that may be set. It forwards every other operation, and the updates of progress items, to the
+//! DynamoDB Local behind it, so that a consumer finds its tables, its config item and its progress. It runs in
+//! a process of its own, on one thread, so that its work does not count as the writer's.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,11 +15,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-
-const STORED: &[u8] =
-    br#"{"UnprocessedItems":{},"ConsumedCapacity":[{"TableName":"t","CapacityUnits":25.0}]}"#;
-const COUNTED: &[u8] = br#"{"ConsumedCapacity":{"TableName":"t","CapacityUnits":1.0}}"#;
 
 struct Sink {
     delay: Duration,
@@ -86,28 +83,27 @@ impl Sink {
             self.updates.load(Ordering::Relaxed),
             self.bytes.load(Ordering::Relaxed),
         );
-        json(counts.into())
+        json_body(counts.into())
     }
 
     async fn operation(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let target = request.headers().get("x-amz-target");
+        let (head, body) = request.into_parts();
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return bad_gateway(&error.to_string()),
+        };
+        let target = head.headers.get("x-amz-target");
         let operation = target.and_then(|t| t.as_bytes().rsplit(|b| *b == b'.').next());
         let (count, answer) = match operation {
-            Some(b"BatchWriteItem") => (&self.batches, STORED),
-            Some(b"UpdateItem") => (&self.updates, COUNTED),
-            _ => {
-                return self.forward(request).await.unwrap_or_else(|error| {
-                    let mut response = json(Bytes::from(error.to_string()));
-                    *response.status_mut() = hyper::StatusCode::BAD_GATEWAY;
-                    response
-                });
-            }
+            Some(b"BatchWriteItem") => (&self.batches, stored(&body)),
+            Some(b"UpdateItem") => (&self.updates, updated(&body)),
+            _ => (&self.updates, None),
         };
-        let mut body = request.into_body();
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-        }
+        let Some(answer) = answer else {
+            let request = Request::from_parts(head, Full::new(body));
+            let answer = self.forward(request).await;
+            return answer.unwrap_or_else(|error| bad_gateway(&error.to_string()));
+        };
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }
@@ -115,11 +111,14 @@ impl Sink {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        json(Bytes::from_static(answer))
+        self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+        json_body(answer.into())
     }
 
-    async fn forward(&self, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+    async fn forward(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<Response<Full<Bytes>>> {
         let stream = TcpStream::connect(&self.behind).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -132,7 +131,51 @@ impl Sink {
     }
 }
 
-fn json(body: Bytes) -> Response<Full<Bytes>> {
+/// Returns the answer to a BatchWriteItem of one table that stored all.
+fn stored(request: &[u8]) -> Option<String> {
+    const TABLE: &[u8] = b"\"RequestItems\":{\"";
+    let at = memchr::memmem::find(request, TABLE)? + TABLE.len();
+    let end = request[at..].iter().position(|byte| *byte == b'"')?;
+    let table = std::str::from_utf8(&request[at..at + end]).ok()?;
+    Some(format!(
+        r#"{{"UnprocessedItems":{{}},"ConsumedCapacity":[{{"TableName":"{table}","CapacityUnits":25.0}}]}}"#
+    ))
+}
+
+/// Returns the answer to an UpdateItem of a row that was carried out, with the attributes that it set; `None` for
+/// those of progress items.
+fn updated(request: &[u8]) -> Option<String> {
+    let request: Value = serde_json::from_slice(request).ok()?;
+    if request["Key"]["shard"]["S"] == "progress" {
+        return None;
+    }
+    let expression = request["UpdateExpression"].as_str()?;
+    let set = expression.strip_prefix("SET ")?.split(" ADD ").next()?;
+    let (names, values) = (
+        &request["ExpressionAttributeNames"],
+        &request["ExpressionAttributeValues"],
+    );
+    let mut attributes = serde_json::Map::new();
+    for (name, value) in set.split(", ").filter_map(|part| part.split_once(" = ")) {
+        if let (Some(name), Some(value)) = (names[name].as_str(), values.get(value)) {
+            attributes.insert(name.to_owned(), value.clone());
+        }
+    }
+    let table = &request["TableName"];
+    let answer = json!({
+        "Attributes": attributes,
+        "ConsumedCapacity": {"TableName": table, "CapacityUnits": 1.0},
+    });
+    Some(answer.to_string())
+}
+
+fn bad_gateway(why: &str) -> Response<Full<Bytes>> {
+    let mut response = json_body(why.to_owned().into());
+    *response.status_mut() = hyper::StatusCode::BAD_GATEWAY;
+    response
+}
+
+fn json_body(body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     let kind = hyper::header::HeaderValue::from_static("application/x-amz-json-1.0");
     response
