@@ -46,7 +46,7 @@ pub struct Dev {
     /// Begin with synthetic events of this long ago up to now, at the live rate. It goes less far back
     /// if that would be more than 30000 events; off begins empty. Not with --input or --replay, nor in
     /// a folder that has tables already
-    #[arg(long, value_name = "DURATION", default_value = "3h", env = "CITYSTREAM_HISTORY", conflicts_with_all = ["input", "replay"], value_parser = parse_history)]
+    #[arg(long, value_name = "DURATION", default_value = "3h", env = "CITYSTREAM_HISTORY", value_parser = parse_history)]
     pub history: i64,
 
     /// Port of the embedded Kafka; 0 picks a free one [default: 9092, or a free one if that is taken]
