@@ -281,8 +281,8 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)>
         ))
     };
     std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
-    // Whoever else may write to the folder must not have another file opened by it.
-    let path = dir.join("dynamodb.sqlite");
+    // A link by another user of the folder could make this program open a file elsewhere.
+    let path = dir.join(DATABASE);
     if path.is_symlink() {
         return Err(failed("dynamodb.sqlite is a symbolic link; remove it".to_owned()).into());
     }

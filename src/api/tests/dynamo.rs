@@ -208,15 +208,7 @@ impl Tables {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
-        let names = [
-            "event_count",
-            "late_count",
-            "severity_low",
-            "severity_medium",
-            "severity_high",
-            "severity_critical",
-        ];
-        for (name, count) in names.into_iter().zip(counts) {
+        for (name, count) in keys::SUMS.into_iter().zip(counts) {
             item.insert(name.to_owned(), n(count));
         }
         item.insert(format!("next#{TOPIC}#0"), n(1));

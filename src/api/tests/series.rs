@@ -13,14 +13,6 @@ use crate::core::keys;
 
 const CITIES: i64 = 75;
 const TYPES: [&str; 4] = ["traffic", "weather", "incident", "construction"];
-const NAMES: [&str; 6] = [
-    "event_count",
-    "late_count",
-    "severity_low",
-    "severity_medium",
-    "severity_high",
-    "severity_critical",
-];
 
 /// Puts 300 series of a window each, all of it within the last hour; every third has a late event.
 async fn three_hundred_series() -> Tables {
@@ -70,7 +62,7 @@ fn adds_up(value: &Value, uri: &str) {
         for (sum, count) in range.iter_mut().zip(steps(one)) {
             *sum += count;
         }
-        for name in NAMES {
+        for name in keys::SUMS {
             *all_time.entry(name).or_default() += number(&one[name]);
         }
     }
@@ -80,10 +72,10 @@ fn adds_up(value: &Value, uri: &str) {
         number(&totals["event_count"]),
         "{uri}"
     );
-    for (name, sum) in NAMES[2..].iter().zip(range) {
+    for (name, sum) in keys::SUMS[2..].iter().zip(range) {
         assert_eq!(sum, number(&totals[name]), "{uri}: {name}");
     }
-    for name in NAMES {
+    for name in keys::SUMS {
         assert_eq!(
             all_time[name],
             number(&value["all_time"][name]),
