@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::telemetry;
 
-/// Prints where a role listens if it picked the port itself: then nobody else can know. `what` says
-/// what is there.
+/// Prints where a role listens if it picked the port itself, because no setting holds that port. `what` names what
+/// answers there.
 pub(crate) fn print_picked(what: &str, asked: SocketAddr, address: SocketAddr) {
     if asked.port() == 0 {
         telemetry::show(&format!("{what}: http://{address}\n"));

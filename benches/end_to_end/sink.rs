@@ -1,9 +1,9 @@
 //! A DynamoDB that only answers: writes cost it nothing, so what is left is the writer's own speed.
 //!
 //! It reads and counts BatchWriteItem and UpdateItem, and answers as DynamoDB does when it has stored all, after a
-//! delay that may be set. It forwards every other operation, and the updates of progress items, to the
-//! DynamoDB Local behind it, so that a consumer finds its tables, its config item and its progress. It runs in
-//! a process of its own, on one thread, so that its work does not count as the writer's.
+//! delay that may be set. It forwards every other operation, and the updates of progress items, to
+//! DynamoDB Local, where a consumer finds its tables, its config item and its progress. It runs in a process of
+//! its own, so that its work does not count as the writer's, and on one thread.
 
 use std::convert::Infallible;
 use std::sync::Arc;

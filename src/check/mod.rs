@@ -12,7 +12,7 @@
 //! | outcome | means | exit |
 //! |---|---|---|
 //! | `ok` | fine | 0 |
-//! | `note` | works, and somebody should know | 0 |
+//! | `note` | works, and the operator should know it | 0 |
 //! | `away` | something is missing or does not answer; a role would wait for it | 1 |
 //! | `wrong` | a setting or a right; a role would stop or stand still | 2 |
 

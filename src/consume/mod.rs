@@ -55,7 +55,7 @@ pub struct Host {
     pub status: Arc<Status>,
     /// Who must not run ahead of it, if anybody.
     pub settled: Option<Settled>,
-    /// The broker has no time of its own, and nobody needs to hear of it.
+    /// The broker sets no timestamps, and the log need not report it.
     pub producer_time_is_fine: bool,
     /// How long a partition may stand still, in milliseconds: [`PATIENCE_MS`] but in tests.
     pub stall_ms: i64,

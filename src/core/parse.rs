@@ -244,8 +244,8 @@ pub fn judge_event(value: &[u8]) -> Result<Judged<'_>, Reject> {
     fields.judge()
 }
 
-/// Returns serde_json's words. They count lines within the value, which the number of a file's line would be
-/// taken for, so a value of one line is told by its column alone.
+/// Returns serde_json's words. Their line number counts within the value and looks like one of a file, so it is left
+/// out for values of one line.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {

@@ -515,8 +515,8 @@ mod tests {
         assert!(!back, "forward only");
     }
 
-    /// Returns the events of a day and the publications, with and without sums: events
-    /// so many milliseconds apart on average, by turns on three partitions, a heartbeat a minute on each.
+    /// Returns the events and the publications of a day. Three partitions take turns; events are `gap_ms` apart on
+    /// average, and each partition gets a heartbeat a minute. `known` tells whether the sums are known.
     fn a_day(gap_ms: i64, known: bool) -> (u64, u64) {
         let rules = Rules::default();
         let (mut events, mut published) = (0, 0);

@@ -152,7 +152,7 @@ struct Tracked {
 }
 
 impl Tracked {
-    /// Returns `sums` with this record: of an event, whoever counted it, since the sums are the log's.
+    /// Returns `sums` with this record. An event counts whichever consumer counted it, because the sums describe the log.
     fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
         let mut sums = sums?;
         if let Class::Event {

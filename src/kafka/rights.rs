@@ -10,7 +10,7 @@ use std::fmt;
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
 
-/// The group whose commits say up to which dead letter `produce --from-dlq` has looked. Nobody joins it.
+/// The group whose commits hold how far `produce --from-dlq` has read the dead letters. It has no members.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
 /// Returns the transactional id under which the dead letters of a topic are sent again. Two producers that have it

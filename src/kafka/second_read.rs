@@ -30,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(1);
 const LIFE_FIRST: Duration = Duration::from_secs(5);
 /// No client gets longer.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// A gap that nobody has asked about for this long is forgotten.
+/// The reader forgets a gap after this long without a question about it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Most clients that are kept for later gaps.
 const IDLE_MAX: usize = 8;
@@ -67,7 +67,7 @@ struct Open {
     began: Instant,
     /// How long `client` may take.
     life: Duration,
-    /// When somebody last asked about this gap.
+    /// When the last question about this gap came.
     asked: Instant,
 }
 
@@ -111,7 +111,7 @@ impl SecondReader {
             open.client = client;
             clients.open.insert(partition, open);
         } else if clients.idle.len() < IDLE_MAX {
-            // What it fetched beyond the answer belongs to nobody.
+            // Drops what the client fetched after the answer.
             clients
                 .idle
                 .extend(client.filter(|client| client.unassign().is_ok()));

@@ -105,7 +105,7 @@ pub(crate) fn plan(args: &Produce) -> Plan {
             Rate::Max
         }),
         count: args.count,
-        // What has an end is watched by somebody; a service goes on once it is let in.
+        // A person watches a run with an end. A service waits until the brokers accept its login.
         patient: !args.has_end(),
         heartbeat_ms: args.heartbeat_ms(),
         credit: None,

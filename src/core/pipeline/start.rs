@@ -59,7 +59,7 @@ impl Pipeline {
         }
         match start(facts) {
             Start::At(at) => {
-                // Of records that were cut off some may be counted.
+                // Some of the records that were cut off may be counted.
                 let sums = at.sums.filter(|_| !loss_told);
                 let at = Boundary { sums, ..at };
                 self.run(now_ms, partition, facts, tables, log_key, at);
@@ -81,7 +81,7 @@ impl Pipeline {
             }),
             Start::Expired { from, to } if continue_on_loss => {
                 self.lost(partition, from.next, to);
-                // Of the lost records some may be counted, and nobody knows which.
+                // Some of the lost records may be counted, and it is unknown which.
                 let at = Boundary {
                     next: to,
                     max: from.max,
