@@ -16,7 +16,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(1_200);
 
 impl Shell {
     /// Stops reading, drains, commits, leaves the group.
-    pub(crate) async fn leave(mut self) -> anyhow::Result<Exit> {
+    pub(super) async fn leave(mut self) -> anyhow::Result<Exit> {
         let started = Instant::now();
         let partitions: Vec<i32> = self.p.pipeline.partitions().collect();
         self.given_up_before = self.p.pipeline.report().ledger.given_up;

@@ -38,7 +38,7 @@ const PARTITIONS_MAX: usize = 1_000;
 
 /// Asks Kafka and DynamoDB.
 #[derive(Clone)]
-pub(crate) struct Locator {
+pub(super) struct Locator {
     inquiry: Inquiry,
     tables: TableSet,
     writer: Writer,
@@ -47,34 +47,34 @@ pub(crate) struct Locator {
 
 /// A start that is known.
 #[derive(Clone, Debug)]
-pub(crate) struct Located {
-    pub(crate) partition: i32,
-    pub(crate) assignment: u64,
-    pub(crate) facts: StartFacts,
-    pub(crate) tables: Tables,
+pub(super) struct Located {
+    pub(super) partition: i32,
+    pub(super) assignment: u64,
+    pub(super) facts: StartFacts,
+    pub(super) tables: Tables,
 }
 
 /// What could be found of what was wanted.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) located: Vec<Located>,
-    pub(crate) missing: Vec<Unlocated>,
+pub(super) struct Found {
+    pub(super) located: Vec<Located>,
+    pub(super) missing: Vec<Unlocated>,
     /// When the tables' id was asked for last, by [`sys::boot_ms`].
-    pub(crate) asked_ms: i64,
+    pub(super) asked_ms: i64,
 }
 
 /// A start that is not known yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Unlocated {
-    pub(crate) partition: i32,
-    pub(crate) assignment: u64,
+pub(super) struct Unlocated {
+    pub(super) partition: i32,
+    pub(super) assignment: u64,
     /// What is waited for.
-    pub(crate) why: String,
+    pub(super) why: String,
 }
 
 /// Why a start is not known yet, or never will be.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(super) enum Trouble {
     /// Try again; what is waited for.
     Wait(String),
     /// Stop.
@@ -82,7 +82,7 @@ pub(crate) enum Trouble {
 }
 
 impl Locator {
-    pub(crate) fn new(
+    pub(super) fn new(
         inquiry: Inquiry,
         tables: TableSet,
         writer: Writer,
@@ -97,7 +97,7 @@ impl Locator {
     }
 
     /// Returns one that asks over another client.
-    pub(crate) fn renewed(&self, inquiry: Inquiry) -> Locator {
+    pub(super) fn renewed(&self, inquiry: Inquiry) -> Locator {
         Locator {
             inquiry,
             ..self.clone()
@@ -105,7 +105,7 @@ impl Locator {
     }
 
     /// Finds what it can of what is wanted.
-    pub(crate) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
+    pub(super) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
         match self.try_locate(&wanted).await {
             Ok(found) => Ok(found),
             Err(Trouble::Wait(why)) => {
@@ -193,7 +193,7 @@ impl Locator {
     }
 
     /// Asks the leaders of partitions for the ends of their logs, several at a time.
-    pub(crate) async fn ranges(
+    pub(super) async fn ranges(
         &self,
         partitions: impl IntoIterator<Item = i32>,
         timeout: Duration,
@@ -207,7 +207,7 @@ impl Locator {
     }
 
     /// Returns the topic's id and its number of partitions.
-    pub(crate) async fn topic(&self) -> Result<(String, i32), Trouble> {
+    pub(super) async fn topic(&self) -> Result<(String, i32), Trouble> {
         let inquiry = self.inquiry.clone();
         let found = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
         match found {
@@ -272,17 +272,17 @@ impl Locator {
     }
 
     /// Returns the tables.
-    pub(crate) fn tables(&self) -> TableSet {
+    pub(super) fn tables(&self) -> TableSet {
         self.tables.clone()
     }
 
-    pub(crate) fn inquiry(&self) -> Inquiry {
+    pub(super) fn inquiry(&self) -> Inquiry {
         self.inquiry.clone()
     }
 }
 
 /// Returns what is waited for where DynamoDB does not answer, or refuses.
-pub(crate) fn dynamodb(error: &StoreError) -> String {
+pub(super) fn dynamodb(error: &StoreError) -> String {
     match of_store(error) {
         Some(todo) => format!("DynamoDB: {error}; {todo}"),
         None => format!("DynamoDB: {error}"),
@@ -290,7 +290,7 @@ pub(crate) fn dynamodb(error: &StoreError) -> String {
 }
 
 /// Returns what is waited for where brokers do not answer.
-pub(crate) fn kafka(error: &dyn std::fmt::Display) -> String {
+pub(super) fn kafka(error: &dyn std::fmt::Display) -> String {
     format!("Kafka: {error}; {REACH_REMEDY}")
 }
 
@@ -303,7 +303,7 @@ fn keep(raw: RawRows) -> Keep {
 }
 
 /// Runs a blocking call on a thread of its own.
-pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(call).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -15,11 +15,11 @@ use crate::kafka::consumer::{Consumer, Event};
 use crate::telemetry::steady_ms;
 
 /// Makes a client with a budget of its own, and what it tells.
-pub(crate) type StartConsumer =
+pub(super) type StartConsumer =
     Box<dyn Fn() -> KafkaResult<(Consumer, Arc<Budget>, UnboundedReceiver<Event>)> + Send + Sync>;
 
 impl Shell {
-    pub(crate) fn renew_consumer(&mut self, stalled: &[i32]) {
+    pub(super) fn renew_consumer(&mut self, stalled: &[i32]) {
         let (consumer, budget, events) = match (self.p.start_consumer)() {
             Ok(started) => started,
             Err(error) => return self.fail(&format!("failed to make a new Kafka client: {error}")),

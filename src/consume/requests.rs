@@ -20,7 +20,7 @@ use crate::telemetry::steady_ms;
 use crate::telemetry::unix_ms;
 
 impl Shell {
-    pub(crate) fn start(&mut self, output: Output) {
+    pub(super) fn start(&mut self, output: Output) {
         let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
         match output {
             Output::Put(batch) => {
@@ -136,7 +136,7 @@ impl Shell {
         }
     }
 
-    pub(crate) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
+    pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
         let generation = self.generation;
         tokio::spawn(async move {
@@ -147,7 +147,7 @@ impl Shell {
     }
 
     /// Reads a range that the client passed over a second time.
-    pub(crate) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
+    pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
         let (reader, done) = (Arc::clone(&self.p.second_reader), self.done_in.clone());
         let turn = Arc::clone(&self.second_reads);
         tokio::spawn(async move {
@@ -166,7 +166,7 @@ impl Shell {
         });
     }
 
-    pub(crate) fn publish(&self, publish: Publish) {
+    pub(super) fn publish(&self, publish: Publish) {
         if self.doubt.is_open() {
             // It may speak of tables that are gone; in new ones it would hide what they lack.
             return;
@@ -246,7 +246,7 @@ impl Shell {
     }
 
     /// Ends the letters of former assignments.
-    pub(crate) fn mind_letters(&mut self) {
+    pub(super) fn mind_letters(&mut self) {
         let pipeline = &self.p.pipeline;
         self.letters.retain(|(partition, assignment), letters| {
             while letters.try_join_next().is_some() {}
@@ -270,7 +270,7 @@ impl Shell {
     }
 
     /// Returns what a person must know and do.
-    pub(crate) fn explain(&self, halt: &Halt) -> SettingsError {
+    pub(super) fn explain(&self, halt: &Halt) -> SettingsError {
         let (topic, group) = (&self.p.topic, &self.p.group);
         SettingsError(match halt {
             Halt::Unreadable {

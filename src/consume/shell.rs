@@ -39,38 +39,38 @@ use crate::store::write::Writer;
 use crate::telemetry::{steady_ms, unix_ms};
 
 /// Time between two looks at lag, the log's ends and the stop condition.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
 /// Time between two looks at the topic's id: of what is sent to a topic made again before it is seen,
 /// nothing is promised.
 const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Least time between two lines about the same trouble.
-pub(crate) const SAY_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const SAY_INTERVAL: Duration = Duration::from_secs(10);
 /// Most gaps that are read a second time at once.
 const SECOND_READS_MAX: usize = 8;
 /// How long one question to a broker may take.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the shell is made of.
-pub(crate) struct Parts {
-    pub(crate) pipeline: Pipeline,
-    pub(crate) consumer: Consumer,
+pub(super) struct Parts {
+    pub(super) pipeline: Pipeline,
+    pub(super) consumer: Consumer,
     /// Makes another one where the first is stuck.
-    pub(crate) start_consumer: StartConsumer,
-    pub(crate) locator: Locator,
-    pub(crate) writer: Writer,
-    pub(crate) second_reader: Arc<SecondReader>,
-    pub(crate) dead_letters: DeadLetters,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) host: Host,
-    pub(crate) events: UnboundedReceiver<Event>,
-    pub(crate) topic: String,
-    pub(crate) group: String,
-    pub(crate) drain_max: Duration,
-    pub(crate) stop_at_end: bool,
+    pub(super) start_consumer: StartConsumer,
+    pub(super) locator: Locator,
+    pub(super) writer: Writer,
+    pub(super) second_reader: Arc<SecondReader>,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) budget: Arc<Budget>,
+    pub(super) host: Host,
+    pub(super) events: UnboundedReceiver<Event>,
+    pub(super) topic: String,
+    pub(super) group: String,
+    pub(super) drain_max: Duration,
+    pub(super) stop_at_end: bool,
 }
 
 /// A request that ended.
-pub(crate) enum Done {
+pub(super) enum Done {
     Batch(Batch, BatchOutcome, Option<StoreError>),
     Update(
         RowUpdate,
@@ -98,15 +98,15 @@ pub(crate) enum Done {
 }
 
 /// A gap with its partition, its assignment and what a second read found.
-pub(crate) struct GapRead {
-    pub(crate) partition: i32,
-    pub(crate) assignment: u64,
-    pub(crate) gap: Gap,
-    pub(crate) second: SecondRead,
+pub(super) struct GapRead {
+    pub(super) partition: i32,
+    pub(super) assignment: u64,
+    pub(super) gap: Gap,
+    pub(super) second: SecondRead,
 }
 
 /// What a question to Kafka brought.
-pub(crate) enum Answer {
+pub(super) enum Answer {
     Located(Result<Found, SettingsError>),
     Topic(Option<String>),
     Committed(bool),
@@ -118,49 +118,49 @@ pub(crate) enum Answer {
 }
 
 /// What the brokers say about the topic now.
-pub(crate) enum TopicNow {
+pub(super) enum TopicNow {
     Is(String),
     Missing,
     Unknown,
 }
 
 /// A revoke that waits for its partitions to drain.
-pub(crate) struct Leaving {
-    pub(crate) waiting: BTreeSet<i32>,
-    pub(crate) parts: Vec<CommitPart>,
-    pub(crate) answer: Option<std::sync::mpsc::Sender<Vec<CommitPart>>>,
+pub(super) struct Leaving {
+    pub(super) waiting: BTreeSet<i32>,
+    pub(super) parts: Vec<CommitPart>,
+    pub(super) answer: Option<std::sync::mpsc::Sender<Vec<CommitPart>>>,
 }
 
-pub(crate) struct Shell {
-    pub(crate) p: Parts,
-    pub(crate) done_in: UnboundedSender<Done>,
-    pub(crate) done: UnboundedReceiver<Done>,
-    pub(crate) leaving: Vec<Leaving>,
-    pub(crate) topic_id: String,
+pub(super) struct Shell {
+    pub(super) p: Parts,
+    pub(super) done_in: UnboundedSender<Done>,
+    pub(super) done: UnboundedReceiver<Done>,
+    pub(super) leaving: Vec<Leaving>,
+    pub(super) topic_id: String,
     /// What those partitions wait for that cannot start yet.
-    pub(crate) unlocated: BTreeMap<i32, String>,
+    pub(super) unlocated: BTreeMap<i32, String>,
     /// Dead letters under way, by partition and assignment.
-    pub(crate) letters: BTreeMap<(i32, u64), JoinSet<()>>,
+    pub(super) letters: BTreeMap<(i32, u64), JoinSet<()>>,
     /// Who reads a record again has a Kafka client of its own for it: one at a time.
-    pub(crate) rereading: Arc<Semaphore>,
+    pub(super) rereading: Arc<Semaphore>,
     /// Bounds how many gaps are read a second time at once.
-    pub(crate) second_reads: Arc<Semaphore>,
-    pub(crate) tables_asked_at: Instant,
+    pub(super) second_reads: Arc<Semaphore>,
+    pub(super) tables_asked_at: Instant,
     /// What is known of the tables, and whether that is enough to write to them.
-    pub(crate) doubt: Doubt,
+    pub(super) doubt: Doubt,
     /// The tables whose last write failed, and how.
-    pub(crate) failing: BTreeMap<usize, String>,
-    pub(crate) looking: bool,
+    pub(super) failing: BTreeMap<usize, String>,
+    pub(super) looking: bool,
     /// When a look asked for the ends of the logs too.
-    pub(crate) looked_at: Instant,
-    pub(crate) stalls: StallDetector,
+    pub(super) looked_at: Instant,
+    pub(super) stalls: StallDetector,
     /// Number of the Kafka client.
-    pub(crate) generation: u64,
-    pub(crate) stop_ends: Option<Vec<(i32, Offset, Offset)>>,
-    pub(crate) said: BTreeMap<&'static str, Instant>,
-    pub(crate) producer_time_said: bool,
-    pub(crate) given_up_before: u64,
-    pub(crate) end: Option<anyhow::Result<()>>,
+    pub(super) generation: u64,
+    pub(super) stop_ends: Option<Vec<(i32, Offset, Offset)>>,
+    pub(super) said: BTreeMap<&'static str, Instant>,
+    pub(super) producer_time_said: bool,
+    pub(super) given_up_before: u64,
+    pub(super) end: Option<anyhow::Result<()>>,
 }
 
 /// Returns once the brokers refuse this consumer for good.
@@ -174,7 +174,7 @@ async fn refused(chatter: Chatter) -> Refusal {
 }
 
 impl Shell {
-    pub(crate) fn new(parts: Parts) -> Shell {
+    pub(super) fn new(parts: Parts) -> Shell {
         let (done_in, done) = mpsc::unbounded_channel();
         let stalls = StallDetector::new(parts.host.stall_ms);
         Shell {
@@ -203,7 +203,7 @@ impl Shell {
     }
 
     /// Runs until something ends it, then drains, commits and leaves the group.
-    pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(TOPIC_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.p.host.status.set_waiting(
@@ -248,7 +248,7 @@ impl Shell {
     }
 
     /// Takes what else has arrived, so that one round of decisions covers it all.
-    pub(crate) fn take_waiting(&mut self) {
+    pub(super) fn take_waiting(&mut self) {
         for _ in 0..64 {
             let mut idle = true;
             if let Ok(done) = self.done.try_recv() {
@@ -265,7 +265,7 @@ impl Shell {
         }
     }
 
-    pub(crate) fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: Event) {
         let now_ms = steady_ms();
         match event {
             Event::Assigned(partitions) => {
@@ -332,7 +332,7 @@ impl Shell {
         }
     }
 
-    pub(crate) fn finish(&mut self, done: Done) {
+    pub(super) fn finish(&mut self, done: Done) {
         let now_ms = steady_ms();
         let chance = fastrand::u32(..);
         match done {
@@ -441,7 +441,7 @@ impl Shell {
     }
 
     /// Lets time pass and starts what is due.
-    pub(crate) fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
         self.mind_tables();
         self.p.pipeline.pump(now_ms);
@@ -470,7 +470,7 @@ impl Shell {
         self.report();
     }
 
-    pub(crate) fn released(
+    pub(super) fn released(
         &mut self,
         partition: i32,
         commit: Option<CommitPart>,
@@ -502,7 +502,7 @@ impl Shell {
     }
 
     /// Removes what is kept per partition, its series included.
-    pub(crate) fn forget(&mut self, partition: i32) {
+    pub(super) fn forget(&mut self, partition: i32) {
         if self.unlocated.remove(&partition).is_some() {
             self.say_unlocated();
         }
@@ -525,7 +525,7 @@ impl Shell {
         );
     }
 
-    pub(crate) fn topic_missing(&mut self) {
+    pub(super) fn topic_missing(&mut self) {
         let what = format!(
             "waiting for topic {} to exist (citystream init-tables makes it)",
             self.p.topic
@@ -537,7 +537,7 @@ impl Shell {
         });
     }
 
-    pub(crate) fn say_producer_time(&mut self) {
+    pub(super) fn say_producer_time(&mut self) {
         if !self.producer_time_said && !self.p.host.producer_time_is_fine {
             self.producer_time_said = true;
             tracing::warn!(
@@ -548,7 +548,7 @@ impl Shell {
     }
 
     /// Says something now, or not if the same was said a moment ago.
-    pub(crate) fn say(&mut self, what: &'static str, line: impl FnOnce()) {
+    pub(super) fn say(&mut self, what: &'static str, line: impl FnOnce()) {
         let due = self
             .said
             .get(what)
@@ -559,12 +559,12 @@ impl Shell {
         }
     }
 
-    pub(crate) fn fail(&mut self, text: &str) {
+    pub(super) fn fail(&mut self, text: &str) {
         self.end = Some(Err(anyhow::anyhow!("{text}")));
     }
 
     /// Copies the pipeline's counts into the metrics and gives memory back.
-    pub(crate) fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         if let Some(settled) = &self.p.host.settled {
             for worker in self.p.pipeline.workers() {
                 settled(worker.place().partition, worker.durable().next.0);
@@ -599,7 +599,7 @@ impl Shell {
     }
 }
 
-pub(crate) fn send(done: &UnboundedSender<Done>, what: Done) {
+pub(super) fn send(done: &UnboundedSender<Done>, what: Done) {
     // Fails only once the shell is gone, and then nobody waits for it.
     if done.send(what).is_err() {
         tracing::trace!("a request outlived the role");

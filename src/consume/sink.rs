@@ -18,7 +18,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 impl Shell {
     /// Looks at what a write to one of the tables brought: says an error now and then, and notices missing
     /// tables.
-    pub(crate) fn notice(&mut self, table: usize, error: Option<StoreError>) {
+    pub(super) fn notice(&mut self, table: usize, error: Option<StoreError>) {
         let Some(error) = error else {
             // While tables are in doubt, nothing is sent: this answers an earlier try.
             if !self.doubt.is_open() && self.failing.remove(&table).is_some() {
@@ -39,7 +39,7 @@ impl Shell {
     }
 
     /// Notes that no write waits for a table any more: what failed last was another's by then.
-    pub(crate) fn nothing_waits(&mut self) {
+    pub(super) fn nothing_waits(&mut self) {
         if !self.doubt.is_open() && !self.failing.is_empty() {
             self.failing.clear();
             self.tell_failing();
@@ -59,14 +59,14 @@ impl Shell {
     }
 
     /// Notes that a table is missing.
-    pub(crate) fn miss(&mut self, table: usize) {
+    pub(super) fn miss(&mut self, table: usize) {
         if self.doubt.miss(table) {
             self.ask_tables(Duration::ZERO);
         }
     }
 
     /// Holds back all writes while the tables are in doubt.
-    pub(crate) fn mind_tables(&mut self) {
+    pub(super) fn mind_tables(&mut self) {
         // Without partitions nobody asks, and whoever gets one asks first.
         let writes = self.p.pipeline.workers().next().is_some();
         if writes && self.doubt.lapse(sys::boot_ms()) {
@@ -88,7 +88,7 @@ impl Shell {
     }
 
     /// Takes the answer of tables that are in doubt.
-    pub(crate) fn settled(
+    pub(super) fn settled(
         &mut self,
         asked: &BTreeSet<usize>,
         asked_ms: i64,
@@ -122,7 +122,7 @@ impl Shell {
     }
 
     /// Takes the tables' id as the config item gave it to who asked at `asked_ms`.
-    pub(crate) fn tables_read(&mut self, id: &str, asked_ms: i64) {
+    pub(super) fn tables_read(&mut self, id: &str, asked_ms: i64) {
         if self.doubt.read(id, asked_ms) && self.p.pipeline.tables_seen(steady_ms(), id) {
             tracing::warn!("the tables are new, every partition starts over");
         }

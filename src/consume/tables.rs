@@ -14,21 +14,21 @@ use crate::store::rights::{User, try_write};
 
 /// The tables of one prefix.
 #[derive(Clone)]
-pub(crate) struct TableSet {
+pub(super) struct TableSet {
     client: Client,
     names: TableNames,
 }
 
 impl TableSet {
-    pub(crate) fn new(client: Client, names: TableNames) -> TableSet {
+    pub(super) fn new(client: Client, names: TableNames) -> TableSet {
         TableSet { client, names }
     }
 
-    pub(crate) fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    pub(crate) fn names(&self) -> &TableNames {
+    pub(super) fn names(&self) -> &TableNames {
         &self.names
     }
 
@@ -36,7 +36,7 @@ impl TableSet {
     ///
     /// # Errors
     /// [`Trouble::Wait`] while there is none, or no answer; [`Trouble::Settings`] if it can be none of ours.
-    pub(crate) async fn config(&self) -> Result<Config, Trouble> {
+    pub(super) async fn config(&self) -> Result<Config, Trouble> {
         let config = match read_config(&self.client, &self.names).await {
             Err(error) if error.kind() == Kind::NotFound && self.has_windows().await => {
                 let (totals, windows) = (&self.names.totals, &self.names.aggregations);
@@ -61,7 +61,7 @@ impl TableSet {
     }
 
     /// Returns the tables' random id now; `None` where there is no config item, or no table for it.
-    pub(crate) async fn id(&self) -> Result<Option<String>, StoreError> {
+    pub(super) async fn id(&self) -> Result<Option<String>, StoreError> {
         match read_config(&self.client, &self.names).await {
             Ok(config) => Ok(config.map(|config| config.tables_id)),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
@@ -71,7 +71,7 @@ impl TableSet {
 
     /// Returns the tables' id, once all that were missing are there again. The id is read after them: whoever
     /// makes tables anew writes it last.
-    pub(crate) async fn id_behind(&self, missing: &BTreeSet<usize>) -> Result<String, Trouble> {
+    pub(super) async fn id_behind(&self, missing: &BTreeSet<usize>) -> Result<String, Trouble> {
         for &table in missing {
             let answer = try_write(&self.client, &self.names, table).await;
             answer.map_err(|error| self.trouble(table, &error))?;

@@ -21,11 +21,11 @@ const TABLES_INTERVAL: Duration = Duration::from_secs(5);
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A partition, its assignment, and its position.
-pub(crate) type Standing = (i32, u64, Offset);
+pub(super) type Standing = (i32, u64, Offset);
 
 impl Shell {
     /// Looks at what only time shows: watermarks, lag, the stop condition.
-    pub(crate) fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         if self.p.pipeline.in_flight() == 0 {
             self.nothing_waits();
         }
@@ -112,7 +112,7 @@ impl Shell {
 
     /// Takes what a look brought: the topic, which may be another one than a moment ago, and the
     /// ends of the logs where they were asked for.
-    pub(crate) fn looked(&mut self, now_ms: i64, topic: &TopicNow, ends: Option<&[(i32, Offset)]>) {
+    pub(super) fn looked(&mut self, now_ms: i64, topic: &TopicNow, ends: Option<&[(i32, Offset)]>) {
         match topic {
             TopicNow::Is(id) => {
                 self.p.host.status.set_waiting(Wait::Topic, None);
@@ -169,7 +169,7 @@ impl Shell {
     /// Kafka had no record at one of these positions and does not say which: asks for the log's ends of
     /// all. It says so once only and then reads that partition no more, so whoever cannot answer now is
     /// asked again, as long as the partition stands there.
-    pub(crate) fn check_ranges(&self, mut places: Vec<Standing>) {
+    pub(super) fn check_ranges(&self, mut places: Vec<Standing>) {
         let now = self.places();
         places.retain(|place| now.contains(place));
         if places.is_empty() {
@@ -192,7 +192,7 @@ impl Shell {
     }
 
     /// Takes the positions that lie outside their logs.
-    pub(crate) fn took_outside(&mut self, outside: &[Standing]) {
+    pub(super) fn took_outside(&mut self, outside: &[Standing]) {
         let now = self.places();
         for place in outside.iter().filter(|place| now.contains(place)) {
             let (partition, assignment, position) = place;
@@ -202,13 +202,13 @@ impl Shell {
     }
 
     /// Returns partition, assignment and position of each running partition.
-    pub(crate) fn places(&self) -> Vec<Standing> {
+    pub(super) fn places(&self) -> Vec<Standing> {
         let place = |w: &Worker| (w.place().partition, w.place().assignment, w.position());
         self.p.pipeline.workers().map(place).collect()
     }
 
     /// Notes the end of every partition; the stop condition is that the group commits them.
-    pub(crate) async fn note_stop_ends(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn note_stop_ends(&mut self) -> anyhow::Result<()> {
         let mut attempt = 0;
         loop {
             self.p.host.status.set_beat(self.p.consumer.beat_ms());
@@ -229,7 +229,7 @@ impl Shell {
                     };
                     let ends: Vec<_> = ranges.into_iter().filter_map(some).collect();
                     let (inquiry, asked) = (self.p.locator.inquiry(), ends.clone());
-                    // Before the first record is read: what is committed by then is no longer left.
+                    // This question comes before the first record, so the answer holds all records that are not committed yet.
                     if let Some(left) = blocking(move || left(&inquiry, &asked)).await {
                         self.p.host.status.set_left(left);
                     }

@@ -10,15 +10,15 @@ const BROKER: i32 = 1;
 
 /// A running broker; it ends with its handle.
 #[derive(Debug)]
-pub(crate) struct Broker {
+pub(super) struct Broker {
     /// Where it listens.
-    pub(crate) servers: String,
+    pub(super) servers: String,
     reachable: Sender<bool>,
 }
 
 impl Broker {
     /// Starts a broker with these topics and their numbers of partitions.
-    pub(crate) fn start(topics: Vec<(String, i32)>) -> anyhow::Result<Broker> {
+    pub(super) fn start(topics: Vec<(String, i32)>) -> anyhow::Result<Broker> {
         let (reachable, asked) = mpsc::channel();
         let (told, started) = mpsc::channel();
         std::thread::Builder::new()
@@ -38,7 +38,7 @@ impl Broker {
     }
 
     /// Cuts all connections and takes no new one, or takes them again.
-    pub(crate) fn set_reachable(&self, reachable: bool) {
+    pub(super) fn set_reachable(&self, reachable: bool) {
         if self.reachable.send(reachable).is_err() {
             tracing::warn!("the embedded broker has ended");
         }

@@ -32,25 +32,25 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// What consumers are made from.
 #[derive(Clone)]
-pub(crate) struct Consumers {
-    pub(crate) args: Consume,
-    pub(crate) database: Database,
+pub(super) struct Consumers {
+    pub(super) args: Consume,
+    pub(super) database: Database,
     /// The working consumer's way to the database.
-    pub(crate) client: Client,
-    pub(crate) metrics: Metrics,
-    pub(crate) status: Arc<Status>,
-    pub(crate) settled: Settled,
-    pub(crate) killer: Arc<Notify>,
+    pub(super) client: Client,
+    pub(super) metrics: Metrics,
+    pub(super) status: Arc<Status>,
+    pub(super) settled: Settled,
+    pub(super) killer: Arc<Notify>,
 }
 
 impl Consumers {
     /// Returns what became of the working consumers' records so far.
-    pub(crate) fn ledger(&self) -> Ledger {
+    pub(super) fn ledger(&self) -> Ledger {
         ledger(&self.metrics)
     }
 
     /// Runs a consumer, and another one each time it is killed, until one of them ends by itself.
-    pub(crate) async fn run(&self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    pub(super) async fn run(&self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
         loop {
             let host = Host {
                 metrics: self.metrics.clone(),
@@ -78,7 +78,7 @@ impl Consumers {
 
     /// Ends the working consumer where it stands: nothing is drained, nothing committed. Returns once
     /// its successor works.
-    pub(crate) async fn kill(&self) {
+    pub(super) async fn kill(&self) {
         self.status
             .set_waiting(Wait::Start, Some("the consumer was killed".to_owned()));
         self.killer.notify_one();
@@ -91,7 +91,7 @@ impl Consumers {
     /// point, reads for [`ASLEEP`] while nothing of what it would write goes out, and then writes
     /// all of it; `woken` is called then. Its sleep begins once it has read something. Returns what
     /// became of its records.
-    pub(crate) async fn zombie(
+    pub(super) async fn zombie(
         &self,
         shutdown: &Shutdown,
         woken: &(dyn Fn() + Sync),

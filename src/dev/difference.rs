@@ -22,7 +22,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 const MEMORY_BYTES: usize = 64 << 20;
 
 /// Compares until `shutdown`.
-pub(crate) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: Shutdown) {
+pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: Shutdown) {
     // Of its own, so that its reads do not stand beside the API's.
     let metrics = Metrics::new();
     let options = Options {

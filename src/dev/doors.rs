@@ -26,16 +26,16 @@ use crate::shutdown::Shutdown;
 use crate::store::embedded;
 
 /// Where Kafka's clients look first.
-pub(crate) const KAFKA_PORT: u16 = 9092;
+pub(super) const KAFKA_PORT: u16 = 9092;
 /// Where DynamoDB Local listens.
-pub(crate) const DYNAMODB_PORT: u16 = 8000;
+pub(super) const DYNAMODB_PORT: u16 = 8000;
 /// Most connections to Kafka at a time; further ones wait.
 const CONNECTIONS_MAX: usize = 256;
 /// DynamoDB takes requests of up to 16 MiB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Opens the port that was asked for, or the usual one, or a free one where that is taken.
-pub(crate) async fn open(
+pub(super) async fn open(
     asked: Option<u16>,
     usual: u16,
     option: &str,
@@ -53,7 +53,7 @@ pub(crate) async fn open(
 }
 
 /// Forwards connections to `target` until `shutdown`.
-pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown: Shutdown) {
+pub(super) async fn forward(listener: TcpListener, target: SocketAddr, shutdown: Shutdown) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
@@ -79,7 +79,7 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
 }
 
 /// Answers DynamoDB's requests until `shutdown`.
-pub(crate) async fn serve_database(
+pub(super) async fn serve_database(
     listener: TcpListener,
     database: Database,
     shutdown: Shutdown,
@@ -120,7 +120,7 @@ async fn answer(database: Database, headers: &HeaderMap, body: Bytes) -> Respons
 
 /// Tells whether a `Host` is this machine's own name: another would be that of a site whose name leads
 /// here.
-pub(crate) fn is_this_machine(host: &str) -> bool {
+pub(super) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)
 }

@@ -18,13 +18,13 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
 /// While DynamoDB is throttled, one write of so many passes.
-pub(crate) const THROTTLED_ONE_OF: u64 = 5;
+pub(super) const THROTTLED_ONE_OF: u64 = 5;
 /// How often a held write looks whether it may go on.
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// The switches of one client; clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Arc<Switches>);
+pub(super) struct Faults(Arc<Switches>);
 
 #[derive(Debug, Default)]
 struct Switches {
@@ -38,32 +38,32 @@ struct Switches {
 
 impl Faults {
     /// Refuses most writes as too many.
-    pub(crate) fn throttle(&self, on: bool) {
+    pub(super) fn throttle(&self, on: bool) {
         self.0.throttled.store(on, Ordering::SeqCst);
     }
 
     /// Lets every write take effect and loses its answer.
-    pub(crate) fn cut_replies(&self, on: bool) {
+    pub(super) fn cut_replies(&self, on: bool) {
         self.0.cut.store(on, Ordering::SeqCst);
     }
 
     /// Keeps every write from being sent, as of a process that does not get to run.
-    pub(crate) fn hold(&self, on: bool) {
+    pub(super) fn hold(&self, on: bool) {
         self.0.held.store(on, Ordering::SeqCst);
     }
 
     /// Returns how many writes were refused so far.
-    pub(crate) fn refused(&self) -> u64 {
+    pub(super) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::SeqCst)
     }
 
     /// Returns how many writes took effect and lost their answer so far.
-    pub(crate) fn answers_lost(&self) -> u64 {
+    pub(super) fn answers_lost(&self) -> u64 {
         self.0.answers_lost.load(Ordering::SeqCst)
     }
 
     /// Returns a client that sends through `inner` whatever no switch keeps back.
-    pub(crate) fn wrap(&self, inner: SharedHttpClient) -> SharedHttpClient {
+    pub(super) fn wrap(&self, inner: SharedHttpClient) -> SharedHttpClient {
         let switches = Arc::clone(&self.0);
         http_client_fn(move |settings, components| {
             SharedHttpConnector::new(Faulty {

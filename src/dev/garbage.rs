@@ -4,23 +4,23 @@ use crate::core::synth::{CITIES, Synth};
 use crate::core::trial::broken;
 
 /// Late and broken events together.
-pub(crate) const COUNT: usize = 1_000;
+pub(super) const COUNT: usize = 1_000;
 /// Before the watermark by so much that each window is long closed.
 const LATE_MS: i64 = 2 * 3_600_000;
 
 /// Events to send.
 #[derive(Debug, Default)]
-pub(crate) struct Garbage {
+pub(super) struct Garbage {
     /// Keys and values.
-    pub(crate) events: Vec<(String, Vec<u8>)>,
+    pub(super) events: Vec<(String, Vec<u8>)>,
     /// How many of them are late; the others are broken.
-    pub(crate) late: usize,
+    pub(super) late: usize,
 }
 
 /// Returns the events; `watermark_ms` is the partition's watermark of a city, if it has one.
 ///
 /// Where no city has one, nothing can be late, and all of them are broken.
-pub(crate) fn garbage(watermark_ms: impl Fn(&str) -> Option<i64>) -> Garbage {
+pub(super) fn garbage(watermark_ms: impl Fn(&str) -> Option<i64>) -> Garbage {
     let mut synth = Synth::new(fastrand::u64(..));
     let mut text = String::new();
     let mut garbage = Garbage::default();

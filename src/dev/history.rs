@@ -40,7 +40,7 @@ fn times(now_ms: i64, history_ms: i64, rate: Rate) -> impl Iterator<Item = i64> 
 ///
 /// # Errors
 /// As [`EventProducer::send`].
-pub(crate) fn send(
+pub(super) fn send(
     producer: &EventProducer,
     credit: &Credit,
     partitions: i32,

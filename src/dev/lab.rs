@@ -52,20 +52,20 @@ const LINES_MAX: usize = 30;
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the panel breaks.
-pub(crate) struct Parts {
-    pub(crate) consumers: Consumers,
-    pub(crate) faults: Faults,
-    pub(crate) producer: Arc<EventProducer>,
-    pub(crate) credit: Credit,
-    pub(crate) partitions: i32,
-    pub(crate) shutdown: Shutdown,
+pub(super) struct Parts {
+    pub(super) consumers: Consumers,
+    pub(super) faults: Faults,
+    pub(super) producer: Arc<EventProducer>,
+    pub(super) credit: Credit,
+    pub(super) partitions: i32,
+    pub(super) shutdown: Shutdown,
     /// The last to be dropped: a client that outlived it would say that Kafka is away.
-    pub(crate) broker: Broker,
+    pub(super) broker: Broker,
 }
 
 /// The panel. Clones are the same.
 #[derive(Clone)]
-pub(crate) struct Lab(Arc<Inner>);
+pub(super) struct Lab(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
@@ -85,27 +85,27 @@ struct Line {
 
 /// How log and tables compare.
 #[derive(Clone, Default, Serialize)]
-pub(crate) struct Difference {
+pub(super) struct Difference {
     /// When it was found.
-    pub(crate) at_ms: i64,
+    pub(super) at_ms: i64,
     /// Events of the log in all rows that can be compared.
-    pub(crate) log: i64,
+    pub(super) log: i64,
     /// Events of the tables in the same rows.
-    pub(crate) tables: i64,
+    pub(super) tables: i64,
     /// Rows that differ.
-    pub(crate) difference: u64,
+    pub(super) difference: u64,
     /// Rows that were compared.
-    pub(crate) rows: u64,
+    pub(super) rows: u64,
     /// Rows that could not be compared.
-    pub(crate) not_comparable: u64,
+    pub(super) not_comparable: u64,
     /// Why those could not be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) not_comparable_why: Option<String>,
+    pub(super) not_comparable_why: Option<String>,
     /// Events of the log that no consumer has stored yet.
-    pub(crate) waiting: u64,
+    pub(super) waiting: u64,
     /// The first row that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) first: Option<String>,
+    pub(super) first: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -126,7 +126,7 @@ struct Shown {
 
 impl Lab {
     /// Returns a panel that listens to whoever knows `token`.
-    pub(crate) fn new(parts: Parts, token: String) -> Lab {
+    pub(super) fn new(parts: Parts, token: String) -> Lab {
         Lab(Arc::new(Inner {
             parts,
             token,
@@ -139,7 +139,7 @@ impl Lab {
     }
 
     /// Returns the routes.
-    pub(crate) fn router(&self) -> Router {
+    pub(super) fn router(&self) -> Router {
         let metrics = self.0.parts.consumers.metrics.clone();
         let router = Router::new()
             .route("/dev/state", get(state))
@@ -150,12 +150,12 @@ impl Lab {
     }
 
     /// Tells whether a page asked within this time.
-    pub(crate) fn is_watched(&self, within: Duration) -> bool {
+    pub(super) fn is_watched(&self, within: Duration) -> bool {
         lock(&self.0.looked).is_some_and(|at| at.elapsed() < within)
     }
 
     /// Notes how log and tables compare.
-    pub(crate) fn compared(&self, difference: Difference) {
+    pub(super) fn compared(&self, difference: Difference) {
         *lock(&self.0.difference) = Some(difference);
     }
 

@@ -5,31 +5,31 @@ const STILL_MS: i64 = 3_000;
 
 /// What is known at one look.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Look {
+pub(super) struct Look {
     /// The clock, in milliseconds.
-    pub(crate) now_ms: i64,
+    pub(super) now_ms: i64,
     /// The broker is stopped.
-    pub(crate) broker_stopped: bool,
+    pub(super) broker_stopped: bool,
     /// What the consumer waits for.
-    pub(crate) consumer: Option<String>,
+    pub(super) consumer: Option<String>,
     /// DynamoDB refuses writes, or their answers are lost.
-    pub(crate) writes_fail: bool,
+    pub(super) writes_fail: bool,
     /// Records that are settled: counted, late, or rejected.
-    pub(crate) settled: u64,
+    pub(super) settled: u64,
     /// Records that are not: sent and not acknowledged, or not read yet.
-    pub(crate) behind: u64,
+    pub(super) behind: u64,
 }
 
 /// When something was settled last.
 #[derive(Debug, Default)]
-pub(crate) struct Waits {
+pub(super) struct Waits {
     settled: u64,
     since_ms: Option<i64>,
 }
 
 impl Waits {
     /// Returns what the numbers wait for; nothing while they move or are complete.
-    pub(crate) fn look(&mut self, look: &Look) -> Option<String> {
+    pub(super) fn look(&mut self, look: &Look) -> Option<String> {
         if look.settled != self.settled || look.behind == 0 {
             self.settled = look.settled;
             self.since_ms = Some(look.now_ms);

@@ -326,7 +326,7 @@ fn millis(us: u64) -> String {
 }
 
 /// The role's plain voice, beside the log.
-pub(crate) fn say(text: &str) {
+pub(super) fn say(text: &str) {
     telemetry::say(&format!("citystream: {text}"));
 }
 

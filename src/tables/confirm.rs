@@ -20,7 +20,7 @@ pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
 }
 
 /// Asks for the prefix, and returns an error unless that is the answer.
-pub(crate) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
+pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
     telemetry::say("This deletes, with all they hold and for good:");
     for topic in topics {
         telemetry::say(&format!("  topic {topic}"));

@@ -15,7 +15,7 @@ use crate::tables::steps::{Finding, Outcome};
 use crate::telemetry;
 
 /// Says on standard error what is going to be made and changed.
-pub(crate) fn tell(tables: &[Finding], topics: &[Finding]) {
+pub(super) fn tell(tables: &[Finding], topics: &[Finding]) {
     telemetry::write_line(text(tables, topics).as_bytes());
 }
 

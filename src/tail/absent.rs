@@ -12,7 +12,7 @@ const TOLD_MAX: usize = 5;
 
 /// What was asked for of one field.
 #[derive(Clone, Debug)]
-pub(crate) struct Absent {
+pub(super) struct Absent {
     field: &'static str,
     asked: Vec<String>,
     others: BTreeSet<Box<str>>,
@@ -20,7 +20,7 @@ pub(crate) struct Absent {
 
 impl Absent {
     /// Returns the state before the first event.
-    pub(crate) fn new(field: &'static str, asked: &[String]) -> Absent {
+    pub(super) fn new(field: &'static str, asked: &[String]) -> Absent {
         Absent {
             field,
             asked: asked.to_vec(),
@@ -29,7 +29,7 @@ impl Absent {
     }
 
     /// Takes the name of the next event, and tells whether that changes the hint.
-    pub(crate) fn see(&mut self, name: &str) -> bool {
+    pub(super) fn see(&mut self, name: &str) -> bool {
         if self.asked.is_empty() {
             return false;
         }
@@ -43,7 +43,7 @@ impl Absent {
 
     /// Returns what to say about the names that no event had, such as
     /// `city nyc: none so far; did you mean NYC?`; nothing as long as there is nothing to compare with.
-    pub(crate) fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         let asked = self.asked.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;
         let lower: Vec<String> = self.others.iter().map(|n| n.to_lowercase()).collect();

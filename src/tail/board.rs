@@ -14,7 +14,7 @@ use super::letters;
 use crate::kafka::reader::Letter;
 
 /// Records kept of each kind, alerts and all events.
-pub(crate) const RECORDS_MAX: usize = 500;
+pub(super) const RECORDS_MAX: usize = 500;
 /// Time between two notes of the counts.
 const MARK_EVERY_MS: i64 = 1_000;
 /// Bytes of dead letters kept; one has at most 2 MiB, and most have less than 1 KiB.
@@ -22,16 +22,16 @@ const LETTER_BYTES_MAX: usize = 16 << 20;
 
 /// A record by its number, which stays the same while others come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(super) struct Seen {
     /// Counted from 1.
-    pub(crate) number: u64,
+    pub(super) number: u64,
     /// The record.
-    pub(crate) what: What,
+    pub(super) what: What,
 }
 
 /// What a record is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(super) enum What {
     /// An event.
     Event(Sighting),
     /// A dead letter.
@@ -40,7 +40,7 @@ pub(crate) enum What {
 
 /// What the reader is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(super) enum State {
     /// Kafka or the topic is not there: what is wrong and, behind `; `, what to do.
     Waiting(String),
     /// Reading, so many records behind the log's end.
@@ -49,25 +49,25 @@ pub(crate) enum State {
 
 /// Everything seen so far.
 #[derive(Clone, Debug)]
-pub(crate) struct Board {
+pub(super) struct Board {
     /// By city, type and severity; of dead letters by reason.
-    pub(crate) counts: Counts,
+    pub(super) counts: Counts,
     /// The last events that raise alerts, the newest first.
-    pub(crate) alerts: VecDeque<Arc<Seen>>,
+    pub(super) alerts: VecDeque<Arc<Seen>>,
     /// The last events or dead letters, the newest first.
-    pub(crate) records: VecDeque<Arc<Seen>>,
+    pub(super) records: VecDeque<Arc<Seen>>,
     /// Events that raise alerts, seen in all.
-    pub(crate) alert_count: u64,
+    pub(super) alert_count: u64,
     /// The smallest and the largest time that can be believed, of events or of rejected records.
-    pub(crate) times_ms: Option<(i64, i64)>,
+    pub(super) times_ms: Option<(i64, i64)>,
     /// What the reader is at.
-    pub(crate) state: State,
+    pub(super) state: State,
     /// What to say about a city or type that was asked for and that no event had so far.
-    pub(crate) hint: Option<String>,
+    pub(super) hint: Option<String>,
     /// Late events are told from others.
-    pub(crate) knows_late: bool,
+    pub(super) knows_late: bool,
     /// The time of the last [`Board::tick`].
-    pub(crate) now_ms: i64,
+    pub(super) now_ms: i64,
     /// When the counts were noted, place by place; the newest is at `mark`.
     mark_times: [Option<i64>; MARKS],
     mark: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Board {
 
 impl Board {
     /// Returns an empty board at a time.
-    pub(crate) fn new(knows_late: bool, now_ms: i64) -> Board {
+    pub(super) fn new(knows_late: bool, now_ms: i64) -> Board {
         let mut mark_times = [None; MARKS];
         mark_times[0] = Some(now_ms);
         Board {
@@ -97,7 +97,7 @@ impl Board {
     }
 
     /// Takes what a record says.
-    pub(crate) fn take(&mut self, said: Said) {
+    pub(super) fn take(&mut self, said: Said) {
         match said {
             Said::Nothing => {}
             Said::Rejected(reason) => self.counts.reject(reason),
@@ -152,7 +152,7 @@ impl Board {
     }
 
     /// Takes the time, and notes the counts once a second.
-    pub(crate) fn tick(&mut self, now_ms: i64) {
+    pub(super) fn tick(&mut self, now_ms: i64) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];
         if last.is_none_or(|last| now_ms - last >= MARK_EVERY_MS || now_ms < last) {
@@ -163,13 +163,13 @@ impl Board {
     }
 
     /// Returns the largest time that can be believed.
-    pub(crate) fn newest_ms(&self) -> Option<i64> {
+    pub(super) fn newest_ms(&self) -> Option<i64> {
         self.times_ms.map(|(_, newest_ms)| newest_ms)
     }
 
     /// Returns a row's records a second over the last ten seconds, of some severities.
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn rate(&self, row: &Row, severities: [bool; 4]) -> f64 {
+    pub(super) fn rate(&self, row: &Row, severities: [bool; 4]) -> f64 {
         let after = (self.mark + 1) % MARKS;
         // Until it has been around once, the first place is the oldest.
         let oldest = if self.mark_times[after].is_some() {
@@ -185,7 +185,7 @@ impl Board {
 }
 
 /// Returns the events of some severities.
-pub(crate) fn sum(tally: Tally, severities: [bool; 4]) -> u64 {
+pub(super) fn sum(tally: Tally, severities: [bool; 4]) -> u64 {
     let chosen = tally.into_iter().zip(severities);
     chosen
         .map(|(count, chosen)| if chosen { count } else { 0 })
@@ -200,7 +200,7 @@ fn push(records: &mut VecDeque<Arc<Seen>>, seen: Arc<Seen>) {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::core::event::{Event, Offset, Severity};
 

@@ -17,7 +17,7 @@ use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 
 /// Most rows; a feed with more different cities or reasons than this is broken.
-pub(crate) const ROWS_MAX: usize = 10_000;
+pub(super) const ROWS_MAX: usize = 10_000;
 /// Most rejected records that are remembered to recognize repeats: 16 MB. Letters after that all count.
 const REJECTED_KNOWN_MAX: usize = 1_000_000;
 /// The row of what is beyond [`ROWS_MAX`]. No event can have this city, and no letter this reason.
@@ -25,18 +25,18 @@ const OTHER: &str = "#other";
 
 /// The counts of one city and type, of one reason, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(super) struct Row {
     /// Events by severity, in rising order, late ones too; letters are all in the first place.
-    pub(crate) severities: [u64; 4],
+    pub(super) severities: [u64; 4],
     /// Events that came after their window was over.
-    pub(crate) late: u64,
+    pub(super) late: u64,
     /// The recent past, where it is kept.
-    pub(crate) history: Option<Box<History>>,
+    pub(super) history: Option<Box<History>>,
 }
 
 impl Row {
     /// Returns the number of events.
-    pub(crate) fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.severities.iter().sum()
     }
 
@@ -59,16 +59,16 @@ impl Row {
 
 /// Everything counted so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
+pub(super) struct Counts {
     rows: BTreeMap<Box<str>, BTreeMap<Box<str>, Row>>,
     row_count: usize,
     with_history: bool,
     /// All events.
-    pub(crate) sum: Row,
+    pub(super) sum: Row,
     /// Records that are neither events nor heartbeats, by reason.
-    pub(crate) rejected: [u64; Reason::ALL.len()],
+    pub(super) rejected: [u64; Reason::ALL.len()],
     /// Letters about records that an earlier letter is about: consumers that start again reject again.
-    pub(crate) repeat_count: u64,
+    pub(super) repeat_count: u64,
     /// Hashes of the records that letters are about.
     known: HashSet<u64>,
     hasher: RandomState,
@@ -76,7 +76,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Returns counts whose rows keep their recent past.
-    pub(crate) fn with_history() -> Counts {
+    pub(super) fn with_history() -> Counts {
         Counts {
             with_history: true,
             ..Counts::default()
@@ -84,14 +84,14 @@ impl Counts {
     }
 
     /// Counts one event.
-    pub(crate) fn add(&mut self, seen: &Sighting) {
+    pub(super) fn add(&mut self, seen: &Sighting) {
         self.sum.add(seen);
         let event = &seen.event;
         self.count(&event.city, &event.event_type, |row| row.add(seen));
     }
 
     /// Counts one dead letter. Returns `false` if an earlier letter is about the same record.
-    pub(crate) fn add_letter(&mut self, letter: &Letter) -> bool {
+    pub(super) fn add_letter(&mut self, letter: &Letter) -> bool {
         if self.is_repeat(letter) {
             self.repeat_count += 1;
             return false;
@@ -138,7 +138,7 @@ impl Counts {
     }
 
     /// Returns the rows with their city and type, or reason and nothing.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
         self.rows.iter().flat_map(|(city, types)| {
             types
                 .iter()
@@ -147,7 +147,7 @@ impl Counts {
     }
 
     /// Notes each row's counts in place `at` of its past.
-    pub(crate) fn mark(&mut self, at: usize) {
+    pub(super) fn mark(&mut self, at: usize) {
         for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             if let Some(history) = &mut row.history {
                 history.mark(at, row.severities);
@@ -156,19 +156,19 @@ impl Counts {
     }
 
     /// Counts one rejected record.
-    pub(crate) fn reject(&mut self, reason: Reason) {
+    pub(super) fn reject(&mut self, reason: Reason) {
         if let Some(index) = Reason::ALL.iter().position(|r| *r == reason) {
             self.rejected[index] += 1;
         }
     }
 
     /// Returns the number of rejected records.
-    pub(crate) fn rejected_total(&self) -> u64 {
+    pub(super) fn rejected_total(&self) -> u64 {
         self.rejected.iter().sum()
     }
 
     /// Returns the table, a line per city and type, then the sum, then what was rejected.
-    pub(crate) fn table(&self, with_late: bool) -> String {
+    pub(super) fn table(&self, with_late: bool) -> String {
         let mut lines: Vec<Vec<String>> = Vec::new();
         let mut head: Vec<String> = ["city", "type", "low", "medium", "high", "critical", "total"]
             .map(str::to_owned)
@@ -197,7 +197,7 @@ impl Counts {
     }
 
     /// Returns `not_json 3, bad_city 1`, in the order of judgement.
-    pub(crate) fn rejected_text(&self) -> String {
+    pub(super) fn rejected_text(&self) -> String {
         let reasons = Reason::ALL.iter().zip(self.rejected);
         let told: Vec<String> = reasons
             .filter(|(_, count)| *count > 0)

@@ -4,21 +4,21 @@
 //! Pure values without a clock; [`Board`](super::board::Board) says when a second is over.
 
 /// Events by severity, in rising order; rejected records are all in the first place.
-pub(crate) type Tally = [u64; 4];
+pub(super) type Tally = [u64; 4];
 
 /// The lengths that windows can be shown in: milliseconds, and how people say it.
-pub(crate) const LENGTHS: [(i64, &str); 4] = [
+pub(super) const LENGTHS: [(i64, &str); 4] = [
     (60_000, "minute"),
     (300_000, "5 minutes"),
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
 /// The one to begin with: that of the windows in the tables.
-pub(crate) const LENGTH_DEFAULT: usize = 1;
+pub(super) const LENGTH_DEFAULT: usize = 1;
 /// Windows kept of each length.
-pub(crate) const WINDOWS: usize = 96;
+pub(super) const WINDOWS: usize = 96;
 /// Places for counts of the past, a second apart: rates are those of the last ten seconds.
-pub(crate) const MARKS: usize = 11;
+pub(super) const MARKS: usize = 11;
 
 /// The newest windows of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,31 +76,31 @@ impl Ring {
 
 /// The recent past of one row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct History {
+pub(super) struct History {
     rings: [Ring; LENGTHS.len()],
     marks: [Tally; MARKS],
 }
 
 impl History {
     /// Counts one at place `at` of the tallies of its windows.
-    pub(crate) fn add(&mut self, time_ms: i64, at: usize) {
+    pub(super) fn add(&mut self, time_ms: i64, at: usize) {
         for (ring, (length_ms, _)) in self.rings.iter_mut().zip(LENGTHS) {
             ring.add(time_ms.div_euclid(length_ms), at);
         }
     }
 
     /// Returns what happened in a window of one length, by its number since 1970.
-    pub(crate) fn window(&self, length: usize, window: i64) -> [u32; 4] {
+    pub(super) fn window(&self, length: usize, window: i64) -> [u32; 4] {
         self.rings[length].get(window)
     }
 
     /// Notes counts.
-    pub(crate) fn mark(&mut self, at: usize, tally: Tally) {
+    pub(super) fn mark(&mut self, at: usize, tally: Tally) {
         self.marks[at] = tally;
     }
 
     /// Returns noted counts; 0 before the row's first event.
-    pub(crate) fn marked(&self, at: usize) -> Tally {
+    pub(super) fn marked(&self, at: usize) -> Tally {
         self.marks[at]
     }
 }

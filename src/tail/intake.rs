@@ -12,7 +12,7 @@ use crate::settings::{From, Tail};
 
 /// Which events are shown.
 #[derive(Clone, Debug)]
-pub(crate) struct Filter {
+pub(super) struct Filter {
     cities: Vec<String>,
     types: Vec<String>,
     severities: [bool; 4],
@@ -20,7 +20,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Returns what the options ask for.
-    pub(crate) fn new(args: &Tail) -> Filter {
+    pub(super) fn new(args: &Tail) -> Filter {
         let mut severities = [args.severities.is_empty(); 4];
         for severity in &args.severities {
             severities[severity.index()] = true;
@@ -45,7 +45,7 @@ impl Filter {
     }
 
     /// Returns the filter as it was asked for, such as `NYC, LA · traffic`; empty if all passes.
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut parts = Vec::new();
         if !self.cities.is_empty() {
             parts.push(self.cities.join(", "));
@@ -66,24 +66,24 @@ impl Filter {
 
 /// An event and where it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sighting {
+pub(super) struct Sighting {
     /// The event.
-    pub(crate) event: Event,
+    pub(super) event: Event,
     /// It came after its window was over; told only where reading began with the oldest record.
-    pub(crate) late: bool,
+    pub(super) late: bool,
     /// Its time is too far ahead of its record to be believed.
-    pub(crate) future: bool,
+    pub(super) future: bool,
     /// Its partition.
-    pub(crate) partition: i32,
+    pub(super) partition: i32,
     /// Its place there.
-    pub(crate) offset: Offset,
+    pub(super) offset: Offset,
     /// The record's Kafka timestamp in Unix milliseconds.
-    pub(crate) record_ms: Option<i64>,
+    pub(super) record_ms: Option<i64>,
 }
 
 /// What a record says.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(super) enum Said {
     /// An event that passes.
     Event(Sighting),
     /// Neither event nor heartbeat.
@@ -96,7 +96,7 @@ pub(crate) enum Said {
 
 /// Judges records in the order of their log.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(super) struct Intake {
     filter: Filter,
     /// Cities and types that were asked for and not seen yet.
     absent: [Absent; 2],
@@ -109,7 +109,7 @@ pub(crate) struct Intake {
 
 impl Intake {
     /// Returns the state before the first record.
-    pub(crate) fn new(args: &Tail) -> Intake {
+    pub(super) fn new(args: &Tail) -> Intake {
         let filter = Filter::new(args);
         Intake {
             absent: [
@@ -124,17 +124,17 @@ impl Intake {
     }
 
     /// Tells whether late events are told from others.
-    pub(crate) fn knows_late(&self) -> bool {
+    pub(super) fn knows_late(&self) -> bool {
         self.times.is_some()
     }
 
     /// Returns what to say about a city or type that was asked for and that no event had so far.
-    pub(crate) fn hint(&self) -> Option<&str> {
+    pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
     /// Takes the next record.
-    pub(crate) fn take(&mut self, record: Record) -> Said {
+    pub(super) fn take(&mut self, record: Record) -> Said {
         let event = match record.body {
             Ok(Body::Event(event)) => event,
             Ok(Body::Heartbeat(time_ms)) => {

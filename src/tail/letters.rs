@@ -39,14 +39,14 @@ fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
 }
 
 /// Returns why a record was rejected, in [`REASON_CHARS_MAX`] characters at most.
-pub(crate) fn reason(letter: &Letter) -> &str {
+pub(super) fn reason(letter: &Letter) -> &str {
     let reason = header(letter, "reason").unwrap_or("unknown");
     let end = reason.char_indices().nth(REASON_CHARS_MAX);
     end.map_or(reason, |(end, _)| &reason[..end])
 }
 
 /// Returns how much memory a letter takes, in bytes.
-pub(crate) fn bytes(letter: &Letter) -> usize {
+pub(super) fn bytes(letter: &Letter) -> usize {
     let headers = letter
         .headers
         .iter()
@@ -56,18 +56,18 @@ pub(crate) fn bytes(letter: &Letter) -> usize {
 }
 
 /// Returns what exactly was wrong.
-pub(crate) fn detail(letter: &Letter) -> &str {
+pub(super) fn detail(letter: &Letter) -> &str {
     header(letter, "detail").unwrap_or("?")
 }
 
 /// Returns the record's own timestamp in Unix milliseconds.
-pub(crate) fn source_ms(letter: &Letter) -> Option<i64> {
+pub(super) fn source_ms(letter: &Letter) -> Option<i64> {
     header(letter, "source_timestamp")?.parse().ok()
 }
 
 /// Returns the time by which a letter is shown among others, in Unix milliseconds: the record's own,
 /// or else that of its rejection.
-pub(crate) fn time_ms(letter: &Letter) -> Option<i64> {
+pub(super) fn time_ms(letter: &Letter) -> Option<i64> {
     let rules = Rules::default();
     let of_an_event = |ms: &i64| (0..TIME_MS_END).contains(ms);
     let own = source_ms(letter).filter(of_an_event);
@@ -77,13 +77,13 @@ pub(crate) fn time_ms(letter: &Letter) -> Option<i64> {
 }
 
 /// Returns the record's topic, partition and offset.
-pub(crate) fn origin(letter: &Letter) -> [&str; 3] {
+pub(super) fn origin(letter: &Letter) -> [&str; 3] {
     ["source_topic", "source_partition", "source_offset"]
         .map(|name| header(letter, name).unwrap_or("?"))
 }
 
 /// Returns what tells the record from all others: its topic's id, its partition and its offset.
-pub(crate) fn identity(letter: &Letter) -> Option<[&str; 3]> {
+pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
     let [topic_id, partition, offset] = ["source_topic_id", "source_partition", "source_offset"];
     Some([
         header(letter, topic_id)?,
@@ -93,7 +93,7 @@ pub(crate) fn identity(letter: &Letter) -> Option<[&str; 3]> {
 }
 
 /// Returns the headers that the record came with.
-pub(crate) fn own_headers(letter: &Letter) -> &[(String, String)] {
+pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
     let ours = letter
         .headers
         .iter()
@@ -102,7 +102,7 @@ pub(crate) fn own_headers(letter: &Letter) -> &[(String, String)] {
 }
 
 /// Returns the record's key.
-pub(crate) fn key(letter: &Letter) -> Option<String> {
+pub(super) fn key(letter: &Letter) -> Option<String> {
     letter.key.as_deref().map(text)
 }
 
@@ -119,7 +119,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Returns at most `chars_max` characters of the record's value, or why there is none.
-pub(crate) fn content(letter: &Letter, chars_max: usize) -> String {
+pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     if let Some(bytes) = header(letter, "truncated") {
         return format!("(too large to keep, bytes: {bytes})");
     }
@@ -146,7 +146,7 @@ pub(crate) fn content(letter: &Letter, chars_max: usize) -> String {
 ///
 /// Key and value are text, or null; where they are no UTF-8 they stand as `key_base64` and
 /// `value_base64`.
-pub(crate) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
+pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
     let begin = out.len();
     let mut fields: Vec<(String, Value)> = Vec::new();
     for name in TEXTS {
@@ -186,7 +186,7 @@ pub(crate) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
 
 /// Appends `time  reason  topic/partition/offset  detail: beginning of the value` and a line end.
 /// The time is the record's own.
-pub(crate) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
+pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
     let time = source_ms(letter).map_or_else(|| "-".to_owned(), format_millis);
     let origin = origin(letter).join("/");
     let written = write!(out, "{time:<24}  ");
@@ -204,7 +204,7 @@ pub(crate) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
 }
 
 /// Returns a line per reason, the most frequent first, then the sum, then how many letters were repeats.
-pub(crate) fn table(counts: &Counts) -> String {
+pub(super) fn table(counts: &Counts) -> String {
     let rows = counts.rows();
     let mut rows: Vec<(&str, u64)> = rows.map(|(reason, _, row)| (reason, row.total())).collect();
     rows.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
@@ -229,7 +229,7 @@ pub(crate) fn table(counts: &Counts) -> String {
 }
 
 /// Returns how many letters were about records that other letters are about.
-pub(crate) fn repeats(counts: &Counts) -> String {
+pub(super) fn repeats(counts: &Counts) -> String {
     let count = HumanCount(counts.repeat_count);
     format!("rejected again after a restart: {count}")
 }

@@ -8,13 +8,13 @@ use crate::core::time::format_millis;
 
 /// Where an event was found.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'a> {
+pub(super) struct Place<'a> {
     /// Topic.
-    pub(crate) topic: &'a str,
+    pub(super) topic: &'a str,
     /// Partition.
-    pub(crate) partition: i32,
+    pub(super) partition: i32,
     /// Offset.
-    pub(crate) offset: Offset,
+    pub(super) offset: Offset,
 }
 
 /// Appends the event as one JSON object and a line end.
@@ -22,7 +22,7 @@ pub(crate) struct Place<'a> {
 /// `{"city","event_type","severity","timestamp","description","event_id"[,"extra"],"partition","offset"}`:
 /// the fields after validation, as they are stored; `extra` holds the record's other fields with
 /// their values as they stood.
-pub(crate) fn push_json(out: &mut Vec<u8>, event: &Event, place: Place<'_>) {
+pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, place: Place<'_>) {
     let begin = out.len();
     let id = event_id(event, place.topic, place.partition, place.offset);
     let time = format_millis(event.time_ms);
@@ -57,7 +57,7 @@ pub(crate) fn push_json(out: &mut Vec<u8>, event: &Event, place: Place<'_>) {
 
 /// Appends `time  city  type  severity  description` and a line end. Nothing in it can play with the
 /// terminal.
-pub(crate) fn push_text(out: &mut Vec<u8>, event: &Event) {
+pub(super) fn push_text(out: &mut Vec<u8>, event: &Event) {
     let mut line = String::new();
     let head = format!(
         "{}  {:<8}  {:<12}  {:<8}  ",
@@ -87,7 +87,7 @@ fn is_hidden(c: char) -> bool {
 
 /// Puts JSON's own escapes in the place of hidden characters from byte `begin` on. They stand in strings
 /// alone: between tokens, JSON has ASCII only.
-pub(crate) fn escape_hidden(out: &mut Vec<u8>, begin: usize) {
+pub(super) fn escape_hidden(out: &mut Vec<u8>, begin: usize) {
     if out[begin..].iter().all(|byte| *byte < 0x7f) {
         return;
     }
@@ -106,7 +106,7 @@ pub(crate) fn escape_hidden(out: &mut Vec<u8>, begin: usize) {
 
 /// Appends text with escapes in the place of hidden characters, so that no record can play with the
 /// terminal.
-pub(crate) fn push_printable(out: &mut String, text: &str) {
+pub(super) fn push_printable(out: &mut String, text: &str) {
     for c in text.chars() {
         if is_hidden(c) {
             out.extend(c.escape_default());

@@ -27,7 +27,7 @@ const OUT_BYTES: usize = 64 * 1024;
 const CLOCK_EVERY: u32 = 1_000;
 
 /// What is printed, and when.
-pub(crate) struct Printer<'a> {
+pub(super) struct Printer<'a> {
     intake: Intake,
     output: Output,
     topic: String,
@@ -47,7 +47,7 @@ pub(crate) struct Printer<'a> {
 
 impl Printer<'_> {
     /// Returns a printer that has seen nothing yet.
-    pub(crate) fn new<'a>(args: &Tail, out: &'a mut dyn Write) -> Printer<'a> {
+    pub(super) fn new<'a>(args: &Tail, out: &'a mut dyn Write) -> Printer<'a> {
         Printer {
             intake: Intake::new(args),
             output: args.output(),
@@ -68,7 +68,7 @@ impl Printer<'_> {
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub(crate) fn step(&mut self, step: Step) -> io::Result<ControlFlow<()>> {
+    pub(super) fn step(&mut self, step: Step) -> io::Result<ControlFlow<()>> {
         match step {
             Step::Record(record) => {
                 if self.take(record)?.is_break() {
@@ -224,7 +224,7 @@ impl Printer<'_> {
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         self.hint();
         if self.output == Output::Table {

@@ -137,26 +137,26 @@ struct Judged {
 }
 
 /// What holds for a whole comparison.
-pub(crate) struct Facts {
+pub(super) struct Facts {
     source: Source,
-    pub(crate) audit: Audit,
-    pub(crate) config: Config,
+    pub(super) audit: Audit,
+    pub(super) config: Config,
     survey: Arc<Survey>,
-    pub(crate) topic_id: String,
+    pub(super) topic_id: String,
     partitions: i32,
     made_ms: i64,
 }
 
 /// How far the log is said to be stored.
-pub(crate) struct Claims {
-    pub(crate) logs: BTreeMap<i32, Log>,
+pub(super) struct Claims {
+    pub(super) logs: BTreeMap<i32, Log>,
     /// Another topic of this name was counted before.
     remade: bool,
 }
 
 impl Facts {
     /// Asks whether log and tables are there and belong together.
-    pub(crate) async fn find(source: &Source, metrics: &Metrics) -> anyhow::Result<Facts> {
+    pub(super) async fn find(source: &Source, metrics: &Metrics) -> anyhow::Result<Facts> {
         let names = source.names.clone();
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
@@ -200,7 +200,7 @@ impl Facts {
         })
     }
 
-    pub(crate) fn view(&self, range: (i64, i64)) -> View {
+    pub(super) fn view(&self, range: (i64, i64)) -> View {
         View {
             topic_id: self.topic_id.clone(),
             shards: self.config.shards,
@@ -220,7 +220,7 @@ impl Facts {
     }
 
     /// Asks how far everything is said to be stored. Must come before the rows are read.
-    pub(crate) async fn claims(&self) -> anyhow::Result<Claims> {
+    pub(super) async fn claims(&self) -> anyhow::Result<Claims> {
         let progress = self.audit.progress().await?;
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (commits, ends) =
@@ -412,7 +412,7 @@ impl Facts {
 
     /// Hands each record of the log to `take`, with `state`, which it returns in the end; `None` if
     /// stopping was asked for.
-    pub(crate) async fn each_record<T: Send + 'static>(
+    pub(super) async fn each_record<T: Send + 'static>(
         &self,
         shutdown: &Shutdown,
         mut state: T,
@@ -459,7 +459,7 @@ impl Facts {
 }
 
 /// Returns when a record was stamped, and by whom.
-pub(crate) const fn stamp(record: &Record) -> Stamp {
+pub(super) const fn stamp(record: &Record) -> Stamp {
     Stamp {
         ms: record.record_ms,
         by_broker: record.by_broker,

@@ -207,7 +207,7 @@ fn differing(row: &str, how: Kind, count: u64) -> String {
 }
 
 /// Returns the text with control characters as escapes: keys and contents are anybody's.
-pub(crate) fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

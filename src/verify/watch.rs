@@ -27,7 +27,7 @@ use crate::verify::compare::{Source, compare};
 use crate::verify::{Report, options, print};
 
 /// The role's own metrics.
-pub(crate) struct VerifyMetrics {
+pub(super) struct VerifyMetrics {
     difference_rows: IntGauge,
     not_comparable_rows: IntGauge,
     events: IntGaugeVec,
@@ -38,7 +38,7 @@ pub(crate) struct VerifyMetrics {
 
 impl VerifyMetrics {
     /// Registers them; once per process.
-    pub(crate) fn new(metrics: &Metrics) -> VerifyMetrics {
+    pub(super) fn new(metrics: &Metrics) -> VerifyMetrics {
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("constant name");
         let m = VerifyMetrics {
             difference_rows: gauge(
