@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::core::mutant::{self, Mutant};
-use crate::core::pace::{Concurrency, backoff_ms};
-use crate::core::plan::{Put, PutTable};
+use crate::mutant::{self, Mutant};
+use crate::pace::{Concurrency, backoff_ms};
+use crate::plan::{Put, PutTable};
 
 /// Most puts in one BatchWriteItem, by DynamoDB's limit. Its other limit, 16 MB, is out of reach:
 /// 25 values of at most 64 KiB.
@@ -252,8 +252,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::event::{Event, Offset, Severity};
-    use crate::core::plan::{StoredEvent, Ticket};
+    use crate::event::{Event, Offset, Severity};
+    use crate::plan::{StoredEvent, Ticket};
 
     fn put(seq: u64, id: &str) -> Put {
         let event = Event {

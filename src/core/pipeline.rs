@@ -27,13 +27,13 @@ mod start;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use crate::core::batch::{Batch, BatchOutcome, PutQueue};
-use crate::core::ledger::Ledger;
-use crate::core::mutant::{self, Mutant};
-use crate::core::pace::{Concurrency, backoff_ms};
-use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
-use crate::core::restart::{Boundary, Progress};
-use crate::core::worker::{Tally, Worker, Write};
+use crate::batch::{Batch, BatchOutcome, PutQueue};
+use crate::ledger::Ledger;
+use crate::mutant::{self, Mutant};
+use crate::pace::{Concurrency, backoff_ms};
+use crate::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
+use crate::restart::{Boundary, Progress};
+use crate::worker::{Tally, Worker, Write};
 
 use intake::Intake;
 pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};

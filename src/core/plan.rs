@@ -1,14 +1,14 @@
 //! What is written, as plain data: puts of raw events and alerts, and conditional updates of rows.
 //!
 //! A put may be repeated: its key comes from the record. An update counts, so it carries the
-//! offsets that its fence compares (see [`crate::core::stretch`]).
+//! offsets that its fence compares (see [`crate::stretch`]).
 
 use std::sync::Arc;
 
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::keys;
-use crate::core::mutant::{self, Mutant};
-use crate::core::stretch::Sum;
+use crate::event::{Event, Offset, Severity};
+use crate::keys;
+use crate::mutant::{self, Mutant};
+use crate::stretch::Sum;
 
 /// Which events get a raw row, from the config item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -21,11 +21,11 @@
 //! landed last) that retention overtook loses nothing that the progress item holds. A start outside the
 //! log is lost data ([`Start::Expired`], [`Start::Truncated`]).
 
-use crate::core::event::Offset;
-use crate::core::mutant::{self, Mutant};
-use crate::core::stretch::Sum;
-use crate::core::watermark::MaxTime;
-use crate::core::window::Rules;
+use crate::event::Offset;
+use crate::mutant::{self, Mutant};
+use crate::stretch::Sum;
+use crate::watermark::MaxTime;
+use crate::window::Rules;
 
 /// A point from which a partition can be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -537,7 +537,7 @@ mod tests {
                     at.max.observe(now_ms);
                     at.next = at.next.next();
                     if let Some(sums) = &mut at.sums {
-                        sums.add_event(crate::core::event::Severity::Low, false);
+                        sums.add_event(crate::event::Severity::Low, false);
                     }
                 } else if now_ms % 60_000 == 0 {
                     at.max.observe(now_ms);

@@ -5,8 +5,8 @@
 //! refused update the records below the fence are dropped and the rest is summed again. The records
 //! therefore stay in memory, a few bytes each, until the update is known to be counted.
 
-use crate::core::event::{Offset, Severity};
-use crate::core::mutant::{self, Mutant};
+use crate::event::{Offset, Severity};
+use crate::mutant::{self, Mutant};
 
 /// One record's part in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,16 +14,16 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::keys;
-use crate::core::ledger::Ledger;
-use crate::core::mutant::{self, Mutant};
-use crate::core::parse::{Body, Reason};
-use crate::core::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
-use crate::core::restart::Boundary;
-use crate::core::stretch::{Entry, Sum};
-use crate::core::watermark::MaxTime;
-use crate::core::window::Rules;
+use crate::event::{Event, Offset, Severity};
+use crate::keys;
+use crate::ledger::Ledger;
+use crate::mutant::{self, Mutant};
+use crate::parse::{Body, Reason};
+use crate::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
+use crate::restart::Boundary;
+use crate::stretch::{Entry, Sum};
+use crate::watermark::MaxTime;
+use crate::window::Rules;
 use rows::{Row, SeriesRows};
 
 /// What a worker needs to know about its place in the world.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{COMMIT_INTERVAL_MS, CommitPart, Output, Pipeline, Publish, Running, State};
-use crate::core::mutant::{self, Mutant};
-use crate::core::restart::{Boundary, Metadata};
+use crate::mutant::{self, Mutant};
+use crate::restart::{Boundary, Metadata};
 
 impl Pipeline {
     /// Takes the topic's id as Kafka gives it before a commit; `None` if it could not be had.

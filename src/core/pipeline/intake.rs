@@ -8,10 +8,10 @@
 use std::collections::VecDeque;
 
 use super::{LOCATE_AGAIN_MS, Output, Pipeline, Running, State};
-use crate::core::event::Offset;
-use crate::core::gap::{Gap, SecondRead, Verdict};
-use crate::core::mutant::{self, Mutant};
-use crate::core::worker::{Record, Write};
+use crate::event::Offset;
+use crate::gap::{Gap, SecondRead, Verdict};
+use crate::mutant::{self, Mutant};
+use crate::worker::{Record, Write};
 
 /// What the client handed on after a gap.
 #[derive(Clone, Debug)]

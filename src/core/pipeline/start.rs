@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::{
     Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables,
 };
-use crate::core::event::Offset;
-use crate::core::keys;
-use crate::core::mutant::{self, Mutant};
-use crate::core::restart::{Boundary, Progress, Start, StartFacts, start};
-use crate::core::stretch::Sum;
-use crate::core::worker::{Place, Worker};
+use crate::event::Offset;
+use crate::keys;
+use crate::mutant::{self, Mutant};
+use crate::restart::{Boundary, Progress, Start, StartFacts, start};
+use crate::stretch::Sum;
+use crate::worker::{Place, Worker};
 
 impl Pipeline {
     /// Takes newly assigned partitions.

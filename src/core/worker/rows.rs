@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use super::{ROOM_KEPT, Worker, pending};
-use crate::core::event::Event;
-use crate::core::keys;
-use crate::core::mutant::{self, Mutant};
-use crate::core::plan::{RowKey, RowUpdate, UpdateOutcome};
-use crate::core::stretch::{Entry, Stretch};
+use crate::event::Event;
+use crate::keys;
+use crate::mutant::{self, Mutant};
+use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
+use crate::stretch::{Entry, Stretch};
 
 /// What a row takes until it was idle for an interval: its names, two stretches, and its place in a list that
 /// is half full at worst.

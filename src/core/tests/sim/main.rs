@@ -115,10 +115,10 @@ const MUTANT_SEEDS: u64 = 2_000;
 /// Switches each planted bug on in turn and wants `find` to find it.
 #[cfg(feature = "sim")]
 fn all_found(
-    planted: impl IntoIterator<Item = citystream::core::mutant::Mutant>,
+    planted: impl IntoIterator<Item = citystream_core::mutant::Mutant>,
     find: impl Fn() -> Option<(u64, String)>,
 ) {
-    use citystream::core::mutant;
+    use citystream_core::mutant;
     // A panic of the core is a way of being found, and no news.
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();
@@ -137,7 +137,7 @@ fn all_found(
 #[cfg(feature = "sim")]
 #[test]
 fn every_planted_bug_is_found() {
-    all_found(citystream::core::mutant::Mutant::ALL, || {
+    all_found(citystream_core::mutant::Mutant::ALL, || {
         (0..MUTANT_SEEDS).find_map(|seed| {
             let problem = problem(|| World::new(seed).run().map(|_| ()));
             problem.map(|problem| (seed, problem))

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use citystream::core::batch::{Batch, BatchOutcome};
-use citystream::core::event::Offset;
-use citystream::core::gap::{Gap, SecondRead};
-use citystream::core::keys;
-use citystream::core::mutant::{self, Mutant};
-use citystream::core::pipeline::{CommitPart, Publish};
-use citystream::core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
-use citystream::core::restart::{Boundary, Commit, Metadata};
-use citystream::core::watermark::MaxTime;
+use citystream_core::batch::{Batch, BatchOutcome};
+use citystream_core::event::Offset;
+use citystream_core::gap::{Gap, SecondRead};
+use citystream_core::keys;
+use citystream_core::mutant::{self, Mutant};
+use citystream_core::pipeline::{CommitPart, Publish};
+use citystream_core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
+use citystream_core::restart::{Boundary, Commit, Metadata};
+use citystream_core::watermark::MaxTime;
 
 use crate::draw::topic_id;
 use crate::reference::{self, Found, Logged, POISON, RowName, Said, Tables};

@@ -40,7 +40,7 @@ fn c3_a_run_stopped_after_each_of_its_steps_gives_equal_tables() {
 #[cfg(feature = "sim")]
 #[test]
 fn c3_planted_bugs_of_restart_points_break_the_law() {
-    use citystream::core::mutant::Mutant;
+    use citystream_core::mutant::Mutant;
     let restart_points = [
         Mutant::CommitLargest,
         Mutant::CommitPosition,
