@@ -29,7 +29,6 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::batch::{Batch, BatchOutcome, PutQueue};
 use crate::ledger::Ledger;
-use crate::mutant::{self, Mutant};
 use crate::pace::{Concurrency, backoff_ms};
 use crate::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::restart::{Boundary, Progress};
@@ -88,8 +87,6 @@ pub struct Pipeline {
     turn: (i32, i64),
     ledger: Ledger,
     tally: Tally,
-    /// For [`Mutant::WatermarkKept`]; empty otherwise.
-    kept: BTreeMap<i32, Boundary>,
 }
 
 impl Pipeline {
@@ -111,7 +108,6 @@ impl Pipeline {
             turn: (0, i64::MIN),
             ledger: Ledger::default(),
             tally: Tally::default(),
-            kept: BTreeMap::new(),
         }
     }
 
@@ -141,7 +137,7 @@ impl Pipeline {
 
     fn running(&mut self, partition: i32, assignment: u64) -> Option<&mut Running> {
         let slot = self.slots.get_mut(&partition)?;
-        if slot.assignment != assignment && !mutant::on(Mutant::LateAnswersTaken) {
+        if slot.assignment != assignment {
             return None;
         }
         match &mut slot.state {
@@ -186,10 +182,6 @@ impl Pipeline {
         };
         if let State::Running(mut running) = slot.state {
             self.tally.bytes_freed += running.close_intake();
-            if mutant::on(Mutant::WatermarkKept) || mutant::on(Mutant::SumsKept) {
-                let at = running.worker.boundary_at_position();
-                self.kept.insert(partition, at);
-            }
             self.ledger.given_up += running.worker.in_flight() as u64;
             self.tally.bytes_freed += running.worker.bytes();
             let live = |put: &Put| put.ticket.partition != partition;
@@ -229,9 +221,6 @@ impl Pipeline {
             self.put_done(table, put.ticket);
         }
         if let Some(put) = settled.refused {
-            if mutant::on(Mutant::RefusedNotAwaited) {
-                return self.put_done(table, put.ticket);
-            }
             self.outputs.push_back(Output::Refused(table, put));
         }
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::event::{Event, Offset, Severity};
 use crate::keys;
-use crate::mutant::{self, Mutant};
 use crate::stretch::Sum;
 
 /// Which events get a raw row, from the config item.
@@ -173,8 +172,7 @@ impl RowUpdate {
     /// Returns what an answer of success proves: it must show this row, with the fence where this
     /// update leaves it.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
-        let proven = shown.same_row && shown.fence == Some(self.next);
-        if proven || mutant::on(Mutant::SuccessBelieved) {
+        if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted
         } else {
             UpdateOutcome::Unknown
@@ -184,12 +182,7 @@ impl RowUpdate {
     /// Returns what a refusal proves: it must show this row, with a fence that this update cannot pass.
     pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
         match shown.fence {
-            Some(fence)
-                if (shown.same_row && fence > self.first)
-                    || mutant::on(Mutant::RefusalBelieved) =>
-            {
-                UpdateOutcome::Fenced(fence)
-            }
+            Some(fence) if shown.same_row && fence > self.first => UpdateOutcome::Fenced(fence),
             _ => UpdateOutcome::Unknown,
         }
     }

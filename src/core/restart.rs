@@ -22,7 +22,6 @@
 //! log is lost data ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::event::Offset;
-use crate::mutant::{self, Mutant};
 use crate::stretch::Sum;
 use crate::watermark::MaxTime;
 use crate::window::Rules;
@@ -175,8 +174,7 @@ impl StartFacts {
     pub fn own_commit(&self) -> Option<Boundary> {
         let commit = self.commit.as_ref()?;
         let m = Metadata::parse(&commit.metadata)?;
-        let ours = (m.topic_id == self.topic_id || mutant::on(Mutant::OtherTopicBelieved))
-            && (m.tables_id == self.tables_id || mutant::on(Mutant::OtherTablesBelieved));
+        let ours = m.topic_id == self.topic_id && m.tables_id == self.tables_id;
         ours.then_some(Boundary {
             next: commit.next,
             max: m.max,
@@ -194,11 +192,7 @@ pub fn start(facts: &StartFacts) -> Start {
     {
         return Start::Unreadable(commit.next);
     }
-    let committed = facts.own_commit();
-    if committed.is_none() && facts.progress.is_some() && mutant::on(Mutant::NoCommitIsNewLog) {
-        return Start::At(Boundary::begin(log_start));
-    }
-    let Some(from) = committed.or(facts.progress) else {
+    let Some(from) = facts.own_commit().or(facts.progress) else {
         return Start::Create(Boundary::begin(log_start));
     };
     let from = match facts.progress {

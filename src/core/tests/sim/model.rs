@@ -714,31 +714,3 @@ fn every_order_of_events_in_a_small_world_keeps_the_invariants() {
         worlds.len()
     );
 }
-
-/// The model must be able to fail.
-#[cfg(feature = "sim")]
-#[test]
-fn planted_bugs_are_found_by_the_model() {
-    use citystream_core::mutant::Mutant;
-    let planted = [
-        Mutant::ConflictIsDone,
-        Mutant::FenceInclusive,
-        Mutant::NextIsLast,
-        Mutant::UnknownIsDone,
-        Mutant::RowOrderLost,
-        Mutant::OneForAll,
-        Mutant::CommitLargest,
-        Mutant::CommitPosition,
-        Mutant::DeadLetterNotAwaited,
-        Mutant::PutNotAwaited,
-        Mutant::MaxAhead,
-        Mutant::MaxBehind,
-        Mutant::MetadataMissing,
-    ];
-    crate::all_found(planted, || {
-        QUICK.iter().zip(0..).find_map(|(small, at)| {
-            let found = crate::problem(|| search(small).map(|_| ()));
-            found.map(|problem| (at, problem))
-        })
-    });
-}
