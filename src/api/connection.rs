@@ -26,7 +26,7 @@ use crate::api::access::{LIVEZ, Peer};
 use crate::api::paced::{BASE_BYTES, Paced, Progress};
 use crate::api::server::{HEADERS_BYTES_MAX, Patience, Serving, head_bytes};
 use crate::api::shares::ConnectionShare;
-use crate::api::stall::StallGuard;
+use crate::api::write_timeout::WriteTimeout;
 use crate::api::tls::H2;
 use crate::shutdown::Shutdown;
 
@@ -141,7 +141,7 @@ pub(super) async fn run(
     if share.is_spare {
         patience.head = patience.head.min(SPARE_PATIENCE);
     }
-    let stream = StallGuard::new(stream, patience.stall);
+    let stream = WriteTimeout::new(stream, patience.stall);
     let tls = serving.tls.clone();
     let conn = Arc::new(Conn {
         peer,

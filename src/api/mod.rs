@@ -17,6 +17,7 @@ mod cities;
 mod conditional;
 mod connection;
 pub mod cursor;
+pub mod dashboard;
 pub mod error;
 mod events;
 mod heads;
@@ -25,13 +26,12 @@ pub mod observe;
 pub mod openapi;
 pub mod ops;
 mod paced;
-pub mod page;
 pub mod params;
 mod reload;
 pub mod server;
 mod shares;
 mod spent;
-mod stall;
+mod write_timeout;
 pub mod state;
 mod stats;
 mod stream;
@@ -52,7 +52,7 @@ pub use self::state::ApiState;
 ///
 /// Merge it with [`ops::router`] for the operator's routes.
 pub fn router(state: ApiState) -> Router {
-    let (metrics, page) = (state.metrics().clone(), state.page().clone());
+    let (metrics, dashboard) = (state.metrics().clone(), state.dashboard().clone());
     let budget = state.read_budget();
     let router = Router::new()
         .route(health::PATH, get(health::get))
@@ -66,7 +66,7 @@ pub fn router(state: ApiState) -> Router {
         .route(stream::PATH, get(stream::get))
         .route(openapi::PATH, get(openapi::get))
         .with_state(state)
-        .merge(page::router(page))
+        .merge(dashboard::router(dashboard))
         .layer(from_fn(conditional::conditional))
         .layer(CompressionLayer::new());
     let router = match budget {

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::api::budget::ReadBudget;
 use crate::api::error::ApiError;
-use crate::api::page::Page;
+use crate::api::dashboard::Dashboard;
 use crate::api::spent::Spent;
 use crate::api::stream::Stream;
 use crate::api::timeline::{self, Hours};
@@ -55,7 +55,7 @@ pub struct ApiState {
     reads: Arc<dyn Reads>,
     metrics: Metrics,
     hours: Hours,
-    page: Page,
+    dashboard: Dashboard,
     answers: Cache<String, Warm>,
     totals: Arc<TotalsCache>,
     builds: Arc<Semaphore>,
@@ -80,7 +80,7 @@ impl ApiState {
                 })
                 .build(),
             hours: timeline::hours(),
-            page: Page::new(),
+            dashboard: Dashboard::new(),
             totals: Arc::default(),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             budget: None,
@@ -108,12 +108,12 @@ impl ApiState {
 
     /// Returns the same with another page at `/`.
     #[must_use]
-    pub fn with_page(self, page: Page) -> ApiState {
-        ApiState { page, ..self }
+    pub fn with_dashboard(self, dashboard: Dashboard) -> ApiState {
+        ApiState { dashboard, ..self }
     }
 
-    pub(crate) fn page(&self) -> &Page {
-        &self.page
+    pub(crate) fn dashboard(&self) -> &Dashboard {
+        &self.dashboard
     }
 
     /// Returns the same with a limit of read units a minute for each client.

@@ -6,7 +6,7 @@
 //! binary's files at once, because `/` itself is asked for anew each time (by `ETag`). A path with
 //! another hash, as while two versions serve side by side, gets the current file and keeps nothing.
 //!
-//! The page asks the API like anybody else. `dev` gives it a token ([`Page::with_token`]) by which it
+//! The page asks the API like anybody else. `dev` gives it a token ([`Dashboard::with_token`]) by which it
 //! may also ask for trouble.
 
 use std::sync::Arc;
@@ -63,28 +63,28 @@ const FILES: [(&str, &str, &[u8]); 14] = [
 
 /// The page as it is served. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct Dashboard {
     index: Bytes,
     etag: HeaderValue,
     version: Arc<str>,
 }
 
-impl Page {
+impl Dashboard {
     /// Returns the page that only looks.
-    pub fn new() -> Page {
-        Page::rendered("")
+    pub fn new() -> Dashboard {
+        Dashboard::rendered("")
     }
 
     /// Returns the page that may also send this token with its requests. The token must be of letters
     /// and digits.
     #[must_use]
-    pub fn with_token(token: &str) -> Page {
-        Page::rendered(&format!(
+    pub fn with_token(token: &str) -> Dashboard {
+        Dashboard::rendered(&format!(
             "<meta name=\"citystream-token\" content=\"{token}\">"
         ))
     }
 
-    fn rendered(token: &str) -> Page {
+    fn rendered(token: &str) -> Dashboard {
         let mut hash = Sha256::new();
         for (name, _, content) in FILES {
             hash.update(name);
@@ -95,7 +95,7 @@ impl Page {
             .replace(VERSION_MARK, &version)
             .replace(TOKEN_MARK, token);
         let etag = format!("\"{}\"", hex(&Sha256::digest(&index)));
-        Page {
+        Dashboard {
             index: Bytes::from(index),
             etag: HeaderValue::from_str(&etag).expect("hex digits in quotes"),
             version: version.into(),
@@ -103,9 +103,9 @@ impl Page {
     }
 }
 
-impl Default for Page {
-    fn default() -> Page {
-        Page::new()
+impl Default for Dashboard {
+    fn default() -> Dashboard {
+        Dashboard::new()
     }
 }
 
@@ -115,21 +115,21 @@ fn hex(hash: &[u8]) -> String {
 }
 
 /// Returns the routes of the page and its files.
-pub(super) fn router(page: Page) -> Router {
+pub(super) fn router(dashboard: Dashboard) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/assets/{version}/{name}", get(asset))
-        .with_state(page)
+        .with_state(dashboard)
 }
 
-async fn index(State(page): State<Page>, headers: HeaderMap) -> Response {
-    let mut response = if headers.get(IF_NONE_MATCH) == Some(&page.etag) {
+async fn index(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Response {
+    let mut response = if headers.get(IF_NONE_MATCH) == Some(&dashboard.etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        ([(CONTENT_TYPE, "text/html; charset=utf-8")], page.index).into_response()
+        ([(CONTENT_TYPE, "text/html; charset=utf-8")], dashboard.index).into_response()
     };
     let headers = response.headers_mut();
-    headers.insert(ETAG, page.etag);
+    headers.insert(ETAG, dashboard.etag);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     for (name, value) in [
         ("content-security-policy", POLICY),
@@ -145,12 +145,12 @@ async fn index(State(page): State<Page>, headers: HeaderMap) -> Response {
 }
 
 async fn asset(
-    State(page): State<Page>,
+    State(dashboard): State<Dashboard>,
     Path((version, name)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let found = FILES.iter().find(|(file, ..)| *file == name);
     let (_, kind, content) = found.ok_or_else(ApiError::not_found)?;
-    let cached = if *version == *page.version {
+    let cached = if *version == *dashboard.version {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn the_page_names_only_files_that_are_there_and_runs_nothing_inline() {
-        let page = Page::with_token("abc123");
-        let html = std::str::from_utf8(&page.index).unwrap();
+        let dashboard = Dashboard::with_token("abc123");
+        let html = std::str::from_utf8(&dashboard.index).unwrap();
         assert!(html.contains("content=\"abc123\""));
         assert!(!html.contains(VERSION_MARK) && !html.contains(TOKEN_MARK));
-        let plain = Page::new().index;
+        let plain = Dashboard::new().index;
         assert!(!String::from_utf8_lossy(&plain).contains("citystream-token"));
-        let prefix = format!("/assets/{}/", page.version);
+        let prefix = format!("/assets/{}/", dashboard.version);
         let mut named = 0;
         for rest in html.split(&prefix).skip(1) {
             let name = rest.split('"').next().unwrap();

@@ -16,7 +16,7 @@ const PROGRESS_BYTES: usize = 16 * 1_024;
 
 /// Passes reads and writes on. Writes fail where the peer takes neither [`PROGRESS_BYTES`] nor all that
 /// waits within `stall_max`.
-pub(crate) struct StallGuard<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     stall_max: Duration,
     /// Runs while bytes wait.
@@ -25,9 +25,9 @@ pub(crate) struct StallGuard<S> {
     taken: usize,
 }
 
-impl<S> StallGuard<S> {
-    pub(crate) fn new(stream: S, stall_max: Duration) -> StallGuard<S> {
-        StallGuard {
+impl<S> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, stall_max: Duration) -> WriteTimeout<S> {
+        WriteTimeout {
             stream,
             stall_max,
             timer: None,
@@ -69,7 +69,7 @@ impl<S> StallGuard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -127,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stopped_ends_the_write() {
         let (ours, _theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_millis(20));
+        let mut guarded = WriteTimeout::new(ours, Duration::from_millis(20));
         let error = guarded.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -135,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_of_single_bytes_ends_the_write_too() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_millis(200));
+        let mut guarded = WriteTimeout::new(ours, Duration::from_millis(200));
         let reader = tokio::spawn(async move {
             while theirs.read(&mut [0]).await.is_ok_and(|n| n > 0) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -152,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_takes_all_of_it_now_and_then_is_waited_for() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_millis(400));
+        let mut guarded = WriteTimeout::new(ours, Duration::from_millis(400));
         let writer = tokio::spawn(async move {
             for _ in 0..4 {
                 guarded.write_all(&[0; 16]).await?;
