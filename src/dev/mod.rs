@@ -169,13 +169,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         .merge(lab.router())
         .merge(ops::actuator(metrics.clone(), Arc::clone(&probe)))
         .merge(ops::router(metrics, probe));
-    let served = server::Options::without_login(&args.allowed_host);
-    let http = tokio::spawn(server::serve_with(
-        listener,
-        router,
-        served,
-        shutdown.clone(),
-    ));
+    let served = server::ServeOptions::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve(listener, router, served, shutdown.clone()));
     telemetry::show(&greeting(&args, reached, &own_name()));
 
     let producing = {
