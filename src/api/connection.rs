@@ -166,8 +166,8 @@ pub(super) async fn run(
         () = shutdown.wait() => return,
         done = handshake => match done {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-            Err(_elapsed) => return tracing::debug!("TLS handshake timed out"),
+            Ok(Err(error)) => return tracing::debug!(%error, "failed to complete the TLS handshake"),
+            Err(_elapsed) => return tracing::debug!("timed out in the TLS handshake"),
         },
     };
     if stream.get_ref().1.alpn_protocol() == Some(H2) {
