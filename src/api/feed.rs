@@ -194,7 +194,7 @@ impl Feed {
         !memory.has_poller
     }
 
-    /// Adds an event. A `status` event has no id, because nobody can resume after it.
+    /// Adds an event. A `status` event has no id, because a client cannot resume after it.
     pub(super) fn publish(&self, event: &str, audience: Audience, data: String, now_ms: i64) {
         let mut memory = self.memory();
         memory.last.number += 1;

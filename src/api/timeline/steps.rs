@@ -129,7 +129,7 @@ pub(super) fn sum_windows(
 
 /// Raises the totals of all time to at least what the windows count.
 ///
-/// The windows are read after the totals and may count more events by then. Without this step, a range could
+/// The windows are read after the totals, so they may count more events. Without this step, a range could
 /// show more events than all time.
 fn raise_totals(matching: &mut MatchingSeries, windows: &WindowsBySeries, grid: &StepGrid) {
     let mut all = matching.all.clone();
