@@ -14,11 +14,11 @@ use tokio::net::TcpListener;
 use crate::api::server::{self, BindError};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
-use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::listen::{print_picked, warn_if_open};
+use crate::produce::producer::{EventProducer, ProducerError};
 use crate::produce::pump::{self, PumpError};
 use crate::produce::report::Report;
-use crate::produce::{exit, http, letters, plan, settings_error, source};
+use crate::produce::{dead_letters, exit, http, plan, settings_error, source};
 use crate::service;
 use crate::settings::{LISTEN, Produce};
 use crate::shutdown::Shutdown;
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Returns what made the role fail.
 pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if args.from_dlq {
-        return letters::run(&args, shutdown).await;
+        return dead_letters::run(&args, shutdown).await;
     }
     let source = source(&args)?;
     let listener = listener(&args).await?;

@@ -27,7 +27,7 @@ use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::stall::StallDetector;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
-use crate::kafka::chatter::Chatter;
+use crate::kafka::client_errors::Chatter;
 use crate::kafka::consumer::{Consumer, Event};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::membership;

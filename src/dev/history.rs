@@ -2,8 +2,8 @@
 
 use crate::core::murmur2::partition_of;
 use crate::core::trial::Stream;
-use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::produce::credit::Credit;
+use crate::produce::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 

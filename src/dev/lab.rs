@@ -33,8 +33,8 @@ use crate::dev::doors::is_this_machine;
 use crate::dev::faults::Faults;
 use crate::dev::garbage;
 use crate::dev::waits::{Look, Waits, plain};
-use crate::kafka::producer::EventProducer;
 use crate::produce::credit::Credit;
+use crate::produce::producer::EventProducer;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{steady_ms, unix_ms};
 

@@ -15,8 +15,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::kafka::chatter::Context;
 use crate::kafka::client::{self, ClientError};
+use crate::kafka::client_errors::Context;
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 use crate::kafka::iam::IamError;
 use crate::kafka::refusal::Refusal;

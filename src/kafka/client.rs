@@ -11,7 +11,7 @@ use rdkafka::config::{ClientConfig, FromClientConfig as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-use crate::kafka::chatter::{IAM_PREFIX, IAM_PROPERTY};
+use crate::kafka::client_errors::{IAM_PREFIX, IAM_PROPERTY};
 use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;

@@ -30,7 +30,7 @@ use crate::core::event::Offset;
 use crate::core::pipeline::CommitPart;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
-use crate::kafka::chatter::Chatter;
+use crate::kafka::client_errors::Chatter;
 use crate::kafka::inquiry::{Inquiry, commit};
 use crate::kafka::membership;
 use crate::kafka::second_read::end_of_log;

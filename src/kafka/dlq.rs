@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::core::pace::backoff_ms;
 use crate::core::worker::Rejected;
-use crate::kafka::chatter::Context;
+use crate::kafka::client_errors::Context;
 
 /// Largest message of the dead-letter topic: room for the largest record with headers added.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;

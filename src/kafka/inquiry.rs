@@ -17,7 +17,7 @@ use crate::core::parse::Reason;
 use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
-use crate::kafka::chatter::Context;
+use crate::kafka::client_errors::Context;
 use crate::kafka::consumer::Bridge;
 use crate::kafka::record::original;
 use crate::sys;

@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::gap::{Gap, SecondRead, Verdict};
-use crate::kafka::chatter::Chatter;
+use crate::kafka::client_errors::Chatter;
 use crate::kafka::reader::read_alone;
 use crate::shutdown::Shutdown;
 

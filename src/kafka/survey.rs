@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::restart::Commit;
-use crate::kafka::chatter::Context;
+use crate::kafka::client_errors::Context;
 use crate::kafka::inquiry::committed;
 use crate::kafka::second_read::{EndContext, SecondReader};
 use crate::shutdown::Shutdown;

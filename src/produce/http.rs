@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::api::observe::observed;
 use crate::api::ops::{self, Probe};
 use crate::core::time::format_millis;
-use crate::kafka::tally::Tally;
+use crate::produce::deliveries::Tally;
 use crate::telemetry::Metrics;
 use crate::telemetry::unix_ms;
 

@@ -1,9 +1,12 @@
 //! Sends events to Kafka: synthetic ones, those of a file, or mended dead letters.
 
 pub mod credit;
+pub(crate) mod dead_letters;
+pub mod deliveries;
 pub(crate) mod http;
 pub mod input;
-pub(crate) mod letters;
+pub mod latency;
+pub mod producer;
 pub mod pump;
 pub(crate) mod report;
 pub mod resend;
@@ -14,7 +17,7 @@ use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::ClientError;
-use crate::kafka::tally::Counts;
+use crate::produce::deliveries::Counts;
 use crate::produce::input::{Input, InputError};
 use crate::produce::pump::{Plan, Source};
 use crate::settings::{Produce, Rate};

@@ -13,7 +13,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::core::parse::Reject;
 use crate::core::progress::{Progress, show_eta};
 use crate::core::replay::Replay;
-use crate::kafka::tally::{Counts, Tally};
+use crate::produce::deliveries::{Counts, Tally};
 use crate::produce::input::Input;
 use crate::produce::pump::Trouble;
 use crate::settings::{LogFormat, Produce};
@@ -335,7 +335,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::kafka::latency::LatencySummary;
+    use crate::produce::latency::LatencySummary;
 
     fn counts(acked: u64, bad: u64) -> Counts {
         Counts {

@@ -24,7 +24,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::core::event::{self, Event};
 use crate::core::parse::Reason;
 use crate::core::repair::repair;
-use crate::kafka::chatter::Context;
+use crate::kafka::client_errors::Context;
 use crate::kafka::reader::read_alone;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::rights::{RESEND_GROUP, resend_transactional_id};

@@ -23,10 +23,10 @@ use rdkafka::producer::{
 use rdkafka::{ClientContext, Message as _};
 
 use crate::core::parse::HEARTBEAT_HEADER;
-use crate::kafka::chatter::Chatter;
+use crate::kafka::client_errors::Chatter;
 use crate::kafka::refusal::Refusal;
-use crate::kafka::tally::Tally;
 use crate::kafka::{MISSING_REMEDY, NOTICE_EVERY, REACH_REMEDY};
+use crate::produce::deliveries::Tally;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 

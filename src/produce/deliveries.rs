@@ -12,7 +12,7 @@ use prometheus::{Histogram, IntCounter};
 use rdkafka::error::KafkaError;
 
 use crate::kafka::NOTICE_EVERY;
-use crate::kafka::latency::{Latency, LatencySummary};
+use crate::produce::latency::{Latency, LatencySummary};
 use crate::telemetry::Metrics;
 
 /// Without an acknowledgement for so long, records that wait for one make the role not ready.
