@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Outcome, Table};
 use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
-use crate::kafka::rights::{Need, Resource, User, grant, needs};
+use crate::kafka::rights::{KafkaUser, Need, Resource, grant, needs};
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
 use crate::tables::steps::chain;
@@ -12,7 +12,7 @@ use crate::tables::steps::chain;
 /// Longest wait for brokers that do not answer.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
 
-pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
+pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: KafkaUser<'_>) {
     names(table, args).await;
     let admin = match Admin::new(args) {
         Ok(admin) => admin,
@@ -30,7 +30,7 @@ pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
             return table.bad(Outcome::Away, "Kafka", chain(&error), remedy);
         }
     }
-    if args.kafka_auth == KafkaAuth::MskIam && user == User::FromDlq {
+    if args.kafka_auth == KafkaAuth::MskIam && user == KafkaUser::FromDlq {
         let remedy = "use a cluster of Kafka 3.8 or later";
         let found =
             "MSK takes them with IAM from Kafka 3.8 on; the brokers do not tell their version";
@@ -47,7 +47,7 @@ pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
                 topic(table, &admin, args, &need, spec).await;
             }
             Resource::Group(name) => {
-                if matches!(user, User::Consume(_)) {
+                if matches!(user, KafkaUser::Consume(_)) {
                     members(table, &admin, name).await;
                 }
                 let rights = admin.group_rights(name).await;

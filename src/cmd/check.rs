@@ -2,7 +2,7 @@
 
 use crate::check::{Table, dynamo, host, kafka};
 use crate::exit::{Exit, refuse};
-use crate::kafka::rights::User;
+use crate::kafka::rights::KafkaUser;
 use crate::settings::{Check, Command, parse_role};
 use crate::shutdown::Shutdown;
 
@@ -25,15 +25,15 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
             Command::Produce(a) => {
                 host::check(&mut table, args.role, Some(("--listen", a.listen))).await;
                 let user = if a.from_dlq {
-                    User::FromDlq
+                    KafkaUser::FromDlq
                 } else {
-                    User::Produce
+                    KafkaUser::Produce
                 };
                 kafka::check(&mut table, &a.kafka, user).await;
             }
             Command::Consume(a) => {
                 host::check(&mut table, args.role, Some(("--listen", a.listen))).await;
-                kafka::check(&mut table, &a.kafka, User::Consume(&a.group)).await;
+                kafka::check(&mut table, &a.kafka, KafkaUser::Consume(&a.group)).await;
                 dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
             }
             Command::Serve(a) => {
@@ -44,21 +44,25 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
             Command::InitTables(a) => {
                 host::check(&mut table, args.role, None).await;
                 let user = if a.delete {
-                    User::Delete(&a.group)
+                    KafkaUser::Delete(&a.group)
                 } else {
-                    User::InitTables
+                    KafkaUser::InitTables
                 };
                 kafka::check(&mut table, &a.kafka, user).await;
                 dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
             }
             Command::Tail(a) => {
-                let user = if a.dlq { User::TailDlq } else { User::Tail };
+                let user = if a.dlq {
+                    KafkaUser::TailDlq
+                } else {
+                    KafkaUser::Tail
+                };
                 kafka::check(&mut table, &a.kafka, user).await;
             }
             Command::Verify(a) => {
                 let listens = a.watch.map(|_| ("--listen", a.listen));
                 host::check(&mut table, args.role, listens).await;
-                kafka::check(&mut table, &a.kafka, User::Verify(&a.group)).await;
+                kafka::check(&mut table, &a.kafka, KafkaUser::Verify(&a.group)).await;
                 dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
             }
             _ => {}

@@ -17,7 +17,7 @@ use crate::kafka::client::client_config;
 use crate::listen::{print_picked, warn_if_open};
 use crate::produce::producer::{EventProducer, ProducerError};
 use crate::produce::pump::{self, PumpError};
-use crate::produce::report::Report;
+use crate::produce::report::ProgressReport;
 use crate::produce::{dead_letters, exit, http, plan, settings_error, source};
 use crate::service;
 use crate::settings::{LISTEN, Produce};
@@ -57,7 +57,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         tokio::spawn(serving)
     });
 
-    let report = Arc::new(Report::new(&args, Arc::clone(&tally)));
+    let report = Arc::new(ProgressReport::new(&args, Arc::clone(&tally)));
     let ticking = {
         let report = Arc::clone(&report);
         tokio::spawn(async move {

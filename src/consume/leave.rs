@@ -6,7 +6,7 @@ use crate::consume::locate::blocking;
 use crate::consume::shell::{Leaving, Shell};
 use crate::core::pipeline::CommitPart;
 use crate::exit::Exit;
-use crate::kafka::consumer::Event;
+use crate::kafka::consumer::ConsumerEvent;
 use crate::telemetry::steady_ms;
 
 /// Longest drain after SIGTERM; with committing and leaving the group it stays below 10 s.
@@ -67,7 +67,7 @@ impl Shell {
         self.p.consumer.close();
         let left = async {
             while let Some(event) = self.p.events.recv().await {
-                if let Event::Revoked { answer, .. } = event {
+                if let ConsumerEvent::Revoked { answer, .. } = event {
                     drop(answer.send(Vec::new()));
                 }
             }

@@ -26,7 +26,7 @@ use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
-use crate::kafka::client::{ClientError, client_config, set_default};
+use crate::kafka::client::{ClientConfigError, client_config, set_default};
 use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::second_read::SecondReader;
@@ -149,7 +149,7 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
 }
 
 /// Every error of the client's settings is one that only a person can mend.
-fn wrong(error: ClientError) -> SettingsError {
+fn wrong(error: ClientConfigError) -> SettingsError {
     SettingsError(format!("{:#}", anyhow::Error::from(error)))
 }
 

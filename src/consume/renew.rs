@@ -11,12 +11,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::consume::shell::Shell;
 use crate::kafka::budget::Budget;
-use crate::kafka::consumer::{Consumer, Event};
+use crate::kafka::consumer::{Consumer, ConsumerEvent};
 use crate::telemetry::steady_ms;
 
 /// Makes a client with a budget of its own, and what it tells.
-pub(super) type StartConsumer =
-    Box<dyn Fn() -> KafkaResult<(Consumer, Arc<Budget>, UnboundedReceiver<Event>)> + Send + Sync>;
+pub(super) type StartConsumer = Box<
+    dyn Fn() -> KafkaResult<(Consumer, Arc<Budget>, UnboundedReceiver<ConsumerEvent>)>
+        + Send
+        + Sync,
+>;
 
 impl Shell {
     pub(super) fn renew_consumer(&mut self, stalled: &[i32]) {

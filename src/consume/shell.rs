@@ -27,8 +27,8 @@ use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::stall::StallDetector;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
-use crate::kafka::client_errors::Chatter;
-use crate::kafka::consumer::{Consumer, Event};
+use crate::kafka::client_errors::ClientErrors;
+use crate::kafka::consumer::{Consumer, ConsumerEvent};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::membership;
 use crate::kafka::refusal::Refusal;
@@ -62,7 +62,7 @@ pub(super) struct Parts {
     pub(super) dead_letters: DeadLetters,
     pub(super) budget: Arc<Budget>,
     pub(super) host: Host,
-    pub(super) events: UnboundedReceiver<Event>,
+    pub(super) events: UnboundedReceiver<ConsumerEvent>,
     pub(super) topic: String,
     pub(super) group: String,
     pub(super) drain_max: Duration,
@@ -164,7 +164,7 @@ pub(super) struct Shell {
 }
 
 /// Returns once the brokers refuse this consumer for good.
-async fn refused(chatter: Chatter) -> Refusal {
+async fn refused(chatter: ClientErrors) -> Refusal {
     loop {
         tokio::time::sleep(LOOK_INTERVAL / 4).await;
         if let Some(refusal) = chatter.hopeless() {
@@ -265,17 +265,17 @@ impl Shell {
         }
     }
 
-    pub(super) fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: ConsumerEvent) {
         let now_ms = steady_ms();
         match event {
-            Event::Assigned(partitions) => {
+            ConsumerEvent::Assigned(partitions) => {
                 if partitions.is_empty() {
                     // More members than partitions: this one stands by.
                     self.p.host.status.set_waiting(Wait::Start, None);
                 }
                 self.p.pipeline.assigned(now_ms, &partitions);
             }
-            Event::Revoked {
+            ConsumerEvent::Revoked {
                 partitions,
                 lost,
                 answer,
@@ -291,7 +291,7 @@ impl Shell {
                 let drain_ms = i64::try_from(self.p.drain_max.as_millis()).unwrap_or(i64::MAX);
                 self.p.pipeline.revoked(now_ms, &partitions, lost, drain_ms);
             }
-            Event::Records(runs) => {
+            ConsumerEvent::Records(runs) => {
                 for run in runs {
                     if run.producer_time > 0 {
                         self.p.host.metrics.producer_time.inc_by(run.producer_time);
@@ -302,7 +302,7 @@ impl Shell {
                         .records(now_ms, run.partition, run.assignment, run.records);
                 }
             }
-            Event::End {
+            ConsumerEvent::End {
                 partition,
                 assignment,
                 at,
@@ -310,9 +310,9 @@ impl Shell {
                 .p
                 .pipeline
                 .reached_end(now_ms, partition, assignment, at),
-            Event::OutOfRange => self.check_ranges(self.places()),
-            Event::TopicMissing => self.topic_missing(),
-            Event::MemberRefused(code) => {
+            ConsumerEvent::OutOfRange => self.check_ranges(self.places()),
+            ConsumerEvent::TopicMissing => self.topic_missing(),
+            ConsumerEvent::MemberRefused(code) => {
                 let remedy = membership::remedy(code).unwrap_or_default();
                 let text = format!(
                     "Kafka refuses this member of group {}: {code}; {remedy}",
@@ -321,12 +321,12 @@ impl Shell {
                 self.end = Some(Err(SettingsError(text).into()));
             }
             // Whoever starts again would fence the other in turn, for ever.
-            Event::Fatal { fenced: true, .. } => {
+            ConsumerEvent::Fatal { fenced: true, .. } => {
                 let text = "another consumer of the group has joined with the same \
                             --group-instance-id; give each its own";
                 self.end = Some(Err(SettingsError(text.to_owned()).into()));
             }
-            Event::Fatal { text, .. } => {
+            ConsumerEvent::Fatal { text, .. } => {
                 self.fail(&format!("the Kafka client cannot go on: {text}"));
             }
         }

@@ -225,15 +225,17 @@ fn token() -> std::io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn source(args: &Dev) -> anyhow::Result<pump::Source> {
+fn source(args: &Dev) -> anyhow::Result<pump::EventSource> {
     let replay = match args.replay {
         Some(speed) => Replay::at_speed(Some(speed)).restamped(unix_ms(), None),
         None => Replay::default(),
     };
     Ok(match &args.input {
-        Some(path) => pump::Source::Input(produce::open(path)?, replay),
-        None if args.replay.is_some() => pump::Source::Input(Input::from_reader(JANUARY)?, replay),
-        None => pump::Source::Synthetic(Stream::new(fastrand::u64(..), Trial::default())),
+        Some(path) => pump::EventSource::Input(produce::open(path)?, replay),
+        None if args.replay.is_some() => {
+            pump::EventSource::Input(Input::from_reader(JANUARY)?, replay)
+        }
+        None => pump::EventSource::Synthetic(Stream::new(fastrand::u64(..), Trial::default())),
     })
 }
 

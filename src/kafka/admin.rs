@@ -15,7 +15,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::kafka::client::{self, ClientError};
+use crate::kafka::client::{self, ClientConfigError};
 use crate::kafka::client_errors::Context;
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 use crate::kafka::iam::IamError;
@@ -38,7 +38,7 @@ const EXCUSE_WAIT: Duration = Duration::from_millis(50);
 pub enum AdminError {
     /// The settings cannot work.
     #[error(transparent)]
-    Settings(#[from] ClientError),
+    Settings(#[from] ClientConfigError),
     /// The brokers let nobody in with these settings.
     #[error("{0}")]
     Refused(Refusal),

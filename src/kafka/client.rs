@@ -18,7 +18,7 @@ use crate::sys;
 
 /// Why there can be no client; settings are wrong in each case (exit code 2).
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum ClientConfigError {
     /// An option that this way to log in needs was not given.
     #[error("--kafka-auth {auth} needs {option}")]
     Missing {
@@ -78,8 +78,8 @@ pub enum ClientError {
 /// whatever `--kafka-property` says.
 ///
 /// # Errors
-/// See [`ClientError`].
-pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, ClientError> {
+/// See [`ClientConfigError`].
+pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, ClientConfigError> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &args.brokers)
@@ -133,7 +133,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
 }
 
 /// Sets what `--kafka-auth` stands for.
-fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError> {
+fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfigError> {
     match args.kafka_auth {
         KafkaAuth::Plaintext => {
             let by_property = args
@@ -148,14 +148,14 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError
             ];
             // Whoever names an authority believes that the connection is encrypted.
             if let Some((option, _)) = given.into_iter().find(|(_, given)| *given && !by_property) {
-                return Err(ClientError::Unencrypted { option });
+                return Err(ClientConfigError::Unencrypted { option });
             }
         }
         KafkaAuth::Tls => {
             config.set("security.protocol", "ssl");
         }
         KafkaAuth::Scram => {
-            let missing = |option| ClientError::Missing {
+            let missing = |option| ClientConfigError::Missing {
                 auth: "scram",
                 option,
             };
@@ -178,7 +178,10 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError
                 .set("sasl.mechanism", "OAUTHBEARER")
                 .set(
                     IAM_PROPERTY,
-                    format!("{IAM_PREFIX}{}", iam::region().map_err(ClientError::Iam)?),
+                    format!(
+                        "{IAM_PREFIX}{}",
+                        iam::region().map_err(ClientConfigError::Iam)?
+                    ),
                 );
         }
     }
@@ -187,7 +190,7 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError
 
 /// Has librdkafka load certificates and keys, which it does when a client is made, for a client that
 /// connects to nobody.
-fn try_files(config: &ClientConfig) -> Result<(), ClientError> {
+fn try_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
     config.remove("bootstrap.servers");
     let Err(error) = BaseProducer::from_config(&config) else {
@@ -215,7 +218,7 @@ fn try_files(config: &ClientConfig) -> Result<(), ClientError> {
     } else {
         ""
     };
-    Err(ClientError::Unusable {
+    Err(ClientConfigError::Unusable {
         option: option.to_owned(),
         reason: format!("{hint}{reason}"),
     })
@@ -231,15 +234,15 @@ pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, valu
 /// Asks librdkafka whether it takes every property.
 ///
 /// # Errors
-/// [`ClientError::Property`] with the first it does not.
-pub fn check(config: &ClientConfig) -> Result<(), ClientError> {
+/// [`ClientConfigError::Property`] with the first it does not.
+pub fn check(config: &ClientConfig) -> Result<(), ClientConfigError> {
     match config.create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(_, reason, name, _)) => {
             let reason = with_nearest(&name, reason);
-            Err(ClientError::Property { name, reason })
+            Err(ClientConfigError::Property { name, reason })
         }
-        Err(other) => Err(ClientError::Property {
+        Err(other) => Err(ClientConfigError::Property {
             name: "set".to_owned(),
             reason: other.to_string(),
         }),
@@ -263,9 +266,9 @@ fn set_file(
     property: &str,
     option: &'static str,
     path: &Path,
-) -> Result<(), ClientError> {
+) -> Result<(), ClientConfigError> {
     // librdkafka would report an unreadable file only later, and without the option.
-    std::fs::File::open(path).map_err(|source| ClientError::File {
+    std::fs::File::open(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
         source,
@@ -274,9 +277,9 @@ fn set_file(
     Ok(())
 }
 
-fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientError> {
+fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfigError> {
     warn_if_others_can_read(option, path);
-    let text = std::fs::read_to_string(path).map_err(|source| ClientError::File {
+    let text = std::fs::read_to_string(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
         source,
@@ -284,7 +287,7 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientError>
     // Editors end files with a line break; a password holds none.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(ClientError::Empty {
+        return Err(ClientConfigError::Empty {
             option,
             path: path.to_owned(),
         });
@@ -326,7 +329,10 @@ mod tests {
         for option in ["--kafka-ca-file", "--kafka-password-file"] {
             let line = format!("{option} {}", file.path().display());
             let error = client_config(&args(&line), "t").expect_err(&line);
-            assert!(matches!(error, ClientError::Unencrypted { .. }), "{error}");
+            assert!(
+                matches!(error, ClientConfigError::Unencrypted { .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains(option), "{error}");
         }
         // Whoever sets the protocol by a property knows what it does.
@@ -349,7 +355,10 @@ mod tests {
             let line = format!("--kafka-auth tls {line}");
             let error = client_config(&args(&line), "t").expect_err(&line);
             let text = error.to_string();
-            assert!(matches!(error, ClientError::Unusable { .. }), "{text}");
+            assert!(
+                matches!(error, ClientConfigError::Unusable { .. }),
+                "{text}"
+            );
             assert!(text.contains(option), "{text}");
         }
     }
@@ -384,7 +393,7 @@ mod tests {
         let line = "--kafka-property fetch.min.byte=1";
         let error = client_config(&args(line), "t").expect_err(line);
         assert!(
-            matches!(&error, ClientError::Property { name, .. } if name == "fetch.min.byte"),
+            matches!(&error, ClientConfigError::Property { name, .. } if name == "fetch.min.byte"),
             "{error}"
         );
         assert!(

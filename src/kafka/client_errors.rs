@@ -1,12 +1,12 @@
 //! What the program does with librdkafka's log lines and errors, and how its clients log in.
 //!
 //! librdkafka reports every lost connection as an error, many times over, though it mends them by
-//! itself. [`Chatter`] passes on what a person should see (C14): idle disconnects are debug, brokers
+//! itself. [`ClientErrors`] passes on what a person should see (C14): idle disconnects are debug, brokers
 //! that are away a warning at most every 30 seconds, and an error once that has lasted for 30. What no
 //! waiting mends ([`Refusal`]) is an error at once, with the option to look at, and is kept for
 //! whoever waits: a role that ends by itself gives up on it, the others say it and go on trying.
 //!
-//! [`Chatter::token`] is the login of clients that use MSK IAM.
+//! [`ClientErrors::token`] is the login of clients that use MSK IAM.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -103,10 +103,10 @@ impl Outage {
 
 /// Passes librdkafka's log lines and errors on, as loud as they deserve. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Chatter(Arc<Inner>);
+pub struct ClientErrors(Arc<ErrorState>);
 
 #[derive(Debug)]
-struct Inner {
+struct ErrorState {
     outage: Mutex<Outage>,
     refused: Mutex<Option<Refused>>,
     /// The file of certificate authorities, if one is set.
@@ -123,16 +123,16 @@ struct Refused {
     last_line: Instant,
 }
 
-impl Chatter {
+impl ClientErrors {
     /// Returns what listens to a client made with `config`, and logs it in where that takes tokens.
-    pub fn new(config: &ClientConfig) -> Chatter {
+    pub fn new(config: &ClientConfig) -> ClientErrors {
         let authorities = config
             .get("ssl.ca.location")
             .filter(|location| *location != "probe");
         let region = config
             .get(IAM_PROPERTY)
             .and_then(|text| text.strip_prefix(IAM_PREFIX));
-        Chatter(Arc::new(Inner {
+        ClientErrors(Arc::new(ErrorState {
             outage: Mutex::new(Outage::default()),
             refused: Mutex::new(None),
             authorities: authorities.map(str::to_owned),
@@ -304,19 +304,19 @@ impl Chatter {
 /// The context of clients that need no callbacks of their own.
 #[derive(Clone, Debug)]
 pub struct Context {
-    chatter: Chatter,
+    chatter: ClientErrors,
 }
 
 impl Context {
     /// Returns the context of a client made with `config`.
     pub fn new(config: &ClientConfig) -> Context {
         Context {
-            chatter: Chatter::new(config),
+            chatter: ClientErrors::new(config),
         }
     }
 
     /// Returns what listens.
-    pub fn chatter(&self) -> &Chatter {
+    pub fn chatter(&self) -> &ClientErrors {
         &self.chatter
     }
 }

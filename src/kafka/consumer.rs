@@ -1,7 +1,7 @@
 //! The consumer thread: the only place that polls Kafka for events.
 //!
 //! One OS thread owns one `BaseConsumer` and does nothing that can block for long: it polls, parses,
-//! and hands records on in batches ([`Event`]). Rebalance callbacks run on it too, inside poll:
+//! and hands records on in batches ([`ConsumerEvent`]). Rebalance callbacks run on it too, inside poll:
 //!
 //! - assign: take the partitions, paused, and say so; [`Consumer::begin`] later seeks and resumes;
 //! - revoke: ask for a drain, wait for the answer (bounded), commit it, give the partitions up.
@@ -30,7 +30,7 @@ use crate::core::event::Offset;
 use crate::core::pipeline::CommitPart;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
-use crate::kafka::client_errors::Chatter;
+use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::inquiry::{Inquiry, commit};
 use crate::kafka::membership;
 use crate::kafka::second_read::end_of_log;
@@ -39,7 +39,7 @@ use poller::Poller;
 
 /// What the thread tells.
 #[derive(Debug)]
-pub enum Event {
+pub enum ConsumerEvent {
     /// Partitions are ours; they wait for [`Consumer::begin`].
     Assigned(Vec<i32>),
     /// Partitions are taken away. What is sent through `answer` is committed before they go.
@@ -52,7 +52,7 @@ pub enum Event {
         answer: mpsc::Sender<Vec<CommitPart>>,
     },
     /// Records, in log order for each partition.
-    Records(Vec<Run>),
+    Records(Vec<PartitionRecords>),
     /// Everything up to the end of this partition's log has been handed on.
     End {
         /// Which.
@@ -80,7 +80,7 @@ pub enum Event {
 
 /// Records of one partition.
 #[derive(Debug)]
-pub struct Run {
+pub struct PartitionRecords {
     /// Which.
     pub partition: i32,
     /// Which assignment of it.
@@ -91,7 +91,7 @@ pub struct Run {
     pub producer_time: u64,
 }
 
-enum Command {
+enum PollerCommand {
     Begin {
         partition: i32,
         assignment: u64,
@@ -116,7 +116,7 @@ pub struct ConsumerOptions {
 /// A handle on the consumer thread, which ends with it or by [`Consumer::close`].
 pub struct Consumer {
     client: Arc<BaseConsumer<Bridge>>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<PollerCommand>,
     config: ClientConfig,
     topic: String,
     beat_ms: Arc<AtomicI64>,
@@ -130,10 +130,10 @@ impl Consumer {
     pub fn start(
         config: &ClientConfig,
         options: ConsumerOptions,
-        events: UnboundedSender<Event>,
+        events: UnboundedSender<ConsumerEvent>,
     ) -> KafkaResult<Consumer> {
         let bridge = Bridge {
-            chatter: Chatter::new(config),
+            chatter: ClientErrors::new(config),
             topic: options.topic.clone(),
             events,
             active: Mutex::new(BTreeMap::new()),
@@ -173,7 +173,7 @@ impl Consumer {
 
     /// Asks the thread to read `partition` from `next` on.
     pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
-        self.command(Command::Begin {
+        self.command(PollerCommand::Begin {
             partition,
             assignment,
             next,
@@ -182,10 +182,10 @@ impl Consumer {
 
     /// Asks the thread to stop reading `partition` until [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
-        self.command(Command::Hold { partition });
+        self.command(PollerCommand::Hold { partition });
     }
 
-    fn command(&self, command: Command) {
+    fn command(&self, command: PollerCommand) {
         if self.commands.send(command).is_err() {
             tracing::debug!("the consumer thread has ended");
         }
@@ -197,7 +197,7 @@ impl Consumer {
     }
 
     /// Returns what heard why the brokers are not reached.
-    pub fn chatter(&self) -> Chatter {
+    pub fn chatter(&self) -> ClientErrors {
         self.client.context().chatter.clone()
     }
 
@@ -218,7 +218,7 @@ impl Consumer {
         // First this handle, then the word: the last one to go closes the client, and in doing so waits
         // for the answer to its revoke, which the caller of this function gives.
         drop(client);
-        if commands.send(Command::Close).is_err() {
+        if commands.send(PollerCommand::Close).is_err() {
             tracing::debug!("the consumer thread has ended");
         }
     }
@@ -226,9 +226,9 @@ impl Consumer {
 
 /// The callbacks of librdkafka.
 pub struct Bridge {
-    chatter: Chatter,
+    chatter: ClientErrors,
     topic: String,
-    events: UnboundedSender<Event>,
+    events: UnboundedSender<ConsumerEvent>,
     /// Partitions that have begun, with their assignment.
     active: Mutex<BTreeMap<i32, u64>>,
     /// Where the end of a log is that the running poll is about to hand out: its error does not say.
@@ -237,7 +237,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    fn tell(&self, event: Event) {
+    fn tell(&self, event: ConsumerEvent) {
         if self.events.send(event).is_err() {
             tracing::debug!("nobody listens to the consumer thread");
         }
@@ -272,7 +272,7 @@ impl Bridge {
         }
         self.active().retain(|p, _| !partitions.contains(p));
         tracing::info!(?partitions, "partitions assigned");
-        self.tell(Event::Assigned(partitions));
+        self.tell(ConsumerEvent::Assigned(partitions));
     }
 
     fn revoke(&self, client: &BaseConsumer<Bridge>, list: &TopicPartitionList) {
@@ -281,7 +281,7 @@ impl Bridge {
         self.active().retain(|p, _| !partitions.contains(p));
         tracing::info!(?partitions, lost, "partitions revoked");
         let (answer, drained) = mpsc::channel();
-        self.tell(Event::Revoked {
+        self.tell(ConsumerEvent::Revoked {
             partitions,
             lost,
             answer,
@@ -307,7 +307,7 @@ impl ClientContext for Bridge {
 
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
         if let Some(code) = membership::refusal(fac, message) {
-            self.tell(Event::MemberRefused(code));
+            self.tell(ConsumerEvent::MemberRefused(code));
         }
         self.chatter.log(level, fac, message);
     }

@@ -65,7 +65,7 @@ pub enum ReaderError {
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum ReadStart {
     /// With the next record.
     End,
     /// With the oldest record.
@@ -76,9 +76,9 @@ pub enum Start {
 
 /// What to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Range {
+pub struct ReadRange {
     /// Where to begin.
-    pub start: Start,
+    pub start: ReadStart,
     /// Reading ends before the first record of this time (Unix milliseconds) or later.
     pub until_ms: Option<i64>,
     /// Reading ends where the log ended when it began.
@@ -87,7 +87,7 @@ pub struct Range {
 
 /// One record.
 #[derive(Debug)]
-pub struct Record {
+pub struct LogRecord {
     /// Its partition.
     pub partition: i32,
     /// Its place there.
@@ -121,9 +121,9 @@ pub struct Letter {
 
 /// What [`LogReader::run`] calls back with.
 #[derive(Debug)]
-pub enum Step {
+pub enum ReadStep {
     /// A record.
-    Record(Record),
+    Record(LogRecord),
     /// A record of a reader that was made by [`LogReader::of_letters`].
     Letter(Letter),
     /// Nothing arrived for a moment.
@@ -131,7 +131,7 @@ pub enum Step {
     /// All goes well, and so many records are between the position and the log's end; now and then.
     Behind(u64),
     /// Kafka, or the topic, is not there: what is wrong, `; `, and what to do. Comes again and again,
-    /// and [`Step::Behind`] once that is over.
+    /// and [`ReadStep::Behind`] once that is over.
     Waiting(String),
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn read_alone(config: &mut ClientConfig, group: &str) {
 
 /// How far one partition was read.
 #[derive(Debug)]
-struct Part {
+struct PartitionCursor {
     /// Where the log ended at the start, if reading ends there.
     end: Option<i64>,
     /// Where reading stands.
@@ -213,9 +213,9 @@ impl LogReader {
     /// [`ReaderError::Read`] where librdkafka cannot go on.
     pub fn run(
         &self,
-        range: &Range,
+        range: &ReadRange,
         shutdown: &Shutdown,
-        step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        step: &mut dyn FnMut(ReadStep) -> ControlFlow<()>,
     ) -> Result<(), ReaderError> {
         let mut notice = Notice::default();
         let mut timeout = FIRST_TIMEOUT;
@@ -245,8 +245,8 @@ impl LogReader {
             if let Some(refusal) = chatter.hopeless() {
                 return Err(ReaderError::Refused(refusal));
             }
-            let told = notice.why.take().map(Step::Waiting);
-            if told.is_some_and(|told| step(told).is_break()) || step(Step::Idle).is_break() {
+            let told = notice.why.take().map(ReadStep::Waiting);
+            if told.is_some_and(|told| step(told).is_break()) || step(ReadStep::Idle).is_break() {
                 return Ok(());
             }
             std::thread::sleep(POLL);
@@ -291,12 +291,15 @@ impl LogReader {
                     }
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
                         away = true;
-                        step(Step::Waiting(format!("{}; {REACH_REMEDY}", plain(&error))))
+                        step(ReadStep::Waiting(format!(
+                            "{}; {REACH_REMEDY}",
+                            plain(&error)
+                        )))
                     } else {
                         ControlFlow::Continue(())
                     }
                 }
-                None => step(Step::Idle),
+                None => step(ReadStep::Idle),
             };
             if flow.is_break() {
                 break;
@@ -305,7 +308,7 @@ impl LogReader {
                 looked = Instant::now();
                 // A topic at rest brings nothing that would tell that its broker is back.
                 away = away && self.consumer.fetch_metadata(None, PROBE_TIMEOUT).is_err();
-                if !away && step(Step::Behind(self.behind(&parts))).is_break() {
+                if !away && step(ReadStep::Behind(self.behind(&parts))).is_break() {
                     break;
                 }
             }
@@ -328,7 +331,7 @@ impl LogReader {
     fn may_pass(
         &self,
         second: &SecondReader,
-        parts: &BTreeMap<i32, Part>,
+        parts: &BTreeMap<i32, PartitionCursor>,
         (partition, to): (i32, Offset),
         shutdown: &Shutdown,
     ) -> Result<bool, ReaderError> {
@@ -343,10 +346,10 @@ impl LogReader {
     fn take(
         &self,
         message: &BorrowedMessage<'_>,
-        range: &Range,
-        parts: &mut BTreeMap<i32, Part>,
+        range: &ReadRange,
+        parts: &mut BTreeMap<i32, PartitionCursor>,
         open: &mut usize,
-        step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        step: &mut dyn FnMut(ReadStep) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let (partition, offset) = (message.partition(), Offset(message.offset()));
         let Some(part) = parts.get_mut(&partition).filter(|part| !part.done) else {
@@ -364,13 +367,13 @@ impl LogReader {
             self.close(partition, part, open);
         }
         // Records of a producer's time may lie out of order behind the offset that was asked for.
-        if let (Start::At(from_ms), Some(record_ms)) = (range.start, record_ms)
+        if let (ReadStart::At(from_ms), Some(record_ms)) = (range.start, record_ms)
             && record_ms < from_ms
         {
             return ControlFlow::Continue(());
         }
         if self.letters {
-            return step(Step::Letter(letter(message)));
+            return step(ReadStep::Letter(letter(message)));
         }
         let body = parse_record(message.payload(), heartbeat_values(message));
         let value = if body.is_err() {
@@ -378,7 +381,7 @@ impl LogReader {
         } else {
             None
         };
-        step(Step::Record(Record {
+        step(ReadStep::Record(LogRecord {
             partition,
             offset,
             record_ms,
@@ -389,8 +392,8 @@ impl LogReader {
     }
 
     /// Returns how many records are between the position and the log's end, as far as is known.
-    fn behind(&self, parts: &BTreeMap<i32, Part>) -> u64 {
-        let of_part = |(partition, part): (&i32, &Part)| {
+    fn behind(&self, parts: &BTreeMap<i32, PartitionCursor>) -> u64 {
+        let of_part = |(partition, part): (&i32, &PartitionCursor)| {
             if part.at_end || part.done {
                 return 0;
             }
@@ -401,7 +404,7 @@ impl LogReader {
     }
 
     /// Ends a partition: what it still brings would be in the way of the others.
-    fn close(&self, partition: i32, part: &mut Part, open: &mut usize) {
+    fn close(&self, partition: i32, part: &mut PartitionCursor, open: &mut usize) {
         if part.done {
             return;
         }
@@ -415,7 +418,11 @@ impl LogReader {
     }
 
     /// Finds the partitions and where each begins, and takes them; `None` without such a topic.
-    fn assign(&self, range: &Range, timeout: Duration) -> KafkaResult<Option<BTreeMap<i32, Part>>> {
+    fn assign(
+        &self,
+        range: &ReadRange,
+        timeout: Duration,
+    ) -> KafkaResult<Option<BTreeMap<i32, PartitionCursor>>> {
         // All topics: asking for one by name may create it.
         let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
@@ -440,22 +447,22 @@ impl LogReader {
             bounds.insert(partition, low_and_end);
         }
         let by_time = match range.start {
-            Start::At(from_ms) => self.offsets_at(from_ms, &bounds)?,
-            Start::End | Start::Beginning => None,
+            ReadStart::At(from_ms) => self.offsets_at(from_ms, &bounds)?,
+            ReadStart::End | ReadStart::Beginning => None,
         };
         let (mut list, mut parts) = (TopicPartitionList::new(), BTreeMap::new());
         for (partition, (low, log_end)) in bounds {
             let start = match range.start {
-                Start::End => log_end,
-                Start::Beginning => low,
-                Start::At(_) => match &by_time {
+                ReadStart::End => log_end,
+                ReadStart::Beginning => low,
+                ReadStart::At(_) => match &by_time {
                     None => low,
                     Some(offsets) => offsets.get(&partition).copied().unwrap_or(log_end),
                 },
             };
             let end = range.stop_at_end.then_some(log_end);
             list.add_partition_offset(&self.topic, partition, ListOffset::Offset(start))?;
-            let part = Part {
+            let part = PartitionCursor {
                 end,
                 next: Offset(start),
                 at_end: false,

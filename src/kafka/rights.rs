@@ -21,7 +21,7 @@ pub fn resend_transactional_id(topic: &str) -> String {
 
 /// What somebody does with Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum User<'a> {
+pub enum KafkaUser<'a> {
     /// `produce`
     Produce,
     /// `produce --from-dlq`
@@ -93,7 +93,7 @@ impl Need {
 }
 
 /// Returns all that `user` needs for `topic`, whose dead letters go to `dlq`.
-pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
+pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write};
     let on_topic = |name: &str, operations: &[Operation]| Need {
         resource: Resource::Topic(name.to_owned()),
@@ -104,8 +104,8 @@ pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
         operations: vec![operation],
     };
     match user {
-        User::Produce => vec![on_topic(topic, &[Write])],
-        User::FromDlq => vec![
+        KafkaUser::Produce => vec![on_topic(topic, &[Write])],
+        KafkaUser::FromDlq => vec![
             on_topic(topic, &[Write]),
             on_topic(dlq, &[Read]),
             on_group(RESEND_GROUP, Read),
@@ -114,22 +114,22 @@ pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
                 operations: vec![Write],
             },
         ],
-        User::Consume(group) => vec![
+        KafkaUser::Consume(group) => vec![
             on_topic(topic, &[Read]),
             on_topic(dlq, &[Write]),
             on_group(group, Read),
         ],
-        User::Tail => vec![on_topic(topic, &[Read])],
-        User::TailDlq => vec![on_topic(dlq, &[Read])],
-        User::Verify(group) => vec![
+        KafkaUser::Tail => vec![on_topic(topic, &[Read])],
+        KafkaUser::TailDlq => vec![on_topic(dlq, &[Read])],
+        KafkaUser::Verify(group) => vec![
             on_topic(topic, &[Read]),
             on_topic(dlq, &[Read]),
             on_group(group, Describe),
         ],
-        User::InitTables => [topic, dlq]
+        KafkaUser::InitTables => [topic, dlq]
             .map(|name| on_topic(name, &[Create, Describe, DescribeConfigs]))
             .to_vec(),
-        User::Delete(group) => {
+        KafkaUser::Delete(group) => {
             let mut out = [topic, dlq].map(|name| on_topic(name, &[Delete])).to_vec();
             out.push(on_group(group, Describe));
             out
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_what_is_needed_and_not_told() {
-        let need = &needs(User::Consume("g"), "t", "d")[0];
+        let need = &needs(KafkaUser::Consume("g"), "t", "d")[0];
         let told = |operations: &[Operation]| Rights::Told(operations.iter().copied().collect());
         for (rights, missing) in [
             (told(&[Operation::Read, Operation::Write]), Some(vec![])),
@@ -272,14 +272,14 @@ mod tests {
     fn the_operations_guide_has_every_right() {
         let guide = include_str!("../../docs/OPERATIONS.md");
         for (name, user) in [
-            ("produce", User::Produce),
-            ("produce --from-dlq", User::FromDlq),
-            ("consume", User::Consume("citystream")),
-            ("tail", User::Tail),
-            ("tail --dlq", User::TailDlq),
-            ("verify", User::Verify("citystream")),
-            ("init-tables", User::InitTables),
-            ("init-tables --delete", User::Delete("citystream")),
+            ("produce", KafkaUser::Produce),
+            ("produce --from-dlq", KafkaUser::FromDlq),
+            ("consume", KafkaUser::Consume("citystream")),
+            ("tail", KafkaUser::Tail),
+            ("tail --dlq", KafkaUser::TailDlq),
+            ("verify", KafkaUser::Verify("citystream")),
+            ("init-tables", KafkaUser::InitTables),
+            ("init-tables --delete", KafkaUser::Delete("citystream")),
         ] {
             let needs = needs(user, "city-events", "city-events-dlq");
             let needs: Vec<String> = needs

@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::gap::{Gap, SecondRead, Verdict};
-use crate::kafka::client_errors::Chatter;
+use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::reader::read_alone;
 use crate::shutdown::Shutdown;
 
@@ -41,28 +41,28 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a call without an answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-type Client = BaseConsumer<EndContext>;
+type ReadClient = BaseConsumer<EndContext>;
 
 /// Reads ranges of one topic a second time. Each gap has a client of its own while it is looked into, so a
 /// partition without a leader holds up no other.
 pub struct SecondReader {
     config: ClientConfig,
     topic: String,
-    clients: Mutex<Clients>,
+    clients: Mutex<ReadClients>,
 }
 
 #[derive(Default)]
-struct Clients {
-    idle: Vec<Client>,
+struct ReadClients {
+    idle: Vec<ReadClient>,
     /// Gaps without an answer yet, by partition.
-    open: BTreeMap<i32, Open>,
+    open: BTreeMap<i32, OpenGap>,
 }
 
 /// A gap without an answer yet.
-struct Open {
+struct OpenGap {
     gap: Gap,
     /// Continues with the next question about this gap.
-    client: Option<Client>,
+    client: Option<ReadClient>,
     /// When `client` began.
     began: Instant,
     /// How long `client` may take.
@@ -120,13 +120,13 @@ impl SecondReader {
     }
 
     /// Takes up the gap where the last call about it ended.
-    fn open(&self, partition: i32, gap: Gap) -> Open {
+    fn open(&self, partition: i32, gap: Gap) -> OpenGap {
         let now = Instant::now();
         let mut clients = self.clients();
         let known = clients.open.remove(&partition);
-        let used = |open: &Open| now.duration_since(open.asked) < FORGOTTEN_AFTER;
+        let used = |open: &OpenGap| now.duration_since(open.asked) < FORGOTTEN_AFTER;
         clients.open.retain(|_, open| used(open));
-        let mut open = known.filter(|open| open.gap == gap).unwrap_or(Open {
+        let mut open = known.filter(|open| open.gap == gap).unwrap_or(OpenGap {
             gap,
             client: None,
             began: now,
@@ -143,7 +143,7 @@ impl SecondReader {
         open
     }
 
-    fn look(&self, open: &mut Open, partition: i32) -> KafkaResult<(Client, SecondRead)> {
+    fn look(&self, open: &mut OpenGap, partition: i32) -> KafkaResult<(ReadClient, SecondRead)> {
         let client = match open.client.take() {
             Some(client) => client,
             None => self.begin(partition, open.gap)?,
@@ -158,7 +158,7 @@ impl SecondReader {
     }
 
     /// Returns a client that reads the gap from its beginning.
-    fn begin(&self, partition: i32, gap: Gap) -> KafkaResult<Client> {
+    fn begin(&self, partition: i32, gap: Gap) -> KafkaResult<ReadClient> {
         let idle = self.clients().idle.pop();
         let client = match idle {
             Some(client) => client,
@@ -173,7 +173,7 @@ impl SecondReader {
         Ok(client)
     }
 
-    fn clients(&self) -> MutexGuard<'_, Clients> {
+    fn clients(&self) -> MutexGuard<'_, ReadClients> {
         self.clients.lock().expect("no panic holds the clients")
     }
 
@@ -226,7 +226,7 @@ pub fn report(partition: i32, gap: Gap, verdict: Verdict) {
 }
 
 /// Polls once. Returns what came first after [`Gap::from`], once that is known.
-fn poll(client: &Client, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
+fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
         Some(Ok(message)) => {
@@ -267,7 +267,7 @@ pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
 /// partition does not hold it.
 #[derive(Debug)]
 pub(crate) struct EndContext {
-    chatter: Chatter,
+    chatter: ClientErrors,
     end: Mutex<Option<Offset>>,
 }
 
@@ -275,13 +275,13 @@ impl EndContext {
     /// Returns the context of a client made with `config`.
     pub(crate) fn new(config: &ClientConfig) -> EndContext {
         EndContext {
-            chatter: Chatter::new(config),
+            chatter: ClientErrors::new(config),
             end: Mutex::new(None),
         }
     }
 
     /// Returns what listens.
-    pub(crate) fn chatter(&self) -> &Chatter {
+    pub(crate) fn chatter(&self) -> &ClientErrors {
         &self.chatter
     }
 

@@ -12,7 +12,7 @@ use prometheus::{Histogram, IntCounter};
 use rdkafka::error::KafkaError;
 
 use crate::kafka::NOTICE_EVERY;
-use crate::produce::latency::{Latency, LatencySummary};
+use crate::produce::latency::{LatencyHistogram, LatencySummary};
 use crate::telemetry::Metrics;
 
 /// Without an acknowledgement for so long, records that wait for one make the role not ready.
@@ -26,7 +26,7 @@ struct Padded(AtomicU64);
 
 /// What became of the records so far.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Deliveries {
     started: Instant,
     connected: AtomicBool,
     /// The topic was not there when a record was last to go to it.
@@ -36,7 +36,7 @@ pub struct Tally {
     failed: AtomicU64,
     bad: AtomicU64,
     heartbeats: AtomicU64,
-    latency: Latency,
+    latency: LatencyHistogram,
     /// The settled events at the last look at which anything had moved or nothing waited, and when
     /// that was. Kept by those who look, since the sending and the delivering thread would pay for
     /// reading each other's counters with every event.
@@ -48,9 +48,9 @@ pub struct Tally {
     ack_metric: Histogram,
 }
 
-/// The counts of a [`Tally`] at one moment.
+/// The counts of a [`Deliveries`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Counts {
+pub struct DeliveryCounts {
     /// Events handed to librdkafka.
     pub sent: u64,
     /// Events acknowledged by Kafka.
@@ -67,7 +67,7 @@ pub struct Counts {
     pub uptime: Duration,
 }
 
-impl Counts {
+impl DeliveryCounts {
     /// Returns how many events are neither acknowledged nor refused.
     pub fn undelivered(&self) -> u64 {
         self.sent.saturating_sub(self.acked + self.failed)
@@ -85,9 +85,9 @@ impl Counts {
     }
 }
 
-impl Tally {
-    pub(super) fn new(metrics: &Metrics) -> Tally {
-        Tally {
+impl Deliveries {
+    pub(super) fn new(metrics: &Metrics) -> Deliveries {
+        Deliveries {
             started: Instant::now(),
             connected: AtomicBool::new(false),
             missing: AtomicBool::new(false),
@@ -96,7 +96,7 @@ impl Tally {
             failed: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
-            latency: Latency::new(),
+            latency: LatencyHistogram::new(),
             moved: Mutex::new((0, Instant::now())),
             trouble: Mutex::new((None, None)),
             produced_metric: metrics.events_produced.clone(),
@@ -106,13 +106,13 @@ impl Tally {
     }
 
     /// Returns the counts as they stand.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> DeliveryCounts {
         // Settled before sent, so that undelivered is never below the truth.
         let (acked, failed) = (
             self.acked.load(Ordering::Acquire),
             self.failed.load(Ordering::Acquire),
         );
-        Counts {
+        DeliveryCounts {
             sent: self.sent.0.load(Ordering::Acquire),
             acked,
             failed,
@@ -123,7 +123,7 @@ impl Tally {
         }
     }
 
-    /// Counts a line of the input that was no event.
+    /// DeliveryCounts a line of the input that was no event.
     pub fn count_bad(&self) {
         self.bad.fetch_add(1, Ordering::Relaxed);
     }
@@ -152,7 +152,7 @@ impl Tally {
         Ok(())
     }
 
-    /// As [`Tally::flowing`], but fine before Kafka was first reached: that wait is told elsewhere.
+    /// As [`Deliveries::flowing`], but fine before Kafka was first reached: that wait is told elsewhere.
     ///
     /// # Errors
     /// A sentence for people.
@@ -211,17 +211,17 @@ impl Tally {
         self.missing.store(true, Ordering::Relaxed);
     }
 
-    /// Counts an event handed to librdkafka.
+    /// DeliveryCounts an event handed to librdkafka.
     pub(super) fn count_sent(&self) {
         self.sent.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Counts a heartbeat handed to librdkafka.
+    /// DeliveryCounts a heartbeat handed to librdkafka.
     pub(super) fn count_heartbeat(&self) {
         self.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an acknowledged event that was sent at `sent_us`: the topic takes records.
+    /// DeliveryCounts an acknowledged event that was sent at `sent_us`: the topic takes records.
     pub(super) fn count_acked(&self, sent_us: u64) {
         let us = self.elapsed_us().saturating_sub(sent_us);
         self.latency.record(us);
@@ -235,7 +235,7 @@ impl Tally {
         }
     }
 
-    /// Counts an event that was refused for good.
+    /// DeliveryCounts an event that was refused for good.
     pub(super) fn count_failed(&self, error: &KafkaError) {
         self.failed.fetch_add(1, Ordering::AcqRel);
         self.failed_metric.inc();

@@ -15,11 +15,11 @@ use serde_json::json;
 use crate::api::observe::observed;
 use crate::api::ops::{self, Probe};
 use crate::core::time::format_millis;
-use crate::produce::deliveries::Tally;
+use crate::produce::deliveries::Deliveries;
 use crate::telemetry::Metrics;
 use crate::telemetry::unix_ms;
 
-struct Producing(Arc<Tally>);
+struct Producing(Arc<Deliveries>);
 
 impl Probe for Producing {
     /// A restart never helps: whatever is wrong with Kafka, librdkafka tries again by itself.
@@ -33,12 +33,12 @@ impl Probe for Producing {
 }
 
 /// Returns how the role answers for itself.
-pub(crate) fn probe(tally: Arc<Tally>) -> Arc<dyn Probe> {
+pub(crate) fn probe(tally: Arc<Deliveries>) -> Arc<dyn Probe> {
     Arc::new(Producing(tally))
 }
 
 /// Returns the routes `/health`, `/metrics/producer`, `/actuator/…`, `/livez`, `/readyz` and `/metrics`.
-pub(crate) fn router(metrics: Metrics, tally: Arc<Tally>) -> Router {
+pub(crate) fn router(metrics: Metrics, tally: Arc<Deliveries>) -> Router {
     let (healthy, figures) = (Arc::clone(&tally), Arc::clone(&tally));
     let (scraped, named) = (metrics.clone(), metrics.clone());
     let own = Router::new()
@@ -81,7 +81,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
 
 /// `Producer is healthy`; 503 and the reason while nothing flows. To a client that takes JSON alone
 /// `{"status":"UP","timestamp","service"}`, or `"DOWN"` and a `reason`.
-fn health(tally: &Tally, headers: &HeaderMap) -> Response {
+fn health(tally: &Deliveries, headers: &HeaderMap) -> Response {
     let (status, name, reason) = match tally.flowing() {
         Ok(()) => (StatusCode::OK, "UP", None),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "DOWN", Some(reason)),
@@ -107,7 +107,7 @@ fn health(tally: &Tally, headers: &HeaderMap) -> Response {
 /// `successRate` is in percent of the events whose fate is known, 0 while none is; latencies run
 /// from handing over to acknowledgement.
 #[allow(clippy::cast_precision_loss)]
-fn producer(tally: &Tally) -> Response {
+fn producer(tally: &Deliveries) -> Response {
     let counts = tally.counts();
     let settled = counts.acked + counts.failed;
     let rate = if settled == 0 {

@@ -72,14 +72,14 @@ pub struct InputEvent {
 
 /// Some lines in order, with the bytes of those that are events.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct LineBatch {
     /// The lines.
     pub lines: Vec<InputLine>,
     values: Vec<u8>,
     cities: String,
 }
 
-impl Batch {
+impl LineBatch {
     /// Returns the line's bytes as they stood.
     pub fn value(&self, event: &InputEvent) -> &[u8] {
         &self.values[event.value.clone()]
@@ -94,14 +94,14 @@ impl Batch {
 /// An input being read.
 #[derive(Debug)]
 pub struct Input {
-    batches: Receiver<Result<Batch, InputError>>,
+    batches: Receiver<Result<LineBatch, InputError>>,
 }
 
 /// What [`Input::next_batch`] found.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextBatch {
     /// Some lines.
-    Batch(Batch),
+    Lines(LineBatch),
     /// Nothing arrived in time.
     Nothing,
     /// The input is at its end.
@@ -152,17 +152,17 @@ impl Input {
         let mut newest_ms = None;
         loop {
             match input.next_batch(Duration::from_secs(1))? {
-                Next::Batch(batch) => {
+                NextBatch::Lines(batch) => {
                     let events = batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok());
                     newest_ms = newest_ms.max(events.map(|event| event.time_ms).max());
                 }
-                Next::Nothing => {}
-                Next::End => return Ok(newest_ms),
+                NextBatch::Nothing => {}
+                NextBatch::End => return Ok(newest_ms),
             }
         }
     }
 
-    /// Counts the lines of a file that are not empty, at most `lines_max`, without judging them.
+    /// DeliveryCounts the lines of a file that are not empty, at most `lines_max`, without judging them.
     ///
     /// # Errors
     /// Where the file cannot be opened or read.
@@ -190,7 +190,7 @@ impl Input {
         let (mut events, mut due_ms) = (0, 0);
         loop {
             match input.next_batch(Duration::from_secs(1))? {
-                Next::Batch(batch) => {
+                NextBatch::Lines(batch) => {
                     for event in batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok()) {
                         if events == events_max {
                             return Ok((events, due_ms));
@@ -199,8 +199,8 @@ impl Input {
                         due_ms = replay.due_ms(event.time_ms);
                     }
                 }
-                Next::Nothing => {}
-                Next::End => return Ok((events, due_ms)),
+                NextBatch::Nothing => {}
+                NextBatch::End => return Ok((events, due_ms)),
             }
         }
     }
@@ -209,17 +209,20 @@ impl Input {
     ///
     /// # Errors
     /// [`InputError::Read`] where reading failed; what came before it was handed over already.
-    pub fn next_batch(&self, timeout: Duration) -> Result<Next, InputError> {
+    pub fn next_batch(&self, timeout: Duration) -> Result<NextBatch, InputError> {
         match self.batches.recv_timeout(timeout) {
-            Ok(Ok(batch)) => Ok(Next::Batch(batch)),
+            Ok(Ok(batch)) => Ok(NextBatch::Lines(batch)),
             Ok(Err(error)) => Err(error),
-            Err(RecvTimeoutError::Timeout) => Ok(Next::Nothing),
-            Err(RecvTimeoutError::Disconnected) => Ok(Next::End),
+            Err(RecvTimeoutError::Timeout) => Ok(NextBatch::Nothing),
+            Err(RecvTimeoutError::Disconnected) => Ok(NextBatch::End),
         }
     }
 }
 
-fn read_all<R: Read + Send + 'static>(mut raw: R, sender: &SyncSender<Result<Batch, InputError>>) {
+fn read_all<R: Read + Send + 'static>(
+    mut raw: R,
+    sender: &SyncSender<Result<LineBatch, InputError>>,
+) {
     let mut line = 0;
     let done = first_two(&mut raw).and_then(|head| {
         let mut lines = unpacked(head, raw);
@@ -250,9 +253,9 @@ fn unpacked<R: Read + Send + 'static>(head: Vec<u8>, rest: R) -> Lines<BufReader
 
 fn hand_over(
     lines: &mut Lines<BufReader<Box<dyn Read>>>,
-    sender: &SyncSender<Result<Batch, InputError>>,
+    sender: &SyncSender<Result<LineBatch, InputError>>,
 ) -> io::Result<()> {
-    let mut batch = Batch::default();
+    let mut batch = LineBatch::default();
     loop {
         let more = lines.read_line().map(|line| {
             let Some(line) = line else { return false };
@@ -277,7 +280,11 @@ fn hand_over(
 }
 
 /// Judges a line and appends its bytes and its city if it is an event.
-fn judge(line: &Line<'_>, values: &mut Vec<u8>, cities: &mut String) -> Result<InputEvent, Reject> {
+fn judge(
+    line: &RawLine<'_>,
+    values: &mut Vec<u8>,
+    cities: &mut String,
+) -> Result<InputEvent, Reject> {
     if let Some(bytes) = line.too_long_bytes {
         return Err(Reject {
             reason: Reason::TooLarge,
@@ -304,7 +311,7 @@ fn first_two(reader: &mut impl Read) -> io::Result<Vec<u8>> {
 
 /// A line without its end.
 #[derive(Debug, PartialEq, Eq)]
-struct Line<'a> {
+struct RawLine<'a> {
     number: u64,
     /// Cut off if the line is too long.
     value: &'a [u8],
@@ -330,7 +337,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// Returns the next line that is not empty, or `None` at the end.
-    fn read_line(&mut self) -> io::Result<Option<Line<'_>>> {
+    fn read_line(&mut self) -> io::Result<Option<RawLine<'_>>> {
         // Room for the mark at the start and the CR before the LF, which do not count.
         const KEEP_BYTES: usize = VALUE_BYTES_MAX + 4;
         loop {
@@ -372,12 +379,12 @@ impl<R: BufRead> Lines<R> {
             }
             let start = usize::from(mark) * 3;
             return Ok(Some(match usize::try_from(bytes) {
-                Ok(bytes) if bytes <= VALUE_BYTES_MAX => Line {
+                Ok(bytes) if bytes <= VALUE_BYTES_MAX => RawLine {
                     number: self.number,
                     value: &self.line[start..start + bytes],
                     too_long_bytes: None,
                 },
-                _ => Line {
+                _ => RawLine {
                     number: self.number,
                     value: &[],
                     too_long_bytes: Some(bytes),
@@ -463,7 +470,7 @@ mod tests {
         let mut out = Vec::new();
         loop {
             match input.next_batch(Duration::from_secs(60))? {
-                Next::Batch(batch) => {
+                NextBatch::Lines(batch) => {
                     for line in &batch.lines {
                         let text = match &line.outcome {
                             Ok(event) => String::from_utf8_lossy(batch.value(event)).into_owned(),
@@ -472,8 +479,8 @@ mod tests {
                         out.push((line.number, text));
                     }
                 }
-                Next::Nothing => panic!("the input is in memory"),
-                Next::End => return Ok(out),
+                NextBatch::Nothing => panic!("the input is in memory"),
+                NextBatch::End => return Ok(out),
             }
         }
     }
@@ -521,7 +528,7 @@ mod tests {
         writer.write_all(GOOD.as_bytes()).expect("room");
         writer.write_all(b"\n").expect("room");
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
-        let Next::Batch(batch) = next else {
+        let NextBatch::Lines(batch) = next else {
             panic!("{next:?}")
         };
         let [line] = &batch.lines[..] else {
@@ -530,10 +537,10 @@ mod tests {
         let event = line.outcome.as_ref().expect("it is good");
         assert_eq!(batch.city(event), "NYC");
         let next = input.next_batch(Duration::ZERO).expect("readable");
-        assert!(matches!(next, Next::Nothing));
+        assert!(matches!(next, NextBatch::Nothing));
         drop(writer);
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
-        assert!(matches!(next, Next::End));
+        assert!(matches!(next, NextBatch::End));
     }
 
     #[test]

@@ -12,7 +12,7 @@ const BUCKETS: usize = (64 - CUT_BITS as usize + 1) << CUT_BITS;
 
 /// Latencies in microseconds since the start.
 #[derive(Debug)]
-pub struct Latency {
+pub struct LatencyHistogram {
     buckets: Box<[AtomicU64]>,
     count: AtomicU64,
     sum_us: AtomicU64,
@@ -20,7 +20,7 @@ pub struct Latency {
     max_us: AtomicU64,
 }
 
-/// What a [`Latency`] held at one moment; zeros if nothing was measured.
+/// What a [`LatencyHistogram`] held at one moment; zeros if nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LatencySummary {
     /// Arithmetic mean.
@@ -35,10 +35,10 @@ pub struct LatencySummary {
     pub p99_us: u64,
 }
 
-impl Latency {
+impl LatencyHistogram {
     /// Returns an empty histogram.
-    pub fn new() -> Latency {
-        Latency {
+    pub fn new() -> LatencyHistogram {
+        LatencyHistogram {
             buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             count: AtomicU64::new(0),
             sum_us: AtomicU64::new(0),
@@ -86,9 +86,9 @@ impl Latency {
     }
 }
 
-impl Default for Latency {
-    fn default() -> Latency {
-        Latency::new()
+impl Default for LatencyHistogram {
+    fn default() -> LatencyHistogram {
+        LatencyHistogram::new()
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_at_most_an_eighth_too_high() {
-        let latency = Latency::new();
+        let latency = LatencyHistogram::new();
         assert_eq!(latency.summary(), LatencySummary::default());
         for us in 1..=10_000 {
             latency.record(us);

@@ -16,19 +16,19 @@ use std::path::Path;
 use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
 use crate::exit::{Exit, SettingsError};
-use crate::kafka::client::ClientError;
-use crate::produce::deliveries::Counts;
+use crate::kafka::client::ClientConfigError;
+use crate::produce::deliveries::DeliveryCounts;
 use crate::produce::input::{Input, InputError};
-use crate::produce::pump::{Plan, Source};
+use crate::produce::pump::{EventSource, Plan};
 use crate::settings::{Produce, Rate};
 use crate::telemetry::unix_ms;
 
 /// Nothing but other settings helps against these.
-pub(crate) fn settings_error(error: ClientError) -> SettingsError {
+pub(crate) fn settings_error(error: ClientConfigError) -> SettingsError {
     SettingsError(format!("{:#}", anyhow::Error::from(error)))
 }
 
-pub(crate) fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
+pub(crate) fn exit(counts: &DeliveryCounts, undelivered: u64, skip_bad: bool) -> Exit {
     let bad = counts.bad > 0 && !skip_bad;
     if undelivered > 0 || counts.failed > 0 || bad {
         Exit::Failed
@@ -37,9 +37,9 @@ pub(crate) fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
     }
 }
 
-pub(crate) fn source(args: &Produce) -> anyhow::Result<Source> {
+pub(crate) fn source(args: &Produce) -> anyhow::Result<EventSource> {
     match &args.input {
-        Some(path) => Ok(Source::Input(open(path)?, replay(args, path)?)),
+        Some(path) => Ok(EventSource::Input(open(path)?, replay(args, path)?)),
         None => {
             let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
             tracing::info!(seed, "making up events");
@@ -55,7 +55,7 @@ pub(crate) fn source(args: &Produce) -> anyhow::Result<Source> {
             } else {
                 stream
             };
-            Ok(Source::Synthetic(stream))
+            Ok(EventSource::Synthetic(stream))
         }
     }
 }

@@ -7,7 +7,7 @@
 //! librdkafka gives back what waited for it; that is sent again, before anything new.
 //!
 //! Its calls block, so they belong on a thread that may block. What happened stands in the shared
-//! [`Tally`], which anybody may read at any time: progress, health, metrics.
+//! [`Deliveries`], which anybody may read at any time: progress, health, metrics.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -23,10 +23,10 @@ use rdkafka::producer::{
 use rdkafka::{ClientContext, Message as _};
 
 use crate::core::parse::HEARTBEAT_HEADER;
-use crate::kafka::client_errors::Chatter;
+use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::{MISSING_REMEDY, NOTICE_EVERY, REACH_REMEDY};
-use crate::produce::deliveries::Tally;
+use crate::produce::deliveries::Deliveries;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -81,15 +81,15 @@ fn topic_is_missing(error: &KafkaError) -> bool {
     )
 }
 
-/// Counts deliveries; everything else goes where the other clients' messages go.
-struct Deliveries {
-    tally: Arc<Tally>,
+/// DeliveryCounts deliveries; everything else goes where the other clients' messages go.
+struct DeliveryContext {
+    tally: Arc<Deliveries>,
     /// At most what the queue held: nothing new is taken before these.
     returned: Mutex<VecDeque<Returned>>,
-    chatter: Chatter,
+    chatter: ClientErrors,
 }
 
-impl Deliveries {
+impl DeliveryContext {
     fn returned(&self) -> std::sync::MutexGuard<'_, VecDeque<Returned>> {
         self.returned
             .lock()
@@ -97,7 +97,7 @@ impl Deliveries {
     }
 }
 
-impl ClientContext for Deliveries {
+impl ClientContext for DeliveryContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
@@ -121,7 +121,7 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
@@ -150,9 +150,9 @@ impl ProducerContext for Deliveries {
 
 /// Sends events and heartbeats to one topic.
 pub struct EventProducer {
-    client: ThreadedProducer<Deliveries>,
+    client: ThreadedProducer<DeliveryContext>,
     topic: String,
-    tally: Arc<Tally>,
+    tally: Arc<Deliveries>,
 }
 
 impl EventProducer {
@@ -186,11 +186,11 @@ impl EventProducer {
                 config.set(names[0], value);
             }
         }
-        let tally = Arc::new(Tally::new(metrics));
-        let context = Deliveries {
+        let tally = Arc::new(Deliveries::new(metrics));
+        let context = DeliveryContext {
             tally: Arc::clone(&tally),
             returned: Mutex::default(),
-            chatter: Chatter::new(&config),
+            chatter: ClientErrors::new(&config),
         };
         let client = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(ProducerError::Create)?;
@@ -202,7 +202,7 @@ impl EventProducer {
     }
 
     /// Returns the shared counts.
-    pub fn tally(&self) -> Arc<Tally> {
+    pub fn tally(&self) -> Arc<Deliveries> {
         Arc::clone(&self.tally)
     }
 

@@ -19,7 +19,7 @@ use crate::core::replay::Replay;
 use crate::core::time::format_millis;
 use crate::core::trial::{Made, Stream};
 use crate::produce::credit::Credit;
-use crate::produce::input::{Input, InputError, Next};
+use crate::produce::input::{Input, InputError, NextBatch};
 use crate::produce::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
@@ -47,7 +47,7 @@ pub enum PumpError {
 
 /// Where events come from.
 #[derive(Debug)]
-pub enum Source {
+pub enum EventSource {
     /// Made up, with the time of sending as event time.
     Synthetic(Stream),
     /// Read, and sent as they stand but for their times if those are moved.
@@ -71,7 +71,7 @@ pub struct Plan {
 
 /// What was made up to be trouble.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trouble {
+pub struct FaultCounts {
     /// Events sent late.
     pub late: u64,
     /// Events sent broken.
@@ -89,14 +89,14 @@ pub struct Trouble {
 /// # Panics
 /// Outside a Tokio runtime, or on one of its async threads.
 pub fn run(
-    source: Source,
+    source: EventSource,
     producer: &EventProducer,
     plan: &Plan,
     shutdown: &Shutdown,
     on_bad: &mut dyn FnMut(u64, &Reject),
-) -> Result<Trouble, PumpError> {
+) -> Result<FaultCounts, PumpError> {
     let Some(partitions) = producer.wait_for_topic(shutdown, plan.patient)? else {
-        return Ok(Trouble::default());
+        return Ok(FaultCounts::default());
     };
     let started = Instant::now();
     let heartbeat_every = plan
@@ -112,15 +112,15 @@ pub fn run(
         heartbeat_every,
         heartbeat_at: heartbeat_every.map(|every| started + every),
         heartbeat_value: match &source {
-            Source::Synthetic(_) => HeartbeatValue::Now,
-            Source::Input(..) => HeartbeatValue::Largest(None),
+            EventSource::Synthetic(_) => HeartbeatValue::Now,
+            EventSource::Input(..) => HeartbeatValue::Largest(None),
         },
         left: plan.count,
-        trouble: Trouble::default(),
+        trouble: FaultCounts::default(),
     };
     match source {
-        Source::Synthetic(stream) => pump.synthetic(stream)?,
-        Source::Input(input, replay) => pump.input(&input, replay, on_bad)?,
+        EventSource::Synthetic(stream) => pump.synthetic(stream)?,
+        EventSource::Input(input, replay) => pump.input(&input, replay, on_bad)?,
     }
     Ok(pump.trouble)
 }
@@ -136,7 +136,7 @@ struct Pump<'a> {
     heartbeat_at: Option<Instant>,
     heartbeat_value: HeartbeatValue,
     left: Option<u64>,
-    trouble: Trouble,
+    trouble: FaultCounts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -178,9 +178,9 @@ impl Pump<'_> {
                 .heartbeat_at
                 .map(|at| at.saturating_duration_since(Instant::now()));
             let batch = match input.next_batch(until.map_or(INPUT_WAIT, |u| u.min(INPUT_WAIT)))? {
-                Next::Batch(batch) => batch,
-                Next::Nothing => continue,
-                Next::End => break,
+                NextBatch::Lines(batch) => batch,
+                NextBatch::Nothing => continue,
+                NextBatch::End => break,
             };
             for line in &batch.lines {
                 let event = match &line.outcome {

@@ -13,9 +13,9 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::core::parse::Reject;
 use crate::core::progress::{Progress, show_eta};
 use crate::core::replay::Replay;
-use crate::produce::deliveries::{Counts, Tally};
+use crate::produce::deliveries::{Deliveries, DeliveryCounts};
 use crate::produce::input::Input;
-use crate::produce::pump::Trouble;
+use crate::produce::pump::FaultCounts;
 use crate::settings::{LogFormat, Produce};
 use crate::telemetry::{self, can_draw, steady_ms};
 
@@ -26,16 +26,16 @@ const FRAMES: u8 = 10;
 /// Columns that the whole line fits in; on fewer it goes without the bar and the rate.
 const COLUMNS_MIN: u16 = 80;
 
-pub(crate) struct Report {
-    tally: Arc<Tally>,
+pub(crate) struct ProgressReport {
+    tally: Arc<Deliveries>,
     bar: Option<ProgressBar>,
-    total: Arc<Mutex<Total>>,
+    total: Arc<Mutex<ExpectedTotal>>,
     json: bool,
-    last: Mutex<Last>,
+    last: Mutex<LastShown>,
 }
 
 /// When something was said last, and the acknowledged events by then.
-struct Last {
+struct LastShown {
     line: (Instant, u64),
     progress: Progress,
     /// When the first event was sent, by [`steady_ms`].
@@ -45,18 +45,18 @@ struct Last {
 
 /// How much there is to send, as far as that is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Total {
+struct ExpectedTotal {
     /// Events, or lines of which the bad ones are still to be taken off.
     count: Option<u64>,
     /// When the last one is due, in milliseconds after the first; with `--speed` only.
     due_ms: Option<i64>,
 }
 
-impl Report {
-    pub(crate) fn new(args: &Produce, tally: Arc<Tally>) -> Report {
+impl ProgressReport {
+    pub(crate) fn new(args: &Produce, tally: Arc<Deliveries>) -> ProgressReport {
         let json = args.log.log_format == Some(LogFormat::Json);
         let draws = !json && can_draw(&std::io::stderr());
-        let total = Arc::new(Mutex::new(Total {
+        let total = Arc::new(Mutex::new(ExpectedTotal {
             count: args.count.filter(|_| args.input.is_none()),
             due_ms: None,
         }));
@@ -69,12 +69,12 @@ impl Report {
             };
             std::thread::spawn(counting);
         }
-        Report {
+        ProgressReport {
             bar: draws.then(bar),
             total,
             tally,
             json,
-            last: Mutex::new(Last {
+            last: Mutex::new(LastShown {
                 line: (Instant::now(), 0),
                 progress: Progress::new(steady_ms(), 0),
                 begun_ms: None,
@@ -109,7 +109,7 @@ impl Report {
             let rate = per_second(last.line, counts.acked);
             last.line = (Instant::now(), counts.acked);
             if self.json {
-                let Counts {
+                let DeliveryCounts {
                     sent, acked, bad, ..
                 } = counts;
                 tracing::info!(sent, acked, bad, per_second = rate.round(), "producing");
@@ -134,11 +134,11 @@ impl Report {
     }
 
     /// Says how it ended.
-    pub(crate) fn summary(&self, counts: &Counts, undelivered: u64, trouble: Trouble) {
+    pub(crate) fn summary(&self, counts: &DeliveryCounts, undelivered: u64, trouble: FaultCounts) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let Counts {
+        let DeliveryCounts {
             sent,
             acked,
             failed,
@@ -151,7 +151,7 @@ impl Report {
         let rate = counts.per_second();
         if self.json {
             let (p50_us, p99_us) = (latency.p50_us, latency.p99_us);
-            let Trouble {
+            let FaultCounts {
                 late: made_late,
                 bad: made_bad,
             } = trouble;
@@ -186,7 +186,7 @@ impl Report {
             HumanCount(undelivered),
             whole(rate),
         ));
-        if trouble != Trouble::default() {
+        if trouble != FaultCounts::default() {
             let (late, bad) = (HumanCount(trouble.late), HumanCount(trouble.bad));
             say(&format!("of these made late {late}, made broken {bad}"));
         }
@@ -207,19 +207,19 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a constant template is right")
 }
 
-/// Counts what a file holds, of which at most `count` events are sent. Where it cannot be read, its
+/// DeliveryCounts what a file holds, of which at most `count` events are sent. Where it cannot be read, its
 /// reading says so.
-fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> Total {
+fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> ExpectedTotal {
     let most = count.unwrap_or(u64::MAX);
     match speed {
         Some(speed) => {
             let found = Input::last_due(path, Replay::at_speed(Some(speed)), most).ok();
-            Total {
+            ExpectedTotal {
                 count: found.map(|(events, _)| events),
                 due_ms: found.map(|(_, due_ms)| due_ms),
             }
         }
-        None => Total {
+        None => ExpectedTotal {
             count: Input::count_lines(path, most).ok(),
             due_ms: None,
         },
@@ -229,8 +229,8 @@ fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> Total {
 /// Shows how far it is; `since_ms` is how long ago the first event was sent.
 fn draw(
     bar: &ProgressBar,
-    counts: &Counts,
-    total: Total,
+    counts: &DeliveryCounts,
+    total: ExpectedTotal,
     progress: &Progress,
     since_ms: Option<i64>,
 ) {
@@ -259,7 +259,7 @@ fn draw(
 }
 
 /// Returns what went wrong so far, to follow other counts.
-fn unusual(counts: &Counts) -> String {
+fn unusual(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
         if count > 0 {
@@ -272,8 +272,8 @@ fn unusual(counts: &Counts) -> String {
 /// Returns how many events there will be and the seconds until the last is acknowledged; nothing where
 /// nobody knows.
 fn standing(
-    counts: &Counts,
-    total: Total,
+    counts: &DeliveryCounts,
+    total: ExpectedTotal,
     progress: &Progress,
     since_ms: Option<i64>,
 ) -> Option<(u64, Option<u64>)> {
@@ -296,7 +296,7 @@ fn standing(
     Some((count, eta))
 }
 
-fn text(counts: &Counts, per_second: f64) -> String {
+fn text(counts: &DeliveryCounts, per_second: f64) -> String {
     format!(
         "{} acknowledged, {}/s{}",
         HumanCount(counts.acked),
@@ -337,8 +337,8 @@ mod tests {
     use super::*;
     use crate::produce::latency::LatencySummary;
 
-    fn counts(acked: u64, bad: u64) -> Counts {
-        Counts {
+    fn counts(acked: u64, bad: u64) -> DeliveryCounts {
+        DeliveryCounts {
             sent: acked,
             acked,
             failed: 0,
@@ -357,13 +357,17 @@ mod tests {
 
     #[test]
     fn progress_counts_acknowledged_events_of_as_many_as_there_will_be() {
-        let lines = |count| Total {
+        let lines = |count| ExpectedTotal {
             count,
             due_ms: None,
         };
         let is =
             |acked, bad, total, rate| standing(&counts(acked, bad), total, &at_rate(rate), None);
-        assert_eq!(is(9, 0, Total::default(), 5), None, "nobody knows yet");
+        assert_eq!(
+            is(9, 0, ExpectedTotal::default(), 5),
+            None,
+            "nobody knows yet"
+        );
         assert_eq!(is(0, 0, lines(Some(6_000)), 0), Some((6_000, None)));
         let half = is(3_000, 0, lines(Some(6_000)), 100);
         assert_eq!(half, Some((6_000, Some(30))));
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn at_a_speed_the_time_left_is_that_of_the_last_event() {
-        let total = Total {
+        let total = ExpectedTotal {
             count: Some(10),
             due_ms: Some(60_000),
         };

@@ -141,7 +141,7 @@ pub fn run(
 
 /// What is left of a partition of letters.
 #[derive(Clone, Copy, Debug)]
-struct Part {
+struct LetterPartition {
     /// The first letter that no run has looked at.
     next: i64,
     /// Where the partition ended at the start.
@@ -151,7 +151,7 @@ struct Part {
 }
 
 /// Where a letter's record stood: topic id, partition, offset.
-type Place = (String, i32, i64);
+type SourceRecord = (String, i32, i64);
 
 impl Resent {
     fn add(&mut self, other: Resent) {
@@ -200,7 +200,7 @@ fn begin(
     topic: &str,
     dlq_topic: &str,
     shutdown: &Shutdown,
-) -> Result<Option<BTreeMap<i32, Part>>, ResendError> {
+) -> Result<Option<BTreeMap<i32, LetterPartition>>, ResendError> {
     // Brings the login's first token, if it takes one.
     consumer.poll(Duration::ZERO);
     let mut told: Option<Instant> = None;
@@ -227,7 +227,7 @@ fn assign(
     consumer: &BaseConsumer<EndContext>,
     topic: &str,
     dlq_topic: &str,
-) -> KafkaResult<Result<BTreeMap<i32, Part>, String>> {
+) -> KafkaResult<Result<BTreeMap<i32, LetterPartition>, String>> {
     // All topics: asking for one by name may create it.
     let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
     let partitions = |name: &str| {
@@ -258,7 +258,7 @@ fn assign(
             list.add_partition_offset(dlq_topic, partition, Offset::Offset(low))?;
             parts.insert(
                 partition,
-                Part {
+                LetterPartition {
                     next,
                     end,
                     position: low,
@@ -282,7 +282,12 @@ struct Letters<'a> {
 
 impl Letters<'_> {
     /// Returns whether reading may continue at `to`: the topic holds nothing between the last letter and it.
-    fn may_pass(&self, partition: i32, part: &Part, to: i64) -> Result<bool, ResendError> {
+    fn may_pass(
+        &self,
+        partition: i32,
+        part: &LetterPartition,
+        to: i64,
+    ) -> Result<bool, ResendError> {
         let range = (event::Offset(part.position), event::Offset(to));
         self.second
             .may_pass(self.consumer, partition, range, self.shutdown)
@@ -299,8 +304,8 @@ fn fill(
     letters: Letters<'_>,
     producer: &FutureProducer<Context>,
     topic: &str,
-    left: &mut BTreeMap<i32, Part>,
-    known: &mut BTreeSet<Place>,
+    left: &mut BTreeMap<i32, LetterPartition>,
+    known: &mut BTreeSet<SourceRecord>,
     batch: &mut Resent,
 ) -> Result<TopicPartitionList, ResendError> {
     let failed = |what| move |source| ResendError::Kafka { what, source };
@@ -339,7 +344,7 @@ fn fill(
         }
         left.insert(
             partition,
-            Part {
+            LetterPartition {
                 position: offset + 1,
                 ..part
             },
@@ -396,7 +401,7 @@ fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     String::from_utf8(found.value?.to_vec()).ok()
 }
 
-fn source(letter: &BorrowedMessage<'_>) -> Option<Place> {
+fn source(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     Some((
         header(letter, "source_topic_id")?,
         header(letter, "source_partition")?.parse().ok()?,

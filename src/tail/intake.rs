@@ -7,7 +7,7 @@ use crate::core::parse;
 use crate::core::parse::{Body, Reason};
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
-use crate::kafka::reader::{Letter, Record};
+use crate::kafka::reader::{Letter, LogRecord};
 use crate::settings::{From, Tail};
 
 /// Which events are shown.
@@ -134,7 +134,7 @@ impl Intake {
     }
 
     /// Takes the next record.
-    pub(super) fn take(&mut self, record: Record) -> Said {
+    pub(super) fn take(&mut self, record: LogRecord) -> Said {
         let event = match record.body {
             Ok(Body::Event(event)) => event,
             Ok(Body::Heartbeat(time_ms)) => {

@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 use anyhow::Context as _;
 
 use crate::exit::SettingsError;
-use crate::kafka::reader::{LogReader, Range, Start};
+use crate::kafka::reader::{LogReader, ReadRange, ReadStart};
 use crate::settings::{From, Tail};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
@@ -38,19 +38,19 @@ pub(crate) fn topic(args: &Tail) -> String {
 }
 
 /// Returns what to read.
-pub(crate) fn range(args: &Tail) -> anyhow::Result<Range> {
+pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     let start = match args.from {
-        From::End => Start::End,
-        From::Beginning => Start::Beginning,
-        From::Ago(ms) => Start::At(unix_ms() - ms),
-        From::At(ms) => Start::At(ms),
+        From::End => ReadStart::End,
+        From::Beginning => ReadStart::Beginning,
+        From::Ago(ms) => ReadStart::At(unix_ms() - ms),
+        From::At(ms) => ReadStart::At(ms),
     };
-    if let (Start::At(from_ms), Some(until_ms)) = (start, args.until)
+    if let (ReadStart::At(from_ms), Some(until_ms)) = (start, args.until)
         && from_ms >= until_ms
     {
         return Err(SettingsError("--from must lie before --until".to_owned()).into());
     }
-    Ok(Range {
+    Ok(ReadRange {
         start,
         until_ms: args.until,
         stop_at_end: args.exit_at_end,
@@ -61,7 +61,7 @@ pub(crate) fn range(args: &Tail) -> anyhow::Result<Range> {
 /// asked for, or when nobody reads `out` any more.
 pub(crate) fn print(
     reader: &LogReader,
-    range: &Range,
+    range: &ReadRange,
     args: &Tail,
     shutdown: &Shutdown,
     out: &mut dyn Write,

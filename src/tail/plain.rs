@@ -14,7 +14,7 @@ use super::counts::Counts;
 use super::intake::{Intake, Said};
 use super::letters;
 use super::line::{self, Place};
-use crate::kafka::reader::{Letter, Record, Step};
+use crate::kafka::reader::{Letter, LogRecord, ReadStep};
 use crate::settings::{Output, Tail};
 
 /// Longest time that a line stays in the buffer.
@@ -68,31 +68,31 @@ impl Printer<'_> {
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub(super) fn step(&mut self, step: Step) -> io::Result<ControlFlow<()>> {
+    pub(super) fn step(&mut self, step: ReadStep) -> io::Result<ControlFlow<()>> {
         match step {
-            Step::Record(record) => {
+            ReadStep::Record(record) => {
                 if self.take(record)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 self.tick()?;
             }
-            Step::Letter(letter) => {
+            ReadStep::Letter(letter) => {
                 if self.take_letter(&letter)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 self.tick()?;
             }
-            Step::Idle => {
+            ReadStep::Idle => {
                 self.flush()?;
                 self.look()?;
             }
             // The log says what is waited for.
-            Step::Behind(_) | Step::Waiting(_) => {}
+            ReadStep::Behind(_) | ReadStep::Waiting(_) => {}
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn take(&mut self, record: Record) -> io::Result<ControlFlow<()>> {
+    fn take(&mut self, record: LogRecord) -> io::Result<ControlFlow<()>> {
         let seen = match self.intake.take(record) {
             Said::Event(seen) => seen,
             Said::Rejected(reason) => {

@@ -32,7 +32,7 @@ use super::board::{Board, State};
 use super::intake::{Filter, Intake, Said};
 use super::terminal::FullScreen;
 use super::{letters, topic};
-use crate::kafka::reader::{LogReader, Range, ReaderError, Step};
+use crate::kafka::reader::{LogReader, ReadRange, ReadStep, ReaderError};
 use crate::settings::{From, Tail};
 use crate::shutdown::Shutdown;
 use crate::sys;
@@ -80,7 +80,7 @@ impl Drop for Ends {
 /// What made reading fail, or the terminal; it is as it was before then.
 pub(crate) async fn run(
     reader: LogReader,
-    range: Range,
+    range: ReadRange,
     args: Tail,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
@@ -171,7 +171,7 @@ fn listen(shared: &Arc<Shared>) -> anyhow::Result<()> {
 /// Reads into the board.
 fn read(
     reader: &LogReader,
-    range: &Range,
+    range: &ReadRange,
     mut intake: Intake,
     mut left: Option<u64>,
     shared: &Shared,
@@ -179,7 +179,7 @@ fn read(
 ) -> Result<(), ReaderError> {
     reader.run(range, shutdown, &mut |step| {
         match step {
-            Step::Record(record) => {
+            ReadStep::Record(record) => {
                 let said = intake.take(record);
                 let is_event = matches!(said, Said::Event(_));
                 let mut board = shared.board();
@@ -192,15 +192,15 @@ fn read(
                     return ControlFlow::Break(());
                 }
             }
-            Step::Letter(letter) => {
+            ReadStep::Letter(letter) => {
                 shared.board().take(Said::Letter(letter));
                 if is_last(&mut left) {
                     return ControlFlow::Break(());
                 }
             }
-            Step::Behind(records) => shared.board().state = State::Reading(records),
-            Step::Waiting(why) => shared.board().state = State::Waiting(why),
-            Step::Idle => return ControlFlow::Continue(()),
+            ReadStep::Behind(records) => shared.board().state = State::Reading(records),
+            ReadStep::Waiting(why) => shared.board().state = State::Waiting(why),
+            ReadStep::Idle => return ControlFlow::Continue(()),
         }
         shared.changed.store(true, Ordering::Relaxed);
         ControlFlow::Continue(())

@@ -23,7 +23,7 @@ use crate::core::keys::TableNames;
 use crate::core::restart::Metadata;
 use crate::core::stretch::Sum;
 use crate::exit::SettingsError;
-use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
+use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep};
 use crate::kafka::survey::Survey;
 use crate::settings::RawRows;
 use crate::shutdown::Shutdown;
@@ -416,14 +416,14 @@ impl Facts {
         &self,
         shutdown: &Shutdown,
         mut state: T,
-        mut take: impl FnMut(&mut T, &Record) -> anyhow::Result<()> + Send + 'static,
+        mut take: impl FnMut(&mut T, &LogRecord) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<Option<T>> {
         let (config, topic) = (self.source.kafka.clone(), self.source.topic.clone());
         let shutdown = shutdown.clone();
         blocking(move || {
             let reader = LogReader::new(config, &topic)?;
-            let range = Range {
-                start: Start::Beginning,
+            let range = ReadRange {
+                start: ReadStart::Beginning,
                 until_ms: None,
                 stop_at_end: true,
             };
@@ -431,17 +431,20 @@ impl Facts {
             let mut failed = None;
             reader.run(&range, &shutdown, &mut |step| {
                 match step {
-                    Step::Record(record) => {
+                    ReadStep::Record(record) => {
                         last = Instant::now();
                         failed = take(&mut state, &record).err();
                     }
-                    Step::Idle if last.elapsed() > SILENCE_MAX => {
+                    ReadStep::Idle if last.elapsed() > SILENCE_MAX => {
                         failed = Some(anyhow!(
                             "Kafka gave no record of topic {topic} for {} s, before the log's end",
                             SILENCE_MAX.as_secs()
                         ));
                     }
-                    Step::Idle | Step::Behind(_) | Step::Waiting(_) | Step::Letter(_) => {}
+                    ReadStep::Idle
+                    | ReadStep::Behind(_)
+                    | ReadStep::Waiting(_)
+                    | ReadStep::Letter(_) => {}
                 }
                 if failed.is_some() {
                     return ControlFlow::Break(());
@@ -459,7 +462,7 @@ impl Facts {
 }
 
 /// Returns when a record was stamped, and by whom.
-pub(super) const fn stamp(record: &Record) -> Stamp {
+pub(super) const fn stamp(record: &LogRecord) -> Stamp {
     Stamp {
         ms: record.record_ms,
         by_broker: record.by_broker,

@@ -13,7 +13,7 @@ use crate::core::parse::{self, Body};
 use crate::core::time::{format_millis, format_seconds, parse_timestamp};
 use crate::core::window::Rules;
 use crate::exit::{Exit, SettingsError};
-use crate::kafka::reader::Record;
+use crate::kafka::reader::LogRecord;
 use crate::settings::{VerifyOutput, WindowName, nearest};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -145,7 +145,7 @@ struct Fate {
 }
 
 impl Trace {
-    fn take(&mut self, record: &Record) -> io::Result<()> {
+    fn take(&mut self, record: &LogRecord) -> io::Result<()> {
         let partition = record.partition;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
             return Ok(());
@@ -293,7 +293,7 @@ impl Trace {
 
     fn line(
         &self,
-        record: &Record,
+        record: &LogRecord,
         event: Option<(i64, &str, &str)>,
         fate: &Fate,
     ) -> io::Result<()> {

@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message as _, Offset as KafkaOffset, Timestamp, TopicPartitionList};
 
-use super::{Bridge, Command, Event, Run};
+use super::{Bridge, ConsumerEvent, PartitionRecords, PollerCommand};
 use crate::core::event::Offset;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
@@ -41,14 +41,14 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the thread holds.
 pub(super) struct Poller {
     pub(super) client: Arc<BaseConsumer<Bridge>>,
-    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) inbox: mpsc::Receiver<PollerCommand>,
     pub(super) topic: String,
     pub(super) budget: Arc<Budget>,
     pub(super) beat_ms: Arc<AtomicI64>,
     /// Partitions that wait to begin, each with its newest assignment and where that starts.
     pub(super) beginning: BTreeMap<i32, (u64, Offset)>,
     pub(super) paused: bool,
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<PartitionRecords>,
     pub(super) gathered: usize,
 }
 
@@ -76,13 +76,13 @@ impl Poller {
         loop {
             match self.inbox.try_recv() {
                 // One that still waits for an older assignment is of no use any more.
-                Ok(Command::Begin {
+                Ok(PollerCommand::Begin {
                     partition,
                     assignment,
                     next,
                 }) => drop(self.beginning.insert(partition, (assignment, next))),
-                Ok(Command::Hold { partition }) => self.hold(partition),
-                Ok(Command::Close) | Err(mpsc::TryRecvError::Disconnected) => {
+                Ok(PollerCommand::Hold { partition }) => self.hold(partition),
+                Ok(PollerCommand::Close) | Err(mpsc::TryRecvError::Disconnected) => {
                     return ControlFlow::Break(());
                 }
                 Err(mpsc::TryRecvError::Empty) => return ControlFlow::Continue(()),
@@ -108,7 +108,7 @@ impl Poller {
         if self.gathered > 0 {
             self.gathered = 0;
             let runs = std::mem::take(&mut self.runs);
-            self.client.context().tell(Event::Records(runs));
+            self.client.context().tell(ConsumerEvent::Records(runs));
         }
     }
 
@@ -142,7 +142,7 @@ impl Poller {
                 run.records.push(record);
                 run.producer_time += producer_time;
             }
-            _ => self.runs.push(Run {
+            _ => self.runs.push(PartitionRecords {
                 partition,
                 assignment,
                 records: vec![record],
@@ -159,7 +159,7 @@ impl Poller {
                 let assignment = context.active().get(&partition).copied();
                 let at = context.end_at().take();
                 if let (Some(assignment), Some(at)) = (assignment, at) {
-                    context.tell(Event::End {
+                    context.tell(ConsumerEvent::End {
                         partition,
                         assignment,
                         at,
@@ -170,28 +170,28 @@ impl Poller {
                 let fatal = self.client.client().fatal_error();
                 let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
                 if membership::remedy(cause).is_some() {
-                    return context.tell(Event::MemberRefused(cause));
+                    return context.tell(ConsumerEvent::MemberRefused(cause));
                 }
                 let fenced = cause == RDKafkaErrorCode::FencedInstanceId;
                 let text = fatal.map_or_else(
                     || code.to_string(),
                     |(code, text)| format!("{code}: {text}"),
                 );
-                context.tell(Event::Fatal { fenced, text });
+                context.tell(ConsumerEvent::Fatal { fenced, text });
             }
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ) => {
                 self.flush();
-                context.tell(Event::OutOfRange);
+                context.tell(ConsumerEvent::OutOfRange);
             }
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition,
-            ) => context.tell(Event::TopicMissing),
+            ) => context.tell(ConsumerEvent::TopicMissing),
             KafkaError::MessageConsumption(code) if membership::remedy(code).is_some() => {
-                context.tell(Event::MemberRefused(code));
+                context.tell(ConsumerEvent::MemberRefused(code));
             }
             error => context.chatter.error(&error, "while polling"),
         }

@@ -13,7 +13,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 struct Bed {
     broker: MockCluster<'static, DefaultProducerContext>,
     consumer: Consumer,
-    events: UnboundedReceiver<Event>,
+    events: UnboundedReceiver<ConsumerEvent>,
 }
 
 impl Bed {
@@ -57,7 +57,7 @@ impl Bed {
     }
 
     /// Waits for an event that `pick` takes.
-    async fn until<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
+    async fn until<T>(&mut self, pick: impl Fn(ConsumerEvent) -> Option<T>) -> T {
         let found = async {
             loop {
                 let event = self.events.recv().await.expect("the thread runs");
@@ -74,7 +74,7 @@ impl Bed {
     /// Waits for the partition and reads it from the beginning.
     async fn begin(&mut self) {
         self.until(|event| match event {
-            Event::Assigned(partitions) => (partitions == [0]).then_some(()),
+            ConsumerEvent::Assigned(partitions) => (partitions == [0]).then_some(()),
             _ => None,
         })
         .await;
@@ -83,7 +83,7 @@ impl Bed {
 
     async fn end(&mut self) -> Offset {
         self.until(|event| match event {
-            Event::End { at, .. } => Some(at),
+            ConsumerEvent::End { at, .. } => Some(at),
             _ => None,
         })
         .await
@@ -134,7 +134,7 @@ async fn c5_headers_of_rejected_records_are_in_the_budget() {
     while seen < 40 {
         let runs = bed
             .until(|event| match event {
-                Event::Records(runs) => Some(runs),
+                ConsumerEvent::Records(runs) => Some(runs),
                 _ => None,
             })
             .await;
@@ -164,7 +164,7 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
     let slow = broker.broker_round_trip_time(1, SLOW_RTT);
     slow.expect("a slow broker");
     let mut bed = Bed::on(broker, &[("fetch.message.max.bytes", "1")]);
-    bed.until(|event| matches!(event, Event::Assigned(_)).then_some(()))
+    bed.until(|event| matches!(event, ConsumerEvent::Assigned(_)).then_some(()))
         .await;
     // A question that was asked at the assignment is under way now.
     tokio::time::sleep(SLOW_RTT / 3).await;
@@ -173,8 +173,8 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
     while offsets.len() < RECORDS {
         let records = bed
             .until(|event| match event {
-                Event::Records(runs) => Some(runs),
-                Event::End { at, .. } => panic!("the end of the log at {at}"),
+                ConsumerEvent::Records(runs) => Some(runs),
+                ConsumerEvent::End { at, .. } => panic!("the end of the log at {at}"),
                 _ => None,
             })
             .await;
@@ -202,7 +202,7 @@ fn other_words_name_no_end() {
 fn c3_of_two_assignments_that_wait_to_begin_the_newer_one_does() {
     let broker = MockCluster::new(1).expect("a broker");
     let bridge = Bridge {
-        chatter: Chatter::new(&ClientConfig::new()),
+        chatter: ClientErrors::new(&ClientConfig::new()),
         topic: "t".to_owned(),
         events: tokio::sync::mpsc::unbounded_channel().0,
         active: Mutex::new(BTreeMap::new()),
@@ -227,7 +227,7 @@ fn c3_of_two_assignments_that_wait_to_begin_the_newer_one_does() {
     };
     for (partition, assignment, next) in [(0, 1, 5), (1, 2, 6), (0, 3, 7)] {
         let next = Offset(next);
-        let begin = Command::Begin {
+        let begin = PollerCommand::Begin {
             partition,
             assignment,
             next,
