@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{Outcome, Table};
-use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
+use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::rights::{KafkaUser, Need, Resource, grant, needs};
+use crate::kafka::topic_spec::{TopicSpec, differences};
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
 use crate::tables::steps::chain;
@@ -71,7 +72,7 @@ async fn members(table: &mut Table, admin: &Admin, group: &str) {
     let what = format!("group {group}");
     match admin.group_members(group).await {
         Ok(members) => table.ok(&what, counted(members.names.len(), "member")),
-        Err(error @ AdminError::Untold { .. }) => {
+        Err(error @ AdminError::Unsupported { .. }) => {
             table.row(Outcome::Note, &what, chain(&error), None);
         }
         Err(error) => {
@@ -163,7 +164,7 @@ async fn topic(
                 table.bad(Outcome::Note, &what, notes.join("; "), remedy);
             }
         }
-        Err(error @ AdminError::Untold { .. }) => {
+        Err(error @ AdminError::Unsupported { .. }) => {
             let found = format!("{found}; {}", chain(&error));
             table.row(Outcome::Note, &what, found, None);
         }

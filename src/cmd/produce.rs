@@ -39,7 +39,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let listener = listener(&args).await?;
     let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
-    let tally = producer.tally();
+    let deliveries = producer.deliveries();
     let address = listener.as_ref().and_then(|it| it.local_addr().ok());
     tracing::info!(
         address = address.map(tracing::field::display),
@@ -48,39 +48,39 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     );
 
     let http_stop = Shutdown::new();
-    let probe = http::probe(Arc::clone(&tally));
+    let probe = http::probe(Arc::clone(&deliveries));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
-    let router = http::router(metrics, Arc::clone(&tally));
+    let router = http::router(metrics, Arc::clone(&deliveries));
     let served = server::Options::without_login(&args.allowed_host);
     let server = listener.map(|listener| {
         let serving = server::serve_with(listener, router, served, http_stop.clone());
         tokio::spawn(serving)
     });
 
-    let report = Arc::new(ProgressReport::new(&args, Arc::clone(&tally)));
+    let report = Arc::new(ProgressReport::new(&args, Arc::clone(&deliveries)));
     let ticking = {
         let report = Arc::clone(&report);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                report.tick();
+                report.update();
             }
         })
     };
 
     let plan = plan(&args);
-    let (told, stop) = (Arc::clone(&report), shutdown.clone());
+    let (bad_lines, stop) = (Arc::clone(&report), shutdown.clone());
     let work = tokio::task::spawn_blocking(move || {
         let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
-            told.bad_line(line, reject);
+            bad_lines.report_bad_line(line, reject);
         });
         let undelivered = producer.finish(&stop);
-        (pumped, undelivered, producer.tally().counts())
+        (pumped, undelivered, producer.deliveries().counts())
     });
     let (pumped, undelivered, counts) = work.await.context("the producer panicked")?;
     ticking.abort();
-    report.summary(
+    report.report_summary(
         &counts,
         undelivered,
         pumped.as_ref().copied().unwrap_or_default(),

@@ -164,10 +164,10 @@ pub(super) struct Shell {
 }
 
 /// Returns once the brokers refuse this consumer for good.
-async fn refused(chatter: ClientErrors) -> Refusal {
+async fn refused(errors: ClientErrors) -> Refusal {
     loop {
         tokio::time::sleep(LOOK_INTERVAL / 4).await;
-        if let Some(refusal) = chatter.hopeless() {
+        if let Some(refusal) = errors.lasting_refusal() {
             return refusal;
         }
     }
@@ -211,11 +211,11 @@ impl Shell {
             Some("waiting for Kafka to assign partitions".to_owned()),
         );
         if self.p.stop_at_end {
-            let chatter = self.p.consumer.chatter();
+            let errors = self.p.consumer.client_errors();
             tokio::select! {
                 noted = self.note_stop_ends() => noted?,
                 // This consumer has an end, so somebody waits for it.
-                refusal = refused(chatter) => {
+                refusal = refused(errors) => {
                     return Err(SettingsError(refusal.to_string()).into());
                 }
                 () = shutdown.wait() => {}

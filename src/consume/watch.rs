@@ -31,7 +31,7 @@ impl Shell {
         }
         self.p.host.status.set_beat(self.p.consumer.beat_ms());
         let idle = self.p.pipeline.workers().next().is_none();
-        if idle && let Some(refusal) = self.p.consumer.chatter().refusal() {
+        if idle && let Some(refusal) = self.p.consumer.client_errors().refusal() {
             self.p.host.status.still_waiting(refusal.to_string());
         }
         for worker in self.p.pipeline.workers() {

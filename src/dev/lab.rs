@@ -190,7 +190,7 @@ impl Lab {
         let parts = &self.0.parts;
         let ledger = parts.consumers.ledger();
         let lag = parts.consumers.metrics.lag().map_or(0, |(_, lag)| lag);
-        let undelivered = parts.producer.tally().counts().undelivered();
+        let undelivered = parts.producer.deliveries().counts().undelivered();
         let look = Look {
             now_ms: steady_ms(),
             broker_stopped: self.runs("broker"),

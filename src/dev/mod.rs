@@ -197,8 +197,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
                 shown += 1;
             });
             producer.finish(&stop);
-            let counts = producer.tally().counts();
-            let (sent, bad) = (counts.acked, counts.bad);
+            let counts = producer.deliveries().counts();
+            let (sent, bad) = (counts.acknowledged, counts.bad);
             if sent == 0 && bad > 0 {
                 tracing::warn!(bad, "the file holds no event; docs/EVENTS.md describes one");
             } else {

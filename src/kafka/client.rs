@@ -1,9 +1,9 @@
-//! Options every Kafka client of the program has in common.
+//! The librdkafka options that all clients of the program share.
 //!
-//! [`client_config`] turns the command line into librdkafka's properties. `--kafka-property` comes
-//! last, so it wins; a role that has defaults of its own sets them with [`set_default`], which leaves
-//! alone what the command line gave. Secrets come from files or the environment and are neither
-//! logged nor shown. Files that cannot be used are found here, before anything connects.
+//! [`client_config`] converts the command line to librdkafka's properties. `--kafka-property` is applied last, so
+//! it wins. [`set_default`] sets a role's own default unless the command line set the property. Secrets come from
+//! files or from the environment, and are never logged or shown. Unusable files are found here, before anything
+//! connects.
 
 use std::path::{Path, PathBuf};
 
@@ -16,15 +16,15 @@ use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
-/// Why there can be no client; settings are wrong in each case (exit code 2).
+/// Why the settings are wrong (exit code 2).
 #[derive(Debug, thiserror::Error)]
 pub enum ClientConfigError {
-    /// An option that this way to log in needs was not given.
+    /// The login mechanism needs an option that is not set.
     #[error("--kafka-auth {auth} needs {option}")]
     Missing {
-        /// The way to log in.
+        /// The value of `--kafka-auth`.
         auth: &'static str,
-        /// The option.
+        /// The missing option.
         option: &'static str,
     },
     /// A file could not be read.
@@ -34,7 +34,7 @@ pub enum ClientConfigError {
         option: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The password file is empty.
@@ -45,7 +45,7 @@ pub enum ClientConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// An option means nothing without TLS, which the way to log in does not have.
+    /// An option has no effect without TLS.
     #[error(
         "{option} has no effect with --kafka-auth plaintext; give --kafka-auth tls, scram or msk-iam"
     )]
@@ -53,29 +53,29 @@ pub enum ClientConfigError {
         /// The option.
         option: &'static str,
     },
-    /// A certificate, a key or an authority cannot be used.
+    /// A certificate or a key cannot be used.
     #[error("{option} cannot be used: {reason}")]
     Unusable {
         /// The option, or librdkafka's property.
         option: String,
-        /// librdkafka's words.
+        /// librdkafka's message.
         reason: String,
     },
-    /// There is no way to log in with AWS's credentials.
+    /// The login with AWS credentials cannot work.
     #[error("--kafka-auth msk-iam cannot log in: {0}")]
     Iam(IamError),
-    /// librdkafka does not take a property.
+    /// librdkafka refuses a property.
     #[error("Kafka property {name} cannot be set: {reason}")]
     Property {
         /// The property.
         name: String,
-        /// librdkafka's words.
+        /// librdkafka's message.
         reason: String,
     },
 }
 
-/// Returns the properties a client of `role` has: servers, name, login, trusted authorities and
-/// whatever `--kafka-property` says.
+/// Returns the properties of a client of `role`: servers, name, login, trusted authorities, and those of
+/// `--kafka-property`.
 ///
 /// # Errors
 /// See [`ClientConfigError`].
@@ -85,14 +85,14 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
         .set("bootstrap.servers", &args.brokers)
         .set("client.id", format!("citystream-{role}"))
         .set("socket.keepalive.enable", "true");
-    // The built-in OpenSSL would look where it was built, not where this host keeps them (F2).
+    // "probe" finds this host's authorities. The static OpenSSL would look for them where it was built.
     match &args.kafka_ca_file {
         Some(path) => set_file(&mut config, "ssl.ca.location", "--kafka-ca-file", path)?,
         None => {
             config.set("ssl.ca.location", "probe");
         }
     }
-    log_in(&mut config, args)?;
+    set_login(&mut config, args)?;
     if let (Some(cert), Some(key)) = (&args.kafka_cert_file, &args.kafka_key_file) {
         set_file(
             &mut config,
@@ -108,7 +108,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without this the level of another logging library decides, which is off.
+    // Without this, rdkafka takes the level from the `log` crate, which is off.
     let debug = args
         .kafka_properties
         .iter()
@@ -127,13 +127,13 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             sys::openssl_knows_threads(),
             "OpenSSL must be built with threads"
         );
-        try_files(&config)?;
+        check_files(&config)?;
     }
     Ok(config)
 }
 
-/// Sets what `--kafka-auth` stands for.
-fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfigError> {
+/// Sets the properties for `--kafka-auth`.
+fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfigError> {
     match args.kafka_auth {
         KafkaAuth::Plaintext => {
             let by_property = args
@@ -146,7 +146,7 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfi
                 ("--kafka-username", args.kafka_username.is_some()),
                 ("--kafka-password-file", args.kafka_password_file.is_some()),
             ];
-            // Whoever names an authority believes that the connection is encrypted.
+            // An operator who names an authority or a password expects an encrypted connection.
             if let Some((option, _)) = given.into_iter().find(|(_, given)| *given && !by_property) {
                 return Err(ClientConfigError::Unencrypted { option });
             }
@@ -188,9 +188,9 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfi
     Ok(())
 }
 
-/// Has librdkafka load certificates and keys, which it does when a client is made, for a client that
-/// connects to nobody.
-fn try_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
+/// Lets librdkafka load the certificates and keys, to find unusable ones. It loads them when a client is created, so
+/// this creates one without brokers.
+fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
     config.remove("bootstrap.servers");
     let Err(error) = BaseProducer::from_config(&config) else {
@@ -224,22 +224,22 @@ fn try_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     })
 }
 
-/// Sets a property to the role's own default, unless the command line gave it.
+/// Sets a property to the role's default, unless the command line sets it.
 pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, value: &str) {
     if !args.kafka_properties.iter().any(|(given, _)| given == name) {
         config.set(name, value);
     }
 }
 
-/// Asks librdkafka whether it takes every property.
+/// Checks that librdkafka accepts every property.
 ///
 /// # Errors
-/// [`ClientConfigError::Property`] with the first it does not.
+/// [`ClientConfigError::Property`] with the first that it refuses.
 pub fn check(config: &ClientConfig) -> Result<(), ClientConfigError> {
     match config.create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(_, reason, name, _)) => {
-            let reason = with_nearest(&name, reason);
+            let reason = with_suggestion(&name, reason);
             Err(ClientConfigError::Property { name, reason })
         }
         Err(other) => Err(ClientConfigError::Property {
@@ -249,8 +249,8 @@ pub fn check(config: &ClientConfig) -> Result<(), ClientConfigError> {
     }
 }
 
-/// Adds the property that was most likely meant where librdkafka knows none of this name.
-fn with_nearest(name: &str, reason: String) -> String {
+/// Adds a suggestion to librdkafka's message if the property does not exist.
+fn with_suggestion(name: &str, reason: String) -> String {
     if !reason.contains("No such") {
         return reason;
     }
@@ -267,7 +267,7 @@ fn set_file(
     option: &'static str,
     path: &Path,
 ) -> Result<(), ClientConfigError> {
-    // librdkafka would report an unreadable file only later, and without the option.
+    // librdkafka would report an unreadable file later, and without the option.
     std::fs::File::open(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
@@ -284,7 +284,7 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
         path: path.to_owned(),
         source,
     })?;
-    // Editors end files with a line break; a password holds none.
+    // Editors end files with a line break, and no password has one.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(ClientConfigError::Empty {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn f2_authorities_are_looked_for_unless_given() {
+    fn the_hosts_authorities_are_used_unless_a_file_is_given() {
         let config = client_config(&args(""), "test").unwrap();
         assert_eq!(config.get("ssl.ca.location"), Some("probe"));
         assert_eq!(config.get("client.id"), Some("citystream-test"));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_without_tls_is_refused_since_nothing_would_be_encrypted() {
+    fn tls_options_without_tls_are_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for option in ["--kafka-ca-file", "--kafka-password-file"] {
             let line = format!("{option} {}", file.path().display());
@@ -335,7 +335,7 @@ mod tests {
             );
             assert!(error.to_string().contains(option), "{error}");
         }
-        // Whoever sets the protocol by a property knows what it does.
+        // The protocol may be set by a property instead.
         let line = "--kafka-password-file /dev/null --kafka-property security.protocol=ssl";
         client_config(&args(line), "t").unwrap();
     }
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn scram_logs_in_over_tls_with_the_files_password_and_hides_it() {
+    fn scram_uses_tls_and_hides_the_password_from_the_file() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "s3cret").unwrap();
         let line = format!(
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn j5_a_property_nobody_knows_is_named() {
+    fn an_unknown_property_is_named_with_a_suggestion() {
         let line = "--kafka-property fetch.min.byte=1";
         let error = client_config(&args(line), "t").expect_err(line);
         assert!(

@@ -1,58 +1,62 @@
-//! What the program does with librdkafka's log lines and errors, and how its clients log in.
+//! Decides which of librdkafka's log lines and errors a person sees, and keeps the reason why brokers refuse
+//! a client.
 //!
-//! librdkafka reports every lost connection as an error, many times over, though it mends them by
-//! itself. [`ClientErrors`] passes on what a person should see (C14): idle disconnects are debug, brokers
-//! that are away a warning at most every 30 seconds, and an error once that has lasted for 30. What no
-//! waiting mends ([`Refusal`]) is an error at once, with the option to look at, and is kept for
-//! whoever waits: a role that ends by itself gives up on it, the others say it and go on trying.
+//! librdkafka reports every lost connection as an error, many times over, although it reconnects by itself.
+//! [`ClientErrors`] filters these reports:
 //!
-//! [`ClientErrors::token`] is the login of clients that use MSK IAM.
+//! | report | written as |
+//! |---|---|
+//! | a broker closes an idle connection | debug |
+//! | no broker can be reached | warning, at most every 30 s; error once it has lasted 30 s |
+//! | brokers refuse the client ([`Refusal`]) | error at once, with the option to check; again at most every 30 s |
+//!
+//! A command that ends by itself gives up on a refusal ([`ClientErrors::lasting_refusal`]). A service logs the
+//! refusal and keeps trying.
+//!
+//! [`ClientErrors::token`] provides the login of clients that use MSK IAM.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::kafka::iam::{Signer, Token};
-use crate::kafka::refusal::{Cause, Refusal, examine, judge as judge_refusal};
+use crate::kafka::iam::{IamError, Signer, Token};
+use crate::kafka::refusal::{Cause, Refusal, examine_certificate, parse_refusal};
 
-/// Least time between two lines about brokers that are away or refuse, and how long the first lasts
-/// before it is an error.
+/// Time between two lines about an outage or a refusal. An outage that lasts longer is an error.
 const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// Without news of an outage or a refusal for so long, the next one is a new one. librdkafka tries
-/// again at least every ten seconds, and tells the same failure every thirty.
+/// An outage or refusal ends when nothing is reported for this long. librdkafka reconnects at least every
+/// ten seconds and reports the same failure every thirty.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
-/// How long a refusal must last before a role that ends by itself gives up: a broker that starts
-/// refuses logins for a moment, too.
+/// How long a refusal must last before a command gives up. A broker also refuses logins for a moment while
+/// it starts.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
 /// The same for a refusal that is only likely.
 const GIVE_UP_AFTER_UNCERTAIN: Duration = Duration::from_secs(6);
-/// The property by which librdkafka hands its token callback a text; here, the region to sign for.
+/// The property whose text librdkafka passes to the token callback. Here it holds the region to sign for.
 pub(super) const IAM_PROPERTY: &str = "sasl.oauthbearer.config";
-/// What that text begins with where the tokens are MSK's.
+/// The beginning of that text for MSK IAM.
 pub(super) const IAM_PREFIX: &str = "citystream-msk-iam region=";
 
-/// How loud a line of librdkafka's is.
+/// How loud a report of librdkafka is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loudness {
     Error,
     Warn,
     Debug,
-    /// About a connection that failed: counts toward an outage.
+    /// A connection failed, which counts towards an [`Outage`].
     Outage,
 }
 
-/// Decides by level, facility and text.
-fn judge(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudness {
+/// Returns the loudness of a log line.
+fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudness {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             Loudness::Error
         }
-        // What brokers do with idle connections every ten minutes, and on every restart.
+        // Brokers close idle connections every ten minutes, and all connections when they restart.
         _ if message.contains("Disconnected") || message.contains("idle") => Loudness::Debug,
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
             if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") =>
@@ -67,25 +71,25 @@ fn judge(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudness {
     }
 }
 
-/// Which lines about one outage are passed on.
+/// Limits the lines about one outage.
 #[derive(Debug, Default)]
 struct Outage {
     began: Option<Instant>,
-    last: Option<Instant>,
+    last_report: Option<Instant>,
     last_line: Option<Instant>,
 }
 
 impl Outage {
-    /// Takes news of a failed connection at `now`; returns how to report it.
-    fn note(&mut self, now: Instant) -> Loudness {
+    /// Takes a report of a failed connection and returns how to log it.
+    fn report(&mut self, now: Instant) -> Loudness {
         let over = self
-            .last
+            .last_report
             .is_none_or(|last| now.duration_since(last) >= OUTAGE_OVER_AFTER);
         if over {
             *self = Outage::default();
         }
         let began = *self.began.get_or_insert(now);
-        self.last = Some(now);
+        self.last_report = Some(now);
         let due = self
             .last_line
             .is_none_or(|line| now.duration_since(line) >= OUTAGE_LINE_EVERY);
@@ -101,30 +105,36 @@ impl Outage {
     }
 }
 
-/// Passes librdkafka's log lines and errors on, as loud as they deserve. Clones share it.
+/// Logs librdkafka's reports about one client and keeps its last refusal. Clones share both.
 #[derive(Clone, Debug)]
 pub struct ClientErrors(Arc<ErrorState>);
 
 #[derive(Debug)]
 struct ErrorState {
     outage: Mutex<Outage>,
-    refused: Mutex<Option<Refused>>,
+    refused: Mutex<Option<KnownRefusal>>,
     /// The file of certificate authorities, if one is set.
     authorities: Option<String>,
     signer: Option<Signer>,
 }
 
-/// A refusal and what was done about it.
+/// A refusal and when it was reported and logged.
 #[derive(Debug)]
-struct Refused {
+struct KnownRefusal {
     refusal: Refusal,
     began: Instant,
-    last: Instant,
+    last_report: Instant,
     last_line: Instant,
 }
 
+impl KnownRefusal {
+    fn is_recent(&self) -> bool {
+        self.last_report.elapsed() < OUTAGE_OVER_AFTER
+    }
+}
+
 impl ClientErrors {
-    /// Returns what listens to a client made with `config`, and logs it in where that takes tokens.
+    /// Returns the errors of a client that is created with `config`, and starts its signer if it uses MSK IAM.
     pub fn new(config: &ClientConfig) -> ClientErrors {
         let authorities = config
             .get("ssl.ca.location")
@@ -140,34 +150,30 @@ impl ClientErrors {
         }))
     }
 
-    /// For [`ClientContext::log`].
-    pub fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // A hang-up comes as a line only, everything else as an error too; told once either way.
+    /// Takes a log line of librdkafka; for `ClientContext::log`.
+    pub fn report_line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // librdkafka reports a closed connection only as a line, and every other refusal also as an error.
         if matches!(facility, "FAIL" | "SSL")
-            && let Some(refusal) = judge_refusal(text)
+            && let Some(refusal) = parse_refusal(text)
         {
             tracing::debug!(facility, text, "librdkafka");
-            return self.refused(refusal);
+            return self.report_refusal(refusal);
         }
-        match judge(level, facility, text) {
+        match loudness_of(level, facility, text) {
             Loudness::Error => tracing::error!(facility, text, "librdkafka"),
             Loudness::Warn => tracing::warn!(facility, text, "librdkafka"),
             Loudness::Debug => tracing::debug!(facility, text, "librdkafka"),
-            Loudness::Outage => self.outage(text),
+            Loudness::Outage => self.report_outage(text),
         }
     }
 
-    /// For [`ClientContext::error`].
-    pub fn error(&self, error: &KafkaError, reason: &str) {
-        // Whoever asked for it hears it from the consumer itself.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
-            return;
-        }
-        if let Some(refusal) = judge_refusal(reason) {
-            return self.refused(refusal);
+    /// Takes an error of librdkafka; for `ClientContext::error`.
+    pub fn report_error(&self, error: &KafkaError, reason: &str) {
+        if let Some(refusal) = parse_refusal(reason) {
+            return self.report_refusal(refusal);
         }
         let code = error.rdkafka_error_code();
-        let away = matches!(
+        let unreachable = matches!(
             code,
             Some(
                 RDKafkaErrorCode::AllBrokersDown
@@ -178,50 +184,52 @@ impl ClientErrors {
         );
         if reason.contains("Disconnected") {
             tracing::debug!(reason, "lost a connection to kafka");
-        } else if (away || code == Some(RDKafkaErrorCode::Authentication))
+        } else if (unreachable || code == Some(RDKafkaErrorCode::Authentication))
             && self.refusal().is_some()
         {
-            // "1/1 brokers are down" is what a refusal looks like from further away.
+            // A refusal makes librdkafka report "1/1 brokers are down" as well.
             tracing::debug!(reason, "failed to reach a kafka broker");
-        } else if away {
-            self.outage(reason);
+        } else if unreachable {
+            self.report_outage(reason);
         } else {
             tracing::warn!(%error, reason, "librdkafka");
         }
     }
 
-    /// Returns why the brokers refuse this client, if that was heard of lately.
+    /// Returns why the brokers refuse this client, if they did so within the last minute.
     pub fn refusal(&self) -> Option<Refusal> {
-        let refused = self.refused_lock();
-        let refused = refused.as_ref()?;
-        (refused.last.elapsed() < OUTAGE_OVER_AFTER).then(|| refused.refusal.clone())
+        let known = self.lock_refused();
+        known
+            .as_ref()
+            .filter(|known| known.is_recent())
+            .map(|known| known.refusal.clone())
     }
 
-    /// Forgets refusals: a broker has answered, so what was heard of another is not in the way.
-    pub fn reached(&self) {
-        *self.refused_lock() = None;
+    /// Forgets the last refusal, because a broker has answered.
+    pub fn clear_refusal(&self) {
+        *self.lock_refused() = None;
     }
 
-    /// Returns why waiting any longer for the brokers is in vain, if it is. For who has not reached
-    /// any yet.
-    pub fn hopeless(&self) -> Option<Refusal> {
-        let refused = self.refused_lock();
-        let refused = refused.as_ref()?;
-        let patience = if refused.refusal.is_certain() {
+    /// Returns the refusal if it has lasted so long that waiting does not help. Only clients that have not
+    /// reached any broker yet may give up on it.
+    pub fn lasting_refusal(&self) -> Option<Refusal> {
+        let known = self.lock_refused();
+        let known = known.as_ref()?;
+        let patience = if known.refusal.is_certain() {
             GIVE_UP_AFTER
         } else {
             GIVE_UP_AFTER_UNCERTAIN
         };
-        (refused.began.elapsed() >= patience).then(|| refused.refusal.clone())
+        (known.began.elapsed() >= patience).then(|| known.refusal.clone())
     }
 
-    /// For [`ClientContext::generate_oauth_token`].
+    /// Returns a token for librdkafka; for `ClientContext::generate_oauth_token`.
     ///
     /// # Errors
     /// Why there is no token.
     pub fn oauth_token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         match self.token() {
-            None => Err("only --kafka-auth msk-iam knows where to get one".into()),
+            None => Err("only --kafka-auth msk-iam provides tokens".into()),
             Some(Err(error)) => Err(error.into()),
             Some(Ok(token)) => Ok(OAuthToken {
                 token: token.text,
@@ -231,66 +239,65 @@ impl ClientErrors {
         }
     }
 
-    /// Returns a token of MSK IAM; `None` if the client does not log in that way.
-    pub fn token(&self) -> Option<Result<Token, crate::kafka::iam::IamError>> {
+    /// Returns a token for MSK IAM; `None` if the client logs in another way.
+    pub fn token(&self) -> Option<Result<Token, IamError>> {
         self.0.signer.as_ref().map(Signer::token)
     }
 
-    fn refused_lock(&self) -> MutexGuard<'_, Option<Refused>> {
+    fn lock_refused(&self) -> MutexGuard<'_, Option<KnownRefusal>> {
         self.0.refused.lock().expect("no panic holds the refusal")
     }
 
-    fn refused(&self, refusal: Refusal) {
+    fn report_refusal(&self, refusal: Refusal) {
         let now = Instant::now();
-        let mut slot = self.refused_lock();
-        let known = slot.as_mut().filter(|known| {
-            known.last.elapsed() < OUTAGE_OVER_AFTER && known.refusal.cause == refusal.cause
-        });
-        let began = match known {
-            Some(known) => {
-                known.last = now;
-                if now.duration_since(known.last_line) >= OUTAGE_LINE_EVERY {
-                    known.last_line = now;
-                    tracing::error!(why = %known.refusal, "kafka refuses this client");
-                }
-                return;
+        let mut slot = self.lock_refused();
+        if let Some(known) = slot
+            .as_mut()
+            .filter(|known| known.is_recent() && known.refusal.cause == refusal.cause)
+        {
+            known.last_report = now;
+            if now.duration_since(known.last_line) >= OUTAGE_LINE_EVERY {
+                known.last_line = now;
+                tracing::error!(why = %known.refusal, "kafka refuses this client");
             }
-            None => slot.as_ref().map_or(now, |other| other.began),
-        };
-        *slot = Some(Refused {
+            return;
+        }
+        // Another cause continues the same wait: [`ClientErrors::lasting_refusal`] counts from the first one.
+        let began = slot.as_ref().map_or(now, |other| other.began);
+        *slot = Some(KnownRefusal {
             refusal: refusal.clone(),
             began,
-            last: now,
+            last_report: now,
             last_line: now,
         });
         drop(slot);
-        if refusal.cause == Cause::Certificate {
-            // Takes a moment, and this is librdkafka's time.
-            let this = self.clone();
-            let examining = move || {
-                let detail = examine(&refusal.broker, this.0.authorities.as_deref());
-                let refusal = Refusal {
-                    detail: detail.unwrap_or_default(),
-                    ..refusal
-                };
-                if let Some(known) = &mut *this.refused_lock() {
-                    known.refusal.clone_from(&refusal);
-                }
-                tracing::error!(why = %refusal, "kafka refuses this client");
-            };
-            std::thread::spawn(examining);
-        } else {
+        if refusal.cause != Cause::Certificate {
             tracing::error!(why = %refusal, "kafka refuses this client");
+            return;
         }
+        // The examination connects to the broker. This callback runs on the thread that polls, which must not
+        // wait for it.
+        let this = self.clone();
+        std::thread::spawn(move || {
+            let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());
+            let refusal = Refusal {
+                detail: detail.unwrap_or_default(),
+                ..refusal
+            };
+            if let Some(known) = &mut *this.lock_refused() {
+                known.refusal.clone_from(&refusal);
+            }
+            tracing::error!(why = %refusal, "kafka refuses this client");
+        });
     }
 
-    fn outage(&self, reason: &str) {
+    fn report_outage(&self, reason: &str) {
         let loudness = self
             .0
             .outage
             .lock()
             .expect("no panic holds the outage")
-            .note(Instant::now());
+            .report(Instant::now());
         match loudness {
             Loudness::Error => tracing::error!(reason, "kafka is away"),
             Loudness::Warn => tracing::warn!(reason, "failed to reach a kafka broker"),
@@ -301,73 +308,33 @@ impl ClientErrors {
     }
 }
 
-/// The context of clients that need no callbacks of their own.
-#[derive(Clone, Debug)]
-pub struct Context {
-    chatter: ClientErrors,
-}
-
-impl Context {
-    /// Returns the context of a client made with `config`.
-    pub fn new(config: &ClientConfig) -> Context {
-        Context {
-            chatter: ClientErrors::new(config),
-        }
-    }
-
-    /// Returns what listens.
-    pub fn chatter(&self) -> &ClientErrors {
-        &self.chatter
-    }
-}
-
-impl ClientContext for Context {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.chatter.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.chatter.error(&error, reason);
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-
-    fn generate_oauth_token(
-        &self,
-        _config: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.chatter.oauth_token()
-    }
-}
-
-impl ConsumerContext for Context {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn c14_idle_disconnects_are_quiet_and_outages_told_once_in_a_while() {
+    fn idle_disconnects_are_quiet_and_outages_are_logged_every_thirty_seconds() {
         let idle = "b1:9092/1: Disconnected (after 600123ms in state UP)";
-        assert_eq!(judge(RDKafkaLogLevel::Error, "FAIL", idle), Loudness::Debug);
+        assert_eq!(
+            loudness_of(RDKafkaLogLevel::Error, "FAIL", idle),
+            Loudness::Debug
+        );
         let refused = "b1:9092/1: Connect to ipv4#… failed: Connection refused";
         assert_eq!(
-            judge(RDKafkaLogLevel::Error, "FAIL", refused),
+            loudness_of(RDKafkaLogLevel::Error, "FAIL", refused),
             Loudness::Outage
         );
         let mut outage = Outage::default();
         let begin = Instant::now();
-        let mut told = Vec::new();
+        let mut logged = Vec::new();
         for second in 0..70 {
-            let loudness = outage.note(begin + Duration::from_secs(second));
+            let loudness = outage.report(begin + Duration::from_secs(second));
             if loudness != Loudness::Debug {
-                told.push((second, loudness));
+                logged.push((second, loudness));
             }
         }
         assert_eq!(
-            told,
+            logged,
             [
                 (0, Loudness::Warn),
                 (30, Loudness::Error),
@@ -375,6 +342,6 @@ mod tests {
             ]
         );
         let later = begin + Duration::from_secs(1_000);
-        assert_eq!(outage.note(later), Loudness::Warn);
+        assert_eq!(outage.report(later), Loudness::Warn);
     }
 }

@@ -1,25 +1,26 @@
-//! Which rights each role needs on Kafka: the one list, as `store::rights` is for DynamoDB.
+//! The rights that each role needs on Kafka. This is the only list, as `store::rights` is for DynamoDB.
 //!
-//! `check` compares it with what the brokers say this client may do, and tells whoever hands out
-//! rights what is missing in the words of what he hands them out with: Kafka's own tool, or IAM's
-//! actions for Amazon MSK. In Kafka, whoever may read, write or delete something may also see it, so
-//! Describe stands in the list only where nothing brings it along.
+//! `check` compares the list with the rights that the brokers report for this client. For a missing right it names
+//! the command of Kafka's own tool, or the IAM actions of Amazon MSK.
+//!
+//! In Kafka, the right to read, write or delete includes the right to describe. The list has Describe only where no
+//! other right includes it.
 
 use std::fmt;
 
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
 
-/// The group whose commits hold how far `produce --from-dlq` has read the dead letters. It has no members.
+/// The group whose commits record how far `produce --from-dlq` has read the dead letters. It has no members.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
-/// Returns the transactional id under which the dead letters of a topic are sent again. Two producers that have it
-/// fence each other off.
+/// Returns the transactional id of the producer that resends the dead letters of `topic`. A producer fences an
+/// older one with the same id.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
 
-/// What somebody does with Kafka.
+/// A role that uses Kafka, or a mode of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaUser<'a> {
     /// `produce`
@@ -32,7 +33,7 @@ pub enum KafkaUser<'a> {
     Tail,
     /// `tail --dlq`
     TailDlq,
-    /// `verify`, of this group
+    /// `verify`, for this group
     Verify(&'a str),
     /// `init-tables`
     InitTables,
@@ -40,14 +41,14 @@ pub enum KafkaUser<'a> {
     Delete(&'a str),
 }
 
-/// What rights are given on.
+/// What a right applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A topic.
     Topic(String),
     /// A consumer group.
     Group(String),
-    /// The name of a producer that sends all or nothing.
+    /// A transactional id, which names a producer of transactions.
     TransactionalId(String),
 }
 
@@ -61,17 +62,17 @@ impl fmt::Display for Resource {
     }
 }
 
-/// What a role needs on one of them.
+/// The rights that a role needs on a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// On what.
+    /// The resource.
     pub resource: Resource,
-    /// Which rights.
+    /// The operations that must be allowed on it.
     pub operations: Vec<Operation>,
 }
 
 impl Need {
-    /// Returns the need of some of its rights.
+    /// Returns the same need with only these rights.
     pub fn only(&self, operations: &[Operation]) -> Need {
         Need {
             resource: self.resource.clone(),
@@ -79,7 +80,7 @@ impl Need {
         }
     }
 
-    /// Returns those of its rights that are missing; `None` where the brokers do not tell.
+    /// Returns the rights that are missing; `None` if the brokers do not report rights.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
             Rights::Told(told) => {
@@ -92,7 +93,7 @@ impl Need {
     }
 }
 
-/// Returns all that `user` needs for `topic`, whose dead letters go to `dlq`.
+/// Returns the rights that `user` needs for `topic` and its dead-letter topic `dlq`.
 pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write};
     let on_topic = |name: &str, operations: &[Operation]| Need {
@@ -137,7 +138,7 @@ pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     }
 }
 
-/// Returns what to do so that this client gets rights on something.
+/// Returns the command or the IAM actions that give this client rights on a resource.
 pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) -> String {
     if args.kafka_auth == KafkaAuth::MskIam {
         let mut actions: Vec<String> = operations
@@ -168,11 +169,11 @@ pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) ->
     )
 }
 
-/// Returns the name that Kafka has for this client.
+/// Returns Kafka's name for this client.
 fn principal(args: &KafkaArgs) -> String {
     match (args.kafka_auth, &args.kafka_username) {
         (KafkaAuth::Scram, Some(name)) => format!("User:{name}"),
-        // Which part of it is the brokers' decision.
+        // The brokers decide which part of the subject is the name.
         (KafkaAuth::Tls, _) if args.kafka_cert_file.is_some() => {
             "User:SUBJECT_OF_THE_CERTIFICATE".to_owned()
         }
@@ -180,8 +181,10 @@ fn principal(args: &KafkaArgs) -> String {
     }
 }
 
-/// Returns IAM's names of a right, by AWS's table of actions for Amazon MSK, with those it needs
-/// beside it: IAM implies none.
+/// Returns the IAM actions for a right, including the actions that they require. No IAM action includes another.
+///
+/// Source: "Actions, resources, and condition keys for Apache Kafka APIs for Amazon MSK clusters" in AWS's
+/// documentation.
 fn actions(resource: &Resource, operation: Operation) -> &'static [&'static str] {
     match (resource, operation) {
         (Resource::Topic(_), Operation::Read) => &["DescribeTopic", "ReadData"],
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_what_is_needed_and_not_told() {
+    fn a_needed_right_that_is_not_reported_is_missing() {
         let need = &needs(KafkaUser::Consume("g"), "t", "d")[0];
         let told = |operations: &[Operation]| Rights::Told(operations.iter().copied().collect());
         for (rights, missing) in [
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_asked_for_in_the_words_of_who_gives_them() {
+    fn missing_rights_are_named_as_acls_or_as_iam_actions() {
         let topic = Resource::Topic("city-events".to_owned());
         let group = Resource::Group("night".to_owned());
         for (line, resource, operations, told) in [
@@ -267,7 +270,7 @@ mod tests {
         }
     }
 
-    /// The guide shows the list; it is this one.
+    /// Keeps the table in the guide equal to the list here.
     #[test]
     fn the_operations_guide_has_every_right() {
         let guide = include_str!("../../docs/OPERATIONS.md");

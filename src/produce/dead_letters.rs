@@ -1,4 +1,4 @@
-//! `citystream produce --from-dlq`: says what became of the dead letters.
+//! `citystream produce --from-dlq`: resends the dead letters and reports the result.
 
 use anyhow::Context as _;
 
@@ -19,11 +19,11 @@ pub(crate) async fn run(args: &Produce, shutdown: Shutdown) -> anyhow::Result<Ex
         ResendError::Refused(refusal) => SettingsError(refusal.to_string()).into(),
         other => anyhow::Error::from(other),
     })?;
-    tell(args, &resent);
+    report_result(args, &resent);
     Ok(Exit::Done)
 }
 
-fn tell(args: &Produce, resent: &Resent) {
+fn report_result(args: &Produce, resent: &Resent) {
     let Resent {
         letters,
         sent,
@@ -40,10 +40,10 @@ fn tell(args: &Produce, resent: &Resent) {
         );
         return;
     }
-    report::say(&format!(
+    report::print(&format!(
         "looked at {letters} new dead letters: sent {sent} again, {stay_count} stay"
     ));
     for (reason, count) in stay {
-        report::say(&format!("  {reason} {count}"));
+        report::print(&format!("  {reason} {count}"));
     }
 }

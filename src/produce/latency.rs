@@ -1,16 +1,16 @@
-//! A histogram of latencies that many threads may read while one writes: fixed size, no locks.
+//! A histogram of latencies with a fixed size and no locks, so any thread can read it while others write.
 //!
-//! Buckets are powers of two of a microsecond, each cut into eight, so a quantile is told within
-//! 12.5 % above its true value. Minimum, maximum and mean are exact.
+//! Each power of two of microseconds has eight buckets, so a quantile is at most 12.5 % above its true value.
+//! Minimum, maximum and mean are exact.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Sub-buckets of a power of two, as a power of two.
+/// The number of buckets of a power of two, as a power of two.
 const CUT_BITS: u32 = 3;
 /// Enough for every `u64`.
 const BUCKETS: usize = (64 - CUT_BITS as usize + 1) << CUT_BITS;
 
-/// Latencies in microseconds since the start.
+/// All latencies since the start, in microseconds.
 #[derive(Debug)]
 pub struct LatencyHistogram {
     buckets: Box<[AtomicU64]>,
@@ -20,7 +20,7 @@ pub struct LatencyHistogram {
     max_us: AtomicU64,
 }
 
-/// What a [`LatencyHistogram`] held at one moment; zeros if nothing was measured.
+/// The figures of a [`LatencyHistogram`] at one moment. All are zero before the first latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LatencySummary {
     /// Arithmetic mean.
@@ -29,9 +29,9 @@ pub struct LatencySummary {
     pub min_us: u64,
     /// The largest.
     pub max_us: u64,
-    /// Half are at most this.
+    /// Half of the latencies are at most this.
     pub p50_us: u64,
-    /// 99 of 100 are at most this.
+    /// 99 of 100 latencies are at most this.
     pub p99_us: u64,
 }
 
@@ -47,7 +47,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// Takes one latency.
+    /// Adds one latency.
     pub fn record(&self, us: u64) {
         self.buckets[bucket_of(us)].fetch_add(1, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl LatencyHistogram {
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
 
-    /// Returns what was measured so far. While others write, the figures may be a few records apart.
+    /// Returns the current figures. While other threads write, these may differ by a few latencies.
     #[allow(clippy::cast_precision_loss)]
     pub fn summary(&self) -> LatencySummary {
         let count = self.count.load(Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// Upper end of the bucket that holds the value of this rank, counted from 1.
+    /// Returns the upper end of the bucket with the value of this rank, counted from 1.
     fn at_rank(&self, rank: u64) -> u64 {
         let mut seen = 0;
         for (index, bucket) in self.buckets.iter().enumerate() {
@@ -92,7 +92,8 @@ impl Default for LatencyHistogram {
     }
 }
 
-/// Values below 2^3 have a bucket each; above, three bits follow the leading one.
+/// Returns the bucket of a value. Each value below 2^3 has its own bucket. Above, the leading bit and the three bits
+/// after it decide.
 fn bucket_of(us: u64) -> usize {
     let exponent = us.checked_ilog2().unwrap_or(0);
     if exponent < CUT_BITS {
@@ -103,7 +104,7 @@ fn bucket_of(us: u64) -> usize {
     (usize::try_from(shift + 1).unwrap_or(0) << CUT_BITS) + usize::try_from(cut).unwrap_or(0)
 }
 
-/// The largest value of a bucket.
+/// Returns the largest value of a bucket.
 fn bucket_end(index: usize) -> u64 {
     let (row, cut) = (index >> CUT_BITS, index & ((1 << CUT_BITS) - 1));
     let cut = u64::try_from(cut).unwrap_or(0);
@@ -111,7 +112,7 @@ fn bucket_end(index: usize) -> u64 {
         return cut;
     }
     let base = (1 << CUT_BITS) + cut;
-    // The last bucket's end is u64::MAX, one below what would overflow.
+    // The end of the last bucket is u64::MAX. In u64 the sum before the subtraction would overflow.
     let wide = (u128::from(base) + 1) << (row - 1);
     u64::try_from(wide - 1).unwrap_or(u64::MAX)
 }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_lies_in_its_bucket_and_buckets_follow_each_other() {
+    fn every_value_is_in_exactly_one_bucket() {
         for us in (0..5_000).chain([u64::MAX, u64::MAX / 2, 1 << 40, (1 << 40) + 7]) {
             let index = bucket_of(us);
             assert!(us <= bucket_end(index), "{us}");

@@ -1,4 +1,13 @@
-//! Sends events to Kafka: synthetic ones, those of a file, or mended dead letters.
+//! Sends events to Kafka: synthetic events, those of a file, or repaired dead letters.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`input`] | reading lines of JSON from a file, a pipe or a .gz file |
+//! | [`pump`] | sending them: pace, count, heartbeats |
+//! | [`producer`], [`deliveries`], [`latency`] | the Kafka producer, its counts and its latencies |
+//! | [`credit`] | the limit for `dev`, whose broker drops old records |
+//! | [`resend`], `dead_letters` | `--from-dlq` |
+//! | `report`, `http` | progress on the terminal, health over HTTP |
 
 pub mod credit;
 pub(crate) mod dead_letters;
@@ -23,7 +32,7 @@ use crate::produce::pump::{EventSource, Plan};
 use crate::settings::{Produce, Rate};
 use crate::telemetry::unix_ms;
 
-/// Nothing but other settings helps against these.
+/// Converts an error of the client options to one with exit code 2.
 pub(crate) fn settings_error(error: ClientConfigError) -> SettingsError {
     SettingsError(format!("{:#}", anyhow::Error::from(error)))
 }
@@ -68,9 +77,9 @@ fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
     let newest_ms = if args.speed.is_some() {
         None
     } else if path.as_os_str() == "-" {
-        // What was read to find the newest event would be gone.
-        let text = "--restamp of standard input needs --speed: its newest event is known at its end \
-                    only; give --speed, or a file";
+        // Finding the newest event reads all of the input, and a pipe can be read only once.
+        let text = "--restamp of standard input needs --speed: the newest event is known only at the end of \
+                    the input; give --speed, or a file";
         return Err(SettingsError(text.to_owned()).into());
     } else {
         Input::newest_ms(path)?
@@ -78,10 +87,10 @@ fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
     Ok(replay.restamped(unix_ms(), newest_ms))
 }
 
-/// Opens the input of `--input`; a file that cannot be opened is a wrong setting.
+/// Opens the input of `--input`.
 ///
 /// # Errors
-/// [`SettingsError`] naming option and file.
+/// [`SettingsError`] with the option and the file, if the file cannot be opened.
 pub fn open(path: &Path) -> anyhow::Result<Input> {
     Input::open(path).map_err(|error| match error {
         InputError::Open { path, source } => SettingsError(format!(
@@ -93,7 +102,7 @@ pub fn open(path: &Path) -> anyhow::Result<Input> {
     })
 }
 
-/// Milliseconds between two events → events a second.
+/// Converts milliseconds between two events to a rate.
 #[allow(clippy::cast_precision_loss)]
 pub fn rate_of_interval(interval_ms: i64) -> Rate {
     Rate::PerSecond(1_000.0 / interval_ms as f64)
@@ -108,7 +117,7 @@ pub(crate) fn plan(args: &Produce) -> Plan {
             Rate::Max
         }),
         count: args.count,
-        // A person watches a run with an end. A service waits until the brokers accept its login.
+        // A service waits until the brokers accept its login. A run that ends by itself gives up.
         patient: !args.has_end(),
         heartbeat_ms: args.heartbeat_ms(),
         credit: None,

@@ -230,7 +230,7 @@ async fn members_left(
 ) -> anyhow::Result<Vec<String>> {
     let group = &args.group;
     let mut members = match admin.group_members(group).await {
-        Err(error @ AdminError::Untold { .. }) => anyhow::bail!(
+        Err(error @ AdminError::Unsupported { .. }) => anyhow::bail!(
             "nothing was deleted: {error}; if they are those of citystream dev, stop that: it forgets everything then, \
              unless it has a --data-dir"
         ),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
+use crate::kafka::admin::{Admin, AdminError};
+use crate::kafka::topic_spec::{TopicSpec, differences};
 use crate::settings::InitTables;
 use crate::sys::TopicFacts;
 use crate::tables::steps::{Finding, Outcome, Steps};
@@ -59,7 +60,7 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
     };
     let (actual, untold) = match admin.topic_config(&spec.name).await {
         // Brokers that only speak like Kafka: what they do not tell is not compared.
-        Err(error @ AdminError::Untold { .. }) => (BTreeMap::new(), Some(error.to_string())),
+        Err(error @ AdminError::Unsupported { .. }) => (BTreeMap::new(), Some(error.to_string())),
         answer => (answer?, None),
     };
     let notes = differences(spec, facts.partitions, &actual);

@@ -194,7 +194,7 @@ fn check_tells_what_is_away_and_what_to_do() {
         ("topic city-events", "6 partitions, id "),
         (
             "topic city-events",
-            "; these brokers do not tell the settings of topic city-events",
+            "; these brokers do not report the settings of topic city-events",
         ),
         (
             "rights on topic city-events",
@@ -202,7 +202,7 @@ fn check_tells_what_is_away_and_what_to_do() {
         ),
         (
             "group citystream",
-            "these brokers do not tell the members of group citystream",
+            "these brokers do not report the members of group citystream",
         ),
         (
             "rights on group citystream",

@@ -250,7 +250,7 @@ fn topics_are_made_without_the_settings_that_msk_serverless_refuses() {
     let mut check = world.start("init-tables", &["--check"]);
     check.ends_with(1);
     let refused =
-        "without unclean.leader.election.enable, which these brokers do not let a topic set";
+        "without unclean.leader.election.enable, which these brokers do not allow for topics";
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flat(&check.out()).contains(refused), "{}", check.out());
     let mut init = world.start("init-tables", &[]);
