@@ -71,35 +71,52 @@ fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudnes
     }
 }
 
-/// Limits the lines about one outage.
-#[derive(Debug, Default)]
-struct Outage {
-    began: Option<Instant>,
-    last_report: Option<Instant>,
-    last_line: Option<Instant>,
+/// An outage or a refusal, which librdkafka reports many times.
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    began: Instant,
+    last_report: Instant,
+    last_line: Instant,
 }
 
-impl Outage {
-    /// Takes a report of a failed connection and returns how to log it.
-    fn report(&mut self, now: Instant) -> Loudness {
-        let over = self
-            .last_report
-            .is_none_or(|last| now.duration_since(last) >= OUTAGE_OVER_AFTER);
-        if over {
-            *self = Outage::default();
+impl Episode {
+    /// Returns an episode whose first report is logged at `now`.
+    fn begin(now: Instant) -> Episode {
+        Episode {
+            began: now,
+            last_report: now,
+            last_line: now,
         }
-        let began = *self.began.get_or_insert(now);
-        self.last_report = Some(now);
-        let due = self
-            .last_line
-            .is_none_or(|line| now.duration_since(line) >= OUTAGE_LINE_EVERY);
-        if !due {
-            return Loudness::Debug;
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.last_report) >= OUTAGE_OVER_AFTER
+    }
+
+    /// Takes another report and returns whether it is logged.
+    fn report(&mut self, now: Instant) -> bool {
+        self.last_report = now;
+        let due = now.duration_since(self.last_line) >= OUTAGE_LINE_EVERY;
+        if due {
+            self.last_line = now;
         }
-        self.last_line = Some(now);
-        if now.duration_since(began) >= OUTAGE_LINE_EVERY {
-            Loudness::Error
-        } else {
+        due
+    }
+}
+
+/// Takes a report of an outage and returns how to log it. The first line is a warning. Every later one is an error,
+/// because the outage has lasted at least [`OUTAGE_LINE_EVERY`] by then.
+fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
+    match outage {
+        Some(episode) if !episode.is_over(now) => {
+            if episode.report(now) {
+                Loudness::Error
+            } else {
+                Loudness::Debug
+            }
+        }
+        _ => {
+            *outage = Some(Episode::begin(now));
             Loudness::Warn
         }
     }
@@ -111,7 +128,7 @@ pub struct ClientErrors(Arc<ErrorState>);
 
 #[derive(Debug)]
 struct ErrorState {
-    outage: Mutex<Outage>,
+    outage: Mutex<Option<Episode>>,
     refused: Mutex<Option<KnownRefusal>>,
     /// The file of certificate authorities, if one is set.
     authorities: Option<String>,
@@ -122,15 +139,7 @@ struct ErrorState {
 #[derive(Debug)]
 struct KnownRefusal {
     refusal: Refusal,
-    began: Instant,
-    last_report: Instant,
-    last_line: Instant,
-}
-
-impl KnownRefusal {
-    fn is_recent(&self) -> bool {
-        self.last_report.elapsed() < OUTAGE_OVER_AFTER
-    }
+    episode: Episode,
 }
 
 impl ClientErrors {
@@ -143,7 +152,7 @@ impl ClientErrors {
             .get(IAM_PROPERTY)
             .and_then(|text| text.strip_prefix(IAM_PREFIX));
         ClientErrors(Arc::new(ErrorState {
-            outage: Mutex::new(Outage::default()),
+            outage: Mutex::new(None),
             refused: Mutex::new(None),
             authorities: authorities.map(str::to_owned),
             signer: region.map(|region| Signer::start(region.to_owned())),
@@ -201,7 +210,7 @@ impl ClientErrors {
         let known = self.lock_refused();
         known
             .as_ref()
-            .filter(|known| known.is_recent())
+            .filter(|known| !known.episode.is_over(Instant::now()))
             .map(|known| known.refusal.clone())
     }
 
@@ -220,7 +229,7 @@ impl ClientErrors {
         } else {
             GIVE_UP_AFTER_UNCERTAIN
         };
-        (known.began.elapsed() >= patience).then(|| known.refusal.clone())
+        (known.episode.began.elapsed() >= patience).then(|| known.refusal.clone())
     }
 
     /// Returns a token for librdkafka; for `ClientContext::generate_oauth_token`.
@@ -251,24 +260,23 @@ impl ClientErrors {
     fn report_refusal(&self, refusal: Refusal) {
         let now = Instant::now();
         let mut slot = self.lock_refused();
-        if let Some(known) = slot
-            .as_mut()
-            .filter(|known| known.is_recent() && known.refusal.cause == refusal.cause)
+        let mut known = slot.as_mut().filter(|known| !known.episode.is_over(now));
+        if let Some(known) = &mut known
+            && known.refusal.cause == refusal.cause
         {
-            known.last_report = now;
-            if now.duration_since(known.last_line) >= OUTAGE_LINE_EVERY {
-                known.last_line = now;
+            if known.episode.report(now) {
                 tracing::error!(why = %known.refusal, "kafka refuses this client");
             }
             return;
         }
-        // Another cause continues the same wait: [`ClientErrors::lasting_refusal`] counts from the first one.
-        let began = slot.as_ref().map_or(now, |other| other.began);
+        let mut episode = Episode::begin(now);
+        if let Some(other) = known {
+            // Another cause continues the same wait, so that [`ClientErrors::lasting_refusal`] ends it in time.
+            episode.began = other.episode.began;
+        }
         *slot = Some(KnownRefusal {
             refusal: refusal.clone(),
-            began,
-            last_report: now,
-            last_line: now,
+            episode,
         });
         drop(slot);
         if refusal.cause != Cause::Certificate {
@@ -292,12 +300,9 @@ impl ClientErrors {
     }
 
     fn report_outage(&self, reason: &str) {
-        let loudness = self
-            .0
-            .outage
-            .lock()
-            .expect("no panic holds the outage")
-            .report(Instant::now());
+        let mut outage = self.0.outage.lock().expect("no panic holds the outage");
+        let loudness = report_outage(&mut outage, Instant::now());
+        drop(outage);
         match loudness {
             Loudness::Error => tracing::error!(reason, "kafka is away"),
             Loudness::Warn => tracing::warn!(reason, "failed to reach a kafka broker"),
@@ -324,11 +329,11 @@ mod tests {
             loudness_of(RDKafkaLogLevel::Error, "FAIL", refused),
             Loudness::Outage
         );
-        let mut outage = Outage::default();
+        let mut outage = None;
         let begin = Instant::now();
         let mut logged = Vec::new();
         for second in 0..70 {
-            let loudness = outage.report(begin + Duration::from_secs(second));
+            let loudness = report_outage(&mut outage, begin + Duration::from_secs(second));
             if loudness != Loudness::Debug {
                 logged.push((second, loudness));
             }
@@ -342,6 +347,6 @@ mod tests {
             ]
         );
         let later = begin + Duration::from_secs(1_000);
-        assert_eq!(outage.report(later), Loudness::Warn);
+        assert_eq!(report_outage(&mut outage, later), Loudness::Warn);
     }
 }
