@@ -43,7 +43,7 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum ReaderError {
     /// librdkafka refused the settings.
-    #[error("failed to make a Kafka consumer")]
+    #[error("failed to create a Kafka consumer")]
     Create(#[source] KafkaError),
     /// The brokers refuse every client with these settings.
     #[error("{0}")]

@@ -14,7 +14,7 @@ use crate::sys::{Operation, Rights};
 /// The group whose commits record how far `produce --from-dlq` has read the dead letters. It has no members.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
-/// Returns the transactional id of the producer that resends the dead letters of `topic`. A producer fences an
+/// Returns the transactional id of the producer that resends the dead letters of `topic`. A new producer fences an
 /// older one with the same id.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")

@@ -55,7 +55,7 @@ struct ReadClients {
 /// A gap without an answer yet.
 struct OpenGap {
     gap: Gap,
-    /// Continues with the next call about this gap.
+    /// The client that the next call about this gap continues with.
     client: Option<ReadClient>,
     /// When `client` began.
     began: Instant,

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The number of buckets of a power of two, as a power of two.
+/// Each power of two has `1 << CUT_BITS` buckets.
 const CUT_BITS: u32 = 3;
 /// Enough for every `u64`.
 const BUCKETS: usize = (64 - CUT_BITS as usize + 1) << CUT_BITS;
