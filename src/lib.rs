@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod aws;
+mod blocking;
 pub mod check;
 pub mod cmd;
 pub mod consume;
@@ -19,6 +20,7 @@ pub mod kafka;
 mod listen;
 mod output;
 pub mod produce;
+pub mod remedy;
 mod service;
 pub mod settings;
 pub mod shutdown;

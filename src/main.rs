@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use citystream::cmd;
-use citystream::exit::{Exit, SettingsError};
+use citystream::exit::SettingsError;
+use citystream::remedy;
 use citystream::settings::{Command, check_environment, parse};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::{Metrics, start_logging};
@@ -13,8 +14,8 @@ fn main() -> ExitCode {
     citystream::sys::keep_openssl_at_exit();
     let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let format = cli.command.log().log_format;
-    if let Err(reason) = check_environment().and_then(|()| start_logging(format)) {
-        let exit = Exit::after(&SettingsError(reason).into(), None);
+    if let Err(failure) = check_environment(&cli.command).and_then(|()| start_logging(format)) {
+        let exit = remedy::report(&SettingsError(failure).into(), None);
         return ExitCode::from(exit.code());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,
-        Err(error) => Exit::after(&error, format),
+        Err(error) => remedy::report(&error, format),
     };
     ExitCode::from(exit.code())
 }

@@ -8,6 +8,7 @@ mod consume;
 #[cfg(feature = "dev")]
 mod dev;
 mod effective;
+mod environment;
 mod help;
 mod init_tables;
 mod kafka;
@@ -25,10 +26,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use consume::{Consume, GroupProtocol, OnDataLoss};
 #[cfg(feature = "dev")]
 pub use dev::Dev;
-pub use effective::{
-    Effective, Parsed, check_environment, hide_login, known_variables, nearest, other_variables,
-    parse_role,
-};
+pub use effective::{Effective, Parsed, hide_login, other_variables, parse_role};
+pub use environment::{check_environment, known_variables, nearest};
 pub use help::command;
 pub use init_tables::{InitTables, Mix, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
@@ -123,7 +122,24 @@ pub struct TableArgs {
 }
 
 impl Command {
-    /// Returns the logging options of whichever command it is.
+    /// Returns the subcommand's name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Command::InitTables(_) => "init-tables",
+            Command::Produce(_) => "produce",
+            Command::Consume(_) => "consume",
+            Command::Serve(_) => "serve",
+            Command::Tail(_) => "tail",
+            Command::Verify(_) => "verify",
+            Command::Check(_) => "check",
+            Command::Config(_) => "config",
+            Command::Print(_) => "print",
+            #[cfg(feature = "dev")]
+            Command::Dev(_) => "dev",
+        }
+    }
+
+    /// Returns the logging options, which every subcommand has.
     pub fn log(&self) -> &LogArgs {
         match self {
             Command::InitTables(c) => &c.log,

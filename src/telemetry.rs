@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::core::ledger::Ledger;
 use crate::core::parse::Reason;
+use crate::failure::Failure;
 use crate::settings::LogFormat;
 
 /// What is logged where `RUST_LOG` does not say.
@@ -30,15 +31,15 @@ const FILTER: &str = "info,aws_config=error,hyper=warn,rdkafka=off,dynoxide=warn
 ///
 /// # Errors
 /// A sentence for people where `RUST_LOG` cannot be read.
-pub fn start_logging(format: Option<LogFormat>) -> Result<(), String> {
+pub fn start_logging(format: Option<LogFormat>) -> Result<(), Failure> {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = if asked.is_empty() {
         EnvFilter::new(FILTER)
     } else {
         EnvFilter::builder().parse(&asked).map_err(|error| {
-            format!(
-                "RUST_LOG={asked}: {error}; give a level such as debug, or info,aws_config=debug"
-            )
+            Failure::new(format!("RUST_LOG={asked}"))
+                .with_why(error.to_string())
+                .with_remedy("give a level such as debug, or info,aws_config=debug")
         })?
     };
     let terminal = std::io::stderr().is_terminal();

@@ -7,6 +7,8 @@ use aws_config::profile::{Profile, ProfileSet, load};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::os_shim_internal::{Env, Fs};
 
+use crate::failure::Failure;
+
 /// Profiles that `source_profile` may link; AWS's own tools stop far below it.
 const CHAIN_MAX: usize = 16;
 /// Name of the session of a role whose profile gives none.
@@ -14,12 +16,12 @@ const SESSION_NAME: &str = "citystream";
 
 /// Returns why the profile in use cannot give credentials, and what to do; `None` if it can, or if
 /// environment variables give them.
-pub async fn refusal() -> Option<String> {
+pub async fn refusal() -> Option<Failure> {
     let is_set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
     if is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY") {
         return None;
     }
-    judge(&profiles().await?)
+    login_refusal(&profiles().await?)
 }
 
 /// Returns the profile files, with a name for the session of the profile's role.
@@ -59,7 +61,7 @@ fn base(profiles: &ProfileSet) -> Option<&Profile> {
     None
 }
 
-fn judge(profiles: &ProfileSet) -> Option<String> {
+fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     let profile = base(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     // What comes first counts, in the order of AWS's library.
@@ -73,10 +75,11 @@ fn judge(profiles: &ProfileSet) -> Option<String> {
         return None;
     };
     let name = profile.name();
-    Some(format!(
-        "AWS profile {name} logs in {way}, which this program cannot; set AWS_PROFILE to a profile with a \
-         region and: credential_process = aws configure export-credentials --profile {name} --format process"
-    ))
+    let what = format!("AWS profile {name} logs in {way}, which this program cannot do");
+    Some(Failure::new(what).with_remedy(format!(
+        "set AWS_PROFILE to a profile with a region and: credential_process = aws configure \
+         export-credentials --profile {name} --format process"
+    )))
 }
 
 /// Returns what names the session of the profile's role, if the profile takes a role and does not.
@@ -147,7 +150,9 @@ source_profile = circle
             ("login", "AWS profile login logs in by aws login"),
             ("role", "AWS profile sso logs in by IAM Identity Center"),
         ] {
-            let refusal = judge(&parsed(name, CONFIG).await).expect(name);
+            let refusal = login_refusal(&parsed(name, CONFIG).await)
+                .expect(name)
+                .to_string();
             assert!(refusal.starts_with(words), "{refusal}");
             assert!(
                 refusal.contains("export-credentials --profile"),
@@ -155,7 +160,7 @@ source_profile = circle
             );
         }
         for name in ["default", "own", "instance", "process", "circle", "absent"] {
-            assert_eq!(judge(&parsed(name, CONFIG).await), None, "{name}");
+            assert_eq!(login_refusal(&parsed(name, CONFIG).await), None, "{name}");
         }
     }
 

@@ -10,13 +10,13 @@ use aws_sdk_dynamodb::error::BoxError;
 use super::{Outcome, Table};
 use crate::core::RULES;
 use crate::core::keys::TableNames;
-use crate::failure::Failure;
+use crate::failure::chain;
+use crate::remedy;
 use crate::settings::{Role, TableArgs};
 use crate::store::client::{ConnectOptions, connect, describe_target};
 use crate::store::error::{Kind, StoreError};
 use crate::store::rights::{User, try_grant};
 use crate::store::{config, tables};
-use crate::tables::steps::chain;
 use crate::telemetry::unix_ms;
 
 /// Clocks may differ so far before it is worth a line, in seconds; at 300 AWS refuses requests.
@@ -30,9 +30,9 @@ pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
     let client = match connect(options).await {
         Ok(client) => client,
         Err(error) => {
-            let Failure { what, why, todo } = Failure::of(&error.into());
-            let found = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
-            return table.row(Outcome::Wrong, "DynamoDB client", found, todo);
+            let failure = remedy::describe(&error.into());
+            let found = failure.cause();
+            return table.row(Outcome::Wrong, "DynamoDB client", found, failure.remedy);
         }
     };
     let target = describe_target(&client);
@@ -57,9 +57,8 @@ pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
             }
             Ok(Some(found)) => {
                 let differences = tables::differences(&spec, &found);
-                if let tables::Readiness::Never(message) = tables::readiness(&found) {
-                    let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
-                    table.bad(Outcome::Wrong, &what, found, remedy);
+                if let tables::Readiness::Never(failure) = tables::readiness(&found) {
+                    table.row(Outcome::Wrong, &what, failure.cause(), failure.remedy);
                 } else if differences.is_empty() {
                     table.ok(&what, "keys and index as they should be");
                 } else {

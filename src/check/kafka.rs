@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{Outcome, Table};
+use crate::failure::chain;
 use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
 use crate::kafka::rights::{Need, Resource, User, grant, needs};
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
-use crate::tables::steps::chain;
 
 /// Longest wait for brokers that do not answer.
 const REACH_LIMIT: Duration = Duration::from_secs(10);

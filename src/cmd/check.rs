@@ -1,7 +1,7 @@
 //! `citystream check`: takes the settings as a role would, and tries what the role needs.
 
 use crate::check::{Table, dynamo, host, kafka};
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, print_parser_message};
 use crate::kafka::rights::User;
 use crate::settings::{Check, Command, parse_role};
 use crate::shutdown::Shutdown;
@@ -13,7 +13,7 @@ use crate::shutdown::Shutdown;
 pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let parsed = match parse_role(args.role, &args.options) {
         Ok(parsed) => parsed,
-        Err(error) => return Ok(refuse(&error)),
+        Err(error) => return Ok(print_parser_message(&error)),
     };
     let mut table = Table::new();
     table.ok(
@@ -66,7 +66,7 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     };
     tokio::select! {
         () = work => {}
-        () = shutdown.wait() => anyhow::bail!("stopped before all was tried"),
+        () = shutdown.wait() => anyhow::bail!("stopped before everything was checked"),
     }
     Ok(table.exit())
 }

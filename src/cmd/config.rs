@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, print_parser_message};
 use crate::output::{columns, lines};
 use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
 
@@ -17,12 +17,11 @@ const ORIGIN: usize = 20;
 /// # Errors
 /// If standard output cannot be written.
 pub fn run(args: &Config) -> anyhow::Result<Exit> {
-    let roles = args.role.map_or(Role::SERVICES.to_vec(), |role| vec![role]);
     let mut text = String::new();
-    for role in roles {
+    for role in args.roles() {
         let parsed = match parse_role(role, &args.options) {
             Ok(parsed) => parsed,
-            Err(error) => return Ok(refuse(&error)),
+            Err(error) => return Ok(print_parser_message(&error)),
         };
         section(&mut text, role, &parsed, columns(&std::io::stdout()));
     }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::api::{ops, server};
 use crate::consume::{Host, Status, check_settings, progress, run_with};
 use crate::core::stall::PATIENCE_MS;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::Exit;
 use crate::listen::{print_picked, warn_if_open};
 use crate::service;
 use crate::settings::{Consume, LogFormat};
@@ -42,8 +42,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         answers_refused: Some(metrics.answers_refused.clone()),
         ..ConnectOptions::default()
     })
-    .await
-    .map_err(|e| SettingsError(e.to_string()))?;
+    .await?;
     let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let shown_status = Arc::clone(&status);

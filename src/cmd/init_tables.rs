@@ -2,7 +2,8 @@
 
 use crate::cmd::print;
 use crate::core::keys::TableNames;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::output;
 use crate::settings::InitTables;
@@ -33,8 +34,8 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
         .await
         .map_err(mark_settings)?;
     let admin = Admin::new(&args.kafka).map_err(|error| match error {
-        AdminError::Settings(error) => SettingsError(steps::chain(&error)).into(),
-        other => anyhow::Error::from(other),
+        AdminError::Settings(error) => anyhow::Error::from(error),
+        other => other.into(),
     })?;
     let steps = Steps::new();
     let work = async {
@@ -46,7 +47,7 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     };
     let findings = tokio::select! {
         findings = work => findings?,
-        () = shutdown.wait() => anyhow::bail!("stopped before all was done; run it again"),
+        () = shutdown.wait() => anyhow::bail!(Failure::new("stopped before everything was done").with_remedy("run it again")),
     };
     if args.check {
         plan::print_table(&findings)?;

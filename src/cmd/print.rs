@@ -15,6 +15,7 @@ use anyhow::Context as _;
 
 use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
+use crate::failure::Failure;
 use crate::output;
 use crate::settings::{Carried, Print, Role, Shell};
 use crate::store::rights::{self, User};
@@ -48,7 +49,8 @@ pub fn run(args: &Print) -> anyhow::Result<Exit> {
     let mut files = files(args.what, &args.tables.table_prefix);
     if args.what == Carried::Completions && (args.into.is_none() || args.shell.is_some()) {
         let shell = args.shell.ok_or_else(|| {
-            SettingsError("completions of no shell; give --shell bash, zsh or fish".to_owned())
+            SettingsError::new("print completions needs --shell")
+                .with_remedy("give --shell bash, zsh or fish, or --into FOLDER for all of them")
         })?;
         files = vec![terminal::completion(shell)];
     }
@@ -102,12 +104,14 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
         Role::Serve => User::Serve,
         Role::Verify => User::Verify,
         Role::Produce | Role::Tail => {
-            let text = format!(
-                "{role} needs no policy: it does not use DynamoDB; ask for consume, serve, verify or init-tables, or \
-                 for what Amazon MSK needs, citystream check --for {role}",
-                role = role.name()
-            );
-            return Err(SettingsError(text).into());
+            let role = role.name();
+            return Err(SettingsError::new(format!("{role} needs no policy"))
+                .with_why("it does not use DynamoDB")
+                .with_remedy(format!(
+                    "choose consume, serve, verify or init-tables; for its rights in Amazon MSK, run \
+                     citystream check --for {role}"
+                ))
+                .into());
         }
     };
     print(&[(String::new(), policy_text(user, prefix))])?;
@@ -152,7 +156,10 @@ fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
         let path = folder.join(name);
         // A file that somebody has filled in is not ours to overwrite.
         if path.exists() && std::fs::read_to_string(&path).ok().as_ref() != Some(content) {
-            anyhow::bail!("{} exists and differs; move it away first", path.display());
+            anyhow::bail!(
+                Failure::new(format!("{} exists with other content", path.display()))
+                    .with_remedy("move it away first")
+            );
         }
         std::fs::write(&path, content)
             .with_context(|| format!("failed to write {}", path.display()))?;

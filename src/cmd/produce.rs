@@ -18,7 +18,7 @@ use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::listen::{print_picked, warn_if_open};
 use crate::produce::pump::{self, PumpError};
 use crate::produce::report::Report;
-use crate::produce::{exit, http, letters, plan, settings_error, source};
+use crate::produce::{exit, http, letters, plan, source};
 use crate::service;
 use crate::settings::{LISTEN, Produce};
 use crate::shutdown::Shutdown;
@@ -37,7 +37,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     }
     let source = source(&args)?;
     let listener = listener(&args).await?;
-    let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
+    let config = client_config(&args.kafka, "produce")?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
     let tally = producer.tally();
     let address = listener.as_ref().and_then(|it| it.local_addr().ok());
@@ -91,7 +91,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     }
     pumped.map_err(|error| match error {
         PumpError::Producer(ProducerError::Refused(refusal)) => {
-            SettingsError(refusal.to_string()).into()
+            SettingsError((&refusal).into()).into()
         }
         other => anyhow::Error::from(other),
     })?;

@@ -28,7 +28,7 @@ use crate::store::former;
 use crate::store::reads::{DynamoReads, Reads};
 use crate::store::rights::User;
 use crate::telemetry::{self, Metrics};
-use crate::{failure, service};
+use crate::{remedy, service};
 
 /// Time between two looks at the tables: half a read unit each.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -53,10 +53,6 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         ..ConnectOptions::default()
     })
     .await
-    .map_err(|error| match error.kind() {
-        Kind::Settings => SettingsError(error.to_string()).into(),
-        _ => anyhow::Error::new(error),
-    })
     .context("failed to set up the connection to DynamoDB")?;
     let names = TableNames::new(&args.tables.table_prefix);
     let reads: Arc<dyn Reads> = Arc::new(DynamoReads::new(
@@ -120,8 +116,9 @@ fn certificate(args: &AccessArgs) -> Result<Option<Arc<Certificate>>, SettingsEr
     };
     warn_if_others_can_read("--tls-key", key);
     let loaded = Certificate::load(cert, key);
-    let loaded =
-        loaded.map_err(|error| SettingsError(format!("--tls-cert, --tls-key: {error}")))?;
+    let loaded = loaded.map_err(|error| {
+        SettingsError::new("--tls-cert and --tls-key cannot be used").with_why(error.to_string())
+    })?;
     Ok(Some(Arc::new(loaded)))
 }
 
@@ -129,17 +126,17 @@ fn certificate(args: &AccessArgs) -> Result<Option<Arc<Certificate>>, SettingsEr
 fn access(args: &Serve) -> Result<Access, SettingsError> {
     let rules = &args.access;
     if !args.bind.is_loopback() && rules.auth_token_file.is_none() && !rules.allow_anonymous {
-        return Err(SettingsError(format!(
-            "--bind {}: other hosts could ask there without a login; give --auth-token-file, or \
-             --allow-anonymous if that is meant",
-            args.bind
-        )));
+        return Err(SettingsError::new(format!("--bind {}", args.bind))
+            .with_why("other hosts could ask there without a login")
+            .with_remedy("give --auth-token-file, or --allow-anonymous if that is meant"));
     }
     let tokens = match &rules.auth_token_file {
         Some(path) => {
             warn_if_others_can_read("--auth-token-file", path);
             let tokens = Tokens::load(path);
-            Some(tokens.map_err(|e| SettingsError(format!("--auth-token-file: {e}")))?)
+            Some(tokens.map_err(|error| {
+                SettingsError::new("--auth-token-file cannot be used").with_why(error.to_string())
+            })?)
         }
         None => None,
     };
@@ -150,7 +147,7 @@ fn access(args: &Serve) -> Result<Access, SettingsError> {
     }
     let origins = rules.cors_origin.iter().map(|origin| {
         HeaderValue::from_str(origin)
-            .map_err(|_| SettingsError(format!("--cors-origin {origin}: not an origin")))
+            .map_err(|_| SettingsError::new(format!("--cors-origin {origin} is not an origin")))
     });
     Ok(Access {
         tokens,
@@ -228,7 +225,7 @@ impl Readiness {
                     let todo = if former {
                         Some(former::REMEDY)
                     } else {
-                        failure::of_store(error)
+                        remedy::of_store(error)
                     };
                     tracing::warn!(%error, todo, "waiting for the tables");
                 }

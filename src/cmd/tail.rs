@@ -18,8 +18,7 @@ use crate::telemetry::{Metrics, can_draw};
 /// Returns what made the role fail.
 pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let range = range(&args)?;
-    let config = client_config(&args.kafka, "tail")
-        .map_err(|e| SettingsError(format!("{:#}", anyhow::Error::from(e))))?;
+    let config = client_config(&args.kafka, "tail")?;
     if args.events == Some(0) {
         return Ok(Exit::Done);
     }
@@ -37,7 +36,7 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         done.context("the reader panicked")?
     };
     done.map_err(|error| match error.downcast_ref::<ReaderError>() {
-        Some(ReaderError::Refused(refusal)) => SettingsError(refusal.to_string()).into(),
+        Some(ReaderError::Refused(refusal)) => SettingsError(refusal.into()).into(),
         _ => error,
     })?;
     Ok(Exit::Done)

@@ -12,7 +12,6 @@ use crate::kafka::client::client_config;
 use crate::settings::Verify;
 use crate::shutdown::Shutdown;
 use crate::store::client::{ConnectOptions, connect};
-use crate::store::error::Kind;
 use crate::telemetry::{Metrics, can_draw, unix_ms};
 use crate::verify::compare::{Source, compare};
 use crate::verify::{explain, options, print, progress, watch};
@@ -22,14 +21,9 @@ use crate::verify::{explain, options, print, progress, watch};
 /// # Errors
 /// Returns what made the role fail.
 pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
-    let kafka = client_config(&args.kafka, "verify")
-        .map_err(|e| SettingsError(format!("{:#}", anyhow::Error::from(e))))?;
+    let kafka = client_config(&args.kafka, "verify")?;
     let client = connect(ConnectOptions::default())
         .await
-        .map_err(|error| match error.kind() {
-            Kind::Settings => SettingsError(error.to_string()).into(),
-            _ => anyhow::Error::new(error),
-        })
         .context("failed to set up the connection to DynamoDB")?;
     let source = Source {
         client,
@@ -46,7 +40,7 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     if let (Some(from), Some(until)) = ends
         && from >= until
     {
-        return Err(SettingsError("--from must lie before --until".to_owned()).into());
+        return Err(SettingsError::new("--from must lie before --until").into());
     }
     if let Some(window) = args.explain {
         let out = Arc::new(Mutex::new(io::stdout()));

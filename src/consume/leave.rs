@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::consume::locate::blocking;
+use crate::blocking::run_blocking;
 use crate::consume::shell::{Leaving, Shell};
 use crate::core::pipeline::CommitPart;
 use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::kafka::consumer::Event;
 use crate::telemetry::steady_ms;
 
@@ -83,7 +84,8 @@ impl Shell {
                 anyhow::bail!("{left_behind} records are not yet durable and will be read again")
             }
             None if self.p.stop_at_end => anyhow::bail!(
-                "stopped before the group has committed the end of every partition; started again, it goes on there"
+                Failure::new("stopped before the group has committed the end of every partition")
+                    .with_remedy("run it again: it continues where it stopped")
             ),
             _ => Ok(Exit::Done),
         }
@@ -94,7 +96,7 @@ impl Shell {
             return;
         }
         let (inquiry, parts) = (self.p.locator.inquiry(), parts.to_vec());
-        let answered = blocking(move || inquiry.commit(&parts));
+        let answered = run_blocking(move || inquiry.commit(&parts));
         match tokio::time::timeout(LEAVE_TIMEOUT, answered).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last commit was refused"),

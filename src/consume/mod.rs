@@ -26,7 +26,7 @@ use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
-use crate::kafka::client::{ClientError, client_config, set_default};
+use crate::kafka::client::{client_config, set_default};
 use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::second_read::SecondReader;
@@ -76,7 +76,7 @@ pub async fn run_with(
         .get("session.timeout.ms")
         .and_then(|v| v.parse().ok())
         .unwrap_or(SESSION_TIMEOUT_MS);
-    let dlq_config = client_config(&args.kafka, "consume").map_err(wrong)?;
+    let dlq_config = client_config(&args.kafka, "consume")?;
     let names = TableNames::new(&args.tables.table_prefix);
     let writer = Writer::new(
         client.clone(),
@@ -107,8 +107,8 @@ pub async fn run_with(
         let consumer = Consumer::start(&config, options, events_in)?;
         Ok((consumer, budget, events))
     });
-    let (consumer, budget, events) =
-        start_consumer().map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+    let (consumer, budget, events) = start_consumer()
+        .map_err(|e| SettingsError::new("the Kafka client cannot start").with_why(e.to_string()))?;
     let pipeline = Pipeline::new(Options {
         topic: args.kafka.topic.as_str().into(),
         row_interval_ms: args.row_interval,
@@ -148,14 +148,9 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
     consumer_config(args).map(drop)
 }
 
-/// Every error of the client's settings is one that only a person can mend.
-fn wrong(error: ClientError) -> SettingsError {
-    SettingsError(format!("{:#}", anyhow::Error::from(error)))
-}
-
 /// Returns the consumer's librdkafka settings: ours below the user's, the fixed ones above.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
-    let mut config = client_config(&args.kafka, "consume").map_err(wrong)?;
+    let mut config = client_config(&args.kafka, "consume")?;
     // What is fetched and not yet taken, in KiB of values; librdkafka needs about three times that
     // for small records.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::consume::locate::{Unlocated, blocking, dynamodb};
+use crate::blocking::run_blocking;
+use crate::consume::locate::{Unlocated, dynamodb};
 use crate::consume::shell::{ANSWER_TIMEOUT, Answer, Done, GapRead, Shell, send};
 use crate::core::gap::{Gap, Verdict};
 use crate::core::keys;
@@ -92,7 +93,7 @@ impl Shell {
             Output::CheckTopic => {
                 let (inquiry, generation) = (self.p.locator.inquiry(), self.generation);
                 tokio::spawn(async move {
-                    let topic = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
+                    let topic = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
                     let id = topic.ok().flatten().map(|t| t.id.to_string());
                     send(&done, Done::Answer(generation, Answer::Topic(id)));
                 });
@@ -153,7 +154,7 @@ impl Shell {
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             let _turn = turn.acquire().await;
-            let second = blocking(move || reader.read(partition, gap)).await;
+            let second = run_blocking(move || reader.read(partition, gap)).await;
             send(
                 &done,
                 Done::GapRead(GapRead {
@@ -214,7 +215,8 @@ impl Shell {
         self.send_letter(put.ticket, async move {
             let (partition, offset) = (put.event.partition, put.event.offset);
             let turn = turn.acquire_owned().await;
-            let found = blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT)).await;
+            let found =
+                run_blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT)).await;
             drop(turn);
             let mut rejected = found.unwrap_or_else(|| Rejected {
                 reason: Reason::RefusedByTable,
@@ -259,7 +261,7 @@ impl Shell {
         let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
         let generation = self.generation;
         tokio::spawn(async move {
-            let result = blocking(move || inquiry.commit(&parts)).await;
+            let result = run_blocking(move || inquiry.commit(&parts)).await;
             if let Err(error) = &result {
                 // A rebalance under way is the usual reason; the next commit covers it.
                 tracing::debug!(%error, "failed to commit, trying again");
@@ -272,7 +274,7 @@ impl Shell {
     /// Returns what a person must know and do.
     pub(super) fn explain(&self, halt: &Halt) -> SettingsError {
         let (topic, group) = (&self.p.topic, &self.p.group);
-        SettingsError(match halt {
+        match halt {
             Halt::Unreadable {
                 partition,
                 next,
@@ -286,25 +288,36 @@ impl Shell {
                     ),
                     None => "the log's beginning".to_owned(),
                 };
-                format!(
-                    "group {group} has offset {next} committed for {topic} partition {partition} without this program's metadata, as offset-reset tools leave it, and counting from there would not be exact; stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then goes on at {there}"
-                )
+                SettingsError::new(format!(
+                    "group {group} has offset {next} committed for {topic} partition {partition} without this program's metadata, as offset-reset tools leave it, and counting from there would not be exact"
+                ))
+                .with_remedy(format!(
+                    "stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then goes on at {there}"
+                ))
             }
             Halt::Expired {
                 partition,
                 from,
                 to,
-            } => format!(
-                "{topic} partition {partition}: records {from} to {to} (exclusive) were removed by retention before they were read, {} records; --on-data-loss continue counts them as lost and goes on at {to}",
-                to.0 - from.0
-            ),
+            } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+                .with_why(format!(
+                    "records {from} to {to} (exclusive) were removed by retention before they were read, {} records",
+                    to.0 - from.0
+                ))
+                .with_remedy(format!(
+                    "--on-data-loss continue counts them as lost and goes on at {to}"
+                )),
             Halt::Truncated {
                 partition,
                 from,
                 end,
-            } => format!(
-                "{topic} partition {partition}: the log ends at {end}, below offset {from} where reading would go on, so records {end} to {from} (exclusive) were cut off its end; --on-data-loss continue waits for the log to grow past {from} and counts them as lost"
-            ),
-        })
+            } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+                .with_why(format!(
+                    "the log ends at {end}, below offset {from} where reading would go on, so records {end} to {from} (exclusive) were cut off its end"
+                ))
+                .with_remedy(format!(
+                    "--on-data-loss continue waits for the log to grow past {from} and counts them as lost"
+                )),
+        }
     }
 }

@@ -26,6 +26,7 @@ use crate::core::pipeline::{CommitPart, Output, Pipeline, Publish};
 use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::stall::StallDetector;
 use crate::exit::{Exit, SettingsError};
+use crate::failure::Failure;
 use crate::kafka::budget::Budget;
 use crate::kafka::chatter::Chatter;
 use crate::kafka::consumer::{Consumer, Event};
@@ -216,7 +217,7 @@ impl Shell {
                 noted = self.note_stop_ends() => noted?,
                 // This consumer has an end, so somebody waits for it.
                 refusal = refused(chatter) => {
-                    return Err(SettingsError(refusal.to_string()).into());
+                    return Err(SettingsError((&refusal).into()).into());
                 }
                 () = shutdown.wait() => {}
             }
@@ -313,18 +314,19 @@ impl Shell {
             Event::OutOfRange => self.check_ranges(self.places()),
             Event::TopicMissing => self.topic_missing(),
             Event::MemberRefused(code) => {
-                let remedy = membership::remedy(code).unwrap_or_default();
-                let text = format!(
-                    "Kafka refuses this member of group {}: {code}; {remedy}",
-                    self.p.group
-                );
-                self.end = Some(Err(SettingsError(text).into()));
+                let error = SettingsError(Failure {
+                    what: format!("Kafka refuses this member of group {}", self.p.group),
+                    why: Some(code.to_string()),
+                    remedy: membership::remedy(code).map(str::to_owned),
+                });
+                self.end = Some(Err(error.into()));
             }
             // Whoever starts again would fence the other in turn, for ever.
             Event::Fatal { fenced: true, .. } => {
-                let text = "another consumer of the group has joined with the same \
-                            --group-instance-id; give each its own";
-                self.end = Some(Err(SettingsError(text.to_owned()).into()));
+                let text =
+                    "another consumer of the group has joined with the same --group-instance-id";
+                let error = SettingsError::new(text).with_remedy("give each its own");
+                self.end = Some(Err(error.into()));
             }
             Event::Fatal { text, .. } => {
                 self.fail(&format!("the Kafka client cannot go on: {text}"));
@@ -357,9 +359,9 @@ impl Shell {
                     .update_answered(now_ms, &update, outcome, chance);
             }
             Done::Update(_, Err(error)) => {
-                let text =
-                    format!("a row cannot be updated, which is a bug or a foreign writer: {error}");
-                self.end = Some(Err(SettingsError(text).into()));
+                let text = "a row cannot be updated, which is a bug or a foreign writer";
+                let error = SettingsError::new(text).with_why(error.to_string());
+                self.end = Some(Err(error.into()));
             }
             Done::Rejected(ticket) => self.p.pipeline.reject_done(ticket),
             Done::Refused(table, ticket) => self.p.pipeline.refused_done(table, ticket),

@@ -87,10 +87,11 @@ impl TableSet {
                 "table {name} to exist (citystream init-tables makes it)"
             )),
             Kind::Invalid | Kind::Corrupt | Kind::Settings => {
-                Trouble::Settings(SettingsError(format!(
-                    "table {name} is not as citystream init-tables makes it: {error}; use another \
-                     --table-prefix, or make the tables anew"
-                )))
+                let what = format!("table {name} is not as citystream init-tables makes it");
+                let error = SettingsError::new(what)
+                    .with_why(error.to_string())
+                    .with_remedy("use another --table-prefix, or make the tables anew");
+                Trouble::Settings(error)
             }
             _ => Trouble::Wait(dynamodb(error)),
         }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaResult;
 
-use crate::consume::locate::{Trouble, blocking, kafka};
+use crate::blocking::run_blocking;
+use crate::consume::locate::{Trouble, kafka};
 use crate::consume::shell::{ANSWER_TIMEOUT, Answer, Done, LOOK_INTERVAL, Shell, TopicNow, send};
 use crate::consume::status::Wait;
 use crate::core::event::Offset;
@@ -63,7 +64,7 @@ impl Shell {
         tokio::spawn(async move {
             let inquiry = locator.inquiry();
             let asked = inquiry.clone();
-            let topic = match blocking(move || asked.topic(ANSWER_TIMEOUT)).await {
+            let topic = match run_blocking(move || asked.topic(ANSWER_TIMEOUT)).await {
                 Ok(Some(topic)) => TopicNow::Is(topic.id.to_string()),
                 Ok(None) => TopicNow::Missing,
                 Err(_) => TopicNow::Unknown,
@@ -83,7 +84,7 @@ impl Shell {
             send(&done, Done::Answer(generation, Answer::Looked(topic, ends)));
             let left = match stop_ends {
                 None => None,
-                Some(ends) => blocking(move || left(&inquiry, &ends)).await,
+                Some(ends) => run_blocking(move || left(&inquiry, &ends)).await,
             };
             send(&done, Done::Answer(generation, Answer::AtEnd(left)));
         });
@@ -179,7 +180,7 @@ impl Shell {
         let generation = self.generation;
         tokio::spawn(async move {
             let range = move |partition| inquiry.log_range(partition, END_TIMEOUT).ok();
-            let (outside, unknown) = blocking(move || judge(places, range)).await;
+            let (outside, unknown) = run_blocking(move || judge(places, range)).await;
             if !outside.is_empty() {
                 send(&done, Done::Answer(generation, Answer::Outside(outside)));
             }
@@ -230,7 +231,7 @@ impl Shell {
                     let ends: Vec<_> = ranges.into_iter().filter_map(some).collect();
                     let (inquiry, asked) = (self.p.locator.inquiry(), ends.clone());
                     // This question comes before the first record, so the answer holds all records that are not committed yet.
-                    if let Some(left) = blocking(move || left(&inquiry, &asked)).await {
+                    if let Some(left) = run_blocking(move || left(&inquiry, &asked)).await {
                         self.p.host.status.set_left(left);
                     }
                     self.stop_ends = Some(ends);

@@ -43,6 +43,7 @@ use crate::core::keys::TableNames;
 use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
 use crate::exit::{Exit, SettingsError};
+use crate::failure::Failure;
 use crate::kafka::client::client_config;
 use crate::kafka::producer::EventProducer;
 use crate::produce::credit::Credit;
@@ -275,10 +276,7 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)>
         return Ok((database, None));
     };
     let failed = |what: String| {
-        SettingsError(format!(
-            "failed to use {} (--data-dir): {what}",
-            dir.display()
-        ))
+        SettingsError::new(format!("failed to use {} (--data-dir)", dir.display())).with_why(what)
     };
     std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
     // A link by another user of the folder could make this program open a file elsewhere.
@@ -296,8 +294,11 @@ fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)>
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "{} (--data-dir) is in use by another citystream dev; stop it, or give another folder",
-            dir.display()
+            Failure::new(format!(
+                "{} (--data-dir) is in use by another citystream dev",
+                dir.display()
+            ))
+            .with_remedy("stop it, or give another folder")
         ),
         Err(TryLockError::Error(e)) => return Err(failed(e.to_string()).into()),
     }

@@ -11,6 +11,7 @@ use rdkafka::config::{ClientConfig, FromClientConfig as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
+use crate::failure::Failure;
 use crate::kafka::chatter::{IAM_PREFIX, IAM_PROPERTY};
 use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
@@ -46,9 +47,7 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// An option means nothing without TLS, which the way to log in does not have.
-    #[error(
-        "{option} has no effect with --kafka-auth plaintext; give --kafka-auth tls, scram or msk-iam"
-    )]
+    #[error("{option} has no effect with --kafka-auth plaintext; {UNENCRYPTED_REMEDY}")]
     Unencrypted {
         /// The option.
         option: &'static str,
@@ -71,7 +70,45 @@ pub enum ClientError {
         name: String,
         /// librdkafka's words.
         reason: String,
+        /// The property with the most similar name, if librdkafka has none of this name.
+        nearest: Option<String>,
     },
+}
+
+const UNENCRYPTED_REMEDY: &str = "give --kafka-auth tls, scram or msk-iam";
+
+impl From<&ClientError> for Failure {
+    fn from(error: &ClientError) -> Failure {
+        match error {
+            ClientError::Unencrypted { option } => Failure::new(format!(
+                "{option} has no effect with --kafka-auth plaintext"
+            ))
+            .with_remedy(UNENCRYPTED_REMEDY),
+            ClientError::Unusable { option, reason } => {
+                Failure::new(format!("{option} cannot be used")).with_why(reason)
+            }
+            ClientError::Iam(error) => {
+                let Failure { what, remedy, .. } = Failure::from(error);
+                Failure {
+                    what: "--kafka-auth msk-iam cannot log in".to_owned(),
+                    why: Some(what),
+                    remedy,
+                }
+            }
+            ClientError::Property {
+                name,
+                reason,
+                nearest,
+            } => Failure {
+                what: format!("Kafka property {name} cannot be set"),
+                why: Some(reason.clone()),
+                remedy: nearest.as_ref().map(|name| format!("did you mean {name}?")),
+            },
+            ClientError::Missing { .. } | ClientError::File { .. } | ClientError::Empty { .. } => {
+                Failure::new(error.to_string())
+            }
+        }
+    }
 }
 
 /// Returns the properties a client of `role` has: servers, name, login, trusted authorities and
@@ -236,26 +273,29 @@ pub fn check(config: &ClientConfig) -> Result<(), ClientError> {
     match config.create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(_, reason, name, _)) => {
-            let reason = with_nearest(&name, reason);
-            Err(ClientError::Property { name, reason })
+            let nearest = nearest_property(&name, &reason);
+            Err(ClientError::Property {
+                name,
+                reason,
+                nearest,
+            })
         }
         Err(other) => Err(ClientError::Property {
             name: "set".to_owned(),
             reason: other.to_string(),
+            nearest: None,
         }),
     }
 }
 
-/// Adds the property that was most likely meant where librdkafka knows none of this name.
-fn with_nearest(name: &str, reason: String) -> String {
+/// Returns the property with the most similar name, if `reason` says that librdkafka has none of
+/// this name.
+fn nearest_property(name: &str, reason: &str) -> Option<String> {
     if !reason.contains("No such") {
-        return reason;
+        return None;
     }
     let known = sys::kafka_properties();
-    match nearest(name, known.iter().map(String::as_str)) {
-        Some(nearest) => format!("{reason}; did you mean {nearest}?"),
-        None => reason,
-    }
+    nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
 }
 
 fn set_file(

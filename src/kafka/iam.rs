@@ -23,6 +23,7 @@ use base64::Engine as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::aws::{http_client, profile};
+use crate::failure::{Failure, chain};
 
 /// How long a token lives; MSK takes none that lives longer.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
@@ -42,14 +43,11 @@ const QUERY: AsciiSet = NON_ALPHANUMERIC
 #[derive(Debug, thiserror::Error)]
 pub enum IamError {
     /// AWS's configuration names no region.
-    #[error("no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1")]
+    #[error("no AWS region is set; {REGION_REMEDY}")]
     NoRegion,
     /// The profile in use logs in as this program cannot.
-    #[error("{reason}")]
-    Profile {
-        /// Why, and what to do.
-        reason: String,
-    },
+    #[error("{0}")]
+    Profile(Failure),
     /// No credentials were found, or not in time.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
@@ -68,6 +66,18 @@ pub enum IamError {
     /// The signing thread is gone or busy.
     #[error("no answer from the thread that signs")]
     Thread,
+}
+
+const REGION_REMEDY: &str = "set AWS_REGION, such as AWS_REGION=eu-west-1";
+
+impl From<&IamError> for Failure {
+    fn from(error: &IamError) -> Failure {
+        match error {
+            IamError::NoRegion => Failure::new("no AWS region is set").with_remedy(REGION_REMEDY),
+            IamError::Profile(failure) => failure.clone(),
+            other => Failure::new(other.to_string()),
+        }
+    }
 }
 
 /// A token for one login.
@@ -142,7 +152,7 @@ pub fn region() -> Result<String, IamError> {
         let chain = async {
             let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
             if let Some(reason) = profile::refusal().await {
-                return Err(IamError::Profile { reason });
+                return Err(IamError::Profile(reason));
             }
             let config = config.load().await;
             Ok(config.region().map(|region| region.as_ref().to_owned()))
@@ -214,17 +224,6 @@ async fn next(
             Ok(token)
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    // One line, whatever AWS's library lists.
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the token that `credentials` make at `now`.

@@ -16,6 +16,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConnection, RootCertStore};
 
+use crate::failure::Failure;
+
 /// Longest wait of [`examine`] for a connection and for each of its answers.
 const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -57,12 +59,18 @@ pub struct Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (what, remedy) = self.words();
-        write!(f, "the Kafka broker at {} {what}", self.broker)?;
-        if !self.detail.is_empty() {
-            write!(f, " ({})", self.detail)?;
+        Failure::from(self).fmt(f)
+    }
+}
+
+impl From<&Refusal> for Failure {
+    fn from(refusal: &Refusal) -> Failure {
+        let (what, remedy) = refusal.words();
+        let mut what = format!("the Kafka broker at {} {what}", refusal.broker);
+        if !refusal.detail.is_empty() {
+            what = format!("{what} ({})", refusal.detail);
         }
-        write!(f, "; {remedy}")
+        Failure::new(what).with_remedy(remedy)
     }
 }
 

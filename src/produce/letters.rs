@@ -4,19 +4,19 @@ use anyhow::Context as _;
 
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
+use crate::produce::report;
 use crate::produce::resend::{self, ResendError, Resent};
-use crate::produce::{report, settings_error};
 use crate::settings::{LogFormat, Produce};
 use crate::shutdown::Shutdown;
 
 pub(crate) async fn run(args: &Produce, shutdown: Shutdown) -> anyhow::Result<Exit> {
-    let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
+    let config = client_config(&args.kafka, "produce")?;
     let (topic, dlq) = (args.kafka.topic.clone(), args.kafka.dlq_topic());
     let stop = shutdown.clone();
     let work = tokio::task::spawn_blocking(move || resend::run(&config, &topic, &dlq, &stop));
     let resent = work.await.context("the producer panicked")?;
     let resent = resent.map_err(|error| match error {
-        ResendError::Refused(refusal) => SettingsError(refusal.to_string()).into(),
+        ResendError::Refused(refusal) => SettingsError((&refusal).into()).into(),
         other => anyhow::Error::from(other),
     })?;
     tell(args, &resent);

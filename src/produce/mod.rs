@@ -13,17 +13,11 @@ use std::path::Path;
 use crate::core::replay::Replay;
 use crate::core::trial::{Stream, Trial};
 use crate::exit::{Exit, SettingsError};
-use crate::kafka::client::ClientError;
 use crate::kafka::tally::Counts;
 use crate::produce::input::{Input, InputError};
 use crate::produce::pump::{Plan, Source};
 use crate::settings::{Produce, Rate};
 use crate::telemetry::unix_ms;
-
-/// Nothing but other settings helps against these.
-pub(crate) fn settings_error(error: ClientError) -> SettingsError {
-    SettingsError(format!("{:#}", anyhow::Error::from(error)))
-}
 
 pub(crate) fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
     let bad = counts.bad > 0 && !skip_bad;
@@ -66,9 +60,12 @@ fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
         None
     } else if path.as_os_str() == "-" {
         // What was read to find the newest event would be gone.
-        let text = "--restamp of standard input needs --speed: its newest event is known at its end \
-                    only; give --speed, or a file";
-        return Err(SettingsError(text.to_owned()).into());
+        return Err(
+            SettingsError::new("--restamp of standard input needs --speed")
+                .with_why("its newest event is known at its end only")
+                .with_remedy("give --speed, or a file")
+                .into(),
+        );
     } else {
         Input::newest_ms(path)?
     };
@@ -81,11 +78,11 @@ fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
 /// [`SettingsError`] naming option and file.
 pub fn open(path: &Path) -> anyhow::Result<Input> {
     Input::open(path).map_err(|error| match error {
-        InputError::Open { path, source } => SettingsError(format!(
-            "failed to open {} (--input): {source}",
-            path.display()
-        ))
-        .into(),
+        InputError::Open { path, source } => {
+            let what = format!("failed to open {} (--input)", path.display());
+            let failure = crate::remedy::describe(&anyhow::Error::from(source).context(what));
+            SettingsError(failure).into()
+        }
         other => other.into(),
     })
 }

@@ -3,7 +3,6 @@
 //! The parser itself tells both, so nothing here can differ from what a role gets. Secrets live in
 //! files or in a few variables; what could hold one is shown as `(hidden)`.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use clap::parser::ValueSource;
@@ -26,8 +25,6 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "RUST_LOG",
 ];
-/// Similarity from which on one name is taken for a misspelling of another.
-const SIMILAR_MIN: f64 = 0.8;
 
 /// A setting as a role would see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,86 +172,9 @@ fn hide_property(property: &str) -> String {
     }
 }
 
-/// Returns each `CITYSTREAM_…` variable that no role reads, with the name it most resembles.
-fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
-    let known = known_variables();
-    given
-        .filter(|name| name.starts_with("CITYSTREAM_") && !known.contains(name))
-        .map(|name| {
-            let nearest = nearest(&name, known.iter().map(String::as_str));
-            (name, nearest.map(str::to_owned))
-        })
-        .collect()
-}
-
-/// Returns every variable that some role reads.
-pub fn known_variables() -> BTreeSet<String> {
-    let cli = Cli::command();
-    let own = cli
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .filter_map(|arg| arg.get_env());
-    own.map(|name| name.to_string_lossy().into_owned())
-        .chain(KAFKA_SECRET_VARIABLES.iter().map(|name| (*name).to_owned()))
-        .collect()
-}
-
-/// Returns the name that `wrong` is most likely meant to be, if any is like it.
-pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(similar, _)| *similar >= SIMILAR_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
-}
-
-/// Returns what is wrong with the environment as a whole, if anything is: variables that look like
-/// ours and are not.
-///
-/// # Errors
-/// A text for people that names each variable and the one it most resembles.
-pub fn check_environment() -> Result<(), String> {
-    let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown = unknown_variables(given);
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let told: Vec<String> = unknown
-        .into_iter()
-        .map(|(name, nearest)| match nearest {
-            Some(nearest) => format!("{name} (did you mean {nearest}?)"),
-            None => name,
-        })
-        .collect();
-    Err(format!(
-        "no option is set by the environment's {}; remove or correct it",
-        told.join(" and ")
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn unknown(name: &str) -> Vec<(String, Option<String>)> {
-        unknown_variables([name.to_owned(), "PATH".to_owned()].into_iter())
-    }
-
-    #[test]
-    fn j5_a_misspelt_variable_is_found_with_what_was_meant() {
-        for (name, meant) in [
-            ("CITYSTREAM_ROW_INTERVALL", Some("CITYSTREAM_ROW_INTERVAL")),
-            ("CITYSTREAM_BROKER", Some("CITYSTREAM_BROKERS")),
-            ("CITYSTREAM_MEMORY_BUGDET", Some("CITYSTREAM_MEMORY_BUDGET")),
-        ] {
-            let meant = meant.map(str::to_owned);
-            assert_eq!(unknown(name), [(name.to_owned(), meant)]);
-        }
-        for name in ["CITYSTREAM_PORT", "CITYSTREAM_KAFKA_PASSWORD", "PATH"] {
-            assert_eq!(unknown(name), []);
-        }
-        assert_eq!(nearest("zzz", ["fetch.min.bytes"].into_iter()), None);
-    }
 
     #[test]
     fn each_setting_tells_where_it_comes_from() {

@@ -148,3 +148,10 @@ pub struct Config {
     #[allow(missing_docs)]
     pub log: LogArgs,
 }
+
+impl Config {
+    /// Returns the roles whose settings are shown.
+    pub fn roles(&self) -> Vec<Role> {
+        self.role.map_or(Role::SERVICES.to_vec(), |role| vec![role])
+    }
+}

@@ -22,6 +22,7 @@ use aws_types::endpoint_config::AccountIdEndpointMode;
 use prometheus::{Gauge, IntCounterVec};
 
 use crate::aws::{http_client, profile};
+use crate::failure::Failure;
 use crate::store::answers::checked;
 use crate::store::credentials;
 use crate::store::error::StoreError;
@@ -128,8 +129,8 @@ async fn connect_within(
     if let Some((variable, url)) = &from_variables {
         check_endpoint(variable, url)?;
     }
-    if let Some(message) = profile::refusal().await {
-        return Err(StoreError::Settings { message });
+    if let Some(failure) = profile::refusal().await {
+        return Err(StoreError::Settings(failure));
     }
     let config = loader.load().await;
     if let (None, Some(url)) = (&from_variables, config.endpoint_url()) {
@@ -139,12 +140,13 @@ async fn connect_within(
         .region()
         .is_none_or(|region| region.as_ref().is_empty())
     {
-        return Err(StoreError::Settings {
-            message: "no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1, \
-                      or a region in the profile, and AWS_ENDPOINT_URL_DYNAMODB for a DynamoDB of your \
-                      own, such as http://127.0.0.1:8000 for that of citystream dev"
-                .to_owned(),
-        });
+        return Err(StoreError::Settings(
+            Failure::new("no AWS region is set").with_remedy(
+                "set AWS_REGION, such as AWS_REGION=eu-west-1, or a region in the profile; to use \
+                 a DynamoDB of your own, set AWS_ENDPOINT_URL_DYNAMODB as well, such as \
+                 http://127.0.0.1:8000 for that of citystream dev",
+            ),
+        ));
     }
     if let Some(region) = config.region() {
         check_region(region.as_ref())?;
@@ -174,11 +176,12 @@ async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreErr
         return Ok(());
     };
     match provider.provide_credentials().await {
-        Ok(credentials) if credentials.account_id().is_none() => Err(StoreError::Settings {
-            message: "AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and the credentials do not say whose account \
-                      they are of; set AWS_ACCOUNT_ID, or AWS_ACCOUNT_ID_ENDPOINT_MODE=preferred"
-                .to_owned(),
-        }),
+        Ok(credentials) if credentials.account_id().is_none() => Err(StoreError::Settings(
+            Failure::new(
+                "AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and the credentials name no account",
+            )
+            .with_remedy("set AWS_ACCOUNT_ID, or AWS_ACCOUNT_ID_ENDPOINT_MODE=preferred"),
+        )),
         _ => Ok(()),
     }
 }
@@ -196,21 +199,19 @@ fn check_region(region: &str) -> Result<(), StoreError> {
     if is_label {
         return Ok(());
     }
-    Err(StoreError::Settings {
-        message: format!(
-            "{region:?} is no AWS region; set AWS_REGION, such as AWS_REGION=eu-west-1"
-        ),
-    })
+    Err(StoreError::Settings(
+        Failure::new(format!("{region:?} is not an AWS region"))
+            .with_remedy("set AWS_REGION, such as AWS_REGION=eu-west-1"),
+    ))
 }
 
 /// The SDK takes any text and finds out with each request, which a role would repeat without an end.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
-        return Err(StoreError::Settings {
-            message: format!(
-                "{source} is empty; remove it, or give a URL such as http://localhost:8000"
-            ),
-        });
+        return Err(StoreError::Settings(
+            Failure::new(format!("{source} is empty"))
+                .with_remedy("remove it, or give a URL such as http://localhost:8000"),
+        ));
     }
     let is_url = url.parse::<hyper::Uri>().is_ok_and(|uri| {
         let schemes = ["http", "https"];
@@ -229,12 +230,14 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if is_url {
         return Ok(());
     }
-    Err(StoreError::Settings {
-        message: format!(
-            "{source}={url}: not a URL of http or https; give one such as http://localhost:8000 \
-             for a server of your own, or remove it for AWS's"
-        ),
-    })
+    Err(StoreError::Settings(
+        Failure::new(format!("{source}={url}"))
+            .with_why("not a URL of http or https")
+            .with_remedy(
+                "give one such as http://localhost:8000 for a server of your own, or remove it \
+                 for AWS's",
+            ),
+    ))
 }
 
 /// Returns how a person would name where `client` sends its requests: the endpoint if one is set,

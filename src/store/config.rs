@@ -27,6 +27,7 @@ use base64::Engine as _;
 
 use crate::core::keys::{CONFIG_PK, CONFIG_SK, TableNames};
 use crate::core::window::Rules;
+use crate::failure::Failure;
 use crate::settings::RawRows;
 use crate::store::answers::{Flaw, disbelieve};
 use crate::store::error::{Kind, StoreError};
@@ -195,21 +196,19 @@ pub async fn set_topic(
     };
     let owner = old.map(|item| item.get("topic").and_then(|value| value.as_s().ok()));
     Err(match owner {
-        Some(Some(owner)) if owner != topic => StoreError::Settings {
-            message: format!(
-                "the tables of {} count topic {owner}, not {topic}; \
-                 each topic needs its own --table-prefix",
+        Some(Some(owner)) if owner != topic => StoreError::Settings(
+            Failure::new(format!(
+                "the tables of {} count topic {owner}, not {topic}",
                 names.totals
-            ),
-        },
+            ))
+            .with_remedy("use a --table-prefix of its own for each topic"),
+        ),
         // An item without a topic, or with this one, cannot refuse it.
         Some(_) => wrong_answer(names),
-        None => StoreError::Settings {
-            message: format!(
-                "table {} has no config item; run citystream init-tables",
-                names.totals
-            ),
-        },
+        None => StoreError::Settings(
+            Failure::new(format!("table {} has no config item", names.totals))
+                .with_remedy("run citystream init-tables"),
+        ),
     })
 }
 

@@ -22,7 +22,7 @@ pub(super) fn say(provider: SharedCredentialsProvider) {
                 }
             }
             Err(error) => {
-                let error = crate::store::error::chain(&error);
+                let error = crate::failure::chain(&error);
                 tracing::warn!(error, "no credentials yet, requests wait for them");
             }
         }

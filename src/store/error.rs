@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId as _;
 use aws_sdk_dynamodb::types::ThrottlingReason;
 
+use crate::failure::{Failure, chain};
 use crate::store::answers::{Disbelieved, Flaw};
 
 /// What the caller of a failed request must do.
@@ -134,11 +135,8 @@ pub enum StoreError {
     #[error("{0}")]
     Request(Box<RequestError>),
     /// The settings cannot work.
-    #[error("{message}")]
-    Settings {
-        /// What is wrong and what would be right.
-        message: String,
-    },
+    #[error("{0}")]
+    Settings(Failure),
     /// A stored item does not have the shape the contract gives it.
     #[error("item {key} of table {table} is corrupt: {message}")]
     Corrupt {
@@ -357,32 +355,6 @@ impl StoreError {
             | StoreError::TooCostly { .. } => None,
         }
     }
-}
-
-/// Returns an error and its sources in one line; the SDK's own text stops at the first.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut out = without_insides(error.to_string());
-    let mut next = error.source();
-    while let Some(source) = next {
-        let text = without_insides(source.to_string());
-        if !out.ends_with(&text) {
-            out.push_str(": ");
-            out.push_str(&text);
-        }
-        next = source.source();
-    }
-    out
-}
-
-/// Cuts a message where the SDK prints a value of its own, whole.
-fn without_insides(mut text: String) -> String {
-    let starts = ["Request {", "Response {", "SdkBody {"];
-    if let Some(at) = starts.iter().filter_map(|start| text.find(start)).min() {
-        text.truncate(at);
-        text.truncate(text.trim_end_matches([' ', '`', '(', ':']).len());
-        text.push('…');
-    }
-    text
 }
 
 /// Returns why the answer was not believed, if that is what failed.

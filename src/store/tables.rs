@@ -23,6 +23,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use crate::core::keys::{CITY_INDEX, CONFIG_PK, SERIES_INDEX, SEVERITY_INDEX, TableNames};
+use crate::failure::Failure;
 use crate::store::answers::Flaw;
 use crate::store::error::{Kind, StoreError};
 use crate::store::protect::{self, Protection, sdk_tags, sse};
@@ -321,7 +322,7 @@ pub async fn wait_active(
             Some(found) => match readiness(&found) {
                 Readiness::Ready => return Ok(found),
                 Readiness::Wait(state) => state,
-                Readiness::Never(message) => return Err(StoreError::Settings { message }),
+                Readiness::Never(failure) => return Err(StoreError::Settings(failure)),
             },
         };
         let what = || format!("table {table} to become active ({state})");
@@ -337,7 +338,7 @@ pub enum Readiness {
     /// DynamoDB is still at work; says at what.
     Wait(String),
     /// A person must act first; says what is wrong and what to do.
-    Never(String),
+    Never(Failure),
 }
 
 /// Returns whether a table is ready, from its status and the status of its indexes.
@@ -360,9 +361,11 @@ pub fn readiness(found: &TableDescription) -> Readiness {
         _ => return Readiness::Wait(format!("its status is {status}")),
     };
     if let Some(remedy) = remedy {
-        return Readiness::Never(format!(
-            "table {name} cannot be used: its status is {status}; {remedy}"
-        ));
+        return Readiness::Never(
+            Failure::new(format!("table {name} cannot be used"))
+                .with_why(format!("its status is {status}"))
+                .with_remedy(remedy),
+        );
     }
     for index in found.global_secondary_indexes() {
         let name = index.index_name().unwrap_or_default();
@@ -634,7 +637,8 @@ mod tests {
             (Table::ReplicationNotAuthorized, "replicate"),
         ] {
             match readiness(&with_status(status.clone(), Index::Active, false)) {
-                Readiness::Never(message) => {
+                Readiness::Never(failure) => {
+                    let message = failure.to_string();
                     assert!(message.contains(word) && message.contains(status.as_str()));
                 }
                 other => panic!("{status}: {other:?}"),

@@ -14,9 +14,9 @@ pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     if agreed || terminal {
         return Ok(());
     }
-    let text = "nothing was deleted: --delete asks for the prefix, and there is no terminal to ask \
-                on; give --yes if that is meant";
-    Err(SettingsError(text.to_owned()))
+    Err(SettingsError::new("nothing was deleted")
+        .with_why("--delete asks for the prefix, and there is no terminal to ask on")
+        .with_remedy("give --yes if that is meant"))
 }
 
 /// Asks for the prefix, and returns an error unless that is the answer.
@@ -40,7 +40,8 @@ pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> 
     if line.trim() == prefix {
         return Ok(());
     }
-    let text =
-        format!("nothing was deleted: the answer was not {prefix}; run it again to answer anew");
-    Err(SettingsError(text).into())
+    Err(SettingsError::new("nothing was deleted")
+        .with_why(format!("the answer was not {prefix}"))
+        .with_remedy("run it again to answer anew")
+        .into())
 }

@@ -18,6 +18,9 @@ use crate::store::tables::{self, CHANGE_LIMIT, TableSpec};
 use crate::tables::mark_settings;
 use crate::tables::steps::{Finding, Outcome, Steps};
 
+/// What to do about tables that were made for other values.
+const OTHER_PREFIX: &str = "use another --table-prefix for other values";
+
 pub use wanted::Wanted;
 
 /// The tables as they are.
@@ -80,21 +83,24 @@ pub async fn refuse(
     if let Some(config) = &state.config {
         let conflicts = wanted.conflicts(config);
         if !conflicts.is_empty() {
-            return Err(SettingsError(format!(
-                "nothing was changed: the tables of {} cannot be used so: {}; \
-                 other values need another --table-prefix",
+            let why = format!(
+                "the tables of {} cannot be used so: {}",
                 names.totals,
                 conflicts.join("; ")
-            ))
-            .into());
+            );
+            return Err(SettingsError::new("nothing was changed")
+                .with_why(why)
+                .with_remedy(OTHER_PREFIX)
+                .into());
         }
     }
     if let Some((lost, full)) = find_loss(client, state).await? {
-        return Err(SettingsError(format!(
-            "nothing was changed: {lost} is missing while table {full} holds data; \
-             restore it, or begin anew with another --table-prefix or after --delete --yes"
-        ))
-        .into());
+        return Err(SettingsError::new("nothing was changed")
+            .with_why(format!("{lost} is missing while table {full} holds data"))
+            .with_remedy(
+                "restore it, or begin anew with another --table-prefix or after --delete --yes",
+            )
+            .into());
     }
     Ok(())
 }
@@ -216,10 +222,13 @@ fn cannot(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
         _ => "--pitr",
     };
     match error.code() {
-        Some("UnknownOperationException" | "ValidationException") => SettingsError(format!(
-            "{error}; correct {option}, or leave it out: emulators do not know all that AWS does"
-        ))
-        .into(),
+        Some("UnknownOperationException" | "ValidationException") => {
+            SettingsError::new(error.to_string())
+                .with_remedy(format!(
+                    "correct {option}, or leave it out: emulators do not know all that AWS does"
+                ))
+                .into()
+        }
         _ => mark_settings(error),
     }
 }
@@ -237,10 +246,8 @@ async fn make_config(
         .context("the config item vanished")?;
     let conflicts = wanted.conflicts(&config);
     if !conflicts.is_empty() {
-        let text = conflicts.join("; ");
-        return Err(
-            SettingsError(format!("{text}; other values need another --table-prefix")).into(),
-        );
+        let error = SettingsError::new(conflicts.join("; ")).with_remedy(OTHER_PREFIX);
+        return Err(error.into());
     }
     let mut notes = vec![show(&config)];
     let mut outcome = if config.tables_id == fresh.tables_id {
@@ -310,8 +317,8 @@ pub async fn check(
             continue;
         };
         let mut notes = tables::differences(spec, description);
-        if let tables::Readiness::Never(message) = tables::readiness(description) {
-            notes.push(message);
+        if let tables::Readiness::Never(failure) = tables::readiness(description) {
+            notes.push(failure.to_string());
         }
         if let Some(ttl) = ttl_of(spec, names, wanted) {
             match tables::ttl_is_on(client, &spec.name, ttl).await {

@@ -25,6 +25,7 @@ use aws_sdk_dynamodb::types::TableStatus;
 
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
+use crate::failure::Failure;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::settings::InitTables;
 use crate::store::client::describe_target;
@@ -61,11 +62,10 @@ const DELETE_LIMIT: Duration = Duration::from_secs(300);
 pub fn mark_settings(error: StoreError) -> anyhow::Error {
     match error.kind() {
         Kind::Settings => match error {
-            StoreError::Different { .. } => {
-                let todo = "other tables need another --table-prefix";
-                SettingsError(format!("{error}; {todo}")).into()
-            }
-            error => SettingsError(error.to_string()).into(),
+            StoreError::Settings(failure) => SettingsError(failure).into(),
+            error => SettingsError::new(error.to_string())
+                .with_remedy("use another --table-prefix for other tables")
+                .into(),
         },
         Kind::Transient
         | Kind::Throttled
@@ -135,23 +135,29 @@ pub(crate) async fn delete(
     reach_kafka(args, admin, steps).await?;
     let members = members_left(args, admin, steps).await?;
     if !members.is_empty() {
-        anyhow::bail!(
-            "nothing was deleted: group {} still has members: {}; stop them first, or name the group of \
-             these tables (--group)",
+        let why = format!(
+            "group {} still has members: {}",
             args.group,
             members.join(", ")
+        );
+        anyhow::bail!(
+            Failure::new("nothing was deleted")
+                .with_why(why)
+                .with_remedy("stop them first, or name the group of these tables (--group)")
         );
     }
     // A damaged item does not keep anybody from deleting it.
     if let Ok(Some(config)) = config::read_config(client, &names).await
         && let Some(topic) = config.topic.filter(|topic| *topic != args.kafka.topic)
     {
-        return Err(SettingsError(format!(
-            "nothing was deleted: the tables of prefix {} count topic {topic}, not {}; \
-             give --topic {topic}",
+        let why = format!(
+            "the tables of prefix {} count topic {topic}, not {}",
             args.tables.table_prefix, args.kafka.topic
-        ))
-        .into());
+        );
+        return Err(SettingsError::new("nothing was deleted")
+            .with_why(why)
+            .with_remedy(format!("give --topic {topic}"))
+            .into());
     }
     refuse_kept(client, &names).await?;
     let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
@@ -209,7 +215,7 @@ async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow:
     let step = steps.begin(format!("reaching Kafka at {}", args.kafka.brokers));
     let brokers = admin.broker_count(REACH_LIMIT).await;
     if let Err(AdminError::Refused(refusal)) = brokers {
-        return Err(SettingsError(refusal.to_string()).into());
+        return Err(SettingsError((&refusal).into()).into());
     }
     let brokers = brokers.with_context(|| {
         format!(
@@ -231,8 +237,12 @@ async fn members_left(
     let group = &args.group;
     let mut members = match admin.group_members(group).await {
         Err(error @ AdminError::Untold { .. }) => anyhow::bail!(
-            "nothing was deleted: {error}; if they are those of citystream dev, stop that: it forgets everything then, \
-             unless it has a --data-dir"
+            Failure::new("nothing was deleted")
+                .with_why(error.to_string())
+                .with_remedy(
+                    "if they are those of citystream dev, stop that: it forgets everything then, \
+                     unless it has a --data-dir"
+                )
         ),
         answer => answer?,
     };
@@ -282,13 +292,18 @@ async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> 
         };
         let differences = store_tables::differences(&spec, &found);
         if found.table_status() == Some(&TableStatus::Active) && !differences.is_empty() {
-            return Err(SettingsError(format!(
-                "nothing was deleted: table {} is not one of citystream's: {}; name your tables by \
-                 --table-prefix, or delete this one by aws dynamodb delete-table",
+            let why = format!(
+                "table {} is not one of citystream's: {}",
                 spec.name,
                 differences.join(", ")
-            ))
-            .into());
+            );
+            return Err(SettingsError::new("nothing was deleted")
+                .with_why(why)
+                .with_remedy(
+                    "name your tables by --table-prefix, or delete this one by aws dynamodb \
+                     delete-table",
+                )
+                .into());
         }
         if found.deletion_protection_enabled() == Some(true) {
             protected.push(spec.name);
@@ -296,12 +311,16 @@ async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> 
     }
     match protected.first() {
         None => Ok(()),
-        Some(first) => Err(SettingsError(format!(
-            "nothing was deleted: deletion protection is on for {}; switch it off one by one: aws \
-             dynamodb update-table --no-deletion-protection-enabled --table-name {first}",
-            protected.join(", ")
-        ))
-        .into()),
+        Some(first) => Err(SettingsError::new("nothing was deleted")
+            .with_why(format!(
+                "deletion protection is on for {}",
+                protected.join(", ")
+            ))
+            .with_remedy(format!(
+                "switch it off one by one: aws dynamodb update-table \
+                 --no-deletion-protection-enabled --table-name {first}"
+            ))
+            .into()),
     }
 }
 

@@ -102,17 +102,6 @@ pub fn print(findings: &[Finding]) -> std::io::Result<()> {
     output::print(&lines.collect::<String>())
 }
 
-/// Returns an error and its sources in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        out = format!("{out}: {source}");
-        next = source.source();
-    }
-    out
-}
-
 /// Where progress is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::failure::Failure;
 use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
 use crate::settings::InitTables;
 use crate::sys::TopicFacts;
@@ -99,7 +100,11 @@ pub async fn refuse(admin: &Admin, specs: &Specs, found: &[Found; 2]) -> anyhow:
             let topic = spec.name.clone();
             let error = AdminError::NoController { topic };
             anyhow::bail!(
-                "nothing was changed: {error}; use a topic that is there, or try again when the brokers are well"
+                Failure::new("nothing was changed")
+                    .with_why(error.to_string())
+                    .with_remedy(
+                        "use a topic that is there, or try again when the brokers are well"
+                    )
             );
         }
         tokio::time::sleep(SETTLE_POLL).await;

@@ -48,7 +48,7 @@ pub(crate) fn range(args: &Tail) -> anyhow::Result<Range> {
     if let (Start::At(from_ms), Some(until_ms)) = (start, args.until)
         && from_ms >= until_ms
     {
-        return Err(SettingsError("--from must lie before --until".to_owned()).into());
+        return Err(SettingsError::new("--from must lie before --until").into());
     }
     Ok(Range {
         start,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use rdkafka::ClientConfig;
 
+use crate::blocking::run_blocking;
 use crate::core::RULES;
 use crate::core::audit::{
     Counts, Key, Log, Name, Outcome, Place, Published, Scope, Slice, Stamp, Stored,
@@ -23,6 +24,7 @@ use crate::core::keys::TableNames;
 use crate::core::restart::Metadata;
 use crate::core::stretch::Sum;
 use crate::exit::SettingsError;
+use crate::failure::Failure;
 use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
 use crate::kafka::survey::Survey;
 use crate::settings::RawRows;
@@ -160,33 +162,40 @@ impl Facts {
         let names = source.names.clone();
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
-            Kind::NotFound => anyhow!(
-                "there is no table {}; citystream init-tables makes it, or says how to get it back",
-                source.names.totals
-            ),
+            Kind::NotFound => Failure::new(format!("there is no table {}", source.names.totals))
+                .with_remedy("citystream init-tables makes it, or says how to get it back")
+                .into(),
             _ => anyhow::Error::new(error).context("failed to read the config item"),
         })?;
         let topic = &source.topic;
         if let Some(owner) = config.topic.as_ref().filter(|owner| *owner != topic) {
-            bail!(SettingsError(format!(
-                "the tables {}… count topic {owner}, not {topic}: give the --topic and the --table-prefix that belong together",
-                source.names.totals
-            )));
+            bail!(
+                SettingsError::new(format!(
+                    "the tables {}… count topic {owner}, not {topic}",
+                    source.names.totals
+                ))
+                .with_remedy("give the --topic and the --table-prefix that belong together")
+            );
         }
         if config.rules_number != RULES {
-            bail!(SettingsError(format!(
-                "the tables {}… were made under rules {}, this program has rules {RULES}: use the matching version",
-                source.names.totals, config.rules_number
-            )));
+            bail!(
+                SettingsError::new(format!(
+                    "the tables {}… were made under rules {}, this program has rules {RULES}",
+                    source.names.totals, config.rules_number
+                ))
+                .with_remedy("use the matching version")
+            );
         }
-        let survey = Survey::new(&source.kafka, topic, &source.group)
-            .map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+        let survey = Survey::new(&source.kafka, topic, &source.group).map_err(|e| {
+            SettingsError::new("the Kafka client cannot start").with_why(e.to_string())
+        })?;
         let survey = Arc::new(survey);
         let asked = Arc::clone(&survey);
-        let found = blocking(move || asked.topic()).await?;
+        let found = run_blocking(move || asked.topic()).await;
         let found = found.with_context(|| unreached(&source.kafka))?;
-        let found = found.with_context(|| {
-            format!("there is no topic {topic}; citystream init-tables makes it")
+        let found = found.ok_or_else(|| {
+            Failure::new(format!("there is no topic {topic}"))
+                .with_remedy(crate::kafka::MISSING_REMEDY)
         })?;
         let made_ms = audit.made_ms().await;
         Ok(Facts {
@@ -224,7 +233,7 @@ impl Facts {
         let progress = self.audit.progress().await?;
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (commits, ends) =
-            blocking(move || (survey.commits(partitions), survey.ends(partitions))).await?;
+            run_blocking(move || (survey.commits(partitions), survey.ends(partitions))).await;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
             // The progress items say enough, a little later.
@@ -371,7 +380,7 @@ impl Facts {
         if slice.misses_puts() {
             let (survey, topic_id) = (Arc::clone(&self.survey), self.topic_id.clone());
             let letters = format!("{}-dlq", self.source.topic);
-            let refused = blocking(move || survey.refused(&letters, &topic_id)).await?;
+            let refused = run_blocking(move || survey.refused(&letters, &topic_id)).await;
             slice.excuse(&refused.context("failed to read the dead letters")?);
         }
         Ok(())
@@ -380,12 +389,15 @@ impl Facts {
     /// Looks whether the log is still the one that was read.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
-        let (topic, ends) = blocking(move || (survey.topic(), survey.ends(partitions))).await?;
+        let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;
         let topic = topic.with_context(|| unreached(&self.source.kafka))?;
         if topic.is_none_or(|topic| topic.id.as_str() != self.topic_id) {
             bail!(
-                "topic {} was made again meanwhile; compare again",
-                self.source.topic
+                Failure::new(format!(
+                    "topic {} was made again meanwhile",
+                    self.source.topic
+                ))
+                .with_remedy("compare again")
             );
         }
         let ends = ends.context("failed to ask Kafka where the log begins")?;
@@ -420,7 +432,7 @@ impl Facts {
     ) -> anyhow::Result<Option<T>> {
         let (config, topic) = (self.source.kafka.clone(), self.source.topic.clone());
         let shutdown = shutdown.clone();
-        blocking(move || {
+        run_blocking(move || {
             let reader = LogReader::new(config, &topic)?;
             let range = Range {
                 start: Start::Beginning,
@@ -454,7 +466,7 @@ impl Facts {
                 None => Ok(Some(state)),
             }
         })
-        .await?
+        .await
     }
 }
 
@@ -476,13 +488,6 @@ fn counts(sums: Sum) -> Counts {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(call)
-        .await
-        .context("a thread panicked")
-}
 /// Returns what failed where no broker answers.
 fn unreached(kafka: &ClientConfig) -> String {
     let brokers = kafka.get("bootstrap.servers").unwrap_or_default();

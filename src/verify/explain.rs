@@ -60,12 +60,15 @@ pub async fn explain(
     let rules = facts.config.rules;
     let start_ms = rules.window_start(window.start_ms);
     if start_ms != window.start_ms {
-        return Err(SettingsError(format!(
-            "--explain: no window starts at {}; the one around it starts at {}",
-            format_seconds(window.start_ms),
+        let what = format!(
+            "--explain: no window starts at {}",
+            format_seconds(window.start_ms)
+        );
+        let remedy = format!(
+            "the window around it starts at {}",
             format_seconds(start_ms)
-        ))
-        .into());
+        );
+        return Err(SettingsError::new(what).with_remedy(remedy).into());
     }
     let claims = facts.claims().await?;
     let key = Key::window(&window.city, &window.event_type, start_ms);
