@@ -6,8 +6,8 @@
 //!   > stop the program that listens there, or choose another address; port 0 picks a free one
 //! ```
 //!
-//! The three parts are fields from the place where the failure is known to the terminal. No code
-//! looks for them in a text. [`crate::remedy`] adds remedies to errors of other crates.
+//! The code that detects a failure fills in the three parts, and they stay separate fields until they
+//! are printed. [`crate::remedy`] adds remedies to errors of other crates.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Parses the command line, starts logging, runs one role, maps its result to an exit code.
+//! The program: parses the command line, starts logging, runs one command, and returns its exit code.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .expect("the runtime starts");
+        .expect("the system provides threads for the runtime");
     let result = runtime.block_on(async {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::on_signals());
         match cli.command {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }
     });
-    // Blocking calls into librdkafka must not hold up the end of the process.
+    // Does not wait for calls into librdkafka that still block.
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,

@@ -87,8 +87,11 @@ fn describe_one(error: &(dyn Error + 'static)) -> Failure {
     if let Some(error) = error.downcast_ref::<IamError>() {
         return Failure::from(error);
     }
-    if let Some(StoreError::Settings(failure)) = error.downcast_ref() {
-        return failure.clone();
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return describe_store_error(error);
+    }
+    if let Some(error) = error.downcast_ref::<ResendError>() {
+        return Failure::from(error);
     }
     if let Some(error) = error.downcast_ref::<AdminError>() {
         return of_admin(error);
@@ -99,27 +102,29 @@ fn describe_one(error: &(dyn Error + 'static)) -> Failure {
             .with_remedy(REACH_REMEDY);
     }
     Failure {
-        remedy: remedy_of(error).map(str::to_owned),
+        remedy: of_system(error).map(str::to_owned),
         ..Failure::new(error.to_string())
     }
 }
 
-/// Returns what to do about an error whose message is complete.
-fn remedy_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    if let Some(error) = error.downcast_ref::<StoreError>() {
-        return match error {
-            // Only commands that end report this error: they wait until a table is active.
-            StoreError::Waited { .. } => Some(CONTINUE_REMEDY),
-            _ => of_store(error),
-        };
-    }
-    match error.downcast_ref() {
-        Some(ResendError::Kafka { .. } | ResendError::Silence) => {
-            return Some("run it again: it continues where it stopped and sends no event twice");
+fn describe_store_error(error: &StoreError) -> Failure {
+    let failure = match error {
+        StoreError::Settings(failure) => return failure.clone(),
+        // Only commands that end report this error: they wait until a table is active.
+        StoreError::Waited { .. } => {
+            return Failure::new(error.to_string()).with_remedy(CONTINUE_REMEDY);
         }
-        Some(ResendError::Refused(_)) | None => {}
-        Some(_) => return None,
+        StoreError::Request(request) => Failure::from(&**request),
+        _ => Failure::new(error.to_string()),
+    };
+    Failure {
+        remedy: of_store(error).map(str::to_owned),
+        ..failure
     }
+}
+
+/// Returns what to do about an error of the system.
+fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::NotFound => Some("check the path, and that the file or folder exists"),
         ErrorKind::IsADirectory => Some("give a file"),

@@ -23,8 +23,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory as _;
-
 /// Longest file in `src`. Beyond 600 lines, ask whether the file still owns one thing; beyond this,
 /// it does not.
 const LINES_MAX: usize = 900;
@@ -589,7 +587,7 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 }
 
 fn known_options() -> Options {
-    let command = citystream::settings::Cli::command();
+    let command = citystream::settings::command();
     let mut known = Options {
         flags: BTreeSet::new(),
         variables: citystream::settings::KAFKA_SECRET_VARIABLES

@@ -1,8 +1,7 @@
-//! A CloudFormation template of the four tables and a policy for each role.
+//! A CloudFormation template of the four tables and of a policy for each role.
 //!
-//! Made from the same table specifications that `init-tables` makes and checks. `init-tables` still
-//! runs once afterwards: it finds the tables, keeps them, writes the config item and makes the
-//! topics.
+//! It is generated from the table specifications that `init-tables` uses. `init-tables` still has to
+//! run once afterwards: it keeps the tables, writes the config item and creates the topics.
 
 use serde_json::{Map, Value, json};
 
@@ -10,79 +9,19 @@ use crate::core::keys::{TABLES, TableNames};
 use crate::store::rights::{User, grants_after_template, policy_of};
 use crate::store::tables::{Keys, TTL_ATTRIBUTE, TableSpec, key_attributes, specs};
 
-/// Returns the template. Its parameters say how the tables are protected.
+/// Returns the template. Its parameters choose how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
-    let mut resources = Map::new();
-    // DynamoDB makes one table with an index at a time, CloudFormation all at once.
-    let mut before: Option<String> = None;
-    for (spec, suffix) in specs(names).iter().zip(TABLES) {
-        let mut resource = table(spec);
-        if spec.name == names.alerts {
-            // Alerts expire only where that is asked for.
-            resource["Properties"]["TimeToLiveSpecification"] = json!({"Fn::If": [
-                "AlertsExpire", time_to_live(TTL_ATTRIBUTE), {"Ref": "AWS::NoValue"},
-            ]});
-        }
-        if spec.index.is_some()
-            && let Some(before) = before.replace(logical(suffix))
-        {
-            resource["DependsOn"] = json!(before);
-        }
-        resources.insert(logical(suffix), resource);
-    }
+    let mut resources = tables(names);
+    let mut outputs = Map::new();
     for user in User::ALL {
-        // CloudFormation knows partition, Region and account; the policy names them.
-        let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
-        // The template makes the tables; what is left for `init-tables` is to look at them.
-        let grants = match user {
-            User::InitTables => grants_after_template(),
-            user => user.grants(),
-        };
-        let mut document = policy_of(grants, names, arn);
-        for statement in document["Statement"].as_array_mut().into_iter().flatten() {
-            let resource = statement["Resource"].take();
-            statement["Resource"] = json!({"Fn::Sub": resource});
-        }
-        resources.insert(
-            format!("{}Policy", logical(user.name())),
-            json!({
-                "Type": "AWS::IAM::ManagedPolicy",
-                "Properties": {
-                    "Description": format!("What citystream {} does with its tables", user.name()),
-                    "PolicyDocument": document,
-                },
-            }),
-        );
+        let name = format!("{}Policy", logical_id(user.name()));
+        outputs.insert(name.clone(), json!({"Value": {"Ref": name}}));
+        resources.insert(name, policy(user, names));
     }
-    let outputs: Map<String, Value> = User::ALL
-        .into_iter()
-        .map(|user| {
-            let name = format!("{}Policy", logical(user.name()));
-            let value = json!({"Value": {"Ref": name}});
-            (name, value)
-        })
-        .collect();
-    let flag = |description: &str, default: &str| {
-        json!({
-            "Type": "String",
-            "AllowedValues": ["true", "false"],
-            "Default": default,
-            "Description": description,
-        })
-    };
     json!({
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "Tables and IAM policies of citystream; run citystream init-tables afterwards",
-        "Parameters": {
-            "DeletionProtection": flag("Tables cannot be deleted until it is off", "true"),
-            "PointInTimeRecovery": flag("Any second of the last 35 days can be restored", "true"),
-            "AlertTtl": flag("Alerts expire after the time that consume --alert-ttl says", "false"),
-            "KmsKey": {
-                "Type": "String",
-                "Default": "",
-                "Description": "KMS key of your own, by id, ARN or alias; empty: one of AWS's",
-            },
-        },
+        "Parameters": parameters(),
         "Conditions": {
             "AlertsExpire": {"Fn::Equals": [{"Ref": "AlertTtl"}, "true"]},
             "OwnKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKey"}, ""]}]},
@@ -92,8 +31,73 @@ pub(super) fn template(names: &TableNames) -> Value {
     })
 }
 
-/// `raw-events` → `RawEvents`
-fn logical(name: &str) -> String {
+fn parameters() -> Value {
+    let flag = |description: &str, default: &str| {
+        json!({
+            "Type": "String",
+            "AllowedValues": ["true", "false"],
+            "Default": default,
+            "Description": description,
+        })
+    };
+    json!({
+        "DeletionProtection": flag("Tables cannot be deleted until it is off", "true"),
+        "PointInTimeRecovery": flag("Any second of the last 35 days can be restored", "true"),
+        "AlertTtl": flag("Alerts expire after the time of consume --alert-ttl", "false"),
+        "KmsKey": {
+            "Type": "String",
+            "Default": "",
+            "Description": "Your own KMS key: id, ARN or alias; empty for a key of AWS",
+        },
+    })
+}
+
+fn tables(names: &TableNames) -> Map<String, Value> {
+    let mut resources = Map::new();
+    // CloudFormation creates all tables at once, but DynamoDB creates only one table with an index at
+    // a time. So each such table depends on the one before it.
+    let mut previous: Option<String> = None;
+    for (spec, suffix) in specs(names).iter().zip(TABLES) {
+        let mut resource = table(spec);
+        if spec.name == names.alerts {
+            resource["Properties"]["TimeToLiveSpecification"] = json!({"Fn::If": [
+                "AlertsExpire", time_to_live(TTL_ATTRIBUTE), {"Ref": "AWS::NoValue"},
+            ]});
+        }
+        if spec.index.is_some()
+            && let Some(previous) = previous.replace(logical_id(suffix))
+        {
+            resource["DependsOn"] = json!(previous);
+        }
+        resources.insert(logical_id(suffix), resource);
+    }
+    resources
+}
+
+fn policy(user: User, names: &TableNames) -> Value {
+    // CloudFormation fills in partition, Region and account.
+    let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
+    // The template creates the tables, so `init-tables` only needs to read their description.
+    let grants = match user {
+        User::InitTables => grants_after_template(),
+        user => user.grants(),
+    };
+    let mut document = policy_of(grants, names, arn);
+    for statement in document["Statement"].as_array_mut().into_iter().flatten() {
+        let resource = statement["Resource"].take();
+        statement["Resource"] = json!({"Fn::Sub": resource});
+    }
+    json!({
+        "Type": "AWS::IAM::ManagedPolicy",
+        "Properties": {
+            "Description": format!("What citystream {} does with its tables", user.name()),
+            "PolicyDocument": document,
+        },
+    })
+}
+
+/// Returns the logical id of a resource: `RawEvents` for `raw-events`.
+fn logical_id(name: &str) -> String {
     let capital = |word: &str| {
         let mut chars = word.chars();
         let first = chars.next().map(|c| c.to_ascii_uppercase());
@@ -134,7 +138,7 @@ fn table(spec: &TableSpec) -> Value {
     }
     json!({
         "Type": "AWS::DynamoDB::Table",
-        // Counts outlive the stack.
+        // The counts must outlive the stack.
         "DeletionPolicy": "Retain",
         "UpdateReplacePolicy": "Retain",
         "Properties": properties,
@@ -161,9 +165,9 @@ mod tests {
     use crate::store::embedded;
     use crate::store::tables::{describe, differences};
 
-    /// Makes the tables as CloudFormation would, and compares them as `init-tables --check` does.
+    /// Creates the tables as CloudFormation would, and compares them as `init-tables --check` does.
     #[tokio::test]
-    async fn the_template_makes_the_tables_that_init_tables_wants() {
+    async fn the_template_creates_the_tables_that_init_tables_expects() {
         let db = dynoxide::Database::memory().unwrap();
         let client = embedded::client(db.clone()).await.unwrap();
         let names = TableNames::new("stack");

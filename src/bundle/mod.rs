@@ -1,28 +1,30 @@
-//! `citystream print WHAT`: what the binary carries, for those who install or watch it.
+//! The files that the binary carries for installation and monitoring: `citystream print WHAT`.
 //!
-//! Units, alert rules, dashboards and the scrape configuration are the files of the source tree; the
-//! environment files are made from the options, the policies and the template from the same tables
-//! and rights that `init-tables` makes and the roles use. So none of it can be older than the binary.
+//! Units, alert rules, dashboards and the scrape configuration are files of the source tree. The
+//! environment files are generated from the options, and the policies and the template from the
+//! tables and rights that `init-tables` and the roles use. So the files always match the binary.
 
 mod cloudformation;
-pub mod env;
-mod terminal;
+mod command_line;
+mod env;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::api;
 use crate::core::keys::TableNames;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::SettingsError;
 use crate::failure::Failure;
-use crate::output;
-use crate::settings::{Carried, Print, Role, Shell};
+use crate::settings::{Carried, Role, Shell};
 use crate::store::rights::{self, User};
 use crate::telemetry;
 
-/// A file: its name and what is in it.
-type File = (String, String);
+pub(crate) use command_line::completion;
+
+/// The name and the content of a file.
+pub(crate) type NamedFile = (String, String);
 
 macro_rules! carried {
     ($($path:literal)*) => {
@@ -41,28 +43,8 @@ const SCRAPE: [(&str, &str); 1] = carried!("deploy/prometheus/prometheus.yml");
 const ALERTS: [(&str, &str); 1] = carried!("deploy/prometheus/rules.yml");
 const DASHBOARDS: [(&str, &str); 1] = carried!("deploy/grafana/citystream.json");
 
-/// Prints it, or writes its files into a folder.
-///
-/// # Errors
-/// If standard output or a file cannot be written, or completions are asked for of no shell (exit 2).
-pub fn run(args: &Print) -> anyhow::Result<Exit> {
-    let mut files = files(args.what, &args.tables.table_prefix);
-    if args.what == Carried::Completions && (args.into.is_none() || args.shell.is_some()) {
-        let shell = args.shell.ok_or_else(|| {
-            SettingsError::new("print completions needs --shell")
-                .with_remedy("give --shell bash, zsh or fish, or --into FOLDER for all of them")
-        })?;
-        files = vec![terminal::completion(shell)];
-    }
-    match &args.into {
-        Some(folder) => write(folder, &files)?,
-        None => print(&files)?,
-    }
-    Ok(Exit::Done)
-}
-
-/// Returns the files of one kind.
-pub fn files(what: Carried, prefix: &str) -> Vec<File> {
+/// Returns the files of one kind, for tables with this prefix.
+pub(crate) fn files(what: Carried, prefix: &str) -> Vec<NamedFile> {
     match what {
         Carried::Units => embedded(&UNITS),
         Carried::Scrape => embedded(&SCRAPE),
@@ -77,15 +59,18 @@ pub fn files(what: Carried, prefix: &str) -> Vec<File> {
             "citystream.json".to_owned(),
             pretty(&cloudformation::template(&TableNames::new(prefix))),
         )],
-        Carried::Openapi => vec![("openapi.json".to_owned(), terminal::openapi())],
-        Carried::Man => terminal::man(),
+        Carried::Openapi => {
+            let text = format!("{}\n", api::openapi::json().trim_end());
+            vec![("openapi.json".to_owned(), text)]
+        }
+        Carried::Man => command_line::man(),
         Carried::Completions => [Shell::Bash, Shell::Zsh, Shell::Fish]
-            .map(terminal::completion)
+            .map(completion)
             .to_vec(),
     }
 }
 
-fn embedded(files: &[(&str, &str)]) -> Vec<File> {
+fn embedded(files: &[(&str, &str)]) -> Vec<NamedFile> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     files
         .iter()
@@ -93,11 +78,11 @@ fn embedded(files: &[(&str, &str)]) -> Vec<File> {
         .collect()
 }
 
-/// Prints the policy of one role.
+/// Returns the IAM policy of one role, for tables with this prefix.
 ///
 /// # Errors
-/// If the role does not use the tables (exit 2), or standard output cannot be written.
-pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
+/// If the role does not use the tables.
+pub(crate) fn policy(role: Role, prefix: &str) -> Result<String, SettingsError> {
     let user = match role {
         Role::InitTables => User::InitTables,
         Role::Consume => User::Consume,
@@ -110,16 +95,15 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
                 .with_remedy(format!(
                     "choose consume, serve, verify or init-tables; for its rights in Amazon MSK, run \
                      citystream check --for {role}"
-                ))
-                .into());
+                )));
         }
     };
-    print(&[(String::new(), policy_text(user, prefix))])?;
-    Ok(Exit::Done)
+    Ok(policy_text(user, prefix))
 }
 
 fn policy_text(user: User, prefix: &str) -> String {
-    // IAM takes no wildcard for the partition. Region and account may be any: tables have names.
+    // IAM allows no wildcard for the partition, so it comes from the region. Region and account can
+    // be wildcards, because the policy names the tables.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(std::env::var);
     let region = region
         .into_iter()
@@ -136,8 +120,8 @@ fn pretty(value: &serde_json::Value) -> String {
     text
 }
 
-/// Prints the files, each with its name before it if there are more than one.
-fn print(files: &[File]) -> std::io::Result<()> {
+/// Returns the files as one text. With several files, each one follows its name.
+pub(crate) fn to_text(files: &[NamedFile]) -> String {
     let mut text = String::new();
     for (at, (name, content)) in files.iter().enumerate() {
         if files.len() > 1 {
@@ -146,15 +130,18 @@ fn print(files: &[File]) -> std::io::Result<()> {
         }
         text.push_str(content);
     }
-    output::print(&text)
+    text
 }
 
-fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
+/// Writes the files into a folder, and prints the path of each.
+///
+/// # Errors
+/// If a file cannot be written, or exists with other content: a person may have edited it.
+pub(crate) fn write_files(folder: &Path, files: &[NamedFile]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
-        .with_context(|| format!("failed to make {} (--into)", folder.display()))?;
+        .with_context(|| format!("failed to create {} (--into)", folder.display()))?;
     for (name, content) in files {
         let path = folder.join(name);
-        // A file that somebody has filled in is not ours to overwrite.
         if path.exists() && std::fs::read_to_string(&path).ok().as_ref() != Some(content) {
             anyhow::bail!(
                 Failure::new(format!("{} exists with other content", path.display()))
@@ -186,7 +173,7 @@ mod tests {
     ];
 
     #[test]
-    fn everything_carried_has_a_name_and_content() {
+    fn every_file_has_a_name_and_content() {
         for what in ALL {
             let files = files(what, "citystream");
             assert!(!files.is_empty(), "{what:?}");
@@ -198,19 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_filled_in_is_not_overwritten() {
+    fn an_edited_file_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let file = [("a.env".to_owned(), "#A=1\n".to_owned())];
-        write(folder.path(), &file).unwrap();
-        write(folder.path(), &file).unwrap();
+        write_files(folder.path(), &file).unwrap();
+        write_files(folder.path(), &file).unwrap();
         std::fs::write(folder.path().join("a.env"), "A=2\n").unwrap();
-        assert!(write(folder.path(), &file).is_err());
+        assert!(write_files(folder.path(), &file).is_err());
         let kept = std::fs::read_to_string(folder.path().join("a.env")).unwrap();
         assert_eq!(kept, "A=2\n");
     }
 
     #[test]
-    fn h4_units_wait_longer_than_a_stop_may_take_and_are_sandboxed_alike() {
+    fn units_wait_longer_than_a_stop_may_take_and_share_one_sandbox() {
         let drain = crate::exit::DRAIN_MAX.as_secs();
         let sandbox = |text: &str| {
             let at = text.find("# The sandbox").unwrap();
@@ -237,6 +224,6 @@ mod tests {
         }
         assert_eq!(sandboxes.len(), 4);
         assert!(sandboxes.windows(2).all(|pair| pair[0] == pair[1]));
-        assert!(sandboxes[0].contains("AF_NETLINK"), "H3");
+        assert!(sandboxes[0].contains("AF_NETLINK"));
     }
 }

@@ -1,4 +1,4 @@
-//! `citystream consume`: opens the port of health and metrics, connects, and runs the pipeline.
+//! `citystream consume`: opens the port for health and metrics, connects, and runs the pipeline.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::telemetry::{Metrics, can_draw};
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
@@ -34,7 +34,8 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         served,
         http_stop.clone(),
     ));
-    // Settings that only a client of Kafka can judge are judged before the role is called ready.
+    // Only librdkafka can judge some settings. It does so here, before the role reports that it is
+    // ready.
     check_settings(&args)?;
     let client = connect(ConnectOptions {
         attempts: 1,
@@ -53,14 +54,15 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         producer_time_is_fine: false,
         stall_ms: PATIENCE_MS,
     };
-    let draws = args.stop_at_end
+    let shows_progress = args.stop_at_end
         && args.log.log_format != Some(LogFormat::Json)
         && can_draw(&std::io::stderr());
-    let shown = draws.then(|| progress::show(shown_status));
-    // In a task: what wakes the thread that started the runtime costs more than a request's answer.
+    let shown = shows_progress.then(|| progress::show(shown_status));
+    // A task of its own, because waking the thread that started the runtime costs more than handling
+    // the answer to a request.
     let result = tokio::spawn(run_with(args, client, host, shutdown))
         .await
-        .context("the consumer's task ended")?;
+        .context("the consumer panicked")?;
     drop(shown);
     http_stop.trigger();
     http.await.context("failed to stop the HTTP server")?;

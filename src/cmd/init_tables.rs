@@ -1,6 +1,6 @@
-//! `citystream init-tables`: makes, checks or deletes the tables and topics.
+//! `citystream init-tables`: creates, checks or deletes the tables and topics.
 
-use crate::cmd::print;
+use crate::bundle;
 use crate::core::keys::TableNames;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -18,10 +18,13 @@ use crate::telemetry::Metrics;
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail; a [`SettingsError`] where only a person can mend it.
+/// Returns the error that ended the command; a [`SettingsError`] if only a person can repair it.
+///
+/// [`SettingsError`]: crate::exit::SettingsError
 pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if let Some(role) = args.print_iam_policy {
-        return print::policy(role, &args.tables.table_prefix);
+        output::print(&bundle::policy(role, &args.tables.table_prefix)?)?;
+        return Ok(Exit::Done);
     }
     if let Some(rate) = args.explain {
         let wanted = Wanted::from_args(&args);

@@ -1,7 +1,7 @@
-//! The subcommands, a small file each: it turns settings into parts, and runs them.
+//! The subcommands, one small file each. A file turns settings into parts and runs them.
 //!
-//! Each has `run`, which returns when its work is done, or when `shutdown` was triggered and everything in
-//! flight is settled.
+//! Each `run` function returns when the work is done, or after `shutdown` was triggered and everything
+//! in flight is settled.
 
 pub mod check;
 pub mod config;

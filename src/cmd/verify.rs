@@ -1,4 +1,4 @@
-//! `citystream verify`: compares the log and the tables, once or again and again.
+//! `citystream verify`: compares the log with the tables, once or repeatedly.
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +19,7 @@ use crate::verify::{explain, options, print, progress, watch};
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let kafka = client_config(&args.kafka, "verify")?;
     let client = connect(ConnectOptions::default())

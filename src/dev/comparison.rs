@@ -1,29 +1,29 @@
-//! The line under the panel: what the log says against what the tables say, again and again.
+//! Compares the log with the tables again and again, for the line under the panel.
 //!
-//! The comparison is `verify`'s own. It runs only while a page looks, and never more than a third of
-//! the time, since it reads the whole log and every row.
+//! The comparison is the one of `citystream verify`. It reads the whole log and every row. So it runs
+//! only while a page is open, and at most a third of the time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use crate::core::audit::Incomparable;
-use crate::dev::lab::{Difference, Lab};
+use crate::dev::panel::{Comparison, Panel};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::Report;
 use crate::verify::compare::{Options, Source, compare};
 
-/// Least time between two comparisons.
+/// Shortest pause between two comparisons.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A page asks every second; without one for so long, nobody looks.
+/// A page asks every second. After this time without a request, no page is open.
 const WATCHED: Duration = Duration::from_secs(5);
 /// Memory for the rows of one comparison.
 const MEMORY_BYTES: usize = 64 << 20;
 
-/// Compares until `shutdown`.
-pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: Shutdown) {
-    // Of its own, so that its reads do not stand beside the API's.
+/// Compares until `shutdown`, and gives each result to the panel.
+pub(crate) async fn watch(panel: Panel, source: Source, raw_ttl_ms: i64, shutdown: Shutdown) {
+    // Separate metrics, so that these reads do not count as reads of the API.
     let metrics = Metrics::new();
     let options = Options {
         from_ms: None,
@@ -34,14 +34,14 @@ pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: S
     };
     while !shutdown.is_triggered() {
         let mut pause = PAUSE;
-        if lab.is_watched(WATCHED) {
+        if panel.is_watched(WATCHED) {
             let begun = Instant::now();
             let read = Arc::new(AtomicU64::new(0));
             match compare(&source, &options, &metrics, &read, &shutdown).await {
-                Ok(Some(report)) => lab.compared(difference(&report)),
+                Ok(Some(report)) => panel.set_comparison(summarize(&report)),
                 Ok(None) => return,
-                // Kafka is away now and then, here of all places.
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "not compared"),
+                // The panel itself stops the broker, so this is expected.
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "failed to compare"),
             }
             pause = pause.max(begun.elapsed() * 2);
         }
@@ -52,10 +52,10 @@ pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: S
     }
 }
 
-/// Says why rows cannot be compared; nothing if all can.
-fn why(report: &Report) -> Option<String> {
+/// Returns why some rows cannot be compared; `None` if all can.
+fn why_incomparable(report: &Report) -> Option<String> {
     let why = |reason: &Incomparable| match reason {
-        // Each start is a new log, so in a kept folder these are the rows of earlier runs.
+        // Each start is a new log, so a kept folder has rows of earlier runs.
         Incomparable::Remade => "counted in an earlier run, whose log is gone",
         other => other.reason(),
     };
@@ -63,17 +63,17 @@ fn why(report: &Report) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
-fn difference(report: &Report) -> Difference {
+fn summarize(report: &Report) -> Comparison {
     let sums = report.events();
     let first = report.outcome.differences.first();
-    Difference {
+    Comparison {
         at_ms: unix_ms(),
         log: sums.log,
         tables: sums.tables,
         difference: report.outcome.difference_count,
         rows: report.outcome.compared.values().sum(),
         not_comparable: report.incomparable(),
-        not_comparable_why: why(report),
+        not_comparable_why: why_incomparable(report),
         waiting: report.seen.unclaimed,
         first: first.map(|d| format!("{} {}: {}", d.kind.name(), d.key, d.detail)),
     }
@@ -94,7 +94,7 @@ mod tests {
             incomparable: BTreeMap::from([(Incomparable::Remade, 40)]),
             ..Outcome::default()
         };
-        let shown = difference(&Report {
+        let shown = summarize(&Report {
             outcome,
             ..Report::default()
         });
@@ -104,7 +104,7 @@ mod tests {
             shown.not_comparable_why.as_deref(),
             Some("counted in an earlier run, whose log is gone")
         );
-        let all = difference(&Report::default());
+        let all = summarize(&Report::default());
         assert_eq!((all.not_comparable, all.not_comparable_why), (0, None));
     }
 }

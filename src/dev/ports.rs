@@ -1,9 +1,8 @@
-//! The ports through which the embedded Kafka and DynamoDB are reached from a second terminal.
+//! The ports of the page, the embedded Kafka and the embedded DynamoDB, all on loopback only.
 //!
-//! librdkafka's mock broker listens on a port that it picks itself, so the fixed port forwards to it: a
-//! client that begins there hears of the broker's own port by the metadata. DynamoDB's requests are
-//! answered here: the database library has a server, but that lets every web site in. Both listen on
-//! loopback alone.
+//! librdkafka's mock broker chooses its own port. The fixed Kafka port forwards to it: the first
+//! answer tells a client the broker's own address. DynamoDB requests are answered here, because the
+//! server of the database library accepts requests from any web site.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,26 +21,74 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::api::server::{self, BindError};
+use crate::settings::Dev;
 use crate::shutdown::Shutdown;
 use crate::store::embedded;
 
-/// Where Kafka's clients look first.
-pub(super) const KAFKA_PORT: u16 = 9092;
-/// Where DynamoDB Local listens.
-pub(super) const DYNAMODB_PORT: u16 = 8000;
-/// Most connections to Kafka at a time; further ones wait.
+/// The usual port of Kafka.
+const KAFKA_PORT: u16 = 9092;
+/// The port of DynamoDB Local.
+const DYNAMODB_PORT: u16 = 8000;
+/// Most open connections to Kafka. Further ones wait.
 const CONNECTIONS_MAX: usize = 256;
-/// DynamoDB takes requests of up to 16 MiB.
+/// DynamoDB accepts requests of up to 16 MiB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// Opens the port that was asked for, or the usual one, or a free one where that is taken.
-pub(super) async fn open(
-    asked: Option<u16>,
-    usual: u16,
-    option: &str,
-) -> Result<TcpListener, BindError> {
+/// The open ports.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    /// The page, the API and all metrics.
+    pub(crate) page: TcpListener,
+    /// The embedded Kafka.
+    pub(crate) kafka: TcpListener,
+    /// The embedded DynamoDB.
+    pub(crate) dynamodb: TcpListener,
+    /// The addresses of all three.
+    pub(crate) addresses: Addresses,
+}
+
+/// The addresses of the open ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    /// The page, the API and all metrics.
+    pub(crate) page: SocketAddr,
+    /// The embedded Kafka.
+    pub(crate) kafka: SocketAddr,
+    /// The embedded DynamoDB.
+    pub(crate) dynamodb: SocketAddr,
+}
+
+impl Ports {
+    /// Opens the three ports.
+    ///
+    /// # Errors
+    /// If a port cannot be opened.
+    pub(crate) async fn open(args: &Dev) -> anyhow::Result<Ports> {
+        let page = open(Some(args.port), 0, "--port").await?;
+        let kafka = open(args.kafka_port, KAFKA_PORT, "--kafka-port").await?;
+        let dynamodb = open(args.dynamodb_port, DYNAMODB_PORT, "--dynamodb-port").await?;
+        let address = |listener: &TcpListener| {
+            let address = listener.local_addr();
+            address.context("failed to read the port")
+        };
+        let addresses = Addresses {
+            page: address(&page)?,
+            kafka: address(&kafka)?,
+            dynamodb: address(&dynamodb)?,
+        };
+        Ok(Ports {
+            page,
+            kafka,
+            dynamodb,
+            addresses,
+        })
+    }
+}
+
+/// Opens the given port. Without one, opens the usual port, or a free one if that is taken.
+async fn open(given: Option<u16>, usual: u16, option: &str) -> Result<TcpListener, BindError> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match asked {
+    match given {
         Some(port) => server::bind(at(port), option).await,
         None => match server::bind(at(usual), option).await {
             Err(error) if error.source.kind() == ErrorKind::AddrInUse => {
@@ -53,10 +100,10 @@ pub(super) async fn open(
 }
 
 /// Forwards connections to `target` until `shutdown`.
-pub(super) async fn forward(listener: TcpListener, target: SocketAddr, shutdown: Shutdown) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown: Shutdown) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
         let accepted = tokio::select! {
@@ -67,19 +114,22 @@ pub(super) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
             continue;
         };
         tokio::spawn(async move {
-            // A stopped broker refuses, and so does this port by closing at once.
+            // A stopped broker refuses connections. This port then closes the connection at once.
             if let Ok(mut broker) = TcpStream::connect(target).await
                 && let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut broker).await
             {
-                tracing::debug!(%error, "a connection to the embedded broker broke");
+                tracing::debug!(%error, "a connection to the embedded broker failed");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// Answers DynamoDB's requests until `shutdown`.
-pub(super) async fn serve_database(
+/// Answers DynamoDB requests until `shutdown`.
+///
+/// # Errors
+/// If the port fails.
+pub(crate) async fn serve_database(
     listener: TcpListener,
     database: Database,
     shutdown: Shutdown,
@@ -101,9 +151,9 @@ fn database_router(database: Database) -> Router {
 
 async fn answer(database: Database, headers: &HeaderMap, body: Bytes) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // No program that speaks to DynamoDB sends an origin; browsers do, for whatever site is open.
+    // A browser sends `Origin` for whatever site is open in it. Clients of DynamoDB never send it.
     if headers.contains_key(ORIGIN) || !text(HOST).is_some_and(is_this_machine) {
-        let why = "only programs of this machine may ask here\n";
+        let why = "only programs on this machine may send requests here\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     let target = headers.get("x-amz-target").and_then(|t| t.to_str().ok());
@@ -118,9 +168,10 @@ async fn answer(database: Database, headers: &HeaderMap, body: Bytes) -> Respons
     (status, kind, json).into_response()
 }
 
-/// Tells whether a `Host` is this machine's own name: another would be that of a site whose name leads
-/// here.
-pub(super) fn is_this_machine(host: &str) -> bool {
+/// Tells whether a `Host` header names this machine.
+///
+/// Another name belongs to a web site that resolves its own name to this machine (DNS rebinding).
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)
 }
@@ -135,7 +186,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_taken_port_is_an_error_only_if_it_was_asked_for() {
+    async fn a_taken_port_is_an_error_only_if_it_was_given() {
         let taken = open(Some(0), KAFKA_PORT, "--kafka-port").await.unwrap();
         let port = taken.local_addr().unwrap().port();
         let other = open(None, port, "--kafka-port").await.unwrap();
@@ -145,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_to_the_port_arrives_at_the_target() {
+    async fn bytes_sent_to_the_port_arrive_at_the_target() {
         let target = open(Some(0), 0, "").await.unwrap();
         let port = open(Some(0), 0, "").await.unwrap();
         let address = port.local_addr().unwrap();
@@ -165,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_programs_of_this_machine_reach_the_database() {
+    async fn only_programs_on_this_machine_reach_the_database() {
         let router = database_router(Database::memory().unwrap());
         let ask = async |headers: &[(&str, &str)]| {
             let mut request =

@@ -475,7 +475,7 @@ impl Admin {
             sys::group_members(client, group, REQUEST_TIMEOUT)
         });
         members.await?.map_err(|error| match error {
-            MembersError::Untold => AdminError::Untold {
+            MembersError::Unsupported => AdminError::Untold {
                 what: format!("the members of group {group}"),
             },
             MembersError::Failed(reason) => AdminError::Members {

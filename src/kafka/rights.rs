@@ -82,12 +82,12 @@ impl Need {
     /// Returns those of its rights that are missing; `None` where the brokers do not tell.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
-            Rights::Told(told) => {
+            Rights::Listed(told) => {
                 let wanted = self.operations.iter().copied();
                 Some(wanted.filter(|o| !told.contains(o)).collect())
             }
             Rights::Denied => Some(self.operations.clone()),
-            Rights::Untold | Rights::Unknown { .. } => None,
+            Rights::Unsupported | Rights::Unknown { .. } => None,
         }
     }
 }
@@ -212,13 +212,13 @@ mod tests {
     #[test]
     fn what_is_missing_is_what_is_needed_and_not_told() {
         let need = &needs(User::Consume("g"), "t", "d")[0];
-        let told = |operations: &[Operation]| Rights::Told(operations.iter().copied().collect());
+        let told = |operations: &[Operation]| Rights::Listed(operations.iter().copied().collect());
         for (rights, missing) in [
             (told(&[Operation::Read, Operation::Write]), Some(vec![])),
             (told(&[Operation::Describe]), Some(vec![Operation::Read])),
             (told(&[]), Some(vec![Operation::Read])),
             (Rights::Denied, Some(vec![Operation::Read])),
-            (Rights::Untold, None),
+            (Rights::Unsupported, None),
             (
                 Rights::Unknown {
                     reason: String::new(),

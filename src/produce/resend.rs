@@ -24,6 +24,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::core::event::{self, Event};
 use crate::core::parse::Reason;
 use crate::core::repair::repair;
+use crate::failure::Failure;
 use crate::kafka::chatter::Context;
 use crate::kafka::reader::read_alone;
 use crate::kafka::refusal::Refusal;
@@ -78,6 +79,26 @@ pub enum ResendError {
     /// Letters stopped coming before the end.
     #[error("no dead letter came for {} s", TIMEOUT.as_secs())]
     Silence,
+}
+
+impl From<&ResendError> for Failure {
+    fn from(error: &ResendError) -> Failure {
+        match error {
+            ResendError::Refused(refusal) => refusal.into(),
+            ResendError::NoTopic { topic } => {
+                Failure::new(format!("there is no topic {topic}")).with_remedy(MISSING_REMEDY)
+            }
+            ResendError::TooMany { topic } => {
+                Failure::new(format!("{topic} holds more than {KNOWN_MAX} letters"))
+                    .with_remedy("shorten its retention.ms until it holds fewer")
+            }
+            ResendError::Kafka { .. } | ResendError::Silence => Failure::new(error.to_string())
+                .with_remedy(
+                    "run it again: it continues where it stopped and sends no event twice",
+                ),
+            ResendError::Create(_) => Failure::new(error.to_string()),
+        }
+    }
 }
 
 /// What became of the letters.

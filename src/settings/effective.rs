@@ -1,17 +1,17 @@
-//! The settings a role would run with, each with where it comes from, and variables nobody reads.
+//! The settings that a role would run with, each with its origin.
 //!
-//! The parser itself tells both, so nothing here can differ from what a role gets. Secrets live in
-//! files or in a few variables; what could hold one is shown as `(hidden)`.
+//! Both come from the parser, so they are the settings that the role itself would get. A value that
+//! may be a secret is shown as `(hidden)`.
 
 use std::ffi::OsString;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, FromArgMatches as _};
 
-use super::parse::{matches, old_variable};
-use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, show_ms};
+use super::parse::{former_variable, matches};
+use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, command, show_ms};
 
-/// Variables of others that change what a role does, shown where they are set.
+/// Variables of AWS libraries and of logging that change what a role does.
 const FOREIGN_VARIABLES: [&str; 11] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
@@ -26,34 +26,34 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "RUST_LOG",
 ];
 
-/// A setting as a role would see it.
+/// A setting of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The option, `--row-interval`, or the variable.
+    /// The option, such as `--row-interval`, or the variable.
     pub name: String,
-    /// Its value; `None` if it has none.
+    /// The value, if there is one.
     pub value: Option<String>,
     /// Where the value comes from.
     pub origin: String,
 }
 
-/// A command with the settings it would run with.
+/// A command and its settings.
 #[derive(Debug)]
 pub struct Parsed {
     /// The typed settings.
     pub command: Command,
-    /// Every option in the order of `--help`.
+    /// Every option, in the order of `--help`.
     pub settings: Vec<Effective>,
 }
 
-/// Parses a role's settings from the environment and `options`, as the role itself would.
+/// Parses the settings of a role from the environment and from `options`, as the role itself would.
 ///
 /// # Errors
-/// The parser's own, which names the option, the value and what is allowed.
+/// The parser's error, which names the option, the value and the allowed values.
 pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error> {
     let mut line: Vec<OsString> = vec!["citystream".into(), role.name().into()];
     line.extend(options.iter().map(OsString::from));
-    let matches = matches(Cli::command(), &line)?;
+    let matches = matches(command(), &line)?;
     let command = Cli::from_arg_matches(&matches)?.command;
     let (_, own) = matches.subcommand().expect("the line names a role");
     let settings = settings_of(role, own, &command);
@@ -61,7 +61,7 @@ pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error>
 }
 
 fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effective> {
-    let cli = Cli::command();
+    let cli = command();
     let command = cli
         .find_subcommand(role.name())
         .expect("every role is a subcommand");
@@ -88,7 +88,7 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
             None => "not set".to_owned(),
             Some(ValueSource::CommandLine) => "command line".to_owned(),
             Some(ValueSource::EnvVariable) => variable.unwrap_or_default(),
-            Some(_) => old_variable(id)
+            Some(_) => former_variable(id)
                 .filter(|name| std::env::var_os(name).is_some())
                 .unwrap_or("default")
                 .to_owned(),
@@ -102,8 +102,8 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
     out
 }
 
-/// Returns what an option that is not set comes to where the parser does not know: what the role makes
-/// of it, or what its help says.
+/// Returns the default of an option for which the parser has none: the default that the role computes,
+/// or the one in the help text.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
         ("heartbeat", Command::Produce(produce)) => Some(
@@ -119,7 +119,7 @@ fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     }
 }
 
-/// Returns variables that are set and change what a role does, without being options.
+/// Returns the variables that are set, change what a role does, and belong to no option.
 pub fn other_variables() -> Vec<Effective> {
     let mut out = Vec::new();
     for name in KAFKA_SECRET_VARIABLES.iter().chain(&FOREIGN_VARIABLES) {
@@ -145,7 +145,7 @@ fn is_secret(name: &str) -> bool {
     words.iter().any(|word| name.contains(word)) && !name.ends_with("_file")
 }
 
-/// Hides the name and password in each address such as `http://name:password@host`.
+/// Hides the user name and password in each address such as `http://name:password@host`.
 pub fn hide_login(text: &str) -> String {
     let ends = |c: char| c == ',' || c.is_whitespace();
     let shown = |word: &str| {
@@ -164,7 +164,7 @@ pub fn hide_login(text: &str) -> String {
     text.split_inclusive(ends).map(shown).collect()
 }
 
-/// Hides the value of a librdkafka property that could be a secret, or lead to one.
+/// Hides the value of a librdkafka property that may be a secret.
 fn hide_property(property: &str) -> String {
     match property.split_once('=') {
         Some((name, _)) if is_secret(name) || name.contains("jaas") => format!("{name}=(hidden)"),
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_setting_tells_where_it_comes_from() {
+    fn each_setting_has_its_origin() {
         let options = ["--row-interval", "1s", "--kafka-property"].map(str::to_owned);
         let mut options = options.to_vec();
         options.push("sasl.password=s3cret".to_owned());
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_is_shown_as_what_it_comes_to() {
+    fn an_option_that_is_not_set_is_shown_with_its_default() {
         let find = |role, options: &[&str], name: &str| {
             let options: Vec<String> = options.iter().map(ToString::to_string).collect();
             let parsed = parse_role(role, &options).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_inside_of_addresses_are_hidden() {
+    fn logins_in_addresses_are_hidden() {
         for (text, shown) in [
             ("http://u:s3cret@host:8000/x", "http://(hidden)@host:8000/x"),
             ("http.proxy=u:s3cret@host:1", "http.proxy=(hidden)@host:1"),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_a_secret_is_hidden() {
+    fn possible_secrets_are_hidden() {
         for name in [
             "CITYSTREAM_KAFKA_PASSWORD",
             "AWS_SECRET_ACCESS_KEY",

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use clap::CommandFactory as _;
-
-use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role};
+use super::{Command, KAFKA_SECRET_VARIABLES, Role, command};
 use crate::failure::Failure;
 
 /// Jaro-Winkler similarity above which one name counts as a misspelling of another.
@@ -72,7 +70,7 @@ pub fn known_variables() -> BTreeSet<String> {
 
 /// Returns the variables of the options of the chosen subcommands.
 fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let cli = Cli::command();
+    let cli = command();
     let chosen = cli
         .get_subcommands()
         .filter(|sub| is_chosen(sub.get_name()));
@@ -104,6 +102,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::settings::Cli;
 
     fn unknown(line: &str, name: &str) -> Vec<(String, Option<String>)> {
         let command = Cli::try_parse_from(line.split(' ')).expect(line).command;

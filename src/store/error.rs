@@ -197,24 +197,32 @@ impl std::error::Error for RequestError {}
 
 impl std::fmt::Display for RequestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.operation)?;
-        if !self.table.is_empty() {
-            write!(f, " on {}", self.table)?;
+        Failure::from(self).fmt(f)
+    }
+}
+
+impl From<&RequestError> for Failure {
+    fn from(error: &RequestError) -> Failure {
+        let mut what = error.operation.to_owned();
+        if !error.table.is_empty() {
+            what.push_str(&format!(" on {}", error.table));
         }
-        if let Some(key) = &self.key {
-            write!(f, " at {key}")?;
+        if let Some(key) = &error.key {
+            what.push_str(&format!(" at {key}"));
         }
-        write!(f, " failed with {}", self.code)?;
-        if !self.message.is_empty() {
-            write!(f, ": {}", self.message)?;
+        what.push_str(&format!(" failed with {}", error.code));
+        let mut details = String::new();
+        if !error.throttling.is_empty() {
+            details.push_str(&format!(" [{}]", error.throttling.join(", ")));
         }
-        if !self.throttling.is_empty() {
-            write!(f, " [{}]", self.throttling.join(", "))?;
+        if let Some(id) = &error.request_id {
+            details.push_str(&format!(" (request id {id})"));
         }
-        if let Some(id) = &self.request_id {
-            write!(f, " (request id {id})")?;
+        if error.message.is_empty() {
+            Failure::new(what + &details)
+        } else {
+            Failure::new(what).with_why(error.message.clone() + &details)
         }
-        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
 
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
+use crate::remedy;
 use crate::settings::show_ms;
 use crate::store::config::{self, Config};
 use crate::store::error::{Kind, StoreError};
@@ -223,7 +224,7 @@ fn cannot(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     };
     match error.code() {
         Some("UnknownOperationException" | "ValidationException") => {
-            SettingsError::new(error.to_string())
+            SettingsError(remedy::describe(&error.into()))
                 .with_remedy(format!(
                     "correct {option}, or leave it out: emulators do not know all that AWS does"
                 ))

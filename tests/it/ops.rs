@@ -40,11 +40,13 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
-    for args in [
-        &["consume"][..],
-        &["serve", "--port", "0"],
-        &["config"],
-        &["check", "--for", "produce"],
+    for (args, suggests) in [
+        (&["consume"][..], true),
+        (&["config"], true),
+        (&["check", "--for", "consume"], true),
+        // These do not have the option that the name resembles.
+        (&["serve", "--port", "0"], false),
+        (&["check", "--for", "produce"], false),
     ] {
         let output = citystream(args)
             .env("CITYSTREAM_ROW_INTERVALL", "1s")
@@ -52,8 +54,10 @@ fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let said = text(&output);
-        assert!(
-            said.contains("CITYSTREAM_ROW_INTERVALL") && said.contains("CITYSTREAM_ROW_INTERVAL?"),
+        assert!(said.contains("CITYSTREAM_ROW_INTERVALL"), "{said}");
+        assert_eq!(
+            said.contains("CITYSTREAM_ROW_INTERVAL?"),
+            suggests,
             "{said}"
         );
     }
@@ -198,7 +202,7 @@ fn check_tells_what_is_away_and_what_to_do() {
         ),
         (
             "rights on topic city-events",
-            "these brokers do not tell rights",
+            "these brokers do not report rights",
         ),
         (
             "group citystream",
@@ -206,7 +210,7 @@ fn check_tells_what_is_away_and_what_to_do() {
         ),
         (
             "rights on group citystream",
-            "these brokers do not tell rights",
+            "these brokers do not report rights",
         ),
     ] {
         let begin = format!("note   {what} ");
@@ -229,6 +233,28 @@ fn check_tells_what_is_away_and_what_to_do() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("--row-interval"));
+}
+
+#[test]
+fn check_says_which_kafka_takes_transactions_with_msk_iam() {
+    // The wrong property ends the check before it waits for brokers.
+    let line = "check --for produce --from-dlq --kafka-auth msk-iam --listen 127.0.0.1:0 \
+                --kafka-property fetch.min.byte=1";
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let output = citystream(&args).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let note = said
+        .lines()
+        .find(|line| line.starts_with("note   transactions "));
+    assert!(
+        note.is_some_and(|line| line.contains("from Kafka 3.8 on")),
+        "{said}"
+    );
+    assert!(
+        said.contains("> use a cluster with Kafka 3.8 or later"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
         ("topic rights-dlq", "Write"),
         ("group rights", "Read"),
     ] {
-        let found = format!("lacks {right}, and may not see it either");
+        let found = format!("lacks {right}, and the right to describe it");
         has(&table, "wrong", resource, &found);
     }
     guest.follow(&table);
@@ -157,7 +157,7 @@ fn the_right_to_make_topics_is_tried_and_no_topic_is_made() {
     for _ in 0..2 {
         let table = owner.check("init-tables", &[], "unmade", 0);
         has(&table, "ok", "topic unmade", "Create");
-        let there = "ok     topic unmade                      is not there yet\n";
+        let there = "ok     topic unmade                      does not exist yet\n";
         assert!(table.contains(there), "{table}");
     }
     give(
