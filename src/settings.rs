@@ -76,7 +76,7 @@ pub enum Command {
     Check(Check),
     /// Print the effective settings of a role, and the origin of each
     Config(Config),
-    /// Print files that the binary carries: units, alerts, policies, manual pages, completions
+    /// Print files from the binary: units, alerts, policies, manual pages, completions
     Print(Print),
     /// Run every role in one process, with an embedded Kafka broker and DynamoDB
     #[cfg(feature = "dev")]

@@ -64,7 +64,10 @@ pub enum ClientError {
     #[error("--kafka-auth msk-iam cannot log in: {0}")]
     Iam(IamError),
     /// librdkafka does not take a property.
-    #[error("Kafka property {name} cannot be set: {reason}")]
+    #[error(
+        "Kafka property {name} cannot be set: {reason}{}",
+        nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+    )]
     Property {
         /// The property.
         name: String,
