@@ -12,7 +12,7 @@ use crate::api::{self, ApiState, ops, server};
 use crate::core::keys::TableNames;
 use crate::dev::broker::Broker;
 use crate::dev::consumers::Consumers;
-use crate::dev::faults::Faults;
+use crate::dev::faults::WriteFaults;
 use crate::dev::panel::{Panel, Parts};
 use crate::dev::ports::{self, Ports};
 use crate::dev::source::Sending;
@@ -61,7 +61,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let producer = Arc::new(EventProducer::new(kafka.clone(), TOPIC, &metrics)?);
     let partitions = usize::try_from(PARTITIONS).expect("the number is small");
     let credit = Credit::new(partitions, CREDIT_RECORDS_MAX, CREDIT_BYTES_MAX);
-    let faults = Faults::default();
+    let faults = WriteFaults::default();
     let source = Source {
         client: client.clone(),
         names: names.clone(),

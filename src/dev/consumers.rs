@@ -15,7 +15,7 @@ use crate::api::ops::Probe as _;
 use crate::consume::{self, Host, Settled, Status, Wait};
 use crate::core::ledger::Ledger;
 use crate::core::stall::PATIENCE_MS;
-use crate::dev::faults::Faults;
+use crate::dev::faults::WriteFaults;
 use crate::exit::Exit;
 use crate::produce::credit::Credit;
 use crate::settings::Consume;
@@ -61,7 +61,7 @@ impl Consumers {
     pub(crate) async fn new(
         args: Consume,
         database: Database,
-        faults: &Faults,
+        faults: &WriteFaults,
         credit: &Credit,
         metrics: &Metrics,
     ) -> anyhow::Result<Consumers> {
@@ -137,7 +137,7 @@ impl Consumers {
         shutdown: &Shutdown,
         woken: &(dyn Fn() + Sync),
     ) -> anyhow::Result<Ledger> {
-        let faults = Faults::default();
+        let faults = WriteFaults::default();
         faults.hold(true);
         let through = faults.wrap(embedded::embedded(self.database.clone()));
         let client = embedded::client_through(through).await?;

@@ -23,7 +23,7 @@ const HOLD_POLL: Duration = Duration::from_millis(20);
 
 /// The switches of one client. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Arc<Switches>);
+pub(crate) struct WriteFaults(Arc<Switches>);
 
 #[derive(Debug, Default)]
 struct Switches {
@@ -35,7 +35,7 @@ struct Switches {
     answers_lost: AtomicU64,
 }
 
-impl Faults {
+impl WriteFaults {
     /// Refuses four of five writes as DynamoDB does beyond its capacity.
     pub(crate) fn throttle(&self, on: bool) {
         self.0.throttled.store(on, Ordering::SeqCst);

@@ -29,7 +29,7 @@ use crate::api::observe::observed;
 use crate::api::ops::Probe as _;
 use crate::dev::broker::Broker;
 use crate::dev::consumers::Consumers;
-use crate::dev::faults::Faults;
+use crate::dev::faults::WriteFaults;
 use crate::dev::ports::is_this_machine;
 use crate::dev::waiting::{Snapshot, WaitTracker};
 use crate::kafka::producer::EventProducer;
@@ -47,7 +47,7 @@ pub(crate) struct Parts {
     /// The active consumer and its zombies.
     pub(crate) consumers: Consumers,
     /// The faults of the active consumer's client.
-    pub(crate) faults: Faults,
+    pub(crate) faults: WriteFaults,
     /// The producer, for bad events.
     pub(crate) producer: Arc<EventProducer>,
     /// The room in the embedded broker.

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use super::{Command, KAFKA_SECRET_VARIABLES, Role, command};
 use crate::failure::Failure;
 
+/// Prefix of all variables of this program.
+const PREFIX: &str = "CITYSTREAM_";
 /// Jaro-Winkler similarity above which one name counts as a misspelling of another.
 const SIMILARITY_MIN: f64 = 0.8;
 
@@ -42,11 +44,14 @@ fn unknown_variables(
 ) -> Vec<(String, Option<String>)> {
     let known = known_variables();
     let own = variables_of(|name| runs_with(command, name));
+    // Without the prefix, which makes all names similar.
+    let suffixes = || own.iter().filter_map(|name| name.strip_prefix(PREFIX));
     given
-        .filter(|name| name.starts_with("CITYSTREAM_") && !known.contains(name))
-        .map(|name| {
-            let nearest = nearest(&name, own.iter().map(String::as_str));
-            (name, nearest.map(str::to_owned))
+        .filter(|name| !known.contains(name))
+        .filter_map(|name| {
+            let suggestion = nearest(name.strip_prefix(PREFIX)?, suffixes());
+            let suggestion = suggestion.map(|suffix| format!("{PREFIX}{suffix}"));
+            Some((name, suggestion))
         })
         .collect()
 }
@@ -136,7 +141,7 @@ mod tests {
         assert_eq!(suggestion("citystream check --for serve"), read_budget);
         assert_eq!(suggestion("citystream config"), read_budget);
         for line in ["citystream tail", "citystream config --for tail"] {
-            assert_ne!(suggestion(line), read_budget, "{line}");
+            assert_eq!(suggestion(line), None, "{line}");
         }
     }
 }
