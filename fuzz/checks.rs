@@ -13,9 +13,9 @@ use citystream::core::keys::TableNames;
 use citystream::core::parse::{Body, HEARTBEAT_HEADER, Reason, parse_event, parse_record};
 use citystream::core::restart::Metadata;
 use citystream::core::time::{TIME_MS_END, format_millis};
-use citystream::store::config;
-use citystream::store::reads::audit::{View, put_from_item, row_from_item};
+use citystream::store::reads::audit::{AuditView, put_from_item, row_from_item};
 use citystream::store::reads::{AggregationItem, AlertItem, EventItem, Position, Range, TotalItem};
+use citystream::store::{attributes, config};
 use serde_json::{Map, Value};
 
 /// A record: its value, or its heartbeat header.
@@ -108,44 +108,45 @@ pub(crate) fn cursor(data: &[u8]) {
     assert!(cursor::decode("another query", &token).is_err());
 }
 
-/// Attributes that items have, and prefixes of those that end in a topic id and a partition.
+/// Names of attributes, and prefixes of names that end in a topic id and a partition. The corpus refers
+/// to them by number, so the order must not change.
 const NAMES: [&str; 40] = [
-    "city",
-    "event_type",
-    "event_count",
-    "late_count",
-    "severity_low",
-    "severity_medium",
-    "severity_high",
-    "severity_critical",
-    "severities",
-    "series",
-    "window_start",
-    "window_end",
-    "last_updated",
-    "event_id",
-    "timestamp",
-    "severity",
-    "description",
-    "processing_time",
-    "ttl",
-    "source",
-    "city_shard",
-    "late",
-    "future",
-    "extra",
-    "event_time",
-    "shard",
-    "window_ms",
-    "lateness_ms",
-    "skew_ms",
-    "rules",
-    "raw",
-    "tables",
-    "shards",
-    "topic",
-    "topic_id",
-    "next",
+    attributes::CITY,
+    attributes::EVENT_TYPE,
+    attributes::EVENT_COUNT,
+    attributes::LATE_COUNT,
+    attributes::SEVERITY_COUNTS[0],
+    attributes::SEVERITY_COUNTS[1],
+    attributes::SEVERITY_COUNTS[2],
+    attributes::SEVERITY_COUNTS[3],
+    attributes::SEVERITIES,
+    attributes::SERIES,
+    attributes::WINDOW_START,
+    attributes::WINDOW_END,
+    attributes::LAST_UPDATED,
+    attributes::EVENT_ID,
+    attributes::TIMESTAMP,
+    attributes::SEVERITY,
+    attributes::DESCRIPTION,
+    attributes::PROCESSING_TIME,
+    attributes::TTL,
+    attributes::SOURCE,
+    attributes::CITY_SHARD,
+    attributes::LATE,
+    attributes::FUTURE,
+    attributes::EXTRA,
+    attributes::EVENT_TIME,
+    attributes::SHARD,
+    attributes::WINDOW_MS,
+    attributes::LATENESS_MS,
+    attributes::SKEW_MS,
+    attributes::RULES,
+    attributes::RAW,
+    attributes::TABLES,
+    attributes::SHARDS,
+    attributes::TOPIC,
+    attributes::TOPIC_ID,
+    attributes::NEXT,
     "next#id#",
     "first#id#",
     "next#other#",
@@ -174,7 +175,7 @@ pub(crate) fn items(data: &[u8]) {
         };
         item.insert(name, value);
     }
-    let view = View {
+    let view = AuditView {
         topic_id: "id".to_owned(),
         shards: 4,
         window_ms: 300_000,
@@ -200,14 +201,14 @@ pub(crate) fn items(data: &[u8]) {
         assert!((1..=64).contains(&config.shards));
         assert!(config.rules.window_ms > 0);
     }
-    let event = EventItem::from_item(item.clone());
+    let event = EventItem::from_item(&item);
     assert_eq!(
         event.late,
         item.get("late") == Some(&AttributeValue::Bool(true))
     );
-    let total = TotalItem::from_item(item.clone());
+    let total = TotalItem::from_item(&item);
     assert!(total.events() >= total.late_count);
-    let alert = AlertItem::from_item(item.clone());
+    let alert = AlertItem::from_item(&item);
     let row = AggregationItem::from_item(&item);
     assert_eq!((alert.city, row.is_final), (event.city, false));
 }
