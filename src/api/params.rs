@@ -15,7 +15,7 @@ use crate::core::event::Severity;
 use crate::core::parse::CITY_CHARS_MAX;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
 use crate::store::error::{Kind, StoreError};
-use crate::store::reads::{Position, Range, Slice};
+use crate::store::reads::{PageRequest, Position, Range};
 
 /// Most items of a page.
 pub const LIMIT_MAX: u32 = 1_000;
@@ -158,7 +158,7 @@ impl Params {
     ///
     /// # Errors
     /// `bad_parameter`, `bad_cursor`.
-    pub fn slice(&self, limit: u32, from_ms: i64, now_ms: i64) -> Result<Slice, ApiError> {
+    pub fn slice(&self, limit: u32, from_ms: i64, now_ms: i64) -> Result<PageRequest, ApiError> {
         let limit = self.number("limit", LIMIT_MAX)?.unwrap_or(limit);
         let mut range = Range {
             from_ms: self.instant("from")?.unwrap_or(0).max(from_ms),
@@ -170,7 +170,7 @@ impl Params {
             after = Some(position);
             range = first_range;
         }
-        Ok(Slice {
+        Ok(PageRequest {
             range,
             limit: usize::try_from(limit).unwrap_or(usize::MAX),
             after,

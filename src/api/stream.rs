@@ -38,7 +38,7 @@ use crate::api::state::{ApiState, READ_UNITS_MAX};
 use crate::core::event::Severity;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
 use crate::shutdown::Shutdown;
-use crate::store::reads::{AlertItem, Meter, Page, Range, Slice};
+use crate::store::reads::{AlertItem, Meter, Page, PageRequest, Range};
 
 pub(super) const PATH: &str = "/api/v1/stream";
 
@@ -282,7 +282,7 @@ async fn newest_alerts(
     let key = (filter.city.clone(), filter.severity);
     let read = async {
         let _turn = state.turn().await;
-        let slice = Slice {
+        let slice = PageRequest {
             range: Range {
                 from_ms: 0,
                 to_ms: TIME_MS_END,

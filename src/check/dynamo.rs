@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::settings::{Role, TableArgs};
 use crate::store::client::{ConnectOptions, connect, describe_target};
 use crate::store::error::{Kind, StoreError};
-use crate::store::rights::{User, try_grant};
+use crate::store::rights::{TableUser, try_grant};
 use crate::store::{config, tables};
 use crate::tables::steps::chain;
 use crate::telemetry::unix_ms;
@@ -24,7 +24,7 @@ const SKEW_S_NOTE: i64 = 5;
 
 pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic: Option<&str>) {
     let options = ConnectOptions {
-        tell_credentials: false,
+        log_credentials: false,
         ..ConnectOptions::default()
     };
     let client = match connect(options).await {
@@ -57,7 +57,7 @@ pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
             }
             Ok(Some(found)) => {
                 let differences = tables::differences(&spec, &found);
-                if let tables::Readiness::Never(message) = tables::readiness(&found) {
+                if let tables::TableReadiness::Never(message) = tables::readiness(&found) {
                     let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
                     table.bad(Outcome::Wrong, &what, found, remedy);
                 } else if differences.is_empty() {
@@ -101,7 +101,8 @@ async fn reach(
     let error = answer
         .err()
         .map(|error| StoreError::from_sdk("DescribeTable", &names.totals, error));
-    if error.as_ref().is_some_and(StoreError::lacks_credentials) {
+    let lacks = |e: &StoreError| e.is_about_credentials() && e.kind() == Kind::Denied;
+    if error.as_ref().is_some_and(lacks) {
         let remedy = "give the host a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
                       AWS_SECRET_ACCESS_KEY; what needs them was not tried";
         table.bad(Outcome::Wrong, "AWS credentials", "none found", remedy);
@@ -172,10 +173,10 @@ async fn rules(table: &mut Table, client: &Client, names: &TableNames, topic: Op
 async fn rights(table: &mut Table, client: &Client, names: &TableNames, role: Role) {
     let user = match role {
         Role::Produce | Role::Tail => return,
-        Role::Consume => User::Consume,
-        Role::Serve => User::Serve,
-        Role::Verify => User::Verify,
-        Role::InitTables => User::InitTables,
+        Role::Consume => TableUser::Consume,
+        Role::Serve => TableUser::Serve,
+        Role::Verify => TableUser::Verify,
+        Role::InitTables => TableUser::InitTables,
     };
     let mut tried = 0;
     for grant in user.grants() {

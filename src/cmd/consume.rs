@@ -5,14 +5,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::api::{ops, server};
+use crate::cmd::connect_dynamodb;
 use crate::consume::{Host, Status, check_settings, progress, run_with};
 use crate::core::stall::PATIENCE_MS;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::Exit;
 use crate::listen::{print_picked, warn_if_open};
 use crate::service;
 use crate::settings::{Consume, LogFormat};
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
+use crate::store::client::ConnectOptions;
 use crate::telemetry::{Metrics, can_draw};
 
 /// Runs the role until it is done or `shutdown` is triggered.
@@ -36,14 +37,13 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     ));
     // Settings that only a client of Kafka can judge are judged before the role is called ready.
     check_settings(&args)?;
-    let client = connect(ConnectOptions {
+    let client = connect_dynamodb(ConnectOptions {
         attempts: 1,
         clock_skew: Some(metrics.clock_skew_seconds.clone()),
         answers_refused: Some(metrics.answers_refused.clone()),
         ..ConnectOptions::default()
     })
-    .await
-    .map_err(|e| SettingsError(e.to_string()))?;
+    .await?;
     let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let shown_status = Arc::clone(&status);

@@ -1,17 +1,17 @@
 //! `citystream init-tables`: makes, checks or deletes the tables and topics.
 
-use crate::cmd::print;
+use crate::cmd::{connect_dynamodb, print};
 use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::admin::{Admin, AdminError};
 use crate::output;
 use crate::settings::InitTables;
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
-use crate::tables::dynamodb::Wanted;
-use crate::tables::explain::{self, Question};
-use crate::tables::steps::{self, Steps};
-use crate::tables::{confirm, delete, make_or_check, mark_settings, plan};
+use crate::store::client::ConnectOptions;
+use crate::tables::dynamodb::WantedTables;
+use crate::tables::explain::{self, CostQuestion};
+use crate::tables::steps::{self, StepDisplay};
+use crate::tables::{confirm, delete, make_or_check, plan};
 use crate::telemetry::Metrics;
 
 /// Runs the role until it is done or `shutdown` is triggered.
@@ -23,20 +23,18 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
         return print::policy(role, &args.tables.table_prefix);
     }
     if let Some(rate) = args.explain {
-        let wanted = Wanted::from_args(&args);
+        let wanted = WantedTables::from_args(&args);
         return explain(rate, &args, &wanted);
     }
     if args.delete {
         confirm::can_ask(args.yes)?;
     }
-    let client = connect(ConnectOptions::default())
-        .await
-        .map_err(mark_settings)?;
+    let client = connect_dynamodb(ConnectOptions::default()).await?;
     let admin = Admin::new(&args.kafka).map_err(|error| match error {
         AdminError::Settings(error) => SettingsError(steps::chain(&error)).into(),
         other => anyhow::Error::from(other),
     })?;
-    let steps = Steps::new();
+    let steps = StepDisplay::new();
     let work = async {
         if args.delete {
             delete(&args, &client, &admin, &steps).await
@@ -61,9 +59,9 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     })
 }
 
-fn explain(rate: f64, args: &InitTables, wanted: &Wanted) -> anyhow::Result<Exit> {
+fn explain(rate: f64, args: &InitTables, wanted: &WantedTables) -> anyhow::Result<Exit> {
     let config = wanted.config();
-    let question = Question {
+    let question = CostQuestion {
         rate,
         mix: args.mix.clone().unwrap_or_default(),
         shards: config.shards,

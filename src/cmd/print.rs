@@ -17,7 +17,7 @@ use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
 use crate::output;
 use crate::settings::{Carried, Print, Role, Shell};
-use crate::store::rights::{self, User};
+use crate::store::rights::{self, TableUser};
 use crate::telemetry;
 
 /// A file: its name and what is in it.
@@ -67,7 +67,7 @@ pub fn files(what: Carried, prefix: &str) -> Vec<File> {
         Carried::Alerts => embedded(&ALERTS),
         Carried::Dashboards => embedded(&DASHBOARDS),
         Carried::Env => env::files(),
-        Carried::Iam => User::ALL
+        Carried::Iam => TableUser::ALL
             .into_iter()
             .map(|user| (format!("{}.json", user.name()), policy_text(user, prefix)))
             .collect(),
@@ -97,10 +97,10 @@ fn embedded(files: &[(&str, &str)]) -> Vec<File> {
 /// If the role does not use the tables (exit 2), or standard output cannot be written.
 pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
     let user = match role {
-        Role::InitTables => User::InitTables,
-        Role::Consume => User::Consume,
-        Role::Serve => User::Serve,
-        Role::Verify => User::Verify,
+        Role::InitTables => TableUser::InitTables,
+        Role::Consume => TableUser::Consume,
+        Role::Serve => TableUser::Serve,
+        Role::Verify => TableUser::Verify,
         Role::Produce | Role::Tail => {
             let text = format!(
                 "{role} needs no policy: it does not use DynamoDB; ask for consume, serve, verify or init-tables, or \
@@ -114,7 +114,7 @@ pub fn policy(role: Role, prefix: &str) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn policy_text(user: User, prefix: &str) -> String {
+fn policy_text(user: TableUser, prefix: &str) -> String {
     // IAM takes no wildcard for the partition. Region and account may be any: tables have names.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(std::env::var);
     let region = region

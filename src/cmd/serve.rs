@@ -17,16 +17,17 @@ use crate::api::server::{Hosts, Options};
 use crate::api::state::public_reason;
 use crate::api::tls::Certificate;
 use crate::api::{ApiState, server};
+use crate::cmd::connect_dynamodb;
 use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
 use crate::settings::{AccessArgs, Serve, warn_if_others_can_read};
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
+use crate::store::client::ConnectOptions;
 use crate::store::config::read_config;
 use crate::store::error::{Kind, StoreError};
 use crate::store::former;
 use crate::store::reads::{DynamoReads, Reads};
-use crate::store::rights::User;
+use crate::store::rights::TableUser;
 use crate::telemetry::{self, Metrics};
 use crate::{failure, service};
 
@@ -47,17 +48,12 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let address = listener
         .local_addr()
         .context("failed to read the own address")?;
-    let client = connect(ConnectOptions {
+    let client = connect_dynamodb(ConnectOptions {
         clock_skew: Some(metrics.clock_skew_seconds.clone()),
         answers_refused: Some(metrics.answers_refused.clone()),
         ..ConnectOptions::default()
     })
-    .await
-    .map_err(|error| match error.kind() {
-        Kind::Settings => SettingsError(error.to_string()).into(),
-        _ => anyhow::Error::new(error),
-    })
-    .context("failed to set up the connection to DynamoDB")?;
+    .await?;
     let names = TableNames::new(&args.tables.table_prefix);
     let reads: Arc<dyn Reads> = Arc::new(DynamoReads::new(
         client.clone(),
@@ -189,7 +185,7 @@ impl Readiness {
         };
         error.kind() == Kind::NotFound
             && matches!(read_config(client, names).await, Err(error) if error.kind() == Kind::NotFound)
-            && former::has_windows(client, names, User::Serve).await
+            && former::has_windows(client, names, TableUser::Serve).await
     }
 
     /// Looks at the tables until `shutdown`; logs each change once.

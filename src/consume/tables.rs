@@ -10,7 +10,7 @@ use crate::exit::SettingsError;
 use crate::store::config::{Config, read_config};
 use crate::store::error::{Kind, StoreError};
 use crate::store::former;
-use crate::store::rights::{User, try_write};
+use crate::store::rights::{TableUser, try_write};
 
 /// The tables of one prefix.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl TableSet {
     }
 
     async fn has_windows(&self) -> bool {
-        former::has_windows(&self.client, &self.names, User::Consume).await
+        former::has_windows(&self.client, &self.names, TableUser::Consume).await
     }
 
     /// Returns the tables' random id now; `None` where there is no config item, or no table for it.

@@ -11,8 +11,8 @@ use crate::core::audit::Incomparable;
 use crate::dev::lab::{Difference, Lab};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
-use crate::verify::Report;
-use crate::verify::compare::{Options, Source, compare};
+use crate::verify::VerifyReport;
+use crate::verify::compare::{CompareOptions, CompareSource, compare};
 
 /// Least time between two comparisons.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -22,10 +22,10 @@ const WATCHED: Duration = Duration::from_secs(5);
 const MEMORY_BYTES: usize = 64 << 20;
 
 /// Compares until `shutdown`.
-pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: Shutdown) {
+pub(super) async fn watch(lab: Lab, source: CompareSource, raw_ttl_ms: i64, shutdown: Shutdown) {
     // Of its own, so that its reads do not stand beside the API's.
     let metrics = Metrics::new();
-    let options = Options {
+    let options = CompareOptions {
         from_ms: None,
         until_ms: None,
         raw_ttl_ms,
@@ -53,7 +53,7 @@ pub(super) async fn watch(lab: Lab, source: Source, raw_ttl_ms: i64, shutdown: S
 }
 
 /// Says why rows cannot be compared; nothing if all can.
-fn why(report: &Report) -> Option<String> {
+fn why(report: &VerifyReport) -> Option<String> {
     let why = |reason: &Incomparable| match reason {
         // Each start is a new log, so in a kept folder these are the rows of earlier runs.
         Incomparable::Remade => "counted in an earlier run, whose log is gone",
@@ -63,7 +63,7 @@ fn why(report: &Report) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
-fn difference(report: &Report) -> Difference {
+fn difference(report: &VerifyReport) -> Difference {
     let sums = report.events();
     let first = report.outcome.differences.first();
     Difference {
@@ -94,9 +94,9 @@ mod tests {
             incomparable: BTreeMap::from([(Incomparable::Remade, 40)]),
             ..Outcome::default()
         };
-        let shown = difference(&Report {
+        let shown = difference(&VerifyReport {
             outcome,
-            ..Report::default()
+            ..VerifyReport::default()
         });
         assert_eq!((shown.log, shown.tables, shown.rows), (3, 3, 4));
         assert_eq!(shown.not_comparable, 40);
@@ -104,7 +104,7 @@ mod tests {
             shown.not_comparable_why.as_deref(),
             Some("counted in an earlier run, whose log is gone")
         );
-        let all = difference(&Report::default());
+        let all = difference(&VerifyReport::default());
         assert_eq!((all.not_comparable, all.not_comparable_why), (0, None));
     }
 }

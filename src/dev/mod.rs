@@ -52,10 +52,10 @@ use crate::settings::{Cli, Command, Consume, Dev, Rate};
 use crate::shutdown::Shutdown;
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
-use crate::tables::dynamodb::Wanted;
-use crate::tables::steps::Steps;
+use crate::tables::dynamodb::WantedTables;
+use crate::tables::steps::StepDisplay;
 use crate::telemetry::{self, Metrics, unix_ms};
-use crate::verify::compare::Source;
+use crate::verify::compare::CompareSource;
 use crate::{produce, tables};
 
 /// The name of the program.
@@ -101,7 +101,13 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let (database, _lock) = open_database(args.data_dir.as_deref())?;
     let client = embedded::client(database.clone()).await?;
     let names = TableNames::new("citystream");
-    tables::dynamodb::ensure(&client, &names, &Wanted::default(), &Steps::silent()).await?;
+    tables::dynamodb::ensure(
+        &client,
+        &names,
+        &WantedTables::default(),
+        &StepDisplay::silent(),
+    )
+    .await?;
 
     let topics = vec![(TOPIC.to_owned(), PARTITIONS), (format!("{TOPIC}-dlq"), 1)];
     let broker = Broker::start(topics)?;
@@ -150,7 +156,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     );
     let compared = tokio::spawn(difference::watch(
         lab.clone(),
-        Source {
+        CompareSource {
             client: client.clone(),
             names: names.clone(),
             kafka: client_config(&consumers.args.kafka, "dev")?,

@@ -1,4 +1,4 @@
-//! The question before `--delete`: whoever answers it knows which tables go.
+//! The question before `--delete`. The operator types the prefix, and so knows which tables are deleted.
 
 use std::io::IsTerminal as _;
 
@@ -8,7 +8,7 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::telemetry;
 
-/// Returns an error if nobody can be asked and nobody has agreed already.
+/// Returns an error if there is no terminal to ask on, unless `agreed`.
 pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if agreed || terminal {
@@ -19,16 +19,16 @@ pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     Err(SettingsError(text.to_owned()))
 }
 
-/// Asks for the prefix, and returns an error unless that is the answer.
+/// Asks for the prefix. Returns an error if the answer is anything else.
 pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
-    telemetry::say("This deletes, with all they hold and for good:");
+    telemetry::say("This deletes the following, with everything they hold, for good:");
     for topic in topics {
         telemetry::say(&format!("  topic {topic}"));
     }
     for table in names.all() {
         telemetry::say(&format!("  table {table}"));
     }
-    telemetry::write_line(format!("To go on, type the prefix {prefix}: ").as_bytes());
+    telemetry::write_line(format!("To continue, type the prefix {prefix}: ").as_bytes());
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)

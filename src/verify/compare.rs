@@ -1,9 +1,13 @@
-//! The comparison itself: slice after slice, the tables first, then the log.
+//! Compares log and tables slice by slice: first the rows of a slice, then the log.
 //!
-//! The order of the reads makes it exact while consumers run. The topic's id comes first; then the
-//! claims (progress items and the group's commits: everything below is stored); then the rows, which
-//! hold at least what was claimed, and say by their fences what else; then the log's end, which
-//! lies behind every fence; then the log. What an index may not show yet is read again by its key.
+//! The order of the reads keeps the comparison exact while consumers run:
+//!
+//! 1. the topic's id;
+//! 2. the claims: progress items and the group's commits, below which everything is stored;
+//! 3. the rows, which hold at least what was claimed; their fences show what else they hold;
+//! 4. the log's end, which is after every fence;
+//! 5. the log;
+//! 6. by its key, each row that an index may not show yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -29,61 +33,61 @@ use crate::settings::RawRows;
 use crate::shutdown::Shutdown;
 use crate::store::config::Config;
 use crate::store::error::Kind;
-use crate::store::reads::audit::{Audit, View};
+use crate::store::reads::audit::{Audit, AuditView};
 use crate::telemetry::{Metrics, unix_ms};
-use crate::verify::report::Report;
+use crate::verify::report::VerifyReport;
 
-/// Longest silence of Kafka in the middle of a log.
+/// Longest time without a record before the end of the log.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Rows read by key at a time, so that they add little to the memory.
+/// Rows that are read by key together. The limit keeps their memory small.
 const KEYS_AT_ONCE: usize = 1_000;
-/// How often a slice is read again with rows that only the log had named.
+/// How often a slice is read if the log names rows that the lists did not show.
 const AGAIN_MAX: u32 = 3;
 
-/// Where log and tables are.
+/// The log and the tables to compare.
 #[derive(Clone)]
-pub struct Source {
-    /// DynamoDB.
+pub struct CompareSource {
+    /// The connection to DynamoDB.
     pub client: aws_sdk_dynamodb::Client,
-    /// The tables.
+    /// The names of the tables.
     pub names: TableNames,
-    /// How to reach the brokers.
+    /// The settings of the Kafka client.
     pub kafka: ClientConfig,
-    /// The topic of events; dead letters lie in `<topic>-dlq`.
+    /// The topic of events. Dead letters are in `<topic>-dlq`.
     pub topic: String,
-    /// The consumers' group.
+    /// The consumer group.
     pub group: String,
 }
 
 /// What to compare.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Event times and window starts `[from, until)` in Unix milliseconds; `None` compares all.
+pub struct CompareOptions {
+    /// First event time and window start in Unix milliseconds; the first of all if `None`.
     pub from_ms: Option<i64>,
-    /// See `from_ms`.
+    /// First instant after the last, in Unix milliseconds; the end of all if `None`.
     pub until_ms: Option<i64>,
     /// How long raw events are kept.
     pub raw_ttl_ms: i64,
     /// How long alerts are kept; for ever if `None`.
     pub alert_ttl_ms: Option<i64>,
-    /// Memory for rows, in bytes.
+    /// Most bytes of rows in memory.
     pub memory_bytes: usize,
 }
 
-/// First instant after the last event time there can be.
+/// First instant after the last possible event time.
 const UNTIL_MS_MAX: i64 = crate::core::time::TIME_MS_END;
 
-/// Compares once. Counts the records read in `read`. Returns `None` if stopping was asked for.
+/// Compares once, and counts the records in `read`. Returns `None` if `shutdown` is triggered.
 ///
 /// # Errors
-/// If log or tables cannot be read (exit 1), or do not belong together (exit 2).
+/// If log or tables cannot be read (exit code 1), or do not belong together (exit code 2).
 pub async fn compare(
-    source: &Source,
-    options: &Options,
+    source: &CompareSource,
+    options: &CompareOptions,
     metrics: &Metrics,
     read: &Arc<AtomicU64>,
     shutdown: &Shutdown,
-) -> anyhow::Result<Option<Report>> {
+) -> anyhow::Result<Option<VerifyReport>> {
     tokio::select! {
         compared = compare_all(source, options, metrics, read, shutdown) => compared,
         () = shutdown.wait() => Ok(None),
@@ -91,21 +95,21 @@ pub async fn compare(
 }
 
 async fn compare_all(
-    source: &Source,
-    options: &Options,
+    source: &CompareSource,
+    options: &CompareOptions,
     metrics: &Metrics,
     read: &Arc<AtomicU64>,
     shutdown: &Shutdown,
-) -> anyhow::Result<Option<Report>> {
+) -> anyhow::Result<Option<VerifyReport>> {
     let begun = Instant::now();
     let facts = Facts::find(source, metrics).await?;
     let from_ms = options.from_ms.unwrap_or(0).clamp(0, UNTIL_MS_MAX);
     let until_ms = options.until_ms.unwrap_or(UNTIL_MS_MAX);
     let range = (from_ms, until_ms.clamp(from_ms, UNTIL_MS_MAX));
-    let mut report = Report {
+    let mut report = VerifyReport {
         ranged: options.from_ms.is_some() || options.until_ms.is_some(),
         range,
-        ..Report::default()
+        ..VerifyReport::default()
     };
     let mut lo: Option<Place> = None;
     loop {
@@ -113,7 +117,7 @@ async fn compare_all(
         let Some(slice) = slice.await? else {
             return Ok(None);
         };
-        let Judged {
+        let JudgedSlice {
             slice,
             outcome,
             passes,
@@ -130,15 +134,16 @@ async fn compare_all(
     }
 }
 
-struct Judged {
+/// A slice that was compared.
+struct JudgedSlice {
     slice: Slice,
     outcome: Outcome,
     passes: u32,
 }
 
-/// What holds for a whole comparison.
+/// Facts that hold for the whole comparison.
 pub(super) struct Facts {
-    source: Source,
+    source: CompareSource,
     pub(super) audit: Audit,
     pub(super) config: Config,
     survey: Arc<Survey>,
@@ -147,16 +152,16 @@ pub(super) struct Facts {
     made_ms: i64,
 }
 
-/// How far the log is said to be stored.
+/// Up to where consumers report the log as stored.
 pub(super) struct Claims {
     pub(super) logs: BTreeMap<i32, Log>,
-    /// Another topic of this name was counted before.
+    /// Whether an earlier topic of this name was counted.
     remade: bool,
 }
 
 impl Facts {
-    /// Asks whether log and tables are there and belong together.
-    pub(super) async fn find(source: &Source, metrics: &Metrics) -> anyhow::Result<Facts> {
+    /// Checks that log and tables exist and belong together.
+    pub(super) async fn find(source: &CompareSource, metrics: &Metrics) -> anyhow::Result<Facts> {
         let names = source.names.clone();
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
@@ -200,8 +205,8 @@ impl Facts {
         })
     }
 
-    pub(super) fn view(&self, range: (i64, i64)) -> View {
-        View {
+    pub(super) fn view(&self, range: (i64, i64)) -> AuditView {
+        AuditView {
             topic_id: self.topic_id.clone(),
             shards: self.config.shards,
             window_ms: self.config.rules.window_ms,
@@ -219,7 +224,8 @@ impl Facts {
         }
     }
 
-    /// Asks how far everything is said to be stored. Must come before the rows are read.
+    /// Reads up to where everything is stored. The caller must do this before it reads rows. A later
+    /// claim could cover records that the rows did not hold yet.
     pub(super) async fn claims(&self) -> anyhow::Result<Claims> {
         let progress = self.audit.progress().await?;
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
@@ -227,12 +233,12 @@ impl Facts {
             blocking(move || (survey.commits(partitions), survey.ends(partitions))).await?;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
-            // The progress items say enough, a little later.
+            // The progress items hold the same claims with a delay.
             tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
             BTreeMap::new()
         });
         let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
-        // Next offset and largest time below it, per partition.
+        // Partition, next offset, and largest event time below that offset.
         let mut points: Vec<(i32, Offset, Option<i64>)> = Vec::new();
         let mut published = BTreeMap::new();
         for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
@@ -249,7 +255,7 @@ impl Facts {
         let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
-            // Whatever is lost lies below each point that is still in the log.
+            // All lost records are below each point that the log still has.
             let bounds = own.filter(|(_, next, _)| *next >= start);
             let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(i64::MIN)).min();
             let log = Log {
@@ -270,15 +276,15 @@ impl Facts {
         })
     }
 
-    /// Compares the rows from `lo` on, as many as fit.
+    /// Compares the rows from `lo` on, as many as fit into the memory.
     async fn slice(
         &self,
         lo: Option<&Place>,
         range: (i64, i64),
-        options: &Options,
+        options: &CompareOptions,
         read: &Arc<AtomicU64>,
         shutdown: &Shutdown,
-    ) -> anyhow::Result<Option<Judged>> {
+    ) -> anyhow::Result<Option<JudgedSlice>> {
         let (mut extra, mut limit) = (BTreeSet::new(), None);
         let mut passes = 0;
         loop {
@@ -308,24 +314,19 @@ impl Facts {
             };
             self.check_log(&mut slice).await?;
 
-            let mut after = None;
             let known = extra.len();
-            loop {
-                let missing = slice.missing_rows(after.as_ref(), KEYS_AT_ONCE);
-                let Some(last) = missing.last().cloned() else {
-                    break;
-                };
-                after = Some(last);
+            let mut pages = KeyPages::default();
+            while let Some(missing) = pages.next(|after, max| slice.missing_rows(after, max)) {
                 extra.extend(self.audit.rows(missing, &view).await?.into_keys());
             }
             if extra.len() > known && passes < AGAIN_MAX {
-                // Rows that no list shows: an index that lags, or totals that are gone.
+                // No list shows these rows: an index lags, or totals are missing.
                 limit = slice.hi().cloned();
                 continue;
             }
             self.look_again(&mut slice, view.now_ms).await?;
             let outcome = slice.judge();
-            return Ok(Some(Judged {
+            return Ok(Some(JudgedSlice {
                 slice,
                 outcome,
                 passes,
@@ -333,28 +334,18 @@ impl Facts {
         }
     }
 
-    /// Reads by key what seems to differ, and asks after the reasons there may be.
+    /// Reads by key the rows that seem to differ, and looks for reasons why they may be missing.
     async fn look_again(&self, slice: &mut Slice, now_ms: i64) -> anyhow::Result<()> {
-        let mut after = None;
-        loop {
-            let keys = slice.suspects(after.as_ref(), KEYS_AT_ONCE);
-            let Some(last) = keys.last().cloned() else {
-                break;
-            };
-            after = Some(last);
+        let mut pages = KeyPages::default();
+        while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {
             let mut now = self.audit.puts(keys.clone(), now_ms).await?;
             for key in &keys {
                 slice.look_again(key, now.remove(key));
             }
         }
-        // An alert names no record; its raw event does.
-        let mut after = None;
-        loop {
-            let keys = slice.unknown_alerts(after.as_ref(), KEYS_AT_ONCE);
-            let Some(last) = keys.last().cloned() else {
-                break;
-            };
-            after = Some(last);
+        // An alert does not name its record, but its raw event does.
+        let mut pages = KeyPages::default();
+        while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
                 Name::Alert(id) => Some(Key::raw(key.place.city(), key.place.time_ms, id)),
                 Name::Raw(_) | Name::Totals(_) | Name::Window(_) => None,
@@ -377,7 +368,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Looks whether the log is still the one that was read.
+    /// Checks that the topic is still the one that was read, and removes records that expired meanwhile.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = blocking(move || (survey.topic(), survey.ends(partitions))).await?;
@@ -394,7 +385,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Hands the whole log to `slice`; `None` if stopping was asked for.
+    /// Passes the whole log to `slice`. Returns `None` if `shutdown` is triggered.
     async fn read_log(
         &self,
         slice: Slice,
@@ -410,8 +401,8 @@ impl Facts {
         .await
     }
 
-    /// Hands each record of the log to `take`, with `state`, which it returns in the end; `None` if
-    /// stopping was asked for.
+    /// Passes each record of the log to `take` together with `state`, and returns `state` at the end.
+    /// Returns `None` if `shutdown` is triggered.
     pub(super) async fn each_record<T: Send + 'static>(
         &self,
         shutdown: &Shutdown,
@@ -458,7 +449,7 @@ impl Facts {
     }
 }
 
-/// Returns when a record was stamped, and by whom.
+/// Returns the timestamp of a record, and whether the broker set it.
 pub(super) const fn stamp(record: &Record) -> Stamp {
     Stamp {
         ms: record.record_ms,
@@ -466,7 +457,23 @@ pub(super) const fn stamp(record: &Record) -> Stamp {
     }
 }
 
-/// Returns the sums of a progress item as counts, as large as a signed number can be.
+/// Pages through keys, [`KEYS_AT_ONCE`] at a time.
+#[derive(Default)]
+struct KeyPages {
+    /// The last key of the page before.
+    after: Option<Key>,
+}
+
+impl KeyPages {
+    /// Returns the next page, or `None` at the end. `find` returns the keys after the given one.
+    fn next(&mut self, find: impl FnOnce(Option<&Key>, usize) -> Vec<Key>) -> Option<Vec<Key>> {
+        let keys = find(self.after.as_ref(), KEYS_AT_ONCE);
+        self.after = Some(keys.last()?.clone());
+        Some(keys)
+    }
+}
+
+/// Returns the sums of a progress item as signed counts.
 fn counts(sums: Sum) -> Counts {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     Counts {
@@ -483,7 +490,7 @@ async fn blocking<T: Send + 'static>(
         .await
         .context("a thread panicked")
 }
-/// Returns what failed where no broker answers.
+/// Returns the context of an error if no broker answers.
 fn unreached(kafka: &ClientConfig) -> String {
     let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
     format!("failed to reach Kafka at {brokers}")

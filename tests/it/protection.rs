@@ -17,8 +17,8 @@ use aws_smithy_types::body::SdkBody;
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::protect::Protection;
-use citystream::tables::dynamodb::{Wanted, check, ensure};
-use citystream::tables::steps::{Finding, Outcome, Steps};
+use citystream::tables::dynamodb::{WantedTables, check, ensure};
+use citystream::tables::steps::{Finding, FindingOutcome, StepDisplay};
 use serde_json::{Value, json};
 
 use crate::world::client_through;
@@ -130,9 +130,9 @@ async fn start() -> (Client, Arc<Mutex<State>>) {
     (client_through(http).await, state)
 }
 
-fn protected() -> Wanted {
+fn protected() -> WantedTables {
     let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    Wanted {
+    WantedTables {
         protection: Protection {
             deletion: true,
             pitr: true,
@@ -140,7 +140,7 @@ fn protected() -> Wanted {
             tags: vec![tag("project", "city"), tag("owner", "ann")],
             warm_writes: None,
         },
-        ..Wanted::default()
+        ..WantedTables::default()
     }
 }
 
@@ -148,11 +148,11 @@ fn protected() -> Wanted {
 async fn run(
     client: &Client,
     state: &Mutex<State>,
-    wanted: &Wanted,
+    wanted: &WantedTables,
 ) -> (Vec<Finding>, Vec<(String, Value)>) {
     state.lock().unwrap().changes.clear();
     let names = TableNames::new("p");
-    let made = ensure(client, &names, wanted, &Steps::silent()).await;
+    let made = ensure(client, &names, wanted, &StepDisplay::silent()).await;
     let (_, mut findings) = made.unwrap();
     // The last is the config item.
     findings.truncate(4);
@@ -179,7 +179,7 @@ async fn new_tables_are_protected_when_they_are_made() {
     let (client, state) = start().await;
     let (findings, changes) = run(&client, &state, &protected()).await;
     assert!(
-        findings.iter().all(|f| f.outcome == Outcome::Made),
+        findings.iter().all(|f| f.outcome == FindingOutcome::Made),
         "{findings:?}"
     );
     let created = bodies(&changes, "CreateTable");
@@ -203,7 +203,7 @@ async fn new_tables_are_protected_when_they_are_made() {
     assert_eq!(sent, known.into());
     let (findings, changes) = run(&client, &state, &protected()).await;
     assert!(
-        findings.iter().all(|f| f.outcome == Outcome::Kept),
+        findings.iter().all(|f| f.outcome == FindingOutcome::Kept),
         "{findings:?}"
     );
     assert_eq!(changes, []);
@@ -212,7 +212,7 @@ async fn new_tables_are_protected_when_they_are_made() {
 #[tokio::test]
 async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprotected() {
     let (client, state) = start().await;
-    run(&client, &state, &Wanted::default()).await;
+    run(&client, &state, &WantedTables::default()).await;
     let names = TableNames::new("p");
     let notes = [
         "deletion protection",
@@ -225,7 +225,7 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     for finding in &found[..4] {
         assert_eq!(
             (finding.outcome, &finding.notes[..]),
-            (Outcome::Differs, &off[..])
+            (FindingOutcome::Differs, &off[..])
         );
     }
 
@@ -234,7 +234,7 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     for finding in &findings {
         assert_eq!(
             (finding.outcome, &finding.notes[..]),
-            (Outcome::Changed, &on[..])
+            (FindingOutcome::Changed, &on[..])
         );
     }
     let table = "p-raw-events";
@@ -265,10 +265,10 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     assert_eq!(changes.len(), 16);
 
     // Asked for again, or not at all: nothing is sent.
-    for wanted in [protected(), Wanted::default()] {
+    for wanted in [protected(), WantedTables::default()] {
         let (findings, changes) = run(&client, &state, &wanted).await;
         assert!(
-            findings.iter().all(|f| f.outcome == Outcome::Kept),
+            findings.iter().all(|f| f.outcome == FindingOutcome::Kept),
             "{findings:?}"
         );
         assert_eq!(changes, []);

@@ -13,11 +13,11 @@ use citystream::api::{ApiState, router};
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::reads::DynamoReads;
-use citystream::store::rights::User;
-use citystream::tables::dynamodb::{Wanted, check, ensure};
-use citystream::tables::steps::Steps;
+use citystream::store::rights::TableUser;
+use citystream::tables::dynamodb::{WantedTables, check, ensure};
+use citystream::tables::steps::StepDisplay;
 use citystream::telemetry::Metrics;
-use citystream::verify::compare::Source;
+use citystream::verify::compare::CompareSource;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -72,7 +72,7 @@ fn recorded(world: &World) -> (SharedHttpClient, Arc<Mutex<BTreeSet<Asked>>>) {
     (http, asked)
 }
 
-fn granted(user: User) -> BTreeSet<Asked> {
+fn granted(user: TableUser) -> BTreeSet<Asked> {
     let names = TableNames::new("citystream");
     let grants = user.grants().into_iter().map(|grant| {
         let table = names.all()[grant.table].to_owned();
@@ -99,7 +99,7 @@ async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
     let member = world.member_through(&QUICK, http).await;
     world.committed("citystream").await;
     assert!(member.stop().await.is_ok());
-    assert_eq!(*counting.lock().unwrap(), granted(User::Consume));
+    assert_eq!(*counting.lock().unwrap(), granted(TableUser::Consume));
 
     let names = TableNames::new("citystream");
     let (http, answering) = recorded(&world);
@@ -122,30 +122,30 @@ async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
         let answer = router.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
     }
-    assert_eq!(*answering.lock().unwrap(), granted(User::Serve));
+    assert_eq!(*answering.lock().unwrap(), granted(TableUser::Serve));
 
     let (http, comparing) = recorded(&world);
-    let source = Source {
+    let source = CompareSource {
         client: client_through(http).await,
         ..verify::source(&world)
     };
     assert_eq!(verify::misses(&world, &source).await, 4);
-    assert_eq!(*comparing.lock().unwrap(), granted(User::Verify));
+    assert_eq!(*comparing.lock().unwrap(), granted(TableUser::Verify));
 
     let (http, making) = recorded(&world);
     let client = client_through(http).await;
     let new = TableNames::new("another");
-    let wanted = Wanted {
+    let wanted = WantedTables {
         shards: Some(8),
-        ..Wanted::default()
+        ..WantedTables::default()
     };
     for names in [&names, &new] {
-        ensure(&client, names, &wanted, &Steps::silent())
+        ensure(&client, names, &wanted, &StepDisplay::silent())
             .await
             .unwrap();
         check(&client, names, &wanted).await.unwrap();
     }
-    let allowed = granted(User::InitTables);
+    let allowed = granted(TableUser::InitTables);
     for (operation, table, index) in making.lock().unwrap().clone() {
         let table = table.replace("another", "citystream");
         let asked = (operation, table, index);

@@ -19,8 +19,8 @@ use citystream::core::stretch::Sum;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
 use citystream::store::write::Writer;
-use citystream::tables::dynamodb::{Wanted, ensure};
-use citystream::tables::steps::Steps;
+use citystream::tables::dynamodb::{WantedTables, ensure};
+use citystream::tables::steps::StepDisplay;
 use citystream::telemetry::Metrics;
 use dynoxide::Database;
 
@@ -89,9 +89,14 @@ async fn e3_500_writes_that_are_throttled_at_once_all_end_written() {
     .await
     .unwrap();
     let names = TableNames::new("citystream");
-    ensure(&client, &names, &Wanted::default(), &Steps::silent())
-        .await
-        .unwrap();
+    ensure(
+        &client,
+        &names,
+        &WantedTables::default(),
+        &StepDisplay::silent(),
+    )
+    .await
+    .unwrap();
     let metrics = Metrics::new();
     let writer = Writer::new(client, names.clone(), 1_000, metrics.clone());
     writer.set_tables(1, 300_000);

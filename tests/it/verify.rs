@@ -12,8 +12,8 @@ use citystream::exit::Exit;
 use citystream::settings::{RawRows, VerifyOutput, WindowName};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::Metrics;
-use citystream::verify::Report;
-use citystream::verify::compare::{Options, Source, compare};
+use citystream::verify::VerifyReport;
+use citystream::verify::compare::{CompareOptions, CompareSource, compare};
 use citystream::verify::explain::explain;
 use dynoxide::Database;
 use rdkafka::ClientConfig;
@@ -24,7 +24,7 @@ use crate::world::{BASE_MS, QUICK, TOPIC, WAIT_MAX, World, data_lines};
 
 type Item = HashMap<String, AttributeValue>;
 
-const ALL: Options = Options {
+const ALL: CompareOptions = CompareOptions {
     from_ms: None,
     until_ms: None,
     raw_ttl_ms: 30 * 86_400_000,
@@ -32,10 +32,10 @@ const ALL: Options = Options {
     memory_bytes: 64 << 20,
 };
 
-pub(crate) fn source(world: &World) -> Source {
+pub(crate) fn source(world: &World) -> CompareSource {
     let mut kafka = ClientConfig::new();
     kafka.set("bootstrap.servers", world.broker.bootstrap_servers());
-    Source {
+    CompareSource {
         client: world.client.clone(),
         names: world.names.clone(),
         kafka,
@@ -44,7 +44,7 @@ pub(crate) fn source(world: &World) -> Source {
     }
 }
 
-async fn verify(world: &World, options: &Options) -> Report {
+async fn verify(world: &World, options: &CompareOptions) -> VerifyReport {
     let (metrics, read) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
     let (source, stop) = (source(world), Shutdown::new());
     let compared = compare(&source, options, &metrics, &read, &stop).await;
@@ -53,7 +53,7 @@ async fn verify(world: &World, options: &Options) -> Report {
 
 /// Takes an item from each table, and returns how many are missed: what differs is read once more by its
 /// key.
-pub(crate) async fn misses(world: &World, source: &Source) -> u64 {
+pub(crate) async fn misses(world: &World, source: &CompareSource) -> u64 {
     for table in world.names.all() {
         let items = world.items(table).await;
         let item = items.iter().find(|item| {
@@ -69,7 +69,7 @@ pub(crate) async fn misses(world: &World, source: &Source) -> u64 {
 }
 
 /// Verifies, and wants no difference.
-async fn agrees(world: &World, options: &Options) -> Report {
+async fn agrees(world: &World, options: &CompareOptions) -> VerifyReport {
     let report = verify(world, options).await;
     assert!(report.agrees(), "{:#?}", report.outcome);
     report
@@ -144,7 +144,7 @@ async fn log_and_tables_agree_in_little_memory_as_in_much() {
     assert!(report.seen.late > 0, "{:?}", report.seen);
     assert_eq!(report.passes, 1);
 
-    let tight = Options {
+    let tight = CompareOptions {
         memory_bytes: 128 << 10,
         ..ALL
     };
@@ -397,7 +397,7 @@ async fn each_kind_of_damage_is_found_and_named() {
     // What lies outside the range is not compared.
     delete(&world, &names.aggregations, &window).await;
     let start_ms: jiff::Timestamp = start.parse().unwrap();
-    let after = Options {
+    let after = CompareOptions {
         from_ms: Some(start_ms.as_millisecond() + 1),
         ..ALL
     };
@@ -407,7 +407,7 @@ async fn each_kind_of_damage_is_found_and_named() {
         "{:?}",
         report.outcome.compared
     );
-    let until = Options {
+    let until = CompareOptions {
         until_ms: Some(start_ms.as_millisecond() + 1),
         ..ALL
     };
@@ -436,7 +436,7 @@ async fn rows_are_compared_even_where_the_totals_that_would_list_them_are_gone()
     for memory_bytes in [64 << 20, 128 << 10] {
         let report = verify(
             &world,
-            &Options {
+            &CompareOptions {
                 memory_bytes,
                 ..ALL
             },
@@ -485,7 +485,7 @@ async fn what_may_have_expired_and_what_dynamodb_refused_is_not_missing() {
     let raw = world.items(&world.names.raw).await[0].clone();
     delete(&world, &world.names.raw, &raw).await;
     assert_eq!(verify(&world, &ALL).await.outcome.difference_count, 1);
-    let short = Options {
+    let short = CompareOptions {
         raw_ttl_ms: 0,
         ..ALL
     };

@@ -20,8 +20,8 @@ use citystream::settings::{Cli, Command, Consume, RawRows};
 use citystream::shutdown::Shutdown;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
-use citystream::tables::dynamodb::{Wanted, ensure};
-use citystream::tables::steps::Steps;
+use citystream::tables::dynamodb::{WantedTables, ensure};
+use citystream::tables::steps::StepDisplay;
 use citystream::telemetry::Metrics;
 use clap::Parser as _;
 use dynoxide::Database;
@@ -123,11 +123,11 @@ impl World {
             .unwrap();
         let client = client(&db, None).await;
         let names = TableNames::new("citystream");
-        let wanted = Wanted {
+        let wanted = WantedTables {
             raw: Some(raw),
-            ..Wanted::default()
+            ..WantedTables::default()
         };
-        ensure(&client, &names, &wanted, &Steps::silent())
+        ensure(&client, &names, &wanted, &StepDisplay::silent())
             .await
             .unwrap();
         let logs = (0..partitions).map(|_| Vec::new()).collect();

@@ -52,7 +52,7 @@ fn the_plan_comes_first_and_differences_are_a_table() {
     assert!(table.contains("missing  topic planned "), "{table}");
     assert!(
         table.ends_with(
-            "7 of 7 differ; citystream init-tables makes what is missing, or says why not\n"
+            "7 of 7 differ; citystream init-tables creates what is missing, or reports why it cannot\n"
         ),
         "{table}"
     );

@@ -40,7 +40,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     let (code, out) = verify(&world, &[]);
     assert_eq!(code, Some(0), "{out}");
     assert!(
-        out.contains("not stored yet, as far as consumers say: 9,000 events"),
+        out.contains("not stored yet, according to the consumers: 9,000 events"),
         "{out}"
     );
     world.consume_to_the_end();

@@ -25,7 +25,7 @@ use citystream::store::config::{
     Config, create_config, grow_shards, new_tables_id, read_config, set_topic,
 };
 use citystream::store::error::{Kind, StoreError};
-use citystream::store::reads::{DynamoReads, Range, Reads as _, Slice};
+use citystream::store::reads::{DynamoReads, PageRequest, Range, Reads as _};
 use citystream::store::tables::{
     create, delete, describe, differences, ensure_ttl, holds_data, specs, ttl_is_on, wait_active,
 };
@@ -133,8 +133,8 @@ impl Store {
     }
 }
 
-fn slice(limit: usize, after: Option<citystream::store::reads::Position>) -> Slice {
-    Slice {
+fn slice(limit: usize, after: Option<citystream::store::reads::Position>) -> PageRequest {
+    PageRequest {
         range: Range {
             from_ms: 0,
             to_ms: i64::MAX,

@@ -15,7 +15,7 @@ use crate::api::alerts::Alert;
 use crate::api::state::ApiState;
 use crate::api::stats::Stats;
 use crate::core::time::TIME_MS_END;
-use crate::store::reads::{AlertItem, Range, Slice};
+use crate::store::reads::{AlertItem, PageRequest, Range};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -139,7 +139,7 @@ async fn alerts_of(
     city: &str,
     limit: usize,
 ) -> Result<Vec<AlertItem>, crate::api::error::ApiError> {
-    let slice = Slice {
+    let slice = PageRequest {
         range: Range {
             from_ms: 0,
             to_ms: TIME_MS_END,

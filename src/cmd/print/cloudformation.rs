@@ -7,8 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::core::keys::{TABLES, TableNames};
-use crate::store::rights::{User, grants_after_template, policy_of};
-use crate::store::tables::{Keys, TTL_ATTRIBUTE, TableSpec, key_attributes, specs};
+use crate::store::attributes::TTL;
+use crate::store::rights::{TableUser, grants_after_template, policy_of};
+use crate::store::tables::{Keys, TableSpec, key_attributes, specs};
 
 /// Returns the template. Its parameters say how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
@@ -20,7 +21,7 @@ pub(super) fn template(names: &TableNames) -> Value {
         if spec.name == names.alerts {
             // Alerts expire only where that is asked for.
             resource["Properties"]["TimeToLiveSpecification"] = json!({"Fn::If": [
-                "AlertsExpire", time_to_live(TTL_ATTRIBUTE), {"Ref": "AWS::NoValue"},
+                "AlertsExpire", time_to_live(TTL), {"Ref": "AWS::NoValue"},
             ]});
         }
         if spec.index.is_some()
@@ -30,12 +31,12 @@ pub(super) fn template(names: &TableNames) -> Value {
         }
         resources.insert(logical(suffix), resource);
     }
-    for user in User::ALL {
+    for user in TableUser::ALL {
         // CloudFormation knows partition, Region and account; the policy names them.
         let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
         // The template makes the tables; what is left for `init-tables` is to look at them.
         let grants = match user {
-            User::InitTables => grants_after_template(),
+            TableUser::InitTables => grants_after_template(),
             user => user.grants(),
         };
         let mut document = policy_of(grants, names, arn);
@@ -54,7 +55,7 @@ pub(super) fn template(names: &TableNames) -> Value {
             }),
         );
     }
-    let outputs: Map<String, Value> = User::ALL
+    let outputs: Map<String, Value> = TableUser::ALL
         .into_iter()
         .map(|user| {
             let name = format!("{}Policy", logical(user.name()));
