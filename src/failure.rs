@@ -18,7 +18,7 @@ use crate::kafka::admin::AdminError;
 use crate::output::{columns, lines};
 use crate::produce::resend::ResendError;
 use crate::settings::LogFormat;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys::TopicError;
 use crate::telemetry;
 
@@ -150,17 +150,19 @@ fn of_io(kind: ErrorKind) -> Option<&'static str> {
 pub(crate) fn of_store(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Request(request) => match (request.kind, request.code.as_str()) {
-            (Kind::NotFound, _) => {
+            (StoreErrorKind::NotFound, _) => {
                 Some("run citystream init-tables first, with the same --table-prefix")
             }
             _ if error.is_about_credentials() => Some(
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run on an instance with a role",
             ),
-            (Kind::Denied, _) => Some(
+            (StoreErrorKind::Denied, _) => Some(
                 "check the AWS credentials and their rights: citystream print iam shows what each role needs",
             ),
             (_, "Dispatch" | "Timeout" | "Response") => Some(DYNAMODB_REMEDY),
-            (Kind::Throttled, _) => Some("wait, or raise the limits of table and account"),
+            (StoreErrorKind::Throttled, _) => {
+                Some("wait, or raise the limits of table and account")
+            }
             _ => None,
         },
         StoreError::Different { .. } => Some("other tables need another --table-prefix"),
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn missing_tables_say_which_command_makes_them() {
         let request = crate::store::error::RequestError {
-            kind: Kind::NotFound,
+            kind: StoreErrorKind::NotFound,
             operation: "GetItem",
             table: "t".to_owned(),
             key: None,

@@ -14,7 +14,7 @@ use crate::api::error::ApiError;
 use crate::core::event::Severity;
 use crate::core::parse::CITY_CHARS_MAX;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::{PageRequest, Position, Range};
 
 /// Most items of a page.
@@ -181,7 +181,7 @@ impl Params {
     /// Returns what a client is told about a failed read. DynamoDB refuses a place that no cursor of ours
     /// names: that is the client's mistake.
     pub fn failed(&self, error: StoreError) -> ApiError {
-        if error.kind() == Kind::Invalid && self.pairs.contains_key("cursor") {
+        if error.kind() == StoreErrorKind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();
         }
         error.into()

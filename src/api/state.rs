@@ -27,7 +27,7 @@ use crate::api::stream::Stream;
 use crate::api::timeline::{self, Hours};
 use crate::api::totals::{GrandTotal, Totals, TotalsCache};
 use crate::shutdown::Shutdown;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::{Cost, Meter, Reads, metered_by};
 use crate::telemetry::Metrics;
 
@@ -340,11 +340,11 @@ fn store_failed(error: &StoreError) -> ApiError {
         return ApiError::read_ceiling(*units);
     }
     match error.kind() {
-        Kind::Unknown if error.code() == Some("Timeout") => {
+        StoreErrorKind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
         }
         // A request DynamoDB can never accept is a bug of ours.
-        Kind::Invalid | Kind::Conflict => ApiError::internal(error.to_string()),
+        StoreErrorKind::Invalid | StoreErrorKind::Conflict => ApiError::internal(error.to_string()),
         _ => ApiError::store_unavailable(public_reason(error), error.to_string()),
     }
 }
@@ -352,14 +352,16 @@ fn store_failed(error: &StoreError) -> ApiError {
 /// Returns why the tables cannot be read, in words for everybody.
 pub fn public_reason(error: &StoreError) -> &'static str {
     match error.kind() {
-        Kind::NotFound => {
+        StoreErrorKind::NotFound => {
             "a table does not exist; citystream init-tables makes it, or says how to get it back"
         }
-        Kind::Corrupt => "the tables are not set up; run citystream init-tables",
-        Kind::Throttled => "DynamoDB limits the rate of reads",
-        Kind::Denied | Kind::Settings => "this host's login or rights for DynamoDB do not suffice",
-        Kind::Transient | Kind::Unknown => "DynamoDB does not answer",
-        Kind::Invalid | Kind::Conflict => "DynamoDB refuses the request",
+        StoreErrorKind::Corrupt => "the tables are not set up; run citystream init-tables",
+        StoreErrorKind::Throttled => "DynamoDB limits the rate of reads",
+        StoreErrorKind::Denied | StoreErrorKind::Settings => {
+            "this host's login or rights for DynamoDB do not suffice"
+        }
+        StoreErrorKind::Transient | StoreErrorKind::Unknown => "DynamoDB does not answer",
+        StoreErrorKind::Invalid | StoreErrorKind::Conflict => "DynamoDB refuses the request",
     }
 }
 

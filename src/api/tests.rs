@@ -29,7 +29,7 @@ use tower::ServiceExt as _;
 
 use crate::api::state::ApiState;
 use crate::core::event::Severity;
-use crate::store::error::{Kind, RequestError, StoreError};
+use crate::store::error::{RequestError, StoreError, StoreErrorKind};
 use crate::store::reads::{
     AggregationItem, AlertItem, EventItem, Page, PageRequest, Range, ReadFuture, Reads, TotalItem,
     Windows,
@@ -62,7 +62,7 @@ pub(super) async fn get(router: &Router, uri: &str) -> Value {
 /// Answers from memory, or fails, or never answers.
 #[derive(Default)]
 struct Fake {
-    error: Option<(Kind, &'static str)>,
+    error: Option<(StoreErrorKind, &'static str)>,
     hangs: bool,
     slow: Option<Duration>,
     asked: AtomicUsize,
@@ -364,32 +364,37 @@ async fn wrong_parameters_are_refused_in_the_shape_of_errors() {
 #[tokio::test]
 async fn a_failed_store_is_told_in_our_words() {
     for (kind, aws_code, status, code) in [
-        (Kind::Transient, "Dispatch", 503, "store_unavailable"),
         (
-            Kind::Throttled,
+            StoreErrorKind::Transient,
+            "Dispatch",
+            503,
+            "store_unavailable",
+        ),
+        (
+            StoreErrorKind::Throttled,
             "ThrottlingException",
             503,
             "store_unavailable",
         ),
         (
-            Kind::NotFound,
+            StoreErrorKind::NotFound,
             "ResourceNotFoundException",
             503,
             "store_unavailable",
         ),
         (
-            Kind::Denied,
+            StoreErrorKind::Denied,
             "AccessDeniedException",
             503,
             "store_unavailable",
         ),
         (
-            Kind::Unknown,
+            StoreErrorKind::Unknown,
             "InternalServerError",
             503,
             "store_unavailable",
         ),
-        (Kind::Unknown, "Timeout", 504, "store_timeout"),
+        (StoreErrorKind::Unknown, "Timeout", 504, "store_timeout"),
     ] {
         let fake = Fake {
             error: Some((kind, aws_code)),

@@ -13,7 +13,7 @@ use crate::core::keys::TableNames;
 use crate::failure::Failure;
 use crate::settings::{Role, TableArgs};
 use crate::store::client::{ConnectOptions, connect, describe_target};
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::rights::{TableUser, try_grant};
 use crate::store::{config, tables};
 use crate::tables::steps::chain;
@@ -67,7 +67,7 @@ pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic
                     table.bad(Outcome::Wrong, &what, differences.join("; "), remedy);
                 }
             }
-            Err(error) if error.kind() == Kind::Denied => table.row(
+            Err(error) if error.kind() == StoreErrorKind::Denied => table.row(
                 Outcome::Ok,
                 &what,
                 "not described, which the role need not be allowed",
@@ -101,14 +101,14 @@ async fn reach(
     let error = answer
         .err()
         .map(|error| StoreError::from_sdk("DescribeTable", &names.totals, error));
-    let lacks = |e: &StoreError| e.is_about_credentials() && e.kind() == Kind::Denied;
+    let lacks = |e: &StoreError| e.is_about_credentials() && e.kind() == StoreErrorKind::Denied;
     if error.as_ref().is_some_and(lacks) {
         let remedy = "give the host a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
                       AWS_SECRET_ACCESS_KEY; what needs them was not tried";
         table.bad(Outcome::Wrong, "AWS credentials", "none found", remedy);
         return false;
     }
-    match error.filter(|e| !matches!(e.kind(), Kind::NotFound | Kind::Denied)) {
+    match error.filter(|e| !matches!(e.kind(), StoreErrorKind::NotFound | StoreErrorKind::Denied)) {
         None => {
             table.ok("DynamoDB", format!("answers: {target}"));
             true
@@ -118,7 +118,7 @@ async fn reach(
                           the endpoint";
             let found = format!("{target}: {}", chain(&error));
             let outcome = match error.kind() {
-                Kind::Settings => Outcome::Wrong,
+                StoreErrorKind::Settings => Outcome::Wrong,
                 _ => Outcome::Away,
             };
             table.bad(outcome, "DynamoDB", found, remedy);
@@ -129,7 +129,7 @@ async fn reach(
 
 fn trouble(table: &mut Table, what: &str, error: &StoreError) {
     let (outcome, remedy) = match error.kind() {
-        Kind::Denied => (
+        StoreErrorKind::Denied => (
             Outcome::Wrong,
             "give the role the policy that init-tables --print-iam-policy prints",
         ),

@@ -24,7 +24,7 @@ use crate::settings::{AccessArgs, Serve, warn_if_others_can_read};
 use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
 use crate::store::config::read_config;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::former;
 use crate::store::reads::{DynamoReads, Reads};
 use crate::store::rights::TableUser;
@@ -183,8 +183,8 @@ impl Readiness {
         let (Err(error), Some((client, names))) = (state, &self.tables) else {
             return false;
         };
-        error.kind() == Kind::NotFound
-            && matches!(read_config(client, names).await, Err(error) if error.kind() == Kind::NotFound)
+        error.kind() == StoreErrorKind::NotFound
+            && matches!(read_config(client, names).await, Err(error) if error.kind() == StoreErrorKind::NotFound)
             && former::has_windows(client, names, TableUser::Serve).await
     }
 

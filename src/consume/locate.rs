@@ -22,7 +22,7 @@ use crate::failure::of_store;
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::inquiry::Inquiry;
 use crate::settings::RawRows;
-use crate::store::config::{Config, set_topic};
+use crate::store::config::{ConfigItem, set_topic};
 use crate::store::error::StoreError;
 use crate::store::write::Writer;
 use crate::sys;
@@ -229,7 +229,7 @@ impl Locator {
         }
     }
 
-    async fn config(&self) -> Result<Config, Trouble> {
+    async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = self.tables.config().await?;
         if config.rules_number != RULES {
             return Err(Trouble::Settings(SettingsError(format!(
@@ -244,7 +244,7 @@ impl Locator {
     }
 
     /// Writes the topic and its id into the config item where they are not there yet.
-    async fn claim(&self, config: &Config, topic_id: &str) -> Result<(), Trouble> {
+    async fn claim(&self, config: &ConfigItem, topic_id: &str) -> Result<(), Trouble> {
         match &config.topic {
             Some(topic) if *topic != self.topic => {
                 return Err(Trouble::Settings(SettingsError(format!(

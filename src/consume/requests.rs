@@ -14,7 +14,7 @@ use crate::core::plan::{Put, PutTable, Ticket};
 use crate::core::worker::Rejected;
 use crate::exit::SettingsError;
 use crate::kafka::second_read::report;
-use crate::store::error::Kind;
+use crate::store::error::StoreErrorKind;
 use crate::sys;
 use crate::telemetry::steady_ms;
 use crate::telemetry::unix_ms;
@@ -66,7 +66,7 @@ impl Shell {
                             assignment,
                         },
                         Err(error) => {
-                            if error.kind() == Kind::NotFound {
+                            if error.kind() == StoreErrorKind::NotFound {
                                 send(&done, Done::NoTables);
                             }
                             not_created(dynamodb(&error))
@@ -195,7 +195,9 @@ impl Shell {
                     // Missing tables are noticed elsewhere; the next commit tries again.
                     Ok(None) | Err(_) => {}
                 },
-                Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
+                Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                    send(&done, Done::NoTables)
+                }
                 // The next commit tries again.
                 Err(error) => tracing::warn!(%error, "failed to publish progress"),
             }

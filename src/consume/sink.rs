@@ -8,7 +8,7 @@ use crate::consume::locate::Trouble;
 use crate::consume::shell::{Done, Shell, send};
 use crate::consume::status::Wait;
 use crate::core::doubt::Next;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys;
 use crate::telemetry::steady_ms;
 
@@ -33,7 +33,7 @@ impl Shell {
         self.say("sink", || {
             tracing::warn!(%error, "DynamoDB does not take a write, trying again");
         });
-        if error.kind() == Kind::NotFound {
+        if error.kind() == StoreErrorKind::NotFound {
             self.miss(table);
         }
     }

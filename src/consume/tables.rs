@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::Client;
 use crate::consume::locate::{Trouble, dynamodb};
 use crate::core::keys::{TOTALS, TableNames};
 use crate::exit::SettingsError;
-use crate::store::config::{Config, read_config};
-use crate::store::error::{Kind, StoreError};
+use crate::store::config::{ConfigItem, read_config};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::former;
 use crate::store::rights::{TableUser, try_write};
 
@@ -36,9 +36,9 @@ impl TableSet {
     ///
     /// # Errors
     /// [`Trouble::Wait`] while there is none, or no answer; [`Trouble::Settings`] if it can be none of ours.
-    pub(super) async fn config(&self) -> Result<Config, Trouble> {
+    pub(super) async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = match read_config(&self.client, &self.names).await {
-            Err(error) if error.kind() == Kind::NotFound && self.has_windows().await => {
+            Err(error) if error.kind() == StoreErrorKind::NotFound && self.has_windows().await => {
                 let (totals, windows) = (&self.names.totals, &self.names.aggregations);
                 return Err(Trouble::Wait(format!(
                     "table {totals} to exist; {windows} is there without it: {}",
@@ -64,7 +64,7 @@ impl TableSet {
     pub(super) async fn id(&self) -> Result<Option<String>, StoreError> {
         match read_config(&self.client, &self.names).await {
             Ok(config) => Ok(config.map(|config| config.tables_id)),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -83,10 +83,10 @@ impl TableSet {
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {
-            Kind::NotFound => Trouble::Wait(format!(
+            StoreErrorKind::NotFound => Trouble::Wait(format!(
                 "table {name} to exist (citystream init-tables makes it)"
             )),
-            Kind::Invalid | Kind::Corrupt | Kind::Settings => {
+            StoreErrorKind::Invalid | StoreErrorKind::Corrupt | StoreErrorKind::Settings => {
                 Trouble::Settings(SettingsError(format!(
                     "table {name} is not as citystream init-tables makes it: {error}; use another \
                      --table-prefix, or make the tables anew"

@@ -12,7 +12,7 @@
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
 //! An answer with a flaw becomes an error of the connection. DynamoDB may have carried out the request
-//! ([`Kind::Unknown`](crate::store::error::Kind::Unknown)), so the caller sends it again. The module
+//! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends it again. The module
 //! [`crate::store::proof`] checks what an item must hold to prove a write.
 
 use std::collections::HashMap;

@@ -266,7 +266,7 @@ pub fn describe_target(client: &Client) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::error::Kind;
+    use crate::store::error::StoreErrorKind;
 
     #[test]
     fn an_endpoint_must_be_a_url() {
@@ -290,7 +290,7 @@ mod tests {
             "//a:1",
         ] {
             let error = check_endpoint("X", url).expect_err(url);
-            assert_eq!(error.kind(), Kind::Settings);
+            assert_eq!(error.kind(), StoreErrorKind::Settings);
             let text = error.to_string();
             assert!(text.starts_with('X') && text.contains("http://"), "{text}");
         }
@@ -326,7 +326,7 @@ mod tests {
             .unwrap();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);
-        assert_eq!(error.kind(), Kind::Unknown, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
     }
 
     #[tokio::test]
@@ -344,7 +344,7 @@ mod tests {
         .unwrap();
         let error = client.list_tables().send().await.expect_err("no server");
         let error = StoreError::from_sdk("ListTables", "", error);
-        assert_eq!(error.kind(), Kind::Transient, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Transient, "{error}");
     }
 
     /// Answers every request on a connection with an empty object.
@@ -388,7 +388,7 @@ mod tests {
         let begun = std::time::Instant::now();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);
-        assert_eq!(error.kind(), Kind::Unknown, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
         assert!(begun.elapsed() < Duration::from_secs(10));
         let server = tokio::spawn(async move {
             let (second, _) = listener.accept().await.unwrap();

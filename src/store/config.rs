@@ -30,12 +30,12 @@ use crate::store::attributes::{
     Item, LATENESS_MS, RAW, RULES, SERIES, SHARD, SHARDS, SKEW_MS, TABLES, TOPIC, TOPIC_ID,
     WINDOW_MS, is_text, number, string,
 };
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::refusing_item;
 
 /// The config item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct ConfigItem {
     /// Length of a window, lateness and skew.
     pub rules: Rules,
     /// Shards per city and severity in the indexes.
@@ -61,12 +61,12 @@ pub fn new_tables_id() -> String {
 /// Reads the config item, consistently. Returns `None` if there is none.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if the table is missing, [`StoreError::Corrupt`] if the item is damaged, or what
+/// [`StoreErrorKind::NotFound`] if the table is missing, [`StoreError::Corrupt`] if the item is damaged, or what
 /// DynamoDB answers.
 pub async fn read_config(
     client: &Client,
     names: &TableNames,
-) -> Result<Option<Config>, StoreError> {
+) -> Result<Option<ConfigItem>, StoreError> {
     let answer = client
         .get_item()
         .table_name(&names.totals)
@@ -87,7 +87,7 @@ pub async fn read_config(
 pub async fn create_config(
     client: &Client,
     names: &TableNames,
-    config: &Config,
+    config: &ConfigItem,
 ) -> Result<bool, StoreError> {
     let done = client
         .put_item()
@@ -103,7 +103,7 @@ pub async fn create_config(
         Err(error) => {
             let error = from_sdk("PutItem", names, error);
             match error.kind() {
-                Kind::Conflict => Ok(false),
+                StoreErrorKind::Conflict => Ok(false),
                 _ => Err(error),
             }
         }
@@ -246,7 +246,7 @@ fn key() -> Item {
     ])
 }
 
-fn encode(config: &Config) -> Item {
+fn encode(config: &ConfigItem) -> Item {
     let mut item = key();
     let numbers = [
         (WINDOW_MS, config.rules.window_ms),
@@ -276,7 +276,7 @@ fn encode(config: &Config) -> Item {
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] if an attribute is missing or has a value out of range.
-pub fn decode(names: &TableNames, item: &Item) -> Result<Config, StoreError> {
+pub fn decode(names: &TableNames, item: &Item) -> Result<ConfigItem, StoreError> {
     let corrupt = |message: String| StoreError::Corrupt {
         table: names.totals.clone(),
         key: show_key(),
@@ -305,7 +305,7 @@ pub fn decode(names: &TableNames, item: &Item) -> Result<Config, StoreError> {
         .into_iter()
         .find(|rows| rows.name() == raw)
         .ok_or_else(|| corrupt(format!("raw is {raw:?}")))?;
-    Ok(Config {
+    Ok(ConfigItem {
         rules: Rules {
             window_ms: number(WINDOW_MS, 1, i64::MAX)?,
             lateness_ms: number(LATENESS_MS, 0, i64::MAX)?,
@@ -327,8 +327,8 @@ mod tests {
     use crate::store::embedded;
     use crate::store::tables;
 
-    fn sample() -> Config {
-        Config {
+    fn sample() -> ConfigItem {
+        ConfigItem {
             rules: Rules::default(),
             shards: 4,
             rules_number: crate::core::RULES,
@@ -355,7 +355,7 @@ mod tests {
     async fn the_item_is_written_once_and_read_back() {
         let (client, names) = start().await;
         let error = read_config(&client, &names).await.expect_err("no table");
-        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(error.kind(), StoreErrorKind::NotFound);
         make_table(&client, &names).await;
         assert_eq!(read_config(&client, &names).await.unwrap(), None);
         let (first, second) = (sample(), sample());
@@ -387,7 +387,7 @@ mod tests {
         let error = set_topic(&client, &names, "a", "1")
             .await
             .expect_err("no item");
-        assert_eq!(error.kind(), Kind::Settings);
+        assert_eq!(error.kind(), StoreErrorKind::Settings);
         create_config(&client, &names, &sample()).await.unwrap();
         set_topic(&client, &names, "a", "1").await.unwrap();
         set_topic(&client, &names, "a", "2").await.unwrap();
@@ -420,7 +420,7 @@ mod tests {
                 None => item.remove(name),
             };
             let error = decode(&names, &item).expect_err(name);
-            assert_eq!(error.kind(), Kind::Corrupt);
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt);
             assert!(error.to_string().contains(name), "{error}");
         }
     }

@@ -1,9 +1,9 @@
 //! Errors of the store, and what the caller must do about each.
 //!
-//! [`CODES`] is the only table from DynamoDB's error codes to a [`Kind`]. For a code that is not in the
+//! [`CODES`] is the only table from DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in the
 //! table the HTTP status decides: 429 is throttling, and a request with status 5xx may have been
-//! carried out, as may one with status 2xx and a garbled body. Any other status is [`Kind::Denied`]. It
-//! is not [`Kind::Invalid`], because an invalid item goes to the dead-letter topic, and an unforeseen
+//! carried out, as may one with status 2xx and a garbled body. Any other status is [`StoreErrorKind::Denied`]. It
+//! is not [`StoreErrorKind::Invalid`], because an invalid item goes to the dead-letter topic, and an unforeseen
 //! answer must never cost data.
 //!
 //! The text of an error names code, operation, table, key and request id. For throttling it also has
@@ -20,10 +20,10 @@ use crate::store::answers::{Flaw, FlawedAnswer};
 
 /// What the caller of a failed request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StoreErrorKind {
     /// DynamoDB did not carry out the request. Send it again, for ever, with a capped back-off.
     Transient,
-    /// As [`Kind::Transient`], and send fewer requests.
+    /// As [`StoreErrorKind::Transient`], and send fewer requests.
     Throttled,
     /// DynamoDB may have carried out the request. Send the same conditional update again, without a
     /// read.
@@ -44,19 +44,19 @@ pub enum Kind {
     Settings,
 }
 
-impl Kind {
+impl StoreErrorKind {
     /// Returns the value of the label `outcome` in metrics.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Transient => "transient",
-            Kind::Throttled => "throttled",
-            Kind::Unknown => "unknown",
-            Kind::NotFound => "not_found",
-            Kind::Conflict => "conflict",
-            Kind::Invalid => "invalid",
-            Kind::Denied => "denied",
-            Kind::Corrupt => "corrupt",
-            Kind::Settings => "settings",
+            StoreErrorKind::Transient => "transient",
+            StoreErrorKind::Throttled => "throttled",
+            StoreErrorKind::Unknown => "unknown",
+            StoreErrorKind::NotFound => "not_found",
+            StoreErrorKind::Conflict => "conflict",
+            StoreErrorKind::Invalid => "invalid",
+            StoreErrorKind::Denied => "denied",
+            StoreErrorKind::Corrupt => "corrupt",
+            StoreErrorKind::Settings => "settings",
         }
     }
 
@@ -64,7 +64,11 @@ impl Kind {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Kind::Transient | Kind::Throttled | Kind::Unknown | Kind::NotFound | Kind::Denied
+            StoreErrorKind::Transient
+                | StoreErrorKind::Throttled
+                | StoreErrorKind::Unknown
+                | StoreErrorKind::NotFound
+                | StoreErrorKind::Denied
         )
     }
 }
@@ -73,60 +77,78 @@ impl Kind {
 ///
 /// Source: "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and the service
 /// model of botocore. `scripts/check-aws` compares this table with the model.
-pub const CODES: [(&str, Kind); 39] = [
-    ("AccessDeniedException", Kind::Denied),
-    ("ConditionalCheckFailedException", Kind::Conflict),
-    ("ContinuousBackupsUnavailableException", Kind::Transient), // for minutes after a table was created
-    ("DuplicateItemException", Kind::Conflict),
-    ("ExpiredToken", Kind::Transient), // the SDK fetches fresh credentials
-    ("ExpiredTokenException", Kind::Transient),
-    ("IdempotentParameterMismatchException", Kind::Invalid),
-    ("IncompleteSignature", Kind::Denied),
-    ("IncompleteSignatureException", Kind::Denied),
-    ("InternalFailure", Kind::Unknown),
-    ("InternalServerError", Kind::Unknown),
-    ("InvalidClientTokenId", Kind::Denied),
-    ("InvalidSignatureException", Kind::Denied),
-    ("ItemCollectionSizeLimitExceededException", Kind::Invalid),
-    ("LimitExceededException", Kind::Transient), // too many tables are being created
-    ("MissingAuthenticationToken", Kind::Denied),
-    ("MissingAuthenticationTokenException", Kind::Denied),
-    ("NotAuthorized", Kind::Denied),
-    ("OptInRequired", Kind::Denied),
-    ("ProvisionedThroughputExceededException", Kind::Throttled),
-    ("ReplicatedWriteConflictException", Kind::Transient),
-    ("RequestExpired", Kind::Transient), // the SDK corrects its time by the answer
-    ("RequestLimitExceeded", Kind::Throttled),
-    ("RequestTimeout", Kind::Unknown),
-    ("RequestTimeoutException", Kind::Unknown),
-    ("RequestTooLarge", Kind::Invalid),
-    ("RequestEntityTooLarge", Kind::Invalid),
-    ("ResourceInUseException", Kind::Transient), // being created, changed or deleted
-    ("ResourceNotFoundException", Kind::NotFound),
-    ("SerializationException", Kind::Invalid),
-    ("ServiceUnavailable", Kind::Unknown),
-    ("ServiceUnavailableException", Kind::Unknown),
-    ("TableNotFoundException", Kind::NotFound),
-    ("Throttling", Kind::Throttled),
-    ("ThrottlingException", Kind::Throttled),
-    ("TransactionConflictException", Kind::Transient),
-    ("TransactionInProgressException", Kind::Transient),
-    ("UnrecognizedClientException", Kind::Denied),
-    ("ValidationException", Kind::Invalid),
+pub const CODES: [(&str, StoreErrorKind); 39] = [
+    ("AccessDeniedException", StoreErrorKind::Denied),
+    ("ConditionalCheckFailedException", StoreErrorKind::Conflict),
+    (
+        "ContinuousBackupsUnavailableException",
+        StoreErrorKind::Transient,
+    ), // for minutes after a table was created
+    ("DuplicateItemException", StoreErrorKind::Conflict),
+    ("ExpiredToken", StoreErrorKind::Transient), // the SDK fetches fresh credentials
+    ("ExpiredTokenException", StoreErrorKind::Transient),
+    (
+        "IdempotentParameterMismatchException",
+        StoreErrorKind::Invalid,
+    ),
+    ("IncompleteSignature", StoreErrorKind::Denied),
+    ("IncompleteSignatureException", StoreErrorKind::Denied),
+    ("InternalFailure", StoreErrorKind::Unknown),
+    ("InternalServerError", StoreErrorKind::Unknown),
+    ("InvalidClientTokenId", StoreErrorKind::Denied),
+    ("InvalidSignatureException", StoreErrorKind::Denied),
+    (
+        "ItemCollectionSizeLimitExceededException",
+        StoreErrorKind::Invalid,
+    ),
+    ("LimitExceededException", StoreErrorKind::Transient), // too many tables are being created
+    ("MissingAuthenticationToken", StoreErrorKind::Denied),
+    (
+        "MissingAuthenticationTokenException",
+        StoreErrorKind::Denied,
+    ),
+    ("NotAuthorized", StoreErrorKind::Denied),
+    ("OptInRequired", StoreErrorKind::Denied),
+    (
+        "ProvisionedThroughputExceededException",
+        StoreErrorKind::Throttled,
+    ),
+    (
+        "ReplicatedWriteConflictException",
+        StoreErrorKind::Transient,
+    ),
+    ("RequestExpired", StoreErrorKind::Transient), // the SDK corrects its time by the answer
+    ("RequestLimitExceeded", StoreErrorKind::Throttled),
+    ("RequestTimeout", StoreErrorKind::Unknown),
+    ("RequestTimeoutException", StoreErrorKind::Unknown),
+    ("RequestTooLarge", StoreErrorKind::Invalid),
+    ("RequestEntityTooLarge", StoreErrorKind::Invalid),
+    ("ResourceInUseException", StoreErrorKind::Transient), // being created, changed or deleted
+    ("ResourceNotFoundException", StoreErrorKind::NotFound),
+    ("SerializationException", StoreErrorKind::Invalid),
+    ("ServiceUnavailable", StoreErrorKind::Unknown),
+    ("ServiceUnavailableException", StoreErrorKind::Unknown),
+    ("TableNotFoundException", StoreErrorKind::NotFound),
+    ("Throttling", StoreErrorKind::Throttled),
+    ("ThrottlingException", StoreErrorKind::Throttled),
+    ("TransactionConflictException", StoreErrorKind::Transient),
+    ("TransactionInProgressException", StoreErrorKind::Transient),
+    ("UnrecognizedClientException", StoreErrorKind::Denied),
+    ("ValidationException", StoreErrorKind::Invalid),
 ];
 
 /// The code of an answer with a flaw ([`crate::store::answers`]).
 pub const WRONG_ANSWER: &str = "WrongAnswer";
 
 /// Returns what to do about an answer with this code and HTTP status.
-pub fn classify(code: &str, status: u16) -> Kind {
+pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     let known = CODES.iter().find(|(known, _)| *known == code);
     match (known, status) {
         (Some((_, kind)), _) => *kind,
-        (None, 429) => Kind::Throttled,
+        (None, 429) => StoreErrorKind::Throttled,
         // DynamoDB carried out a request that it answers with a success, whatever the body.
-        (None, 200..=299 | 500..) => Kind::Unknown,
-        (None, _) => Kind::Denied,
+        (None, 200..=299 | 500..) => StoreErrorKind::Unknown,
+        (None, _) => StoreErrorKind::Denied,
     }
 }
 
@@ -180,7 +202,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct RequestError {
     /// What the caller must do.
-    pub kind: Kind,
+    pub kind: StoreErrorKind,
     /// The operation, as DynamoDB calls it.
     pub operation: &'static str,
     /// The table's name, or an empty string if the operation has no table.
@@ -200,7 +222,7 @@ pub struct RequestError {
 
 impl RequestError {
     fn new(
-        kind: Kind,
+        kind: StoreErrorKind,
         operation: &'static str,
         table: &str,
         code: impl Into<String>,
@@ -262,21 +284,25 @@ impl StoreError {
         let request_id = error.request_id().map(str::to_owned);
         let text = || chain(&error);
         let (kind, code, message) = match &error {
-            SdkError::DispatchFailure(_) if let Some(flaw) = find_flaw(&error) => {
-                (Kind::Unknown, WRONG_ANSWER.to_owned(), flaw.to_string())
+            SdkError::DispatchFailure(_) if let Some(flaw) = find_flaw(&error) => (
+                StoreErrorKind::Unknown,
+                WRONG_ANSWER.to_owned(),
+                flaw.to_string(),
+            ),
+            SdkError::ConstructionFailure(_) => {
+                (StoreErrorKind::Invalid, "Construction".to_owned(), text())
             }
-            SdkError::ConstructionFailure(_) => (Kind::Invalid, "Construction".to_owned(), text()),
-            SdkError::TimeoutError(_) => (Kind::Unknown, "Timeout".to_owned(), text()),
-            SdkError::ResponseError(_) => (Kind::Unknown, "Response".to_owned(), text()),
+            SdkError::TimeoutError(_) => (StoreErrorKind::Unknown, "Timeout".to_owned(), text()),
+            SdkError::ResponseError(_) => (StoreErrorKind::Unknown, "Response".to_owned(), text()),
             SdkError::DispatchFailure(failure) => {
                 let kind = if failure.is_user() {
-                    Kind::Invalid
+                    StoreErrorKind::Invalid
                 } else if failure.is_other() && failure.as_other().is_none() {
                     classify_unsent(&error)
                 } else if was_never_sent(&error) {
-                    Kind::Transient
+                    StoreErrorKind::Transient
                 } else {
-                    Kind::Unknown
+                    StoreErrorKind::Unknown
                 };
                 (kind, "Dispatch".to_owned(), text())
             }
@@ -289,10 +315,10 @@ impl StoreError {
                 let message = meta.message().unwrap_or_default().to_owned();
                 (classify(&code, status), code, message)
             }
-            _ => (Kind::Unknown, "Unknown".to_owned(), text()),
+            _ => (StoreErrorKind::Unknown, "Unknown".to_owned(), text()),
         };
         let throttling = match error {
-            SdkError::ServiceError(context) if kind == Kind::Throttled => {
+            SdkError::ServiceError(context) if kind == StoreErrorKind::Throttled => {
                 throttling_reasons(&context.into_err().into())
             }
             _ => Vec::new(),
@@ -307,7 +333,7 @@ impl StoreError {
     /// Returns the error for an answer with a flaw.
     pub(super) fn wrong_answer(operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
         StoreError::Request(Box::new(RequestError::new(
-            Kind::Unknown,
+            StoreErrorKind::Unknown,
             operation,
             table,
             WRONG_ANSWER,
@@ -330,21 +356,21 @@ impl StoreError {
     }
 
     /// Returns what the caller must do.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> StoreErrorKind {
         match self {
             StoreError::Request(request) => request.kind,
-            StoreError::Settings { .. } | StoreError::Different { .. } => Kind::Settings,
-            StoreError::Corrupt { .. } => Kind::Corrupt,
-            StoreError::Waited { .. } | StoreError::TooCostly { .. } => Kind::Transient,
+            StoreError::Settings { .. } | StoreError::Different { .. } => StoreErrorKind::Settings,
+            StoreError::Corrupt { .. } => StoreErrorKind::Corrupt,
+            StoreError::Waited { .. } | StoreError::TooCostly { .. } => StoreErrorKind::Transient,
         }
     }
 
     /// Returns whether the request was not sent because there are no credentials to sign it. The kind
-    /// is [`Kind::Denied`] if no source of credentials is set up, and [`Kind::Transient`] if a source
+    /// is [`StoreErrorKind::Denied`] if no source of credentials is set up, and [`StoreErrorKind::Transient`] if a source
     /// does not answer now.
     pub fn is_about_credentials(&self) -> bool {
         matches!(self, StoreError::Request(request) if request.code == "Dispatch"
-            && (request.kind == Kind::Denied || request.message.contains("loading credentials")))
+            && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
     }
 
     /// Returns whether DynamoDB refused a change to a table because an earlier change is not finished.
@@ -416,22 +442,22 @@ fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// Returns the kind of an error that came before the network, such as missing credentials.
-fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> Kind {
+fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> StoreErrorKind {
     let text = chain(error);
     // AWS_ACCOUNT_ID_ENDPOINT_MODE is `required`, and the credentials name no account.
     if text.contains("AccountIdEndpointMode is required") {
-        return Kind::Settings;
+        return StoreErrorKind::Settings;
     }
     // The SDK does not export the type of this error, so only its text tells. If no source is set up, a
     // person must act. A source that fails may work again later.
     if text.contains("credential provider was not enabled")
         || text.contains("no providers in chain provided credentials")
     {
-        Kind::Denied
+        StoreErrorKind::Denied
     } else if was_never_sent(error) || text.contains("credentials") {
-        Kind::Transient
+        StoreErrorKind::Transient
     } else {
-        Kind::Unknown
+        StoreErrorKind::Unknown
     }
 }
 

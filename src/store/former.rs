@@ -6,7 +6,7 @@
 use aws_sdk_dynamodb::Client;
 
 use crate::core::keys::{AGGREGATIONS, TableNames};
-use crate::store::error::Kind;
+use crate::store::error::StoreErrorKind;
 use crate::store::rights::{TableUser, try_grant};
 
 /// What to do about tables of the former system.
@@ -24,7 +24,7 @@ pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -
     match try_grant(client, names, grant).await {
         Ok(()) => true,
         // The table exists, with other keys or without the index.
-        Err(error) => error.kind() == Kind::Invalid,
+        Err(error) => error.kind() == StoreErrorKind::Invalid,
     }
 }
 

@@ -45,7 +45,7 @@ use crate::core::time::{format_millis, parse_timestamp};
 use crate::store::attributes::{
     CITY, CITY_SHARD, EVENT_ID, Item, SERIES, SEVERITY_SHARD, TIMESTAMP, string,
 };
-use crate::store::config::Config;
+use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 use crate::telemetry::Metrics;
 
@@ -237,7 +237,7 @@ impl DynamoReads {
         }
     }
 
-    async fn fetch_config(&self) -> Result<Config, StoreError> {
+    async fn fetch_config(&self) -> Result<ConfigItem, StoreError> {
         let config = self.db.config().await?;
         *self.shards.lock().expect("no panic holds the shard count") =
             Some((Instant::now(), config.shards));

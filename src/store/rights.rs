@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::core::keys::{
     AGGREGATIONS, ALERTS, CITY_INDEX, RAW, SERIES_INDEX, SEVERITY_INDEX, TOTALS, TableNames,
 };
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::tables::{TableSpec, specs};
 
 /// A key that no item has.
@@ -221,7 +221,7 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
 /// condition that cannot hold.
 ///
 /// # Errors
-/// What DynamoDB answers; [`Kind::Denied`] if the right is missing.
+/// What DynamoDB answers; [`StoreErrorKind::Denied`] if the right is missing.
 pub async fn try_grant(
     client: &Client,
     names: &TableNames,
@@ -272,7 +272,7 @@ pub async fn try_grant(
         _ => Ok(()),
     };
     match answer {
-        Err(error) if error.kind() == Kind::Conflict => Ok(()),
+        Err(error) if error.kind() == StoreErrorKind::Conflict => Ok(()),
         other => other,
     }
 }
@@ -326,7 +326,7 @@ async fn try_write_request(
 /// Checks that a table accepts the writes of `consume`, by a write that changes nothing.
 ///
 /// # Errors
-/// What DynamoDB answers; [`Kind::NotFound`] if the table is missing.
+/// What DynamoDB answers; [`StoreErrorKind::NotFound`] if the table is missing.
 pub async fn try_write(
     client: &Client,
     names: &TableNames,

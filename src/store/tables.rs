@@ -27,7 +27,7 @@ use crate::store::attributes::{
     CITY, CITY_SHARD, EVENT_ID, Item, PARTITION_KEY, SERIES, SEVERITY_SHARD, SHARD, TIMESTAMP, TTL,
     WINDOW_START, is_text,
 };
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::protect::{self, Protection, sdk_tags, sse};
 
 pub use waits::{
@@ -125,7 +125,7 @@ pub async fn describe(
         Err(error) => {
             let error = StoreError::from_sdk("DescribeTable", table, error);
             match error.kind() {
-                Kind::NotFound => Ok(None),
+                StoreErrorKind::NotFound => Ok(None),
                 _ => Err(error),
             }
         }

@@ -29,7 +29,7 @@ use crate::store::answers::{Flaw, count_flaw};
 use crate::store::attributes::{
     CITY, EVENT_ID, Item, MAX, NEXT, SERIES, SHARD, TIMESTAMP, checked_number, is_text, string,
 };
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::items::{ItemOptions, batch_body, progress_body, table_name, update_body};
 use crate::store::proof::{self, Unproven};
 use crate::store::requests::{count_request, refusing_item};
@@ -114,8 +114,8 @@ impl Writer {
                 let error = StoreError::from_sdk(operation, table, error);
                 self.count(operation, table, started, error.kind().name(), &[]);
                 let outcome = match error.kind() {
-                    Kind::Invalid => BatchOutcome::Invalid,
-                    Kind::Throttled => BatchOutcome::Failed { throttled: true },
+                    StoreErrorKind::Invalid => BatchOutcome::Invalid,
+                    StoreErrorKind::Throttled => BatchOutcome::Failed { throttled: true },
                     _ => BatchOutcome::Failed { throttled: false },
                 };
                 (outcome, Some(error))
@@ -169,8 +169,8 @@ impl Writer {
         let error = StoreError::from_sdk(operation, table, error).with_key(show_row(update));
         self.count(operation, table, started, error.kind().name(), &[]);
         match error.kind() {
-            Kind::Invalid | Kind::Corrupt => Err(error),
-            Kind::Throttled => Ok((UpdateOutcome::Refused, Some(error))),
+            StoreErrorKind::Invalid | StoreErrorKind::Corrupt => Err(error),
+            StoreErrorKind::Throttled => Ok((UpdateOutcome::Refused, Some(error))),
             _ => Ok((UpdateOutcome::Unknown, Some(error))),
         }
     }
@@ -249,7 +249,7 @@ impl Writer {
                 let error = StoreError::from_sdk(operation, table, error);
                 self.count(operation, table, started, error.kind().name(), &[]);
                 match error.kind() {
-                    Kind::Conflict => Ok(exists),
+                    StoreErrorKind::Conflict => Ok(exists),
                     _ => Err(error.with_key(key())),
                 }
             }

@@ -12,8 +12,8 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::settings::show_ms;
 use crate::store::attributes::TTL;
-use crate::store::config::{self, Config};
-use crate::store::error::{Kind, StoreError};
+use crate::store::config::{self, ConfigItem};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::protect::{self, Measure};
 use crate::store::tables::{self, CHANGE_LIMIT, TableSpec};
 use crate::tables::mark_settings;
@@ -25,7 +25,7 @@ pub use wanted::WantedTables;
 #[derive(Debug)]
 pub struct FoundTables {
     found: Vec<(TableSpec, Option<TableDescription>)>,
-    config: Option<Config>,
+    config: Option<ConfigItem>,
 }
 
 /// Describes all tables and reads the config item. Changes nothing.
@@ -48,7 +48,7 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
     });
     let config = if readable {
         match config::read_config(client, names).await {
-            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => None,
             other => other?,
         }
     } else {
@@ -123,7 +123,7 @@ async fn find_loss(
             Ok(true) => return Ok(Some((lost, spec.name.clone()))),
             Ok(false) => {}
             // The table is still being created.
-            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
@@ -275,7 +275,7 @@ async fn make_config(
     Ok(Finding::with_notes(outcome, what, notes))
 }
 
-fn show(config: &Config) -> String {
+fn show(config: &ConfigItem) -> String {
     format!(
         "windows {}, lateness {}, skew {}, {} shards, raw {}",
         show_ms(config.rules.window_ms),
@@ -295,7 +295,7 @@ pub async fn ensure(
     names: &TableNames,
     wanted: &WantedTables,
     steps: &StepDisplay,
-) -> anyhow::Result<(Config, Vec<Finding>)> {
+) -> anyhow::Result<(ConfigItem, Vec<Finding>)> {
     let state = inspect(client, names).await?;
     refuse(client, names, &state, wanted).await?;
     let findings = make(client, names, state, wanted, steps).await?;

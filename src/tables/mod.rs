@@ -29,7 +29,7 @@ use crate::kafka::admin::{Admin, AdminError};
 use crate::settings::InitTables;
 use crate::store::client::describe_target;
 use crate::store::config;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::tables as store_tables;
 use crate::telemetry;
 
@@ -60,21 +60,21 @@ const DELETE_LIMIT: Duration = Duration::from_secs(300);
 /// Turns an error into a [`SettingsError`] if a restart cannot help.
 pub fn mark_settings(error: StoreError) -> anyhow::Error {
     match error.kind() {
-        Kind::Settings => match error {
+        StoreErrorKind::Settings => match error {
             StoreError::Different { .. } => {
                 let todo = "other tables need another --table-prefix";
                 SettingsError(format!("{error}; {todo}")).into()
             }
             error => SettingsError(error.to_string()).into(),
         },
-        Kind::Transient
-        | Kind::Throttled
-        | Kind::Unknown
-        | Kind::NotFound
-        | Kind::Conflict
-        | Kind::Invalid
-        | Kind::Denied
-        | Kind::Corrupt => error.into(),
+        StoreErrorKind::Transient
+        | StoreErrorKind::Throttled
+        | StoreErrorKind::Unknown
+        | StoreErrorKind::NotFound
+        | StoreErrorKind::Conflict
+        | StoreErrorKind::Invalid
+        | StoreErrorKind::Denied
+        | StoreErrorKind::Corrupt => error.into(),
     }
 }
 
@@ -199,7 +199,8 @@ async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyh
         match store_tables::describe(client, &names.totals).await {
             Ok(_) => return Ok(()),
             Err(error) => {
-                let is_final = !error.kind().is_retryable() || error.kind() == Kind::Denied;
+                let is_final =
+                    !error.kind().is_retryable() || error.kind() == StoreErrorKind::Denied;
                 if is_final || begin.elapsed() >= REACH_LIMIT {
                     return Err(mark_settings(error))
                         .with_context(|| format!("failed to use {target}"));

@@ -31,8 +31,8 @@ use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
 use crate::kafka::survey::Survey;
 use crate::settings::RawRows;
 use crate::shutdown::Shutdown;
-use crate::store::config::Config;
-use crate::store::error::Kind;
+use crate::store::config::ConfigItem;
+use crate::store::error::StoreErrorKind;
 use crate::store::reads::audit::{Audit, AuditView};
 use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::report::VerifyReport;
@@ -145,7 +145,7 @@ struct JudgedSlice {
 pub(super) struct Facts {
     source: CompareSource,
     pub(super) audit: Audit,
-    pub(super) config: Config,
+    pub(super) config: ConfigItem,
     survey: Arc<Survey>,
     pub(super) topic_id: String,
     partitions: i32,
@@ -165,7 +165,7 @@ impl Facts {
         let names = source.names.clone();
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
-            Kind::NotFound => anyhow!(
+            StoreErrorKind::NotFound => anyhow!(
                 "there is no table {}; citystream init-tables makes it, or says how to get it back",
                 source.names.totals
             ),

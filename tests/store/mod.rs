@@ -22,9 +22,9 @@ use citystream::core::watermark::MaxTime;
 use citystream::core::window::Rules;
 use citystream::settings::RawRows;
 use citystream::store::config::{
-    Config, create_config, grow_shards, new_tables_id, read_config, set_topic,
+    ConfigItem, create_config, grow_shards, new_tables_id, read_config, set_topic,
 };
-use citystream::store::error::{Kind, StoreError};
+use citystream::store::error::{StoreError, StoreErrorKind};
 use citystream::store::reads::{DynamoReads, PageRequest, Range, Reads as _};
 use citystream::store::tables::{
     create, delete, describe, differences, ensure_ttl, holds_data, specs, ttl_is_on, wait_active,
@@ -76,8 +76,8 @@ struct Store {
     reads: DynamoReads,
 }
 
-fn config() -> Config {
-    Config {
+fn config() -> ConfigItem {
+    ConfigItem {
         rules: Rules::default(),
         shards: SHARDS,
         rules_number: citystream::core::RULES,
@@ -441,9 +441,9 @@ pub(crate) async fn a_missing_table_is_told_from_a_missing_item(client: Client, 
     let names = TableNames::new(&prefix);
     let writer = Writer::new(client.clone(), names.clone(), 86_400_000, Metrics::new());
     let error = read_config(&client, &names).await.expect_err("no table");
-    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::NotFound, "{error}");
     let error = writer.read_progress("x#0").await.expect_err("no table");
-    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::NotFound, "{error}");
     let batch = Batch {
         id: 1,
         table: PutTable::Raw,
@@ -451,13 +451,13 @@ pub(crate) async fn a_missing_table_is_told_from_a_missing_item(client: Client, 
     };
     let (outcome, error) = writer.put(&batch, NOW_MS).await;
     assert_eq!(outcome, BatchOutcome::Failed { throttled: false });
-    assert_eq!(error.unwrap().kind(), Kind::NotFound);
+    assert_eq!(error.unwrap().kind(), StoreErrorKind::NotFound);
     let (outcome, error) = writer.update(&update(true, 0, 0, 1), NOW_MS).await.unwrap();
     assert!(matches!(
         outcome,
         UpdateOutcome::Unknown | UpdateOutcome::Refused
     ));
-    assert_eq!(error.unwrap().kind(), Kind::NotFound);
+    assert_eq!(error.unwrap().kind(), StoreErrorKind::NotFound);
     let store = Store::new(client, &prefix).await;
     assert_eq!(store.writer.read_progress("x#0").await.unwrap(), None);
 }
@@ -532,6 +532,6 @@ pub(crate) async fn an_index_is_not_read_consistently(client: Client, prefix: St
             .await
             .expect_err(condition);
         let error = StoreError::from_sdk("Query", &store.names.raw, error);
-        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Invalid, "{error}");
     }
 }

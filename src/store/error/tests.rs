@@ -53,7 +53,7 @@ async fn fail(status: u16, body: &str) -> StoreError {
 async fn every_code_of_the_table_is_recognised_in_an_answer() {
     for (code, kind) in CODES {
         let status = match kind {
-            Kind::Unknown => 500,
+            StoreErrorKind::Unknown => 500,
             _ => 400,
         };
         let body =
@@ -78,18 +78,22 @@ fn each_code_is_listed_once() {
 #[tokio::test]
 async fn an_unforeseen_answer_costs_no_data() {
     for (status, body, kind) in [
-        (400, r#"{"__type":"x#KmsKeyGoneException"}"#, Kind::Denied),
-        (403, "<html>proxy</html>", Kind::Denied),
-        (429, "{}", Kind::Throttled),
-        (500, "", Kind::Unknown),
-        (502, "<html>", Kind::Unknown),
-        (503, "{}", Kind::Unknown),
+        (
+            400,
+            r#"{"__type":"x#KmsKeyGoneException"}"#,
+            StoreErrorKind::Denied,
+        ),
+        (403, "<html>proxy</html>", StoreErrorKind::Denied),
+        (429, "{}", StoreErrorKind::Throttled),
+        (500, "", StoreErrorKind::Unknown),
+        (502, "<html>", StoreErrorKind::Unknown),
+        (503, "{}", StoreErrorKind::Unknown),
     ] {
         let error = fail(status, body).await;
         assert_eq!(error.kind(), kind, "{status} {body}: {error}");
         assert!(error.kind().is_retryable());
     }
-    assert_eq!(fail(200, "not json").await.kind(), Kind::Unknown);
+    assert_eq!(fail(200, "not json").await.kind(), StoreErrorKind::Unknown);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
 use crate::store::attributes::{
     Item, PARTITION_KEY, SERIES, WATERMARK, WINDOW_START, number, string, text,
 };
-use crate::store::config::Config;
+use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 
 /// Most windows of a series that are read as the newest ones, whatever the rules.
@@ -109,7 +109,7 @@ pub(super) async fn latest(
     finals: &Finals,
     series: Vec<String>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
-    let Config {
+    let ConfigItem {
         rules, topic_id, ..
     } = db.config().await?;
     // A window is open while an event that is neither late nor future can be in it.

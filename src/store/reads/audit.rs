@@ -22,7 +22,7 @@ use crate::core::time::format_millis;
 use crate::store::attributes::{
     CITY, EVENT_ID, Item, MAX, NEXT, PARTITION_KEY, SERIES, SHARD, TIMESTAMP, number, string, text,
 };
-use crate::store::config::Config;
+use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 use crate::store::proof;
 use crate::telemetry::Metrics;
@@ -85,7 +85,7 @@ impl Audit {
     ///
     /// # Errors
     /// What DynamoDB answers; [`StoreError::Corrupt`] if there is none.
-    pub async fn config(&self) -> Result<Config, StoreError> {
+    pub async fn config(&self) -> Result<ConfigItem, StoreError> {
         self.db.config().await
     }
 

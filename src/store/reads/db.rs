@@ -11,8 +11,8 @@ use super::meter;
 use crate::core::keys::{CONFIG_PK, CONFIG_SK, PROGRESS_PK, TableNames};
 use crate::store::answers::{Flaw, count_flaw};
 use crate::store::attributes::{Item, SHARD, string};
-use crate::store::config::{Config, read_config};
-use crate::store::error::{Kind, StoreError};
+use crate::store::config::{ConfigItem, read_config};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::count_request;
 use crate::telemetry::Metrics;
 
@@ -158,7 +158,7 @@ impl Db {
     }
 
     /// Reads the current config item.
-    pub(super) async fn config(&self) -> Result<Config, StoreError> {
+    pub(super) async fn config(&self) -> Result<ConfigItem, StoreError> {
         let table = &self.names.totals;
         let mut retries = self.retries();
         loop {
@@ -262,7 +262,7 @@ impl Retries {
     pub(super) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
         let is_passing = matches!(
             error.kind(),
-            Kind::Transient | Kind::Throttled | Kind::Unknown
+            StoreErrorKind::Transient | StoreErrorKind::Throttled | StoreErrorKind::Unknown
         );
         if !is_passing || self.left == 0 {
             return Err(error);

@@ -96,7 +96,7 @@ fn every_status_of_a_table_is_ready_or_passing_or_needs_a_person() {
     assert_eq!(Index::values().len(), 4);
 }
 
-fn refusal(code: &str, kind: Kind) -> StoreError {
+fn refusal(code: &str, kind: StoreErrorKind) -> StoreError {
     StoreError::Request(Box::new(crate::store::error::RequestError {
         kind,
         operation: "UpdateTable",
@@ -119,7 +119,7 @@ async fn a_change_is_repeated_while_the_table_is_busy_until_the_limit() {
     ] {
         let sent = AtomicU32::new(0);
         let change = async || match sent.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => Err(refusal(code, Kind::Transient)),
+            0 | 1 => Err(refusal(code, StoreErrorKind::Transient)),
             n => Ok(n),
         };
         assert_eq!(repeat_while_busy("t", LIMIT, change).await.unwrap(), 2);
@@ -127,16 +127,16 @@ async fn a_change_is_repeated_while_the_table_is_busy_until_the_limit() {
     let sent = AtomicU32::new(0);
     let denied = async || {
         sent.fetch_add(1, Ordering::SeqCst);
-        Err::<(), _>(refusal("AccessDeniedException", Kind::Denied))
+        Err::<(), _>(refusal("AccessDeniedException", StoreErrorKind::Denied))
     };
     let error = repeat_while_busy("t", LIMIT, denied)
         .await
         .expect_err("denied");
     assert_eq!(
         (error.kind(), sent.load(Ordering::SeqCst)),
-        (Kind::Denied, 1)
+        (StoreErrorKind::Denied, 1)
     );
-    let busy = async || Err::<(), _>(refusal("ResourceInUseException", Kind::Transient));
+    let busy = async || Err::<(), _>(refusal("ResourceInUseException", StoreErrorKind::Transient));
     let limit = Duration::from_millis(100);
     let error = repeat_while_busy("t", limit, busy).await.expect_err("busy");
     assert!(matches!(error, StoreError::Waited { .. }), "{error}");

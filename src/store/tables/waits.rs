@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{IndexStatus, TableDescription, TableStatus};
 
 use super::describe;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// How long a table may take to become active, or to accept a change. AWS needs seconds, and some
 /// minutes before a new table accepts point-in-time recovery.
@@ -131,7 +131,7 @@ pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<boo
     };
     match repeat_while_busy(table, limit, request).await {
         Ok(_) => {}
-        Err(error) if error.kind() == Kind::NotFound => return Ok(false),
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
     wait_gone(client, table, limit).await?;

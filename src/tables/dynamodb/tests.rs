@@ -19,7 +19,7 @@ async fn run(
     client: &Client,
     names: &TableNames,
     wanted: &WantedTables,
-) -> anyhow::Result<(Config, Vec<Finding>)> {
+) -> anyhow::Result<(ConfigItem, Vec<Finding>)> {
     ensure(client, names, wanted, &StepDisplay::silent()).await
 }
 

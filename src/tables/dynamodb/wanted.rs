@@ -3,7 +3,7 @@
 use crate::core::RULES;
 use crate::core::window::Rules;
 use crate::settings::{InitTables, RawRows, show_ms};
-use crate::store::config::{self, Config};
+use crate::store::config::{self, ConfigItem};
 use crate::store::protect::Protection;
 
 /// Shards per city and severity, unless `--shards` says otherwise.
@@ -52,9 +52,9 @@ impl WantedTables {
     }
 
     /// Returns the config item of new tables.
-    pub(crate) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> ConfigItem {
         let rules = Rules::default();
-        Config {
+        ConfigItem {
             rules: Rules {
                 window_ms: self.window_ms.unwrap_or(rules.window_ms),
                 lateness_ms: self.lateness_ms.unwrap_or(rules.lateness_ms),
@@ -70,7 +70,7 @@ impl WantedTables {
     }
 
     /// Returns how the wanted settings contradict `config`, one sentence per contradiction.
-    pub(super) fn conflicts(&self, config: &Config) -> Vec<String> {
+    pub(super) fn conflicts(&self, config: &ConfigItem) -> Vec<String> {
         let mut out = Vec::new();
         let rules = &config.rules;
         for (option, wanted, frozen) in [
