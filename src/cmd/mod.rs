@@ -15,7 +15,6 @@ pub mod serve;
 pub mod tail;
 pub mod verify;
 
-use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
 
 use crate::store::client::{ConnectOptions, connect};
@@ -23,6 +22,5 @@ use crate::tables::mark_settings;
 
 /// Sets up the connection to DynamoDB. Sends nothing yet.
 async fn connect_dynamodb(options: ConnectOptions) -> anyhow::Result<Client> {
-    let client = connect(options).await.map_err(mark_settings);
-    client.context("failed to set up the connection to DynamoDB")
+    connect(options).await.map_err(mark_settings)
 }

@@ -37,7 +37,7 @@ use aws_sdk_dynamodb::Client;
 use self::db::{Db, KeyNames};
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 pub use self::meter::{Cost, Meter, metered, metered_by};
-use self::newest_first::{ListPartition, Source, read_page};
+use self::newest_first::{KeyedSource, ListPartition, read_page};
 pub use self::totals::EveryTotal;
 use crate::core::event::Severity;
 use crate::core::keys::{CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, TableNames};
@@ -280,7 +280,7 @@ impl DynamoReads {
         request: PageRequest,
     ) -> Result<Page<EventItem>, StoreError> {
         let table = self.db.names.raw.clone();
-        let source = Source {
+        let source = KeyedSource {
             keys: KeyNames {
                 table: table.clone(),
                 index: Some(CITY_INDEX),
@@ -313,7 +313,7 @@ impl DynamoReads {
             format_millis(request.range.from_ms),
             format_millis(request.range.to_ms),
         );
-        let source = |index, pk, other_key| Source {
+        let source = |index, pk, other_key| KeyedSource {
             keys: KeyNames {
                 table: self.db.names.alerts.clone(),
                 index,

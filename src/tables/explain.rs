@@ -294,12 +294,12 @@ mod tests {
     #[test]
     fn the_report_names_quotas_and_the_cost_of_alerts() {
         let names = TableNames::new("citystream");
-        let told = |rate: f64, alert_ttl_ms| {
+        let report_at = |rate: f64, alert_ttl_ms| {
             let mut question = question(rate);
             question.alert_ttl_ms = alert_ttl_ms;
             report(&question, &names)
         };
-        let few = told(1_000.0, None);
+        let few = report_at(1_000.0, None);
         assert!(
             few.contains("Alerts are kept for ever: 986 GB more each month, so $247 more"),
             "{few}"
@@ -308,15 +308,15 @@ mod tests {
             !few.contains("--warm-writes") && !few.contains("Service Quotas"),
             "{few}"
         );
-        let expiring = told(1_000.0, Some(90 * 86_400_000));
+        let expiring = report_at(1_000.0, Some(90 * 86_400_000));
         assert!(
             expiring.contains("Alerts, kept for 90 days, take 2,916 GB, $729 a month"),
             "{expiring}"
         );
-        let more = told(5_000.0, None);
+        let more = report_at(5_000.0, None);
         assert!(more.contains("use --warm-writes 5000"), "{more}");
         assert!(!more.contains("Service Quotas"), "{more}");
-        let most = told(50_000.0, None);
+        let most = report_at(50_000.0, None);
         assert!(
             most.contains("citystream-raw-events: 50,000 write units/s are more than the 40,000"),
             "{most}"
@@ -378,7 +378,7 @@ mod tests {
             ("1,000/s, row interval 250ms", 1_000.0, 250),
             ("1,000/s, row interval 5s", 1_000.0, 5_000),
         ] {
-            let told = |raw| {
+            let report_at = |raw| {
                 let mut question = question(rate);
                 (question.raw, question.mix.row_interval_ms) = (raw, row_interval_ms);
                 let text = report(&question, &names);
@@ -390,8 +390,8 @@ mod tests {
                     .collect();
                 (cells[1].clone(), cells[3].clone())
             };
-            let (units, all) = told(RawRows::All);
-            let (alerts, none) = (told(RawRows::Alerts).1, told(RawRows::None).1);
+            let (units, all) = report_at(RawRows::All);
+            let (alerts, none) = (report_at(RawRows::Alerts).1, report_at(RawRows::None).1);
             let row = format!("| {events} | {units} | {all} | {alerts} | {none} |");
             assert!(guide.contains(&row), "{row}");
         }

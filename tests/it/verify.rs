@@ -612,7 +612,7 @@ async fn a_window_is_explained_record_by_record() {
         "{text}"
     );
     assert!(
-        lines[2].contains("2013-01-01T06:05:00.000Z by the record at offset 4"),
+        lines[2].contains("2013-01-01T06:05:00.000Z because of the record at offset 4"),
         "{text}"
     );
     assert_eq!(lines[3], "window NYC#traffic#2013-01-01T06:00:00Z");

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 
 use super::db::{Db, KeyNames, read_together};
 use super::items::{AggregationItem, fences};
-use super::newest_first::{ListPartition, Source, read_page};
+use super::newest_first::{KeyedSource, ListPartition, read_page};
 use super::{Page, PageRequest, Range, Windows};
 use crate::core::keys::SERIES_INDEX;
 use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
@@ -49,7 +49,7 @@ pub(super) async fn page(
     series: &str,
     request: &PageRequest,
 ) -> Result<Windows, StoreError> {
-    let source = Source {
+    let source = KeyedSource {
         keys: index_keys(db),
         other_key: Some(PARTITION_KEY),
     };

@@ -262,9 +262,9 @@ mod tests {
 
     /// Collects log lines.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct LogLines(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Lines {
+    impl Write for LogLines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -294,7 +294,7 @@ mod tests {
             assert_eq!(damaged_number(&item, &SUMS), Some("event_count"));
             assert_eq!(TotalItem::from_item(&item).event_count, 0);
         }
-        let (lines, limit) = (Lines::default(), WarnLimit::new(Duration::from_secs(60)));
+        let (lines, limit) = (LogLines::default(), WarnLimit::new(Duration::from_secs(60)));
         let out = lines.clone();
         let log = tracing_subscriber::fmt().with_writer(move || out.clone());
         tracing::subscriber::with_default(log.with_ansi(false).finish(), || {

@@ -12,7 +12,7 @@ use crate::store::error::StoreError;
 #[derive(Clone)]
 pub(super) struct Lane {
     query: QueryFluentBuilder,
-    filter: Filter,
+    filter: RowFilter,
     /// The key after which the next page begins.
     start: Option<Item>,
     has_ended: bool,
@@ -21,7 +21,7 @@ pub(super) struct Lane {
 
 /// Rows that a lane leaves out. The default leaves out none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
+pub(super) struct RowFilter {
     /// Leaves out rows whose attribute has this value.
     pub(super) not: Option<(&'static str, String)>,
     /// Leaves out rows whose attribute has another value.
@@ -30,7 +30,7 @@ pub(super) struct Filter {
     pub(super) now_s: Option<i64>,
 }
 
-impl Filter {
+impl RowFilter {
     fn keeps(&self, row: &Item) -> bool {
         let is_not = |(name, value): &(&str, String)| text(row, name) != value;
         let is_only = |(name, value): (&str, &str)| text(row, name) == value;
@@ -52,7 +52,7 @@ impl Lane {
     ) -> Lane {
         Lane {
             query: db.query_keys(keys, pk, lower, upper),
-            filter: Filter::default(),
+            filter: RowFilter::default(),
             start: None,
             // DynamoDB refuses a range that ends before it begins.
             has_ended: upper.is_some_and(|upper| lower > upper),
@@ -70,7 +70,7 @@ impl Lane {
     }
 
     /// Leaves out rows.
-    pub(super) fn with_filter(mut self, filter: Filter) -> Lane {
+    pub(super) fn with_filter(mut self, filter: RowFilter) -> Lane {
         self.filter = filter;
         self
     }

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::db::{Db, KeyNames};
-use super::lane::{Filter, Lane, fill_all};
+use super::lane::{Lane, RowFilter, fill_all};
 use super::{Page, PageRequest, Position};
 use crate::core::event::Severity;
 use crate::store::attributes::{EXTRA, Item, SEVERITY, string, text};
@@ -25,7 +25,7 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 const FILTERED_ROWS_MIN: usize = 100;
 
 /// A table or an index, and the third key attribute of its rows.
-pub(super) struct Source {
+pub(super) struct KeyedSource {
     pub(super) keys: KeyNames,
     /// The attribute that is a key of the table and not of the index.
     pub(super) other_key: Option<&'static str>,
@@ -62,12 +62,12 @@ impl ListPartition {
     fn open(
         self,
         db: &Db,
-        source: &Source,
+        source: &KeyedSource,
         n: u32,
         request: &PageRequest,
         below: &impl Fn(&str) -> Option<String>,
     ) -> Lane {
-        let mut filter = Filter {
+        let mut filter = RowFilter {
             not: None,
             only: self.only.map(|severity| (SEVERITY, severity.name())),
             now_s: Some(request.now_ms.div_euclid(1_000)),
@@ -91,7 +91,7 @@ impl ListPartition {
 }
 
 /// Returns the whole key of the row at `position`, after which a Query can continue.
-fn key_at(position: &Position, source: &Source, pk: &str) -> Item {
+fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
     let attribute = |name: &str, value: &str| (name.to_owned(), string(value));
     let mut key = Item::from([
         attribute(source.keys.pk, pk),
@@ -107,7 +107,7 @@ fn key_at(position: &Position, source: &Source, pk: &str) -> Item {
 /// `below` returns the largest sort key below the given one, if there is a largest one.
 pub(super) async fn read_page(
     db: &Db,
-    source: Source,
+    source: KeyedSource,
     partitions: Vec<ListPartition>,
     request: &PageRequest,
     below: impl Fn(&str) -> Option<String>,
