@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::classify::{Said, Sighting};
 use super::counts::{Counts, Row};
+use super::dead_letters;
 use super::history::{MARKS, Tally};
-use super::intake::{Said, Sighting};
-use super::letters;
 use crate::kafka::reader::Letter;
 
 /// Records kept of each kind, alerts and all events.
@@ -121,7 +121,7 @@ impl Board {
                 if !self.counts.add_letter(&letter) {
                     return;
                 }
-                if let Some(time_ms) = letters::time_ms(&letter) {
+                if let Some(time_ms) = dead_letters::time_ms(&letter) {
                     self.saw(time_ms);
                 }
                 self.keep(letter);
@@ -137,13 +137,13 @@ impl Board {
 
     /// Keeps a letter, and of those before it what there is room for.
     fn keep(&mut self, letter: Letter) {
-        self.letter_bytes += letters::bytes(&letter);
+        self.letter_bytes += dead_letters::bytes(&letter);
         while self.records.len() >= RECORDS_MAX || self.letter_bytes > LETTER_BYTES_MAX {
             let Some(oldest) = self.records.pop_back() else {
                 break;
             };
             if let What::Letter(oldest) = &oldest.what {
-                self.letter_bytes -= letters::bytes(oldest);
+                self.letter_bytes -= dead_letters::bytes(oldest);
             }
         }
         let number = self.counts.sum.total();
@@ -282,7 +282,7 @@ pub(super) mod tests {
         assert_eq!(board.records.len(), 15);
         let sum = |board: &Board| {
             let bytes = board.records.iter().map(|seen| match &seen.what {
-                What::Letter(letter) => letters::bytes(letter),
+                What::Letter(letter) => dead_letters::bytes(letter),
                 What::Event(_) => unreachable!("they are letters"),
             });
             bytes.sum::<usize>()

@@ -9,10 +9,10 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use unicode_width::UnicodeWidthStr as _;
 
+use super::classify::Sighting;
+use super::dead_letters;
+use super::event_line::push_printable;
 use super::history::History;
-use super::intake::Sighting;
-use super::letters;
-use super::line::push_printable;
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 
@@ -96,14 +96,16 @@ impl Counts {
             self.repeat_count += 1;
             return false;
         }
-        let time_ms = letters::time_ms(letter);
+        let time_ms = dead_letters::time_ms(letter);
         self.sum.add_letter(time_ms);
-        self.count(letters::reason(letter), "", |row| row.add_letter(time_ms));
+        self.count(dead_letters::reason(letter), "", |row| {
+            row.add_letter(time_ms)
+        });
         true
     }
 
     fn is_repeat(&mut self, letter: &Letter) -> bool {
-        let Some(identity) = letters::identity(letter) else {
+        let Some(identity) = dead_letters::identity(letter) else {
             return false;
         };
         let hash = self.hasher.hash_one(identity);

@@ -2,17 +2,17 @@
 //! rejected and why.
 //!
 //! Reads the topic without a group and commits nothing, so it disturbs nobody. On a terminal it is a
-//! live screen ([`screen`]); everything else is lines ([`plain`]). A closed output pipe is a
+//! live screen ([`screen`]); everything else is lines ([`printer`]). A closed output pipe is a
 //! normal end.
 
-mod absent;
 mod board;
+mod classify;
 mod counts;
+mod dead_letters;
+mod event_line;
+mod filter_hint;
 mod history;
-mod intake;
-mod letters;
-mod line;
-mod plain;
+mod printer;
 pub(crate) mod screen;
 pub mod terminal;
 
@@ -26,7 +26,7 @@ use crate::kafka::reader::{LogReader, Range, Start};
 use crate::settings::{From, Tail};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
-use plain::Printer;
+use printer::Printer;
 
 /// Returns the topic to read.
 pub(crate) fn topic(args: &Tail) -> String {

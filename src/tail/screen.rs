@@ -8,9 +8,9 @@
 mod chart;
 mod draw;
 mod export;
-mod over;
+mod overlay;
 mod query;
-mod records;
+mod record_list;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -29,9 +29,9 @@ use crossterm::event::{self, Event};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::board::{Board, State};
-use super::intake::{Filter, Intake, Said};
+use super::classify::{Filter, Intake, Said};
 use super::terminal::FullScreen;
-use super::{letters, topic};
+use super::{dead_letters, topic};
 use crate::kafka::reader::{LogReader, Range, ReaderError, Step};
 use crate::settings::{From, Tail};
 use crate::shutdown::Shutdown;
@@ -122,7 +122,7 @@ pub(crate) async fn run(
     }
     let table = match kind {
         Kind::Events => shared.board().counts.table(knows_late),
-        Kind::Letters => letters::table(&shared.board().counts),
+        Kind::Letters => dead_letters::table(&shared.board().counts),
     };
     let mut out = std::io::stdout();
     out.write_all(table.as_bytes())

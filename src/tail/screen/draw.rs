@@ -13,7 +13,7 @@ use super::text::{
     Detail, bold, count, cut, dim, of_severity, rate, short_count, short_severity, time,
 };
 use super::view::{Kind, Line, Over, View};
-use super::{over, records, table};
+use super::{overlay, record_list, table};
 use crate::core::event::Severity;
 use crate::tail::board::{Board, State};
 use crate::tail::history::{LENGTHS, WINDOWS};
@@ -69,8 +69,8 @@ pub(super) fn draw(
     }
     let cursor = foot(buf, line_at(area, area.height - 1), live, view);
     match &view.over {
-        Over::Help => over::help(buf, area, view.kind),
-        Over::Record(seen, line) => over::record(buf, area, seen, *line, &heading.topic),
+        Over::Help => overlay::help(buf, area, view.kind),
+        Over::Record(seen, line) => overlay::record(buf, area, seen, *line, &heading.topic),
         Over::Nothing | Over::Typing(_) => {}
     }
     cursor
@@ -97,7 +97,7 @@ fn list(buf: &mut Buffer, area: Rect, board: &Board, view: &View, main: bool) {
     };
     rule(buf, line_at(area, 0), &title, hint);
     let chosen = view.chosen.filter(|_| main);
-    records::draw(buf, below(area, 1), board, &view.query, all_records, chosen);
+    record_list::draw(buf, below(area, 1), board, &view.query, all_records, chosen);
 }
 
 struct Places {

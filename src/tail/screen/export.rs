@@ -14,9 +14,9 @@ use crate::core::event::Severity;
 use crate::core::parse::Reason;
 use crate::core::time::{format_millis, format_seconds};
 use crate::tail::board::{Board, State, What};
+use crate::tail::dead_letters;
+use crate::tail::event_line::{Place, push_json};
 use crate::tail::history::{LENGTHS, WINDOWS};
-use crate::tail::letters;
-use crate::tail::line::{Place, push_json};
 
 /// Files of the same second before it is given up.
 const NAMES_MAX: u32 = 100;
@@ -117,7 +117,7 @@ pub(super) fn json(heading: &Heading, board: &Board, view: &View) -> serde_json:
                 };
                 push_json(&mut line, &sighting.event, place);
             }
-            What::Letter(letter) => letters::push_json(&mut line, letter),
+            What::Letter(letter) => dead_letters::push_json(&mut line, letter),
         }
         records.push(serde_json::from_slice(&line)?);
     }

@@ -3,7 +3,7 @@
 use super::view::Kind;
 use crate::core::event::Severity;
 use crate::tail::board::What;
-use crate::tail::letters;
+use crate::tail::dead_letters;
 
 /// Characters of a rejected record's value in which words are looked for: five hundred values are gone
 /// through for each picture.
@@ -76,9 +76,9 @@ impl Query {
                     })
             }
             What::Letter(letter) => self.occur(|| {
-                let (reason, detail) = (letters::reason(letter), letters::detail(letter));
-                let origin = letters::origin(letter).join("/");
-                let value = letters::content(letter, VALUE_CHARS_MAX);
+                let (reason, detail) = (dead_letters::reason(letter), dead_letters::detail(letter));
+                let origin = dead_letters::origin(letter).join("/");
+                let value = dead_letters::content(letter, VALUE_CHARS_MAX);
                 format!("{reason} {detail} {origin} {value}")
             }),
         }
@@ -97,7 +97,7 @@ impl Query {
 mod tests {
     use super::*;
     use crate::tail::board::tests::{letter, said};
-    use crate::tail::intake::Said;
+    use crate::tail::classify::Said;
 
     #[test]
     fn words_must_all_occur_and_severities_are_a_choice() {

@@ -18,7 +18,7 @@ use crate::core::event::Severity;
 use crate::core::parse::Reason;
 use crate::tail::board::tests::{letter, said};
 use crate::tail::board::{Board, State};
-use crate::tail::intake::Said;
+use crate::tail::classify::Said;
 
 const NOW_MS: i64 = 1_357_027_200_000;
 

@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use crate::core::event::Severity;
 use crate::core::time::{format_millis, format_seconds};
-use crate::tail::line::push_printable;
+use crate::tail::event_line::push_printable;
 
 /// How a severity looks. The terminal's own colours, so that they fit its background.
 pub(super) fn of_severity(severity: Severity) -> Style {

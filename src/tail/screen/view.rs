@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::query::Query;
-use super::records;
+use super::record_list;
 use crate::tail::board::{Board, Seen, sum};
 use crate::tail::counts::Row;
 use crate::tail::history::{LENGTH_DEFAULT, LENGTHS, Tally};
@@ -328,7 +328,7 @@ impl View {
         &'a self,
         board: &'a Board,
     ) -> impl Iterator<Item = &'a Arc<Seen>> + 'a {
-        records::list(board, &self.query, self.all_records)
+        record_list::list(board, &self.query, self.all_records)
     }
 
     /// Moves the choice by one record; the first is that at the top.

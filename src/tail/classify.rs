@@ -1,7 +1,7 @@
 //! What a record says to whoever watches: an event that passes the filter and how it stands in
 //! time, a rejection, or nothing to show.
 
-use super::absent::Absent;
+use super::filter_hint::Absent;
 use crate::core::event::{Event, Offset};
 use crate::core::parse;
 use crate::core::parse::{Body, Reason};

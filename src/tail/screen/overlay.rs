@@ -11,8 +11,8 @@ use super::view::Kind;
 use crate::core::parse::VALUE_BYTES_MAX;
 use crate::kafka::reader::Letter;
 use crate::tail::board::{Seen, What};
-use crate::tail::intake::Sighting;
-use crate::tail::letters;
+use crate::tail::classify::Sighting;
+use crate::tail::dead_letters;
 
 /// Widest box.
 const COLUMNS_MAX: u16 = 96;
@@ -189,16 +189,24 @@ fn of_event(sighting: &Sighting, topic: &str) -> Vec<Field> {
 
 fn of_letter(letter: &Letter) -> Vec<Field> {
     let time = |ms: Option<i64>| ms.map_or_else(|| "without a timestamp".to_owned(), exact_time);
-    let [topic, partition, offset] = letters::origin(letter);
+    let [topic, partition, offset] = dead_letters::origin(letter);
     let mut fields: Vec<Field> = vec![
-        ("reason", letters::reason(letter).to_owned(), bold()),
-        ("detail", letters::detail(letter).to_owned(), Style::new()),
+        ("reason", dead_letters::reason(letter).to_owned(), bold()),
+        (
+            "detail",
+            dead_letters::detail(letter).to_owned(),
+            Style::new(),
+        ),
         (
             "place",
             format!("{topic}, partition {partition}, offset {offset}"),
             Style::new(),
         ),
-        ("record", time(letters::source_ms(letter)), Style::new()),
+        (
+            "record",
+            time(dead_letters::source_ms(letter)),
+            Style::new(),
+        ),
         ("rejected", time(letter.record_ms), Style::new()),
         (
             "kept at",
@@ -206,13 +214,13 @@ fn of_letter(letter: &Letter) -> Vec<Field> {
             Style::new(),
         ),
     ];
-    if let Some(key) = letters::key(letter) {
+    if let Some(key) = dead_letters::key(letter) {
         fields.push(("key", key, Style::new()));
     }
-    for (name, value) in letters::own_headers(letter) {
+    for (name, value) in dead_letters::own_headers(letter) {
         fields.push(("header", format!("{name}: {value}"), Style::new()));
     }
-    let value = letters::content(letter, VALUE_CHARS_MAX);
+    let value = dead_letters::content(letter, VALUE_CHARS_MAX);
     fields.push(("value", value, Style::new()));
     fields
 }

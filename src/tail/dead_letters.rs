@@ -11,7 +11,7 @@ use indicatif::HumanCount;
 use serde_json::Value;
 
 use super::counts::Counts;
-use super::line::{escape_hidden, push_printable};
+use super::event_line::{escape_hidden, push_printable};
 use crate::core::time::{TIME_MS_END, format_millis};
 use crate::core::window::Rules;
 use crate::kafka::reader::Letter;

@@ -12,8 +12,8 @@ use super::text::{Detail, cut, dim, fit, of_severity, short_severity, time, widt
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 use crate::tail::board::{Board, Seen, What};
-use crate::tail::intake::Sighting;
-use crate::tail::letters;
+use crate::tail::classify::Sighting;
+use crate::tail::dead_letters;
 
 /// From this width on what was wrong with a rejected record stands before its value.
 const WITH_DETAIL: u16 = 110;
@@ -89,7 +89,7 @@ pub(super) fn list<'a>(
 fn widths<'a>(shown: impl Iterator<Item = &'a Seen>) -> (usize, usize) {
     let widths = shown.map(|seen| match &seen.what {
         What::Event(sighting) => (width(&sighting.event.city), 0),
-        What::Letter(letter) => (width(letters::reason(letter)), width(&place(letter))),
+        What::Letter(letter) => (width(dead_letters::reason(letter)), width(&place(letter))),
     });
     let (first, second) = widths.fold((0, 0), |(a, b), (c, d)| (a.max(c), b.max(d)));
     (first.clamp(4, 16), second.clamp(4, 16))
@@ -97,7 +97,7 @@ fn widths<'a>(shown: impl Iterator<Item = &'a Seen>) -> (usize, usize) {
 
 /// Returns where a rejected record lies in its topic, which is the same for all.
 fn place(letter: &Letter) -> String {
-    let [_, partition, offset] = letters::origin(letter);
+    let [_, partition, offset] = dead_letters::origin(letter);
     format!("{partition}/{offset}")
 }
 
@@ -110,9 +110,9 @@ fn detail(columns: u16) -> Detail {
 }
 
 fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Text<'static> {
-    let reason = letters::reason(letter);
+    let reason = dead_letters::reason(letter);
     let detail = detail(columns);
-    let time = match letters::source_ms(letter) {
+    let time = match dead_letters::source_ms(letter) {
         Some(ms) => time(ms, detail),
         None => fit("-", time(0, detail).len(), false),
     };
@@ -136,13 +136,13 @@ fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Text<'s
         Span::raw(" "),
     ];
     if columns >= WITH_DETAIL {
-        let text = fit(letters::detail(letter), DETAIL_COLUMNS, false);
+        let text = fit(dead_letters::detail(letter), DETAIL_COLUMNS, false);
         spans.extend([Span::styled(text, dim()), Span::raw(" ")]);
     }
     let used: usize = spans.iter().map(Span::width).sum();
     let left = usize::from(columns).saturating_sub(used);
     if left > 3 {
-        spans.push(Span::raw(cut(&letters::content(letter, left), left)));
+        spans.push(Span::raw(cut(&dead_letters::content(letter, left), left)));
     }
     Text::from(spans)
 }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 
+use super::classify::{Intake, Said};
 use super::counts::Counts;
-use super::intake::{Intake, Said};
-use super::letters;
-use super::line::{self, Place};
+use super::dead_letters;
+use super::event_line::{self, Place};
 use crate::kafka::reader::{Letter, Record, Step};
 use crate::settings::{Output, Tail};
 
@@ -110,9 +110,9 @@ impl Printer<'_> {
                     partition: seen.partition,
                     offset: seen.offset,
                 };
-                line::push_json(&mut self.buffer, &seen.event, place);
+                event_line::push_json(&mut self.buffer, &seen.event, place);
             }
-            Output::Text => line::push_text(&mut self.buffer, &seen.event),
+            Output::Text => event_line::push_text(&mut self.buffer, &seen.event),
         }
         self.one_less()
     }
@@ -121,8 +121,8 @@ impl Printer<'_> {
         self.counts.add_letter(letter);
         match self.output {
             Output::Table => {}
-            Output::Json => letters::push_json(&mut self.buffer, letter),
-            Output::Text => letters::push_text(&mut self.buffer, letter),
+            Output::Json => dead_letters::push_json(&mut self.buffer, letter),
+            Output::Text => dead_letters::push_text(&mut self.buffer, letter),
         }
         self.one_less()
     }
@@ -184,7 +184,7 @@ impl Printer<'_> {
             let mut text = format!("{total} rejected records, {rate}/s");
             if self.counts.repeat_count > 0 {
                 text.push_str("; ");
-                text.push_str(&letters::repeats(&self.counts));
+                text.push_str(&dead_letters::repeats(&self.counts));
             }
             return text;
         }
@@ -205,7 +205,7 @@ impl Printer<'_> {
     fn hint(&mut self) {
         if let Some(hint) = self.intake.hint().filter(|_| !self.hinted) {
             let mut text = String::new();
-            line::push_printable(&mut text, hint);
+            event_line::push_printable(&mut text, hint);
             tracing::warn!("{text}");
             self.hinted = true;
         }
@@ -229,7 +229,7 @@ impl Printer<'_> {
         self.hint();
         if self.output == Output::Table {
             let table = if self.dlq {
-                letters::table(&self.counts)
+                dead_letters::table(&self.counts)
             } else {
                 self.counts.table(self.intake.knows_late())
             };
