@@ -64,7 +64,7 @@ impl Failure {
             let Failure { what, why, todo } = self;
             tracing::error!(what, why, todo, "failed");
         } else {
-            telemetry::say(self.text(columns(&std::io::stderr())).trim_end());
+            telemetry::print_stderr(self.text(columns(&std::io::stderr())).trim_end());
         }
     }
 

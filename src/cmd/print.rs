@@ -156,7 +156,7 @@ fn write(folder: &Path, files: &[File]) -> anyhow::Result<()> {
         }
         std::fs::write(&path, content)
             .with_context(|| format!("failed to write {}", path.display()))?;
-        telemetry::show(&format!("{}\n", path.display()));
+        telemetry::print_stdout(&format!("{}\n", path.display()));
     }
     Ok(())
 }

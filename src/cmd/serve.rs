@@ -103,7 +103,7 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
 fn announce(scheme: &str, address: SocketAddr, picked: bool) {
     tracing::info!(%address, scheme, "serving the API");
     if picked {
-        telemetry::show(&format!("API and dashboard: {scheme}://{address}\n"));
+        telemetry::print_stdout(&format!("API and dashboard: {scheme}://{address}\n"));
     }
 }
 

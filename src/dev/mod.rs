@@ -176,7 +176,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         served,
         shutdown.clone(),
     ));
-    telemetry::show(&greeting(&args, reached, &own_name()));
+    telemetry::print_stdout(&greeting(&args, reached, &own_name()));
 
     let producing = {
         let before = history_of(&args).filter(|_| is_new);

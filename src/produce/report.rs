@@ -327,7 +327,7 @@ fn millis(us: u64) -> String {
 
 /// The role's plain voice, beside the log.
 pub(super) fn say(text: &str) {
-    telemetry::say(&format!("citystream: {text}"));
+    telemetry::print_stderr(&format!("citystream: {text}"));
 }
 
 #[cfg(test)]

@@ -21,14 +21,14 @@ pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
 
 /// Asks for the prefix, and returns an error unless that is the answer.
 pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
-    telemetry::say("This deletes, with all they hold and for good:");
+    telemetry::print_stderr("This deletes, with all they hold and for good:");
     for topic in topics {
-        telemetry::say(&format!("  topic {topic}"));
+        telemetry::print_stderr(&format!("  topic {topic}"));
     }
     for table in names.all() {
-        telemetry::say(&format!("  table {table}"));
+        telemetry::print_stderr(&format!("  table {table}"));
     }
-    telemetry::write_line(format!("To go on, type the prefix {prefix}: ").as_bytes());
+    telemetry::write_stderr(format!("To go on, type the prefix {prefix}: ").as_bytes());
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)

@@ -240,7 +240,7 @@ async fn members_left(
         return Ok(members.names);
     }
     let limit = leave_limit(&args.kafka.kafka_properties, members.is_newer);
-    telemetry::say(&format!(
+    telemetry::print_stderr(&format!(
         "group {group} has members: {}; waiting up to {} s, because a killed member stays listed until its session is over",
         members.names.join(", "),
         limit.as_secs()

@@ -16,7 +16,7 @@ use crate::telemetry;
 
 /// Says on standard error what is going to be made and changed.
 pub(super) fn tell(tables: &[Finding], topics: &[Finding]) {
-    telemetry::write_line(text(tables, topics).as_bytes());
+    telemetry::write_stderr(text(tables, topics).as_bytes());
 }
 
 fn text(tables: &[Finding], topics: &[Finding]) -> String {

@@ -192,7 +192,7 @@ impl Step {
                 other => other.name(),
             };
             let seconds = self.begin.elapsed().as_secs_f64();
-            telemetry::say(&format!("{}: {result} ({seconds:.1} s)", self.what));
+            telemetry::print_stderr(&format!("{}: {result} ({seconds:.1} s)", self.what));
         }
     }
 }

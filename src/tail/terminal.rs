@@ -3,7 +3,7 @@
 //! [`FullScreen`] is the only way in. Out of it leads its drop, so also any error; a panic, whose
 //! message is then seen on the terminal as it was before; and [`FullScreen::stop_here`], which gives
 //! the terminal back while the process is stopped. Log lines wait meanwhile, see
-//! [`hold_lines`](crate::telemetry::hold_lines).
+//! [`hold_log_lines`](crate::telemetry::hold_log_lines).
 
 use std::io::{self, BufWriter, Stdout};
 use std::panic::PanicHookInfo;
@@ -22,7 +22,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 
 use crate::sys;
-use crate::telemetry::{hold_lines, release_lines, write_line};
+use crate::telemetry::{hold_log_lines, release_log_lines, write_stderr};
 
 /// Bytes of a picture that go out at once.
 const OUT_BYTES: usize = 64 * 1024;
@@ -125,7 +125,7 @@ fn terminal() -> io::Result<Terminal<Out>> {
 fn take() -> io::Result<()> {
     enable_raw_mode()?;
     OURS.store(true, Ordering::SeqCst);
-    hold_lines();
+    hold_log_lines();
     execute!(io::stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
 }
 
@@ -135,7 +135,7 @@ fn give_back() {
     if OURS.swap(false, Ordering::SeqCst) {
         let shown = execute!(io::stdout(), LeaveAlternateScreen, Show);
         let cooked = disable_raw_mode();
-        release_lines();
+        release_log_lines();
         for error in [shown.err(), cooked.err()].into_iter().flatten() {
             tracing::debug!(%error, "failed to put the terminal back");
         }
@@ -147,7 +147,7 @@ fn give_back() {
 fn on_panic(info: &PanicHookInfo<'_>, former: &(dyn Fn(&PanicHookInfo<'_>) + Sync + Send)) {
     let draws = *DRAWS.lock().unwrap_or_else(PoisonError::into_inner);
     if OURS.load(Ordering::SeqCst) && draws != Some(std::thread::current().id()) {
-        write_line(format!("{info}\n").as_bytes());
+        write_stderr(format!("{info}\n").as_bytes());
         return;
     }
     give_back();
