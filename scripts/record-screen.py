@@ -233,7 +233,7 @@ def check(text, frames):
     """Fails unless the drawing has every picture, and in them what the keys have brought up."""
     root = ElementTree.fromstring(text)
     words = {"".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")}
-    for wanted in ("citystream tail", "33,960", "“nyc crit”", "event id", "freeze what is shown, and let it go on"):
+    for wanted in ("citystream tail", "33,960", "“nyc crit”", "event id", "freeze or continue"):
         if wanted not in words:
             raise SystemExit(f"{wanted} is not in the drawing")
     if len(frames) < 20 or text.count("{transform:translateY(-") != len(frames):

@@ -32,7 +32,7 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let done = if live {
         screen::run(reader, range, args, shutdown).await
     } else {
-        let work = move || print(&reader, &range, &args, &shutdown, &mut io::stdout());
+        let work = move || print(&reader, &range, &args, &shutdown);
         let done = tokio::task::spawn_blocking(work).await;
         done.context("the reader panicked")?
     };

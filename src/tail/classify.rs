@@ -1,8 +1,7 @@
-//! What a record says to whoever watches: an event that passes the filter and how it stands in
-//! time, a rejection, or nothing to show.
+//! Turns each record of the log into what `tail` shows: an event that passes the filter, a rejection, or nothing.
 
-use super::filter_hint::Absent;
-use crate::core::event::{Event, Offset};
+use super::filter_hint::FilterHint;
+use crate::core::event::{Event, Offset, Severity};
 use crate::core::parse;
 use crate::core::parse::{Body, Reason};
 use crate::core::watermark::MaxTime;
@@ -10,27 +9,24 @@ use crate::core::window::Rules;
 use crate::kafka::reader::{Letter, Record};
 use crate::settings::{From, Tail};
 
-/// Which events are shown.
+/// The filter from the command line.
 #[derive(Clone, Debug)]
-pub(super) struct Filter {
+pub(super) struct OptionFilter {
     cities: Vec<String>,
     types: Vec<String>,
     severities: [bool; 4],
 }
 
-impl Filter {
-    /// Returns what the options ask for.
-    pub(super) fn new(args: &Tail) -> Filter {
+impl OptionFilter {
+    /// Returns the filter of the options, with names normalized as in an event.
+    pub(super) fn new(args: &Tail) -> OptionFilter {
         let mut severities = [args.severities.is_empty(); 4];
         for severity in &args.severities {
             severities[severity.index()] = true;
         }
-        Filter {
-            cities: args
-                .cities
-                .iter()
-                .map(|city| parse::trim(city).to_owned())
-                .collect(),
+        let cities = args.cities.iter().map(|city| parse::trim(city).to_owned());
+        OptionFilter {
+            cities: cities.collect(),
             types: args.types.iter().map(|t| t.to_ascii_lowercase()).collect(),
             severities,
         }
@@ -44,115 +40,109 @@ impl Filter {
             && among(&self.types, &event.event_type)
     }
 
-    /// Returns the filter as it was asked for, such as `NYC, LA · traffic`; empty if all passes.
+    /// Returns the filter as text, such as `NYC, LA · traffic`. The text is empty if all events pass.
     pub(super) fn text(&self) -> String {
         let mut parts = Vec::new();
-        if !self.cities.is_empty() {
-            parts.push(self.cities.join(", "));
-        }
-        if !self.types.is_empty() {
-            parts.push(self.types.join(", "));
+        for names in [&self.cities, &self.types] {
+            if !names.is_empty() {
+                parts.push(names.join(", "));
+            }
         }
         if self.severities != [true; 4] {
-            let severities = crate::core::event::Severity::ALL;
-            let names = severities
-                .into_iter()
-                .filter(|s| self.severities[s.index()]);
-            parts.push(names.map(|s| s.name()).collect::<Vec<_>>().join(", "));
+            let shown = Severity::ALL.into_iter();
+            let shown = shown.filter(|s| self.severities[s.index()]);
+            parts.push(shown.map(|s| s.name()).collect::<Vec<_>>().join(", "));
         }
         parts.join(" · ")
     }
 }
 
-/// An event and where it was seen.
+/// An event, its place in the log, and whether it is late or future.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sighting {
-    /// The event.
+pub(super) struct TailEvent {
     pub(super) event: Event,
-    /// It came after its window was over; told only where reading began with the oldest record.
+    /// Whether the watermark had passed its window. Always false unless reading began at the oldest record.
     pub(super) late: bool,
-    /// Its time is too far ahead of its record to be believed.
+    /// Whether its event time is too far after the record's timestamp.
     pub(super) future: bool,
-    /// Its partition.
     pub(super) partition: i32,
-    /// Its place there.
     pub(super) offset: Offset,
     /// The record's Kafka timestamp in Unix milliseconds.
     pub(super) record_ms: Option<i64>,
 }
 
-/// What a record says.
+/// What `tail` shows of a record.
 #[derive(Debug)]
-pub(super) enum Said {
-    /// An event that passes.
-    Event(Sighting),
-    /// Neither event nor heartbeat.
+pub(super) enum Classified {
+    /// An event that passes the filter.
+    Event(TailEvent),
+    /// A record that is neither an event nor a heartbeat.
     Rejected(Reason),
-    /// A dead letter; only where those are read.
-    Letter(Letter),
-    /// A heartbeat, or an event that does not pass.
-    Nothing,
+    /// A record of the dead-letter topic (`--dlq`).
+    DeadLetter(Letter),
+    /// A heartbeat, or an event that does not pass the filter.
+    Hidden,
 }
 
-/// Judges records in the order of their log.
+/// Classifies records in the order of their log.
 #[derive(Debug)]
-pub(super) struct Intake {
-    filter: Filter,
-    /// Cities and types that were asked for and not seen yet.
-    absent: [Absent; 2],
+pub(super) struct Classifier {
+    filter: OptionFilter,
+    /// For cities and for types.
+    hints: [FilterHint; 2],
     hint: Option<String>,
-    /// The largest time of each partition; kept only when read from the beginning, since lateness
-    /// depends on everything before.
-    times: Option<Vec<MaxTime>>,
+    /// The largest event time of each partition, by number. Present only if reading began at the oldest record,
+    /// because the watermark depends on every record before.
+    max_times: Option<Vec<MaxTime>>,
     rules: Rules,
 }
 
-impl Intake {
+impl Classifier {
     /// Returns the state before the first record.
-    pub(super) fn new(args: &Tail) -> Intake {
-        let filter = Filter::new(args);
-        Intake {
-            absent: [
-                Absent::new("city", &filter.cities),
-                Absent::new("type", &filter.types),
+    pub(super) fn new(args: &Tail) -> Classifier {
+        let filter = OptionFilter::new(args);
+        Classifier {
+            hints: [
+                FilterHint::new("city", &filter.cities),
+                FilterHint::new("type", &filter.types),
             ],
             hint: None,
             filter,
-            times: (args.from == From::Beginning).then(Vec::new),
+            max_times: (args.from == From::Beginning).then(Vec::new),
             rules: Rules::default(),
         }
     }
 
-    /// Tells whether late events are told from others.
+    /// Returns whether late events are recognized.
     pub(super) fn knows_late(&self) -> bool {
-        self.times.is_some()
+        self.max_times.is_some()
     }
 
-    /// Returns what to say about a city or type that was asked for and that no event had so far.
+    /// Returns a hint about a city or type of the filter that no event has had so far.
     pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Takes the next record.
-    pub(super) fn take(&mut self, record: Record) -> Said {
+    /// Classifies the next record.
+    pub(super) fn classify(&mut self, record: Record) -> Classified {
         let event = match record.body {
             Ok(Body::Event(event)) => event,
             Ok(Body::Heartbeat(time_ms)) => {
-                self.judge(record.partition, record.record_ms, time_ms);
-                return Said::Nothing;
+                self.judge_time(record.partition, record.record_ms, time_ms);
+                return Classified::Hidden;
             }
-            Err(reject) => return Said::Rejected(reject.reason),
+            Err(reject) => return Classified::Rejected(reject.reason),
         };
-        // Events that are not shown move the watermark all the same.
-        let (late, future) = self.judge(record.partition, record.record_ms, event.time_ms);
-        let [cities, types] = &mut self.absent;
-        if cities.see(&event.city) | types.see(&event.event_type) {
+        // This comes before the filter, because hidden events move the watermark, too.
+        let (late, future) = self.judge_time(record.partition, record.record_ms, event.time_ms);
+        let [cities, types] = &mut self.hints;
+        if cities.observe(&event.city) | types.observe(&event.event_type) {
             self.hint = cities.hint().or_else(|| types.hint());
         }
         if !self.filter.passes(&event) {
-            return Said::Nothing;
+            return Classified::Hidden;
         }
-        Said::Event(Sighting {
+        Classified::Event(TailEvent {
             event,
             late,
             future,
@@ -162,19 +152,18 @@ impl Intake {
         })
     }
 
-    /// Judges a time by the partition's watermark as it stood, late and future, then lets it move
-    /// the watermark.
-    fn judge(&mut self, partition: i32, record_ms: Option<i64>, time_ms: i64) -> (bool, bool) {
+    /// Returns whether a time is late and whether it is future, then lets it move the watermark.
+    fn judge_time(&mut self, partition: i32, record_ms: Option<i64>, time_ms: i64) -> (bool, bool) {
         let future = self.rules.is_future(time_ms, record_ms);
-        let (Some(times), Ok(index)) = (&mut self.times, usize::try_from(partition)) else {
+        let (Some(max_times), Ok(index)) = (&mut self.max_times, usize::try_from(partition)) else {
             return (false, future);
         };
-        if times.len() <= index {
-            times.resize(index + 1, MaxTime::default());
+        if max_times.len() <= index {
+            max_times.resize(index + 1, MaxTime::default());
         }
-        let late = times[index].is_late(time_ms, &self.rules);
+        let late = max_times[index].is_late(time_ms, &self.rules);
         if !future {
-            times[index].observe(time_ms);
+            max_times[index].observe(time_ms);
         }
         (late, future)
     }

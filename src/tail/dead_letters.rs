@@ -1,31 +1,29 @@
-//! Rejected records of the dead-letter topic: why each was rejected, where it came from, and what it
-//! was, as lines or as counts by reason.
+//! Dead letters: why each record was rejected, where it came from, and what it held.
 //!
-//! The reason and the origin stand in headers after the record's own, which may have the same names: only
-//! the last `reason` and what follows it count.
+//! The consumer adds its headers after the record's own headers, which may have the same names. So only the last
+//! `reason` and the headers after it count.
 
 use std::io::Write as _;
 
 use base64::Engine as _;
-use indicatif::HumanCount;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::counts::Counts;
-use super::event_line::{escape_hidden, push_printable};
+use super::printable::{escape_json, printable};
 use crate::core::time::{TIME_MS_END, format_millis};
 use crate::core::window::Rules;
 use crate::kafka::reader::Letter;
 
-/// How the original's beginning is cut on a line for people, in characters.
+/// Characters of the value that a text line shows.
 const PREVIEW_CHARS: usize = 120;
-/// Most characters of a reason, which names a row: another producer's may be of any length.
+/// Characters of a reason that are used. The reason names a row, and another producer's may be of any length.
 const REASON_CHARS_MAX: usize = 64;
-/// What a header takes in memory beside its text.
+/// Memory that a header takes in addition to its text, in bytes.
 const HEADER_BYTES: usize = 64;
-/// A letter's headers that hold text, in the order of the output.
-const TEXTS: [&str; 4] = ["reason", "detail", "source_topic", "source_topic_id"];
-/// And those that hold numbers.
-const NUMBERS: [&str; 4] = [
+/// The headers that hold text, in the order of the JSON output.
+const TEXT_HEADERS: [&str; 4] = ["reason", "detail", "source_topic", "source_topic_id"];
+/// The headers that hold numbers.
+const NUMBER_HEADERS: [&str; 4] = [
     "source_partition",
     "source_offset",
     "source_timestamp",
@@ -33,80 +31,76 @@ const NUMBERS: [&str; 4] = [
 ];
 
 fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
-    let ours = &letter.headers[own_headers(letter).len()..];
-    let found = ours.iter().rev().find(|(key, _)| key == name);
+    let added = &letter.headers[own_headers(letter).len()..];
+    let found = added.iter().rev().find(|(key, _)| key == name);
     found.map(|(_, value)| value.as_str())
 }
 
-/// Returns why a record was rejected, in [`REASON_CHARS_MAX`] characters at most.
+/// Returns the headers that the record had before it was rejected.
+pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
+    let headers = &letter.headers;
+    let added = headers.iter().rposition(|(name, _)| name == "reason");
+    &headers[..added.unwrap_or(headers.len())]
+}
+
+/// Returns the reject reason, in at most 64 characters.
 pub(super) fn reason(letter: &Letter) -> &str {
     let reason = header(letter, "reason").unwrap_or("unknown");
     let end = reason.char_indices().nth(REASON_CHARS_MAX);
     end.map_or(reason, |(end, _)| &reason[..end])
 }
 
-/// Returns how much memory a letter takes, in bytes.
-pub(super) fn bytes(letter: &Letter) -> usize {
-    let headers = letter
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
-    let [key, value] = [&letter.key, &letter.value].map(|part| part.as_ref().map_or(0, Vec::len));
-    headers.sum::<usize>() + key + value
-}
-
-/// Returns what exactly was wrong.
+/// Returns the explanation of the reject reason.
 pub(super) fn detail(letter: &Letter) -> &str {
     header(letter, "detail").unwrap_or("?")
 }
 
-/// Returns the record's own timestamp in Unix milliseconds.
+/// Returns the memory that a dead letter takes, in bytes.
+pub(super) fn bytes(letter: &Letter) -> usize {
+    let headers = letter.headers.iter();
+    let headers = headers.map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
+    let [key, value] = [&letter.key, &letter.value].map(|part| part.as_ref().map_or(0, Vec::len));
+    headers.sum::<usize>() + key + value
+}
+
+/// Returns the rejected record's own timestamp in Unix milliseconds.
 pub(super) fn source_ms(letter: &Letter) -> Option<i64> {
     header(letter, "source_timestamp")?.parse().ok()
 }
 
-/// Returns the time by which a letter is shown among others, in Unix milliseconds: the record's own,
-/// or else that of its rejection.
+/// Returns the time of a dead letter in the charts, in Unix milliseconds.
+///
+/// This is the rejected record's own timestamp if it is plausible, otherwise the time of the rejection.
 pub(super) fn time_ms(letter: &Letter) -> Option<i64> {
-    let rules = Rules::default();
-    let of_an_event = |ms: &i64| (0..TIME_MS_END).contains(ms);
-    let own = source_ms(letter).filter(of_an_event);
-    // One that is far ahead would push all others out of sight.
-    let own = own.filter(|ms| !rules.is_future(*ms, letter.record_ms));
-    own.or(letter.record_ms.filter(of_an_event))
+    let in_range = |ms: &i64| (0..TIME_MS_END).contains(ms);
+    // A timestamp far in the future would push all other windows off the chart.
+    let is_future = |ms| Rules::default().is_future(ms, letter.record_ms);
+    let own = source_ms(letter).filter(in_range);
+    let own = own.filter(|ms| !is_future(*ms));
+    own.or(letter.record_ms.filter(in_range))
 }
 
-/// Returns the record's topic, partition and offset.
+/// Returns the topic, partition and offset of the rejected record.
 pub(super) fn origin(letter: &Letter) -> [&str; 3] {
     ["source_topic", "source_partition", "source_offset"]
         .map(|name| header(letter, name).unwrap_or("?"))
 }
 
-/// Returns what tells the record from all others: its topic's id, its partition and its offset.
+/// Returns what identifies the rejected record: its topic id, partition and offset.
 pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
-    let [topic_id, partition, offset] = ["source_topic_id", "source_partition", "source_offset"];
     Some([
-        header(letter, topic_id)?,
-        header(letter, partition)?,
-        header(letter, offset)?,
+        header(letter, "source_topic_id")?,
+        header(letter, "source_partition")?,
+        header(letter, "source_offset")?,
     ])
 }
 
-/// Returns the headers that the record came with.
-pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
-    let ours = letter
-        .headers
-        .iter()
-        .rposition(|(name, _)| name == "reason");
-    &letter.headers[..ours.unwrap_or(letter.headers.len())]
-}
-
-/// Returns the record's key.
+/// Returns the rejected record's key as text.
 pub(super) fn key(letter: &Letter) -> Option<String> {
     letter.key.as_deref().map(text)
 }
 
-/// Returns bytes as text, with `\xff` in the place of what is no UTF-8.
+/// Returns bytes as text, with `\xff` in place of bytes that are not UTF-8.
 fn text(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -118,7 +112,7 @@ fn text(bytes: &[u8]) -> String {
     out
 }
 
-/// Returns at most `chars_max` characters of the record's value, or why there is none.
+/// Returns at most `chars_max` characters of the rejected record's value, or why there is no value.
 pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     if let Some(bytes) = header(letter, "truncated") {
         return format!("(too large to keep, bytes: {bytes})");
@@ -129,7 +123,7 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     if value.is_empty() {
         return "(0 bytes)".to_owned();
     }
-    // A character takes four bytes at most, so no more need be looked at.
+    // A character has at most four bytes, so the rest of a large value need not be decoded.
     let head = &value[..value.len().min(chars_max.saturating_mul(4))];
     let text = text(head);
     let start: String = text.chars().take(chars_max).collect();
@@ -140,98 +134,58 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     }
 }
 
-/// Appends a letter as one JSON object and a line end:
+/// Appends a dead letter as one JSON object and a line end:
 /// `{"reason","detail","source_topic","source_topic_id","source_partition","source_offset"`
 /// `[,"source_timestamp"][,"truncated","sha256"],"key","value","partition","offset"}`.
 ///
-/// Key and value are text, or null; where they are no UTF-8 they stand as `key_base64` and
-/// `value_base64`.
+/// Key and value are text or null. If one is not UTF-8, it is `key_base64` or `value_base64` instead.
 pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
     let begin = out.len();
-    let mut fields: Vec<(String, Value)> = Vec::new();
-    for name in TEXTS {
-        fields.push((name.to_owned(), header(letter, name).into()));
-    }
-    for name in NUMBERS {
+    let texts = TEXT_HEADERS.map(|name| (name, Value::from(header(letter, name))));
+    let mut fields = texts.to_vec();
+    for name in NUMBER_HEADERS {
         if let Some(number) = header(letter, name).and_then(|text| text.parse::<i64>().ok()) {
-            fields.push((name.to_owned(), number.into()));
+            fields.push((name, number.into()));
         }
     }
     if let Some(hash) = header(letter, "sha256") {
-        fields.push(("sha256".to_owned(), hash.into()));
+        fields.push(("sha256", hash.into()));
     }
-    for (name, bytes) in [("key", &letter.key), ("value", &letter.value)] {
-        fields.push(match bytes.as_deref().map(str::from_utf8) {
-            None => (name.to_owned(), Value::Null),
-            Some(Ok(text)) => (name.to_owned(), text.into()),
-            Some(Err(_)) => {
-                let base64 = base64::engine::general_purpose::STANDARD;
-                let text = base64.encode(bytes.as_deref().unwrap_or_default());
-                (format!("{name}_base64"), text.into())
-            }
+    for (name, name_base64, bytes) in [
+        ("key", "key_base64", &letter.key),
+        ("value", "value_base64", &letter.value),
+    ] {
+        let bytes = bytes.as_deref();
+        fields.push(match bytes.map(str::from_utf8).transpose() {
+            Ok(text) => (name, text.into()),
+            Err(_) => (name_base64, bytes.map(|b| STANDARD.encode(b)).into()),
         });
     }
-    fields.push(("partition".to_owned(), letter.partition.into()));
-    fields.push(("offset".to_owned(), letter.offset.0.into()));
+    fields.push(("partition", letter.partition.into()));
+    fields.push(("offset", letter.offset.0.into()));
     for (at, (name, value)) in fields.iter().enumerate() {
-        out.extend_from_slice(if at == 0 { b"{\"" } else { b",\"" });
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        let written = serde_json::to_writer(&mut *out, value);
+        let before = if at == 0 { '{' } else { ',' };
+        let written = write!(out, "{before}\"{name}\":{value}");
         debug_assert!(written.is_ok(), "memory takes any text");
     }
     out.extend_from_slice(b"}\n");
-    escape_hidden(out, begin);
+    escape_json(out, begin);
 }
 
-/// Appends `time  reason  topic/partition/offset  detail: beginning of the value` and a line end.
-/// The time is the record's own.
+/// Appends `time  reason  topic/partition/offset  detail  beginning of the value` and a line end.
+///
+/// The time is the rejected record's own.
 pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
     let time = source_ms(letter).map_or_else(|| "-".to_owned(), format_millis);
-    let origin = origin(letter).join("/");
-    let written = write!(out, "{time:<24}  ");
-    debug_assert!(written.is_ok(), "memory takes any text");
-    let mut line = String::new();
-    push_printable(
-        &mut line,
-        &format!("{:<16}  {origin:<24}  ", reason(letter)),
-    );
-    push_printable(&mut line, detail(letter));
-    line.push_str("  ");
-    push_printable(&mut line, &content(letter, PREVIEW_CHARS));
+    let line = printable(&format!(
+        "{time:<24}  {:<16}  {:<24}  {}  {}",
+        reason(letter),
+        origin(letter).join("/"),
+        detail(letter),
+        content(letter, PREVIEW_CHARS)
+    ));
     out.extend_from_slice(line.trim_end().as_bytes());
     out.push(b'\n');
-}
-
-/// Returns a line per reason, the most frequent first, then the sum, then how many letters were repeats.
-pub(super) fn table(counts: &Counts) -> String {
-    let rows = counts.rows();
-    let mut rows: Vec<(&str, u64)> = rows.map(|(reason, _, row)| (reason, row.total())).collect();
-    rows.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
-    rows.push(("all", counts.sum.total()));
-    let width = rows.iter().map(|(r, _)| r.chars().count()).max();
-    let width = width.unwrap_or(0).max("reason".len());
-    let mut text = String::new();
-    push_printable(
-        &mut text,
-        &format!("{:<width$}  {:>8}", "reason", "records"),
-    );
-    text.push('\n');
-    for (reason, count) in rows {
-        push_printable(&mut text, &format!("{reason:<width$}  {count:>8}"));
-        text.push('\n');
-    }
-    if counts.repeat_count > 0 {
-        text.push_str(&repeats(counts));
-        text.push('\n');
-    }
-    text
-}
-
-/// Returns how many letters were about records that other letters are about.
-pub(super) fn repeats(counts: &Counts) -> String {
-    let count = HumanCount(counts.repeat_count);
-    format!("rejected again after a restart: {count}")
 }
 
 #[cfg(test)]
@@ -263,7 +217,7 @@ mod tests {
     ];
 
     #[test]
-    fn json_says_why_where_and_what() {
+    fn json_has_the_reason_the_origin_and_the_record() {
         let mut out = Vec::new();
         push_json(&mut out, &letter(&HEADERS, Some(b"{\n")));
         let line = String::from_utf8(out).unwrap();
@@ -293,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_the_record_came_with_say_nothing_about_it() {
+    fn the_headers_of_the_record_itself_do_not_count() {
         let mut headers = vec![("truncated", "9"), ("sha256", "0a"), ("detail", "mine")];
         headers.extend(HEADERS.iter().filter(|(name, _)| *name != "detail"));
         let letter = letter(&headers, Some(b"{\n"));
@@ -307,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_harmless_line() {
+    fn text_is_one_line_with_escapes() {
         let long = "é\n".repeat(PREVIEW_CHARS);
         for (value, end) in [
             (Some(&b"{\r\n"[..]), "  {\\r\\n\n"),
@@ -340,43 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_of_any_producer_takes_little_beside_what_is_counted() {
+    fn a_reason_of_any_length_is_cut_and_every_header_counts_as_memory() {
         let long = "é".repeat(1 << 20);
         let letter = letter(&[("reason", &long), ("reason", &long)], None);
         assert_eq!(reason(&letter), "é".repeat(REASON_CHARS_MAX));
-        let mut counts = Counts::default();
-        counts.add_letter(&letter);
-        assert!(table(&counts).len() < 1_000);
         let mut many = letter;
         many.headers = vec![(String::new(), String::new()); 1_000];
         assert!(bytes(&many) >= 1_000 * size_of::<(String, String)>());
-    }
-
-    #[test]
-    fn the_table_counts_by_reason() {
-        let mut counts = Counts::default();
-        for reason in ["bad_city", "not_json", "not_json"] {
-            counts.add_letter(&letter(&[("reason", reason)], None));
-        }
-        let want =
-            "reason     records\nnot_json         2\nbad_city         1\nall              3\n";
-        assert_eq!(table(&counts), want);
-    }
-
-    #[test]
-    fn a_record_that_was_rejected_twice_is_counted_once() {
-        let mut counts = Counts::default();
-        let at = |offset| {
-            let source = [("source_topic_id", "T"), ("source_partition", "3")];
-            let mut headers = vec![("reason", "not_json")];
-            headers.extend(source);
-            headers.push(("source_offset", offset));
-            letter(&headers, None)
-        };
-        for offset in ["17", "18", "17", "17"] {
-            counts.add_letter(&at(offset));
-        }
-        let want = "reason     records\nnot_json         2\nall              2\nrejected again after a restart: 2\n";
-        assert_eq!(table(&counts), want);
     }
 }

@@ -1,8 +1,7 @@
-//! `tail` without a screen: lines of events or rejected records, or counts: a line each ten seconds
-//! and the table at the end.
+//! `tail` without a screen: one line for each event or dead letter, or counts every ten seconds and a table at the end.
 //!
-//! Output is buffered until the log is quiet or 100 ms have passed, so that a hundred thousand events
-//! a second do not wait for whoever reads them.
+//! Lines are buffered until the log is quiet or 100 ms have passed, so that a hundred thousand events a second need
+//! few writes.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -10,162 +9,149 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 
-use super::classify::{Intake, Said};
-use super::counts::Counts;
-use super::dead_letters;
-use super::event_line::{self, Place};
-use crate::kafka::reader::{Letter, Record, Step};
+use super::classify::{Classified, Classifier};
+use super::count_table::{dead_letter_table, event_table};
+use super::counts::LiveCounts;
+use super::event_line::{self, RecordOrigin};
+use super::printable::printable;
+use super::{count_down, dead_letters};
+use crate::kafka::reader::Step;
 use crate::settings::{Output, Tail};
 
-/// Longest time that a line stays in the buffer.
+/// The longest time that a line stays in the buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
-/// Time between two lines of counts.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Buffered output at most; one write of this size costs as much as one of a line.
-const OUT_BYTES: usize = 64 * 1024;
-/// Records between two looks at the clock: 1 ms at a million a second.
-const CLOCK_EVERY: u32 = 1_000;
+/// The time between two lines of counts.
+const COUNTS_EVERY: Duration = Duration::from_secs(10);
+/// The size of the buffer. One write of this size costs as much as the write of one line.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The printer looks at the clock after this many records: every 1 ms at a million records a second.
+const RECORDS_PER_LOOK: u32 = 1_000;
 
-/// What is printed, and when.
+/// Prints what the reader delivers.
 pub(super) struct Printer<'a> {
-    intake: Intake,
+    classifier: Classifier,
     output: Output,
-    topic: String,
-    left: Option<u64>,
-    counts: Counts,
-    /// Dead letters are shown.
+    /// Whether records come from the dead-letter topic.
     dlq: bool,
+    topic: String,
+    /// The number of lines until the end (`-n`).
+    left: Option<u64>,
+    counts: LiveCounts,
     out: &'a mut dyn Write,
+    /// The width of the terminal that `out` writes to.
+    columns: Option<usize>,
     buffer: Vec<u8>,
-    unseen: u32,
-    flushed: Instant,
-    /// When the last line of counts was printed, and the number of records by then.
-    line: (Instant, u64),
-    /// A hint was told.
-    hinted: bool,
+    records_since_look: u32,
+    flushed_at: Instant,
+    /// When the last line of counts was printed, and the total at that time.
+    counts_at: (Instant, u64),
+    hint_logged: bool,
 }
 
 impl Printer<'_> {
-    /// Returns a printer that has seen nothing yet.
-    pub(super) fn new<'a>(args: &Tail, out: &'a mut dyn Write) -> Printer<'a> {
+    /// Returns a printer at the beginning of the log.
+    pub(super) fn new<'a>(
+        args: &Tail,
+        out: &'a mut dyn Write,
+        columns: Option<usize>,
+    ) -> Printer<'a> {
         Printer {
-            intake: Intake::new(args),
+            classifier: Classifier::new(args),
             output: args.output(),
+            dlq: args.dlq,
             topic: args.kafka.topic.clone(),
             left: args.events,
-            counts: Counts::default(),
-            dlq: args.dlq,
+            counts: LiveCounts::default(),
             out,
-            buffer: Vec::with_capacity(OUT_BYTES),
-            unseen: 0,
-            flushed: Instant::now(),
-            line: (Instant::now(), 0),
-            hinted: false,
+            columns,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            records_since_look: 0,
+            flushed_at: Instant::now(),
+            counts_at: (Instant::now(), 0),
+            hint_logged: false,
         }
     }
 
-    /// Takes what the reader calls back with; breaks once enough was seen.
+    /// Handles one step of the reader. Breaks after the last line of `-n`.
     ///
     /// # Errors
-    /// When the output cannot be written.
+    /// Returns an error if the output cannot be written.
     pub(super) fn step(&mut self, step: Step) -> io::Result<ControlFlow<()>> {
-        match step {
-            Step::Record(record) => {
-                if self.take(record)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                self.tick()?;
-            }
-            Step::Letter(letter) => {
-                if self.take_letter(&letter)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                self.tick()?;
-            }
+        let classified = match step {
+            Step::Record(record) => self.classifier.classify(record),
+            Step::Letter(letter) => Classified::DeadLetter(letter),
             Step::Idle => {
                 self.flush()?;
-                self.look()?;
-            }
-            // The log says what is waited for.
-            Step::Behind(_) | Step::Waiting(_) => {}
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn take(&mut self, record: Record) -> io::Result<ControlFlow<()>> {
-        let seen = match self.intake.take(record) {
-            Said::Event(seen) => seen,
-            Said::Rejected(reason) => {
-                self.counts.reject(reason);
+                self.print_due()?;
                 return Ok(ControlFlow::Continue(()));
             }
-            Said::Letter(_) | Said::Nothing => return Ok(ControlFlow::Continue(())),
+            // The reader logs what it waits for.
+            Step::Behind(_) | Step::Waiting(_) => return Ok(ControlFlow::Continue(())),
         };
-        self.counts.add(&seen);
-        match self.output {
-            Output::Table => {}
-            Output::Json => {
-                let place = Place {
-                    topic: &self.topic,
-                    partition: seen.partition,
-                    offset: seen.offset,
-                };
-                event_line::push_json(&mut self.buffer, &seen.event, place);
-            }
-            Output::Text => event_line::push_text(&mut self.buffer, &seen.event),
+        if self.print(&classified) && count_down(&mut self.left) {
+            return Ok(ControlFlow::Break(()));
         }
-        self.one_less()
-    }
-
-    fn take_letter(&mut self, letter: &Letter) -> io::Result<ControlFlow<()>> {
-        self.counts.add_letter(letter);
-        match self.output {
-            Output::Table => {}
-            Output::Json => dead_letters::push_json(&mut self.buffer, letter),
-            Output::Text => dead_letters::push_text(&mut self.buffer, letter),
-        }
-        self.one_less()
-    }
-
-    fn one_less(&mut self) -> io::Result<ControlFlow<()>> {
-        if self.buffer.len() >= OUT_BYTES {
+        if self.buffer.len() >= BUFFER_BYTES {
             self.flush()?;
         }
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-            if *left == 0 {
-                return Ok(ControlFlow::Break(()));
-            }
+        self.records_since_look += 1;
+        if self.records_since_look >= RECORDS_PER_LOOK {
+            self.print_due()?;
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn tick(&mut self) -> io::Result<()> {
-        self.unseen += 1;
-        if self.unseen >= CLOCK_EVERY {
-            self.look()?;
+    /// Counts a record and buffers its line. Returns whether it is an event or a dead letter.
+    fn print(&mut self, classified: &Classified) -> bool {
+        match classified {
+            Classified::Event(event) => {
+                self.counts.add_event(event);
+                match self.output {
+                    Output::Table => {}
+                    Output::Json => {
+                        let origin = RecordOrigin {
+                            topic: &self.topic,
+                            partition: event.partition,
+                            offset: event.offset,
+                        };
+                        event_line::push_json(&mut self.buffer, &event.event, origin);
+                    }
+                    Output::Text => event_line::push_text(&mut self.buffer, &event.event),
+                }
+            }
+            Classified::DeadLetter(letter) => {
+                self.counts.add_dead_letter(letter);
+                match self.output {
+                    Output::Table => {}
+                    Output::Json => dead_letters::push_json(&mut self.buffer, letter),
+                    Output::Text => dead_letters::push_text(&mut self.buffer, letter),
+                }
+            }
+            Classified::Rejected(reason) => {
+                self.counts.add_rejected(*reason);
+                return false;
+            }
+            Classified::Hidden => return false,
         }
-        Ok(())
+        true
     }
 
-    /// Looks at the clock: prints or flushes what is due.
-    fn look(&mut self) -> io::Result<()> {
-        self.unseen = 0;
-        if self.flushed.elapsed() < FLUSH_EVERY {
+    /// Looks at the clock, and flushes lines or prints counts if it is time to.
+    fn print_due(&mut self) -> io::Result<()> {
+        self.records_since_look = 0;
+        if self.flushed_at.elapsed() < FLUSH_EVERY {
             return Ok(());
         }
-        self.flushed = Instant::now();
-        let line_is_due = self.line.0.elapsed() >= LINE_EVERY;
-        if line_is_due {
-            self.hint();
+        self.flushed_at = Instant::now();
+        self.flush()?;
+        if self.counts_at.0.elapsed() < COUNTS_EVERY {
+            return Ok(());
         }
-        if self.output != Output::Table {
-            return self.flush();
-        }
-        if line_is_due {
-            let text = self.counts_line();
-            self.line = (Instant::now(), self.counts.sum.total());
-            writeln!(self.out, "{text}")?;
+        self.log_hint();
+        let counts = self.counts_line();
+        self.counts_at = (Instant::now(), self.counts.sum.total());
+        if self.output == Output::Table {
+            writeln!(self.out, "{counts}")?;
             self.out.flush()?;
         }
         Ok(())
@@ -178,13 +164,14 @@ impl Printer<'_> {
     )]
     fn counts_line(&self) -> String {
         let total = self.counts.sum.total();
-        let rate = (total - self.line.1) as f64 / self.line.0.elapsed().as_secs_f64().max(0.001);
+        let (printed_at, before) = self.counts_at;
+        let rate = (total - before) as f64 / printed_at.elapsed().as_secs_f64().max(0.001);
         let (total, rate) = (HumanCount(total), HumanCount(rate.round() as u64));
         if self.dlq {
             let mut text = format!("{total} rejected records, {rate}/s");
             if self.counts.repeat_count > 0 {
                 text.push_str("; ");
-                text.push_str(&dead_letters::repeats(&self.counts));
+                text.push_str(&self.counts.repeats_text());
             }
             return text;
         }
@@ -192,7 +179,7 @@ impl Printer<'_> {
         let mut text = format!(
             "{total} events, {rate}/s; low {low}, medium {medium}, high {high}, critical {critical}"
         );
-        if self.intake.knows_late() {
+        if self.classifier.knows_late() {
             text.push_str(&format!(", late {}", self.counts.sum.late));
         }
         if self.counts.rejected_total() > 0 {
@@ -201,13 +188,11 @@ impl Printer<'_> {
         text
     }
 
-    /// Says once what is known of names that no event has.
-    fn hint(&mut self) {
-        if let Some(hint) = self.intake.hint().filter(|_| !self.hinted) {
-            let mut text = String::new();
-            event_line::push_printable(&mut text, hint);
-            tracing::warn!("{text}");
-            self.hinted = true;
+    /// Logs the hint about a filter that matches no event, once.
+    fn log_hint(&mut self) {
+        if let Some(hint) = self.classifier.hint().filter(|_| !self.hint_logged) {
+            tracing::warn!(hint = %printable(hint), "no event matches a name in the filter");
+            self.hint_logged = true;
         }
     }
 
@@ -220,18 +205,18 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// Prints what is left, and the table if counts were asked for.
+    /// Prints the buffered lines, or the table with `--output table`.
     ///
     /// # Errors
-    /// When the output cannot be written.
+    /// Returns an error if the output cannot be written.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
-        self.hint();
+        self.log_hint();
         if self.output == Output::Table {
             let table = if self.dlq {
-                dead_letters::table(&self.counts)
+                dead_letter_table(&self.counts, self.columns)
             } else {
-                self.counts.table(self.intake.knows_late())
+                event_table(&self.counts, self.classifier.knows_late(), self.columns)
             };
             self.out.write_all(table.as_bytes())?;
         }

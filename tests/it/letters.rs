@@ -123,8 +123,8 @@ fn j1_rejected_records_are_told_with_their_reason_and_origin() {
 
     let output = tail(&servers, &["--exit-at-end", "--output", "table"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("not_json                 2\n"), "{text}");
-    assert!(text.ends_with("all                      5\n"), "{text}");
+    assert!(text.contains("not_json                2\n"), "{text}");
+    assert!(text.ends_with("all                     5\n"), "{text}");
 
     // What was rejected has no city to be found by.
     let output = tail(&servers, &["--city", "NYC"]);

@@ -289,7 +289,7 @@ fn j1_rejected_records_have_a_live_screen_too() {
     terminal.wait_for("wrote citystream-tail-");
     terminal.type_keys("q");
     let shown = terminal.left(0);
-    assert!(shown.contains("not_json                 2"), "{shown}");
+    assert!(shown.contains("not_json                2"), "{shown}");
     let file = std::fs::read_dir(terminal.folder.path()).unwrap().next();
     let text = std::fs::read_to_string(file.unwrap().unwrap().path()).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -378,7 +378,7 @@ fn j4_ctrl_z_stops_it_and_fg_goes_on() {
     terminal.wait_for("3,000 events");
     // It listens as before.
     terminal.type_keys("?");
-    terminal.wait_for("freeze what is shown");
+    terminal.wait_for("freeze or continue");
     terminal.type_keys("xq");
     terminal.wait("the end", |screen| !screen.alternate_screen());
     terminal.type_keys(&format!("{AFTER}\n"));
@@ -426,12 +426,16 @@ fn a_dumb_terminal_gets_plain_lines() {
     let broker = broker();
     send_real_events(&broker);
     let servers = broker.bootstrap_servers();
-    let terminal = Terminal::open(80, 30, &servers, &[("TERM", "dumb")]);
-    terminal.tail("--from beginning --exit-at-end");
-    let shown = terminal.left(0);
-    assert!(shown.contains("NYC      traffic"), "{shown}");
-    let bytes = terminal.bytes.lock().unwrap();
-    assert!(!bytes.contains(&0x1b), "no escape codes");
+    for (columns, row) in [(80, "NYC      traffic"), (40, "NYC     traffic")] {
+        let terminal = Terminal::open(columns, 30, &servers, &[("TERM", "dumb")]);
+        terminal.tail("--from beginning --exit-at-end");
+        let shown = terminal.left(0);
+        assert!(shown.contains(row), "{shown}");
+        let sum = shown.lines().find(|line| line.starts_with("all "));
+        assert!(sum.unwrap().contains(" 3000"), "{shown}");
+        let bytes = terminal.bytes.lock().unwrap();
+        assert!(!bytes.contains(&0x1b), "no escape codes");
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn j1_a_range_of_time_is_found_by_the_brokers_times_and_leaves_no_group() {
     }
     let mut turned = world.start("tail", &["--from", &second, "--until", &first]);
     turned.ends_with(2);
-    assert!(turned.err().contains("--from must lie before --until"));
+    assert!(turned.err().contains("--from must be before --until"));
     for partition in 0..6 {
         let (offset, _) = committed(world.services, "citystream-tail", world.name, partition);
         assert_eq!(offset, None, "{partition}");

@@ -1,249 +1,178 @@
-//! What lies over the board: the list of keys, and a record in full.
+//! Overlays drawn on top of the live screen: the key help and the full record.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
-use ratatui::text::{Line as Text, Span};
+use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Widget as _};
 
-use super::text::{bold, count, dim, exact_time, fit, of_severity, wrap};
-use super::view::Kind;
+use super::format::{bold, count, dim, exact_time, severity_style};
+use super::view::RecordKind;
+use crate::core::keys::event_id;
 use crate::core::parse::VALUE_BYTES_MAX;
 use crate::kafka::reader::Letter;
-use crate::tail::board::{Seen, What};
-use crate::tail::classify::Sighting;
+use crate::tail::board::{ListedRecord, RecordContent};
+use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
+use crate::tail::printable::{fit, wrap};
 
-/// Widest box.
+/// The widest overlay.
 const COLUMNS_MAX: u16 = 96;
-
-/// Characters shown of a rejected record's value: all of one that could have been an event.
+/// Characters that are shown of a dead letter's value. A value is shorter unless it is too large for an event.
 const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
+/// The key that does nothing for dead letters, which have no alerts.
+const ALERTS_KEY: &str = "a";
 
-/// Keys and what they do, at length and in short.
-const KEYS: [(&str, &str, &str); 14] = [
-    ("q", "leave; the counts stay on the terminal", "leave"),
-    (
-        "space",
-        "freeze what is shown, and let it go on",
-        "freeze, go on",
-    ),
-    (
-        "/",
-        "filter: words that must all occur, severities",
-        "filter by words",
-    ),
-    ("esc", "drop filter and choice", "drop filter and choice"),
-    (
-        "s",
-        "sort by total, rate, alerts or name",
-        "order of the rows",
-    ),
-    (
-        "w",
-        "windows of a minute, 5 minutes, an hour, a day",
-        "length of windows",
-    ),
-    (
-        "a",
-        "list alerts only, or all events",
-        "alerts or all events",
-    ),
-    ("↑ ↓", "choose a record", "choose a record"),
-    (
-        "enter",
-        "show the chosen record in full, or the newest",
-        "show it in full",
-    ),
-    (
-        "← →",
-        "there: the record above or below",
-        "the one above, below",
-    ),
-    ("PgUp PgDn", "scroll the rows", "scroll the rows"),
-    (
-        "e",
-        "export what is shown into a JSON file here",
-        "export into a file",
-    ),
-    (
-        "Ctrl-Z",
-        "stop until fg; Ctrl-L draws anew",
-        "stop until fg",
-    ),
-    ("?", "this list; any key closes it", "this list"),
+/// Keys and what they do, in at most 25 columns so that they fit a screen of 40 columns.
+const KEYS: [(&str, &str); 14] = [
+    ("q", "leave, keep the counts"),
+    ("space", "freeze or continue"),
+    ("/", "filter by words"),
+    ("esc", "drop filter and choice"),
+    ("s", "sort order of the rows"),
+    ("w", "length of the windows"),
+    (ALERTS_KEY, "alerts only, or all"),
+    ("↑ ↓", "choose a record"),
+    ("enter", "show the record in full"),
+    ("← →", "previous or next record"),
+    ("PgUp PgDn", "scroll the rows"),
+    ("e", "export to a JSON file"),
+    ("Ctrl-Z", "suspend until fg"),
+    ("Ctrl-L", "redraw the screen"),
 ];
-/// What keys do otherwise where rejected records are shown: at length and in short, or nothing.
-const KEYS_OF_LETTERS: [(&str, Option<(&str, &str)>); 3] = [
-    (
-        "/",
-        Some((
-            "filter the list: words that must all occur",
-            "filter the list",
-        )),
-    ),
-    (
-        "s",
-        Some(("sort by total, rate or reason", "order of the rows")),
-    ),
-    ("a", None),
-];
-/// Columns of the keys in their list.
+/// Columns of the keys in the help.
 const KEY_COLUMNS: usize = 11;
-/// From this width on things are said at length.
-const ROOMY: u16 = 64;
+/// Columns of the field names in a record.
+const FIELD_COLUMNS: usize = 10;
 
-/// Draws the list of keys.
-pub(super) fn help(buf: &mut Buffer, area: Rect, kind: Kind) {
-    let keys = KEYS.iter().filter_map(|(key, long, short)| {
-        let other = KEYS_OF_LETTERS.iter().find(|(other, _)| other == key);
-        match (kind, other) {
-            (Kind::Letters, Some((key, does))) => does.map(|(long, short)| (*key, long, short)),
-            (Kind::Events, _) | (_, None) => Some((*key, *long, *short)),
-        }
+/// Draws the key help.
+pub(super) fn help(buf: &mut Buffer, area: Rect, kind: RecordKind) {
+    let keys = KEYS.iter();
+    let keys = keys.filter(|(key, _)| kind == RecordKind::Events || *key != ALERTS_KEY);
+    let lines = keys.map(|(key, action)| {
+        let key = fit(key, KEY_COLUMNS, false);
+        Line::from(vec![Span::styled(key, bold()), Span::raw(*action)])
     });
-    let lines = keys.map(|(key, long, short)| {
-        Text::from(vec![
-            Span::styled(fit(key, KEY_COLUMNS, false), bold()),
-            Span::raw(if area.width < ROOMY { short } else { long }),
-        ])
-    });
-    let lines: Vec<Text<'_>> = lines.collect();
-    boxed(buf, area, " keys ", &lines, 0, "");
+    let lines: Vec<Line<'_>> = lines.collect();
+    draw_box(buf, area, " keys ", &lines, 0, " any key closes this ");
 }
 
-/// Draws a record in full, scrolled to a line.
-pub(super) fn record(buf: &mut Buffer, area: Rect, seen: &Seen, scroll: u16, topic: &str) {
-    let inner = usize::from(area.width.min(COLUMNS_MAX).saturating_sub(4));
-    let (name, fields) = match &seen.what {
-        What::Event(sighting) => ("event", of_event(sighting, topic)),
-        What::Letter(letter) => ("rejected record", of_letter(letter)),
+/// Draws a record in full, scrolled down by `scroll` lines.
+pub(super) fn record(
+    buf: &mut Buffer,
+    area: Rect,
+    record: &ListedRecord,
+    scroll: u16,
+    topic: &str,
+) {
+    let (name, fields) = match &record.content {
+        RecordContent::Event(event) => ("event", event_fields(event, topic)),
+        RecordContent::DeadLetter(letter) => ("rejected record", letter_fields(letter)),
     };
-    let mut lines = Vec::new();
-    for (name, text, style) in fields {
-        for (at, part) in wrap(&text, inner.saturating_sub(10).max(1))
-            .into_iter()
-            .enumerate()
-        {
-            let name = if at == 0 { name } else { "" };
-            lines.push(Text::from(vec![
-                Span::styled(format!("{name:<10}"), dim()),
-                Span::styled(part, style),
-            ]));
-        }
-    }
-    let title = format!(" {name} {} ", count(seen.number));
-    boxed(buf, area, &title, &lines, scroll, " ← → next  esc close ");
+    let inner = usize::from(area.width.min(COLUMNS_MAX).saturating_sub(4));
+    let columns = inner.saturating_sub(FIELD_COLUMNS).max(1);
+    let lines = fields.iter().flat_map(|(name, text, style)| {
+        let parts = wrap(text, columns).into_iter().enumerate();
+        parts.map(|(at, part)| {
+            let name = fit(if at == 0 { name } else { "" }, FIELD_COLUMNS, false);
+            Line::from(vec![Span::styled(name, dim()), Span::styled(part, *style)])
+        })
+    });
+    let lines: Vec<Line<'_>> = lines.collect();
+    let title = format!(" {name} {} ", count(record.number));
+    draw_box(buf, area, &title, &lines, scroll, " ← → next  esc close ");
 }
 
-/// A line of a record in full, or several if it is long.
+/// A name, a text, which may be long, and the style of the text.
 type Field = (&'static str, String, Style);
 
-fn of_event(sighting: &Sighting, topic: &str) -> Vec<Field> {
-    let event = &sighting.event;
-    let id = crate::core::keys::event_id(event, topic, sighting.partition, sighting.offset);
-    let kafka = match sighting.record_ms {
-        Some(ms) => format!(
-            "{}, {} the event",
-            exact_time(ms),
-            after(ms - event.time_ms)
-        ),
+fn event_fields(event: &TailEvent, topic: &str) -> Vec<Field> {
+    let (partition, offset) = (event.partition, event.offset);
+    let (is_late, is_future, record_ms) = (event.late, event.future, event.record_ms);
+    let event = &event.event;
+    let plain = Style::new();
+    let record = match record_ms {
+        Some(ms) => {
+            let delay = delay_text(ms - event.time_ms);
+            format!("{}, {delay} the event", exact_time(ms))
+        }
         None => "without a timestamp".to_owned(),
     };
+    let severity = event.severity.name().to_owned();
+    let place = format!("partition {partition}, offset {offset}");
     let mut fields: Vec<Field> = vec![
         ("city", event.city.to_string(), bold()),
-        ("type", event.event_type.to_string(), Style::new()),
-        (
-            "severity",
-            event.severity.name().to_owned(),
-            of_severity(event.severity),
-        ),
-        ("time", exact_time(event.time_ms), Style::new()),
-        ("record", kafka, Style::new()),
-        ("event id", id, Style::new()),
-        (
-            "place",
-            format!(
-                "partition {}, offset {}",
-                sighting.partition, sighting.offset
-            ),
-            Style::new(),
-        ),
+        ("type", event.event_type.to_string(), plain),
+        ("severity", severity, severity_style(event.severity)),
+        ("time", exact_time(event.time_ms), plain),
+        ("record", record, plain),
+        ("event id", event_id(event, topic, partition, offset), plain),
+        ("place", place, plain),
     ];
-    if sighting.late {
-        let text = "late: its window was over, so it is in the totals alone";
+    if is_late {
+        let text = "late: it counts in the totals, but not in its window";
         fields.push(("", text.to_owned(), bold()));
     }
-    if sighting.future {
-        let text = "future: its time is ahead of its record's, and moves no window";
+    if is_future {
+        let text = "future: its time is too far after its record's timestamp";
         fields.push(("", text.to_owned(), bold()));
     }
     if !event.description.is_empty() {
-        fields.push(("text", event.description.to_string(), Style::new()));
+        fields.push(("text", event.description.to_string(), plain));
     }
     if let Some(extra) = &event.extra {
-        fields.push(("extra", extra.to_string(), Style::new()));
+        fields.push(("extra", extra.to_string(), plain));
     }
     fields
 }
 
-fn of_letter(letter: &Letter) -> Vec<Field> {
+fn letter_fields(letter: &Letter) -> Vec<Field> {
     let time = |ms: Option<i64>| ms.map_or_else(|| "without a timestamp".to_owned(), exact_time);
+    let plain = Style::new();
     let [topic, partition, offset] = dead_letters::origin(letter);
+    let place = format!("{topic}, partition {partition}, offset {offset}");
+    let kept_at = format!("partition {}, offset {}", letter.partition, letter.offset);
     let mut fields: Vec<Field> = vec![
         ("reason", dead_letters::reason(letter).to_owned(), bold()),
-        (
-            "detail",
-            dead_letters::detail(letter).to_owned(),
-            Style::new(),
-        ),
-        (
-            "place",
-            format!("{topic}, partition {partition}, offset {offset}"),
-            Style::new(),
-        ),
-        (
-            "record",
-            time(dead_letters::source_ms(letter)),
-            Style::new(),
-        ),
-        ("rejected", time(letter.record_ms), Style::new()),
-        (
-            "kept at",
-            format!("partition {}, offset {}", letter.partition, letter.offset),
-            Style::new(),
-        ),
+        ("detail", dead_letters::detail(letter).to_owned(), plain),
+        ("place", place, plain),
+        ("record", time(dead_letters::source_ms(letter)), plain),
+        ("rejected", time(letter.record_ms), plain),
+        ("kept at", kept_at, plain),
     ];
     if let Some(key) = dead_letters::key(letter) {
-        fields.push(("key", key, Style::new()));
+        fields.push(("key", key, plain));
     }
     for (name, value) in dead_letters::own_headers(letter) {
-        fields.push(("header", format!("{name}: {value}"), Style::new()));
+        fields.push(("header", format!("{name}: {value}"), plain));
     }
     let value = dead_letters::content(letter, VALUE_CHARS_MAX);
-    fields.push(("value", value, Style::new()));
+    fields.push(("value", value, plain));
     fields
 }
 
-/// Returns how long after, or before.
-fn after(ms: i64) -> String {
-    let (size, word) = if ms < 0 {
-        (-ms, "before")
-    } else {
-        (ms, "after")
-    };
-    let text = match size {
-        0..1_000 => format!("{size} ms"),
-        1_000..120_000 => format!("{}.{} s", size / 1_000, size % 1_000 / 100),
-        120_000..7_200_000 => format!("{} min", size / 60_000),
-        7_200_000..172_800_000 => format!("{} h", size / 3_600_000),
-        _ => format!("{} days", count((size / 86_400_000).unsigned_abs())),
+/// Returns a delay such as `1.5 s after`, or `2 h before` if it is negative.
+fn delay_text(ms: i64) -> String {
+    let word = if ms < 0 { "before" } else { "after" };
+    let text = match ms.abs() {
+        size @ 0..1_000 => format!("{size} ms"),
+        size @ 1_000..120_000 => format!("{}.{} s", size / 1_000, size % 1_000 / 100),
+        size @ 120_000..7_200_000 => format!("{} min", size / 60_000),
+        size @ 7_200_000..172_800_000 => format!("{} h", size / 3_600_000),
+        size => format!("{} days", count((size / 86_400_000).unsigned_abs())),
     };
     format!("{text} {word}")
 }
 
-/// Draws lines in a box in the middle; as many as fit, from the one it is scrolled to.
-fn boxed(buf: &mut Buffer, area: Rect, title: &str, lines: &[Text<'_>], scroll: u16, hint: &str) {
+/// Draws a box in the middle of an area, with as many lines as fit after the first `scroll`.
+fn draw_box(
+    buf: &mut Buffer,
+    area: Rect,
+    title: &str,
+    lines: &[Line<'_>],
+    scroll: u16,
+    hint: &str,
+) {
     let count = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let width = area.width.min(COLUMNS_MAX);
     let height = area.height.min(count.saturating_add(2));
@@ -256,8 +185,8 @@ fn boxed(buf: &mut Buffer, area: Rect, title: &str, lines: &[Text<'_>], scroll: 
     Clear.render(place, buf);
     let block = Block::bordered()
         .border_type(BorderType::Rounded)
-        .title_top(Text::styled(title, bold()))
-        .title_bottom(Text::styled(hint, dim()).right_aligned());
+        .title_top(Line::styled(title, bold()))
+        .title_bottom(Line::styled(hint, dim()).right_aligned());
     let inner = block.inner(place);
     block.render(place, buf);
     let first = scroll.min(count.saturating_sub(inner.height));

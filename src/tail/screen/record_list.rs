@@ -5,24 +5,24 @@ use std::sync::Arc;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line as Text, Span};
+use ratatui::text::{Line, Span};
 
+use super::draw::ROOMY_COLUMNS;
+use super::format::{TimeDetail, dim, severity_style, short_severity, time};
 use super::query::Query;
-use super::text::{Detail, cut, dim, fit, of_severity, short_severity, time, width};
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
-use crate::tail::board::{Board, Seen, What};
-use crate::tail::classify::Sighting;
+use crate::tail::board::{Board, ListedRecord, RecordContent};
+use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
+use crate::tail::printable::{cut, fit, width};
 
-/// From this width on what was wrong with a rejected record stands before its value.
-const WITH_DETAIL: u16 = 110;
-/// Columns of that.
+/// From this width on, a dead letter's detail is shown before its value.
+const DETAIL_FROM_COLUMNS: u16 = 110;
+/// Columns of the detail.
 const DETAIL_COLUMNS: usize = 36;
-/// From this width on severities are written in full and types are not cut.
-const ROOMY: u16 = 60;
 
-/// Draws as many records as fit, the newest first; the chosen one is always among them.
+/// Draws as many records as fit, newest first. The chosen one is always among them.
 pub(super) fn draw(
     buf: &mut Buffer,
     area: Rect,
@@ -31,150 +31,153 @@ pub(super) fn draw(
     all_records: bool,
     chosen: Option<u64>,
 ) {
-    let records: Vec<&Seen> = list(board, query, all_records)
-        .map(|seen| &**seen)
-        .collect();
-    let chosen = chosen.and_then(|chosen| records.iter().position(|seen| seen.number <= chosen));
+    let records: Vec<&ListedRecord> = list(board, query, all_records).map(|r| &**r).collect();
+    if records.is_empty() {
+        draw_empty(buf, area, board, query);
+        return;
+    }
+    let chosen = chosen.and_then(|chosen| records.iter().position(|r| r.number <= chosen));
     let room = usize::from(area.height);
     let first = chosen.map_or(0, |at| (at + 1).saturating_sub(room));
     let shown = &records[first.min(records.len())..];
-    let widths = widths(shown.iter().take(room).copied());
-    for (at, (y, seen)) in (area.y..area.bottom()).zip(shown).enumerate() {
-        let line = match &seen.what {
-            What::Event(event) => event_line(event, area.width, widths.0),
-            What::Letter(letter) => letter_line(letter, area.width, widths),
+    let widths = column_widths(shown.iter().take(room));
+    for (at, (y, record)) in (area.y..area.bottom()).zip(shown).enumerate() {
+        let line = match &record.content {
+            RecordContent::Event(event) => event_line(event, area.width, widths.0),
+            RecordContent::DeadLetter(letter) => letter_line(letter, area.width, widths),
         };
         buf.set_line(area.x, y, &line, area.width);
         if chosen == Some(first + at) {
-            let style = Style::new().add_modifier(Modifier::REVERSED);
-            buf.set_style(
-                Rect {
-                    y,
-                    height: 1,
-                    ..area
-                },
-                style,
-            );
-        }
-    }
-    if records.is_empty() && area.height > 0 {
-        let text = if query.is_empty() {
-            "none yet"
-        } else {
-            "none that the filter lets through"
-        };
-        buf.set_line(area.x, area.y, &Text::styled(text, dim()), area.width);
-        if let Some(hint) = board.hint.as_ref().filter(|_| area.height > 1) {
-            let hint = cut(hint, area.width.into());
-            buf.set_line(area.x, area.y + 1, &Text::raw(hint), area.width);
+            let line = Rect::new(area.x, y, area.width, 1);
+            buf.set_style(line, Modifier::REVERSED);
         }
     }
 }
 
-/// Returns the records of a list that pass, the newest first.
+/// Draws why there is no record.
+fn draw_empty(buf: &mut Buffer, area: Rect, board: &Board, query: &Query) {
+    let text = if query.is_empty() {
+        "none yet"
+    } else {
+        "no record passes the filter"
+    };
+    let hint = cut(board.hint.as_deref().unwrap_or(""), area.width.into());
+    let lines = [Line::styled(text, dim()), Line::raw(hint)];
+    for (y, line) in (area.y..area.bottom()).zip(&lines) {
+        buf.set_line(area.x, y, line, area.width);
+    }
+}
+
+/// Returns the records of a list that pass the filter, newest first.
 pub(super) fn list<'a>(
     board: &'a Board,
     query: &'a Query,
     all_records: bool,
-) -> impl Iterator<Item = &'a Arc<Seen>> + 'a {
+) -> impl Iterator<Item = &'a Arc<ListedRecord>> + 'a {
     let records = if all_records {
         &board.records
     } else {
         &board.alerts
     };
-    records.iter().filter(|seen| query.takes(&seen.what))
+    records
+        .iter()
+        .filter(|record| query.passes(&record.content))
 }
 
-/// Returns how wide the columns of varying width are: city; or reason and place.
-fn widths<'a>(shown: impl Iterator<Item = &'a Seen>) -> (usize, usize) {
-    let widths = shown.map(|seen| match &seen.what {
-        What::Event(sighting) => (width(&sighting.event.city), 0),
-        What::Letter(letter) => (width(dead_letters::reason(letter)), width(&place(letter))),
+/// Returns the widths of the first columns: the city; or the reason and the place.
+fn column_widths<'a>(shown: impl Iterator<Item = &'a &'a ListedRecord>) -> (usize, usize) {
+    let widths = shown.map(|record| match &record.content {
+        RecordContent::Event(event) => (width(&event.event.city), 0),
+        RecordContent::DeadLetter(letter) => {
+            let place = place(letter);
+            (width(dead_letters::reason(letter)), width(&place))
+        }
     });
     let (first, second) = widths.fold((0, 0), |(a, b), (c, d)| (a.max(c), b.max(d)));
     (first.clamp(4, 16), second.clamp(4, 16))
 }
 
-/// Returns where a rejected record lies in its topic, which is the same for all.
+/// Returns the partition and offset of a rejected record. Its topic is the same for all.
 fn place(letter: &Letter) -> String {
     let [_, partition, offset] = dead_letters::origin(letter);
     format!("{partition}/{offset}")
 }
 
-fn detail(columns: u16) -> Detail {
+fn time_detail(columns: u16) -> TimeDetail {
     match columns {
-        0..60 => Detail::Time,
-        60..100 => Detail::Day,
-        _ => Detail::Date,
+        0..60 => TimeDetail::Time,
+        60..100 => TimeDetail::Day,
+        _ => TimeDetail::Date,
     }
 }
 
-fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Text<'static> {
-    let reason = dead_letters::reason(letter);
-    let detail = detail(columns);
+fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Line<'static> {
+    let detail = time_detail(columns);
     let time = match dead_letters::source_ms(letter) {
         Some(ms) => time(ms, detail),
         None => fit("-", time(0, detail).len(), false),
     };
-    // What a table refuses is an event, and whoever sent it cannot mend it.
+    let reason = dead_letters::reason(letter);
+    // An event that a table refused is valid, so its sender cannot fix it.
     let style = if reason == Reason::RefusedByTable.name() {
         Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
     } else {
         Style::new().fg(Color::Yellow)
     };
-    let reason_columns = if columns >= ROOMY {
+    let reason_columns = if columns >= ROOMY_COLUMNS {
         widths.0
     } else {
         widths.0.min(13)
     };
     let mut spans = vec![
         Span::styled(time, dim()),
-        Span::raw(" "),
         Span::styled(fit(reason, reason_columns, false), style),
-        Span::raw(" "),
         Span::raw(fit(&place(letter), widths.1, false)),
-        Span::raw(" "),
     ];
-    if columns >= WITH_DETAIL {
+    if columns >= DETAIL_FROM_COLUMNS {
         let text = fit(dead_letters::detail(letter), DETAIL_COLUMNS, false);
-        spans.extend([Span::styled(text, dim()), Span::raw(" ")]);
+        spans.push(Span::styled(text, dim()));
     }
-    let used: usize = spans.iter().map(Span::width).sum();
-    let left = usize::from(columns).saturating_sub(used);
-    if left > 3 {
-        spans.push(Span::raw(cut(&dead_letters::content(letter, left), left)));
-    }
-    Text::from(spans)
+    fill_line(spans, columns, |left| dead_letters::content(letter, left))
 }
 
-fn event_line(seen: &Sighting, columns: u16, city: usize) -> Text<'static> {
-    let event = &seen.event;
-    let severity = of_severity(event.severity);
-    let roomy = columns >= ROOMY;
-    let (name, kind) = if roomy {
-        (fit(event.severity.name(), 8, false), 12)
+fn event_line(event: &TailEvent, columns: u16, city_columns: usize) -> Line<'static> {
+    let (is_late, is_future, event) = (event.late, event.future, &event.event);
+    let (severity, severity_columns, type_columns) = if columns >= ROOMY_COLUMNS {
+        (event.severity.name(), 8, 12)
     } else {
-        (fit(short_severity(event.severity), 4, false), 8)
+        (short_severity(event.severity), 4, 8)
     };
+    let severity = fit(severity, severity_columns, false);
     let mut spans = vec![
-        Span::styled(time(event.time_ms, detail(columns)), dim()),
-        Span::raw(" "),
-        Span::styled(name, severity),
-        Span::raw(" "),
-        Span::raw(fit(&event.city, city, false)),
-        Span::raw(" "),
-        Span::raw(fit(&event.event_type, kind, false)),
-        Span::raw(" "),
+        Span::styled(time(event.time_ms, time_detail(columns)), dim()),
+        Span::styled(severity, severity_style(event.severity)),
+        Span::raw(fit(&event.city, city_columns, false)),
+        Span::raw(fit(&event.event_type, type_columns, false)),
     ];
-    for (holds, word) in [(seen.late, "late "), (seen.future, "future ")] {
+    for (holds, word) in [(is_late, "late"), (is_future, "future")] {
         if holds {
             spans.push(Span::styled(word, dim().add_modifier(Modifier::ITALIC)));
         }
     }
-    let used: usize = spans.iter().map(Span::width).sum();
-    let left = usize::from(columns).saturating_sub(used);
-    if left > 3 {
-        spans.push(Span::raw(cut(&event.description, left)));
+    fill_line(spans, columns, |_| event.description.to_string())
+}
+
+/// Returns spans separated by spaces, and as much of a text as fits after them.
+fn fill_line(
+    spans: Vec<Span<'static>>,
+    columns: u16,
+    text: impl FnOnce(usize) -> String,
+) -> Line<'static> {
+    let mut line = Line::default();
+    for span in spans {
+        line.push_span(span);
+        line.push_span(" ");
     }
-    Text::from(spans)
+    let left = usize::from(columns).saturating_sub(line.width());
+    // Fewer columns show too little to be useful.
+    if left > 3 {
+        line.push_span(cut(&text(left), left));
+    }
+    line
 }
