@@ -9,6 +9,7 @@ mod draw;
 mod export;
 mod format;
 mod overlay;
+mod picture;
 mod query;
 mod record_list;
 mod table;
@@ -40,8 +41,8 @@ use crate::settings::Tail;
 use crate::shutdown::Shutdown;
 use crate::sys;
 use crate::telemetry::unix_ms;
-use draw::Heading;
 use format::TimeDetail;
+use picture::Heading;
 use view::{KeyAction, RecordKind, ScreenView};
 
 /// The least time between two pictures.
@@ -255,10 +256,7 @@ fn handle_event(
         KeyAction::Suspend => sys::stop_job(),
         KeyAction::Export => {
             let board = shared.board();
-            let (json, now_ms) = (
-                export::json(heading, view.shown(&board), view),
-                board.now_ms,
-            );
+            let (json, now_ms) = (export::json(heading, &board, view), board.now_ms);
             // The reader must not wait for the disk.
             drop(board);
             let saved = json

@@ -4,8 +4,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 
-use super::view::{ScreenView, VisibleRow};
-use crate::tail::board::{Board, sum};
+use super::picture::Picture;
+use crate::tail::board::sum;
 use crate::tail::history::{LENGTHS, RowHistory, WINDOWS};
 
 /// The widest bar, in columns.
@@ -24,20 +24,16 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Sums the windows of rows: at most `room` windows, and none before the first event.
-    pub(super) fn new(
-        rows: &[VisibleRow<'_>],
-        board: &Board,
-        view: &ScreenView,
-        room: usize,
-    ) -> Option<Bars> {
-        let histories = rows.iter().filter_map(|row| row.row.history.as_deref());
+    /// Sums the windows of the visible rows: at most `room` windows, and none before the first event.
+    pub(super) fn new(picture: &Picture<'_>, room: usize) -> Option<Bars> {
+        let (view, rows) = (picture.view, picture.rows.iter());
+        let histories = rows.filter_map(|row| row.row.history.as_deref());
         let severities = view.query.severities;
         Some(Bars::sum(
             histories,
             severities,
             view.length,
-            board.times_ms?,
+            picture.board.times_ms?,
             room,
         ))
     }

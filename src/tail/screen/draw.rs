@@ -10,9 +10,11 @@ use ratatui::text::{Line, Span};
 
 use super::chart::{self, Bars};
 use super::format::{
-    TimeDetail, bold, count, dim, rate, severity_style, short_count, short_severity, time,
+    ROOMY_COLUMNS, TimeDetail, bold, count, dim, rate, severity_style, short_count, short_severity,
+    time,
 };
-use super::view::{Overlay, RecordKind, ScreenView, VisibleRow};
+use super::picture::{Heading, Picture};
+use super::view::{Overlay, RecordKind, ScreenView};
 use super::{overlay, record_list, table};
 use crate::core::event::Severity;
 use crate::tail::board::{Board, ReadState};
@@ -22,21 +24,9 @@ use crate::tail::printable::cut;
 /// The smallest screen that is drawn: columns and lines.
 const SCREEN_MIN: (u16, u16) = (24, 6);
 /// From this width on, the table and the records are next to each other.
-pub(super) const SIDE_BY_SIDE_COLUMNS: u16 = 150;
-/// From this width on, words are not abbreviated.
-pub(super) const ROOMY_COLUMNS: u16 = 60;
+const SIDE_BY_SIDE_COLUMNS: u16 = 150;
 /// A lag of at most this many records is shown as "live": it is read within a moment.
 const LIVE_LAG_MAX: u64 = 1_000;
-
-/// What does not change while the screen is up.
-#[derive(Clone, Debug)]
-pub(super) struct Heading {
-    pub(super) topic: String,
-    /// Where reading began, such as `from the beginning`.
-    pub(super) from: String,
-    /// The filter of the command line; empty if all events pass.
-    pub(super) filter: String,
-}
 
 /// Draws everything. Returns the position of the cursor if it is visible.
 pub(super) fn draw(
@@ -51,25 +41,21 @@ pub(super) fn draw(
         draw_text(buf, area, &text, Style::new());
         return None;
     }
-    let board = view.shown(live);
-    let rows = view.rows(board);
-    draw_head(buf, band(area, 0, 1), heading, live, view);
-    draw_numbers(buf, band(area, 1, 1), &rows, board, view);
+    let picture = &Picture::new(heading, live, view);
+    draw_head(buf, band(area, 0, 1), picture);
+    draw_numbers(buf, band(area, 1, 1), picture);
     if view.kind == RecordKind::Events {
-        draw_severities(buf, band(area, 2, 1), &rows);
+        draw_severities(buf, band(area, 2, 1), picture);
     }
-    let places = Places::new(area, rows.len(), view.kind);
+    let places = Places::new(area, picture.rows.len(), view.kind);
     if places.chart.height > 0 {
-        draw_chart(buf, places.chart, &rows, board, view);
+        draw_chart(buf, places.chart, picture);
     }
-    table::draw(buf, places.table, &rows, board, view);
+    table::draw(buf, places.table, picture);
     if places.records.height > 0 {
-        draw_records(buf, places.records, board, view, true);
+        draw_records(buf, places.records, picture);
     }
-    if places.others.height > 0 {
-        draw_records(buf, places.others, board, view, false);
-    }
-    let cursor = draw_foot(buf, band(area, area.height - 1, 1), live, view);
+    let cursor = draw_foot(buf, band(area, area.height - 1, 1), picture);
     match &view.overlay {
         Overlay::Help => overlay::help(buf, area, view.kind),
         Overlay::Record(record, line) => overlay::record(buf, area, record, *line, &heading.topic),
@@ -82,10 +68,7 @@ pub(super) fn draw(
 struct Places {
     chart: Rect,
     table: Rect,
-    /// The list from which a record can be chosen.
     records: Rect,
-    /// The other list, if there is room.
-    others: Rect,
 }
 
 impl Places {
@@ -121,15 +104,10 @@ impl Places {
                 ..rest
             };
             let table = band(left, 0, table_height);
-            let mut others = below(left, table.height);
-            if others.height < 4 || kind == RecordKind::DeadLetters {
-                others.height = 0;
-            }
             return Places {
                 chart,
                 table,
                 records,
-                others,
             };
         }
         let records_min = if rest.height >= 7 {
@@ -146,7 +124,6 @@ impl Places {
             chart,
             table,
             records,
-            others: Rect::ZERO,
         }
     }
 }
@@ -204,7 +181,13 @@ fn draw_rule(buf: &mut Buffer, area: Rect, title: &str, right: &str) {
     }
 }
 
-fn draw_head(buf: &mut Buffer, area: Rect, heading: &Heading, live: &Board, view: &ScreenView) {
+fn draw_head(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let Picture {
+        heading,
+        live,
+        view,
+        ..
+    } = picture;
     let color = |color| Style::new().fg(color);
     let state = match (&view.frozen, &live.state) {
         (Some(frozen), _) => {
@@ -255,13 +238,10 @@ fn problem_and_remedy(why: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn draw_numbers(
-    buf: &mut Buffer,
-    area: Rect,
-    rows: &[VisibleRow<'_>],
-    board: &Board,
-    view: &ScreenView,
-) {
+fn draw_numbers(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let Picture {
+        board, view, rows, ..
+    } = picture;
     let name = view.kind.name();
     let all = board.counts.sum.total();
     if let (ReadState::Waiting(why), 0) = (&board.state, all)
@@ -314,7 +294,8 @@ fn draw_numbers(
 }
 
 /// Draws the counts of the four severities, and a bar of their shares in the rest of the line.
-fn draw_severities(buf: &mut Buffer, area: Rect, rows: &[VisibleRow<'_>]) {
+fn draw_severities(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let rows = &picture.rows;
     let sum = |severity: Severity| {
         let counts = rows.iter().map(|row| row.severities[severity.index()]);
         counts.sum::<u64>()
@@ -358,20 +339,15 @@ fn draw_severities(buf: &mut Buffer, area: Rect, rows: &[VisibleRow<'_>]) {
     }
 }
 
-fn draw_chart(
-    buf: &mut Buffer,
-    area: Rect,
-    rows: &[VisibleRow<'_>],
-    board: &Board,
-    view: &ScreenView,
-) {
+fn draw_chart(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let view = picture.view;
     let what = match view.kind {
         RecordKind::Events => "events",
         RecordKind::DeadLetters => "rejected",
     };
     let title = format!("{what} per {}", LENGTHS[view.length].1);
     let room = usize::from(area.width).min(WINDOWS);
-    let Some(bars) = Bars::new(rows, board, view, room) else {
+    let Some(bars) = Bars::new(picture, room) else {
         draw_rule(buf, band(area, 0, 1), &title, "");
         return;
     };
@@ -389,10 +365,10 @@ fn draw_chart(
     chart::draw(buf, below(area, 1), &bars);
 }
 
-/// Draws one of the two lists: the one from which a record can be chosen (`main`), or the other.
-fn draw_records(buf: &mut Buffer, area: Rect, board: &Board, view: &ScreenView, main: bool) {
-    let all_records = view.all_records == main;
-    let (name, total, kept) = if all_records {
+/// Draws the list of the last alerts, or of all records.
+fn draw_records(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let Picture { board, view, .. } = picture;
+    let (name, total, kept) = if view.all_records {
         let total = board.counts.sum.total();
         (view.kind.name(), total, board.records.len())
     } else {
@@ -403,18 +379,18 @@ fn draw_records(buf: &mut Buffer, area: Rect, board: &Board, view: &ScreenView, 
     } else {
         format!("{name} among the last {kept}")
     };
-    let hint = match (view.kind, main, all_records) {
-        (RecordKind::DeadLetters, _, _) | (_, false, _) => "",
-        (_, true, true) => "a alerts only",
-        (_, true, false) => "a all events",
+    let hint = match (view.kind, view.all_records) {
+        (RecordKind::DeadLetters, _) => "",
+        (RecordKind::Events, true) => "a alerts only",
+        (RecordKind::Events, false) => "a all events",
     };
     draw_rule(buf, band(area, 0, 1), &title, hint);
-    let chosen = view.chosen.filter(|_| main);
-    record_list::draw(buf, below(area, 1), board, &view.query, all_records, chosen);
+    record_list::draw(buf, below(area, 1), picture);
 }
 
 /// Draws the filter that is being typed, or a message, or the keys.
-fn draw_foot(buf: &mut Buffer, area: Rect, live: &Board, view: &ScreenView) -> Option<(u16, u16)> {
+fn draw_foot(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) -> Option<(u16, u16)> {
+    let Picture { live, view, .. } = picture;
     if let Overlay::Typing(_) = view.overlay {
         let text = format!("/{}", view.query.text);
         let used = draw_parts(buf, area, vec![vec![Span::styled(text, bold())]], 0);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chart::Bars;
-use super::draw::Heading;
+use super::picture::{Heading, Picture};
 use super::view::{RecordKind, ScreenView, VisibleRow};
 use crate::core::time::{format_millis, format_seconds};
 use crate::tail::board::{Board, ReadState, RecordContent};
@@ -32,10 +32,11 @@ struct Export {
 /// in the form of `--output json`.
 pub(super) fn json(
     heading: &Heading,
-    board: &Board,
+    live: &Board,
     view: &ScreenView,
 ) -> serde_json::Result<String> {
-    let rows = view.rows(board);
+    let picture = Picture::new(heading, live, view);
+    let (board, rows) = (picture.board, &picture.rows);
     let sum: u64 = rows.iter().map(|row| row.total).sum();
     let newest = board.newest_ms().map(format_millis);
     let lag = match board.state {
@@ -54,7 +55,7 @@ pub(super) fn json(
         "lag": lag,
         "totals": totals,
         "window": LENGTHS[view.length].1,
-        "windows": windows(&rows, board, view),
+        "windows": windows(&picture),
     });
     if view.kind == RecordKind::DeadLetters {
         summary["rejected"] = sum.into();
@@ -112,14 +113,14 @@ fn total(row: &VisibleRow<'_>, board: &Board, kind: RecordKind) -> Value {
 }
 
 /// Returns the windows of the chart that have events or dead letters.
-fn windows(rows: &[VisibleRow<'_>], board: &Board, view: &ScreenView) -> Vec<Value> {
-    let Some(bars) = Bars::new(rows, board, view, WINDOWS) else {
+fn windows(picture: &Picture<'_>) -> Vec<Value> {
+    let Some(bars) = Bars::new(picture, WINDOWS) else {
         return Vec::new();
     };
-    let (length_ms, _) = LENGTHS[view.length];
+    let (length_ms, _) = LENGTHS[picture.view.length];
     let starts = (0..).map(|n: i64| format_seconds(bars.range_ms.0 + n * length_ms));
     let windows = starts.zip(&bars.windows).filter(|(_, bar)| bar.0 > 0);
-    let windows = windows.map(|(start, (all, alerts))| match view.kind {
+    let windows = windows.map(|(start, (all, alerts))| match picture.view.kind {
         RecordKind::Events => {
             json!({ "window_start": start, "event_count": all, "alert_count": alerts })
         }

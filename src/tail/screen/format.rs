@@ -6,6 +6,9 @@ use ratatui::style::{Color, Modifier, Style};
 use crate::core::event::Severity;
 use crate::core::time::{format_millis, format_seconds};
 
+/// From this width on, words are not abbreviated.
+pub(super) const ROOMY_COLUMNS: u16 = 60;
+
 /// Returns the style of a severity. These are the terminal's own colors, so that they fit its background.
 pub(super) fn severity_style(severity: Severity) -> Style {
     match severity {

@@ -1,18 +1,15 @@
 //! The list of the last records.
 
-use std::sync::Arc;
-
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::draw::ROOMY_COLUMNS;
-use super::format::{TimeDetail, dim, severity_style, short_severity, time};
-use super::query::Query;
+use super::format::{ROOMY_COLUMNS, TimeDetail, dim, severity_style, short_severity, time};
+use super::picture::Picture;
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
-use crate::tail::board::{Board, ListedRecord, RecordContent};
+use crate::tail::board::{ListedRecord, RecordContent};
 use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
 use crate::tail::printable::{cut, fit, width};
@@ -23,24 +20,17 @@ const DETAIL_FROM_COLUMNS: u16 = 110;
 const DETAIL_COLUMNS: usize = 36;
 
 /// Draws as many records as fit, newest first. The chosen one is always among them.
-pub(super) fn draw(
-    buf: &mut Buffer,
-    area: Rect,
-    board: &Board,
-    query: &Query,
-    all_records: bool,
-    chosen: Option<u64>,
-) {
-    let records: Vec<&ListedRecord> = list(board, query, all_records).map(|r| &**r).collect();
+pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let records: Vec<_> = picture.view.records(picture.board).collect();
     if records.is_empty() {
-        draw_empty(buf, area, board, query);
+        draw_empty(buf, area, picture);
         return;
     }
-    let chosen = chosen.and_then(|chosen| records.iter().position(|r| r.number <= chosen));
+    let chosen = picture.view.chosen_index(&records);
     let room = usize::from(area.height);
     let first = chosen.map_or(0, |at| (at + 1).saturating_sub(room));
     let shown = &records[first.min(records.len())..];
-    let widths = column_widths(shown.iter().take(room));
+    let widths = column_widths(shown.iter().take(room).map(|record| &***record));
     for (at, (y, record)) in (area.y..area.bottom()).zip(shown).enumerate() {
         let line = match &record.content {
             RecordContent::Event(event) => event_line(event, area.width, widths.0),
@@ -55,37 +45,24 @@ pub(super) fn draw(
 }
 
 /// Draws why there is no record.
-fn draw_empty(buf: &mut Buffer, area: Rect, board: &Board, query: &Query) {
-    let text = if query.is_empty() {
+fn draw_empty(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let text = if picture.view.query.is_empty() {
         "none yet"
     } else {
         "no record passes the filter"
     };
-    let hint = cut(board.hint.as_deref().unwrap_or(""), area.width.into());
+    let hint = cut(
+        picture.board.hint.as_deref().unwrap_or(""),
+        area.width.into(),
+    );
     let lines = [Line::styled(text, dim()), Line::raw(hint)];
     for (y, line) in (area.y..area.bottom()).zip(&lines) {
         buf.set_line(area.x, y, line, area.width);
     }
 }
 
-/// Returns the records of a list that pass the filter, newest first.
-pub(super) fn list<'a>(
-    board: &'a Board,
-    query: &'a Query,
-    all_records: bool,
-) -> impl Iterator<Item = &'a Arc<ListedRecord>> + 'a {
-    let records = if all_records {
-        &board.records
-    } else {
-        &board.alerts
-    };
-    records
-        .iter()
-        .filter(|record| query.passes(&record.content))
-}
-
 /// Returns the widths of the first columns: the city; or the reason and the place.
-fn column_widths<'a>(shown: impl Iterator<Item = &'a &'a ListedRecord>) -> (usize, usize) {
+fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, usize) {
     let widths = shown.map(|record| match &record.content {
         RecordContent::Event(event) => (width(&event.event.city), 0),
         RecordContent::DeadLetter(letter) => {

@@ -6,11 +6,12 @@ use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 
 use super::chart;
-use super::draw::ROOMY_COLUMNS;
-use super::format::{bold, count, dim, rate, severity_style, short_count, short_severity};
+use super::format::{
+    ROOMY_COLUMNS, bold, count, dim, rate, severity_style, short_count, short_severity,
+};
+use super::picture::Picture;
 use super::view::{RecordKind, ScreenView, Sort, VisibleRow};
 use crate::core::event::Severity;
-use crate::tail::board::Board;
 use crate::tail::history::{LENGTHS, WINDOWS};
 use crate::tail::printable::{fit, width};
 
@@ -33,47 +34,24 @@ enum Column {
     Spark,
 }
 
-/// The columns from left to right.
-const ORDER: [Column; 10] = [
-    Column::City,
-    Column::Type,
-    Column::Severity(Severity::Low),
-    Column::Severity(Severity::Medium),
-    Column::Severity(Severity::High),
-    Column::Severity(Severity::Critical),
-    Column::Total,
-    Column::Late,
-    Column::Rate,
-    Column::Spark,
+/// The columns from left to right, each with its rank. If not all fit, those with the highest ranks are left out.
+const COLUMNS: [(Column, u8); 10] = [
+    (Column::City, 0),
+    (Column::Type, 2),
+    (Column::Severity(Severity::Low), 8),
+    (Column::Severity(Severity::Medium), 7),
+    (Column::Severity(Severity::High), 5),
+    (Column::Severity(Severity::Critical), 4),
+    (Column::Total, 1),
+    (Column::Late, 9),
+    (Column::Rate, 6),
+    (Column::Spark, 3),
 ];
-
-/// The columns from the most to the least important. Those that no longer fit are left out.
-const PRIORITY: [Column; 10] = [
-    Column::City,
-    Column::Total,
-    Column::Type,
-    Column::Spark,
-    Column::Severity(Severity::Critical),
-    Column::Severity(Severity::High),
-    Column::Rate,
-    Column::Severity(Severity::Medium),
-    Column::Severity(Severity::Low),
-    Column::Late,
-];
-
-/// The columns of dead letters, from the most to the least important.
-const PRIORITY_OF_DEAD_LETTERS: [Column; 4] =
-    [Column::City, Column::Total, Column::Spark, Column::Rate];
 
 /// Draws the headings and as many rows as fit, from the first row of the view on.
-pub(super) fn draw(
-    buf: &mut Buffer,
-    area: Rect,
-    rows: &[VisibleRow<'_>],
-    board: &Board,
-    view: &ScreenView,
-) {
-    let columns = columns(area.width.into(), rows, board, view);
+pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let (rows, view) = (&picture.rows, picture.view);
+    let columns = columns(area.width.into(), picture);
     let headings = columns.iter().flat_map(|(column, columns)| {
         let is_sorted = matches!(
             (column, view.sort),
@@ -96,7 +74,7 @@ pub(super) fn draw(
     let first = view.scroll.min(rows.len().saturating_sub(room));
     for (y, row) in (area.y + 1..area.bottom()).zip(&rows[first..]) {
         let spans = columns.iter().flat_map(|(column, columns)| {
-            let (text, style) = cell(row, *column, board, view, *columns);
+            let (text, style) = cell(row, *column, picture, *columns);
             let text = fit(&text, *columns, is_number(*column));
             [Span::styled(text, style), Span::raw(" ")]
         });
@@ -133,8 +111,7 @@ fn heading(column: Column, view: &ScreenView, columns: usize) -> String {
 fn cell(
     row: &VisibleRow<'_>,
     column: Column,
-    board: &Board,
-    view: &ScreenView,
+    picture: &Picture<'_>,
     columns: usize,
 ) -> (String, Style) {
     let number = |number: u64, style: Style| {
@@ -160,27 +137,26 @@ fn cell(
         }
         Column::Spark => {
             let history = row.row.history.as_deref();
-            let text = history.zip(board.times_ms).map(|(history, times_ms)| {
-                let severities = view.query.severities;
-                chart::spark(history, severities, view.length, times_ms, columns)
-            });
+            let text = history
+                .zip(picture.board.times_ms)
+                .map(|(history, times_ms)| {
+                    let view = picture.view;
+                    let severities = view.query.severities;
+                    chart::spark(history, severities, view.length, times_ms, columns)
+                });
             (text.unwrap_or_default(), Style::new().fg(Color::Blue))
         }
     }
 }
 
 /// Returns the columns that fit, from left to right, with their widths. The spark gets the rest of the room.
-fn columns(
-    room: usize,
-    rows: &[VisibleRow<'_>],
-    board: &Board,
-    view: &ScreenView,
-) -> Vec<(Column, usize)> {
+fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
+    let (rows, view) = (&picture.rows, picture.view);
     let is_roomy = room >= usize::from(ROOMY_COLUMNS);
-    let (priority, city_max) = match view.kind {
+    let city_max = match view.kind {
         // On a narrow screen the city leaves room for the type.
-        RecordKind::Events => (&PRIORITY[..], CITY_COLUMNS_MAX.min((room / 4).max(8))),
-        RecordKind::DeadLetters => (&PRIORITY_OF_DEAD_LETTERS[..], CITY_COLUMNS_MAX),
+        RecordKind::Events => CITY_COLUMNS_MAX.min((room / 4).max(8)),
+        RecordKind::DeadLetters => CITY_COLUMNS_MAX,
     };
     let widest = |least: usize, cell_width: &dyn Fn(&VisibleRow<'_>) -> usize| {
         rows.iter().map(cell_width).max().unwrap_or(0).max(least)
@@ -195,8 +171,16 @@ fn columns(
     };
     let mut left = room;
     let mut taken = Vec::new();
-    for column in priority.iter().copied() {
+    let mut by_rank = COLUMNS;
+    by_rank.sort_by_key(|(_, rank)| *rank);
+    for (column, _) in by_rank {
         let columns = match column {
+            // Dead letters have no type and no severity, and are never late.
+            Column::Type | Column::Severity(_) | Column::Late
+                if view.kind == RecordKind::DeadLetters =>
+            {
+                continue;
+            }
             Column::City => {
                 let least = heading(column, view, 0).len();
                 widest(least, &|row| width(row.city)).min(city_max)
@@ -210,7 +194,9 @@ fn columns(
             }
             Column::Total => widest(5, &|row| number_width(row.total)),
             // Late events are not counted by severity.
-            Column::Late if !board.knows_late || view.query.severities != [true; 4] => continue,
+            Column::Late if !picture.board.knows_late || view.query.severities != [true; 4] => {
+                continue;
+            }
             Column::Late => widest(4, &|row| number_width(row.row.late)),
             Column::Rate => widest(5, &|row| rate(row.rate).len()),
             Column::Spark => SPARK_COLUMNS_MIN,
@@ -221,7 +207,7 @@ fn columns(
             taken.push((column, columns));
         }
     }
-    taken.sort_by_key(|(column, _)| ORDER.iter().position(|other| other == column));
+    taken.sort_by_key(|(column, _)| COLUMNS.iter().position(|(other, _)| other == column));
     if let Some((_, columns)) = taken.iter_mut().find(|(c, _)| *c == Column::Spark) {
         *columns = (*columns + left).min(WINDOWS);
     }

@@ -13,7 +13,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
-use super::draw::{Heading, draw};
+use super::draw::draw;
+use super::picture::Heading;
 use super::view::{KeyAction, Overlay, RecordKind, ScreenView};
 use crate::core::event::Severity;
 use crate::core::parse::Reason;

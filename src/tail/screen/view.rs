@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::query::Query;
-use super::record_list;
 use crate::tail::board::{Board, ListedRecord, sum};
 use crate::tail::counts::CountRow;
 use crate::tail::history::{LENGTH_DEFAULT, LENGTHS, SeverityCounts};
@@ -243,12 +242,8 @@ impl ScreenView {
             KeyCode::Up | KeyCode::Char('k') => {
                 self.overlay = Overlay::Record(record, line.saturating_sub(1));
             }
-            KeyCode::Left | KeyCode::Char('p') => {
-                self.choose(live, -1);
-                self.open_chosen(live);
-            }
-            KeyCode::Right | KeyCode::Char('n') => {
-                self.choose(live, 1);
+            KeyCode::Left | KeyCode::Right => {
+                self.choose(live, if code == KeyCode::Left { -1 } else { 1 });
                 self.open_chosen(live);
             }
             _ => {}
@@ -330,11 +325,18 @@ impl ScreenView {
         &'a self,
         board: &'a Board,
     ) -> impl Iterator<Item = &'a Arc<ListedRecord>> + 'a {
-        record_list::list(board, &self.query, self.all_records)
+        let records = if self.all_records {
+            &board.records
+        } else {
+            &board.alerts
+        };
+        records
+            .iter()
+            .filter(|record| self.query.passes(&record.content))
     }
 
     /// Returns the index of the chosen record. If it has left the list, the last record takes its place.
-    fn chosen_index(&self, records: &[&Arc<ListedRecord>]) -> Option<usize> {
+    pub(super) fn chosen_index(&self, records: &[&Arc<ListedRecord>]) -> Option<usize> {
         let chosen = self.chosen?;
         let at = records.iter().position(|record| record.number <= chosen);
         Some(at.unwrap_or(records.len().saturating_sub(1)))
