@@ -84,9 +84,9 @@ pub(super) fn record(
 }
 
 /// A name, a text, which may be long, and the style of the text.
-type Field = (&'static str, String, Style);
+type RecordField = (&'static str, String, Style);
 
-fn event_fields(event: &TailEvent, topic: &str) -> Vec<Field> {
+fn event_fields(event: &TailEvent, topic: &str) -> Vec<RecordField> {
     let (partition, offset) = (event.partition, event.offset);
     let (is_late, is_future, record_ms) = (event.late, event.future, event.record_ms);
     let event = &event.event;
@@ -100,7 +100,7 @@ fn event_fields(event: &TailEvent, topic: &str) -> Vec<Field> {
     };
     let severity = event.severity.name().to_owned();
     let place = format!("partition {partition}, offset {offset}");
-    let mut fields: Vec<Field> = vec![
+    let mut fields: Vec<RecordField> = vec![
         ("city", event.city.to_string(), bold()),
         ("type", event.event_type.to_string(), plain),
         ("severity", severity, severity_style(event.severity)),
@@ -126,13 +126,13 @@ fn event_fields(event: &TailEvent, topic: &str) -> Vec<Field> {
     fields
 }
 
-fn letter_fields(letter: &Letter) -> Vec<Field> {
+fn letter_fields(letter: &Letter) -> Vec<RecordField> {
     let time = |ms: Option<i64>| ms.map_or_else(|| "without a timestamp".to_owned(), exact_time);
     let plain = Style::new();
     let [topic, partition, offset] = dead_letters::origin(letter);
     let place = format!("{topic}, partition {partition}, offset {offset}");
     let kept_at = format!("partition {}, offset {}", letter.partition, letter.offset);
-    let mut fields: Vec<Field> = vec![
+    let mut fields: Vec<RecordField> = vec![
         ("reason", dead_letters::reason(letter).to_owned(), bold()),
         ("detail", dead_letters::detail(letter).to_owned(), plain),
         ("place", place, plain),
