@@ -106,7 +106,7 @@ fn versions_are_short_and_long() {
 }
 
 #[test]
-fn golden_errors_say_what_why_and_what_to_do() {
+fn golden_errors_say_what_why_and_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let address = format!("127.0.0.1:{port}");
@@ -246,7 +246,7 @@ fn golden_errors_of_dynamodb() {
 }
 
 #[test]
-fn what_is_waited_for_is_told_with_what_to_do() {
+fn a_waiting_role_logs_what_it_waits_for_and_the_remedy() {
     let broker = MockCluster::new(1).unwrap();
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -275,7 +275,7 @@ fn what_is_waited_for_is_told_with_what_to_do() {
 }
 
 #[test]
-fn manual_completions_and_api_are_carried() {
+fn the_binary_contains_manual_completions_and_api() {
     let (page, code) = run(&mut citystream(&["print", "man"]));
     assert_eq!(code, 0);
     for words in [
@@ -309,7 +309,7 @@ fn manual_completions_and_api_are_carried() {
 }
 
 #[test]
-fn an_error_is_an_object_where_everything_is() {
+fn errors_are_json_objects_in_json_output() {
     let args = ["produce", "--input", "none.ndjson", "--log-format", "json"];
     let (text, code) = run(&mut citystream(&args));
     let told: serde_json::Value = serde_json::from_str(&text).expect(&text);
@@ -350,7 +350,7 @@ fn with_services(args: &[&str], broker: &str) -> Command {
 }
 
 #[test]
-fn nobody_reading_what_is_said_changes_no_exit_code() {
+fn a_closed_reader_changes_no_exit_code() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 1, 1).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -388,7 +388,7 @@ fn nobody_reading_what_is_said_changes_no_exit_code() {
 }
 
 #[test]
-fn a_service_goes_on_without_a_reader_of_its_address() {
+fn a_service_keeps_running_when_the_reader_of_its_address_closes() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 1, 1).unwrap();
     for line in [
@@ -418,7 +418,7 @@ fn a_service_goes_on_without_a_reader_of_its_address() {
 }
 
 #[test]
-fn a_login_that_this_program_cannot_do_ends_with_exit_2_and_what_works() {
+fn an_unsupported_login_exits_2_and_names_supported_ones() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config");
     let text = "[profile work]\nregion = eu-west-1\nsso_session = s\nsso_account_id = 123456789012\n\

@@ -36,7 +36,7 @@ fn partition_of(line: &str, partitions: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn k2_d1_d5_b4_real_events_through_30_per_cent_faults_equal_the_fold() {
+async fn real_events_with_30_per_cent_failing_requests_equal_the_fold() {
     let world = World::new(3).await;
     for line in data_lines(3_000) {
         world.line(partition_of(&line, 3), &line);
@@ -59,7 +59,7 @@ async fn k2_d1_d5_b4_real_events_through_30_per_cent_faults_equal_the_fold() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b3_two_groups_on_the_same_tables_count_everything_once() {
+async fn two_groups_on_the_same_tables_count_every_event_once() {
     // Both take every record, as a zombie and its successor do for a moment.
     let world = World::new(2).await;
     let (one, two) = (Faults::new(1, 20), Faults::new(2, 20));
@@ -93,7 +93,7 @@ async fn b3_two_groups_on_the_same_tables_count_everything_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b1_b7_restarts_under_load_change_nothing() {
+async fn restarts_under_load_change_nothing() {
     let world = World::new(2).await;
     let mut n = 0;
     for round in 0..4 {
@@ -122,7 +122,7 @@ async fn b1_b7_restarts_under_load_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a5_a_replay_gives_equal_aggregates() {
+async fn a_replay_gives_equal_aggregates() {
     let lines = data_lines(400);
     // Once as it comes, in pieces, with stops between; once all of it, years later.
     let live = World::new(2).await;
@@ -148,7 +148,7 @@ async fn a5_a_replay_gives_equal_aggregates() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a1_a2_a4_a6_clocks_idle_partitions_and_heartbeats() {
+async fn fast_clocks_idle_partitions_and_heartbeats_follow_the_rules_of_event_time() {
     // Six partitions, one of them with events: the others hold nothing back.
     let world = World::new(6).await;
     world.event(4, "NYC", "traffic", 3, BASE_MS);
@@ -198,7 +198,7 @@ async fn two_events_of_one_second_without_ids_are_two_items_and_two_alerts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were() {
+async fn bad_records_between_good_ones_go_unchanged_to_the_dead_letter_topic() {
     let with = |name: &str, value: &str| {
         let mut fields = vec![
             ("city", r#""NYC""#),
@@ -288,7 +288,7 @@ async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d3_d4_an_item_that_the_table_refuses_goes_to_the_dead_letters_and_stays_counted() {
+async fn an_item_that_the_table_refuses_goes_to_the_dead_letter_topic_and_stays_counted() {
     let world = World::new(1).await;
     for n in 0..60 {
         world.event(0, "NYC", "traffic", 2, BASE_MS + n);
@@ -322,7 +322,7 @@ async fn d3_d4_an_item_that_the_table_refuses_goes_to_the_dead_letters_and_stays
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b8_a_new_log_of_the_same_name_is_counted_from_its_beginning() {
+async fn a_new_log_of_the_same_name_is_counted_from_its_beginning() {
     // The tables outlive the topic; the new one has fewer records than the old, then more.
     let db = Database::memory().unwrap();
     let mut all = 0;
@@ -349,7 +349,7 @@ async fn b8_a_new_log_of_the_same_name_is_counted_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_to_the_end_that_is_stopped_before_is_no_success() {
+async fn a_run_to_the_end_that_is_stopped_early_fails() {
     let world = World::new(1).await;
     for n in 0..100 {
         nth(&world, 0, n);
@@ -372,7 +372,7 @@ async fn a_run_to_the_end_that_is_stopped_before_is_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c7_a_commit_of_another_tool_stops_with_exit_2_and_the_remedy() {
+async fn a_commit_of_another_tool_exits_2_with_the_remedy() {
     let world = World::new(1).await;
     for n in 0..10 {
         nth(&world, 0, n);
@@ -391,7 +391,7 @@ async fn c7_a_commit_of_another_tool_stops_with_exit_2_and_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c7_a_commit_beyond_the_log_stops_with_the_range() {
+async fn a_commit_beyond_the_log_stops_with_the_lost_range() {
     // What a restored broker looks like: the log is shorter than what was committed.
     let world = World::new(1).await;
     for n in 0..10 {
@@ -412,7 +412,7 @@ async fn c7_a_commit_beyond_the_log_stops_with_the_range() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c4_c5_a_dead_sink_bounds_memory_keeps_the_membership_and_is_caught_up_with() {
+async fn a_dead_sink_keeps_memory_bounded_and_the_membership_and_the_backlog_is_drained_later() {
     let world = World::with(Database::memory().unwrap(), 3, 1, RawRows::All).await;
     for n in 0..24_000 {
         nth(&world, usize::try_from(n % 3).unwrap(), n / 3);
@@ -477,7 +477,7 @@ async fn c4_c5_a_dead_sink_bounds_memory_keeps_the_membership_and_is_caught_up_w
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c2_a_stop_during_a_revoke_with_a_dead_sink_ends() {
+async fn a_stop_during_a_revoke_with_a_dead_sink_ends() {
     let world = World::new(2).await;
     let faults = Faults::new(4, 0);
     let slow = ["--kafka-property", "session.timeout.ms=6000"];
@@ -525,7 +525,7 @@ async fn c2_a_stop_during_a_revoke_with_a_dead_sink_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c1_b6_rebalances_under_load_stop_no_partition_and_lose_nothing() {
+async fn rebalances_under_load_stop_no_partition_and_lose_no_event() {
     let world = World::new(4).await;
     let quick = [&QUICK[..], &["--row-interval", "20ms"]].concat();
     // A visit is a join and a leave, so at least two rebalances, and takes some 3 s on the mock:
@@ -568,7 +568,7 @@ async fn c1_b6_rebalances_under_load_stop_no_partition_and_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b9_refusals_of_the_coordinator_end_nothing() {
+async fn refusals_of_the_coordinator_are_survived() {
     use RDKafkaRespErr as E;
     let world = World::new(2).await;
     let member = world.member(&QUICK, None).await;
@@ -594,7 +594,7 @@ async fn b9_refusals_of_the_coordinator_end_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
+async fn leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
     let world = World::with(Database::memory().unwrap(), 3, 3, RawRows::All).await;
     let member = world.member(&QUICK, None).await;
     let mut n = 0;
@@ -629,7 +629,7 @@ async fn c8_leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c1_a_partition_without_a_leader_keeps_no_other_from_starting() {
+async fn a_partition_without_a_leader_keeps_no_other_from_starting() {
     let world = World::with(Database::memory().unwrap(), 2, 1, RawRows::All).await;
     for n in 0..40 {
         nth(&world, 0, n);
@@ -659,7 +659,7 @@ async fn c1_a_partition_without_a_leader_keeps_no_other_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c5_dead_letters_that_are_refused_end_with_their_assignment() {
+async fn refused_dead_letters_end_with_their_assignment() {
     let world = World::new(2).await;
     for n in 0..100 {
         for partition in 0..2 {
@@ -700,7 +700,7 @@ async fn c5_dead_letters_that_are_refused_end_with_their_assignment() {
 }
 
 #[test]
-fn c3_librdkafka_keeps_assignments_when_commits_meet_rebalances() {
+fn librdkafka_keeps_assignments_when_commits_meet_rebalances() {
     // Fixed in 2.10; older ones lost the assignment.
     let (number, text) = rdkafka::util::get_rdkafka_version();
     assert!(number >= 0x020a_0000, "{text}");

@@ -140,7 +140,7 @@ fn panel(address: &str, token: &str, method: &str, path: &str) -> Value {
 }
 
 #[test]
-fn a_history_is_there_at_once_and_other_commands_work_beside() {
+fn a_history_shows_at_once_and_other_commands_work_next_to_dev() {
     let dev = Dev::start(&["--rate", "1/s", "--history", "1h"]);
     let counted = || dev.stats()["total_events_processed"].as_u64() >= Some(3_600);
     dev.wait_for("the history", counted);
@@ -161,7 +161,7 @@ fn a_history_is_there_at_once_and_other_commands_work_beside() {
 }
 
 #[test]
-fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
+fn every_accident_at_once_is_logged_with_what_dev_waits_for() {
     let dev = Dev::start(&["--rate", "60/s", "--history", "off"]);
     let counted = || dev.stats()["total_events_processed"].as_u64() > Some(300);
     dev.wait_for("events", counted);
@@ -216,7 +216,7 @@ fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
 }
 
 #[test]
-fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
+fn the_same_input_in_a_kept_folder_is_counted_again_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("events.ndjson");
     std::fs::write(&input, data_lines(120).join("\n")).unwrap();

@@ -64,7 +64,7 @@ pub(crate) fn send_letters(broker: &MockCluster<'_, impl ProducerContext>) {
 }
 
 #[test]
-fn j1_rejected_records_are_told_with_their_reason_and_origin() {
+fn tail_shows_rejected_records_with_reason_and_origin() {
     let broker = MockCluster::new(1).unwrap();
     send_letters(&broker);
     let servers = broker.bootstrap_servers();

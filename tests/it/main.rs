@@ -1,6 +1,6 @@
-//! The commands of the built binary and whole roles, on brokers inside of this process.
+//! Tests of the built binary and of whole roles, on brokers and databases inside this process.
 //!
-//! Which demand is tested where: see `demands.md` beside this file.
+//! The tables in `docs/OPERATIONS.md` and `docs/RELIABILITY.md` say which test shows which behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../fuzz/checks.rs"]

@@ -48,7 +48,7 @@ impl Drop for Role {
 }
 
 #[test]
-fn roles_that_find_tables_of_the_former_system_say_so_and_what_to_do() {
+fn roles_that_find_tables_of_the_former_system_report_it_with_the_remedy() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 1, 1).unwrap();
     let (servers, dynamodb) = (broker.bootstrap_servers(), former());

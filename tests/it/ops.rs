@@ -39,7 +39,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
+fn a_misspelt_variable_or_property_exits_2_and_suggests_the_nearest_name() {
     for args in [
         &["consume"][..],
         &["serve", "--port", "0"],
@@ -76,7 +76,7 @@ fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
 }
 
 #[test]
-fn j5_a_wrong_value_names_the_variable_it_comes_from() {
+fn a_wrong_value_names_the_variable_it_comes_from() {
     for (name, value, roles) in [
         ("CITYSTREAM_ROW_INTERVAL", "5", &["consume"][..]),
         ("CITYSTREAM_STOP_AT_END", "maybe", &["consume"]),
@@ -137,7 +137,7 @@ fn config_shows_values_and_origins_and_no_secret() {
 }
 
 #[test]
-fn check_tells_once_that_there_are_no_credentials() {
+fn check_reports_missing_credentials_once() {
     let output = citystream(&["check", "--for", "serve", "--port", "0"])
         .env_remove("AWS_ACCESS_KEY_ID")
         .env_remove("AWS_SECRET_ACCESS_KEY")
@@ -162,7 +162,7 @@ fn check_tells_once_that_there_are_no_credentials() {
 }
 
 #[test]
-fn check_tells_what_is_away_and_what_to_do() {
+fn check_reports_each_missing_service_with_the_remedy() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 6, 1).unwrap();
     let servers = broker.bootstrap_servers();
@@ -309,7 +309,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog() {
+fn a_waiting_role_notifies_systemd_of_readiness_status_and_watchdog() {
     let brokers = nobody().replace("http://", "");
     for (args, waits) in [
         (vec!["serve", "--port", "0"], "STATUS=waiting"),
@@ -351,7 +351,7 @@ fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog
 }
 
 #[test]
-fn h2_settings_that_are_wrong_are_never_called_ready() {
+fn a_role_with_wrong_settings_never_notifies_readiness() {
     for args in [
         &[
             "consume",
@@ -383,7 +383,7 @@ fn series_of(metrics: &Metrics, name: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i1_i2_series_of_revoked_partitions_vanish_and_owned_ones_are_there() {
+async fn metrics_show_owned_partitions_and_drop_revoked_ones() {
     const NAMES: [&str; 2] = [
         "citystream_consumer_lag_records",
         "citystream_watermark_timestamp_seconds",
@@ -423,7 +423,7 @@ async fn i1_i2_series_of_revoked_partitions_vanish_and_owned_ones_are_there() {
 
 /// An hour of a quiet producer, in which brokers drop six idle connections: here thirty in a row.
 #[test]
-fn c14_an_idle_role_writes_next_to_nothing() {
+fn an_idle_role_logs_next_to_nothing() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 6, 1).unwrap();
     let servers = broker.bootstrap_servers();

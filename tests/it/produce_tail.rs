@@ -113,7 +113,7 @@ fn java_partition(key: &str, partitions: u32) -> u32 {
 }
 
 #[test]
-fn what_produce_sends_tail_shows_and_c12_keys_go_where_java_clients_put_them() {
+fn tail_shows_what_produce_sends_and_keys_go_where_java_clients_put_them() {
     let broker = Broker::start();
     let cities = [
         "NYC",
@@ -165,7 +165,7 @@ fn what_produce_sends_tail_shows_and_c12_keys_go_where_java_clients_put_them() {
 }
 
 #[test]
-fn a_bad_line_is_told_skipped_and_makes_exit_1() {
+fn a_bad_line_is_reported_and_skipped_and_the_exit_code_is_1() {
     let broker = Broker::start();
     let input = format!("{}\n\n{{}}\n{}\nnull\n", good(), good());
     for (args, code) in [(&[][..], 1), (&["--skip-bad"][..], 0)] {
@@ -329,7 +329,7 @@ fn tail_filters_and_counts() {
 }
 
 #[test]
-fn k1_a_start_by_time_scans_where_the_broker_knows_no_times() {
+fn a_start_by_time_scans_the_log_when_the_broker_has_no_time_index() {
     let broker = Broker::start();
     broker.produce(good().as_bytes(), &[]);
     for (from, count) in [
@@ -355,7 +355,7 @@ fn k1_a_start_by_time_scans_where_the_broker_knows_no_times() {
 }
 
 #[test]
-fn j2_a_closed_pipe_is_a_quiet_end() {
+fn a_closed_pipe_ends_tail_quietly() {
     let broker = Broker::start();
     broker.produce(format!("{}\n", good()).repeat(20_000).as_bytes(), &[]);
     let args = ["tail", "--from", "beginning", "--output", "json"];
@@ -377,7 +377,7 @@ fn j2_a_closed_pipe_is_a_quiet_end() {
 }
 
 #[test]
-fn heartbeats_of_an_input_say_its_largest_time_in_every_partition() {
+fn heartbeats_of_an_input_carry_its_largest_time_to_every_partition() {
     let broker = Broker::start();
     let lines = [
         event("NYC", "traffic", "low", "2013-01-01T07:00:00Z"),
@@ -448,7 +448,7 @@ fn sigterm_ends_a_steady_producer_and_a_tail_cleanly() {
 }
 
 #[test]
-fn c13_events_that_kafka_never_took_are_told_and_exit_1() {
+fn events_that_kafka_never_took_are_reported_and_the_exit_code_is_1() {
     let broker = Broker::start();
     let args = ["produce", "--rate", "200/s", "--listen", "127.0.0.1:0"];
     let mut produce = broker.citystream(&args).spawn().unwrap();

@@ -175,7 +175,7 @@ fn tags() -> Value {
 }
 
 #[tokio::test]
-async fn new_tables_are_protected_when_they_are_made() {
+async fn new_tables_are_created_with_the_requested_protection() {
     let (client, state) = start().await;
     let (findings, changes) = run(&client, &state, &protected()).await;
     assert!(
@@ -210,7 +210,7 @@ async fn new_tables_are_protected_when_they_are_made() {
 }
 
 #[tokio::test]
-async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprotected() {
+async fn existing_tables_are_protected_on_request_and_never_unprotected() {
     let (client, state) = start().await;
     run(&client, &state, &Wanted::default()).await;
     let names = TableNames::new("p");

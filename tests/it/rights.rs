@@ -83,7 +83,7 @@ fn granted(user: User) -> BTreeSet<Asked> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
+async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
     let world = World::new(1).await;
     // Two cities, windows that end, so that progress is published, and an alert.
     for minute in 0..30 {

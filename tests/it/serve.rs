@@ -57,7 +57,7 @@ fn ask(address: &str, path: &str, header: &str) -> String {
 }
 
 #[test]
-fn nobody_else_is_let_in_unless_somebody_said_so() {
+fn serve_refuses_to_listen_beyond_loopback_without_a_token_or_leave() {
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty");
     std::fs::write(&empty, "").unwrap();
@@ -105,7 +105,7 @@ fn nobody_else_is_let_in_unless_somebody_said_so() {
 }
 
 #[test]
-fn g2_it_answers_without_dynamodb_and_ends_whatever_clients_do() {
+fn serve_answers_without_dynamodb_and_ends_whatever_clients_do() {
     let dir = tempfile::tempdir().unwrap();
     let tokens = dir.path().join("tokens");
     std::fs::write(&tokens, TOKEN).unwrap();

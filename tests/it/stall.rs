@@ -25,7 +25,7 @@ fn break_fetching(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_a_partition_that_is_no_longer_read_gets_a_new_client_and_goes_on() {
+async fn a_stalled_partition_gets_a_new_client_and_goes_on() {
     let world = World::new(2).await;
     let member = world.member_with(&QUICK, None, 2_000).await;
     send(&world, 0..200);
@@ -50,7 +50,7 @@ async fn c8_a_partition_that_is_no_longer_read_gets_a_new_client_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_i3_a_dead_sink_is_no_stall() {
+async fn a_dead_sink_is_not_a_stall() {
     let world = World::new(2).await;
     let faults = Faults::new(11, 0);
     let member = world.member_with(&QUICK, Some(&faults), 2_000).await;

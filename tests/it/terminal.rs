@@ -266,7 +266,7 @@ fn the_live_screen_in_three_widths_on_real_events() {
 }
 
 #[test]
-fn j1_rejected_records_have_a_live_screen_too() {
+fn the_live_screen_shows_rejected_records() {
     let broker = broker();
     send_letters(&broker);
     let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
@@ -311,7 +311,7 @@ fn j1_rejected_records_have_a_live_screen_too() {
 }
 
 #[test]
-fn j4_the_terminal_is_given_back_on_q_ctrl_c_and_sigterm() {
+fn the_terminal_is_restored_on_q_ctrl_c_and_sigterm() {
     let broker = broker();
     for leave in ["q", "\u{3}", "TERM", "INT"] {
         let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
@@ -327,7 +327,7 @@ fn j4_the_terminal_is_given_back_on_q_ctrl_c_and_sigterm() {
 }
 
 #[test]
-fn j4_a_broker_that_goes_is_told_and_comes_back_and_q_works_meanwhile() {
+fn an_absent_broker_is_shown_and_q_works_until_it_is_back() {
     let broker = broker();
     let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
     terminal.tail("");
@@ -353,7 +353,7 @@ fn j4_a_broker_that_goes_is_told_and_comes_back_and_q_works_meanwhile() {
 }
 
 #[test]
-fn j4_ctrl_z_stops_it_and_fg_goes_on() {
+fn ctrl_z_suspends_tail_and_fg_resumes_it() {
     let broker = broker();
     send_real_events(&broker);
     let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
@@ -385,7 +385,7 @@ fn j4_ctrl_z_stops_it_and_fg_goes_on() {
     terminal.left(0);
 }
 
-/// Not a test by itself: what [`j4_the_terminal_is_given_back_on_a_panic`] runs in a terminal.
+/// Not a test by itself: what [`the_terminal_is_restored_on_a_panic`] runs in a terminal.
 #[test]
 fn a_screen_that_panics() {
     let Some(thread) = std::env::var_os("PANICS") else {
@@ -407,7 +407,7 @@ fn a_screen_that_panics() {
 }
 
 #[test]
-fn j4_the_terminal_is_given_back_on_a_panic() {
+fn the_terminal_is_restored_on_a_panic() {
     for (thread, code) in [("drawing", 101), ("another", 0)] {
         let terminal = Terminal::open(100, 40, "127.0.0.1:9", &[("PANICS", thread)]);
         terminal.run("\"$me\" --exact terminal::a_screen_that_panics --nocapture");
@@ -435,7 +435,7 @@ fn a_dumb_terminal_gets_plain_lines() {
 }
 
 #[test]
-fn no_color_keeps_the_live_screen_and_leaves_out_the_colours() {
+fn no_color_keeps_the_live_screen_without_colours() {
     let broker = broker();
     send_real_events(&broker);
     for (no_color, coloured) in [("", true), ("1", false)] {
@@ -498,7 +498,7 @@ fn produce_shows_its_progress_on_one_line_and_a_summary_at_the_end() {
 }
 
 #[test]
-fn a_file_shows_acknowledged_events_of_as_many_as_it_holds() {
+fn the_progress_of_a_file_shows_acknowledged_and_total_events() {
     let broker = broker();
     for (options, total) in [
         ("--rate 100/s", 400),

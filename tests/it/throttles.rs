@@ -71,7 +71,7 @@ fn update(n: u32) -> RowUpdate {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn e3_500_writes_that_are_throttled_at_once_all_end_written() {
+async fn five_hundred_writes_throttled_at_once_are_all_written_in_the_end() {
     let left = Arc::new(AtomicU32::new(0));
     let (plain, counter) = (embedded(Database::memory().unwrap()), Arc::clone(&left));
     let client = connect(ConnectOptions {

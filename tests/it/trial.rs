@@ -121,7 +121,7 @@ fn now_ms() -> i64 {
 }
 
 #[test]
-fn trouble_is_made_as_asked_and_told() {
+fn synthetic_faults_are_sent_and_reported_as_requested() {
     let broker = Broker::start();
     let told = broker.produce(
         &[
@@ -180,7 +180,7 @@ fn trouble_is_made_as_asked_and_told() {
 }
 
 #[test]
-fn a_replay_keeps_the_distances_at_its_speed() {
+fn a_replay_keeps_relative_times_at_its_speed() {
     let broker = Broker::start();
     let times =
         ["06:00:00Z", "06:01:00Z", "06:00:30Z", "06:02:00Z"].map(|t| format!("2013-01-01T{t}"));
@@ -203,7 +203,7 @@ fn a_replay_keeps_the_distances_at_its_speed() {
 }
 
 #[test]
-fn old_times_are_moved_to_now() {
+fn restamp_shifts_event_times_to_the_present() {
     let broker = Broker::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.ndjson");
@@ -245,7 +245,7 @@ fn old_times_are_moved_to_now() {
 }
 
 #[test]
-fn dead_letters_are_mended_and_sent_again() {
+fn dead_letters_are_repaired_and_resent() {
     let broker = Broker::start();
     let epoch = event("1357020000");
     let zoneless = quoted("2013-01-01 06:00:00");

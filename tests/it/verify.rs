@@ -116,7 +116,7 @@ async fn counted(lines: usize, raw: RawRows) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn log_and_tables_agree_in_little_memory_as_in_much() {
+async fn log_and_tables_agree_with_little_and_with_much_memory() {
     let world = counted(2_000, RawRows::All).await;
     world.check().await;
     let report = agrees(&world, &ALL).await;
@@ -422,7 +422,7 @@ async fn each_kind_of_damage_is_found_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_compared_even_where_the_totals_that_would_list_them_are_gone() {
+async fn windows_are_compared_even_when_their_totals_row_is_missing() {
     let world = counted(600, RawRows::All).await;
     let full = agrees(&world, &ALL).await;
     let items = world.items(&world.names.totals).await;
@@ -455,7 +455,7 @@ async fn rows_are_compared_even_where_the_totals_that_would_list_them_are_gone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_raw_rows_that_the_tables_are_to_hold_are_wanted() {
+async fn raw_rows_that_the_tables_do_not_keep_are_not_missing() {
     for (raw, rows, alerts) in [(RawRows::Alerts, true, true), (RawRows::None, false, false)] {
         let world = counted(400, raw).await;
         let report = agrees(&world, &ALL).await;
@@ -467,7 +467,7 @@ async fn only_the_raw_rows_that_the_tables_are_to_hold_are_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_may_have_expired_and_what_dynamodb_refused_is_not_missing() {
+async fn expired_and_refused_raw_rows_are_not_missing() {
     let world = World::new(1).await;
     for at in 0..30 {
         world.event(0, "NYC", "traffic", 2, BASE_MS + at);
@@ -503,7 +503,7 @@ async fn what_may_have_expired_and_what_dynamodb_refused_is_not_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_a_topic_that_was_made_again_are_left_out_and_those_of_the_new_one_compared() {
+async fn only_rows_of_the_current_topic_are_compared() {
     let db = Database::memory().unwrap();
     for (city, count) in [("NYC", 40), ("LA", 25)] {
         let world = World::with(db.clone(), 2, 1, RawRows::All).await;
@@ -539,7 +539,7 @@ async fn rows_of_a_topic_that_was_made_again_are_left_out_and_those_of_the_new_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_system_at_work_shows_no_false_difference() {
+async fn a_running_system_shows_no_false_difference() {
     let world = World::new(3).await;
     let faults = Faults::new(11, 20);
     let args = [&QUICK[..], &["--row-interval", "30ms"]].concat();

@@ -122,7 +122,7 @@ fn indexes_that_lag_small_pages_and_throttling_change_no_count() {
 }
 
 #[test]
-fn a_clock_that_is_ten_minutes_off_is_corrected_by_the_answers() {
+fn a_clock_ten_minutes_off_is_corrected_by_the_responses() {
     let Some(world) = World::new("aws-clock") else {
         return;
     };

@@ -75,7 +75,7 @@ const EVERYTHING: [&str; 9] = [
 ];
 
 #[test]
-fn init_tables_with_every_option_waits_for_tables_that_are_made_and_updated() {
+fn init_tables_with_every_option_waits_for_creations_and_updates() {
     let Some(world) = World::new("aws-options") else {
         return;
     };
@@ -116,7 +116,7 @@ fn init_tables_with_every_option_waits_for_tables_that_are_made_and_updated() {
 }
 
 #[test]
-fn deleting_waits_for_tables_that_are_updated_and_takes_the_topics_last() {
+fn deletion_waits_for_updates_and_deletes_the_topics_last() {
     let Some(world) = World::new("aws-delete") else {
         return;
     };
@@ -144,7 +144,7 @@ fn deleting_waits_for_tables_that_are_updated_and_takes_the_topics_last() {
 }
 
 #[test]
-fn tables_that_are_being_deleted_are_made_again_once_they_are_gone() {
+fn tables_that_are_being_deleted_are_recreated_once_they_are_gone() {
     let Some(world) = World::new("aws-again") else {
         return;
     };
@@ -161,7 +161,7 @@ fn tables_that_are_being_deleted_are_made_again_once_they_are_gone() {
 }
 
 #[test]
-fn tables_stay_with_their_topics_where_the_right_to_delete_is_missing() {
+fn without_the_right_to_delete_tables_and_topics_stay() {
     let Some(world) = World::new("aws-stays") else {
         return;
     };
@@ -243,7 +243,7 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
 }
 
 #[test]
-fn topics_are_made_without_the_settings_that_msk_serverless_refuses() {
+fn topics_are_created_without_the_settings_that_msk_serverless_refuses() {
     let Some(world) = World::new("serverless-topic") else {
         return;
     };

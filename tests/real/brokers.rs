@@ -4,7 +4,7 @@ use crate::services::three_brokers;
 use crate::world::{World, file_lines};
 
 #[test]
-fn c8_brokers_that_stop_die_and_come_back_move_leaders_and_coordinators_and_lose_nothing() {
+fn brokers_that_stop_die_and_return_one_after_another_lose_no_event() {
     let Some(services) = three_brokers() else {
         return;
     };

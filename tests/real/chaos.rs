@@ -63,7 +63,7 @@ impl<'a> Feed<'a> {
 }
 
 #[test]
-fn b3_frozen_members_that_wake_up_beside_their_successors_change_nothing() {
+fn frozen_members_that_wake_up_next_to_their_successors_change_nothing() {
     let Some(world) = World::new("chaos-frozen") else {
         return;
     };
@@ -108,7 +108,7 @@ fn b3_frozen_members_that_wake_up_beside_their_successors_change_nothing() {
 }
 
 #[test]
-fn b7_members_that_come_and_go_every_five_seconds_under_load_change_nothing() {
+fn members_that_come_and_go_every_five_seconds_under_load_change_nothing() {
     let Some(world) = World::new("chaos-scaling") else {
         return;
     };
@@ -159,7 +159,7 @@ fn b7_members_that_come_and_go_every_five_seconds_under_load_change_nothing() {
 }
 
 #[test]
-fn e1_a_silent_dynamodb_costs_no_membership_and_no_event() {
+fn a_silent_dynamodb_costs_no_membership_and_no_event() {
     let Some(world) = World::new("chaos-silent") else {
         return;
     };
@@ -196,7 +196,7 @@ fn e1_a_silent_dynamodb_costs_no_membership_and_no_event() {
 }
 
 #[test]
-fn c8_a_broker_killed_and_started_again_under_load_changes_nothing() {
+fn a_broker_killed_and_restarted_under_load_changes_nothing() {
     let Some(world) = World::alone("chaos-broker") else {
         return;
     };

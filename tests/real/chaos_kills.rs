@@ -76,7 +76,7 @@ fn died(mut role: Role) {
 }
 
 #[test]
-fn b1_a_consumer_killed_at_every_named_point_and_anywhere_counts_each_event_once() {
+fn a_consumer_killed_at_every_named_point_and_anywhere_counts_each_event_once() {
     let Some(world) = World::new("chaos-kills") else {
         return;
     };

@@ -114,7 +114,7 @@ fn consume_as_instance(world: &World, metadata: &Metadata) -> Role {
 }
 
 #[test]
-fn e4_writes_wait_for_credentials_and_outlive_a_metadata_service_that_is_down() {
+fn writes_wait_for_credentials_and_survive_an_absent_metadata_service() {
     let Some(world) = World::new("instance-role") else {
         return;
     };
@@ -151,7 +151,7 @@ fn e4_writes_wait_for_credentials_and_outlive_a_metadata_service_that_is_down() 
 }
 
 #[test]
-fn e4_source_and_expiry_of_the_credentials_are_logged_at_the_start() {
+fn source_and_expiry_of_the_credentials_are_logged_at_the_start() {
     let Some(world) = World::new("instance-role-told") else {
         return;
     };

@@ -101,7 +101,7 @@ fn a_wrong_item_is_found(world: &World) {
 }
 
 #[test]
-fn the_kept_total_equals_the_series_and_stands_in_where_there_are_too_many() {
+fn the_grand_total_equals_the_series_and_replaces_them_when_there_are_too_many() {
     let Some(world) = World::new("grand-total") else {
         return;
     };

@@ -9,7 +9,7 @@ use crate::tables;
 use crate::world::World;
 
 #[test]
-fn d15_a_second_run_changes_nothing() {
+fn a_second_run_changes_nothing() {
     let Some(world) = World::new("twice") else {
         return;
     };
@@ -115,7 +115,7 @@ fn deleting_asks_for_the_prefix_on_a_terminal_and_refuses_without_one() {
 }
 
 #[test]
-fn protected_tables_keep_their_topics_and_what_an_emulator_lacks_is_told_with_its_option() {
+fn protected_tables_keep_their_topics_and_unsupported_options_are_named() {
     let Some(world) = World::new("protected") else {
         return;
     };
@@ -165,7 +165,7 @@ fn protected_tables_keep_their_topics_and_what_an_emulator_lacks_is_told_with_it
 }
 
 #[test]
-fn nothing_is_deleted_while_somebody_counts() {
+fn nothing_is_deleted_while_a_consumer_runs() {
     let Some(world) = World::new("counting") else {
         return;
     };

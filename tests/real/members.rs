@@ -23,7 +23,7 @@ fn two_at_work(world: &World) -> (Role, Role) {
 }
 
 #[test]
-fn b7_the_work_of_a_killed_member_is_taken_over_exactly() {
+fn the_work_of_a_killed_member_is_taken_over_exactly() {
     let Some(world) = World::new("taken-over") else {
         return;
     };
@@ -36,7 +36,7 @@ fn b7_the_work_of_a_killed_member_is_taken_over_exactly() {
 }
 
 #[test]
-fn b3_a_member_that_freezes_and_wakes_up_beside_its_successor_changes_nothing() {
+fn a_member_that_freezes_and_wakes_up_next_to_its_successor_changes_nothing() {
     let Some(world) = World::new("zombie") else {
         return;
     };

@@ -96,7 +96,7 @@ fn every_partition_keeps_moving(world: &World, more: &[&str], protocol: &[(&str,
 }
 
 #[test]
-fn c1_c3_rebalances_without_end_under_load_stop_no_partition_and_lose_nothing() {
+fn endless_rebalances_under_load_stop_no_partition_and_lose_no_event() {
     let Some(world) = World::new("rebalances") else {
         return;
     };
@@ -140,7 +140,7 @@ fn owned(member: &Role) -> Vec<i32> {
 }
 
 #[test]
-fn c10_a_member_with_a_fixed_name_comes_back_to_its_partitions_and_its_double_ends_it() {
+fn a_member_with_a_fixed_name_returns_to_its_partitions_and_ends_when_its_name_is_taken() {
     let Some(world) = World::new("fixed-names") else {
         return;
     };

@@ -258,7 +258,7 @@ impl Expected {
 }
 
 #[test]
-fn the_oracles_hash_is_the_contracts() {
+fn the_oracles_hash_gives_the_documented_values() {
     assert_eq!(crc32("NYC#traffic"), 4_065_496_510);
     assert_eq!(crc32("São Paulo#incident"), 4_032_233_575);
 }

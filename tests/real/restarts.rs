@@ -66,7 +66,7 @@ fn a_rewound_group_is_refused_with_the_remedy_and_goes_on_exactly_after_it() {
 }
 
 #[test]
-fn a8_a_group_that_lost_its_offsets_goes_on_with_the_watermark_of_the_progress_item() {
+fn a_group_that_lost_its_offsets_goes_on_at_its_progress_items() {
     let Some(world) = World::new("lost-offsets") else {
         return;
     };

@@ -90,7 +90,7 @@ fn has(table: &str, outcome: &str, resource: &str, found: &str) {
 }
 
 #[test]
-fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
+fn the_missing_rights_that_check_names_are_exactly_those_a_role_needs() {
     let Some(world) = World::new("rights") else {
         return;
     };
@@ -145,7 +145,7 @@ fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
 }
 
 #[test]
-fn the_right_to_make_topics_is_tried_and_no_topic_is_made() {
+fn the_right_to_create_topics_is_tested_without_creating_one() {
     let Some(world) = World::new("unmade") else {
         return;
     };

@@ -71,12 +71,12 @@ fn every_role_works(name: &'static str, listener: &str, options: &str) {
 }
 
 #[test]
-fn f4_tls_with_a_root_an_intermediate_and_a_leaf() {
+fn tls_with_a_root_an_intermediate_and_a_leaf() {
     every_role_works("tls", "TLS", "--kafka-auth tls --kafka-ca-file root.pem");
 }
 
 #[test]
-fn f4_tls_whose_broker_sends_no_intermediate_while_the_bundle_holds_it() {
+fn tls_with_the_intermediate_only_in_the_bundle() {
     every_role_works(
         "leaf",
         "LEAF",
@@ -100,7 +100,7 @@ fn scram_over_tls() {
 }
 
 #[test]
-fn c9_msk_iam_with_a_broker_that_checks_the_signature() {
+fn msk_iam_with_a_broker_that_checks_the_signature() {
     every_role_works(
         "iam",
         "IAM",
@@ -175,7 +175,7 @@ const REFUSALS: [(&str, &str, &[&str]); 14] = [
 ];
 
 #[test]
-fn a_broker_that_lets_nobody_in_is_told_with_the_option_within_ten_seconds() {
+fn a_failed_login_is_reported_with_its_option_within_ten_seconds() {
     let Some(world) = World::new("refused") else {
         return;
     };
@@ -205,7 +205,7 @@ fn a_broker_that_lets_nobody_in_is_told_with_the_option_within_ten_seconds() {
 }
 
 #[test]
-fn a_wrong_password_ends_what_has_an_end_and_the_others_wait_and_say_so() {
+fn a_wrong_password_ends_finite_runs_and_makes_services_wait() {
     let Some(world) = World::new("wrong-password") else {
         return;
     };
@@ -239,7 +239,7 @@ fn a_wrong_password_ends_what_has_an_end_and_the_others_wait_and_say_so() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_told_at_once() {
+fn an_unusable_key_is_reported_at_once() {
     let Some(world) = World::new("wrong-key") else {
         return;
     };
@@ -266,7 +266,7 @@ fn a_key_that_cannot_be_used_is_told_at_once() {
 }
 
 #[test]
-fn secrets_stand_neither_on_command_lines_nor_in_logs_however_they_come() {
+fn secrets_appear_neither_on_command_lines_nor_in_logs() {
     let Some(world) = World::new("secrets") else {
         return;
     };
@@ -376,7 +376,7 @@ fn short_credentials(life: Duration) -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn c9_a_token_is_renewed_before_it_ends_and_the_consumer_goes_on() {
+fn a_login_token_is_renewed_before_it_expires_and_the_consumer_goes_on() {
     let Some(world) = World::new("renewed") else {
         return;
     };
@@ -443,7 +443,7 @@ fn in_bare_etc(place: &str, file: &str) -> Command {
 }
 
 #[test]
-fn f3_a_host_without_authorities_uses_the_built_in_ones_and_says_so() {
+fn a_host_without_authorities_uses_the_built_in_ones_and_logs_it() {
     let Some(world) = World::new("no-authorities") else {
         return;
     };
@@ -479,7 +479,7 @@ fn f3_a_host_without_authorities_uses_the_built_in_ones_and_says_so() {
 }
 
 #[test]
-fn f2_the_hosts_authorities_are_found_where_distributions_keep_them() {
+fn the_hosts_authorities_are_found_where_distributions_keep_them() {
     let Some(world) = World::new("probe") else {
         return;
     };

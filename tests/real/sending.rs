@@ -30,7 +30,7 @@ fn partitions(world: &World, topic: &str) -> BTreeMap<Vec<u8>, i32> {
 }
 
 #[test]
-fn c12_every_key_goes_where_javas_producer_puts_it() {
+fn every_key_goes_to_the_partition_that_javas_producer_chooses() {
     let Some(world) = World::new("keys") else {
         return;
     };
@@ -95,7 +95,7 @@ fn rss_max_kib(role: &Role) -> u64 {
 }
 
 #[test]
-fn c13_a_broker_that_is_away_under_load_costs_no_event_and_bounded_memory() {
+fn an_absent_broker_under_load_costs_no_event_and_bounded_memory() {
     let Some(world) = World::alone("away") else {
         return;
     };
@@ -153,7 +153,7 @@ fn c13_a_broker_that_is_away_under_load_costs_no_event_and_bounded_memory() {
 }
 
 #[test]
-fn h1_a_topic_that_is_deleted_under_a_producer_is_waited_for_and_costs_no_event() {
+fn a_producer_waits_for_its_deleted_topic_and_loses_no_event() {
     let Some(world) = World::new("topic-away") else {
         return;
     };

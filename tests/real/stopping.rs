@@ -10,7 +10,7 @@ use crate::world::{SOME, World, file_lines};
 const STOP_MAX: Duration = Duration::from_secs(12);
 
 #[test]
-fn b7_sigterm_under_load_ends_cleanly_in_time_and_the_next_start_finishes_the_work() {
+fn sigterm_under_load_ends_in_time_and_the_next_start_finishes_the_work() {
     let Some(world) = World::new("stopped") else {
         return;
     };
@@ -31,7 +31,7 @@ fn b7_sigterm_under_load_ends_cleanly_in_time_and_the_next_start_finishes_the_wo
 }
 
 #[test]
-fn h4_sigterm_with_a_dead_sink_says_how_many_records_are_not_durable() {
+fn sigterm_with_a_dead_sink_reports_how_many_records_are_not_durable() {
     let Some(world) = World::alone("dead-sink") else {
         return;
     };
@@ -62,7 +62,7 @@ fn h4_sigterm_with_a_dead_sink_says_how_many_records_are_not_durable() {
 }
 
 #[test]
-fn a_finite_run_on_a_terminal_says_how_many_records_there_were() {
+fn a_finite_run_on_a_terminal_reports_the_number_of_records() {
     let Some(world) = World::new("finite") else {
         return;
     };

@@ -10,7 +10,7 @@ use crate::tables;
 use crate::world::{World, file_lines};
 
 #[test]
-fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
+fn tables_recreated_under_a_running_group_are_filled_from_the_logs_beginning() {
     let Some(world) = World::new("tables-anew") else {
         return;
     };
@@ -41,7 +41,7 @@ fn tables_made_anew_under_a_living_group_are_filled_from_the_logs_beginning() {
 }
 
 #[test]
-fn tables_made_anew_at_any_moment_of_writing_are_exact() {
+fn tables_recreated_at_any_moment_of_writing_are_exact() {
     let Some(world) = World::new("tables-again") else {
         return;
     };
@@ -63,7 +63,7 @@ fn tables_made_anew_at_any_moment_of_writing_are_exact() {
 
 /// Whoever sleeps for as long as tables take to be made anew must not write what it held into them.
 #[test]
-fn a5_a_consumer_that_slept_while_tables_were_made_anew_writes_nothing_old_into_them() {
+fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_old_into_them() {
     let Some(world) = World::new("tables-slept") else {
         return;
     };
@@ -89,7 +89,7 @@ fn a5_a_consumer_that_slept_while_tables_were_made_anew_writes_nothing_old_into_
 }
 
 #[test]
-fn h5_a_table_that_is_missing_beside_others_is_told_as_long_as_it_is() {
+fn one_missing_table_is_reported_until_it_is_back() {
     let Some(world) = World::new("one-table") else {
         return;
     };

@@ -9,7 +9,7 @@ fn now_ms() -> i64 {
 }
 
 #[test]
-fn j1_a_range_of_time_is_found_by_the_brokers_times_and_leaves_no_group() {
+fn a_range_of_time_is_found_by_the_brokers_times_and_leaves_no_group() {
     let Some(world) = World::new("tail-range") else {
         return;
     };

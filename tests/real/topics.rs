@@ -38,7 +38,7 @@ fn make_again(world: &World) {
 }
 
 #[test]
-fn b8_a_topic_made_again_while_nobody_consumed_is_counted_from_its_beginning() {
+fn a_topic_recreated_while_no_consumer_ran_is_counted_from_its_beginning() {
     let Some(world) = World::new("made-again") else {
         return;
     };
@@ -60,7 +60,7 @@ fn b8_a_topic_made_again_while_nobody_consumed_is_counted_from_its_beginning() {
 }
 
 #[test]
-fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
+fn a_running_consumer_switches_to_a_recreated_topic() {
     let Some(world) = World::new("made-again-running") else {
         return;
     };
@@ -101,7 +101,7 @@ fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
 }
 
 #[test]
-fn b8_a_consumer_notices_that_a_log_of_the_same_length_is_another() {
+fn a_consumer_recognizes_a_recreated_topic_of_the_same_length() {
     let Some(world) = World::new("made-again-alike") else {
         return;
     };
@@ -128,7 +128,7 @@ fn b8_a_consumer_notices_that_a_log_of_the_same_length_is_another() {
 }
 
 #[test]
-fn c6_partitions_that_are_added_under_load_lose_nothing() {
+fn partitions_added_under_load_lose_no_event() {
     let Some(world) = World::new("grown") else {
         return;
     };
@@ -152,7 +152,7 @@ fn c6_partitions_that_are_added_under_load_lose_nothing() {
 }
 
 #[test]
-fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_it() {
+fn retention_past_the_committed_offset_stops_with_the_lost_range_or_counts_it() {
     let Some(world) = World::new("expired") else {
         return;
     };
@@ -200,7 +200,7 @@ fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_
 }
 
 #[test]
-fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
+fn retention_past_a_running_consumer_stops_it_with_the_lost_range() {
     let Some(world) = World::new("expired-running") else {
         return;
     };
@@ -229,7 +229,7 @@ fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
 }
 
 #[test]
-fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
+fn kafkas_reset_tool_is_detected_and_the_remedy_works() {
     let Some(world) = World::new("reset-tool") else {
         return;
     };
@@ -269,7 +269,7 @@ fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
 }
 
 #[test]
-fn d7_records_read_again_after_a_crash_are_counted_as_such() {
+fn records_read_again_after_a_crash_are_counted_as_already_counted() {
     let Some(world) = World::new("read-again") else {
         return;
     };
@@ -295,7 +295,7 @@ fn d7_records_read_again_after_a_crash_are_counted_as_such() {
 }
 
 #[test]
-fn c7_control_records_at_a_logs_end_are_its_end() {
+fn control_records_at_the_end_of_a_log_are_no_lag() {
     let Some(world) = World::new("control-records") else {
         return;
     };
@@ -318,7 +318,7 @@ fn c7_control_records_at_a_logs_end_are_its_end() {
 /// The log is longer than what may be read of it, by records of transactions that overlap: at none of
 /// its ends may one be passed over that is committed later.
 #[test]
-fn c7_records_of_open_transactions_are_waited_for() {
+fn records_of_open_transactions_are_waited_for() {
     let Some(world) = World::new("open-transactions") else {
         return;
     };
@@ -387,7 +387,7 @@ fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
 }
 
 #[test]
-fn gaps_that_transactions_leave_are_confirmed_and_passed() {
+fn gaps_left_by_transactions_are_confirmed_and_passed() {
     let Some(world) = World::new("transaction-gaps") else {
         return;
     };

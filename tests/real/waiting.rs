@@ -10,7 +10,7 @@ use crate::world::{World, file_lines};
 const STOP_MAX: Duration = Duration::from_secs(12);
 
 #[test]
-fn h1_a_consumer_waits_for_its_topic_and_tables_and_says_so() {
+fn a_consumer_waits_for_its_topic_and_tables_and_reports_it() {
     let Some(world) = World::new("not-yet") else {
         return;
     };
@@ -34,7 +34,7 @@ fn h1_a_consumer_waits_for_its_topic_and_tables_and_says_so() {
 }
 
 #[test]
-fn h1_a_consumer_waits_for_tables_that_are_missing_beside_their_topic() {
+fn a_consumer_waits_for_missing_tables_when_the_topic_exists() {
     let Some(world) = World::new("no-tables") else {
         return;
     };
@@ -54,7 +54,7 @@ fn h1_a_consumer_waits_for_tables_that_are_missing_beside_their_topic() {
 }
 
 #[test]
-fn h1_a_consumer_without_kafka_stays_up_and_ends_when_told() {
+fn a_consumer_without_kafka_stays_up_and_ends_on_sigterm() {
     let Some(world) = World::new("no-kafka") else {
         return;
     };

@@ -20,7 +20,7 @@ fn stats(serve: &mut Role) -> Value {
 }
 
 #[test]
-fn a5_the_file_through_the_roles_gives_the_rows_of_the_fold_however_often_it_is_counted() {
+fn the_whole_file_gives_the_rows_of_the_fold_however_often_it_is_counted() {
     let Some(world) = World::new("whole-file") else {
         return;
     };
@@ -77,7 +77,7 @@ fn a5_the_file_through_the_roles_gives_the_rows_of_the_fold_however_often_it_is_
 }
 
 #[test]
-fn b1_a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
+fn a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
     let Some(world) = World::new("killed") else {
         return;
     };
@@ -109,7 +109,7 @@ fn b1_a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
 }
 
 #[test]
-fn c12_the_file_lies_in_six_partitions_as_java_clients_put_it_and_tail_shows_all_of_it() {
+fn the_file_is_partitioned_as_by_java_clients_and_tail_shows_all_of_it() {
     let Some(world) = World::new("partitions") else {
         return;
     };
