@@ -75,10 +75,9 @@ const EVERYTHING: [&str; 9] = [
 ];
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn init_tables_with_every_option_waits_for_creations_and_updates() {
-    let Some(world) = World::new("aws-options") else {
-        return;
-    };
+    let world = World::new("aws-options");
     let front = Front::start(world.services, with_policy(&world, slow()));
     let (out, err) = front.run(&world, "init", &EVERYTHING, 0);
     assert_eq!(lines(&out, "made     table ").len(), 4, "{out}");
@@ -116,10 +115,9 @@ fn init_tables_with_every_option_waits_for_creations_and_updates() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn deletion_waits_for_updates_and_deletes_the_topics_last() {
-    let Some(world) = World::new("aws-delete") else {
-        return;
-    };
+    let world = World::new("aws-delete");
     let front = Front::start(world.services, with_policy(&world, slow()));
     front.run(&world, "init", &["init-tables", "--deletion-protection"], 0);
     let delete = ["init-tables", "--delete", "--yes"];
@@ -144,10 +142,9 @@ fn deletion_waits_for_updates_and_deletes_the_topics_last() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn tables_that_are_being_deleted_are_recreated_once_they_are_gone() {
-    let Some(world) = World::new("aws-again") else {
-        return;
-    };
+    let world = World::new("aws-again");
     let front = Front::start(world.services, with_policy(&world, slow()));
     front.run(&world, "init", &["init-tables"], 0);
     front.behave(|how| how.deleting = Duration::from_secs(3));
@@ -161,10 +158,9 @@ fn tables_that_are_being_deleted_are_recreated_once_they_are_gone() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn without_the_right_to_delete_tables_and_topics_stay() {
-    let Some(world) = World::new("aws-stays") else {
-        return;
-    };
+    let world = World::new("aws-stays");
     let mut policy = policy("init-tables", &world);
     for statement in policy["Statement"].as_array_mut().unwrap() {
         let actions = statement["Action"].as_array_mut().unwrap();
@@ -184,10 +180,9 @@ fn without_the_right_to_delete_tables_and_topics_stay() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
-    let Some(world) = World::new("aws-template") else {
-        return;
-    };
+    let world = World::new("aws-template");
     let template = printed(&["print", "cloudformation", "--table-prefix", world.name]);
     let document = &template["Resources"]["InitTablesPolicy"]["Properties"]["PolicyDocument"];
     let text = document.to_string().replace("${AWS::Partition}", "aws");
@@ -243,10 +238,9 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn topics_are_created_without_the_settings_that_msk_serverless_refuses() {
-    let Some(world) = World::new("serverless-topic") else {
-        return;
-    };
+    let world = World::new("serverless-topic");
     let mut check = world.start("init-tables", &["--check"]);
     check.ends_with(1);
     let refused =

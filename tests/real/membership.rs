@@ -96,10 +96,9 @@ fn every_partition_keeps_moving(world: &World, more: &[&str], protocol: &[(&str,
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn endless_rebalances_under_load_stop_no_partition_and_lose_no_event() {
-    let Some(world) = World::new("rebalances") else {
-        return;
-    };
+    let world = World::new("rebalances");
     let classic = [
         ("partition.assignment.strategy", "cooperative-sticky"),
         ("session.timeout.ms", "10000"),
@@ -140,10 +139,9 @@ fn owned(member: &Role) -> Vec<i32> {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn a_member_with_a_fixed_name_returns_to_its_partitions_and_ends_when_its_name_is_taken() {
-    let Some(world) = World::new("fixed-names") else {
-        return;
-    };
+    let world = World::new("fixed-names");
     world.init();
     let member = |id: &str| {
         let slow = "session.timeout.ms=30000";
@@ -197,25 +195,23 @@ fn a_member_with_a_fixed_name_returns_to_its_partitions_and_ends_when_its_name_i
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn kip_848_the_broker_leads_the_group() {
     if kafka_version().starts_with('3') {
         return;
     }
-    let Some(world) = World::new("kip-848") else {
-        return;
-    };
+    let world = World::new("kip-848");
     let new = ["--group-protocol", "consumer"];
     every_partition_keeps_moving(&world, &new, &[("group.protocol", "consumer")]);
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn kip_848_the_work_of_a_killed_member_is_taken_over_exactly() {
     if kafka_version().starts_with('3') {
         return;
     }
-    let Some(world) = World::new("kip-848-killed") else {
-        return;
-    };
+    let world = World::new("kip-848-killed");
     world.init();
     let start = || world.start("consume", &["--group-protocol", "consumer"]);
     let (mut a, mut b) = (start(), start());
@@ -253,10 +249,9 @@ fn is_refused(world: &World, settings: &[&str], why: &str) {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn group_settings_that_the_brokers_refuse_end_members_within_ten_seconds() {
-    let Some(world) = World::new("refused-members") else {
-        return;
-    };
+    let world = World::new("refused-members");
     world.init();
     let short = [
         "--kafka-property",

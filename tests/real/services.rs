@@ -41,54 +41,19 @@ pub(crate) enum Calm {
     Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
 }
 
-static SERVICES: OnceLock<Option<Services>> = OnceLock::new();
-
-/// Returns the services; `None`, and one line for the whole suite, where it is skipped.
-pub(crate) fn services() -> Option<&'static Services> {
-    let services = SERVICES.get_or_init(|| match why_not() {
-        None => Some(Services::start(&[])),
-        Some(reason) => {
-            // Not through `eprintln!`, which the test harness would keep to itself.
-            let line = format!("skipped: {reason}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-            None
-        }
-    });
-    services.as_ref()
+/// Returns the services of the suite; the first call starts them.
+pub(crate) fn services() -> &'static Services {
+    static SERVICES: OnceLock<Services> = OnceLock::new();
+    SERVICES.get_or_init(|| Services::start(&[]))
 }
 
-/// Returns services with three brokers; `None` where the suite is skipped.
-pub(crate) fn three_brokers() -> Option<&'static Services> {
-    static THREE: OnceLock<Option<Services>> = OnceLock::new();
-    services()?;
-    THREE
-        .get_or_init(|| Some(Services::start(&["--brokers", "3"])))
-        .as_ref()
+/// Returns services with three brokers; the first call starts them.
+pub(crate) fn three_brokers() -> &'static Services {
+    static THREE: OnceLock<Services> = OnceLock::new();
+    THREE.get_or_init(|| Services::start(&["--brokers", "3"]))
 }
 
-fn why_not() -> Option<&'static str> {
-    if std::env::var_os("REAL_SERVICES").is_none_or(|v| v != "1") {
-        return Some("real services are used only with REAL_SERVICES=1");
-    }
-    let runs = |program: &str, arg: &str| {
-        let mut command = Command::new(program);
-        command.arg(arg).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let java = std::env::var("JAVA_HOME").map_or("java".to_owned(), |home| home + "/bin/java");
-    if !runs(&java, "-version") {
-        return Some("no Java is installed");
-    }
-    let cache = std::env::var("XDG_CACHE_HOME")
-        .or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"))
-        .unwrap_or_default();
-    if !Path::new(&cache).join("citystream/jars").exists() && !runs("mvn", "--version") {
-        return Some("no Maven is installed, and the jars were never fetched");
-    }
-    None
-}
-
-/// Kafka's version, by `KAFKA`.
+/// Returns the version of Kafka that the variable `KAFKA` names, by default 4.1.1.
 pub(crate) fn kafka_version() -> String {
     std::env::var("KAFKA").unwrap_or_else(|_| "4.1.1".to_owned())
 }

@@ -38,10 +38,9 @@ fn make_again(world: &World) {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn a_topic_recreated_while_no_consumer_ran_is_counted_from_its_beginning() {
-    let Some(world) = World::new("made-again") else {
-        return;
-    };
+    let world = World::new("made-again");
     world.init();
     let lines = file_lines();
     // Fewer records than before, then more.
@@ -60,10 +59,9 @@ fn a_topic_recreated_while_no_consumer_ran_is_counted_from_its_beginning() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn a_running_consumer_switches_to_a_recreated_topic() {
-    let Some(world) = World::new("made-again-running") else {
-        return;
-    };
+    let world = World::new("made-again-running");
     world.init();
     let lines = file_lines();
     let mut consume = world.consume(&[]);
@@ -101,10 +99,9 @@ fn a_running_consumer_switches_to_a_recreated_topic() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn a_consumer_recognizes_a_recreated_topic_of_the_same_length() {
-    let Some(world) = World::new("made-again-alike") else {
-        return;
-    };
+    let world = World::new("made-again-alike");
     world.init();
     let lines = file_lines();
     let mut consume = world.consume(&[]);
@@ -128,10 +125,9 @@ fn a_consumer_recognizes_a_recreated_topic_of_the_same_length() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn partitions_added_under_load_lose_no_event() {
-    let Some(world) = World::new("grown") else {
-        return;
-    };
+    let world = World::new("grown");
     world
         .start("init-tables", &["--partitions", "3"])
         .ends_with(0);
@@ -152,10 +148,9 @@ fn partitions_added_under_load_lose_no_event() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn retention_past_the_committed_offset_stops_with_the_lost_range_or_counts_it() {
-    let Some(world) = World::new("expired") else {
-        return;
-    };
+    let world = World::new("expired");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..2_000]);
@@ -200,10 +195,9 @@ fn retention_past_the_committed_offset_stops_with_the_lost_range_or_counts_it() 
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn retention_past_a_running_consumer_stops_it_with_the_lost_range() {
-    let Some(world) = World::new("expired-running") else {
-        return;
-    };
+    let world = World::new("expired-running");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..2_000]);
@@ -229,10 +223,9 @@ fn retention_past_a_running_consumer_stops_it_with_the_lost_range() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn kafkas_reset_tool_is_detected_and_the_remedy_works() {
-    let Some(world) = World::new("reset-tool") else {
-        return;
-    };
+    let world = World::new("reset-tool");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..3_000]);
@@ -269,10 +262,9 @@ fn kafkas_reset_tool_is_detected_and_the_remedy_works() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn records_read_again_after_a_crash_are_counted_as_already_counted() {
-    let Some(world) = World::new("read-again") else {
-        return;
-    };
+    let world = World::new("read-again");
     world.init();
     world.produce_file();
     let mut consume = world.consume(&[]);
@@ -295,10 +287,9 @@ fn records_read_again_after_a_crash_are_counted_as_already_counted() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn control_records_at_the_end_of_a_log_are_no_lag() {
-    let Some(world) = World::new("control-records") else {
-        return;
-    };
+    let world = World::new("control-records");
     world.init();
     let records = records(&file_lines()[..50]);
     Transaction::begin(world.services, world.name, world.name, &records).commit();
@@ -318,10 +309,9 @@ fn control_records_at_the_end_of_a_log_are_no_lag() {
 /// The log is longer than what may be read of it, by records of transactions that overlap: at none of
 /// its ends may one be passed over that is committed later.
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn records_of_open_transactions_are_waited_for() {
-    let Some(world) = World::new("open-transactions") else {
-        return;
-    };
+    let world = World::new("open-transactions");
     world.init();
     let lines = file_lines();
     let begin = |id: usize, from: usize| {
@@ -362,10 +352,9 @@ fn records_of_open_transactions_are_waited_for() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
-    let Some(world) = World::new("producer-time") else {
-        return;
-    };
+    let world = World::new("producer-time");
     let config = [("message.timestamp.type", "CreateTime")];
     log::make_topic(world.services, world.name, (6, 1), &config);
     world.init();
@@ -387,10 +376,9 @@ fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn gaps_left_by_transactions_are_confirmed_and_passed() {
-    let Some(world) = World::new("transaction-gaps") else {
-        return;
-    };
+    let world = World::new("transaction-gaps");
     world.init();
     let lines = file_lines();
     let mut consume = world.consume(&[]);

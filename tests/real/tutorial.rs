@@ -71,6 +71,7 @@ fn free_port() -> String {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn the_tutorial_prints_what_it_says() {
     for (got, want, fit) in [
         ("a 12 b", "a … b", true),
@@ -81,9 +82,7 @@ fn the_tutorial_prints_what_it_says() {
     ] {
         assert_eq!(fits(got, want), fit, "{got} {want}");
     }
-    let Some(services) = services() else {
-        return;
-    };
+    let services = services();
     let begun = Instant::now();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("docs/TUTORIAL.md")).unwrap();

@@ -56,22 +56,17 @@ pub(crate) fn file_lines() -> Vec<String> {
 }
 
 impl World {
-    /// Returns a world of its own; `None` where the suite is skipped.
-    pub(crate) fn new(name: &'static str) -> Option<World> {
-        World::with(name, false)
+    /// Returns a world that shares the services with the worlds of other tests.
+    pub(crate) fn new(name: &'static str) -> World {
+        World::on(services(), name, false)
     }
 
-    /// Returns the only world there is for as long as it lives.
-    pub(crate) fn alone(name: &'static str) -> Option<World> {
-        World::with(name, true)
+    /// Returns a world while no other test has one, for a test that disturbs the services.
+    pub(crate) fn alone(name: &'static str) -> World {
+        World::on(services(), name, true)
     }
 
-    fn with(name: &'static str, alone: bool) -> Option<World> {
-        let services = services()?;
-        Some(World::on(services, name, alone))
-    }
-
-    /// Returns a world on services that are not the suite's usual ones.
+    /// Returns a world on `services`, which need not be the suite's usual ones.
     pub(crate) fn on(services: &'static Services, name: &'static str, alone: bool) -> World {
         World {
             services,

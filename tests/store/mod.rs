@@ -1,8 +1,8 @@
-//! What the program relies on in DynamoDB, through the program's own store (K3).
+//! Tests of what the program relies on in DynamoDB, through the program's own store.
 //!
-//! One set of tests, several tables to run it on: the embedded database in `tests/it`, DynamoDB Local
-//! in `tests/real`, and AWS by hand. Whoever includes this file calls [`store_suite!`] with a function
-//! that runs `async fn(Client, prefix)`; each test has tables of its own.
+//! The same tests run on several databases: the embedded one in `tests/it`, DynamoDB Local in `tests/real`, and AWS by
+//! hand. A file that includes this module calls [`store_suite!`] with a function that runs `async fn(Client, prefix)`.
+//! Each test has its own tables.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +32,16 @@ use citystream::store::tables::{
 use citystream::store::write::Writer;
 use citystream::telemetry::Metrics;
 
-/// Makes a test of each function here, run by `$run`.
+/// Defines a `#[test]` for each function of the suite, run by `$run`. With `ignored`, plain `cargo test` skips them.
 macro_rules! store_suite {
     ($run:path) => {
-        crate::suite::store_suite!(@ $run:
+        crate::suite::store_suite!(@ any(), $run);
+    };
+    ($run:path, ignored) => {
+        crate::suite::store_suite!(@ all(), $run);
+    };
+    (@ $ignored:meta, $run:path) => {
+        crate::suite::store_suite!(@ $ignored, $run:
             tables_are_made_once_and_are_as_specified
             ttl_is_switched_on_once
             a_batch_of_twenty_five_is_stored_and_one_of_twenty_six_or_with_a_key_twice_is_invalid
@@ -51,9 +57,10 @@ macro_rules! store_suite {
             an_index_is_not_read_consistently
         );
     };
-    (@ $run:path: $($name:ident)*) => {
+    (@ $ignored:meta, $run:path: $($name:ident)*) => {
         $(
             #[test]
+            #[cfg_attr($ignored, ignore = "needs scripts/test-real")]
             fn $name() {
                 $run(stringify!($name), crate::suite::$name);
             }
