@@ -12,7 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::faults::Faults;
 use crate::reference::Said;
-use crate::world::{BASE_MS, Member, QUICK, World, data_lines, is_settings, same};
+use crate::world::{BASE_MS, Member, World, data_lines, is_settings, same};
 
 const CITIES: [&str; 4] = ["NYC", "LA", "SF", "Chicago"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
@@ -527,7 +527,7 @@ async fn a_stop_during_a_revoke_with_a_dead_sink_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rebalances_under_load_stop_no_partition_and_lose_no_event() {
     let world = World::new(4).await;
-    let quick = [&QUICK[..], &["--row-interval", "20ms"]].concat();
+    let quick = ["--row-interval", "20ms"];
     // A visit is a join and a leave, so at least two rebalances, and takes some 3 s on the mock:
     // fifty rebalances (25 visits) are for those who ask.
     let visits = std::env::var("REBALANCE_VISITS").map_or(3, |n| n.parse().unwrap());
@@ -568,10 +568,20 @@ async fn rebalances_under_load_stop_no_partition_and_lose_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refusals_of_the_coordinator_are_survived() {
+async fn refused_commits_are_survived() {
+    refusals_are_survived(RDKafkaApiKey::OffsetCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_heartbeats_are_survived() {
+    refusals_are_survived(RDKafkaApiKey::Heartbeat).await;
+}
+
+/// The coordinator refuses one request with each of the errors that make a member join again.
+async fn refusals_are_survived(api: RDKafkaApiKey) {
     use RDKafkaRespErr as E;
     let world = World::new(2).await;
-    let member = world.member(&QUICK, None).await;
+    let member = world.member(&[], None).await;
     let errors = [
         E::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
         E::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
@@ -580,14 +590,12 @@ async fn refusals_of_the_coordinator_are_survived() {
     ];
     let mut n = 0;
     for error in errors {
-        for api in [RDKafkaApiKey::OffsetCommit, RDKafkaApiKey::Heartbeat] {
-            for _ in 0..20 {
-                nth(&world, usize::try_from(n % 2).unwrap(), n);
-                n += 1;
-            }
-            world.broker.request_errors(api, &[error]);
-            world.committed(GROUP).await;
+        for _ in 0..20 {
+            nth(&world, usize::try_from(n % 2).unwrap(), n);
+            n += 1;
         }
+        world.broker.request_errors(api, &[error]);
+        world.committed(GROUP).await;
     }
     assert_eq!(member.stop().await.unwrap(), Exit::Done);
     world.check().await;
@@ -596,7 +604,7 @@ async fn refusals_of_the_coordinator_are_survived() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
     let world = World::with(Database::memory().unwrap(), 3, 3, RawRows::All).await;
-    let member = world.member(&QUICK, None).await;
+    let member = world.member(&[], None).await;
     let mut n = 0;
     for round in 0..3 {
         let broker = round + 1;
@@ -638,7 +646,7 @@ async fn a_partition_without_a_leader_keeps_no_other_from_starting() {
     world.flush();
     let topic = crate::world::TOPIC;
     world.broker.partition_leader(topic, 1, None).unwrap();
-    let member = world.member(&QUICK, None).await;
+    let member = world.member(&[], None).await;
     member
         .until("the others are read", |m| m.ledger().consumed == 40)
         .await;
@@ -679,12 +687,12 @@ async fn refused_dead_letters_end_with_their_assignment() {
         let all = |m: &Member| m.ledger().in_flight == count;
         member.until("it holds what it has read", all).await;
     };
-    let staying = world.member(&QUICK, None).await;
+    let staying = world.member(&[], None).await;
     holds(&staying, 200).await;
     let before = tasks();
     assert!(before >= 200, "{before}");
     for _ in 0..2 {
-        let visitor = world.member(&QUICK, None).await;
+        let visitor = world.member(&[], None).await;
         holds(&visitor, 100).await;
         visitor.stop().await.unwrap_err();
         holds(&staying, 200).await;

@@ -3,6 +3,7 @@
 //! The tables in `docs/OPERATIONS.md` and `docs/RELIABILITY.md` say which test shows which behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broker;
 #[path = "../../fuzz/checks.rs"]
 mod checks;
 mod cli;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use citystream::telemetry::Metrics;
 use rdkafka::mocking::MockCluster;
 
-use crate::world::{BASE_MS, QUICK, World, terminate};
+use crate::world::{BASE_MS, World, terminate};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -389,7 +389,7 @@ async fn metrics_show_owned_partitions_and_drop_revoked_ones() {
         "citystream_watermark_timestamp_seconds",
     ];
     let world = World::new(4).await;
-    let first = world.member(&QUICK, None).await;
+    let first = world.member(&[], None).await;
     for partition in 0..4 {
         world.event(partition, "NYC", "traffic", 0, BASE_MS);
     }
@@ -401,7 +401,7 @@ async fn metrics_show_owned_partitions_and_drop_revoked_ones() {
         }
     };
     first.until("series of all four", has(4)).await;
-    let second = world.member(&QUICK, None).await;
+    let second = world.member(&[], None).await;
     first.until("series of the two it kept", has(2)).await;
     for partition in 0..4 {
         world.event(partition, "NYC", "traffic", 0, BASE_MS);

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::verify;
-use crate::world::{BASE_MS, QUICK, World, client_through};
+use crate::world::{BASE_MS, World, client_through};
 
 /// Operation, table and index of a request.
 type Asked = (String, String, Option<String>);
@@ -96,7 +96,7 @@ async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
         );
     }
     let (http, counting) = recorded(&world);
-    let member = world.member_through(&QUICK, http).await;
+    let member = world.member_through(&[], http).await;
     world.committed("citystream").await;
     assert!(member.stop().await.is_ok());
     assert_eq!(*counting.lock().unwrap(), granted(User::Consume));

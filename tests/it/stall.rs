@@ -7,7 +7,7 @@ use citystream::exit::Exit;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::faults::Faults;
-use crate::world::{BASE_MS, QUICK, World};
+use crate::world::{BASE_MS, World};
 
 fn send(world: &World, n: std::ops::Range<i64>) {
     for n in n {
@@ -27,7 +27,7 @@ fn break_fetching(world: &World) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_partition_gets_a_new_client_and_goes_on() {
     let world = World::new(2).await;
-    let member = world.member_with(&QUICK, None, 2_000).await;
+    let member = world.member_with(&[], None, 2_000).await;
     send(&world, 0..200);
     member
         .until("it counts", |m| m.ledger().counted == 200)
@@ -53,7 +53,7 @@ async fn a_stalled_partition_gets_a_new_client_and_goes_on() {
 async fn a_dead_sink_is_not_a_stall() {
     let world = World::new(2).await;
     let faults = Faults::new(11, 0);
-    let member = world.member_with(&QUICK, Some(&faults), 2_000).await;
+    let member = world.member_with(&[], Some(&faults), 2_000).await;
     send(&world, 0..50);
     member
         .until("it counts", |m| m.ledger().counted == 50)

@@ -27,11 +27,11 @@ use clap::Parser as _;
 use dynoxide::Database;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::json;
 
+use crate::broker::{Broker, start_brokers};
 use crate::faults::Faults;
 use crate::faulty;
 use crate::reference::{Counts, Logged, Said, Tables, fold};
@@ -50,9 +50,9 @@ pub(crate) fn terminate(child: &std::process::Child) {
 /// 2013-01-01T06:00:00Z
 pub(crate) const BASE_MS: i64 = 1_357_020_000_000;
 
-/// Settings under which the mock's group moves quickly. It waits 3 s for a group's first rebalance,
-/// and a shorter session would end before; later rebalances take the session less one second.
-pub(crate) const QUICK: [&str; 4] = [
+/// Settings of every consumer whose test sets no session timeout of its own. In each rebalance but a group's first, the
+/// mock waits for the session timeout less one second, so the default of 10 s would make every rebalance take 9 s.
+const QUICK: [&str; 4] = [
     "--kafka-property",
     "session.timeout.ms=3300",
     "--kafka-property",
@@ -71,7 +71,7 @@ pub(crate) struct Snapshot {
 }
 
 pub(crate) struct World {
-    pub(crate) broker: MockCluster<'static, DefaultProducerContext>,
+    pub(crate) broker: Broker,
     producer: BaseProducer,
     db: Database,
     pub(crate) client: Client,
@@ -109,7 +109,7 @@ impl World {
 
     /// A new log beside tables that may be there already.
     pub(crate) async fn with(db: Database, partitions: i32, brokers: i32, raw: RawRows) -> World {
-        let broker = MockCluster::new(brokers).unwrap();
+        let broker = start_brokers(brokers);
         let copies = brokers.min(3);
         broker.create_topic(TOPIC, partitions, copies).unwrap();
         broker
@@ -160,10 +160,12 @@ impl World {
     fn args(&self, args: &[&str]) -> Consume {
         let servers = self.broker.bootstrap_servers();
         let fixed = ["citystream", "consume", "--brokers", &servers];
-        let Command::Consume(args) = Cli::try_parse_from(fixed.iter().chain(args))
-            .unwrap()
-            .command
-        else {
+        let session = args
+            .iter()
+            .any(|arg| arg.starts_with("session.timeout.ms="));
+        let quick = if session { &[][..] } else { &QUICK };
+        let line = fixed.iter().chain(quick).chain(args);
+        let Command::Consume(args) = Cli::try_parse_from(line).unwrap().command else {
             unreachable!("the line says consume");
         };
         args
