@@ -1,6 +1,6 @@
-//! What people read before anything runs: help, versions, typos, errors; compared with recorded texts.
+//! Tests of what a person reads before anything runs: help, versions, typos and errors, compared with recorded texts.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test it golden` records them anew; read the difference then.
+//! `UPDATE_GOLDEN=1 cargo test --test it golden` records the texts again. Read the difference afterwards.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use rdkafka::mocking::MockCluster;
 
-/// Every command, and what is shown without one.
+/// Every command, and the help that the program prints without one.
 const COMMANDS: [&str; 11] = [
     "",
     "init-tables",
@@ -45,7 +45,7 @@ fn run(command: &mut Command) -> (String, i32) {
     (text, status.code().expect("it ends by itself"))
 }
 
-/// Compares with `tests/<path>`, or records it.
+/// Compares `text` with the file `tests/<path>`, or records it.
 pub(crate) fn golden(path: &str, text: &str) {
     let path = format!("{}/tests/{path}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -80,7 +80,7 @@ fn golden_help_of_every_command() {
             &[&args[..args.len() - 1], &["--help"]].concat(),
         ));
         assert_eq!(code, 0, "{long}");
-        // Forty columns are enough to read it.
+        // The help must be readable in forty columns.
         let (narrow, code) = run(citystream(&args).env("COLUMNS", "40"));
         assert_eq!(code, 0);
         for word in text.split_whitespace().filter(|w| w.starts_with("--")) {
@@ -179,7 +179,7 @@ fn golden_errors_say_what_why_and_remedy() {
     golden("it/golden/errors.txt", &text);
 }
 
-/// A DynamoDB that refuses every request alike.
+/// A DynamoDB that refuses every request in the same way.
 fn refusing(code: &'static str, message: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -188,7 +188,7 @@ fn refusing(code: &'static str, message: &'static str) -> String {
             let mut stream = stream.unwrap();
             let mut request = Vec::new();
             let mut part = [0; 4096];
-            // A request of these tests is one JSON object behind its head.
+            // In these tests a request is one JSON object after its head.
             while !request.ends_with(b"}") {
                 match stream.read(&mut part) {
                     Ok(0) | Err(_) => break,
@@ -327,14 +327,14 @@ fn errors_are_json_objects_in_json_output() {
     );
 }
 
-/// A pipe that nobody reads any more.
+/// A pipe whose reader has closed it.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// Runs it against a broker and a DynamoDB that refuses.
+/// Runs a command against a broker and a DynamoDB that refuses.
 fn with_services(args: &[&str], broker: &str) -> Command {
     let mut command = citystream(args);
     command
@@ -442,7 +442,7 @@ fn an_unsupported_login_exits_2_and_names_supported_ones() {
             &["consume", "--listen", "127.0.0.1:0"],
             &["serve", "--port", "0"],
             &["verify"],
-            // Without DynamoDB, the login to MSK needs it.
+            // The MSK login makes credentials necessary even for a command that does not use DynamoDB.
             &["tail", "--kafka-auth", "msk-iam"],
         ] {
             if role[0] == "tail" && profile == "keys" {

@@ -1,5 +1,6 @@
-//! Whole consumers on an embedded broker and an embedded database: what the tables hold in the end
-//! is always compared with a plain fold over the log.
+//! Tests of whole consumers on an embedded broker and an embedded database.
+//!
+//! Each test compares the tables at the end with a plain fold over the log.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const CITIES: [&str; 4] = ["NYC", "LA", "SF", "Chicago"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
 const GROUP: &str = "citystream";
 
-/// Event number `n` of a stream with some disorder: every tenth is old, some of those late.
+/// Sends event number `n` of a stream with some disorder: every tenth event is old, and some of those are late.
 fn nth(world: &World, partition: usize, n: i64) {
     let now = BASE_MS + n * 7_000;
     let back = if n % 10 == 9 {
@@ -60,13 +61,14 @@ async fn real_events_with_30_per_cent_failing_requests_equal_the_fold() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_groups_on_the_same_tables_count_every_event_once() {
-    // Both take every record, as a zombie and its successor do for a moment.
+    // Both groups read every record, as a zombie and its successor do for a moment.
     let world = World::new(2).await;
     let (one, two) = (Faults::new(1, 20), Faults::new(2, 20));
     let args = |group| ["--row-interval", "5ms", "--group", group];
     let a = world.member(&args("a"), Some(&one)).await;
     let b = world.member(&args("b"), Some(&two)).await;
-    // Once there are records, a later one would begin where the other's progress stands.
+    // Both members start on an empty log. A member that joins later would start at the progress items of the other
+    // group.
     for member in [&a, &b] {
         member
             .until("it has begun", |m| m.status.ready().is_ok())
@@ -86,7 +88,7 @@ async fn two_groups_on_the_same_tables_count_every_event_once() {
     let ledgers = [ma, mb].map(|m| m.ledger.lock().unwrap().clone());
     let counted: u64 = ledgers.iter().map(|l| l.counted + l.late).sum();
     let already: u64 = ledgers.iter().map(|l| l.already_counted).sum();
-    // After a lost answer neither knows whose update it was; the rows know.
+    // After a lost response, no member knows whose update took effect. The rows know.
     assert_eq!(counted + already, 1_200, "{ledgers:?}");
     assert!(already > 0, "{ledgers:?}");
     world.check().await;
@@ -124,7 +126,7 @@ async fn restarts_under_load_change_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_gives_equal_aggregates() {
     let lines = data_lines(400);
-    // Once as it comes, in pieces, with stops between; once all of it, years later.
+    // One log is counted in pieces with stops between. The other is counted at once, years later.
     let live = World::new(2).await;
     for piece in lines.chunks(200) {
         for line in piece {
@@ -149,10 +151,10 @@ async fn a_replay_gives_equal_aggregates() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fast_clocks_idle_partitions_and_heartbeats_follow_the_rules_of_event_time() {
-    // Six partitions, one of them with events: the others hold nothing back.
+    // Only one of six partitions has events. The others hold nothing back.
     let world = World::new(6).await;
     world.event(4, "NYC", "traffic", 3, BASE_MS);
-    // A day ahead of its record.
+    // This event is a day ahead of its record.
     let ahead = BASE_MS + 86_400_000;
     let value = format!(
         r#"{{"city":"NYC","event_type":"traffic","severity":"high","timestamp":"{}"}}"#,
@@ -163,7 +165,7 @@ async fn fast_clocks_idle_partitions_and_heartbeats_follow_the_rules_of_event_ti
     for n in 0..10 {
         world.event(4, "NYC", "traffic", 0, BASE_MS + n * 1_000);
     }
-    // Traffic stops; a heartbeat closes the window, and what comes for it later is late.
+    // A heartbeat passes the end of the window after traffic has stopped, so the next event for that window is late.
     let beat = BASE_MS + 900_000;
     let header = beat.to_string();
     let headers = [("citystream-heartbeat", header.as_str())];
@@ -243,7 +245,7 @@ async fn bad_records_between_good_ones_go_unchanged_to_the_dead_letter_topic() {
         let headers = [("trace", "t-1"), ("reason", "its own")];
         world.send(0, Said::Bad, BASE_MS + n, Some(value), &headers);
     }
-    // A null value without a heartbeat, and two heartbeats at once.
+    // A null value without a heartbeat header, and one with two such headers.
     world.send(0, Said::Bad, BASE_MS, None, &[]);
     let twice = [("citystream-heartbeat", "1"), ("citystream-heartbeat", "2")];
     world.send(0, Said::Bad, BASE_MS, None, &twice);
@@ -254,7 +256,7 @@ async fn bad_records_between_good_ones_go_unchanged_to_the_dead_letter_topic() {
     world.check().await;
     let mut letters = tokio::task::block_in_place(|| world.letters());
     assert_eq!(letters.len(), bad.len() + 2);
-    // Letters leave side by side, in no order.
+    // Dead letters are sent concurrently, so their order is random.
     letters.sort_by_key(|l| l.header("source_offset").parse::<i64>().unwrap());
     for (n, ((reason, value), letter)) in bad.iter().zip(&letters).enumerate() {
         assert_eq!(letter.header("reason"), *reason, "{letter:?}");
@@ -323,7 +325,7 @@ async fn an_item_that_the_table_refuses_goes_to_the_dead_letter_topic_and_stays_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_log_of_the_same_name_is_counted_from_its_beginning() {
-    // The tables outlive the topic; the new one has fewer records than the old, then more.
+    // The tables outlive two topics. The second log is shorter than the first, and the third is longer.
     let db = Database::memory().unwrap();
     let mut all = 0;
     for count in [40, 15, 60] {
@@ -392,7 +394,7 @@ async fn a_commit_of_another_tool_exits_2_with_the_remedy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_beyond_the_log_stops_with_the_lost_range() {
-    // What a restored broker looks like: the log is shorter than what was committed.
+    // This is how a restored broker looks: the log is shorter than the committed offset.
     let world = World::new(1).await;
     for n in 0..10 {
         nth(&world, 0, n);
@@ -447,7 +449,7 @@ async fn a_dead_sink_keeps_memory_bounded_and_the_membership_and_the_backlog_is_
         };
         of("citystream-totals") + of("citystream-aggregations")
     };
-    // A request times out after 5 s: longer than the interval between two polls may be.
+    // A request times out after 5 s, which is longer than `max.poll.interval.ms` here.
     let before = timeouts(&member);
     member
         .until("requests time out", |m| timeouts(m) > before + 4)
@@ -456,7 +458,7 @@ async fn a_dead_sink_keeps_memory_bounded_and_the_membership_and_the_backlog_is_
         member.metrics.in_flight_bytes.get(),
         member.ledger().consumed,
     );
-    // What one hand-over and the records fetched meanwhile may add.
+    // One batch from the client and the records fetched in the meantime may exceed the budget.
     assert!(used < budget_bytes + 3_000_000, "{used} bytes in flight");
     assert!(
         more < consumed + 3_000,
@@ -498,7 +500,7 @@ async fn a_stop_during_a_revoke_with_a_dead_sink_ends() {
     member
         .until("records wait", |m| m.ledger().in_flight == 20)
         .await;
-    // A second member joins, so the first must give one partition up, and cannot drain it.
+    // A second member joins, so the first must give up a partition that it cannot drain.
     let second = world.member(&args, None).await;
     let given = |m: &Member| {
         m.metrics
@@ -510,7 +512,7 @@ async fn a_stop_during_a_revoke_with_a_dead_sink_ends() {
     member.until("a partition is revoked", given).await;
     let begun = std::time::Instant::now();
     let ended = member.stop().await;
-    // 10 s by design; the bound leaves room for a slow machine.
+    // The design allows 10 s. The bound leaves room for a slow machine.
     assert!(
         begun.elapsed() < Duration::from_secs(30),
         "{:?}",
@@ -528,8 +530,8 @@ async fn a_stop_during_a_revoke_with_a_dead_sink_ends() {
 async fn rebalances_under_load_stop_no_partition_and_lose_no_event() {
     let world = World::new(4).await;
     let quick = ["--row-interval", "20ms"];
-    // A visit is a join and a leave, so at least two rebalances, and takes some 3 s on the mock:
-    // fifty rebalances (25 visits) are for those who ask.
+    // A visit is a join and a leave, which is at least two rebalances, and takes about 3 s on the mock cluster.
+    // REBALANCE_VISITS=25 makes fifty rebalances.
     let visits = std::env::var("REBALANCE_VISITS").map_or(3, |n| n.parse().unwrap());
     let staying = world.member(&quick, None).await;
     let feeding = std::cell::Cell::new(true);
@@ -577,7 +579,7 @@ async fn refused_heartbeats_are_survived() {
     refusals_are_survived(RDKafkaApiKey::Heartbeat).await;
 }
 
-/// The coordinator refuses one request with each of the errors that make a member join again.
+/// Sends one refusal with each of the errors that make a member join again.
 async fn refusals_are_survived(api: RDKafkaApiKey) {
     use RDKafkaRespErr as E;
     let world = World::new(2).await;
@@ -709,7 +711,7 @@ async fn refused_dead_letters_end_with_their_assignment() {
 
 #[test]
 fn librdkafka_keeps_assignments_when_commits_meet_rebalances() {
-    // Fixed in 2.10; older ones lost the assignment.
+    // Versions before 2.10 lost the assignment.
     let (number, text) = rdkafka::util::get_rdkafka_version();
     assert!(number >= 0x020a_0000, "{text}");
 }

@@ -1,4 +1,4 @@
-//! `dev` as a process.
+//! Tests of `dev` as a process.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -36,7 +36,7 @@ fn stop(mut child: Child) -> Option<i32> {
     }
 }
 
-/// `dev` on free ports with its greeting.
+/// A `dev` on free ports, with the greeting that it printed.
 struct Dev {
     child: Child,
     greeting: String,
@@ -83,7 +83,7 @@ impl Dev {
         }
     }
 
-    /// Runs a command with the variables that the greeting says.
+    /// Runs a command with the variables from the greeting.
     fn citystream(&self, args: &[&str]) -> std::process::Output {
         let exports = self
             .greeting
@@ -107,7 +107,7 @@ impl Dev {
         get(&self.page, "/api/v1/stats")
     }
 
-    /// Waits for something about the answer of a path.
+    /// Waits until `is` returns true.
     fn wait_for(&self, what: &str, is: impl Fn() -> bool) {
         let begun = Instant::now();
         while !is() {
@@ -124,7 +124,7 @@ impl Drop for Dev {
     }
 }
 
-/// Sends a request as the page does and returns the JSON.
+/// Sends a request as the page does, and returns the JSON of the response.
 fn panel(address: &str, token: &str, method: &str, path: &str) -> Value {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
@@ -205,7 +205,7 @@ fn every_accident_at_once_is_logged_with_what_dev_waits_for() {
     assert!(number("takes writes again; ", " were refused") > 0);
     assert!(number("answers arrive again; ", " were lost") > 0);
     assert!(number("the zombie is gone: of ", " records") > 0);
-    // Every row that was written meanwhile agrees with the log.
+    // Every row that was written during the accidents agrees with the log.
     let ended_ms = citystream::telemetry::unix_ms();
     let agrees = || {
         let found = &state()["difference"];
@@ -278,7 +278,7 @@ fn the_same_input_in_a_kept_folder_is_counted_again_exactly() {
         let told = String::from_utf8_lossy(&second.stderr);
         assert!(told.contains("in use by another citystream dev"), "{told}");
         assert_eq!(stop(child), Some(0));
-        // Its end is none of the broker's, either.
+        // The end of the embedded broker must not be logged as a failure.
         let said = std::fs::read_to_string(&log).unwrap();
         assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
     }

@@ -1,4 +1,4 @@
-//! The functions that the fuzz targets call, on their corpus and on random bytes.
+//! Runs the functions of the fuzz targets on their corpus and on random bytes.
 
 use std::path::Path;
 

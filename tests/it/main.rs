@@ -18,7 +18,7 @@ mod migration;
 mod ops;
 mod produce_tail;
 mod protection;
-// The simulation uses more of it.
+// The simulation uses more of this module.
 #[allow(dead_code)]
 #[path = "../sim/reference.rs"]
 mod reference;

@@ -1,4 +1,4 @@
-//! What an operator meets: settings that are wrong, `check`, `config`, `print`, systemd's protocol.
+//! Tests of what an operator meets: wrong settings, `check`, `config`, `print` and systemd's protocol.
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
@@ -27,7 +27,7 @@ fn citystream(args: &[&str]) -> Command {
     command
 }
 
-/// Where nobody listens.
+/// An address on which nothing listens.
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -177,7 +177,7 @@ fn check_reports_each_missing_service_with_the_remedy() {
     ];
     let output = citystream(&args).output().unwrap();
     let said = text(&output);
-    // No table answers, so it is away, not wrong: a role would wait for it.
+    // A table that does not answer is absent, not wrong: a role would wait for it.
     assert_eq!(output.status.code(), Some(1), "{said}");
     for line in [
         "ok     Kafka ",
@@ -188,8 +188,8 @@ fn check_reports_each_missing_service_with_the_remedy() {
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");
     }
-    // The mock broker knows neither settings nor rights nor members, and has no controller to wait for:
-    // that is told, and no right that would help is made up.
+    // The mock broker knows no settings, rights or members, and has no controller. `check` reports that, and suggests
+    // no right that would not help.
     for (what, found) in [
         ("topic city-events", "6 partitions, id "),
         (
@@ -281,7 +281,7 @@ impl Manager {
         Running(child)
     }
 
-    /// Listens until a message begins so; returns it.
+    /// Waits for a message with this beginning and returns it.
     fn hear(&mut self, begins: &str) -> String {
         let begin = Instant::now();
         while begin.elapsed() < WAIT_MAX {
@@ -324,7 +324,7 @@ fn a_waiting_role_notifies_systemd_of_readiness_status_and_watchdog() {
     ] {
         let mut manager = Manager::new();
         let mut role = manager.start(&args);
-        // READY first, with nothing there that the role needs.
+        // READY comes first, although nothing that the role needs is there.
         manager.hear("READY=1");
         assert_eq!(manager.heard.len(), 1, "{:?}", manager.heard);
         manager.hear(waits);
@@ -334,7 +334,7 @@ fn a_waiting_role_notifies_systemd_of_readiness_status_and_watchdog() {
             gaps.extend(last.map(|at: Instant| at.elapsed()));
             last = Some(Instant::now());
         }
-        // Fed at half the timeout; a busy machine may stretch one gap, not all of them.
+        // The role feeds the watchdog at half the timeout. A busy machine may stretch one gap, but not all of them.
         assert!(
             gaps.iter().any(|gap| *gap < Duration::from_millis(400)),
             "{gaps:?}"
@@ -371,7 +371,7 @@ fn a_role_with_wrong_settings_never_notifies_readiness() {
     }
 }
 
-/// The partitions that a metric has series of.
+/// Returns the partitions for which a metric has series.
 fn series_of(metrics: &Metrics, name: &str) -> BTreeSet<String> {
     let text = metrics.render();
     let label = |line: &str| {
@@ -421,7 +421,7 @@ async fn metrics_show_owned_partitions_and_drop_revoked_ones() {
     assert!(first.stop().await.is_ok());
 }
 
-/// An hour of a quiet producer, in which brokers drop six idle connections: here thirty in a row.
+/// Brokers drop six idle connections in an hour of a quiet producer. This test drops about thirty in a row.
 #[test]
 fn an_idle_role_logs_next_to_nothing() {
     let broker = MockCluster::new(1).unwrap();
@@ -449,7 +449,7 @@ fn an_idle_role_logs_next_to_nothing() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.lines().count() < 10, "{said}");
     assert!(!said.contains("\"ERROR\""), "{said}");
-    // Elsewhere than on a terminal each line is one object, but for the summary at the end.
+    // Off a terminal, each line is one JSON object, except the summary at the end.
     for line in said.lines().filter(|l| !l.starts_with("citystream: ")) {
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
         assert!(parsed.is_ok_and(|v| v["level"].is_string()), "{line}");

@@ -1,4 +1,4 @@
-//! `produce` and `tail` against librdkafka's mock cluster, as processes.
+//! Tests of `produce` and `tail` as processes, on librdkafka's mock cluster.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -17,7 +17,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 struct Broker(MockCluster<'static, DefaultProducerContext>);
 
 impl Broker {
-    /// With a topic of six partitions.
+    /// Starts a broker with a topic of six partitions.
     fn start() -> Broker {
         let broker = Broker(MockCluster::new(1).unwrap());
         broker.0.create_topic(TOPIC, 6, 1).unwrap();
@@ -28,7 +28,7 @@ impl Broker {
         citystream(&self.0.bootstrap_servers(), args)
     }
 
-    /// Sends `input` by `produce --input -` with more `args`.
+    /// Sends `input` with `produce --input -` and more `args`.
     fn produce(&self, input: &[u8], args: &[&str]) -> Output {
         let fixed = ["produce", "--input", "-", "--listen", "127.0.0.1:0"];
         let mut command = self.citystream(&[&fixed[..], args].concat());
@@ -37,7 +37,7 @@ impl Broker {
         child.wait_with_output().unwrap()
     }
 
-    /// Reads the whole log by `tail` with more `args`.
+    /// Reads the whole log with `tail` and more `args`.
     fn tail(&self, args: &[&str]) -> String {
         let fixed = ["tail", "--from", "beginning", "--exit-at-end"];
         let output = self
@@ -83,7 +83,7 @@ fn good() -> String {
     event("NYC", "traffic", "low", "2013-01-01T06:00:00Z")
 }
 
-/// Kafka's murmur2, written a second time, from its description.
+/// Kafka's murmur2, written a second time from its description.
 fn java_partition(key: &str, partitions: u32) -> u32 {
     let data = key.as_bytes();
     let m = 0x5bd1_e995_u32;
@@ -216,7 +216,7 @@ fn wrong_settings_are_exit_2_and_a_port_in_use_is_exit_1() {
 
 #[test]
 fn a_run_with_an_end_needs_no_free_port() {
-    // Whether this or another process has it: the default port is taken.
+    // This process or another one holds the default port: it is taken in either case.
     let _taken = std::net::TcpListener::bind("127.0.0.1:8080");
     let broker = Broker::start();
     let args = ["produce", "--rate", "max", "--count", "5"];
@@ -272,7 +272,7 @@ fn tail_filters_and_counts() {
     let lines = [
         event("NYC", "traffic", "low", &at(0)),
         event("NYC", "weather", "high", &at(30)),
-        // Its window ended at 06:05, the watermark is at 06:20.
+        // The window of this event ended at 06:05, and the watermark is at 06:20.
         event("NYC", "traffic", "critical", &at(1)),
         event("LA", "traffic", "high", &at(2)),
     ];
@@ -292,7 +292,7 @@ fn tail_filters_and_counts() {
     for (args, count) in cases {
         assert_eq!(broker.tail_json(args).len(), count, "{args:?}");
     }
-    // Cities are spelt as their senders spell them; who asks for another is told, once.
+    // City names are case-sensitive. `tail` suggests the right spelling once.
     let mut other = broker.citystream(&["tail", "--from", "beginning", "--exit-at-end"]);
     let other = other.args(["--city", "nyc", "--output", "json"]);
     let other = other.output().unwrap();
@@ -319,7 +319,7 @@ fn tail_filters_and_counts() {
         "{table}"
     );
     assert_eq!(rows[4], ["all", "1", "0", "2", "1", "4", "1"], "{table}");
-    // Even where what moved the watermark is not shown.
+    // An event counts as late even if `tail` does not show the event that moved the watermark.
     let table = broker.tail(&["--type", "traffic", "--city", "NYC"]);
     assert!(
         table.lines().last().unwrap().ends_with(" 2     1"),
@@ -343,7 +343,7 @@ fn a_start_by_time_scans_the_log_when_the_broker_has_no_time_index() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(text(&output.stdout).lines().count(), count, "{from}");
     }
-    // An instant that is over ends a tail by itself, with all before it shown.
+    // `tail` ends by itself at an `--until` in the past, after it has shown everything before that instant.
     let args = ["tail", "--from", "beginning", "--output", "json"];
     for (until, count) in [("2013-01-01T00:00:00Z", 0), (&now_and_a_bit(), 1)] {
         let output = broker
@@ -363,7 +363,7 @@ fn a_closed_pipe_ends_tail_quietly() {
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     reader.read_line(&mut String::new()).unwrap();
     drop(reader);
-    // It runs without an end, so only the pipe can have ended it.
+    // This `tail` runs without end, so only the closed pipe can have ended it.
     let status = wait(&mut child);
     assert_eq!(status, Some(0));
     let mut told = String::new();
@@ -384,7 +384,7 @@ fn heartbeats_of_an_input_carry_its_largest_time_to_every_partition() {
         event("NYC", "traffic", "low", "2013-01-01T06:00:00Z"),
     ];
     broker.produce(lines.join("\n").as_bytes(), &["--heartbeat", "1h"]);
-    // Windows before 06:45 are over in every partition, so an event of 06:10 in LA's is late.
+    // Windows before 06:45 have ended in every partition, so LA's event of 06:10 is late.
     broker.produce(
         event("LA", "traffic", "low", "2013-01-01T06:10:00Z").as_bytes(),
         &[],
@@ -457,7 +457,7 @@ fn events_that_kafka_never_took_are_reported_and_the_exit_code_is_1() {
         assert!(begun.elapsed() < WAIT_MAX, "events arrive");
     }
     broker.0.broker_down(1).unwrap();
-    // Far more than what could be on its way when the broker went.
+    // This is far more than can be in flight when the broker goes.
     std::thread::sleep(Duration::from_millis(500));
     terminate(&produce);
     assert_eq!(wait(&mut produce), Some(1));
@@ -558,17 +558,17 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
     assert_eq!(wait(&mut child), Some(0));
 }
 
-/// One second from now in RFC 3339.
+/// Returns the time in one second, in RFC 3339.
 fn now_and_a_bit() -> String {
     citystream::core::time::format_millis(citystream::telemetry::unix_ms() + 1_000)
 }
 
-/// Status and body.
+/// Returns the status and the body of the response.
 fn get(address: &str, path: &str) -> (u16, String) {
     ask(address, "GET", path, "")
 }
 
-/// Status and body of a request with further header lines.
+/// As `get`, with more header lines.
 fn ask(address: &str, method: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
@@ -582,7 +582,7 @@ fn ask(address: &str, method: &str, path: &str, headers: &str) -> (u16, String) 
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
-/// The exit code, once there is one; the process is killed if that takes too long.
+/// Waits for the exit code. Kills the process if it does not end in time.
 fn wait(child: &mut Child) -> Option<i32> {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! No role asks DynamoDB for more than its IAM policy allows, nor is it allowed what it never asks for.
+//! Each role asks DynamoDB for all that its IAM policy allows, and for nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ use crate::world::{BASE_MS, World, client_through};
 /// Operation, table and index of a request.
 type Asked = (String, String, Option<String>);
 
-/// Sends requests on and notes what they ask for.
+/// Passes requests on and records what they ask for.
 #[derive(Clone, Debug)]
 struct Recorder {
     inner: SharedHttpConnector,
@@ -41,7 +41,7 @@ impl HttpConnector for Recorder {
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
         let text = |name: &str| body[name].as_str().map(str::to_owned);
         if operation.ends_with("Item") || ["Query", "Scan"].contains(&operation) {
-            // An answer proves itself by it, too.
+            // The program also checks this value to prove the response.
             let units = text("ReturnConsumedCapacity");
             assert_eq!(units.as_deref(), Some("TOTAL"), "{operation}: {body}");
         }
@@ -59,7 +59,7 @@ impl HttpConnector for Recorder {
     }
 }
 
-/// Returns a client of the world's database, and what it is asked for.
+/// Returns a client of the world's database, and the record of what it asks for.
 fn recorded(world: &World) -> (SharedHttpClient, Arc<Mutex<BTreeSet<Asked>>>) {
     let (inner, asked) = (embedded(world.database()), Arc::default());
     let noted = Arc::clone(&asked);
@@ -85,7 +85,7 @@ fn granted(user: User) -> BTreeSet<Asked> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
     let world = World::new(1).await;
-    // Two cities, windows that end, so that progress is published, and an alert.
+    // Two cities, windows that end so that progress is published, and an alert.
     for minute in 0..30 {
         world.event(
             0,

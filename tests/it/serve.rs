@@ -1,4 +1,4 @@
-//! `serve` as a process: who is let in, and how it ends.
+//! Tests of `serve` as a process: access and shutdown.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use crate::world::{WAIT_MAX, terminate};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Returns the command, with a DynamoDB that is not there.
+/// Returns the command, with an absent DynamoDB.
 fn serve(options: &[&str]) -> Command {
     let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -143,7 +143,7 @@ fn serve_answers_without_dynamodb_and_ends_whatever_clients_do() {
         "{:?}",
         begun.elapsed()
     );
-    // The listener's stream was ended, not cut.
+    // The server ended the listener's stream instead of cutting it.
     let mut rest = String::new();
     listening.read_to_string(&mut rest).unwrap();
     assert!(rest.ends_with("0\r\n\r\n"), "{rest}");

@@ -1,8 +1,9 @@
-//! `tail` on a terminal: the live screen in three widths, and how it is left; and `produce`'s progress.
+//! Tests of programs on a terminal: the live screen of `tail` in three widths, how it ends, and the progress of
+//! `produce`.
 //!
-//! A shell runs in a pseudo-terminal, and an emulator says what would be seen there. The shell tells
-//! the terminal's settings before and after, so a test sees whether it was given back as it was.
-//! Pictures stand in `tests/golden/tail`; `UPDATE_GOLDEN=1 cargo test --test it terminal` writes them anew.
+//! A shell runs in a pseudo-terminal, and an emulator computes the picture. The shell prints the settings of the
+//! terminal before and after a program, so a test sees whether the program restored them. `tests/golden/tail` holds
+//! the pictures; `UPDATE_GOLDEN=1 cargo test --test it terminal` records them again.
 
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroU16;
@@ -22,17 +23,17 @@ use crate::letters::send_letters;
 
 const TOPIC: &str = "city-events";
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Events of the real data that a test shows: the first days of January 2013.
+/// Real events that a test shows: the first days of January 2013.
 const EVENTS: usize = 3_000;
 
-/// Tells how a program has ended, and whether the terminal's settings are as before. The words are
-/// not those that are typed.
+/// Prints how a program ended and whether the terminal's settings are as before. The words differ from the typed
+/// ones.
 const AFTER: &str =
     r#"printf 'ex''it=%s set''tings=%s\n' $? $([ "$before" = "$(stty -g)" ] && echo same)"#;
 
 type Broker = MockCluster<'static, DefaultProducerContext>;
 
-/// With a topic of one partition, so that its records come in one order.
+/// Starts a broker with a topic of one partition, so that its records have one order.
 fn broker() -> Broker {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic(TOPIC, 1, 1).unwrap();
@@ -51,7 +52,7 @@ fn produce(broker: &Broker, args: &[&str]) -> Command {
     command
 }
 
-/// A producer that ends with the test, however that ends.
+/// A producer that is killed at the end of the test.
 struct Flood(Child);
 
 impl Drop for Flood {
@@ -133,18 +134,18 @@ impl Terminal {
         (&*self.pty).write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Runs a program between two looks at the terminal's settings.
+    /// Runs a program, and prints the terminal's settings before and after it.
     fn run(&self, command: &str) {
         self.type_keys(&format!("before=$(stty -g); {command}; {AFTER}\n"));
     }
 
-    /// Runs `tail` that way.
+    /// Runs `tail` in this way.
     fn tail(&self, args: &str) {
         self.run(&format!("\"$cs\" tail {args}"));
     }
 
     fn resize(&self, width: u16, height: u16) {
-        // The emulator first: what comes after the other is for the new size.
+        // The emulator changes first, because the program draws for the new size as soon as the terminal has it.
         let mut parser = self.parser.lock().unwrap();
         parser.set_size(size(height), size(width));
         drop(parser);
@@ -177,16 +178,16 @@ impl Terminal {
         }
     }
 
-    /// Waits until the live screen shows some words.
+    /// Waits until the live screen shows these words.
     fn wait_for(&self, words: &str) {
         self.wait(words, |screen| {
             screen.alternate_screen() && screen.contents().contains(words)
         });
     }
 
-    /// Compares what is shown at rest with the pictures of a name.
+    /// Compares the final picture with the recorded pictures of this name.
     fn looks_right_in_three_widths(&self, name: &str) {
-        // Ten seconds later all rates are 0, and nothing changes any more.
+        // After ten seconds all rates are 0 and the picture no longer changes.
         for (width, height) in [(80, 24), (40, 20), (200, 45)] {
             self.resize(width, height);
             let seen = format!("{width} columns at rest");
@@ -196,7 +197,7 @@ impl Terminal {
                 let columns = head.chars().count();
                 columns == usize::from(width) && text.contains(" 0/s ") && text.contains("lag 0")
             });
-            // The whole picture follows its first line at once.
+            // The rest of the picture follows its first line at once.
             let mut last = String::new();
             let begun = Instant::now();
             while begun.elapsed() < WAIT_MAX {
@@ -211,7 +212,7 @@ impl Terminal {
         }
     }
 
-    /// The process that the shell runs.
+    /// Returns the process that the shell runs.
     fn running(&self) -> u32 {
         let shell = self.shell.id();
         let path = format!("/proc/{shell}/task/{shell}/children");
@@ -225,8 +226,8 @@ impl Terminal {
         assert!(sent.unwrap().success());
     }
 
-    /// Waits until the program has ended with an exit code, and checks that it left the terminal as it
-    /// found it. Returns what stands on the terminal.
+    /// Waits until the program has ended with this exit code, and checks that it restored the terminal. Returns the
+    /// picture.
     fn left(&self, code: i32) -> String {
         self.wait("the end", |screen| {
             let text = screen.contents();
@@ -242,7 +243,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Whatever it runs hears the end of its terminal.
+        // Closing the terminal ends the program that runs in it.
         drop(self.shell.kill());
         drop(self.shell.wait());
     }
@@ -274,7 +275,7 @@ fn the_live_screen_shows_rejected_records() {
     terminal.wait_for("5 rejected records");
     terminal.looks_right_in_three_widths("dlq-real");
     terminal.resize(80, 30);
-    // One in full, found by what it says.
+    // One record in full, found by its text.
     terminal.type_keys("/nyc\r");
     terminal.wait_for("among the last 5");
     terminal.type_keys("\r");
@@ -300,7 +301,7 @@ fn the_live_screen_shows_rejected_records() {
     assert_eq!(value["records"].as_array().unwrap().len(), 1);
     assert_eq!(value["records"][0]["reason"], "refused_by_table");
 
-    // Where there is no live screen, each is a line.
+    // Without a live screen, each record is a line.
     let terminal = Terminal::open(120, 24, &broker.bootstrap_servers(), &[("TERM", "dumb")]);
     terminal.tail("--dlq --from beginning -n 1");
     let shown = terminal.left(0);
@@ -343,7 +344,7 @@ fn an_absent_broker_is_shown_and_q_works_until_it_is_back() {
     let shown = terminal.left(0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{shown}");
 
-    // From the start without one, too; what was logged is seen afterwards.
+    // The broker may also be absent at the start. The log lines appear after the screen has closed.
     let terminal = Terminal::open(120, 24, "127.0.0.1:9", &[]);
     terminal.tail("");
     terminal.wait_for("◌ no broker answers");
@@ -376,7 +377,7 @@ fn ctrl_z_suspends_tail_and_fg_resumes_it() {
         terminal.type_keys("fg\n");
     }
     terminal.wait_for("3,000 events");
-    // It listens as before.
+    // It reacts to keys as before.
     terminal.type_keys("?");
     terminal.wait_for("freeze what is shown");
     terminal.type_keys("xq");
@@ -385,7 +386,7 @@ fn ctrl_z_suspends_tail_and_fg_resumes_it() {
     terminal.left(0);
 }
 
-/// Not a test by itself: what [`the_terminal_is_restored_on_a_panic`] runs in a terminal.
+/// The program that [`the_terminal_is_restored_on_a_panic`] runs in a terminal. Alone, it does nothing.
 #[test]
 fn a_screen_that_panics() {
     let Some(thread) = std::env::var_os("PANICS") else {
@@ -448,7 +449,7 @@ fn no_color_keeps_the_live_screen_without_colours() {
         terminal.left(0);
         let bytes = terminal.bytes.lock().unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // Colours are 30 to 37 and 90 to 97, and 38 with what follows.
+        // Colours are 30 to 37 and 90 to 97, and 38 with parameters.
         let codes = text
             .split("\u{1b}[")
             .skip(1)
@@ -490,7 +491,7 @@ fn produce_shows_its_progress_on_one_line_and_a_summary_at_the_end() {
         terminal.type_keys(leave);
         let shown = terminal.left(0);
         assert!(shown.contains("sent "), "{shown}");
-        // The echo of Ctrl-C pushes the last picture up.
+        // The echo of Ctrl-C moves the last picture up.
         if leave.is_empty() {
             assert_eq!(terminal.look(progress), [""; 0], "the line is gone");
         }
@@ -503,7 +504,7 @@ fn the_progress_of_a_file_shows_acknowledged_and_total_events() {
     for (options, total) in [
         ("--rate 100/s", 400),
         ("--rate 50/s --count 150", 150),
-        // The first day has 400 events in about 9 hours, so that this takes some seconds.
+        // The first day has 400 events in about 9 hours, so this takes some seconds.
         ("--speed 5000x", 400),
     ] {
         let terminal = Terminal::open(100, 24, &broker.bootstrap_servers(), &[]);
@@ -538,8 +539,8 @@ fn a_flood_is_drawn_at_most_ten_times_a_second_and_keys_work_meanwhile() {
     let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
     terminal.tail("");
     terminal.wait_for("● live");
-    // The mock broker keeps 5 MB a partition. At full speed that is less than a tenth of a second, and a
-    // reader that comes later on a busy machine finds nothing of what it asks for, again and again.
+    // The mock broker keeps 5 MB a partition. At full speed that is less than a tenth of a second, and a reader that
+    // is late on a busy machine would never find its offset.
     let flood = Flood(produce(&broker, &["--rate", "30000/s"]).spawn().unwrap());
     let frames = || {
         let bytes = terminal.bytes.lock().unwrap();
@@ -557,7 +558,7 @@ fn a_flood_is_drawn_at_most_ten_times_a_second_and_keys_work_meanwhile() {
     let most = begun.elapsed().as_millis() / 100 + 2;
     assert!(u128::try_from(drawn).unwrap() <= most, "{drawn} of {most}");
     assert!(drawn > 0, "pictures are told by how they end");
-    // A filter, a record and an export, while it pours.
+    // A filter, a record and an export work while events arrive at full speed.
     terminal.type_keys("/nyc\r");
     terminal.wait_for("“nyc”");
     terminal.type_keys("\r");

@@ -1,5 +1,5 @@
-//! Many writes that are throttled at the same time: the SDK's retry budget, shared by all requests of
-//! a client, would be used up by a fraction of them.
+//! Tests of many writes that are throttled at once. The SDK shares one retry budget between all requests of a client,
+//! and a fraction of these writes would use it up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +27,7 @@ use dynoxide::Database;
 const WRITES: u32 = 500;
 const THROTTLES_EACH: u32 = 3;
 
-/// Throttles the first requests it sees, however they are spread.
+/// Throttles the first requests.
 #[derive(Debug)]
 struct Throttling {
     inner: SharedHttpConnector,
@@ -120,7 +120,7 @@ async fn five_hundred_writes_throttled_at_once_are_all_written_in_the_end() {
     for task in (0..WRITES).map(write).collect::<Vec<_>>() {
         attempts += task.await.unwrap();
     }
-    // Each refusal came back to the writer: the SDK repeated none by itself.
+    // The writer saw each refusal: the SDK retried none by itself.
     assert_eq!(attempts, WRITES * (1 + THROTTLES_EACH));
     let refused = metrics
         .dynamodb_requests

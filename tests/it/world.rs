@@ -1,8 +1,8 @@
 //! A broker, a database and consumers in this process, and what the tables must hold.
 //!
-//! The broker is librdkafka's mock cluster, the database the embedded one; the members run as
-//! `consume` runs them. Every record that a test sends is noted, so that [`World::want`] can fold
-//! the log with the simulation's reference model, which shares no code with the product.
+//! The broker is librdkafka's mock cluster, the database is the embedded one, and the members run as in `consume`.
+//! The world records every record that a test sends. [`World::want`] folds this log with the simulation's reference
+//! model, which shares no code with the product.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -38,7 +38,7 @@ use crate::reference::{Counts, Logged, Said, Tables, fold};
 
 pub(crate) const TOPIC: &str = "city-events";
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(90);
-/// Asks a process to end.
+/// Sends SIGTERM to a process.
 pub(crate) fn terminate(child: &std::process::Child) {
     let pid = child.id().to_string();
     let sent = std::process::Command::new("kill")
@@ -59,14 +59,14 @@ const QUICK: [&str; 4] = [
     "heartbeat.interval.ms=100",
 ];
 
-/// What the tables hold, in their own notation.
+/// The contents of the tables, in the tables' own notation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// series and window start, or none for totals
+    /// Keys are the series and the start of the window, or `None` for totals.
     pub(crate) rows: BTreeMap<(String, Option<String>), Counts>,
     pub(crate) raw: BTreeSet<(String, String)>,
     pub(crate) alerts: BTreeSet<(String, String)>,
-    /// partition and offset
+    /// Keys are the partition and the offset.
     pub(crate) dead: BTreeSet<(i32, i64)>,
 }
 
@@ -107,7 +107,7 @@ impl World {
         World::with(Database::memory().unwrap(), partitions, 1, RawRows::All).await
     }
 
-    /// A new log beside tables that may be there already.
+    /// Makes a new log next to a database that may hold tables already.
     pub(crate) async fn with(db: Database, partitions: i32, brokers: i32, raw: RawRows) -> World {
         let broker = start_brokers(brokers);
         let copies = brokers.min(3);
@@ -146,7 +146,7 @@ impl World {
         self.member_with(args, faults, PATIENCE_MS).await
     }
 
-    /// Starts a consumer that lets a partition stand still for `stall_ms`.
+    /// Starts a consumer that reports a stall after `stall_ms`.
     pub(crate) async fn member_with(
         &self,
         args: &[&str],
@@ -176,12 +176,12 @@ impl World {
         Member::start(self.args(args), client_through(http).await, PATIENCE_MS)
     }
 
-    /// The database, for a client of one's own.
+    /// Returns the database, for another client.
     pub(crate) fn database(&self) -> Database {
         self.db.clone()
     }
 
-    /// Sends a record and notes it.
+    /// Sends a record and adds it to the expected log.
     pub(crate) fn send(
         &self,
         partition: usize,
@@ -208,7 +208,7 @@ impl World {
         });
     }
 
-    /// Sends an event whose record is as old as itself.
+    /// Sends an event whose record has the event's own time.
     pub(crate) fn event(
         &self,
         partition: usize,
@@ -246,12 +246,12 @@ impl World {
         self.send(partition, said, time_ms, Some(line.as_bytes()), &[]);
     }
 
-    /// Waits until Kafka has everything.
+    /// Waits until Kafka has acknowledged everything.
     pub(crate) fn flush(&self) {
         self.producer.flush(WAIT_MAX).unwrap();
     }
 
-    /// The end of each partition.
+    /// Returns the end offset of each partition.
     pub(crate) fn ends(&self) -> Vec<i64> {
         let logs = self.logs.lock().unwrap();
         let ends = logs.iter().map(|log| i64::try_from(log.len()).unwrap());
@@ -268,7 +268,7 @@ impl World {
             .unwrap()
     }
 
-    /// Commits as a foreign tool does.
+    /// Commits an offset as another tool does, without metadata.
     pub(crate) fn foreign_commit(&self, group: &str, partition: i32, next: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(TOPIC, partition, Offset::Offset(next))
@@ -277,7 +277,7 @@ impl World {
         self.asker(group).commit(&list, mode).unwrap();
     }
 
-    /// Commits as this program does, with the metadata of another commit.
+    /// Commits an offset with the metadata of another commit.
     pub(crate) fn commit_with(&self, group: &str, next: i64, metadata: &str) {
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(TOPIC, 0);
@@ -287,7 +287,7 @@ impl World {
         self.asker(group).commit(&list, mode).unwrap();
     }
 
-    /// The metadata of a group's commit of partition 0.
+    /// Returns the metadata of a group's commit of partition 0.
     pub(crate) fn commit_text(&self, group: &str) -> String {
         let mut list = TopicPartitionList::new();
         list.add_partition(TOPIC, 0);
@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// All dead letters.
+    /// Returns all dead letters.
     pub(crate) fn letters(&self) -> Vec<Letter> {
         let consumer = self.asker("reads-the-letters");
         let mut list = TopicPartitionList::new();
@@ -359,7 +359,7 @@ impl World {
         panic!("the dead-letter topic has no end");
     }
 
-    /// What the tables and the dead-letter topic hold.
+    /// Returns the contents of the tables and of the dead-letter topic.
     pub(crate) async fn got(&self) -> Snapshot {
         let mut out = Snapshot::default();
         let letters = tokio::task::block_in_place(|| self.letters());
@@ -400,7 +400,7 @@ impl World {
         out
     }
 
-    /// What they must hold, by a fold over the log.
+    /// Returns what they must hold, by a fold over the log.
     pub(crate) fn want(&self) -> Snapshot {
         let mut tables = Tables::default();
         let logs = self.logs.lock().unwrap();
@@ -433,12 +433,12 @@ impl World {
         same(&self.got().await, &self.want());
     }
 
-    /// All items of a table.
+    /// Returns all items of a table.
     pub(crate) async fn items(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
         self.scan(table).await
     }
 
-    /// All items of the raw table.
+    /// Returns all items of the raw table.
     pub(crate) async fn raw_items(&self) -> Vec<HashMap<String, AttributeValue>> {
         self.scan(&self.names.raw).await
     }
@@ -484,13 +484,13 @@ impl Member {
         }
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the consumer ends by itself.
     pub(crate) async fn end(self) -> anyhow::Result<Exit> {
         let ended = tokio::time::timeout(WAIT_MAX, self.task).await;
         ended.expect("it ends").unwrap()
     }
 
-    /// Stops it as SIGTERM does.
+    /// Stops the consumer as SIGTERM does.
     pub(crate) async fn stop(self) -> anyhow::Result<Exit> {
         self.stop.trigger();
         self.end().await
@@ -500,7 +500,7 @@ impl Member {
         self.metrics.ledger.lock().unwrap().clone()
     }
 
-    /// Waits for something to be true of it.
+    /// Waits until `is` returns true of this consumer.
     pub(crate) async fn until(&self, what: &str, is: impl Fn(&Member) -> bool) {
         let begun = Instant::now();
         while !is(self) {
@@ -511,7 +511,7 @@ impl Member {
     }
 }
 
-/// Fails with the first difference, not with all of both.
+/// Fails with the first difference instead of printing both sides.
 pub(crate) fn same(got: &Snapshot, want: &Snapshot) {
     for (key, counts) in &want.rows {
         assert_eq!(got.rows.get(key), Some(counts), "row {key:?}");
@@ -535,7 +535,7 @@ async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
     client_through(faults.map_or(plain.clone(), |f| faulty::wrap(f, plain))).await
 }
 
-/// A client that sends through `http`.
+/// Returns a client that sends through `http`.
 pub(crate) async fn client_through(http: SharedHttpClient) -> Client {
     connect(ConnectOptions {
         attempts: 1,
@@ -568,7 +568,7 @@ fn counts(item: &HashMap<String, AttributeValue>) -> Counts {
     }
 }
 
-/// The first lines of the recorded data.
+/// Returns the first lines of the recorded data.
 pub(crate) fn data_lines(count: usize) -> Vec<String> {
     use std::io::BufRead as _;
     let path = concat!(
@@ -580,7 +580,7 @@ pub(crate) fn data_lines(count: usize) -> Vec<String> {
     lines.map(Result::unwrap).collect()
 }
 
-/// Tells whether an error would make the program exit 2.
+/// Returns whether an error makes the program exit with 2.
 pub(crate) fn is_settings(error: &anyhow::Error) -> bool {
     Exit::of(error) == Exit::Settings
 }
