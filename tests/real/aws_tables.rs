@@ -1,5 +1,5 @@
-//! `init-tables` before a DynamoDB that behaves as AWS's: tables take time, and rights are given by
-//! action and resource.
+//! Tests of `init-tables` in front of a DynamoDB that behaves like AWS: table states take time, and rights are given
+//! by action and resource.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::tables;
 use crate::world::World;
 
 const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/abc";
-/// The operations of `init-tables` after the template has made the tables.
+/// The operations that `init-tables` needs after the template has created the tables.
 const AFTER_TEMPLATE: [&str; 6] = [
     "DescribeTable",
     "DescribeTimeToLive",
@@ -81,7 +81,7 @@ fn init_tables_with_every_option_waits_for_creations_and_updates() {
     let front = Front::start(world.services, with_policy(&world, slow()));
     let (out, err) = front.run(&world, "init", &EVERYTHING, 0);
     assert_eq!(lines(&out, "made     table ").len(), 4, "{out}");
-    // It says that it waits, and for what.
+    // The command logs that it waits, and for what.
     assert!(err.contains("still waiting"), "{err}");
     assert!(
         err.contains("ContinuousBackupsUnavailableException"),
@@ -92,7 +92,7 @@ fn init_tables_with_every_option_waits_for_creations_and_updates() {
     let check = [&EVERYTHING[..], &["--check"]].concat();
     front.run(&world, "init", &check, 0);
 
-    // Other values on tables that are there: each change makes the table UPDATING.
+    // Each changed option of an existing table makes the table UPDATING.
     let mut more = EVERYTHING;
     (more[4], more[6], more[8]) = ("alias/other", "stage=test", "30000");
     let (out, _) = front.run(&world, "init", &more, 0);
@@ -104,7 +104,7 @@ fn init_tables_with_every_option_waits_for_creations_and_updates() {
         .filter(|(_, _, code)| !code.is_empty());
     for (_, operation, code) in refused {
         let expected = [
-            // The config item is there.
+            // The config item exists already.
             "ConditionalCheckFailedException",
             "ContinuousBackupsUnavailableException",
             "ResourceInUseException",
@@ -197,7 +197,7 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
         policies: [("after".to_owned(), policy.clone())].into(),
         ..Behaviour::default()
     };
-    // The tables as the template makes them: all but the config item.
+    // Creates the tables as the template does, without the config item.
     let front = Front::start(world.services, how);
     let expiring = ["init-tables", "--alert-ttl", "90d"];
     front.run(&world, "maker", &expiring, 0);
@@ -218,7 +218,7 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
     operations.sort_unstable();
     operations.dedup();
     assert_eq!(operations, AFTER_TEMPLATE);
-    // Each action that it grants on a table is used there.
+    // The command uses each action that the policy grants on a table.
     let used = front.used();
     assert!(used.is_superset(&by_maker));
     for statement in policy["Statement"].as_array().unwrap() {

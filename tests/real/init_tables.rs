@@ -1,4 +1,4 @@
-//! `init-tables` on the real services: again, and beside tables it did not make.
+//! Tests of `init-tables` on the real services: repeated runs, and tables that it did not create.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -90,7 +90,7 @@ fn deleting_asks_for_the_prefix_on_a_terminal_and_refuses_without_one() {
             "{} init-tables --delete --topic asked --table-prefix asked --group asked",
             binary().display()
         );
-        // It gives the program a terminal of its own.
+        // `script` gives the program a terminal.
         let mut script = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
             .envs(world.services.exports())

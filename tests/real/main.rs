@@ -16,7 +16,7 @@ mod account;
 #[path = "../support/aws.rs"]
 mod aws_behaviour;
 mod aws_front;
-// Not every fault is asked for here.
+// This suite does not use every fault.
 #[allow(dead_code)]
 #[path = "../support/faults.rs"]
 mod faults;

@@ -1,13 +1,12 @@
-//! Two consumers in one group, one of which dies or freezes.
+//! Tests of two consumers in one group, one of which dies or freezes.
 
 use crate::role::{Role, Signal, wait_for};
 use crate::world::{FILE_EVENTS, World};
 
-/// Only who owns partition 0 settles so many: the others hold 4,730 of the file's events.
+/// Only the owner of partition 0 settles this many. The others hold 4,730 of the file's events.
 const WITH_PARTITION_0: f64 = 5_000.0;
 
-/// Starts two members, both waiting for records, sends the file, and returns them, the one with
-/// partition 0 first.
+/// Starts two members, waits until both are ready, and sends the file. Returns both, the owner of partition 0 first.
 fn two_at_work(world: &World) -> (Role, Role) {
     world.init();
     let mut members = [world.consume(&[]), world.consume(&[])];
@@ -40,7 +39,7 @@ fn a_member_that_freezes_and_wakes_up_next_to_its_successor_changes_nothing() {
     let world = World::new("zombie");
     let (mut busy, mut other) = two_at_work(&world);
     busy.signal(Signal::Stop);
-    // Its partitions are the other's once its session is over.
+    // The other member gets its partitions when its session has ended.
     other.has_settled(WITH_PARTITION_0);
     busy.signal(Signal::Cont);
     world.consume_to_the_end();

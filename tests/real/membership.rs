@@ -1,4 +1,4 @@
-//! Who reads what: rebalances without end, members with a fixed name, groups that the broker leads.
+//! Tests of group membership: endless rebalances, members with a fixed name, groups that the broker leads.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn group_client(world: &World) -> ClientConfig {
     config
 }
 
-/// Returns what the group has committed, by partition; 0 for nothing.
+/// Returns the group's committed offset of each partition, and 0 where it has none.
 fn committed(asker: &BaseConsumer, topic: &str) -> Vec<i64> {
     let mut list = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
@@ -48,7 +48,7 @@ fn committed(asker: &BaseConsumer, topic: &str) -> Vec<i64> {
     list.elements().into_iter().map(offset).collect()
 }
 
-/// Joins the group, takes partitions, reads nothing of them, and leaves.
+/// Joins the group, gets partitions, reads nothing, and leaves.
 fn visit(world: &World, protocol: &[(&str, &str)]) {
     let mut config = group_client(world);
     for (name, value) in protocol {
@@ -62,11 +62,12 @@ fn visit(world: &World, protocol: &[(&str, &str)]) {
     });
 }
 
-/// Two members under load, and visitors that come and go: after each visit every partition moves.
+/// Two members work under load while visitors come and go. After each visit, every partition must move.
 fn every_partition_keeps_moving(world: &World, more: &[&str], protocol: &[(&str, &str)]) {
     world.init();
     let members = [world.start("consume", more), world.start("consume", more)];
-    // A rate that DynamoDB Local keeps up with on a busy machine. The heartbeats reach every partition, whatever the cities.
+    // DynamoDB Local keeps up with this rate on a busy machine. Heartbeats reach every partition, whatever the
+    // cities.
     let rate = ["--rate", "50/s", "--heartbeat", "500ms"];
     let mut produce = world.start("produce", &rate);
     let asker: BaseConsumer = group_client(world).create().unwrap();
@@ -106,7 +107,7 @@ fn endless_rebalances_under_load_stop_no_partition_and_lose_no_event() {
     every_partition_keeps_moving(&world, &[], &classic);
 }
 
-/// Returns the lists of partitions that a member's log tells of: `(event, partitions)`.
+/// Returns the lists of partitions in a member's log, as `(event, partitions)`.
 pub(crate) fn assignments(member: &Role) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for line in member.err().lines() {
@@ -122,7 +123,7 @@ pub(crate) fn assignments(member: &Role) -> Vec<(String, String)> {
     out
 }
 
-/// Returns what a member owns by its log.
+/// Returns what a member owns according to its log.
 fn owned(member: &Role) -> Vec<i32> {
     let mut owned: BTreeMap<i32, ()> = BTreeMap::new();
     for (what, partitions) in assignments(member) {
@@ -159,7 +160,7 @@ fn a_member_with_a_fixed_name_returns_to_its_partitions_and_ends_when_its_name_i
     let lines = &file_lines()[..2_000];
     world.produce(&lines[..1_000]);
     let (of_a, told_b) = (owned(&a), assignments(&b));
-    // A stop in peace, then a kill: both within the session.
+    // A clean stop, then a kill. The member returns within the session in both cases.
     for signal in [Signal::Term, Signal::Kill] {
         a.signal(signal);
         a.end();
@@ -171,7 +172,8 @@ fn a_member_with_a_fixed_name_returns_to_its_partitions_and_ends_when_its_name_i
     }
     assert_eq!(assignments(&b), told_b, "a restart moves no partition");
     world.produce(&lines[1_000..]);
-    // The same name twice: the one that was there ends, with one message, and is not started again.
+    // A second member with the same name starts. The first one ends with one message, and systemd does not restart
+    // it.
     let mut double = member("host-a");
     a.ends_with(2);
     let err = a.err();
@@ -233,7 +235,7 @@ fn kip_848_the_work_of_a_killed_member_is_taken_over_exactly() {
     world.tables_are_exact();
 }
 
-/// Starts a consumer whose group settings the brokers refuse. It must end within ten seconds and say why.
+/// Starts a consumer whose group settings the brokers refuse. It must end within ten seconds with the reason.
 fn is_refused(world: &World, settings: &[&str], why: &str) {
     let begin = Instant::now();
     let mut member = world.start("consume", settings);
@@ -265,7 +267,7 @@ fn group_settings_that_the_brokers_refuse_end_members_within_ten_seconds() {
         &[&short[..], &["--stop-at-end"]].concat(),
         "group.min.session.timeout.ms",
     );
-    // A member that shares partitions out in another way holds the group.
+    // A member with another assignment strategy holds the group.
     let mut config = group_client(&world);
     config.set("partition.assignment.strategy", "range");
     let visitor: BaseConsumer = config.create().unwrap();

@@ -1,8 +1,8 @@
-//! What the tables must hold: a plain fold over the log by the contract's section 2, sharing no code
-//! with the program.
+//! What the tables must hold: a plain fold over the log by the rules of docs/EVENTS.md. It shares no code with the
+//! program.
 //!
-//! The test itself knows which records are bad: it sends them with a header `expect` that names the
-//! reason. Everything else in a log is an event or a heartbeat.
+//! The test itself knows which records are bad: it sends them with a header `expect` that names the reason. Every
+//! other record in a log is an event or a heartbeat.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ const KNOWN: [&str; 6] = [
 
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// Table suffix → rows.
+    /// The rows by table suffix.
     pub(crate) tables: BTreeMap<&'static str, Rows>,
     pub(crate) rejected: Vec<Record>,
     pub(crate) valid: u64,
@@ -74,8 +74,7 @@ fn add(row: &mut Row, name: &str, count: u64) {
     *value = (value.parse::<u64>().unwrap() + count).to_string();
 }
 
-/// Folds the logs that followed each other under one name, each given partition after partition in
-/// offset order.
+/// Folds the successive logs of one topic name. Each log is given partition after partition, in offset order.
 pub(crate) fn fold(topic: &str, logs: &[&[Record]]) -> Expected {
     let mut out = Expected::default();
     for (suffix, _, _) in crate::tables::KEYS {

@@ -1,4 +1,4 @@
-//! Offsets of the group that another tool left.
+//! Tests of group offsets that another tool changed or deleted.
 
 use crate::log;
 use crate::role::last_words;
@@ -57,7 +57,7 @@ fn a_rewound_group_is_refused_with_the_remedy_and_goes_on_exactly_after_it() {
     world.consume_to_the_end();
     world.tables_are_exact();
 
-    // Offset 0 of a log that begins at 0 is as good as none.
+    // Offset 0 of a log that begins at 0 is the same as none.
     log::delete_group(world.services, world.name);
     log::reset(world.services, world.name, world.name, (0, 0), "");
     world.consume_to_the_end();

@@ -1,5 +1,5 @@
-//! Kafka behind TLS and logins: every way in works for every role, every wrong setting is told with
-//! its option, and no secret shows.
+//! Tests of TLS and logins to Kafka: each way in works for each role, each wrong setting is reported with its option,
+//! and no secret appears.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::role::{Role, last_words, wait_for};
 use crate::services::Services;
 use crate::world::{World, file_lines};
 
-/// Within which a refusal must be told; it takes two seconds where the machine is not busy.
+/// The time within which a refusal must be reported. It takes two seconds on an idle machine.
 const TOLD_MAX: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "a secret of scram";
 const KEY_PASSWORD: &str = "a secret of the key";
@@ -25,7 +25,7 @@ fn way(services: &Services, listener: &str, options: &str) -> Vec<String> {
     };
     let mut line = vec!["--brokers".to_owned(), servers];
     let credentials = services.export("KAFKA_CREDENTIALS");
-    // A name with a dot or a dash is a file of the credentials.
+    // A name with a dot or a dash is a file in the credentials folder.
     line.extend(options.split_whitespace().map(|word| {
         let file = word.ends_with(".pem") || word.ends_with(".key") || word.ends_with("-password");
         if file {
@@ -40,7 +40,7 @@ fn way(services: &Services, listener: &str, options: &str) -> Vec<String> {
 const SCRAM: &str = "--kafka-auth scram --kafka-ca-file root.pem --kafka-username citystream \
                      --kafka-password-file scram-password";
 
-/// Makes tables, sends, counts and shows over one way in.
+/// Creates tables, sends, counts and shows events over one way in.
 fn every_role_works(name: &'static str, listener: &str, options: &str) {
     let world = World::new(name);
     let way = way(world.services, listener, options);
@@ -111,14 +111,14 @@ fn msk_iam_with_a_broker_that_checks_the_signature() {
     );
 }
 
-/// Listener, options, what the message must name.
+/// The listener, the options, and the words that the message must contain.
 const REFUSALS: [(&str, &str, &[&str]); 14] = [
     (
         "TLS",
         "--kafka-auth tls --kafka-ca-file stranger.pem",
         &["not trusted", "--kafka-ca-file"],
     ),
-    // The host's authorities did not sign it.
+    // The host's authorities did not sign this certificate.
     (
         "TLS",
         "--kafka-auth tls",
@@ -194,7 +194,7 @@ fn a_failed_login_is_reported_with_its_option_within_ten_seconds() {
             let err = tail.err();
             words.iter().all(|w| err.contains(w)).then_some(())
         });
-        // All run at once, so the later ones have had longer.
+        // All run at once, so the later ones had more time.
         let took = began.elapsed();
         eprintln!("{case}: told after {took:.1?} at most");
         assert!(took < 2 * TOLD_MAX, "{case}: told after {took:?}");
@@ -282,7 +282,7 @@ fn secrets_appear_neither_on_command_lines_nor_in_logs() {
             scram.clone(),
             ("CITYSTREAM_KAFKA_PASSWORD", PASSWORD),
         ),
-        // By systemd's LoadCredential: a name without a folder.
+        // With systemd's LoadCredential, the value is a name without a folder.
         (
             "SCRAM",
             format!("{scram} --kafka-password-file ./scram-password"),
@@ -330,7 +330,7 @@ fn secrets_appear_neither_on_command_lines_nor_in_logs() {
                 KEY_PASSWORD,
                 "a secret session",
                 "X-Amz-Signature",
-                // The same in base64, as a token begins.
+                // The same secret in base64, as a token begins.
                 "aHR0cHM6Ly9rYWZrYS4",
             ] {
                 assert!(
@@ -342,7 +342,7 @@ fn secrets_appear_neither_on_command_lines_nor_in_logs() {
     }
 }
 
-/// Gives out credentials that last for some seconds, as a container's agent does.
+/// Serves credentials that last for some seconds, as a container's agent does.
 fn short_credentials(life: Duration) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/credentials", listener.local_addr().unwrap());
@@ -400,7 +400,7 @@ fn a_login_token_is_renewed_before_it_expires_and_the_consumer_goes_on() {
     let mut consume = Role::start(world.services, &line, &env);
     consume.is_ready(200, "");
     let first = given.load(Ordering::SeqCst);
-    // The broker ends a connection with its token, so three more rounds are three renewals.
+    // The broker closes a connection when its token expires, so three more rounds are three renewals.
     let lines = file_lines();
     for (round, part) in lines[..900].chunks(300).enumerate() {
         wait_for("new credentials to be asked for", || {
@@ -417,7 +417,7 @@ fn a_login_token_is_renewed_before_it_expires_and_the_consumer_goes_on() {
     world.tables_are_exact();
 }
 
-/// Tells whether this process may give a child an `/etc` of its own; says so if not.
+/// Returns whether this process may give a child its own `/etc`. Prints the reason if not.
 fn may_mount() -> bool {
     let may = Command::new("unshare")
         .args(["-m", "true"])
@@ -430,7 +430,7 @@ fn may_mount() -> bool {
     may
 }
 
-/// Runs a program in an `/etc` that holds nothing but `file` at `place`.
+/// Runs a program in an `/etc` that contains only `file` at `place`.
 fn in_bare_etc(place: &str, file: &str) -> Command {
     let script = "mount -t tmpfs none /etc && mkdir -p \"$(dirname \"$1\")\" && cp \"$2\" \"$1\" && \
                   shift 2 && exec \"$@\"";
@@ -456,7 +456,7 @@ fn a_host_without_authorities_uses_the_built_in_ones_and_logs_it() {
         .env_clear()
         .envs(world.services.exports())
         .env("PATH", std::env::var_os("PATH").unwrap())
-        // It speaks TLS, and no authority built in has signed it.
+        // This broker speaks TLS, and no built-in authority signed its certificate.
         .env(
             "AWS_ENDPOINT_URL_DYNAMODB",
             format!("https://{}", world.services.export("KAFKA_SERVERS_TLS")),

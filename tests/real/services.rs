@@ -1,5 +1,5 @@
-//! The services of the suite: started by the first test that needs them, stopped by a process that
-//! outlives the suite by a moment.
+//! The services of the suite. The first test that needs them starts them, and a watchdog process stops them after the
+//! suite.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,8 +14,8 @@ use citystream::store::client::{ConnectOptions, connect};
 
 use crate::role::WAIT_MAX;
 
-/// Ends the roles that a killed suite leaves behind, then the services, once the suite's end of the
-/// pipe is closed. A process id counts only while it still runs the program.
+/// When the suite closes its end of the pipe, the watchdog kills the roles that the suite left running, then stops
+/// the services. It kills a process id only while that process still runs the program.
 const WATCHDOG: &str = r#"
     while read -r pid; do pids="$pids $pid"; done
     for pid in $pids; do
@@ -31,11 +31,11 @@ pub(crate) struct Services {
     watchdog: Mutex<Child>,
     runtime: tokio::runtime::Runtime,
     dynamodb: aws_sdk_dynamodb::Client,
-    /// Held for writing by a test that disturbs a service, for reading by all others.
+    /// A test that disturbs a service holds this lock for writing, all other tests for reading.
     calm: RwLock<()>,
 }
 
-/// Holds the services in the state its owner needs.
+/// Keeps the services in the state that its owner needs.
 pub(crate) enum Calm {
     Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
@@ -70,7 +70,7 @@ impl Services {
             .unwrap()
             .keep();
         let mut watchdog = Command::new("sh");
-        // A group of its own, so that Ctrl-C ends the suite and not this.
+        // A process group of its own, so that Ctrl-C ends the suite but not the watchdog.
         let watchdog = watchdog
             .args(["-c", WATCHDOG])
             .arg(script())
@@ -116,7 +116,7 @@ impl Services {
         }
     }
 
-    /// Waits until no other test disturbs a service, or, for `alone`, until no other test runs.
+    /// Waits until no other test disturbs a service. With `alone`, waits until no other test runs.
     pub(crate) fn calm(&'static self, alone: bool) -> Calm {
         // A test that failed leaves the services usable.
         if alone {
@@ -126,12 +126,12 @@ impl Services {
         }
     }
 
-    /// Returns what a role needs in its environment.
+    /// Returns the environment variables of a role.
     pub(crate) fn exports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.exports.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
-    /// Returns one of these.
+    /// Returns the value of one of these variables.
     pub(crate) fn export(&self, name: &str) -> &str {
         &self.exports[name]
     }
@@ -148,18 +148,18 @@ impl Services {
         self.dynamodb.clone()
     }
 
-    /// Waits for an answer, as long as a test may wait for anything.
+    /// Waits for a response, at most as long as a test may wait for anything.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let waited = async { tokio::time::timeout(WAIT_MAX, future).await };
         self.runtime.block_on(waited).expect("an answer in time")
     }
 
-    /// Returns a folder for files of the suite; it goes with the services.
+    /// Returns a folder for the suite's files. It is removed with the services.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Has a process ended with the suite, should its test not come to it.
+    /// Makes the watchdog end a process if its test does not.
     pub(crate) fn watch(&self, pid: u32) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(watchdog.stdin.as_mut().unwrap(), "{pid}").unwrap();
@@ -186,7 +186,7 @@ impl Services {
         out
     }
 
-    /// Stops, kills or starts a broker: `how` is the script's command.
+    /// Stops, kills or starts a broker. `how` is the script's command.
     pub(crate) fn broker(&self, how: &str, node: &str) {
         self.script(&[how, node]);
     }

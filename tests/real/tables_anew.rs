@@ -1,4 +1,4 @@
-//! Tables that are made anew, restored, or made under other rules, while the group lives on.
+//! Tests of tables that are recreated, restored or created under other rules while the group continues.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn tables_recreated_under_a_running_group_are_filled_from_the_logs_beginning() {
     let mut consume = world.consume(&[]);
     world.has_counted(&mut consume, 500);
 
-    // While it has records to write: the missing table tells.
+    // While the consumer has records to write, it notices the missing table.
     tables::drop_all(world.services, world.name);
     world.produce(&lines[500..750]);
     consume.is_ready(503, "");
@@ -29,7 +29,7 @@ fn tables_recreated_under_a_running_group_are_filled_from_the_logs_beginning() {
     consume.is_ready(200, "");
     world.tables_are_exact();
 
-    // While it has none: nothing fails, so only the config item tells, which is read now and then.
+    // While it has none, no request fails. It notices only by the config item, which it reads regularly.
     tables::drop_all(world.services, world.name);
     world.init();
     world.has_counted(&mut consume, 750);
@@ -59,7 +59,7 @@ fn tables_recreated_at_any_moment_of_writing_are_exact() {
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
 }
 
-/// Whoever sleeps for as long as tables take to be made anew must not write what it held into them.
+/// A consumer that slept while tables were recreated must not write its old sums into them.
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_old_into_them() {
@@ -69,7 +69,7 @@ fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_old_into_the
     world.produce(&lines[..500]);
     let mut consume = world.consume(&["--row-interval", "20s"]);
     world.has_counted(&mut consume, 500);
-    // These wait for their rows' interval.
+    // These sums wait for their rows' interval.
     world.produce(&lines[500..600]);
     wait_for("records to wait", || {
         (consume.metrics()["citystream_events_in_flight"] > 0.0).then_some(())
@@ -77,7 +77,7 @@ fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_old_into_the
     consume.signal(Signal::Stop);
     tables::drop_all(world.services, world.name);
     world.init();
-    // Until the rows are due, and long enough not to be sure of the tables.
+    // Sleeps until the rows are due, and long enough that the consumer must read the config item first.
     std::thread::sleep(Duration::from_secs(21));
     consume.signal(Signal::Cont);
     world.has_counted(&mut consume, 600);
@@ -108,7 +108,7 @@ fn one_missing_table_is_reported_until_it_is_back() {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    // The write that waits is not repeated into the new table, which would take it for the first.
+    // The consumer must not repeat the waiting write into the new table, which would take it for the first write.
     tables::drop_all(world.services, world.name);
     world.init();
     world.has_counted(&mut consume, 600);

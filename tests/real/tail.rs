@@ -1,4 +1,4 @@
-//! `tail` on a broker that knows when its records came.
+//! Tests of `tail` on a broker that indexes records by time.
 
 use crate::log::committed;
 use crate::role::wait_for;
@@ -15,7 +15,7 @@ fn a_range_of_time_is_found_by_the_brokers_times_and_leaves_no_group() {
     world.init();
     let lines = file_lines();
     let pause = || {
-        // The broker's clock is this host's; a millisecond later is later there, too.
+        // The broker's clock is this host's clock, so a millisecond here is a millisecond there.
         let begin = now_ms();
         wait_for("the clock", || (now_ms() > begin + 1).then_some(now_ms()))
     };

@@ -1,4 +1,4 @@
-//! Topics that change under the consumers: made again, grown, cut by retention, written by others.
+//! Tests of topics that change under the consumers: recreated, grown, cut by retention, written by others.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::world::{SOME, World, file_lines};
 
 const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
-/// Returns the same events under names of their own, so that two logs of the same offsets hold
-/// distinct ones in the same windows.
+/// Returns the same events under their own ids, so that two logs with the same offsets have distinct events in the
+/// same windows.
 fn named(lines: &[String], prefix: &str) -> Vec<String> {
     let name = |(n, line): (usize, &String)| {
         let mut event: Value = serde_json::from_str(line).unwrap();
@@ -31,7 +31,7 @@ fn records(lines: &[String]) -> Vec<Record> {
     lines.iter().map(record).collect()
 }
 
-/// Deletes the topic and makes it again at once.
+/// Deletes the topic and recreates it at once.
 fn make_again(world: &World) {
     log::delete_topic(world.services, world.name);
     log::make_topic(world.services, world.name, (6, 1), &[]);
@@ -43,7 +43,7 @@ fn a_topic_recreated_while_no_consumer_ran_is_counted_from_its_beginning() {
     let world = World::new("made-again");
     world.init();
     let lines = file_lines();
-    // Fewer records than before, then more.
+    // The second log is shorter than the first, and the third is longer.
     let mut logs = Vec::new();
     for (round, count) in [2_000, 700, 3_000].into_iter().enumerate() {
         if round > 0 {
@@ -75,7 +75,7 @@ fn a_running_consumer_switches_to_a_recreated_topic() {
         if round > 0 {
             make_again(&world);
         }
-        // Nothing is promised of what is sent before it has gone over.
+        // Nothing is promised about records that are sent before the consumer has switched.
         let made = Instant::now();
         begun(&consume, 6 * (round + 1));
         eprintln!("went over in {:?}", made.elapsed());
@@ -84,7 +84,7 @@ fn a_running_consumer_switches_to_a_recreated_topic() {
         world.has_counted(&mut consume, all);
         logs.push(world.log());
     }
-    // Deleted, missed for a while, made again.
+    // The topic is deleted, absent for a while, and recreated.
     log::delete_topic(world.services, world.name);
     consume.is_ready(503, "topic made-again-running");
     log::make_topic(world.services, world.name, (6, 1), &[]);
@@ -108,7 +108,7 @@ fn a_consumer_recognizes_a_recreated_topic_of_the_same_length() {
     world.produce(&named(&lines[..1_500], "log-0"));
     world.has_counted(&mut consume, 1_500);
     let first = world.log();
-    // Every offset is where it was, so nothing but the topic's id tells them apart.
+    // Every offset is the same as before, so only the topic's id distinguishes the logs.
     consume.signal(Signal::Stop);
     make_again(&world);
     world.produce(&named(&lines[..1_500], "log-1"));
@@ -210,7 +210,7 @@ fn retention_past_a_running_consumer_stops_it_with_the_lost_range() {
         let (next, _) = log::committed(world.services, world.name, world.name, 0);
         (next == Some(position)).then_some(())
     });
-    // What a member that froze for a day finds when it wakes up.
+    // This is what a member finds that was frozen for a day.
     consume.signal(Signal::Stop);
     world.produce(&lines[2_000..4_000]);
     log::cut(world.services, world.name, 0, position + 100);
@@ -245,7 +245,7 @@ fn kafkas_reset_tool_is_detected_and_the_remedy_works() {
         world.name, world.name
     );
     assert!(told.contains(&remedy), "{told}");
-    // As the line says.
+    // Runs the command that the message gives.
     world
         .services
         .tool(GROUP_TOOL, &[&["--delete-offsets"][..], &group].concat());
@@ -306,8 +306,8 @@ fn control_records_at_the_end_of_a_log_are_no_lag() {
     world.tables_are_exact();
 }
 
-/// The log is longer than what may be read of it, by records of transactions that overlap: at none of
-/// its ends may one be passed over that is committed later.
+/// Overlapping transactions make the log longer than its readable part. The consumer must not pass over a record that
+/// is committed later.
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn records_of_open_transactions_are_waited_for() {
@@ -334,7 +334,7 @@ fn records_of_open_transactions_are_waited_for() {
     let third = begin(3, 40);
     let mut consume = world.consume(&[]);
     consume.has_settled(10.0);
-    // The ends of the log are looked at every second.
+    // The consumer looks at the ends of the log every second.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(consume.metrics()["citystream_events_consumed_total"], 10.0);
     first.commit();
@@ -383,7 +383,7 @@ fn gaps_left_by_transactions_are_confirmed_and_passed() {
     let lines = file_lines();
     let mut consume = world.consume(&[]);
     consume.is_ready(200, "");
-    // Each leaves a control record; the records of every other one are rolled back.
+    // Each transaction leaves a control record. Every second one is rolled back.
     for n in 0..20 {
         let records = records(&lines[n * 10..n * 10 + 10]);
         let transaction = Transaction::begin(world.services, world.name, world.name, &records);

@@ -1,5 +1,4 @@
-//! `verify` and `scripts/rebuild` on real services: agreement, damage, retention, watching, and the
-//! way to new tables.
+//! Tests of `verify` and `scripts/rebuild` on real services: agreement, damage, retention, watching, and new tables.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +12,7 @@ use crate::world::{World, file_lines};
 
 const AGREED: &str = "log 9,000 = tables 9,000, difference 0";
 
-/// Runs `verify`; returns its exit code and what it printed.
+/// Runs `verify`. Returns its exit code and what it printed.
 fn verify(world: &World, args: &[&str]) -> (Option<i32>, String) {
     let mut role = world.start("verify", args);
     let code = role.end();
@@ -46,14 +45,14 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     let (code, out) = verify(&world, &[]);
     assert_eq!((code, last(&out)), (Some(0), AGREED), "{out}");
     assert!(out.contains("compared 9,000 raw events, "), "{out}");
-    // The record by record account of a window adds up, too.
+    // The explanation of a window, record by record, has the same sums.
     let (code, out) = verify(&world, &["--explain", "NYC#traffic#2013-01-01T19:30:00Z"]);
     assert_eq!(
         (code, last(&out)),
         (Some(0), "log and tables agree"),
         "{out}"
     );
-    // A quarter of an hour, by JSON.
+    // A quarter of an hour, as JSON.
     let range = [
         "--from",
         "2013-01-01T06:00:00Z",
@@ -70,7 +69,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     let few = report["compared"]["raw_events"].as_u64().unwrap();
     assert!(few > 0 && few < 1_000, "{report}");
 
-    // Watching, it sees damage come and go.
+    // With `--watch`, `verify` reports damage when it comes and when it goes.
     let mut watching = world.start("verify", &["--watch=100ms", "--listen", "127.0.0.1:0"]);
     watching.is_ready(200, "");
     let lost = tables::take_one(world.services, world.name, "raw-events");
@@ -96,7 +95,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     assert!(metrics["citystream_verify_last_success_timestamp_seconds"] > 0.0);
     assert_eq!(watching.terminate().0, Some(0), "{}", watching.err());
 
-    // Retention: what is left still agrees, and what was counted from lost records is left out.
+    // After retention, the remaining records agree, and `verify` leaves out rows that were counted from lost records.
     log::cut(world.services, world.name, 0, 3_000);
     let (code, out) = verify(&world, &["--output", "json"]);
     let report = json(&out);
@@ -109,7 +108,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     let older = report["not_comparable"]["older_than_the_log"].as_u64();
     assert!(older.unwrap() > 1_000, "{report}");
 
-    // It says what is wrong with its settings.
+    // A wrong setting is reported with its reason.
     let mut wrong = world.start("verify", &["--topic", "another"]);
     wrong.ends_with(2);
     assert!(
@@ -141,7 +140,7 @@ fn verify_shows_no_difference_while_consumers_come_and_go() {
         assert_eq!(code, Some(0), "round {round}\n{out}");
         behind += usize::from(out.contains("not stored yet"));
         if round == 3 {
-            // Its partitions go on from its last commit, with rows that are further.
+            // Other members take over its partitions at its last commit, while its rows are further.
             one.take().unwrap().kill();
         }
     }
@@ -201,7 +200,7 @@ fn rebuild_counts_the_log_into_new_tables_and_proves_them() {
     assert_eq!(stats["total_events_processed"], 6_000, "{body}");
     assert_eq!(serve.terminate().0, Some(0));
 
-    // Run again it goes on; damage stops it before anything is switched.
+    // A second run continues where the first stopped. Damage stops it before anything is switched.
     world.produce(&lines[6_000..7_000]);
     let (code, out, _) = rebuild("rebuilt-2");
     assert_eq!(code, Some(0), "{out}");

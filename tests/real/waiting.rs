@@ -1,4 +1,4 @@
-//! Consumers whose Kafka, topic or tables are not there yet.
+//! Tests of consumers whose Kafka, topic or tables do not exist yet.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::role::Role;
 use crate::world::{World, file_lines};
 
-/// SIGTERM ends a role within 10 s (contract, section 5); the rest is a busy machine's.
+/// A role ends within 10 s of SIGTERM (docs/OPERATIONS.md). The rest is for a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(12);
 
 #[test]
@@ -36,7 +36,7 @@ fn a_consumer_waits_for_its_topic_and_tables_and_reports_it() {
 #[ignore = "needs scripts/test-real"]
 fn a_consumer_waits_for_missing_tables_when_the_topic_exists() {
     let world = World::new("no-tables");
-    // The topic of another prefix's tables.
+    // The topic exists, but only the tables of another prefix.
     world
         .start("init-tables", &["--table-prefix", "no-tables-other"])
         .ends_with(0);
@@ -55,7 +55,7 @@ fn a_consumer_waits_for_missing_tables_when_the_topic_exists() {
 #[ignore = "needs scripts/test-real"]
 fn a_consumer_without_kafka_stays_up_and_ends_on_sigterm() {
     let world = World::new("no-kafka");
-    // Free a moment ago, so nobody listens there now.
+    // This port was free a moment ago, so nothing listens there now.
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

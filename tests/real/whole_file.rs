@@ -1,4 +1,4 @@
-//! The file of real events through the separate roles, undisturbed and killed.
+//! Tests with the whole file of real events through separate roles, undisturbed and killed.
 
 use serde_json::{Value, json};
 
@@ -55,13 +55,13 @@ fn the_whole_file_gives_the_rows_of_the_fold_however_often_it_is_counted() {
     );
     assert_eq!(serve.terminate().0, Some(0));
 
-    // A second group goes on where the tables are.
+    // A second group continues at the progress items of the tables.
     world
         .consume(&["--group", "whole-file-second", "--stop-at-end"])
         .ends_with(0);
     world.tables_are_exact();
 
-    // Without the group's offsets and the progress items everything is read and refused again.
+    // Without offsets and progress items, the consumer reads everything again, and the rows refuse all of it.
     log::delete_group(world.services, world.name);
     tables::delete_progress(world.services, world.name);
     let mut again = world.consume(&[]);
@@ -88,8 +88,8 @@ fn a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
         &[],
     ];
     let (mut sent, mut killed_half_way) = (0, 0);
-    // Each finds records of its own, and what those before it left. A fixed member comes back at
-    // once, the others wait until the group has given up the dead one.
+    // Each consumer finds its own records and those that its predecessors left. A member with a fixed name returns at
+    // once; the others wait until the group has removed the dead one.
     for (part, args) in lines.chunks(lines.len() / members.len()).zip(members) {
         world.produce(part);
         sent += part.len();

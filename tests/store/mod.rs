@@ -123,7 +123,7 @@ impl Store {
         self.writer.update(update, NOW_MS).await.unwrap().0
     }
 
-    /// Returns the window's row: count, late count, severities by count.
+    /// Returns the window's row: count, severities, and counts by severity.
     async fn window(&self) -> (u64, Vec<String>, [u64; 4]) {
         let page = self
             .reads
@@ -148,12 +148,12 @@ fn slice(limit: usize, after: Option<citystream::store::reads::Position>) -> Sli
         },
         limit,
         after,
-        // Rows of a time to live in the past would be gone.
+        // A time to live in the past would remove the rows.
         now_ms: NOW_MS,
     }
 }
 
-/// An event a second, each of its own offset.
+/// One event per second, each with its own offset.
 fn put(offset: i64) -> Put {
     let event = Event {
         city: "NYC".into(),
@@ -181,7 +181,7 @@ fn put(offset: i64) -> Put {
     }
 }
 
-/// Counts `[first, next)` of a partition, all of high severity, in a window or the totals.
+/// Counts the records `[first, next)` of a partition, all of high severity, in a window or in the totals.
 fn update(window: bool, partition: i32, first: i64, next: i64) -> RowUpdate {
     let count = (next - first).unsigned_abs();
     RowUpdate {
@@ -210,7 +210,7 @@ pub(crate) async fn tables_are_made_once_and_are_as_specified(client: Client, pr
         assert_eq!(differences(&spec, &found), Vec::<String>::new());
         assert!(!create(&store.client, &spec).await.unwrap(), "it exists");
     }
-    // The config item is no data.
+    // The config item does not count as data.
     for name in store.names.all() {
         assert!(!holds_data(&store.client, name).await.unwrap(), "{name}");
     }
@@ -233,7 +233,7 @@ pub(crate) async fn ttl_is_switched_on_once(client: Client, prefix: String) {
     assert!(ensure_ttl(&store.client, raw, "ttl").await.unwrap());
     assert!(ttl_is_on(&store.client, raw, "ttl").await.unwrap());
     assert!(!ensure_ttl(&store.client, raw, "ttl").await.unwrap());
-    // Another attribute is somebody's decision.
+    // The TTL on another attribute is the operator's decision.
     let error = ensure_ttl(&store.client, raw, "gone_at").await;
     assert!(
         matches!(error, Err(StoreError::Different { .. })),
@@ -336,7 +336,7 @@ pub(crate) async fn a_row_without_severities_and_counts_of_zero_is_whole(
     prefix: String,
 ) {
     let store = Store::new(client, &prefix).await;
-    // A late event is in the totals alone, where nothing else was counted.
+    // A late event is only in the totals, where nothing else was counted.
     let mut late = update(false, 0, 0, 1);
     late.sum = Sum {
         event_count: 0,
@@ -363,7 +363,7 @@ pub(crate) async fn a_row_without_severities_and_counts_of_zero_is_whole(
     }
 }
 
-/// Returns other sums for each offset.
+/// Returns different sums for each offset.
 fn sums(next: i64) -> Option<Sum> {
     let events = next.unsigned_abs();
     Sum::checked([events, 1, 0, events, 1, 0])
@@ -385,7 +385,8 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         watermark_ms: max_ms.map(|ms| ms - 600_000),
     };
     let writer = &store.writer;
-    // What no start has made is not moved: in tables made anew it would hide all that they lack.
+    // A progress item that no start has created must not be moved: in recreated tables it would hide all that they
+    // lack.
     assert!(!writer.publish_progress(&publish(7, None)).await.unwrap());
     assert_eq!(writer.read_progress(&log_key).await.unwrap(), None);
     for (create, next, max_ms, stands) in [
@@ -413,7 +414,7 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         assert_eq!(found.max, MaxTime::new(stands.1), "{next}");
         assert_eq!(found.sums, stands.1.and_then(|_| sums(stands.0)), "{next}");
     }
-    // Unknown sums take the place of known ones.
+    // Unknown sums replace known ones.
     assert!(writer.publish_progress(&publish(12, None)).await.unwrap());
     let found = writer.read_progress(&log_key).await.unwrap().unwrap();
     assert_eq!((found.next, found.sums), (Offset(12), None));
@@ -511,7 +512,7 @@ pub(crate) async fn lists_go_on_where_the_last_page_ended(client: Client, prefix
 
 pub(crate) async fn an_index_is_not_read_consistently(client: Client, prefix: String) {
     let store = Store::new(client, &prefix).await;
-    // Names that DynamoDB reserves; the program calls all of them by `#`.
+    // These names are reserved in DynamoDB. The program uses a `#` placeholder for each.
     let query = |consistent: bool, condition: &str| {
         let query = store
             .client
