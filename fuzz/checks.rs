@@ -1,7 +1,7 @@
-//! What must hold for any bytes from outside: a function for each way they come in.
+//! What must hold for any bytes from outside, as one function for each way in.
 //!
-//! The fuzz targets call these with what libFuzzer makes up, `tests/it` with the corpus and with
-//! random bytes. None may panic but by an assertion here, which then is a finding.
+//! The fuzz targets call these functions with libFuzzer's bytes, and `tests/it` with the corpus and with random
+//! bytes. A panic is allowed only by an assertion in this file, and is a finding.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ pub(crate) fn parser(data: &[u8]) {
     }
 }
 
-/// An accepted event keeps the rules, and written down and read again it is the same.
+/// An accepted event keeps the rules. Written and parsed again, it is the same event.
 fn sound(event: &Event) {
     let city = event.city.chars();
     assert!((1..=64).contains(&city.clone().count()));
@@ -63,13 +63,13 @@ fn sound(event: &Event) {
         return;
     }
     let mut again = parse_event(text.as_bytes()).expect("what was accepted is accepted");
-    // serde_json may write other fields another way, in another order.
+    // serde_json may write other fields in another form and order.
     assert_eq!(again.extra.is_some(), event.extra.is_some());
     again.extra.clone_from(&event.extra);
     assert_eq!(&again, event);
 }
 
-/// What stands beside a committed offset.
+/// The metadata of a committed offset.
 pub(crate) fn metadata(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Some(metadata) = Metadata::parse(&text) {
@@ -77,7 +77,7 @@ pub(crate) fn metadata(data: &[u8]) {
     }
 }
 
-/// A page token: as a client sends it, and one of ours made of these bytes.
+/// A page cursor: these bytes as a client sends them, and a cursor of ours made from them.
 pub(crate) fn cursor(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok((position, range)) = cursor::decode("query", &text) {
@@ -92,7 +92,7 @@ pub(crate) fn cursor(data: &[u8]) {
         .take(128)
         .collect();
     let number = |at: usize| i64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes"));
-    // Others are refused: no list of ours has them.
+    // Other cursors are refused, because no list of ours gives them out.
     let number = |at: usize| number(at).rem_euclid(TIME_MS_END);
     let position = Position {
         sort_key: format_millis(number(0)),
@@ -108,7 +108,7 @@ pub(crate) fn cursor(data: &[u8]) {
     assert!(cursor::decode("another query", &token).is_err());
 }
 
-/// Attributes that items have, and prefixes of those that end in a topic id and a partition.
+/// Attributes of items, and prefixes of those that end in a topic id and a partition.
 const NAMES: [&str; 40] = [
     "city",
     "event_type",
@@ -152,8 +152,8 @@ const NAMES: [&str; 40] = [
     "first#",
 ];
 
-/// Items as DynamoDB gives them, with any attributes: one for each line, `name type text`. The name
-/// is a number in [`NAMES`] or stands for itself.
+/// Items as DynamoDB returns them, with any attributes: one per line, as `name type text`. The name is a number in
+/// [`NAMES`], or stands for itself.
 pub(crate) fn items(data: &[u8]) {
     let mut item = HashMap::new();
     for line in String::from_utf8_lossy(data).lines() {

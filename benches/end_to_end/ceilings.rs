@@ -1,9 +1,8 @@
-//! What the same libraries do with nothing around them: the most any consumer could reach.
+//! Ceilings: what the same libraries achieve without the program around them, the most that any consumer could reach.
 //!
-//! `read` takes and parses records as the consumer thread does; `write` puts the raw items and alerts
-//! of the same events with a fixed number of requests in flight, once with the SDK's typed items, once
-//! with the body written into one buffer. Each runs in a process of its own and prints one line of
-//! JSON: what it did, how long it took, its CPU time.
+//! `read` takes and parses records as the consumer thread does. `write` puts the raw items and alerts of the same
+//! events with a fixed number of requests in flight, once with the SDK's typed items, once with the body written into
+//! one buffer. Each runs in its own process and prints one line of JSON with its work, its duration and its CPU time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ use rdkafka::{ClientConfig, Message as _};
 use crate::process::cpu_seconds_of;
 use crate::text::Events;
 
-/// Puts in one request, and requests in flight, as the product has them.
+/// Puts in one request and requests in flight, as in the product.
 const BATCH: usize = 25;
 
 #[allow(clippy::print_stdout)]
