@@ -19,7 +19,7 @@ import parliament
 
 BIN = pathlib.Path(sys.executable).parent
 GUIDE_S_MAX = 600
-# What moto does not know, answered here: docs/AWS.md lists it among what only AWS can show.
+# What moto does not know is answered here. docs/AWS.md lists it among what only AWS can show.
 UNKNOWN_TO_MOTO = """
 aws() {
   case "$1 $2" in
@@ -152,7 +152,7 @@ def guide_script():
     return text.replace("Value=HOST", "Value=ip-10-0-0-1"), len(before + after + cloudwatch + its_teardown)
 
 
-# Prints what a teardown has left, a line each.
+# Prints what a teardown has left behind, one line each.
 LEFT = """
 aws iam list-roles --query "Roles[?RoleName=='citystream'].RoleName" --output text
 aws iam list-instance-profiles --query 'InstanceProfiles[].InstanceProfileName' --output text

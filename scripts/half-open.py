@@ -12,9 +12,9 @@ import urllib.request
 
 HALF_OPEN = 2_000
 UNREAD = 200
-# What all of them may cost the server: the bytes under way, and buffers of each connection.
+# What all clients together may cost the server: the bytes in flight and the buffers of each connection.
 MIB_MAX = 192
-# No bytes taken for 20 s end a connection; the first look may come a little later.
+# The server closes a connection that takes no bytes for 20 s. Its first check may come a little later.
 UNREAD_S_MAX = 30
 GOOD = 200
 
@@ -72,7 +72,7 @@ def hold(url, ms_max, pid):
     )
     if median >= ms_max:
         sys.exit(f"that is more than {ms_max} ms")
-    # The server drops them once their time for a head is over.
+    # The server drops these connections when the time for a request's head has passed.
     began = time.monotonic()
     for one in held:
         one.settimeout(30)

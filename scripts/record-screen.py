@@ -30,7 +30,7 @@ COLOURS = {
     "brown": "#e3a53a",
     "red": "#ff7b72",
 }
-# What pyte calls the same colours where they are asked for by their numbers.
+# The names that pyte gives the same colours when they are set by number.
 COLOURS |= {
     code: COLOURS[name]
     for code, name in (
@@ -147,7 +147,7 @@ def shapes(x, text, colour, faint):
             rects.append((px + half - 0.5, middle if c in "╭╮" else 0, 1, middle))
         else:
             left[-1] = c
-    # Neighbours of the same height are one.
+    # Neighbours of the same height become one shape.
     path, open_rect = [], None
     for rect in [*rects, None]:
         if open_rect and rect and rect[1] == open_rect[1] and rect[0] == open_rect[0] + open_rect[2]:
@@ -175,7 +175,7 @@ def draw_line(runs):
             out.append(f'<rect x="{number(x * CELL_W)}" width="{width}" height="{number(CELL_H)}" fill="{paper}"/>')
         drawn, left = shapes(x, text, ink, faint)
         out.append(drawn)
-        # Words apart, each stretched to its columns, whatever the font.
+        # Each word is stretched to its columns, so that it fits with any font.
         at = 0
         for word in left.split("  "):
             start = at + len(word) - len(word.lstrip(" "))
