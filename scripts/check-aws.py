@@ -1,4 +1,4 @@
-"""The checks of scripts/check-aws, which installs what this needs and says what it does."""
+"""The checks of scripts/check-aws, which describes them and installs what they need."""
 
 import collections
 import json
@@ -33,7 +33,7 @@ aws() {
 
 
 class Failed(Exception):
-    """A check that failed, in words."""
+    """A failed check, with the reason."""
 
 
 def printed(binary, *arguments, **environment):
@@ -127,7 +127,7 @@ def check_requests(path):
 
 
 def blocks(guide, heading=None):
-    """Returns the commands of a guide, from a heading on or before it."""
+    """Returns the commands of a guide, those after a heading or those before it."""
     text = pathlib.Path(guide).read_text()
     if heading:
         before, after = text.split(f"\n{heading}\n")
@@ -136,7 +136,7 @@ def blocks(guide, heading=None):
 
 
 def commands(text):
-    """Returns the blocks that use `aws`, or make the files that such a block needs."""
+    """Returns the blocks that use `aws`, and those that create the files for such a block."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
     return [block for kind, block in found if not kind and re.search(r"\baws |--print-iam-policy \w", block)]
 

@@ -1,4 +1,4 @@
-"""What clients can do to a server, for scripts/bench-api: wait URL | hold URL MS_MAX PID | stop URL PID."""
+"""Bad clients for scripts/bench-api: wait URL | hold URL MS_MAX PID | stop URL PID."""
 
 import json
 import os
@@ -20,7 +20,7 @@ GOOD = 200
 
 
 def connect(url, sent, client=None):
-    """Connects, as one of several clients if `client` numbers them: a client is an address."""
+    """Connects from the address that belongs to the number `client`, or from any address."""
     where = urllib.parse.urlsplit(url)
     source = client is not None and (f"127.0.1.{client % 16 + 1}", 0) or None
     one = socket.create_connection((where.hostname, where.port), timeout=15, source_address=source)
@@ -29,7 +29,7 @@ def connect(url, sent, client=None):
 
 
 def unread(url, client):
-    """Asks for more than fits anywhere, and reads none of it."""
+    """Requests more than any buffer holds, and reads nothing."""
     return connect(url, b"GET /api/v1/events/NYC?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100, client)
 
 

@@ -46,7 +46,7 @@ EIGHTHS = "▁▂▃▄▅▆▇█"
 
 
 class Screen(pyte.Screen):
-    """pyte knows no faint text; here it stands as struck through, which nothing else is."""
+    """pyte does not know faint text. This class stores it as struck through, which nothing else uses."""
 
     def select_graphic_rendition(self, *attributes, **more):
         super().select_graphic_rendition(*attributes, **more)
@@ -59,7 +59,7 @@ class Screen(pyte.Screen):
 
 
 class Film:
-    """The terminal, and the pictures taken of it."""
+    """The terminal, and the pictures of it."""
 
     def __init__(self, command):
         self.screen = Screen(COLUMNS, ROWS)
@@ -82,7 +82,7 @@ class Film:
                     return
 
     def take(self, seconds):
-        """A picture that stands for so many seconds."""
+        """Keeps a picture, to be shown for this many seconds."""
         lines = [self.line(y) for y in range(ROWS)]
         if self.frames and self.frames[-1][0] == lines:
             self.frames[-1][1] += seconds
@@ -90,7 +90,7 @@ class Film:
             self.frames.append([lines, seconds])
 
     def line(self, y):
-        """Runs of characters that look alike: column, text, style."""
+        """Returns runs of characters with the same style: column, text, style."""
         runs, row = [], self.screen.buffer[y]
         for x in range(COLUMNS):
             cell = row[x]
@@ -126,7 +126,7 @@ def number(value):
 
 
 def shapes(x, text, colour, faint):
-    """Draws blocks and lines of a run as one path; returns it and the text that is left."""
+    """Draws blocks and lines of a run as one path. Returns the path and the remaining text."""
     rects, left = [], []
     middle = CELL_H / 2
     for at, c in enumerate(text):
@@ -230,7 +230,7 @@ path{{shape-rendering:crispEdges}}.b{{font-weight:700}}.f{{opacity:.6}}
 
 
 def check(text, frames):
-    """Fails unless the drawing has every picture, and in them what the keys have brought up."""
+    """Fails unless the drawing has every picture, with the text that the keys bring up."""
     root = ElementTree.fromstring(text)
     words = {"".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")}
     for wanted in ("citystream tail", "33,960", "“nyc crit”", "event id", "freeze what is shown, and let it go on"):
