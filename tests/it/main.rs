@@ -14,6 +14,7 @@ mod faults;
 mod faulty;
 mod fuzzed;
 mod letters;
+mod membership;
 mod migration;
 mod ops;
 mod produce_tail;
