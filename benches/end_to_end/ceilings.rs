@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use crate::text::Events;
 const BATCH: usize = 25;
 
 #[allow(clippy::print_stdout)]
-fn tell(count: u64, seconds: f64, cpu: f64) {
+fn print_result(count: u64, seconds: f64, cpu: f64) {
     println!(
         "{}",
         serde_json::json!({"count": count, "seconds": seconds, "cpu": cpu})
@@ -70,7 +71,7 @@ pub(crate) fn read(brokers: &str, topic: &str, count: u64) -> anyhow::Result<()>
         done += 1;
     }
     std::hint::black_box(length);
-    tell(done, started.elapsed().as_secs_f64(), own_cpu() - cpu);
+    print_result(done, started.elapsed().as_secs_f64(), own_cpu() - cpu);
     Ok(())
 }
 
@@ -121,39 +122,49 @@ pub(crate) async fn write(
             let permit = Arc::clone(&permits).acquire_owned().await?;
             let (client, names) = (client.clone(), Arc::clone(&names));
             tokio::spawn(async move {
-                let request = client.batch_write_item();
-                let sent = if typed {
-                    let puts = batch.iter().map(|e| typed_put(table, e)).collect();
-                    request
-                        .request_items(table_name(&names, table), puts)
-                        .send()
-                        .await
-                } else {
-                    let events = batch.iter().map(|e| &**e);
-                    let body = Bytes::from(batch_body(&names, table, events, &items, 0));
-                    request
-                        .customize()
-                        .mutate_request(move |request| {
-                            let headers = request.headers_mut();
-                            headers.insert("content-length", body.len().to_string());
-                            *request.body_mut() = SdkBody::from(body.clone());
-                        })
-                        .send()
-                        .await
-                };
-                let left = sent.map(|o| o.unprocessed_items().map_or(0, |m| m.len()));
+                let sent = put_batch(&client, &names, items, table, &batch, typed).await;
                 assert!(
-                    matches!(left, Ok(0)),
-                    "the sink took not everything: {left:?}"
+                    matches!(sent, Ok(0)),
+                    "the sink did not take everything: {sent:?}"
                 );
                 drop(permit);
             });
         }
     }
     let all = permits.acquire_many(u32::try_from(in_flight)?).await?;
-    tell(count, started.elapsed().as_secs_f64(), own_cpu() - cpu);
+    print_result(count, started.elapsed().as_secs_f64(), own_cpu() - cpu);
     drop(all);
     Ok(())
+}
+
+/// Puts a batch, and returns how many tables have unprocessed items.
+async fn put_batch(
+    client: &Client,
+    names: &TableNames,
+    items: ItemOptions,
+    table: PutTable,
+    batch: &[Arc<StoredEvent>],
+    typed: bool,
+) -> anyhow::Result<usize> {
+    let request = client.batch_write_item();
+    let sent = if typed {
+        let puts = batch.iter().map(|e| typed_put(table, e)).collect();
+        let request = request.request_items(table_name(names, table), puts);
+        request.send().await?
+    } else {
+        let events = batch.iter().map(|e| &**e);
+        let body = Bytes::from(batch_body(names, table, events, &items, 0));
+        request
+            .customize()
+            .mutate_request(move |request| {
+                let headers = request.headers_mut();
+                headers.insert("content-length", body.len().to_string());
+                *request.body_mut() = SdkBody::from(body.clone());
+            })
+            .send()
+            .await?
+    };
+    Ok(sent.unprocessed_items().map_or(0, |tables| tables.len()))
 }
 
 fn typed_put(table: PutTable, e: &StoredEvent) -> WriteRequest {

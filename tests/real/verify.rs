@@ -35,18 +35,30 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     let world = World::new("verified");
     world.init();
     world.produce(&file_lines()[..9_000]);
-    let (code, out) = verify(&world, &[]);
+    agrees_before_and_after_counting(&world);
+    explains_a_window_and_compares_a_range(&world);
+    names_damage_once_and_while_watching(&world);
+    leaves_out_what_retention_took(&world);
+    reports_wrong_settings(&world);
+}
+
+/// Events that no consumer has stored yet are not missing.
+fn agrees_before_and_after_counting(world: &World) {
+    let (code, out) = verify(world, &[]);
     assert_eq!(code, Some(0), "{out}");
     assert!(
         out.contains("not stored yet, as far as consumers say: 9,000 events"),
         "{out}"
     );
     world.consume_to_the_end();
-    let (code, out) = verify(&world, &[]);
+    let (code, out) = verify(world, &[]);
     assert_eq!((code, last(&out)), (Some(0), AGREED), "{out}");
     assert!(out.contains("compared 9,000 raw events, "), "{out}");
-    // The explanation of a window, record by record, has the same sums.
-    let (code, out) = verify(&world, &["--explain", "NYC#traffic#2013-01-01T19:30:00Z"]);
+}
+
+/// The explanation of a window has the same sums, and a range of a quarter of an hour agrees as JSON.
+fn explains_a_window_and_compares_a_range(world: &World) {
+    let (code, out) = verify(world, &["--explain", "NYC#traffic#2013-01-01T19:30:00Z"]);
     assert_eq!(
         (code, last(&out)),
         (Some(0), "log and tables agree"),
@@ -59,7 +71,7 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
         "--until",
         "2013-01-01T06:15:00Z",
     ];
-    let (code, out) = verify(&world, &[&range[..], &["--output", "json"]].concat());
+    let (code, out) = verify(world, &[&range[..], &["--output", "json"]].concat());
     let report = json(&out);
     assert_eq!(
         (code, &report["agree"]),
@@ -68,15 +80,17 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     );
     let few = report["compared"]["raw_events"].as_u64().unwrap();
     assert!(few > 0 && few < 1_000, "{report}");
+}
 
-    // With `--watch`, `verify` reports damage when it comes and when it goes.
+/// With `--watch`, `verify` reports damage when it comes and when it goes.
+fn names_damage_once_and_while_watching(world: &World) {
     let mut watching = world.start("verify", &["--watch=100ms", "--listen", "127.0.0.1:0"]);
     watching.is_ready(200, "");
     let lost = tables::take_one(world.services, world.name, "raw-events");
     wait_for("the damage to be seen", || {
         (watching.metrics()["citystream_verify_difference_rows"] == 1.0).then_some(())
     });
-    let (code, out) = verify(&world, &[]);
+    let (code, out) = verify(world, &[]);
     assert_eq!(code, Some(1), "{out}");
     let id = lost["event_id"].as_s().unwrap();
     let first = out.lines().next().unwrap();
@@ -94,10 +108,12 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     assert_eq!(metrics["citystream_verify_events"], 18_000.0);
     assert!(metrics["citystream_verify_last_success_timestamp_seconds"] > 0.0);
     assert_eq!(watching.terminate().0, Some(0), "{}", watching.err());
+}
 
-    // After retention, the remaining records agree, and `verify` leaves out rows that were counted from lost records.
+/// After retention, the remaining records agree. Rows that were counted from lost records are left out.
+fn leaves_out_what_retention_took(world: &World) {
     log::cut(world.services, world.name, 0, 3_000);
-    let (code, out) = verify(&world, &["--output", "json"]);
+    let (code, out) = verify(world, &["--output", "json"]);
     let report = json(&out);
     assert_eq!(code, Some(0), "{report}");
     assert_eq!(report["compared"]["totals"], 0, "{report}");
@@ -107,8 +123,10 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     );
     let older = report["not_comparable"]["older_than_the_log"].as_u64();
     assert!(older.unwrap() > 1_000, "{report}");
+}
 
-    // A wrong setting is reported with its reason.
+/// A wrong setting is reported with its reason.
+fn reports_wrong_settings(world: &World) {
     let mut wrong = world.start("verify", &["--topic", "another"]);
     wrong.ends_with(2);
     assert!(
