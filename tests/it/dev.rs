@@ -30,7 +30,7 @@ fn stop(mut child: Child) -> Option<i32> {
         }
         if begun.elapsed() > WAIT_MAX {
             child.kill().unwrap();
-            panic!("it did not end");
+            panic!("the process did not end");
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -188,7 +188,7 @@ fn every_accident_at_once_is_logged_with_what_dev_waits_for() {
         waiting.contains("Kafka (its broker is stopped)"),
         "{waiting}"
     );
-    dev.wait_for("the end of all of it", || {
+    dev.wait_for("the end of all accidents", || {
         state()["running"] == Value::Array(vec![])
     });
     let log = state()["log"].to_string();

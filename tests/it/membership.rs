@@ -153,7 +153,7 @@ async fn rebalances_under_load_stop_no_partition_and_lose_no_event() {
         for _ in 0..visits {
             let visitor = world.member(&quick, None).await;
             visitor
-                .until("it is given a partition", |m| m.ledger().consumed > 0)
+                .until("it owns a partition", |m| m.ledger().consumed > 0)
                 .await;
             assert_eq!(visitor.stop().await.unwrap(), Exit::Done);
             let before = staying.ledger().consumed;
@@ -254,7 +254,7 @@ async fn a_partition_without_a_leader_keeps_no_other_from_starting() {
         .until("the others are read", |m| m.ledger().consumed == 40)
         .await;
     member
-        .until("it is told which one is waited for", |m| {
+        .until("readiness names the waiting partition", |m| {
             m.status
                 .ready()
                 .is_err_and(|why| why.contains("partition 1"))
@@ -263,7 +263,7 @@ async fn a_partition_without_a_leader_keeps_no_other_from_starting() {
     world.broker.partition_leader(topic, 1, Some(1)).unwrap();
     world.committed(GROUP).await;
     member
-        .until("nothing is waited for", |m| m.status.ready().is_ok())
+        .until("the member is ready", |m| m.status.ready().is_ok())
         .await;
     assert_eq!(member.stop().await.unwrap(), Exit::Done);
     world.check().await;
@@ -288,7 +288,7 @@ async fn refused_dead_letters_end_with_their_assignment() {
     };
     let holds = async |member: &Member, count: u64| {
         let all = |m: &Member| m.ledger().in_flight == count;
-        member.until("it holds what it has read", all).await;
+        member.until("it holds the records that it has read", all).await;
     };
     let staying = world.member(&[], None).await;
     holds(&staying, 200).await;
@@ -301,7 +301,7 @@ async fn refused_dead_letters_end_with_their_assignment() {
         holds(&staying, 200).await;
     }
     staying
-        .until("former letters have ended", |_| tasks() < before + 50)
+        .until("dead letters of earlier assignments have ended", |_| tasks() < before + 50)
         .await;
     let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
     world.broker.topic_error(&letters, fine).unwrap();

@@ -135,7 +135,7 @@ fn serve_answers_without_dynamodb_and_ends_whatever_clients_do() {
             assert_eq!(status.code(), Some(0));
             break;
         }
-        assert!(begun.elapsed() < WAIT_MAX, "it did not end");
+        assert!(begun.elapsed() < WAIT_MAX, "the process did not end");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(

@@ -356,7 +356,7 @@ impl World {
                 Some(Err(_)) | None => {}
             }
         }
-        panic!("the dead-letter topic has no end");
+        panic!("the end of the dead-letter topic was not reached");
     }
 
     /// Returns the contents of the tables and of the dead-letter topic.

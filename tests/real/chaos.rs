@@ -82,7 +82,7 @@ fn frozen_members_that_wake_up_next_to_their_successors_change_nothing() {
     for round in 0..rounds {
         let before = [members[0].settled(), members[1].settled()];
         feed.more();
-        let busy = wait_for("a member to be at work", || {
+        let busy = wait_for("a member to settle records", || {
             (0..2).find(|n| members[*n].settled() > before[*n] + 50.0)
         });
         members[busy].signal(Signal::Stop);
@@ -171,7 +171,7 @@ fn a_silent_dynamodb_costs_no_membership_and_no_event() {
     for _ in 0..rounds {
         let before = consume.settled();
         feed.more();
-        wait_for("it to be at work", || {
+        wait_for("it to settle records", || {
             (consume.settled() > before + 50.0).then_some(())
         });
         faults.hold(true);
@@ -272,7 +272,7 @@ fn members_that_join_and_leave_on_a_slow_broker_and_busy_processors_skip_nothing
     while of_others + assigned(&first) < wanted {
         let mut other = world.consume_through(&proxy, &[]);
         feed.more();
-        wait_for("the other to be given partitions", || {
+        wait_for("the other to own partitions", || {
             (assigned(&other) > 0).then_some(())
         });
         feed.more();

@@ -142,7 +142,7 @@ fn writes_wait_for_credentials_and_survive_an_absent_metadata_service() {
     world.produce(&lines[1_000..1_500]);
     metadata.set_up(true);
     consume.has_settled(1_500.0);
-    wait_for("credentials to be asked for again", || {
+    wait_for("credentials to be requested again", || {
         (metadata.given.load(Ordering::SeqCst) > given).then_some(())
     });
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());

@@ -345,12 +345,12 @@ fn a_recreated_dead_letter_topic_receives_the_records_that_waited_for_it() {
     let mut consume = world.consume(&[]);
     let in_flight = |consume: &mut Role| consume.metrics()["citystream_events_in_flight"];
     bad(0, 50);
-    wait_for("letters to be sent", || {
+    wait_for("dead letters to be sent", || {
         (log::read(world.services, &dlq).len() == 50).then_some(())
     });
     log::delete_topic(world.services, &dlq);
     bad(50, 70);
-    wait_for("records to wait for their letters", || {
+    wait_for("records to wait for their dead letters", || {
         (in_flight(&mut consume) == 20.0).then_some(())
     });
     log::make_topic(world.services, &dlq, (1, 1), &[]);

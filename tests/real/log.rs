@@ -144,7 +144,7 @@ pub(crate) fn make_topic(
         new = new.set(name, value);
     }
     // Kafka may hold the name of a topic for a moment after its deletion.
-    wait_for("a topic to be made", || {
+    wait_for("a topic to be created", || {
         let made = services.block_on(admin(services).create_topics([&new], &options()));
         made.unwrap().remove(0).ok()
     });

@@ -56,7 +56,7 @@ fn visit(world: &World, protocol: &[(&str, &str)]) {
     }
     let visitor: BaseConsumer = config.create().unwrap();
     visitor.subscribe(&[world.name]).unwrap();
-    wait_for("a visitor to be given partitions", || {
+    wait_for("a visitor to own partitions", || {
         let _record = visitor.poll(Duration::from_millis(50));
         (visitor.assignment().unwrap().count() > 0).then_some(())
     });
@@ -272,7 +272,7 @@ fn group_settings_that_the_brokers_refuse_end_members_within_ten_seconds() {
     config.set("partition.assignment.strategy", "range");
     let visitor: BaseConsumer = config.create().unwrap();
     visitor.subscribe(&[world.name]).unwrap();
-    wait_for("a visitor to be given partitions", || {
+    wait_for("a visitor to own partitions", || {
         let _record = visitor.poll(Duration::from_millis(50));
         (visitor.assignment().unwrap().count() > 0).then_some(())
     });

@@ -403,7 +403,7 @@ fn a_login_token_is_renewed_before_it_expires_and_the_consumer_goes_on() {
     // The broker closes a connection when its token expires, so three more rounds are three renewals.
     let lines = file_lines();
     for (round, part) in lines[..900].chunks(300).enumerate() {
-        wait_for("new credentials to be asked for", || {
+        wait_for("new credentials to be requested", || {
             (given.load(Ordering::SeqCst) > first + round).then_some(())
         });
         world.produce(part);
@@ -465,7 +465,7 @@ fn a_host_without_authorities_uses_the_built_in_ones_and_logs_it() {
         .spawn()
         .unwrap();
     let mut err = String::new();
-    wait_for("the authorities to be told", || {
+    wait_for("the log to name the authorities", || {
         err = std::fs::read_to_string(&log).unwrap();
         (err.contains("built in") && err.contains("waiting for dynamodb")).then_some(())
     });

@@ -175,7 +175,7 @@ fn retention_past_the_committed_offset_stops_with_the_lost_range_or_counts_it() 
         assert!(told.contains(words), "{words} is not in {told}");
     }
     let mut consume = world.consume(&["--on-data-loss", "continue"]);
-    let metrics = wait_for("all that is left to be counted", || {
+    let metrics = wait_for("the remaining events to be counted", || {
         (world.events_counted() == 6_000 - 150).then(|| consume.metrics())
     });
     assert_eq!(metrics["citystream_records_lost_total"], 150.0);

@@ -87,7 +87,7 @@ fn names_damage_once_and_while_watching(world: &World) {
     let mut watching = world.start("verify", &["--watch=100ms", "--listen", "127.0.0.1:0"]);
     watching.is_ready(200, "");
     let lost = tables::take_one(world.services, world.name, "raw-events");
-    wait_for("the damage to be seen", || {
+    wait_for("the damage to be reported", || {
         (watching.metrics()["citystream_verify_difference_rows"] == 1.0).then_some(())
     });
     let (code, out) = verify(world, &[]);
@@ -101,7 +101,7 @@ fn names_damage_once_and_while_watching(world: &World) {
     let differs = "log 9,000 ≠ tables 9,000, difference 1 row: 1 raw event missing; the sums are equal, the rows are not";
     assert_eq!(last(&out), differs);
     tables::put(world.services, world.name, "raw-events", lost.clone());
-    let metrics = wait_for("the repair to be seen", || {
+    let metrics = wait_for("the repair to be reported", || {
         let metrics = watching.metrics();
         (metrics["citystream_verify_difference_rows"] == 0.0).then_some(metrics)
     });

@@ -175,11 +175,18 @@ pub(crate) fn imports(files: &[File]) -> Imports {
             modules.insert(module(&file.path), file);
         }
     }
+    let core_is_a_crate = files.iter().any(|file| file.path == "src/core/lib.rs");
     let mut imports = Imports::new();
     for (here, file) in &modules {
         let code = product_code(&file.text);
         let mut targets = BTreeSet::new();
-        for path in paths(&code, here) {
+        let crate_root: &[String] = if core_is_a_crate && here.first().is_some_and(|n| n == "core")
+        {
+            &here[..1]
+        } else {
+            &[]
+        };
+        for path in paths(&code, here, crate_root) {
             let longest = (0..=path.len()).rev().find_map(|n| modules.get(&path[..n]));
             let parent = here.len().checked_sub(1).map(|n| &here[..n]);
             if let Some(target) = longest
@@ -202,8 +209,8 @@ fn module(path: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Returns every path in the code of module `here` that begins inside this crate, from the crate's root.
-fn paths(code: &str, here: &[String]) -> Vec<Vec<String>> {
+/// Returns every path in the code of module `here` that begins inside its crate, whose root is `crate_root`.
+fn paths(code: &str, here: &[String], crate_root: &[String]) -> Vec<Vec<String>> {
     let mut out = Vec::new();
     let children = words_at(code, "mod ")
         .map(|at| name(&code[at + 4..]))
@@ -213,12 +220,14 @@ fn paths(code: &str, here: &[String]) -> Vec<Vec<String>> {
             if code[..at].ends_with(':') {
                 continue;
             }
-            let mut base = here.to_vec();
+            let mut base = match first {
+                "crate" => crate_root,
+                _ => here,
+            }
+            .to_vec();
             let mut rest = &code[at..];
-            match first {
-                "crate" => base.clear(),
-                "self" | "super" => {}
-                child => base.push(child.to_owned()),
+            if !["crate", "self", "super"].contains(&first) {
+                base.push(first.to_owned());
             }
             if first != "super" {
                 rest = &rest[first.len() + 2..];
