@@ -558,7 +558,7 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
     assert_eq!(wait(&mut child), Some(0));
 }
 
-/// Returns the time in one second, in RFC 3339.
+/// Returns the time one second from now, in RFC 3339.
 fn now_and_a_bit() -> String {
     citystream::core::time::format_millis(citystream::telemetry::unix_ms() + 1_000)
 }
