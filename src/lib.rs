@@ -10,7 +10,6 @@ pub mod aws;
 pub mod check;
 pub mod cmd;
 pub mod consume;
-pub mod core;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod exit;
@@ -28,3 +27,5 @@ pub mod tables;
 pub mod tail;
 pub mod telemetry;
 pub mod verify;
+
+pub use citystream_core as core;

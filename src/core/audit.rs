@@ -23,9 +23,9 @@ mod watermark;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::parse::{Body, Reject};
-use crate::core::window::Rules;
+use crate::event::{Event, Offset, Severity};
+use crate::parse::{Body, Reject};
+use crate::window::Rules;
 
 pub use judge::{Difference, Incomparable, Kind, Outcome, Sums};
 pub use key::{Key, Name, Place, TOTALS_TIME_MS};

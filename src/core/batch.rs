@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::core::mutant::{self, Mutant};
-use crate::core::pace::{Concurrency, backoff_ms};
-use crate::core::plan::{Put, PutTable};
+use crate::pace::{Concurrency, backoff_ms};
+use crate::plan::{Put, PutTable};
 
 /// Most puts in one BatchWriteItem, by DynamoDB's limit. Its other limit, 16 MB, is out of reach:
 /// 25 values of at most 64 KiB.
@@ -136,8 +135,7 @@ impl PutQueue {
             for w in &self.fresh {
                 company_max = company_max.min(w.company_max.max(1));
                 let print = w.put.key_print();
-                let again = prints.contains(&print) && !mutant::on(Mutant::DuplicateKeys);
-                if take >= company_max || again {
+                if take >= company_max || prints.contains(&print) {
                     break;
                 }
                 prints.push(print);
@@ -184,14 +182,11 @@ impl PutQueue {
         for (at, (put, (attempts, company_max))) in batch.puts.into_iter().zip(tries).enumerate() {
             let (again, attempts, company_max) = match outcome {
                 BatchOutcome::Stored { unprocessed } => {
-                    let left = unprocessed.contains(&at) && !mutant::on(Mutant::UnprocessedDropped);
-                    (left, attempts + 1, company_max)
+                    (unprocessed.contains(&at), attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
                 // One refusal may be the answer to another request: it takes two of the put alone.
-                BatchOutcome::Invalid
-                    if company_max == 0 || (size == 1 && mutant::on(Mutant::OneRefusalEnough)) =>
-                {
+                BatchOutcome::Invalid if company_max == 0 => {
                     settled.refused = Some(put);
                     continue;
                 }
@@ -252,8 +247,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::event::{Event, Offset, Severity};
-    use crate::core::plan::{StoredEvent, Ticket};
+    use crate::event::{Event, Offset, Severity};
+    use crate::plan::{StoredEvent, Ticket};
 
     fn put(seq: u64, id: &str) -> Put {
         let event = Event {

@@ -23,7 +23,7 @@ pub const SETTLE_MS: i64 = 30_000;
 pub struct Doubt {
     /// Their id, and when it was asked for.
     id: Option<(String, i64)>,
-    /// Tables that were missing, by their places in [`crate::core::keys::TABLES`].
+    /// Tables that were missing, by their places in [`crate::keys::TABLES`].
     missing: BTreeSet<usize>,
     /// Since when all of these are there again, under the old id.
     back_since_ms: Option<i64>,
@@ -108,7 +108,7 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::keys::{AGGREGATIONS, RAW};
+    use crate::keys::{AGGREGATIONS, RAW};
 
     fn known() -> Doubt {
         let mut doubt = Doubt::default();

@@ -1,6 +1,6 @@
 //! What a city event is: its fields after validation, its severity and its identity.
 //!
-//! An [`Event`] exists only as the result of [`crate::core::parse`], so its fields already obey the
+//! An [`Event`] exists only as the result of [`crate::parse`], so its fields already obey the
 //! contract: the city is trimmed, type and severity are lower case, the time is UTC milliseconds.
 
 use std::fmt;

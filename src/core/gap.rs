@@ -8,7 +8,7 @@
 //! Source: librdkafka's maintainers advise consumers to compare offsets
 //! (<https://github.com/confluentinc/librdkafka/issues/2256>).
 
-use crate::core::event::Offset;
+use crate::event::Offset;
 
 /// Offsets `[from, to)` of one partition that the client passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Names and keys of everything in the tables, as the contract fixes them.
 //!
 //! Pure functions from an event to the strings under which it is stored. The shard hash is part of
-//! [`crate::core::RULES`]: it decides in which item a total is counted.
+//! [`crate::RULES`]: it decides in which item a total is counted.
 
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::time::{format_millis, format_seconds};
+use crate::event::{Event, Offset, Severity};
+use crate::time::{format_millis, format_seconds};
 
 /// Suffixes of the four tables, behind `--table-prefix` and a dash.
 pub const TABLES: [&str; 4] = ["raw-events", "aggregations", "alerts", "totals"];
@@ -34,7 +34,7 @@ pub const CONFIG_SK: &str = "tables";
 pub const PROGRESS_PK: &str = "progress";
 /// Attributes of a progress item with its sums, in the order of [`Sum::numbers`].
 ///
-/// [`Sum::numbers`]: crate::core::stretch::Sum::numbers
+/// [`Sum::numbers`]: crate::stretch::Sum::numbers
 pub const SUMS: [&str; 6] = [
     "event_count",
     "late_count",

@@ -2,7 +2,7 @@
 //!
 //! `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
 
-use crate::core::parse::Reason;
+use crate::parse::Reason;
 
 /// The counts, all of the same moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

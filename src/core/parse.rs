@@ -13,7 +13,7 @@
 //! | 5 | `missing_field` | city, event_type, severity or timestamp absent |
 //! | 6–11 | `bad_…` | that field breaks its rule; `null` and other types included |
 //!
-//! Changing any outcome here needs a new [`crate::core::RULES`].
+//! Changing any outcome here needs a new [`crate::RULES`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,8 +21,8 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use crate::core::event::{Event, Severity};
-use crate::core::time::parse_timestamp;
+use crate::event::{Event, Severity};
+use crate::time::parse_timestamp;
 
 /// Largest value of a record in bytes.
 pub const VALUE_BYTES_MAX: usize = 65_536;

@@ -27,13 +27,12 @@ mod start;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use crate::core::batch::{Batch, BatchOutcome, PutQueue};
-use crate::core::ledger::Ledger;
-use crate::core::mutant::{self, Mutant};
-use crate::core::pace::{Concurrency, backoff_ms};
-use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
-use crate::core::restart::{Boundary, Progress};
-use crate::core::worker::{Tally, Worker, Write};
+use crate::batch::{Batch, BatchOutcome, PutQueue};
+use crate::ledger::Ledger;
+use crate::pace::{Concurrency, backoff_ms};
+use crate::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
+use crate::restart::{Boundary, Progress};
+use crate::worker::{Tally, Worker, Write};
 
 use intake::Intake;
 pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
@@ -88,8 +87,6 @@ pub struct Pipeline {
     turn: (i32, i64),
     ledger: Ledger,
     tally: Tally,
-    /// For [`Mutant::WatermarkKept`]; empty otherwise.
-    kept: BTreeMap<i32, Boundary>,
 }
 
 impl Pipeline {
@@ -111,7 +108,6 @@ impl Pipeline {
             turn: (0, i64::MIN),
             ledger: Ledger::default(),
             tally: Tally::default(),
-            kept: BTreeMap::new(),
         }
     }
 
@@ -141,7 +137,7 @@ impl Pipeline {
 
     fn running(&mut self, partition: i32, assignment: u64) -> Option<&mut Running> {
         let slot = self.slots.get_mut(&partition)?;
-        if slot.assignment != assignment && !mutant::on(Mutant::LateAnswersTaken) {
+        if slot.assignment != assignment {
             return None;
         }
         match &mut slot.state {
@@ -186,10 +182,6 @@ impl Pipeline {
         };
         if let State::Running(mut running) = slot.state {
             self.tally.bytes_freed += running.close_intake();
-            if mutant::on(Mutant::WatermarkKept) || mutant::on(Mutant::SumsKept) {
-                let at = running.worker.boundary_at_position();
-                self.kept.insert(partition, at);
-            }
             self.ledger.given_up += running.worker.in_flight() as u64;
             self.tally.bytes_freed += running.worker.bytes();
             let live = |put: &Put| put.ticket.partition != partition;
@@ -229,9 +221,6 @@ impl Pipeline {
             self.put_done(table, put.ticket);
         }
         if let Some(put) = settled.refused {
-            if mutant::on(Mutant::RefusedNotAwaited) {
-                return self.put_done(table, put.ticket);
-            }
             self.outputs.push_back(Output::Refused(table, put));
         }
     }

@@ -1,14 +1,13 @@
 //! What is written, as plain data: puts of raw events and alerts, and conditional updates of rows.
 //!
 //! A put may be repeated: its key comes from the record. An update counts, so it carries the
-//! offsets that its fence compares (see [`crate::core::stretch`]).
+//! offsets that its fence compares (see [`crate::stretch`]).
 
 use std::sync::Arc;
 
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::keys;
-use crate::core::mutant::{self, Mutant};
-use crate::core::stretch::Sum;
+use crate::event::{Event, Offset, Severity};
+use crate::keys;
+use crate::stretch::Sum;
 
 /// Which events get a raw row, from the config item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,8 +172,7 @@ impl RowUpdate {
     /// Returns what an answer of success proves: it must show this row, with the fence where this
     /// update leaves it.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
-        let proven = shown.same_row && shown.fence == Some(self.next);
-        if proven || mutant::on(Mutant::SuccessBelieved) {
+        if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted
         } else {
             UpdateOutcome::Unknown
@@ -184,12 +182,7 @@ impl RowUpdate {
     /// Returns what a refusal proves: it must show this row, with a fence that this update cannot pass.
     pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
         match shown.fence {
-            Some(fence)
-                if (shown.same_row && fence > self.first)
-                    || mutant::on(Mutant::RefusalBelieved) =>
-            {
-                UpdateOutcome::Fenced(fence)
-            }
+            Some(fence) if shown.same_row && fence > self.first => UpdateOutcome::Fenced(fence),
             _ => UpdateOutcome::Unknown,
         }
     }

@@ -10,10 +10,10 @@
 //!
 //! Every other byte stays as it was. What is mended is judged again, by the rules of every record.
 
-use crate::core::event::Event;
-use crate::core::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
-use crate::core::patch::{find_member, replace_member};
-use crate::core::time::{TIME_MS_END, format_millis};
+use crate::event::Event;
+use crate::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
+use crate::patch::{find_member, replace_member};
+use crate::time::{TIME_MS_END, format_millis};
 
 /// From so many milliseconds on a number is taken for milliseconds: 1973, or the year 5138 in seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;

@@ -5,7 +5,7 @@
 //! | times are kept | at once | as far apart as the events, divided by the speed |
 //! | times are moved | the newest event of the file lies at most five minutes before the start; all are moved by the same whole windows, so each window holds the same events | the time at which an event is due |
 
-use crate::core::window::Rules;
+use crate::window::Rules;
 
 /// When and as of when the events of an input are sent. Times in Unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -21,11 +21,10 @@
 //! landed last) that retention overtook loses nothing that the progress item holds. A start outside the
 //! log is lost data ([`Start::Expired`], [`Start::Truncated`]).
 
-use crate::core::event::Offset;
-use crate::core::mutant::{self, Mutant};
-use crate::core::stretch::Sum;
-use crate::core::watermark::MaxTime;
-use crate::core::window::Rules;
+use crate::event::Offset;
+use crate::stretch::Sum;
+use crate::watermark::MaxTime;
+use crate::window::Rules;
 
 /// A point from which a partition can be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,8 +174,7 @@ impl StartFacts {
     pub fn own_commit(&self) -> Option<Boundary> {
         let commit = self.commit.as_ref()?;
         let m = Metadata::parse(&commit.metadata)?;
-        let ours = (m.topic_id == self.topic_id || mutant::on(Mutant::OtherTopicBelieved))
-            && (m.tables_id == self.tables_id || mutant::on(Mutant::OtherTablesBelieved));
+        let ours = m.topic_id == self.topic_id && m.tables_id == self.tables_id;
         ours.then_some(Boundary {
             next: commit.next,
             max: m.max,
@@ -194,11 +192,7 @@ pub fn start(facts: &StartFacts) -> Start {
     {
         return Start::Unreadable(commit.next);
     }
-    let committed = facts.own_commit();
-    if committed.is_none() && facts.progress.is_some() && mutant::on(Mutant::NoCommitIsNewLog) {
-        return Start::At(Boundary::begin(log_start));
-    }
-    let Some(from) = committed.or(facts.progress) else {
+    let Some(from) = facts.own_commit().or(facts.progress) else {
         return Start::Create(Boundary::begin(log_start));
     };
     let from = match facts.progress {
@@ -537,7 +531,7 @@ mod tests {
                     at.max.observe(now_ms);
                     at.next = at.next.next();
                     if let Some(sums) = &mut at.sums {
-                        sums.add_event(crate::core::event::Severity::Low, false);
+                        sums.add_event(crate::event::Severity::Low, false);
                     }
                 } else if now_ms % 60_000 == 0 {
                     at.max.observe(now_ms);

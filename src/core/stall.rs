@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::event::Offset;
+use crate::event::Offset;
 
 /// How long a partition may wait, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;

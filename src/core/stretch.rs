@@ -5,8 +5,7 @@
 //! refused update the records below the fence are dropped and the rest is summed again. The records
 //! therefore stay in memory, a few bytes each, until the update is known to be counted.
 
-use crate::core::event::{Offset, Severity};
-use crate::core::mutant::{self, Mutant};
+use crate::event::{Offset, Severity};
 
 /// One record's part in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,9 +122,6 @@ impl Stretch {
 
     /// Returns the offset after the last record: the fence once this stretch is counted.
     pub fn next(&self) -> Offset {
-        if mutant::on(Mutant::NextIsLast) {
-            return self.entries[self.entries.len() - 1].offset;
-        }
         self.entries[self.entries.len() - 1].offset.next()
     }
 
@@ -146,9 +142,7 @@ impl Stretch {
     /// Splits at the row's fence: the records below it, which the row holds already, and what is
     /// left to count.
     pub fn split_at_fence(mut self, fence: Offset) -> (Vec<Entry>, Option<Stretch>) {
-        let inclusive = mutant::on(Mutant::FenceInclusive);
-        let below = |e: &Entry| e.offset < fence || (inclusive && e.offset == fence);
-        let at = self.entries.partition_point(below);
+        let at = self.entries.partition_point(|e| e.offset < fence);
         let rest = self.entries.split_off(at);
         (self.entries, Stretch::new(rest))
     }

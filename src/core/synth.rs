@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-use crate::core::event::Severity;
-use crate::core::time::push_millis;
+use crate::event::Severity;
+use crate::time::push_millis;
 
 /// The cities of synthetic events with their weights; the same as in the real data.
 pub const CITIES: [(&str, u32); 6] = [
@@ -155,7 +155,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::core::parse::parse_event;
+    use crate::parse::parse_event;
 
     fn events(seed: u64, count: usize, now_ms: i64) -> Vec<String> {
         let (mut synth, mut out) = (Synth::new(seed), String::new());

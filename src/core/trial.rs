@@ -3,8 +3,8 @@
 //! What goes wrong is drawn from a stream of its own, so a seed means the same events with and without
 //! trouble. With [`Trial::default`] nothing goes wrong.
 
-use crate::core::parse::VALUE_BYTES_MAX;
-use crate::core::synth::{CITIES, Chance, Synth};
+use crate::parse::VALUE_BYTES_MAX;
+use crate::synth::{CITIES, Chance, Synth};
 
 /// Late events lie so far back: windows of five minutes are closed after fifteen, and the watermark
 /// moves with other events only, so there is room.
@@ -154,7 +154,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::core::parse::parse_event;
+    use crate::parse::parse_event;
 
     const NOW_MS: i64 = 1_357_020_000_000;
 

@@ -4,7 +4,7 @@
 //! starts at −∞ and never goes back. Only the largest time is kept: it is what restart points carry,
 //! so that the watermark at an offset is the same for whoever gets there (invariant C4).
 
-use crate::core::window::Rules;
+use crate::window::Rules;
 
 /// The largest event time of a partition below some offset, if any moved it yet.
 ///

@@ -14,16 +14,15 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::keys;
-use crate::core::ledger::Ledger;
-use crate::core::mutant::{self, Mutant};
-use crate::core::parse::{Body, Reason};
-use crate::core::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
-use crate::core::restart::Boundary;
-use crate::core::stretch::{Entry, Sum};
-use crate::core::watermark::MaxTime;
-use crate::core::window::Rules;
+use crate::event::{Event, Offset, Severity};
+use crate::keys;
+use crate::ledger::Ledger;
+use crate::parse::{Body, Reason};
+use crate::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
+use crate::restart::Boundary;
+use crate::stretch::{Entry, Sum};
+use crate::watermark::MaxTime;
+use crate::window::Rules;
 use rows::{Row, SeriesRows};
 
 /// What a worker needs to know about its place in the world.
@@ -155,13 +154,7 @@ impl Tracked {
     /// Returns `sums` with this record. An event counts whichever consumer counted it, because the sums describe the log.
     fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
         let mut sums = sums?;
-        if let Class::Event {
-            severity,
-            late,
-            already,
-        } = self.class
-            && !(already && mutant::on(Mutant::SumsWithoutAlready))
-        {
+        if let Class::Event { severity, late, .. } = self.class {
             sums.add_event(severity, late);
         }
         Some(sums)
@@ -174,9 +167,6 @@ pub struct Worker {
     place: Place,
     position: Offset,
     max: MaxTime,
-    /// The maximum before the batch, and before the last durable record; only planted bugs use them.
-    batch_max: MaxTime,
-    last_max: MaxTime,
     durable: Boundary,
     tracked: VecDeque<Tracked>,
     first_seq: u64,
@@ -220,8 +210,6 @@ impl Worker {
             place,
             position: start.next,
             max: start.max,
-            batch_max: start.max,
-            last_max: start.max,
             durable: start,
             tracked: VecDeque::new(),
             first_seq: 0,
@@ -253,11 +241,7 @@ impl Worker {
             Content::Rejected(rejected) => {
                 let reason = rejected.reason;
                 writes.push(Write::Reject(ticket, rejected));
-                let awaited = !mutant::on(Mutant::DeadLetterNotAwaited);
-                (
-                    if awaited { pending::DLQ } else { 0 },
-                    Class::Rejected(reason),
-                )
+                (pending::DLQ, Class::Rejected(reason))
             }
             Content::Valid(Body::Heartbeat(time_ms)) => {
                 if !self.place.rules.is_future(time_ms, timestamp_ms) {
@@ -294,14 +278,9 @@ impl Worker {
     ) -> (u8, Class) {
         let rules = self.place.rules;
         // Lateness is judged by the watermark as it stood before this event.
-        let judge = if mutant::on(Mutant::LatenessPerBatch) {
-            self.batch_max
-        } else {
-            self.max
-        };
-        let late = judge.is_late(event.time_ms, &rules);
+        let late = self.max.is_late(event.time_ms, &rules);
         let future = rules.is_future(event.time_ms, timestamp_ms);
-        if future && !mutant::on(Mutant::FutureBelieved) {
+        if future {
             self.tally.future += 1;
         } else {
             self.max.observe(event.time_ms);
@@ -331,30 +310,17 @@ impl Worker {
                 event, topic, partition, *offset, late, future,
             ));
             if alert {
-                pending |= if mutant::on(Mutant::PutNotAwaited) {
-                    0
-                } else {
-                    pending::ALERT
-                };
+                pending |= pending::ALERT;
                 self.tally.alerts[severity.index() - 2] += 1;
                 let event = Arc::clone(&event);
                 writes.push(Write::Put(PutTable::Alerts, Put { ticket, event }));
             }
             if raw {
-                pending |= if mutant::on(Mutant::PutNotAwaited) {
-                    0
-                } else {
-                    pending::RAW
-                };
+                pending |= pending::RAW;
                 writes.push(Write::Put(PutTable::Raw, Put { ticket, event }));
             }
         }
         (pending, Class::event(severity, late))
-    }
-
-    /// Notes that a batch of records begins (for [`Mutant::LatenessPerBatch`]).
-    pub fn begin_batch(&mut self) {
-        self.batch_max = self.max;
     }
 
     /// Notes that a raw item or an alert is stored.
@@ -374,18 +340,9 @@ impl Worker {
     }
 
     fn mark(&mut self, seqs: impl Iterator<Item = u32>, bit: u8, already: bool) {
-        let unawaited =
-            mutant::on(Mutant::PutNotAwaited) || mutant::on(Mutant::DeadLetterNotAwaited);
         for seq in seqs {
             let at = seq.wrapping_sub(low(self.first_seq)) as usize;
-            if at >= self.tracked.len() && unawaited {
-                continue;
-            }
             let tracked = &mut self.tracked[at];
-            if unawaited {
-                tracked.pending &= !bit;
-                continue;
-            }
             assert!(tracked.pending & bit != 0, "C1: a record settles once");
             tracked.pending &= !bit;
             // Each valid event has one totals row, so that row says whether it was counted before.
@@ -418,17 +375,9 @@ impl Worker {
             if front.pending != 0 {
                 break;
             }
-            let max = if mutant::on(Mutant::MaxAhead) {
-                self.max
-            } else if mutant::on(Mutant::MaxBehind) {
-                self.last_max
-            } else {
-                front.max
-            };
-            self.last_max = front.max;
             self.durable = Boundary {
                 next: front.next,
-                max,
+                max: front.max,
                 sums: front.added_to(self.durable.sums),
             };
             self.bytes -= u64::from(front.bytes);
@@ -471,40 +420,7 @@ impl Worker {
 
     /// Returns the end of the contiguous durable prefix: what may be committed.
     pub fn durable(&self) -> Boundary {
-        let last_done = || self.tracked.iter().rposition(|t| t.pending == 0);
-        if mutant::on(Mutant::CommitPosition) {
-            return self.boundary_at_position();
-        }
-        if mutant::on(Mutant::CommitLargest)
-            && let Some(done) = last_done()
-        {
-            let last = &self.tracked[done];
-            return Boundary {
-                next: last.next,
-                max: last.max,
-                sums: self.sums_after(done + 1),
-            };
-        }
-        let mut durable = self.durable;
-        if mutant::on(Mutant::SumsAhead) {
-            durable.sums = self.sums_after(self.tracked.len());
-        }
-        durable
-    }
-
-    /// Returns the sums after so many of the records in flight.
-    fn sums_after(&self, count: usize) -> Option<Sum> {
-        let records = self.tracked.iter().take(count);
-        records.fold(self.durable.sums, |sums, tracked| tracked.added_to(sums))
-    }
-
-    /// Returns the position with its maximum: what no commit may carry while records are in flight.
-    pub fn boundary_at_position(&self) -> Boundary {
-        Boundary {
-            next: self.position,
-            max: self.max,
-            sums: self.sums_after(self.tracked.len()),
-        }
+        self.durable
     }
 
     /// Returns the offset of the next record it expects.

@@ -21,7 +21,7 @@ mod produce_tail;
 mod protection;
 // The simulation uses more of this module.
 #[allow(dead_code)]
-#[path = "../sim/reference.rs"]
+#[path = "../../src/core/tests/sim/reference.rs"]
 mod reference;
 mod rights;
 mod serve;

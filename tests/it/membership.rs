@@ -288,7 +288,9 @@ async fn refused_dead_letters_end_with_their_assignment() {
     };
     let holds = async |member: &Member, count: u64| {
         let all = |m: &Member| m.ledger().in_flight == count;
-        member.until("it holds the records that it has read", all).await;
+        member
+            .until("it holds the records that it has read", all)
+            .await;
     };
     let staying = world.member(&[], None).await;
     holds(&staying, 200).await;
@@ -301,7 +303,9 @@ async fn refused_dead_letters_end_with_their_assignment() {
         holds(&staying, 200).await;
     }
     staying
-        .until("dead letters of earlier assignments have ended", |_| tasks() < before + 50)
+        .until("dead letters of earlier assignments have ended", |_| {
+            tasks() < before + 50
+        })
         .await;
     let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
     world.broker.topic_error(&letters, fine).unwrap();

@@ -14,9 +14,9 @@ use code::File;
 
 /// The limits are today's figures, so that the tree cannot grow unnoticed. The goals are 26,500 lines of code, 15,000
 /// words and 320 crates: lower a limit whenever its figure falls.
-const CODE_LINES_MAX: usize = 35_200;
+const CODE_LINES_MAX: usize = 34_910;
 const WORDS_MAX: usize = 24_900;
-const CRATES_MAX: usize = 392;
+const CRATES_MAX: usize = 393;
 /// 33 MiB.
 const BINARY_BYTES_MAX: u64 = 33 << 20;
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use super::{
     Counts, Entry, Fence, FoundPut, FoundRow, Key, Name, Put, Row, Slice, WrongSums, distinct,
 };
-use crate::core::event::{Offset, Severity};
+use crate::event::{Offset, Severity};
 
 /// How a row differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::core::time::{format_millis, format_seconds};
+use crate::time::{format_millis, format_seconds};
 
 /// Event time of a series' totals: before every window and event of its city.
 pub const TOTALS_TIME_MS: i64 = i64::MIN;

@@ -2,7 +2,7 @@
 
 use super::judge::Incomparable;
 use super::{Counts, Kind, Log, Outcome, Slice};
-use crate::core::event::Offset;
+use crate::event::Offset;
 
 /// What a partition's progress item says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::core::parse::parse_record;
-use crate::core::time::format_millis;
+use crate::parse::parse_record;
+use crate::time::format_millis;
 
 const T0: i64 = 1_357_020_000_000; // 2013-01-01T06:00:00Z
 

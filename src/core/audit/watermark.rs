@@ -7,7 +7,7 @@
 //! may be late or not, nobody can tell: in a stream of the present those ten minutes old or older at
 //! the log's beginning.
 
-use crate::core::window::Rules;
+use crate::window::Rules;
 
 /// Whether an event came too late for its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::{COMMIT_INTERVAL_MS, CommitPart, Output, Pipeline, Publish, Running, State};
-use crate::core::mutant::{self, Mutant};
-use crate::core::restart::{Boundary, Metadata};
+use crate::restart::{Boundary, Metadata};
 
 impl Pipeline {
     /// Takes the topic's id as Kafka gives it before a commit; `None` if it could not be had.
@@ -110,11 +109,7 @@ impl Running {
             partition,
             assignment,
             boundary,
-            metadata: if mutant::on(Mutant::MetadataMissing) {
-                String::new()
-            } else {
-                metadata.format()
-            },
+            metadata: metadata.format(),
         })
     }
 
@@ -131,11 +126,6 @@ impl Running {
         now_ms: i64,
     ) -> Option<Publish> {
         let place = self.worker.place();
-        let committed = if mutant::on(Mutant::ProgressEarly) {
-            self.worker.boundary_at_position()
-        } else {
-            committed
-        };
         let due = self
             .progress
             .is_due(committed, &place.rules, leaving, now_ms);

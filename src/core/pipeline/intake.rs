@@ -8,10 +8,9 @@
 use std::collections::VecDeque;
 
 use super::{LOCATE_AGAIN_MS, Output, Pipeline, Running, State};
-use crate::core::event::Offset;
-use crate::core::gap::{Gap, SecondRead, Verdict};
-use crate::core::mutant::{self, Mutant};
-use crate::core::worker::{Record, Write};
+use crate::event::Offset;
+use crate::gap::{Gap, SecondRead, Verdict};
+use crate::worker::{Record, Write};
 
 /// What the client handed on after a gap.
 #[derive(Clone, Debug)]
@@ -74,7 +73,7 @@ impl Running {
             Held::Record(record) => record.offset,
             Held::End(end) => *end,
         };
-        if to > from && !mutant::on(Mutant::GapUnseen) {
+        if to > from {
             self.intake = Intake::Gap {
                 to,
                 held: VecDeque::from([held]),
@@ -104,7 +103,6 @@ impl Pipeline {
             self.tally.bytes_freed += records.iter().map(|r| u64::from(r.bytes)).sum::<u64>();
             return;
         };
-        running.worker.begin_batch();
         let mut gap = None;
         for record in records {
             gap = gap.or(running.take_in(now_ms, Held::Record(record), &mut self.writes));
@@ -152,11 +150,7 @@ impl Pipeline {
         {
             return;
         }
-        let mut verdict = gap.verdict(second);
-        if mutant::on(Mutant::GapBelieved) {
-            verdict = Verdict::Real;
-        }
-        match verdict {
+        match gap.verdict(second) {
             Verdict::Real => {
                 self.tally.gaps_real += 1;
                 self.pass_gap(now_ms, partition, assignment, to);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::core::batch::Batch;
-use crate::core::event::Offset;
-use crate::core::gap::Gap;
-use crate::core::ledger::Ledger;
-use crate::core::plan::{Keep, Put, PutTable, RowUpdate, Ticket};
-use crate::core::restart::Boundary;
-use crate::core::window::Rules;
-use crate::core::worker::{Rejected, Tally};
+use crate::batch::Batch;
+use crate::event::Offset;
+use crate::gap::Gap;
+use crate::ledger::Ledger;
+use crate::plan::{Keep, Put, PutTable, RowUpdate, Ticket};
+use crate::restart::Boundary;
+use crate::window::Rules;
+use crate::worker::{Rejected, Tally};
 
 /// What a pipeline is told once.
 #[derive(Clone, Debug)]

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use super::{
     Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables,
 };
-use crate::core::event::Offset;
-use crate::core::keys;
-use crate::core::mutant::{self, Mutant};
-use crate::core::restart::{Boundary, Progress, Start, StartFacts, start};
-use crate::core::stretch::Sum;
-use crate::core::worker::{Place, Worker};
+use crate::event::Offset;
+use crate::keys;
+use crate::restart::{Boundary, Progress, Start, StartFacts, start};
+use crate::worker::{Place, Worker};
 
 impl Pipeline {
     /// Takes newly assigned partitions.
@@ -53,10 +51,7 @@ impl Pipeline {
         let Some(loss_told) = self.starting(partition, assignment) else {
             return;
         };
-        let mut log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
-        if mutant::on(Mutant::FenceWithoutTopic) {
-            log_key = keys::log_key("", partition).into();
-        }
+        let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
         match start(facts) {
             Start::At(at) => {
                 // Some of the records that were cut off may be counted.
@@ -168,20 +163,6 @@ impl Pipeline {
             keep: tables.keep,
             row_interval_ms: self.options.row_interval_ms,
         };
-        let mut at = at;
-        if mutant::on(Mutant::WatermarkKept)
-            && let Some(max_ms) = self.kept.get(&partition).and_then(|b| b.max.max_ms())
-        {
-            at.max.observe(max_ms);
-        }
-        if mutant::on(Mutant::SumsKept)
-            && let Some(kept) = self.kept.get(&partition)
-        {
-            at.sums = kept.sums;
-        }
-        if mutant::on(Mutant::UnknownSumsAreZero) {
-            at.sums = at.sums.or(Some(Sum::ZERO));
-        }
         let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
         slot.state = State::Running(Box::new(Running {
             worker: Worker::new(place, at),

@@ -1,13 +1,13 @@
 //! Each decision of a pipeline, one by one; the simulation (`tests/sim`) has their combinations.
 
 use super::*;
-use crate::core::event::{Event, Offset, Severity};
-use crate::core::parse::Body;
-use crate::core::plan::Keep;
-use crate::core::restart::{Commit, StartFacts};
-use crate::core::watermark::MaxTime;
-use crate::core::window::Rules;
-use crate::core::worker::{Content, Record};
+use crate::event::{Event, Offset, Severity};
+use crate::parse::Body;
+use crate::plan::Keep;
+use crate::restart::{Commit, StartFacts};
+use crate::watermark::MaxTime;
+use crate::window::Rules;
+use crate::worker::{Content, Record};
 
 mod gaps;
 mod sums;

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use super::{ROOM_KEPT, Worker, pending};
-use crate::core::event::Event;
-use crate::core::keys;
-use crate::core::mutant::{self, Mutant};
-use crate::core::plan::{RowKey, RowUpdate, UpdateOutcome};
-use crate::core::stretch::{Entry, Stretch};
+use crate::event::Event;
+use crate::keys;
+use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
+use crate::stretch::{Entry, Stretch};
 
 /// What a row takes until it was idle for an interval: its names, two stretches, and its place in a list that
 /// is half full at worst.
@@ -190,9 +189,6 @@ impl Worker {
         let row = self.rows[row_id as usize]
             .as_mut()
             .expect("an update under way keeps its row");
-        if mutant::on(Mutant::OneForAll) && row.sent.is_none() {
-            return;
-        }
         let mut sent = row
             .sent
             .take()
@@ -212,26 +208,6 @@ impl Worker {
         match outcome {
             UpdateOutcome::Counted => {
                 self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
-                if mutant::on(Mutant::OneForAll) {
-                    self.forget_sent();
-                }
-            }
-            UpdateOutcome::Unknown if mutant::on(Mutant::UnknownIsDone) => {
-                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
-            }
-            UpdateOutcome::Unknown
-                if mutant::on(Mutant::RowOrderLost) && !row.gathered.is_empty() =>
-            {
-                let next = Stretch::new(std::mem::take(&mut row.gathered));
-                row.gathered = sent.stretch.into_entries();
-                row.sent = next.map(|stretch| Sent {
-                    stretch,
-                    unknown: false,
-                    attempts: 0,
-                });
-            }
-            UpdateOutcome::Fenced(_) if mutant::on(Mutant::ConflictIsDone) => {
-                self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, true);
             }
             UpdateOutcome::Unknown | UpdateOutcome::Refused => {
                 // The same update again, unchanged: whether or not it took effect, the fence tells.
@@ -262,27 +238,6 @@ impl Worker {
             self.due.insert((due_ms, row_id));
         }
         self.settle();
-    }
-
-    /// For [`Mutant::OneForAll`].
-    fn forget_sent(&mut self) {
-        let mut done = Vec::new();
-        for row in self.rows.iter_mut().flatten() {
-            if let Some(sent) = row.sent.take() {
-                let window = row.key.window_start_ms.is_some();
-                done.push((
-                    sent,
-                    if window {
-                        pending::WINDOW
-                    } else {
-                        pending::TOTALS
-                    },
-                ));
-            }
-        }
-        for (sent, bit) in done {
-            self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
-        }
     }
 
     /// Stops waiting for company: every gathered stretch leaves as soon as its row allows.

@@ -2,7 +2,7 @@
 
 use super::rows::ROW_BYTES;
 use super::*;
-use crate::core::plan::{RowUpdate, UpdateOutcome};
+use crate::plan::{RowUpdate, UpdateOutcome};
 
 const WINDOW_MS: i64 = 300_000;
 const INTERVAL_MS: i64 = 250;

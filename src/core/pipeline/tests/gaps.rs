@@ -1,7 +1,7 @@
 //! Records after a gap in the offsets: they wait, continue, or are read again.
 
 use super::*;
-use crate::core::gap::{Gap, SecondRead};
+use crate::gap::{Gap, SecondRead};
 
 /// Returns the gaps whose second read is asked for, with the time before which it must not begin.
 fn gaps(outputs: &[Output]) -> Vec<(Gap, i64)> {

@@ -1,7 +1,7 @@
 //! The sums of restart points: unknown after a loss, and published in time.
 
 use super::*;
-use crate::core::stretch::Sum;
+use crate::stretch::Sum;
 
 #[test]
 fn sums_are_unknown_after_a_loss_and_known_where_nothing_is_lost() {

@@ -23,7 +23,6 @@ pub mod gap;
 pub mod keys;
 pub mod ledger;
 pub mod murmur2;
-pub mod mutant;
 pub mod pace;
 pub mod parse;
 pub mod patch;

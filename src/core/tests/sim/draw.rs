@@ -1,8 +1,8 @@
 //! What a seed draws: chance itself, and logs.
 
-use citystream::core::event::{Event, Offset, Severity};
-use citystream::core::parse::{Body, Reason};
-use citystream::core::worker::{Content, Record, Rejected};
+use citystream_core::event::{Event, Offset, Severity};
+use citystream_core::parse::{Body, Reason};
+use citystream_core::worker::{Content, Record, Rejected};
 
 use crate::reference::{Logged, POISON, Said};
 

@@ -34,24 +34,3 @@ fn c3_a_run_stopped_after_each_of_its_steps_gives_equal_tables() {
     let failure = first_failure(0..2, |seed| stopped_anywhere(seed, 1));
     assert_eq!(failure, None);
 }
-
-/// The law must be able to fail: restart points that are not durable, or that carry another
-/// watermark, break it.
-#[cfg(feature = "sim")]
-#[test]
-fn c3_planted_bugs_of_restart_points_break_the_law() {
-    use citystream::core::mutant::Mutant;
-    let restart_points = [
-        Mutant::CommitLargest,
-        Mutant::CommitPosition,
-        Mutant::MaxAhead,
-        Mutant::MaxBehind,
-        Mutant::NoCommitIsNewLog,
-        Mutant::ProgressEarly,
-    ];
-    crate::all_found(restart_points, || {
-        (0..200).find_map(|seed| {
-            crate::problem(|| stopped_anywhere(seed, 20)).map(|problem| (seed, problem))
-        })
-    });
-}

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use citystream::core::batch::Batch;
-use citystream::core::gap::Gap;
-use citystream::core::pipeline::{CommitPart, Options, Output, Pipeline, Publish, Report};
-use citystream::core::plan::{Put, PutTable, RowUpdate, Ticket};
-use citystream::core::worker::Rejected;
+use citystream_core::batch::Batch;
+use citystream_core::gap::Gap;
+use citystream_core::pipeline::{CommitPart, Options, Output, Pipeline, Publish, Report};
+use citystream_core::plan::{Put, PutTable, RowUpdate, Ticket};
+use citystream_core::worker::Rejected;
 
 /// A request that a consumer has sent.
 #[derive(Clone, Debug)]

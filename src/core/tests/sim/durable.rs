@@ -5,15 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use citystream::core::batch::{Batch, BatchOutcome};
-use citystream::core::event::Offset;
-use citystream::core::gap::{Gap, SecondRead};
-use citystream::core::keys;
-use citystream::core::mutant::{self, Mutant};
-use citystream::core::pipeline::{CommitPart, Publish};
-use citystream::core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
-use citystream::core::restart::{Boundary, Commit, Metadata};
-use citystream::core::watermark::MaxTime;
+use citystream_core::batch::{Batch, BatchOutcome};
+use citystream_core::event::Offset;
+use citystream_core::gap::{Gap, SecondRead};
+use citystream_core::keys;
+use citystream_core::pipeline::{CommitPart, Publish};
+use citystream_core::plan::{Put, PutTable, RowUpdate, UpdateOutcome};
+use citystream_core::restart::{Boundary, Commit, Metadata};
+use citystream_core::watermark::MaxTime;
 
 use crate::draw::topic_id;
 use crate::reference::{self, Found, Logged, POISON, RowName, Said, Tables};
@@ -152,15 +151,8 @@ impl Durable {
     pub(crate) fn update(&mut self, update: &RowUpdate) -> UpdateOutcome {
         let key = (update.row.series.to_string(), update.row.window_start_ms);
         let fence = (key.clone(), update.log_key.to_string());
-        let refused = |at: &Offset| {
-            if mutant::on(Mutant::TableFenceStrict) {
-                *at >= update.first
-            } else {
-                *at > update.first && !mutant::on(Mutant::TableNoCondition)
-            }
-        };
         if let Some(at) = self.fences.get(&fence)
-            && refused(at)
+            && *at > update.first
         {
             return UpdateOutcome::Fenced(*at);
         }
@@ -203,9 +195,7 @@ impl Durable {
     pub(crate) fn publish(&mut self, publish: &Publish) -> Result<bool, String> {
         // The condition of a move: in tables made anew there is nothing to move.
         let log_key = publish.log_key.to_string();
-        if mutant::on(Mutant::TableProgressMade) {
-            self.progress.entry(log_key).or_insert(publish.boundary);
-        } else if !self.progress.contains_key(&log_key) {
+        if !self.progress.contains_key(&log_key) {
             return Ok(false);
         }
         if publish.log_key.starts_with(&topic_id(self.topic)) {
@@ -216,7 +206,7 @@ impl Durable {
             .get_mut(&*publish.log_key)
             .expect("it is there");
         let before = item.next;
-        if item.next < publish.boundary.next || mutant::on(Mutant::TableProgressBack) {
+        if item.next < publish.boundary.next {
             *item = publish.boundary;
         }
         if item.next < before {

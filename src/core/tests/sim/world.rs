@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use citystream::core::batch::{Batch, BatchOutcome};
-use citystream::core::event::Offset;
-use citystream::core::gap::SecondRead;
-use citystream::core::pipeline::Tables as Rules;
-use citystream::core::plan::{Keep, PutTable, RowUpdate, Shown, Ticket, UpdateOutcome};
-use citystream::core::restart::StartFacts;
-use citystream::core::window;
-use citystream::core::worker::Record;
+use citystream_core::batch::{Batch, BatchOutcome};
+use citystream_core::event::Offset;
+use citystream_core::gap::SecondRead;
+use citystream_core::pipeline::Tables as Rules;
+use citystream_core::plan::{Keep, PutTable, RowUpdate, Shown, Ticket, UpdateOutcome};
+use citystream_core::restart::StartFacts;
+use citystream_core::window;
+use citystream_core::worker::Record;
 
 use crate::consumer::{Consumer, Float, Request};
 use crate::draw::{self, Rng, topic_id};
