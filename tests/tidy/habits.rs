@@ -11,7 +11,8 @@ pub(crate) fn opening(file: &File) -> Vec<String> {
 
 pub(crate) fn printing(file: &File) -> Vec<String> {
     let mut complaints = Vec::new();
-    if !is_rust(file) || !file.path.starts_with("src/") {
+    let product = file.path.starts_with("src/") && !file.path.starts_with("src/core/tests/");
+    if !is_rust(file) || !product {
         return complaints;
     }
     let code = product_code(&file.text);
