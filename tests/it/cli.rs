@@ -110,6 +110,8 @@ fn golden_errors_say_what_why_and_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let address = format!("127.0.0.1:{port}");
+    let no_ca_file = "consume --kafka-auth tls --kafka-ca-file none.pem";
+    let no_ca_file: Vec<&str> = no_ca_file.split(' ').collect();
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
     let cases: [Case<'_>; 29] = [
         (&["prodce"], &[]),
@@ -134,16 +136,7 @@ fn golden_errors_say_what_why_and_remedy() {
         (&["serve", "--bind", "0.0.0.0"], &[]),
         (&["serve", "--port", "0"], &[("AWS_REGION", "")]),
         (&["tail", "--kafka-auth", "scram"], &[]),
-        (
-            &[
-                "consume",
-                "--kafka-auth",
-                "tls",
-                "--kafka-ca-file",
-                "none.pem",
-            ],
-            &[],
-        ),
+        (&no_ca_file, &[]),
         (&["consume", "--kafka-property", "fetch.min.byte=1"], &[]),
         (&["consume"], &[("CITYSTREAM_BROKER", "b-1:9092")]),
         (&["consume"], &[("CITYSTREAM_ROW_INTERVAL", "5")]),
