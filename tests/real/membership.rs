@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::role::{Role, Signal, wait_for};
-use crate::services::kafka_version;
+use crate::services::{kafka_version, knows_new_protocol};
 use crate::world::{World, file_lines};
 
 const PARTITIONS: i32 = 6;
@@ -199,7 +199,7 @@ fn a_member_with_a_fixed_name_returns_to_its_partitions_and_ends_when_its_name_i
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn kip_848_the_broker_leads_the_group() {
-    if kafka_version().starts_with('3') {
+    if !knows_new_protocol() {
         return;
     }
     let world = World::new("kip-848");
@@ -210,7 +210,7 @@ fn kip_848_the_broker_leads_the_group() {
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn kip_848_the_work_of_a_killed_member_is_taken_over_exactly() {
-    if kafka_version().starts_with('3') {
+    if !knows_new_protocol() {
         return;
     }
     let world = World::new("kip-848-killed");

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::role::{Role, last_words, wait_for};
-use crate::services::Services;
+use crate::services::{Services, skipped};
 use crate::world::{World, file_lines};
 
 /// The time within which a refusal must be reported. It takes two seconds on an idle machine.
@@ -424,12 +424,7 @@ fn may_mount() -> bool {
         .status();
     let may = may.is_ok_and(|status| status.success());
     if !may {
-        let line = "SKIPPED: authorities of other hosts (needs root, for a mount namespace)\n";
-        eprint!("{line}");
-        if let Some(path) = std::env::var_os("SKIPPED_LOG") {
-            let log = std::fs::OpenOptions::new().append(true).open(path);
-            log.unwrap().write_all(line.as_bytes()).unwrap();
-        }
+        skipped("authorities of other hosts (needs root, for a mount namespace)");
     }
     may
 }

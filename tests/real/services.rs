@@ -58,6 +58,26 @@ pub(crate) fn kafka_version() -> String {
     std::env::var("KAFKA").unwrap_or_else(|_| "4.1.1".to_owned())
 }
 
+/// Reports that a test is skipped. `SKIPPED_LOG` names a file that collects such lines.
+pub(crate) fn skipped(what: &str) {
+    let line = format!("SKIPPED: {what}\n");
+    // Not through `eprintln!`, whose output the test harness may capture.
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    if let Some(path) = std::env::var_os("SKIPPED_LOG") {
+        let log = std::fs::OpenOptions::new().append(true).open(path);
+        log.unwrap().write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Returns whether the brokers know the newer group protocol (KIP-848). Reports the test as skipped if not.
+pub(crate) fn knows_new_protocol() -> bool {
+    let knows = !kafka_version().starts_with('3');
+    if !knows {
+        skipped("a test of the newer group protocol (needs Kafka 4)");
+    }
+    knows
+}
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/real-services")
 }
