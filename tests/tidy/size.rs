@@ -13,12 +13,14 @@ use std::process::ExitCode;
 
 use code::File;
 
-/// The limits are today's figures, so that the tree cannot grow unnoticed. The goals are 26,500 lines of code, 15,000
-/// words and 320 crates: lower a limit whenever its figure falls.
+/// Most lines of code. This is today's figure, so that the tree cannot grow unnoticed. The goal is 26,500: lower the limit
+/// whenever the figure falls.
 const CODE_LINES_MAX: usize = 34_910;
-const WORDS_MAX: usize = 24_900;
+/// Most words of the manuals, counted as `wc -w` does.
+const WORDS_MAX: usize = 15_000;
+/// Most crates in Cargo.lock. This is today's figure, and the goal is 320.
 const CRATES_MAX: usize = 393;
-/// 33 MiB.
+/// Largest binary: 33 MiB.
 const BINARY_BYTES_MAX: u64 = 33 << 20;
 
 /// Functions and files shown in the list of the longest.
@@ -64,9 +66,11 @@ fn main() -> ExitCode {
 
     let manuals = code::files(root, &["README.md", "docs"]);
     let manuals = manuals.iter().filter(|f| f.path.ends_with(".md"));
-    let manuals: Vec<(usize, String)> = manuals.map(|f| (words(&f.text), f.path.clone())).collect();
+    let manuals: Vec<(usize, String)> = manuals
+        .map(|f| (f.text.split_whitespace().count(), f.path.clone()))
+        .collect();
     let all_words = manuals.iter().map(|(n, _)| n).sum();
-    println!("\nwords of the manuals, without commands and code in fenced blocks");
+    println!("\nwords of the manuals");
     for (n, path) in &manuals {
         println!("{n:>8}  {path}");
     }
@@ -128,19 +132,4 @@ fn within<N: PartialOrd + std::fmt::Display>(what: &str, figure: N, limit: N) ->
     let verdict = if holds { "" } else { ", TOO MUCH" };
     println!("{figure:>8}  {what} (limit {limit}{verdict})");
     holds
-}
-
-/// Returns the number of words outside of fenced blocks: runs of text with a letter or digit in them.
-fn words(text: &str) -> usize {
-    let mut fenced = false;
-    let mut count = 0;
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-        } else if !fenced {
-            let words = line.split_whitespace();
-            count += words.filter(|w| w.contains(char::is_alphanumeric)).count();
-        }
-    }
-    count
 }
