@@ -19,7 +19,7 @@ pub(crate) fn printing(file: &File) -> Vec<String> {
     for name in ["println!", "print!", "eprintln!", "eprint!"] {
         if words_at(&code, name).next().is_some() {
             complaints.push(format!(
-                "{name} panics when its reader has closed the pipe; use telemetry::say or show"
+                "{name} panics when its reader has closed the pipe; use the print functions of telemetry"
             ));
         }
     }

@@ -26,7 +26,7 @@ const ROLES_ALLOWED: [(&str, &[&str]); 13] = [
     ("src/store/", &[]),
     ("src/api/", &[]),
     ("src/settings", &[]),
-    ("src/telemetry.rs", &[]),
+    ("src/telemetry", &[]),
     ("src/sys", &[]),
     ("src/check/", &["crate::check", "crate::tables"]),
     ("src/consume/", &["crate::consume"]),
@@ -78,7 +78,7 @@ const FORBIDDEN: [(&str, &[&str]); 7] = [
         &["crate::api", "crate::kafka", "crate::store", "anyhow"],
     ),
     (
-        "src/telemetry.rs",
+        "src/telemetry",
         &["crate::api", "crate::kafka", "crate::store", "anyhow"],
     ),
     (
