@@ -8,8 +8,10 @@ use citystream::settings::RawRows;
 use dynoxide::Database;
 
 use crate::faults::Faults;
+use crate::member::Member;
 use crate::reference::Said;
-use crate::world::{BASE_MS, Letter, Member, World, data_lines, is_settings, same};
+use crate::snapshot::same;
+use crate::world::{BASE_MS, Letter, World, data_lines, is_settings};
 
 const CITIES: [&str; 4] = ["NYC", "LA", "SF", "Chicago"];
 const KINDS: [&str; 2] = ["traffic", "weather"];

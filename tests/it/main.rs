@@ -14,10 +14,11 @@ mod faults;
 mod faulty;
 mod fuzzed;
 mod letters;
+mod member;
 mod membership;
 mod migration;
 mod ops;
-mod produce_tail;
+mod produce;
 mod protection;
 // The simulation uses more of this module.
 #[allow(dead_code)]
@@ -25,10 +26,12 @@ mod protection;
 mod reference;
 mod rights;
 mod serve;
+mod snapshot;
 mod stall;
 mod store;
 #[path = "../store/mod.rs"]
 mod suite;
+mod tail;
 mod terminal;
 mod throttles;
 mod trial;

@@ -11,8 +11,10 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::consume::{GROUP, nth};
 use crate::faults::Faults;
+use crate::member::Member;
 use crate::reference::Said;
-use crate::world::{BASE_MS, Member, World, is_settings, same};
+use crate::snapshot::same;
+use crate::world::{BASE_MS, World, is_settings};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_sink_keeps_memory_bounded_and_the_membership_and_the_backlog_is_drained_later() {

@@ -394,7 +394,7 @@ async fn metrics_show_owned_partitions_and_drop_revoked_ones() {
         world.event(partition, "NYC", "traffic", 0, BASE_MS);
     }
     let has = |count| {
-        move |m: &crate::world::Member| {
+        move |m: &crate::member::Member| {
             NAMES
                 .iter()
                 .all(|n| series_of(&m.metrics, n).len() == count)

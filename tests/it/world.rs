@@ -4,25 +4,22 @@
 //! The world records every record that a test sends. [`World::want`] folds this log with the simulation's reference
 //! model, which shares no code with the product.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use citystream::consume::{Host, Status, run_with};
 use citystream::core::keys::TableNames;
 use citystream::core::stall::PATIENCE_MS;
 use citystream::core::time::{format_millis, format_seconds};
 use citystream::exit::Exit;
 use citystream::settings::{Cli, Command, Consume, RawRows};
-use citystream::shutdown::Shutdown;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
 use citystream::tables::dynamodb::{Wanted, ensure};
 use citystream::tables::steps::Steps;
-use citystream::telemetry::Metrics;
 use clap::Parser as _;
 use dynoxide::Database;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -34,7 +31,9 @@ use serde_json::json;
 use crate::broker::{Broker, start_brokers};
 use crate::faults::Faults;
 use crate::faulty;
-use crate::reference::{Counts, Logged, Said, Tables, fold};
+use crate::member::Member;
+use crate::reference::{Logged, Said, Tables, fold};
+use crate::snapshot::{Snapshot, counts, s, same};
 
 pub(crate) const TOPIC: &str = "city-events";
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(90);
@@ -59,17 +58,6 @@ const QUICK: [&str; 4] = [
     "heartbeat.interval.ms=100",
 ];
 
-/// The contents of the tables, in the tables' own notation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    /// Keys are the series and the start of the window, or `None` for totals.
-    pub(crate) rows: BTreeMap<(String, Option<String>), Counts>,
-    pub(crate) raw: BTreeSet<(String, String)>,
-    pub(crate) alerts: BTreeSet<(String, String)>,
-    /// Keys are the partition and the offset.
-    pub(crate) dead: BTreeSet<(i32, i64)>,
-}
-
 pub(crate) struct World {
     pub(crate) broker: Broker,
     producer: BaseProducer,
@@ -77,14 +65,6 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) names: TableNames,
     logs: Mutex<Vec<Vec<Logged>>>,
-}
-
-/// A running consumer.
-pub(crate) struct Member {
-    pub(crate) stop: Shutdown,
-    pub(crate) metrics: Metrics,
-    pub(crate) status: Arc<Status>,
-    task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
 /// A dead letter: headers in order, key, value.
@@ -464,72 +444,6 @@ impl World {
     }
 }
 
-impl Member {
-    fn start(args: Consume, client: Client, stall_ms: i64) -> Member {
-        let (stop, metrics) = (Shutdown::new(), Metrics::new());
-        let status = Arc::new(Status::new());
-        let host = Host {
-            metrics: metrics.clone(),
-            status: Arc::clone(&status),
-            settled: None,
-            producer_time_is_fine: true,
-            stall_ms,
-        };
-        let task = tokio::spawn(run_with(args, client, host, stop.clone()));
-        Member {
-            stop,
-            metrics,
-            status,
-            task,
-        }
-    }
-
-    /// Waits until the consumer ends by itself.
-    pub(crate) async fn end(self) -> anyhow::Result<Exit> {
-        let ended = tokio::time::timeout(WAIT_MAX, self.task).await;
-        ended.expect("it ends").unwrap()
-    }
-
-    /// Stops the consumer as SIGTERM does.
-    pub(crate) async fn stop(self) -> anyhow::Result<Exit> {
-        self.stop.trigger();
-        self.end().await
-    }
-
-    pub(crate) fn ledger(&self) -> citystream::core::ledger::Ledger {
-        self.metrics.ledger.lock().unwrap().clone()
-    }
-
-    /// Waits until `is` returns true of this consumer.
-    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Member) -> bool) {
-        let begun = Instant::now();
-        while !is(self) {
-            assert!(!self.task.is_finished(), "it ended before: {what}");
-            assert!(begun.elapsed() < WAIT_MAX, "never: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Fails with the first difference instead of printing both sides.
-pub(crate) fn same(got: &Snapshot, want: &Snapshot) {
-    for (key, counts) in &want.rows {
-        assert_eq!(got.rows.get(key), Some(counts), "row {key:?}");
-    }
-    let only = |a: &BTreeSet<(String, String)>, b: &BTreeSet<(String, String)>| {
-        a.difference(b).take(3).cloned().collect::<Vec<_>>()
-    };
-    assert_eq!(got.rows.len(), want.rows.len(), "rows that nothing gave");
-    for (name, a, b) in [
-        ("raw", &got.raw, &want.raw),
-        ("alerts", &got.alerts, &want.alerts),
-    ] {
-        assert_eq!(only(a, b), [], "{name} items that nothing gave");
-        assert_eq!(only(b, a), [], "{name} items that are missing");
-    }
-    assert_eq!(got.dead, want.dead, "dead letters");
-}
-
 async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
     let plain = embedded(db.clone());
     client_through(faults.map_or(plain.clone(), |f| faulty::wrap(f, plain))).await
@@ -546,26 +460,6 @@ pub(crate) async fn client_through(http: SharedHttpClient) -> Client {
     })
     .await
     .unwrap()
-}
-
-fn s(item: &HashMap<String, AttributeValue>, name: &str) -> String {
-    item[name].as_s().unwrap().clone()
-}
-
-fn n(item: &HashMap<String, AttributeValue>, name: &str) -> u64 {
-    let Some(value) = item.get(name) else {
-        return 0;
-    };
-    value.as_n().unwrap().parse().unwrap()
-}
-
-fn counts(item: &HashMap<String, AttributeValue>) -> Counts {
-    let names = ["low", "medium", "high", "critical"];
-    Counts {
-        counted: n(item, "event_count"),
-        late: n(item, "late_count"),
-        severities: names.map(|name| n(item, &format!("severity_{name}"))),
-    }
 }
 
 /// Returns the first lines of the recorded data.

@@ -30,6 +30,7 @@ mod services;
 mod tables;
 mod world;
 
+mod authorities;
 mod aws_data;
 mod aws_tables;
 mod brokers;

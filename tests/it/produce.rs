@@ -1,4 +1,4 @@
-//! Tests of `produce` and `tail` as processes, on librdkafka's mock cluster.
+//! Tests of `produce` as a process, on librdkafka's mock cluster. They read with `tail` what it sent.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,22 +14,22 @@ use crate::world::terminate;
 const TOPIC: &str = "city-events";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-struct Broker(MockCluster<'static, DefaultProducerContext>);
+pub(crate) struct Broker(MockCluster<'static, DefaultProducerContext>);
 
 impl Broker {
     /// Starts a broker with a topic of six partitions.
-    fn start() -> Broker {
+    pub(crate) fn start() -> Broker {
         let broker = Broker(MockCluster::new(1).unwrap());
         broker.0.create_topic(TOPIC, 6, 1).unwrap();
         broker
     }
 
-    fn citystream(&self, args: &[&str]) -> Command {
+    pub(crate) fn citystream(&self, args: &[&str]) -> Command {
         citystream(&self.0.bootstrap_servers(), args)
     }
 
     /// Sends `input` with `produce --input -` and more `args`.
-    fn produce(&self, input: &[u8], args: &[&str]) -> Output {
+    pub(crate) fn produce(&self, input: &[u8], args: &[&str]) -> Output {
         let fixed = ["produce", "--input", "-", "--listen", "127.0.0.1:0"];
         let mut command = self.citystream(&[&fixed[..], args].concat());
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
@@ -38,7 +38,7 @@ impl Broker {
     }
 
     /// Reads the whole log with `tail` and more `args`.
-    fn tail(&self, args: &[&str]) -> String {
+    pub(crate) fn tail(&self, args: &[&str]) -> String {
         let fixed = ["tail", "--from", "beginning", "--exit-at-end"];
         let output = self
             .citystream(&[&fixed[..], args].concat())
@@ -49,7 +49,7 @@ impl Broker {
         text(&output.stdout)
     }
 
-    fn tail_json(&self, args: &[&str]) -> Vec<Value> {
+    pub(crate) fn tail_json(&self, args: &[&str]) -> Vec<Value> {
         let out = self.tail(&[&["--output", "json"], args].concat());
         out.lines()
             .map(|l| serde_json::from_str(l).unwrap())
@@ -69,17 +69,17 @@ fn citystream(brokers: &str, args: &[&str]) -> Command {
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn event(city: &str, kind: &str, severity: &str, time: &str) -> String {
+pub(crate) fn event(city: &str, kind: &str, severity: &str, time: &str) -> String {
     format!(
         r#"{{"city":"{city}","event_type":"{kind}","severity":"{severity}","timestamp":"{time}"}}"#
     )
 }
 
-fn good() -> String {
+pub(crate) fn good() -> String {
     event("NYC", "traffic", "low", "2013-01-01T06:00:00Z")
 }
 
@@ -266,117 +266,6 @@ fn the_same_seed_sends_the_same_events() {
 }
 
 #[test]
-fn tail_filters_and_counts() {
-    let broker = Broker::start();
-    let at = |minute: u32| format!("2013-01-01T06:{minute:02}:00Z");
-    let lines = [
-        event("NYC", "traffic", "low", &at(0)),
-        event("NYC", "weather", "high", &at(30)),
-        // The window of this event ended at 06:05, and the watermark is at 06:20.
-        event("NYC", "traffic", "critical", &at(1)),
-        event("LA", "traffic", "high", &at(2)),
-    ];
-    broker.produce(lines.join("\n").as_bytes(), &[]);
-    let cases: [(&[&str], usize); 7] = [
-        (&[], 4),
-        (&["--city", " NYC "], 3),
-        (&["--city", "NYC", "--city", "LA"], 4),
-        (&["--type", "Traffic"], 3),
-        (&["--severity", "high", "--severity", "critical"], 3),
-        (
-            &["--city", "NYC", "--type", "weather", "--severity", "low"],
-            0,
-        ),
-        (&["-n", "2"], 2),
-    ];
-    for (args, count) in cases {
-        assert_eq!(broker.tail_json(args).len(), count, "{args:?}");
-    }
-    // City names are case-sensitive. `tail` suggests the right spelling once.
-    let mut other = broker.citystream(&["tail", "--from", "beginning", "--exit-at-end"]);
-    let other = other.args(["--city", "nyc", "--output", "json"]);
-    let other = other.output().unwrap();
-    assert_eq!(
-        (other.status.code(), text(&other.stdout)),
-        (Some(0), String::new())
-    );
-    let told = text(&other.stderr);
-    assert_eq!(
-        told.matches("city nyc: none so far; did you mean NYC?")
-            .count(),
-        1,
-        "{told}"
-    );
-    let table = broker.tail(&[]);
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .map(|l| l.split_whitespace().collect())
-        .collect();
-    assert_eq!(rows[0].last(), Some(&"late"), "{table}");
-    assert_eq!(
-        rows[2],
-        ["NYC", "traffic", "1", "0", "0", "1", "2", "1"],
-        "{table}"
-    );
-    assert_eq!(rows[4], ["all", "1", "0", "2", "1", "4", "1"], "{table}");
-    // An event counts as late even if `tail` does not show the event that moved the watermark.
-    let table = broker.tail(&["--type", "traffic", "--city", "NYC"]);
-    assert!(
-        table.lines().last().unwrap().ends_with(" 2     1"),
-        "{table}"
-    );
-    assert_eq!(broker.tail(&["--output", "text"]).lines().count(), 4);
-}
-
-#[test]
-fn a_start_by_time_scans_the_log_when_the_broker_has_no_time_index() {
-    let broker = Broker::start();
-    broker.produce(good().as_bytes(), &[]);
-    for (from, count) in [
-        ("-1h", 1),
-        ("1970-01-01T00:00:00Z", 1),
-        ("9998-01-01T00:00:00Z", 0),
-        ("-0s", 0),
-    ] {
-        let args = ["tail", "--from", from, "--exit-at-end", "--output", "json"];
-        let output = broker.citystream(&args).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert_eq!(text(&output.stdout).lines().count(), count, "{from}");
-    }
-    // `tail` ends by itself at an `--until` in the past, after it has shown everything before that instant.
-    let args = ["tail", "--from", "beginning", "--output", "json"];
-    for (until, count) in [("2013-01-01T00:00:00Z", 0), (&now_and_a_bit(), 1)] {
-        let output = broker
-            .citystream(&[&args[..], &["--until", until]].concat())
-            .output()
-            .unwrap();
-        assert_eq!(text(&output.stdout).lines().count(), count, "{until}");
-    }
-}
-
-#[test]
-fn a_closed_pipe_ends_tail_quietly() {
-    let broker = Broker::start();
-    broker.produce(format!("{}\n", good()).repeat(20_000).as_bytes(), &[]);
-    let args = ["tail", "--from", "beginning", "--output", "json"];
-    let mut child = broker.citystream(&args).spawn().unwrap();
-    let mut reader = BufReader::new(child.stdout.take().unwrap());
-    reader.read_line(&mut String::new()).unwrap();
-    drop(reader);
-    // This `tail` runs without end, so only the closed pipe can have ended it.
-    let status = wait(&mut child);
-    assert_eq!(status, Some(0));
-    let mut told = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut told)
-        .unwrap();
-    assert_eq!(told, "");
-}
-
-#[test]
 fn heartbeats_of_an_input_carry_its_largest_time_to_every_partition() {
     let broker = Broker::start();
     let lines = [
@@ -514,6 +403,14 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
             break figures;
         }
     };
+    figures_are_complete(&figures);
+    paths_of_a_healthy_producer_answer(&address);
+    terminate(&child);
+    assert_eq!(wait(&mut child), Some(0));
+}
+
+/// Checks the figures of `/metrics/producer`.
+fn figures_are_complete(figures: &Value) {
     assert_eq!(figures["successRate"], 100.0);
     assert_eq!(figures["failureCount"], 0);
     for field in [
@@ -529,38 +426,35 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
     for field in ["minLatencyMs", "maxLatencyMs"] {
         assert!(figures[field].is_u64(), "{field} in {figures}");
     }
+}
+
+/// Checks the paths that operators and monitoring read.
+fn paths_of_a_healthy_producer_answer(address: &str) {
     let healthy = (200, "Producer is healthy".to_owned());
-    assert_eq!(get(&address, "/health"), healthy);
-    let (status, body) = ask(&address, "GET", "/health", "Accept: application/json\r\n");
+    assert_eq!(get(address, "/health"), healthy);
+    let (status, body) = ask(address, "GET", "/health", "Accept: application/json\r\n");
     assert!(body.contains("\"status\":\"UP\""), "{status} {body}");
     let up = (200, r#"{"status":"UP"}"#.to_owned());
-    assert_eq!(get(&address, "/actuator/health"), up);
-    assert_eq!(get(&address, "/actuator/info"), (200, "{}".to_owned()));
-    let names: Value = serde_json::from_str(&get(&address, "/actuator/metrics").1).unwrap();
+    assert_eq!(get(address, "/actuator/health"), up);
+    assert_eq!(get(address, "/actuator/info"), (200, "{}".to_owned()));
+    let names: Value = serde_json::from_str(&get(address, "/actuator/metrics").1).unwrap();
     let names = names["names"].as_array().unwrap();
     assert!(
         names.contains(&"citystream_events_produced_total".into()),
         "{names:?}"
     );
-    assert_eq!(ask(&address, "OPTIONS", "/health", "").0, 200);
-    let (_, scraped) = get(&address, "/actuator/prometheus");
+    assert_eq!(ask(address, "OPTIONS", "/health", "").0, 200);
+    let (_, scraped) = get(address, "/actuator/prometheus");
     let acked = scraped
         .lines()
         .find_map(|line| line.strip_prefix("citystream_produce_ack_seconds_count "));
     assert!(acked.unwrap().parse::<u64>().unwrap() > 3, "{scraped}");
-    assert_eq!(get(&address, "/readyz").0, 200);
-    let (_, metrics) = get(&address, "/metrics");
+    assert_eq!(get(address, "/readyz").0, 200);
+    let (_, metrics) = get(address, "/metrics");
     assert!(
         metrics.contains("\ncitystream_events_produced_total "),
         "{metrics}"
     );
-    terminate(&child);
-    assert_eq!(wait(&mut child), Some(0));
-}
-
-/// Returns the time one second from now, in RFC 3339.
-fn now_and_a_bit() -> String {
-    citystream::core::time::format_millis(citystream::telemetry::unix_ms() + 1_000)
 }
 
 /// Returns the status and the body of the response.
@@ -583,7 +477,7 @@ fn ask(address: &str, method: &str, path: &str, headers: &str) -> (u16, String) 
 }
 
 /// Waits for the exit code. Kills the process if it does not end in time.
-fn wait(child: &mut Child) -> Option<i32> {
+pub(crate) fn wait(child: &mut Child) -> Option<i32> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
