@@ -38,10 +38,6 @@ const LONG_FILES: &[&str] = &[
     "src/tables/dynamodb.rs",
     "src/tail/screen/tests.rs",
     "src/telemetry.rs",
-    "tests/it/produce_tail.rs",
-    "tests/it/terminal.rs",
-    "tests/it/world.rs",
-    "tests/real/security.rs",
     "tests/store/mod.rs",
 ];
 
@@ -84,18 +80,9 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("src/tail/screen/export.rs", "json"),
     ("src/telemetry.rs", "new"),
     ("src/verify/explain.rs", "take"),
-    ("tests/it/cli.rs", "golden_errors_say_what_why_and_remedy"),
-    (
-        "tests/it/produce_tail.rs",
-        "produce_answers_over_http_and_waits_for_the_topic",
-    ),
     (
         "tests/it/protection.rs",
         "existing_tables_are_protected_on_request_and_never_unprotected",
-    ),
-    (
-        "tests/real/security.rs",
-        "secrets_appear_neither_on_command_lines_nor_in_logs",
     ),
 ];
 
