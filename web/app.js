@@ -1,9 +1,9 @@
-// The page: asks for the numbers, hands them to those who draw, and says how fresh they are.
+// The page: loads the numbers, passes them to the modules that draw them, and shows how fresh they are.
 
 import * as alerts from "./alerts.js";
 import * as breakIt from "./break.js";
 import * as cities from "./cities.js";
-import { ask, Clockwork, listen, openWithToken, Refused } from "./data.js";
+import { ask, listen, Poller, openWithToken, Refused } from "./data.js";
 import { ago, byId, clock, clockSeconds, dayYear, setText } from "./dom.js";
 import * as filters from "./filters.js";
 import * as heatmap from "./heatmap.js";
@@ -12,21 +12,24 @@ import * as timeline from "./timeline.js";
 import * as totals from "./totals.js";
 
 const root = document.documentElement;
-/** Most series that the server reads for an answer: all of these are listed. */
+/** Most series that the server reads for one answer. The page asks for all of them. */
 const SERIES_LIMIT = 400;
-/** Events older than this are not called live. */
+/** Largest age of the newest event for the page to be live. */
 const LIVE_MS_MAX = 20 * 60_000;
-/** With more time between two answers, they tell no rate. */
+/** Longest time between two answers from which the page computes a rate. */
 const RATE_GAP_MS_MAX = 6_000;
-/** With more time between two answers, as in a hidden tab, they do not tell when an event was counted. */
+/** Longest time between two answers that shows when an event was counted. A hidden tab exceeds it. */
 const GROWTH_GAP_MS_MAX = 14_000;
 let answer = null;
 let answeredMs = -Infinity;
-/** When the number of events was last seen to grow; 0 if it was not. */
+/** When the page last saw the number of events grow, or 0. */
 let grownMs = 0;
 
-/** Reads all that is shown. What lists every series (`whole`) is enough for the figures under any filter. */
-async function read() {
+/**
+ * Loads everything on the page. If the unfiltered timeline (`whole`) lists every series, it suffices for the figures
+ * under any filter.
+ */
+async function load() {
   const base = `/api/v1/timeline?hours=${filters.hours()}&series_limit=${SERIES_LIMIT}`;
   const view = filters.view();
   const whole = await ask(base);
@@ -41,7 +44,7 @@ async function read() {
 
 const events = ({ all_time: all }) => all.event_count + all.late_count;
 
-/** Notes whether events were counted since the answer before, and whether the page saw that. */
+/** Records whether events were counted since the previous answer, if the page observed the time between. */
 function compare(next) {
   const nowMs = performance.now();
   const gapMs = nowMs - answeredMs;
@@ -50,42 +53,42 @@ function compare(next) {
   answeredMs = nowMs;
 }
 
-/** What was counted until the next answer is not seen. */
-function interrupted() {
+/** Ends the observation: the page does not see what is counted until the next answer. */
+function interrupt() {
   answeredMs = -Infinity;
   grownMs = 0;
   totals.interrupt();
 }
 
 function draw() {
-  // What was read for other filters would be shown under the wrong name.
+  // An answer for other filters would appear under the wrong name.
   if (!answer || answer.view !== filters.view()) return;
   const { whole, chosen } = answer;
   const names = answer.cities?.cities ?? whole.series;
   filters.offer([...new Set(names.map((one) => one.city))], [...new Set(whole.series.map((one) => one.event_type))]);
-  filters.missing(chosen.series_total === 0 && whole.series_total > 0);
+  filters.setUnknown(chosen.series_total === 0 && whole.series_total > 0);
   totals.render(chosen);
   timeline.render(chosen);
   heatmap.render(chosen);
   cities.render(answer);
   alerts.render(chosen);
-  links(chosen);
+  updateLinks(chosen);
 }
 
-/** The links to the API name the range and the city that are shown. */
-function links({ from, to }) {
+/** Points the links to the API at the range and filters on screen. */
+function updateLinks({ from, to }) {
   const { city, type, severity } = filters.filters();
   const range = new URLSearchParams({ from, to });
   if (city) range.set("city", city);
   if (severity) range.set("severity", severity);
-  setText(byId("link-alerts"), `alerts of this range${type ? ", all types" : ""}`);
+  setText(byId("link-alerts"), `alerts in this range${type ? ", all types" : ""}`);
   byId("link-alerts").href = `/api/v1/alerts?${range}`;
   const query = new URLSearchParams({ hours: filters.hours(), to });
   byId("link-timeline").href = `/api/v1/timeline?${query}${filters.query() ? `&${filters.query()}` : ""}`;
 }
 
-/** Sets the state. The `age` changes each second: it is outside of what a screen reader announces. */
-function state(name, status, banner = "", age = "") {
+/** Shows the state. The `age` changes every second, so it is outside the text that screen readers announce. */
+function showState(name, status, banner = "", age = "") {
   root.dataset.state = name;
   setText(byId("status-state"), status);
   setText(byId("status-age"), age && ` · ${age}`);
@@ -94,61 +97,61 @@ function state(name, status, banner = "", age = "") {
   box.hidden = !banner;
 }
 
-/** Says whether the numbers are live, and how old the newest event is. */
-function fresh() {
+/** Shows whether the numbers are live, and how old the newest event is. */
+function showFreshness() {
   const { whole } = answer;
   if (whole.series_total === 0 && events(whole) === 0) {
-    state("empty", "waiting for events", "No events yet. The numbers appear with the first one that a consumer has counted.");
+    showState("empty", "waiting for events", "No events yet. Numbers appear once a consumer has counted the first event.");
     return;
   }
   const start = Date.parse(whole.newest_window_start ?? "");
   if (Number.isNaN(start)) {
-    state("old", "connected · no event in a window yet");
+    showState("old", "connected · no windows yet");
     return;
   }
   const cut = whole.series_read < whole.series_total ? ` in the ${whole.series_read} largest series` : "";
   const live = Date.now() - start < LIVE_MS_MAX;
   const age = !live ? `newest event${cut} of ${dayYear(start)}, ${clock(start)} UTC`
     : grownMs ? `last event counted ${ago(grownMs)}`
-      : `newest event${cut} at most ${old(Math.max(start, alerts.newestMs()))}`;
-  state(live ? "live" : "old", live ? (clockwork.stream ? "live" : "up to date") : "connected", "", age);
+      : `newest event${cut} at most ${ageOf(Math.max(start, alerts.newestMs()))}`;
+  showState(live ? "live" : "old", live ? (poller.stream ? "live" : "up to date") : "connected", "", age);
 }
 
-function old(ms) {
+function ageOf(ms) {
   const seconds = Math.max(1, Math.ceil((Date.now() - ms) / 1_000));
   return seconds < 60 ? `${seconds} s old` : `${Math.ceil(seconds / 60)} min old`;
 }
 
-const clockwork = new Clockwork(read, {
+const poller = new Poller(load, {
   done(next) {
     compare(next);
     answer = next;
     breakIt.answered();
-    fresh();
+    showFreshness();
     draw();
   },
   failed(error, sinceMs) {
     const refused = error instanceof Refused;
     if (error.code === "read_ceiling") {
-      state("reading", "reading history", "This range holds more than one request may read. The server keeps what it has read; the page asks on until all of it is there.");
+      showState("reading", "loading", "This range needs several requests. Loading continues automatically.");
       return;
     }
-    interrupted();
+    interrupt();
     const why = refused ? error.message : "The server does not answer.";
     if (answer) {
       const at = Date.parse(answer.whole.generated_at);
-      state("stale", `stale since ${clockSeconds(sinceMs)} UTC`,
-        `${sentence(why)} These are the last numbers, of ${clockSeconds(at)} UTC. The page goes on by itself.`);
+      showState("stale", `stale since ${clockSeconds(sinceMs)} UTC`,
+        `${sentence(why)} Showing the numbers of ${clockSeconds(at)} UTC. Reconnecting automatically.`);
     } else {
-      state("error", "no numbers", `${sentence(why)} Trying again.`);
+      showState("error", "offline", `${sentence(why)} Retrying automatically.`);
     }
   },
 });
 
-// Time goes by without an answer, too.
+// Ages also change without an answer.
 setInterval(() => {
-  if (["live", "old"].includes(root.dataset.state)) fresh();
-  alerts.tick();
+  if (["live", "old"].includes(root.dataset.state)) showFreshness();
+  alerts.updateAges();
   if (performance.now() - answeredMs > RATE_GAP_MS_MAX) totals.interrupt();
 }, 1_000);
 
@@ -160,7 +163,7 @@ function sentence(text) {
 filters.onChange(() => {
   alerts.forget();
   draw();
-  clockwork.soon();
+  poller.soon();
 });
 
 byId("links").addEventListener("click", (event) => {
@@ -170,7 +173,7 @@ byId("links").addEventListener("click", (event) => {
 
 // --- theme -----------------------------------------------------------------------------------
 
-const THEMES = { auto: "as the system", light: "light", dark: "dark" };
+const THEMES = { auto: "system", light: "light", dark: "dark" };
 
 function theme(next) {
   if (next === "auto") delete root.dataset.theme;
@@ -188,14 +191,14 @@ byId("theme").addEventListener("click", () => {
 const kept = localStorage.getItem("citystream-theme");
 theme(kept in THEMES ? kept : "auto");
 
-// --- begin -----------------------------------------------------------------------------------
+// --- start -----------------------------------------------------------------------------------
 
 filters.render();
 breakIt.start();
-clockwork.soon();
+poller.soon();
 listen({
   up(is) {
-    clockwork.stream = is;
+    poller.stream = is;
   },
-  event: () => clockwork.changed(),
+  event: () => poller.changed(),
 });

@@ -1,22 +1,22 @@
-// The panel of `dev` that breaks things, and the line that says what it did to the counts: nothing.
+// The fault panel of `dev`, and the comparison that shows that faults do not change the counts.
 
 import { ask, RETRY_MS_MAX } from "./data.js";
 import { byId, clockSeconds, h, plural, setText, whole } from "./dom.js";
 
 const ASK_EVERY_MS = 1_000;
-/** `dev` stops comparing when no page has asked for so long. */
+/** `dev` stops comparing if no page has asked for this long. */
 const UNSEEN_MS_MAX = 5_000;
-/** A comparison that no other has followed for so long is not shown as current. */
+/** Age at which the last comparison is no longer shown as current. */
 const COMPARED_MS_MAX = 60_000;
 const token = document.querySelector('meta[name="citystream-token"]')?.content;
 
 const BUTTONS = [
-  ["kill", "Kill the consumer", "no drain, no commit; a new one takes over"],
-  ["zombie", "Wake a zombie", "a second consumer with an old state writes too"],
-  ["throttle", "Throttle DynamoDB", "four of five writes are refused for 10 s"],
-  ["cut", "Cut the replies", "writes take effect, their answers are lost, 10 s"],
-  ["broker", "Stop the broker", "Kafka is gone for 10 s"],
-  ["garbage", "Send 1,000 bad events", "half of them late, half of them broken"],
+  ["kill", "Kill the consumer", "stops without drain or commit; a new one takes over"],
+  ["zombie", "Wake a zombie", "a second consumer with outdated state writes too"],
+  ["throttle", "Throttle DynamoDB", "DynamoDB rejects four of five writes for 10 s"],
+  ["cut", "Lose the replies", "writes take effect, but their replies are lost for 10 s"],
+  ["broker", "Stop the broker", "Kafka is unreachable for 10 s"],
+  ["garbage", "Send 1,000 bad events", "half of them late, half of them malformed"],
 ];
 
 const headers = { "x-citystream-token": token };
@@ -27,15 +27,15 @@ export function start() {
   card.hidden = false;
   card.append(
     h("div", { class: "card-head" }, h("div", {}, h("h2", { id: "break-title" }, "Break it"),
-      h("p", { class: "note" }, "All of it runs in this process, on an embedded Kafka and DynamoDB. Do your worst; then compare the log with the tables."))),
+      h("p", { class: "note" }, "Everything runs in this process, on an embedded Kafka and DynamoDB. Inject faults and check that the tables still match the log."))),
     h("div", { class: "verdict", id: "verdict", "data-state": "waiting" },
       h("p", { class: "verdict-line", id: "verdict-line" }, "comparing the log with the tables"),
-      h("p", { class: "verdict-note", id: "verdict-note" }, "every record of the log is counted once more, apart from the pipeline")),
+      h("p", { class: "verdict-note", id: "verdict-note" }, "an independent count of every record in the log")),
     h("p", { class: "verdict-note", id: "break-waits", role: "status", hidden: true }),
     h("div", { class: "break-buttons" }, ...BUTTONS.map(([name, title, text]) =>
       h("button", { type: "button", class: "break-button", "data-break": name, onclick: () => press(name) },
         h("span", { class: "break-name" }, title), h("span", { class: "break-text" }, text)))),
-    h("ol", { class: "break-log", id: "break-log", "aria-live": "polite", "aria-label": "What happened", tabindex: "0" }),
+    h("ol", { class: "break-log", id: "break-log", "aria-live": "polite", "aria-label": "Event log", tabindex: "0" }),
   );
   poll();
 }
@@ -45,12 +45,12 @@ async function press(name) {
     show(await ask(`/dev/break/${name}`, { method: "POST", headers }));
   } catch (error) {
     if (error.status) setText(byId("verdict-note"), error.message);
-    else stale("the server does not answer");
+    else showStale("the server does not answer");
   }
 }
 
-/** The server is gone: the comparison is of before, and nothing can be broken. */
-function stale(why) {
+/** Shows that the server is unreachable, the comparison is outdated, and faults cannot be injected. */
+function showStale(why) {
   const box = byId("verdict");
   const when = box.dataset.at ? ` of ${box.dataset.at} UTC` : "";
   box.dataset.state = "stale";
@@ -66,7 +66,7 @@ let timer = 0;
 let pauseMs = ASK_EVERY_MS;
 let asking = false;
 
-/** The server answers: asks it at once if it did not before. */
+/** Called when the server answers. Polls at once if it did not answer before. */
 export function answered() {
   if (pauseMs > ASK_EVERY_MS && !asking) poll();
 }
@@ -80,8 +80,8 @@ async function poll() {
       pauseMs = ASK_EVERY_MS;
     } catch (error) {
       pauseMs = error.status ? ASK_EVERY_MS : Math.min(RETRY_MS_MAX, pauseMs * 2);
-      // A new process has a new token: the page of before can only look.
-      stale(error.status === 403 ? "this page is of an earlier run, reload it to break things again" : error.status ? error.message : "the server does not answer");
+      // A new process has a new token, so the page of the previous process can only read.
+      showStale(error.status === 403 ? "the server has restarted; reload this page to inject faults" : error.status ? error.message : "the server does not answer");
       if (error.status === 403) {
         pauseMs = ASK_EVERY_MS;
         return;
@@ -97,14 +97,14 @@ let lookedMs = -Infinity;
 /** The comparison that was there when the page began to look, and the one there now. */
 let compared = { heldMs: 0, atMs: 0, sinceMs: 0 };
 
-/** Returns why a comparison may be of long ago; empty where it is current. */
-function age(atMs) {
+/** Returns why a comparison may be outdated, or an empty text if it is current. */
+function describeAge(atMs) {
   const nowMs = performance.now();
   if (nowMs - lookedMs > UNSEEN_MS_MAX) compared.heldMs = atMs;
   lookedMs = nowMs;
   if (compared.atMs !== atMs) compared = { ...compared, atMs, sinceMs: nowMs };
-  if (atMs === compared.heldMs) return "before this page looked; comparing again";
-  return nowMs - compared.sinceMs > COMPARED_MS_MAX ? "no newer comparison since" : "";
+  if (atMs === compared.heldMs) return "from before this page was visible; comparing again";
+  return nowMs - compared.sinceMs > COMPARED_MS_MAX ? "no newer comparison" : "";
 }
 
 function show(state) {
@@ -119,7 +119,7 @@ function show(state) {
   const waits = byId("break-waits");
   waits.hidden = !state.waiting;
   setText(waits, state.waiting ?? "");
-  verdict(state.difference, state.running.some((one) => one.what === "broker"));
+  showVerdict(state.difference, state.running.some((one) => one.what === "broker"));
   const log = byId("break-log");
   const lines = state.log.map((line) => `${clockSeconds(line.at_ms)} ${line.text}`);
   if (log.dataset.lines !== JSON.stringify(lines)) {
@@ -128,8 +128,8 @@ function show(state) {
   }
 }
 
-function verdict(difference, unreadable) {
-  const old = age(difference?.at_ms ?? null);
+function showVerdict(difference, unreadable) {
+  const old = describeAge(difference?.at_ms ?? null);
   if (!difference) {
     byId("verdict").dataset.state = "waiting";
     return;
@@ -141,7 +141,7 @@ function verdict(difference, unreadable) {
   setText(byId("verdict-line"), `log ${whole(log)} ${bad ? "≠" : "="} tables ${whole(tables)}, difference ${whole(bad)}${scope}`);
   const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${old && `, ${old}`}`];
   if (others) parts.push(`${plural(others, "row")} not comparable: ${difference.not_comparable_why}`);
-  if (waiting) parts.push(`${plural(waiting, "record")} on the way`);
+  if (waiting) parts.push(`${plural(waiting, "record")} in flight`);
   if (bad) parts.push(`${plural(bad, "row")} differ: ${difference.first}`);
   if (unreadable) parts.push("the log cannot be read while the broker is stopped");
   setText(byId("verdict-note"), parts.join("; "));

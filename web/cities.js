@@ -1,4 +1,4 @@
-// Every city with all its events, and their shape over the range.
+// The cities with their events of all time, and a sparkline of the range.
 
 import { ask } from "./data.js";
 import { byId, clockSeconds, h, plural, put, s, setText, SEVERITIES, whole } from "./dom.js";
@@ -20,8 +20,8 @@ function spark(values) {
 }
 
 /**
- * Returns the cities with their totals of all time; null where the server cannot list all of them. They are
- * asked for only where the timeline does not list every series: its totals are those of the other figures.
+ * Returns the cities with their totals of all time, or null if the server cannot list all of them. The page needs them
+ * only if the timeline does not list every series. Otherwise the timeline's totals are of the same moment as all figures.
  */
 export async function load() {
   try {
@@ -32,7 +32,7 @@ export async function load() {
   }
 }
 
-/** Returns the totals by city under the filters, largest first, and what is said of them. */
+/** Returns the totals by city under the filters, largest first, and the notes about them. */
 function totalsBy(answer) {
   const { city, type, severity } = filters();
   if (!type && !severity && answer.cities) {
@@ -51,10 +51,10 @@ function totalsBy(answer) {
 }
 
 /** Returns the events of each city by step of the range. */
-function shapes({ whole: answer }) {
+function stepsByCity({ whole: answer }) {
   const { type, severity, span } = filters();
   const steps = Math.round((Date.parse(answer.to) - Date.parse(answer.from)) / 1000 / answer.step_seconds);
-  // As in the chart, what lies before the first event is left out where it should fit.
+  // As in the chart, `fit` leaves out the time before the first event.
   const begun = Math.min(steps, ...answer.series.map((one) => one.steps[0]?.[0] ?? steps));
   const skip = span === "fit" ? Math.max(0, Math.min(begun, steps - FEWEST_STEPS)) : 0;
   const length = steps - skip;
@@ -77,11 +77,11 @@ export function render(answer) {
   const { city: chosen, type, severity } = filters();
   const { list, others, cut, at } = totalsBy(answer);
   const asOf = at === answer.chosen.generated_at ? "" : ` · as of ${clockSeconds(Date.parse(at))} UTC`;
-  const values = shapes(answer);
+  const values = stepsByCity(answer);
   const state = JSON.stringify([list, others, [...values], chosen, type, severity, all, asOf]);
   if (state === before) return;
   before = state;
-  setText(byId("cities-note"), `${[severity, type].filter(Boolean).join(" ") || "all"} events of each, of all time, largest first; the line is this range${cut}${asOf}`);
+  setText(byId("cities-note"), `${[severity, type].filter(Boolean).join(" ") || "all"} events, all time, largest first · line: this range${cut}${asOf}`);
   const most = Math.max(1, list[0]?.[1] ?? 0);
   const focused = document.activeElement?.dataset?.city;
   const shown = all ? list : list.slice(0, FEW);

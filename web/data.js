@@ -1,18 +1,18 @@
-// Where the numbers come from: requests, the stream of news, and how fresh all of it is.
+// Requests to the server, the event stream, and the poller.
 //
-// The stream says when something changed; the numbers themselves are then asked for, at most every
-// two seconds. Without a stream the page just asks every two seconds.
+// The stream only shows that something changed. The page then requests the numbers, at most every two seconds. Without
+// a stream it requests them every two seconds.
 
 import { byId } from "./dom.js";
 
 export const ASK_EVERY_MS = 2_000;
-/** With a stream that says nothing new, the numbers are still asked for so often. */
+/** Time between two requests while the stream reports no change. */
 const ASK_QUIET_MS = 10_000;
 const ANSWER_MS_MAX = 8_000;
-/** The stream sends a sign of life every 10 seconds. */
+/** The stream sends a heartbeat every 10 seconds. */
 const STREAM_SILENCE_MS = 30_000;
 const STREAM_RETRY_MS = 5_000;
-/** A server that does not answer is asked less and less often, down to this. */
+/** Longest pause between two requests to a server that does not answer. */
 export const RETRY_MS_MAX = 15_000;
 
 const TOKEN = "citystream-bearer";
@@ -22,7 +22,7 @@ function headers() {
   return token ? { authorization: `Bearer ${token}` } : {};
 }
 
-/** What a server that answers says against a request. */
+/** An error that the server answered. */
 export class Refused extends Error {
   constructor(status, text, code = "") {
     super(text);
@@ -36,7 +36,7 @@ async function refuse(response) {
   throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`, answer.code);
 }
 
-/** Returns the JSON behind a path of this server. */
+/** Returns the JSON at a path of this server. */
 export async function ask(path, options = {}) {
   for (;;) {
     const response = await fetch(path, {
@@ -50,18 +50,18 @@ export async function ask(path, options = {}) {
   }
 }
 
-/** Opens a path of this server as the browser would, but with the token; tells whether there is one. */
+/** Opens a path of this server with the token. Returns false if there is no token. */
 export function openWithToken(path, target = "_self") {
   if (!sessionStorage.getItem(TOKEN)) return false;
   fetch(path, { headers: headers(), signal: AbortSignal.timeout(ANSWER_MS_MAX) })
     .then((response) => response.blob())
     .then((body) => open(URL.createObjectURL(body), target))
-    // The numbers of the page say that the server is gone.
+    // The status of the page shows that the server is unreachable.
     .catch(() => {});
   return true;
 }
 
-/** Returns the text behind a path of this server. */
+/** Returns the text at a path of this server. */
 export async function askText(path) {
   const response = await fetch(path, { headers: headers(), signal: AbortSignal.timeout(ANSWER_MS_MAX) });
   if (!response.ok) throw new Refused(response.status, "");
@@ -70,7 +70,7 @@ export async function askText(path) {
 
 let login;
 
-/** Requests under way together are answered by one dialog. */
+/** Asks for a token. Concurrent requests share one dialog. */
 function askForToken() {
   login ??= new Promise((resolve) => {
     const dialog = byId("login");
@@ -87,8 +87,8 @@ function askForToken() {
 }
 
 /**
- * Listens to the stream for good, and calls `on.event(name)` for each event and `on.up(bool)`
- * when it comes or goes. Read by hand and not by EventSource, which can send no token.
+ * Reads the stream forever. Calls `on.event(name)` for each event and `on.up(bool)` when the stream connects or ends.
+ * EventSource cannot send a token, so this function parses the stream itself.
  */
 export async function listen(on) {
   let lastId = "";
@@ -126,7 +126,7 @@ export async function listen(on) {
         }
       }
     } catch {
-      // Gone or refused; the requests tell the visitor why.
+      // The requests for the numbers show the visitor why.
     }
     clearTimeout(alarm);
     on.up(false);
@@ -149,8 +149,8 @@ function parse(block) {
   return event;
 }
 
-/** Decides when to ask again, and tells how it went: `on.done(what)`, `on.failed(error, sinceMs)`. */
-export class Clockwork {
+/** Requests the numbers again and again. Calls `on.done(answer)` or `on.failed(error, sinceMs)` each time. */
+export class Poller {
   #timer = 0;
   #asking = false;
   #again = false;
@@ -166,14 +166,14 @@ export class Clockwork {
     document.addEventListener("visibilitychange", () => this.soon());
   }
 
-  /** Asks as soon as possible. */
+  /** Requests the numbers as soon as possible. */
   soon() {
     this.dirty = true;
     if (this.#asking) this.#again = true;
     else this.#run();
   }
 
-  /** Something changed: asks when it is next time to. */
+  /** Marks the numbers as outdated. The next regular request refreshes them. */
   changed() {
     this.dirty = true;
   }
@@ -185,14 +185,14 @@ export class Clockwork {
       this.#asking = true;
       this.dirty = false;
       try {
-        const what = await this.work();
+        const answer = await this.work();
         this.#failedSinceMs = 0;
         this.#pauseMs = ASK_EVERY_MS;
-        this.on.done(what);
+        this.on.done(answer);
       } catch (error) {
         this.#failedSinceMs ||= Date.now();
         this.dirty = true;
-        // A server that refuses is there, and reading on may be what it asks for.
+        // A server that answers an error is up, and a repeated request may succeed.
         this.#pauseMs = error instanceof Refused ? ASK_EVERY_MS : Math.min(RETRY_MS_MAX, this.#pauseMs * 2);
         this.on.failed(error, this.#failedSinceMs);
       }

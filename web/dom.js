@@ -1,4 +1,4 @@
-// Making elements, and how numbers and times read.
+// Creates elements and formats numbers and times.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -13,7 +13,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Returns an HTML element; `on…` attributes are listeners, `--…` ones custom properties. */
+/** Returns an HTML element. Attributes `on…` are listeners; attributes `--…` are custom properties. */
 export function h(tag, attributes, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -23,7 +23,7 @@ export function s(tag, attributes, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Puts these children, without the missing ones, in place of an element's own. */
+/** Replaces the children of an element. Null and undefined children are skipped. */
 export function put(element, ...children) {
   element.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 }
@@ -31,7 +31,7 @@ export function put(element, ...children) {
 /** Returns the element with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** Sets text only where it changed, so that screen readers and selections are left in peace. */
+/** Sets the text only if it changed, so that screen readers and selections are not disturbed. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -52,13 +52,13 @@ export const clockSeconds = part({ hour: "2-digit", minute: "2-digit", second: "
 export const day = part({ day: "numeric", month: "short" });
 export const dayYear = part({ day: "numeric", month: "short", year: "numeric" });
 
-/** Returns a range of time, with its year. */
+/** Returns a time range with its year. */
 export function range(from, to) {
   const sameDay = day(from) === day(to - 1);
   return `${sameDay ? "" : `${day(from)} ${clock(from)} – `}${dayYear(to - 1)}${sameDay ? ` ${clock(from)}–` : " "}${clock(to)} UTC`;
 }
 
-/** Returns how long ago an instant was, or its date where that says more. */
+/** Returns how long ago an instant was, or its date if it is more than a day ago. */
 export function ago(ms, nowMs = Date.now()) {
   const seconds = Math.round((nowMs - ms) / 1000);
   if (seconds < -90) return `${day(ms)}, ${clock(ms)}`;
@@ -72,7 +72,7 @@ export function ago(ms, nowMs = Date.now()) {
 export const SEVERITIES = ["low", "medium", "high", "critical"];
 const USUAL_TYPES = ["traffic", "weather", "incident", "construction"];
 
-/** Returns the class that colours a type: the usual four have their own, others share three. */
+/** Returns the CSS class for the color of an event type. The usual four have their own; others share three. */
 export function typeClass(type) {
   const at = USUAL_TYPES.indexOf(type);
   if (at >= 0) return `type-${type}`;
@@ -81,7 +81,7 @@ export function typeClass(type) {
   return `type-other-${sum}`;
 }
 
-/** Orders types: the usual four first, others by name. */
+/** Orders event types: the usual four first, then the others by name. */
 export function byType(a, b) {
   const usual = (type) => USUAL_TYPES.includes(type);
   if (usual(a) && usual(b)) return USUAL_TYPES.indexOf(a) - USUAL_TYPES.indexOf(b);

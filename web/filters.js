@@ -1,12 +1,12 @@
-// What the visitor looks at. The address holds it, so that a view can be kept and shared.
+// The filters. The URL contains them, so a view can be bookmarked and shared.
 
 import { byId, byType, h, setText, SEVERITIES } from "./dom.js";
 
-/** Hours by name. `fit` shows what there is of them. */
+/** Hours by name. `fit` starts at the first event of its hours. */
 export const SPANS = { fit: 6, "1h": 1, "6h": 6, "24h": 24, "7d": 168 };
 const DEFAULTS = { city: "", type: "", severity: "", span: "fit", by: "type" };
 
-/** What of the address cannot be shown, a sentence each. */
+/** What is wrong with the URL, one sentence each. */
 let refused = [];
 let current = read();
 const listeners = [];
@@ -16,19 +16,19 @@ function read() {
   const choices = { severity: SEVERITIES, span: Object.keys(SPANS), by: ["type", "severity"] };
   refused = [];
   for (const [name, value] of new URLSearchParams(location.search)) {
-    if (!(name in DEFAULTS)) refused.push(`The address sets ${name}, which this page does not have.`);
+    if (!(name in DEFAULTS)) refused.push(`The URL sets ${name}, which is not a filter.`);
     else if (!value || name === "city") filters[name] = value || DEFAULTS[name];
     else if (name === "type" ? /^[a-z][a-z0-9_-]*$/.test(value) : choices[name].includes(value)) filters[name] = value;
-    else refused.push(`The address asks for ${name}=${value}, which this page does not have${choices[name] ? `: it knows ${choices[name].join(", ")}` : ""}.`);
+    else refused.push(`The URL sets ${name}=${value}, which is not valid${choices[name] ? `; use ${choices[name].join(", ")}` : ""}.`);
   }
   return filters;
 }
 
 export const filters = () => current;
-/** Names the view: equal for equal numbers only. */
+/** Returns a key of the view. Two views have the same key only if they show the same numbers. */
 export const view = () => JSON.stringify([current.city, current.type, current.severity, SPANS[current.span]]);
 
-/** Returns the filters as parameters of the timeline; empty without any. */
+/** Returns the filters as query parameters of the timeline, or an empty text without filters. */
 export function query() {
   const { city, type, severity } = current;
   const given = { city, event_type: type, severity };
@@ -37,22 +37,24 @@ export function query() {
 
 let unknown = false;
 
-/** Says whether no event has ever suited city and type. */
-export function missing(is) {
+/** Sets whether no event has ever matched city and type. */
+export function setUnknown(is) {
   unknown = is;
   notice();
 }
 
-/** Says that a card has nothing to show, and why. */
+export const isUnknown = () => unknown;
+
+/** Returns why a card is empty. */
 export function nothing() {
-  if (unknown) return "Nothing suits these filters.";
-  return isFiltered() ? "No event in this range suits these filters." : "There is no event in this range.";
+  if (unknown) return "No events match these filters.";
+  return isFiltered() ? "No events in this range match these filters." : "No events in this range.";
 }
 
 function notice() {
   const { city, type } = current;
   const words = [...refused];
-  if (unknown) words.push(`No event${type ? ` of type ${type}` : ""}${city ? ` names the city “${city}”` : ""} so far. Names are case-sensitive.`);
+  if (unknown) words.push(`No events${type ? ` of type ${type}` : ""}${city ? ` in “${city}”` : ""} so far. City names are case-sensitive.`);
   const box = byId("notice");
   setText(box, words.join(" "));
   box.hidden = !words.length;
@@ -61,7 +63,7 @@ export const hours = () => SPANS[current.span];
 export const isFiltered = () => Boolean(current.city || current.type || current.severity);
 export const onChange = (listener) => listeners.push(listener);
 
-/** Changes some filters; choosing what is chosen already takes it back. */
+/** Changes some filters. With `toggle`, choosing the current value clears it. */
 export function choose(change, { toggle = false } = {}) {
   const next = { ...current };
   for (const [name, value] of Object.entries(change)) {
@@ -90,7 +92,7 @@ addEventListener("popstate", () => apply(read()));
 let cities = [];
 let types = [];
 
-/** Offers these cities and types; what is chosen is offered as well. */
+/** Sets the cities and types to choose from. The current choice is always among them. */
 export function offer(newCities, newTypes) {
   const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
   if (same(cities, newCities) && same(types, newTypes)) return;
@@ -125,7 +127,7 @@ export function render() {
   const known = [...new Set([...types, current.type].filter(Boolean))].sort(byType);
   segments(byId("types"), "type", [["", "All types"], ...known.map((type) => [type, type])]);
   segments(byId("severities"), "severity", [["", "Any severity"], ...SEVERITIES.map((name) => [name, name, `sev-${name}`])]);
-  segments(byId("spans"), "span", Object.keys(SPANS).map((span) => [span, span]));
+  segments(byId("spans"), "span", Object.keys(SPANS).map((span) => [span, span === "fit" ? "Auto (6 h)" : span]));
   segments(byId("stack"), "by", [["type", "by type"], ["severity", "by severity"]]);
   byId("clear").hidden = !isFiltered();
   notice();

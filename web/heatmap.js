@@ -1,4 +1,4 @@
-// City by type: how many, and how much of it is serious.
+// Events by city and type, and how many of them are high or critical.
 
 import { byId, byType, h, put, setText, SEVERITIES, short, whole } from "./dom.js";
 import { choose, filters, nothing } from "./filters.js";
@@ -25,7 +25,7 @@ export function render(answer) {
   const state = JSON.stringify([rows, types, [...cells], chosen, answer.series_read, nothing()]);
   if (state === before) return;
   before = state;
-  setText(byId("heat-note"), `events of this range by city and type${answer.series_read < answer.series_total ? `, of the ${whole(answer.series_read)} largest series` : ""}; the warmer, the more high and critical events`);
+  setText(byId("heat-note"), `Events in this range by city and type${answer.series_read < answer.series_total ? `, ${whole(answer.series_read)} largest series only` : ""}. A warmer color means more high and critical events.`);
   if (!rows.length) {
     put(byId("heat"), h("p", { class: "empty" }, nothing()));
     return;
@@ -41,13 +41,13 @@ export function render(answer) {
         const counts = cells.get(`${city}#${type}`);
         if (!counts) return h("td", {}, h("span", { class: "cell none" }, "–"));
         return h("td", {}, cell(city, type, counts, serious(counts) / most, chosen));
-      }))), rest.size ? others(rest, types, cells) : "")),
+      }))), rest.size ? othersRow(rest, types, cells) : "")),
   );
   if (focused) byId("heat").querySelector(`[data-cell="${CSS.escape(focused)}"]`)?.focus();
 }
 
-/** The row of all cities without one of their own. */
-function others(rest, types, cells) {
+/** Returns the row that sums the cities without their own row. */
+function othersRow(rest, types, cells) {
   const sums = new Map(types.map((type) => [type, 0]));
   for (const [key, counts] of cells) {
     const [city, type] = key.split("#");
@@ -66,7 +66,7 @@ function cell(city, type, counts, heat, chosen) {
     title: `${city}, ${type}: ${words || "none"}`, "aria-label": `${city}, ${type}: ${short(total)} events${words ? `, ${words}` : ""}`,
     "--warmth": `${Math.round(Math.sqrt(heat) * 100)}%`,
     onclick: () => {
-      // Judged now: the cell may have been drawn for the filters of before.
+      // The filters may have changed since the cell was drawn.
       const now = filters();
       choose(now.city === city && now.type === type ? { city: "", type: "" } : { city, type });
     },

@@ -1,11 +1,11 @@
-// Watermark and lag, where this server's metrics tell them: in `dev`, and wherever a consumer runs
-// beside the API.
+// Watermark, lag and latency, if the metrics of this server have them: in `dev`, or if a consumer runs in the same
+// process.
 
 import { askText } from "./data.js";
 import { byId, clockSeconds, dayYear, h, plural, put, whole } from "./dom.js";
 
-/** Reads the samples of Prometheus' text format: name, labels, value. */
-function samples(text) {
+/** Parses the Prometheus text format into samples with name, labels and value. */
+function parseSamples(text) {
   const found = [];
   for (const line of text.split("\n")) {
     const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
@@ -17,18 +17,18 @@ function samples(text) {
   return found;
 }
 
-/** Durations are those of the last minute or so, and are told of at least so many events. */
+/** Latencies cover about the last minute, and need at least this many events. */
 const RECENT_MS = 60_000;
 const RECENT_EVENTS_MIN = 20;
 let scrapes = [];
 
-/** Returns how many events took at most so many seconds, by bound, of those since about a minute ago. */
-function recent(all) {
+/** Returns the histogram of the last minute: pairs of an upper bound in seconds and a cumulative count. */
+function recentLatencies(all) {
   const buckets = all.filter((one) => one.name === "citystream_event_latency_seconds_bucket")
     .map((one) => [one.labels.le === "+Inf" ? Infinity : Number(one.labels.le), one.value]).sort((a, b) => a[0] - b[0]);
   const total = (one) => one.buckets.at(-1)?.[1] ?? 0;
   const now = { ms: performance.now(), buckets };
-  // Counters that fell are those of another process.
+  // Counters that fell belong to a new process.
   if (scrapes.length && total(now) < total(scrapes.at(-1))) scrapes = [];
   scrapes.push(now);
   while (scrapes.length > 2 && now.ms - scrapes[1].ms >= RECENT_MS) scrapes.shift();
@@ -47,9 +47,9 @@ const seconds = (value) => (value === null ? "too few events" : value === Infini
 export async function load() {
   let all = [];
   try {
-    all = samples(await askText("/metrics"));
+    all = parseSamples(await askText("/metrics"));
   } catch {
-    // Metrics are a bonus; the numbers above tell whether the server is there.
+    // The metrics are optional. The other requests show whether the server is up.
     return;
   }
   const lag = all.filter((one) => one.name === "citystream_consumer_lag_records");
@@ -60,15 +60,15 @@ export async function load() {
   const sum = (name) => all.filter((one) => one.name === name).reduce((total, one) => total + one.value, 0);
   const rows = lag.sort((a, b) => Number(a.labels.partition) - Number(b.labels.partition));
   const behind = lag.reduce((total, one) => total + Math.max(0, one.value), 0);
-  const latency = recent(all);
+  const latency = recentLatencies(all);
   const fact = (name, value, title) => h("div", { title }, h("dt", {}, name), h("dd", {}, value));
   put(byId("pipeline-body"),
     h("dl", { class: "facts" },
-      fact("behind", plural(behind, "record")),
-      fact("half are durable in", seconds(quantile(latency, 0.5)), "Of the events of the last minute, half were stored this long after they were sent."),
-      fact("99 % in", seconds(quantile(latency, 0.99)), "Of the events of the last minute, 99 % were stored this long after they were sent."),
-      fact("repeats refused", whole(sum("citystream_fence_conflicts_total")), "Writes that the tables refused because their records were counted already, by an earlier try or another consumer."),
-      fact("rejected", whole(sum("citystream_events_rejected_total"))),
+      fact("Lag", plural(behind, "record")),
+      fact("Latency p50", seconds(quantile(latency, 0.5)), "Half of the events of the last minute were stored within this time after they were sent."),
+      fact("Latency p99", seconds(quantile(latency, 0.99)), "99 % of the events of the last minute were stored within this time after they were sent."),
+      fact("Duplicate writes refused", whole(sum("citystream_fence_conflicts_total")), "Writes that DynamoDB refused because an earlier attempt or another consumer had already counted their records."),
+      fact("Rejected records", whole(sum("citystream_events_rejected_total"))),
     ),
     h("table", { class: "partitions" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "partition"), h("th", { scope: "col" }, "watermark"), h("th", { scope: "col" }, "lag"))),

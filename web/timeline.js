@@ -1,10 +1,10 @@
-// Events over time: one bar per step, stacked, with what it says under the pointer or the arrow keys.
+// Events over time: one stacked bar per step, with details on hover and by arrow keys.
 
-import { byId, byType, clock, day, dayYear, h, put, range, s, setText, SEVERITIES, short, typeClass, whole } from "./dom.js";
+import { byId, byType, clock, day, dayYear, h, plural, put, range, s, setText, SEVERITIES, short, typeClass, whole } from "./dom.js";
 import { filters, nothing } from "./filters.js";
 
 const HEIGHT = 274;
-/** What fits is never cut shorter than this. */
+/** Fewest steps that `fit` shows. */
 export const FEWEST_STEPS = 12;
 const MARGIN = { top: 14, right: 4, bottom: 40, left: 44 };
 const OTHERS = "others";
@@ -13,10 +13,10 @@ let chart = null;
 let readAt = null;
 let drawn = "";
 
-/** Tells whether an answer lists every series, each with its steps: then its sums are the page's own. */
+/** Returns true if an answer lists every series with its steps. The page may then compute sums itself. */
 export const isComplete = (answer) => answer.series_total > 0 && answer.series_count === answer.series_total && answer.series_read === answer.series_total;
 
-/** Returns what the filters choose of a complete answer, so that all figures are of one moment. */
+/** Applies the filters to a complete answer, so that all figures are of the same moment. */
 export function choose(whole, { city, type, severity }) {
   const level = SEVERITIES.indexOf(severity);
   const series = whole.series.filter((one) => (!city || one.city === city) && (!type || one.event_type === type)).map((one) => (level < 0 ? one : {
@@ -30,7 +30,7 @@ export function choose(whole, { city, type, severity }) {
   return { ...whole, series, totals, all_time: allTime, series_count: count, series_read: count, series_total: count };
 }
 
-/** Sums the answer's series by step and by what is stacked. */
+/** Sums the series of an answer by step and by the stacked dimension. */
 export function stack(answer, { severity, by }) {
   const from = Date.parse(answer.from);
   const stepMs = answer.step_seconds * 1000;
@@ -61,7 +61,7 @@ export function stack(answer, { severity, by }) {
   return { from, stepMs, keys, steps };
 }
 
-/** Leaves out the time before the first event, but never shows less than an hour or so. */
+/** Leaves out the time before the first event, but keeps at least `FEWEST_STEPS`. */
 function fit(model) {
   const first = model.steps.findIndex((step) => step.total > 0);
   const skip = Math.max(0, Math.min(first, model.steps.length - FEWEST_STEPS));
@@ -77,20 +77,20 @@ function ticks(max) {
   return Array.from({ length: Math.round(last / step) + 1 }, (_, i) => i * step);
 }
 
-/** Returns which steps have their time written below: the step, its time, and what changes there. */
+/** Returns the labels of the time axis: the step, its time, and a second line where the date changes. */
 function timeTicks(model, width) {
   const fits = Math.max(2, Math.floor(width / 72));
   const spanMs = model.stepMs * model.steps.length;
   const minute = 60_000;
   const choices = [5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1440, 2880].map((n) => n * minute);
-  // Of several days, only days are named: a clock time would be there several times.
+  // Over several days the labels are dates, because a clock time would repeat.
   const every = choices.find((ms) => spanMs / ms <= fits && (spanMs < 2160 * minute || ms >= 1440 * minute)) ?? 2880 * minute;
   const days = every >= 1440 * minute;
   const ticks = model.steps.map((step, i) => [i, step.from]).filter(([, ms]) => ms % every < model.stepMs);
   const year = (ms) => String(new Date(ms).getUTCFullYear());
   const above = ticks.map(([, ms]) => (days ? year(ms) : dayYear(ms)));
   return ticks.map(([i, ms], n) => {
-    // Two dates side by side would run into each other: the later one says when the earlier one was.
+    // Two dates side by side would overlap. The later date implies the earlier one.
     const crowded = !days && n + 1 < ticks.length && above[n + 1] !== above[n];
     const second = above[n] !== above[n - 1] && !crowded ? above[n] : "";
     return [i, days ? day(ms) : clock(ms), second];
@@ -104,7 +104,7 @@ function times(step) {
   return `${day(step.from)}, ${clock(step.from)}–${sameDay ? "" : `${day(step.to)}, `}${clock(step.to)}`;
 }
 
-function say(model, at) {
+function describe(model, at) {
   const step = model.steps[at];
   const parts = model.keys.map((key, i) => [key, step.counts[i]]).filter(([, count]) => count > 0);
   return {
@@ -162,7 +162,7 @@ function read(at) {
   tip.hidden = at === null;
   band?.setAttribute("visibility", at === null ? "hidden" : "visible");
   if (at === null || !band) return;
-  const words = say(model, at);
+  const words = describe(model, at);
   const by = filters().by;
   const { x, width } = chart.scale;
   band.setAttribute("x", x(at));
@@ -195,7 +195,7 @@ function draw(model, by) {
   const slot = inner.width / model.steps.length;
   const gap = Math.min(3, slot * 0.22);
   const shape = JSON.stringify([width, model.from, model.stepMs, model.steps.length, model.keys, by]);
-  // The same bars as before only change their height, and may glide there.
+  // If the bars are the same as before, only their heights change, with an animation.
   if (shape !== drawn) {
     drawn = shape;
     svg.replaceChildren(
@@ -248,15 +248,15 @@ export function render(answer) {
   const end = model.steps.at(-1).to;
   const more = answer.series_total - answer.series_read;
   const late = answer.all_time.late_count;
-  setText(byId("chart-note"), `${whole(total)} in ${STEP_WORDS(answer.step_seconds)} steps of event time, ${range(first, end)}`);
+  setText(byId("chart-note"), `${plural(total, "event")} · ${range(first, end)} · ${STEP_WORDS(answer.step_seconds)} bars`);
   put(byId("chart-scope"),
     total ? null : h("span", {}, nothing()),
-    more > 0 ? h("span", {}, `Only the ${whole(answer.series_read)} largest of ${whole(answer.series_total)} series are in this chart and in “this range”; choose a city to see the others.`) : null,
-    late > 0 && !chosen.severity ? h("span", {}, `${whole(late)} late ${late === 1 ? "event of all time came after its window was" : "events of all time came after their windows were"} final: counted in the totals, in no step.`) : null,
+    more > 0 ? h("span", {}, `This chart and “this range” cover only the ${whole(answer.series_read)} largest of ${whole(answer.series_total)} series. Choose a city to see the others.`) : null,
+    late > 0 && !chosen.severity ? h("span", {}, `${whole(late)} late ${late === 1 ? "event" : "events"} (all time) arrived after the window was final: counted in the totals, not in this chart.`) : null,
   );
   chart.slider.setAttribute("aria-valuemax", model.steps.length);
   if (readAt === null) {
     chart.slider.setAttribute("aria-valuenow", last() + 1);
-    chart.slider.setAttribute("aria-valuetext", say(model, last()).text);
+    chart.slider.setAttribute("aria-valuetext", describe(model, last()).text);
   }
 }

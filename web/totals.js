@@ -1,17 +1,17 @@
-// The big numbers. They count up to what the tables say and never beyond it.
+// The big numbers. They count up to the value in the tables and never beyond it.
 
 import { byId, clockSeconds, dayYear, range, setText, still, whole } from "./dom.js";
 import { filters, isFiltered } from "./filters.js";
 
 const COUNT_MS = 700;
 const RATE_OVER_MS = 10_000;
-/** A rate is told after so long: a step at the first answer would be multiplied. */
+/** Shortest time for a rate. Over less time, one burst of events would look like a high rate. */
 const RATE_OVER_MS_MIN = 5_000;
 
 const shown = new Map();
 let seen = [];
 
-/** Counts a figure up to `value`. */
+/** Animates a figure up to `value`. */
 export function countTo(element, value) {
   const state = shown.get(element) ?? { from: 0, to: null, value: 0 };
   if (state.to === value) return;
@@ -34,13 +34,13 @@ function show(element, state, value) {
   setText(element, whole(value));
 }
 
-/** Ends the interval of the rate: the page did not see the counts for a while. */
+/** Restarts the rate, because the page did not observe the counts for a while. */
 export function interrupt() {
   seen = [];
   setText(byId("rate"), "");
 }
 
-/** Shows the sums that the server made over everything they cover. */
+/** Shows the sums that the server computed. */
 export function render({ all_time: all, totals, from, to, generated_at: generatedAt, series_read: read, series_total: series }) {
   const { city, type, severity } = filters();
   const events = severity ? all[`severity_${severity}`] : all.event_count + all.late_count;
@@ -49,21 +49,21 @@ export function render({ all_time: all, totals, from, to, generated_at: generate
   countTo(byId("total-critical"), all.severity_critical);
   countTo(byId("total-late"), all.late_count);
   countTo(byId("total-range"), totals.event_count);
-  // Of one severity, the figure itself says all that is known of all time.
+  // With a severity filter, the main figure is the only one of all time.
   byId("all-time").hidden = Boolean(severity);
   const what = [severity, type].filter(Boolean).join(" ");
   setText(byId("total-label"), isFiltered()
-    ? `${what ? `${what} ` : ""}${events === 1 ? "event" : "events"} ${city ? `in ${city}` : "in all cities"}, of all time`
-    : events === 1 ? "event counted, once, of all time" : "events counted, each once, of all time");
+    ? `${what ? `${what} ` : ""}${events === 1 ? "event" : "events"} ${city ? `in ${city}` : "in all cities"}, all time`
+    : events === 1 ? "event counted, all time" : "events counted, all time");
   setText(byId("range-scope"), `this range, ${range(Date.parse(from), Date.parse(to))}`);
-  setText(byId("range-what"), read < series ? `in windows of the ${whole(read)} largest of ${whole(series)} series` : "in windows");
+  setText(byId("range-what"), read < series ? `in windows, ${whole(read)} largest of ${whole(series)} series` : "in windows");
   const ms = Date.parse(generatedAt);
   const today = dayYear(ms) === dayYear(Date.now());
   setText(byId("as-of"), `as of ${today ? "" : `${dayYear(ms)}, `}${clockSeconds(ms)} UTC`);
   setText(byId("rate"), rate(`${city}|${type}|${severity}`, ms, events));
 }
 
-/** Returns how many events a second were counted of late, once that can be told. */
+/** Returns the recent rate of counted events as text, or an empty text if it is unknown. */
 function rate(view, ms, events) {
   if (seen.length && seen[0].view !== view) seen = [];
   const last = seen.at(-1);
@@ -73,5 +73,5 @@ function rate(view, ms, events) {
   if (ms - first.ms < RATE_OVER_MS_MIN || events < first.events) return "";
   const perSecond = ((events - first.events) * 1000) / (ms - first.ms);
   if (perSecond === 0) return "";
-  return ` · ${perSecond < 10 ? perSecond.toFixed(1) : whole(Math.round(perSecond))} a second`;
+  return ` · ${perSecond < 10 ? perSecond.toFixed(1) : whole(Math.round(perSecond))} per second`;
 }

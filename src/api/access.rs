@@ -1,11 +1,10 @@
-//! Who may ask, and how often: bearer tokens, a rate per client, foreign origins.
+//! Access rules: bearer tokens, a request rate per client, and foreign origins.
 //!
-//! Without a token file everybody may ask. `/livez` never needs a token and has a limit of its own, so that
-//! a load balancer can ask it; the page itself and its files hold no data and need none either.
+//! Without a token file every client may ask. `/livez` never needs a token and has its own rate limit, so that a
+//! load balancer can use it. The page at `/` and its files contain no data and need no token either.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,115 +23,26 @@ use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
-use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
-use tokio::sync::watch;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::error::ApiError;
 use crate::api::observe::UNMATCHED;
-use crate::api::reload::{self, FileError};
+pub use crate::api::tokens::Tokens;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Where a balancer asks whether the role lives.
+/// The path at which a load balancer checks whether the role is alive.
 pub(super) const LIVEZ: &str = "/livez";
-/// Most answers a second of `/livez` to one client; a burst may have as many.
+/// Maximum number of answers of `/livez` per second to one client, also the size of a burst.
 const LIVEZ_PER_SECOND: f64 = 50.0;
-/// Shortest token: anything shorter can be guessed.
-const TOKEN_CHARS_MIN: usize = 16;
-/// Time between two sweeps of clients that have not asked for a while.
+/// Time between two removals of clients that have been quiet for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// How long a browser may remember that an origin may ask.
+/// How long a browser may cache a preflight answer.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// The address a request came from; the server puts it among the request's extensions.
+/// The address of the client. The server adds it to the extensions of each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
-
-/// Tokens that let in, as hashes. Clones are the same.
-#[derive(Clone)]
-pub struct Tokens {
-    path: PathBuf,
-    content: Vec<u8>,
-    hashes: Arc<watch::Sender<Vec<[u8; 32]>>>,
-}
-
-impl Tokens {
-    /// Reads a file of tokens: one a line; empty lines and those that begin with `#` do not count.
-    ///
-    /// # Errors
-    /// If the file cannot be read, holds no token, or a line that can be none.
-    pub fn load(path: &Path) -> Result<Tokens, FileError> {
-        let content = reload::read(path)?;
-        let hashes = parse(path, &content)?;
-        Ok(Tokens {
-            path: path.to_owned(),
-            content,
-            hashes: Arc::new(watch::Sender::new(hashes)),
-        })
-    }
-
-    /// Uses the changed file, until `shutdown`.
-    pub async fn watch(self, shutdown: Shutdown) {
-        let apply = |contents: &[Vec<u8>]| {
-            self.hashes.send_replace(parse(&self.path, &contents[0])?);
-            Ok(())
-        };
-        let (paths, known) = (vec![self.path.clone()], vec![self.content.clone()]);
-        reload::watch("tokens", paths, known, shutdown, apply).await;
-    }
-
-    /// Returns the token's hash if it is one of them.
-    fn admit(&self, token: &[u8]) -> Option<[u8; 32]> {
-        let given: [u8; 32] = Sha256::digest(token).into();
-        holds(&self.hashes.borrow(), &given).then_some(given)
-    }
-
-    /// Waits until a token is one of them no more.
-    async fn gone(self, given: [u8; 32]) {
-        let mut hashes = self.hashes.subscribe();
-        // Fails only if the sender is gone, and `self` holds the sender.
-        let gone = hashes.wait_for(|hashes| !holds(hashes, &given)).await;
-        debug_assert!(gone.is_ok(), "the tokens are held here");
-    }
-}
-
-/// Tells whether a hash is one of them. Takes as long whichever it is, and if it is none: all of them are
-/// compared, in constant time.
-fn holds(hashes: &[[u8; 32]], given: &[u8; 32]) -> bool {
-    let mut found = Choice::from(0);
-    for hash in hashes {
-        found |= hash.ct_eq(given);
-    }
-    found.into()
-}
-
-fn parse(path: &Path, content: &[u8]) -> Result<Vec<[u8; 32]>, FileError> {
-    let text =
-        std::str::from_utf8(content).map_err(|_| FileError::new(path, "it is not UTF-8 text"))?;
-    let mut hashes = Vec::new();
-    for (n, line) in (1..).zip(text.lines()) {
-        let token = line.trim();
-        if token.is_empty() || token.starts_with('#') {
-            continue;
-        }
-        if token.len() < TOKEN_CHARS_MIN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(FileError::new(
-                path,
-                format!(
-                    "line {n} is no token: one has at least {TOKEN_CHARS_MIN} characters, \
-                     ASCII without spaces; openssl rand -hex 32 makes one"
-                ),
-            ));
-        }
-        hashes.push(Sha256::digest(token).into());
-    }
-    if hashes.is_empty() {
-        return Err(FileError::new(path, "it holds no token"));
-    }
-    Ok(hashes)
-}
 
 type Limiter = RateLimiter<
     IpAddr,
@@ -141,15 +51,15 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>,
 >;
 
-/// A rate per client, with a burst of a second's worth.
-pub struct Rate {
+/// A limit of requests per client, with bursts of up to one second's worth.
+pub struct ClientRate {
     limiter: Limiter,
     clock: MonotonicClock,
 }
 
-impl Rate {
-    /// Returns a limit of so many requests a second.
-    pub fn new(per_second: f64) -> Rate {
+impl ClientRate {
+    /// Returns a limit of `per_second` requests per second.
+    pub fn new(per_second: f64) -> ClientRate {
         let period = Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e6));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
         let burst = NonZeroU32::new(per_second.ceil().clamp(1.0, 1e6) as u32);
@@ -157,13 +67,16 @@ impl Rate {
             .expect("the period is longer than zero")
             .allow_burst(burst.expect("at least one"));
         let clock = MonotonicClock;
-        Rate {
+        ClientRate {
             limiter: RateLimiter::hashmap_with_clock(quota, clock.clone()),
             clock,
         }
     }
 
-    /// Counts a request; returns after how many seconds to ask again if it is one too many.
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// The seconds to wait, if the request exceeds the limit.
     fn count(&self, client: IpAddr) -> Result<(), u64> {
         self.limiter.check_key(&client).map_err(|early| {
             let wait = early.wait_time_from(self.clock.now());
@@ -171,7 +84,7 @@ impl Rate {
         })
     }
 
-    async fn sweep(self: Arc<Rate>, shutdown: Shutdown) {
+    async fn sweep(self: Arc<ClientRate>, shutdown: Shutdown) {
         loop {
             tokio::select! {
                 () = shutdown.wait() => return,
@@ -183,7 +96,8 @@ impl Rate {
     }
 }
 
-/// Who counts as one client: an address, or the half of an IPv6 address that a client cannot choose.
+/// Returns what identifies a client: its IPv4 address, or the upper half of its IPv6 address. A client can choose
+/// the lower half itself.
 pub(super) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -191,18 +105,18 @@ pub(super) fn client(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// The rules of one server.
+/// The access rules of one server.
 #[derive(Default)]
 pub struct Access {
-    /// Who may ask; everybody if there are none.
+    /// The valid tokens. Without them, every client may ask.
     pub tokens: Option<Tokens>,
-    /// How often each may ask.
-    pub rate: Option<Rate>,
-    /// Pages of which origins may ask.
+    /// The limit of requests per client.
+    pub rate: Option<ClientRate>,
+    /// Foreign origins whose pages may ask.
     pub origins: Vec<HeaderValue>,
 }
 
-/// Returns the router behind these rules; starts what they need, until `shutdown`.
+/// Returns `router` protected by these rules, and spawns the tasks that the rules need until `shutdown`.
 pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shutdown) -> Router {
     if let Some(tokens) = &access.tokens {
         tokio::spawn(tokens.clone().watch(shutdown.clone()));
@@ -211,12 +125,12 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
     if let Some(rate) = &rate {
         tokio::spawn(Arc::clone(rate).sweep(shutdown.clone()));
     }
-    let livez = Arc::new(Rate::new(LIVEZ_PER_SECOND));
+    let livez = Arc::new(ClientRate::new(LIVEZ_PER_SECOND));
     tokio::spawn(Arc::clone(&livez).sweep(shutdown.clone()));
     let (tokens, metrics) = (access.tokens, metrics.clone());
     let router = router.layer(from_fn(move |request: Request, next: Next| {
-        let refused = admit(&request, tokens.as_ref(), rate.as_deref(), &livez);
-        if let Err(refused) = &refused {
+        let checked = check(&request, tokens.as_ref(), rate.as_deref(), &livez);
+        if let Err(refused) = &checked {
             let route = request.extensions().get::<MatchedPath>();
             let route = route.map_or(UNMATCHED, MatchedPath::as_str);
             metrics
@@ -225,8 +139,8 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
                 .inc();
         }
         async move {
-            match refused {
-                Ok(Some(gone)) => ending(next.run(request).await, gone),
+            match checked {
+                Ok(Some(revoked)) => end_with_token(next.run(request).await, revoked),
                 Ok(None) => next.run(request).await,
                 Err(response) => *response,
             }
@@ -251,34 +165,36 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
     )
 }
 
-/// What comes to its end when a token goes.
-type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Completes when a token is revoked.
+type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Returns an answer whose stream ends when the token goes that it was asked for with.
-fn ending(response: Response, gone: Gone) -> Response {
+/// Makes a stream end when the token of its request is revoked.
+fn end_with_token(response: Response, revoked: Revoked) -> Response {
     let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
     if !response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
         return response;
     }
-    response.map(|body| Body::from_stream(body.into_data_stream().take_until(gone)))
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(revoked)))
 }
 
-/// Lets a request in, for as long as its token is good if it needs one.
-fn admit(
+/// Checks a request. If it needed a token, returns a future that completes when that token is revoked.
+///
+/// # Errors
+/// The answer 401 or 429.
+fn check(
     request: &Request,
     tokens: Option<&Tokens>,
-    rate: Option<&Rate>,
-    livez: &Rate,
-) -> Result<Option<Gone>, Box<Response>> {
+    rate: Option<&ClientRate>,
+    livez: &ClientRate,
+) -> Result<Option<Revoked>, Box<Response>> {
     let path = request.uri().path();
     let rate = if path == LIVEZ { Some(livez) } else { rate };
     if let (Some(rate), Some(Peer(peer))) = (rate, request.extensions().get())
         && let Err(seconds) = rate.count(client(peer.ip()))
     {
-        let mut response = ApiError::too_many_requests().into_response();
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        return Err(Box::new(response));
+        return Err(Box::new(
+            ApiError::too_many_requests(seconds).into_response(),
+        ));
     }
     let Some(tokens) = tokens else {
         return Ok(None);
@@ -296,8 +212,8 @@ fn admit(
             .eq_ignore_ascii_case(b"bearer ")
             .then(|| token.trim_ascii())
     });
-    if let Some(hash) = token.and_then(|token| tokens.admit(token)) {
-        return Ok(Some(Box::pin(tokens.clone().gone(hash))));
+    if let Some(hash) = token.and_then(|token| tokens.find(token)) {
+        return Ok(Some(Box::pin(tokens.clone().wait_until_revoked(hash))));
     }
     let challenge = match given {
         None => "Bearer realm=\"citystream\"",
@@ -312,19 +228,11 @@ fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tokens::tests::{TOKEN, tokens};
     use axum::body::Body;
     use axum::http::Request as HttpRequest;
     use axum::routing::get;
     use tower::ServiceExt as _;
-
-    const TOKEN: &str = "0123456789abcdef0123";
-
-    fn tokens(text: &str) -> Result<Tokens, FileError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tokens");
-        std::fs::write(&path, text).unwrap();
-        Tokens::load(&path)
-    }
 
     fn guarded_by(access: Access) -> (Router, Metrics) {
         let metrics = Metrics::new();
@@ -347,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_asked_for_everywhere_but_where_a_balancer_or_a_browser_begins() {
+    async fn every_path_needs_a_token_except_those_of_load_balancers_and_the_page() {
         let other = "fedcba9876543210fedc";
         let (router, metrics) = guarded_by(Access {
             tokens: Some(tokens(&format!("# ours\n{TOKEN}\n\n {other} \n")).unwrap()),
@@ -386,42 +294,8 @@ mod tests {
         assert!(metrics.render().contains(counted), "{}", metrics.render());
     }
 
-    #[test]
-    fn files_that_would_let_anybody_in_are_refused() {
-        for text in [
-            "",
-            "# nothing\n\n",
-            "short\n",
-            "0123456789 abcdef 0123456789\n",
-            "é123456789abcdef0123\n",
-        ] {
-            assert!(tokens(text).is_err(), "{text:?}");
-        }
-        assert!(Tokens::load(Path::new("/nonexistent/tokens")).is_err());
-    }
-
     #[tokio::test]
-    async fn a_changed_file_counts_and_a_broken_one_does_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tokens");
-        std::fs::write(&path, TOKEN).unwrap();
-        let tokens = Tokens::load(&path).unwrap();
-        let shutdown = Shutdown::new();
-        let watching = tokio::spawn(tokens.clone().watch(shutdown.clone()));
-        std::fs::write(&path, "fedcba9876543210fedc").unwrap();
-        while tokens.admit(TOKEN.as_bytes()).is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert!(tokens.admit(b"fedcba9876543210fedc").is_some());
-        std::fs::write(&path, "short").unwrap();
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
-        assert!(tokens.admit(b"fedcba9876543210fedc").is_some());
-        shutdown.trigger();
-        watching.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_stream_ends_when_its_token_goes_and_others_go_on() {
+    async fn a_stream_ends_when_its_token_is_revoked_and_others_continue() {
         let other = "fedcba9876543210fedc";
         let tokens = tokens(&format!("{TOKEN}\n{other}")).unwrap();
         let endless = async || {
@@ -447,9 +321,7 @@ mod tests {
             lines
         };
         let (mut ours, mut theirs) = (listen(TOKEN).await, listen(other).await);
-        tokens
-            .hashes
-            .send_replace(vec![Sha256::digest(other).into()]);
+        tokens.replace_all(&[other]);
         let ended = tokio::time::timeout(Duration::from_secs(30), ours.next()).await;
         assert!(ended.expect("the stream ends").is_none());
         let short = Duration::from_millis(50);
@@ -457,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_probe_has_a_limit_of_its_own() {
+    async fn livez_has_its_own_rate_limit() {
         let (router, _) = guarded_by(Access::default());
         let mut seen = Vec::new();
         for _ in 0..200 {
@@ -472,9 +344,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_client_too_fast_is_told_when_to_come_back_and_others_are_not() {
+    async fn a_client_above_its_rate_gets_retry_after_and_others_are_served() {
         let (router, _) = guarded_by(Access {
-            rate: Some(Rate::new(0.5)),
+            rate: Some(ClientRate::new(0.5)),
             ..Access::default()
         });
         let path = "/api/v1/stats";
@@ -504,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_named_origins_may_ask() {
+    async fn only_allowed_origins_may_ask() {
         let origin = HeaderValue::from_static("https://city.example");
         let (router, _) = guarded_by(Access {
             tokens: Some(tokens(TOKEN).unwrap()),
@@ -516,7 +388,7 @@ mod tests {
             ("https://city.example", true),
             ("https://evil.example", false),
         ] {
-            // Refusals can be read there too.
+            // The page of an allowed origin can read refusals too.
             let response = ask(&router, "/api/v1/stats", "192.0.2.1:1", &[("origin", from)]).await;
             assert_eq!(response.status(), 401);
             assert_eq!(

@@ -1,6 +1,6 @@
-//! `GET /api/v1/aggregations?city=&event_type=&limit=10&from=&to=&cursor=`
+//! `GET /api/v1/aggregations?city=&event_type=&limit=10&from=&to=&cursor=`: windows, newest first.
 //!
-//! Windows whose start lies in `[from, to)`. The old API's `eventType` is taken for `event_type`.
+//! Lists the windows that start in `[from, to)`. `eventType` is an alias of `event_type`, for older clients.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -9,9 +9,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
-use crate::api::openapi::Level;
 use crate::api::params::{Params, is_possible_city, is_possible_type};
-use crate::api::state::{Age, ApiState};
+use crate::api::schemas::Level;
+use crate::api::state::{ApiState, Freshness};
 use crate::core::keys::series;
 use crate::core::time::format_millis;
 use crate::store::reads::{AggregationItem, Windows};
@@ -21,27 +21,27 @@ pub(super) const PATH: &str = "/api/v1/aggregations";
 /// A page of windows.
 #[derive(Serialize, ToSchema)]
 struct Aggregations {
-    /// The city asked for.
+    /// The requested city.
     city: String,
-    /// The type asked for, in lower case.
+    /// The requested event type, in lower case.
     event_type: String,
-    /// How many windows this page lists.
+    /// The number of windows on this page.
     count: usize,
-    /// Everything before it is counted, as far as partitions have published one.
+    /// The smallest watermark of all partitions that have published one; absent if none has.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     watermark: Option<String>,
     /// Windows, newest first.
     aggregations: Vec<Aggregation>,
-    /// Where the list goes on; absent at its end.
+    /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// The counts of a city and type in one window of event time.
+/// The counts of a city and event type in one window.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Aggregation {
-    /// `<city>#<event_type>#<window_start>`: one window has one.
+    /// The key of the window: `<city>#<event_type>#<window_start>`.
     partition_key: String,
     /// First instant of the window.
     #[schema(format = DateTime)]
@@ -49,13 +49,13 @@ pub(super) struct Aggregation {
     /// First instant after the window.
     #[schema(format = DateTime)]
     window_end: String,
-    /// Where, as producers spell it.
+    /// The city, as producers spell it.
     city: String,
-    /// What kind, such as `traffic`.
+    /// The event type, such as `traffic`.
     event_type: String,
-    /// Events counted in the window; late ones are in no window.
+    /// Events counted in the window. Late events are in no window.
     event_count: u64,
-    /// The severities that occur in it, low to critical.
+    /// The severities that occur in the window, from low to critical.
     #[schema(value_type = Vec<Level>)]
     severities: Vec<String>,
     /// Events of low severity.
@@ -66,10 +66,10 @@ pub(super) struct Aggregation {
     severity_high: u64,
     /// Events of critical severity.
     severity_critical: u64,
-    /// When a consumer counted in it last.
+    /// When a consumer last updated the window.
     #[schema(format = DateTime)]
     last_updated: String,
-    /// The window will take no more events.
+    /// True if the watermark has passed the window, so it gets no more events.
     #[serde(rename = "final")]
     is_final: bool,
 }
@@ -95,36 +95,29 @@ impl From<AggregationItem> for Aggregation {
     }
 }
 
-/// Counts of a city and type by window, newest first
+/// Returns the counts of a city and event type by window, newest first
 #[utoipa::path(
     get,
     path = "/api/v1/aggregations",
     operation_id = "list_aggregations",
-    summary = "Counts of a city and type by window, newest first",
+    tag = "counts",
+    summary = "Counts of a city and event type by window, newest first",
     params(
         ("city" = String, Query, description = "A city", min_length = 1, example = "NYC"),
-        ("event_type" = Option<String>, Query, description = "A type; this or `eventType` is needed", min_length = 1, example = "traffic"),
-        ("eventType" = Option<String>, Query, description = "The same as `event_type`, as it was called before", min_length = 1),
-        ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 10),
-        ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
-        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before; the other parameters must be the same, but for `limit`", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("event_type" = Option<String>, Query, description = "An event type. Either this or `eventType` is required", min_length = 1, example = "traffic"),
+        ("eventType" = Option<String>, Query, description = "Alias of `event_type`", min_length = 1),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 10),
+        ("from" = Option<String>, Query, description = "Start of the range (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
+        ("to" = Option<String>, Query, description = "End of the range (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
     ),
     responses(
-        (status = 200, description = "Counts of a city and type by window, newest first", body = Aggregations, example = json!({"city": "NYC", "event_type": "traffic", "count": 1, "aggregations": [{"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "window_start": "2013-01-02T05:55:00Z", "window_end": "2013-01-02T06:00:00Z", "city": "NYC", "event_type": "traffic", "event_count": 5, "severities": ["low", "high"], "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "last_updated": "2013-01-02T06:00:00.000Z", "final": false}]})),
+        (status = 200, description = "Counts of a city and event type by window, newest first", body = Aggregations, example = json!({"city": "NYC", "event_type": "traffic", "count": 1, "aggregations": [{"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "window_start": "2013-01-02T05:55:00Z", "window_end": "2013-01-02T06:00:00Z", "city": "NYC", "event_type": "traffic", "event_count": 5, "severities": ["low", "high"], "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "last_updated": "2013-01-02T06:00:00.000Z", "final": false}]})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let allowed = [
-        "city",
-        "event_type",
-        "eventType",
-        "limit",
-        "from",
-        "to",
-        "cursor",
-    ];
-    let params = Params::parse(PATH, None, &uri, &allowed)?;
+    let allowed = "city event_type eventType limit from to cursor";
+    let params = Params::parse(PATH, None, &uri, allowed)?;
     let Some(city) = params.text("city").map(ToOwned::to_owned) else {
         return Err(ApiError::bad_parameter("city is required"));
     };
@@ -133,7 +126,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
         (None, None) => return Err(ApiError::bad_parameter("event_type is required")),
         (Some(_), Some(_)) => {
             return Err(ApiError::bad_parameter(
-                "event_type and eventType are the same parameter; give one",
+                "event_type and eventType are the same parameter; give only one",
             ));
         }
     };
@@ -145,12 +138,12 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
         } else {
             let series = series(&city, &event_type);
             let read = state.reads().aggregations(series, slice.clone());
-            read.await.map_err(|error| params.failed(error))?
+            read.await.map_err(|error| params.read_error(error))?
         };
-        let age = if windows.are_settled(&slice) {
-            Age::Settled
+        let freshness = if windows.are_settled(&slice) {
+            Freshness::Settled
         } else {
-            Age::Revalidate
+            Freshness::Revalidate
         };
         let page = windows.page;
         let answer = Aggregations {
@@ -161,7 +154,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             next: params.next(page.next.as_ref(), slice.range),
             aggregations: page.items.into_iter().map(Aggregation::from).collect(),
         };
-        Ok::<_, ApiError>((answer, age))
+        Ok::<_, ApiError>((answer, freshness))
     };
-    state.answer_for(params.key(), make).await
+    state.answer_with_freshness(params.key(), make).await
 }

@@ -1,7 +1,7 @@
-//! `GET /api/v1/alerts?city=&severity=&hours=24&limit=50&from=&to=&cursor=`
+//! `GET /api/v1/alerts?city=&severity=&hours=24&limit=50&from=&to=&cursor=`: alerts, newest first.
 //!
-//! `hours` counts back from now, by event time. It is 24 unless it or a `from` or `to` is given; with
-//! both `hours` and `from` the later start counts.
+//! `hours` counts back from now in event time. It defaults to 24 if `hours`, `from` and `to` are all absent. If
+//! both `hours` and `from` are given, the later start wins.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -10,25 +10,24 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
-use crate::api::openapi::{Level, Severities};
-use crate::api::params::{HOURS_MAX, Params, is_possible_city};
+use crate::api::params::{HOUR_MS, HOURS_MAX, Params, is_possible_city};
+use crate::api::schemas::{Level, Severities};
 use crate::api::state::ApiState;
 use crate::store::reads::{AlertItem, Page};
 
 pub(super) const PATH: &str = "/api/v1/alerts";
 
 const HOURS_DEFAULT: u32 = 24;
-const HOUR_MS: i64 = 3_600_000;
 
 /// A page of alerts.
 #[derive(Serialize, ToSchema)]
 struct Alerts {
-    /// How many alerts this page lists.
+    /// The number of alerts on this page.
     count: usize,
-    /// How many hours the list covers: `hours`, or from `from` to `to`, rounded up; null where only
-    /// one of these is given.
+    /// The hours that the list covers: `hours`, or the length from `from` to `to` rounded up. Null if only one
+    /// of `from` and `to` is given.
     time_range_hours: Option<i64>,
-    /// The parameter `city`, as it was given.
+    /// The parameter `city`, unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
     /// The parameter `severity`, in lower case.
@@ -37,7 +36,7 @@ struct Alerts {
     severity: Option<&'static str>,
     /// Alerts, newest first by event time.
     alerts: Vec<Alert>,
-    /// Where the list goes on; absent at its end.
+    /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -47,22 +46,22 @@ struct Alerts {
 pub(super) struct Alert {
     /// The event's own id, or `<topic>-<partition>-<offset>`.
     event_id: String,
-    /// When it happened, by its own clock.
+    /// When the event happened, according to its producer.
     #[schema(format = DateTime)]
     timestamp: String,
-    /// Where, as its producer spells it.
+    /// The city, as the producer spells it.
     city: String,
-    /// What kind, such as `traffic`.
+    /// The event type, such as `traffic`.
     event_type: String,
     /// `high` or `critical`.
     #[schema(value_type = Level)]
     severity: String,
-    /// What happened, for people; may be empty.
+    /// What happened, for people. May be empty.
     description: String,
-    /// When a consumer stored it.
+    /// When a consumer stored the alert.
     #[schema(format = DateTime)]
     processing_time: String,
-    /// It came too late for its window; absent otherwise.
+    /// True if the event arrived too late for its window; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
 }
@@ -82,28 +81,29 @@ impl From<AlertItem> for Alert {
     }
 }
 
-/// Events of high and critical severity, newest first
+/// Returns events of high and critical severity, newest first
 #[utoipa::path(
     get,
     path = "/api/v1/alerts",
     operation_id = "list_alerts",
+    tag = "events",
     summary = "Events of high and critical severity, newest first",
     params(
-        ("city" = Option<String>, Query, description = "Only of this city", example = "NYC"),
-        ("severity" = Option<Severities>, Query, description = "Only of this severity: `low`, `medium`, `high` or `critical`; the first two raise no alerts", example = "critical"),
-        ("hours" = Option<u32>, Query, description = "Back from now, by event time; 24 unless `from` or `to` is given", minimum = 1, maximum = 720, example = 24),
-        ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 50),
-        ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
-        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before; the other parameters must be the same, but for `limit`", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("city" = Option<String>, Query, description = "Only alerts of this city", example = "NYC"),
+        ("severity" = Option<Severities>, Query, description = "Only alerts of this severity. `low` and `medium` events raise no alerts", example = "critical"),
+        ("hours" = Option<u32>, Query, description = "Length of the range in hours, back from now in event time. Defaults to 24 if `from` and `to` are absent", minimum = 1, maximum = 720, example = 24),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 50),
+        ("from" = Option<String>, Query, description = "Start of the range (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
+        ("to" = Option<String>, Query, description = "End of the range (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
     ),
     responses(
         (status = 200, description = "Events of high and critical severity, newest first", body = Alerts, example = json!({"count": 1, "time_range_hours": 24, "city": "NYC", "alerts": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "incident", "severity": "critical", "description": "water main break", "processing_time": "2013-01-02T06:00:00.412Z"}]})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let allowed = ["city", "severity", "hours", "limit", "from", "to", "cursor"];
-    let params = Params::parse(PATH, None, &uri, &allowed)?;
+    let allowed = "city severity hours limit from to cursor";
+    let params = Params::parse(PATH, None, &uri, allowed)?;
     let now_ms = state.now_ms();
     let (from, to) = (params.instant("from")?, params.instant("to")?);
     let hours = match params.number("hours", HOURS_MAX)? {
@@ -114,7 +114,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     let slice = params.slice(50, since, now_ms)?;
     let time_range_hours = match (hours, from, to) {
         (Some(hours), _, _) => Some(i64::from(hours)),
-        // Rounded up, so that the range named holds all that is listed.
+        // Rounded up, so that the range covers every listed alert.
         (None, Some(from), Some(to)) => Some((to - from + HOUR_MS - 1).div_euclid(HOUR_MS).max(0)),
         _ => None,
     };
@@ -129,7 +129,7 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
         } else {
             let reads = state.reads();
             let read = reads.alerts(city.clone(), severity, slice.clone());
-            read.await.map_err(|error| params.failed(error))?
+            read.await.map_err(|error| params.read_error(error))?
         };
         Ok::<_, ApiError>(Alerts {
             count: page.items.len(),

@@ -1,8 +1,8 @@
-//! What one client's reads may cost: so many read units of DynamoDB within a minute.
+//! Limits the DynamoDB read units that one client may spend per minute.
 //!
-//! An answer's cost is known when it is made, so it is charged then; a client that has spent its units is
-//! refused until its minute is over. Requests under way are not ended, and each is bounded by
-//! [`super::state::READ_UNITS_MAX`]. A shared answer costs the client that had it made.
+//! The cost of an answer is known only afterwards, so the client is charged then. A client that has spent its
+//! units gets 429 until its minute is over. Requests in flight are not aborted; each is bounded by
+//! [`super::state::READ_UNITS_MAX`]. A shared answer costs only the client whose request computed it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
-use axum::http::HeaderValue;
-use axum::http::header::RETRY_AFTER;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use moka::sync::Cache;
@@ -21,18 +19,18 @@ use crate::api::error::ApiError;
 use crate::api::spent::Spent;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Most clients remembered; further ones take the place of others, at some 200 bytes each.
+/// Maximum number of clients remembered, at about 200 bytes each. Further clients replace others.
 const CLIENTS_MAX: u64 = 100_000;
 
-/// The read units of a minute, by client. Clones are the same.
+/// The read units spent by each client. Clones share one count.
 #[derive(Clone)]
 pub(crate) struct ReadBudget {
     units_max: u64,
-    minutes: Cache<IpAddr, Arc<Minute>>,
+    minutes: Cache<IpAddr, Arc<ClientMinute>>,
 }
 
 /// What a client has spent since its minute began.
-struct Minute {
+struct ClientMinute {
     begun: Instant,
     milliunits: AtomicU64,
 }
@@ -48,10 +46,10 @@ impl ReadBudget {
         }
     }
 
-    /// Returns the client's minute, or after how many seconds to ask again.
-    fn minute(&self, client: IpAddr) -> Result<Arc<Minute>, u64> {
+    /// Returns the client's minute, or the seconds to wait if the client has spent its units.
+    fn current_minute(&self, client: IpAddr) -> Result<Arc<ClientMinute>, u64> {
         let minute = self.minutes.get_with(client, || {
-            Arc::new(Minute {
+            Arc::new(ClientMinute {
                 begun: Instant::now(),
                 milliunits: AtomicU64::new(0),
             })
@@ -63,19 +61,15 @@ impl ReadBudget {
         Err(left.as_secs() + 1)
     }
 
-    /// Answers, and charges what the answer cost; 429 where nothing is left.
+    /// Runs the request and charges the client what it cost. Answers 429 if the client has nothing left.
     pub(crate) async fn charge(self, request: Request, next: Next) -> Response {
         let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() else {
             return next.run(request).await;
         };
-        let minute = match self.minute(client(peer.ip())) {
+        let minute = match self.current_minute(client(peer.ip())) {
             Ok(minute) => minute,
             Err(seconds) => {
-                let mut refused = ApiError::read_budget_spent(self.units_max).into_response();
-                refused
-                    .headers_mut()
-                    .insert(RETRY_AFTER, HeaderValue::from(seconds));
-                return refused;
+                return ApiError::read_budget_spent(self.units_max, seconds).into_response();
             }
         };
         let response = next.run(request).await;
@@ -92,6 +86,7 @@ impl ReadBudget {
 mod tests {
     use axum::Router;
     use axum::body::Body;
+    use axum::http::header::RETRY_AFTER;
     use axum::middleware::from_fn;
     use axum::routing::get;
     use tower::ServiceExt as _;
@@ -99,7 +94,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_has_spent_its_units_waits_and_others_do_not() {
+    async fn a_client_that_has_spent_its_units_is_refused_and_others_are_not() {
         let budget = ReadBudget::new(100);
         let costly = get(|| async {
             let mut response = "".into_response();

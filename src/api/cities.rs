@@ -19,67 +19,69 @@ pub(super) const PATH: &str = "/api/v1/cities";
 
 /// A page of cities.
 #[derive(Serialize, ToSchema)]
-struct Cities {
-    /// How many cities this page lists.
+#[schema(as = Cities)]
+struct CitiesPage {
+    /// The number of cities on this page.
     count: usize,
-    /// How many cities there are.
+    /// The number of all cities.
     city_count: usize,
-    /// Events of all cities, of all time, late ones included.
+    /// Events of all cities and all time, late ones included.
     total_events: u64,
     /// When the totals were read.
     #[schema(format = DateTime)]
     generated_at: String,
-    /// Cities, largest first; equal ones by name.
+    /// Cities, largest first. Cities with equally many events are sorted by name.
     cities: Vec<City>,
-    /// The cities that this page does not list.
+    /// The sum of the cities that this page does not list.
     others: OtherCities,
-    /// Where the list goes on; absent at its end.
+    /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// A city and all its events.
+/// A city with its number of events.
 #[derive(Clone, Serialize, ToSchema)]
 struct City {
     /// The city, as producers spell it.
     city: String,
-    /// Its events of all time, late ones included.
+    /// Events of all time, late ones included.
     total_events: u64,
 }
 
-/// The cities that a page does not list, together.
+/// The sum of the cities that a page does not list.
 #[derive(Serialize, ToSchema)]
 struct OtherCities {
-    /// How many they are.
+    /// The number of these cities.
     city_count: usize,
     /// Their events of all time, late ones included.
     total_events: u64,
 }
 
-/// Cities with their number of events, largest first
+/// Returns cities with their number of events, largest first
 #[utoipa::path(
     get,
     path = "/api/v1/cities",
     operation_id = "list_cities",
+    tag = "counts",
     summary = "Cities with their number of events, largest first",
     params(
-        ("limit" = Option<u32>, Query, description = "Most cities of a page", minimum = 1, maximum = 1000, example = 1000),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("limit" = Option<u32>, Query, description = "Maximum number of cities per page", minimum = 1, maximum = 1000, example = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
     ),
     responses(
-        (status = 200, description = "Cities with their number of events, largest first", body = Cities, example = json!({"count": 1, "city_count": 1, "total_events": 33960, "generated_at": "2013-01-02T06:00:00.000Z", "cities": [{"city": "NYC", "total_events": 33960}], "others": {"city_count": 0, "total_events": 0}})),
+        (status = 200, description = "Cities with their number of events, largest first", body = CitiesPage, example = json!({"count": 1, "city_count": 1, "total_events": 33960, "generated_at": "2013-01-02T06:00:00.000Z", "cities": [{"city": "NYC", "total_events": 33960}], "others": {"city_count": 0, "total_events": 0}})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, &["limit", "cursor"])?;
+    let params = Params::parse(PATH, None, &uri, "limit cursor")?;
     let slice = params.slice(LIMIT_MAX, 0, state.now_ms())?;
     let after = match &slice.after {
-        Some(place) => Some(after(place).ok_or_else(ApiError::bad_cursor)?),
+        Some(position) => Some(city_at(position).ok_or_else(ApiError::bad_cursor)?),
         None => None,
     };
     let make = async {
         let totals = state.totals().await?;
-        totals.complete()?;
+        totals.require_complete()?;
         let mut by_city = BTreeMap::<&str, u64>::new();
         for total in &totals.every.largest {
             *by_city.entry(&total.city).or_default() += total.events();
@@ -103,8 +105,8 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             })
             .collect();
         let listed: u64 = cities.iter().map(|city| city.total_events).sum();
-        let next = cities.last().filter(|_| end < order.len()).map(place);
-        Ok::<_, ApiError>(Cities {
+        let next = cities.last().filter(|_| end < order.len()).map(position_of);
+        Ok::<_, ApiError>(CitiesPage {
             count: cities.len(),
             city_count,
             total_events,
@@ -120,8 +122,8 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
     state.answer(params.key(), make).await
 }
 
-/// Returns the place behind a city.
-fn place(last: &City) -> Position {
+/// Returns the position of a city in the list.
+fn position_of(last: &City) -> Position {
     Position {
         sort_key: last.total_events.to_string(),
         lane: 0,
@@ -129,7 +131,7 @@ fn place(last: &City) -> Position {
     }
 }
 
-/// Returns the events and the name of the city that a page goes on behind.
-fn after(place: &Position) -> Option<(u64, String)> {
-    Some((place.sort_key.parse().ok()?, place.key.clone()))
+/// Returns the number of events and the name of the city at a position.
+fn city_at(position: &Position) -> Option<(u64, String)> {
+    Some((position.sort_key.parse().ok()?, position.key.clone()))
 }

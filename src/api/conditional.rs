@@ -1,4 +1,4 @@
-//! `If-None-Match`: what the client has already is not sent again.
+//! Answers `If-None-Match`: a client does not receive again what it already has.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Answers 304 where the answer is the one that the client names.
+/// Replaces an answer by 304 if the client names its tag.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let known = request.headers().get(IF_NONE_MATCH).cloned();
     let mut response = next.run(request).await;
@@ -28,7 +28,7 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
     response
 }
 
-/// Tells whether a list of tags names `tag`, weakly compared (RFC 9110, 8.8.3.2).
+/// Returns true if a list of tags contains `tag` by weak comparison (RFC 9110, section 8.8.3.2).
 fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
     let opaque = |text: &str| text.trim().trim_start_matches("W/").to_owned();
     let (Ok(list), Ok(tag)) = (list.to_str(), tag.to_str()) else {

@@ -1,9 +1,9 @@
-//! Page tokens: where a list goes on, sealed against accidents and bound to the query.
+//! Cursors: opaque tokens that say where the next page of a list starts.
 //!
-//! URL-safe base64 of: one byte of version, four of CRC-32 over query and payload, and the payload, a
-//! JSON array `[sort key, lane, key, from_ms, to_ms]`. The range travels along because "the last 24
-//! hours" moves between two pages. A token that was changed, or comes from another query or version,
-//! is refused. It is no secret and no right: whoever forges one reads what the query allows anyway.
+//! A cursor is URL-safe base64 of one version byte, four bytes of CRC-32 over query and payload, and the
+//! payload: the JSON array `[sort key, lane, key, from_ms, to_ms]`. The range is part of it because "the last 24
+//! hours" moves between two pages. [`decode`] rejects a cursor that was changed, or that belongs to another
+//! query or version. A cursor grants no access: a forged one reads only what its query may read anyway.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,13 +14,13 @@ use crate::store::reads::{Position, Range};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
-/// Longer than any token given out: an event id takes up to 512 bytes, a key of a window fewer.
+/// Longer than any cursor of this API: an event id takes up to 512 bytes, and a window key takes fewer.
 const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// Longest sort key of DynamoDB. Our partition keys are shorter too.
+/// Longest sort key that DynamoDB allows. The partition keys of our tables are shorter.
 const KEY_BYTES_MAX: usize = 1_024;
 
-/// Returns the token of a place in the list that `query` names.
+/// Returns the cursor for a position in the list that `query` names.
 pub fn encode(query: &str, position: &Position, range: Range) -> String {
     let payload = serde_json::json!([
         position.sort_key,
@@ -31,15 +31,15 @@ pub fn encode(query: &str, position: &Position, range: Range) -> String {
     ])
     .to_string();
     let mut token = vec![VERSION];
-    token.extend(seal(query, payload.as_bytes()).to_be_bytes());
+    token.extend(checksum(query, payload.as_bytes()).to_be_bytes());
     token.extend(payload.as_bytes());
     URL_SAFE_NO_PAD.encode(token)
 }
 
-/// Returns the place a token stands for.
+/// Returns the position and range of a cursor.
 ///
 /// # Errors
-/// `bad_cursor` if this query never gave it out.
+/// `bad_cursor` if the cursor does not belong to `query`.
 pub fn decode(query: &str, token: &str) -> Result<(Position, Range), ApiError> {
     parse(query, token).ok_or_else(ApiError::bad_cursor)
 }
@@ -51,7 +51,7 @@ fn parse(query: &str, token: &str) -> Option<(Position, Range)> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let (head, payload) = bytes.split_at_checked(HEAD_BYTES)?;
     let sum = u32::from_be_bytes(head[1..].try_into().ok()?);
-    if head[0] != VERSION || sum != seal(query, payload) {
+    if head[0] != VERSION || sum != checksum(query, payload) {
         return None;
     }
     let (sort_key, lane, key, from_ms, to_ms) = serde_json::from_slice(payload).ok()?;
@@ -68,7 +68,7 @@ fn parse(query: &str, token: &str) -> Option<(Position, Range)> {
     is_possible.then_some((position, Range { from_ms, to_ms }))
 }
 
-fn seal(query: &str, payload: &[u8]) -> u32 {
+fn checksum(query: &str, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(query.as_bytes());
     hasher.update(&[0]);
@@ -81,8 +81,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forged_token_names_no_place_that_cannot_be() {
-        let forged = |sort_key: &str, from_ms, to_ms| {
+    fn a_forged_cursor_cannot_name_an_impossible_position() {
+        let is_accepted = |sort_key: &str, from_ms, to_ms| {
             let position = Position {
                 sort_key: sort_key.into(),
                 lane: 0,
@@ -90,15 +90,15 @@ mod tests {
             };
             decode("q", &encode("q", &position, Range { from_ms, to_ms })).is_ok()
         };
-        assert!(forged("2013", 0, TIME_MS_END));
-        assert!(!forged("", 0, 1));
-        assert!(!forged(&"a".repeat(KEY_BYTES_MAX + 1), 0, 1));
-        assert!(!forged("2013", -1, 1));
-        assert!(!forged("2013", 0, i64::MAX));
+        assert!(is_accepted("2013", 0, TIME_MS_END));
+        assert!(!is_accepted("", 0, 1));
+        assert!(!is_accepted(&"a".repeat(KEY_BYTES_MAX + 1), 0, 1));
+        assert!(!is_accepted("2013", -1, 1));
+        assert!(!is_accepted("2013", 0, i64::MAX));
     }
 
     #[test]
-    fn a_token_is_good_for_its_own_query_only() {
+    fn a_cursor_is_valid_for_its_own_query_only() {
         let position = Position {
             sort_key: "2013-01-01T06:00:00.000Z".into(),
             lane: 3,

@@ -1,8 +1,8 @@
-//! The one shape of every error: `{"error":"<sentence>","code":"<stable word>","request_id":"<hex>"}`.
+//! The body of every error: `{"error":"<sentence>","code":"<stable word>","request_id":"<hex>"}`.
 //!
-//! The sentence is public and ours: nothing that AWS, the SDK or the operating system wrote goes to a
-//! client. Such detail is only logged, under the same `request_id`, which the answer also carries in
-//! the header `x-request-id`. Codes are a closed set, so that a client can decide by them:
+//! The sentence is public and written here: no text of AWS, the SDK or the operating system reaches a client.
+//! Such details go to the log only, under the same `request_id`, which the header `x-request-id` repeats. The
+//! codes are a closed set, so a client can decide by them:
 //!
 //! | status | code |
 //! |---|---|
@@ -24,24 +24,26 @@ use crate::api::spent::Spent;
 /// The header that carries the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Seconds after which a client should ask again when DynamoDB is slow or away.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("2");
+/// Seconds after which a client should retry if DynamoDB is slow or unreachable.
+const RETRY_AFTER_S: u64 = 2;
 
-/// Longest id that is taken over from a client.
+/// Longest id that the server accepts from a client.
 const ID_CHARS_MAX: usize = 64;
 
 tokio::task_local! {
     static CURRENT: RequestId;
 }
 
-/// The name of a request in answers and logs: the client's own `x-request-id`, if it is of letters,
-/// digits, dots, dashes and underscores, or a random one.
+/// The id of a request in answers and logs.
+///
+/// It is the client's own `x-request-id` if that consists of letters, digits, dots, dashes and underscores,
+/// and a random one otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
     /// Returns the id of a request with these headers.
-    pub(super) fn of(headers: &HeaderMap) -> RequestId {
+    pub(super) fn from_headers(headers: &HeaderMap) -> RequestId {
         let legal = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
         let given = headers.get(REQUEST_ID).filter(|id| {
             let id = id.as_bytes();
@@ -55,7 +57,7 @@ impl RequestId {
         RequestId(HeaderValue::from_str(&text).expect("hex digits"))
     }
 
-    /// Runs what belongs to the request, so that its errors carry this id.
+    /// Runs the future of a request, so that its errors carry this id.
     pub(super) async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answering).await
     }
@@ -77,7 +79,7 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// An answer that is an error.
+/// An answer that reports an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{public}")]
 pub struct ApiError {
@@ -85,14 +87,48 @@ pub struct ApiError {
     code: &'static str,
     public: String,
     detail: Option<String>,
-    /// Thousandths of read units that were spent before it failed.
+    /// Seconds for `Retry-After`.
+    retry_after_s: Option<u64>,
+    /// Thousandths of read units spent before the failure. An integer, so that errors can be compared.
     milliunits: u64,
 }
 
+/// Defines constructors of errors with a fixed sentence. The name of each is its code.
+macro_rules! fixed_errors {
+    ($($(#[$doc:meta])* $code:ident = $status:literal, $public:literal;)*) => {
+        impl ApiError {$(
+            $(#[$doc])*
+            pub fn $code() -> ApiError {
+                ApiError::new($status, stringify!($code), $public)
+            }
+        )*}
+    };
+}
+
+fixed_errors! {
+    /// 400: the cursor does not belong to this query.
+    bad_cursor = 400, "cursor does not belong to this query; repeat the request without it";
+    /// 400: `Last-Event-ID` is malformed.
+    bad_event_id = 400, "Last-Event-ID is not an id of this stream; reconnect without it";
+    /// 400: the path is not percent-encoded UTF-8.
+    bad_path = 400, "the path is not percent-encoded UTF-8";
+    /// 503: this client, or all clients together, have reached a limit.
+    busy = 503, "too many connections or unread answers; read or close some, then retry";
+    /// 401: the request has no valid token.
+    unauthorized = 401, "missing or unknown token; send the header Authorization: Bearer <token>";
+    /// 404: no route has this path.
+    not_found = 404, "there is nothing at this path";
+    /// 405: the path supports other methods.
+    method_not_allowed = 405, "this path does not support that method; see the header Allow";
+    /// 408: the answer took too long.
+    deadline_exceeded = 408, "the server could not answer in time";
+}
+
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, public: impl Into<String>) -> ApiError {
+    fn new(status: u16, code: &'static str, public: impl Into<String>) -> ApiError {
         ApiError {
-            status,
+            status: StatusCode::from_u16(status).expect("a status of HTTP"),
+            retry_after_s: matches!(status, 503 | 504).then_some(RETRY_AFTER_S),
             code,
             public: public.into(),
             detail: None,
@@ -100,7 +136,12 @@ impl ApiError {
         }
     }
 
-    /// Returns the same with the read units that were spent before it failed.
+    fn with_retry_after(mut self, seconds: u64) -> ApiError {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Adds the read units that were spent before the failure.
     #[must_use]
     pub(super) fn with_units(mut self, units: f64) -> ApiError {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
@@ -109,247 +150,150 @@ impl ApiError {
         self
     }
 
-    /// 400: a parameter is unknown, repeated, malformed or out of range; `public` names it.
+    /// 400: a parameter is unknown, repeated, malformed or out of range. `public` names it.
     pub fn bad_parameter(public: impl Into<String>) -> ApiError {
-        ApiError::new(StatusCode::BAD_REQUEST, "bad_parameter", public)
+        ApiError::new(400, "bad_parameter", public)
     }
 
-    /// 400: the cursor is not one that this query gave out.
-    pub fn bad_cursor() -> ApiError {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "bad_cursor",
-            "cursor is not one that this query gave out; begin again without it",
-        )
-    }
-
-    /// 400: `Last-Event-ID` is none that this API gave out.
-    pub fn bad_event_id() -> ApiError {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "bad_event_id",
-            "Last-Event-ID is not one that this API gave out; begin again without it",
-        )
-    }
-
-    /// 400: the path is not percent-encoded UTF-8.
-    pub fn bad_path() -> ApiError {
-        ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "bad_path",
-            "the path is not percent-encoded UTF-8",
-        )
-    }
-
-    /// 400: a header of the request is missing or there twice; `public` names it.
+    /// 400: a header of the request is missing or repeated. `public` names it.
     pub fn bad_header(public: impl Into<String>) -> ApiError {
-        ApiError::new(StatusCode::BAD_REQUEST, "bad_header", public)
+        ApiError::new(400, "bad_header", public)
     }
 
-    /// 503: this client, or all together, hold as much as they may.
-    pub fn busy() -> ApiError {
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            "too many connections or unread answers; read or close them, then ask again",
-        )
-    }
-
-    /// 403: who asks may not; `public` says why.
+    /// 403: the request is not allowed. `public` gives the reason.
     pub fn forbidden(public: impl Into<String>) -> ApiError {
-        ApiError::new(StatusCode::FORBIDDEN, "forbidden", public)
+        ApiError::new(403, "forbidden", public)
     }
 
-    /// 401: no token of ours came with the request.
-    pub fn unauthorized() -> ApiError {
+    /// 429: the client sends too many requests.
+    pub fn too_many_requests(retry_after_s: u64) -> ApiError {
         ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "a bearer token is needed here, in the header Authorization",
-        )
-    }
-
-    /// 429: the client asks too often.
-    pub fn too_many_requests() -> ApiError {
-        ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
+            429,
             "too_many_requests",
-            "you ask too often; Retry-After says in how many seconds to ask again",
+            "too many requests; retry after the time in `Retry-After`",
         )
+        .with_retry_after(retry_after_s)
     }
 
-    /// 429: the client has spent its read units of this minute.
-    pub fn read_budget_spent(units: u64) -> ApiError {
+    /// 429: the client has spent its read units for this minute.
+    pub fn read_budget_spent(units: u64, retry_after_s: u64) -> ApiError {
         ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
+            429,
             "read_budget_spent",
             format!(
-                "your requests cost {units} read units of DynamoDB within a minute, which is the limit; \
-                 Retry-After says in how many seconds to ask again"
+                "your requests have used {units} DynamoDB read units within a minute, which is the limit; \
+                 retry after the time in `Retry-After`"
             ),
         )
+        .with_retry_after(retry_after_s)
     }
 
-    /// 503: the answer needs more reads than one request may pay for.
+    /// 503: the answer would cost more read units than one request may.
     pub fn read_ceiling(units: u64) -> ApiError {
         ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
+            503,
             "read_ceiling",
             format!(
-                "the answer needs more than {units} read units of DynamoDB, the most that one request may cost; \
-                 ask for a shorter range, a smaller limit or one city, or ask for the timeline again: \
-                 it goes on where this request ended"
+                "the answer needs more than {units} DynamoDB read units, the limit of one request; \
+                 use a shorter range, a smaller limit or one city; a repeated timeline request \
+                 continues where this one stopped"
             ),
         )
     }
 
-    /// 503: there are more series than this answer can cover.
+    /// 503: the tables hold more series than this answer can cover.
     pub fn too_many_series(series_max: usize) -> ApiError {
         ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
+            503,
             "too_many_series",
             format!(
-                "there are more than {series_max} pairs of city and event type, so this answer could \
-                 not cover all of them; ask for one city, or for /api/v1/stats"
+                "this answer cannot cover more than {series_max} pairs of city and event type; \
+                 ask for one city, or use /api/v1/stats"
             ),
         )
     }
 
-    /// 404: nothing is at this path.
-    pub fn not_found() -> ApiError {
-        ApiError::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "nothing is at this path",
-        )
-    }
-
-    /// 405: the path answers other methods.
-    pub fn method_not_allowed() -> ApiError {
-        ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "this path does not take that method",
-        )
-    }
-
-    /// 408: the request was not done in time.
-    pub fn deadline_exceeded() -> ApiError {
-        ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "deadline_exceeded",
-            "the request was not done in time",
-        )
-    }
-
-    /// 413: the body has more than `bytes_max` bytes.
+    /// 413: the body is larger than `bytes_max` bytes.
     pub fn body_too_large(bytes_max: usize) -> ApiError {
-        ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            format!("a request body has at most {bytes_max} bytes"),
-        )
+        let public = format!("the request body is larger than {bytes_max} bytes");
+        ApiError::new(413, "body_too_large", public)
     }
 
-    /// 414: path and query have more than `bytes_max` bytes.
+    /// 414: path and query are longer than `bytes_max` bytes.
     pub fn uri_too_long(bytes_max: usize) -> ApiError {
-        ApiError::new(
-            StatusCode::URI_TOO_LONG,
-            "uri_too_long",
-            format!("path and query have at most {bytes_max} bytes"),
-        )
+        let public = format!("path and query are longer than {bytes_max} bytes");
+        ApiError::new(414, "uri_too_long", public)
     }
 
-    /// 431: the header lines have more than `bytes_max` bytes.
+    /// 431: the header lines are longer than `bytes_max` bytes.
     pub fn headers_too_large(bytes_max: usize) -> ApiError {
-        ApiError::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers_too_large",
-            format!("header lines have at most {bytes_max} bytes"),
-        )
+        let public = format!("the header lines are longer than {bytes_max} bytes");
+        ApiError::new(431, "headers_too_large", public)
     }
 
-    /// 500: a bug; `detail` goes to the log only.
+    /// 500: a bug. `detail` goes to the log only.
     pub fn internal(detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
             ..ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
+                500,
                 "internal",
-                "the answer could not be made",
+                "internal error; the server's log describes it under this request_id",
             )
         }
     }
 
-    /// 503: the store cannot answer; `public` says what is waited for, `detail` goes to the log only.
+    /// 503: DynamoDB cannot answer. `public` gives the reason; `detail` goes to the log only.
     pub fn store_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
-            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", public)
+            ..ApiError::new(503, "store_unavailable", public)
         }
     }
 
-    /// 504: the store did not answer in time.
+    /// 504: DynamoDB did not answer in time.
     pub fn store_timeout(detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
-            ..ApiError::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "store_timeout",
-                "DynamoDB did not answer in time",
-            )
+            ..ApiError::new(504, "store_timeout", "DynamoDB did not answer in time")
         }
     }
 
-    /// Returns the status of the answer.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Returns the stable code of the answer.
+    /// Returns the stable error code.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// Returns the answer with the fields of the JSON object `fields` beside its own.
+    /// Returns the HTTP response. The body also has the fields of the JSON object `fields`.
     pub fn into_response_with(self, fields: serde_json::Value) -> Response {
         let id = RequestId::current();
         let request_id = id.to_string();
         let status = self.status.as_u16();
         let detail = self.detail.as_deref().unwrap_or_default();
+        let code = self.code;
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(
-                request_id,
-                status,
-                code = self.code,
-                detail,
-                "request failed"
-            );
+            tracing::error!(request_id, status, code, detail, "request failed");
         } else if self.status.is_server_error() {
-            tracing::warn!(
-                request_id,
-                status,
-                code = self.code,
-                detail,
-                "request failed"
-            );
+            tracing::warn!(request_id, status, code, detail, "request failed");
         } else {
-            tracing::debug!(request_id, status, code = self.code, "request refused");
+            tracing::debug!(request_id, status, code, "request rejected");
         }
         let mut body = fields;
         body["error"] = self.public.into();
-        body["code"] = self.code.into();
+        body["code"] = code.into();
         body["request_id"] = request_id.clone().into();
         let mut response = (self.status, Body::from(body.to_string())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(REQUEST_ID, id.header());
-        if matches!(
-            self.status,
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        ) {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_S);
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         #[allow(clippy::cast_precision_loss)] // units of one answer
         let units = self.milliunits as f64 / 1_000.0;
@@ -364,9 +308,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Gives the router's own bare 404 and 405 the shape of every other error; other headers, such as
-/// `Allow`, stay.
-pub fn shaped(response: Response) -> Response {
+/// Adds an error body to the empty 404 and 405 answers of the router. Other headers, such as `Allow`, stay.
+pub fn with_error_body(response: Response) -> Response {
     let error = match response.status() {
         StatusCode::NOT_FOUND => ApiError::not_found(),
         StatusCode::METHOD_NOT_ALLOWED => ApiError::method_not_allowed(),
@@ -375,11 +318,11 @@ pub fn shaped(response: Response) -> Response {
     if response.headers().contains_key(CONTENT_TYPE) {
         return response;
     }
-    let mut shaped = error.into_response();
+    let mut with_body = error.into_response();
     for (name, value) in response.headers() {
         if name != axum::http::header::CONTENT_LENGTH {
-            shaped.headers_mut().append(name, value.clone());
+            with_body.headers_mut().append(name, value.clone());
         }
     }
-    shaped
+    with_body
 }

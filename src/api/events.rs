@@ -1,4 +1,4 @@
-//! `GET /api/v1/events/{city}?limit=20&from=&to=&cursor=`
+//! `GET /api/v1/events/{city}?limit=20&from=&to=&cursor=`: the events of a city, newest first.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
-use crate::api::openapi::Level;
 use crate::api::params::{CityPath, Params, is_possible_city};
+use crate::api::schemas::Level;
 use crate::api::state::ApiState;
 use crate::store::reads::{EventItem, Page};
 
@@ -18,54 +18,56 @@ pub(super) const PATH: &str = "/api/v1/events/{city}";
 /// A page of events.
 #[derive(Serialize, ToSchema)]
 struct Events {
-    /// The city asked for.
+    /// The requested city.
     city: String,
-    /// How many events this page lists.
+    /// The number of events on this page.
     count: usize,
     /// Events, newest first by event time.
-    events: Vec<Event>,
-    /// Where the list goes on; absent at its end.
+    events: Vec<ListedEvent>,
+    /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// An event, as it was stored.
+/// An event as it was stored.
 #[derive(Serialize, ToSchema)]
-struct Event {
+#[schema(as = Event)]
+struct ListedEvent {
     /// The event's own id, or `<topic>-<partition>-<offset>`.
     event_id: String,
-    /// When it happened, by its own clock.
+    /// When the event happened, according to its producer.
     #[schema(format = DateTime)]
     timestamp: String,
-    /// Where, as its producer spells it.
+    /// The city, as the producer spells it.
     city: String,
-    /// What kind, such as `traffic`.
+    /// The event type, such as `traffic`.
     event_type: String,
-    /// How bad.
+    /// The severity.
     #[schema(value_type = Level)]
     severity: String,
-    /// What happened, for people; may be empty.
+    /// What happened, for people. May be empty.
     description: String,
-    /// When a consumer stored it.
+    /// When a consumer stored the event.
     #[schema(format = DateTime)]
     processing_time: String,
-    /// When DynamoDB may delete it, in Unix seconds.
+    /// When DynamoDB may delete the event, in Unix seconds.
     ttl: i64,
-    /// It came too late for its window; absent otherwise.
+    /// True if the event arrived too late for its window; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
-    /// Its time lies more than five minutes (or `--max-skew`) after Kafka's; absent otherwise.
+    /// True if the event time is more than five minutes (or `--max-skew`) after Kafka's timestamp; absent
+    /// otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     future: bool,
-    /// The record's other fields as one object, their text as it stood.
+    /// All other fields of the record as one object, their values unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     extra: Option<Box<RawValue>>,
 }
 
-impl From<EventItem> for Event {
-    fn from(item: EventItem) -> Event {
-        Event {
+impl From<EventItem> for ListedEvent {
+    fn from(item: EventItem) -> ListedEvent {
+        ListedEvent {
             event_id: item.event_id,
             timestamp: item.timestamp,
             city: item.city,
@@ -81,18 +83,19 @@ impl From<EventItem> for Event {
     }
 }
 
-/// Events of a city, newest first
+/// Returns the events of a city, newest first
 #[utoipa::path(
     get,
     path = "/api/v1/events/{city}",
     operation_id = "list_events",
+    tag = "events",
     summary = "Events of a city, newest first",
     params(
         ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),
-        ("limit" = Option<u32>, Query, description = "Most items of a page", minimum = 1, maximum = 1000, example = 20),
-        ("from" = Option<String>, Query, description = "First instant, RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
-        ("to" = Option<String>, Query, description = "First instant after the last, RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before; the other parameters must be the same, but for `limit`", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 20),
+        ("from" = Option<String>, Query, description = "Start of the range (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
+        ("to" = Option<String>, Query, description = "End of the range (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
     ),
     responses(
         (status = 200, description = "Events of a city, newest first", body = Events, example = json!({"city": "NYC", "count": 1, "events": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "traffic", "severity": "high", "description": "high traffic congestion detected", "processing_time": "2013-01-02T06:00:00.412Z", "ttl": 1359698400}]})),
@@ -103,21 +106,21 @@ pub(super) async fn get(
     CityPath(city): CityPath,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let allowed = ["limit", "from", "to", "cursor"];
-    let params = Params::parse(PATH, Some(city.clone()), &uri, &allowed)?;
+    let allowed = "limit from to cursor";
+    let params = Params::parse(PATH, Some(city.clone()), &uri, allowed)?;
     let slice = params.slice(20, 0, state.now_ms())?;
     let make = async {
         let page = if slice.range.is_empty() || !is_possible_city(&city) {
             Page::empty()
         } else {
             let read = state.reads().events(city.clone(), slice.clone());
-            read.await.map_err(|error| params.failed(error))?
+            read.await.map_err(|error| params.read_error(error))?
         };
         Ok::<_, ApiError>(Events {
             city,
             count: page.items.len(),
             next: params.next(page.next.as_ref(), slice.range),
-            events: page.items.into_iter().map(Event::from).collect(),
+            events: page.items.into_iter().map(ListedEvent::from).collect(),
         })
     };
     state.answer(params.key(), make).await

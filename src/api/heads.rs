@@ -1,9 +1,9 @@
-//! The head of a request: its size, the headers that must stand in it once, and its host.
+//! Checks the head of a request: its size, the headers that must appear once, and its host.
 //!
-//! A page of another site can have its own name resolve to this host (DNS rebinding), and then reads
-//! what it answers as if it were the site's own. Such a request carries the site's name in `Host`.
-//! Where no token is asked for, [`Hosts`] lets in names that no site can have: `localhost` and
-//! addresses, and those an operator named.
+//! A page of another site can make its own name resolve to this host (DNS rebinding). The browser then lets
+//! that page read the answers of this host. Such a request carries the site's name in `Host`. On ports
+//! without a login, [`Hosts`] therefore accepts only names that no site can own (`localhost` and IP
+//! addresses), and the names that the operator allows.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,19 +15,25 @@ use hyper::Request;
 use hyper::body::Incoming;
 
 use crate::api::error::ApiError;
-use crate::api::server::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, URI_BYTES_MAX, head_bytes};
 
-/// The names by which clients may ask.
+/// Longest path and query: room for a cursor and every parameter many times over.
+pub(super) const URI_BYTES_MAX: usize = 8 * 1_024;
+/// Maximum number of bytes of all header lines.
+pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1_024;
+/// Largest request body. No route reads a body.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1_024;
+
+/// The host names that clients may use.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// Returns the rule that lets in these names beside `localhost` and addresses.
+    /// Allows `names` in addition to `localhost` and IP addresses.
     pub fn new(names: &[String]) -> Hosts {
         Hosts(names.iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
-    /// Tells whether `host`, with or without a port, is one of them.
+    /// Returns true if `host`, with or without a port, is allowed.
     fn allows(&self, host: &[u8]) -> bool {
         let Ok(authority) = Authority::try_from(host) else {
             return false;
@@ -41,7 +47,7 @@ impl Hosts {
     }
 }
 
-/// Refuses a head that is too large or ambiguous, or names a host that is not allowed.
+/// Rejects a head that is too large, is ambiguous, or names a host that is not allowed.
 pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Result<(), ApiError> {
     let uri = request.uri().path_and_query();
     if uri.map_or(0, |uri| uri.as_str().len()) > URI_BYTES_MAX {
@@ -55,11 +61,13 @@ pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Resul
     }
     for name in [HOST, AUTHORIZATION] {
         if values(request, &name).count() > 1 {
-            return Err(ApiError::bad_header(format!("{name} stands there twice")));
+            return Err(ApiError::bad_header(format!(
+                "the header {name} appears twice"
+            )));
         }
     }
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
-        return Err(ApiError::bad_header("HTTP/1.1 needs the header Host"));
+        return Err(ApiError::bad_header("HTTP/1.1 requires the header Host"));
     }
     let named = request.uri().authority().map(|a| a.as_str().as_bytes());
     let in_header = values(request, &HOST).map(HeaderValue::as_bytes);
@@ -70,10 +78,18 @@ pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Resul
             .all(|host| hosts.allows(host))
     {
         return Err(ApiError::forbidden(
-            "this server answers to localhost, to addresses, and to names given by --allowed-host",
+            "this host name is not allowed; use localhost, an IP address, or a name from --allowed-host",
         ));
     }
     Ok(())
+}
+
+/// Returns the size of the header lines in bytes.
+pub(super) fn head_bytes<B>(request: &Request<B>) -> usize {
+    let lines = request.headers().iter();
+    lines
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum()
 }
 
 fn values<'a>(
@@ -88,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_another_site_could_have_are_not_allowed() {
+    fn host_names_that_another_site_could_own_are_rejected() {
         let hosts = Hosts::new(&["City.Example".to_owned()]);
         for host in [
             "localhost",

@@ -1,4 +1,4 @@
-//! `GET /api/v1/health`: `UP`, or 503 and `DOWN` with the reason where the tables cannot be read.
+//! `GET /api/v1/health`: `UP`, or 503 and `DOWN` with a reason if the tables cannot be read.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -16,65 +16,48 @@ pub(super) const PATH: &str = "/api/v1/health";
 
 const SERVICE: &str = "CityStream API";
 
-/// The answer of 200.
+/// Whether the API can answer.
 #[derive(Serialize, ToSchema)]
 struct Health {
-    /// `UP`.
+    /// `UP` or `DOWN`.
     status: &'static str,
-    /// When it was asked.
+    /// When the server answered.
     #[schema(format = DateTime)]
     timestamp: String,
     /// The name of this service.
     service: &'static str,
+    /// Why DynamoDB cannot be read, for people; absent if the status is `UP`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
-/// The answer of 503 and 504.
-#[derive(Serialize, ToSchema)]
-struct Down {
-    /// `DOWN`.
-    status: &'static str,
-    /// When it was asked.
-    #[schema(format = DateTime)]
-    timestamp: String,
-    /// The name of this service.
-    service: &'static str,
-    /// Why, for people.
-    reason: String,
-}
-
-/// Whether DynamoDB can be read
+/// Returns whether DynamoDB can be read
 #[utoipa::path(
     get,
     path = "/api/v1/health",
     operation_id = "get_health",
+    tag = "operation",
     summary = "Whether DynamoDB can be read",
     responses(
         (status = 200, description = "Whether DynamoDB can be read", body = Health, example = json!({"status": "UP", "timestamp": "2013-01-02T06:00:00.000Z", "service": "CityStream API"})),
-        (status = 503, description = "`DOWN`: DynamoDB cannot be read", body = Down),
-        (status = 504, description = "`DOWN`: DynamoDB did not answer in time", body = Down),
+        (status = 503, description = "`DOWN`: DynamoDB cannot be read", body = Health),
+        (status = 504, description = "`DOWN`: DynamoDB did not answer in time", body = Health),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, &[])?;
+    let params = Params::parse(PATH, None, &uri, "")?;
+    let health = |status, reason| Health {
+        status,
+        timestamp: format_millis(state.now_ms()),
+        service: SERVICE,
+        reason,
+    };
     let make = async {
         state.reads().ping().await?;
-        Ok::<_, StoreError>(Health {
-            status: "UP",
-            timestamp: format_millis(state.now_ms()),
-            service: SERVICE,
-        })
+        Ok::<_, StoreError>(health("UP", None))
     };
-    match state.answer(params.key(), make).await {
-        Ok(response) => Ok(response),
-        Err(error) => {
-            let reason = error.to_string();
-            let down = Down {
-                status: "DOWN",
-                timestamp: format_millis(state.now_ms()),
-                service: SERVICE,
-                reason,
-            };
-            Ok(error.into_response_with(serde_json::json!(down)))
-        }
-    }
+    state.answer(params.key(), make).await.or_else(|error| {
+        let down = health("DOWN", Some(error.to_string()));
+        Ok(error.into_response_with(serde_json::json!(down)))
+    })
 }

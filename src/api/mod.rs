@@ -1,13 +1,13 @@
-//! HTTP: the accept loop, health and metrics of every role, and the REST API of `serve`.
+//! HTTP: the server of every role, its health and metrics, and the REST API of `serve`.
 //!
-//! [`server`] accepts connections and bounds what one client can take ([`shares`], [`paced`]), each in
-//! [`connection`], over [`tls`] if asked to; [`heads`] judges the head of a request; [`access`] decides who may ask; [`ops`] answers `/livez`,
-//! `/readyz` and `/metrics`; [`error`] is the one shape of every error; [`observe`] counts requests.
+//! [`server`] accepts connections and limits what one client may hold ([`shares`], [`paced`]). [`connection`]
+//! drives each connection, over [`tls`] if configured, and [`handler`] answers each request. [`heads`] checks the
+//! head of a request, [`access`] its token and rate. [`ops`] answers `/livez`, `/readyz` and `/metrics`. [`error`]
+//! defines the body of every error. [`observe`] counts requests.
 //!
-//! The API is [`router`] over an [`ApiState`]. Each resource has its file, all alike: parameters are
-//! checked strictly ([`params`]), the answer is read and rendered once for everybody who asks within
-//! a second ([`state`]), lists go on by an opaque [`cursor`]. Handlers know the tables only through
-//! [`crate::store::reads::Reads`].
+//! The REST API is [`router`] over an [`ApiState`]. Each resource has one file, and all are alike: [`params`] checks
+//! the parameters strictly, [`state`] computes an answer once for all requests within a second, and a [`cursor`]
+//! continues a list. Handlers read the tables only through [`crate::store::reads::Reads`].
 
 pub mod access;
 mod aggregations;
@@ -17,28 +17,34 @@ mod cities;
 mod conditional;
 mod connection;
 pub mod cursor;
+pub mod dashboard;
 pub mod error;
 mod events;
+mod feed;
+mod handler;
 mod heads;
 mod health;
 pub mod observe;
 pub mod openapi;
 pub mod ops;
 mod paced;
-pub mod page;
 pub mod params;
 mod reload;
+mod schemas;
 pub mod server;
 mod shares;
 mod spent;
-mod stall;
 pub mod state;
 mod stats;
 mod stream;
 mod summary;
 mod timeline;
 pub mod tls;
+mod tokens;
 mod totals;
+mod usage;
+mod window_cache;
+mod write_timeout;
 
 use axum::Router;
 use axum::extract::Request;
@@ -52,7 +58,7 @@ pub use self::state::ApiState;
 ///
 /// Merge it with [`ops::router`] for the operator's routes.
 pub fn router(state: ApiState) -> Router {
-    let (metrics, page) = (state.metrics().clone(), state.page().clone());
+    let (metrics, dashboard) = (state.metrics().clone(), state.dashboard().clone());
     let budget = state.read_budget();
     let router = Router::new()
         .route(health::PATH, get(health::get))
@@ -66,7 +72,7 @@ pub fn router(state: ApiState) -> Router {
         .route(stream::PATH, get(stream::get))
         .route(openapi::PATH, get(openapi::get))
         .with_state(state)
-        .merge(page::router(page))
+        .merge(dashboard::router(dashboard))
         .layer(from_fn(conditional::conditional))
         .layer(CompressionLayer::new());
     let router = match budget {

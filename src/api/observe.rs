@@ -1,6 +1,7 @@
-//! Counts and times every request by its matched route, never by its raw path, so that the label set
-//! stays closed whatever clients ask for. Also where a router's bare 404 and 405 get their shape, and
-//! where `OPTIONS` gets an answer.
+//! Counts and times every request.
+//!
+//! The label is the matched route, never the raw path, so clients cannot add label values. This layer also
+//! gives the router's empty 404 and 405 answers a body, and answers `OPTIONS`.
 
 use std::time::Instant;
 
@@ -11,28 +12,28 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 
-use crate::api::error::shaped;
+use crate::api::error::with_error_body;
 use crate::telemetry::Metrics;
 
-/// The label of requests that no route matched.
+/// The label of requests that match no route.
 pub const UNMATCHED: &str = "unmatched";
 
-/// Returns the router with `citystream_http_requests_total{route,status}` and
-/// `citystream_http_request_seconds{route}` counted for each request it takes.
+/// Updates `citystream_http_requests_total{route,status}` and `citystream_http_request_seconds{route}` for each
+/// request of `router`.
 ///
-/// Routes added afterwards are not counted, so that merged routers count each request once.
+/// Routes added afterwards are not counted, so a merged router counts each request once.
 pub fn observed(router: Router, metrics: Metrics) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| {
         let metrics = metrics.clone();
         async move {
             let matched = request.extensions().get::<MatchedPath>().cloned();
             let started = Instant::now();
-            let asks_methods = request.method() == Method::OPTIONS;
+            let is_options = request.method() == Method::OPTIONS;
             let response = next.run(request).await;
-            let response = if asks_methods {
-                methods(response)
+            let response = if is_options {
+                answer_options(response)
             } else {
-                shaped(response)
+                with_error_body(response)
             };
             let route = matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
             let status = response.status();
@@ -49,12 +50,12 @@ pub fn observed(router: Router, metrics: Metrics) -> Router {
     }))
 }
 
-/// Answers `OPTIONS` of a path that exists with 200. The router's own answer is 405; outside of this layer it
-/// adds to either which methods the path takes.
-fn methods(refusal: Response) -> Response {
+/// Turns the router's 405 for `OPTIONS` on an existing path into 200. The router adds `Allow` to both outside
+/// of this layer.
+fn answer_options(refusal: Response) -> Response {
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
         Response::new(Body::empty())
     } else {
-        shaped(refusal)
+        with_error_body(refusal)
     }
 }

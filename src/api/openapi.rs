@@ -1,7 +1,7 @@
-//! `GET /openapi.json`: the API in OpenAPI 3.1, made from the handlers and their answers.
+//! `GET /openapi.json`: the API in OpenAPI 3.1, generated from the handlers and their answers.
 //!
-//! Parameters, shapes and examples stand with each handler. What holds for all of them (errors,
-//! tokens) is added here once.
+//! Parameters, schemas and examples are next to each handler. This module adds what all handlers have in common:
+//! errors and tokens.
 
 use std::sync::LazyLock;
 
@@ -9,101 +9,53 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem};
-use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
+use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 use utoipa::{Modify, OpenApi, ToSchema};
 
+use crate::api::schemas::{Level, Severities};
 use crate::api::{aggregations, alerts, cities, events, health, stats, stream, summary, timeline};
 
 pub(super) const PATH: &str = "/openapi.json";
 
-/// What may go wrong anywhere, and the codes.
-const ERRORS: [(&str, &str); 12] = [
-    (
-        "400",
-        "A parameter, cursor or path is wrong: `bad_parameter`, `bad_cursor`, `bad_event_id`, `bad_path`, `bad_header`",
-    ),
-    ("401", "A bearer token is needed: `unauthorized`"),
-    (
-        "403",
-        "The server does not answer to the name in `Host`: `forbidden`",
-    ),
-    ("404", "Nothing is at this path: `not_found`"),
-    (
-        "408",
-        "The request was not done in time: `deadline_exceeded`",
-    ),
-    ("413", "The body is too large: `body_too_large`"),
-    ("414", "Path and query are too long: `uri_too_long`"),
-    (
-        "429",
-        "This client asks too often, or its reads cost too much: `too_many_requests`, `read_budget_spent`; see `Retry-After`",
-    ),
-    ("431", "The header lines are too long: `headers_too_large`"),
-    ("500", "A bug: `internal`"),
-    (
-        "503",
-        "DynamoDB cannot be read, or the answer would cost too much: `store_unavailable`, `read_ceiling`, `too_many_series`; or the server has no room for the request: `busy`; see `Retry-After`",
-    ),
-    (
-        "504",
-        "DynamoDB did not answer in time: `store_timeout`; see `Retry-After`",
-    ),
-];
+/// The errors that every operation can return: status, meaning and codes.
+const ERRORS: &str = "\
+400 A parameter, cursor, header or path is invalid: `bad_parameter`, `bad_cursor`, `bad_event_id`, `bad_path`, `bad_header`
+401 A valid bearer token is required: `unauthorized`
+403 The name in `Host` is not allowed: `forbidden`
+404 There is nothing at this path: `not_found`
+408 The server could not answer in time: `deadline_exceeded`
+413 The body is too large: `body_too_large`
+414 Path and query are too long: `uri_too_long`
+429 This client sends too many requests, or its reads cost too much: `too_many_requests`, `read_budget_spent`. See `Retry-After`
+431 The header lines are too long: `headers_too_large`
+500 A bug: `internal`
+503 DynamoDB cannot be read (`store_unavailable`), the answer would cost too much (`read_ceiling`, `too_many_series`), or a limit of connections or unread answers is reached (`busy`). See `Retry-After`
+504 DynamoDB did not answer in time: `store_timeout`. See `Retry-After`";
 
-/// The tag of each operation.
-const TAGS: [(&str, &str); 9] = [
-    ("get_health", "operation"),
-    ("get_stats", "counts"),
-    ("list_cities", "counts"),
-    ("get_summary", "counts"),
-    ("list_events", "events"),
-    ("list_alerts", "events"),
-    ("list_aggregations", "counts"),
-    ("get_timeline", "counts"),
-    ("listen", "events"),
-];
-
-/// How bad an event is.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(dead_code)] // only its schema is used
-pub(super) enum Level {
-    Low,
-    Medium,
-    High,
-    Critical,
-}
-
-/// A severity to filter by; empty for any.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(dead_code)] // only its schema is used
-pub(super) enum Severities {
-    #[serde(rename = "")]
-    Any,
-    Low,
-    Medium,
-    High,
-    Critical,
-}
+/// The routes without a utoipa handler: path, operation id, content type and summary.
+const OPERATOR_ROUTES: &str = "\
+/livez | get_livez | text/plain | `ok` while the process is alive
+/readyz | get_readyz | text/plain | `ok` while DynamoDB can be read
+/metrics | get_metrics | text/plain; version=0.0.4; charset=utf-8 | All metrics, for Prometheus
+/openapi.json | get_openapi | application/json | This document";
 
 /// An error.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({
+#[schema(as = Error, example = json!({
     "error": "limit must be a whole number from 1 to 1000, not \"0\"",
     "code": "bad_parameter",
     "request_id": "5f0c2d9b8a7e6f10",
 }))]
-struct Error {
-    /// A sentence for people.
+struct ErrorBody {
+    /// What is wrong, for people.
     error: String,
     /// A stable word for programs.
     code: String,
-    /// What to quote: it stands in the server's log.
+    /// The id of the request, which the server's log repeats.
     request_id: String,
 }
 
@@ -111,16 +63,15 @@ struct Error {
 #[openapi(
     info(
         title = "CityStream API",
-        description = "Counts, events and alerts of cities, from DynamoDB. Every list is newest first; \
-                       where it goes on, the answer holds `next`: pass it as `cursor` with otherwise \
-                       the same parameters. Counts are exact: each event is counted once, in its \
-                       window or, if it comes too late for that, as late.",
+        description = "Counts, events and alerts of cities, from DynamoDB. Lists are newest first. If a list \
+                       continues, the answer has `next`: repeat the request with it as `cursor`. Counts are \
+                       exact: each event is counted once, in its window or, if it arrives too late, as late.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    servers((url = "/", description = "The server that this document comes from")),
+    servers((url = "/", description = "The server of this document")),
     tags(
         (name = "counts", description = "Sums of all time, windows, and the timeline"),
-        (name = "events", description = "Single events and alerts, and the stream of what is new"),
+        (name = "events", description = "Events and alerts, and the stream of new ones"),
         (name = "operation", description = "Health, readiness and metrics"),
     ),
     paths(
@@ -134,7 +85,7 @@ struct Error {
         timeline::get,
         stream::get,
     ),
-    components(schemas(Error, Level, Severities)),
+    components(schemas(ErrorBody, Level, Severities)),
     modifiers(&Common)
 )]
 struct Document;
@@ -146,96 +97,75 @@ impl Modify for Common {
         let components = document.components.get_or_insert_default();
         let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         components.add_security_scheme("bearer", bearer);
-        // A token is needed only where the server has a file of them.
-        let nobody = SecurityRequirement::default();
+        // A token is required only if the server has a token file.
+        let anonymous = SecurityRequirement::default();
         let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
-        document.security = Some(vec![nobody, bearer]);
-        for path in document.paths.paths.values_mut() {
-            let Some(operation) = &mut path.get else {
-                continue;
-            };
-            let id = operation.operation_id.as_deref();
-            let tag = TAGS.iter().find(|(known, _)| Some(*known) == id);
-            operation.tags = tag.map(|(_, tag)| vec![(*tag).to_owned()]);
-            for (status, description) in ERRORS {
-                let body = ContentBuilder::new()
-                    .schema(Some(Ref::from_schema_name("Error")))
-                    .build();
-                let response = ResponseBuilder::new()
-                    .description(description)
-                    .content("application/json", body)
-                    .build();
-                let all = &mut operation.responses.responses;
-                all.entry(status.to_owned()).or_insert(RefOr::T(response));
-            }
-            for parameter in operation.parameters.iter_mut().flatten() {
-                // An optional parameter is left out; it is never null.
-                if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
-                    && let SchemaType::Array(types) = &mut object.schema_type
-                {
-                    types.retain(|one| *one != Type::Null);
-                    if let [one] = types.as_slice() {
-                        object.schema_type = SchemaType::Type(one.clone());
-                    }
-                }
-            }
+        document.security = Some(vec![anonymous, bearer]);
+        let paths = &mut document.paths.paths;
+        for operation in paths.values_mut().filter_map(|path| path.get.as_mut()) {
+            add_errors(operation);
+            remove_null_types(operation);
         }
-        for (path, id, what, kind, others) in [
-            (
-                "/livez",
-                "get_livez",
-                "`ok` while the process lives",
-                "text/plain",
-                &[][..],
-            ),
-            (
-                "/readyz",
-                "get_readyz",
-                "`ok` while DynamoDB can be read",
-                "text/plain",
-                &[("503", "what it waits for")][..],
-            ),
-            (
-                "/metrics",
-                "get_metrics",
-                "Every metric, for Prometheus",
-                "text/plain; version=0.0.4; charset=utf-8",
-                &[],
-            ),
-            (
-                PATH,
-                "get_openapi",
-                "This document",
-                "application/json",
-                &[],
-            ),
-        ] {
-            let mut operation = OperationBuilder::new()
-                .operation_id(Some(id))
-                .tag("operation")
-                .summary(Some(what));
-            let all = [("200", what)].into_iter().chain(others.iter().copied());
-            for (status, description) in all {
-                let any = ObjectBuilder::new()
-                    .schema_type(SchemaType::AnyValue)
-                    .build();
-                let body = ContentBuilder::new().schema(Some(any)).build();
-                let response = ResponseBuilder::new()
-                    .description(description)
-                    .content(kind, body)
-                    .build();
-                operation = operation.response(status, response);
-            }
-            let item = PathItem::new(HttpMethod::Get, operation.build());
-            document.paths.paths.insert(path.to_owned(), item);
+        for route in OPERATOR_ROUTES.lines() {
+            let columns: Vec<&str> = route.split(" | ").collect();
+            let [path, id, kind, summary] = columns[..] else {
+                unreachable!("a route has four columns");
+            };
+            let operation = operator_operation(id, kind, summary);
+            paths.insert(path.to_owned(), PathItem::new(HttpMethod::Get, operation));
         }
     }
+}
+
+fn add_errors(operation: &mut Operation) {
+    for (status, description) in ERRORS.lines().filter_map(|line| line.split_once(' ')) {
+        let schema = Some(Ref::from_schema_name("Error"));
+        let response = response(description, "application/json", schema);
+        let all = &mut operation.responses.responses;
+        all.entry(status.to_owned()).or_insert(RefOr::T(response));
+    }
+}
+
+/// Removes `null` from the types of parameters. A client leaves an optional parameter out; it never sends null.
+fn remove_null_types(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+            && let SchemaType::Array(types) = &mut object.schema_type
+        {
+            types.retain(|one| *one != Type::Null);
+            if let [one] = types.as_slice() {
+                object.schema_type = SchemaType::Type(one.clone());
+            }
+        }
+    }
+}
+
+fn operator_operation(id: &str, kind: &str, summary: &str) -> Operation {
+    let any = || Some(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .tag("operation")
+        .summary(Some(summary))
+        .response("200", response(summary, kind, any()));
+    if id == "get_readyz" {
+        let waits = response("What the server waits for", kind, any());
+        operation = operation.response("503", waits);
+    }
+    operation.build()
+}
+
+fn response(description: &str, kind: &str, schema: Option<impl Into<RefOr<Schema>>>) -> Response {
+    let body = ContentBuilder::new().schema(schema).build();
+    ResponseBuilder::new()
+        .description(description)
+        .content(kind, body)
+        .build()
 }
 
 static JSON: LazyLock<String> = LazyLock::new(|| {
     Document::openapi()
         .to_pretty_json()
-        .expect("the document is made of texts and numbers")
+        .expect("the document consists of texts and numbers")
 });
 
 /// Returns the document.
@@ -257,7 +187,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn the_document_names_every_resource_with_its_errors_and_an_example() {
+    fn the_document_has_every_resource_with_its_errors_and_an_example() {
         let document: Value = serde_json::from_str(json()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         for path in [
@@ -274,7 +204,7 @@ mod tests {
             let get = &document["paths"][path]["get"];
             assert!(get["summary"].is_string(), "{path}");
             let errors = get["responses"].as_object().unwrap();
-            assert!(errors.len() > ERRORS.len(), "{path}");
+            assert!(errors.len() > ERRORS.lines().count(), "{path}");
             let content = get["responses"]["200"]["content"].as_object().unwrap();
             for (kind, body) in content {
                 assert!(body["example"] != Value::Null, "{path} {kind}");
@@ -287,12 +217,12 @@ mod tests {
                 assert!(typed, "{path} {name}");
             }
         }
-        // What only `dev` has is no part of it.
+        // The routes of `dev` are not part of the document.
         assert!(!json().contains("/break"));
     }
 
     #[test]
-    fn operations_have_ids_of_their_own_and_every_field_a_description() {
+    fn each_operation_has_its_own_id_and_each_field_a_description() {
         let document: Value = serde_json::from_str(json()).unwrap();
         let paths = document["paths"].as_object().unwrap();
         let ids: std::collections::BTreeSet<&str> = paths

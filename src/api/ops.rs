@@ -1,9 +1,9 @@
-//! What an operator asks of any role: `/livez`, `/readyz` and `/metrics`; and `/actuator/health` and
-//! `/actuator/info`, where the probes of a Spring Boot deployment look.
+//! The operator's routes of every role: `/livez`, `/readyz` and `/metrics`. Also `/actuator/health` and
+//! `/actuator/info`, for probes made for Spring Boot.
 //!
-//! Alive and ready are two questions. Alive: would a restart help? Ready: does it do its work now? A
-//! dependency that is down makes a role not ready and leaves it alive. Both answer 200 `ok`, or 503
-//! with the reason as plain text. Neither waits for anything: a [`Probe`] answers from memory.
+//! Alive and ready answer different questions. Alive: would a restart help? Ready: does the role do its work
+//! now? If a dependency is down, a role is alive but not ready. Both routes answer 200 `ok`, or 503 with the
+//! reason as plain text. Neither waits for anything: a [`Probe`] answers from memory.
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use serde_json::json;
 use crate::api::observe::observed;
 use crate::telemetry::Metrics;
 
-/// The classic Prometheus text format.
+/// The content type of the Prometheus text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
-/// How a role tells whether it lives and works. Must answer at once.
+/// Reports whether a role is alive and ready. Both methods must return without waiting.
 pub trait Probe: Send + Sync + 'static {
-    /// Returns whether the role lives; the reason why a restart would help, if not.
+    /// Returns `Ok` if the role is alive.
     ///
     /// # Errors
-    /// The reason, for people.
+    /// Why a restart would help, for people.
     fn live(&self) -> Result<(), String>;
 
-    /// Returns whether the role does its work now; what it waits for, if not.
+    /// Returns `Ok` if the role does its work now.
     ///
     /// # Errors
-    /// The reason, for people.
+    /// What the role waits for, for people.
     fn ready(&self) -> Result<(), String>;
 }
 
@@ -56,10 +56,10 @@ pub fn actuator(metrics: Metrics, probe: Arc<dyn Probe>) -> Router {
     observed(router, metrics)
 }
 
-/// Returns all metrics as an answer.
+/// Returns all metrics as an HTTP response.
 pub fn rendered(metrics: &Metrics) -> Response {
-    let headers = [(CONTENT_TYPE, PROMETHEUS_TEXT), (CACHE_CONTROL, "no-store")];
-    (headers, metrics.render()).into_response()
+    let kind = [(CONTENT_TYPE, PROMETHEUS_TEXT)];
+    (kind, NO_STORE, metrics.render()).into_response()
 }
 
 /// Returns the routes `GET /livez`, `GET /readyz` and `GET /metrics`.
@@ -77,7 +77,7 @@ fn answer(state: Result<(), String>) -> Response {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     };
-    (status, [(CACHE_CONTROL, "no-store")], text).into_response()
+    (status, NO_STORE, text).into_response()
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn alive_and_ready_are_two_answers() {
+    async fn alive_and_ready_are_separate_answers() {
         let probe = Fixed(Ok(()), Err("waiting for the tables".into()));
         let router = router(Metrics::new(), Arc::new(probe));
         assert_eq!(get(&router, "/livez").await.0, 200);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_probes_of_the_old_deployment_find_their_paths() {
+    async fn spring_boot_probes_find_their_paths() {
         let ready = |state| actuator(Metrics::new(), Arc::new(Fixed(Ok(()), state)));
         let up = get(&ready(Ok(())), "/actuator/health").await;
         assert_eq!((up.0, up.2.as_str()), (200, r#"{"status":"UP"}"#));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn options_says_which_methods_a_path_takes() {
+    async fn options_lists_the_methods_of_a_path() {
         let router = router(Metrics::new(), Arc::new(Fixed(Ok(()), Ok(()))));
         let ask = async |method: &str, path: &str| {
             let request = Request::builder().method(method).uri(path);

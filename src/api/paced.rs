@@ -1,12 +1,12 @@
-//! The body of an answer as a connection takes it: in small pieces, counted until it is sent.
+//! The body of an answer in small pieces, counted until the client has taken it.
 //!
-//! hyper takes a frame of a body whole, however little of it the client takes. In pieces, an answer
-//! stays with us until nearly all of it is on its way, and each piece that is taken is progress.
+//! hyper takes a whole frame of a body at once, however little of it the client reads. With small pieces,
+//! most of an answer stays here until it is on its way, and each piece that hyper takes is progress.
 //!
-//! Over HTTP/2 a client grants room for bytes, and hyper does not ask the body for more until there is
-//! some. [`Progress`] sees that from outside: a piece is offered, and not taken. The last byte is a
-//! piece of its own: hyper hands a piece to h2 as soon as one byte of it has room, so once the last
-//! byte is taken there is room for everything before it.
+//! Over HTTP/2 a client grants a window of bytes, and hyper asks the body for more only when the window is
+//! open. [`WriteProgress`] observes that from outside: a piece was offered and not taken. The last byte is a
+//! piece of its own, because hyper hands a piece to h2 as soon as one byte of it fits into the window. When
+//! hyper takes the last byte, everything before it fitted too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,41 +19,38 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::api::connection::InUse;
-use crate::api::shares::ByteShare;
+use crate::api::shares::{BASE_BYTES, ByteShare};
+use crate::api::usage::InFlight;
 
-/// Most bytes of a piece.
+/// Maximum number of bytes of a piece.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
-/// What a request and an answer take beside their text: tasks, buffers, headers. Measured: 13 KiB for each
-/// of 3,200 streams of HTTP/2 whose client takes nothing.
-pub(super) const BASE_BYTES: usize = 16 * 1_024;
 
-/// Whether the client takes what it is offered.
-pub(super) struct Progress {
+/// Records whether the client takes the pieces of an answer.
+pub(super) struct WriteProgress {
     begun: Instant,
-    /// When the piece that waits was offered, in milliseconds since `begun` and one more; 0 if none waits.
+    /// 0 if no piece waits. Otherwise one more than the milliseconds from `begun` until it was offered.
     offered: AtomicU64,
 }
 
-impl Progress {
-    pub(super) fn new() -> Arc<Progress> {
-        Arc::new(Progress {
+impl WriteProgress {
+    pub(super) fn new() -> Arc<WriteProgress> {
+        Arc::new(WriteProgress {
             begun: Instant::now(),
             offered: AtomicU64::new(0),
         })
     }
 
-    fn offer(&self) {
+    fn record_offer(&self) {
         let ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.offered.store(ms + 1, Ordering::Relaxed);
     }
 
-    fn taken(&self) {
+    fn record_taken(&self) {
         self.offered.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until a piece was offered for `stall_max` and not taken.
-    pub(super) async fn stalled(&self, stall_max: Duration) {
+    /// Waits until the client has left a piece untaken for `stall_max`.
+    pub(super) async fn wait_for_stall(&self, stall_max: Duration) {
         loop {
             tokio::time::sleep(stall_max / 8).await;
             let offered = self.offered.load(Ordering::Relaxed);
@@ -65,48 +62,48 @@ impl Progress {
     }
 }
 
-/// A body in pieces.
-pub(super) struct Paced {
+/// A body that hyper takes in pieces.
+pub(super) struct PacedBody {
     inner: Body,
-    /// What is left of the frame that is handed out.
+    /// The rest of the current frame.
     rest: Bytes,
-    /// Over HTTP/2.
-    progress: Option<Arc<Progress>>,
+    /// Set over HTTP/2 only.
+    progress: Option<Arc<WriteProgress>>,
     share: Option<ByteShare>,
-    _in_use: InUse,
+    _in_flight: InFlight,
 }
 
-impl Paced {
-    /// `share` counts the body's bytes; none if it is too short to count.
+impl PacedBody {
+    /// Wraps `inner`. `share` counts the bytes of the body; an error answer has none.
     pub(super) fn new(
         inner: Body,
-        progress: Option<Arc<Progress>>,
+        progress: Option<Arc<WriteProgress>>,
         share: Option<ByteShare>,
-        in_use: InUse,
-    ) -> Paced {
-        Paced {
+        in_flight: InFlight,
+    ) -> PacedBody {
+        PacedBody {
             inner,
             rest: Bytes::new(),
             progress,
             share,
-            _in_use: in_use,
+            _in_flight: in_flight,
         }
     }
 
-    fn piece(&mut self) -> Bytes {
+    fn take_piece(&mut self) -> Bytes {
         let is_last = self.rest.len() <= PIECE_BYTES_MAX && self.inner.is_end_stream();
         let bytes = match (&self.progress, is_last) {
             (Some(_), true) if self.rest.len() > 1 => self.rest.len() - 1,
             _ => self.rest.len().min(PIECE_BYTES_MAX),
         };
         if let Some(progress) = &self.progress {
-            progress.offer();
+            progress.record_offer();
         }
         self.rest.split_to(bytes)
     }
 }
 
-impl HttpBody for Paced {
+impl HttpBody for PacedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -115,7 +112,7 @@ impl HttpBody for Paced {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Some(progress) = &self.progress {
-            progress.taken();
+            progress.record_taken();
         }
         if self.rest.is_empty() {
             let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
@@ -127,18 +124,18 @@ impl HttpBody for Paced {
                 Ok(empty) => return Poll::Ready(Some(Ok(Frame::data(empty)))),
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             };
-            // A body of known length is counted whole; a stream, by what it hands out.
+            // The handler has counted a body of known length. A stream is counted frame by frame.
             let is_stream = self.inner.size_hint().upper().is_none();
             if let Some(share) = &mut self.share
                 && is_stream
                 && !share.resize(BASE_BYTES + data.len())
             {
-                let error = "the client holds too much at a time";
+                let error = "the client holds too many unread bytes";
                 return Poll::Ready(Some(Err(axum::Error::new(error))));
             }
             self.rest = data;
         }
-        Poll::Ready(Some(Ok(Frame::data(self.piece()))))
+        Poll::Ready(Some(Ok(Frame::data(self.take_piece()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -161,8 +158,8 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt as _;
 
-    async fn pieces(inner: Body, progress: Option<Arc<Progress>>) -> Vec<usize> {
-        let mut body = Paced::new(inner, progress, None, InUse::default());
+    async fn pieces(inner: Body, progress: Option<Arc<WriteProgress>>) -> Vec<usize> {
+        let mut body = PacedBody::new(inner, progress, None, InFlight::default());
         let mut sizes = Vec::new();
         while let Some(frame) = body.frame().await {
             sizes.push(frame.unwrap().into_data().unwrap().len());
@@ -171,35 +168,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_goes_out_in_pieces_and_its_last_byte_alone() {
+    async fn a_body_is_sent_in_pieces_and_its_last_byte_alone() {
         let large = vec![b'x'; 2 * PIECE_BYTES_MAX + 10];
         let body = || Body::from(large.clone());
         assert_eq!(
             pieces(body(), None).await,
             [PIECE_BYTES_MAX, PIECE_BYTES_MAX, 10]
         );
-        let progress = Some(Progress::new());
+        let progress = Some(WriteProgress::new());
         assert_eq!(
             pieces(body(), progress).await,
             [PIECE_BYTES_MAX, PIECE_BYTES_MAX, 9, 1]
         );
-        assert_eq!(pieces(Body::from("x"), Some(Progress::new())).await, [1]);
-        let paced = Paced::new(body(), None, None, InUse::default());
+        assert_eq!(
+            pieces(Body::from("x"), Some(WriteProgress::new())).await,
+            [1]
+        );
+        let paced = PacedBody::new(body(), None, None, InFlight::default());
         assert_eq!(paced.size_hint().exact(), Some(large.len() as u64));
     }
 
     #[tokio::test]
-    async fn a_piece_that_is_not_taken_is_a_stall_and_a_quiet_stream_is_not() {
+    async fn an_untaken_piece_is_a_stall_but_a_quiet_stream_is_not() {
         let stall_max = Duration::from_millis(200);
-        let progress = Progress::new();
-        let quiet = tokio::time::timeout(2 * stall_max, progress.stalled(stall_max)).await;
+        let progress = WriteProgress::new();
+        let quiet = tokio::time::timeout(2 * stall_max, progress.wait_for_stall(stall_max)).await;
         assert!(quiet.is_err(), "nothing was offered");
-        progress.offer();
+        progress.record_offer();
         let begun = Instant::now();
-        progress.stalled(stall_max).await;
+        progress.wait_for_stall(stall_max).await;
         assert!(begun.elapsed() >= stall_max, "{:?}", begun.elapsed());
-        progress.taken();
-        let taken = tokio::time::timeout(2 * stall_max, progress.stalled(stall_max)).await;
+        progress.record_taken();
+        let taken = tokio::time::timeout(2 * stall_max, progress.wait_for_stall(stall_max)).await;
         assert!(taken.is_err(), "it was taken");
     }
 }

@@ -1,5 +1,7 @@
-//! Query parameters, strictly: unknown, repeated, malformed or out of range is 400, with a sentence
-//! that names the parameter and what is allowed. Nothing is guessed or clamped.
+//! Query parameters, checked strictly.
+//!
+//! An unknown, repeated, malformed or out-of-range parameter is 400, with a sentence that names the parameter and
+//! the allowed values. Nothing is guessed or clamped.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +19,12 @@ use crate::core::time::{TIME_MS_END, parse_timestamp};
 use crate::store::error::{Kind, StoreError};
 use crate::store::reads::{Position, Range, Slice};
 
-/// Most items of a page.
+/// Maximum number of items per page.
 pub const LIMIT_MAX: u32 = 1_000;
-/// Longest time back from now: as long as raw events are kept.
+pub(super) const HOUR_MS: i64 = 3_600_000;
+/// Largest `hours` of a list: as long as raw events are kept.
 pub const HOURS_MAX: u32 = 720;
-/// Most characters of a client's own text in an error.
+/// Maximum number of characters of the client's text that an error repeats.
 const ECHO_CHARS_MAX: usize = 40;
 
 /// The parameters of one request.
@@ -33,44 +36,46 @@ pub struct Params {
 }
 
 impl Params {
-    /// Returns the parameters of `uri`, all of them in `allowed` and none twice.
+    /// Returns the parameters of `uri`.
     ///
     /// # Errors
-    /// `bad_parameter`.
+    /// `bad_parameter` if a parameter appears twice or is not in `allowed`, names separated by spaces.
     pub fn parse(
         route: &'static str,
         city: Option<String>,
         uri: &Uri,
-        allowed: &[&str],
+        allowed: &str,
     ) -> Result<Params, ApiError> {
         let Query(found) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|_| ApiError::bad_parameter("the query is no list of name=value"))?;
+            .map_err(|_| ApiError::bad_parameter("the query must be a list of name=value pairs"))?;
         let mut pairs = BTreeMap::new();
         for (name, value) in found {
-            if !allowed.contains(&name.as_str()) {
-                let takes = match allowed {
-                    [] => "no parameters".to_owned(),
-                    _ => allowed.join(", "),
+            if !allowed.split_whitespace().any(|known| known == name) {
+                let accepted = match allowed {
+                    "" => "no parameters".to_owned(),
+                    _ => allowed.replace(' ', ", "),
                 };
                 let name = echo(&name);
                 return Err(ApiError::bad_parameter(format!(
-                    "unknown parameter {name}; this path takes {takes}"
+                    "unknown parameter {name}; this path accepts {accepted}"
                 )));
             }
             if pairs.contains_key(&name) {
-                return Err(ApiError::bad_parameter(format!("{name} is given twice")));
+                return Err(ApiError::bad_parameter(format!(
+                    "{name} appears twice; give it once"
+                )));
             }
             pairs.insert(name, value);
         }
         Ok(Params { route, city, pairs })
     }
 
-    /// Returns the text that names the answer: equal for equal requests only.
+    /// Returns the cache key of the answer. Two requests have the same key only if they are equal.
     pub fn key(&self) -> String {
         format!("{:?}", (self.route, &self.city, &self.pairs))
     }
 
-    /// Returns the text that names the list, whatever the page.
+    /// Returns the text that identifies the list, the same for each of its pages.
     fn list_key(&self) -> String {
         let pairs: Vec<_> = self
             .pairs
@@ -80,7 +85,7 @@ impl Params {
         format!("{:?}", (self.route, &self.city, pairs))
     }
 
-    /// Returns a parameter's text; none if it is empty.
+    /// Returns the text of a parameter, or `None` if it is absent or empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.pairs
             .get(name)
@@ -88,15 +93,15 @@ impl Params {
             .filter(|text| !text.is_empty())
     }
 
-    /// Returns a parameter's text as it was given, even if it is empty.
+    /// Returns the text of a parameter, even if it is empty.
     pub fn given(&self, name: &str) -> Option<&str> {
         self.pairs.get(name).map(String::as_str)
     }
 
-    /// Returns a whole number from 1 to `most`.
+    /// Returns a whole number.
     ///
     /// # Errors
-    /// `bad_parameter`.
+    /// `bad_parameter` unless it is from 1 to `most`.
     pub fn number(&self, name: &str, most: u32) -> Result<Option<u32>, ApiError> {
         let Some(text) = self.pairs.get(name) else {
             return Ok(None);
@@ -111,10 +116,10 @@ impl Params {
         }
     }
 
-    /// Returns a severity.
+    /// Returns the severity, whatever its case.
     ///
     /// # Errors
-    /// `bad_parameter`.
+    /// `bad_parameter` if there is no such severity.
     pub fn severity(&self) -> Result<Option<Severity>, ApiError> {
         let Some(text) = self.text("severity") else {
             return Ok(None);
@@ -131,18 +136,18 @@ impl Params {
     /// Returns an instant in Unix milliseconds.
     ///
     /// # Errors
-    /// `bad_parameter`.
+    /// `bad_parameter` if the text is not an RFC 3339 time.
     pub fn instant(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.pairs.get(name) else {
             return Ok(None);
         };
-        // A plus sign that was not percent-encoded arrives as a space.
+        // A client that forgets to percent-encode `+02:00` sends a space instead of the plus sign.
         let plus = text
             .len()
             .checked_sub(6)
             .filter(|at| *at > 10 && text.is_char_boundary(*at) && text[*at..].starts_with(' '));
-        let mended = plus.map(|at| format!("{}+{}", &text[..at], &text[at + 1..]));
-        match parse_timestamp(mended.as_deref().unwrap_or(text)) {
+        let repaired = plus.map(|at| format!("{}+{}", &text[..at], &text[at + 1..]));
+        match parse_timestamp(repaired.as_deref().unwrap_or(text)) {
             Some(ms) => Ok(Some(ms)),
             None => Err(ApiError::bad_parameter(format!(
                 "{name} must be an RFC 3339 time from 1970 to 9998, \
@@ -152,12 +157,12 @@ impl Params {
         }
     }
 
-    /// Returns which part of the list is asked for: `limit`, `from`, `to` and `cursor`.
+    /// Returns the requested part of a list, from `limit`, `from`, `to` and `cursor`.
     ///
-    /// `from_ms` is where the list begins if `from` is not given.
+    /// `limit` is the default page size. The list starts at `from_ms` or `from`, whichever is later.
     ///
     /// # Errors
-    /// `bad_parameter`, `bad_cursor`.
+    /// `bad_parameter` or `bad_cursor`.
     pub fn slice(&self, limit: u32, from_ms: i64, now_ms: i64) -> Result<Slice, ApiError> {
         let limit = self.number("limit", LIMIT_MAX)?.unwrap_or(limit);
         let mut range = Range {
@@ -178,22 +183,24 @@ impl Params {
         })
     }
 
-    /// Returns what a client is told about a failed read. DynamoDB refuses a place that no cursor of ours
-    /// names: that is the client's mistake.
-    pub fn failed(&self, error: StoreError) -> ApiError {
+    /// Returns the error that the client gets for a failed read.
+    ///
+    /// DynamoDB rejects positions that cannot exist. Only a forged cursor names one, so that is the client's
+    /// mistake.
+    pub fn read_error(&self, error: StoreError) -> ApiError {
         if error.kind() == Kind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();
         }
         error.into()
     }
 
-    /// Returns the token for the page that begins behind `position`.
+    /// Returns the cursor of the page that starts after `position`.
     pub fn next(&self, position: Option<&Position>, range: Range) -> Option<String> {
         position.map(|position| cursor::encode(&self.list_key(), position, range))
     }
 }
 
-/// Tells whether an event can have this city; if not, the answer is known without asking.
+/// Returns true if an event can have this city. If not, the answer is empty without a read.
 pub fn is_possible_city(city: &str) -> bool {
     !city.is_empty()
         && city.chars().count() <= CITY_CHARS_MAX
@@ -201,7 +208,7 @@ pub fn is_possible_city(city: &str) -> bool {
         && !city.chars().any(char::is_control)
 }
 
-/// Tells whether an event can have this type (after lower-casing).
+/// Returns true if an event can have this event type, which must be in lower case.
 pub fn is_possible_type(event_type: &str) -> bool {
     let bytes = event_type.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_lowercase)
@@ -211,7 +218,7 @@ pub fn is_possible_type(event_type: &str) -> bool {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
-/// The one segment of a path that is a city, percent-decoded.
+/// The city in a path, percent-decoded.
 pub struct CityPath(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for CityPath {
@@ -227,7 +234,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CityPath {
     }
 }
 
-/// Returns a client's text as it may stand in an error: quoted, escaped, short.
+/// Returns the client's text for an error: quoted, escaped and shortened.
 fn echo(text: &str) -> String {
     match text.char_indices().nth(ECHO_CHARS_MAX) {
         Some((at, _)) => format!("{:?}…", &text[..at]),

@@ -1,25 +1,25 @@
-//! Files that are read again when they change: tokens, certificates.
+//! Files that are read again when they change: tokens and certificates.
 //!
-//! The content is compared every few seconds, not the file's time or a notice of the kernel's: that
-//! also sees files that are swapped behind a link, and costs nothing at a few kilobytes.
+//! The contents are compared every few seconds instead of modification times or kernel notifications. This also
+//! notices files that are swapped through a symbolic link, and costs little for a few kilobytes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::shutdown::Shutdown;
 
-/// Time between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Largest file that is read.
+/// Time between two checks.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Largest file accepted.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct FileError {
-    /// Which.
+    /// The file.
     pub path: PathBuf,
-    /// Why, for people.
+    /// Why it cannot be used, for people.
     pub reason: String,
 }
 
@@ -32,7 +32,7 @@ impl FileError {
     }
 }
 
-/// Reads a file that is not larger than such files are.
+/// Reads a file of at most [`FILE_BYTES_MAX`] bytes.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let failed = |error: std::io::Error| FileError::new(path, error.to_string());
     let length = std::fs::metadata(path).map_err(failed)?.len();
@@ -42,8 +42,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(failed)
 }
 
-/// Calls `apply` with the files' contents each time they differ from `known`, until `shutdown`. What
-/// cannot be read or applied is logged once, and what was in use stays in use.
+/// Calls `apply` with the contents of the files each time they change, until `shutdown`. `known` are the contents
+/// in use.
+///
+/// If new contents cannot be read or applied, the error is logged once and the previous contents stay in use.
 pub(super) async fn watch(
     what: &'static str,
     paths: Vec<PathBuf>,
@@ -55,7 +57,7 @@ pub(super) async fn watch(
     loop {
         tokio::select! {
             () = shutdown.wait() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(CHECK_EVERY) => {}
         }
         let wanted = paths.clone();
         let reading = tokio::task::spawn_blocking(move || {
@@ -80,7 +82,7 @@ pub(super) async fn watch(
             Ok(false) => complaint = None,
             Err(error) if complaint.as_ref() == Some(&error) => {}
             Err(error) => {
-                tracing::error!(what, %error, "failed to use changed files; the former ones stay in use");
+                tracing::error!(what, %error, "failed to use changed files; the previous ones stay in use");
                 complaint = Some(error);
             }
         }

@@ -1,5 +1,5 @@
-//! What a request paid: it stands among the extensions of its response, an error's too.
+//! What a request has cost. Each response carries it among its extensions, error responses too.
 
-/// Read units of DynamoDB.
+/// DynamoDB read units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spent(pub(crate) f64);

@@ -1,9 +1,11 @@
-//! What the handlers share: the tables, the clock, and answers that are still warm.
+//! What all handlers share: the tables, the clock, and the cache of answers.
 //!
-//! An answer is kept for a second, or longer if it cost much, and made by one flight per key, so a
-//! thousand dashboards cost DynamoDB what one does. One request costs at most [`READ_UNITS_MAX`]. Errors are not kept, but a flight's error goes to all who waited for it.
-//! Every answer has a deadline ([`STORE_DEADLINE`]), below the server's own.
+//! An answer is cached for a second, or longer if it was expensive. Concurrent requests for the same
+//! answer wait for one computation, so a thousand dashboards cost DynamoDB no more than one. One request
+//! costs at most [`READ_UNITS_MAX`]. Errors are not cached, but every request that waits for a failed
+//! computation receives its error. Each answer has a deadline ([`STORE_DEADLINE`]) below the server's own.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,78 +22,78 @@ use sha2::Digest as _;
 use tokio::sync::Semaphore;
 
 use crate::api::budget::ReadBudget;
+use crate::api::dashboard::Dashboard;
 use crate::api::error::ApiError;
-use crate::api::page::Page;
+use crate::api::feed::Feed;
 use crate::api::spent::Spent;
-use crate::api::stream::Stream;
-use crate::api::timeline::{self, Hours};
 use crate::api::totals::{GrandTotal, Totals, TotalsCache};
+use crate::api::window_cache::{WindowCache, window_cache};
 use crate::shutdown::Shutdown;
 use crate::store::error::{Kind, StoreError};
 use crate::store::reads::{Cost, Meter, Reads, metered_by};
 use crate::telemetry::Metrics;
 
-/// How long DynamoDB may take for an answer before it becomes 504.
+/// How long DynamoDB may take for an answer before the client gets 504.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long an answer is given to others, unless it cost much.
+/// How long a cheap answer stays in the cache.
 const ANSWER_AGE: Duration = Duration::from_secs(1);
-/// Longest time that an expensive answer is given to others.
+/// How long the most expensive answer stays in the cache.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
-/// An answer is given to others for a second for each so many read units that it cost.
+/// An answer stays in the cache for one second for every 200 read units that it cost.
 const ANSWER_UNITS_PER_SECOND: f64 = 200.0;
-/// Most read units that one request may cost, but for requests under way when it is reached.
+/// Maximum number of read units that one request may cost. Reads in flight when the request reaches it still finish.
 pub const READ_UNITS_MAX: u64 = 5_000;
-/// Most answers in the making at a time; further ones wait.
+/// Maximum number of answers computed at a time; further requests wait.
 const BUILDS_MAX: usize = 32;
-/// Most bytes of answers that are kept.
+/// Maximum number of bytes of answers in the cache.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
 
 /// Returns Unix milliseconds.
 type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// What the handlers share. Clones are the same.
+/// What all handlers share. Clones share one state.
 #[derive(Clone)]
 pub struct ApiState {
     reads: Arc<dyn Reads>,
     metrics: Metrics,
-    hours: Hours,
-    page: Page,
-    answers: Cache<String, Warm>,
+    windows: WindowCache,
+    dashboard: Dashboard,
+    answers: Cache<String, CachedAnswer>,
     totals: Arc<TotalsCache>,
     builds: Arc<Semaphore>,
     budget: Option<ReadBudget>,
-    stream: Arc<Stream>,
+    feed: Arc<Feed>,
     shutdown: Shutdown,
     clock: Clock,
     deadline: Duration,
 }
 
 impl ApiState {
-    /// Returns a state that reads `reads` and the system's clock.
+    /// Returns a state that reads from `reads` and uses the system clock.
     pub fn new(reads: Arc<dyn Reads>, metrics: Metrics) -> ApiState {
         ApiState {
             reads,
             metrics,
             answers: Cache::builder()
-                .expire_after(WarmAge)
+                .expire_after(ExpiryByCost)
                 .max_capacity(ANSWERS_BYTES_MAX)
-                .weigher(|key: &String, answer: &Warm| {
+                .weigher(|key: &String, answer: &CachedAnswer| {
                     u32::try_from(key.len() + answer.json.len()).unwrap_or(u32::MAX)
                 })
                 .build(),
-            hours: timeline::hours(),
-            page: Page::new(),
+            windows: window_cache(),
+            dashboard: Dashboard::new(),
             totals: Arc::default(),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             budget: None,
-            stream: Arc::new(Stream::new()),
+            feed: Arc::new(Feed::new()),
             shutdown: Shutdown::new(),
             clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
             deadline: STORE_DEADLINE,
         }
     }
 
-    /// Returns the same with another clock, in Unix milliseconds.
+    /// Replaces the clock, which returns Unix milliseconds.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> i64 + Send + Sync + 'static) -> ApiState {
         ApiState {
@@ -100,23 +102,23 @@ impl ApiState {
         }
     }
 
-    /// Returns the same with another deadline for answers.
+    /// Replaces the deadline of answers.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ApiState {
         ApiState { deadline, ..self }
     }
 
-    /// Returns the same with another page at `/`.
+    /// Replaces the page at `/`.
     #[must_use]
-    pub fn with_page(self, page: Page) -> ApiState {
-        ApiState { page, ..self }
+    pub fn with_dashboard(self, dashboard: Dashboard) -> ApiState {
+        ApiState { dashboard, ..self }
     }
 
-    pub(crate) fn page(&self) -> &Page {
-        &self.page
+    pub(crate) fn dashboard(&self) -> &Dashboard {
+        &self.dashboard
     }
 
-    /// Returns the same with a limit of read units a minute for each client.
+    /// Limits the read units that each client may spend per minute.
     #[must_use]
     pub fn with_read_budget(self, units_max: u64) -> ApiState {
         ApiState {
@@ -129,7 +131,7 @@ impl ApiState {
         self.budget.clone()
     }
 
-    /// Returns the same with the flag that ends streams.
+    /// Ends the streams of this state when `shutdown` triggers.
     #[must_use]
     pub fn with_shutdown(self, shutdown: Shutdown) -> ApiState {
         ApiState { shutdown, ..self }
@@ -139,8 +141,8 @@ impl ApiState {
         &self.shutdown
     }
 
-    pub(crate) fn stream(&self) -> &Arc<Stream> {
-        &self.stream
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// Returns the metrics.
@@ -152,137 +154,136 @@ impl ApiState {
         &*self.reads
     }
 
-    pub(crate) fn hours(&self) -> &Hours {
-        &self.hours
+    pub(crate) fn windows(&self) -> &WindowCache {
+        &self.windows
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         (self.clock)()
     }
 
-    /// Returns the answer under `key`: a warm one, the one under way, or a fresh one from `make`.
+    /// Returns the answer for `key`: from the cache, from the computation in flight, or from `make`.
     pub(crate) async fn answer<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
         make: impl Future<Output = Result<T, E>>,
     ) -> Result<Response, ApiError> {
-        let make = async { make.await.map(|answer| (answer, Age::Revalidate)) };
-        self.answer_for(key, make).await
+        let make = async { make.await.map(|answer| (answer, Freshness::Revalidate)) };
+        self.answer_with_freshness(key, make).await
     }
 
-    /// Returns the same where `make` also tells how long a client may keep the answer.
-    pub(crate) async fn answer_for<T: Serialize, E: Into<ApiError>>(
+    /// Like [`ApiState::answer`], but `make` also decides how long the client may keep the answer.
+    pub(crate) async fn answer_with_freshness<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
-        make: impl Future<Output = Result<(T, Age), E>>,
+        make: impl Future<Output = Result<(T, Freshness), E>>,
     ) -> Result<Response, ApiError> {
         let meter = Meter::bounded(READ_UNITS_MAX);
         let mut spent = None;
         let made = self.answers.try_get_with(key, async {
-            let _turn = self.turn().await;
+            let _slot = self.acquire_build_slot().await;
             let (made, cost) = metered_by(&meter, make).await;
             spent = Some(cost);
-            let (answer, age) = made.map_err(Into::into)?;
+            let (answer, freshness) = made.map_err(Into::into)?;
             let json = serde_json::to_vec(&answer)
                 .map_err(|error| ApiError::internal(error.to_string()))?;
-            Ok::<_, ApiError>(Warm {
+            Ok::<_, ApiError>(CachedAnswer {
                 etag: etag(&json),
                 json: json.into(),
-                age,
+                freshness,
                 units: cost.units,
             })
         });
         let made = tokio::time::timeout(self.deadline, made).await;
         let error = match made {
-            Ok(Ok(warm)) => return Ok(warm.response(spent)),
+            Ok(Ok(answer)) => return Ok(answer.into_response(spent)),
             Ok(Err(error)) => (*error).clone(),
-            Err(_elapsed) => ApiError::store_timeout("the deadline passed"),
+            Err(_elapsed) => deadline_passed(),
         };
         let (_, units) = meter.spent();
         Err(error.with_units(units))
     }
 
-    /// Waits until one of [`BUILDS_MAX`] answers may be made.
-    pub(crate) async fn turn(&self) -> impl Drop + use<> {
-        let turn = Arc::clone(&self.builds).acquire_owned().await;
-        turn.expect("the semaphore is never closed")
+    /// Waits until fewer than [`BUILDS_MAX`] answers are being computed.
+    pub(crate) async fn acquire_build_slot(&self) -> impl Drop + use<> {
+        let slot = Arc::clone(&self.builds).acquire_owned().await;
+        slot.expect("the semaphore is never closed")
     }
 
-    /// Returns the sums over all series, at a bounded cost where progress items know them.
+    /// Returns the sums over all series, at a bounded cost if the progress items contain them.
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
-        let read = self.totals.grand(&self.reads, self.now_ms());
-        match tokio::time::timeout(self.deadline, read).await {
-            Ok(Ok(grand)) => {
-                #[allow(clippy::cast_precision_loss)] // a number to look at
-                let series = grand.series_min as f64;
-                if !grand.is_kept || series > self.metrics.table_series.get() {
-                    self.metrics.table_series.set(series);
-                }
-                Ok(grand)
-            }
-            Ok(Err(error)) => Err(store_failed(&error)),
-            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
+        let grand = self.totals.grand(&self.reads, self.now_ms());
+        let grand = self.within_deadline(grand).await?;
+        #[allow(clippy::cast_precision_loss)] // a gauge needs no exact integer
+        let series = grand.series_min as f64;
+        if !grand.from_progress || series > self.metrics.table_series.get() {
+            self.metrics.table_series.set(series);
         }
+        Ok(grand)
     }
 
-    /// Returns all totals, as new as their number allows.
+    /// Returns the totals of all series, as fresh as their number allows.
     pub(crate) async fn totals(&self) -> Result<Arc<Totals>, ApiError> {
-        let read = self.totals.get(&self.reads, self.now_ms());
-        match tokio::time::timeout(self.deadline, read).await {
-            Ok(Ok(totals)) => {
-                #[allow(clippy::cast_precision_loss)] // a number to look at
-                let series = totals.every.series_count as f64;
-                self.metrics.table_series.set(series);
-                Ok(totals)
-            }
-            Ok(Err(error)) => Err(store_failed(&error)),
-            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
-        }
+        let totals = self.totals.get(&self.reads, self.now_ms());
+        let totals = self.within_deadline(totals).await?;
+        #[allow(clippy::cast_precision_loss)] // a gauge needs no exact integer
+        let series = totals.every.series_count as f64;
+        self.metrics.table_series.set(series);
+        Ok(totals)
     }
 
-    /// Returns all totals if they are there soon enough to become part of an answer.
+    /// Returns the totals of all series if they arrive within half the deadline.
     pub(crate) async fn totals_soon(&self) -> Option<Arc<Totals>> {
         let soon = tokio::time::timeout(self.deadline / 2, self.totals());
         soon.await.ok()?.ok()
     }
 
-    /// Returns what was read, or the error that a client is told; waits as long as an answer may take.
-    pub(crate) async fn within<T>(
+    /// Runs a read within the deadline of an answer and turns its failure into a public error.
+    pub(crate) async fn within_deadline<T, E: Borrow<StoreError>>(
         &self,
-        reading: impl Future<Output = Result<T, StoreError>>,
+        reading: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ApiError> {
         match tokio::time::timeout(self.deadline, reading).await {
-            Ok(read) => read.map_err(ApiError::from),
-            Err(_elapsed) => Err(ApiError::store_timeout("the deadline passed")),
+            Ok(read) => read.map_err(|error| public_error(error.borrow())),
+            Err(_elapsed) => Err(deadline_passed()),
         }
     }
 }
 
-/// How long a client may take an answer for true without asking.
+fn deadline_passed() -> ApiError {
+    ApiError::store_timeout("the deadline passed")
+}
+
+/// How long a client may use an answer without asking again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Age {
-    /// Not at all; it may ask whether the `ETag` still holds.
+pub(crate) enum Freshness {
+    /// The client must revalidate the answer by its `ETag`.
     Revalidate,
-    /// An hour: nothing in it will change.
+    /// The client may keep the answer for an hour, because nothing in it will change.
     Settled,
 }
 
-/// An answer that others get too.
+/// An answer that several requests share.
 #[derive(Clone)]
-struct Warm {
+struct CachedAnswer {
     json: Bytes,
     etag: HeaderValue,
-    age: Age,
-    /// What it cost.
+    freshness: Freshness,
+    /// Read units that the answer cost.
     units: f64,
 }
 
-/// How long answers are given to others: the longer, the more they cost.
-struct WarmAge;
+/// Keeps expensive answers longer than cheap ones.
+struct ExpiryByCost;
 
-impl Expiry<String, Warm> for WarmAge {
-    fn expire_after_create(&self, _: &String, warm: &Warm, _: Instant) -> Option<Duration> {
-        Some(answer_age(warm.units))
+impl Expiry<String, CachedAnswer> for ExpiryByCost {
+    fn expire_after_create(
+        &self,
+        _: &String,
+        answer: &CachedAnswer,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(answer_age(answer.units))
     }
 }
 
@@ -291,18 +292,18 @@ fn answer_age(units: f64) -> Duration {
     Duration::from_secs_f64(seconds).max(ANSWER_AGE)
 }
 
-impl Warm {
-    /// `spent` is what this request paid for; none if it found the answer made.
-    fn response(self, spent: Option<Cost>) -> Response {
+impl CachedAnswer {
+    /// Returns the HTTP response. `spent` is what this request paid, or `None` if the answer was cached.
+    fn into_response(self, spent: Option<Cost>) -> Response {
         let mut response = Response::new(Body::from(self.json));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ETAG, self.etag);
-        let age = match self.age {
-            Age::Revalidate => "no-cache",
-            Age::Settled => "max-age=3600",
+        let caching = match self.freshness {
+            Freshness::Revalidate => "no-cache",
+            Freshness::Settled => "max-age=3600",
         };
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(age));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
         let timing = match spent {
             Some(cost) => format!(
                 "dynamodb;dur={:.1};desc=\"{} requests, {} read units\"",
@@ -321,7 +322,7 @@ impl Warm {
     }
 }
 
-/// Weak, because compression changes the bytes and not what they say.
+/// Returns a weak tag: compression changes the bytes of an answer but not its meaning.
 fn etag(json: &[u8]) -> HeaderValue {
     let digest = sha2::Sha256::digest(json);
     let tag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));
@@ -330,12 +331,12 @@ fn etag(json: &[u8]) -> HeaderValue {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
-        store_failed(&error)
+        public_error(&error)
     }
 }
 
-/// Returns what a client is told about a failed read.
-fn store_failed(error: &StoreError) -> ApiError {
+/// Returns the error that a client gets for a failed read.
+fn public_error(error: &StoreError) -> ApiError {
     if let StoreError::TooCostly { units } = error {
         return ApiError::read_ceiling(*units);
     }
@@ -343,23 +344,25 @@ fn store_failed(error: &StoreError) -> ApiError {
         Kind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
         }
-        // A request DynamoDB can never accept is a bug of ours.
+        // DynamoDB can never accept such a request, so sending it is a bug here.
         Kind::Invalid | Kind::Conflict => ApiError::internal(error.to_string()),
         _ => ApiError::store_unavailable(public_reason(error), error.to_string()),
     }
 }
 
-/// Returns why the tables cannot be read, in words for everybody.
+/// Returns why the tables cannot be read, in words that may be public.
 pub fn public_reason(error: &StoreError) -> &'static str {
     match error.kind() {
         Kind::NotFound => {
-            "a table does not exist; citystream init-tables makes it, or says how to get it back"
+            "a table does not exist; citystream init-tables creates it or says how to restore it"
         }
         Kind::Corrupt => "the tables are not set up; run citystream init-tables",
         Kind::Throttled => "DynamoDB limits the rate of reads",
-        Kind::Denied | Kind::Settings => "this host's login or rights for DynamoDB do not suffice",
+        Kind::Denied | Kind::Settings => {
+            "this host's credentials or permissions for DynamoDB are not sufficient"
+        }
         Kind::Transient | Kind::Unknown => "DynamoDB does not answer",
-        Kind::Invalid | Kind::Conflict => "DynamoDB refuses the request",
+        Kind::Invalid | Kind::Conflict => "DynamoDB rejects the request",
     }
 }
 
@@ -368,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_shared_the_longer_the_more_it_cost() {
+    fn an_expensive_answer_stays_in_the_cache_longer() {
         for (units, seconds) in [(0.0, 1), (100.0, 1), (1_000.0, 5), (1e9, 30)] {
             assert_eq!(answer_age(units).as_secs(), seconds, "{units}");
         }

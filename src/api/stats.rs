@@ -1,4 +1,4 @@
-//! `GET /api/v1/stats`: all events of all cities, late ones included.
+//! `GET /api/v1/stats`: the number of events of all cities, late ones included.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -15,28 +15,28 @@ use crate::core::time::format_millis;
 
 pub(super) const PATH: &str = "/api/v1/stats";
 
-/// The sums of all totals.
+/// The number of events of all cities.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
-    /// Events of all cities, of all time, late ones included.
+    /// Events of all cities and all time, late ones included.
     total_events_processed: u64,
-    /// Of these, those of high severity.
+    /// The events of high severity among them.
     high_severity_alerts: u64,
-    /// Of these, those of critical severity.
+    /// The events of critical severity among them.
     critical_alerts: u64,
-    /// Of these, those that came too late for their window.
+    /// The events among them that arrived too late for their window.
     late_events: u64,
     /// When the totals were read.
     #[schema(format = DateTime)]
     generated_at: String,
-    /// `partitions` where there are too many series to read: then the numbers are those that the consumers
-    /// publish for each partition of the topic, at most about five minutes old. Absent otherwise.
+    /// `partitions` if there are too many series to read. The numbers are then the sums that consumers publish
+    /// for each partition of the topic, at most about five minutes old. Absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     summed_over: Option<&'static str>,
 }
 
-impl Stats {
-    pub(super) fn of(grand: &GrandTotal) -> Stats {
+impl From<&GrandTotal> for Stats {
+    fn from(grand: &GrandTotal) -> Stats {
         let all = &grand.all;
         Stats {
             total_events_processed: all.events(),
@@ -44,23 +44,24 @@ impl Stats {
             critical_alerts: all.severity_counts[Severity::Critical.index()],
             late_events: all.late_count,
             generated_at: format_millis(grand.read_ms),
-            summed_over: grand.is_kept.then_some("partitions"),
+            summed_over: grand.from_progress.then_some("partitions"),
         }
     }
 }
 
-/// All events of all cities, late ones included
+/// Returns the number of events of all cities, late ones included
 #[utoipa::path(
     get,
     path = "/api/v1/stats",
     operation_id = "get_stats",
-    summary = "All events of all cities, late ones included",
+    tag = "counts",
+    summary = "Number of events of all cities, late ones included",
     responses(
-        (status = 200, description = "All events of all cities, late ones included", body = Stats, example = json!({"total_events_processed": 33960, "high_severity_alerts": 2025, "critical_alerts": 780, "late_events": 609, "generated_at": "2013-01-02T06:00:00.000Z"})),
+        (status = 200, description = "Number of events of all cities, late ones included", body = Stats, example = json!({"total_events_processed": 33960, "high_severity_alerts": 2025, "critical_alerts": 780, "late_events": 609, "generated_at": "2013-01-02T06:00:00.000Z"})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, &[])?;
-    let make = async { Ok::<_, ApiError>(Stats::of(&state.grand_total().await?)) };
+    let params = Params::parse(PATH, None, &uri, "")?;
+    let make = async { Ok::<_, ApiError>(Stats::from(&state.grand_total().await?)) };
     state.answer(params.key(), make).await
 }

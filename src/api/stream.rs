@@ -1,19 +1,16 @@
-//! `GET /api/v1/stream?city=&severity=`: what is new, as server-sent events.
+//! `GET /api/v1/stream?city=&severity=`: new alerts and changed windows as server-sent events.
 //!
-//! One [`poller`] asks DynamoDB for all listeners together; the [`feed`] remembers what was told
-//! lately, and each listener reads it at its own pace. [`changes`] decides what is new.
+//! One [`poller`] reads DynamoDB for all listeners together and publishes into the [`Feed`]; each listener
+//! reads the feed at its own pace. [`changes`] decides what is new.
 //!
-//! A listener that comes back with `Last-Event-ID` goes on there. Where the feed does not reach back
-//! (another process, or nobody listened for a while), the alerts stored since are read from the table;
-//! windows are not, so `reset` always comes first then and says what may be missing.
+//! A listener that reconnects with `Last-Event-ID` continues after that event. If the feed does not reach
+//! back that far (another process, or a time without listeners), the stream starts with `reset`, which
+//! names what may be missing, followed by the alerts stored since then. Missed windows are not repeated.
 
 mod changes;
-mod feed;
 mod poller;
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -23,93 +20,35 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
 use bytes::BytesMut;
 use futures_util::stream;
-use moka::future::Cache;
 use tokio::sync::watch;
 
 use self::changes::sort_as_stored;
-use self::feed::{Feed, Filter, Next, Place, frame};
-use self::poller::json;
+use self::poller::{json, newest};
 use crate::api::alerts::Alert;
 use crate::api::error::ApiError;
-use crate::api::openapi::Severities;
+use crate::api::feed::{FeedPosition, FeedRead, ListenerGuard, StreamFilter, frame};
 use crate::api::params::Params;
+use crate::api::schemas::Severities;
 use crate::api::spent::Spent;
 use crate::api::state::{ApiState, READ_UNITS_MAX};
-use crate::core::event::Severity;
-use crate::core::time::{TIME_MS_END, parse_timestamp};
+use crate::core::time::parse_timestamp;
 use crate::shutdown::Shutdown;
-use crate::store::reads::{AlertItem, Meter, Page, Range, Slice};
+use crate::store::reads::{AlertItem, Meter, Page};
 
 pub(super) const PATH: &str = "/api/v1/stream";
 
-/// Time between two heartbeats: proxies and browsers give up on silence after a minute or so.
+/// Time between two heartbeats. Proxies and browsers close a connection after about a minute of silence.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
-/// How far back by event time missed alerts are looked for, and how many.
+/// How far back in event time a resuming listener gets the alerts it missed, and how many at most.
 const RESUME_BACK_MS: i64 = 24 * 3_600_000;
 const RESUME_ALERTS_MAX: usize = 1_000;
-/// How long the alerts read for one that comes back are given to others, and for how many filters.
-const RESUME_AGE_MAX: Duration = Duration::from_secs(1);
-const RESUMES_KEPT_MAX: u64 = 16;
-/// How much earlier than the place an alert may have been stored, by another host's clock.
+/// An alert stored up to this long before the resume position is repeated, because hosts' clocks differ.
 const RESUME_SLACK_MS: i64 = 5_000;
 
-/// The newest alerts of a city and severity.
-type Resumed = Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem>>>;
-
-/// The feed and its reader.
-pub(crate) struct Stream {
-    feed: Feed,
-    /// Whether the reader runs.
-    awake: Mutex<bool>,
-    /// The newest alerts, for those that come back, by city and severity.
-    resumed: Resumed,
-}
-
-impl Stream {
-    pub(crate) fn new() -> Stream {
-        Stream {
-            feed: Feed::new(),
-            awake: Mutex::new(false),
-            resumed: Cache::builder()
-                .time_to_live(RESUME_AGE_MAX)
-                .max_capacity(RESUMES_KEPT_MAX)
-                .build(),
-        }
-    }
-
-    /// Counts a listener, and starts the reader if it rests.
-    fn listen(self: &Arc<Stream>, state: &ApiState) -> Heard {
-        let mut awake = self.awake.lock().expect("no panic holds the flag");
-        self.feed.listeners().fetch_add(1, Ordering::SeqCst);
-        if !*awake {
-            *awake = true;
-            self.feed.restart(state.now_ms());
-            tokio::spawn(poller::run(state.clone(), Arc::clone(self)));
-        }
-        Heard(Arc::clone(self))
-    }
-
-    /// Lets the reader rest unless somebody has come in the meantime.
-    fn rest(&self) -> bool {
-        let mut awake = self.awake.lock().expect("no panic holds the flag");
-        *awake = self.feed.is_heard();
-        !*awake
-    }
-}
-
-/// A listener that is counted.
-struct Heard(Arc<Stream>);
-
-impl Drop for Heard {
-    fn drop(&mut self) {
-        self.0.feed.listeners().fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 struct Listener {
-    heard: Heard,
-    filter: Filter,
+    guard: ListenerGuard,
+    filter: StreamFilter,
     after: u64,
     wakes: watch::Receiver<u64>,
     shutdown: Shutdown,
@@ -117,7 +56,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Returns the next bytes; `None` when the server stops.
+    /// Returns the next bytes, or `None` when the server stops.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
@@ -128,20 +67,18 @@ impl Listener {
             if self.shutdown.is_triggered() {
                 return None;
             }
+            // Marked before the read, so an event published after the read still wakes this listener.
             self.wakes.mark_unchanged();
-            match self.heard.0.feed.next(self.after, &self.filter) {
-                Next::Events(bytes, reached) => {
+            match self.guard.feed().read(self.after, &self.filter) {
+                FeedRead::Events(bytes, reached) => {
                     self.after = reached;
                     return Some(bytes);
                 }
-                Next::Nothing(reached) => self.after = reached,
-                Next::Lost(place) => {
-                    self.after = place.number;
-                    return Some(reset(
-                        "you read too slowly",
-                        &["alerts", "windows"],
-                        Some(place),
-                    ));
+                FeedRead::Nothing(reached) => self.after = reached,
+                FeedRead::Lost(position) => {
+                    self.after = position.number;
+                    let reason = "this client reads too slowly";
+                    return Some(reset(reason, &["alerts", "windows"], Some(position)));
                 }
             }
             tokio::select! {
@@ -153,23 +90,24 @@ impl Listener {
     }
 }
 
-/// Returns the event that tells what was missed.
-fn reset(reason: &str, missed: &[&str], id: Option<Place>) -> Bytes {
+/// Returns the event that names what the listener may have missed.
+fn reset(reason: &str, missed: &[&str], id: Option<FeedPosition>) -> Bytes {
     let data = serde_json::json!({"reason": reason, "missed": missed});
     frame("reset", id, &data.to_string())
 }
 
-/// What is new, as server-sent events
+/// Streams new alerts and changed windows as server-sent events
 #[utoipa::path(
     get,
     path = "/api/v1/stream",
     operation_id = "listen",
-    summary = "What is new, as server-sent events",
-    description = "Events `status`, `stats`, `alert`, `window` and `reset`; it does not end.",
+    tag = "events",
+    summary = "New alerts and changed windows, as server-sent events",
+    description = "Sends the events `status`, `stats`, `alert`, `window` and `reset`. The answer does not end.",
     params(
         ("city" = Option<String>, Query, description = "Only alerts and windows of this city", example = "NYC"),
         ("severity" = Option<Severities>, Query, description = "Only alerts of this severity", example = "critical"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event heard: the stream goes on behind it", pattern = "^[0-9]{1,15}\\.[0-9a-f]{8}\\.[0-9]{1,15}$"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event received; the stream continues after it", pattern = "^[0-9]{1,15}\\.[0-9a-f]{8}\\.[0-9]{1,15}$"),
     ),
     responses(
         (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream", example = "event: status\ndata: {\"status\":\"UP\"}\n\n"),
@@ -180,34 +118,37 @@ pub(super) async fn get(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, &["city", "severity"])?;
-    let filter = Filter {
+    let params = Params::parse(PATH, None, &uri, "city severity")?;
+    let filter = StreamFilter {
         city: params.text("city").map(ToOwned::to_owned),
         severity: params.severity()?,
     };
     let resumed = match headers.get("last-event-id").map(HeaderValue::to_str) {
         None | Some(Ok("")) => None,
-        Some(Ok(text)) => Some(Place::parse(text).ok_or_else(ApiError::bad_event_id)?),
+        Some(Ok(text)) => Some(FeedPosition::parse(text).ok_or_else(ApiError::bad_event_id)?),
         Some(Err(_)) => return Err(ApiError::bad_event_id()),
     };
-    let stream = state.stream();
-    let heard = stream.listen(&state);
-    let wakes = stream.feed.wakes();
-    let (place, greeting) = stream.feed.greeting();
+    let feed = state.feed();
+    let (guard, must_start_poller) = feed.add_listener(state.now_ms());
+    if must_start_poller {
+        tokio::spawn(poller::run(state.clone()));
+    }
+    let wakes = feed.subscribe();
+    let (position, greeting) = feed.greeting();
     let mut first = BytesMut::from(&*greeting);
-    let mut after = place.number;
+    let mut after = position.number;
     let mut spent = 0.0;
     match resumed {
-        Some(place) if stream.feed.remembers(place) => after = place.number,
-        Some(missed) => {
-            let (missed, units) = missed_since(&state, &filter, missed, place).await;
+        Some(resumed) if feed.remembers(resumed) => after = resumed.number,
+        Some(resumed) => {
+            let (missed, units) = missed_since(&state, &filter, resumed, position).await;
             first.extend_from_slice(&missed);
             spent = units;
         }
         None => {}
     }
     let listener = Listener {
-        heard,
+        guard,
         filter,
         after,
         wakes,
@@ -223,7 +164,7 @@ pub(super) async fn get(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Proxies of nginx's kind would gather the events.
+    // Without this header, proxies such as nginx buffer the events.
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
@@ -231,40 +172,42 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Returns `reset`, and the alerts stored since a place that the feed does not know, with the read units
-/// that they cost. Their last line names the place `now`, where the listener goes on.
+/// Returns `reset` and the alerts stored since a position that the feed does not remember, together with
+/// the read units that they cost.
+///
+/// The last line carries the id `now`, so a client that reconnects later resumes after these alerts.
 async fn missed_since(
     state: &ApiState,
-    filter: &Filter,
-    missed: Place,
-    now: Place,
+    filter: &StreamFilter,
+    resumed: FeedPosition,
+    now: FeedPosition,
 ) -> (Bytes, f64) {
-    let back_ms = missed.ms - RESUME_BACK_MS;
-    let nothing_to_find = filter.severity.is_some_and(|s| !s.is_alert());
+    let back_ms = resumed.ms - RESUME_BACK_MS;
     let meter = Meter::bounded(READ_UNITS_MAX);
-    let found = match nothing_to_find {
-        true => Ok(Arc::new(Page::empty())),
-        false => newest_alerts(state, filter, &meter).await,
+    let found = if filter.severity.is_some_and(|s| !s.is_alert()) {
+        Ok(Arc::new(Page::empty()))
+    } else {
+        newest_alerts(state, filter, &meter).await
     };
-    let (mut alerts, all) = match found {
+    let (mut alerts, is_complete) = match found {
         Ok(page) => {
-            let reaches_back = |a: &AlertItem| parse_timestamp(&a.event_time) < Some(back_ms);
-            let all = page.next.is_none() || page.items.last().is_some_and(reaches_back);
-            (page.items.clone(), all)
+            let is_older = |a: &AlertItem| parse_timestamp(&a.event_time) < Some(back_ms);
+            let is_complete = page.next.is_none() || page.items.last().is_some_and(is_older);
+            (page.items.clone(), is_complete)
         }
         Err(_) => (Vec::new(), false),
     };
     alerts.retain(|a| parse_timestamp(&a.event_time).is_some_and(|ms| ms >= back_ms));
-    let since_ms = missed.ms - RESUME_SLACK_MS;
+    let since_ms = resumed.ms - RESUME_SLACK_MS;
     alerts.retain(|a| parse_timestamp(&a.processing_time).is_some_and(|ms| ms >= since_ms));
     sort_as_stored(&mut alerts);
-    let reason = "this server does not remember that id";
-    let mut out = BytesMut::new();
-    if all {
-        out.extend_from_slice(&reset(reason, &["windows"], None));
+    let missed: &[&str] = if is_complete {
+        &["windows"]
     } else {
-        out.extend_from_slice(&reset(reason, &["alerts", "windows"], None));
-    }
+        &["alerts", "windows"]
+    };
+    let reason = "this server does not remember that id";
+    let mut out = BytesMut::from(&*reset(reason, missed, None));
     for alert in alerts {
         out.extend_from_slice(&frame("alert", None, &json(&Alert::from(alert))));
     }
@@ -272,28 +215,20 @@ async fn missed_since(
     (out.freeze(), meter.spent().1)
 }
 
-/// Returns the newest alerts that suit a filter. Whatever ids clients come back with, one reading
-/// a second serves all of the same filter.
+/// Returns the newest alerts that match a filter. Listeners with the same filter share one read per
+/// second, so reconnecting clients cannot multiply the cost.
 async fn newest_alerts(
     state: &ApiState,
-    filter: &Filter,
+    filter: &StreamFilter,
     meter: &Meter,
 ) -> Result<Arc<Page<AlertItem>>, Arc<ApiError>> {
     let key = (filter.city.clone(), filter.severity);
     let read = async {
-        let _turn = state.turn().await;
-        let slice = Slice {
-            range: Range {
-                from_ms: 0,
-                to_ms: TIME_MS_END,
-            },
-            limit: RESUME_ALERTS_MAX,
-            after: None,
-            now_ms: state.now_ms(),
-        };
+        let _slot = state.acquire_build_slot().await;
+        let slice = newest(RESUME_ALERTS_MAX, state.now_ms());
         let reads = state.reads();
         let read = meter.run(reads.alerts(filter.city.clone(), filter.severity, slice));
-        state.within(read).await.map(Arc::new)
+        state.within_deadline(read).await.map(Arc::new)
     };
-    state.stream().resumed.try_get_with(key, read).await
+    state.feed().recent_alerts.try_get_with(key, read).await
 }

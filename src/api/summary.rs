@@ -1,4 +1,4 @@
-//! `GET /api/v1/summary/{city}`: a city's events by type, late ones included.
+//! `GET /api/v1/summary/{city}`: a city's events by event type, late ones included.
 
 use std::collections::BTreeMap;
 
@@ -16,31 +16,32 @@ use crate::store::error::StoreError;
 
 pub(super) const PATH: &str = "/api/v1/summary/{city}";
 
-/// The events of a city.
+/// The number of events of a city.
 #[derive(Serialize, ToSchema)]
 struct Summary {
-    /// The city asked for.
+    /// The requested city.
     city: String,
-    /// Its events of all time, late ones included.
+    /// Events of all time, late ones included.
     total_events: u64,
-    /// The same by event type.
+    /// The same events by event type.
     event_type_breakdown: BTreeMap<String, u64>,
     /// When the totals were read.
     #[schema(format = DateTime)]
     generated_at: String,
 }
 
-/// Events of a city by type
+/// Returns the number of events of a city by event type
 #[utoipa::path(
     get,
     path = "/api/v1/summary/{city}",
     operation_id = "get_summary",
-    summary = "Events of a city by type",
+    tag = "counts",
+    summary = "Number of events of a city by event type",
     params(
         ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),
     ),
     responses(
-        (status = 200, description = "Events of a city by type", body = Summary, example = json!({"city": "NYC", "total_events": 12, "event_type_breakdown": {"traffic": 9, "weather": 3}, "generated_at": "2013-01-02T06:00:00.000Z"})),
+        (status = 200, description = "Number of events of a city by event type", body = Summary, example = json!({"city": "NYC", "total_events": 12, "event_type_breakdown": {"traffic": 9, "weather": 3}, "generated_at": "2013-01-02T06:00:00.000Z"})),
     ),
 )]
 pub(super) async fn get(
@@ -48,7 +49,7 @@ pub(super) async fn get(
     CityPath(city): CityPath,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, Some(city.clone()), &uri, &[])?;
+    let params = Params::parse(PATH, Some(city.clone()), &uri, "")?;
     let make = async {
         let mut by_type = BTreeMap::<String, u64>::new();
         if is_possible_city(&city) {

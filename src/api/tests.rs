@@ -1,6 +1,8 @@
-//! The router without a socket: against a fake of the tables (shapes, errors, sharing) and, in
-//! [`dynamo`], against the embedded database with items put in by hand in the contract's shape.
+//! The router without a socket: on a fake of the tables (shapes, errors, sharing) and, in [`dynamo`], on the embedded
+//! database with handwritten items as docs/TABLES.md describes them.
 
+#[cfg(feature = "dev")]
+mod aggregations;
 #[cfg(feature = "dev")]
 mod calls;
 #[cfg(feature = "dev")]
@@ -15,6 +17,8 @@ mod secure;
 mod series;
 #[cfg(feature = "dev")]
 mod stream;
+#[cfg(feature = "dev")]
+mod timeline;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,7 +62,7 @@ pub(super) async fn get(router: &Router, uri: &str) -> Value {
     value
 }
 
-/// Answers from memory, or fails, or never answers.
+/// Tables that answer from memory, fail, or never answer.
 #[derive(Default)]
 struct Fake {
     error: Option<(Kind, &'static str)>,
@@ -156,7 +160,7 @@ fn routed(fake: Fake) -> (Router, Arc<Fake>, Metrics) {
 }
 
 #[tokio::test]
-async fn totals_have_the_contracts_shapes() {
+async fn totals_have_the_documented_shapes() {
     let (router, _, _) = routed(Fake::default());
     let now = "2013-01-02T06:00:00.000Z";
     for (uri, want) in [
@@ -218,7 +222,7 @@ async fn totals_have_the_contracts_shapes() {
 }
 
 #[tokio::test]
-async fn impossible_questions_are_answered_without_asking_the_tables() {
+async fn impossible_queries_are_answered_without_reading_the_tables() {
     let (router, fake, _) = routed(Fake::default());
     let long = "a".repeat(65);
     for uri in [
@@ -237,109 +241,50 @@ async fn impossible_questions_are_answered_without_asking_the_tables() {
     assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
 }
 
+/// Path, status, code, and a word of the error.
+const INVALID: &str = "
+    /api/v1/events/NYC?limit=0 400 bad_parameter limit
+    /api/v1/events/NYC?limit=1001 400 bad_parameter limit
+    /api/v1/events/NYC?limit=-1 400 bad_parameter limit
+    /api/v1/events/NYC?limit=%2B5 400 bad_parameter limit
+    /api/v1/events/NYC?limit=1e2 400 bad_parameter limit
+    /api/v1/events/NYC?limit= 400 bad_parameter limit
+    /api/v1/events/NYC?limit=99999999999 400 bad_parameter limit
+    /api/v1/events/NYC?limit=5&limit=5 400 bad_parameter limit
+    /api/v1/events/NYC?Limit=5 400 bad_parameter Limit
+    /api/v1/events/NYC?hours=5 400 bad_parameter hours
+    /api/v1/events/NYC?from=yesterday 400 bad_parameter from
+    /api/v1/events/NYC?to=2013-01-01 400 bad_parameter to
+    /api/v1/events/NYC?to=9999-01-01T00:00:00Z 400 bad_parameter to
+    /api/v1/events/NYC?cursor= 400 bad_cursor cursor
+    /api/v1/events/NYC?cursor=x 400 bad_cursor cursor
+    /api/v1/events/%FF 400 bad_path UTF-8
+    /api/v1/alerts?hours=0 400 bad_parameter hours
+    /api/v1/alerts?hours=721 400 bad_parameter hours
+    /api/v1/alerts?hours=1.5 400 bad_parameter hours
+    /api/v1/alerts?severity=awful 400 bad_parameter severity
+    /api/v1/alerts?event_type=traffic 400 bad_parameter event_type
+    /api/v1/aggregations 400 bad_parameter city
+    /api/v1/aggregations?city=NYC 400 bad_parameter event_type
+    /api/v1/aggregations?city=&event_type=a 400 bad_parameter city
+    /api/v1/aggregations?city=a&event_type=a&eventType=a 400 bad_parameter eventType
+    /api/v1/stats?x=1 400 bad_parameter x
+    /api/v1/health?x 400 bad_parameter x
+    /api/v1/events/ 404 not_found
+    /api/v1/stats/ 404 not_found
+    /api/v1/events/NYC/more 404 not_found
+    /api/v2/stats 404 not_found
+";
+
 #[tokio::test]
-async fn wrong_parameters_are_refused_in_the_shape_of_errors() {
+async fn invalid_parameters_are_rejected_with_an_error_body() {
     let (router, fake, _) = routed(Fake::default());
-    for (uri, status, code, names) in [
-        ("/api/v1/events/NYC?limit=0", 400, "bad_parameter", "limit"),
-        (
-            "/api/v1/events/NYC?limit=1001",
-            400,
-            "bad_parameter",
-            "limit",
-        ),
-        ("/api/v1/events/NYC?limit=-1", 400, "bad_parameter", "limit"),
-        (
-            "/api/v1/events/NYC?limit=%2B5",
-            400,
-            "bad_parameter",
-            "limit",
-        ),
-        (
-            "/api/v1/events/NYC?limit=1e2",
-            400,
-            "bad_parameter",
-            "limit",
-        ),
-        ("/api/v1/events/NYC?limit=", 400, "bad_parameter", "limit"),
-        (
-            "/api/v1/events/NYC?limit=99999999999",
-            400,
-            "bad_parameter",
-            "limit",
-        ),
-        (
-            "/api/v1/events/NYC?limit=5&limit=5",
-            400,
-            "bad_parameter",
-            "limit",
-        ),
-        ("/api/v1/events/NYC?Limit=5", 400, "bad_parameter", "Limit"),
-        ("/api/v1/events/NYC?hours=5", 400, "bad_parameter", "hours"),
-        (
-            "/api/v1/events/NYC?from=yesterday",
-            400,
-            "bad_parameter",
-            "from",
-        ),
-        (
-            "/api/v1/events/NYC?to=2013-01-01",
-            400,
-            "bad_parameter",
-            "to",
-        ),
-        (
-            "/api/v1/events/NYC?to=9999-01-01T00:00:00Z",
-            400,
-            "bad_parameter",
-            "to",
-        ),
-        ("/api/v1/events/NYC?cursor=", 400, "bad_cursor", "cursor"),
-        ("/api/v1/events/NYC?cursor=x", 400, "bad_cursor", "cursor"),
-        ("/api/v1/events/%FF", 400, "bad_path", "UTF-8"),
-        ("/api/v1/alerts?hours=0", 400, "bad_parameter", "hours"),
-        ("/api/v1/alerts?hours=721", 400, "bad_parameter", "hours"),
-        ("/api/v1/alerts?hours=1.5", 400, "bad_parameter", "hours"),
-        (
-            "/api/v1/alerts?severity=awful",
-            400,
-            "bad_parameter",
-            "severity",
-        ),
-        (
-            "/api/v1/alerts?event_type=traffic",
-            400,
-            "bad_parameter",
-            "event_type",
-        ),
-        ("/api/v1/aggregations", 400, "bad_parameter", "city"),
-        (
-            "/api/v1/aggregations?city=NYC",
-            400,
-            "bad_parameter",
-            "event_type",
-        ),
-        (
-            "/api/v1/aggregations?city=&event_type=a",
-            400,
-            "bad_parameter",
-            "city",
-        ),
-        (
-            "/api/v1/aggregations?city=a&event_type=a&eventType=a",
-            400,
-            "bad_parameter",
-            "eventType",
-        ),
-        ("/api/v1/stats?x=1", 400, "bad_parameter", "x"),
-        ("/api/v1/health?x", 400, "bad_parameter", "x"),
-        ("/api/v1/events/", 404, "not_found", ""),
-        ("/api/v1/stats/", 404, "not_found", ""),
-        ("/api/v1/events/NYC/more", 404, "not_found", ""),
-        ("/api/v2/stats", 404, "not_found", ""),
-    ] {
+    for case in INVALID.lines().filter(|line| !line.is_empty()) {
+        let mut words = case.split_whitespace();
+        let (uri, status) = (words.next().unwrap(), words.next().unwrap());
+        let (code, names) = (words.next().unwrap(), words.next().unwrap_or_default());
         let (got, value, headers) = ask(&router, "GET", uri).await;
-        assert_eq!(got, status, "{uri}: {value}");
+        assert_eq!(got.as_str(), status, "{uri}: {value}");
         assert_eq!(value["code"], code, "{uri}: {value}");
         assert!(
             value["error"].as_str().unwrap().contains(names),
@@ -361,7 +306,7 @@ async fn wrong_parameters_are_refused_in_the_shape_of_errors() {
 }
 
 #[tokio::test]
-async fn a_failed_store_is_told_in_our_words() {
+async fn a_failed_read_is_reported_in_public_words() {
     for (kind, aws_code, status, code) in [
         (Kind::Transient, "Dispatch", 503, "store_unavailable"),
         (
@@ -416,7 +361,7 @@ async fn a_failed_store_is_told_in_our_words() {
 }
 
 #[tokio::test]
-async fn a_store_that_never_answers_becomes_504() {
+async fn a_store_that_never_answers_gives_504() {
     let (router, _, _) = routed(Fake {
         hangs: true,
         ..Fake::default()
@@ -430,7 +375,7 @@ async fn a_store_that_never_answers_becomes_504() {
 }
 
 #[tokio::test]
-async fn a_crowd_costs_one_read() {
+async fn concurrent_requests_share_one_read() {
     let (router, fake, metrics) = routed(Fake::default());
     let mut crowd = tokio::task::JoinSet::new();
     for _ in 0..100 {
@@ -446,7 +391,7 @@ async fn a_crowd_costs_one_read() {
 }
 
 #[tokio::test]
-async fn totals_that_take_longer_than_a_request_may_are_there_for_the_next_one() {
+async fn totals_that_outlast_their_request_are_ready_for_the_next_one() {
     let (router, fake, _) = routed(Fake {
         slow: Some(Duration::from_millis(600)),
         ..Fake::default()
@@ -482,7 +427,7 @@ async fn requests_are_counted_by_route_and_not_by_path() {
 }
 
 #[tokio::test]
-async fn the_page_is_kept_until_it_changes_and_runs_nothing_foreign() {
+async fn the_page_is_cached_until_it_changes_and_runs_nothing_foreign() {
     let (router, _, _) = routed(Fake::default());
     let ask = async |path: &str, etag: &str| {
         let request = Request::get(path).header("if-none-match", etag);
@@ -503,7 +448,7 @@ async fn the_page_is_kept_until_it_changes_and_runs_nothing_foreign() {
     assert_eq!(response.status(), 200);
     let cached = response.headers()["cache-control"].to_str().unwrap();
     assert!(cached.contains("immutable"), "{cached}");
-    // Another version's page, while two serve side by side.
+    // The page of another version, as during an upgrade.
     let response = ask("/assets/0123456789abcdef/app.js", "none").await;
     assert_eq!(response.headers()["cache-control"], "no-cache");
     assert_eq!(ask("/assets/x/nothing.js", "none").await.status(), 404);

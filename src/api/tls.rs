@@ -1,8 +1,8 @@
 //! TLS for the server: a certificate chain and its key, read again when the files change.
 //!
-//! TLS 1.2 and 1.3 by rustls on aws-lc-rs; HTTP/2 and HTTP/1.1 are offered. A renewed certificate is
-//! used for the next connection. Files that do not fit together are refused: at the start with exit
-//! code 2, later with a line in the log while the former ones stay in use.
+//! rustls on aws-lc-rs serves TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1. A renewed certificate applies to the next
+//! connection. If certificate and key do not match at the start, the role exits with code 2. Later, it logs the
+//! error and keeps using the previous files.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -33,7 +33,7 @@ impl Certificate {
     /// Returns the certificate chain in the PEM file `cert`, with the key in the PEM file `key`.
     ///
     /// # Errors
-    /// If a file cannot be read, holds no such thing, or the key is another certificate's.
+    /// If a file cannot be read, does not hold a certificate or key, or the key belongs to another certificate.
     pub fn load(cert: &Path, key: &Path) -> Result<Certificate, FileError> {
         let paths = [cert.to_owned(), key.to_owned()];
         let contents = vec![reload::read(cert)?, reload::read(key)?];
@@ -45,7 +45,7 @@ impl Certificate {
         })
     }
 
-    /// Uses changed files, until `shutdown`.
+    /// Uses the files again whenever they change, until `shutdown`.
     pub async fn watch(self: Arc<Certificate>, shutdown: Shutdown) {
         let apply = |contents: &[Vec<u8>]| {
             let fresh = Arc::new(parse(&self.paths, contents)?);
@@ -59,7 +59,7 @@ impl Certificate {
         reload::watch("certificate", paths, known, shutdown, apply).await;
     }
 
-    /// Returns what makes a connection a TLS connection.
+    /// Returns the acceptor of TLS connections.
     ///
     /// # Panics
     /// If aws-lc-rs offers no cipher for TLS 1.2 or 1.3.
@@ -86,12 +86,12 @@ fn parse(paths: &[PathBuf; 2], contents: &[Vec<u8>]) -> Result<CertifiedKey, Fil
     let [cert, key] = paths;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&contents[0])
         .collect::<Result<_, _>>()
-        .map_err(|error| FileError::new(cert, format!("it is no PEM file: {error}")))?;
+        .map_err(|error| FileError::new(cert, format!("it is not a PEM file: {error}")))?;
     if chain.is_empty() {
         return Err(FileError::new(cert, "it holds no certificate"));
     }
     let private = PrivateKeyDer::from_pem_slice(&contents[1])
         .map_err(|error| FileError::new(key, format!("it holds no private key: {error}")))?;
     CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
-        .map_err(|error| FileError::new(key, format!("certificate and key do not fit: {error}")))
+        .map_err(|error| FileError::new(key, format!("certificate and key do not match: {error}")))
 }

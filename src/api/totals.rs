@@ -1,13 +1,12 @@
 //! The totals of all series, shared by every answer that needs them.
 //!
-//! The more series there are, the more a reading costs, so its result is kept the longer: on average
-//! [`UNITS_PER_SECOND_MAX`] read units a second are spent, however many series somebody made up. A
-//! reading goes on when the request that began it gives up, so the next request finds its result; meanwhile
-//! the result before is shown.
+//! A read costs more if there are more series, and its result is then kept longer. So the average cost stays below
+//! [`UNITS_PER_SECOND_MAX`] read units per second, even if a producer makes up many series. A read continues when the
+//! request that started it gives up, so the next request finds its result. Meanwhile answers show the previous totals.
 //!
-//! An answer that needs no more than the sums over all series costs a bounded number of read units: series are read
-//! up to [`SERIES_UNITS_MAX`], beyond which the sums come from progress items, a few read units however many series
-//! there are. That there are too many is remembered for [`TOO_MANY_AGE`].
+//! An answer that needs only the sums over all series has a bounded cost. Series are read up to
+//! [`SERIES_UNITS_MAX`]. If they cost more, the sums come from the progress items, which cost a few read units
+//! however many series exist. The cache remembers for [`TOO_MANY_AGE`] that there are too many series.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,42 +19,42 @@ use crate::api::error::ApiError;
 use crate::store::error::StoreError;
 use crate::store::reads::{Cost, EveryTotal, Meter, Reads, TotalItem, metered, metered_by};
 
-/// Most read units a second that the totals cost on average: 100 is about 3,800 series a second.
+/// Maximum number of read units per second that the totals cost on average. 100 units read about 3,800 series.
 const UNITS_PER_SECOND_MAX: f64 = 100.0;
-/// How long totals are taken for new where they cost little.
+/// How long totals count as fresh if they cost little.
 const AGE_MIN: Duration = Duration::from_secs(1);
-/// Longest reading: some ten million series at the pace that one partition of DynamoDB allows.
-const READING_MAX: Duration = Duration::from_secs(600);
-/// Most read units spent on series for their sums alone: some 23,000 series.
+/// Longest read: about ten million series at the rate that one DynamoDB partition allows.
+const READ_TIME_MAX: Duration = Duration::from_secs(600);
+/// Maximum number of read units spent on series if only their sums are needed: about 23,000 series.
 const SERIES_UNITS_MAX: u64 = 600;
-/// How long it is remembered that the series cost more: the next attempt is about two read units a second.
+/// How long the series count as too many. One attempt in this time costs about two read units per second.
 const TOO_MANY_AGE: Duration = Duration::from_secs(300);
-/// How long it is remembered that a progress item does not know its sums.
+/// How long the sums of the progress items count as unknown.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
-/// How long a request waits for a reading of many series before it takes the totals known before …
-const PATIENCE: Duration = Duration::from_secs(2);
-/// … if they are not older than this.
+/// How long a request waits for a read of many series before it uses the previous totals.
+const READ_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Largest age of previous totals that may still be shown.
 const OLD_MS_MAX: i64 = 900_000;
-/// Most series kept, the largest: some 50 MB. The sums cover all of them.
+/// Maximum number of series kept in memory, about 50 MB. These are the largest ones; the sums cover all series.
 const SERIES_KEPT_MAX: usize = 200_000;
 
-/// Every total, and when it was read.
+/// The totals of all series, and when they were read.
 #[derive(Default)]
 pub(crate) struct Totals {
-    /// When the reading began, Unix milliseconds.
+    /// When the read began, in Unix milliseconds.
     pub(crate) read_ms: i64,
     /// The sums, and the largest series.
     pub(crate) every: EveryTotal,
 }
 
 impl Totals {
-    /// Tells whether every series is among the largest ones that were kept.
+    /// Returns true if the memory holds every series, not only the largest.
     pub(crate) fn are_complete(&self) -> bool {
         self.every.largest.len() == self.every.series_count
     }
 
-    /// Returns an error unless every series was kept.
-    pub(crate) fn complete(&self) -> Result<(), ApiError> {
+    /// Returns `too_many_series` unless the memory holds every series.
+    pub(crate) fn require_complete(&self) -> Result<(), ApiError> {
         if self.are_complete() {
             return Ok(());
         }
@@ -63,46 +62,48 @@ impl Totals {
     }
 }
 
-/// The sums over all series, and where they come from.
+/// The sums over all series, and their origin.
 #[derive(Clone)]
 pub(crate) struct GrandTotal {
-    /// When the reading began, Unix milliseconds.
+    /// When the read began, in Unix milliseconds.
     pub(crate) read_ms: i64,
-    /// Its city and type are empty.
+    /// The sums. City and event type are empty.
     pub(crate) all: TotalItem,
-    /// They are the sums that progress items keep: there are too many series to read.
-    pub(crate) is_kept: bool,
-    /// So many series there are at least.
+    /// True if the sums come from the progress items because there are too many series to read.
+    pub(crate) from_progress: bool,
+    /// There are at least this many series.
     pub(crate) series_min: usize,
 }
 
-/// What reading the series comes to, within a bound.
+/// The result of a read with a limited cost.
 #[derive(Clone)]
-enum Bounded {
+enum BoundedRead {
     All(Arc<Totals>),
     TooMany,
 }
 
-type Reading<T> = Shared<BoxFuture<'static, Result<T, Arc<StoreError>>>>;
+type SharedRead<T> = Shared<BoxFuture<'static, Result<T, Arc<StoreError>>>>;
 
-/// What was read last, and the readings under way: one of a kind at a time.
+/// What was read last, and the reads in flight, at most one of each kind.
 #[derive(Default)]
-pub(crate) struct TotalsCache(Mutex<Inner>);
+pub(crate) struct TotalsCache(Mutex<CacheState>);
 
 #[derive(Default)]
-struct Inner {
+struct CacheState {
+    /// The last totals, and until when they count as fresh.
     known: Option<(Arc<Totals>, Instant)>,
-    /// How many series a bounded reading found that did not come to the end, and until when that holds.
+    /// The number of series that a bounded read found before it stopped, and until when they count as too many.
     too_many: Option<(usize, Instant)>,
-    kept: Option<(Option<GrandTotal>, Instant)>,
-    bounded: Option<Reading<Bounded>>,
-    full: Option<Reading<Arc<Totals>>>,
-    adding: Option<Reading<Option<GrandTotal>>>,
+    /// The sums of the progress items if all of them know theirs, and until when they count as fresh.
+    progress_sums: Option<(Option<GrandTotal>, Instant)>,
+    bounded: Option<SharedRead<BoundedRead>>,
+    full: Option<SharedRead<Arc<Totals>>>,
+    progress_read: Option<SharedRead<Option<GrandTotal>>>,
 }
 
 impl TotalsCache {
-    /// Returns the totals of all series: those known, those being read, or fresh ones. While a long
-    /// reading goes on, the ones before.
+    /// Returns the totals of all series: cached ones, or the result of a read. During a long read, returns the
+    /// previous totals.
     pub(crate) async fn get(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
@@ -112,21 +113,23 @@ impl TotalsCache {
             return Ok(known);
         }
         if self.too_many().is_none()
-            && let Bounded::All(totals) = self.bounded(reads, now_ms).await?
+            && let BoundedRead::All(totals) = self.read_bounded(reads, now_ms).await?
         {
             return Ok(totals);
         }
-        let full = self.full(reads, now_ms);
-        let Some(before) = self.before(now_ms) else {
+        let full = self.read_all(reads, now_ms);
+        let Some(previous) = self.previous(now_ms) else {
             return full.await;
         };
-        tokio::time::timeout(PATIENCE, full)
+        tokio::time::timeout(READ_WAIT_MAX, full)
             .await
-            .unwrap_or(Ok(before))
+            .unwrap_or(Ok(previous))
     }
 
-    /// Returns the sums over all series: by the series themselves where they cost little, else those that
-    /// progress items keep; by the series again where one does not know its sums.
+    /// Returns the sums over all series.
+    ///
+    /// The sums come from the series if these cost little, and from the progress items otherwise. If a progress
+    /// item does not know its sums, all series are read.
     pub(crate) async fn grand(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
@@ -136,17 +139,17 @@ impl TotalsCache {
             if let Some(known) = self.fresh() {
                 return Ok(GrandTotal::of(&known));
             }
-            if let Bounded::All(totals) = self.bounded(reads, now_ms).await? {
+            if let BoundedRead::All(totals) = self.read_bounded(reads, now_ms).await? {
                 return Ok(GrandTotal::of(&totals));
             }
         }
-        if let Some(kept) = self.kept(reads, now_ms).await? {
+        if let Some(kept) = self.read_progress_sums(reads, now_ms).await? {
             return Ok(kept);
         }
         Ok(GrandTotal::of(&*self.get(reads, now_ms).await?))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.0.lock().expect("no panic holds the totals")
     }
 
@@ -156,109 +159,124 @@ impl TotalsCache {
         (Instant::now() < *until).then(|| Arc::clone(known))
     }
 
-    /// Returns totals that are old, but not too old to be shown.
-    fn before(&self, now_ms: i64) -> Option<Arc<Totals>> {
+    /// Returns totals that are not fresh but may still be shown.
+    fn previous(&self, now_ms: i64) -> Option<Arc<Totals>> {
         let inner = self.lock();
         let (known, _) = inner.known.as_ref()?;
         (now_ms - known.read_ms < OLD_MS_MAX).then(|| Arc::clone(known))
     }
 
-    /// Returns how many series there are at least, if they are known to be too many.
+    /// Returns the least number of series, if they are known to be too many.
     fn too_many(&self) -> Option<usize> {
         let (series, until) = self.lock().too_many?;
         (Instant::now() < until).then_some(series)
     }
 
-    /// Reads the series until they cost too much.
-    fn bounded(self: &Arc<TotalsCache>, reads: &Arc<dyn Reads>, now_ms: i64) -> Reading<Bounded> {
+    /// Reads the series, but stops once they cost too much.
+    fn read_bounded(
+        self: &Arc<TotalsCache>,
+        reads: &Arc<dyn Reads>,
+        now_ms: i64,
+    ) -> SharedRead<BoundedRead> {
         let (cache, reads) = (Arc::clone(self), Arc::clone(reads));
-        let reading = async move {
+        let read = async move {
             let found = Arc::new(AtomicUsize::new(0));
             let every = reads.every_total(SERIES_KEPT_MAX, Arc::clone(&found));
-            let every = within(READING_MAX, every);
+            let every = limit_time(READ_TIME_MAX, every);
             let (read, cost) = metered_by(&Meter::bounded(SERIES_UNITS_MAX), every).await;
+            // One lock frees the slot and stores the result, so a request finds either the read or its result.
             let mut inner = cache.lock();
             inner.bounded = None;
             match read {
                 Ok(every) => {
                     inner.too_many = None;
-                    Ok(Bounded::All(inner.know(every, now_ms, cost)))
+                    Ok(BoundedRead::All(inner.store_totals(every, now_ms, cost)))
                 }
                 Err(StoreError::TooCostly { .. }) => {
                     let until = Instant::now() + TOO_MANY_AGE;
                     inner.too_many = Some((found.load(Ordering::Relaxed), until));
-                    Ok(Bounded::TooMany)
+                    Ok(BoundedRead::TooMany)
                 }
                 Err(error) => Err(Arc::new(error)),
             }
         };
         let mut inner = self.lock();
-        inner.bounded.get_or_insert_with(|| begun(reading)).clone()
+        inner
+            .bounded
+            .get_or_insert_with(|| spawn_read(read))
+            .clone()
     }
 
     /// Reads every series, whatever that costs.
-    fn full(self: &Arc<TotalsCache>, reads: &Arc<dyn Reads>, now_ms: i64) -> Reading<Arc<Totals>> {
+    fn read_all(
+        self: &Arc<TotalsCache>,
+        reads: &Arc<dyn Reads>,
+        now_ms: i64,
+    ) -> SharedRead<Arc<Totals>> {
         let (cache, reads) = (Arc::clone(self), Arc::clone(reads));
-        let reading = async move {
-            let every = within(
-                READING_MAX,
+        let read = async move {
+            let every = limit_time(
+                READ_TIME_MAX,
                 reads.every_total(SERIES_KEPT_MAX, Arc::default()),
             );
             let (read, cost) = metered(every).await;
             let mut inner = cache.lock();
             inner.full = None;
             let every = read.map_err(Arc::new)?;
-            Ok(inner.know(every, now_ms, cost))
+            Ok(inner.store_totals(every, now_ms, cost))
         };
         let mut inner = self.lock();
-        inner.full.get_or_insert_with(|| begun(reading)).clone()
+        inner.full.get_or_insert_with(|| spawn_read(read)).clone()
     }
 
-    /// Adds up what progress items keep.
-    async fn kept(
+    /// Adds up the sums of the progress items.
+    async fn read_progress_sums(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
         now_ms: i64,
     ) -> Result<Option<GrandTotal>, Arc<StoreError>> {
-        let adding = {
+        let progress_read = {
             let mut inner = self.lock();
-            if let Some((kept, until)) = &inner.kept
+            if let Some((kept, until)) = &inner.progress_sums
                 && Instant::now() < *until
             {
                 return Ok(kept.clone());
             }
             let (cache, reads) = (Arc::clone(self), Arc::clone(reads));
-            let reading = async move {
-                let (read, cost) = metered(within(READING_MAX, reads.kept_total())).await;
+            let read = async move {
+                let (read, cost) = metered(limit_time(READ_TIME_MAX, reads.kept_total())).await;
                 let mut inner = cache.lock();
-                inner.adding = None;
+                inner.progress_read = None;
                 let kept = read.map_err(Arc::new)?.map(|all| GrandTotal {
                     read_ms: now_ms,
                     all,
-                    is_kept: true,
+                    from_progress: true,
                     series_min: inner.too_many.map_or(0, |(series, _)| series),
                 });
                 let age = if kept.is_some() {
-                    age(cost.units)
+                    fresh_for(cost.units)
                 } else {
                     UNKNOWN_AGE
                 };
-                inner.kept = Some((kept.clone(), Instant::now() + age));
+                inner.progress_sums = Some((kept.clone(), Instant::now() + age));
                 Ok(kept)
             };
-            inner.adding.get_or_insert_with(|| begun(reading)).clone()
+            inner
+                .progress_read
+                .get_or_insert_with(|| spawn_read(read))
+                .clone()
         };
-        adding.await
+        progress_read.await
     }
 }
 
-impl Inner {
-    fn know(&mut self, every: EveryTotal, now_ms: i64, cost: Cost) -> Arc<Totals> {
+impl CacheState {
+    fn store_totals(&mut self, every: EveryTotal, now_ms: i64, cost: Cost) -> Arc<Totals> {
         let totals = Arc::new(Totals {
             read_ms: now_ms,
             every,
         });
-        self.known = Some((Arc::clone(&totals), Instant::now() + age(cost.units)));
+        self.known = Some((Arc::clone(&totals), Instant::now() + fresh_for(cost.units)));
         totals
     }
 }
@@ -268,27 +286,27 @@ impl GrandTotal {
         GrandTotal {
             read_ms: totals.read_ms,
             all: totals.every.all.clone(),
-            is_kept: false,
+            from_progress: false,
             series_min: totals.every.series_count,
         }
     }
 }
 
-/// Begins a reading in a task of its own.
-fn begun<T: Clone + Send + Sync + 'static>(
-    reading: impl Future<Output = Result<T, Arc<StoreError>>> + Send + 'static,
-) -> Reading<T> {
-    let task = tokio::spawn(reading);
-    let joined = async move { task.await.expect("reading totals does not panic") };
+/// Starts a read in its own task, so that it outlives the request.
+fn spawn_read<T: Clone + Send + Sync + 'static>(
+    read: impl Future<Output = Result<T, Arc<StoreError>>> + Send + 'static,
+) -> SharedRead<T> {
+    let task = tokio::spawn(read);
+    let joined = async move { task.await.expect("reading the totals does not panic") };
     joined.boxed().shared()
 }
 
-/// Ends a reading that takes too long.
-async fn within<T>(
+/// Aborts a read that takes too long.
+async fn limit_time<T>(
     max: Duration,
-    reading: impl Future<Output = Result<T, StoreError>>,
+    read: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    tokio::time::timeout(max, reading)
+    tokio::time::timeout(max, read)
         .await
         .unwrap_or_else(|_elapsed| {
             Err(StoreError::Waited {
@@ -298,8 +316,8 @@ async fn within<T>(
         })
 }
 
-/// Returns how long totals that cost so many read units are taken for new.
-fn age(units: f64) -> Duration {
+/// Returns how long totals that cost this many read units count as fresh.
+fn fresh_for(units: f64) -> Duration {
     Duration::from_secs_f64((units / UNITS_PER_SECOND_MAX).clamp(0.0, 86_400.0)).max(AGE_MIN)
 }
 
@@ -308,9 +326,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_are_kept_the_longer_the_more_they_cost() {
+    fn expensive_totals_are_kept_longer() {
         for (units, seconds) in [(0.0, 1), (8.0, 1), (787.0, 7), (5_500.0, 55)] {
-            assert_eq!(age(units).as_secs(), seconds, "{units}");
+            assert_eq!(fresh_for(units).as_secs(), seconds, "{units}");
         }
     }
 }

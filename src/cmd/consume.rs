@@ -27,13 +27,8 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let status = Arc::new(Status::new());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
     let http_stop = Shutdown::new();
-    let served = server::Options::without_login(&args.allowed_host);
-    let http = tokio::spawn(server::serve_with(
-        listener,
-        router,
-        served,
-        http_stop.clone(),
-    ));
+    let served = server::ServeOptions::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
     // Settings that only a client of Kafka can judge are judged before the role is called ready.
     check_settings(&args)?;
     let client = connect(ConnectOptions {

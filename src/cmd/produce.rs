@@ -51,9 +51,9 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let probe = http::probe(Arc::clone(&tally));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let router = http::router(metrics, Arc::clone(&tally));
-    let served = server::Options::without_login(&args.allowed_host);
+    let served = server::ServeOptions::without_login(&args.allowed_host);
     let server = listener.map(|listener| {
-        let serving = server::serve_with(listener, router, served, http_stop.clone());
+        let serving = server::serve(listener, router, served, http_stop.clone());
         tokio::spawn(serving)
     });
 

@@ -11,9 +11,9 @@ use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
 use axum::http::HeaderValue;
 
-use crate::api::access::{Access, Rate, Tokens, guarded};
+use crate::api::access::{Access, ClientRate, Tokens, guarded};
 use crate::api::ops::{self, Probe};
-use crate::api::server::{Hosts, Options};
+use crate::api::server::{Hosts, ServeOptions};
 use crate::api::state::public_reason;
 use crate::api::tls::Certificate;
 use crate::api::{ApiState, server};
@@ -82,7 +82,7 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let _service = service::start(probe, told, shutdown.clone());
     let scheme = certificate.as_ref().map_or("http", |_| "https");
     announce(scheme, address, args.port == 0);
-    let options = Options {
+    let options = ServeOptions {
         connections_max: usize::try_from(args.access.max_connections).unwrap_or(usize::MAX),
         tls: certificate.map(Certificate::acceptor),
         access_log: args.access.access_log,
@@ -91,9 +91,9 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
             .max_client_connections
             .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
         hosts: hosts(&args),
-        ..Options::default()
+        ..ServeOptions::default()
     };
-    server::serve_with(listener, router, options, shutdown).await;
+    server::serve(listener, router, options, shutdown).await;
     watch.abort();
     tracing::info!("stopped");
     Ok(Exit::Done)
@@ -154,7 +154,7 @@ fn access(args: &Serve) -> Result<Access, SettingsError> {
     });
     Ok(Access {
         tokens,
-        rate: rules.rate_limit.map(Rate::new),
+        rate: rules.rate_limit.map(ClientRate::new),
         origins: origins.collect::<Result<_, _>>()?,
     })
 }

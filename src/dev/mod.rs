@@ -36,7 +36,7 @@ use self::broker::Broker;
 use self::consumers::Consumers;
 use self::faults::Faults;
 use self::lab::{Lab, Parts};
-use crate::api::page::Page;
+use crate::api::dashboard::Dashboard;
 use crate::api::{self, ApiState, ops, server};
 use crate::consume::Status;
 use crate::core::keys::TableNames;
@@ -162,20 +162,15 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     ));
     let reads = Arc::new(DynamoReads::new(client, names, metrics.clone()));
     let state = ApiState::new(reads, metrics.clone())
-        .with_page(Page::with_token(&token))
+        .with_dashboard(Dashboard::with_token(&token))
         .with_shutdown(shutdown.clone());
     let probe = status as Arc<dyn ops::Probe>;
     let router = api::router(state)
         .merge(lab.router())
         .merge(ops::actuator(metrics.clone(), Arc::clone(&probe)))
         .merge(ops::router(metrics, probe));
-    let served = server::Options::without_login(&args.allowed_host);
-    let http = tokio::spawn(server::serve_with(
-        listener,
-        router,
-        served,
-        shutdown.clone(),
-    ));
+    let served = server::ServeOptions::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve(listener, router, served, shutdown.clone()));
     telemetry::show(&greeting(&args, reached, &own_name()));
 
     let producing = {

@@ -147,13 +147,8 @@ pub(crate) async fn watch(
     let probe = Arc::clone(&state) as Arc<dyn ops::Probe>;
     let own = VerifyMetrics::new(metrics);
     let router = ops::router(metrics.clone(), probe);
-    let served = server::Options::without_login(&args.allowed_host);
-    let http = tokio::spawn(server::serve_with(
-        listener,
-        router,
-        served,
-        shutdown.clone(),
-    ));
+    let served = server::ServeOptions::without_login(&args.allowed_host);
+    let http = tokio::spawn(server::serve(listener, router, served, shutdown.clone()));
     let pause = args.watch.unwrap_or_default();
     tracing::info!(%address, pause = show_ms(pause), "comparing log and tables");
     let pause = Duration::from_millis(pause.unsigned_abs());

@@ -35,7 +35,7 @@ test("the cities add up to the number of events at each moment", async () => {
   const all = await figures(page, 6);
   assert.deepEqual(all.map(([, cities]) => cities), all.map(([total]) => total));
   await page.selectOption("#city", "NYC");
-  await page.waitForFunction(() => document.getElementById("total-label").textContent === "events in NYC, of all time");
+  await page.waitForFunction(() => document.getElementById("total-label").textContent === "events in NYC, all time");
   const filtered = await figures(page, 6);
   assert.deepEqual(filtered.map(([, city]) => city), filtered.map(([total]) => total));
   assert.deepEqual(page.errors, []);
@@ -58,6 +58,6 @@ test("a comparison of before the page was opened is not shown as current", async
   await page.waitForSelector('#verdict[data-state="agrees"]');
   const states = await page.evaluate(() => window.states);
   assert.deepEqual(states.map(({ state }) => state), ["waiting", "old", "agrees"]);
-  assert.match(states[1].note, /compared at \d\d:\d\d:\d\d UTC, before this page looked; comparing again/);
+  assert.match(states[1].note, /compared at \d\d:\d\d:\d\d UTC, from before this page was visible; comparing again/);
   await page.context().close();
 });

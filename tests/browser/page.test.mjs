@@ -39,7 +39,7 @@ test("loads fast and small, and counts up", async () => {
   await page.waitForSelector("#pipeline:not([hidden]) .partitions td");
   await page.waitForFunction(() => /last event counted (just now|\d+ s ago)/.test(document.getElementById("status-text").textContent));
   // Durations cover the time since the page was opened. At first there are too few.
-  await page.waitForFunction(() => /durable in≤/.test(document.getElementById("pipeline-body").textContent));
+  await page.waitForFunction(() => /p50≤/.test(document.getElementById("pipeline-body").textContent));
   await page.waitForFunction(() => [...document.querySelectorAll(".bars rect")].some((bar) => bar.height.baseVal.value > 20));
   assert.deepEqual(page.errors, []);
   await page.context().close();
@@ -79,7 +79,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   // The whole week by severity, read with the keyboard.
   await page.locator("#spans label", { hasText: "7d" }).click();
   await page.locator("#stack label", { hasText: "severity" }).click();
-  await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("2 h steps"));
+  await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("2 h bars"));
   const labels = await page.locator(".axis text").allTextContents();
   assert.equal(new Set(labels).size, labels.length, `axis labels repeat: ${labels}`);
   assert.ok(labels.includes("2013"), `no year: ${labels}`);
@@ -101,7 +101,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   await cell.click();
   assert.doesNotMatch(page.url(), /city=/);
   await page.locator("#spans label", { hasText: "24h" }).click();
-  await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("15 min steps"));
+  await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("15 min bars"));
   await page.locator("#chart-title").evaluate((title) => scrollTo(0, title.getBoundingClientRect().top + scrollY - 90));
   await picture(page, "dashboard-january");
   // A week is more than one request may read, so the page sends more requests.
@@ -114,14 +114,14 @@ test("says what the address asks for in vain, and that nothing suits", async () 
   const page = await open(`${live.address}/?span=30d&severity=awful&colour=red`);
   await state(page, "live");
   const notice = () => page.locator("#notice").textContent();
-  assert.match(await notice(), /span=30d.*it knows fit, 1h, 6h, 24h, 7d/);
+  assert.match(await notice(), /span=30d.*use fit, 1h, 6h, 24h, 7d/);
   assert.match(await notice(), /severity=awful/);
   assert.match(await notice(), /sets colour/);
   await page.goto(`${live.address}/?city=Atlantis`);
   await figure(page, "0");
   await page.waitForFunction(() => /“Atlantis” so far/.test(document.getElementById("notice").textContent));
   for (const card of ["chart-scope", "heat", "alerts"]) {
-    assert.match(await page.locator(`#${card}`).textContent(), /Nothing suits these filters/, card);
+    assert.match(await page.locator(`#${card}`).textContent(), /No events match these filters/, card);
   }
   await page.goto(`${live.address}/?severity=critical`);
   await state(page, "live");
@@ -130,7 +130,7 @@ test("says what the address asks for in vain, and that nothing suits", async () 
   const link = page.locator("#link-alerts");
   await page.waitForFunction(() => document.getElementById("link-alerts").search.includes("severity=critical"));
   await page.locator("#types label", { hasText: "weather" }).click();
-  await page.waitForFunction(() => document.getElementById("link-alerts").textContent === "alerts of this range, all types");
+  await page.waitForFunction(() => document.getElementById("link-alerts").textContent === "alerts in this range, all types");
   const linked = await fetch(await link.evaluate((link) => link.href)).then((answer) => answer.json());
   assert.ok(linked.alerts.every((alert) => alert.severity === "critical"));
   assert.deepEqual(page.errors, []);
@@ -165,7 +165,7 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
   await page.waitForFunction((n) => Number(document.getElementById("total-events").textContent.replaceAll(",", "")) > n, kept);
   assert.equal(await page.locator("#banner").isVisible(), false);
   // Only the page of the new process may use the panel there.
-  await page.waitForFunction(() => /stale: this page is of an earlier run, reload it/.test(document.getElementById("verdict-note").textContent));
+  await page.waitForFunction(() => /stale: the server has restarted; reload this page/.test(document.getElementById("verdict-note").textContent));
   await page.reload();
   await page.waitForSelector(".break-button:not(:disabled)");
   // Only the refused connections went wrong in the meantime.
@@ -189,8 +189,8 @@ test("has words for nothing and for trouble", async () => {
   const single = { ...none, all_time: one, series_count: 1, series_read: 1, series_total: 1, series: [{ ...one, city: "NYC", event_type: "traffic", steps: [] }] };
   const lone = await open(live.address, { reducedMotion: "reduce" }, answers(200, single));
   await figure(lone, "1");
-  assert.equal(await lone.locator("#total-label").textContent(), "event counted, once, of all time");
-  assert.match(await lone.locator("#chart-scope").textContent(), /^There is no event in this range\.1 late event of all time came after its window was final/);
+  assert.equal(await lone.locator("#total-label").textContent(), "event counted, all time");
+  assert.match(await lone.locator("#chart-scope").textContent(), /^No events in this range\.1 late event \(all time\) arrived after the window was final/);
   await lone.context().close();
   const down = await open(live.address, {}, answers(503, { error: "DynamoDB does not answer", code: "store_unavailable", request_id: "0" }));
   await state(down, "error");

@@ -1,5 +1,4 @@
-//! The one reader behind all listeners: looks at the tables about once a second while somebody
-//! listens, and tells the feed what is new.
+//! The poller that reads the tables for all listeners about once a second and publishes what is new.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,75 +6,72 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::Stream;
 use super::changes::Changes;
-use super::feed::{Feed, Topic};
 use crate::api::aggregations::Aggregation;
 use crate::api::alerts::Alert;
+use crate::api::error::ApiError;
+use crate::api::feed::{Audience, Feed};
 use crate::api::state::ApiState;
 use crate::api::stats::Stats;
 use crate::core::time::TIME_MS_END;
 use crate::store::reads::{AlertItem, Range, Slice};
 
-/// Time between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A look that takes long is followed by a longer pause, so that it takes at most a third of the time.
-const PAUSE_PER_LOOK: u32 = 2;
-/// Longest time between two looks while DynamoDB does not answer.
+/// Time between two polls.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// The pause after a poll is at least this many times its duration, so polling takes at most a third of
+/// the time.
+const PAUSE_PER_POLL: u32 = 2;
+/// Longest pause while DynamoDB does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How long it goes on looking after the last listener has left: pages are loaded again.
+/// How long polling continues after the last listener left, because visitors reload the page.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
-/// How much earlier than the last look an alert may have been stored, by the consumer's clock, and be
-/// new: clocks differ, and its count follows it.
+/// An alert stored up to this long before the last poll is still new. The consumer's clock may differ from
+/// ours, and a consumer writes an alert after its count.
 const CLOCK_SLACK_MS: i64 = 60_000;
-/// Most requests for alerts at a time.
+/// Maximum number of concurrent reads of alerts.
 const CITIES_AT_A_TIME: usize = 8;
 
-/// Looks until nobody has listened for a while.
-pub(super) async fn run(state: ApiState, stream: Arc<Stream>) {
-    let feed = &stream.feed;
+/// Polls until no listener has been connected for a while.
+pub(super) async fn run(state: ApiState) {
+    let feed = Arc::clone(state.feed());
     let mut changes = Changes::default();
     let mut since_ms = state.now_ms() - CLOCK_SLACK_MS;
-    let mut heard = Instant::now();
+    let mut last_heard = Instant::now();
     let mut failures = 0u32;
     loop {
-        if feed.is_heard() {
-            heard = Instant::now();
-        } else if heard.elapsed() > UNHEARD_MAX && stream.rest() {
+        if feed.has_listeners() {
+            last_heard = Instant::now();
+        } else if last_heard.elapsed() > UNHEARD_MAX && feed.try_stop_poller() {
             return;
         }
         let begun = Instant::now();
         let began_ms = state.now_ms();
-        let looked = tokio::select! {
+        let polled = tokio::select! {
             () = state.shutdown().wait() => return,
-            looked = look(&state, feed, &mut changes, since_ms) => looked,
+            polled = poll(&state, &feed, &mut changes, since_ms) => polled,
         };
-        let pause = match looked {
+        let pause = match polled {
             Ok(()) => {
                 if failures > 0 {
-                    feed.tell(
-                        "status",
-                        Topic::Everybody,
-                        r#"{"status":"UP"}"#.into(),
-                        began_ms,
-                    );
+                    let status = r#"{"status":"UP"}"#.into();
+                    feed.publish("status", Audience::Everyone, status, began_ms);
                 }
                 failures = 0;
                 if changes.alerts_to_read().is_empty() {
                     since_ms = began_ms - CLOCK_SLACK_MS;
                 }
-                LOOK_EVERY.max(begun.elapsed() * PAUSE_PER_LOOK)
+                POLL_EVERY.max(begun.elapsed() * PAUSE_PER_POLL)
             }
             Err(error) => {
                 if failures == 0 {
-                    let data = serde_json::json!({
+                    let status = serde_json::json!({
                         "status": "DOWN", "reason": error.to_string(), "code": error.code(),
                     });
-                    tracing::warn!(%error, "failed to read what is new");
-                    feed.tell("status", Topic::Everybody, data.to_string(), began_ms);
+                    tracing::warn!(%error, "failed to poll the tables for the stream");
+                    feed.publish("status", Audience::Everyone, status.to_string(), began_ms);
                 }
                 failures += 1;
-                (LOOK_EVERY * failures).min(PAUSE_MAX)
+                (POLL_EVERY * failures).min(PAUSE_MAX)
             }
         };
         tokio::select! {
@@ -85,20 +81,21 @@ pub(super) async fn run(state: ApiState, stream: Arc<Stream>) {
     }
 }
 
-/// Looks once. What fails is looked at again by the next look.
-async fn look(
+/// Polls once. The next poll repeats each read that failed.
+async fn poll(
     state: &ApiState,
     feed: &Feed,
     changes: &mut Changes,
     since_ms: i64,
-) -> Result<(), crate::api::error::ApiError> {
+) -> Result<(), ApiError> {
     let grand = state.grand_total().await?;
     let now_ms = state.now_ms();
-    if changes.take_grand_total(&grand.all) {
-        feed.tell("stats", Topic::Everybody, json(&Stats::of(&grand)), now_ms);
+    if changes.apply_grand_total(&grand.all) {
+        let stats = json(&Stats::from(&grand));
+        feed.publish("stats", Audience::Everyone, stats, now_ms);
     }
     let totals = state.totals().await?;
-    changes.take_totals(&totals.every.largest);
+    changes.apply_totals(&totals.every.largest);
     let cities = changes.alerts_to_read();
     let mut found = stream::iter(cities)
         .map(|(city, limit)| async move { (alerts_of(state, &city, limit).await, city) })
@@ -107,9 +104,9 @@ async fn look(
     while let Some((alerts, city)) = found.next().await {
         match alerts {
             Ok(alerts) => {
-                for alert in changes.take_alerts(&city, alerts, since_ms) {
-                    let topic = Topic::Alert(alert.city.clone(), alert.severity.clone());
-                    feed.tell("alert", topic, json(&Alert::from(alert)), now_ms);
+                for alert in changes.apply_alerts(&city, alerts, since_ms) {
+                    let audience = Audience::AlertOf(alert.city.clone(), alert.severity.clone());
+                    feed.publish("alert", audience, json(&Alert::from(alert)), now_ms);
                 }
             }
             Err(error) => failed = Some(error),
@@ -117,12 +114,12 @@ async fn look(
     }
     let series = changes.series_to_read();
     if !series.is_empty() {
-        let read = state.within(state.reads().latest_windows(series.clone()));
-        match read.await {
+        let read = state.reads().latest_windows(series.clone());
+        match state.within_deadline(read).await {
             Ok(windows) => {
-                for window in changes.take_windows(windows) {
-                    let topic = Topic::Window(window.city.clone());
-                    feed.tell("window", topic, json(&Aggregation::from(window)), now_ms);
+                for window in changes.apply_windows(windows) {
+                    let audience = Audience::WindowOf(window.city.clone());
+                    feed.publish("window", audience, json(&Aggregation::from(window)), now_ms);
                 }
             }
             Err(error) => {
@@ -134,24 +131,25 @@ async fn look(
     failed.map_or(Ok(()), Err)
 }
 
-async fn alerts_of(
-    state: &ApiState,
-    city: &str,
-    limit: usize,
-) -> Result<Vec<AlertItem>, crate::api::error::ApiError> {
-    let slice = Slice {
+async fn alerts_of(state: &ApiState, city: &str, limit: usize) -> Result<Vec<AlertItem>, ApiError> {
+    let slice = newest(limit, state.now_ms());
+    let read = state.reads().alerts(Some(city.to_owned()), None, slice);
+    Ok(state.within_deadline(read).await?.items)
+}
+
+/// Returns the slice of the `limit` newest items of all time.
+pub(super) fn newest(limit: usize, now_ms: i64) -> Slice {
+    Slice {
         range: Range {
             from_ms: 0,
             to_ms: TIME_MS_END,
         },
         limit,
         after: None,
-        now_ms: state.now_ms(),
-    };
-    let read = state.reads().alerts(Some(city.to_owned()), None, slice);
-    Ok(state.within(read).await?.items)
+        now_ms,
+    }
 }
 
 pub(super) fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("texts, numbers and flags can be written")
+    serde_json::to_string(value).expect("texts, numbers and flags always serialize")
 }

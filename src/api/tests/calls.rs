@@ -1,4 +1,4 @@
-//! What the API sends to DynamoDB, seen at the SDK's own wire; and the calls of the system before.
+//! The requests that the API sends to DynamoDB, recorded at the SDK's HTTP client, and the requests of older clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,12 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::dynamo::{TOPIC, Tables};
+use super::dynamo::{TOPIC, TestTables};
 use super::{NOW_MS, ask, get};
 use crate::core::event::Severity;
 use crate::core::keys;
 
-/// Counts requests by operation, whoever sends them.
+/// Counts requests by operation.
 #[derive(Clone, Debug, Default)]
 struct Recorder(Arc<Mutex<BTreeMap<String, usize>>>);
 
@@ -46,9 +46,9 @@ impl Intercept for Recorder {
     }
 }
 
-/// Tables with something of everything, and a router whose requests are recorded.
-async fn recorded() -> (Tables, Router, Recorder) {
-    let tables = Tables::new().await;
+/// Returns tables with every kind of item, and a router whose requests are recorded.
+async fn recorded() -> (TestTables, Router, Recorder) {
+    let tables = TestTables::new().await;
     for n in 0..8 {
         let at = NOW_MS - n * 1_800_000;
         tables.event("NYC", &format!("e{n}"), at, &[]).await;
@@ -67,7 +67,7 @@ async fn recorded() -> (Tables, Router, Recorder) {
 }
 
 #[tokio::test]
-async fn g3_no_request_scans() {
+async fn no_request_scans() {
     let (_tables, router, recorder) = recorded().await;
     let mut seen = BTreeSet::new();
     for path in [
@@ -99,7 +99,7 @@ async fn g3_no_request_scans() {
 }
 
 #[tokio::test]
-async fn a_thousand_clients_cost_dynamodb_what_one_does() {
+async fn a_thousand_clients_cost_dynamodb_no_more_than_one() {
     let (_tables, router, recorder) = recorded().await;
     let mut crowd = tokio::task::JoinSet::new();
     let begun = std::time::Instant::now();
@@ -110,13 +110,13 @@ async fn a_thousand_clients_cost_dynamodb_what_one_does() {
     }
     crowd.join_all().await;
     let reads = recorder.taken()["Query"] / 16;
-    // One read of the sixteen shards for each second that it took.
+    // One read of the sixteen shards per second of the test.
     let most = 1 + usize::try_from(begun.elapsed().as_secs()).unwrap();
     assert!((1..=most).contains(&reads), "{reads} reads in {most} s");
 }
 
 #[tokio::test]
-async fn listeners_that_come_back_share_a_reading_whatever_id_they_name() {
+async fn resuming_listeners_share_one_read_whatever_their_last_id() {
     let (_tables, router, recorder) = recorded().await;
     let begun = std::time::Instant::now();
     let mut streams = Vec::new();
@@ -130,14 +130,14 @@ async fn listeners_that_come_back_share_a_reading_whatever_id_they_name() {
         assert!(String::from_utf8_lossy(&first).contains("event: reset"));
         streams.push(body);
     }
-    // Each second the stream's own 16, and 8 for the newest alerts of two severities in four shards.
+    // Per second, 16 requests of the poller, and 8 for the newest alerts of two severities in four shards.
     let most = 24 * (2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
     let queries = recorder.taken()["Query"];
     assert!(queries <= most, "{queries} Queries, at most {most}");
 }
 
 #[tokio::test]
-async fn answers_tell_what_they_cost_and_are_not_sent_twice() {
+async fn answers_show_their_cost_and_are_not_sent_twice() {
     let (_tables, router, _) = recorded().await;
     let path = "/api/v1/aggregations?city=NYC&event_type=traffic&to=2013-01-02T06:00:00Z";
     let send = async |tag: Option<&str>, path: &str| {
@@ -175,14 +175,14 @@ async fn answers_tell_what_they_cost_and_are_not_sent_twice() {
             .is_empty()
     );
     assert_eq!(send(Some("\"other\""), path).await.status(), 200);
-    // Events are for seconds only, and the stream is never gathered.
+    // The stream is sent event by event and never collected.
     let events = send(None, "/api/v1/events/NYC").await;
     assert_eq!(events.headers()["cache-control"], "no-cache");
     let stream = send(None, "/api/v1/stream").await;
     assert!(!stream.headers().contains_key("content-encoding"));
 }
 
-/// Tells whether `value` has the shape: names and types, a list's items by its first.
+/// Returns true if `value` has the same names and types as `shape`. Items of a list are compared with its first item.
 fn has_shape(value: &Value, shape: &Value) -> bool {
     match (value, shape) {
         (Value::Object(value), Value::Object(shape)) => shape
@@ -197,7 +197,7 @@ fn has_shape(value: &Value, shape: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn the_calls_of_the_system_before_answer_alike() {
+async fn requests_of_older_clients_get_the_answers_they_expect() {
     let (_tables, router, _) = recorded().await;
     let event = r#"{"event_id":"","timestamp":"","city":"","event_type":"","severity":"","description":"","processing_time":""}"#;
     let alerts = format!(r#"{{"count":0,"time_range_hours":0,"alerts":[{event}]}}"#);
@@ -247,8 +247,8 @@ async fn the_calls_of_the_system_before_answer_alike() {
 }
 
 #[tokio::test]
-async fn answers_come_back_by_themselves() {
-    let tables = Tables::missing().await;
+async fn answers_recover_when_the_tables_do() {
+    let tables = TestTables::missing().await;
     let router = tables.router();
     let (status, value, headers) = ask(&router, "GET", "/api/v1/stats").await;
     assert_eq!(

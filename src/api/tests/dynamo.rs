@@ -1,4 +1,4 @@
-//! The router over the embedded database, with items as the contract shapes them.
+//! The router on the embedded database, with items as docs/TABLES.md describes them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::store::reads::DynamoReads;
 use crate::store::tables::{create, specs};
 use crate::telemetry::Metrics;
 
-/// Topic ids have 22 characters.
+/// A topic id has 22 characters.
 pub(super) const TOPIC: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-const OLD_TOPIC: &str = "-_BBBBBBBBBBBBBBBBBBBB";
+pub(super) const OLD_TOPIC: &str = "-_BBBBBBBBBBBBBBBBBBBB";
 const SHARDS: u32 = 4;
 
 fn s(text: impl Into<String>) -> AttributeValue {
@@ -36,16 +36,16 @@ fn n(number: i64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-pub(super) struct Tables {
+pub(super) struct TestTables {
     client: Client,
     names: TableNames,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
-impl Tables {
-    /// Makes empty tables; the config item too.
-    pub(super) async fn new() -> Tables {
-        let tables = Tables::missing().await;
+impl TestTables {
+    /// Creates empty tables with a config item.
+    pub(super) async fn new() -> TestTables {
+        let tables = TestTables::missing().await;
         tables.make().await;
         tables
     }
@@ -67,11 +67,11 @@ impl Tables {
         assert!(created.unwrap());
     }
 
-    pub(super) async fn missing() -> Tables {
+    pub(super) async fn missing() -> TestTables {
         let client = embedded::client(dynoxide::Database::memory().unwrap())
             .await
             .unwrap();
-        Tables {
+        TestTables {
             client,
             names: TableNames::new("citystream"),
             metrics: Metrics::new(),
@@ -139,13 +139,13 @@ impl Tables {
         .await;
     }
 
-    /// Puts a window of NYC#traffic with these fences.
+    /// Writes a window of NYC#traffic with these fences.
     pub(super) async fn window(&self, start_ms: i64, fences: &[String]) {
         self.window_of("NYC#traffic", start_ms, [1, 0, 3, 1], fences)
             .await;
     }
 
-    /// Puts a window of a series with these counts and fences.
+    /// Writes a window of a series with these counts and fences.
     pub(super) async fn window_of(
         &self,
         series: &str,
@@ -195,8 +195,8 @@ impl Tables {
         .await;
     }
 
-    /// Makes another topic the current one.
-    async fn topic_is(&self, topic_id: &str) {
+    /// Changes the current topic.
+    pub(super) async fn set_topic_id(&self, topic_id: &str) {
         let set = set_topic(&self.client, &self.names, "city-events", topic_id).await;
         set.unwrap();
     }
@@ -223,7 +223,7 @@ impl Tables {
         self.router_on(self.client.clone())
     }
 
-    /// Returns a router whose requests to the tables pass `recorder`.
+    /// Returns a router whose DynamoDB requests go through `recorder`.
     pub(super) fn router_recorded(&self, recorder: impl Intercept + 'static) -> Router {
         let config = self.client.config().to_builder().interceptor(recorder);
         self.router_on(Client::from_conf(config.build()))
@@ -237,7 +237,7 @@ impl Tables {
 }
 
 /// Returns a field of each item of a list.
-fn each<'a>(value: &'a Value, list: &str, field: &str) -> Vec<&'a str> {
+pub(super) fn each<'a>(value: &'a Value, list: &str, field: &str) -> Vec<&'a str> {
     let items = value[list].as_array().unwrap();
     items
         .iter()
@@ -245,8 +245,14 @@ fn each<'a>(value: &'a Value, list: &str, field: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Follows `next` from the first page of `uri` to the end; returns a field of each item.
-async fn walk(router: &Router, uri: &str, list: &str, field: &str, limit: usize) -> Vec<String> {
+/// Follows `next` from the first page of `uri` to the last. Returns a field of each item.
+pub(super) async fn walk(
+    router: &Router,
+    uri: &str,
+    list: &str,
+    field: &str,
+    limit: usize,
+) -> Vec<String> {
     let mut out = Vec::new();
     let mut cursor = String::new();
     for _page in 0..10_000 {
@@ -268,7 +274,7 @@ async fn walk(router: &Router, uri: &str, list: &str, field: &str, limit: usize)
 
 #[tokio::test]
 async fn events_of_a_city_come_newest_first_from_all_shards() {
-    let tables = Tables::new().await;
+    let tables = TestTables::new().await;
     for n in 0..20 {
         tables
             .event("NYC", &format!("e{n}"), NOW_MS - n * 1_000, &[])
@@ -281,7 +287,7 @@ async fn events_of_a_city_come_newest_first_from_all_shards() {
         ("extra", s(r#"{"b":1.50,"a":[1e3]}"#)),
     ];
     tables.event("NYC", "flagged", NOW_MS + 1, &flags).await;
-    // DynamoDB deletes expired rows up to two days later.
+    // DynamoDB may delete expired rows up to two days late.
     tables
         .event("NYC", "expired", NOW_MS + 2, &[("ttl", n(NOW_MS / 1_000))])
         .await;
@@ -304,7 +310,7 @@ async fn events_of_a_city_come_newest_first_from_all_shards() {
         (&json!(true), &json!(true))
     );
     assert_eq!(flagged["extra"], json!({"b": 1.5, "a": [1000.0]}));
-    // From is in, to is out; a plus sign need not be escaped.
+    // `from` is inclusive, `to` is exclusive, and a plus sign need not be escaped.
     let uri = "/api/v1/events/NYC?from=2013-01-02T05:59:58Z&to=2013-01-02T06:00:00.000+00:00";
     let value = get(&router, uri).await;
     assert_eq!(each(&value, "events", "event_id"), ["e1", "e2"]);
@@ -314,11 +320,11 @@ async fn events_of_a_city_come_newest_first_from_all_shards() {
 }
 
 #[tokio::test]
-async fn g3_a_cursor_gives_every_event_exactly_once_even_at_one_instant() {
-    let tables = Tables::new().await;
+async fn paging_lists_every_event_exactly_once_even_at_one_instant() {
+    let tables = TestTables::new().await;
     let mut want = BTreeSet::new();
     for n in 0..60 {
-        // Three instants of twenty events each, over four shards; a third of them expired.
+        // Three instants with twenty events each, over four shards. A third of the events has expired.
         let ttl = if n % 3 == 0 { -1 } else { 60 };
         let id = format!("e{n}");
         let more = [("ttl", self::n(NOW_MS / 1_000 + ttl))];
@@ -354,8 +360,8 @@ async fn g3_a_cursor_gives_every_event_exactly_once_even_at_one_instant() {
 }
 
 #[tokio::test]
-async fn alerts_of_a_city_and_of_all() {
-    let tables = Tables::new().await;
+async fn alerts_are_listed_for_one_city_and_for_all() {
+    let tables = TestTables::new().await;
     let hour = 3_600_000;
     for (city, id, ago_h, severity) in [
         ("NYC", "a", 0, Severity::High),
@@ -369,7 +375,7 @@ async fn alerts_of_a_city_and_of_all() {
             .alert(city, id, NOW_MS - ago_h * hour, severity)
             .await;
     }
-    // A second one of that id and instant elsewhere.
+    // A second alert with the same id and instant in another city.
     tables.alert("SF", "a", NOW_MS, Severity::High).await;
     let router = tables.router();
     for (query, want) in [
@@ -413,90 +419,8 @@ async fn alerts_of_a_city_and_of_all() {
 }
 
 #[tokio::test]
-async fn windows_are_final_once_every_watermark_has_passed() {
-    let tables = Tables::new().await;
-    let start = |k: i64| NOW_MS - k * 300_000;
-    let log = |topic: &str, partition: i32| keys::log_key(topic, partition);
-    tables.progress(&log(TOPIC, 0), start(1)).await;
-    tables.progress(&log(TOPIC, 1), start(3)).await;
-    tables.progress(&log(OLD_TOPIC, 0), 0).await;
-    // Ends at start(0): above every watermark.
-    tables.window(start(1), &[log(TOPIC, 0)]).await;
-    // Ends at start(1): partition 0 has reached it, 1 has not.
-    tables.window(start(2), &[log(TOPIC, 0)]).await;
-    tables
-        .window(start(3), &[log(TOPIC, 0), log(TOPIC, 1)])
-        .await;
-    tables
-        .window(start(4), &[log(TOPIC, 0), log(TOPIC, 1)])
-        .await;
-    tables
-        .window(start(5), &[log(OLD_TOPIC, 0), log(TOPIC, 1)])
-        .await;
-    tables.window(start(6), &[log(TOPIC, 2)]).await;
-    let router = tables.router();
-    let uri = "/api/v1/aggregations?city=NYC&event_type=traffic";
-    let value = get(&router, uri).await;
-    let finals: Vec<bool> = value["aggregations"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row["final"].as_bool().unwrap())
-        .collect();
-    assert_eq!(finals, [false, true, false, true, true, false]);
-    assert_eq!(
-        value["aggregations"][0],
-        json!({"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "city": "NYC",
-               "event_type": "traffic", "window_start": "2013-01-02T05:55:00Z",
-               "window_end": "2013-01-02T06:00:00Z", "event_count": 5,
-               "severities": ["low", "high", "critical"], "severity_low": 1,
-               "severity_medium": 0, "severity_high": 3, "severity_critical": 1,
-               "last_updated": "2013-01-02T06:00:00.000Z", "final": false})
-    );
-    let value = get(
-        &router,
-        &format!("{uri}&from=2013-01-02T05:45:00Z&to=2013-01-02T05:55:00Z"),
-    )
-    .await;
-    let starts = each(&value, "aggregations", "window_start");
-    assert_eq!(starts, ["2013-01-02T05:50:00Z", "2013-01-02T05:45:00Z"]);
-    // Every watermark has passed 05:45: what lies before it will not change.
-    for (range, age) in [
-        (
-            "to=2013-01-02T05:45:00Z&limit=2&from=2013-01-02T05:40:00Z",
-            "max-age=3600",
-        ),
-        ("to=2013-01-02T05:50:00Z&limit=2", "no-cache"),
-        ("limit=2", "no-cache"),
-    ] {
-        let (_, value, headers) = ask(&router, "GET", &format!("{uri}&{range}")).await;
-        assert!(headers.contains(age), "{range}: {value} {headers}");
-        assert_eq!(value["watermark"], "2013-01-02T05:45:00.000Z");
-    }
-}
-
-#[tokio::test]
-async fn windows_are_read_over_many_batches_and_pages() {
-    let tables = Tables::new().await;
-    for k in 1..=230 {
-        tables
-            .window(NOW_MS - k * 300_000, &[keys::log_key(TOPIC, 0)])
-            .await;
-    }
-    let router = tables.router();
-    let uri = "/api/v1/aggregations?city=NYC&eventType=TRAFFIC&";
-    let whole = walk(&router, uri, "aggregations", "window_start", 1_000).await;
-    assert_eq!(whole.len(), 230);
-    assert!(whole.is_sorted_by(|a, b| a > b));
-    for limit in [7, 115, 230] {
-        let got = walk(&router, uri, "aggregations", "window_start", limit).await;
-        assert_eq!(got, whole, "{limit}");
-    }
-}
-
-#[tokio::test]
 async fn totals_are_summed_over_all_shards() {
-    let tables = Tables::new().await;
+    let tables = TestTables::new().await;
     tables.total("NYC#traffic", [10, 2, 3, 3, 4, 2]).await;
     tables.total("NYC#weather", [5, 0, 5, 0, 0, 0]).await;
     tables.total("NYC 2#weather", [1, 0, 1, 0, 0, 0]).await;
@@ -522,8 +446,8 @@ async fn totals_are_summed_over_all_shards() {
 }
 
 #[tokio::test]
-async fn missing_tables_are_told_and_nothing_else() {
-    let router = Tables::missing().await.router();
+async fn missing_tables_are_reported_without_details() {
+    let router = TestTables::missing().await.router();
     for uri in [
         "/api/v1/stats",
         "/api/v1/events/NYC",
@@ -541,121 +465,4 @@ async fn missing_tables_are_told_and_nothing_else() {
             "{value}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
-    let tables = Tables::new().await;
-    let log = keys::log_key(TOPIC, 0);
-    let ago = |minutes: i64| NOW_MS - minutes * 60_000;
-    tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
-    tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
-    // Of an hour long over, of one that is nearly, and of the current one.
-    for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
-        tables
-            .window(ago(minutes), std::slice::from_ref(&log))
-            .await;
-    }
-    tables.progress(&log, ago(30)).await;
-    let units = |operation: &str| {
-        let name = format!(
-            "citystream_dynamodb_consumed_capacity_units_total{{operation=\"{operation}\",table=\"citystream-aggregations\"}} "
-        );
-        let text = tables.metrics.render();
-        let line = text.lines().find(|line| line.starts_with(&name));
-        line.map_or(0.0, |line| line[name.len()..].parse::<f64>().unwrap())
-    };
-    let router = tables.router();
-    let value = get(&router, "/api/v1/timeline?hours=6").await;
-    assert_eq!(value["from"], "2013-01-02T00:05:00Z");
-    assert_eq!(value["to"], "2013-01-02T06:05:00Z");
-    assert_eq!(value["step_seconds"], 300);
-    assert_eq!(value["open"], json!([70]));
-    assert_eq!(
-        (&value["series_count"], &value["series_total"]),
-        (&json!(2), &json!(2))
-    );
-    assert_eq!(
-        value["series"][0],
-        json!({"city": "NYC", "event_type": "traffic", "event_count": 20, "late_count": 2,
-               "severity_low": 4, "severity_medium": 0, "severity_high": 13, "severity_critical": 5,
-               "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
-    );
-    assert_eq!(value["series"][1]["steps"], json!([]));
-    // Another question than the one whose answer is still warm: of four rows the open one is read again.
-    let rows = units("BatchGetItem");
-    let again = get(
-        &router,
-        "/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.001Z&series_limit=51",
-    )
-    .await;
-    assert_eq!(again["series"], value["series"]);
-    let more = units("BatchGetItem") - rows;
-    assert!(
-        (rows - 4.0).abs() < 0.01 && (more - 1.0).abs() < 0.01,
-        "{more} after {rows}"
-    );
-    // It counts on, becomes final, and is read once more.
-    tables.total("NYC#traffic", [25, 2, 5, 0, 16, 6]).await;
-    tables.progress(&log, NOW_MS).await;
-    for (limit, read) in [(52, 2.0), (53, 2.0)] {
-        let uri = format!("/api/v1/timeline?hours=6&series_limit={limit}");
-        let value = get(&router, &uri).await;
-        assert_eq!(value["open"], json!([]));
-        let more = units("BatchGetItem") - rows;
-        assert!((more - read).abs() < 0.01, "{more}");
-    }
-    assert!(!tables.metrics.render().contains("operation=\"Scan\""));
-}
-
-#[tokio::test]
-async fn a_window_that_a_new_topic_still_fills_is_not_kept_as_final() {
-    let tables = Tables::new().await;
-    let (log, old_log) = (keys::log_key(TOPIC, 0), keys::log_key(OLD_TOPIC, 0));
-    let start_ms = NOW_MS - 600_000;
-    tables.total("NYC#traffic", [5, 0, 1, 0, 3, 1]).await;
-    tables
-        .window(start_ms, std::slice::from_ref(&old_log))
-        .await;
-    tables.progress(&old_log, start_ms).await;
-    tables.topic_is(OLD_TOPIC).await;
-    let router = tables.router();
-    // Each is another question than those whose answers are still warm.
-    let open = async |n: u8| {
-        let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00Z&series_limit={n}");
-        get(&router, &uri).await["open"].clone()
-    };
-    assert_eq!(open(1).await, json!([70]));
-    // The topic was made again, and nothing of it is counted yet: nobody knows more of the window.
-    tables.topic_is(TOPIC).await;
-    assert_eq!(open(2).await, json!([]));
-    tables.window(start_ms, &[old_log, log.clone()]).await;
-    assert_eq!(open(3).await, json!([70]));
-    tables.progress(&log, NOW_MS).await;
-    assert_eq!(open(4).await, json!([]));
-    // And again: the next log may count in it, too.
-    tables.topic_is("CCCCCCCCCCCCCCCCCCCCCC").await;
-    tables
-        .window(start_ms, &[log, keys::log_key("CCCCCCCCCCCCCCCCCCCCCC", 0)])
-        .await;
-    assert_eq!(open(5).await, json!([70]));
-}
-
-#[tokio::test]
-async fn a_timeline_ends_with_the_newest_window_where_nothing_is_recent() {
-    let tables = Tables::new().await;
-    tables.total("NYC#traffic", [5, 0, 1, 0, 3, 1]).await;
-    let days = |n: i64| n * 86_400_000;
-    tables.window(NOW_MS - days(9), &[]).await;
-    tables.window(NOW_MS - days(8), &[]).await;
-    // A wrong clock's: it must not hide all others.
-    tables.window(NOW_MS + days(400), &[]).await;
-    let router = tables.router();
-    let value = get(&router, "/api/v1/timeline?hours=1").await;
-    assert_eq!(value["to"], "2012-12-25T06:05:00Z");
-    assert_eq!(value["series"][0]["steps"], json!([[11, 1, 0, 3, 1]]));
-    // Where an end is given, it stays.
-    let value = get(&router, "/api/v1/timeline?to=2013-01-02T06:00:00Z").await;
-    assert_eq!(value["to"], "2013-01-02T06:00:00Z");
-    assert_eq!(value["series"][0]["steps"], json!([]));
 }

@@ -1,4 +1,4 @@
-//! Clients that mean no good, on a socket: they read nothing, read slowly, come in numbers, or lie.
+//! Hostile clients on a real socket: they read nothing, read slowly, open many connections, or send false headers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use tokio::task::JoinHandle;
 
 use super::secure::{PATIENT, connect, write};
 use crate::api::connection::STREAMS_MAX;
-use crate::api::server::{Hosts, Options, Patience, bind, serve_with};
+use crate::api::server::{ConnectionTimeouts, Hosts, ServeOptions, bind, serve};
 use crate::api::shares::CLIENT_PART;
 use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
-/// A bound that a test comes to.
+/// A timeout that a test waits for.
 const SHORT: Duration = Duration::from_millis(800);
-/// Longer than any bound that holds, on a busy host.
+/// Longer than any timeout takes on a busy host.
 const LONG: Duration = Duration::from_secs(30);
-/// An answer's bytes: many pieces.
+/// Size of an answer that is sent in many pieces.
 const LARGE: usize = 256 << 10;
 
-/// Serves until the end of the test; returns where.
-async fn served(options: Options) -> (SocketAddr, JoinHandle<()>) {
+/// Serves until the end of the test. Returns the address.
+async fn served(options: ServeOptions) -> (SocketAddr, JoinHandle<()>) {
     let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
         .await
         .unwrap();
@@ -50,11 +50,11 @@ async fn served(options: Options) -> (SocketAddr, JoinHandle<()>) {
         .route("/endless", get(endless));
     (
         address,
-        tokio::spawn(serve_with(listener, router, options, Shutdown::new())),
+        tokio::spawn(serve(listener, router, options, Shutdown::new())),
     )
 }
 
-/// A client of HTTP/2 that speaks in frames, so that it can do what no library would.
+/// An HTTP/2 client that sends single frames, so that it can do what no library allows.
 struct Frames<S>(S);
 
 const HEADERS: u8 = 1;
@@ -64,7 +64,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// Begins, and grants each answer no room at all.
+    /// Opens a connection with a window of zero bytes for each answer.
     async fn begin(stream: S) -> Frames<S> {
         let mut frames = Frames(stream);
         frames
@@ -86,19 +86,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 
     async fn ask(&mut self, stream: u32, path: &str) {
-        // :method GET, :scheme https, :path and :authority as literals that are not remembered.
+        // :method GET, :scheme https, and :path and :authority as literals without indexing.
         let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
         block.extend(path.bytes());
         block.extend(b"\x01\x09localhost");
         self.send(HEADERS, 0x5, stream, &block).await;
     }
 
-    /// Grants room for bytes of a stream.
+    /// Grants a window of bytes to a stream.
     async fn grant(&mut self, stream: u32, bytes: u32) {
         self.send(8, 0, stream, &bytes.to_be_bytes()).await;
     }
 
-    /// Returns the next frame's type, stream and payload, having answered what asks whether it is there.
+    /// Returns type, stream and payload of the next frame. Answers pings on the way.
     async fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         loop {
             let mut head = [0; 9];
@@ -125,32 +125,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 }
 
-async fn http2(options: Options) -> Frames<impl AsyncRead + AsyncWrite + Unpin> {
+async fn http2(options: ServeOptions) -> Frames<impl AsyncRead + AsyncWrite + Unpin> {
     let dir = tempfile::tempdir().unwrap();
     let trusted = write(dir.path());
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
     let tls = Some(certificate.acceptor());
-    let (address, _) = served(Options { tls, ..options }).await;
+    let (address, _) = served(ServeOptions { tls, ..options }).await;
     Frames::begin(connect(address, &trusted, "h2").await.unwrap()).await
 }
 
-fn patient(patience: Patience) -> Options {
-    Options {
-        patience,
-        ..Options::default()
+fn with_timeouts(timeouts: ConnectionTimeouts) -> ServeOptions {
+    ServeOptions {
+        timeouts,
+        ..ServeOptions::default()
     }
 }
 
 #[tokio::test]
-async fn an_http2_client_that_takes_nothing_is_dropped_though_it_answers_pings() {
+async fn an_http2_client_that_reads_nothing_is_dropped_although_it_answers_pings() {
     for path in ["/large", "/", "/endless"] {
-        let patience = Patience {
-            stall: SHORT,
+        let timeouts = ConnectionTimeouts {
+            write_progress: SHORT,
             ping: SHORT / 8,
             ..PATIENT
         };
-        let mut client = http2(patient(patience)).await;
+        let mut client = http2(with_timeouts(timeouts)).await;
         let begun = Instant::now();
         client.ask(1, path).await;
         let seen = client.rest().await;
@@ -164,12 +164,12 @@ async fn an_http2_client_that_takes_nothing_is_dropped_though_it_answers_pings()
 }
 
 #[tokio::test]
-async fn an_http2_client_that_takes_a_byte_at_a_time_is_dropped() {
-    let patience = Patience {
-        stall: SHORT,
+async fn an_http2_client_that_reads_a_byte_at_a_time_is_dropped() {
+    let timeouts = ConnectionTimeouts {
+        write_progress: SHORT,
         ..PATIENT
     };
-    let mut client = http2(patient(patience)).await;
+    let mut client = http2(with_timeouts(timeouts)).await;
     client.ask(1, "/large").await;
     let begun = Instant::now();
     loop {
@@ -177,38 +177,38 @@ async fn an_http2_client_that_takes_a_byte_at_a_time_is_dropped() {
         if matches!(client.next().await, Some((RST_STREAM, ..)) | None) {
             break;
         }
-        assert!(begun.elapsed() < LONG, "it goes on");
+        assert!(begun.elapsed() < LONG, "the connection continues");
         tokio::time::sleep(SHORT / 20).await;
     }
 }
 
 #[tokio::test]
-async fn after_goaway_a_connection_ends_in_the_time_of_a_drain() {
-    let patience = Patience {
-        stall: SHORT,
+async fn after_goaway_a_connection_ends_within_the_drain_time() {
+    let timeouts = ConnectionTimeouts {
+        write_progress: SHORT,
         drain: SHORT,
         ..PATIENT
     };
-    let mut client = http2(patient(patience)).await;
-    // One stream that never ends and is read, one that is not read.
+    let mut client = http2(with_timeouts(timeouts)).await;
+    // One endless stream that the client reads, and one that it does not read.
     client.ask(1, "/endless").await;
     client.grant(1, 1 << 20).await;
     client.ask(3, "/large").await;
-    let mut told = None;
+    let mut goaway = None;
     while let Some((kind, ..)) = client.next().await {
-        if kind == GOAWAY && told.is_none() {
-            told = Some(Instant::now());
+        if kind == GOAWAY && goaway.is_none() {
+            goaway = Some(Instant::now());
         }
     }
-    let took = told.expect("it is told first").elapsed();
+    let took = goaway.expect("GOAWAY comes first").elapsed();
     assert!(took >= SHORT / 2 && took < LONG, "{took:?}");
 }
 
 #[tokio::test]
-async fn what_unread_answers_hold_is_bounded_and_the_rest_is_refused() {
-    let options = Options {
+async fn memory_for_unread_answers_is_bounded_and_further_requests_are_refused() {
+    let options = ServeOptions {
         bytes_max: CLIENT_PART * 4 * LARGE,
-        ..patient(PATIENT)
+        ..with_timeouts(PATIENT)
     };
     let mut client = http2(options).await;
     let asked = STREAMS_MAX;
@@ -218,14 +218,14 @@ async fn what_unread_answers_hold_is_bounded_and_the_rest_is_refused() {
     let (mut held, mut refused) = (0, 0);
     while held + refused < asked {
         match client.next().await.expect("an answer to each") {
-            // The first byte of the block is the status: 200, or a literal.
+            // The first byte of the block is the status: the index of 200, or a literal.
             (HEADERS, _, block) if block[0] == 0x88 => held += 1,
             (HEADERS, ..) => refused += 1,
             _ => {}
         }
     }
     assert!((1..4).contains(&held), "{held} held, {refused} refused");
-    // What is given up is free again.
+    // A closed stream frees its bytes.
     for n in 0..asked {
         client
             .send(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes())
@@ -242,8 +242,8 @@ async fn what_unread_answers_hold_is_bounded_and_the_rest_is_refused() {
 }
 
 #[tokio::test]
-async fn more_streams_than_a_connection_may_have_are_refused() {
-    let mut client = http2(patient(PATIENT)).await;
+async fn streams_above_the_limit_of_a_connection_are_refused() {
+    let mut client = http2(with_timeouts(PATIENT)).await;
     for n in 0..=STREAMS_MAX {
         client.ask(2 * n + 1, "/endless").await;
     }
@@ -261,10 +261,10 @@ async fn from(ip: &str, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// Asks once; returns all that is answered until the connection ends or `LONG` has passed.
+/// Sends one request. Returns everything received until the connection ends or `LONG` has passed.
 async fn ask(stream: &mut TcpStream, head: &str) -> String {
     let mut text = Vec::new();
-    // The server may have closed it already.
+    // The server may have closed the connection already.
     let _sent = stream.write_all(head.as_bytes()).await;
     let read = tokio::time::timeout(LONG, stream.read_to_end(&mut text)).await;
     let _ended = read.expect("it ends");
@@ -275,13 +275,13 @@ const CLOSE: &str = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
 const PROBE: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 #[tokio::test]
-async fn one_client_locks_out_nobody_and_the_probe_answers_all_the_same() {
-    let options = Options {
+async fn one_client_cannot_lock_out_others_or_the_probe() {
+    let options = ServeOptions {
         connections_max: 20,
-        ..patient(PATIENT)
+        ..with_timeouts(PATIENT)
     };
     let (address, _server) = served(options).await;
-    // Half a request each: none of them is idle, so none makes room.
+    // Each sends half a request, so no connection is idle and none makes room.
     let mut held = Vec::new();
     for _ in 0..40 {
         let mut one = from("127.0.0.2", address).await;
@@ -290,7 +290,7 @@ async fn one_client_locks_out_nobody_and_the_probe_answers_all_the_same() {
     }
     let mut other = from("127.0.0.3", address).await;
     assert!(ask(&mut other, CLOSE).await.ends_with("hello"));
-    // Many clients do fill it. Then there is the probe, and a reason for everybody else.
+    // Many clients together do fill the server. It then answers the probe, and 503 to everyone else.
     for n in 10..30 {
         let mut one = from(&format!("127.0.0.{n}"), address).await;
         one.write_all(b"GET / HT").await.unwrap();
@@ -309,9 +309,9 @@ async fn one_client_locks_out_nobody_and_the_probe_answers_all_the_same() {
 
 #[tokio::test]
 async fn idle_connections_make_room_for_others() {
-    let options = Options {
+    let options = ServeOptions {
         connections_max: 8,
-        ..patient(PATIENT)
+        ..with_timeouts(PATIENT)
     };
     let (address, _server) = served(options).await;
     let mut idle = Vec::new();
@@ -339,12 +339,12 @@ async fn idle_connections_make_room_for_others() {
 }
 
 #[tokio::test]
-async fn keep_alive_ends_for_a_probe_at_once_and_for_others_in_time() {
-    let patience = Patience {
+async fn keep_alive_ends_at_once_for_a_probe_and_by_age_for_others() {
+    let timeouts = ConnectionTimeouts {
         age: SHORT,
         ..PATIENT
     };
-    let (address, _server) = served(patient(patience)).await;
+    let (address, _server) = served(with_timeouts(timeouts)).await;
     let mut probe = from("127.0.0.1", address).await;
     assert!(ask(&mut probe, PROBE).await.contains("connection: close"));
     let mut other = from("127.0.0.1", address).await;
@@ -355,7 +355,7 @@ async fn keep_alive_ends_for_a_probe_at_once_and_for_others_in_time() {
         if !matches!(other.read(&mut buffer).await, Ok(1..)) {
             break;
         }
-        assert!(begun.elapsed() < LONG, "it goes on");
+        assert!(begun.elapsed() < LONG, "the connection continues");
         tokio::time::sleep(SHORT / 20).await;
     }
     assert!(begun.elapsed() >= SHORT / 2, "{:?}", begun.elapsed());
@@ -363,11 +363,11 @@ async fn keep_alive_ends_for_a_probe_at_once_and_for_others_in_time() {
 
 #[tokio::test]
 async fn an_http1_client_that_reads_nothing_is_dropped() {
-    let patience = Patience {
-        stall: SHORT,
+    let timeouts = ConnectionTimeouts {
+        write_progress: SHORT,
         ..PATIENT
     };
-    let (address, _server) = served(patient(patience)).await;
+    let (address, _server) = served(with_timeouts(timeouts)).await;
     let mut client = from("127.0.0.1", address).await;
     let begun = Instant::now();
     let asks = "GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20);
@@ -378,10 +378,10 @@ async fn an_http1_client_that_reads_nothing_is_dropped() {
 }
 
 #[tokio::test]
-async fn heads_that_could_be_read_in_two_ways_and_foreign_hosts_are_refused() {
-    let options = Options {
+async fn ambiguous_heads_and_foreign_hosts_are_rejected() {
+    let options = ServeOptions {
         hosts: Some(Hosts::new(&["city.example".to_owned()])),
-        ..patient(PATIENT)
+        ..with_timeouts(PATIENT)
     };
     let (address, _server) = served(options).await;
     let end = "connection: close\r\n\r\n";

@@ -1,5 +1,5 @@
-//! More series than an answer may read: a stand-in for DynamoDB makes them up page by page, behind the SDK, and
-//! its capacity units are those of items of their size.
+//! More series than an answer may read. A stand-in for DynamoDB, below the SDK, generates them page by page and charges
+//! the capacity units of items of their size.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,16 +21,16 @@ use crate::store::embedded::client_through;
 use crate::store::reads::DynamoReads;
 use crate::telemetry::Metrics;
 
-/// A usual row of totals.
+/// Size of a typical totals row.
 const ROW_BYTES: usize = 210;
-/// What one answer about sums costs at most, at any number of series.
+/// Maximum number of read units of one answer about sums, for any number of series.
 const UNITS_MAX: f64 = 750.0;
 
-/// Totals of `series` series with one event each, and three progress items.
+/// A table with `series` totals rows of one event each, and with three progress items.
 #[derive(Debug)]
 struct Many {
     series: usize,
-    /// Events that the progress items count, each.
+    /// Events that each progress item counts, if it knows its sums.
     kept: Option<usize>,
     slow: Duration,
     queries: AtomicUsize,
@@ -112,7 +112,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Returns a router over so many series, with its metrics.
+/// Returns a router on `series` series, with its metrics.
 async fn over(many: Many) -> (Router, Metrics, Arc<Many>) {
     let many = Arc::new(many);
     let connector = SharedHttpConnector::new(Connector(Arc::clone(&many)));
@@ -144,7 +144,7 @@ fn units(metrics: &Metrics) -> f64 {
 
 #[tokio::test]
 async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
-    // A million and 300,000 cost no more than what is still read whole.
+    // A million and 300,000 series cost no more than the most that is read completely.
     for (series, kept) in [(20_000, false), (300_000, true), (1_000_000, true)] {
         let (router, metrics, many) = over(many(series, Some(99_999))).await;
         let stats = get(&router, "/api/v1/stats").await;
@@ -157,13 +157,13 @@ async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
         let first = units(&metrics);
         assert!((400.0..=UNITS_MAX).contains(&first), "{series}: {first}");
         if kept {
-            // That there are too many is remembered: the next answer costs one Query on the progress items.
+            // The cache remembers that there are too many, so the next answer costs one Query on the progress items.
             let queries = many.queries.load(Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             get(&router, "/api/v1/stats").await;
             assert_eq!(units(&metrics) - first, 1.0, "{series}");
             assert_eq!(many.queries.load(Ordering::Relaxed), queries + 1);
-            // The alert on the growth of series sees them.
+            // The metric shows them, so the alert on the number of series can fire.
             let rendered = metrics.render();
             let gauge = rendered
                 .lines()
@@ -175,9 +175,9 @@ async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
 }
 
 #[tokio::test]
-async fn series_are_read_where_a_progress_item_does_not_know_its_sums() {
+async fn series_are_read_if_a_progress_item_does_not_know_its_sums() {
     let (router, metrics, _) = over(many(40_000, None)).await;
-    // A reading goes on when its request gives up.
+    // A read continues after its request has given up.
     let mut answer = ask(&router, "GET", "/api/v1/stats").await;
     for _ in 0..20 {
         if answer.0.as_u16() != 504 {
@@ -192,9 +192,9 @@ async fn series_are_read_where_a_progress_item_does_not_know_its_sums() {
 }
 
 #[tokio::test]
-async fn the_pages_figure_of_all_time_is_the_kept_total_however_slowly_series_are_read() {
+async fn all_time_comes_from_progress_items_however_slowly_series_are_read() {
     let (router, _, _) = over(Many {
-        // Each lane has 75 pages to read: longer than any answer may take.
+        // Each lane has 75 pages to read, which takes longer than any answer may.
         slow: Duration::from_millis(60),
         ..many(300_000, Some(99_999))
     })

@@ -1,18 +1,18 @@
-//! Pages of lists: how large they get, and places that no page ended at.
+//! Pages of lists: their size, and forged cursors.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::dynamo::Tables;
+use super::dynamo::TestTables;
 use super::{NOW_MS, ask, get};
 use crate::api::cursor;
 use crate::store::reads::{Position, Range};
 
-/// Most bytes of a page: its rows, and what is around them.
+/// Maximum number of bytes of a page: its rows and the JSON around them.
 const PAGE_BYTES_MAX: usize = (4 << 20) + 4_096;
 
 #[tokio::test]
-async fn a_page_of_large_events_ends_early_and_the_next_goes_on() {
-    let tables = Tables::new().await;
+async fn a_page_of_large_events_ends_early_and_the_next_page_continues() {
+    let tables = TestTables::new().await;
     let extra = format!("{{\"note\":\"{}\"}}", "x".repeat(60_000));
     let more = [("extra", AttributeValue::S(extra))];
     for at in 0..150 {
@@ -45,10 +45,10 @@ async fn a_page_of_large_events_ends_early_and_the_next_goes_on() {
 
 #[tokio::test]
 async fn a_forged_cursor_is_the_clients_mistake() {
-    let tables = Tables::new().await;
+    let tables = TestTables::new().await;
     tables.event("NYC", "e1", NOW_MS - 1_000, &[]).await;
     let router = tables.router();
-    // As the API names the list: see `Params::list_key`.
+    // The text by which the API identifies the list: see `Params::list_key`.
     let query = "(\"/api/v1/events/{city}\", Some(\"NYC\"), [])";
     for (sort_key, key, from_ms, to_ms) in [
         ("2013-01-02T05:59:59.000Z", "", 0, NOW_MS),
@@ -66,7 +66,7 @@ async fn a_forged_cursor_is_the_clients_mistake() {
             let token = cursor::encode(query, &position, Range { from_ms, to_ms });
             let path = format!("/api/v1/events/NYC?cursor={token}");
             let (status, value, _) = ask(&router, "GET", &path).await;
-            // One that could be is followed; none is a failure of the server's.
+            // A possible position works. No forged position is an error of the server.
             assert!(status == 400 || status == 200, "{sort_key} {lane}: {value}");
             if status == 400 {
                 assert_eq!(value["code"], "bad_cursor", "{sort_key} {lane}");

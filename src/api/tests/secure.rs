@@ -1,4 +1,4 @@
-//! The server over TLS, on a socket.
+//! The server over TLS on a real socket.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,11 +21,11 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::api::server::{Options, Patience, bind, serve_with};
+use crate::api::server::{ConnectionTimeouts, ServeOptions, bind, serve};
 use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
-/// Writes a fresh self-signed certificate and its key; returns the certificate.
+/// Writes a new self-signed certificate and its key. Returns the certificate.
 pub(super) fn write(dir: &Path) -> String {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -56,10 +56,10 @@ pub(super) async fn connect(
         .await
 }
 
-/// Serves over TLS with this patience; returns where, and the server.
+/// Serves over TLS with these timeouts. Returns the address and the server.
 async fn served(
     certificate: Arc<Certificate>,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     shutdown: Shutdown,
 ) -> (SocketAddr, JoinHandle<()>) {
     let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
@@ -69,18 +69,18 @@ async fn served(
     let router = Router::new()
         .route("/", get(async || "hello"))
         .route("/slow", get(async || tokio::time::sleep(5 * SHORT).await));
-    let options = Options {
+    let options = ServeOptions {
         tls: Some(certificate.acceptor()),
-        patience,
-        ..Options::default()
+        timeouts,
+        ..ServeOptions::default()
     };
     (
         address,
-        tokio::spawn(serve_with(listener, router, options, shutdown)),
+        tokio::spawn(serve(listener, router, options, shutdown)),
     )
 }
 
-/// Speaks HTTP/2; returns what sends requests, and the connection.
+/// Starts HTTP/2. Returns the request sender and the connection.
 async fn http2(
     stream: TlsStream<TcpStream>,
 ) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
@@ -90,14 +90,15 @@ async fn http2(
 }
 
 #[tokio::test]
-async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
+async fn both_protocols_work_and_a_renewed_certificate_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let first = write(dir.path());
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
     let shutdown = Shutdown::new();
     tokio::spawn(Arc::clone(&certificate).watch(shutdown.clone()));
-    let (address, server) = served(certificate, Patience::default(), shutdown.clone()).await;
+    let (address, server) =
+        served(certificate, ConnectionTimeouts::default(), shutdown.clone()).await;
 
     let mut plain = connect(address, &first, "http/1.1").await.unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -125,7 +126,7 @@ async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
             (answer.status().as_u16(), answer.version()),
             (200, hyper::Version::HTTP_2)
         );
-        // A client's own id is kept if it can stand in a log.
+        // The server keeps a client's own id if it is safe to log.
         assert_eq!(answer.headers()["x-request-id"] == id, id == "mine-1");
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "hello");
@@ -136,14 +137,14 @@ async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(connect(address, &first, "h2").await.is_err());
-    // A key that is another's is refused, and what was in use stays.
+    // The key of another certificate is rejected, and the previous files stay in use.
     let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
     assert!(Certificate::load(&cert, &key).is_err());
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     connect(address, &second, "h2").await.unwrap();
 
-    // The idle connection of before ends with the server.
+    // The idle connection ends with the server.
     shutdown.trigger();
     let stopped = tokio::time::timeout(Duration::from_secs(10), server).await;
     stopped.expect("idle connections hold up nothing").unwrap();
@@ -151,7 +152,7 @@ async fn both_protocols_are_spoken_and_a_renewed_certificate_is_used() {
 }
 
 #[test]
-fn files_that_are_no_certificate_are_refused_by_name() {
+fn invalid_certificate_files_are_rejected_by_name() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path());
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
@@ -166,37 +167,37 @@ fn files_that_are_no_certificate_are_refused_by_name() {
     }
 }
 
-/// No wait that a test could come to the end of.
+/// Longer than any test runs.
 const FOREVER: Duration = Duration::from_secs(3_600);
-/// A wait that a test comes to the end of.
+/// A timeout that a test waits for.
 const SHORT: Duration = Duration::from_millis(500);
-pub(super) const PATIENT: Patience = Patience {
+pub(super) const PATIENT: ConnectionTimeouts = ConnectionTimeouts {
     head: FOREVER,
     idle: FOREVER,
     ping: FOREVER,
     pong: FOREVER,
-    stall: FOREVER,
+    write_progress: FOREVER,
     drain: FOREVER,
     age: FOREVER,
 };
 
-/// Serves over TLS with this patience until the end of the test; connects over HTTP/2.
-async fn impatient(patience: Patience) -> TlsStream<TcpStream> {
+/// Serves over TLS with these timeouts until the end of the test. Returns an HTTP/2 connection to the server.
+async fn http2_with(timeouts: ConnectionTimeouts) -> TlsStream<TcpStream> {
     let dir = tempfile::tempdir().unwrap();
     let trusted = write(dir.path());
     let certificate =
         Certificate::load(&dir.path().join("cert.pem"), &dir.path().join("key.pem")).unwrap();
-    let (address, _) = served(Arc::new(certificate), patience, Shutdown::new()).await;
+    let (address, _) = served(Arc::new(certificate), timeouts, Shutdown::new()).await;
     connect(address, &trusted, "h2").await.unwrap()
 }
 
-/// Returns what comes of something that ends by itself.
+/// Waits for a future that must finish by itself.
 async fn ended<T>(ending: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(Duration::from_secs(60), ending).await;
     ended.expect("the server ends the connection")
 }
 
-/// The frames that come until the connection ends, by their type.
+/// Returns the types of all frames until the connection ends.
 async fn frames(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
     let mut types = Vec::new();
     let mut head = [0; 9];
@@ -209,7 +210,7 @@ async fn frames(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
     types
 }
 
-/// Types of frames, by RFC 9113.
+/// Frame types of RFC 9113.
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -218,36 +219,36 @@ const OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 async fn an_http2_connection_without_a_first_request_ends() {
     for opening in [&b""[..], OPENING] {
         let head = SHORT;
-        let mut stream = impatient(Patience { head, ..PATIENT }).await;
+        let mut stream = http2_with(ConnectionTimeouts { head, ..PATIENT }).await;
         let begun = std::time::Instant::now();
         stream.write_all(opening).await.unwrap();
         let seen = frames(&mut stream).await;
         assert!(!seen.contains(&PING), "{seen:?}");
-        // From before the handshake's end on, so a little less.
+        // The timeout starts before the handshake ends, so the rest is a little shorter.
         assert!(begun.elapsed() > SHORT / 2, "{:?}", begun.elapsed());
     }
 }
 
 #[tokio::test]
-async fn an_http2_client_that_answers_no_ping_is_dropped_and_one_that_does_is_not() {
-    let patience = Patience {
+async fn an_http2_client_is_dropped_only_if_it_does_not_answer_pings() {
+    let timeouts = ConnectionTimeouts {
         ping: SHORT / 5,
         pong: 2 * SHORT,
         ..PATIENT
     };
-    let mut stream = impatient(patience).await;
+    let mut stream = http2_with(timeouts).await;
     let begun = std::time::Instant::now();
     stream.write_all(OPENING).await.unwrap();
     let seen = frames(&mut stream).await;
     assert!(seen.contains(&SETTINGS) && seen.contains(&PING), "{seen:?}");
     assert!(begun.elapsed() > SHORT, "{:?}", begun.elapsed());
 
-    let (mut requests, connection) = http2(impatient(patience).await).await;
+    let (mut requests, connection) = http2(http2_with(timeouts).await).await;
     let request = |path: &str| {
         let request = hyper::Request::get(format!("https://localhost{path}"));
         request.body(Empty::<Bytes>::new()).unwrap()
     };
-    // Through some twenty-five pings.
+    // This takes about twenty-five pings.
     let answer = requests.send_request(request("/slow")).await.unwrap();
     assert_eq!(answer.status(), 200);
     requests.send_request(request("/")).await.unwrap();
@@ -255,18 +256,18 @@ async fn an_http2_client_that_answers_no_ping_is_dropped_and_one_that_does_is_no
 }
 
 #[tokio::test]
-async fn an_http2_connection_that_is_idle_ends_and_one_with_a_request_under_way_does_not() {
-    let patience = Patience {
-        // The time of the first request, too, on a busy host.
+async fn an_idle_http2_connection_ends_and_one_with_a_request_in_flight_does_not() {
+    let timeouts = ConnectionTimeouts {
+        // On a busy host, this must also be long enough for the first request.
         head: 4 * SHORT,
         idle: SHORT,
         ..PATIENT
     };
-    let (mut requests, connection) = http2(impatient(patience).await).await;
+    let (mut requests, connection) = http2(http2_with(timeouts).await).await;
     let request = hyper::Request::get("https://localhost/slow");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
     let answer = requests.send_request(request).await.unwrap();
     assert_eq!(answer.status(), 200);
-    // It ends by itself, and in order: the client is told, nothing is cut off.
+    // The connection ends in order: the server sends GOAWAY and cuts nothing off.
     ended(connection).await.unwrap().unwrap();
 }

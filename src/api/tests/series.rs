@@ -1,4 +1,4 @@
-//! Many series: every figure covers all that it claims to cover, and costs a bounded number of reads.
+//! Many series: every figure covers what it claims to cover, and costs a bounded number of reads.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::dynamo::{TOPIC, Tables};
+use super::dynamo::{TOPIC, TestTables};
 use super::{NOW_MS, ask, get};
 use crate::core::keys;
 
 const CITIES: i64 = 75;
 const TYPES: [&str; 4] = ["traffic", "weather", "incident", "construction"];
 
-/// Puts 300 series of a window each, all of it within the last hour; every third has a late event.
-async fn three_hundred_series() -> Tables {
-    let tables = Tables::new().await;
+/// Writes 300 series with one window each, all within the last hour. Every third series has a late event.
+async fn three_hundred_series() -> TestTables {
+    let tables = TestTables::new().await;
     let log = keys::log_key(TOPIC, 0);
     for city in 0..CITIES {
         for (kind, event_type) in (0..).zip(TYPES) {
@@ -53,7 +53,7 @@ fn steps(series: &Value) -> [u64; 4] {
     sums
 }
 
-/// Checks what holds for every timeline.
+/// Checks the invariants of every timeline.
 fn adds_up(value: &Value, uri: &str) {
     let others = &value["others"];
     let all = value["series"].as_array().unwrap().iter().chain([others]);
@@ -88,7 +88,7 @@ fn adds_up(value: &Value, uri: &str) {
 }
 
 #[tokio::test]
-async fn figures_of_300_series_agree_whatever_is_listed() {
+async fn timelines_of_300_series_agree_with_stats_and_cities() {
     let router = three_hundred_series().await.router();
     let stats = get(&router, "/api/v1/stats").await;
     let cities = get(&router, "/api/v1/cities").await;
@@ -115,9 +115,9 @@ async fn figures_of_300_series_agree_whatever_is_listed() {
             );
             assert_eq!(all["late_count"], stats["late_events"]);
             assert_eq!(all["severity_high"], stats["high_severity_alerts"]);
-            // All windows lie in each of these ranges.
+            // Each of these ranges contains all windows.
             assert_eq!(totals["event_count"], all["event_count"], "{uri}");
-            // Windows cannot say how many late events belong to a range.
+            // Windows do not show how many late events belong to a range.
             assert!(totals["late_count"].is_null(), "{uri}");
             assert_eq!(
                 (&value["series_read"], &value["series_total"]),
@@ -125,6 +125,12 @@ async fn figures_of_300_series_agree_whatever_is_listed() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_filtered_timeline_agrees_with_summary_and_cities() {
+    let router = three_hundred_series().await.router();
+    let cities = get(&router, "/api/v1/cities").await;
     for city in ["City 07", "City 74"] {
         let summary = get(
             &router,
@@ -161,7 +167,7 @@ async fn figures_of_300_series_agree_whatever_is_listed() {
 }
 
 #[tokio::test]
-async fn a_city_or_type_that_no_event_names_is_nothing() {
+async fn an_unknown_city_or_event_type_gives_an_empty_answer() {
     let router = three_hundred_series().await.router();
     for query in ["city=Atlantis", "event_type=flood"] {
         let value = get(&router, &format!("/api/v1/timeline?{query}")).await;
@@ -175,7 +181,7 @@ async fn a_city_or_type_that_no_event_names_is_nothing() {
 }
 
 #[tokio::test]
-async fn pages_of_cities_list_each_once_and_say_what_they_leave_out() {
+async fn pages_of_cities_list_each_city_once_and_sum_the_others() {
     let router = three_hundred_series().await.router();
     let whole = get(&router, "/api/v1/cities").await;
     let (mut cursor, mut found) = (String::new(), Vec::new());
@@ -201,7 +207,7 @@ async fn pages_of_cities_list_each_once_and_say_what_they_leave_out() {
     );
 }
 
-/// Returns the read units that a request paid for, by its own answer.
+/// Returns the read units that the answer of a request reports.
 async fn units(router: &axum::Router, uri: &str) -> f64 {
     let request = Request::get(uri).body(Body::empty()).unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
@@ -215,7 +221,7 @@ async fn units(router: &axum::Router, uri: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn milliseconds_of_to_are_not_paid_for() {
+async fn requests_within_one_step_of_to_share_their_cost() {
     let router = three_hundred_series().await.router();
     let first = units(
         &router,
@@ -231,8 +237,8 @@ async fn milliseconds_of_to_are_not_paid_for() {
 }
 
 #[tokio::test]
-async fn a_filter_that_nothing_suits_reads_large_pages() {
-    let tables = Tables::new().await;
+async fn a_filter_without_matches_reads_large_pages() {
+    let tables = TestTables::new().await;
     for n in 0..500 {
         let at = NOW_MS - n * 1_000;
         let severity = crate::core::event::Severity::Critical;

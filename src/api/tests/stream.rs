@@ -1,4 +1,4 @@
-//! The stream over the embedded database.
+//! The stream on the embedded database.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::dynamo::{TOPIC, Tables};
+use super::dynamo::{TOPIC, TestTables};
 use super::{NOW_MS, ask};
 use crate::core::event::Severity;
 use crate::core::keys;
@@ -17,22 +17,22 @@ use crate::core::keys;
 /// Long enough for a loaded test host.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An event that came.
+/// An event received.
 #[derive(Clone, Debug, Default)]
-struct Told {
-    event: String,
+struct ReceivedEvent {
+    name: String,
     id: String,
     data: Value,
 }
 
-struct Ear {
+struct SseClient {
     body: Body,
     text: String,
     last_id: String,
 }
 
-impl Ear {
-    async fn open(router: &Router, query: &str, last_id: Option<&str>) -> Ear {
+impl SseClient {
+    async fn open(router: &Router, query: &str, last_id: Option<&str>) -> SseClient {
         let mut request = Request::get(format!("/api/v1/stream{query}"));
         if let Some(id) = last_id {
             request = request.header("last-event-id", id);
@@ -41,32 +41,32 @@ impl Ear {
         let response = router.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Ear {
+        SseClient {
             body: response.into_body(),
             text: String::new(),
             last_id: String::new(),
         }
     }
 
-    /// Returns the next event; heartbeats and lone ids are taken in passing.
-    async fn next(&mut self) -> Told {
+    /// Returns the next event. Skips heartbeats and notes lone ids.
+    async fn next(&mut self) -> ReceivedEvent {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let mut told = Told::default();
+                let mut event = ReceivedEvent::default();
                 for line in block.lines() {
                     match line.split_once(": ") {
                         Some(("id", id)) => self.last_id = id.to_owned(),
-                        Some(("event", event)) => told.event = event.to_owned(),
-                        Some(("data", data)) => told.data = serde_json::from_str(data).unwrap(),
+                        Some(("event", name)) => event.name = name.to_owned(),
+                        Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
                         _ => {}
                     }
                 }
                 self.text = rest.to_owned();
-                if told.event.is_empty() {
+                if event.name.is_empty() {
                     continue;
                 }
-                told.id.clone_from(&self.last_id);
-                return told;
+                event.id.clone_from(&self.last_id);
+                return event;
             }
             let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
             let bytes = frame.expect("something comes").unwrap().unwrap();
@@ -76,23 +76,23 @@ impl Ear {
     }
 
     /// Returns the next event of this kind.
-    async fn next_of(&mut self, event: &str) -> Told {
+    async fn next_of(&mut self, name: &str) -> ReceivedEvent {
         let finding = async {
             loop {
-                let told = self.next().await;
-                if told.event == event {
-                    return told;
+                let event = self.next().await;
+                if event.name == name {
+                    return event;
                 }
             }
         };
         let found = tokio::time::timeout(3 * PATIENCE, finding).await;
-        found.unwrap_or_else(|_| panic!("no {event} came"))
+        found.unwrap_or_else(|_| panic!("no {name} came"))
     }
 }
 
 #[tokio::test]
-async fn new_alerts_windows_and_sums_are_told_to_those_who_asked() {
-    let tables = Tables::new().await;
+async fn listeners_receive_new_alerts_windows_and_stats_by_their_filters() {
+    let tables = TestTables::new().await;
     let log = keys::log_key(TOPIC, 0);
     tables.total("NYC#traffic", [5, 0, 4, 0, 1, 0]).await;
     tables.total("LA#incident", [2, 0, 1, 0, 0, 1]).await;
@@ -101,11 +101,11 @@ async fn new_alerts_windows_and_sums_are_told_to_those_who_asked() {
         .await;
     tables.progress(&log, NOW_MS - 600_000).await;
     let router = tables.router();
-    let mut all = Ear::open(&router, "", None).await;
-    let mut la = Ear::open(&router, "?city=LA&severity=critical", None).await;
+    let mut all = SseClient::open(&router, "", None).await;
+    let mut la = SseClient::open(&router, "?city=LA&severity=critical", None).await;
     let status = all.next().await;
     assert_eq!(
-        (status.event.as_str(), status.data["status"].as_str()),
+        (status.name.as_str(), status.data["status"].as_str()),
         ("status", Some("UP"))
     );
     let stats = all.next_of("stats").await;
@@ -118,7 +118,7 @@ async fn new_alerts_windows_and_sums_are_told_to_those_who_asked() {
         .window(NOW_MS - 300_000, std::slice::from_ref(&log))
         .await;
     tables.total("NYC#traffic", [6, 0, 4, 0, 2, 0]).await;
-    // In one look: the sums, then alerts, then windows.
+    // One poll publishes the stats, then alerts, then windows.
     let stats = all.next_of("stats").await;
     assert_eq!(stats.data["total_events_processed"], 8);
     let alert = all.next_of("alert").await;
@@ -130,29 +130,29 @@ async fn new_alerts_windows_and_sums_are_told_to_those_who_asked() {
     );
     assert_eq!(window.data["final"], false);
 
-    // The other listener hears of its city only; who comes back goes on where it was.
+    // The other listener receives events of its city only. A resuming listener continues where it stopped.
     tables
         .alert("LA", "crash", NOW_MS, Severity::Critical)
         .await;
     tables.total("LA#incident", [3, 0, 1, 0, 0, 2]).await;
     assert_eq!(la.next_of("alert").await.data["event_id"], "crash");
     drop(all);
-    let mut back = Ear::open(&router, "", Some(&alert.id)).await;
+    let mut back = SseClient::open(&router, "", Some(&alert.id)).await;
     assert_eq!(back.next_of("alert").await.data["event_id"], "crash");
 
-    // Nothing grows, but the watermark passes the window.
+    // No count grows, but the watermark passes the window.
     tables.progress(&log, NOW_MS).await;
-    let told = back.next_of("window").await;
+    let event = back.next_of("window").await;
     assert_eq!(
-        (&told.data["partition_key"], &told.data["final"]),
+        (&event.data["partition_key"], &event.data["final"]),
         (&window.data["partition_key"], &true.into())
     );
     assert!(!tables.rendered().contains("operation=\"Scan\""));
 }
 
 #[tokio::test]
-async fn another_process_finds_missed_alerts_in_the_table_and_says_what_may_be_missing() {
-    let tables = Tables::new().await;
+async fn another_process_resumes_with_missed_alerts_from_the_table_and_a_reset() {
+    let tables = TestTables::new().await;
     tables
         .alert("NYC", "missed", NOW_MS - 5, Severity::High)
         .await;
@@ -160,31 +160,31 @@ async fn another_process_finds_missed_alerts_in_the_table_and_says_what_may_be_m
         .alert("LA", "elsewhere", NOW_MS - 5, Severity::High)
         .await;
     let router = tables.router();
-    // Alerts of these tables are stored at NOW_MS.
+    // The alerts in these tables were stored at NOW_MS.
     let before = format!("{}.00000001.5", NOW_MS - 1_000);
-    let mut ear = Ear::open(&router, "?city=NYC", Some(&before)).await;
-    let told = ear.next_of("reset").await;
-    assert_eq!(told.data["missed"], serde_json::json!(["windows"]));
-    let told = ear.next().await;
+    let mut client = SseClient::open(&router, "?city=NYC", Some(&before)).await;
+    let event = client.next_of("reset").await;
+    assert_eq!(event.data["missed"], serde_json::json!(["windows"]));
+    let event = client.next().await;
     assert_eq!(
-        (told.event.as_str(), told.data["event_id"].as_str()),
+        (event.name.as_str(), event.data["event_id"].as_str()),
         ("alert", Some("missed"))
     );
     let after = format!("{}.00000001.5", NOW_MS + 60_000);
-    let mut ear = Ear::open(&router, "", Some(&after)).await;
-    ear.next_of("reset").await;
-    assert!(!ear.text.contains("alert"), "{}", ear.text);
-    // It ends with a place of this process.
+    let mut client = SseClient::open(&router, "", Some(&after)).await;
+    client.next_of("reset").await;
+    assert!(!client.text.contains("alert"), "{}", client.text);
+    // The last line is a position of this process.
     assert!(
-        ear.text.starts_with("id: ") && !ear.text.contains(".00000001."),
+        client.text.starts_with("id: ") && !client.text.contains(".00000001."),
         "{}",
-        ear.text
+        client.text
     );
 }
 
 #[tokio::test]
-async fn a_stream_is_as_strict_as_everything_else() {
-    let router = Tables::new().await.router();
+async fn stream_parameters_are_checked_strictly() {
+    let router = TestTables::new().await.router();
     for query in ["?severity=bad", "?x=1", "?city=a&city=b"] {
         let (status, _, _) = ask(&router, "GET", &format!("/api/v1/stream{query}")).await;
         assert_eq!(status, 400, "{query}");

@@ -1,36 +1,34 @@
-//! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules from `web/`, inside the
-//! binary.
+//! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules from `web/`, inside the binary.
 //!
-//! Nothing comes from elsewhere and nothing runs inline, so the policy in [`POLICY`] forbids both.
-//! The files' common hash is part of their path: a browser keeps them for good and still sees a new
-//! binary's files at once, because `/` itself is asked for anew each time (by `ETag`). A path with
-//! another hash, as while two versions serve side by side, gets the current file and keeps nothing.
+//! The page loads nothing from elsewhere and runs nothing inline, so its policy ([`POLICY`]) forbids both. The path of
+//! each file contains a hash of all files. So a browser caches the files forever and still gets the files of a new
+//! binary at once, because it revalidates `/` each time. A path with another hash, as during an upgrade, returns the
+//! current file and must not be cached.
 //!
-//! The page asks the API like anybody else. `dev` gives it a token ([`Page::with_token`]) by which it
-//! may also ask for trouble.
+//! The page uses the public API. `dev` gives it a token ([`Dashboard::with_token`]) that also lets it inject faults.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::api::error::ApiError;
 
-/// What the page may do: load from this server and talk to it. No inline code or style, no frame.
+/// The page may load from this server and talk to it. Inline code, inline styles and frames are forbidden.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; \
                       img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 const INDEX: &str = include_str!("../../web/index.html");
-/// What stands for the files' hash in [`INDEX`].
+/// The placeholder for the hash of the files in [`INDEX`].
 const VERSION_MARK: &str = "{version}";
-/// Where [`INDEX`] takes what only `dev` has.
+/// The placeholder for the token of `dev` in [`INDEX`].
 const TOKEN_MARK: &str = "<!-- token -->";
 
 macro_rules! file {
@@ -43,7 +41,7 @@ macro_rules! file {
     };
 }
 
-/// Name, type and content of each file beside [`INDEX`].
+/// Name, content type and content of each file besides [`INDEX`].
 const FILES: [(&str, &str, &[u8]); 14] = [
     file!("app.css", "text/css; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
@@ -61,30 +59,29 @@ const FILES: [(&str, &str, &[u8]); 14] = [
     file!("inter.woff2", "font/woff2"),
 ];
 
-/// The page as it is served. Clones are the same.
+/// The page as the server sends it. Clones share its content.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct Dashboard {
     index: Bytes,
     etag: HeaderValue,
     version: Arc<str>,
 }
 
-impl Page {
-    /// Returns the page that only looks.
-    pub fn new() -> Page {
-        Page::rendered("")
+impl Dashboard {
+    /// Returns the page that can only read.
+    pub fn new() -> Dashboard {
+        Dashboard::rendered("")
     }
 
-    /// Returns the page that may also send this token with its requests. The token must be of letters
-    /// and digits.
+    /// Returns the page that also sends this token with its requests. The token must consist of letters and digits.
     #[must_use]
-    pub fn with_token(token: &str) -> Page {
-        Page::rendered(&format!(
+    pub fn with_token(token: &str) -> Dashboard {
+        Dashboard::rendered(&format!(
             "<meta name=\"citystream-token\" content=\"{token}\">"
         ))
     }
 
-    fn rendered(token: &str) -> Page {
+    fn rendered(token: &str) -> Dashboard {
         let mut hash = Sha256::new();
         for (name, _, content) in FILES {
             hash.update(name);
@@ -95,7 +92,7 @@ impl Page {
             .replace(VERSION_MARK, &version)
             .replace(TOKEN_MARK, token);
         let etag = format!("\"{}\"", hex(&Sha256::digest(&index)));
-        Page {
+        Dashboard {
             index: Bytes::from(index),
             etag: HeaderValue::from_str(&etag).expect("hex digits in quotes"),
             version: version.into(),
@@ -103,91 +100,71 @@ impl Page {
     }
 }
 
-impl Default for Page {
-    fn default() -> Page {
-        Page::new()
+impl Default for Dashboard {
+    fn default() -> Dashboard {
+        Dashboard::new()
     }
 }
 
-/// Returns the first bytes of a hash as text: enough to tell versions apart.
+/// Returns the first eight bytes of a hash in hexadecimal, enough to tell versions apart.
 fn hex(hash: &[u8]) -> String {
     hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 /// Returns the routes of the page and its files.
-pub(super) fn router(page: Page) -> Router {
+pub(super) fn router(dashboard: Dashboard) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/assets/{version}/{name}", get(asset))
-        .with_state(page)
+        .with_state(dashboard)
 }
 
-async fn index(State(page): State<Page>, headers: HeaderMap) -> Response {
-    let mut response = if headers.get(IF_NONE_MATCH) == Some(&page.etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        ([(CONTENT_TYPE, "text/html; charset=utf-8")], page.index).into_response()
-    };
-    let headers = response.headers_mut();
-    headers.insert(ETAG, page.etag);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    for (name, value) in [
-        ("content-security-policy", POLICY),
-        ("referrer-policy", "no-referrer"),
-        ("x-content-type-options", "nosniff"),
-    ] {
-        headers.insert(
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        );
-    }
-    response
+async fn index(State(dashboard): State<Dashboard>) -> impl IntoResponse {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    ([(ETAG, dashboard.etag)], headers, dashboard.index)
 }
 
 async fn asset(
-    State(page): State<Page>,
+    State(dashboard): State<Dashboard>,
     Path((version, name)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let found = FILES.iter().find(|(file, ..)| *file == name);
     let (_, kind, content) = found.ok_or_else(ApiError::not_found)?;
-    let cached = if *version == *page.version {
+    let cached = if *version == *dashboard.version {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
     };
-    Ok((
-        [
-            (CONTENT_TYPE, *kind),
-            (CACHE_CONTROL, cached),
-            (HeaderName::from_static("x-content-type-options"), "nosniff"),
-        ],
-        Body::from(*content),
-    )
-        .into_response())
+    let headers = [(CONTENT_TYPE, *kind), (CACHE_CONTROL, cached)];
+    Ok((headers, Body::from(*content)).into_response())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a visitor downloads at most.
+    /// Maximum number of bytes that a visitor downloads.
     const BYTES_MAX: usize = 200_000;
 
     #[test]
-    fn everything_together_is_small() {
+    fn the_page_and_its_files_stay_small() {
         let bytes: usize = FILES.iter().map(|(.., content)| content.len()).sum();
         assert!(bytes + INDEX.len() <= BYTES_MAX, "{bytes} bytes");
     }
 
     #[test]
-    fn the_page_names_only_files_that_are_there_and_runs_nothing_inline() {
-        let page = Page::with_token("abc123");
-        let html = std::str::from_utf8(&page.index).unwrap();
+    fn the_page_refers_only_to_existing_files_and_runs_nothing_inline() {
+        let dashboard = Dashboard::with_token("abc123");
+        let html = std::str::from_utf8(&dashboard.index).unwrap();
         assert!(html.contains("content=\"abc123\""));
         assert!(!html.contains(VERSION_MARK) && !html.contains(TOKEN_MARK));
-        let plain = Page::new().index;
+        let plain = Dashboard::new().index;
         assert!(!String::from_utf8_lossy(&plain).contains("citystream-token"));
-        let prefix = format!("/assets/{}/", page.version);
+        let prefix = format!("/assets/{}/", dashboard.version);
         let mut named = 0;
         for rest in html.split(&prefix).skip(1) {
             let name = rest.split('"').next().unwrap();

@@ -1,7 +1,7 @@
-//! A stream that gives up on a peer which takes no bytes.
+//! A stream whose writes fail if the peer takes no bytes for too long.
 //!
-//! hyper bounds how long a request's head may take, but not how long an answer may wait for a reader
-//! that stopped: such a connection would keep its answer in memory for ever.
+//! hyper limits how long the head of a request may take, but not how long an answer waits for a client that
+//! has stopped reading. Without this timeout, such a connection would keep its answer in memory forever.
 
 use std::io;
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that a slow peer has to take in the time, unless fewer wait for it.
+/// Bytes that a slow peer must take within the timeout, unless fewer are waiting.
 const PROGRESS_BYTES: usize = 16 * 1_024;
 
-/// Passes reads and writes on. Writes fail where the peer takes neither [`PROGRESS_BYTES`] nor all that
-/// waits within `stall_max`.
-pub(crate) struct StallGuard<S> {
+/// Forwards reads and writes. A write fails with `TimedOut` if, within `stall_max`, the peer takes neither
+/// [`PROGRESS_BYTES`] nor all waiting bytes.
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     stall_max: Duration,
-    /// Runs while bytes wait.
+    /// Runs while bytes are waiting.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes taken since it runs.
+    /// Bytes taken since the timer started.
     taken: usize,
 }
 
-impl<S> StallGuard<S> {
-    pub(crate) fn new(stream: S, stall_max: Duration) -> StallGuard<S> {
-        StallGuard {
+impl<S> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, stall_max: Duration) -> WriteTimeout<S> {
+        WriteTimeout {
             stream,
             stall_max,
             timer: None,
@@ -35,22 +35,22 @@ impl<S> StallGuard<S> {
         }
     }
 
-    fn stop(&mut self) {
+    fn stop_timer(&mut self) {
         self.timer = None;
         self.taken = 0;
     }
 
-    fn count(&mut self, result: &Poll<io::Result<usize>>) {
+    fn count_taken(&mut self, result: &Poll<io::Result<usize>>) {
         if let (Some(_), Poll::Ready(Ok(bytes))) = (&self.timer, result) {
             self.taken += bytes;
             if self.taken >= PROGRESS_BYTES {
-                self.stop();
+                self.stop_timer();
             }
         }
     }
 
-    /// Passes a ready result on; turns a wait that is too long into an error.
-    fn judge<T>(
+    /// Forwards a ready result and turns a wait that is too long into an error.
+    fn check_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
@@ -69,7 +69,7 @@ impl<S> StallGuard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,15 +79,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count(&result);
-        self.judge(cx, result)
+        self.count_taken(&result);
+        self.check_timeout(cx, result)
     }
 
     fn poll_write_vectored(
@@ -96,8 +96,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(&result);
-        self.judge(cx, result)
+        self.count_taken(&result);
+        self.check_timeout(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -107,15 +107,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         if result.is_ready() {
-            // What writes here flushes once nothing waits any more.
-            self.stop();
+            // hyper flushes after its last write, so a finished flush means that no bytes are waiting.
+            self.stop_timer();
         }
-        self.judge(cx, result)
+        self.check_timeout(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.judge(cx, result)
+        self.check_timeout(cx, result)
     }
 }
 
@@ -125,17 +125,17 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
-    async fn a_reader_that_stopped_ends_the_write() {
+    async fn a_write_to_a_reader_that_stopped_fails() {
         let (ours, _theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_millis(20));
+        let mut guarded = WriteTimeout::new(ours, Duration::from_millis(20));
         let error = guarded.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
-    async fn a_reader_of_single_bytes_ends_the_write_too() {
+    async fn a_write_to_a_reader_of_single_bytes_fails() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_millis(200));
+        let mut guarded = WriteTimeout::new(ours, Duration::from_millis(200));
         let reader = tokio::spawn(async move {
             while theirs.read(&mut [0]).await.is_ok_and(|n| n > 0) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -150,9 +150,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_takes_all_of_it_now_and_then_is_waited_for() {
+    async fn a_write_waits_for_a_reader_that_takes_everything_now_and_then() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_millis(400));
+        let mut guarded = WriteTimeout::new(ours, Duration::from_millis(400));
         let writer = tokio::spawn(async move {
             for _ in 0..4 {
                 guarded.write_all(&[0; 16]).await?;

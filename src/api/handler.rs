@@ -1,0 +1,197 @@
+//! Answers one request within its bounds, and logs it.
+//!
+//! Every answer gets a request id and headers that restrict what a browser may do with it.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::response::{IntoResponse as _, Response};
+use bytes::BytesMut;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use crate::api::access::Peer;
+use crate::api::error::{ApiError, REQUEST_ID, RequestId, with_error_body};
+use crate::api::heads::{self, BODY_BYTES_MAX, Hosts};
+use crate::api::shares::{BASE_BYTES, ByteShare};
+
+/// How long an answer may take before the client gets 408.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Maximum number of characters of a path in the access log.
+const LOGGED_CHARS_MAX: usize = 256;
+/// Maximum number of characters of a method in the access log. A client can make up a long one.
+const LOGGED_METHOD_CHARS_MAX: usize = 16;
+/// Parameters whose values the access log shows. Any other parameter may hold a token by mistake.
+const LOGGED_PARAMETERS: &str =
+    "city cursor event_type eventType from hours limit series_limit severity to";
+
+/// Headers that restrict browsers, unless the answer sets its own. The dashboard has its own policy.
+const GUARDS: [(&str, &str); 5] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+];
+/// Two years, as the browsers' preload lists require. Sent over TLS only.
+const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
+
+/// What answers the requests of all connections.
+pub(super) struct Handler {
+    pub(super) router: Router,
+    pub(super) over_tls: bool,
+    pub(super) access_log: bool,
+    pub(super) hosts: Option<Hosts>,
+}
+
+impl Handler {
+    /// Answers one request. `share` counts the bytes that the client holds with it.
+    ///
+    /// If there is no share, or the answer does not fit into it, the client gets 503 `busy`.
+    pub(super) async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: Peer,
+        share: &mut Option<ByteShare>,
+    ) -> Response {
+        let id = RequestId::from_headers(request.headers());
+        let begun = Instant::now();
+        let logged = self.access_log.then(|| {
+            let method = request.method().as_str();
+            let method: String = method.chars().take(LOGGED_METHOD_CHARS_MAX).collect();
+            (method, logged_target(request.uri()))
+        });
+        let answering = async {
+            let Some(held) = share else {
+                return ApiError::busy().into_response();
+            };
+            let response = self.answer_in_time(request, peer).await;
+            let bytes = response.body().size_hint().exact().unwrap_or(0);
+            if held.resize(BASE_BYTES + usize::try_from(bytes).unwrap_or(usize::MAX / 2)) {
+                return response;
+            }
+            *share = None;
+            ApiError::busy().into_response()
+        };
+        let mut response = id.scope(answering).await;
+        let headers = response.headers_mut();
+        if !headers.contains_key(REQUEST_ID) {
+            headers.insert(REQUEST_ID, id.header());
+        }
+        let hsts = self.over_tls.then_some(HSTS);
+        for (name, value) in GUARDS.into_iter().chain(hsts) {
+            headers
+                .entry(HeaderName::from_static(name))
+                .or_insert(HeaderValue::from_static(value));
+        }
+        if let Some((method, target)) = logged {
+            tracing::info!(
+                peer = %peer.0.ip(),
+                method,
+                target,
+                status = response.status().as_u16(),
+                ms = begun.elapsed().as_millis(),
+                bytes = response.body().size_hint().exact(),
+                request_id = %id,
+                "request"
+            );
+        }
+        response
+    }
+
+    async fn answer_in_time(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
+        if let Err(error) = heads::check(&request, self.hosts.as_ref()) {
+            return error.into_response();
+        }
+        let mut request: Request =
+            request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)));
+        request.extensions_mut().insert(peer);
+        let answer = async {
+            match self.router.clone().oneshot(request).await {
+                Ok(response) => collect_body(with_error_body(response)).await,
+                Err(never) => match never {},
+            }
+        };
+        match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error.into_response(),
+            Err(_elapsed) => ApiError::deadline_exceeded().into_response(),
+        }
+    }
+}
+
+/// Returns path and query as the access log shows them.
+fn logged_target(uri: &Uri) -> String {
+    let mut target = uri.path().to_owned();
+    let mut separator = '?';
+    for pair in uri.query().into_iter().flat_map(|query| query.split('&')) {
+        let name = pair.split('=').next().unwrap_or_default();
+        let is_known = LOGGED_PARAMETERS.split(' ').any(|known| known == name);
+        target.push(separator);
+        target.push_str(if is_known { pair } else { "(hidden)" });
+        separator = '&';
+    }
+    target.chars().take(LOGGED_CHARS_MAX).collect()
+}
+
+/// Collects the body of an answer, unless it is an endless stream.
+///
+/// A slow client then holds only bytes, never a handler that waits for it.
+async fn collect_body(response: Response) -> Result<Response, ApiError> {
+    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    let is_whole = response.body().size_hint().exact().is_some();
+    if is_whole || response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
+        return Ok(response);
+    }
+    let (head, mut body) = response.into_parts();
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::internal(error.to_string()))?;
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        // Compression takes time, so other requests get a turn after each frame.
+        tokio::task::yield_now().await;
+    }
+    Ok(Response::from_parts(head, Body::from(bytes.freeze())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_access_log_hides_a_token_in_the_query() {
+        let shown = |target: &'static str| logged_target(&Uri::from_static(target));
+        assert_eq!(shown("/api/v1/stats"), "/api/v1/stats");
+        let page = "/api/v1/events/NYC?limit=5&from=2013-01-01T00:00:00Z";
+        assert_eq!(shown(page), page);
+        for query in [
+            "token=s3cret",
+            "s3cret",
+            "x=1&access_token=s3cret",
+            "limit%3D=s3cret",
+        ] {
+            let target = format!("/?limit=5&{query}");
+            let uri: Uri = target.parse().unwrap();
+            let shown = logged_target(&uri);
+            assert!(
+                !shown.contains("s3cret") && shown.contains("(hidden)"),
+                "{shown}"
+            );
+        }
+        let long = format!("/{}", "a".repeat(1_000));
+        assert_eq!(
+            logged_target(&long.parse().unwrap()).len(),
+            LOGGED_CHARS_MAX
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! The timeline on the embedded database: which windows it reads, caches and shows.
+
+use serde_json::json;
+
+use super::dynamo::{OLD_TOPIC, TOPIC, TestTables};
+use super::{NOW_MS, get};
+use crate::core::keys;
+
+#[tokio::test]
+async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
+    let tables = TestTables::new().await;
+    let log = keys::log_key(TOPIC, 0);
+    let ago = |minutes: i64| NOW_MS - minutes * 60_000;
+    tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
+    tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
+    // Windows of an old hour, of the previous hour, and of the current hour.
+    for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
+        tables
+            .window(ago(minutes), std::slice::from_ref(&log))
+            .await;
+    }
+    tables.progress(&log, ago(30)).await;
+    let units = |operation: &str| {
+        let name = format!(
+            "citystream_dynamodb_consumed_capacity_units_total{{operation=\"{operation}\",table=\"citystream-aggregations\"}} "
+        );
+        let text = tables.metrics.render();
+        let line = text.lines().find(|line| line.starts_with(&name));
+        line.map_or(0.0, |line| line[name.len()..].parse::<f64>().unwrap())
+    };
+    let router = tables.router();
+    let value = get(&router, "/api/v1/timeline?hours=6").await;
+    assert_eq!(value["from"], "2013-01-02T00:05:00Z");
+    assert_eq!(value["to"], "2013-01-02T06:05:00Z");
+    assert_eq!(value["step_seconds"], 300);
+    assert_eq!(value["open"], json!([70]));
+    assert_eq!(
+        (&value["series_count"], &value["series_total"]),
+        (&json!(2), &json!(2))
+    );
+    assert_eq!(
+        value["series"][0],
+        json!({"city": "NYC", "event_type": "traffic", "event_count": 20, "late_count": 2,
+               "severity_low": 4, "severity_medium": 0, "severity_high": 13, "severity_critical": 5,
+               "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
+    );
+    assert_eq!(value["series"][1]["steps"], json!([]));
+    // A different query, so the cached answer does not apply. Of four rows, only the open one is read again.
+    let rows = units("BatchGetItem");
+    let again = get(
+        &router,
+        "/api/v1/timeline?hours=6&to=2013-01-02T06:00:00.001Z&series_limit=51",
+    )
+    .await;
+    assert_eq!(again["series"], value["series"]);
+    let more = units("BatchGetItem") - rows;
+    assert!(
+        (rows - 4.0).abs() < 0.01 && (more - 1.0).abs() < 0.01,
+        "{more} after {rows}"
+    );
+    // The window counts more events and becomes final, so it is read once more.
+    tables.total("NYC#traffic", [25, 2, 5, 0, 16, 6]).await;
+    tables.progress(&log, NOW_MS).await;
+    for (limit, read) in [(52, 2.0), (53, 2.0)] {
+        let uri = format!("/api/v1/timeline?hours=6&series_limit={limit}");
+        let value = get(&router, &uri).await;
+        assert_eq!(value["open"], json!([]));
+        let more = units("BatchGetItem") - rows;
+        assert!((more - read).abs() < 0.01, "{more}");
+    }
+    assert!(!tables.metrics.render().contains("operation=\"Scan\""));
+}
+
+#[tokio::test]
+async fn a_window_that_a_new_topic_may_still_change_is_not_cached_as_final() {
+    let tables = TestTables::new().await;
+    let (log, old_log) = (keys::log_key(TOPIC, 0), keys::log_key(OLD_TOPIC, 0));
+    let start_ms = NOW_MS - 600_000;
+    tables.total("NYC#traffic", [5, 0, 1, 0, 3, 1]).await;
+    tables
+        .window(start_ms, std::slice::from_ref(&old_log))
+        .await;
+    tables.progress(&old_log, start_ms).await;
+    tables.set_topic_id(OLD_TOPIC).await;
+    let router = tables.router();
+    // Each query differs from the previous ones, so no cached answer applies.
+    let open = async |n: u8| {
+        let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00Z&series_limit={n}");
+        get(&router, &uri).await["open"].clone()
+    };
+    assert_eq!(open(1).await, json!([70]));
+    // The topic was recreated. Nothing of it is counted yet, so the fences show no later change of the window.
+    tables.set_topic_id(TOPIC).await;
+    assert_eq!(open(2).await, json!([]));
+    tables.window(start_ms, &[old_log, log.clone()]).await;
+    assert_eq!(open(3).await, json!([70]));
+    tables.progress(&log, NOW_MS).await;
+    assert_eq!(open(4).await, json!([]));
+    // The topic was recreated once more. Its log may count in the window, too.
+    tables.set_topic_id("CCCCCCCCCCCCCCCCCCCCCC").await;
+    tables
+        .window(start_ms, &[log, keys::log_key("CCCCCCCCCCCCCCCCCCCCCC", 0)])
+        .await;
+    assert_eq!(open(5).await, json!([70]));
+}
+
+#[tokio::test]
+async fn a_timeline_without_recent_events_ends_with_the_newest_window() {
+    let tables = TestTables::new().await;
+    tables.total("NYC#traffic", [5, 0, 1, 0, 3, 1]).await;
+    let days = |n: i64| n * 86_400_000;
+    tables.window(NOW_MS - days(9), &[]).await;
+    tables.window(NOW_MS - days(8), &[]).await;
+    // An event with a wrong clock must not hide all others.
+    tables.window(NOW_MS + days(400), &[]).await;
+    let router = tables.router();
+    let value = get(&router, "/api/v1/timeline?hours=1").await;
+    assert_eq!(value["to"], "2012-12-25T06:05:00Z");
+    assert_eq!(value["series"][0]["steps"], json!([[11, 1, 0, 3, 1]]));
+    // A given end is not moved.
+    let value = get(&router, "/api/v1/timeline?to=2013-01-02T06:00:00Z").await;
+    assert_eq!(value["to"], "2013-01-02T06:00:00Z");
+    assert_eq!(value["series"][0]["steps"], json!([]));
+}
