@@ -1,8 +1,8 @@
-//! What an event costs in each part of the consumer, without Kafka, DynamoDB or a thread:
-//! `cargo bench --bench parts`. The whole is measured by `scripts/bench`.
+//! Measures the cost of an event in each part of the consumer, without Kafka, DynamoDB or threads: `cargo bench
+//! --bench parts`. `scripts/bench` measures the whole.
 #![allow(clippy::expect_used, missing_docs)]
 
-// Files of them are written by the whole's alone.
+// Only the end-to-end benchmark writes files of events.
 #[allow(dead_code)]
 #[path = "end_to_end/text.rs"]
 mod text;
@@ -26,9 +26,9 @@ use text::Events;
 
 /// The topic of all events here.
 const TOPIC: &str = "city-events";
-/// Its id.
+/// The topic's id.
 const TOPIC_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-/// When everything happens; Unix milliseconds.
+/// The time of all events, in Unix milliseconds.
 const NOW_MS: i64 = 1_357_020_000_000;
 /// Items of one BatchWriteItem.
 const BATCH: usize = 25;
@@ -39,7 +39,7 @@ fn main() {
     divan::main();
 }
 
-/// The events of the whole's benchmark.
+/// The events of the end-to-end benchmark.
 fn values(count: usize) -> Vec<String> {
     let mut events = Events::new(6, 163, NOW_MS, 1_000);
     let mut next = || {
@@ -84,7 +84,7 @@ fn parse(bencher: Bencher) {
         .bench(|| parse_event(black_box(&value)));
 }
 
-/// A row's records from one interval: summed once, and once more behind a fence.
+/// A row's records from one interval, summed once, and summed again after a fence.
 #[divan::bench(args = [1, 40, 1_000])]
 fn stretch(bencher: Bencher, records: i64) {
     bencher
@@ -169,8 +169,8 @@ fn records() -> Vec<Record> {
     events(RECORDS).map(one).collect()
 }
 
-/// Judged, gathered, put, counted, settled: everything between a parsed record and its commit, with
-/// answers that come at once.
+/// Everything between a parsed record and its commit: judging, batching, putting, counting, settling. Responses come
+/// at once.
 #[divan::bench(args = [Keep::All, Keep::None])]
 fn whole(bencher: Bencher, keep: Keep) {
     bencher

@@ -1,7 +1,7 @@
-//! What must hold for any bytes from outside: a function for each way they come in.
+//! What must hold for any bytes from outside, as one function for each way in.
 //!
-//! The fuzz targets call these with what libFuzzer makes up, `tests/it` with the corpus and with
-//! random bytes. None may panic but by an assertion here, which then is a finding.
+//! The fuzz targets call these functions with libFuzzer's bytes, and `tests/it` with the corpus and with random
+//! bytes. A panic is allowed only by an assertion in this file, and is a finding.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ use citystream::core::keys::TableNames;
 use citystream::core::parse::{Body, HEARTBEAT_HEADER, Reason, parse_event, parse_record};
 use citystream::core::restart::Metadata;
 use citystream::core::time::{TIME_MS_END, format_millis};
-use citystream::store::config;
-use citystream::store::reads::audit::{View, put_from_item, row_from_item};
+use citystream::store::reads::audit::{AuditView, put_from_item, row_from_item};
 use citystream::store::reads::{AggregationItem, AlertItem, EventItem, Position, Range, TotalItem};
+use citystream::store::{attributes, config};
 use serde_json::{Map, Value};
 
 /// A record: its value, or its heartbeat header.
@@ -33,7 +33,7 @@ pub(crate) fn parser(data: &[u8]) {
     }
 }
 
-/// An accepted event keeps the rules, and written down and read again it is the same.
+/// An accepted event keeps the rules. Written and parsed again, it is the same event.
 fn sound(event: &Event) {
     let city = event.city.chars();
     assert!((1..=64).contains(&city.clone().count()));
@@ -63,13 +63,13 @@ fn sound(event: &Event) {
         return;
     }
     let mut again = parse_event(text.as_bytes()).expect("what was accepted is accepted");
-    // serde_json may write other fields another way, in another order.
+    // serde_json may write other fields in another form and order.
     assert_eq!(again.extra.is_some(), event.extra.is_some());
     again.extra.clone_from(&event.extra);
     assert_eq!(&again, event);
 }
 
-/// What stands beside a committed offset.
+/// The metadata of a committed offset.
 pub(crate) fn metadata(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Some(metadata) = Metadata::parse(&text) {
@@ -77,7 +77,7 @@ pub(crate) fn metadata(data: &[u8]) {
     }
 }
 
-/// A page token: as a client sends it, and one of ours made of these bytes.
+/// A page cursor: these bytes as a client sends them, and a cursor of ours made from them.
 pub(crate) fn cursor(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok((position, range)) = cursor::decode("query", &text) {
@@ -92,7 +92,7 @@ pub(crate) fn cursor(data: &[u8]) {
         .take(128)
         .collect();
     let number = |at: usize| i64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes"));
-    // Others are refused: no list of ours has them.
+    // Other cursors are refused, because no list of ours gives them out.
     let number = |at: usize| number(at).rem_euclid(TIME_MS_END);
     let position = Position {
         sort_key: format_millis(number(0)),
@@ -108,52 +108,53 @@ pub(crate) fn cursor(data: &[u8]) {
     assert!(cursor::decode("another query", &token).is_err());
 }
 
-/// Attributes that items have, and prefixes of those that end in a topic id and a partition.
+/// Attributes of items, and prefixes of those that end in a topic id and a partition.
+/// The corpus refers to them by number, so the order must not change.
 const NAMES: [&str; 40] = [
-    "city",
-    "event_type",
-    "event_count",
-    "late_count",
-    "severity_low",
-    "severity_medium",
-    "severity_high",
-    "severity_critical",
-    "severities",
-    "series",
-    "window_start",
-    "window_end",
-    "last_updated",
-    "event_id",
-    "timestamp",
-    "severity",
-    "description",
-    "processing_time",
-    "ttl",
-    "source",
-    "city_shard",
-    "late",
-    "future",
-    "extra",
-    "event_time",
-    "shard",
-    "window_ms",
-    "lateness_ms",
-    "skew_ms",
-    "rules",
-    "raw",
-    "tables",
-    "shards",
-    "topic",
-    "topic_id",
-    "next",
+    attributes::CITY,
+    attributes::EVENT_TYPE,
+    attributes::EVENT_COUNT,
+    attributes::LATE_COUNT,
+    attributes::SEVERITY_COUNTS[0],
+    attributes::SEVERITY_COUNTS[1],
+    attributes::SEVERITY_COUNTS[2],
+    attributes::SEVERITY_COUNTS[3],
+    attributes::SEVERITIES,
+    attributes::SERIES,
+    attributes::WINDOW_START,
+    attributes::WINDOW_END,
+    attributes::LAST_UPDATED,
+    attributes::EVENT_ID,
+    attributes::TIMESTAMP,
+    attributes::SEVERITY,
+    attributes::DESCRIPTION,
+    attributes::PROCESSING_TIME,
+    attributes::TTL,
+    attributes::SOURCE,
+    attributes::CITY_SHARD,
+    attributes::LATE,
+    attributes::FUTURE,
+    attributes::EXTRA,
+    attributes::EVENT_TIME,
+    attributes::SHARD,
+    attributes::WINDOW_MS,
+    attributes::LATENESS_MS,
+    attributes::SKEW_MS,
+    attributes::RULES,
+    attributes::RAW,
+    attributes::TABLES,
+    attributes::SHARDS,
+    attributes::TOPIC,
+    attributes::TOPIC_ID,
+    attributes::NEXT,
     "next#id#",
     "first#id#",
     "next#other#",
     "first#",
 ];
 
-/// Items as DynamoDB gives them, with any attributes: one for each line, `name type text`. The name
-/// is a number in [`NAMES`] or stands for itself.
+/// Items as DynamoDB returns them, with any attributes: one per line, as `name type text`. The name is a number in
+/// [`NAMES`], or stands for itself.
 pub(crate) fn items(data: &[u8]) {
     let mut item = HashMap::new();
     for line in String::from_utf8_lossy(data).lines() {
@@ -174,7 +175,7 @@ pub(crate) fn items(data: &[u8]) {
         };
         item.insert(name, value);
     }
-    let view = View {
+    let view = AuditView {
         topic_id: "id".to_owned(),
         shards: 4,
         window_ms: 300_000,
@@ -200,14 +201,14 @@ pub(crate) fn items(data: &[u8]) {
         assert!((1..=64).contains(&config.shards));
         assert!(config.rules.window_ms > 0);
     }
-    let event = EventItem::from_item(item.clone());
+    let event = EventItem::from_item(&item);
     assert_eq!(
         event.late,
         item.get("late") == Some(&AttributeValue::Bool(true))
     );
-    let total = TotalItem::from_item(item.clone());
+    let total = TotalItem::from_item(&item);
     assert!(total.events() >= total.late_count);
-    let alert = AlertItem::from_item(item.clone());
+    let alert = AlertItem::from_item(&item);
     let row = AggregationItem::from_item(&item);
     assert_eq!((alert.city, row.is_final), (event.city, false));
 }

@@ -1,4 +1,4 @@
-"""The checks of scripts/check-aws, which installs what this needs and says what it does."""
+"""The checks of scripts/check-aws, which describes them and installs what they need."""
 
 import collections
 import json
@@ -19,7 +19,7 @@ import parliament
 
 BIN = pathlib.Path(sys.executable).parent
 GUIDE_S_MAX = 600
-# What moto does not know, answered here: docs/AWS.md lists it among what only AWS can show.
+# What moto does not know is answered here. docs/AWS.md lists it among what only AWS can show.
 UNKNOWN_TO_MOTO = """
 aws() {
   case "$1 $2" in
@@ -33,7 +33,14 @@ aws() {
 
 
 class Failed(Exception):
-    """A check that failed, in words."""
+    """A failed check, with the reason."""
+
+
+def skip(what):
+    """Prints that a check is skipped, for a person and for .ci/run."""
+    print(f"SKIPPED: {what}", flush=True)
+    with open(os.environ.get("SKIPPED_LOG", os.devnull), "a", encoding="utf-8") as log:
+        print(f"SKIPPED: {what}", file=log)
 
 
 def printed(binary, *arguments, **environment):
@@ -82,7 +89,7 @@ def check_codes():
     errors = {error.name for name in operations for error in model.operation_model(name).error_shapes}
     text = pathlib.Path("src/store/error.rs").read_text()
     table = text[text.index("pub const CODES") : text.index("/// Returns what to do about an answer")]
-    missing = errors - set(re.findall(r'\("([A-Za-z]+)", Kind::', table))
+    missing = errors - set(re.findall(r'\("([A-Za-z]+)", StoreErrorKind::', table))
     if missing or len(operations) < 15:
         raise Failed(f"CODES lacks {sorted(missing)} of {len(operations)} operations")
     return f"{len(errors)} errors of {len(operations)} operations are in CODES"
@@ -127,7 +134,7 @@ def check_requests(path):
 
 
 def blocks(guide, heading=None):
-    """Returns the commands of a guide, from a heading on or before it."""
+    """Returns the commands of a guide, those after a heading or those before it."""
     text = pathlib.Path(guide).read_text()
     if heading:
         before, after = text.split(f"\n{heading}\n")
@@ -136,7 +143,7 @@ def blocks(guide, heading=None):
 
 
 def commands(text):
-    """Returns the blocks that use `aws`, or make the files that such a block needs."""
+    """Returns the blocks that use `aws`, and those that create the files for such a block."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
     return [block for kind, block in found if not kind and re.search(r"\baws |--print-iam-policy \w", block)]
 
@@ -152,7 +159,7 @@ def guide_script():
     return text.replace("Value=HOST", "Value=ip-10-0-0-1"), len(before + after + cloudwatch + its_teardown)
 
 
-# Prints what a teardown has left, a line each.
+# Prints what a teardown has left behind, one line each.
 LEFT = """
 aws iam list-roles --query "Roles[?RoleName=='citystream'].RoleName" --output text
 aws iam list-instance-profiles --query 'InstanceProfiles[].InstanceProfileName' --output text
@@ -236,7 +243,7 @@ def main():
             if log:
                 print("ok:", check_requests(log), flush=True)
             else:
-                print("SKIPPED: requests against the service model: AWS_REQUEST_LOG names no log", flush=True)
+                skip("requests against the service model (AWS_REQUEST_LOG names no log)")
             print("ok:", check_guides(binary, folder), flush=True)
         except Failed as failed:
             print(f"check-aws: {failed}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What clients can do to a server, for scripts/bench-api: wait URL | hold URL MS_MAX PID | stop URL PID."""
+"""Bad clients for scripts/bench-api: wait URL | hold URL MS_MAX PID | stop URL PID."""
 
 import json
 import os
@@ -12,15 +12,15 @@ import urllib.request
 
 HALF_OPEN = 2_000
 UNREAD = 200
-# What all of them may cost the server: the bytes under way, and buffers of each connection.
+# What all clients together may cost the server: the bytes in flight and the buffers of each connection.
 MIB_MAX = 192
-# No bytes taken for 20 s end a connection; the first look may come a little later.
+# The server closes a connection that takes no bytes for 20 s. Its first check may come a little later.
 UNREAD_S_MAX = 30
 GOOD = 200
 
 
 def connect(url, sent, client=None):
-    """Connects, as one of several clients if `client` numbers them: a client is an address."""
+    """Connects from the address that belongs to the number `client`, or from any address."""
     where = urllib.parse.urlsplit(url)
     source = client is not None and (f"127.0.1.{client % 16 + 1}", 0) or None
     one = socket.create_connection((where.hostname, where.port), timeout=15, source_address=source)
@@ -29,7 +29,7 @@ def connect(url, sent, client=None):
 
 
 def unread(url, client):
-    """Asks for more than fits anywhere, and reads none of it."""
+    """Requests more than any buffer holds, and reads nothing."""
     return connect(url, b"GET /api/v1/events/NYC?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100, client)
 
 
@@ -72,7 +72,7 @@ def hold(url, ms_max, pid):
     )
     if median >= ms_max:
         sys.exit(f"that is more than {ms_max} ms")
-    # The server drops them once their time for a head is over.
+    # The server drops these connections when the time for a request's head has passed.
     began = time.monotonic()
     for one in held:
         one.settimeout(30)

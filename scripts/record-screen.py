@@ -30,7 +30,7 @@ COLOURS = {
     "brown": "#e3a53a",
     "red": "#ff7b72",
 }
-# What pyte calls the same colours where they are asked for by their numbers.
+# The names that pyte gives the same colours when they are set by number.
 COLOURS |= {
     code: COLOURS[name]
     for code, name in (
@@ -46,7 +46,7 @@ EIGHTHS = "▁▂▃▄▅▆▇█"
 
 
 class Screen(pyte.Screen):
-    """pyte knows no faint text; here it stands as struck through, which nothing else is."""
+    """pyte does not know faint text. This class stores it as struck through, which nothing else uses."""
 
     def select_graphic_rendition(self, *attributes, **more):
         super().select_graphic_rendition(*attributes, **more)
@@ -59,7 +59,7 @@ class Screen(pyte.Screen):
 
 
 class Film:
-    """The terminal, and the pictures taken of it."""
+    """The terminal, and the pictures of it."""
 
     def __init__(self, command):
         self.screen = Screen(COLUMNS, ROWS)
@@ -82,7 +82,7 @@ class Film:
                     return
 
     def take(self, seconds):
-        """A picture that stands for so many seconds."""
+        """Keeps a picture, to be shown for this many seconds."""
         lines = [self.line(y) for y in range(ROWS)]
         if self.frames and self.frames[-1][0] == lines:
             self.frames[-1][1] += seconds
@@ -90,7 +90,7 @@ class Film:
             self.frames.append([lines, seconds])
 
     def line(self, y):
-        """Runs of characters that look alike: column, text, style."""
+        """Returns runs of characters with the same style: column, text, style."""
         runs, row = [], self.screen.buffer[y]
         for x in range(COLUMNS):
             cell = row[x]
@@ -126,7 +126,7 @@ def number(value):
 
 
 def shapes(x, text, colour, faint):
-    """Draws blocks and lines of a run as one path; returns it and the text that is left."""
+    """Draws blocks and lines of a run as one path. Returns the path and the remaining text."""
     rects, left = [], []
     middle = CELL_H / 2
     for at, c in enumerate(text):
@@ -147,7 +147,7 @@ def shapes(x, text, colour, faint):
             rects.append((px + half - 0.5, middle if c in "╭╮" else 0, 1, middle))
         else:
             left[-1] = c
-    # Neighbours of the same height are one.
+    # Neighbours of the same height become one shape.
     path, open_rect = [], None
     for rect in [*rects, None]:
         if open_rect and rect and rect[1] == open_rect[1] and rect[0] == open_rect[0] + open_rect[2]:
@@ -175,7 +175,7 @@ def draw_line(runs):
             out.append(f'<rect x="{number(x * CELL_W)}" width="{width}" height="{number(CELL_H)}" fill="{paper}"/>')
         drawn, left = shapes(x, text, ink, faint)
         out.append(drawn)
-        # Words apart, each stretched to its columns, whatever the font.
+        # Each word is stretched to its columns, so that it fits with any font.
         at = 0
         for word in left.split("  "):
             start = at + len(word) - len(word.lstrip(" "))
@@ -230,10 +230,10 @@ path{{shape-rendering:crispEdges}}.b{{font-weight:700}}.f{{opacity:.6}}
 
 
 def check(text, frames):
-    """Fails unless the drawing has every picture, and in them what the keys have brought up."""
+    """Fails unless the drawing has every picture, with the text that the keys bring up."""
     root = ElementTree.fromstring(text)
     words = {"".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")}
-    for wanted in ("citystream tail", "33,960", "“nyc crit”", "event id", "freeze what is shown, and let it go on"):
+    for wanted in ("citystream tail", "33,960", "“nyc crit”", "event id", "freeze or continue"):
         if wanted not in words:
             raise SystemExit(f"{wanted} is not in the drawing")
     if len(frames) < 20 or text.count("{transform:translateY(-") != len(frames):

@@ -1,11 +1,11 @@
-//! HTTP to AWS: time limits of connections, and whom TLS trusts.
+//! The HTTP client for AWS: timeouts, proxies, and the certificate authorities that TLS trusts.
 //!
-//! Whoever asks AWS for something (DynamoDB, credentials for Kafka) sends it through [`http_client`].
-//! The certificate authorities are the host's or, where it has none, the ones built in (F3); they are
-//! loaded for the first `https` connection only.
+//! All requests to AWS (DynamoDB, and credentials for DynamoDB and Kafka) go through [`http_client`].
+//! TLS trusts the certificate authorities of the host, or the built-in ones if the host has none. They
+//! are loaded for the first `https` connection.
 //!
-//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count for `https`. What goes by `http`, such as instance
-//! metadata and servers on this host, never takes a proxy.
+//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply to `https`. Requests by `http`, such as those for
+//! instance metadata, never use a proxy.
 
 pub mod profile;
 
@@ -24,12 +24,11 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine as _;
 
-/// Idle connections are closed after this: well below the minute after which load balancers and
-/// NAT gateways forget them, long enough for a steady trickle of requests to reuse one.
+/// When an idle connection is closed. Load balancers and NAT gateways drop idle connections after a
+/// minute or more. A longer time would let a few more requests reuse a connection.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
-/// Returns a client for `http` and `https`; the latter's trusted authorities are loaded with its
-/// first connection.
+/// Returns a client for `http` and `https`.
 pub fn http_client() -> SharedHttpClient {
     SharedHttpClient::new(Transport {
         plain: aws_smithy_http_client::Builder::new()
@@ -38,7 +37,8 @@ pub fn http_client() -> SharedHttpClient {
     })
 }
 
-/// One for all clients of the process, so that they share connections and load authorities once.
+/// The `https` client of the whole process, so that all clients share connections and the authorities
+/// are loaded once.
 static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs().certs.len();
     let store = if found > 0 {
@@ -64,8 +64,8 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
     let context = TlsContext::builder()
         .with_trust_store(store)
         .build()
-        .expect("a context of a trust store alone is valid");
-    // The builder of clients has no proxies, the builder of their connectors has.
+        .expect("a context with only a trust store is valid");
+    // Only the builder of connectors accepts a proxy, not the builder of clients.
     aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .pool_idle_timeout(POOL_IDLE)
@@ -81,7 +81,7 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
     })
 }
 
-/// Returns Mozilla's authorities as of the build.
+/// Returns the authorities that Mozilla trusted when this program was built.
 fn built_in_authorities() -> TrustStore {
     let mut pem = String::new();
     for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
@@ -89,7 +89,7 @@ fn built_in_authorities() -> TrustStore {
         pem.push_str("-----BEGIN CERTIFICATE-----\n");
         let mut rest = text.as_str();
         while !rest.is_empty() {
-            // Base64 is ASCII, so any index is a character's.
+            // Base64 is ASCII, so every index is the start of a character.
             let (line, tail) = rest.split_at(rest.len().min(64));
             pem.push_str(line);
             pem.push('\n');
@@ -100,7 +100,7 @@ fn built_in_authorities() -> TrustStore {
     TrustStore::empty().with_pem_certificate(pem)
 }
 
-/// Sends `http` requests in the clear and loads what TLS needs when it is first needed.
+/// Sends `http` requests directly, and `https` requests through [`TLS`].
 #[derive(Debug)]
 struct Transport {
     plain: SharedHttpClient,
@@ -143,8 +143,8 @@ mod tests {
     use super::*;
     use aws_sdk_dynamodb::config::Credentials;
 
-    /// Returns the first line that a proxy at `NO_PROXY`'s mercy gets, or "" if it gets none.
-    async fn asked_of_the_proxy(no_proxy: &str) -> String {
+    /// Returns the first line that a proxy receives, or "" if it receives nothing.
+    async fn first_line_at_proxy(no_proxy: &str) -> String {
         use tokio::io::AsyncReadExt as _;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = format!("http://{}", listener.local_addr().unwrap());
@@ -171,14 +171,14 @@ mod tests {
 
     #[tokio::test]
     async fn https_goes_through_the_proxy_unless_no_proxy_names_the_host() {
-        let line = asked_of_the_proxy("").await;
+        let line = first_line_at_proxy("").await;
         assert_eq!(line, "CONNECT dynamodb.invalid:443 HTTP/1.1");
-        assert_eq!(asked_of_the_proxy("localhost,.invalid").await, "");
+        assert_eq!(first_line_at_proxy("localhost,.invalid").await, "");
     }
 
     #[tokio::test]
-    async fn f3_the_built_in_authorities_make_a_client() {
-        // The connector parses every certificate when it is made, and panics on a bad one.
+    async fn the_built_in_authorities_make_a_client() {
+        // The connector parses every certificate when it is created, and panics on an invalid one.
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(aws_config::BehaviorVersion::latest())
             .region(aws_sdk_dynamodb::config::Region::from_static("us-east-1"))

@@ -1,12 +1,23 @@
-//! citystream: city events from Kafka to DynamoDB, counted exactly.
+//! citystream: counts city events exactly, from Kafka to DynamoDB.
 //!
-//! In reading order: [`settings`] checks flags and environment; [`core`] holds the pure logic of what an event
-//! means and what is written; [`kafka`] and [`store`] talk to the two outside worlds; [`api`] answers HTTP;
-//! [`consume`], [`produce`], [`tail`], [`verify`], [`tables`] and [`check`] do what the subcommands promise, and
-//! [`cmd`] has a small file per subcommand that puts the parts together. `docs/ARCHITECTURE.md` says more.
+//! In reading order:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | the command line and the environment, parsed into typed settings |
+//! | [`core`] | the pure logic: what an event means and what is written |
+//! | [`kafka`], [`store`] | the code that talks to Kafka and to DynamoDB |
+//! | [`api`] | the answers over HTTP |
+//! | [`consume`], [`produce`], `serve`, [`tail`], [`verify`], [`tables`], [`check`], `bundle`, `dev` | the work of the subcommands |
+//! | [`cmd`] | one small file per subcommand, which puts the parts together |
+//! | [`failure`], [`remedy`], [`exit`] | what failed, what a person can do about it, and the exit code |
+//!
+//! `docs/ARCHITECTURE.md` describes how the parts work together.
 
 pub mod api;
 pub mod aws;
+mod blocking;
+mod bundle;
 pub mod check;
 pub mod cmd;
 pub mod consume;
@@ -18,6 +29,8 @@ pub mod kafka;
 mod listen;
 mod output;
 pub mod produce;
+pub mod remedy;
+mod serve;
 mod service;
 pub mod settings;
 pub mod shutdown;

@@ -1,9 +1,10 @@
-//! Parses the command line, starts logging, runs one role, maps its result to an exit code.
+//! The program: parses the command line, starts logging, runs one command, and returns its exit code.
 
 use std::process::ExitCode;
 
 use citystream::cmd;
-use citystream::exit::{Exit, SettingsError};
+use citystream::exit::SettingsError;
+use citystream::remedy;
 use citystream::settings::{Command, check_environment, parse};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::{Metrics, start_logging};
@@ -13,14 +14,14 @@ fn main() -> ExitCode {
     citystream::sys::keep_openssl_at_exit();
     let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let format = cli.command.log().log_format;
-    if let Err(reason) = check_environment().and_then(|()| start_logging(format)) {
-        let exit = Exit::after(&SettingsError(reason).into(), None);
+    if let Err(failure) = check_environment(&cli.command).and_then(|()| start_logging(format)) {
+        let exit = remedy::report(&SettingsError(failure).into(), None);
         return ExitCode::from(exit.code());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .expect("the runtime starts");
+        .expect("the system provides threads for the runtime");
     let result = runtime.block_on(async {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::on_signals());
         match cli.command {
@@ -37,11 +38,11 @@ fn main() -> ExitCode {
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }
     });
-    // Blocking calls into librdkafka must not hold up the end of the process.
+    // Does not wait for calls into librdkafka that still block.
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,
-        Err(error) => Exit::after(&error, format),
+        Err(error) => remedy::report(&error, format),
     };
     ExitCode::from(exit.code())
 }

@@ -1,15 +1,15 @@
 //! Text for standard output and terminals.
 //!
-//! On a terminal, lines break between words. Programs that read the output get each text in one line.
+//! Text for a terminal is wrapped between words. Elsewhere each text stays on one line, so that programs can read it.
 
 use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use textwrap::{Options, WordSplitter, fill};
 
-/// Prints text on standard output. A reader that is gone is no error.
+/// Prints text on standard output. A closed pipe is not an error.
 ///
 /// # Errors
-/// If standard output cannot be written.
+/// Returns any other error of standard output.
 pub(crate) fn print(text: &str) -> std::io::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -17,23 +17,24 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
-/// Returns the columns of the terminal behind a stream; `None` if it is none.
+/// Returns the width of the terminal that a stream writes to, in columns. Returns `None` if it is not a terminal.
 pub(crate) fn columns(stream: &impl IsTerminal) -> Option<usize> {
     let size = stream.is_terminal().then(crossterm::terminal::size)?;
     let (columns, _) = size.ok()?;
     (columns > 0).then_some(columns.into())
 }
 
-/// Returns `first` and `text`, then a line end; further lines begin `indent` columns in. A word longer than a line
-/// is not broken, so that it can be copied.
+/// Returns `first` and `text`, wrapped to `columns`, and a line end. Lines after the first are indented by `indent`.
+///
+/// A word that is longer than a line is not broken, so that it can be copied.
 pub(crate) fn lines(first: &str, text: &str, indent: usize, columns: Option<usize>) -> String {
     let Some(columns) = columns else {
         return format!("{first}{text}\n");
     };
-    let further = " ".repeat(indent);
+    let indent = " ".repeat(indent);
     let options = Options::new(columns)
         .initial_indent(first)
-        .subsequent_indent(&further)
+        .subsequent_indent(&indent)
         .break_words(false)
         .word_splitter(WordSplitter::NoHyphenation);
     format!("{}\n", fill(text, options))
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_break_between_words_and_stand_below_each_other() {
+    fn text_is_wrapped_between_words_and_indented() {
         let text = "set AWS_REGION, such as eu-west-1, or https://example.com/a-long-one";
         assert_eq!(
             lines("  > ", text, 4, Some(24)),

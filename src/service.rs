@@ -1,11 +1,13 @@
-//! What the service manager hears of a role: ready, what it does now, alive, stopping.
+//! Notifies systemd of a role's state: ready, status, watchdog, stopping.
 //!
-//! systemd's protocol, one datagram a message to `NOTIFY_SOCKET`; without that variable nothing is
-//! sent. READY goes out once settings are taken and the port is open, not once Kafka answers: a role
-//! waits for what is missing by itself, and must not be killed for it (H2). The watchdog is fed while
-//! the role's own [`Probe`] says that it lives, from the runtime that does the role's work, so a hung
-//! one starves it. Once stopping was asked for, the manager is told how much longer that may take,
-//! so that a short `TimeoutStopSec` cuts no drain short (H4).
+//! Each notification is a datagram to `NOTIFY_SOCKET`. Without that variable, nothing is sent.
+//!
+//! - READY is sent when the settings are valid and the port is open. It does not depend on Kafka: a
+//!   role waits for missing services by itself, and systemd must not kill it for that.
+//! - WATCHDOG is sent while the role's [`Probe`] says that the role is alive. It is sent from the
+//!   runtime that does the role's work, so a runtime that hangs sends none.
+//! - STOPPING comes with an extension of the stop timeout, so that a short `TimeoutStopSec` does not
+//!   end the drain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,67 +20,67 @@ use crate::exit::DRAIN_MAX;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Time between two looks at the role.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What a stop may take: the drain, then committing, closing, ending the process.
+/// Time between two looks at the role's state.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Longest stop: the drain, then the last commit and the end of the process.
 const STOP_MAX: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(5));
 
-/// Tells the service manager about the role until the guard is dropped.
+/// Sends notifications until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Service(Option<(tokio::task::JoinHandle<()>, Arc<AtomicBool>)>);
+pub(crate) struct Notifier(Option<(tokio::task::JoinHandle<()>, Arc<AtomicBool>)>);
 
-impl Drop for Service {
+impl Drop for Notifier {
     fn drop(&mut self) {
-        if let Some((task, told)) = &self.0 {
+        if let Some((task, is_stopping)) = &self.0 {
             task.abort();
-            // A role with nothing to finish can be done before its task looks.
-            tell_stopping(told);
+            // A role without work in flight can end before its task notices the shutdown.
+            send_stopping(is_stopping);
         }
     }
 }
 
-/// Says READY and begins to tell how the role is.
-pub(crate) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) -> Service {
+/// Sends READY, and starts to send the status and the watchdog.
+pub(crate) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) -> Notifier {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return Service(None);
+        return Notifier(None);
     }
     send(&[NotifyState::Ready]);
-    let told = Arc::new(AtomicBool::new(false));
-    let task = tokio::spawn(tell(probe, metrics, shutdown, Arc::clone(&told)));
-    Service(Some((task, told)))
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn(notify(probe, metrics, shutdown, Arc::clone(&is_stopping)));
+    Notifier(Some((task, is_stopping)))
 }
 
-async fn tell(
+async fn notify(
     probe: Arc<dyn Probe>,
     metrics: Metrics,
     shutdown: Shutdown,
-    told_stopping: Arc<AtomicBool>,
+    is_stopping: Arc<AtomicBool>,
 ) {
     let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
-    let every = watchdog.map_or(LOOK_EVERY, |half| half.min(LOOK_EVERY));
+    let every = watchdog.map_or(POLL_EVERY, |half| half.min(POLL_EVERY));
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut said, mut fed) = (String::new(), None::<Instant>);
+    let (mut sent_status, mut fed_at) = (String::new(), None::<Instant>);
     loop {
         tokio::select! {
             () = shutdown.wait() => break,
             _ = ticks.tick() => {}
         }
         let status = status(&*probe, &metrics);
-        if status != said {
+        if status != sent_status {
             send(&[NotifyState::Status(&status)]);
-            said = status;
+            sent_status = status;
         }
         if let Some(half) = watchdog
-            && fed.is_none_or(|at| at.elapsed() + every > half)
-            && alive(&*probe)
+            && fed_at.is_none_or(|at| at.elapsed() + every > half)
+            && is_alive(&*probe)
         {
             send(&[NotifyState::Watchdog]);
-            fed = Some(Instant::now());
+            fed_at = Some(Instant::now());
         }
     }
-    tell_stopping(&told_stopping);
-    // A drain feeds the watchdog too, for as long as it may take.
+    send_stopping(&is_stopping);
+    // The watchdog must not end a drain that is within its time.
     let begin = Instant::now();
     while watchdog.is_some() && begin.elapsed() < STOP_MAX {
         ticks.tick().await;
@@ -86,30 +88,30 @@ async fn tell(
     }
 }
 
-/// Says STOPPING, once.
-fn tell_stopping(told: &AtomicBool) {
-    if told.swap(true, Ordering::SeqCst) {
+/// Sends STOPPING, once.
+fn send_stopping(is_sent: &AtomicBool) {
+    if is_sent.swap(true, Ordering::SeqCst) {
         return;
     }
     let micros = u32::try_from(STOP_MAX.as_micros()).unwrap_or(u32::MAX);
     send(&[
         NotifyState::Stopping,
-        NotifyState::Status("stopping: what is under way is being finished"),
+        NotifyState::Status("stopping: finishing the work in flight"),
         NotifyState::ExtendTimeoutUsec(micros),
     ]);
 }
 
-fn alive(probe: &dyn Probe) -> bool {
+fn is_alive(probe: &dyn Probe) -> bool {
     match probe.live() {
         Ok(()) => true,
         Err(reason) => {
-            tracing::error!(reason, "not alive, the watchdog is not fed");
+            tracing::error!(reason, "the role is not alive, so the watchdog is not fed");
             false
         }
     }
 }
 
-/// What the role waits for, or how it does.
+/// Returns what the role waits for, or its progress.
 fn status(probe: &dyn Probe, metrics: &Metrics) -> String {
     if let Err(reason) = probe.ready() {
         return reason;
@@ -124,6 +126,6 @@ fn status(probe: &dyn Probe, metrics: &Metrics) -> String {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "failed to tell the service manager");
+        tracing::debug!(%error, "failed to notify the service manager");
     }
 }

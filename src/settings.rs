@@ -1,13 +1,14 @@
-//! The command line and the environment, checked into typed settings.
+//! The command line and the environment, parsed into typed settings.
 //!
-//! The only reader of the environment (AWS's own variables and `RUST_LOG` aside, which their
-//! libraries read). A value that cannot work is refused here, before anything is started, with the
-//! option's name, the value and what is allowed; clap turns that into exit code 2.
+//! Only this module reads the environment, except for the variables of AWS and `RUST_LOG`, which their
+//! libraries read. It refuses a value that cannot work before a role starts. The error names the
+//! option, the value and the allowed values, and the exit code is 2.
 
 mod consume;
 #[cfg(feature = "dev")]
 mod dev;
 mod effective;
+mod environment;
 mod help;
 mod init_tables;
 mod kafka;
@@ -25,10 +26,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use consume::{Consume, GroupProtocol, OnDataLoss};
 #[cfg(feature = "dev")]
 pub use dev::Dev;
-pub use effective::{
-    Effective, Parsed, check_environment, hide_login, known_variables, nearest, other_variables,
-    parse_role,
-};
+pub use effective::{Effective, Parsed, hide_login, other_variables, parse_role};
+pub use environment::{check_environment, known_variables, nearest};
 pub use help::command;
 pub use init_tables::{InitTables, Mix, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
@@ -53,90 +52,92 @@ pub use verify::{Moment, Verify, VerifyOutput, WindowName};
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// What to run.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// One variant per role.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make or check the tables and topics
+    /// Create or check the tables and topics
     InitTables(InitTables),
-    /// Send city events to Kafka: synthetic ones, or a file's
+    /// Send city events to Kafka: synthetic ones, or those of a file
     Produce(Produce),
     /// Count events from Kafka into DynamoDB
     Consume(Consume),
-    /// Answer the REST API from DynamoDB
+    /// Serve the REST API and the dashboard from DynamoDB
     Serve(Serve),
     /// Show live counts by city, type and severity
     Tail(Tail),
-    /// Compare the log with the tables, row by row
+    /// Compare the Kafka log with the tables, row by row
     Verify(Verify),
-    /// Try settings, names, logins, rights, topics and tables before a role is started
+    /// Test settings, host names, logins, rights, topics and tables before you start a role
     Check(Check),
-    /// Print a role's effective settings, and where each comes from
+    /// Print the effective settings of a role, and the origin of each
     Config(Config),
-    /// Print what the binary carries: units, alerts, policies, manual pages, completions
+    /// Print files from the binary: units, alerts, policies, manual pages, completions
     Print(Print),
-    /// Run every role in one process, on an embedded broker and DynamoDB
+    /// Run every role in one process, with an embedded Kafka broker and DynamoDB
     #[cfg(feature = "dev")]
     Dev(Dev),
 }
 
-/// Options every role has.
+/// Options that every subcommand has.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogArgs {
-    /// How log lines look [default: text on a terminal, json elsewhere]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        env = "CITYSTREAM_LOG_FORMAT",
-        help_heading = "Logging"
-    )]
+    /// Format of log lines [default: text on a terminal, json elsewhere]
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Logging")]
     pub log_format: Option<LogFormat>,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Which tables.
+/// Options that choose the tables.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "DynamoDB")]
 pub struct TableArgs {
-    /// Names of the four tables begin with it
+    /// Prefix of the names of the four tables
     #[arg(
         long,
         default_value = "citystream",
         value_name = "NAME",
-        env = "CITYSTREAM_TABLE_PREFIX",
         value_parser = parse_table_prefix,
     )]
     pub table_prefix: String,
 }
 
 impl Command {
-    /// Returns the logging options of whichever command it is.
+    /// Returns the subcommand's name.
+    pub fn name(&self) -> &'static str {
+        self.name_and_log().0
+    }
+
+    /// Returns the logging options, which every subcommand has.
     pub fn log(&self) -> &LogArgs {
+        self.name_and_log().1
+    }
+
+    fn name_and_log(&self) -> (&'static str, &LogArgs) {
         match self {
-            Command::InitTables(c) => &c.log,
-            Command::Produce(c) => &c.log,
-            Command::Consume(c) => &c.log,
-            Command::Serve(c) => &c.log,
-            Command::Tail(c) => &c.log,
-            Command::Verify(c) => &c.log,
-            Command::Check(c) => &c.log,
-            Command::Config(c) => &c.log,
-            Command::Print(c) => &c.log,
+            Command::InitTables(c) => ("init-tables", &c.log),
+            Command::Produce(c) => ("produce", &c.log),
+            Command::Consume(c) => ("consume", &c.log),
+            Command::Serve(c) => ("serve", &c.log),
+            Command::Tail(c) => ("tail", &c.log),
+            Command::Verify(c) => ("verify", &c.log),
+            Command::Check(c) => ("check", &c.log),
+            Command::Config(c) => ("config", &c.log),
+            Command::Print(c) => ("print", &c.log),
             #[cfg(feature = "dev")]
-            Command::Dev(c) => &c.log,
+            Command::Dev(c) => ("dev", &c.log),
         }
     }
 }
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_of_the_design_parse() {
+    fn typical_command_lines_parse() {
         for line in [
             "citystream init-tables",
             "citystream produce --interval 5s",
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_name_the_option_the_value_and_what_is_allowed() {
+    fn a_wrong_value_names_the_option_the_value_and_the_allowed_values() {
         for (line, words) in [
             (
                 "citystream produce --interval 5x",
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_takes_an_empty_value() {
+    fn no_option_accepts_an_empty_value() {
         for command in command().get_subcommands() {
             for arg in command.get_arguments() {
                 let Some(long) = arg.get_long().filter(|_| arg.get_action().takes_values()) else {
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn h14_properties_the_protocol_stands_on_are_refused() {
+    fn properties_that_exact_counting_depends_on_are_refused() {
         for name in KAFKA_PROPERTIES_FIXED {
             let line = format!("citystream consume --kafka-property {name}=x");
             let text = parse(&line).expect_err(name).to_string();

@@ -1,9 +1,9 @@
-//! One request to stop, seen by every task of a role.
+//! One request to stop, visible to every task of a role.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// A flag that goes up once. Clones share it.
+/// A flag that is raised once, when the role has to stop. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     sender: watch::Sender<bool>,
@@ -17,14 +17,14 @@ impl Shutdown {
         }
     }
 
-    /// Returns a flag that SIGTERM and SIGINT raise; a second signal ends the process at once.
+    /// Returns a flag that SIGTERM and SIGINT raise. A second signal ends the process at once.
     ///
     /// # Panics
-    /// Outside a Tokio runtime.
+    /// Panics outside a Tokio runtime.
     pub fn on_signals() -> Shutdown {
         let shutdown = Shutdown::new();
         let flag = shutdown.clone();
-        // Here and not in the task: whoever asks at once to stop may ask before that runs.
+        // The handlers are installed before the task starts: a signal in between would kill the process.
         let (Ok(mut term), Ok(mut int)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
@@ -47,20 +47,20 @@ impl Shutdown {
         shutdown
     }
 
-    /// Asks everybody to stop.
+    /// Raises the flag.
     pub fn trigger(&self) {
         self.sender.send_replace(true);
     }
 
-    /// Tells whether stopping was asked for.
+    /// Returns whether the flag is raised.
     pub fn is_triggered(&self) -> bool {
         *self.sender.borrow()
     }
 
-    /// Waits until stopping is asked for.
+    /// Waits until the flag is raised.
     pub async fn wait(&self) {
         let mut receiver = self.sender.subscribe();
-        // The sender lives in self, so waiting cannot fail.
+        // `wait_for` fails only if the sender is dropped, and `self` holds the sender.
         let _stopped = receiver.wait_for(|stop| *stop).await;
     }
 }

@@ -1,10 +1,14 @@
-//! The few foreign calls, each with its reason; the only unsafe code of the program.
+//! Calls to the C library, OpenSSL and librdkafka that have no safe wrapper: all unsafe code of the
+//! program.
 //!
-//! The C library's name service is told not to load plug-ins into a static binary, OpenSSL is held to
-//! its threads, the process takes the open files it is allowed, time is told that goes on while the host
-//! sleeps, and librdkafka is asked for topic ids, rights and its properties' names and given tokens,
-//! which its safe wrapper cannot. Nothing unsafe leaves this module: the public functions take and return plain values, and every object of
-//! librdkafka's is destroyed on every path.
+//! | called | for |
+//! |---|---|
+//! | the C library | a name service without plug-ins, the limit of open files, the boot clock, Ctrl-Z |
+//! | OpenSSL | an end of the process without clean-up, and a test for thread support |
+//! | librdkafka | topic ids, rights, group members, property names, log ends, commit metadata, tokens |
+//!
+//! The public functions take and return plain values. Every object of librdkafka is destroyed on every
+//! path.
 #![allow(unsafe_code)]
 
 mod brokers;
@@ -27,24 +31,23 @@ pub use topic_id::TopicId;
 
 /// Makes the C library resolve names from `/etc/hosts` and DNS only.
 ///
-/// In a static binary glibc would otherwise load the host's name-service plug-ins named in
-/// `/etc/nsswitch.conf`, and with them the host's libc, into this process, and crash. Must run
-/// before the first name is resolved and before any other thread exists.
+/// Otherwise glibc in a static binary would load the plug-ins that `/etc/nsswitch.conf` names. They
+/// bring the host's own libc into the process, which then crashes. This function must run before the
+/// first name is resolved and before any other thread exists.
 pub fn use_static_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
             fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
         }
-        // SAFETY: both arguments are NUL-terminated constants that glibc parses and does not keep,
-        // and main calls this before it starts a thread.
+        // SAFETY: both arguments are NUL-terminated constants. glibc parses them and does not keep
+        // them. main calls this function before it starts a thread.
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
     }
 }
 
-/// Returns the time since the host was started, in milliseconds, the time that it slept included where the
-/// system tells it.
+/// Returns the time since the host started, in milliseconds. On Linux this includes time asleep.
 pub fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
@@ -54,46 +57,49 @@ pub fn boot_ms() -> i64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call fills the one value it is given; both clocks exist wherever this is built for.
+    // SAFETY: the call writes one value, which outlives it. Both clocks exist on their systems.
     let failed = unsafe { libc::clock_gettime(CLOCK, &raw mut time) };
     debug_assert_eq!(failed, 0);
     time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
 }
 
-/// Keeps OpenSSL from cleaning up behind itself when the process ends.
+/// Keeps OpenSSL from freeing its memory when the process ends.
 ///
-/// librdkafka's threads may still close their connections then, and would use what was freed. Must run
-/// before OpenSSL is used for the first time.
+/// Threads of librdkafka may still close connections at that time, and would use freed memory. This
+/// function must run before OpenSSL is used for the first time.
 pub fn keep_openssl_at_exit() {
     const OPENSSL_INIT_NO_ATEXIT: u64 = 0x0008_0000;
     unsafe extern "C" {
         fn OPENSSL_init_crypto(options: u64, settings: *const std::ffi::c_void) -> c_int;
     }
-    // SAFETY: OpenSSL's documented first call; no settings.
+    // SAFETY: OpenSSL documents this as its first call, and a null pointer for no settings.
     let done = unsafe { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, std::ptr::null()) };
     debug_assert_eq!(done, 1);
 }
 
-/// Tells whether OpenSSL was built with threads. Without them its locks do nothing, and two
-/// connections corrupt memory; `.cargo/config.toml` says how that comes about.
+/// Tells whether OpenSSL was built with thread support.
+///
+/// Without it the locks of OpenSSL do nothing, and two connections corrupt memory.
+/// `.cargo/config.toml` explains how such a build comes about.
 pub fn openssl_knows_threads() -> bool {
     unsafe extern "C" {
         fn CRYPTO_THREAD_get_current_id() -> libc::pthread_t;
     }
-    // SAFETY: takes nothing and reads the thread's id, or is a constant 0 without threads.
+    // SAFETY: the function takes no arguments. It returns the id of the thread, or 0 without thread
+    // support.
     unsafe { CRYPTO_THREAD_get_current_id() != 0 }
 }
 
-/// Raises the number of files this process may have open to what the host allows it.
+/// Raises the limit of open files to the maximum that the host allows.
 ///
-/// The customary 1,024 is fewer than the connections the server takes, so that stalled clients alone
-/// could use them up. The standard library has no call for it.
+/// The usual limit of 1,024 is lower than the number of connections that the server accepts, so stalled
+/// clients could use up all files.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: both calls only read or write the one struct, which outlives them.
+    // SAFETY: both calls read or write only this struct, which outlives them.
     let raised = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
             limit.rlim_cur = limit.rlim_max;
@@ -105,23 +111,22 @@ pub fn raise_open_files() {
     }
 }
 
-/// Returns how many files this process may have open: now, and at most.
+/// Returns the current limit of open files, and the limit that it can be raised to.
 pub fn open_files() -> Option<(u64, u64)> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the call writes the one struct, which outlives it.
+    // SAFETY: the call writes only this struct, which outlives it.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 };
     known.then_some((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Returns the names of librdkafka's properties that have a value of their own, so that a misspelt
-/// one can be told from its nearest. The safe wrapper does not show them.
+/// Returns the names of librdkafka's properties that have a default value, for suggestions.
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
-    // SAFETY: both objects are made, read and destroyed here; each dump is an array of as many
-    // NUL-terminated strings as its count says, names and values by turns, and is freed with it.
+    // SAFETY: both objects are created, read and destroyed here. Each dump is an array of `count`
+    // NUL-terminated strings, with names and values in turn. It is freed with the same count.
     unsafe {
         let global = rdsys::rd_kafka_conf_new();
         let topic = rdsys::rd_kafka_topic_conf_new();
@@ -138,19 +143,20 @@ pub fn kafka_properties() -> Vec<String> {
     out
 }
 
-/// Copies every second string.
+/// Copies every second string of a dump: the names.
 ///
 /// # Safety
 /// `dump` is an array of `count` NUL-terminated strings.
 unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<String>) {
     for at in (0..count).step_by(2) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         out.push(unsafe { copy_text(*dump.add(at)) });
     }
 }
 
-/// Returns what the last fetch said a partition's log ends with; `None` before the first. Asks nobody.
-/// The safe wrapper only has the call that asks.
+/// Returns the end of a partition's log as of the last fetch; `None` before the first fetch.
+///
+/// The function sends no request. The safe wrapper has only a call that sends one.
 pub fn known_log_end<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -158,8 +164,8 @@ pub fn known_log_end<C: ClientContext>(
 ) -> Option<i64> {
     let name = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
-    // SAFETY: the client is live while it is borrowed; the name is NUL-terminated and only read, and
-    // both numbers outlive the call.
+    // SAFETY: the client is live while it is borrowed. The call reads the NUL-terminated name and
+    // writes the two numbers, which outlive it.
     let error = unsafe {
         rdsys::rd_kafka_get_watermark_offsets(
             client.native_ptr(),
@@ -173,12 +179,12 @@ pub fn known_log_end<C: ClientContext>(
     known.then_some(high)
 }
 
-/// Stops this process as Ctrl-Z would, and returns once it goes on.
+/// Stops this process as Ctrl-Z does, and returns when the process continues.
 ///
-/// For who catches that signal to put the terminal in order first. It is raised again with its
-/// default effect, so that the system still ignores it where nobody could continue the process.
+/// The live screen catches that signal to restore the terminal first. This function raises the signal
+/// again with its default effect. So the system still ignores it if no shell could continue the process.
 pub fn stop_here() {
-    // SAFETY: both structs are plain data and outlive the calls; the former handler is put back.
+    // SAFETY: both structs are plain data and outlive the calls. The former handler is restored.
     unsafe {
         let mut default: libc::sigaction = std::mem::zeroed();
         let mut former: libc::sigaction = std::mem::zeroed();
@@ -190,22 +196,24 @@ pub fn stop_here() {
     }
 }
 
-/// Stops the job this process belongs to, as Ctrl-Z does where the terminal still listens to it.
+/// Stops the process group of this process. The live screen calls it, because a terminal in raw mode
+/// does not turn Ctrl-Z into a signal.
 pub fn stop_job() {
-    // SAFETY: takes two numbers; 0 is the own process group.
+    // SAFETY: the call takes two numbers. 0 means the own process group.
     let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
     debug_assert_eq!(sent, 0);
 }
 
-/// The signals that Ctrl-Z and `fg` send.
+/// The signals of Ctrl-Z and of `fg`.
 pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
 
-/// Gives a client a token for SASL/OAUTHBEARER that ends at `end_ms`, in Unix milliseconds.
+/// Gives a client a token for SASL/OAUTHBEARER that expires at `end_ms`, in Unix milliseconds.
 ///
-/// The safe wrapper does so only for clients whose callbacks it serves, and an admin client is none.
+/// The safe wrapper gives tokens only to clients whose callbacks it serves. An admin client is not one
+/// of them.
 ///
 /// # Errors
-/// librdkafka's words, where the client logs in otherwise or the token is past its end.
+/// The message of librdkafka, if the client uses another login or the token has expired.
 pub fn set_token<C: ClientContext>(
     client: &Client<C>,
     token: &str,
@@ -213,8 +221,8 @@ pub fn set_token<C: ClientContext>(
 ) -> Result<(), String> {
     let token = CString::new(token).map_err(|e| e.to_string())?;
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: the client is live; all texts end in NUL and are copied; there are no extensions;
-    // `text` is writable for the length given.
+    // SAFETY: the client is live. librdkafka copies the NUL-terminated texts. There are no extensions.
+    // `text` is writable for the given length.
     let error = unsafe {
         rdsys::rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
@@ -230,20 +238,20 @@ pub fn set_token<C: ClientContext>(
     if error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Ok(());
     }
-    // SAFETY: librdkafka has written a text that ends in NUL.
+    // SAFETY: librdkafka has written a NUL-terminated text.
     Err(unsafe { copy_text(text.as_ptr()) })
 }
 
-/// Returns what stands beside a partition's committed offset, byte for byte; empty if nothing does.
+/// Returns the metadata of a partition's committed offset as bytes; empty if there is none.
 ///
-/// Needed because the safe wrapper panics on metadata that is not UTF-8, and any tool can commit
-/// such to our group.
+/// The safe wrapper panics on metadata that is not UTF-8, and any tool can commit such metadata to the
+/// group.
 pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -> Vec<u8> {
     let Ok(topic) = CString::new(topic) else {
         return Vec::new();
     };
-    // SAFETY: `list` owns a live list, and what is found in it lives as long; the metadata, if not
-    // null, points to as many bytes as its size says, copied here.
+    // SAFETY: `list` owns a live list, and its elements live as long. Metadata that is not null points
+    // to as many bytes as its size says. They are copied here.
     unsafe {
         let found =
             rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
@@ -255,7 +263,7 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
     }
 }
 
-/// Copies a C string; "" for null.
+/// Copies a C string. Returns "" for null.
 ///
 /// # Safety
 /// `text` is null or NUL-terminated.
@@ -263,19 +271,19 @@ unsafe fn copy_text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned()
 }
 
-/// An object of librdkafka's that is destroyed when it goes out of scope; may be null.
+/// An object of librdkafka that is destroyed when it goes out of scope. May be null.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: made by the constructor that belongs to this destructor, and not shared.
+            // SAFETY: the matching constructor created the object, and nothing shares it.
             unsafe { (self.1)(self.0) }
         }
     }

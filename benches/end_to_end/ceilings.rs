@@ -1,13 +1,13 @@
-//! What the same libraries do with nothing around them: the most any consumer could reach.
+//! Ceilings: what the same libraries achieve without the program around them, the most that any consumer could reach.
 //!
-//! `read` takes and parses records as the consumer thread does; `write` puts the raw items and alerts
-//! of the same events with a fixed number of requests in flight, once with the SDK's typed items, once
-//! with the body written into one buffer. Each runs in a process of its own and prints one line of
-//! JSON: what it did, how long it took, its CPU time.
+//! `read` takes and parses records as the consumer thread does. `write` puts the raw items and alerts of the same
+//! events with a fixed number of requests in flight, once with the SDK's typed items, once with the body written into
+//! one buffer. Each runs in its own process and prints one line of JSON with its work, its duration and its CPU time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
@@ -24,11 +24,11 @@ use rdkafka::{ClientConfig, Message as _};
 use crate::process::cpu_seconds_of;
 use crate::text::Events;
 
-/// Puts in one request, and requests in flight, as the product has them.
+/// Puts in one request and requests in flight, as in the product.
 const BATCH: usize = 25;
 
 #[allow(clippy::print_stdout)]
-fn tell(count: u64, seconds: f64, cpu: f64) {
+fn print_result(count: u64, seconds: f64, cpu: f64) {
     println!(
         "{}",
         serde_json::json!({"count": count, "seconds": seconds, "cpu": cpu})
@@ -71,7 +71,7 @@ pub(crate) fn read(brokers: &str, topic: &str, count: u64) -> anyhow::Result<()>
         done += 1;
     }
     std::hint::black_box(length);
-    tell(done, started.elapsed().as_secs_f64(), own_cpu() - cpu);
+    print_result(done, started.elapsed().as_secs_f64(), own_cpu() - cpu);
     Ok(())
 }
 
@@ -122,39 +122,49 @@ pub(crate) async fn write(
             let permit = Arc::clone(&permits).acquire_owned().await?;
             let (client, names) = (client.clone(), Arc::clone(&names));
             tokio::spawn(async move {
-                let request = client.batch_write_item();
-                let sent = if typed {
-                    let puts = batch.iter().map(|e| typed_put(table, e)).collect();
-                    request
-                        .request_items(table_name(&names, table), puts)
-                        .send()
-                        .await
-                } else {
-                    let events = batch.iter().map(|e| &**e);
-                    let body = Bytes::from(batch_body(&names, table, events, &items, 0));
-                    request
-                        .customize()
-                        .mutate_request(move |request| {
-                            let headers = request.headers_mut();
-                            headers.insert("content-length", body.len().to_string());
-                            *request.body_mut() = SdkBody::from(body.clone());
-                        })
-                        .send()
-                        .await
-                };
-                let left = sent.map(|o| o.unprocessed_items().map_or(0, |m| m.len()));
+                let sent = put_batch(&client, &names, items, table, &batch, typed).await;
                 assert!(
-                    matches!(left, Ok(0)),
-                    "the sink took not everything: {left:?}"
+                    matches!(sent, Ok(0)),
+                    "the sink did not take everything: {sent:?}"
                 );
                 drop(permit);
             });
         }
     }
     let all = permits.acquire_many(u32::try_from(in_flight)?).await?;
-    tell(count, started.elapsed().as_secs_f64(), own_cpu() - cpu);
+    print_result(count, started.elapsed().as_secs_f64(), own_cpu() - cpu);
     drop(all);
     Ok(())
+}
+
+/// Puts a batch, and returns how many tables have unprocessed items.
+async fn put_batch(
+    client: &Client,
+    names: &TableNames,
+    items: ItemOptions,
+    table: PutTable,
+    batch: &[Arc<StoredEvent>],
+    typed: bool,
+) -> anyhow::Result<usize> {
+    let request = client.batch_write_item();
+    let sent = if typed {
+        let puts = batch.iter().map(|e| typed_put(table, e)).collect();
+        let request = request.request_items(table_name(names, table), puts);
+        request.send().await?
+    } else {
+        let events = batch.iter().map(|e| &**e);
+        let body = Bytes::from(batch_body(names, table, events, &items, 0));
+        request
+            .customize()
+            .mutate_request(move |request| {
+                let headers = request.headers_mut();
+                headers.insert("content-length", body.len().to_string());
+                *request.body_mut() = SdkBody::from(body.clone());
+            })
+            .send()
+            .await?
+    };
+    Ok(sent.unprocessed_items().map_or(0, |tables| tables.len()))
 }
 
 fn typed_put(table: PutTable, e: &StoredEvent) -> WriteRequest {

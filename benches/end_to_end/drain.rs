@@ -1,4 +1,4 @@
-//! A consumer that empties a topic, watched from outside.
+//! A consumer that drains a topic, observed from outside.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,27 +7,26 @@ use anyhow::{Context as _, bail};
 
 use crate::process::{Server, cpu_seconds_of, get, metric, peak_mib_of};
 
-/// What share of the events is left out at the start and at the end of a measurement.
+/// The share of events at the start and at the end that a measurement leaves out.
 const EDGE: f64 = 0.05;
-/// Time between two looks.
+/// Time between two samples.
 const LOOK: Duration = Duration::from_millis(40);
 
-/// How a topic was emptied.
+/// The result of draining a topic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drained {
-    /// Events a second between the edges.
+    /// Events per second, without the start and the end.
     pub(crate) rate: f64,
-    /// CPU time per event between the edges, all consumers together, in µs.
+    /// CPU time per event without the start and the end, over all consumers, in µs.
     pub(crate) cpu_us: f64,
-    /// The largest consumer's peak, in MiB.
+    /// The peak of the largest consumer, in MiB.
     pub(crate) peak_mib: f64,
     /// DynamoDB's write units for all events.
     pub(crate) units: f64,
 }
 
 impl Drained {
-    /// Takes another round: the better one, since whatever disturbs a run only makes it slower, with the
-    /// larger peak of both.
+    /// Merges another round: keeps the faster one, because disturbances only make a run slower, and the larger peak.
     pub(crate) fn take_round(&mut self, other: Drained) {
         let peak_mib = self.peak_mib.max(other.peak_mib);
         if other.rate > self.rate {
@@ -37,7 +36,7 @@ impl Drained {
     }
 }
 
-/// Empties a topic of `count` events with the given consumers, already configured by `command`.
+/// Drains a topic of `count` events with the given consumers, which `command` has configured.
 pub(crate) fn drain(
     count: u64,
     consumers: usize,

@@ -1,5 +1,5 @@
-//! How the cost of an event grows: with the events that wait, the partitions, and the size of an event.
-//! Rows for the table, and plots into `docs/growth.svg`.
+//! How the cost of an event grows with the backlog, the number of partitions and the size of an event. Produces rows
+//! of the table, and plots in `docs/growth.svg`.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::report::Row;
 use crate::scenarios::{Size, emptied, shown};
 use crate::world::{Shape, World};
 
-/// One plot: what grows, and the runs at each of its values.
+/// One plot: the quantity that grows, and the runs at each of its values.
 struct Plot {
     title: &'static str,
     runs: Vec<(f64, Drained)>,
@@ -39,7 +39,7 @@ pub(crate) fn rows(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     for n in [1, 3, 6, 12, 24] {
         let shape = Shape {
             partitions: n,
-            // Enough that no partition is without.
+            // Enough events that each partition gets some.
             cities: 96,
             ..Shape::plain(size.events / 2)
         };
@@ -78,7 +78,7 @@ pub(crate) fn rows(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Draws CPU time per event over what grows, a plot beside the other.
+/// Draws the CPU time per event over the growing quantity, one plot next to the other.
 fn draw(path: &Path, plots: &[Plot]) -> Result<(), Box<dyn std::error::Error>> {
     let area = SVGBackend::new(path, (960, 300)).into_drawing_area();
     area.fill(&WHITE)?;

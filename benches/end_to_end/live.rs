@@ -1,8 +1,7 @@
-//! A consumer that keeps up: how soon an event can be read, what it costs, what the API takes.
+//! A consumer that keeps up: how soon an event can be read, what it costs, and what the API serves.
 //!
-//! Events go out at a steady rate from here, so that the moment of sending is known; whoever waits for
-//! one asks the table for it again and again. So a latency includes one answer of DynamoDB Local, and a
-//! row's the time between two looks at it.
+//! This process sends events at a steady rate, so it knows when it sent each one. It then reads the table until the
+//! event is there. So a latency includes one response of DynamoDB Local, and for a row the time between two reads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +25,7 @@ use crate::world::{Log, Shape, World};
 
 const RATE: u64 = 1_000;
 const SECONDS: u64 = 15;
-/// One event of so many is waited for.
+/// One event of this many is observed.
 const WATCHED_EVERY: u64 = 50;
 
 type Producer = ThreadedProducer<DefaultProducerContext>;
@@ -113,7 +112,7 @@ fn consumer(w: &World, log: &Log, prefix: &str, more: &[&str]) -> anyhow::Result
     Ok(consumer)
 }
 
-/// A consumer that has read what was there, and what it counted and spent for that.
+/// A consumer that has caught up, and what it counted and spent until then.
 fn consumer_of_new_tables(
     w: &World,
     log: &Log,
@@ -137,7 +136,7 @@ fn counted(consumer: &Server) -> anyhow::Result<f64> {
     ))
 }
 
-/// Write units, with those of the progress items: one a window and partition.
+/// Write units, including those of progress items: one per window and partition.
 fn spent(consumer: &Server) -> anyhow::Result<f64> {
     let text = get(&consumer.url, "/metrics")?;
     let name = "citystream_dynamodb_consumed_capacity_units_total";
@@ -157,7 +156,7 @@ fn wait_for(what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyho
     Ok(())
 }
 
-/// Sends `count` events; `sent` hears of each before it goes.
+/// Sends `count` events. Calls `sent` before each event.
 fn send(
     producer: &Producer,
     rate: u64,
@@ -184,7 +183,7 @@ fn send(
     Ok(())
 }
 
-/// 1,000 events a second: latency of raw items and of a window's row, memory.
+/// Sends 1,000 events per second and measures the latency of raw items and of a window's row, and the memory.
 fn steady(
     runtime: &tokio::runtime::Runtime,
     client: &Client,
@@ -193,7 +192,7 @@ fn steady(
 ) -> anyhow::Result<Vec<Row>> {
     let names = Arc::new(TableNames::new("live"));
     let window_ms = unix_ms() - unix_ms().rem_euclid(300_000);
-    // A first second warms up connections and code.
+    // The first second warms up connections and code.
     send(producer, RATE, RATE, |_, _| {})?;
     std::thread::sleep(Duration::from_secs(1));
     let raw = Arc::new(Mutex::new(Vec::new()));
@@ -209,9 +208,9 @@ fn steady(
             });
         }
     })?;
-    // The row afterwards: who looks at it all the time would be a load for the items.
+    // The row is measured afterwards, because reading it all the time would slow down the items.
     let first = i64::try_from(RATE.div_ceil(6) + (RATE * SECONDS).div_ceil(6))?;
-    // When each event of the watched series went, after those before.
+    // When each event of the observed series was sent, after the earlier ones.
     let went = Arc::new(Mutex::new(Vec::<Instant>::new()));
     let total = usize::try_from((RATE * SECONDS).div_ceil(6))?;
     let watched = Watched {
@@ -253,7 +252,7 @@ fn steady(
     ])
 }
 
-/// Asks for a raw item until it is there.
+/// Reads a raw item until it exists.
 async fn watch_item(client: &Client, names: &TableNames, n: u64, time_ms: i64) -> bool {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(30) {
@@ -273,9 +272,9 @@ async fn watch_item(client: &Client, names: &TableNames, n: u64, time_ms: i64) -
     false
 }
 
-/// A series whose events are sent at known moments.
+/// A series whose events are sent at known times.
 struct Watched {
-    /// Where its first window begins; the next one counts too.
+    /// The start of its first window. The next window counts, too.
     window_ms: i64,
     /// Events that were counted before.
     first: i64,
@@ -284,7 +283,7 @@ struct Watched {
     went: Arc<Mutex<Vec<Instant>>>,
 }
 
-/// Looks at the row again and again; returns how long each event took to be in it, in ms.
+/// Reads the row until it has all events. Returns how long each event took to be in it, in ms.
 async fn watch_row(
     client: Client,
     names: Arc<TableNames>,
@@ -320,7 +319,7 @@ async fn watch_row(
     Ok(took)
 }
 
-/// The API on the tables that the steady rate filled.
+/// Measures the API on the tables that the steady rate filled.
 fn api(w: &World, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec<Row>> {
     let server =
         Server::start(
@@ -334,7 +333,7 @@ fn api(w: &World, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec<Row>>
     #[allow(clippy::cast_precision_loss)]
     let rate = count as f64 / 5_000.0;
     let stats = format!("{rate:.1} k/s, p99 {:.1} ms", percentile(&mut ms, 0.99));
-    // Each limit is another answer, so that none comes from memory.
+    // Each limit gives a different response, so that none comes from the cache.
     let (_, mut ms) = runtime.block_on(load(&address, 1, Duration::from_secs(5), |n| {
         format!("/api/v1/events/City-{}?limit={}", n % 6, 20 + n / 6 % 500)
     }))?;
@@ -354,8 +353,8 @@ fn api(w: &World, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec<Row>>
     ])
 }
 
-/// Asks over some connections, each as soon as it has its answer; returns how many answers came and
-/// how long each took in ms.
+/// Sends requests over several connections, each as soon as the last response has arrived. Returns the number of
+/// responses, and the time of each in ms.
 async fn load(
     address: &str,
     connections: usize,
@@ -396,7 +395,7 @@ async fn load(
     Ok((all.len(), all))
 }
 
-/// Tells whether an answer has all the bytes that its head promises.
+/// Returns whether a response has all the bytes that its head promises.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
         return false;

@@ -1,6 +1,7 @@
-//! The benchmark of the whole, as `scripts/bench` runs it: real Kafka, a sink that only answers,
-//! DynamoDB Local; first what the libraries can do alone, then citystream, in turn in one run. The
-//! method is told in `docs/BENCHMARKS.md`.
+//! The end-to-end benchmark that `scripts/bench` runs, on a real Kafka, a stub of DynamoDB and DynamoDB Local.
+//!
+//! It measures first what the libraries alone achieve, then citystream, in turns within one run. `docs/BENCHMARKS.md`
+//! explains the method.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -31,28 +32,27 @@ use clap::{Parser, Subcommand};
 struct Args {
     #[command(subcommand)]
     part: Option<Part>,
-    /// Events of a run.
+    /// Events per run.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
-    /// How often ceilings and consumer take turns.
+    /// How often ceilings and consumer alternate.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
-    /// Measure these only: drain, delay, counting, local, live, memory, members, cities, produce,
-    /// growth.
+    /// Measure only these: drain, delay, counting, local, live, memory, members, cities, produce, growth.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Write the table into docs/BENCHMARKS.md.
     #[arg(long)]
     write: bool,
-    /// Cargo passes it.
+    /// Cargo passes this option.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What the benchmark starts as processes of their own.
+/// The processes that the benchmark starts from this program.
 #[derive(Subcommand)]
 enum Part {
-    /// A DynamoDB that only answers.
+    /// A stub that only answers, in place of DynamoDB.
     Sink {
         behind: String,
         #[arg(long, default_value_t = 0)]
@@ -60,7 +60,7 @@ enum Part {
         #[arg(long)]
         stalled: bool,
     },
-    /// Reads and parses.
+    /// Reads and parses records.
     Read {
         brokers: String,
         topic: String,

@@ -1,4 +1,4 @@
-//! Processes under measurement: started, watched through `/proc` and their metrics, ended by id.
+//! Processes under measurement: started, observed through `/proc` and their metrics, and ended by their ids.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-/// Returns the program to measure: `BINARY`, to compare an older build, or the one of this tree.
+/// Returns the program to measure: `BINARY`, to compare an older build, or the build of this tree.
 pub(crate) fn program() -> PathBuf {
     std::env::var_os("BINARY")
         .map_or_else(|| env!("CARGO_BIN_EXE_citystream").into(), PathBuf::from)
 }
 
-/// Ticks of `/proc/PID/stat` in a second; the kernel's interface fixes it.
+/// Ticks per second in `/proc/PID/stat`. The kernel's interface fixes this number.
 const TICKS: f64 = 100.0;
 
-/// Returns user and system time of a process so far.
+/// Returns the user and system time of a process so far.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn cpu_seconds_of(pid: u32) -> Option<f64> {
-    // Each thread's run time in nanoseconds; what has ended is in the ticks only.
+    // The run time of each thread in nanoseconds. Ended threads are only in the ticks.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
@@ -35,7 +35,7 @@ pub(crate) fn peak_mib_of(pid: u32) -> Option<f64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? as f64 / 1_024.0)
 }
 
-/// Returns the share of the machine's time that is busy at the moment, measured over 300 ms.
+/// Returns how busy the machine is now, as a share of its time, measured over 300 ms.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn machine_load() -> f64 {
     let read = || {
@@ -55,16 +55,16 @@ pub(crate) fn machine_load() -> f64 {
     1.0 - (after.0 - before.0) / (after.1 - before.1).max(1.0)
 }
 
-/// A child that listens and said where.
+/// A child that listens and has printed its address.
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) url: String,
-    // Its other lines go here; closing it would end the child.
+    // Receives the child's other lines. Closing this pipe would end the child.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// Starts it and waits for the line with its address.
+    /// Starts the child and waits for the line with its address.
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Server> {
         let mut child = command
             .stdin(Stdio::null())
@@ -73,7 +73,7 @@ impl Server {
         let stdout = child.stdout.take().context("the child has no output")?;
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
-        // Some say what is there first.
+        // Some commands print other lines first.
         let url = loop {
             line.clear();
             if stdout.read_line(&mut line)? == 0 {
@@ -97,7 +97,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The child may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -119,7 +119,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Returns the body of an answer.
+/// Returns the body of a response.
 pub(crate) fn get(url: &str, path: &str) -> anyhow::Result<String> {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address)?;
@@ -134,7 +134,7 @@ pub(crate) fn get(url: &str, path: &str) -> anyhow::Result<String> {
     Ok(body.to_owned())
 }
 
-/// The sum of a metric over its labels.
+/// Returns the sum of a metric over its labels.
 pub(crate) fn metric(text: &str, name: &str) -> f64 {
     let lines = text.lines().filter(|l| {
         l.strip_prefix(name)

@@ -1,4 +1,4 @@
-//! The table: printed as it grows, and written into `docs/BENCHMARKS.md` between two marks.
+//! The table of figures, printed row by row and written into `docs/BENCHMARKS.md` between two marks.
 
 use std::path::Path;
 
@@ -23,13 +23,13 @@ impl Row {
         }
     }
 
-    /// As a line of the table.
+    /// Returns the figure as a row of the table.
     pub(crate) fn line(&self) -> String {
         format!("| {} | {} | {} |", self.what, self.value, self.target)
     }
 }
 
-/// Replaces the table of the document.
+/// Replaces the table in the document.
 pub(crate) fn write(machine: &str, lines: &[String]) -> anyhow::Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/BENCHMARKS.md");
     let text = std::fs::read_to_string(&path)?;

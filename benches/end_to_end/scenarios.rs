@@ -1,4 +1,4 @@
-//! What is measured, in which order, and what each figure is held against.
+//! The measurements, their order, and the figure that each is compared with.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::process::{Server, get, machine_load, metric, peak_mib_of, program, ru
 use crate::report::Row;
 use crate::world::{Found, Log, Shape, World};
 
-/// How much is measured.
+/// The size of a run.
 pub(crate) struct Size {
     pub(crate) events: u64,
     pub(crate) rounds: u32,
 }
 
-/// Requests that the ceilings and the product have in flight.
+/// Requests in flight, in the ceilings and in the product.
 const IN_FLIGHT: &str = "64";
 
 /// One group of measurements, and its name for `--only`.
 type Scenario = (&'static str, fn(&World, &Size) -> anyhow::Result<Vec<Row>>);
 
-/// All of them.
+/// All groups.
 pub(crate) const ALL: [Scenario; 10] = [
     ("drain", drains),
     ("delay", delayed),
@@ -56,7 +56,7 @@ pub(crate) fn emptied(w: &World, log: &Log, prefix: &str, sink: &str) -> anyhow:
     drain(log.count, 1, || w.consumer(log, prefix, sink))
 }
 
-/// The better of two, since whatever disturbs a run only makes it slower.
+/// Returns the better of two, because disturbances only make a run slower.
 fn better(a: Found, b: Found) -> Found {
     Found {
         rate: a.rate.max(b.rate),
@@ -82,7 +82,7 @@ fn drains(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
         let ceiling = w.found(&write)?;
         buffer = better(buffer, ceiling);
         let d = emptied(w, &log, &format!("drain-{round}"), &sink.url)?;
-        // Neighbours in time, so that both had the same machine.
+        // The two runs follow each other, so that both have the same machine.
         ratio = ratio.max(d.rate / ceiling.rate);
         let cpu_us = if best.rate > 0.0 {
             best.cpu_us.min(d.cpu_us)
@@ -180,7 +180,7 @@ fn memory(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     let what = "peak memory, the sink stalled, a backlog waiting";
     let value = format!("{peak:.0} MiB, {held:.0} events held");
     drop(consumer);
-    // From the start of the process to the first event that is counted.
+    // From the start of the process to the first counted event.
     let log = w.log("first", Shape::plain(1))?;
     w.init("first", &log.topic, &[])?;
     let began = Instant::now();
@@ -212,7 +212,7 @@ fn members(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     let shape = Shape {
         cities: 1_000,
         partitions: 12,
-        // More than one consumer's memory holds.
+        // More than the memory of one consumer holds.
         ..Shape::plain(size.events / 2)
     };
     let log = w.log("members", shape)?;
@@ -255,7 +255,7 @@ fn cities(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     let window = many("cities-window", 0)?;
     let (mut best, mut ratio) = (Drained::default(), 0.0f64);
     for round in 0..size.rounds {
-        // Neighbours in time, so that both had the same machine.
+        // The two runs follow each other, so that both have the same machine.
         let few = emptied(w, &plain, &format!("cities-plain-{round}"), &sink.url)?;
         let d = emptied(w, &window, &format!("cities-window-{round}"), &sink.url)?;
         ratio = ratio.max(d.rate / few.rate);
@@ -320,7 +320,7 @@ fn produce(w: &World, size: &Size) -> anyhow::Result<Vec<Row>> {
     Ok(vec![Row::new(what, value, "≥ 0.7 of kcat")])
 }
 
-/// What the figures were measured on.
+/// Returns the machine and the versions of the measurement.
 pub(crate) fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -1,9 +1,9 @@
-//! A DynamoDB that only answers: writes cost it nothing, so what is left is the writer's own speed.
+//! A stub of DynamoDB whose writes cost nothing, so that a measurement shows the writer's own speed.
 //!
-//! It reads and counts BatchWriteItem and UpdateItem, and answers as DynamoDB does when it has stored all, after a
-//! delay that may be set. It forwards every other operation, and the updates of progress items, to
-//! DynamoDB Local, where a consumer finds its tables, its config item and its progress. It runs in a process of
-//! its own, so that its work does not count as the writer's, and on one thread.
+//! It reads and counts BatchWriteItem and UpdateItem, and answers like DynamoDB after a successful write, with an
+//! optional delay. It forwards every other operation, and updates of progress items, to DynamoDB Local, where a
+//! consumer finds its tables, its config item and its progress. It runs in its own process, so that its work does not
+//! count as the writer's, and on one thread.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 struct Sink {
     delay: Duration,
-    /// Answers no write while set; the path `/stall` sets it, `/go` clears it.
+    /// While set, the stub answers no write. The path `/stall` sets it, and `/go` clears it.
     stalled: AtomicBool,
     behind: String,
     batches: AtomicU64,
@@ -28,7 +28,7 @@ struct Sink {
     bytes: AtomicU64,
 }
 
-/// Serves until it is killed; prints its address.
+/// Prints its address and serves until it is killed.
 #[allow(clippy::print_stdout)]
 pub(crate) fn run(delay: Duration, stalled: bool, behind: &str) -> anyhow::Result<()> {
     let behind = behind
@@ -58,7 +58,7 @@ pub(crate) fn run(delay: Duration, stalled: bool, behind: &str) -> anyhow::Resul
                     let sink = Arc::clone(&sink);
                     async move { Ok::<_, Infallible>(sink.answer(request).await) }
                 });
-                // A connection that breaks is the client's affair.
+                // The client handles a broken connection.
                 drop(
                     hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -131,7 +131,7 @@ impl Sink {
     }
 }
 
-/// Returns the answer to a BatchWriteItem of one table that stored all.
+/// Returns the response to a BatchWriteItem of one table that stored everything.
 fn stored(request: &[u8]) -> Option<String> {
     const TABLE: &[u8] = b"\"RequestItems\":{\"";
     let at = memchr::memmem::find(request, TABLE)? + TABLE.len();
@@ -142,8 +142,8 @@ fn stored(request: &[u8]) -> Option<String> {
     ))
 }
 
-/// Returns the answer to an UpdateItem of a row that was carried out, with the attributes that it set; `None` for
-/// those of progress items.
+/// Returns the response to a successful UpdateItem of a row, with the attributes that it set. Returns `None` for a
+/// progress item.
 fn updated(request: &[u8]) -> Option<String> {
     let request: Value = serde_json::from_slice(request).ok()?;
     if request["Key"]["shard"]["S"] == "progress" {

@@ -1,4 +1,4 @@
-//! The events of the benchmarks: half of them raise an alert, all have the same length.
+//! The events of the benchmarks. Half of them raise an alert, and all have the same length.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use citystream::core::time::push_millis;
 const TYPES: [&str; 4] = ["traffic", "weather", "incident", "construction"];
 const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
 
-/// An endless stream of events; the same every time.
+/// An endless stream of events, the same in every run.
 pub(crate) struct Events {
     chance: fastrand::Rng,
     cities: u32,
@@ -20,7 +20,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Events of `bytes` bytes in `cities` cities, the first at `time_ms`, `step_us` apart.
+    /// Makes events of `bytes` bytes in `cities` cities, the first at `time_ms`, `step_us` apart.
     pub(crate) fn new(cities: u32, bytes: usize, time_ms: i64, step_us: i64) -> Events {
         Events {
             chance: fastrand::Rng::with_seed(7),
@@ -32,7 +32,7 @@ impl Events {
         }
     }
 
-    /// Writes the next one.
+    /// Writes the next event.
     pub(crate) fn next(&mut self, out: &mut String) {
         out.clear();
         let city = self.chance.u32(..self.cities);
@@ -51,7 +51,7 @@ impl Events {
         let whole = left.min(4_096);
         out.extend(words.chars().cycle().take(whole));
         if left > whole {
-            // A description has an end; what is more travels in a field of its own.
+            // A description has a maximum length. The remaining bytes are in another field.
             out.push_str("\",\"more\":\"");
             let more = self.bytes.saturating_sub(out.len() + 2);
             out.extend(words.chars().cycle().take(more));
@@ -59,7 +59,7 @@ impl Events {
         out.push_str("\"}");
     }
 
-    /// Writes `count` of them to a file, a line each.
+    /// Writes `count` events to a file, one per line.
     pub(crate) fn write(mut self, count: u64, path: &Path) -> std::io::Result<()> {
         let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! The services, and what is prepared in them for a measurement.
+//! The services, and what a measurement needs in them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,22 @@ use anyhow::{Context as _, bail};
 use crate::process::{Server, program, run};
 use crate::text::Events;
 
-/// Partitions of a topic unless a measurement says otherwise.
+/// The default number of partitions of a topic.
 const PARTITIONS: u32 = 6;
 
-/// Kafka, DynamoDB Local and a folder, for one run; all end with it.
+/// Kafka, DynamoDB Local and a folder for one run. Dropping this value ends all of them.
 pub(crate) struct World {
     exports: BTreeMap<String, String>,
     folder: PathBuf,
 }
 
-/// A topic full of events, and how many.
+/// A topic full of events, and their number.
 pub(crate) struct Log {
     pub(crate) topic: String,
     pub(crate) count: u64,
 }
 
-/// What events a log holds.
+/// The events of a log.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) count: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Six cities, 163 bytes, one moment.
+    /// Six cities, 163 bytes, one instant.
     pub(crate) fn plain(count: u64) -> Shape {
         Shape {
             count,
@@ -97,7 +97,7 @@ impl World {
         self.folder.join(name)
     }
 
-    /// The product, as a user starts it.
+    /// Returns the product, as a user starts it.
     pub(crate) fn citystream(&self, role: &str) -> Command {
         let mut command = Command::new(program());
         command
@@ -107,20 +107,20 @@ impl World {
         command
     }
 
-    /// This program in another part.
+    /// Returns this program in another role.
     pub(crate) fn part(&self, args: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(args);
         Ok(command)
     }
 
-    /// A sink that answers each write after a while.
+    /// Starts a stub that answers each write after a delay.
     pub(crate) fn sink(&self, delay_ms: u64) -> anyhow::Result<Server> {
         let delay = delay_ms.to_string();
         Server::start(&mut self.part(&["sink", self.local(), "--delay-ms", &delay])?)
     }
 
-    /// Makes tables and topic.
+    /// Creates tables and topic.
     pub(crate) fn init(&self, prefix: &str, topic: &str, more: &[&str]) -> anyhow::Result<()> {
         let mut command = self.citystream("init-tables");
         command
@@ -129,7 +129,7 @@ impl World {
         run(&mut command).map(drop)
     }
 
-    /// Makes a topic and fills it.
+    /// Creates a topic and fills it.
     pub(crate) fn log(&self, topic: &str, shape: Shape) -> anyhow::Result<Log> {
         let partitions = shape.partitions.to_string();
         self.init(
@@ -139,7 +139,7 @@ impl World {
         )?;
         let file = self.file("events.ndjson");
         let start = citystream::telemetry::unix_ms() - 5 * 3_600_000;
-        // On a window's begin, so that what shall lie within one window does.
+        // Starts at the beginning of a window, so that events meant for one window are in one window.
         let start = start - start.rem_euclid(300_000);
         Events::new(shape.cities, shape.bytes, start, shape.step_us).write(shape.count, &file)?;
         self.produce(topic, &file)?;
@@ -149,7 +149,7 @@ impl World {
         })
     }
 
-    /// Sends a file's lines.
+    /// Sends the lines of a file.
     pub(crate) fn produce(&self, topic: &str, file: &Path) -> anyhow::Result<()> {
         let mut command = self.citystream("produce");
         command
@@ -158,7 +158,7 @@ impl World {
         run(&mut command).map(drop)
     }
 
-    /// A consumer of a log into new tables behind `endpoint`.
+    /// Returns a consumer of a log into new tables at `endpoint`.
     pub(crate) fn consumer(&self, log: &Log, prefix: &str, endpoint: &str) -> Command {
         let mut command = self.citystream("consume");
         command
@@ -168,7 +168,7 @@ impl World {
         command
     }
 
-    /// What a child of this program found.
+    /// Returns the result that a child of this program printed.
     pub(crate) fn found(&self, args: &[&str]) -> anyhow::Result<Found> {
         let text = run(&mut self.part(args)?)?;
         let value: serde_json::Value = serde_json::from_str(text.trim())?;
@@ -181,7 +181,7 @@ impl World {
     }
 }
 
-/// What a ceiling reached.
+/// The result of a ceiling.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) rate: f64,

@@ -1,4 +1,4 @@
-//! Hands whatever libFuzzer makes up to `checks::cursor`, which ordinary tests call too.
+//! Calls `checks::cursor` with libFuzzer's bytes. Ordinary tests call it, too.
 #![no_main]
 #[path = "../checks.rs"]
 #[allow(dead_code)]

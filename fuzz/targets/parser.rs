@@ -1,4 +1,4 @@
-//! Hands whatever libFuzzer makes up to `checks::parser`, which ordinary tests call too.
+//! Calls `checks::parser` with libFuzzer's bytes. Ordinary tests call it, too.
 #![no_main]
 #[path = "../checks.rs"]
 #[allow(dead_code)]

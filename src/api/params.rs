@@ -16,8 +16,8 @@ use crate::api::error::ApiError;
 use crate::core::event::Severity;
 use crate::core::parse::CITY_CHARS_MAX;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
-use crate::store::error::{Kind, StoreError};
-use crate::store::reads::{Position, Range, Slice};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::reads::{PageRequest, Position, Range};
 
 /// Maximum number of items per page.
 pub const LIMIT_MAX: u32 = 1_000;
@@ -163,7 +163,7 @@ impl Params {
     ///
     /// # Errors
     /// `bad_parameter` or `bad_cursor`.
-    pub fn slice(&self, limit: u32, from_ms: i64, now_ms: i64) -> Result<Slice, ApiError> {
+    pub fn slice(&self, limit: u32, from_ms: i64, now_ms: i64) -> Result<PageRequest, ApiError> {
         let limit = self.number("limit", LIMIT_MAX)?.unwrap_or(limit);
         let mut range = Range {
             from_ms: self.instant("from")?.unwrap_or(0).max(from_ms),
@@ -175,7 +175,7 @@ impl Params {
             after = Some(position);
             range = first_range;
         }
-        Ok(Slice {
+        Ok(PageRequest {
             range,
             limit: usize::try_from(limit).unwrap_or(usize::MAX),
             after,
@@ -188,7 +188,7 @@ impl Params {
     /// DynamoDB rejects positions that cannot exist. Only a forged cursor names one, so that is the client's
     /// mistake.
     pub fn read_error(&self, error: StoreError) -> ApiError {
-        if error.kind() == Kind::Invalid && self.pairs.contains_key("cursor") {
+        if error.kind() == StoreErrorKind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();
         }
         error.into()

@@ -29,7 +29,7 @@ use crate::api::spent::Spent;
 use crate::api::totals::{GrandTotal, Totals, TotalsCache};
 use crate::api::window_cache::{WindowCache, window_cache};
 use crate::shutdown::Shutdown;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::{Cost, Meter, Reads, metered_by};
 use crate::telemetry::Metrics;
 
@@ -341,11 +341,11 @@ fn public_error(error: &StoreError) -> ApiError {
         return ApiError::read_ceiling(*units);
     }
     match error.kind() {
-        Kind::Unknown if error.code() == Some("Timeout") => {
+        StoreErrorKind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
         }
         // DynamoDB can never accept such a request, so sending it is a bug here.
-        Kind::Invalid | Kind::Conflict => ApiError::internal(error.to_string()),
+        StoreErrorKind::Invalid | StoreErrorKind::Conflict => ApiError::internal(error.to_string()),
         _ => ApiError::store_unavailable(public_reason(error), error.to_string()),
     }
 }
@@ -353,16 +353,16 @@ fn public_error(error: &StoreError) -> ApiError {
 /// Returns why the tables cannot be read, in words that may be public.
 pub fn public_reason(error: &StoreError) -> &'static str {
     match error.kind() {
-        Kind::NotFound => {
+        StoreErrorKind::NotFound => {
             "a table does not exist; citystream init-tables creates it or says how to restore it"
         }
-        Kind::Corrupt => "the tables are not set up; run citystream init-tables",
-        Kind::Throttled => "DynamoDB limits the rate of reads",
-        Kind::Denied | Kind::Settings => {
+        StoreErrorKind::Corrupt => "the tables are not set up; run citystream init-tables",
+        StoreErrorKind::Throttled => "DynamoDB limits the rate of reads",
+        StoreErrorKind::Denied | StoreErrorKind::Settings => {
             "this host's credentials or permissions for DynamoDB are not sufficient"
         }
-        Kind::Transient | Kind::Unknown => "DynamoDB does not answer",
-        Kind::Invalid | Kind::Conflict => "DynamoDB rejects the request",
+        StoreErrorKind::Transient | StoreErrorKind::Unknown => "DynamoDB does not answer",
+        StoreErrorKind::Invalid | StoreErrorKind::Conflict => "DynamoDB rejects the request",
     }
 }
 

@@ -33,9 +33,10 @@ use tower::ServiceExt as _;
 
 use crate::api::state::ApiState;
 use crate::core::event::Severity;
-use crate::store::error::{Kind, RequestError, StoreError};
+use crate::store::error::{RequestError, StoreError, StoreErrorKind};
 use crate::store::reads::{
-    AggregationItem, AlertItem, Answer, EventItem, Page, Range, Reads, Slice, TotalItem, Windows,
+    AggregationItem, AlertItem, EventItem, Page, PageRequest, Range, ReadFuture, Reads, TotalItem,
+    Windows,
 };
 use crate::telemetry::Metrics;
 
@@ -65,14 +66,14 @@ pub(super) async fn get(router: &Router, uri: &str) -> Value {
 /// Tables that answer from memory, fail, or never answer.
 #[derive(Default)]
 struct Fake {
-    error: Option<(Kind, &'static str)>,
+    error: Option<(StoreErrorKind, &'static str)>,
     hangs: bool,
     slow: Option<Duration>,
     asked: AtomicUsize,
 }
 
 impl Fake {
-    fn answer<T: Send + 'static>(&self, value: T) -> Answer<'_, T> {
+    fn answer<T: Send + 'static>(&self, value: T) -> ReadFuture<'_, T> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             if self.hangs {
@@ -110,30 +111,30 @@ fn total(city: &str, event_type: &str, counts: [u64; 2], severities: [u64; 4]) -
 }
 
 impl Reads for Fake {
-    fn events(&self, _city: String, _slice: Slice) -> Answer<'_, Page<EventItem>> {
+    fn events(&self, _city: String, _slice: PageRequest) -> ReadFuture<'_, Page<EventItem>> {
         self.answer(Page::empty())
     }
     fn alerts(
         &self,
         _city: Option<String>,
         _severity: Option<Severity>,
-        _slice: Slice,
-    ) -> Answer<'_, Page<AlertItem>> {
+        _slice: PageRequest,
+    ) -> ReadFuture<'_, Page<AlertItem>> {
         self.answer(Page::empty())
     }
-    fn aggregations(&self, _series: String, _slice: Slice) -> Answer<'_, Windows> {
+    fn aggregations(&self, _series: String, _slice: PageRequest) -> ReadFuture<'_, Windows> {
         self.answer(Windows::none())
     }
-    fn windows(&self, _series: Vec<String>, _range: Range) -> Answer<'_, Vec<AggregationItem>> {
+    fn windows(&self, _series: Vec<String>, _range: Range) -> ReadFuture<'_, Vec<AggregationItem>> {
         self.answer(Vec::new())
     }
-    fn newest_window(&self, _series: Vec<String>, _until_ms: i64) -> Answer<'_, Option<i64>> {
+    fn newest_window(&self, _series: Vec<String>, _until_ms: i64) -> ReadFuture<'_, Option<i64>> {
         self.answer(None)
     }
-    fn latest_windows(&self, _series: Vec<String>) -> Answer<'_, Vec<AggregationItem>> {
+    fn latest_windows(&self, _series: Vec<String>) -> ReadFuture<'_, Vec<AggregationItem>> {
         self.answer(Vec::new())
     }
-    fn totals(&self, city: Option<String>) -> Answer<'_, Vec<TotalItem>> {
+    fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>> {
         let all = vec![
             total("LA", "traffic", [1, 0], [1, 0, 0, 0]),
             total("NYC", "traffic", [5, 2], [1, 2, 3, 1]),
@@ -143,10 +144,10 @@ impl Reads for Fake {
         let wanted = |t: &TotalItem| city.as_ref().is_none_or(|city| t.city == *city);
         self.answer(all.into_iter().filter(wanted).collect())
     }
-    fn kept_total(&self) -> Answer<'_, Option<TotalItem>> {
+    fn kept_total(&self) -> ReadFuture<'_, Option<TotalItem>> {
         self.answer(None)
     }
-    fn ping(&self) -> Answer<'_, ()> {
+    fn ping(&self) -> ReadFuture<'_, ()> {
         self.answer(())
     }
 }
@@ -308,32 +309,37 @@ async fn invalid_parameters_are_rejected_with_an_error_body() {
 #[tokio::test]
 async fn a_failed_read_is_reported_in_public_words() {
     for (kind, aws_code, status, code) in [
-        (Kind::Transient, "Dispatch", 503, "store_unavailable"),
         (
-            Kind::Throttled,
+            StoreErrorKind::Transient,
+            "Dispatch",
+            503,
+            "store_unavailable",
+        ),
+        (
+            StoreErrorKind::Throttled,
             "ThrottlingException",
             503,
             "store_unavailable",
         ),
         (
-            Kind::NotFound,
+            StoreErrorKind::NotFound,
             "ResourceNotFoundException",
             503,
             "store_unavailable",
         ),
         (
-            Kind::Denied,
+            StoreErrorKind::Denied,
             "AccessDeniedException",
             503,
             "store_unavailable",
         ),
         (
-            Kind::Unknown,
+            StoreErrorKind::Unknown,
             "InternalServerError",
             503,
             "store_unavailable",
         ),
-        (Kind::Unknown, "Timeout", 504, "store_timeout"),
+        (StoreErrorKind::Unknown, "Timeout", 504, "store_timeout"),
     ] {
         let fake = Fake {
             error: Some((kind, aws_code)),

@@ -1,55 +1,58 @@
-//! The AWS profile in use: what it asks for that this program does not do, and the name of a role's session.
+//! The AWS profile in use: logins that this program does not support, and the session name of a role.
 //!
-//! The `sso` and `credentials-login` features of `aws-config` are off, see Cargo.toml. Without them the
-//! library fails only when credentials are needed, in words of its own, and a role would wait for ever.
+//! The `sso` and `credentials-login` features of `aws-config` are off (Cargo.toml gives the reason).
+//! Without them the library reports an error only when it needs credentials. A role would retry forever.
 
 use aws_config::profile::{Profile, ProfileSet, load};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::os_shim_internal::{Env, Fs};
 
-/// Profiles that `source_profile` may link; AWS's own tools stop far below it.
-const CHAIN_MAX: usize = 16;
-/// Name of the session of a role whose profile gives none.
+use crate::failure::Failure;
+
+/// Longest chain of `source_profile` links. Real chains have two or three profiles.
+const CHAIN_LENGTH_MAX: usize = 16;
+/// Session name for a role whose profile gives none.
 const SESSION_NAME: &str = "citystream";
 
-/// Returns why the profile in use cannot give credentials, and what to do; `None` if it can, or if
-/// environment variables give them.
-pub async fn refusal() -> Option<String> {
+/// Returns a failure if the profile in use has a login that this program does not support.
+///
+/// Returns `None` if environment variables provide credentials.
+pub async fn refusal() -> Option<Failure> {
     let is_set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
     if is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY") {
         return None;
     }
-    judge(&profiles().await?)
+    login_refusal(&load_profiles().await?)
 }
 
-/// Returns the profile files, with a name for the session of the profile's role.
+/// Returns the profile files, with a session name for the role of the profile.
 ///
-/// Without one AWS's library makes up a new name whenever it assumes the role. MSK takes a session of
-/// another name for another user and refuses to let it log in again on the same connection.
+/// Without a session name, the AWS library chooses a new one each time it assumes the role. MSK takes
+/// another session name for another user, and refuses a second login on the same connection.
 pub async fn files_with_session_name() -> EnvConfigFiles {
     let files = EnvConfigFiles::builder()
         .include_default_config_file(true)
         .include_default_credentials_file(true);
-    let addition = profiles()
+    let addition = load_profiles()
         .await
-        .and_then(|profiles| session_name(&profiles));
+        .and_then(|profiles| session_name_file(&profiles));
     match addition {
         Some(text) => files.with_contents(EnvConfigFileKind::Config, text).build(),
         None => files.build(),
     }
 }
 
-/// Files that cannot be read or parsed are reported by AWS's library when it needs them.
-async fn profiles() -> Option<ProfileSet> {
+/// Loads the profiles. If a file is invalid, returns `None`: the AWS library reports that itself.
+async fn load_profiles() -> Option<ProfileSet> {
     load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None)
         .await
         .ok()
 }
 
-/// Returns the profile at the end of the chain of `source_profile`, which holds the credentials.
-fn base(profiles: &ProfileSet) -> Option<&Profile> {
+/// Returns the last profile of the `source_profile` chain, which has the credentials.
+fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
     let mut profile = profiles.get_profile(profiles.selected_profile())?;
-    for _ in 0..CHAIN_MAX {
+    for _ in 0..CHAIN_LENGTH_MAX {
         let takes_a_role = profile.get("role_arn").is_some();
         match profile.get("source_profile").filter(|_| takes_a_role) {
             Some(next) if next != profile.name() => profile = profiles.get_profile(next)?,
@@ -59,10 +62,10 @@ fn base(profiles: &ProfileSet) -> Option<&Profile> {
     None
 }
 
-fn judge(profiles: &ProfileSet) -> Option<String> {
-    let profile = base(profiles)?;
+fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
+    let profile = credentials_profile(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    // What comes first counts, in the order of AWS's library.
+    // The AWS library uses the first of these that the profile has, in this order.
     let way = if has(&["credential_source", "web_identity_token_file"]) {
         return None;
     } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {
@@ -73,14 +76,15 @@ fn judge(profiles: &ProfileSet) -> Option<String> {
         return None;
     };
     let name = profile.name();
-    Some(format!(
-        "AWS profile {name} logs in {way}, which this program cannot; set AWS_PROFILE to a profile with a \
-         region and: credential_process = aws configure export-credentials --profile {name} --format process"
-    ))
+    let what = format!("AWS profile {name} logs in {way}, which this program does not support");
+    Some(Failure::new(what).with_remedy(format!(
+        "set AWS_PROFILE to a profile with a region and: credential_process = aws configure \
+         export-credentials --profile {name} --format process"
+    )))
 }
 
-/// Returns what names the session of the profile's role, if the profile takes a role and does not.
-fn session_name(profiles: &ProfileSet) -> Option<String> {
+/// Returns a config file with a session name, if the profile has a role and no session name.
+fn session_name_file(profiles: &ProfileSet) -> Option<String> {
     let name = profiles.selected_profile();
     let profile = profiles.get_profile(name)?;
     let is_nameless =
@@ -140,14 +144,16 @@ source_profile = circle
 ";
 
     #[tokio::test]
-    async fn a_profile_that_needs_a_browser_is_refused_with_what_works_in_its_place() {
+    async fn a_profile_that_needs_a_browser_is_refused_with_a_remedy() {
         for (name, words) in [
             ("sso", "AWS profile sso logs in by IAM Identity Center"),
             ("old", "AWS profile old logs in by IAM Identity Center"),
             ("login", "AWS profile login logs in by aws login"),
             ("role", "AWS profile sso logs in by IAM Identity Center"),
         ] {
-            let refusal = judge(&parsed(name, CONFIG).await).expect(name);
+            let refusal = login_refusal(&parsed(name, CONFIG).await)
+                .expect(name)
+                .to_string();
             assert!(refusal.starts_with(words), "{refusal}");
             assert!(
                 refusal.contains("export-credentials --profile"),
@@ -155,12 +161,12 @@ source_profile = circle
             );
         }
         for name in ["default", "own", "instance", "process", "circle", "absent"] {
-            assert_eq!(judge(&parsed(name, CONFIG).await), None, "{name}");
+            assert_eq!(login_refusal(&parsed(name, CONFIG).await), None, "{name}");
         }
     }
 
     #[tokio::test]
-    async fn a_role_keeps_its_session_name_over_renewals() {
+    async fn a_role_keeps_its_session_name_when_credentials_are_renewed() {
         for (name, wanted) in [
             (
                 "role",
@@ -174,9 +180,9 @@ source_profile = circle
             ("default", None),
             ("absent", None),
         ] {
-            let addition = session_name(&parsed(name, CONFIG).await);
+            let addition = session_name_file(&parsed(name, CONFIG).await);
             assert_eq!(addition.as_deref(), wanted, "{name}");
-            // It is merged with what the profile says in its file.
+            // The library merges it with the profile in the file.
             if let Some(addition) = addition {
                 let merged = parsed(name, &format!("{CONFIG}{addition}")).await;
                 let profile = merged.get_profile(name).unwrap();

@@ -1,181 +1,187 @@
-//! What a role needs of DynamoDB: region, credentials, tables, rules, rights, a clock that is right.
-
-use std::sync::{Arc, Mutex};
+//! Tests of DynamoDB: region, credentials, tables, rules, rights and the clock.
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_dynamodb::error::BoxError;
+use prometheus::Gauge;
 
-use super::{Outcome, Table};
+use super::{CheckTable, Outcome};
 use crate::core::RULES;
 use crate::core::keys::TableNames;
-use crate::failure::Failure;
+use crate::failure::chain;
+use crate::remedy;
 use crate::settings::{Role, TableArgs};
 use crate::store::client::{ConnectOptions, connect, describe_target};
-use crate::store::error::{Kind, StoreError};
-use crate::store::rights::{User, try_grant};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::rights::{TableUser, try_grant};
 use crate::store::{config, tables};
-use crate::tables::steps::chain;
-use crate::telemetry::unix_ms;
 
-/// Clocks may differ so far before it is worth a line, in seconds; at 300 AWS refuses requests.
-const SKEW_S_NOTE: i64 = 5;
+/// Largest accepted difference between the clocks, in seconds. From 300 on AWS refuses requests.
+const SKEW_S_MAX: f64 = 5.0;
 
-pub(crate) async fn check(table: &mut Table, role: Role, args: &TableArgs, topic: Option<&str>) {
+pub(crate) async fn check(
+    table: &mut CheckTable,
+    role: Role,
+    args: &TableArgs,
+    topic: Option<&str>,
+) {
+    let clock_skew = Gauge::new("clock_skew", "seconds").expect("the name is valid");
+    // An emulator may send no date, and then the gauge keeps this value.
+    clock_skew.set(f64::NAN);
     let options = ConnectOptions {
-        tell_credentials: false,
+        log_credentials: false,
+        clock_skew: Some(clock_skew.clone()),
         ..ConnectOptions::default()
     };
     let client = match connect(options).await {
         Ok(client) => client,
         Err(error) => {
-            let Failure { what, why, todo } = Failure::of(&error.into());
-            let found = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
-            return table.row(Outcome::Wrong, "DynamoDB client", found, todo);
+            let failure = remedy::describe(&error.into());
+            let found = failure.cause();
+            return table.add(Outcome::Wrong, "DynamoDB client", found, failure.remedy);
         }
     };
-    let target = describe_target(&client);
     let names = TableNames::new(&args.table_prefix);
-    let date = Arc::new(Mutex::new(None));
-    if !reach(table, &client, &names, &target, &date).await {
+    if !can_reach(table, &client, &names).await {
         return;
     }
-    clock(table, &date);
-    let mut all_there = true;
-    for spec in tables::specs(&names) {
+    check_clock(table, clock_skew.get());
+    if !check_tables(table, &client, &names, role).await {
+        return;
+    }
+    check_rules(table, &client, &names, topic).await;
+    check_rights(table, &client, &names, role).await;
+}
+
+/// Tests each table, and returns whether all of them exist.
+async fn check_tables(
+    table: &mut CheckTable,
+    client: &Client,
+    names: &TableNames,
+    role: Role,
+) -> bool {
+    let mut all_exist = true;
+    for spec in tables::specs(names) {
         let what = format!("table {}", spec.name);
-        match tables::describe(&client, &spec.name).await {
+        match tables::describe(client, &spec.name).await {
             Ok(None) => {
-                all_there = false;
+                all_exist = false;
                 if role == Role::InitTables {
-                    table.ok(&what, "is not there yet");
+                    table.add_ok(&what, "does not exist yet");
                 } else {
                     let remedy = "run citystream init-tables";
-                    table.bad(Outcome::Away, &what, "does not exist", remedy);
+                    table.add_bad(Outcome::Away, &what, "does not exist", remedy);
                 }
             }
             Ok(Some(found)) => {
                 let differences = tables::differences(&spec, &found);
-                if let tables::Readiness::Never(message) = tables::readiness(&found) {
-                    let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
-                    table.bad(Outcome::Wrong, &what, found, remedy);
+                if let tables::TableReadiness::Never(failure) = tables::readiness(&found) {
+                    table.add(Outcome::Wrong, &what, failure.cause(), failure.remedy);
                 } else if differences.is_empty() {
-                    table.ok(&what, "keys and index as they should be");
+                    table.add_ok(&what, "keys and index are correct");
                 } else {
-                    let remedy = "another --table-prefix: it is not one that init-tables makes";
-                    table.bad(Outcome::Wrong, &what, differences.join("; "), remedy);
+                    let remedy =
+                        "choose another --table-prefix: init-tables did not create this table";
+                    table.add_bad(Outcome::Wrong, &what, differences.join("; "), remedy);
                 }
             }
-            Err(error) if error.kind() == Kind::Denied => table.row(
-                Outcome::Ok,
-                &what,
-                "not described, which the role need not be allowed",
-                None,
-            ),
-            Err(error) => trouble(table, &what, &error),
+            Err(error) if error.kind() == StoreErrorKind::Denied => {
+                let found = "not described, because the role does not need that right";
+                table.add_ok(&what, found);
+            }
+            Err(error) => add_error(table, &what, &error),
         }
     }
-    if !all_there {
-        return;
-    }
-    rules(table, &client, &names, topic).await;
-    rights(table, &client, &names, role).await;
+    all_exist
 }
 
-/// Describes a table, whether or not the role may; returns whether DynamoDB answers.
-async fn reach(
-    table: &mut Table,
-    client: &Client,
-    names: &TableNames,
-    target: &str,
-    date: &Arc<Mutex<Option<String>>>,
-) -> bool {
-    let answer = client
-        .describe_table()
-        .table_name(&names.totals)
-        .customize()
-        .interceptor(DateOf(Arc::clone(date)))
-        .send()
-        .await;
-    let error = answer
-        .err()
-        .map(|error| StoreError::from_sdk("DescribeTable", &names.totals, error));
-    if error.as_ref().is_some_and(StoreError::lacks_credentials) {
+/// Describes a table, and returns whether DynamoDB answers. A refusal is an answer, too.
+async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) -> bool {
+    let target = describe_target(client);
+    let error = tables::describe(client, &names.totals).await.err();
+    if error
+        .as_ref()
+        .is_some_and(|e| e.is_about_credentials() && e.kind() == StoreErrorKind::Denied)
+    {
         let remedy = "give the host a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
-                      AWS_SECRET_ACCESS_KEY; what needs them was not tried";
-        table.bad(Outcome::Wrong, "AWS credentials", "none found", remedy);
+                      AWS_SECRET_ACCESS_KEY; tests that need them were skipped";
+        table.add_bad(Outcome::Wrong, "AWS credentials", "none found", remedy);
         return false;
     }
-    match error.filter(|e| !matches!(e.kind(), Kind::NotFound | Kind::Denied)) {
+    match error.filter(|error| error.kind() != StoreErrorKind::Denied) {
         None => {
-            table.ok("DynamoDB", format!("answers: {target}"));
+            table.add_ok("DynamoDB", format!("answers: {target}"));
             true
         }
         Some(error) => {
-            let remedy = "AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB, the instance's role, the route to \
-                          the endpoint";
+            let remedy = "check AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB, the role of the instance, and \
+                          the route to the endpoint";
             let found = format!("{target}: {}", chain(&error));
             let outcome = match error.kind() {
-                Kind::Settings => Outcome::Wrong,
+                StoreErrorKind::Settings => Outcome::Wrong,
                 _ => Outcome::Away,
             };
-            table.bad(outcome, "DynamoDB", found, remedy);
+            table.add_bad(outcome, "DynamoDB", found, remedy);
             false
         }
     }
 }
 
-fn trouble(table: &mut Table, what: &str, error: &StoreError) {
+fn add_error(table: &mut CheckTable, what: &str, error: &StoreError) {
     let (outcome, remedy) = match error.kind() {
-        Kind::Denied => (
+        StoreErrorKind::Denied => (
             Outcome::Wrong,
             "give the role the policy that init-tables --print-iam-policy prints",
         ),
-        kind if kind.is_retryable() => (Outcome::Away, "see whether DynamoDB is well, try again"),
-        _ => (Outcome::Wrong, "see what DynamoDB says"),
+        kind if kind.is_retryable() => {
+            (Outcome::Away, "check the state of DynamoDB, and try again")
+        }
+        _ => (Outcome::Wrong, "follow the message of DynamoDB"),
     };
-    table.bad(outcome, what, chain(error), remedy);
+    table.add_bad(outcome, what, chain(error), remedy);
 }
 
-async fn rules(table: &mut Table, client: &Client, names: &TableNames, topic: Option<&str>) {
+async fn check_rules(
+    table: &mut CheckTable,
+    client: &Client,
+    names: &TableNames,
+    topic: Option<&str>,
+) {
     let what = "rules";
     match config::read_config(client, names).await {
-        Ok(Some(found)) if found.rules_number != RULES => table.bad(
+        Ok(Some(found)) if found.rules_number != RULES => table.add_bad(
             Outcome::Wrong,
             what,
             format!(
-                "the tables have rules {}, this program {RULES}",
+                "the tables have rules {}, this program has rules {RULES}",
                 found.rules_number
             ),
-            "another --table-prefix and a replay, or the program that made them",
+            "use another --table-prefix and replay the topic, or use the version that created the tables",
         ),
         Ok(Some(found)) => match (&found.topic, topic) {
-            (Some(owner), Some(topic)) if owner != topic => table.bad(
+            (Some(owner), Some(topic)) if owner != topic => table.add_bad(
                 Outcome::Wrong,
                 what,
                 format!("the tables count topic {owner}, not {topic}"),
-                &format!("--topic {owner}, or another --table-prefix"),
+                &format!("give --topic {owner}, or another --table-prefix"),
             ),
-            _ => table.ok(what, format!("rules {RULES}, tables {}", found.tables_id)),
+            _ => table.add_ok(what, format!("rules {RULES}, tables {}", found.tables_id)),
         },
-        Ok(None) => table.bad(
+        Ok(None) => table.add_bad(
             Outcome::Away,
             what,
             "the config item is missing",
             "run citystream init-tables",
         ),
-        Err(error) => trouble(table, what, &error),
+        Err(error) => add_error(table, what, &error),
     }
 }
 
-async fn rights(table: &mut Table, client: &Client, names: &TableNames, role: Role) {
+async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableNames, role: Role) {
     let user = match role {
         Role::Produce | Role::Tail => return,
-        Role::Consume => User::Consume,
-        Role::Serve => User::Serve,
-        Role::Verify => User::Verify,
-        Role::InitTables => User::InitTables,
+        Role::Consume => TableUser::Consume,
+        Role::Serve => TableUser::Serve,
+        Role::Verify => TableUser::Verify,
+        Role::InitTables => TableUser::InitTables,
     };
     let mut tried = 0;
     for grant in user.grants() {
@@ -183,70 +189,37 @@ async fn rights(table: &mut Table, client: &Client, names: &TableNames, role: Ro
             Ok(()) => tried += 1,
             Err(error) => {
                 let on = grant.index.unwrap_or(names.all()[grant.table]);
-                trouble(table, &format!("right {}", grant.operation), &error);
+                add_error(table, &format!("right {}", grant.operation), &error);
                 tracing::debug!(on, "a right is missing");
             }
         }
     }
     if tried == user.grants().len() {
-        table.ok("rights", format!("all {tried} that {} needs", role.name()));
+        table.add_ok(
+            "rights",
+            format!(
+                "citystream {} has all {tried} rights that it needs",
+                role.name()
+            ),
+        );
     }
 }
 
-fn clock(table: &mut Table, date: &Mutex<Option<String>>) {
-    let date = date.lock().expect("no panic holds the date").take();
-    let Some(theirs_ms) = date.as_deref().and_then(parse_http_date) else {
+fn check_clock(table: &mut CheckTable, skew_s: f64) {
+    if skew_s.is_nan() {
         return;
-    };
-    let skew_s = (unix_ms() - theirs_ms) / 1_000;
-    if skew_s.abs() > SKEW_S_NOTE {
-        table.bad(
+    }
+    if skew_s.abs() > SKEW_S_MAX {
+        table.add_bad(
             Outcome::Wrong,
             "clock",
-            format!("differs from DynamoDB's by {skew_s} s; from 300 on all requests are refused"),
-            "run chrony or systemd-timesyncd",
+            format!("differs from DynamoDB's clock by {skew_s:.0} s; from 300 s on, DynamoDB refuses all requests"),
+            "run chrony or systemd-timesyncd on this host",
         );
     } else {
-        table.ok("clock", format!("within {SKEW_S_NOTE} s of DynamoDB's"));
-    }
-}
-
-/// Parses the form of HTTP's `Date` header: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn parse_http_date(text: &str) -> Option<i64> {
-    let time =
-        aws_smithy_types::DateTime::from_str(text, aws_smithy_types::date_time::Format::HttpDate);
-    time.ok()?.to_millis().ok()
-}
-
-/// Notes an answer's date.
-#[derive(Debug)]
-struct DateOf(Arc<Mutex<Option<String>>>);
-
-impl Intercept for DateOf {
-    fn name(&self) -> &'static str {
-        "DateOf"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _components: &RuntimeComponents,
-        _bag: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date").map(str::to_owned);
-        *self.0.lock().expect("no panic holds the date") = date;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_date_of_an_answer_is_understood() {
-        let ms = parse_http_date("Tue, 01 Jan 2013 06:00:00 GMT");
-        assert_eq!(ms, Some(1_357_020_000_000));
-        assert_eq!(parse_http_date("yesterday"), None);
+        table.add_ok(
+            "clock",
+            format!("within {SKEW_S_MAX} s of DynamoDB's clock"),
+        );
     }
 }

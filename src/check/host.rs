@@ -1,58 +1,55 @@
-//! What a role needs of its host: open files, a free port, time enough to stop.
+//! Tests of the host: the limit of open files, and a free port.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Outcome, Table};
-use crate::settings::Role;
+use super::{CheckTable, Outcome};
 
-/// A server takes 1,024 connections and more; a consumer as many requests as it may.
+/// Enough for the connections of a server, or for the requests of a consumer.
 const OPEN_FILES_MIN: u64 = 4_096;
-/// Longest wait for whoever has the port already.
+/// Longest wait for an answer of the program that has the port.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Longest answer of a role that lives.
+/// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 4_096;
 
-pub(crate) async fn check(table: &mut Table, role: Role, port: Option<(&str, SocketAddr)>) {
+pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr)>) {
     if let Some((_, most)) = crate::sys::open_files() {
         if most < OPEN_FILES_MIN {
-            table.bad(
+            table.add_bad(
                 Outcome::Note,
                 "open files",
                 format!("at most {most}"),
                 &format!("LimitNOFILE={OPEN_FILES_MIN} or more in the unit, or ulimit -n"),
             );
         } else {
-            table.ok("open files", format!("at most {most}"));
+            table.add_ok("open files", format!("at most {most}"));
         }
     }
     if let Some((option, address)) = port {
         match tokio::net::TcpListener::bind(address).await {
-            Ok(_) => table.ok(option, format!("{address} is free")),
-            Err(_) if lives_at(address).await => {
-                let found = format!("{address} is taken by a role that lives, this one it seems");
-                table.row(Outcome::Note, option, found, None);
+            Ok(_) => table.add_ok(option, format!("{address} is free")),
+            Err(_) if is_role_at(address).await => {
+                let found = format!("{address} is in use by a running role, probably this one");
+                table.add(Outcome::Note, option, found, None);
             }
-            Err(error) => table.bad(
+            Err(error) => table.add_bad(
                 Outcome::Away,
                 option,
                 format!("{address}: {error}"),
-                "another program has the port; give another",
+                "another program uses the port; choose another port",
             ),
         }
     }
-    stop_timeout(table, role);
 }
 
-/// Tells whether somebody answers `/livez` there as a role does.
-async fn lives_at(address: SocketAddr) -> bool {
-    let asked = async {
+/// Tells whether the program at this address answers `/livez` as a role does.
+async fn is_role_at(address: SocketAddr) -> bool {
+    let request = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await?;
+        let line = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(line).await?;
         let mut answer = Vec::new();
         stream
             .take(ANSWER_BYTES_MAX)
@@ -60,58 +57,15 @@ async fn lives_at(address: SocketAddr) -> bool {
             .await?;
         std::io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(ANSWER_LIMIT, asked).await;
+    let answer = tokio::time::timeout(ANSWER_LIMIT, request).await;
     matches!(answer, Ok(Ok(a)) if a.starts_with(b"HTTP/1.1 200 ") && a.ends_with(b"\r\n\r\nok\n"))
-}
-
-/// Compares how long the unit lets the role stop with how long that may take (H4).
-fn stop_timeout(table: &mut Table, role: Role) {
-    if role == Role::InitTables {
-        return;
-    }
-    let unit = format!("citystream-{}.service", role.name());
-    let what = "TimeoutStopSec";
-    let asked = std::process::Command::new("systemctl")
-        .args(["show", "--property=LoadState,TimeoutStopUSec", &unit])
-        .stdin(Stdio::null())
-        .output();
-    let Ok(output) = asked else { return };
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !text.contains("LoadState=loaded") {
-        return;
-    }
-    let value = text
-        .lines()
-        .find_map(|l| l.strip_prefix("TimeoutStopUSec="));
-    let Some(value) = value else { return };
-    let drain = crate::exit::DRAIN_MAX;
-    match parse_systemd_span(value) {
-        Some(given) if given <= drain => table.bad(
-            Outcome::Wrong,
-            what,
-            format!(
-                "{unit} gives {value}, a stop may take {} s",
-                drain.as_secs()
-            ),
-            &format!(
-                "TimeoutStopSec={}s (systemctl edit {unit})",
-                2 * drain.as_secs()
-            ),
-        ),
-        _ => table.ok(what, format!("{unit} gives {value}")),
-    }
-}
-
-/// Parses a span as `systemctl show` prints it: `1min 30s`, `500ms`; `None` for `infinity`.
-fn parse_systemd_span(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Answers every request so.
+    /// Answers every request with `text`.
     async fn answering(text: &'static str) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -126,22 +80,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_that_the_role_itself_has_is_no_trouble() {
+    async fn a_port_in_use_by_the_role_itself_is_only_a_note() {
         let role = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nok\n";
         let other = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
         for (answer, outcome) in [(role, Outcome::Note), (other, Outcome::Away)] {
             let address = answering(answer).await;
-            let mut table = Table { worst: Outcome::Ok };
-            check(&mut table, Role::Tail, Some(("--listen", address))).await;
+            let mut table = CheckTable::new();
+            check(&mut table, Some(("--listen", address))).await;
             assert_eq!(table.worst, outcome, "{answer}");
         }
-    }
-
-    #[test]
-    fn spans_of_systemd_are_understood() {
-        for (text, seconds) in [("20s", 20), ("1min 30s", 90), ("1h", 3_600)] {
-            assert_eq!(parse_systemd_span(text), Some(Duration::from_secs(seconds)));
-        }
-        assert_eq!(parse_systemd_span("infinity"), None);
     }
 }

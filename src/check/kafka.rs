@@ -1,65 +1,67 @@
-//! What a role needs of Kafka: names, connections, login, rights, topics as the contract wants them.
+//! Tests of Kafka: host names, connections, the login, rights, and the settings of topics.
 
 use std::time::Duration;
 
-use super::{Outcome, Table};
-use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
-use crate::kafka::rights::{Need, Resource, User, grant, needs};
+use super::{CheckTable, Outcome};
+use crate::failure::chain;
+use crate::kafka::admin::{Admin, AdminError};
+use crate::kafka::rights::{KafkaUser, Need, Resource, grant, needs};
+use crate::kafka::topic_spec::{TopicSpec, differences};
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
-use crate::tables::steps::chain;
 
 /// Longest wait for brokers that do not answer.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
+const BROKERS_REMEDY: &str = "check the state of the brokers, and try again";
 
-pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
-    names(table, args).await;
+pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaUser<'_>) {
+    check_names(table, args).await;
+    if args.kafka_auth == KafkaAuth::MskIam && user == KafkaUser::FromDlq {
+        // Brokers do not report their version, so this cannot be tested.
+        let found = "MSK accepts them with msk-iam from Kafka 3.8 on";
+        let remedy = "use a cluster with Kafka 3.8 or later";
+        table.add_bad(Outcome::Note, "transactions", found, remedy);
+    }
     let admin = match Admin::new(args) {
         Ok(admin) => admin,
         Err(error) => {
             let remedy = "correct the option; citystream config shows where it comes from";
-            return table.bad(Outcome::Wrong, "Kafka client", chain(&error), remedy);
+            return table.add_bad(Outcome::Wrong, "Kafka client", chain(&error), remedy);
         }
     };
     match admin.broker_count(REACH_LIMIT).await {
-        Ok(1) => table.ok("Kafka", format!("1 broker answers at {}", args.brokers)),
-        Ok(n) => table.ok("Kafka", format!("{n} brokers answer at {}", args.brokers)),
+        Ok(1) => table.add_ok("Kafka", format!("1 broker answers at {}", args.brokers)),
+        Ok(n) => table.add_ok("Kafka", format!("{n} brokers answer at {}", args.brokers)),
         Err(error) => {
-            let remedy = "start Kafka; or correct --brokers, --kafka-auth and what belongs to it, \
-                          the security group or the firewall";
-            return table.bad(Outcome::Away, "Kafka", chain(&error), remedy);
+            let remedy = "start Kafka, or correct --brokers, --kafka-auth and its options, the security \
+                          group or the firewall";
+            return table.add_bad(Outcome::Away, "Kafka", chain(&error), remedy);
         }
-    }
-    if args.kafka_auth == KafkaAuth::MskIam && user == User::FromDlq {
-        let remedy = "use a cluster of Kafka 3.8 or later";
-        let found =
-            "MSK takes them with IAM from Kafka 3.8 on; the brokers do not tell their version";
-        table.bad(Outcome::Note, "transactions", found, remedy);
     }
     for need in needs(user, &args.topic, &args.dlq_topic()) {
         match &need.resource {
             Resource::Topic(name) if *name == args.topic => {
                 let spec = TopicSpec::events(name, 1, 1);
-                topic(table, &admin, args, &need, spec).await;
+                check_topic(table, &admin, args, &need, spec).await;
             }
             Resource::Topic(name) => {
                 let spec = TopicSpec::dead_letters(name, 1);
-                topic(table, &admin, args, &need, spec).await;
+                check_topic(table, &admin, args, &need, spec).await;
             }
             Resource::Group(name) => {
-                if matches!(user, User::Consume(_)) {
-                    members(table, &admin, name).await;
+                if matches!(user, KafkaUser::Consume(_)) {
+                    check_members(table, &admin, name).await;
                 }
                 let rights = admin.group_rights(name).await;
-                show_rights(table, args, &need, rights);
+                add_rights(table, args, &need, rights);
             }
-            // Kafka tells these rights to none but those who use them.
-            Resource::TransactionalId(_) => table.bad(
+            // Kafka reports these rights only to a client that uses the id.
+            Resource::TransactionalId(_) => table.add_bad(
                 Outcome::Note,
                 "rights on a transactional id",
-                "not tried: that would end a run which uses it now",
+                "not tested, because the test would end a run that uses the id now",
                 &format!(
-                    "if the role is refused: {}",
+                    "if Kafka refuses the role: {}",
                     grant(args, &need.resource, &need.operations)
                 ),
             ),
@@ -67,34 +69,33 @@ pub(crate) async fn check(table: &mut Table, args: &KafkaArgs, user: User<'_>) {
     }
 }
 
-async fn members(table: &mut Table, admin: &Admin, group: &str) {
+async fn check_members(table: &mut CheckTable, admin: &Admin, group: &str) {
     let what = format!("group {group}");
     match admin.group_members(group).await {
-        Ok(members) => table.ok(&what, counted(members.names.len(), "member")),
-        Err(error @ AdminError::Untold { .. }) => {
-            table.row(Outcome::Note, &what, chain(&error), None);
+        Ok(members) => table.add_ok(&what, counted(members.names.len(), "member")),
+        Err(error @ AdminError::Unsupported { .. }) => {
+            table.add(Outcome::Note, &what, chain(&error), None);
         }
         Err(error) => {
-            let remedy = "see whether the brokers are well, try again";
-            table.bad(Outcome::Note, &what, chain(&error), remedy);
+            table.add_bad(Outcome::Note, &what, chain(&error), BROKERS_REMEDY);
         }
     }
 }
 
-/// Resolves every bootstrap server, which librdkafka would only do one at a time.
-async fn names(table: &mut Table, args: &KafkaArgs) {
+/// Resolves every bootstrap server. librdkafka resolves one at a time, when it connects.
+async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     for server in args.brokers.split(',').map(str::trim) {
         match tokio::net::lookup_host(server).await {
             Ok(mut found) => match found.next() {
-                Some(address) => table.ok("name", format!("{server} is {}", address.ip())),
-                None => table.bad(
+                Some(address) => table.add_ok("name", format!("{server} is {}", address.ip())),
+                None => table.add_bad(
                     Outcome::Away,
                     "name",
                     format!("{server} has no address"),
                     "correct --brokers or the name server",
                 ),
             },
-            Err(error) => table.bad(
+            Err(error) => table.add_bad(
                 Outcome::Away,
                 "name",
                 format!("{server}: {error}"),
@@ -104,50 +105,32 @@ async fn names(table: &mut Table, args: &KafkaArgs) {
     }
 }
 
-/// Looks at a topic the role uses, and at what it may do there. `spec` is how it should be; how many
-/// partitions there are is the owner's decision.
-async fn topic(
-    table: &mut Table,
+/// Tests a topic of the role, and the role's rights on it.
+///
+/// `spec` is the topic as it should be. Its number of partitions is taken from the existing topic,
+/// because the owner of the topic chooses it.
+async fn check_topic(
+    table: &mut CheckTable,
     admin: &Admin,
     args: &KafkaArgs,
     need: &Need,
     mut spec: TopicSpec,
 ) {
     let what = need.resource.to_string();
-    let makes = need.operations.contains(&Operation::Create);
     let (facts, rights) = match admin.topic_and_rights(&spec.name).await {
         Ok(Some(found)) => found,
-        Ok(None) if makes => {
-            table.ok(&what, "is not there yet");
-            let tried = admin.may_create_topic(&spec).await;
-            if let Err(error @ AdminError::NoController { .. }) = &tried {
-                let remedy = "see whether the brokers are well, try again";
-                return table.bad(Outcome::Away, &what, chain(error), remedy);
-            }
-            let rights = tried.map(|may| {
-                let told = may.then_some(Operation::Create);
-                Rights::Told(told.into_iter().collect())
-            });
-            return show_rights(table, args, &need.only(&[Operation::Create]), rights);
-        }
-        Ok(None) if need.operations.contains(&Operation::Delete) => {
-            return table.ok(&what, "is not there");
-        }
-        Ok(None) => {
-            let remedy = "run citystream init-tables";
-            return table.bad(Outcome::Away, &what, "does not exist", remedy);
-        }
+        Ok(None) => return check_missing_topic(table, admin, args, need, &spec).await,
         Err(AdminError::Describe(TopicError::Denied { .. })) => {
-            // Whether it is there cannot be seen either.
-            return show_rights(table, args, need, Ok(Rights::Denied));
+            // Without this right the test cannot see whether the topic exists.
+            return add_rights(table, args, need, Ok(Rights::Denied));
         }
         Err(error) => {
             let outcome = match &error {
                 AdminError::Describe(TopicError::Unreachable { .. }) => Outcome::Away,
                 _ => Outcome::Wrong,
             };
-            let remedy = "see what the brokers say";
-            return table.bad(outcome, &what, chain(&error), remedy);
+            let remedy = "follow the message of the brokers";
+            return table.add_bad(outcome, &what, chain(&error), remedy);
         }
     };
     spec.partitions = facts.partitions;
@@ -157,31 +140,59 @@ async fn topic(
         Ok(actual) => {
             let notes = differences(&spec, facts.partitions, &actual);
             if notes.is_empty() {
-                table.ok(&what, found);
+                table.add_ok(&what, found);
             } else {
-                let remedy = "kafka-configs.sh --alter, unless it is meant to be so";
-                table.bad(Outcome::Note, &what, notes.join("; "), remedy);
+                let remedy = "correct it with kafka-configs.sh --alter, unless you intend it";
+                table.add_bad(Outcome::Note, &what, notes.join("; "), remedy);
             }
         }
-        Err(error @ AdminError::Untold { .. }) => {
+        Err(error @ AdminError::Unsupported { .. }) => {
             let found = format!("{found}; {}", chain(&error));
-            table.row(Outcome::Note, &what, found, None);
+            table.add(Outcome::Note, &what, found, None);
         }
-        Err(error) => table.bad(
+        Err(error) => table.add_bad(
             Outcome::Note,
             &what,
-            format!("{found}; its settings cannot be read: {}", chain(&error)),
+            format!("{found}; failed to read its settings: {}", chain(&error)),
             &format!(
-                "to have them checked: {}",
+                "to have them tested: {}",
                 grant(args, &need.resource, &[Operation::DescribeConfigs])
             ),
         ),
     }
-    // What is there need not be made.
+    // The topic exists, so the role does not need to create it.
     let others = need.operations.iter().copied();
     let others: Vec<Operation> = others.filter(|o| *o != Operation::Create).collect();
     let need = need.only(&others);
-    show_rights(table, args, &need, Ok(rights));
+    add_rights(table, args, &need, Ok(rights));
+}
+
+/// Reports a topic that does not exist. If the role creates it, tests the right to do that.
+async fn check_missing_topic(
+    table: &mut CheckTable,
+    admin: &Admin,
+    args: &KafkaArgs,
+    need: &Need,
+    spec: &TopicSpec,
+) {
+    let what = need.resource.to_string();
+    if !need.operations.contains(&Operation::Create) {
+        if need.operations.contains(&Operation::Delete) {
+            return table.add_ok(&what, "does not exist");
+        }
+        let remedy = "run citystream init-tables";
+        return table.add_bad(Outcome::Away, &what, "does not exist", remedy);
+    }
+    table.add_ok(&what, "does not exist yet");
+    let tried = admin.may_create_topic(spec).await;
+    if let Err(error @ AdminError::NoController { .. }) = &tried {
+        return table.add_bad(Outcome::Away, &what, chain(error), BROKERS_REMEDY);
+    }
+    let rights = tried.map(|may_create| {
+        let operations = may_create.then_some(Operation::Create);
+        Rights::Listed(operations.into_iter().collect())
+    });
+    add_rights(table, args, &need.only(&[Operation::Create]), rights);
 }
 
 /// Returns `1 partition` or `6 partitions`.
@@ -192,9 +203,9 @@ fn counted(number: impl TryInto<u64>, thing: &str) -> String {
     }
 }
 
-/// Compares what the role needs with what it has.
-fn show_rights(
-    table: &mut Table,
+/// Compares the rights that the role needs with those that it has.
+fn add_rights(
+    table: &mut CheckTable,
     args: &KafkaArgs,
     need: &Need,
     rights: Result<Rights, AdminError>,
@@ -209,30 +220,30 @@ fn show_rights(
     };
     match (need.missing(&rights), rights) {
         (Some(missing), _) if missing.is_empty() => {
-            table.ok(&what, names(&need.operations));
+            table.add_ok(&what, names(&need.operations));
         }
         (Some(missing), rights) => {
             let seen = match rights {
-                Rights::Denied => ", and may not see it either",
+                Rights::Denied => ", and the right to describe it",
                 _ => "",
             };
-            table.bad(
+            table.add_bad(
                 Outcome::Wrong,
                 &what,
                 format!("lacks {}{seen}", names(&missing)),
                 &grant(args, &need.resource, &missing),
             );
         }
-        (None, Rights::Untold) => {
-            let found = "these brokers do not tell rights";
-            table.row(Outcome::Note, &what, found, None);
+        (None, Rights::Unsupported) => {
+            let found = "these brokers do not report rights";
+            table.add(Outcome::Note, &what, found, None);
         }
-        (None, Rights::Unknown { reason }) => table.bad(
+        (None, Rights::Unknown { reason }) => table.add_bad(
             Outcome::Note,
             &what,
             format!("no answer from the brokers: {reason}"),
             &format!(
-                "if the role is refused: {}",
+                "if Kafka refuses the role: {}",
                 grant(args, &need.resource, &need.operations)
             ),
         ),

@@ -1,7 +1,7 @@
-//! `citystream check`: whether a role could run here, tried before it is started.
+//! `citystream check`: tests whether a role can run here, before it is started.
 //!
-//! It takes the settings as the role would, then tries the host, Kafka and DynamoDB by calls that
-//! change nothing, and prints one line each, with what to do where something is amiss:
+//! The command parses the settings as the role would. Then it tests the host, Kafka and DynamoDB with
+//! calls that change nothing. It prints one row per test, with a remedy if the test fails:
 //!
 //! ```text
 //! ok     Kafka                3 brokers answer at b-1:9092
@@ -12,9 +12,9 @@
 //! | outcome | means | exit |
 //! |---|---|---|
 //! | `ok` | fine | 0 |
-//! | `note` | works, and the operator should know it | 0 |
-//! | `away` | something is missing or does not answer; a role would wait for it | 1 |
-//! | `wrong` | a setting or a right; a role would stop or stand still | 2 |
+//! | `note` | it works, but the operator should know this | 0 |
+//! | `away` | something is missing or does not answer; the role would wait for it | 1 |
+//! | `wrong` | a setting is wrong or a right is missing; the role would stop, or wait in vain | 2 |
 
 pub(crate) mod dynamo;
 pub(crate) mod host;
@@ -26,10 +26,10 @@ use crate::exit::Exit;
 use crate::output::{columns, lines};
 use crate::settings::hide_login;
 
-/// From so many columns on what was found stands beside what was tried.
-const ROOMY: usize = 80;
+/// Terminal width from which the finding is printed next to the tested thing, not below it.
+const WIDE_COLUMNS_MIN: usize = 80;
 
-/// How one thing was found.
+/// The outcome of one test, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     Ok,
@@ -57,43 +57,45 @@ impl Outcome {
     }
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Debug)]
 struct Row {
     outcome: Outcome,
-    /// What was tried.
+    /// The tested thing.
     what: String,
-    /// What was found.
+    /// The finding.
     found: String,
-    /// What to do, if anything.
+    /// What to do, if there is something to do.
     remedy: Option<String>,
 }
 
-/// The table, printed as it grows.
-pub(crate) struct Table {
+/// The table. Each row is printed at once.
+pub(crate) struct CheckTable {
     worst: Outcome,
 }
 
-impl Table {
+impl CheckTable {
     /// Returns a table without rows.
-    pub(crate) fn new() -> Table {
-        Table { worst: Outcome::Ok }
+    pub(crate) fn new() -> CheckTable {
+        CheckTable { worst: Outcome::Ok }
     }
 
-    /// Returns how a command ends whose rows these are.
+    /// Returns the exit that the worst row demands.
     pub(crate) fn exit(&self) -> Exit {
         self.worst.exit()
     }
 
-    pub(crate) fn ok(&mut self, what: &str, found: impl Into<String>) {
-        self.row(Outcome::Ok, what, found, None);
+    /// Adds a row for a test that succeeded.
+    pub(crate) fn add_ok(&mut self, what: &str, found: impl Into<String>) {
+        self.add(Outcome::Ok, what, found, None);
     }
 
-    fn bad(&mut self, outcome: Outcome, what: &str, found: impl Into<String>, remedy: &str) {
-        self.row(outcome, what, found, Some(remedy.to_owned()));
+    /// Adds a row with a remedy.
+    fn add_bad(&mut self, outcome: Outcome, what: &str, found: impl Into<String>, remedy: &str) {
+        self.add(outcome, what, found, Some(remedy.to_owned()));
     }
 
-    fn row(
+    fn add(
         &mut self,
         outcome: Outcome,
         what: &str,
@@ -108,7 +110,7 @@ impl Table {
             remedy,
         };
         let mut out = std::io::stdout().lock();
-        // A reader that is gone is no reason to stop trying: the exit code still tells.
+        // If nobody reads the output any more, the exit code still has the result.
         let printed = out.write_all(row.text(columns(&out)).as_bytes());
         if let Err(error) = printed {
             tracing::debug!(%error, "failed to print a row");
@@ -117,11 +119,11 @@ impl Table {
 }
 
 impl Row {
-    /// Returns the row in the lines of a terminal, if it is one; on a narrow one what was found stands below what
-    /// was tried.
+    /// Returns the row as text. On a terminal, long lines are broken; on a narrow one, the finding is
+    /// printed below the tested thing.
     fn text(&self, columns: Option<usize>) -> String {
         let name = self.outcome.name();
-        let is_narrow = columns.is_some_and(|columns| columns < ROOMY);
+        let is_narrow = columns.is_some_and(|columns| columns < WIDE_COLUMNS_MIN);
         let (mut text, first, indent) = if is_narrow {
             let above = lines(&format!("{name:<5}  "), &self.what, 7, columns);
             (above, " ".repeat(7), 7)
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_worst_row_decides_the_exit_code() {
-        let mut table = Table { worst: Outcome::Ok };
+        let mut table = CheckTable::new();
         for (outcome, code) in [
             (Outcome::Ok, 0),
             (Outcome::Note, 0),
@@ -152,13 +154,13 @@ mod tests {
             (Outcome::Wrong, 2),
             (Outcome::Ok, 2),
         ] {
-            table.row(outcome, "a", "b", None);
+            table.add(outcome, "a", "b", None);
             assert_eq!(table.worst.exit().code(), code);
         }
     }
 
     #[test]
-    fn a_remedy_stands_below_what_was_found() {
+    fn a_remedy_is_printed_below_the_finding() {
         let row = Row {
             outcome: Outcome::Away,
             what: "topic t".to_owned(),

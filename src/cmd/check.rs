@@ -1,72 +1,100 @@
-//! `citystream check`: takes the settings as a role would, and tries what the role needs.
+//! `citystream check`: parses the settings as a role would, and tests what the role needs.
 
-use crate::check::{Table, dynamo, host, kafka};
-use crate::exit::{Exit, refuse};
-use crate::kafka::rights::User;
-use crate::settings::{Check, Command, parse_role};
+use std::net::SocketAddr;
+
+use crate::check::{CheckTable, dynamo, host, kafka};
+use crate::exit::{Exit, print_parser_message};
+use crate::kafka::rights::KafkaUser;
+use crate::settings::{Check, Command, KafkaArgs, TableArgs, parse_role};
 use crate::shutdown::Shutdown;
 
-/// Runs the checks.
+/// What a role needs.
+struct Needs<'a> {
+    /// The option and address of its port.
+    port: Option<(&'static str, SocketAddr)>,
+    kafka: Option<(&'a KafkaArgs, KafkaUser<'a>)>,
+    /// The tables, and the topic that they count.
+    tables: Option<(&'a TableArgs, Option<&'a str>)>,
+}
+
+/// Runs the tests.
 ///
 /// # Errors
-/// If standard error cannot be written; whatever is wrong with the role is a row.
+/// If `shutdown` is triggered before all tests are done. A failed test is a row, not an error.
 pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let parsed = match parse_role(args.role, &args.options) {
         Ok(parsed) => parsed,
-        Err(error) => return Ok(refuse(&error)),
+        Err(error) => return Ok(print_parser_message(&error)),
     };
-    let mut table = Table::new();
-    table.ok(
-        "settings",
-        format!("citystream {} takes them", args.role.name()),
-    );
+    let mut table = CheckTable::new();
+    let accepted = format!("citystream {} accepts them", args.role.name());
+    table.add_ok("settings", accepted);
+    let needs = needs_of(&parsed.command);
     let work = async {
-        match &parsed.command {
-            Command::Produce(a) => {
-                host::check(&mut table, args.role, Some(("--listen", a.listen))).await;
-                let user = if a.from_dlq {
-                    User::FromDlq
-                } else {
-                    User::Produce
-                };
-                kafka::check(&mut table, &a.kafka, user).await;
-            }
-            Command::Consume(a) => {
-                host::check(&mut table, args.role, Some(("--listen", a.listen))).await;
-                kafka::check(&mut table, &a.kafka, User::Consume(&a.group)).await;
-                dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
-            }
-            Command::Serve(a) => {
-                let address = std::net::SocketAddr::new(a.bind, a.port);
-                host::check(&mut table, args.role, Some(("--port", address))).await;
-                dynamo::check(&mut table, args.role, &a.tables, None).await;
-            }
-            Command::InitTables(a) => {
-                host::check(&mut table, args.role, None).await;
-                let user = if a.delete {
-                    User::Delete(&a.group)
-                } else {
-                    User::InitTables
-                };
-                kafka::check(&mut table, &a.kafka, user).await;
-                dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
-            }
-            Command::Tail(a) => {
-                let user = if a.dlq { User::TailDlq } else { User::Tail };
-                kafka::check(&mut table, &a.kafka, user).await;
-            }
-            Command::Verify(a) => {
-                let listens = a.watch.map(|_| ("--listen", a.listen));
-                host::check(&mut table, args.role, listens).await;
-                kafka::check(&mut table, &a.kafka, User::Verify(&a.group)).await;
-                dynamo::check(&mut table, args.role, &a.tables, Some(&a.kafka.topic)).await;
-            }
-            _ => {}
+        host::check(&mut table, needs.port).await;
+        if let Some((kafka, user)) = needs.kafka {
+            kafka::check(&mut table, kafka, user).await;
+        }
+        if let Some((tables, topic)) = needs.tables {
+            dynamo::check(&mut table, args.role, tables, topic).await;
         }
     };
     tokio::select! {
         () = work => {}
-        () = shutdown.wait() => anyhow::bail!("stopped before all was tried"),
+        () = shutdown.wait() => anyhow::bail!("stopped before everything was checked"),
     }
     Ok(table.exit())
+}
+
+fn needs_of(command: &Command) -> Needs<'_> {
+    let (port, kafka, tables) = match command {
+        Command::Produce(a) if a.from_dlq => (None, Some((&a.kafka, KafkaUser::FromDlq)), None),
+        Command::Produce(a) => {
+            let port = ("--listen", a.listen);
+            (Some(port), Some((&a.kafka, KafkaUser::Produce)), None)
+        }
+        Command::Consume(a) => {
+            let port = ("--listen", a.listen);
+            (
+                Some(port),
+                Some((&a.kafka, KafkaUser::Consume(&a.group))),
+                Some(&a.tables),
+            )
+        }
+        Command::Serve(a) => {
+            let port = ("--port", SocketAddr::new(a.bind, a.port));
+            (Some(port), None, Some(&a.tables))
+        }
+        Command::InitTables(a) => {
+            let user = if a.delete {
+                KafkaUser::Delete(&a.group)
+            } else {
+                KafkaUser::InitTables
+            };
+            (None, Some((&a.kafka, user)), Some(&a.tables))
+        }
+        Command::Tail(a) => {
+            let user = if a.dlq {
+                KafkaUser::TailDlq
+            } else {
+                KafkaUser::Tail
+            };
+            (None, Some((&a.kafka, user)), None)
+        }
+        Command::Verify(a) => {
+            let port = a.watch.map(|_| ("--listen", a.listen));
+            (
+                port,
+                Some((&a.kafka, KafkaUser::Verify(&a.group))),
+                Some(&a.tables),
+            )
+        }
+        _ => (None, None, None),
+    };
+    let topic = kafka.map(|(kafka, _)| kafka.topic.as_str());
+    Needs {
+        port,
+        kafka,
+        tables: tables.map(|tables| (tables, topic)),
+    }
 }

@@ -1,39 +1,40 @@
-//! `citystream config`: the settings a role would run with, and where each comes from.
+//! `citystream config`: the settings that a role would run with, and the origin of each.
 //!
-//! Reads what the role itself would read and connects to nobody. A wrong value is told as the role
-//! would tell it, exit code 2.
+//! The command reads what the role itself would read, and opens no connection. It reports a wrong
+//! value as the role would, with exit code 2.
 
-use std::io::Write as _;
-
-use crate::exit::{Exit, refuse};
-use crate::output::{columns, lines};
+use crate::exit::{Exit, print_parser_message};
+use crate::output::{self, columns, lines};
 use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
 
-/// Columns of an origin that must fit beside a value, or it stands below.
-const ORIGIN: usize = 20;
+/// Columns that an origin needs. On a narrower terminal, value and origin go below the name.
+const ORIGIN_COLUMNS: usize = 20;
 
 /// Prints the settings.
 ///
 /// # Errors
 /// If standard output cannot be written.
 pub fn run(args: &Config) -> anyhow::Result<Exit> {
-    let roles = args.role.map_or(Role::SERVICES.to_vec(), |role| vec![role]);
     let mut text = String::new();
-    for role in roles {
+    if args.role.is_none() {
+        let names = args.roles().into_iter().map(Role::name);
+        let names = names.collect::<Vec<_>>().join(", ");
+        text.push_str(&format!(
+            "# Services: {names}. For another role: citystream config --for ROLE\n"
+        ));
+    }
+    for role in args.roles() {
         let parsed = match parse_role(role, &args.options) {
             Ok(parsed) => parsed,
-            Err(error) => return Ok(refuse(&error)),
+            Err(error) => return Ok(print_parser_message(&error)),
         };
-        section(&mut text, role, &parsed, columns(&std::io::stdout()));
+        push_section(&mut text, role, &parsed, columns(&std::io::stdout()));
     }
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other?,
-    }
+    output::print(&text)?;
     Ok(Exit::Done)
 }
 
-fn section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<usize>) {
+fn push_section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<usize>) {
     if !out.is_empty() {
         out.push('\n');
     }
@@ -42,11 +43,11 @@ fn section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<usize>
     settings.extend(other_variables());
     let width = |f: fn(&Effective) -> &str| settings.iter().map(|s| f(s).chars().count()).max();
     let names = width(|s| &s.name).unwrap_or(0);
-    // One long list of brokers must not push every origin off the screen.
+    // A long list of brokers must not push every origin off the screen.
     let values = width(|s| s.value.as_deref().unwrap_or("-"))
         .unwrap_or(0)
         .min(32);
-    let is_narrow = columns.is_some_and(|columns| columns < names + values + ORIGIN);
+    let is_narrow = columns.is_some_and(|columns| columns < names + values + ORIGIN_COLUMNS);
     for Effective {
         name,
         value,

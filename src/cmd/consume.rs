@@ -1,24 +1,25 @@
-//! `citystream consume`: opens the port of health and metrics, connects, and runs the pipeline.
+//! `citystream consume`: opens the port for health and metrics, connects, and runs the pipeline.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use crate::api::{ops, server};
+use crate::cmd::connect_dynamodb;
 use crate::consume::{Host, Status, check_settings, progress, run_with};
 use crate::core::stall::PATIENCE_MS;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::Exit;
 use crate::listen::{print_picked, warn_if_open};
 use crate::service;
 use crate::settings::{Consume, LogFormat};
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
+use crate::store::client::ConnectOptions;
 use crate::telemetry::{Metrics, can_draw};
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
@@ -29,16 +30,16 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
-    // Settings that only a client of Kafka can judge are judged before the role is called ready.
+    // Only librdkafka can judge some settings. It does so here, before the role reports that it is
+    // ready.
     check_settings(&args)?;
-    let client = connect(ConnectOptions {
+    let client = connect_dynamodb(ConnectOptions {
         attempts: 1,
         clock_skew: Some(metrics.clock_skew_seconds.clone()),
         answers_refused: Some(metrics.answers_refused.clone()),
         ..ConnectOptions::default()
     })
-    .await
-    .map_err(|e| SettingsError(e.to_string()))?;
+    .await?;
     let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let shown_status = Arc::clone(&status);
@@ -49,14 +50,15 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         producer_time_is_fine: false,
         stall_ms: PATIENCE_MS,
     };
-    let draws = args.stop_at_end
+    let shows_progress = args.stop_at_end
         && args.log.log_format != Some(LogFormat::Json)
         && can_draw(&std::io::stderr());
-    let shown = draws.then(|| progress::show(shown_status));
-    // In a task: what wakes the thread that started the runtime costs more than a request's answer.
+    let shown = shows_progress.then(|| progress::show(shown_status));
+    // A task of its own, because waking the thread that started the runtime costs more than handling
+    // the answer to a request.
     let result = tokio::spawn(run_with(args, client, host, shutdown))
         .await
-        .context("the consumer's task ended")?;
+        .context("the consumer panicked")?;
     drop(shown);
     http_stop.trigger();
     http.await.context("failed to stop the HTTP server")?;

@@ -1,42 +1,45 @@
-//! `citystream init-tables`: makes, checks or deletes the tables and topics.
+//! `citystream init-tables`: creates, checks or deletes the tables and topics.
 
-use crate::cmd::print;
+use crate::bundle;
+use crate::cmd::connect_dynamodb;
 use crate::core::keys::TableNames;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::output;
 use crate::settings::InitTables;
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
-use crate::tables::dynamodb::Wanted;
-use crate::tables::explain::{self, Question};
-use crate::tables::steps::{self, Steps};
-use crate::tables::{confirm, delete, make_or_check, mark_settings, plan};
+use crate::store::client::ConnectOptions;
+use crate::tables::dynamodb::WantedTables;
+use crate::tables::explain::{self, CostQuestion};
+use crate::tables::steps::{self, StepDisplay};
+use crate::tables::{confirm, delete, make_or_check, plan};
 use crate::telemetry::Metrics;
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail; a [`SettingsError`] where only a person can mend it.
+/// Returns the error that ended the command; a [`SettingsError`] if only a person can repair it.
+///
+/// [`SettingsError`]: crate::exit::SettingsError
 pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if let Some(role) = args.print_iam_policy {
-        return print::policy(role, &args.tables.table_prefix);
+        output::print(&bundle::policy(role, &args.tables.table_prefix)?)?;
+        return Ok(Exit::Done);
     }
     if let Some(rate) = args.explain {
-        let wanted = Wanted::from_args(&args);
+        let wanted = WantedTables::from_args(&args);
         return explain(rate, &args, &wanted);
     }
     if args.delete {
         confirm::can_ask(args.yes)?;
     }
-    let client = connect(ConnectOptions::default())
-        .await
-        .map_err(mark_settings)?;
+    let client = connect_dynamodb(ConnectOptions::default()).await?;
     let admin = Admin::new(&args.kafka).map_err(|error| match error {
-        AdminError::Settings(error) => SettingsError(steps::chain(&error)).into(),
-        other => anyhow::Error::from(other),
+        AdminError::Settings(error) => anyhow::Error::from(error),
+        other => other.into(),
     })?;
-    let steps = Steps::new();
+    let steps = StepDisplay::new();
     let work = async {
         if args.delete {
             delete(&args, &client, &admin, &steps).await
@@ -46,7 +49,7 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     };
     let findings = tokio::select! {
         findings = work => findings?,
-        () = shutdown.wait() => anyhow::bail!("stopped before all was done; run it again"),
+        () = shutdown.wait() => anyhow::bail!(Failure::new("stopped before everything was done").with_remedy("run it again")),
     };
     if args.check {
         plan::print_table(&findings)?;
@@ -61,9 +64,9 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     })
 }
 
-fn explain(rate: f64, args: &InitTables, wanted: &Wanted) -> anyhow::Result<Exit> {
+fn explain(rate: f64, args: &InitTables, wanted: &WantedTables) -> anyhow::Result<Exit> {
     let config = wanted.config();
-    let question = Question {
+    let question = CostQuestion {
         rate,
         mix: args.mix.clone().unwrap_or_default(),
         shards: config.shards,

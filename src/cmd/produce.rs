@@ -1,8 +1,8 @@
-//! `citystream produce`: a source, the producer and the pump between them, with their HTTP side and their
-//! progress.
+//! `citystream produce`: sends events from a source to Kafka, with an HTTP port and a progress report.
 //!
-//! Exit 1 if an event was refused or is undelivered at the end, if the input could not be read, or if it had a
-//! bad line (unless `--skip-bad`). Kafka that is not there is waited for.
+//! The exit code is 1 if Kafka refused an event or did not acknowledge it, if the input could not be
+//! read, or if it had an invalid line (unless `--skip-bad` is given). While Kafka does not answer, the
+//! role waits.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -12,34 +12,35 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use crate::api::server::{self, BindError};
+use crate::blocking::run_blocking;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
-use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::listen::{print_picked, warn_if_open};
+use crate::produce::producer::{EventProducer, ProducerError};
 use crate::produce::pump::{self, PumpError};
-use crate::produce::report::Report;
-use crate::produce::{exit, http, letters, plan, settings_error, source};
+use crate::produce::report::ProgressReport;
+use crate::produce::{dead_letters, exit, http, plan, source};
 use crate::service;
 use crate::settings::{LISTEN, Produce};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// How often the progress is looked at.
+/// Time between two updates of the progress.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if args.from_dlq {
-        return letters::run(&args, shutdown).await;
+        return dead_letters::run(&args, shutdown).await;
     }
     let source = source(&args)?;
-    let listener = listener(&args).await?;
-    let config = client_config(&args.kafka, "produce").map_err(settings_error)?;
+    let listener = open_port(&args).await?;
+    let config = client_config(&args.kafka, "produce")?;
     let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
-    let tally = producer.tally();
+    let deliveries = producer.deliveries();
     let address = listener.as_ref().and_then(|it| it.local_addr().ok());
     tracing::info!(
         address = address.map(tracing::field::display),
@@ -48,39 +49,39 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     );
 
     let http_stop = Shutdown::new();
-    let probe = http::probe(Arc::clone(&tally));
+    let probe = http::probe(Arc::clone(&deliveries));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
-    let router = http::router(metrics, Arc::clone(&tally));
+    let router = http::router(metrics, Arc::clone(&deliveries));
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let server = listener.map(|listener| {
         let serving = server::serve(listener, router, served, http_stop.clone());
         tokio::spawn(serving)
     });
 
-    let report = Arc::new(Report::new(&args, Arc::clone(&tally)));
+    let report = Arc::new(ProgressReport::new(&args, Arc::clone(&deliveries)));
     let ticking = {
         let report = Arc::clone(&report);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                report.tick();
+                report.update();
             }
         })
     };
 
     let plan = plan(&args);
-    let (told, stop) = (Arc::clone(&report), shutdown.clone());
-    let work = tokio::task::spawn_blocking(move || {
+    let (bad_lines, stop) = (Arc::clone(&report), shutdown.clone());
+    let work = run_blocking(move || {
         let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
-            told.bad_line(line, reject);
+            bad_lines.report_bad_line(line, reject);
         });
         let undelivered = producer.finish(&stop);
-        (pumped, undelivered, producer.tally().counts())
+        (pumped, undelivered, producer.deliveries().counts())
     });
-    let (pumped, undelivered, counts) = work.await.context("the producer panicked")?;
+    let (pumped, undelivered, counts) = work.await;
     ticking.abort();
-    report.summary(
+    report.report_summary(
         &counts,
         undelivered,
         pumped.as_ref().copied().unwrap_or_default(),
@@ -91,20 +92,22 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     }
     pumped.map_err(|error| match error {
         PumpError::Producer(ProducerError::Refused(refusal)) => {
-            SettingsError(refusal.to_string()).into()
+            SettingsError((&refusal).into()).into()
         }
         other => anyhow::Error::from(other),
     })?;
     Ok(exit(&counts, undelivered, args.skip_bad))
 }
 
-/// Opens the port of health and metrics. A run with an end goes on without one where the default port
-/// is taken: it is watched by a person.
-async fn listener(args: &Produce) -> anyhow::Result<Option<TcpListener>> {
+/// Opens the port for health and metrics.
+///
+/// A run that ends by itself continues without the port if the default one is taken: a person watches
+/// such a run, and no monitoring needs the port.
+async fn open_port(args: &Produce) -> anyhow::Result<Option<TcpListener>> {
     let bound = server::bind(args.listen, "--listen").await;
     let listener = match bound {
         Err(error) if args.has_end() && args.listen == LISTEN && is_in_use(&error) => {
-            tracing::debug!(%error, "no health and metrics");
+            tracing::debug!(%error, "continuing without health and metrics");
             return Ok(None);
         }
         bound => bound?,

@@ -1,9 +1,8 @@
-//! `citystream tail`: reads the topic without a group, and shows it as a live screen or as lines.
+//! `citystream tail`: reads the topic without a group, and shows it on a live screen or as lines.
 
 use std::io;
 
-use anyhow::Context as _;
-
+use crate::blocking::run_blocking;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
 use crate::kafka::reader::{LogReader, ReaderError};
@@ -15,11 +14,10 @@ use crate::telemetry::{Metrics, can_draw};
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let range = range(&args)?;
-    let config = client_config(&args.kafka, "tail")
-        .map_err(|e| SettingsError(format!("{:#}", anyhow::Error::from(e))))?;
+    let config = client_config(&args.kafka, "tail")?;
     if args.events == Some(0) {
         return Ok(Exit::Done);
     }
@@ -32,12 +30,11 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let done = if live {
         screen::run(reader, range, args, shutdown).await
     } else {
-        let work = move || print(&reader, &range, &args, &shutdown, &mut io::stdout());
-        let done = tokio::task::spawn_blocking(work).await;
-        done.context("the reader panicked")?
+        let work = move || print(&reader, &range, &args, &shutdown);
+        run_blocking(work).await
     };
     done.map_err(|error| match error.downcast_ref::<ReaderError>() {
-        Some(ReaderError::Refused(refusal)) => SettingsError(refusal.to_string()).into(),
+        Some(ReaderError::Refused(refusal)) => SettingsError(refusal.into()).into(),
         _ => error,
     })?;
     Ok(Exit::Done)

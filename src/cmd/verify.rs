@@ -1,37 +1,28 @@
-//! `citystream verify`: compares the log and the tables, once or again and again.
+//! `citystream verify`: compares the log with the tables, once or repeatedly.
 
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use anyhow::Context as _;
-
+use crate::cmd::connect_dynamodb;
 use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
 use crate::settings::Verify;
 use crate::shutdown::Shutdown;
-use crate::store::client::{ConnectOptions, connect};
-use crate::store::error::Kind;
+use crate::store::client::ConnectOptions;
 use crate::telemetry::{Metrics, can_draw, unix_ms};
-use crate::verify::compare::{Source, compare};
-use crate::verify::{explain, options, print, progress, watch};
+use crate::verify::compare::{CompareSource, compare};
+use crate::verify::{explain, options, print, show_progress, watch};
 
 /// Runs the role until it is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
-    let kafka = client_config(&args.kafka, "verify")
-        .map_err(|e| SettingsError(format!("{:#}", anyhow::Error::from(e))))?;
-    let client = connect(ConnectOptions::default())
-        .await
-        .map_err(|error| match error.kind() {
-            Kind::Settings => SettingsError(error.to_string()).into(),
-            _ => anyhow::Error::new(error),
-        })
-        .context("failed to set up the connection to DynamoDB")?;
-    let source = Source {
+    let kafka = client_config(&args.kafka, "verify")?;
+    let client = connect_dynamodb(ConnectOptions::default()).await?;
+    let source = CompareSource {
         client,
         names: TableNames::new(&args.tables.table_prefix),
         kafka,
@@ -46,7 +37,7 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     if let (Some(from), Some(until)) = ends
         && from >= until
     {
-        return Err(SettingsError("--from must lie before --until".to_owned()).into());
+        return Err(SettingsError::new("--from must lie before --until").into());
     }
     if let Some(window) = args.explain {
         let out = Arc::new(Mutex::new(io::stdout()));
@@ -56,7 +47,7 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
         return watch::watch(&args, &source, &metrics, &shutdown).await;
     }
     let read = Arc::new(AtomicU64::new(0));
-    let bar = can_draw(&io::stderr()).then(|| progress(&read));
+    let bar = can_draw(&io::stderr()).then(|| show_progress(&read));
     let compared = compare(&source, &options(&args), &metrics, &read, &shutdown).await;
     if let Some(bar) = bar {
         bar.finish_and_clear();

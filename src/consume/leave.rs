@@ -2,72 +2,39 @@
 
 use std::time::{Duration, Instant};
 
-use crate::consume::locate::blocking;
-use crate::consume::shell::{Leaving, Shell};
+use crate::blocking::run_blocking;
+use crate::consume::shell::Shell;
 use crate::core::pipeline::CommitPart;
 use crate::exit::Exit;
-use crate::kafka::consumer::Event;
+use crate::failure::Failure;
+use crate::kafka::consumer::ConsumerEvent;
 use crate::telemetry::steady_ms;
 
-/// Longest drain after SIGTERM; with committing and leaving the group it stays below 10 s.
+/// Longest drain after SIGTERM. Together with the last commit and leaving the group it stays below 10 s.
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 /// Longest wait for the last commit, and for the consumer thread to leave the group.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(1_200);
 
 impl Shell {
-    /// Stops reading, drains, commits, leaves the group.
+    /// Stops reading, drains, commits and leaves the group.
     pub(super) async fn leave(mut self) -> anyhow::Result<Exit> {
         let started = Instant::now();
-        let partitions: Vec<i32> = self.p.pipeline.partitions().collect();
-        self.given_up_before = self.p.pipeline.report().ledger.given_up;
-        tracing::info!(in_flight = self.p.pipeline.in_flight(), "draining");
-        for partition in &partitions {
-            self.p.consumer.hold(*partition);
-        }
-        self.leaving.push(Leaving {
-            waiting: partitions.iter().copied().collect(),
-            parts: Vec::new(),
-            answer: None,
-        });
-        self.p
-            .pipeline
-            .revoked(steady_ms(), &partitions, false, SHUTDOWN_DRAIN_MS);
-        loop {
-            self.act();
-            if self.leaving.iter().all(|l| l.waiting.is_empty()) {
-                break;
-            }
-            let wake = self
-                .p
-                .pipeline
-                .next_ms()
-                .map_or(100, |ms| (ms - steady_ms()).clamp(0, 100));
-            tokio::select! {
-                event = self.p.events.recv() => if let Some(event) = event { self.event(event) },
-                done = self.done.recv() => if let Some(done) = done { self.finish(done) },
-                () = tokio::time::sleep(Duration::from_millis(wake.unsigned_abs())) => {}
-            }
-            self.take_waiting();
-        }
-        let parts: Vec<CommitPart> = self.leaving.drain(..).flat_map(|l| l.parts).collect();
-        self.last_commit(&parts).await;
-        let ledger = self.p.pipeline.report().ledger;
-        // Given up by this last drain, as opposed to earlier rebalances.
-        let left_behind = ledger.given_up - self.given_up_before;
-        *self
-            .p
-            .host
-            .metrics
-            .ledger
-            .lock()
-            .expect("no panic holds the ledger") = ledger;
-        // The client leaves the group when its last handle goes, on the consumer thread if nothing
-        // else holds one; the channel closes once it has.
-        drop(self.p.locator);
-        self.p.consumer.close();
+        let given_up_before = self.pipeline.report().ledger.given_up;
+        self.drain().await;
+        let parts = self.revokes.take_parts();
+        self.commit_last(parts).await;
+        let ledger = self.pipeline.report().ledger;
+        // Rebalances before this drain may have given up records as well; their new owners read those.
+        let given_up = ledger.given_up - given_up_before;
+        let metrics = &self.host.metrics;
+        *metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
+        // The client leaves the group when its last handle is dropped, and `requests` holds some. After that the
+        // channel of events closes.
+        drop(self.requests);
+        let mut events = self.client.close();
         let left = async {
-            while let Some(event) = self.p.events.recv().await {
-                if let Event::Revoked { answer, .. } = event {
+            while let Some(event) = events.recv().await {
+                if let ConsumerEvent::Revoked { answer, .. } = event {
                     drop(answer.send(Vec::new()));
                 }
             }
@@ -79,22 +46,47 @@ impl Shell {
         tracing::info!(took_ms, "left the group");
         match self.end {
             Some(Err(error)) => Err(error),
-            _ if left_behind > 0 => {
-                anyhow::bail!("{left_behind} records are not yet durable and will be read again")
+            _ if given_up > 0 => {
+                anyhow::bail!("{given_up} records are not yet durable and will be read again")
             }
-            None if self.p.stop_at_end => anyhow::bail!(
-                "stopped before the group has committed the end of every partition; started again, it goes on there"
+            None if self.options.stop_at_end => anyhow::bail!(
+                Failure::new("stopped before the group has committed the end of every partition")
+                    .with_remedy("run it again: it continues where it stopped")
             ),
             _ => Ok(Exit::Done),
         }
     }
 
-    async fn last_commit(&self, parts: &[CommitPart]) {
+    async fn drain(&mut self) {
+        let partitions: Vec<i32> = self.pipeline.partitions().collect();
+        tracing::info!(in_flight = self.pipeline.in_flight(), "draining");
+        for partition in &partitions {
+            self.client.hold(*partition);
+        }
+        self.revokes.add(&partitions, None);
+        self.pipeline
+            .revoked(steady_ms(), &partitions, false, SHUTDOWN_DRAIN_MS);
+        loop {
+            self.act();
+            if self.revokes.are_done() {
+                return;
+            }
+            let wake = self.until_next(100);
+            tokio::select! {
+                event = self.client.next_event() => if let Some(event) = event { self.event(event) },
+                done = self.done.recv() => if let Some(done) = done { self.finish(done) },
+                () = tokio::time::sleep(wake) => {}
+            }
+            self.take_arrived();
+        }
+    }
+
+    async fn commit_last(&self, parts: Vec<CommitPart>) {
         if parts.is_empty() {
             return;
         }
-        let (inquiry, parts) = (self.p.locator.inquiry(), parts.to_vec());
-        let answered = blocking(move || inquiry.commit(&parts));
+        let inquiry = self.requests.locator().inquiry();
+        let answered = run_blocking(move || inquiry.commit(&parts));
         match tokio::time::timeout(LEAVE_TIMEOUT, answered).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last commit was refused"),

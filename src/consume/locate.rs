@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use rdkafka::error::KafkaResult;
 
+use crate::blocking::run_blocking;
 use crate::consume::tables::TableSet;
 use crate::core::RULES;
 use crate::core::event::Offset;
@@ -18,11 +19,11 @@ use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
 use crate::core::restart::StartFacts;
 use crate::exit::SettingsError;
-use crate::failure::of_store;
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::inquiry::Inquiry;
+use crate::remedy::of_store;
 use crate::settings::RawRows;
-use crate::store::config::{Config, set_topic};
+use crate::store::config::{ConfigItem, set_topic};
 use crate::store::error::StoreError;
 use crate::store::write::Writer;
 use crate::sys;
@@ -59,8 +60,6 @@ pub(super) struct Located {
 pub(super) struct Found {
     pub(super) located: Vec<Located>,
     pub(super) missing: Vec<Unlocated>,
-    /// When the tables' id was asked for last, by [`sys::boot_ms`].
-    pub(super) asked_ms: i64,
 }
 
 /// A start that is not known yet.
@@ -115,8 +114,8 @@ impl Locator {
                     why: why.clone(),
                 };
                 Ok(Found {
+                    located: Vec::new(),
                     missing: wanted.into_iter().map(missing).collect(),
-                    ..Found::default()
                 })
             }
             Err(Trouble::Settings(error)) => Err(error),
@@ -125,13 +124,14 @@ impl Locator {
 
     async fn try_locate(&self, wanted: &[(i32, u64)]) -> Result<Found, Trouble> {
         let (topic_id, count) = self.topic().await?;
+        let tables_read_ms = sys::boot_ms();
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
         // One that the topic has no longer is taken away soon; one that it has not yet, for this broker, comes.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
-        let commits = blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
+        let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
             .await
             .map_err(|e| Trouble::Wait(kafka(&e)))?;
         let mut ranges = self.ranges(partitions, LEADER_TIMEOUT).await;
@@ -155,6 +155,7 @@ impl Locator {
                             let facts = StartFacts {
                                 topic_id: topic_id.clone(),
                                 tables_id: config.tables_id.clone(),
+                                tables_read_ms,
                                 commit: commits.get(&partition).cloned(),
                                 progress,
                                 log,
@@ -179,17 +180,11 @@ impl Locator {
                 why,
             });
         }
-        // As with the topic, and a question to its leaders may have taken long.
-        let asked_ms = sys::boot_ms();
         if self.tables.config().await?.tables_id != config.tables_id {
             let why = "the tables to settle, they were made again";
             return Err(Trouble::Wait(why.to_owned()));
         }
-        Ok(Found {
-            located,
-            missing,
-            asked_ms,
-        })
+        Ok(Found { located, missing })
     }
 
     /// Asks the leaders of partitions for the ends of their logs, several at a time.
@@ -200,7 +195,7 @@ impl Locator {
     ) -> BTreeMap<i32, KafkaResult<(Offset, Offset)>> {
         let range = |partition| {
             let inquiry = self.inquiry.clone();
-            blocking(move || (partition, inquiry.log_range(partition, timeout)))
+            run_blocking(move || (partition, inquiry.log_range(partition, timeout)))
         };
         let asked = futures_util::stream::iter(partitions).map(range);
         asked.buffer_unordered(QUESTIONS_MAX).collect().await
@@ -209,12 +204,12 @@ impl Locator {
     /// Returns the topic's id and its number of partitions.
     pub(super) async fn topic(&self) -> Result<(String, i32), Trouble> {
         let inquiry = self.inquiry.clone();
-        let found = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
+        let found = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
         match found {
             Ok(Some(topic)) => {
                 let partitions = topic.partitions;
                 if usize::try_from(partitions).unwrap_or(usize::MAX) > PARTITIONS_MAX {
-                    return Err(Trouble::Settings(SettingsError(format!(
+                    return Err(Trouble::Settings(SettingsError::new(format!(
                         "topic {} has {partitions} partitions, at most {PARTITIONS_MAX} are supported",
                         self.topic
                     ))));
@@ -229,14 +224,17 @@ impl Locator {
         }
     }
 
-    async fn config(&self) -> Result<Config, Trouble> {
+    async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = self.tables.config().await?;
         if config.rules_number != RULES {
-            return Err(Trouble::Settings(SettingsError(format!(
-                "the tables {}… were made under rules {}, this program has rules {RULES}; use the matching version, or a new --table-prefix and a replay",
+            let what = format!(
+                "the tables {}… were made under rules {}, this program has rules {RULES}",
                 self.tables.names().totals,
                 config.rules_number
-            ))));
+            );
+            let error = SettingsError::new(what)
+                .with_remedy("use the matching version, or a new --table-prefix and a replay");
+            return Err(Trouble::Settings(error));
         }
         self.writer
             .set_tables(config.shards, config.rules.window_ms);
@@ -244,14 +242,18 @@ impl Locator {
     }
 
     /// Writes the topic and its id into the config item where they are not there yet.
-    async fn claim(&self, config: &Config, topic_id: &str) -> Result<(), Trouble> {
+    async fn claim(&self, config: &ConfigItem, topic_id: &str) -> Result<(), Trouble> {
         match &config.topic {
             Some(topic) if *topic != self.topic => {
-                return Err(Trouble::Settings(SettingsError(format!(
-                    "the tables {}… belong to topic {topic}, not {}; give --topic {topic}, or another --table-prefix",
+                let what = format!(
+                    "the tables {}… belong to topic {topic}, not {}",
                     self.tables.names().totals,
                     self.topic
-                ))));
+                );
+                let remedy = format!("give --topic {topic}, or another --table-prefix");
+                return Err(Trouble::Settings(
+                    SettingsError::new(what).with_remedy(remedy),
+                ));
             }
             Some(_) if config.topic_id.as_deref() == Some(topic_id) => return Ok(()),
             _ => {}
@@ -299,13 +301,5 @@ fn keep(raw: RawRows) -> Keep {
         RawRows::All => Keep::All,
         RawRows::Alerts => Keep::Alerts,
         RawRows::None => Keep::None,
-    }
-}
-
-/// Runs a blocking call on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(call).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

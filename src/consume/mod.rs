@@ -5,28 +5,34 @@
 //! DynamoDB, and `consume::locate` finds the facts of a start. Whatever is missing at the start
 //! (Kafka, the topic, the tables) is waited for, and said.
 
+mod client;
+mod explain;
 mod leave;
 mod locate;
+mod log_limit;
 pub(crate) mod progress;
-mod renew;
+mod report;
 mod requests;
+mod revokes;
 mod shell;
-mod sink;
 mod status;
+mod stop_ends;
 mod tables;
-mod watch;
+mod topic_watch;
+mod write_errors;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
 use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
-use crate::kafka::client::{ClientError, client_config, set_default};
+use crate::kafka::client::{client_config, set_default};
 use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::second_read::SecondReader;
@@ -35,7 +41,10 @@ use crate::shutdown::Shutdown;
 use crate::store::write::Writer;
 use crate::telemetry::Metrics;
 
-use renew::StartConsumer;
+use client::{Client, StartClient};
+use locate::Locator;
+use requests::Requests;
+use shell::{Shell, ShellOptions, done_channel};
 pub use status::{Status, Wait};
 
 /// Most requests in flight per table. A table answers in 5–10 ms, so this is some 100,000 items a
@@ -76,7 +85,7 @@ pub async fn run_with(
         .get("session.timeout.ms")
         .and_then(|v| v.parse().ok())
         .unwrap_or(SESSION_TIMEOUT_MS);
-    let dlq_config = client_config(&args.kafka, "consume").map_err(wrong)?;
+    let dlq_config = client_config(&args.kafka, "consume")?;
     let names = TableNames::new(&args.tables.table_prefix);
     let writer = Writer::new(
         client.clone(),
@@ -96,7 +105,7 @@ pub async fn run_with(
     // The other half is for what lies outside: fetched pieces, requests under way, the program.
     let second_reader = SecondReader::new(&config, &args.kafka.topic);
     let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 2);
-    let start_consumer: StartConsumer = Box::new(move || {
+    let start_client: StartClient = Box::new(move || {
         let budget = Arc::new(Budget::new(budget_bytes));
         let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
         let options = ConsumerOptions {
@@ -107,36 +116,28 @@ pub async fn run_with(
         let consumer = Consumer::start(&config, options, events_in)?;
         Ok((consumer, budget, events))
     });
-    let (consumer, budget, events) =
-        start_consumer().map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+    let client_error =
+        |e: KafkaError| SettingsError::new("the Kafka client cannot start").with_why(e.to_string());
+    let kafka = Client::start(start_client).map_err(client_error)?;
     let pipeline = Pipeline::new(Options {
         topic: args.kafka.topic.as_str().into(),
         row_interval_ms: args.row_interval,
         continue_on_loss: args.on_data_loss == OnDataLoss::Continue,
         requests_max: REQUESTS_MAX,
+        stall_ms: host.stall_ms,
     });
-    let locator = locate::Locator::new(
-        consumer.inquiry(),
-        tables::TableSet::new(client, names),
-        writer.clone(),
-        args.kafka.topic.clone(),
-    );
-    let shell = shell::Shell::new(shell::Parts {
-        pipeline,
-        consumer,
-        start_consumer,
-        locator,
-        writer,
-        second_reader: Arc::new(second_reader),
-        dead_letters,
-        budget,
-        host,
-        events,
-        topic: args.kafka.topic.clone(),
+    let tables = tables::TableSet::new(client, names);
+    let topic = args.kafka.topic.clone();
+    let locator = Locator::new(kafka.inquiry(), tables, writer.clone(), topic.clone());
+    let (done_in, done) = done_channel();
+    let requests = Requests::new(writer, locator, dead_letters, second_reader, done_in);
+    let options = ShellOptions {
+        topic,
         group: args.group.clone(),
         drain_max,
         stop_at_end: args.stop_at_end,
-    });
+    };
+    let shell = Shell::new(pipeline, kafka, requests, done, host, options);
     shell.run(shutdown).await
 }
 
@@ -148,14 +149,9 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
     consumer_config(args).map(drop)
 }
 
-/// Every error of the client's settings is one that only a person can mend.
-fn wrong(error: ClientError) -> SettingsError {
-    SettingsError(format!("{:#}", anyhow::Error::from(error)))
-}
-
 /// Returns the consumer's librdkafka settings: ours below the user's, the fixed ones above.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
-    let mut config = client_config(&args.kafka, "consume").map_err(wrong)?;
+    let mut config = client_config(&args.kafka, "consume")?;
     // What is fetched and not yet taken, in KiB of values; librdkafka needs about three times that
     // for small records.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);

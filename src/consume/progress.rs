@@ -8,7 +8,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::consume::Status;
 use crate::core::progress::{Progress, show_eta};
-use crate::telemetry::{say, steady_ms};
+use crate::telemetry::{print_stderr, steady_ms};
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ impl Drop for Shown {
         self.bar.finish_and_clear();
         if let (Some(total), Some(0)) = (self.status.left_at_first(), self.status.left()) {
             let seconds = seconds(steady_ms() - self.begun_ms);
-            say(&format!(
+            print_stderr(&format!(
                 "citystream: read {} records to the end in {seconds:.1} s",
                 HumanCount(total)
             ));

@@ -1,220 +1,343 @@
-//! Starts what the pipeline asks for: each request in a task of its own, which reports back as a
-//! [`Done`]. Nothing here decides anything; what fails is told to the pipeline, which tries again.
+//! Runs what the pipeline asks for. Each request is a task of its own, and its end comes back as a [`Done`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::consume::locate::{Unlocated, blocking, dynamodb};
-use crate::consume::shell::{ANSWER_TIMEOUT, Answer, Done, GapRead, Shell, send};
-use crate::core::gap::{Gap, Verdict};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+
+use crate::blocking::run_blocking;
+use crate::consume::locate::{Found, Locator, Trouble, Unlocated, dynamodb};
+use crate::consume::topic_watch::Looked;
+use crate::core::batch::{Batch, BatchOutcome};
+use crate::core::event::Offset;
+use crate::core::gap::{Gap, SecondRead};
 use crate::core::keys;
 use crate::core::parse::Reason;
-use crate::core::pipeline::{CommitPart, Halt, Output, Publish};
-use crate::core::plan::{Put, PutTable, Ticket};
+use crate::core::pipeline::{CommitPart, Pipeline, Publish};
+use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::core::worker::Rejected;
 use crate::exit::SettingsError;
-use crate::kafka::second_read::report;
-use crate::store::error::Kind;
+use crate::kafka::dlq::DeadLetters;
+use crate::kafka::inquiry::Inquiry;
+use crate::kafka::second_read::SecondReader;
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::write::Writer;
 use crate::sys;
-use crate::telemetry::steady_ms;
 use crate::telemetry::unix_ms;
 
-impl Shell {
-    pub(super) fn start(&mut self, output: Output) {
-        let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
-        match output {
-            Output::Put(batch) => {
-                tokio::spawn(async move {
-                    let (outcome, error) = writer.put(&batch, unix_ms()).await;
-                    send(&done, Done::Batch(batch, outcome, error));
-                });
-            }
-            Output::Update(update) => {
-                tokio::spawn(async move {
-                    let result = writer.update(&update, unix_ms()).await;
-                    send(&done, Done::Update(update, result));
-                });
-            }
-            Output::Reject(ticket, rejected) => {
-                let letters = self.p.dead_letters.clone();
-                let topic_id = self.topic_id.clone();
-                self.send_letter(ticket, async move {
-                    letters
-                        .send(&rejected, &topic_id, || fastrand::u32(..))
-                        .await;
-                    send(&done, Done::Rejected(ticket));
-                });
-            }
-            Output::Refused(table, put) => self.refused(table, put),
-            Output::CreateProgress(publish) => {
-                let (partition, assignment) = (publish.partition, publish.assignment);
-                let not_created = move |why| {
-                    Done::NotCreated(Unlocated {
-                        partition,
-                        assignment,
-                        why,
-                    })
-                };
-                if self.doubt.is_open() {
-                    // They may be others by the time it is made.
-                    return send(&done, not_created("the tables".to_owned()));
-                }
-                tokio::spawn(async move {
-                    let what = match writer.create_progress(&publish).await {
-                        Ok(()) => Done::Created {
-                            partition,
-                            assignment,
-                        },
-                        Err(error) => {
-                            if error.kind() == Kind::NotFound {
-                                send(&done, Done::NoTables);
-                            }
-                            not_created(dynamodb(&error))
-                        }
-                    };
-                    send(&done, what);
-                });
-            }
-            Output::Publish(publish) => self.publish(publish),
-            Output::Hold { partition } => {
-                tracing::info!(partition, "partition starts over");
-                self.forget(partition);
-                self.p.consumer.hold(partition);
-            }
-            Output::Begin {
-                partition,
-                assignment,
-                next,
-            } => {
-                tracing::info!(partition, %next, "partition begins");
-                self.p.consumer.begin(partition, assignment, next);
-            }
-            Output::CheckTopic => {
-                let (inquiry, generation) = (self.p.locator.inquiry(), self.generation);
-                tokio::spawn(async move {
-                    let topic = blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
-                    let id = topic.ok().flatten().map(|t| t.id.to_string());
-                    send(&done, Done::Answer(generation, Answer::Topic(id)));
-                });
-            }
-            Output::Commit(parts) => self.commit(parts),
-            Output::Released {
-                partition,
-                commit,
-                publish,
-            } => self.released(partition, commit, publish),
-            Output::Lost {
-                partition,
-                from,
-                to,
-            } => {
-                let lost = to.0 - from.0;
-                tracing::error!(
-                    partition, %from, %to, lost,
-                    "records are lost; counts across this range are not exact"
-                );
-                self.p.host.metrics.records_lost.inc_by(lost.unsigned_abs());
-            }
-            Output::Halt(halt) => self.end = Some(Err(self.explain(&halt).into())),
-            Output::Skipped {
-                partition,
-                gap,
-                found,
-            } => report(partition, gap, Verdict::Skipped { found }),
-            Output::CheckGap {
-                partition,
-                assignment,
-                gap,
-                not_before_ms,
-            } => {
-                let wait = u64::try_from(not_before_ms - steady_ms()).unwrap_or(0);
-                self.read_gap(partition, assignment, gap, Duration::from_millis(wait));
-            }
-            Output::Locate { .. } => {
-                unreachable!("gathered by the caller")
-            }
+/// Most gaps that are read a second time at once.
+const SECOND_READS_MAX: usize = 8;
+/// How long one question to a broker may take.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The end of a request.
+pub(super) enum Done {
+    Batch(Batch, BatchOutcome, Option<StoreError>),
+    Update(
+        RowUpdate,
+        Result<(UpdateOutcome, Option<StoreError>), StoreError>,
+    ),
+    Rejected(Ticket),
+    Refused(PutTable, Ticket),
+    Created {
+        partition: i32,
+        assignment: u64,
+    },
+    /// A partition's progress item could not be created.
+    NotCreated(Unlocated),
+    Published(Publish),
+    /// There is no progress item to move. The request began at this time of [`sys::boot_ms`].
+    ProgressMissing(i64, Publish),
+    /// The tables' id, and when its read began, by [`sys::boot_ms`].
+    TablesRead(String, i64),
+    /// The tables' id could not be read.
+    TablesUnread(Trouble),
+    /// This table is missing, or the config item in it.
+    TableMissing(usize),
+    GapRead {
+        partition: i32,
+        assignment: u64,
+        gap: Gap,
+        second: SecondRead,
+    },
+    /// An answer to the Kafka client of this generation. Answers to a former client mean nothing.
+    Kafka(u64, Answer),
+}
+
+/// What a question to Kafka brought.
+pub(super) enum Answer {
+    Located(Result<Found, SettingsError>),
+    /// The topic's id, asked for before a commit.
+    Topic(Option<String>),
+    Committed(bool),
+    Looked(Looked),
+    /// Positions outside of their logs.
+    Outside(Vec<Position>),
+    /// Positions whose log's ends nobody could tell.
+    RangesUnknown(Vec<Position>),
+    /// The records that are left until the end of `--stop-at-end`; `None` if that was not asked or not answered.
+    AtEnd(Option<u64>),
+}
+
+/// Where a partition is read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) partition: i32,
+    pub(super) assignment: u64,
+    pub(super) next: Offset,
+}
+
+/// Brings ends of requests back to the shell.
+#[derive(Clone)]
+pub(super) struct Answers {
+    done: UnboundedSender<Done>,
+    generation: u64,
+}
+
+impl Answers {
+    /// Sends an answer of the Kafka client.
+    pub(super) fn kafka(&self, answer: Answer) {
+        self.send(Done::Kafka(self.generation, answer));
+    }
+
+    fn send(&self, done: Done) {
+        // Fails only once the shell is gone, and then no one waits for it.
+        if self.done.send(done).is_err() {
+            tracing::trace!("a request outlived the role");
+        }
+    }
+}
+
+/// What requests need.
+pub(super) struct Requests {
+    writer: Writer,
+    locator: Locator,
+    dead_letters: DeadLetters,
+    second_reader: Arc<SecondReader>,
+    answers: Answers,
+    /// The topic's id at the last start of a partition.
+    topic_id: String,
+    /// Dead letters under way, by partition and assignment.
+    letters: BTreeMap<(i32, u64), JoinSet<()>>,
+    /// Reading one record again takes a Kafka client of its own, so only one is read at a time.
+    reads_again: Arc<Semaphore>,
+    second_reads: Arc<Semaphore>,
+}
+
+impl Requests {
+    pub(super) fn new(
+        writer: Writer,
+        locator: Locator,
+        dead_letters: DeadLetters,
+        second_reader: SecondReader,
+        done: UnboundedSender<Done>,
+    ) -> Requests {
+        Requests {
+            writer,
+            locator,
+            dead_letters,
+            second_reader: Arc::new(second_reader),
+            answers: Answers {
+                done,
+                generation: 0,
+            },
+            topic_id: String::new(),
+            letters: BTreeMap::new(),
+            reads_again: Arc::new(Semaphore::new(1)),
+            second_reads: Arc::new(Semaphore::new(SECOND_READS_MAX)),
         }
     }
 
-    pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
-        let (locator, done) = (self.p.locator.clone(), self.done_in.clone());
-        let generation = self.generation;
+    /// Asks another Kafka client from now on. Answers of the former one are no longer current.
+    pub(super) fn use_client(&mut self, inquiry: Inquiry) {
+        self.answers.generation += 1;
+        self.locator = self.locator.renewed(inquiry);
+    }
+
+    /// Returns whether an answer comes from the client that reads now.
+    pub(super) fn is_current(&self, generation: u64) -> bool {
+        generation == self.answers.generation
+    }
+
+    /// Notes the topic's id, which dead letters carry.
+    pub(super) fn set_topic_id(&mut self, topic_id: &str) {
+        topic_id.clone_into(&mut self.topic_id);
+    }
+
+    /// Returns the topic's id at the last start of a partition.
+    pub(super) fn topic_id(&self) -> &str {
+        &self.topic_id
+    }
+
+    pub(super) fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    /// Returns how to bring answers of Kafka back.
+    pub(super) fn answers(&self) -> Answers {
+        self.answers.clone()
+    }
+
+    /// Writes a batch of puts.
+    pub(super) fn put(&self, batch: Batch) {
+        let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            let located = locator.locate(wanted).await;
-            send(&done, Done::Answer(generation, Answer::Located(located)));
+            let (outcome, error) = writer.put(&batch, unix_ms()).await;
+            answers.send(Done::Batch(batch, outcome, error));
         });
     }
 
-    /// Reads a range that the client passed over a second time.
+    /// Writes a row update.
+    pub(super) fn update(&self, update: RowUpdate) {
+        let (writer, answers) = (self.writer.clone(), self.answers());
+        tokio::spawn(async move {
+            let result = writer.update(&update, unix_ms()).await;
+            answers.send(Done::Update(update, result));
+        });
+    }
+
+    /// Creates a progress item if there is none.
+    pub(super) fn create_progress(&self, publish: Publish) {
+        let (writer, answers) = (self.writer.clone(), self.answers());
+        tokio::spawn(async move {
+            let (partition, assignment) = (publish.partition, publish.assignment);
+            let done = match writer.create_progress(&publish).await {
+                Ok(()) => Done::Created {
+                    partition,
+                    assignment,
+                },
+                Err(error) => {
+                    if error.kind() == StoreErrorKind::NotFound {
+                        answers.send(Done::TableMissing(keys::TOTALS));
+                    }
+                    Done::NotCreated(Unlocated {
+                        partition,
+                        assignment,
+                        why: dynamodb(&error),
+                    })
+                }
+            };
+            answers.send(done);
+        });
+    }
+
+    /// Moves a progress item. If that fails, the next commit publishes again.
+    pub(super) fn publish(&self, publish: Publish) {
+        let (writer, answers) = (self.writer.clone(), self.answers());
+        tokio::spawn(async move {
+            let asked_ms = sys::boot_ms();
+            match writer.publish_progress(&publish).await {
+                Ok(true) => answers.send(Done::Published(publish)),
+                Ok(false) => answers.send(Done::ProgressMissing(asked_ms, publish)),
+                Err(error) => answers.publish_failed(&error),
+            }
+        });
+    }
+
+    /// Creates a progress item that somebody deleted.
+    pub(super) fn restore_progress(&self, publish: Publish) {
+        tracing::warn!(key = %publish.log_key, "a progress item was deleted, restoring it");
+        let (writer, answers) = (self.writer.clone(), self.answers());
+        tokio::spawn(async move {
+            match writer.create_progress(&publish).await {
+                Ok(()) => answers.send(Done::Published(publish)),
+                Err(error) => answers.publish_failed(&error),
+            }
+        });
+    }
+
+    /// Reads the tables' id.
+    pub(super) fn read_tables(&self) {
+        let (tables, answers) = (self.locator.tables(), self.answers());
+        tokio::spawn(async move {
+            let asked_ms = sys::boot_ms();
+            answers.send(match tables.id().await {
+                Ok(Some(id)) => Done::TablesRead(id, asked_ms),
+                Ok(None) => Done::TableMissing(keys::TOTALS),
+                Err(trouble) => Done::TablesUnread(trouble),
+            });
+        });
+    }
+
+    /// Asks for the topic's id before a commit.
+    pub(super) fn check_topic(&self) {
+        let (inquiry, answers) = (self.locator.inquiry(), self.answers());
+        tokio::spawn(async move {
+            let topic = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
+            let id = topic.ok().flatten().map(|t| t.id.to_string());
+            answers.kafka(Answer::Topic(id));
+        });
+    }
+
+    /// Commits restart points.
+    pub(super) fn commit(&self, parts: Vec<CommitPart>) {
+        let (inquiry, answers) = (self.locator.inquiry(), self.answers());
+        tokio::spawn(async move {
+            let result = run_blocking(move || inquiry.commit(&parts)).await;
+            if let Err(error) = &result {
+                // Most often a rebalance is under way; the next commit covers this one.
+                tracing::debug!(%error, "failed to commit, trying again");
+            }
+            answers.kafka(Answer::Committed(result.is_ok()));
+        });
+    }
+
+    /// Finds the facts of starts after `wait`.
+    pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
+        let (locator, answers) = (self.locator.clone(), self.answers());
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let located = locator.locate(wanted).await;
+            answers.kafka(Answer::Located(located));
+        });
+    }
+
+    /// Reads a gap a second time after `wait`.
     pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
-        let (reader, done) = (Arc::clone(&self.p.second_reader), self.done_in.clone());
+        let (reader, answers) = (Arc::clone(&self.second_reader), self.answers());
         let turn = Arc::clone(&self.second_reads);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             let _turn = turn.acquire().await;
-            let second = blocking(move || reader.read(partition, gap)).await;
-            send(
-                &done,
-                Done::GapRead(GapRead {
-                    partition,
-                    assignment,
-                    gap,
-                    second,
-                }),
-            );
+            let second = run_blocking(move || reader.read(partition, gap)).await;
+            answers.send(Done::GapRead {
+                partition,
+                assignment,
+                gap,
+                second,
+            });
         });
     }
 
-    pub(super) fn publish(&self, publish: Publish) {
-        if self.doubt.is_open() {
-            // It may speak of tables that are gone; in new ones it would hide what they lack.
-            return;
-        }
-        let (writer, done) = (self.p.writer.clone(), self.done_in.clone());
-        let tables = self.p.locator.tables();
-        tokio::spawn(async move {
-            let asked_ms = sys::boot_ms();
-            match writer.publish_progress(&publish).await {
-                Ok(true) => send(&done, Done::Published(publish)),
-                Ok(false) => match tables.id().await {
-                    // It begins at their start, once this is known.
-                    Ok(Some(id)) if publish.tables_id != id => {
-                        send(&done, Done::Tables(id, asked_ms))
-                    }
-                    Ok(Some(_)) => {
-                        tracing::warn!(
-                            key = %publish.log_key,
-                            "somebody deleted a progress item, making it again"
-                        );
-                        match writer.create_progress(&publish).await {
-                            Ok(()) => send(&done, Done::Published(publish)),
-                            Err(error) => tracing::warn!(%error, "failed to publish progress"),
-                        }
-                    }
-                    // Missing tables are noticed elsewhere; the next commit tries again.
-                    Ok(None) | Err(_) => {}
-                },
-                Err(error) if error.kind() == Kind::NotFound => send(&done, Done::NoTables),
-                // The next commit tries again.
-                Err(error) => tracing::warn!(%error, "failed to publish progress"),
-            }
+    /// Sends a rejected record to the dead-letter topic.
+    pub(super) fn reject(&mut self, ticket: Ticket, rejected: Box<Rejected>) {
+        let (letters, answers) = (self.dead_letters.clone(), self.answers());
+        let topic_id = self.topic_id.clone();
+        self.spawn_letter(ticket, async move {
+            letters
+                .send(&rejected, &topic_id, || fastrand::u32(..))
+                .await;
+            answers.send(Done::Rejected(ticket));
         });
     }
 
-    /// A table refused an item for good: its record goes to the dead-letter topic and stays counted.
-    fn refused(&mut self, table: PutTable, put: Put) {
-        let (letters, done) = (self.p.dead_letters.clone(), self.done_in.clone());
-        let (topic_id, inquiry) = (self.topic_id.clone(), self.p.locator.inquiry());
-        let turn = Arc::clone(&self.rereading);
+    /// Sends a record to the dead-letter topic because a table refused its item for good. The record stays counted.
+    pub(super) fn refuse(&mut self, table: PutTable, put: Put) {
+        let (letters, answers) = (self.dead_letters.clone(), self.answers());
+        let (topic_id, inquiry) = (self.topic_id.clone(), self.locator.inquiry());
+        let turn = Arc::clone(&self.reads_again);
+        let (partition, offset) = (put.event.partition, put.event.offset);
         tracing::error!(
-            partition = put.event.partition, offset = %put.event.offset, event_id = %put.event.event_id,
+            partition, %offset, event_id = %put.event.event_id,
             "the table refused an item, its record goes to the dead-letter topic"
         );
-        self.send_letter(put.ticket, async move {
-            let (partition, offset) = (put.event.partition, put.event.offset);
+        self.spawn_letter(put.ticket, async move {
             let turn = turn.acquire_owned().await;
-            let found = blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT)).await;
+            let read = run_blocking(move || inquiry.read_one(partition, offset, ANSWER_TIMEOUT));
+            let found = read.await;
             drop(turn);
             let mut rejected = found.unwrap_or_else(|| Rejected {
                 reason: Reason::RefusedByTable,
@@ -234,77 +357,55 @@ impl Shell {
             letters
                 .send(&rejected, &topic_id, || fastrand::u32(..))
                 .await;
-            send(&done, Done::Refused(table, put.ticket));
+            answers.send(Done::Refused(table, put.ticket));
         });
     }
 
-    /// Runs what sends a dead letter until it ends, or the assignment of its record does: whoever has the
-    /// partition then sends it as well, and this one would hold its record for as long as the topic refuses it.
-    fn send_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
+    /// Runs `sending` until it ends or the assignment of its record does. The next owner of the partition sends the
+    /// letter too, and this task would hold the record for as long as the topic refuses it.
+    fn spawn_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
         let letters = self.letters.entry((ticket.partition, ticket.assignment));
         letters.or_default().spawn(sending);
     }
 
     /// Ends the letters of former assignments.
-    pub(super) fn mind_letters(&mut self) {
-        let pipeline = &self.p.pipeline;
+    pub(super) fn end_former_letters(&mut self, pipeline: &Pipeline) {
         self.letters.retain(|(partition, assignment), letters| {
             while letters.try_join_next().is_some() {}
-            // Dropped, it ends what still runs.
+            // Dropping a set ends what still runs in it.
             !letters.is_empty() && pipeline.has(*partition, *assignment)
         });
     }
+}
 
-    fn commit(&self, parts: Vec<CommitPart>) {
-        let (inquiry, done) = (self.p.locator.inquiry(), self.done_in.clone());
-        let generation = self.generation;
-        tokio::spawn(async move {
-            let result = blocking(move || inquiry.commit(&parts)).await;
-            if let Err(error) = &result {
-                // A rebalance under way is the usual reason; the next commit covers it.
-                tracing::debug!(%error, "failed to commit, trying again");
-            }
-            let taken = Answer::Committed(result.is_ok());
-            send(&done, Done::Answer(generation, taken));
-        });
+impl Answers {
+    fn publish_failed(&self, error: &StoreError) {
+        if error.kind() == StoreErrorKind::NotFound {
+            self.send(Done::TableMissing(keys::TOTALS));
+        } else {
+            tracing::warn!(%error, "failed to publish progress, the next commit tries again");
+        }
+    }
+}
+
+/// What partitions wait for that cannot start yet.
+#[derive(Default)]
+pub(super) struct WaitingStarts {
+    why: BTreeMap<i32, String>,
+}
+
+impl WaitingStarts {
+    pub(super) fn wait(&mut self, partition: i32, why: String) {
+        self.why.insert(partition, why);
     }
 
-    /// Returns what a person must know and do.
-    pub(super) fn explain(&self, halt: &Halt) -> SettingsError {
-        let (topic, group) = (&self.p.topic, &self.p.group);
-        SettingsError(match halt {
-            Halt::Unreadable {
-                partition,
-                next,
-                progress,
-            } => {
-                let there = match progress {
-                    Some(at) => format!(
-                        "offset {} (progress item {})",
-                        at.next,
-                        keys::log_key(&self.topic_id, *partition)
-                    ),
-                    None => "the log's beginning".to_owned(),
-                };
-                format!(
-                    "group {group} has offset {next} committed for {topic} partition {partition} without this program's metadata, as offset-reset tools leave it, and counting from there would not be exact; stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then goes on at {there}"
-                )
-            }
-            Halt::Expired {
-                partition,
-                from,
-                to,
-            } => format!(
-                "{topic} partition {partition}: records {from} to {to} (exclusive) were removed by retention before they were read, {} records; --on-data-loss continue counts them as lost and goes on at {to}",
-                to.0 - from.0
-            ),
-            Halt::Truncated {
-                partition,
-                from,
-                end,
-            } => format!(
-                "{topic} partition {partition}: the log ends at {end}, below offset {from} where reading would go on, so records {end} to {from} (exclusive) were cut off its end; --on-data-loss continue waits for the log to grow past {from} and counts them as lost"
-            ),
-        })
+    /// Returns whether the partition waited.
+    pub(super) fn end(&mut self, partition: i32) -> bool {
+        self.why.remove(&partition).is_some()
+    }
+
+    /// Returns one of the reasons.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.why.values().next().map(String::as_str)
     }
 }

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i3_what_is_there_again_says_nothing_of_the_rest() {
+    fn what_is_there_again_says_nothing_of_the_rest() {
         let status = Status::new();
         status.set_waiting(Wait::Start, None);
         assert_eq!(status.ready(), Ok(()));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn i3_alive_is_who_polls_and_moves() {
+    fn alive_is_who_polls_and_moves() {
         let status = Status::new();
         status.set_beat(steady_ms() - BEAT_MS_MAX - 5_000);
         assert!(status.live().is_err());

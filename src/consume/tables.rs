@@ -1,16 +1,14 @@
 //! What the tables say about themselves: whether they are there, and which set of tables they are.
 
-use std::collections::BTreeSet;
-
 use aws_sdk_dynamodb::Client;
 
 use crate::consume::locate::{Trouble, dynamodb};
 use crate::core::keys::{TOTALS, TableNames};
 use crate::exit::SettingsError;
-use crate::store::config::{Config, read_config};
-use crate::store::error::{Kind, StoreError};
+use crate::store::config::{ConfigItem, read_config};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::former;
-use crate::store::rights::{User, try_write};
+use crate::store::rights::TableUser;
 
 /// The tables of one prefix.
 #[derive(Clone)]
@@ -36,9 +34,9 @@ impl TableSet {
     ///
     /// # Errors
     /// [`Trouble::Wait`] while there is none, or no answer; [`Trouble::Settings`] if it can be none of ours.
-    pub(super) async fn config(&self) -> Result<Config, Trouble> {
+    pub(super) async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = match read_config(&self.client, &self.names).await {
-            Err(error) if error.kind() == Kind::NotFound && self.has_windows().await => {
+            Err(error) if error.kind() == StoreErrorKind::NotFound && self.has_windows().await => {
                 let (totals, windows) = (&self.names.totals, &self.names.aggregations);
                 return Err(Trouble::Wait(format!(
                     "table {totals} to exist; {windows} is there without it: {}",
@@ -57,40 +55,31 @@ impl TableSet {
     }
 
     async fn has_windows(&self) -> bool {
-        former::has_windows(&self.client, &self.names, User::Consume).await
+        former::has_windows(&self.client, &self.names, TableUser::Consume).await
     }
 
-    /// Returns the tables' random id now; `None` where there is no config item, or no table for it.
-    pub(super) async fn id(&self) -> Result<Option<String>, StoreError> {
+    /// Returns the tables' random id now; `None` if there is no config item, or no table for it.
+    pub(super) async fn id(&self) -> Result<Option<String>, Trouble> {
         match read_config(&self.client, &self.names).await {
             Ok(config) => Ok(config.map(|config| config.tables_id)),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.trouble(TOTALS, &error)),
         }
-    }
-
-    /// Returns the tables' id, once all that were missing are there again. The id is read after them: whoever
-    /// makes tables anew writes it last.
-    pub(super) async fn id_behind(&self, missing: &BTreeSet<usize>) -> Result<String, Trouble> {
-        for &table in missing {
-            let answer = try_write(&self.client, &self.names, table).await;
-            answer.map_err(|error| self.trouble(table, &error))?;
-        }
-        Ok(self.config().await?.tables_id)
     }
 
     /// Says what an error of a table's means.
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {
-            Kind::NotFound => Trouble::Wait(format!(
+            StoreErrorKind::NotFound => Trouble::Wait(format!(
                 "table {name} to exist (citystream init-tables makes it)"
             )),
-            Kind::Invalid | Kind::Corrupt | Kind::Settings => {
-                Trouble::Settings(SettingsError(format!(
-                    "table {name} is not as citystream init-tables makes it: {error}; use another \
-                     --table-prefix, or make the tables anew"
-                )))
+            StoreErrorKind::Invalid | StoreErrorKind::Corrupt | StoreErrorKind::Settings => {
+                let what = format!("table {name} is not as citystream init-tables makes it");
+                let error = SettingsError::new(what)
+                    .with_why(error.to_string())
+                    .with_remedy("use another --table-prefix, or make the tables anew");
+                Trouble::Settings(error)
             }
             _ => Trouble::Wait(dynamodb(error)),
         }

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn b10_two_puts_of_one_key_never_share_a_batch() {
+    fn two_puts_of_one_key_never_share_a_batch() {
         let mut q = queue();
         for (n, id) in ["a", "b", "a", "c"].into_iter().enumerate() {
             q.push(0, put(n as u64, id));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn d1_only_what_came_back_is_sent_again() {
+    fn only_what_came_back_is_sent_again() {
         let mut q = queue();
         for n in 0..4 {
             q.push(0, put(n, &n.to_string()));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn d3_a_bad_put_is_found_and_the_others_are_stored() {
+    fn a_bad_put_is_found_and_the_others_are_stored() {
         for bad in 0..25 {
             let mut q = queue();
             for n in 0..25 {

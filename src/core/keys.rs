@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn d8_the_events_of_one_city_are_spread_over_its_shards() {
+    fn the_events_of_one_city_are_spread_over_its_shards() {
         // A city lies in one partition, so its ids differ by the offset alone; 2,000 are a busy second.
         for shards in [2, 3, 4, 8, 9, 16] {
             for first in (1_000_000..1_020_000).step_by(2_000) {

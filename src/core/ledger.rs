@@ -1,4 +1,4 @@
-//! What became of every record a consumer took (invariant C7).
+//! What became of every record a consumer took (INV-7).
 //!
 //! `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
 
@@ -26,7 +26,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Tells whether invariant C7 holds.
+    /// Tells whether INV-7 holds.
     pub fn balances(&self) -> bool {
         self.consumed
             == self.counted

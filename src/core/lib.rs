@@ -10,14 +10,13 @@
 //! (what is written), [`worker`] (one partition), [`restart`] (where to begin again),
 //! [`gap`] (offsets that were passed over),
 //! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer). Beside
-//! them [`synth`] and [`trial`] (made-up events, and trouble among them), [`replay`] (old events sent
+//! them [`synth`] and [`synth_faults`] (made-up events, and trouble among them), [`replay`] (old events sent
 //! again), [`repair`] (rejected ones mended), [`murmur2`] (the partition of a key) and [`progress`]
 //! (rate and time left of work with an end).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod audit;
 pub mod batch;
-pub mod doubt;
 pub mod event;
 pub mod gap;
 pub mod keys;
@@ -35,8 +34,9 @@ pub mod restart;
 pub mod stall;
 pub mod stretch;
 pub mod synth;
+pub mod synth_faults;
+pub mod table_identity;
 pub mod time;
-pub mod trial;
 pub mod watermark;
 pub mod window;
 pub mod worker;

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c12_the_hash_is_the_java_clients() {
+    fn the_hash_is_the_java_clients() {
         // From Kafka's UtilsTest.testMurmur2.
         for (key, want) in [
             ("21", -973_932_308),

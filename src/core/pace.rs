@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn d13_a_table_of_1000_units_is_used_to_nine_tenths_and_found_again_after_a_drought() {
+    fn a_table_of_1000_units_is_used_to_nine_tenths_and_found_again_after_a_drought() {
         for answer_ms in [5, 20, 100] {
             let mut c = Concurrency::new(8, 64);
             // A minute of 1,000 units, twenty seconds of 10, and 1,000 again.

@@ -14,15 +14,16 @@
 //! | running | [`Output::Begin`] | [`Pipeline::revoked`], loss, or another topic id |
 //! | draining | [`Pipeline::revoked`] | all durable, or the deadline: [`Output::Released`] |
 //!
-//! Invariants: only [`Worker::durable`] is offered for commit (C1, C6), and a worker's offsets are contiguous but
+//! Invariants: only [`Worker::durable`] is offered for commit (INV-1, INV-6), and a worker's offsets are contiguous but
 //! for confirmed gaps (`intake`); answers that name an earlier
-//! assignment change nothing (C3); an assignment ends with all of its state (C4); records dropped
-//! with it are counted as given up (C7).
+//! assignment change nothing (INV-3); an assignment ends with all of its state (INV-4); records dropped
+//! with it are counted as given up (INV-7).
 
 mod commit;
 mod intake;
 mod output;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -32,6 +33,8 @@ use crate::ledger::Ledger;
 use crate::pace::{Concurrency, backoff_ms};
 use crate::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::restart::{Boundary, Progress};
+use crate::stall::StallDetector;
+use crate::table_identity::TableIdentity;
 use crate::worker::{Tally, Worker, Write};
 
 use intake::Intake;
@@ -78,8 +81,18 @@ pub struct Pipeline {
     updates: Concurrency,
     outputs: VecDeque<Output>,
     writes: Vec<Write>,
+    identity: TableIdentity,
     /// Nothing is written to the tables now.
     held: bool,
+    /// Nothing is written to the tables any more.
+    halted: bool,
+    /// Progress items to move, unless the tables turn out not to be trusted.
+    publishes: Vec<Publish>,
+    /// Progress items that are missing, and since when that is known.
+    missing: Vec<(i64, Publish)>,
+    stalls: StallDetector,
+    /// The last write that ended failed.
+    writes_fail: bool,
     /// Boundaries whose commit waits for the topic check, or is under way.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: i64,
@@ -97,12 +110,18 @@ impl Pipeline {
             raw: PutQueue::new(PutTable::Raw, concurrency()),
             alerts: PutQueue::new(PutTable::Alerts, concurrency()),
             updates: concurrency(),
+            stalls: StallDetector::new(options.stall_ms),
             options,
             slots: BTreeMap::new(),
             next_assignment: 1,
             outputs: VecDeque::new(),
             writes: Vec::new(),
+            identity: TableIdentity::default(),
             held: false,
+            halted: false,
+            publishes: Vec::new(),
+            missing: Vec::new(),
+            writes_fail: false,
             commit: None,
             last_commit_ms: i64::MIN,
             turn: (0, i64::MIN),
@@ -151,7 +170,7 @@ impl Pipeline {
     pub fn revoked(&mut self, now_ms: i64, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
-                Some(State::Running(running)) if !lost => {
+                Some(State::Running(running)) if !lost && !self.halted => {
                     // A later request to hand over makes no earlier one longer.
                     let deadline_ms = now_ms.saturating_add(drain_ms_max);
                     let earlier = running.deadline_ms.unwrap_or(i64::MAX);
@@ -180,6 +199,7 @@ impl Pipeline {
         let Some(slot) = self.slots.remove(&partition) else {
             return;
         };
+        self.stalls.revoked(partition);
         if let State::Running(mut running) = slot.state {
             self.tally.bytes_freed += running.close_intake();
             self.ledger.given_up += running.worker.in_flight() as u64;
@@ -205,6 +225,7 @@ impl Pipeline {
         outcome: &BatchOutcome,
         chance: u32,
     ) {
+        self.writes_fail = !matches!(outcome, BatchOutcome::Stored { .. } | BatchOutcome::Invalid);
         let table = batch.table;
         let queue = match table {
             PutTable::Raw => &mut self.raw,
@@ -225,12 +246,6 @@ impl Pipeline {
         }
     }
 
-    /// Holds all puts and row updates back, or lets them go again: only who carries them out can know that the
-    /// tables must not be written to now.
-    pub fn hold_writes(&mut self, hold: bool) {
-        self.held = hold;
-    }
-
     fn put_done(&mut self, table: PutTable, ticket: Ticket) {
         if let Some(running) = self.running(ticket.partition, ticket.assignment) {
             running.worker.put_done(table, ticket.seq);
@@ -245,6 +260,7 @@ impl Pipeline {
         outcome: UpdateOutcome,
         chance: u32,
     ) {
+        self.writes_fail = matches!(outcome, UpdateOutcome::Unknown | UpdateOutcome::Refused);
         self.updates.answered(outcome == UpdateOutcome::Refused);
         if let Some(running) = self.running(update.partition, update.assignment) {
             let wait_ms = |attempts| backoff_ms(attempts, chance);
@@ -267,8 +283,10 @@ impl Pipeline {
         self.put_done(table, ticket);
     }
 
-    /// Lets time pass: fills the outputs with what is due and has room.
-    pub fn pump(&mut self, now_ms: i64) {
+    /// Lets time pass: fills the outputs with what is due and has room. `boot_ms` is the time of a clock that goes on
+    /// while the host sleeps.
+    pub fn pump(&mut self, now_ms: i64, boot_ms: i64) {
+        self.watch_tables(boot_ms);
         if !self.held {
             while let Some(batch) = self.raw.next_batch(now_ms) {
                 self.outputs.push_back(Output::Put(batch));
@@ -281,6 +299,7 @@ impl Pipeline {
         self.pump_ends(now_ms);
         self.pump_commit(now_ms);
         self.pump_idle(now_ms);
+        self.pump_publishes();
     }
 
     /// Row updates, a partition at a time: its turn ends with the last row that was due when it began, so
@@ -345,7 +364,10 @@ impl Pipeline {
                 && let State::Running(running) = &slot.state
             {
                 commit = running.commit_part(partition, slot.assignment);
-                publish = running.publish(running.worker.durable(), true, now_ms);
+                let durable = running.worker.durable();
+                publish = running
+                    .publish(durable, true, now_ms)
+                    .filter(|_| !self.held);
             }
             self.drop_slot(partition);
             self.outputs.push_back(Output::Released {
@@ -414,14 +436,14 @@ impl Pipeline {
         t.bytes_freed += tally.bytes_freed;
     }
 
-    /// Returns what happened since the last report; the ledger balances (C7).
+    /// Returns what happened since the last report; the ledger balances (INV-7).
     pub fn report(&mut self) -> Report {
         let all: Vec<i32> = self.slots.keys().copied().collect();
         for partition in all {
             self.collect(partition);
         }
         self.ledger.in_flight = self.in_flight() as u64;
-        debug_assert!(self.ledger.balances(), "C7: {:?}", self.ledger);
+        debug_assert!(self.ledger.balances(), "INV-7: {:?}", self.ledger);
         Report {
             ledger: self.ledger.clone(),
             tally: std::mem::take(&mut self.tally),

@@ -136,6 +136,8 @@ pub struct StartFacts {
     pub topic_id: String,
     /// The random id in the tables' config item.
     pub tables_id: String,
+    /// When the read of that id began, in milliseconds of the clock that goes on while the host sleeps.
+    pub tables_read_ms: i64,
     /// The group's commit, if it has one.
     pub commit: Option<Commit>,
     /// The progress item of this log, if there is one.
@@ -369,6 +371,7 @@ mod tests {
                 let facts = StartFacts {
                     topic_id: "T".into(),
                     tables_id: "D".into(),
+                    tables_read_ms: 0,
                     commit: commit.map(|(next, m)| Commit {
                         next: Offset(next),
                         metadata: m.into(),

@@ -1,7 +1,7 @@
 //! Notices partitions that stand still although there is something to read.
 //!
 //! Kafka clients get stuck on single partitions, most often after leaders or coordinators have moved,
-//! and then only a new client helps (C8). A partition *waits* while its log is longer than its
+//! and then only a new client helps. A partition *waits* while its log is longer than its
 //! position, nothing of it is in flight, and nothing else holds reading back (a sink that takes no
 //! writes, a full memory budget). One that has waited without a break for the detector's patience is
 //! stalled. Each new client that did not help doubles the patience for that partition, up to
@@ -32,7 +32,7 @@ pub struct Look {
     pub in_flight: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     assignment: u64,
     position: Offset,
@@ -43,7 +43,7 @@ struct Place {
 }
 
 /// Watches the partitions of one consumer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StallDetector {
     patience_ms: i64,
     places: BTreeMap<i32, Place>,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn c8_a_partition_that_waits_for_a_minute_has_stalled_and_its_neighbours_have_not() {
+    fn a_partition_that_waits_for_a_minute_has_stalled_and_its_neighbours_have_not() {
         let mut detector = StallDetector::new(PATIENCE_MS);
         let stalled = run(&mut detector, 0, 600, |second| {
             // 0 is stuck, 1 moves, 2 is at its end.
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn c8_whatever_holds_reading_back_is_no_stall() {
+    fn whatever_holds_reading_back_is_no_stall() {
         for case in ["sink", "in flight", "no lag", "slow"] {
             let mut detector = StallDetector::new(PATIENCE_MS);
             let stalled = run(&mut detector, 0, 3_600, |second| {
@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn c8_the_time_counts_from_the_last_moment_that_something_held_it_back() {
+    fn the_time_counts_from_the_last_moment_that_something_held_it_back() {
         let mut detector = StallDetector::new(PATIENCE_MS);
         let stalled = run(&mut detector, 0, 600, |s| (vec![at(0, 5, 9)], s == 59));
         assert_eq!(stalled, Some((120, vec![0])));
     }
 
     #[test]
-    fn c8_a_new_assignment_waits_anew() {
+    fn a_new_assignment_waits_anew() {
         let mut detector = StallDetector::new(PATIENCE_MS);
         let stalled = run(&mut detector, 0, 600, |second| {
             let assignment = u64::from(second >= 40);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn c8_a_client_that_does_not_help_is_replaced_less_and_less_often() {
+    fn a_client_that_does_not_help_is_replaced_less_and_less_often() {
         let mut detector = StallDetector::new(PATIENCE_MS);
         let (mut now_ms, mut waits) = (0, Vec::new());
         for _ in 0..6 {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn c8_a_partition_of_another_member_is_not_stuck_here() {
+    fn a_partition_of_another_member_is_not_stuck_here() {
         let mut detector = StallDetector::new(PATIENCE_MS);
         let (_, stalled) =
             run(&mut detector, 0, 60, |_| (vec![at(0, 5, 9)], false)).expect("stalls");

@@ -1,7 +1,7 @@
 //! Consecutive records of one partition that belong to one row, summed and written together.
 //!
 //! A stretch is known by its offsets: `first`, of its first record, and `next`, one past its last.
-//! The row's fence says below which offset everything is counted there (invariant C2), so after a
+//! The row's fence says below which offset everything is counted there (INV-2), so after a
 //! refused update the records below the fence are dropped and the rest is summed again. The records
 //! therefore stay in memory, a few bytes each, until the update is known to be counted.
 
@@ -110,7 +110,7 @@ impl Stretch {
     pub fn new(entries: Vec<Entry>) -> Option<Stretch> {
         assert!(
             entries.windows(2).all(|w| w[0].offset < w[1].offset),
-            "C2: the records of a stretch rise"
+            "INV-2: the records of a stretch rise"
         );
         (!entries.is_empty()).then_some(Stretch { entries })
     }

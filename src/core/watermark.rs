@@ -2,7 +2,7 @@
 //!
 //! It is the largest event time seen in the partition's log so far, less the allowed lateness; it
 //! starts at −∞ and never goes back. Only the largest time is kept: it is what restart points carry,
-//! so that the watermark at an offset is the same for whoever gets there (invariant C4).
+//! so that the watermark at an offset is the same for whoever gets there (INV-4).
 
 use crate::window::Rules;
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a7_lateness_is_exact_at_both_edges() {
+    fn lateness_is_exact_at_both_edges() {
         let rules = Rules::default();
         // The window [0, 300_000) closes when the largest time reaches its end plus the lateness.
         for (max_ms, time_ms, late) in [

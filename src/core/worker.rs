@@ -1,10 +1,10 @@
 //! The state machine of one assignment of one partition: records in, writes out.
 //!
-//! It decides each record's row and lateness in offset order (C4), gathers the records of a row into
+//! It decides each record's row and lateness in offset order (INV-4), gathers the records of a row into
 //! stretches, and tracks what is not yet durable. A row has at most one update under way; the next
 //! stretch gathers meanwhile and leaves when the outcome is known and the row's interval is over.
 //! An update whose outcome is unknown is sent again as it was. The boundary offered for commit is
-//! the end of the contiguous prefix of durable records (C1, C6), never more.
+//! the end of the contiguous prefix of durable records (INV-1, INV-6), never more.
 //!
 //! It must not: read a clock, wait, share state with another assignment. All of its state goes with
 //! the assignment; the next one begins by the start rule.
@@ -343,7 +343,7 @@ impl Worker {
         for seq in seqs {
             let at = seq.wrapping_sub(low(self.first_seq)) as usize;
             let tracked = &mut self.tracked[at];
-            assert!(tracked.pending & bit != 0, "C1: a record settles once");
+            assert!(tracked.pending & bit != 0, "INV-1: a record settles once");
             tracked.pending &= !bit;
             // Each valid event has one totals row, so that row says whether it was counted before.
             if bit == pending::TOTALS
@@ -369,7 +369,7 @@ impl Worker {
         }
     }
 
-    /// Moves the durable boundary over the completed prefix, and over nothing else (C6).
+    /// Moves the durable boundary over the completed prefix, and over nothing else (INV-6).
     fn settle(&mut self) {
         while let Some(front) = self.tracked.front() {
             if front.pending != 0 {

@@ -1,4 +1,4 @@
-//! The embedded broker, on a thread of its own, since its handle must not move between threads.
+//! The embedded broker. It has its own thread, because its handle must not move between threads.
 
 use std::sync::mpsc::{self, Sender};
 
@@ -8,44 +8,47 @@ use rdkafka::mocking::MockCluster;
 /// The only broker of the cluster.
 const BROKER: i32 = 1;
 
-/// A running broker; it ends with its handle.
+/// A running broker. It stops when this handle is dropped.
 #[derive(Debug)]
-pub(super) struct Broker {
-    /// Where it listens.
-    pub(super) servers: String,
-    reachable: Sender<bool>,
+pub(crate) struct Broker {
+    /// Its address, as `host:port`.
+    pub(crate) servers: String,
+    switch: Sender<bool>,
 }
 
 impl Broker {
-    /// Starts a broker with these topics and their numbers of partitions.
-    pub(super) fn start(topics: Vec<(String, i32)>) -> anyhow::Result<Broker> {
-        let (reachable, asked) = mpsc::channel();
-        let (told, started) = mpsc::channel();
+    /// Starts a broker with these topics, each with its number of partitions.
+    ///
+    /// # Errors
+    /// If librdkafka cannot start the broker or create a topic.
+    pub(crate) fn start(topics: Vec<(String, i32)>) -> anyhow::Result<Broker> {
+        let (switch, switched) = mpsc::channel();
+        let (report, started) = mpsc::channel();
         std::thread::Builder::new()
             .name("broker".to_owned())
-            .spawn(move || match cluster(&topics) {
+            .spawn(move || match start_cluster(&topics) {
                 Ok(cluster) => {
                     let servers = cluster.bootstrap_servers();
-                    if told.send(Ok(servers)).is_ok() {
-                        obey(&cluster, &asked);
+                    if report.send(Ok(servers)).is_ok() {
+                        follow_switch(&cluster, &switched);
                     }
                 }
-                Err(error) => drop(told.send(Err(error))),
+                Err(error) => drop(report.send(Err(error))),
             })
             .context("failed to start a thread")?;
         let servers = started.recv().context("the embedded broker panicked")??;
-        Ok(Broker { servers, reachable })
+        Ok(Broker { servers, switch })
     }
 
-    /// Cuts all connections and takes no new one, or takes them again.
-    pub(super) fn set_reachable(&self, reachable: bool) {
-        if self.reachable.send(reachable).is_err() {
+    /// Closes all connections and refuses new ones, or accepts connections again.
+    pub(crate) fn set_reachable(&self, reachable: bool) {
+        if self.switch.send(reachable).is_err() {
             tracing::warn!("the embedded broker has ended");
         }
     }
 }
 
-fn cluster(
+fn start_cluster(
     topics: &[(String, i32)],
 ) -> anyhow::Result<MockCluster<'static, rdkafka::producer::DefaultProducerContext>> {
     let cluster = MockCluster::new(BROKER).context("failed to start the embedded broker")?;
@@ -55,18 +58,18 @@ fn cluster(
     Ok(cluster)
 }
 
-fn obey(
+fn follow_switch(
     cluster: &MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
-    asked: &mpsc::Receiver<bool>,
+    switched: &mpsc::Receiver<bool>,
 ) {
-    while let Ok(reachable) = asked.recv() {
+    while let Ok(reachable) = switched.recv() {
         let done = if reachable {
             cluster.broker_up(BROKER)
         } else {
             cluster.broker_down(BROKER)
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "the embedded broker does not obey");
+            tracing::warn!(%error, "failed to switch the embedded broker");
         }
     }
 }

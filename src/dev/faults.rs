@@ -1,8 +1,7 @@
-//! What can go wrong between a consumer and its DynamoDB, on demand.
+//! Faults between a consumer and its DynamoDB, switched on and off by the panel.
 //!
-//! Stands between the SDK and the embedded database and touches writes alone, so that the page can
-//! still be read while they fail. Refused, cut and held requests look to the consumer like those of
-//! a real table on a bad day.
+//! The faults sit between the SDK and the embedded database. They affect writes only, so that the page
+//! can still read. To the consumer they look like throttling and network failures of a real table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,14 +16,14 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// While DynamoDB is throttled, one write of so many passes.
-pub(super) const THROTTLED_ONE_OF: u64 = 5;
-/// How often a held write looks whether it may go on.
-const HOLD_LOOK: Duration = Duration::from_millis(20);
+/// While DynamoDB is throttled, one of this many writes succeeds.
+const THROTTLED_ONE_OF: u64 = 5;
+/// How often a held write checks whether it may continue.
+const HOLD_POLL: Duration = Duration::from_millis(20);
 
-/// The switches of one client; clones are the same.
+/// The switches of one client. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults(Arc<Switches>);
+pub(crate) struct WriteFaults(Arc<Switches>);
 
 #[derive(Debug, Default)]
 struct Switches {
@@ -36,34 +35,34 @@ struct Switches {
     answers_lost: AtomicU64,
 }
 
-impl Faults {
-    /// Refuses most writes as too many.
-    pub(super) fn throttle(&self, on: bool) {
+impl WriteFaults {
+    /// Refuses four of five writes as DynamoDB does beyond its capacity.
+    pub(crate) fn throttle(&self, on: bool) {
         self.0.throttled.store(on, Ordering::SeqCst);
     }
 
-    /// Lets every write take effect and loses its answer.
-    pub(super) fn cut_replies(&self, on: bool) {
+    /// Carries out every write and drops its answer.
+    pub(crate) fn cut_replies(&self, on: bool) {
         self.0.cut.store(on, Ordering::SeqCst);
     }
 
-    /// Keeps every write from being sent, as of a process that does not get to run.
-    pub(super) fn hold(&self, on: bool) {
+    /// Holds every write back, as if the process were suspended.
+    pub(crate) fn hold(&self, on: bool) {
         self.0.held.store(on, Ordering::SeqCst);
     }
 
-    /// Returns how many writes were refused so far.
-    pub(super) fn refused(&self) -> u64 {
+    /// Returns how many writes were refused.
+    pub(crate) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::SeqCst)
     }
 
-    /// Returns how many writes took effect and lost their answer so far.
-    pub(super) fn answers_lost(&self) -> u64 {
+    /// Returns how many answers were dropped.
+    pub(crate) fn answers_lost(&self) -> u64 {
         self.0.answers_lost.load(Ordering::SeqCst)
     }
 
-    /// Returns a client that sends through `inner` whatever no switch keeps back.
-    pub(super) fn wrap(&self, inner: SharedHttpClient) -> SharedHttpClient {
+    /// Returns a client that applies the switches and sends through `inner`.
+    pub(crate) fn wrap(&self, inner: SharedHttpClient) -> SharedHttpClient {
         let switches = Arc::clone(&self.0);
         http_client_fn(move |settings, components| {
             SharedHttpConnector::new(Faulty {
@@ -90,20 +89,20 @@ impl HttpConnector for Faulty {
 impl Faulty {
     async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let write = ["BatchWriteItem", "UpdateItem", "PutItem"]
+        let is_write = ["BatchWriteItem", "UpdateItem", "PutItem"]
             .iter()
             .any(|operation| target.ends_with(operation));
-        if !write {
+        if !is_write {
             return self.inner.call(request).await;
         }
         let switches = &self.switches;
         while switches.held.load(Ordering::SeqCst) {
-            tokio::time::sleep(HOLD_LOOK).await;
+            tokio::time::sleep(HOLD_POLL).await;
         }
         let number = switches.writes.fetch_add(1, Ordering::SeqCst);
         if switches.throttled.load(Ordering::SeqCst) && !number.is_multiple_of(THROTTLED_ONE_OF) {
             switches.refused.fetch_add(1, Ordering::SeqCst);
-            return refusal();
+            return throttled();
         }
         let answer = self.inner.call(request).await?;
         if switches.cut.load(Ordering::SeqCst) {
@@ -114,7 +113,7 @@ impl Faulty {
     }
 }
 
-fn refusal() -> Result<HttpResponse, ConnectorError> {
+fn throttled() -> Result<HttpResponse, ConnectorError> {
     const BODY: &str = "{\"__type\":\"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException\",\
                         \"message\":\"throttled on demand\"}";
     let status =

@@ -1,20 +1,22 @@
-//! Events of the last hours, sent at the start, so that a page that was just opened has something to show.
+//! Events of the last hours. `dev` sends them at the start, so that the page has something to show.
 
 use crate::core::murmur2::partition_of;
-use crate::core::trial::Stream;
-use crate::kafka::producer::{EventProducer, ProducerError};
+use crate::core::synth_faults::Stream;
 use crate::produce::credit::Credit;
+use crate::produce::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 
-/// Most events of the history: what the embedded parts take in a few seconds.
+/// Most events of the history. The embedded broker and database take this many in a few seconds.
 const EVENTS_MAX: u64 = 30_000;
-/// Between two attempts to send while the embedded broker has no room.
+/// Pause between two attempts to send while the embedded broker has no room.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// Returns the times of the events up to `now_ms`. They have the live rate, so that the chart shows no
-/// step where the live events begin. The history is shorter than `history_ms` where it would exceed
-/// [`EVENTS_MAX`]. `max` has no rate: the events then lie evenly over `history_ms`.
+/// Returns the times of the events up to `now_ms`.
+///
+/// The events have the live rate, so that the chart shows no step where live events begin. With more
+/// than [`EVENTS_MAX`] events the history becomes shorter than `history_ms`. At the rate `max`, the
+/// events are spread evenly over `history_ms`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -23,7 +25,7 @@ const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 fn times(now_ms: i64, history_ms: i64, rate: Rate) -> impl Iterator<Item = i64> {
     let (count, span_ms) = match rate {
         Rate::Max => (EVENTS_MAX, history_ms),
-        // Never negative, and cut off below what loses digits.
+        // The number is never negative, and it is capped before it loses digits.
         Rate::PerSecond(n) => {
             let count = ((history_ms as f64 / 1_000.0 * n) as u64).min(EVENTS_MAX);
             (
@@ -36,18 +38,21 @@ fn times(now_ms: i64, history_ms: i64, rate: Rate) -> impl Iterator<Item = i64> 
     (0..count).map(move |n| now_ms - span_ms + span_ms * n / count)
 }
 
-/// Sends the history; returns how many events it had. Blocks. Ends early if stopping is asked for.
+/// Sends the history and returns the number of its events. Blocks. Ends early at `shutdown`.
 ///
 /// # Errors
-/// As [`EventProducer::send`].
-pub(super) fn send(
+/// See [`EventProducer::send`].
+pub(crate) fn send_history(
     producer: &EventProducer,
     credit: &Credit,
     partitions: i32,
     (now_ms, history_ms, rate): (i64, i64, Rate),
     shutdown: &Shutdown,
 ) -> Result<u64, ProducerError> {
-    let mut stream = Stream::new(fastrand::u64(..), crate::core::trial::Trial::default());
+    let mut stream = Stream::new(
+        fastrand::u64(..),
+        crate::core::synth_faults::Faults::default(),
+    );
     let (mut value, mut sent) = (Vec::new(), 0);
     for time_ms in times(now_ms, history_ms, rate) {
         let (city, _) = stream.next_event(time_ms, &mut value);

@@ -1,9 +1,10 @@
-//! Topics: what `init-tables` makes, compares and deletes, and who is still reading.
+//! Administrative requests: creates, describes and deletes topics, and asks for rights and group members.
 //!
-//! A topic that exists is never changed: its partition count decides which records lie where, and its
-//! settings may be somebody's decision. What differs from the contract is told ([`differences`]).
+//! An existing topic is never changed. Its partition count decides which partition a record goes to, and its
+//! settings may be the operator's choice. [`differences`](crate::kafka::topic_spec::differences) reports what
+//! differs from the topic that `init-tables` would create.
 //!
-//! Every call ends within its timeout; librdkafka's blocking calls run on Tokio's blocking threads.
+//! Every call ends within its timeout. Blocking calls of librdkafka run on Tokio's threads for blocking work.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,199 +16,83 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::kafka::chatter::Context;
-use crate::kafka::client::{self, ClientError};
-use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
+use crate::kafka::client::{self, ClientConfigError};
+use crate::kafka::context::Context;
 use crate::kafka::iam::IamError;
 use crate::kafka::refusal::Refusal;
+use crate::kafka::topic_spec::{Creation, TopicSpec};
 use crate::settings::KafkaArgs;
 use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 
 /// Longest wait for the answer to one request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the brokers may take to carry out a change.
+/// How long the brokers may take for a change.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// Stands for whatever replication the brokers give a new topic by themselves.
+/// The replication factor that asks for the brokers' default.
 const REPLICATION_BROKERS: i32 = -1;
-/// Time of one try to reach a broker, and longest wait for what the client then says of it.
+/// Timeout of one attempt to reach a broker.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
-const EXCUSE_WAIT: Duration = Duration::from_millis(50);
+/// Longest wait for the client's report about a failed attempt.
+const REPORT_WAIT: Duration = Duration::from_millis(50);
 
 /// Why an administrative request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The settings cannot work.
     #[error(transparent)]
-    Settings(#[from] ClientError),
-    /// The brokers let nobody in with these settings.
+    Settings(#[from] ClientConfigError),
+    /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// No token to log in with.
+    /// There is no token for the login.
     #[error("failed to log in to Kafka with AWS credentials")]
     Login(#[from] IamError),
     /// Kafka did not answer, or refused.
-    // Not its source: the text of that holds its own source already.
+    // `reason` is not the error's source, because its text already includes its own source.
     #[error("failed to {what}: {reason}")]
     Kafka {
-        /// What was asked for.
+        /// The request.
         what: String,
-        /// librdkafka's words.
+        /// librdkafka's error.
         reason: KafkaError,
     },
     /// The brokers refused to create or delete a topic.
     #[error("failed to {what}: {code}")]
     Topic {
-        /// What was asked for.
+        /// The request.
         what: String,
         /// The brokers' code.
         code: RDKafkaErrorCode,
     },
-    /// These brokers do not answer such questions: what only speaks like Kafka.
-    #[error("these brokers do not tell {what}")]
-    Untold {
-        /// What was asked for.
+    /// These brokers do not support the request. Some services implement only part of Kafka's protocol.
+    #[error("these brokers do not report {what}")]
+    Unsupported {
+        /// What was requested.
         what: String,
     },
-    /// The members of a group are not known.
+    /// The members of a group cannot be listed.
     #[error("failed to list the members of group {group}: {reason}")]
     Members {
         /// The group.
         group: String,
-        /// The brokers' words.
+        /// The brokers' message.
         reason: String,
     },
-    /// No broker is the one that makes topics.
-    #[error("these brokers have no controller, which would make topic {topic}")]
+    /// No broker is the controller, which creates topics.
+    #[error("these brokers have no controller to create topic {topic}")]
     NoController {
-        /// What was to be made.
+        /// The topic to create.
         topic: String,
     },
     /// A topic could not be described.
     #[error(transparent)]
     Describe(#[from] TopicError),
-    /// A background thread died.
+    /// A thread for blocking work panicked.
     #[error("failed to wait for a thread")]
     Thread(#[from] tokio::task::JoinError),
 }
 
-/// The settings that MSK Serverless lets a topic have, and so those that every broker takes.
-/// Source: "Configuration properties for MSK Serverless clusters" in AWS's documentation.
-const TAKEN_EVERYWHERE: [&str; 7] = [
-    "cleanup.policy",
-    "compression.type",
-    "max.message.bytes",
-    "message.timestamp.difference.max.ms",
-    "message.timestamp.type",
-    "retention.bytes",
-    "retention.ms",
-];
-
-/// What became of a topic that was to be made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Creation {
-    /// It was missing before.
-    pub made: bool,
-    /// Settings that these brokers refuse, and that the topic therefore does not have.
-    pub left_out: Vec<&'static str>,
-}
-
-impl Creation {
-    /// Returns a sentence about the settings that were left out, if there are any.
-    pub fn note(&self) -> Option<String> {
-        let names = self.left_out.join(", ");
-        (!self.left_out.is_empty())
-            .then(|| format!("without {names}, which these brokers do not let a topic set"))
-    }
-}
-
-/// A topic as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicSpec {
-    /// Its name.
-    pub name: String,
-    /// Number of partitions.
-    pub partitions: i32,
-    /// Settings that differ from the brokers' defaults or must not follow them.
-    pub config: Vec<(&'static str, String)>,
-}
-
-impl TopicSpec {
-    /// Returns the settings that some brokers refuse, and the topic without them.
-    pub fn reduced(&self) -> (Vec<&'static str>, TopicSpec) {
-        let (config, refused): (Vec<_>, Vec<_>) = self
-            .config
-            .iter()
-            .cloned()
-            .partition(|(name, _)| TAKEN_EVERYWHERE.contains(name));
-        let reduced = TopicSpec {
-            config,
-            ..self.clone()
-        };
-        (refused.into_iter().map(|(name, _)| name).collect(), reduced)
-    }
-
-    /// Returns the topic of events.
-    pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
-        let mut config = common(replication, 24);
-        // The broker's clock: a producer's cannot move both times of an event.
-        config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
-        TopicSpec {
-            name: name.to_owned(),
-            partitions,
-            config,
-        }
-    }
-
-    /// Returns the topic of rejected records.
-    pub fn dead_letters(name: &str, replication: i32) -> TopicSpec {
-        let mut config = common(replication, 14 * 24);
-        config.push(("max.message.bytes", DLQ_MESSAGE_BYTES_MAX.to_string()));
-        TopicSpec {
-            name: name.to_owned(),
-            partitions: 1,
-            config,
-        }
-    }
-}
-
-fn common(replication: i32, retention_hours: u64) -> Vec<(&'static str, String)> {
-    let mut config = vec![
-        ("cleanup.policy", "delete".to_owned()),
-        ("retention.ms", (retention_hours * 3_600_000).to_string()),
-        ("unclean.leader.election.enable", "false".to_owned()),
-    ];
-    if replication >= 3 {
-        config.push(("min.insync.replicas", "2".to_owned()));
-    }
-    config
-}
-
-/// Returns what differs between a topic and what it should be, a sentence each.
-///
-/// A setting that is absent from `actual` is not compared: not every service shows all.
-pub fn differences(
-    spec: &TopicSpec,
-    partitions: i32,
-    actual: &BTreeMap<String, String>,
-) -> Vec<String> {
-    let mut out = Vec::new();
-    if partitions != spec.partitions {
-        out.push(format!(
-            "has {partitions} partitions instead of {}",
-            spec.partitions
-        ));
-    }
-    for (name, wanted) in &spec.config {
-        if let Some(value) = actual.get(*name)
-            && value != wanted
-        {
-            out.push(format!("has {name}={value} instead of {wanted}"));
-        }
-    }
-    out
-}
-
-/// The brokers, as seen by one who makes topics.
+/// A client for administrative requests.
 pub struct Admin {
     client: Arc<AdminClient<Context>>,
     config: ClientConfig,
@@ -217,36 +102,34 @@ impl Admin {
     /// Returns a client. Nothing is sent yet.
     ///
     /// # Errors
-    /// If the settings cannot work.
+    /// When the settings cannot work.
     pub fn new(args: &KafkaArgs) -> Result<Admin, AdminError> {
         let config = client::client_config(args, "init-tables")?;
         let client = config
             .create_with_context(Context::new(&config))
-            .map_err(|reason| AdminError::Kafka {
-                what: "make a client".to_owned(),
-                reason,
-            })?;
+            .map_err(failed("create a Kafka client"))?;
         Ok(Admin {
             client: Arc::new(client),
             config,
         })
     }
 
-    /// Returns the number of brokers, waiting for them for `timeout`, or less where they refuse.
+    /// Returns the number of brokers. Waits for them until `timeout`, or shorter if they refuse the client.
     ///
     /// # Errors
-    /// If none answers, or they let nobody in.
+    /// When no broker answers, or the brokers refuse every client with these settings.
     pub async fn broker_count(&self, timeout: Duration) -> Result<usize, AdminError> {
         let config = self.config.clone();
         tokio::task::spawn_blocking(move || reach(&config, timeout)).await?
     }
 
-    /// Gives the client a token if its login takes one: nobody serves this client's callbacks.
+    /// Gives the client a token if its login needs one. Nothing polls this client, so librdkafka cannot request
+    /// the token by a callback.
     async fn log_in(&self) -> Result<(), AdminError> {
         let client = Arc::clone(&self.client);
         let logged_in = tokio::task::spawn_blocking(move || {
             let client = client.inner();
-            match client.context().chatter().token().transpose()? {
+            match client.context().errors().token().transpose()? {
                 None => Ok(()),
                 Some(token) => sys::set_token(client, &token.text, token.end_ms)
                     .map_err(|reason| IamError::Sign { reason }.into()),
@@ -255,40 +138,40 @@ impl Admin {
         logged_in.await?
     }
 
-    /// Asks something that blocks, about what has this name.
-    async fn ask<T: Send + 'static>(
+    /// Sends a blocking request about the topic or group with this name.
+    async fn request<T: Send + 'static>(
         &self,
         name: &str,
-        question: impl FnOnce(&Client<Context>, &str) -> T + Send + 'static,
+        call: impl FnOnce(&Client<Context>, &str) -> T + Send + 'static,
     ) -> Result<T, AdminError> {
         self.log_in().await?;
         let (client, name) = (Arc::clone(&self.client), name.to_owned());
-        Ok(tokio::task::spawn_blocking(move || question(client.inner(), &name)).await?)
+        Ok(tokio::task::spawn_blocking(move || call(client.inner(), &name)).await?)
     }
 
-    /// Returns what this client may do with a consumer group, which need not exist.
+    /// Returns this client's rights on a consumer group. The group need not exist.
     ///
     /// # Errors
-    /// If no token to log in with can be had.
+    /// When there is no token for the login.
     pub async fn group_rights(&self, name: &str) -> Result<Rights, AdminError> {
-        self.ask(name, |client, name| {
+        self.request(name, |client, name| {
             sys::group_rights(client, name, REQUEST_TIMEOUT)
         })
         .await
     }
 
-    /// Returns a topic's id and partition count; `None` if there is no such topic.
+    /// Returns a topic's id and partition count; `None` if the topic does not exist.
     ///
     /// # Errors
     /// See [`TopicError`].
     pub async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, AdminError> {
-        let facts = self.ask(name, |client, name| {
+        let facts = self.request(name, |client, name| {
             sys::topic_facts(client, name, REQUEST_TIMEOUT)
         });
         Ok(facts.await??)
     }
 
-    /// Returns the same, and what this client may do with the topic.
+    /// Returns the same, and this client's rights on the topic.
     ///
     /// # Errors
     /// See [`TopicError`].
@@ -296,16 +179,16 @@ impl Admin {
         &self,
         name: &str,
     ) -> Result<Option<(TopicFacts, Rights)>, AdminError> {
-        let both = self.ask(name, |client, name| {
+        let both = self.request(name, |client, name| {
             sys::topic_facts_and_rights(client, name, REQUEST_TIMEOUT)
         });
         Ok(both.await??)
     }
 
-    /// Makes a topic, without the settings that the brokers refuse.
+    /// Creates a topic, without the settings that the brokers refuse.
     ///
     /// # Errors
-    /// If the brokers refuse or do not answer.
+    /// When the brokers refuse or do not answer.
     pub async fn create_topic(
         &self,
         spec: &TopicSpec,
@@ -314,10 +197,10 @@ impl Admin {
         self.create(spec, replication, &options()).await
     }
 
-    /// Returns what [`Admin::create_topic`] would do, and changes nothing.
+    /// Returns what [`Admin::create_topic`] would do, without a change.
     ///
     /// # Errors
-    /// If the brokers refuse or do not answer.
+    /// When the brokers refuse or do not answer.
     pub async fn try_create_topic(
         &self,
         spec: &TopicSpec,
@@ -327,23 +210,23 @@ impl Admin {
             .await
     }
 
-    /// Returns whether there is a broker that makes topics, such as this one.
+    /// Returns whether a broker is the controller, which would create `topic`.
     ///
     /// # Errors
-    /// If no token to log in with can be had.
+    /// When there is no token for the login.
     pub async fn has_controller(&self, topic: &str) -> Result<bool, AdminError> {
-        let brokers = self.ask(topic, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
+        let brokers = self.request(topic, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         Ok(brokers
             .await?
             .map_or(true, |brokers| brokers.has_controller))
     }
 
-    /// Returns whether this client may make a topic, which is asked for and not made.
+    /// Returns whether this client may create a topic, without creating it.
     ///
     /// # Errors
-    /// If the brokers do not answer, have no controller, or would refuse for another reason.
+    /// When the brokers do not answer, have no controller, or would refuse for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        // Whoever asks for one that is not there waits for it.
+        // librdkafka sends the request to the controller and would wait for one until the timeout.
         if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
@@ -399,10 +282,7 @@ impl Admin {
             .client
             .create_topics([&topic], options)
             .await
-            .map_err(|reason| AdminError::Kafka {
-                what: what(),
-                reason,
-            })?;
+            .map_err(failed(what()))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(AdminError::Topic { what: what(), code }),
@@ -413,10 +293,10 @@ impl Admin {
     /// Returns a topic's settings by name.
     ///
     /// # Errors
-    /// If the brokers refuse, do not answer, or do not tell settings.
+    /// When the brokers refuse, do not answer, or do not report settings.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
-        // Every broker knows them, and librdkafka would ask the controller.
-        let brokers = self.ask(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
+        // Any broker can answer, so ask the one that answers now. librdkafka would ask the controller.
+        let brokers = self.request(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         let asked = options().broker_id(brokers.await?.ok().map(|brokers| brokers.answering));
         let what = || format!("describe the settings of topic {name}");
         let results = self
@@ -424,13 +304,12 @@ impl Admin {
             .describe_configs([&ResourceSpecifier::Topic(name)], &asked)
             .await
             .map_err(|reason| match reason {
-                KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature) => AdminError::Untold {
-                    what: format!("the settings of topic {name}"),
-                },
-                reason => AdminError::Kafka {
-                    what: what(),
-                    reason,
-                },
+                KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature) => {
+                    AdminError::Unsupported {
+                        what: format!("the settings of topic {name}"),
+                    }
+                }
+                reason => failed(what())(reason),
             })?;
         let mut out = BTreeMap::new();
         for result in results {
@@ -444,10 +323,10 @@ impl Admin {
         Ok(out)
     }
 
-    /// Deletes a topic; returns `false` if there was none.
+    /// Deletes a topic. Returns `false` if it did not exist.
     ///
     /// # Errors
-    /// If the brokers refuse or do not answer.
+    /// When the brokers refuse or do not answer.
     pub async fn delete_topic(&self, name: &str) -> Result<bool, AdminError> {
         self.log_in().await?;
         let what = || format!("delete topic {name}");
@@ -455,10 +334,7 @@ impl Admin {
             .client
             .delete_topics(&[name], &options())
             .await
-            .map_err(|reason| AdminError::Kafka {
-                what: what(),
-                reason,
-            })?;
+            .map_err(failed(what()))?;
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(false),
             Some(Err((_, code))) => Err(AdminError::Topic { what: what(), code }),
@@ -466,16 +342,16 @@ impl Admin {
         }
     }
 
-    /// Returns the members of a consumer group, which need not exist.
+    /// Returns the members of a consumer group. The group need not exist.
     ///
     /// # Errors
-    /// If the brokers refuse or do not answer.
+    /// When the brokers refuse or do not answer.
     pub async fn group_members(&self, group: &str) -> Result<Members, AdminError> {
-        let members = self.ask(group, |client, group| {
+        let members = self.request(group, |client, group| {
             sys::group_members(client, group, REQUEST_TIMEOUT)
         });
         members.await?.map_err(|error| match error {
-            MembersError::Untold => AdminError::Untold {
+            MembersError::Unsupported => AdminError::Unsupported {
                 what: format!("the members of group {group}"),
             },
             MembersError::Failed(reason) => AdminError::Members {
@@ -486,7 +362,7 @@ impl Admin {
     }
 }
 
-/// Returns whether brokers answer so to a setting that they do not let a topic have.
+/// Returns whether brokers answer with this code to a setting that they do not allow for topics.
 fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -496,105 +372,40 @@ fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Asks for the brokers until some answer, and returns how many there are. Over a client of its own,
-/// one whose callbacks are served: those say why nobody answers, and bring the login's token.
+/// Asks for the list of brokers until one answers, and returns their number.
+///
+/// Uses a separate client that is polled, because callbacks provide the login's token and report why no broker
+/// answers.
 fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
-    let failed = |reason| AdminError::Kafka {
-        what: "reach any broker".to_owned(),
-        reason,
-    };
     let context = Context::new(config);
-    let chatter = context.chatter().clone();
-    let client: BaseConsumer<Context> = config.create_with_context(context).map_err(failed)?;
+    let errors = context.errors().clone();
+    let client: BaseConsumer<Context> = config
+        .create_with_context(context)
+        .map_err(failed("create a Kafka client"))?;
     let begin = Instant::now();
     loop {
-        while client.poll(EXCUSE_WAIT).is_some() {}
-        // All topics of the cluster come along; this is asked once.
+        while client.poll(REPORT_WAIT).is_some() {}
+        // The answer lists all topics of the cluster, which is large but requested only once.
         let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
             Ok(metadata) => return Ok(metadata.brokers().len()),
             Err(reason) => reason,
         };
-        if let Some(refusal) = chatter.hopeless() {
+        if let Some(refusal) = errors.lasting_refusal() {
             return Err(AdminError::Refused(refusal));
         }
         if begin.elapsed() >= timeout {
-            return Err(failed(reason));
+            return Err(failed("reach any broker")(reason));
         }
     }
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> AdminError {
+    let what = what.into();
+    |reason| AdminError::Kafka { what, reason }
 }
 
 fn options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(REQUEST_TIMEOUT + OPERATION_TIMEOUT))
         .operation_timeout(Some(OPERATION_TIMEOUT))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_that_msk_serverless_refuses_are_left_out_and_named() {
-        let spec = TopicSpec::events("city-events", 6, 3);
-        let (left_out, reduced) = spec.reduced();
-        let refused = ["unclean.leader.election.enable", "min.insync.replicas"];
-        assert_eq!(left_out, refused);
-        let names: Vec<&str> = reduced.config.iter().map(|(name, _)| *name).collect();
-        let kept = ["cleanup.policy", "retention.ms", "message.timestamp.type"];
-        assert_eq!(names, kept);
-        let creation = Creation {
-            made: true,
-            left_out,
-        };
-        let note = creation.note().unwrap();
-        assert!(refused.iter().all(|name| note.contains(name)), "{note}");
-        assert_eq!(Creation::default().note(), None);
-        assert!(reduced.reduced().0.is_empty());
-    }
-
-    #[test]
-    fn topics_are_the_contracts() {
-        let events = TopicSpec::events("city-events", 6, 3);
-        assert_eq!(
-            events.config,
-            [
-                ("cleanup.policy", "delete".to_owned()),
-                ("retention.ms", "86400000".to_owned()),
-                ("unclean.leader.election.enable", "false".to_owned()),
-                ("min.insync.replicas", "2".to_owned()),
-                ("message.timestamp.type", "LogAppendTime".to_owned()),
-            ]
-        );
-        let dlq = TopicSpec::dead_letters("city-events-dlq", 1);
-        assert_eq!(dlq.partitions, 1);
-        assert_eq!(
-            dlq.config,
-            [
-                ("cleanup.policy", "delete".to_owned()),
-                ("retention.ms", "1209600000".to_owned()),
-                ("unclean.leader.election.enable", "false".to_owned()),
-                ("max.message.bytes", "2097152".to_owned()),
-            ]
-        );
-    }
-
-    #[test]
-    fn differences_name_what_is_and_what_should_be() {
-        let spec = TopicSpec::events("city-events", 6, 1);
-        let mut actual: BTreeMap<String, String> = spec
-            .config
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), v.clone()))
-            .collect();
-        assert!(differences(&spec, 6, &actual).is_empty());
-        actual.insert("message.timestamp.type".into(), "CreateTime".into());
-        actual.remove("cleanup.policy");
-        assert_eq!(
-            differences(&spec, 12, &actual),
-            [
-                "has 12 partitions instead of 6",
-                "has message.timestamp.type=CreateTime instead of LogAppendTime"
-            ]
-        );
-    }
 }

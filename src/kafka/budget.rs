@@ -1,11 +1,11 @@
-//! The memory budget between Kafka and DynamoDB: bytes that were read and are not yet durable.
+//! The memory budget: bytes of records that have been read and are not yet durable.
 //!
-//! The consumer thread takes bytes, whoever finishes records gives them back; over the budget the
-//! thread stops reading (C5).
+//! The consumer thread takes bytes for each record, and the pipeline frees them when the record is durable.
+//! Over the budget, the thread stops reading (INV-5).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes between Kafka and DynamoDB.
+/// A number of bytes with a maximum.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
@@ -13,7 +13,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Returns an unused budget.
+    /// Returns an unused budget of `max` bytes.
     pub fn new(max: u64) -> Budget {
         Budget {
             used: AtomicU64::new(0),
@@ -21,12 +21,12 @@ impl Budget {
         }
     }
 
-    /// Takes bytes; the budget may be exceeded by what one round reads.
+    /// Takes bytes. One batch may exceed the budget, because its size is known only after it was read.
     pub fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Tells whether more is in use than there should be.
+    /// Returns whether more than the budget is used.
     pub fn is_exceeded(&self) -> bool {
         self.used() > self.max
     }
@@ -36,12 +36,12 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Tells whether reading rests, or is about to rest, until bytes come back.
+    /// Returns whether three quarters of the budget are used. Reading is paused then, or will be soon.
     pub fn is_tight(&self) -> bool {
         self.used() >= self.max / 4 * 3
     }
 
-    /// Returns the bytes in use.
+    /// Returns the number of used bytes.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }

@@ -1,9 +1,9 @@
-//! Options every Kafka client of the program has in common.
+//! The librdkafka options that all clients of the program share.
 //!
-//! [`client_config`] turns the command line into librdkafka's properties. `--kafka-property` comes
-//! last, so it wins; a role that has defaults of its own sets them with [`set_default`], which leaves
-//! alone what the command line gave. Secrets come from files or the environment and are neither
-//! logged nor shown. Files that cannot be used are found here, before anything connects.
+//! [`client_config`] converts the command line to librdkafka's properties. `--kafka-property` is applied last, so
+//! it wins. [`set_default`] sets a role's own default unless the command line set the property. Secrets come from
+//! files or from the environment, and are never logged or shown. Unusable files are found here, before anything
+//! connects.
 
 use std::path::{Path, PathBuf};
 
@@ -11,20 +11,21 @@ use rdkafka::config::{ClientConfig, FromClientConfig as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-use crate::kafka::chatter::{IAM_PREFIX, IAM_PROPERTY};
+use crate::failure::Failure;
+use crate::kafka::client_errors::{IAM_PREFIX, IAM_PROPERTY};
 use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
-/// Why there can be no client; settings are wrong in each case (exit code 2).
+/// Why the settings are wrong (exit code 2).
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// An option that this way to log in needs was not given.
+pub enum ClientConfigError {
+    /// The login mechanism needs an option that is not set.
     #[error("--kafka-auth {auth} needs {option}")]
     Missing {
-        /// The way to log in.
+        /// The value of `--kafka-auth`.
         auth: &'static str,
-        /// The option.
+        /// The missing option.
         option: &'static str,
     },
     /// A file could not be read.
@@ -34,7 +35,7 @@ pub enum ClientError {
         option: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The password file is empty.
@@ -45,54 +46,93 @@ pub enum ClientError {
         /// The file.
         path: PathBuf,
     },
-    /// An option means nothing without TLS, which the way to log in does not have.
-    #[error(
-        "{option} has no effect with --kafka-auth plaintext; give --kafka-auth tls, scram or msk-iam"
-    )]
+    /// An option has no effect without TLS.
+    #[error("{option} has no effect with --kafka-auth plaintext; {UNENCRYPTED_REMEDY}")]
     Unencrypted {
         /// The option.
         option: &'static str,
     },
-    /// A certificate, a key or an authority cannot be used.
+    /// A certificate or a key cannot be used.
     #[error("{option} cannot be used: {reason}")]
     Unusable {
         /// The option, or librdkafka's property.
         option: String,
-        /// librdkafka's words.
+        /// librdkafka's message.
         reason: String,
     },
-    /// There is no way to log in with AWS's credentials.
+    /// The login with AWS credentials cannot work.
     #[error("--kafka-auth msk-iam cannot log in: {0}")]
     Iam(IamError),
-    /// librdkafka does not take a property.
-    #[error("Kafka property {name} cannot be set: {reason}")]
+    /// librdkafka refuses a property.
+    #[error(
+        "Kafka property {name} cannot be set: {reason}{}",
+        nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+    )]
     Property {
         /// The property.
         name: String,
-        /// librdkafka's words.
+        /// librdkafka's message.
         reason: String,
+        /// The property with the most similar name, if librdkafka has none of this name.
+        nearest: Option<String>,
     },
 }
 
-/// Returns the properties a client of `role` has: servers, name, login, trusted authorities and
-/// whatever `--kafka-property` says.
+const UNENCRYPTED_REMEDY: &str = "give --kafka-auth tls, scram or msk-iam";
+
+impl From<&ClientConfigError> for Failure {
+    fn from(error: &ClientConfigError) -> Failure {
+        match error {
+            ClientConfigError::Unencrypted { option } => Failure::new(format!(
+                "{option} has no effect with --kafka-auth plaintext"
+            ))
+            .with_remedy(UNENCRYPTED_REMEDY),
+            ClientConfigError::Unusable { option, reason } => {
+                Failure::new(format!("{option} cannot be used")).with_why(reason)
+            }
+            ClientConfigError::Iam(error) => {
+                let Failure { what, remedy, .. } = Failure::from(error);
+                Failure {
+                    what: "--kafka-auth msk-iam cannot log in".to_owned(),
+                    why: Some(what),
+                    remedy,
+                }
+            }
+            ClientConfigError::Property {
+                name,
+                reason,
+                nearest,
+            } => Failure {
+                what: format!("Kafka property {name} cannot be set"),
+                why: Some(reason.clone()),
+                remedy: nearest.as_ref().map(|name| format!("did you mean {name}?")),
+            },
+            ClientConfigError::Missing { .. }
+            | ClientConfigError::File { .. }
+            | ClientConfigError::Empty { .. } => Failure::new(error.to_string()),
+        }
+    }
+}
+
+/// Returns the properties of a client of `role`: servers, name, login, trusted authorities, and those of
+/// `--kafka-property`.
 ///
 /// # Errors
-/// See [`ClientError`].
-pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, ClientError> {
+/// See [`ClientConfigError`].
+pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, ClientConfigError> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &args.brokers)
         .set("client.id", format!("citystream-{role}"))
         .set("socket.keepalive.enable", "true");
-    // The built-in OpenSSL would look where it was built, not where this host keeps them (F2).
+    // "probe" finds this host's authorities. The static OpenSSL would look for them where it was built.
     match &args.kafka_ca_file {
         Some(path) => set_file(&mut config, "ssl.ca.location", "--kafka-ca-file", path)?,
         None => {
             config.set("ssl.ca.location", "probe");
         }
     }
-    log_in(&mut config, args)?;
+    set_login(&mut config, args)?;
     if let (Some(cert), Some(key)) = (&args.kafka_cert_file, &args.kafka_key_file) {
         set_file(
             &mut config,
@@ -108,7 +148,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without this the level of another logging library decides, which is off.
+    // Without this, rdkafka takes the level from the `log` crate, which is off.
     let debug = args
         .kafka_properties
         .iter()
@@ -127,13 +167,13 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             sys::openssl_knows_threads(),
             "OpenSSL must be built with threads"
         );
-        try_files(&config)?;
+        check_files(&config)?;
     }
     Ok(config)
 }
 
-/// Sets what `--kafka-auth` stands for.
-fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError> {
+/// Sets the properties for `--kafka-auth`.
+fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfigError> {
     match args.kafka_auth {
         KafkaAuth::Plaintext => {
             let by_property = args
@@ -146,16 +186,16 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError
                 ("--kafka-username", args.kafka_username.is_some()),
                 ("--kafka-password-file", args.kafka_password_file.is_some()),
             ];
-            // Whoever names an authority believes that the connection is encrypted.
+            // An operator who names an authority or a password expects an encrypted connection.
             if let Some((option, _)) = given.into_iter().find(|(_, given)| *given && !by_property) {
-                return Err(ClientError::Unencrypted { option });
+                return Err(ClientConfigError::Unencrypted { option });
             }
         }
         KafkaAuth::Tls => {
             config.set("security.protocol", "ssl");
         }
         KafkaAuth::Scram => {
-            let missing = |option| ClientError::Missing {
+            let missing = |option| ClientConfigError::Missing {
                 auth: "scram",
                 option,
             };
@@ -178,16 +218,19 @@ fn log_in(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientError
                 .set("sasl.mechanism", "OAUTHBEARER")
                 .set(
                     IAM_PROPERTY,
-                    format!("{IAM_PREFIX}{}", iam::region().map_err(ClientError::Iam)?),
+                    format!(
+                        "{IAM_PREFIX}{}",
+                        iam::region().map_err(ClientConfigError::Iam)?
+                    ),
                 );
         }
     }
     Ok(())
 }
 
-/// Has librdkafka load certificates and keys, which it does when a client is made, for a client that
-/// connects to nobody.
-fn try_files(config: &ClientConfig) -> Result<(), ClientError> {
+/// Lets librdkafka load the certificates and keys, to find unusable ones. It loads them when a client is created, so
+/// this creates one without brokers.
+fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
     config.remove("bootstrap.servers");
     let Err(error) = BaseProducer::from_config(&config) else {
@@ -215,47 +258,50 @@ fn try_files(config: &ClientConfig) -> Result<(), ClientError> {
     } else {
         ""
     };
-    Err(ClientError::Unusable {
+    Err(ClientConfigError::Unusable {
         option: option.to_owned(),
         reason: format!("{hint}{reason}"),
     })
 }
 
-/// Sets a property to the role's own default, unless the command line gave it.
+/// Sets a property to the role's default, unless the command line sets it.
 pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, value: &str) {
     if !args.kafka_properties.iter().any(|(given, _)| given == name) {
         config.set(name, value);
     }
 }
 
-/// Asks librdkafka whether it takes every property.
+/// Checks that librdkafka accepts every property.
 ///
 /// # Errors
-/// [`ClientError::Property`] with the first it does not.
-pub fn check(config: &ClientConfig) -> Result<(), ClientError> {
+/// [`ClientConfigError::Property`] with the first that it refuses.
+pub fn check(config: &ClientConfig) -> Result<(), ClientConfigError> {
     match config.create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(_, reason, name, _)) => {
-            let reason = with_nearest(&name, reason);
-            Err(ClientError::Property { name, reason })
+            let nearest = nearest_property(&name, &reason);
+            Err(ClientConfigError::Property {
+                name,
+                reason,
+                nearest,
+            })
         }
-        Err(other) => Err(ClientError::Property {
+        Err(other) => Err(ClientConfigError::Property {
             name: "set".to_owned(),
             reason: other.to_string(),
+            nearest: None,
         }),
     }
 }
 
-/// Adds the property that was most likely meant where librdkafka knows none of this name.
-fn with_nearest(name: &str, reason: String) -> String {
+/// Returns the property with the most similar name, if `reason` says that librdkafka has none of
+/// this name.
+fn nearest_property(name: &str, reason: &str) -> Option<String> {
     if !reason.contains("No such") {
-        return reason;
+        return None;
     }
     let known = sys::kafka_properties();
-    match nearest(name, known.iter().map(String::as_str)) {
-        Some(nearest) => format!("{reason}; did you mean {nearest}?"),
-        None => reason,
-    }
+    nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
 }
 
 fn set_file(
@@ -263,9 +309,9 @@ fn set_file(
     property: &str,
     option: &'static str,
     path: &Path,
-) -> Result<(), ClientError> {
-    // librdkafka would report an unreadable file only later, and without the option.
-    std::fs::File::open(path).map_err(|source| ClientError::File {
+) -> Result<(), ClientConfigError> {
+    // librdkafka would report an unreadable file later, and without the option.
+    std::fs::File::open(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
         source,
@@ -274,17 +320,17 @@ fn set_file(
     Ok(())
 }
 
-fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientError> {
+fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfigError> {
     warn_if_others_can_read(option, path);
-    let text = std::fs::read_to_string(path).map_err(|source| ClientError::File {
+    let text = std::fs::read_to_string(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
         source,
     })?;
-    // Editors end files with a line break; a password holds none.
+    // Editors end files with a line break, and no password has one.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(ClientError::Empty {
+        return Err(ClientConfigError::Empty {
             option,
             path: path.to_owned(),
         });
@@ -308,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn f2_authorities_are_looked_for_unless_given() {
+    fn the_hosts_authorities_are_used_unless_a_file_is_given() {
         let config = client_config(&args(""), "test").unwrap();
         assert_eq!(config.get("ssl.ca.location"), Some("probe"));
         assert_eq!(config.get("client.id"), Some("citystream-test"));
@@ -321,15 +367,18 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_without_tls_is_refused_since_nothing_would_be_encrypted() {
+    fn tls_options_without_tls_are_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for option in ["--kafka-ca-file", "--kafka-password-file"] {
             let line = format!("{option} {}", file.path().display());
             let error = client_config(&args(&line), "t").expect_err(&line);
-            assert!(matches!(error, ClientError::Unencrypted { .. }), "{error}");
+            assert!(
+                matches!(error, ClientConfigError::Unencrypted { .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains(option), "{error}");
         }
-        // Whoever sets the protocol by a property knows what it does.
+        // The protocol may be set by a property instead.
         let line = "--kafka-password-file /dev/null --kafka-property security.protocol=ssl";
         client_config(&args(line), "t").unwrap();
     }
@@ -349,13 +398,16 @@ mod tests {
             let line = format!("--kafka-auth tls {line}");
             let error = client_config(&args(&line), "t").expect_err(&line);
             let text = error.to_string();
-            assert!(matches!(error, ClientError::Unusable { .. }), "{text}");
+            assert!(
+                matches!(error, ClientConfigError::Unusable { .. }),
+                "{text}"
+            );
             assert!(text.contains(option), "{text}");
         }
     }
 
     #[test]
-    fn scram_logs_in_over_tls_with_the_files_password_and_hides_it() {
+    fn scram_uses_tls_and_hides_the_password_from_the_file() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "s3cret").unwrap();
         let line = format!(
@@ -380,11 +432,11 @@ mod tests {
     }
 
     #[test]
-    fn j5_a_property_nobody_knows_is_named() {
+    fn an_unknown_property_is_named_with_a_suggestion() {
         let line = "--kafka-property fetch.min.byte=1";
         let error = client_config(&args(line), "t").expect_err(line);
         assert!(
-            matches!(&error, ClientError::Property { name, .. } if name == "fetch.min.byte"),
+            matches!(&error, ClientConfigError::Property { name, .. } if name == "fetch.min.byte"),
             "{error}"
         );
         assert!(

@@ -1,97 +1,102 @@
-//! The consumer thread: the only place that polls Kafka for events.
+//! The consumer thread, the only place that polls Kafka for events.
 //!
-//! One OS thread owns one `BaseConsumer` and does nothing that can block for long: it polls, parses,
-//! and hands records on in batches ([`Event`]). Rebalance callbacks run on it too, inside poll:
+//! One OS thread owns one `BaseConsumer`. It polls, parses, and sends records in batches as
+//! [`ConsumerEvent::Records`]. It never waits long for anything else, because a member that stops polling
+//! loses its partitions after `max.poll.interval.ms`
+//! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
-//! - assign: take the partitions, paused, and say so; [`Consumer::begin`] later seeks and resumes;
-//! - revoke: ask for a drain, wait for the answer (bounded), commit it, give the partitions up.
+//! - `rebalance` handles the callbacks of a rebalance. librdkafka calls them from within a poll.
+//! - `poller` is the loop: it takes commands, starts partitions, limits memory, and polls.
 //!
-//! Records of a partition that has not begun are dropped. Back-pressure is a budget of bytes: over
-//! it the thread first waits a moment, then pauses its partitions and goes on polling, so that a
-//! dead sink never costs the membership (C4, C5). No split queues, no blocking commit.
+//! A partition is assigned in a paused state. The thread drops its records until [`Consumer::begin`] names the
+//! offset to start from.
+//!
+//! When the memory budget is exceeded, the thread waits a moment, then pauses its partitions and continues to
+//! poll. A sink that does not answer therefore costs neither memory nor the membership (INV-5).
+//!
+//! Two alternatives were rejected. A queue for each partition (`split_partition_queue`) would need a thread or
+//! a poll for each. A blocking commit would stop the polls of this thread while a coordinator is away.
 
 mod poller;
+mod rebalance;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::event::Offset;
 use crate::core::pipeline::CommitPart;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
-use crate::kafka::chatter::Chatter;
-use crate::kafka::inquiry::{Inquiry, commit};
+use crate::kafka::client_errors::ClientErrors;
+use crate::kafka::inquiry::Inquiry;
 use crate::kafka::membership;
-use crate::kafka::second_read::end_of_log;
 use crate::telemetry::steady_ms;
 use poller::Poller;
+pub(super) use rebalance::GroupContext;
 
-/// What the thread tells.
+/// What the consumer thread reports.
 #[derive(Debug)]
-pub enum Event {
-    /// Partitions are ours; they wait for [`Consumer::begin`].
+pub enum ConsumerEvent {
+    /// The group gave this member these partitions. They are paused until [`Consumer::begin`].
     Assigned(Vec<i32>),
-    /// Partitions are taken away. What is sent through `answer` is committed before they go.
+    /// The group takes these partitions away. The thread commits what is sent through `answer` before it gives
+    /// them up.
     Revoked {
-        /// Which.
+        /// The partitions that are taken away.
         partitions: Vec<i32>,
-        /// They are gone already; a commit would be refused.
+        /// Another member may own them already, so a commit would be refused.
         lost: bool,
         /// Takes the restart points once the partitions are drained.
         answer: mpsc::Sender<Vec<CommitPart>>,
     },
-    /// Records, in log order for each partition.
-    Records(Vec<Run>),
-    /// Everything up to the end of this partition's log has been handed on.
+    /// Records, in log order within each partition.
+    Records(Vec<PartitionRecords>),
+    /// All records up to the end of this partition have been sent.
     End {
-        /// Which.
+        /// The partition.
         partition: i32,
-        /// Which assignment of it.
+        /// The assignment under which it was read.
         assignment: u64,
-        /// Where reading goes on. Behind the last record there may be control records, and records of
-        /// transactions that were rolled back.
+        /// Where reading continues. Control records and records of aborted transactions may precede it.
         at: Offset,
     },
-    /// Kafka has no record at some partition's position.
+    /// Kafka has no record at the position of some partition.
     OutOfRange,
-    /// The topic does not exist (yet, or any more).
+    /// The topic does not exist.
     TopicMissing,
     /// The brokers refuse this member until its settings change ([`crate::kafka::membership`]).
     MemberRefused(RDKafkaErrorCode),
-    /// The client can never go on.
+    /// The client failed and cannot continue.
     Fatal {
         /// Another member of the group has the same `group.instance.id`.
         fenced: bool,
-        /// librdkafka's words.
+        /// librdkafka's message.
         text: String,
     },
 }
 
-/// Records of one partition.
+/// Consecutive records of one partition in a batch.
 #[derive(Debug)]
-pub struct Run {
-    /// Which.
+pub struct PartitionRecords {
+    /// The partition.
     pub partition: i32,
-    /// Which assignment of it.
+    /// The assignment under which they were read.
     pub assignment: u64,
-    /// In log order.
+    /// The records in log order.
     pub records: Vec<Record>,
-    /// How many of them carry the producer's time.
+    /// How many of the records carry the producer's time instead of the broker's.
     pub producer_time: u64,
 }
 
-enum Command {
+enum PollerCommand {
     Begin {
         partition: i32,
         assignment: u64,
@@ -109,14 +114,14 @@ pub struct ConsumerOptions {
     pub topic: String,
     /// Longest wait for a drain after a revoke.
     pub drain_max: Duration,
-    /// Shared with whoever gives bytes back.
+    /// The memory budget. The pipeline frees what the thread takes.
     pub budget: Arc<Budget>,
 }
 
-/// A handle on the consumer thread, which ends with it or by [`Consumer::close`].
+/// A handle on the consumer thread.
 pub struct Consumer {
-    client: Arc<BaseConsumer<Bridge>>,
-    commands: mpsc::Sender<Command>,
+    client: Arc<BaseConsumer<GroupContext>>,
+    commands: mpsc::Sender<PollerCommand>,
     config: ClientConfig,
     topic: String,
     beat_ms: Arc<AtomicI64>,
@@ -130,34 +135,24 @@ impl Consumer {
     pub fn start(
         config: &ClientConfig,
         options: ConsumerOptions,
-        events: UnboundedSender<Event>,
+        events: UnboundedSender<ConsumerEvent>,
     ) -> KafkaResult<Consumer> {
-        let bridge = Bridge {
-            chatter: Chatter::new(config),
-            topic: options.topic.clone(),
-            events,
-            active: Mutex::new(BTreeMap::new()),
-            end_at: Mutex::new(None),
-            drain_max: options.drain_max,
-        };
-        let mut heard = config.clone();
-        membership::make_heard(&mut heard);
-        let client: BaseConsumer<Bridge> = heard.create_with_context(bridge)?;
-        client.subscribe(&[&options.topic])?;
+        let topic = options.topic;
+        let context = GroupContext::new(config, topic.clone(), options.drain_max, events);
+        let mut logged = config.clone();
+        membership::log_coordinator_lines(&mut logged);
+        let client: BaseConsumer<GroupContext> = logged.create_with_context(context)?;
+        client.subscribe(&[&topic])?;
         let client = Arc::new(client);
         let (commands, inbox) = mpsc::channel();
         let beat_ms = Arc::new(AtomicI64::new(steady_ms()));
-        let poller = Poller {
-            client: Arc::clone(&client),
+        let poller = Poller::new(
+            Arc::clone(&client),
             inbox,
-            topic: options.topic.clone(),
-            budget: options.budget,
-            beat_ms: Arc::clone(&beat_ms),
-            beginning: BTreeMap::new(),
-            paused: false,
-            runs: Vec::new(),
-            gathered: 0,
-        };
+            topic.clone(),
+            options.budget,
+            Arc::clone(&beat_ms),
+        );
         std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
@@ -166,42 +161,42 @@ impl Consumer {
             client,
             commands,
             config: config.clone(),
-            topic: options.topic,
+            topic,
             beat_ms,
         })
     }
 
     /// Asks the thread to read `partition` from `next` on.
     pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
-        self.command(Command::Begin {
+        self.send(PollerCommand::Begin {
             partition,
             assignment,
             next,
         });
     }
 
-    /// Asks the thread to stop reading `partition` until [`Consumer::begin`].
+    /// Asks the thread to stop reading `partition` until the next [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
-        self.command(Command::Hold { partition });
+        self.send(PollerCommand::Hold { partition });
     }
 
-    fn command(&self, command: Command) {
+    fn send(&self, command: PollerCommand) {
         if self.commands.send(command).is_err() {
             tracing::debug!("the consumer thread has ended");
         }
     }
 
-    /// Returns when the thread polled last, in Unix milliseconds.
+    /// Returns when the thread last began a turn of its loop, by [`steady_ms`].
     pub fn beat_ms(&self) -> i64 {
         self.beat_ms.load(Ordering::Relaxed)
     }
 
-    /// Returns what heard why the brokers are not reached.
-    pub fn chatter(&self) -> Chatter {
-        self.client.context().chatter.clone()
+    /// Returns the errors of the client, which say why brokers are not reached.
+    pub fn client_errors(&self) -> ClientErrors {
+        self.client.context().errors().clone()
     }
 
-    /// Returns what can ask Kafka about the group and the log, from blocking code.
+    /// Returns a handle that sends blocking requests about the group and the log.
     pub fn inquiry(&self) -> Inquiry {
         Inquiry::new(
             Arc::clone(&self.client),
@@ -210,146 +205,17 @@ impl Consumer {
         )
     }
 
-    /// Asks the thread to end. The group is left when the last [`Inquiry`] is dropped too.
+    /// Asks the thread to end. The member leaves the group when the last [`Inquiry`] is dropped too.
     pub fn close(self) {
         let Consumer {
             client, commands, ..
         } = self;
-        // First this handle, then the word: the last one to go closes the client, and in doing so waits
-        // for the answer to its revoke, which the caller of this function gives.
+        // Dropping the last handle closes the client, and closing waits for the answer to the last revoke. The
+        // caller gives that answer, so it must not be the one who waits. Therefore this handle goes before the
+        // command, and the thread or an inquiry drops the last one.
         drop(client);
-        if commands.send(Command::Close).is_err() {
+        if commands.send(PollerCommand::Close).is_err() {
             tracing::debug!("the consumer thread has ended");
-        }
-    }
-}
-
-/// The callbacks of librdkafka.
-pub struct Bridge {
-    chatter: Chatter,
-    topic: String,
-    events: UnboundedSender<Event>,
-    /// Partitions that have begun, with their assignment.
-    active: Mutex<BTreeMap<i32, u64>>,
-    /// Where the end of a log is that the running poll is about to hand out: its error does not say.
-    end_at: Mutex<Option<Offset>>,
-    drain_max: Duration,
-}
-
-impl Bridge {
-    fn tell(&self, event: Event) {
-        if self.events.send(event).is_err() {
-            tracing::debug!("nobody listens to the consumer thread");
-        }
-    }
-
-    fn active(&self) -> std::sync::MutexGuard<'_, BTreeMap<i32, u64>> {
-        self.active.lock().expect("no panic holds the lock")
-    }
-
-    fn end_at(&self) -> std::sync::MutexGuard<'_, Option<Offset>> {
-        self.end_at.lock().expect("no panic holds the lock")
-    }
-
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
-        list.elements_for_topic(&self.topic)
-            .iter()
-            .map(|e| e.partition())
-            .collect()
-    }
-
-    fn assign(&self, client: &BaseConsumer<Bridge>, list: &mut TopicPartitionList) {
-        let partitions = self.partitions(list);
-        // An explicit offset keeps librdkafka from judging the group's commit; the start rule does.
-        // It must be a number: "end" is looked up at the broker, and where the answer crosses a seek
-        // librdkafka 2.12 asks again half a second later and jumps to the end, over all between.
-        let result = list
-            .set_all_offsets(KafkaOffset::Offset(0))
-            .and_then(|()| client.incremental_assign(list))
-            .and_then(|()| client.pause(list));
-        if let Err(error) = result {
-            tracing::warn!(%error, "failed to take an assignment");
-        }
-        self.active().retain(|p, _| !partitions.contains(p));
-        tracing::info!(?partitions, "partitions assigned");
-        self.tell(Event::Assigned(partitions));
-    }
-
-    fn revoke(&self, client: &BaseConsumer<Bridge>, list: &TopicPartitionList) {
-        let partitions = self.partitions(list);
-        let lost = client.assignment_lost();
-        self.active().retain(|p, _| !partitions.contains(p));
-        tracing::info!(?partitions, lost, "partitions revoked");
-        let (answer, drained) = mpsc::channel();
-        self.tell(Event::Revoked {
-            partitions,
-            lost,
-            answer,
-        });
-        if !lost
-            && let Ok(parts) = drained.recv_timeout(self.drain_max)
-            && !parts.is_empty()
-        {
-            // Goes out before the next JoinGroup, on the same connection; waiting for the answer here
-            // could hold up the whole group.
-            if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
-                tracing::warn!(%error, "failed to commit on revoke");
-            }
-        }
-        if let Err(error) = client.incremental_unassign(list) {
-            tracing::warn!(%error, "failed to give partitions up");
-        }
-    }
-}
-
-impl ClientContext for Bridge {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        if let Some(code) = membership::refusal(fac, message) {
-            self.tell(Event::MemberRefused(code));
-        }
-        self.chatter.log(level, fac, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // What poll hands out too, and the thread answers there.
-        let answered = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::PartitionEOF
-                    | RDKafkaErrorCode::AutoOffsetReset
-                    | RDKafkaErrorCode::OffsetOutOfRange
-                    | RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownPartition
-            )
-        );
-        if answered {
-            *self.end_at() = end_of_log(reason);
-            return;
-        }
-        self.chatter.error(&error, reason);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        _config: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.chatter.oauth_token()
-    }
-}
-
-impl ConsumerContext for Bridge {
-    fn rebalance(
-        &self,
-        client: &BaseConsumer<Bridge>,
-        err: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        match err {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(client, list),
-            _ => self.revoke(client, list),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The dead-letter topic: every rejected record with its original and the reason.
+//! Sends rejected records to the dead-letter topic, with the original and the reason.
 //!
-//! Sending goes on until Kafka acknowledges. A record that does not fit with its headers goes
-//! without its value, and at last without its own key and headers: it never blocks a partition.
+//! A send is repeated until Kafka acknowledges it. A record that is too large with the added headers is sent
+//! without its value, and if that is still too large, without its key and headers as well. So no record can block
+//! its partition.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::core::pace::backoff_ms;
 use crate::core::worker::Rejected;
-use crate::kafka::chatter::Context;
+use crate::kafka::context::Context;
 
-/// Largest message of the dead-letter topic: room for the largest record with headers added.
+/// Largest message of the dead-letter topic. It has room for the largest record and the added headers.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
-/// Longest `detail` header; a parser's message may quote the record.
+/// Longest `detail` header. The parser's message may quote the record.
 const DETAIL_CHARS_MAX: usize = 1_000;
-/// How long one try may take before it counts as failed.
+/// How long one attempt may take before it fails.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
 
 /// Sends dead letters.
@@ -50,14 +51,15 @@ impl DeadLetters {
     ) -> KafkaResult<DeadLetters> {
         let mut config = config.clone();
         config
-            // A letter may be there twice. An idempotent producer can come to an end for good, where a broker
-            // has lost what it knew of it, and then its partition would wait for ever.
+            // A dead letter may be written twice; readers know it by the offset of its record. An idempotent
+            // producer was rejected: it fails for good when a broker has lost its state, and then the source
+            // partition would wait forever.
             .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "5")
             .set("message.max.bytes", DLQ_MESSAGE_BYTES_MAX.to_string())
             .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
-            // A log full of bad records must not break the memory budget.
+            // Bounds the memory when a log is full of bad records.
             .set("queue.buffering.max.kbytes", "16384");
         Ok(DeadLetters {
             producer: config.create_with_context(Context::new(&config))?,
@@ -66,7 +68,7 @@ impl DeadLetters {
         })
     }
 
-    /// Sends a record and returns once it is acknowledged. `chance` spreads the retries.
+    /// Sends a record and returns once Kafka acknowledges it. `chance` returns random bits that spread the retries.
     pub async fn send(&self, rejected: &Rejected, topic_id: &str, chance: impl Fn() -> u32) {
         let mut form = Form::Whole;
         let mut attempt = 0;
@@ -156,6 +158,19 @@ mod tests {
     use rdkafka::message::Headers as _;
     use rdkafka::mocking::MockCluster;
 
+    /// The headers that [`DeadLetters`] adds. The last two come with a value that is left out.
+    const ADDED: [&str; 9] = [
+        "reason",
+        "detail",
+        "source_topic",
+        "source_topic_id",
+        "source_partition",
+        "source_offset",
+        "source_timestamp",
+        "truncated",
+        "sha256",
+    ];
+
     fn rejected(key: usize, value: usize, header: usize) -> Rejected {
         let own = |n: usize| vec![b'x'; n];
         Rejected {
@@ -171,13 +186,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn d4_a_record_that_does_not_fit_goes_with_less_and_never_blocks() {
+    async fn a_record_that_is_too_large_is_sent_with_less_and_never_blocks() {
         let broker = MockCluster::new(1).expect("a broker");
         broker.create_topic("t-dlq", 1, 1).expect("a topic");
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.bootstrap_servers());
         let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
-        // what it has; key, value and own headers that arrive; whether the hash does
+        // (key, value and header bytes of the record), (key, value and own headers that arrive), hash is added
         let large = DLQ_MESSAGE_BYTES_MAX;
         let cases = [
             ((5, 100, 10), (Some(5), Some(100), 2), false),
@@ -214,19 +229,12 @@ mod tests {
                 .collect();
             let mut names: Vec<&str> = headers.iter().map(|(key, _)| key.as_str()).collect();
             let ours = names.split_off(own);
-            assert_eq!(names, ["own", "null"][..own], "its own come first: {what}");
-            let all = [
-                "reason",
-                "detail",
-                "source_topic",
-                "source_topic_id",
-                "source_partition",
-                "source_offset",
-                "source_timestamp",
-                "truncated",
-                "sha256",
-            ];
-            assert_eq!(ours, all[..if hash { 9 } else { 7 }], "{what}");
+            assert_eq!(
+                names,
+                ["own", "null"][..own],
+                "the headers of the record come first: {what}"
+            );
+            assert_eq!(ours, ADDED[..if hash { 9 } else { 7 }], "{what}");
             let text = |name: &str| {
                 let found = headers.iter().find(|(key, _)| key == name);
                 found.map(|(_, v)| String::from_utf8_lossy(v).into_owned())

@@ -1,13 +1,13 @@
-//! The login to MSK with AWS's credentials (IAM): short-lived tokens for SASL/OAUTHBEARER.
+//! The login to MSK with AWS credentials (IAM): short-lived tokens for SASL/OAUTHBEARER.
 //!
 //! A token is a presigned URL (Signature Version 4) of the action `kafka-cluster:Connect` on
-//! `https://kafka.<region>.amazonaws.com/`, in URL-safe base64 without padding, as AWS's own clients
-//! make it; the tests hold two of theirs. It lives for 15 minutes, or as long as the credentials if
-//! that is less, and librdkafka asks for the next one when four fifths of that have passed.
+//! `https://kafka.<region>.amazonaws.com/`, in URL-safe base64 without padding. AWS's own clients make the same
+//! token; a test compares with two of theirs. A token lives for 15 minutes, or as long as the credentials if that
+//! is less. librdkafka requests the next one after four fifths of that time.
 //!
-//! librdkafka asks from threads that know no async, so a [`Signer`] has a thread with a small runtime
-//! of its own, where AWS's library finds the credentials. They are asked for anew for each token;
-//! where that fails, the last ones serve for as long as they are valid.
+//! librdkafka requests tokens on threads outside the async runtime. Therefore a [`Signer`] has its own thread with
+//! a small runtime, on which AWS's library finds the credentials. The signer asks for credentials for each token.
+//! If that fails, it uses the last ones while they are valid.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,15 +23,16 @@ use base64::Engine as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::aws::{http_client, profile};
+use crate::failure::{Failure, chain};
 
-/// How long a token lives; MSK takes none that lives longer.
+/// How long a token lives. MSK rejects tokens that live longer.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
-/// Longest wait for credentials. The caller is the thread that polls, whose group would miss it after
-/// five minutes; instance metadata answers in milliseconds.
+/// Longest wait for credentials. The thread that polls waits for them, and its group would remove the member after
+/// five minutes. Instance metadata answers in milliseconds.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// Credentials that are valid for less than this are not used: the login itself takes a while.
+/// Credentials with less life than this are not used, because the login itself takes time.
 const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(5);
-/// What a query keeps as it is, by RFC 3986.
+/// Encodes all but the unreserved characters of RFC 3986.
 const QUERY: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -42,38 +43,47 @@ const QUERY: AsciiSet = NON_ALPHANUMERIC
 #[derive(Debug, thiserror::Error)]
 pub enum IamError {
     /// AWS's configuration names no region.
-    #[error("no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1")]
+    #[error("no AWS region is set; {REGION_REMEDY}")]
     NoRegion,
-    /// The profile in use logs in as this program cannot.
-    #[error("{reason}")]
-    Profile {
-        /// Why, and what to do.
-        reason: String,
-    },
+    /// The profile uses a login that this program does not support.
+    #[error("{0}")]
+    Profile(Failure),
     /// No credentials were found, or not in time.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
-        /// AWS's library's words.
+        /// The message of AWS's library.
         reason: String,
     },
-    /// The credentials are past their end, or nearly.
+    /// The credentials have expired, or will within seconds.
     #[error("the AWS credentials have expired")]
     Expired,
     /// The URL could not be signed.
     #[error("failed to sign: {reason}")]
     Sign {
-        /// What was wrong.
+        /// What the signing library reports.
         reason: String,
     },
-    /// The signing thread is gone or busy.
-    #[error("no answer from the thread that signs")]
+    /// The signing thread has ended or is busy.
+    #[error("no answer from the signing thread")]
     Thread,
+}
+
+const REGION_REMEDY: &str = "set AWS_REGION, such as AWS_REGION=eu-west-1";
+
+impl From<&IamError> for Failure {
+    fn from(error: &IamError) -> Failure {
+        match error {
+            IamError::NoRegion => Failure::new("no AWS region is set").with_remedy(REGION_REMEDY),
+            IamError::Profile(failure) => failure.clone(),
+            other => Failure::new(other.to_string()),
+        }
+    }
 }
 
 /// A token for one login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What is sent.
+    /// The encoded URL.
     pub text: String,
     /// When it ends, in Unix milliseconds.
     pub end_ms: i64,
@@ -87,17 +97,17 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Makes tokens from whatever credentials AWS's library finds.
+/// Makes tokens from the credentials that AWS's library finds.
 #[derive(Debug)]
 pub struct Signer {
     requests: mpsc::Sender<mpsc::Sender<Result<Token, IamError>>>,
 }
 
 impl Signer {
-    /// Starts the thread that signs for `region`. It ends with the signer.
+    /// Starts the thread that signs for `region`. The thread ends when the signer is dropped.
     ///
     /// # Panics
-    /// If the system gives no thread.
+    /// If the system cannot start a thread.
     pub fn start(region: String) -> Signer {
         let (requests, inbox) = mpsc::channel::<mpsc::Sender<Result<Token, IamError>>>();
         std::thread::Builder::new()
@@ -107,9 +117,9 @@ impl Signer {
                 let provider = runtime.block_on(provider(&region));
                 let mut last = None;
                 for reply in inbox {
-                    let token = runtime.block_on(next(&region, provider.as_ref(), &mut last));
+                    let token = runtime.block_on(next_token(&region, provider.as_ref(), &mut last));
                     if reply.send(token).is_err() {
-                        tracing::debug!("nobody waits for a token any more");
+                        tracing::debug!("the request for a token was given up");
                     }
                 }
             })
@@ -132,17 +142,17 @@ impl Signer {
     }
 }
 
-/// Returns the region that AWS's configuration names. Blocks for some seconds at most.
+/// Returns the region in AWS's configuration. Blocks for some seconds at most.
 ///
 /// # Errors
-/// [`IamError::NoRegion`] if it names none, [`IamError::Profile`] if its profile cannot be used.
+/// [`IamError::NoRegion`] if there is none, and [`IamError::Profile`] if the profile cannot be used.
 pub fn region() -> Result<String, IamError> {
-    // A thread of its own, since a runtime must not block on another one.
+    // Needs its own thread, since a runtime must not block on another one.
     let found = std::thread::spawn(|| {
         let chain = async {
             let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
             if let Some(reason) = profile::refusal().await {
-                return Err(IamError::Profile { reason });
+                return Err(IamError::Profile(reason));
             }
             let config = config.load().await;
             Ok(config.region().map(|region| region.as_ref().to_owned()))
@@ -173,8 +183,8 @@ async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
         .credentials_provider()
 }
 
-/// Asks for credentials, `last` serving where there are none now, and signs with them.
-async fn next(
+/// Asks for credentials and signs with them. Uses `last` if there are no new ones.
+async fn next_token(
     region: &str,
     provider: Option<&SharedCredentialsProvider>,
     last: &mut Option<Credentials>,
@@ -194,7 +204,7 @@ async fn next(
     match asked {
         Ok(credentials) => {
             if last.is_none() {
-                // Where they come from stands nowhere but in their debug text, first; secrets do not.
+                // Only the debug text of credentials names their source, in its first quotes. It has no secrets.
                 let text = format!("{credentials:?}");
                 let source = text.split('"').nth(1).unwrap_or_default();
                 tracing::info!(region, source, "logging in to kafka with aws credentials");
@@ -216,21 +226,10 @@ async fn next(
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    // One line, whatever AWS's library lists.
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Returns the token that `credentials` make at `now`.
+/// Returns the token for `credentials` at `now`.
 ///
 /// # Errors
-/// [`IamError::Expired`], or [`IamError::Sign`] for credentials that cannot sign.
+/// [`IamError::Expired`], and [`IamError::Sign`] if the credentials cannot sign.
 pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result<Token, IamError> {
     let wrong = |error: &dyn std::fmt::Display| IamError::Sign {
         reason: error.to_string(),
@@ -239,7 +238,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
         None => TOKEN_LIFE,
         Some(end) => end.duration_since(now).unwrap_or_default().min(TOKEN_LIFE),
     };
-    // The URL counts in whole seconds.
+    // The URL has whole seconds.
     let life = Duration::from_secs(life.as_secs());
     if life < CREDENTIALS_LEFT_MIN {
         return Err(IamError::Expired);
@@ -267,7 +266,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
         let value = utf8_percent_encode(value, &QUERY);
         url.push_str(&format!("&{name}={value}"));
     }
-    // Not part of what is signed; it shows in MSK's logs.
+    // MSK logs the user agent. It is not signed.
     url.push_str(concat!(
         "&User-Agent=citystream%2F",
         env!("CARGO_PKG_VERSION")
@@ -306,7 +305,7 @@ mod tests {
         String::from_utf8(bytes.unwrap()).unwrap()
     }
 
-    /// Sorted, since the order of a query means nothing, and without the client's name.
+    /// Returns the parameters in sorted order, because their order has no meaning, without the user agent.
     fn query(url: &str) -> Vec<&str> {
         let mut pairs: Vec<&str> = url.split(['?', '&']).collect();
         pairs.retain(|pair| !pair.starts_with("User-Agent="));
@@ -315,9 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn c9_the_token_is_that_of_awss_own_client() {
-        // Made by AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8, with its clock
-        // set to the same time.
+    fn the_token_equals_that_of_awss_own_client() {
+        // Made by AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8 at the same time.
         for (session, theirs) in [
             (
                 None,
@@ -348,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn c9_a_token_does_not_outlive_its_credentials() {
+    fn a_token_does_not_outlive_its_credentials() {
         let end = |left: Duration| {
             let credentials = credentials(Some("s"), Some(now() + left));
             token("eu-west-1", &credentials, now())
@@ -368,16 +366,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c9_the_last_credentials_serve_while_they_are_valid() {
+    async fn the_last_credentials_are_used_while_they_are_valid() {
         let soon = SystemTime::now() + Duration::from_secs(600);
         let mut last = Some(credentials(None, Some(soon)));
-        assert!(next("eu-west-1", None, &mut last).await.is_ok());
+        assert!(next_token("eu-west-1", None, &mut last).await.is_ok());
         let mut last = Some(credentials(None, Some(UNIX_EPOCH)));
-        let error = next("eu-west-1", None, &mut last)
+        let error = next_token("eu-west-1", None, &mut last)
             .await
             .expect_err("expired");
         assert!(error.to_string().contains("expired"), "{error}");
-        let error = next("eu-west-1", None, &mut None).await.expect_err("none");
+        let error = next_token("eu-west-1", None, &mut None)
+            .await
+            .expect_err("none");
         assert!(matches!(error, IamError::NoCredentials { .. }), "{error}");
     }
 }

@@ -1,8 +1,7 @@
-//! Questions to Kafka about the group and the log, over the consumer's own connections, and its
-//! commits.
+//! Requests about the group and the log over the consumer's connections, and the consumer's commits.
 //!
-//! All of them block, so callers give them a thread. An [`Inquiry`] keeps the client alive: the group
-//! is left when the last one is dropped.
+//! All of them block, so callers run them on a thread for blocking work. An [`Inquiry`] keeps the client alive.
+//! The member leaves the group when the last one is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +16,16 @@ use crate::core::parse::Reason;
 use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
-use crate::kafka::chatter::Context;
-use crate::kafka::consumer::Bridge;
+use crate::kafka::consumer::GroupContext;
+use crate::kafka::context::Context;
 use crate::kafka::record::original;
 use crate::sys;
 
-/// Returns what `client`'s group has committed for each of a topic's `partitions` that has a commit.
+/// Returns the commits of `client`'s group for those of `partitions` that have one.
 ///
 /// # Errors
 /// When the coordinator refuses or does not answer in time.
-pub(super) fn committed<C: ConsumerContext>(
+pub(crate) fn committed<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
     partitions: impl Iterator<Item = i32>,
@@ -52,18 +51,18 @@ pub(super) fn committed<C: ConsumerContext>(
     Ok(out)
 }
 
-/// Questions to Kafka over the consumer's own connections. All of them block.
+/// Sends blocking requests over the consumer's connections.
 #[derive(Clone)]
 pub struct Inquiry {
-    client: Arc<BaseConsumer<Bridge>>,
+    client: Arc<BaseConsumer<GroupContext>>,
     config: ClientConfig,
     topic: String,
 }
 
 impl Inquiry {
-    /// Returns what asks over `client`, made with `config` for `topic`.
+    /// Returns a handle for `client`, which was created with `config` and reads `topic`.
     pub(super) fn new(
-        client: Arc<BaseConsumer<Bridge>>,
+        client: Arc<BaseConsumer<GroupContext>>,
         config: ClientConfig,
         topic: String,
     ) -> Inquiry {
@@ -74,7 +73,7 @@ impl Inquiry {
         }
     }
 
-    /// Returns the group's commit for each of `partitions` that has one.
+    /// Returns the group's commits for those of `partitions` that have one.
     ///
     /// # Errors
     /// When the coordinator does not answer in time.
@@ -91,10 +90,10 @@ impl Inquiry {
         )
     }
 
-    /// Commits restart points and waits for the answer.
+    /// Commits restart points and waits for the coordinator's answer.
     ///
     /// # Errors
-    /// When the coordinator refuses, as during a rebalance, or does not answer.
+    /// When the coordinator refuses, as it does during a rebalance, or does not answer.
     pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
         commit(&self.client, &self.topic, parts, CommitMode::Sync)
     }
@@ -110,7 +109,7 @@ impl Inquiry {
         Ok((Offset(start), Offset(end)))
     }
 
-    /// Returns the topic's id and number of partitions; `None` if there is no such topic.
+    /// Returns the topic's id and number of partitions; `None` if the topic does not exist.
     ///
     /// # Errors
     /// When no broker answers in time.
@@ -118,7 +117,7 @@ impl Inquiry {
         sys::topic_facts(self.client.client(), &self.topic, timeout)
     }
 
-    /// Reads one record again, over a client of its own; `None` if it cannot be had.
+    /// Reads one record again, with a separate client. Returns `None` if the record cannot be read in time.
     pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
         let mut config = self.config.clone();
         config
@@ -136,7 +135,7 @@ impl Inquiry {
     }
 }
 
-/// Commits restart points. One part that is refused is an error of the whole.
+/// Commits restart points. If the coordinator refuses one part, the whole commit is an error.
 pub(super) fn commit<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -149,6 +148,6 @@ pub(super) fn commit<C: ConsumerContext>(
         element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
         element.set_metadata(&part.metadata);
     }
-    // An explicit list: a commit of "everything" would drop the metadata.
+    // The list is explicit, because a commit of all stored offsets would drop the metadata.
     client.commit(&list, mode)
 }

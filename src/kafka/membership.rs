@@ -1,9 +1,9 @@
-//! Errors by which a broker refuses a member of a group for good: waiting does not help, other settings do.
+//! Errors with which brokers refuse a member of a group until its settings change.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Returns what to do about an error of joining a group. `None` for errors that may pass by themselves.
+/// Returns the remedy for an error of joining a group; `None` if the error may pass by itself.
 ///
 /// Source: the error table of Kafka's protocol guide, <https://kafka.apache.org/protocol#protocol_error_codes>.
 pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
@@ -12,32 +12,32 @@ pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
             "choose --kafka-property session.timeout.ms between the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
         }
         RDKafkaErrorCode::InconsistentGroupProtocol => {
-            "other members of this group share out partitions in another way; stop them, or choose another --group"
+            "other members of this group use another assignment strategy; stop them, or choose another --group"
         }
         RDKafkaErrorCode::InvalidGroupId => "choose another --group",
         RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature => {
-            "these brokers do not know the protocol; choose --group-protocol classic, or update them"
+            "these brokers do not support the protocol; choose --group-protocol classic, or update them"
         }
         RDKafkaErrorCode::UnsupportedAssignor => {
-            "these brokers do not know how this member shares out partitions; remove --kafka-property group.remote.assignor"
+            "these brokers do not know the assignor of this member; remove --kafka-property group.remote.assignor"
         }
         _ => return None,
     })
 }
 
-/// Returns why these brokers can never lead the group, if this line of librdkafka's log says so.
+/// Returns the error with which these brokers refuse the group, if this log line of librdkafka reports one.
 ///
-/// Where the brokers do not know the protocol of `group.protocol=consumer`, librdkafka 2.12 looks for another
-/// coordinator without end. It reports no error, so the line is the only sign. [`make_heard`] has it
-/// written.
-pub fn refusal(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
+/// With `group.protocol=consumer`, librdkafka 2.12 looks for another coordinator forever if the brokers do not
+/// support the protocol. It reports no error, so the log line is the only sign. [`log_coordinator_lines`] makes
+/// librdkafka write the line.
+pub fn parse_refused_member(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
     let unknown = facility == "COORD"
         && text.contains("ConsumerGroupHeartbeatRequest not supported by broker");
     unknown.then_some(RDKafkaErrorCode::UnsupportedFeature)
 }
 
-/// Sets `config` so that librdkafka writes the lines that [`refusal`] reads: some each second.
-pub fn make_heard(config: &mut ClientConfig) {
+/// Makes librdkafka write the lines that [`parse_refused_member`] reads, a few each second.
+pub fn log_coordinator_lines(config: &mut ClientConfig) {
     if config.get("group.protocol") != Some("consumer") {
         return;
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_other_settings_mend_ends_a_member() {
+    fn only_errors_that_need_other_settings_end_a_member() {
         for code in [
             RDKafkaErrorCode::InvalidSessionTimeout,
             RDKafkaErrorCode::InconsistentGroupProtocol,

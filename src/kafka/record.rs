@@ -1,4 +1,4 @@
-//! From a Kafka message to what the core reads: parsed, or whole for the dead-letter topic.
+//! Converts a Kafka message to what the core reads: a parsed record, or the whole record for the dead-letter topic.
 
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
@@ -7,26 +7,29 @@ use crate::core::event::Offset;
 use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::worker::{Content, Rejected};
 
-/// What a header takes beside its name and value.
+/// Memory of a header in addition to its name and value.
 const HEADER_OVERHEAD_BYTES: usize = 64;
 
-/// Returns what a record says: an event or heartbeat, or the record itself and why it is neither.
+/// Returns the event or heartbeat in a record, or the whole record with its reject reason.
 pub(super) fn content(message: &BorrowedMessage<'_>) -> Content {
-    let headers = message.headers();
-    let heartbeats = headers.into_iter().flat_map(|headers| {
-        headers
-            .iter()
-            .filter(|h| h.key == HEARTBEAT_HEADER)
-            .map(|h| h.value)
-    });
-    let reject = match parse_record(message.payload(), heartbeats) {
-        Ok(body) => return Content::Valid(body),
-        Err(reject) => reject,
-    };
-    Content::Rejected(Box::new(original(message, reject.reason, reject.detail)))
+    match parse_record(message.payload(), heartbeat_values(message)) {
+        Ok(body) => Content::Valid(body),
+        Err(reject) => Content::Rejected(Box::new(original(message, reject.reason, reject.detail))),
+    }
 }
 
-/// Returns what the headers take that `content` keeps: those of a rejected record.
+/// Returns the values of the record's heartbeat headers. A valid record has at most one.
+pub(super) fn heartbeat_values<'a>(
+    message: &'a BorrowedMessage<'_>,
+) -> impl Iterator<Item = Option<&'a [u8]>> {
+    let headers = message.headers().into_iter();
+    headers
+        .flat_map(|headers| headers.iter())
+        .filter(|header| header.key == HEARTBEAT_HEADER)
+        .map(|header| header.value)
+}
+
+/// Returns the memory of the headers in `content`. Only a rejected record keeps its headers.
 pub(super) fn header_bytes(content: &Content) -> usize {
     let Content::Rejected(rejected) = content else {
         return 0;
@@ -37,7 +40,7 @@ pub(super) fn header_bytes(content: &Content) -> usize {
     rejected.headers.iter().map(bytes).sum()
 }
 
-/// Copies a record for the dead-letter topic.
+/// Copies a whole record for the dead-letter topic.
 pub(super) fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: String) -> Rejected {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let own = |h: rdkafka::message::Header<'_, &[u8]>| {

@@ -1,12 +1,11 @@
-//! Why a broker does not let a client in, and which option to look at.
+//! Why a broker refuses a client, and which option to check.
 //!
-//! librdkafka tries for ever and reports each failure as text. [`judge`] finds in that text the causes
-//! that no waiting mends: a certificate that is not trusted, a wrong password, a port that speaks
-//! another protocol. Everything else (nobody listens, a name that does not resolve, a broker that
-//! restarts) is an outage and passes.
+//! librdkafka retries forever and reports each failure as text. [`parse_refusal`] finds in that text the causes
+//! that only a person can fix: an untrusted certificate, a wrong password, a port that speaks another protocol.
+//! Every other failure passes by itself: a refused connection, a name that does not resolve, a broker that restarts.
 //!
-//! What OpenSSL finds wrong with a certificate is not in librdkafka's text. [`examine`] asks the same
-//! port once more with another TLS library and the same authorities, and says it in full.
+//! librdkafka's text does not say what OpenSSL found wrong with a certificate. [`examine_certificate`] connects to
+//! the same port with another TLS library and the same authorities, and returns the flaw.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -16,58 +15,66 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConnection, RootCertStore};
 
-/// Longest wait of [`examine`] for a connection and for each of its answers.
+use crate::failure::Failure;
+
+/// Longest wait of [`examine_certificate`] for a connection and for each answer.
 const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What kind of refusal it is.
+/// The cause of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The broker's certificate was not accepted by this side.
+    /// This client does not accept the broker's certificate.
     Certificate,
-    /// The broker wants a certificate of this side, or another one.
+    /// The broker requires a client certificate, or another one.
     ClientCertificate,
-    /// User name or password are wrong.
+    /// The user name or the password is wrong.
     Password,
-    /// The broker does not take the token.
+    /// The broker does not accept the token.
     Token,
-    /// There is no token to send.
+    /// This client has no token to send.
     NoToken,
-    /// The broker does not know this way to log in.
+    /// The broker does not support the login mechanism.
     Mechanism,
-    /// The listener takes no login at all.
+    /// The listener supports no login.
     NoLogin,
-    /// The listener wants a login.
+    /// The listener requires a login.
     LoginWanted,
-    /// This side speaks TLS, the port does not.
+    /// This client uses TLS, but the port does not.
     NoTls,
-    /// The port speaks TLS, this side does not.
+    /// The port uses TLS, but this client does not.
     TlsWanted,
 }
 
-/// A cause in words.
+/// A refusal, whose text says what the broker does and which option to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What kind.
+    /// The cause.
     pub cause: Cause,
     /// The broker as librdkafka names it: `host:port`.
     pub broker: String,
-    /// What else is known.
+    /// More about the cause; may be empty.
     pub detail: String,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (what, remedy) = self.words();
-        write!(f, "the Kafka broker at {} {what}", self.broker)?;
-        if !self.detail.is_empty() {
-            write!(f, " ({})", self.detail)?;
+        Failure::from(self).fmt(f)
+    }
+}
+
+impl From<&Refusal> for Failure {
+    fn from(refusal: &Refusal) -> Failure {
+        let (what, remedy) = refusal.text_and_remedy();
+        let mut what = format!("the Kafka broker at {} {what}", refusal.broker);
+        if !refusal.detail.is_empty() {
+            what = format!("{what} ({})", refusal.detail);
         }
-        write!(f, "; {remedy}")
+        Failure::new(what).with_remedy(remedy)
     }
 }
 
 impl Refusal {
-    fn words(&self) -> (&'static str, &'static str) {
+    fn text_and_remedy(&self) -> (&'static str, &'static str) {
         match self.cause {
             Cause::Certificate => (
                 "has a certificate that cannot be trusted",
@@ -87,7 +94,7 @@ impl Refusal {
                  in AWS_REGION, and a clock that is right",
             ),
             Cause::NoToken => (
-                "wants a login with AWS credentials, which are not to be had",
+                "wants a login with AWS credentials, but none are available",
                 "--kafka-auth msk-iam takes them from the instance's role, a profile or the environment",
             ),
             Cause::Mechanism => (
@@ -99,7 +106,7 @@ impl Refusal {
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::LoginWanted => (
-                "hangs up, which it does where it wants a login",
+                "closes the connection, probably because it wants a login",
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::NoTls => (
@@ -107,14 +114,14 @@ impl Refusal {
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::TlsWanted => (
-                "hangs up, which it does where it wants TLS",
+                "closes the connection, probably because it wants TLS",
                 "check --kafka-auth, and the port in --brokers",
             ),
         }
     }
 
-    /// Tells whether the cause is certain. The others are what a hang-up most likely means; a load
-    /// balancer without a broker behind it hangs up as well.
+    /// Returns whether the cause is certain. The other causes are the most likely reason for a closed connection, but
+    /// a load balancer without a broker closes connections as well.
     pub fn is_certain(&self) -> bool {
         match self.cause {
             Cause::Certificate
@@ -128,14 +135,14 @@ impl Refusal {
     }
 }
 
-/// How long a connection lives at most that a broker gives up because nobody logs in. It takes its time to
-/// say so: `connection.failed.authentication.delay.ms`, 100 by default, which is 6 ms on Kafka 4.1 and 300 on 3.9.
+/// Longest life of a connection that a broker closes because the client does not log in. The broker delays the
+/// close by `connection.failed.authentication.delay.ms`, by default 100. Kafka 4.1 took 6 ms and Kafka 3.9 300 ms.
 const HUNG_UP_WITHIN_MS: u64 = 1_000;
 
-/// Finds the refusal in what librdkafka says of a failed connection, if it is one.
+/// Returns the refusal in librdkafka's text about a failed connection; `None` if the failure may pass by itself.
 ///
-/// The texts are those of librdkafka 2.12 with OpenSSL 3; the tests with real brokers hold them to it.
-pub fn judge(reason: &str) -> Option<Refusal> {
+/// The texts are those of librdkafka 2.12 with OpenSSL 3. The tests with real brokers check that they still are.
+pub fn parse_refusal(reason: &str) -> Option<Refusal> {
     let says = |words: &str| reason.contains(words);
     let (cause, detail) =
         if says("certificate verify failed") || says("Failed to verify broker certificate") {
@@ -160,7 +167,7 @@ pub fn judge(reason: &str) -> Option<Refusal> {
             (Cause::NoToken, why.to_owned())
         } else if says("SASL authentication error") {
             let said = between(reason, "SASL authentication error: ", " (after ");
-            // Not what ends a connection in the middle of it.
+            // The connection was lost during the login, which says nothing about the login.
             if said.contains("Disconnected") || said.contains("timed out") {
                 return None;
             }
@@ -188,7 +195,7 @@ pub fn judge(reason: &str) -> Option<Refusal> {
     })
 }
 
-/// Returns what stands after `begin` and before `end` (or the text's end); nothing without `begin`.
+/// Returns the text after `begin` and before `end`, or up to the text's end. Returns "" without `begin`.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let Some((_, rest)) = text.split_once(begin) else {
         return "";
@@ -197,7 +204,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     rest[..end.unwrap_or(rest.len())].trim()
 }
 
-/// A broker's name is `[protocol://]host:port/id`; without a protocol it is plain.
+/// Returns the broker's name, `[protocol://]host:port/id`. The protocol is absent without TLS and login.
 fn name(reason: &str) -> Option<&str> {
     reason
         .split(": ")
@@ -218,16 +225,16 @@ fn broker(reason: &str) -> Option<&str> {
     name.trim_start_matches("[thrd:").split('/').next()
 }
 
-/// Tells whether the connection had been up for no longer than a broker waits for a login.
+/// Returns whether the connection was closed within [`HUNG_UP_WITHIN_MS`].
 fn hung_up_soon(reason: &str) -> bool {
     let up_ms = between(reason, "(after ", "ms in state UP").parse::<u64>();
     up_ms.is_ok_and(|ms| ms < HUNG_UP_WITHIN_MS)
 }
 
-/// Tells what is wrong with the certificate that `broker` (`host:port`) shows, by the authorities in
-/// the PEM file `ca` or, without one, the host's. Blocks for some seconds at most; `None` where nothing
-/// can be found out.
-pub fn examine(broker: &str, ca: Option<&str>) -> Option<String> {
+/// Returns the flaw in the certificate of `broker` (`host:port`), or `None` if no flaw can be found.
+///
+/// Trusts the authorities in the PEM file `ca`, or those of the host without one. Blocks for some seconds at most.
+pub fn examine_certificate(broker: &str, ca: Option<&str>) -> Option<String> {
     let (host, _) = broker.rsplit_once(':')?;
     let mut roots = RootCertStore::empty();
     match ca {
@@ -261,12 +268,12 @@ pub fn examine(broker: &str, ca: Option<&str>) -> Option<String> {
     let error = tls.complete_io(&mut stream).err()?;
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     match error {
-        rustls::Error::InvalidCertificate(wrong) => Some(flaw(wrong, host)),
+        rustls::Error::InvalidCertificate(wrong) => Some(describe_flaw(wrong, host)),
         _ => None,
     }
 }
 
-fn flaw(error: &CertificateError, host: &str) -> String {
+fn describe_flaw(error: &CertificateError, host: &str) -> String {
     use CertificateError as E;
     match error {
         E::UnknownIssuer => "signed by an authority that is not trusted here".to_owned(),
@@ -274,7 +281,7 @@ fn flaw(error: &CertificateError, host: &str) -> String {
         E::NotValidYet | E::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
         E::NotValidForName => format!("it is not for {host}"),
         E::NotValidForNameContext { presented, .. } => {
-            // As `DnsName("a")` or `IpAddress(1.2.3.4)`.
+            // Each name has the form `DnsName("a")` or `IpAddress(1.2.3.4)`.
             let names: Vec<String> = presented
                 .iter()
                 .map(|name| {
@@ -296,117 +303,122 @@ fn flaw(error: &CertificateError, host: &str) -> String {
 mod tests {
     use super::*;
 
+    const TLS: &str = "ssl://b-1.example.com:9094/bootstrap: ";
+    const SASL: &str = "sasl_ssl://b-1.example.com:9094/bootstrap: ";
+    const PLAIN: &str = "b-1.example.com:9094/bootstrap: ";
+    const NUMBERED: &str = "[thrd:ssl://b-1.example.com:9094/2]: ssl://b-1.example.com:9094/2: ";
+
+    /// The broker and the text in librdkafka's report, and the cause and the detail in it.
+    type Case = (&'static str, &'static str, Option<Cause>, &'static str);
+    const CASES: &[Case] = &[
+        (
+            TLS,
+            "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker \
+             certificate could not be verified, verify … (after 4ms in state SSL_HANDSHAKE)",
+            Some(Cause::Certificate),
+            "",
+        ),
+        (
+            NUMBERED,
+            "Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL \
+             alert number 42 (after 3ms in state APIVERSION_QUERY)",
+            Some(Cause::ClientCertificate),
+            "bad certificate",
+        ),
+        (
+            TLS,
+            "Receive failed: error:0A0000FF:SSL routines::tlsv1 alert internal error: SSL alert \
+             number 80 (after 3ms in state APIVERSION_QUERY)",
+            None,
+            "",
+        ),
+        (
+            SASL,
+            "SASL authentication error: Authentication failed during authentication due to invalid \
+             credentials with SASL mechanism SCRAM-SHA-512 (after 301ms in state AUTH_REQ)",
+            Some(Cause::Password),
+            "Authentication failed during authentication due to invalid credentials with SASL \
+             mechanism SCRAM-SHA-512",
+        ),
+        (
+            SASL,
+            "SASL authentication error: {\"status\":\"invalid_token\"} (after 5ms in state AUTH_REQ)",
+            Some(Cause::Token),
+            "{\"status\":\"invalid_token\"}",
+        ),
+        (
+            SASL,
+            "SASL SCRAM-SHA-512 mechanism handshake failed: Broker: Unsupported SASL mechanism: \
+             broker's supported mechanisms: OAUTHBEARER (after 302ms in state AUTH_HANDSHAKE)",
+            Some(Cause::Mechanism),
+            "it knows OAUTHBEARER",
+        ),
+        (
+            SASL,
+            "SASL SCRAM-SHA-512 mechanism handshake failed: Broker: Request not valid in current \
+             SASL state: broker's supported mechanisms:  (after 1ms in state AUTH_HANDSHAKE)",
+            Some(Cause::NoLogin),
+            "",
+        ),
+        (
+            TLS,
+            "SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a \
+             PLAINTEXT broker listener? (after 8ms in state SSL_HANDSHAKE)",
+            Some(Cause::NoTls),
+            "",
+        ),
+        (
+            PLAIN,
+            "Disconnected: connection closed by peer: receive 0 after POLLIN (after 3ms in state \
+             APIVERSION_QUERY)",
+            Some(Cause::TlsWanted),
+            "",
+        ),
+        (
+            TLS,
+            "Disconnected: SSL connection closed by peer (after 6ms in state UP)",
+            Some(Cause::LoginWanted),
+            "",
+        ),
+        (
+            TLS,
+            "Disconnected: SSL connection closed by peer (after 301ms in state UP)",
+            Some(Cause::LoginWanted),
+            "",
+        ),
+        (
+            NUMBERED,
+            "No matching issuer found in server trusted certificate authorities, not sending any \
+             client certificates",
+            Some(Cause::ClientCertificate),
+            "it trusts no authority that signed this one",
+        ),
+        (TLS, "Disconnected (after 600123ms in state UP)", None, ""),
+        (
+            SASL,
+            "Disconnected: closed by peer (after 6ms in state UP)",
+            None,
+            "",
+        ),
+        (
+            PLAIN,
+            "Connect to ipv4#10.0.0.1:9094 failed: Connection refused (after 0ms in state CONNECT)",
+            None,
+            "",
+        ),
+        (
+            PLAIN,
+            "Failed to resolve 'b-1.example.com:9094': Name or service not known (after 5ms in \
+             state CONNECT)",
+            None,
+            "",
+        ),
+    ];
+
     #[test]
-    fn what_no_waiting_mends_is_told_from_what_passes() {
-        let tls = "ssl://b-1.example.com:9094/bootstrap: ";
-        let sasl = "sasl_ssl://b-1.example.com:9094/bootstrap: ";
-        let plain = "b-1.example.com:9094/bootstrap: ";
-        let numbered = "[thrd:ssl://b-1.example.com:9094/2]: ssl://b-1.example.com:9094/2: ";
-        for (broker, text, cause, detail) in [
-            (
-                tls,
-                "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker \
-                 certificate could not be verified, verify … (after 4ms in state SSL_HANDSHAKE)",
-                Some(Cause::Certificate),
-                "",
-            ),
-            (
-                numbered,
-                "Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL \
-                 alert number 42 (after 3ms in state APIVERSION_QUERY)",
-                Some(Cause::ClientCertificate),
-                "bad certificate",
-            ),
-            (
-                tls,
-                "Receive failed: error:0A0000FF:SSL routines::tlsv1 alert internal error: SSL alert \
-                 number 80 (after 3ms in state APIVERSION_QUERY)",
-                None,
-                "",
-            ),
-            (
-                sasl,
-                "SASL authentication error: Authentication failed during authentication due to invalid \
-                 credentials with SASL mechanism SCRAM-SHA-512 (after 301ms in state AUTH_REQ)",
-                Some(Cause::Password),
-                "Authentication failed during authentication due to invalid credentials with SASL \
-                 mechanism SCRAM-SHA-512",
-            ),
-            (
-                sasl,
-                "SASL authentication error: {\"status\":\"invalid_token\"} (after 5ms in state AUTH_REQ)",
-                Some(Cause::Token),
-                "{\"status\":\"invalid_token\"}",
-            ),
-            (
-                sasl,
-                "SASL SCRAM-SHA-512 mechanism handshake failed: Broker: Unsupported SASL mechanism: \
-                 broker's supported mechanisms: OAUTHBEARER (after 302ms in state AUTH_HANDSHAKE)",
-                Some(Cause::Mechanism),
-                "it knows OAUTHBEARER",
-            ),
-            (
-                sasl,
-                "SASL SCRAM-SHA-512 mechanism handshake failed: Broker: Request not valid in current \
-                 SASL state: broker's supported mechanisms:  (after 1ms in state AUTH_HANDSHAKE)",
-                Some(Cause::NoLogin),
-                "",
-            ),
-            (
-                tls,
-                "SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a \
-                 PLAINTEXT broker listener? (after 8ms in state SSL_HANDSHAKE)",
-                Some(Cause::NoTls),
-                "",
-            ),
-            (
-                plain,
-                "Disconnected: connection closed by peer: receive 0 after POLLIN (after 3ms in state \
-                 APIVERSION_QUERY)",
-                Some(Cause::TlsWanted),
-                "",
-            ),
-            (
-                tls,
-                "Disconnected: SSL connection closed by peer (after 6ms in state UP)",
-                Some(Cause::LoginWanted),
-                "",
-            ),
-            (
-                tls,
-                "Disconnected: SSL connection closed by peer (after 301ms in state UP)",
-                Some(Cause::LoginWanted),
-                "",
-            ),
-            (
-                numbered,
-                "No matching issuer found in server trusted certificate authorities, not sending any \
-                 client certificates",
-                Some(Cause::ClientCertificate),
-                "it trusts no authority that signed this one",
-            ),
-            (tls, "Disconnected (after 600123ms in state UP)", None, ""),
-            (
-                sasl,
-                "Disconnected: closed by peer (after 6ms in state UP)",
-                None,
-                "",
-            ),
-            (
-                plain,
-                "Connect to ipv4#10.0.0.1:9094 failed: Connection refused (after 0ms in state CONNECT)",
-                None,
-                "",
-            ),
-            (
-                plain,
-                "Failed to resolve 'b-1.example.com:9094': Name or service not known (after 5ms in \
-                 state CONNECT)",
-                None,
-                "",
-            ),
-        ] {
-            let found = judge(&format!("{broker}{text}"));
+    fn refusals_are_told_from_failures_that_pass() {
+        for &(broker, text, cause, detail) in CASES {
+            let found = parse_refusal(&format!("{broker}{text}"));
             let Some(cause) = cause else {
                 assert_eq!(found, None, "{text}");
                 continue;
@@ -418,7 +430,7 @@ mod tests {
             assert!(found.to_string().contains("--kafka-"), "{found}");
         }
         let text = "Failed to acquire SASL OAUTHBEARER token: no AWS credentials: none";
-        let found = judge(text).unwrap();
+        let found = parse_refusal(text).unwrap();
         assert_eq!(
             (found.cause, found.detail.as_str()),
             (Cause::NoToken, "no AWS credentials: none")

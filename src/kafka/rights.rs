@@ -1,27 +1,28 @@
-//! Which rights each role needs on Kafka: the one list, as `store::rights` is for DynamoDB.
+//! The rights that each role needs on Kafka. This is the only list, as `store::rights` is for DynamoDB.
 //!
-//! `check` compares it with what the brokers say this client may do, and tells whoever hands out
-//! rights what is missing in the words of what he hands them out with: Kafka's own tool, or IAM's
-//! actions for Amazon MSK. In Kafka, whoever may read, write or delete something may also see it, so
-//! Describe stands in the list only where nothing brings it along.
+//! `check` compares the list with the rights that the brokers report for this client. For a missing right it names
+//! the command of Kafka's own tool, or the IAM actions of Amazon MSK.
+//!
+//! In Kafka, the right to read, write or delete includes the right to describe. The list has Describe only where no
+//! other right includes it.
 
 use std::fmt;
 
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
 
-/// The group whose commits hold how far `produce --from-dlq` has read the dead letters. It has no members.
+/// The group whose commits record how far `produce --from-dlq` has read the dead letters. It has no members.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
-/// Returns the transactional id under which the dead letters of a topic are sent again. Two producers that have it
-/// fence each other off.
+/// Returns the transactional id of the producer that resends the dead letters of `topic`. A new producer fences an
+/// older one with the same id.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
 
-/// What somebody does with Kafka.
+/// A role that uses Kafka, or a mode of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum User<'a> {
+pub enum KafkaUser<'a> {
     /// `produce`
     Produce,
     /// `produce --from-dlq`
@@ -32,7 +33,7 @@ pub enum User<'a> {
     Tail,
     /// `tail --dlq`
     TailDlq,
-    /// `verify`, of this group
+    /// `verify`, for this group
     Verify(&'a str),
     /// `init-tables`
     InitTables,
@@ -40,14 +41,14 @@ pub enum User<'a> {
     Delete(&'a str),
 }
 
-/// What rights are given on.
+/// What a right applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A topic.
     Topic(String),
     /// A consumer group.
     Group(String),
-    /// The name of a producer that sends all or nothing.
+    /// A transactional id, which names a producer of transactions.
     TransactionalId(String),
 }
 
@@ -61,17 +62,17 @@ impl fmt::Display for Resource {
     }
 }
 
-/// What a role needs on one of them.
+/// The rights that a role needs on a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// On what.
+    /// The resource.
     pub resource: Resource,
-    /// Which rights.
+    /// The operations that must be allowed on it.
     pub operations: Vec<Operation>,
 }
 
 impl Need {
-    /// Returns the need of some of its rights.
+    /// Returns the same need with only these rights.
     pub fn only(&self, operations: &[Operation]) -> Need {
         Need {
             resource: self.resource.clone(),
@@ -79,21 +80,21 @@ impl Need {
         }
     }
 
-    /// Returns those of its rights that are missing; `None` where the brokers do not tell.
+    /// Returns the rights that are missing; `None` if the brokers do not report rights.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
-            Rights::Told(told) => {
+            Rights::Listed(told) => {
                 let wanted = self.operations.iter().copied();
                 Some(wanted.filter(|o| !told.contains(o)).collect())
             }
             Rights::Denied => Some(self.operations.clone()),
-            Rights::Untold | Rights::Unknown { .. } => None,
+            Rights::Unsupported | Rights::Unknown { .. } => None,
         }
     }
 }
 
-/// Returns all that `user` needs for `topic`, whose dead letters go to `dlq`.
-pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
+/// Returns the rights that `user` needs for `topic` and its dead-letter topic `dlq`.
+pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write};
     let on_topic = |name: &str, operations: &[Operation]| Need {
         resource: Resource::Topic(name.to_owned()),
@@ -104,8 +105,8 @@ pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
         operations: vec![operation],
     };
     match user {
-        User::Produce => vec![on_topic(topic, &[Write])],
-        User::FromDlq => vec![
+        KafkaUser::Produce => vec![on_topic(topic, &[Write])],
+        KafkaUser::FromDlq => vec![
             on_topic(topic, &[Write]),
             on_topic(dlq, &[Read]),
             on_group(RESEND_GROUP, Read),
@@ -114,22 +115,22 @@ pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
                 operations: vec![Write],
             },
         ],
-        User::Consume(group) => vec![
+        KafkaUser::Consume(group) => vec![
             on_topic(topic, &[Read]),
             on_topic(dlq, &[Write]),
             on_group(group, Read),
         ],
-        User::Tail => vec![on_topic(topic, &[Read])],
-        User::TailDlq => vec![on_topic(dlq, &[Read])],
-        User::Verify(group) => vec![
+        KafkaUser::Tail => vec![on_topic(topic, &[Read])],
+        KafkaUser::TailDlq => vec![on_topic(dlq, &[Read])],
+        KafkaUser::Verify(group) => vec![
             on_topic(topic, &[Read]),
             on_topic(dlq, &[Read]),
             on_group(group, Describe),
         ],
-        User::InitTables => [topic, dlq]
+        KafkaUser::InitTables => [topic, dlq]
             .map(|name| on_topic(name, &[Create, Describe, DescribeConfigs]))
             .to_vec(),
-        User::Delete(group) => {
+        KafkaUser::Delete(group) => {
             let mut out = [topic, dlq].map(|name| on_topic(name, &[Delete])).to_vec();
             out.push(on_group(group, Describe));
             out
@@ -137,7 +138,7 @@ pub fn needs(user: User<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     }
 }
 
-/// Returns what to do so that this client gets rights on something.
+/// Returns the command or the IAM actions that give this client rights on a resource.
 pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) -> String {
     if args.kafka_auth == KafkaAuth::MskIam {
         let mut actions: Vec<String> = operations
@@ -168,11 +169,11 @@ pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) ->
     )
 }
 
-/// Returns the name that Kafka has for this client.
+/// Returns Kafka's name for this client.
 fn principal(args: &KafkaArgs) -> String {
     match (args.kafka_auth, &args.kafka_username) {
         (KafkaAuth::Scram, Some(name)) => format!("User:{name}"),
-        // Which part of it is the brokers' decision.
+        // The brokers decide which part of the subject is the name.
         (KafkaAuth::Tls, _) if args.kafka_cert_file.is_some() => {
             "User:SUBJECT_OF_THE_CERTIFICATE".to_owned()
         }
@@ -180,8 +181,10 @@ fn principal(args: &KafkaArgs) -> String {
     }
 }
 
-/// Returns IAM's names of a right, by AWS's table of actions for Amazon MSK, with those it needs
-/// beside it: IAM implies none.
+/// Returns the IAM actions for a right, including the actions that they require. No IAM action includes another.
+///
+/// Source: "Actions, resources, and condition keys for Apache Kafka APIs for Amazon MSK clusters" in AWS's
+/// documentation.
 fn actions(resource: &Resource, operation: Operation) -> &'static [&'static str] {
     match (resource, operation) {
         (Resource::Topic(_), Operation::Read) => &["DescribeTopic", "ReadData"],
@@ -210,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_what_is_needed_and_not_told() {
-        let need = &needs(User::Consume("g"), "t", "d")[0];
-        let told = |operations: &[Operation]| Rights::Told(operations.iter().copied().collect());
+    fn a_needed_right_that_is_not_reported_is_missing() {
+        let need = &needs(KafkaUser::Consume("g"), "t", "d")[0];
+        let told = |operations: &[Operation]| Rights::Listed(operations.iter().copied().collect());
         for (rights, missing) in [
             (told(&[Operation::Read, Operation::Write]), Some(vec![])),
             (told(&[Operation::Describe]), Some(vec![Operation::Read])),
             (told(&[]), Some(vec![Operation::Read])),
             (Rights::Denied, Some(vec![Operation::Read])),
-            (Rights::Untold, None),
+            (Rights::Unsupported, None),
             (
                 Rights::Unknown {
                     reason: String::new(),
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_asked_for_in_the_words_of_who_gives_them() {
+    fn missing_rights_are_named_as_acls_or_as_iam_actions() {
         let topic = Resource::Topic("city-events".to_owned());
         let group = Resource::Group("night".to_owned());
         for (line, resource, operations, told) in [
@@ -267,19 +270,19 @@ mod tests {
         }
     }
 
-    /// The guide shows the list; it is this one.
+    /// Keeps the table in the guide equal to the list here.
     #[test]
     fn the_operations_guide_has_every_right() {
         let guide = include_str!("../../docs/OPERATIONS.md");
         for (name, user) in [
-            ("produce", User::Produce),
-            ("produce --from-dlq", User::FromDlq),
-            ("consume", User::Consume("citystream")),
-            ("tail", User::Tail),
-            ("tail --dlq", User::TailDlq),
-            ("verify", User::Verify("citystream")),
-            ("init-tables", User::InitTables),
-            ("init-tables --delete", User::Delete("citystream")),
+            ("produce", KafkaUser::Produce),
+            ("produce --from-dlq", KafkaUser::FromDlq),
+            ("consume", KafkaUser::Consume("citystream")),
+            ("tail", KafkaUser::Tail),
+            ("tail --dlq", KafkaUser::TailDlq),
+            ("verify", KafkaUser::Verify("citystream")),
+            ("init-tables", KafkaUser::InitTables),
+            ("init-tables --delete", KafkaUser::Delete("citystream")),
         ] {
             let needs = needs(user, "city-events", "city-events-dlq");
             let needs: Vec<String> = needs

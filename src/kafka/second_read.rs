@@ -1,85 +1,79 @@
-//! Reads ranges of a log a second time, to tell real gaps from skipped records ([`crate::core::gap`]).
+//! Reads a range of a log a second time, to tell real gaps from skipped records ([`crate::core::gap`]).
 //!
-//! The second read has a Kafka client of its own, so it shares no fetch position with the first. The client
-//! takes partitions at offsets that are numbers, never at "beginning" or "end", which librdkafka would look
-//! up at the broker. All calls block.
+//! The second read uses its own Kafka client, so that it shares no fetch position with the first. The client
+//! assigns partitions at numeric offsets only. For a logical offset such as "beginning" or "end", librdkafka
+//! asks the broker first. All calls block.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::gap::{Gap, SecondRead, Verdict};
-use crate::kafka::chatter::Chatter;
-use crate::kafka::reader::read_alone;
-use crate::shutdown::Shutdown;
+use crate::kafka::context::Context;
+use crate::kafka::scan::configure_scan;
 
-/// The group's name where the settings have none. librdkafka wants one, and nobody joins it.
+/// The group name when the settings have none. librdkafka requires a name, and no member joins this group.
 const GROUP: &str = "citystream-second-read";
 /// Longest time that one call waits for an answer.
 const WAIT: Duration = Duration::from_secs(1);
-/// How long a client may look for the answer about a gap before another client starts anew. A range of
-/// aborted transactions is read in full before its end shows, so each further client gets twice the time.
+/// How long the first client may look for the answer about a gap before another client replaces it. A range
+/// of aborted transactions is read in full before its end shows, so each further client gets twice the time.
 const LIFE_FIRST: Duration = Duration::from_secs(5);
-/// No client gets longer.
+/// Longest time that any client gets.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// The reader forgets a gap after this long without a question about it.
+/// The reader forgets a gap that no call asks about for this long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// Most clients that are kept for later gaps.
+/// Most clients kept for later gaps.
 const IDLE_MAX: usize = 8;
 /// Longest wait of one poll.
 const POLL: Duration = Duration::from_millis(100);
-/// Longest wait of a seek.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after a call without an answer.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-type Client = BaseConsumer<EndContext>;
+type ReadClient = BaseConsumer<Context>;
 
-/// Reads ranges of one topic a second time. Each gap has a client of its own while it is looked into, so a
-/// partition without a leader holds up no other.
+/// Reads ranges of one topic a second time. Every open gap has its own client, so a partition without a leader
+/// does not delay the others.
 pub struct SecondReader {
     config: ClientConfig,
     topic: String,
-    clients: Mutex<Clients>,
+    clients: Mutex<ReadClients>,
 }
 
 #[derive(Default)]
-struct Clients {
-    idle: Vec<Client>,
+struct ReadClients {
+    idle: Vec<ReadClient>,
     /// Gaps without an answer yet, by partition.
-    open: BTreeMap<i32, Open>,
+    open: BTreeMap<i32, OpenGap>,
 }
 
 /// A gap without an answer yet.
-struct Open {
+struct OpenGap {
     gap: Gap,
-    /// Continues with the next question about this gap.
-    client: Option<Client>,
+    /// The client that the next call about this gap continues with.
+    client: Option<ReadClient>,
     /// When `client` began.
     began: Instant,
     /// How long `client` may take.
     life: Duration,
-    /// When the last question about this gap came.
+    /// When the last call about this gap began.
     asked: Instant,
 }
 
 impl SecondReader {
-    /// Returns a reader of `topic` that connects as `config` says once it is needed.
+    /// Returns a reader of `topic`. It connects with `config` when the first gap needs it.
     pub fn new(config: &ClientConfig, topic: &str) -> SecondReader {
         let mut config = config.clone();
         let group = config.get("group.id").unwrap_or(GROUP).to_owned();
-        read_alone(&mut config, &group);
+        configure_scan(&mut config, &group);
         config
             .set("auto.offset.reset", "error")
-            // Only the first record of a range matters.
+            // The answer is the first record of the range, so fetching more is a waste.
             .set("fetch.message.max.bytes", "65536")
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "1024")
@@ -93,13 +87,13 @@ impl SecondReader {
         }
     }
 
-    /// Reads `partition` from [`Gap::from`] and returns what came first. Blocks for about a second at most;
-    /// after [`SecondRead::NoAnswer`] the next call about the same gap continues where this one ended.
+    /// Reads `partition` from [`Gap::from`] and returns what came first. Blocks for about a second at most.
     ///
-    /// Calls about different partitions may run at once.
+    /// After [`SecondRead::NoAnswer`], the next call about the same gap continues where this one stopped.
+    /// Calls about different partitions may run at the same time.
     pub fn read(&self, partition: i32, gap: Gap) -> SecondRead {
         let mut open = self.open(partition, gap);
-        let (client, answer) = match self.look(&mut open, partition) {
+        let (client, answer) = match self.poll_until_answer(&mut open, partition) {
             Ok((client, answer)) => (Some(client), answer),
             Err(error) => {
                 tracing::debug!(partition, %error, "failed to read a range a second time");
@@ -111,7 +105,7 @@ impl SecondReader {
             open.client = client;
             clients.open.insert(partition, open);
         } else if clients.idle.len() < IDLE_MAX {
-            // Drops what the client fetched after the answer.
+            // Releases what the client has fetched beyond the answer.
             clients
                 .idle
                 .extend(client.filter(|client| client.unassign().is_ok()));
@@ -119,14 +113,14 @@ impl SecondReader {
         answer
     }
 
-    /// Takes up the gap where the last call about it ended.
-    fn open(&self, partition: i32, gap: Gap) -> Open {
+    /// Returns the state that the last call about this gap left, or a new one.
+    fn open(&self, partition: i32, gap: Gap) -> OpenGap {
         let now = Instant::now();
         let mut clients = self.clients();
         let known = clients.open.remove(&partition);
-        let used = |open: &Open| now.duration_since(open.asked) < FORGOTTEN_AFTER;
+        let used = |open: &OpenGap| now.duration_since(open.asked) < FORGOTTEN_AFTER;
         clients.open.retain(|_, open| used(open));
-        let mut open = known.filter(|open| open.gap == gap).unwrap_or(Open {
+        let mut open = known.filter(|open| open.gap == gap).unwrap_or(OpenGap {
             gap,
             client: None,
             began: now,
@@ -134,7 +128,7 @@ impl SecondReader {
             asked: now,
         });
         open.asked = now;
-        // A client may be stuck, so another one takes over.
+        // The client may be stuck, so a new one replaces it.
         if open.client.is_some() && now.duration_since(open.began) >= open.life {
             open.client = None;
             open.began = now;
@@ -143,10 +137,14 @@ impl SecondReader {
         open
     }
 
-    fn look(&self, open: &mut Open, partition: i32) -> KafkaResult<(Client, SecondRead)> {
+    fn poll_until_answer(
+        &self,
+        open: &mut OpenGap,
+        partition: i32,
+    ) -> KafkaResult<(ReadClient, SecondRead)> {
         let client = match open.client.take() {
             Some(client) => client,
-            None => self.begin(partition, open.gap)?,
+            None => self.assign_client(partition, open.gap)?,
         };
         let deadline = Instant::now() + WAIT;
         while Instant::now() < deadline {
@@ -158,13 +156,13 @@ impl SecondReader {
     }
 
     /// Returns a client that reads the gap from its beginning.
-    fn begin(&self, partition: i32, gap: Gap) -> KafkaResult<Client> {
+    fn assign_client(&self, partition: i32, gap: Gap) -> KafkaResult<ReadClient> {
         let idle = self.clients().idle.pop();
         let client = match idle {
             Some(client) => client,
             None => self
                 .config
-                .create_with_context(EndContext::new(&self.config))?,
+                .create_with_context(Context::new(&self.config))?,
         };
         let mut list = TopicPartitionList::new();
         let from = ListOffset::Offset(gap.from.0);
@@ -173,49 +171,12 @@ impl SecondReader {
         Ok(client)
     }
 
-    fn clients(&self) -> MutexGuard<'_, Clients> {
+    fn clients(&self) -> MutexGuard<'_, ReadClients> {
         self.clients.lock().expect("no panic holds the clients")
-    }
-
-    /// Decides whether a reader that stands at `from` may continue at `to`, which is the offset of the record
-    /// or the end of the log that `client` reported. If the client skipped records, it is moved back to
-    /// `from`. Returns `false` then, and after a request to stop.
-    ///
-    /// # Errors
-    /// When the client cannot be moved back.
-    pub(crate) fn may_pass<C: ConsumerContext>(
-        &self,
-        client: &BaseConsumer<C>,
-        partition: i32,
-        (from, to): (Offset, Offset),
-        shutdown: &Shutdown,
-    ) -> KafkaResult<bool> {
-        if to <= from {
-            return Ok(true);
-        }
-        let gap = Gap { from, to };
-        while !shutdown.is_triggered() {
-            let verdict = gap.verdict(self.read(partition, gap));
-            match verdict {
-                Verdict::Real => return Ok(true),
-                Verdict::Skipped { .. } => {
-                    report(partition, gap, verdict);
-                    let from = ListOffset::Offset(from.0);
-                    client.seek(&self.topic, partition, from, SEEK_TIMEOUT)?;
-                    return Ok(false);
-                }
-                Verdict::OutOfRange => {
-                    tracing::warn!(partition, %from, %to, "kafka removed records before they were read");
-                    return Ok(true);
-                }
-                Verdict::Unknown => std::thread::sleep(RETRY_PAUSE),
-            }
-        }
-        Ok(false)
     }
 }
 
-/// Logs a gap in which the client skipped records.
+/// Logs a gap if the client skipped records in it.
 pub fn report(partition: i32, gap: Gap, verdict: Verdict) {
     if let Verdict::Skipped { found } = verdict {
         tracing::warn!(
@@ -225,8 +186,8 @@ pub fn report(partition: i32, gap: Gap, verdict: Verdict) {
     }
 }
 
-/// Polls once. Returns what came first after [`Gap::from`], once that is known.
-fn poll(client: &Client, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
+/// Polls once and returns what came first after [`Gap::from`], if it is known now.
+fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
         Some(Ok(message)) => {
@@ -235,15 +196,15 @@ fn poll(client: &Client, partition: i32, gap: Gap) -> KafkaResult<Option<SecondR
             Ok(asked.then_some(SecondRead::Next(offset)))
         }
         Some(Err(KafkaError::PartitionEOF(ended))) => {
-            // A log that ends inside the gap proves nothing: this broker may not have the rest yet.
-            let end = client.context().end_of_log().unwrap_or(Offset(0));
+            // An end inside the gap proves nothing, because this replica may lack the rest of the log.
+            let end = client.context().take_end_of_log().unwrap_or(Offset(0));
             let passed = ended == partition && end >= gap.to;
             Ok(passed.then_some(SecondRead::Next(end)))
         }
         Some(Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
         ))) => Ok(Some(SecondRead::OutOfRange)),
-        // Brokers come and go; the next client tries again.
+        // Brokers may be away for a while. The next client tries again.
         Some(Err(KafkaError::MessageConsumption(code))) => {
             tracing::debug!(%code, "waiting for a second read");
             Ok(None)
@@ -251,76 +212,6 @@ fn poll(client: &Client, partition: i32, gap: Gap) -> KafkaResult<Option<SecondR
         Some(Err(error)) => Err(error),
     }
 }
-
-/// Returns the offset in librdkafka's message about the end of a log.
-///
-/// The last fetch had nothing from there on, and everything below it has been handed on. No call returns it:
-/// the client's position follows the last record, and the ends that brokers report belong to another
-/// moment, and perhaps to another broker than the one that is read from.
-pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
-    let (_, rest) = reason.split_once("end of partition at offset ")?;
-    let digits = rest.split(' ').next()?;
-    digits.parse().ok().map(Offset)
-}
-
-/// The context of a client that needs the offset at which a log ends: the error that reports the end of a
-/// partition does not hold it.
-#[derive(Debug)]
-pub(crate) struct EndContext {
-    chatter: Chatter,
-    end: Mutex<Option<Offset>>,
-}
-
-impl EndContext {
-    /// Returns the context of a client made with `config`.
-    pub(crate) fn new(config: &ClientConfig) -> EndContext {
-        EndContext {
-            chatter: Chatter::new(config),
-            end: Mutex::new(None),
-        }
-    }
-
-    /// Returns what listens.
-    pub(crate) fn chatter(&self) -> &Chatter {
-        &self.chatter
-    }
-
-    /// Returns the offset of the end that the last poll reported, once.
-    pub(crate) fn end_of_log(&self) -> Option<Offset> {
-        self.end().take()
-    }
-
-    fn end(&self) -> MutexGuard<'_, Option<Offset>> {
-        self.end.lock().expect("no panic holds the lock")
-    }
-}
-
-impl ClientContext for EndContext {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.chatter.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::PartitionEOF) => *self.end() = end_of_log(reason),
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
-            _ => self.chatter.error(&error, reason),
-        }
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-
-    fn generate_oauth_token(
-        &self,
-        _config: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.chatter.oauth_token()
-    }
-}
-
-impl ConsumerContext for EndContext {}
 
 #[cfg(test)]
 mod tests {
@@ -339,7 +230,7 @@ mod tests {
         }
     }
 
-    /// Repeats the question as its callers do.
+    /// Repeats the call until it has an answer, as its callers do.
     fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
@@ -352,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_a_leader_holds_up_no_other() {
+    fn a_partition_without_a_leader_does_not_delay_another() {
         let broker = MockCluster::new(1).expect("a broker");
         broker.create_topic(TOPIC, 2, 1).expect("a topic");
         let mut config = ClientConfig::new();

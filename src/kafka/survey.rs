@@ -1,32 +1,36 @@
-//! What Kafka knows about a log beside its records: the topic's id, where each partition begins and
-//! ends, what a group has committed, and which records' items DynamoDB refused.
+//! Looks up what `verify` compares with the tables: the topic's id, the ends of its log, the commits of a group,
+//! and the records whose items DynamoDB refused.
 //!
-//! For those who look on, such as `verify`: it joins no group and commits nothing. All calls block.
+//! The client joins no group and commits nothing. All calls block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::restart::Commit;
-use crate::kafka::chatter::Context;
+use crate::kafka::context::Context;
 use crate::kafka::inquiry::committed;
-use crate::kafka::second_read::{EndContext, SecondReader};
+use crate::kafka::partitions_of;
+use crate::kafka::scan::{Scan, Scanned, configure_scan};
+use crate::kafka::second_read::SecondReader;
 use crate::shutdown::Shutdown;
 use crate::sys::{self, TopicError, TopicFacts};
 
 /// Longest wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long nothing may come from the dead-letter topic before it is given up.
-const SILENCE_MAX: u32 = 20;
+/// Longest wait of a poll of the dead-letter topic.
+const POLL: Duration = Duration::from_millis(500);
+/// Most polls in a row without a record before the read fails.
+const SILENT_POLLS_MAX: u32 = 20;
 
-/// A client that asks about one topic.
+/// A client that looks up one topic.
 pub struct Survey {
     client: BaseConsumer<Context>,
     config: ClientConfig,
@@ -34,18 +38,13 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Returns a client that asks about `topic` and the commits of `group`. Sends nothing yet.
+    /// Returns a client for `topic` and the commits of `group`. Sends nothing yet.
     ///
     /// # Errors
-    /// Where librdkafka refuses the settings.
+    /// When librdkafka refuses the settings.
     pub fn new(config: &ClientConfig, topic: &str, group: &str) -> KafkaResult<Survey> {
         let mut config = config.clone();
-        config
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest");
+        configure_scan(&mut config, group);
         Ok(Survey {
             client: config.create_with_context(Context::new(&config))?,
             config,
@@ -53,17 +52,17 @@ impl Survey {
         })
     }
 
-    /// Returns the topic's id and number of partitions; `None` if there is no such topic.
+    /// Returns the topic's id and number of partitions; `None` if the topic does not exist.
     ///
     /// # Errors
     /// See [`TopicError`].
     pub fn topic(&self) -> Result<Option<TopicFacts>, TopicError> {
-        // Nothing is assigned, so this serves callbacks only: a login's token comes by one.
+        // Nothing is assigned, so this poll only serves callbacks. One of them provides the login's first token.
         self.client.poll(Duration::ZERO);
         sys::topic_facts(self.client.client(), &self.topic, ANSWER_TIMEOUT)
     }
 
-    /// Returns the offset of each partition's oldest record, and the one after its newest.
+    /// Returns the offset of each partition's oldest record and the offset after its newest.
     ///
     /// # Errors
     /// When a leader does not answer in time.
@@ -85,74 +84,62 @@ impl Survey {
         committed(&self.client, &self.topic, 0..partitions, ANSWER_TIMEOUT)
     }
 
-    /// Reads the dead-letter topic `letters` to its end and returns the records of the topic with
-    /// this id whose raw event or alert DynamoDB refused.
+    /// Reads the dead-letter topic `dlq_topic` to its end. Returns the records of the topic with id `topic_id`
+    /// whose raw row or alert row DynamoDB refused.
     ///
     /// # Errors
     /// When Kafka does not answer in time.
-    pub fn refused(&self, letters: &str, topic_id: &str) -> KafkaResult<BTreeSet<(i32, Offset)>> {
+    pub fn refused(&self, dlq_topic: &str, topic_id: &str) -> KafkaResult<BTreeSet<(i32, Offset)>> {
         let metadata = self.client.fetch_metadata(None, ANSWER_TIMEOUT)?;
-        let topic = metadata.topics().iter().find(|t| t.name() == letters);
-        let client: BaseConsumer<EndContext> = self
+        let client: BaseConsumer<Context> = self
             .config
-            .create_with_context(EndContext::new(&self.config))?;
-        let second = SecondReader::new(&self.config, letters);
-        let never = Shutdown::new();
+            .create_with_context(Context::new(&self.config))?;
+        let second = SecondReader::new(&self.config, dlq_topic);
         client.poll(Duration::ZERO);
         let mut list = TopicPartitionList::new();
-        let mut positions = BTreeMap::new();
-        for partition in topic.iter().flat_map(|t| t.partitions()) {
-            let (start, end) = client.fetch_watermarks(letters, partition.id(), ANSWER_TIMEOUT)?;
+        let mut starts = BTreeMap::new();
+        for partition in partitions_of(&metadata, dlq_topic).unwrap_or_default() {
+            let (start, end) = client.fetch_watermarks(dlq_topic, partition, ANSWER_TIMEOUT)?;
             if start < end {
-                list.add_partition_offset(letters, partition.id(), ListOffset::Offset(start))?;
-                positions.insert(partition.id(), Offset(start));
+                list.add_partition_offset(dlq_topic, partition, ListOffset::Offset(start))?;
+                starts.insert(partition, Offset(start));
             }
         }
         client.assign(&list)?;
-        let (mut refused, mut silence) = (BTreeSet::new(), 0);
-        while !positions.is_empty() {
-            match client.poll(Duration::from_millis(500)) {
-                Some(Ok(message)) => {
-                    silence = 0;
-                    let (partition, offset) = (message.partition(), Offset(message.offset()));
-                    if let Some(position) = positions.get_mut(&partition) {
-                        if !second.may_pass(&client, partition, (*position, offset), &never)? {
-                            continue;
-                        }
-                        *position = offset.next();
-                    }
-                    let header = |name: &str| {
-                        let headers = message.headers()?;
-                        let found = headers.iter().filter(|h| h.key == name).last()?;
-                        std::str::from_utf8(found.value?).ok().map(str::to_owned)
-                    };
-                    let is_it = header("reason").as_deref() == Some(Reason::RefusedByTable.name())
-                        && header("source_topic_id").as_deref() == Some(topic_id);
-                    let at = || {
-                        let partition = header("source_partition")?.parse().ok()?;
-                        Some((partition, Offset(header("source_offset")?.parse().ok()?)))
-                    };
-                    if is_it {
-                        refused.extend(at());
-                    }
+        let never = Shutdown::new();
+        let mut scan = Scan::new(&client, &second, dlq_topic, &never, starts);
+        let (mut refused, mut silent_polls) = (BTreeSet::new(), 0);
+        while !scan.is_done() {
+            match scan.poll(POLL) {
+                Ok(Scanned::Record(message)) => {
+                    silent_polls = 0;
+                    refused.extend(refused_record(&message, topic_id));
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let end = client.context().end_of_log().unwrap_or(Offset(0));
-                    if let Some(position) = positions.get(&partition).copied()
-                        && second.may_pass(&client, partition, (position, end), &never)?
-                    {
-                        positions.remove(&partition);
-                    }
-                }
-                Some(Err(error)) if silence >= SILENCE_MAX => return Err(error),
-                None if silence >= SILENCE_MAX => {
+                Ok(Scanned::End(partition)) => scan.close(partition),
+                Err(error) if silent_polls >= SILENT_POLLS_MAX => return Err(error),
+                Ok(Scanned::Nothing) if silent_polls >= SILENT_POLLS_MAX => {
                     return Err(KafkaError::MessageConsumption(
-                        rdkafka::error::RDKafkaErrorCode::OperationTimedOut,
+                        RDKafkaErrorCode::OperationTimedOut,
                     ));
                 }
-                Some(Err(_)) | None => silence += 1,
+                Ok(Scanned::Nothing) | Err(_) => silent_polls += 1,
             }
         }
         Ok(refused)
     }
+}
+
+/// Returns the partition and offset of a dead letter's record, if the record is of the topic with this id and
+/// DynamoDB refused one of its items.
+fn refused_record(letter: &BorrowedMessage<'_>, topic_id: &str) -> Option<(i32, Offset)> {
+    let header = |name: &str| {
+        let found = letter.headers()?.iter().filter(|h| h.key == name).last()?;
+        std::str::from_utf8(found.value?).ok()
+    };
+    if header("reason")? != Reason::RefusedByTable.name() || header("source_topic_id")? != topic_id
+    {
+        return None;
+    }
+    let partition = header("source_partition")?.parse().ok()?;
+    Some((partition, Offset(header("source_offset")?.parse().ok()?)))
 }

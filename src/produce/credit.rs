@@ -1,20 +1,19 @@
-//! How far a producer may run ahead of a consumer, per partition.
+//! Limits how far a producer runs ahead of a consumer, for each partition.
 //!
-//! A broker that keeps its log on disk needs none of this. librdkafka's mock cluster keeps 5 MB or
-//! 100,000 records a partition and then drops the oldest, read or not; `dev` runs on it, so its
-//! producer asks here before each record and waits until the consumer has settled enough.
+//! A broker that keeps its log on disk needs no limit. librdkafka's mock cluster keeps 5 MB or 100,000 records for
+//! each partition, and then drops the oldest, whether they were read or not. `dev` uses that cluster, so its producer
+//! takes credit for each record and waits until the consumer has settled enough records.
 //!
-//! Exact, given that one producer alone writes the topic from offset 0: records get their offsets in
-//! the order of [`Credit::try_take`], and [`Credit::settle`] gives back everything below an offset.
-//! It may be called with any restart point, as often as one likes; it never takes back.
+//! The accounts are exact if one producer alone writes the topic from offset 0. Then records get their offsets in the
+//! order of [`Credit::try_take`], and [`Credit::settle`] returns the credit of every record below an offset.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a record costs beside key and value: its share of the batch, headers included.
+/// Bytes of a record in addition to key and value: its headers and its share of the batch.
 const RECORD_OVERHEAD_BYTES: u64 = 100;
 
-/// The records a partition may hold that nobody has settled. Clones share the account.
+/// The credit of all partitions. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Credit {
     records_max: usize,
@@ -24,14 +23,14 @@ pub struct Credit {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// Sizes of the records from offset `settled` on.
+    /// Sizes of the unsettled records, the first of which has offset `settled`.
     open: VecDeque<u64>,
     open_bytes: u64,
     settled: i64,
 }
 
 impl Credit {
-    /// Returns accounts for `partitions` partitions of at most so many unsettled records and bytes.
+    /// Returns credit of `records_max` unsettled records and `bytes_max` bytes for each of `partitions` partitions.
     pub fn new(partitions: usize, records_max: usize, bytes_max: u64) -> Credit {
         Credit {
             records_max,
@@ -42,10 +41,10 @@ impl Credit {
         }
     }
 
-    /// Books one record of `bytes` (key and value) and tells whether there was room for it.
+    /// Takes credit for one record with `bytes` of key and value. Returns whether there was enough.
     ///
-    /// An empty partition takes any record, so that one beyond the bound cannot wait for ever.
-    /// A partition without an account is not bounded.
+    /// A partition without unsettled records accepts a record of any size, so that a large one does not wait forever.
+    /// A partition beyond those given to [`Credit::new`] has no limit.
     pub fn try_take(&self, partition: i32, bytes: usize) -> bool {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {
@@ -62,7 +61,8 @@ impl Credit {
         true
     }
 
-    /// Gives back everything of a partition below `next_offset`.
+    /// Returns the credit of all records of a partition below `next_offset`. A smaller offset than before has no
+    /// effect.
     pub fn settle(&self, partition: i32, next_offset: i64) {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k1_a_full_partition_refuses_until_it_is_settled() {
+    fn a_full_partition_refuses_records_until_some_are_settled() {
         let credit = Credit::new(2, 3, 1_000);
         for _ in 0..3 {
             assert!(credit.try_take(0, 10));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_beyond_the_bound_passes_alone() {
+    fn a_record_larger_than_the_limit_passes_alone() {
         let credit = Credit::new(1, 10, 50);
         assert!(credit.try_take(0, 1_000_000));
         assert!(!credit.try_take(0, 0));

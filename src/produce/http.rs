@@ -1,7 +1,7 @@
-//! What `produce` answers over HTTP beside the routes of every role.
+//! The HTTP routes of `produce`, in addition to those of every role.
 //!
-//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` keep the shapes of the producer that
-//! this one replaces.
+//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` keep the response shapes of the producer that this
+//! program replaces.
 
 use std::sync::Arc;
 
@@ -15,31 +15,30 @@ use serde_json::json;
 use crate::api::observe::observed;
 use crate::api::ops::{self, Probe};
 use crate::core::time::format_millis;
-use crate::kafka::tally::Tally;
-use crate::telemetry::Metrics;
-use crate::telemetry::unix_ms;
+use crate::produce::deliveries::Deliveries;
+use crate::telemetry::{Metrics, unix_ms};
 
-struct Producing(Arc<Tally>);
+struct ProducerProbe(Arc<Deliveries>);
 
-impl Probe for Producing {
-    /// A restart never helps: whatever is wrong with Kafka, librdkafka tries again by itself.
+impl Probe for ProducerProbe {
+    /// Always succeeds. A restart does not help, because librdkafka reconnects by itself.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.0.flowing()
+        self.0.check_flow()
     }
 }
 
-/// Returns how the role answers for itself.
-pub(crate) fn probe(tally: Arc<Tally>) -> Arc<dyn Probe> {
-    Arc::new(Producing(tally))
+/// Returns the probe of the role's health.
+pub(crate) fn probe(deliveries: Arc<Deliveries>) -> Arc<dyn Probe> {
+    Arc::new(ProducerProbe(deliveries))
 }
 
 /// Returns the routes `/health`, `/metrics/producer`, `/actuator/…`, `/livez`, `/readyz` and `/metrics`.
-pub(crate) fn router(metrics: Metrics, tally: Arc<Tally>) -> Router {
-    let (healthy, figures) = (Arc::clone(&tally), Arc::clone(&tally));
+pub(crate) fn router(metrics: Metrics, deliveries: Arc<Deliveries>) -> Router {
+    let (healthy, figures) = (Arc::clone(&deliveries), Arc::clone(&deliveries));
     let (scraped, named) = (metrics.clone(), metrics.clone());
     let own = Router::new()
         .route(
@@ -52,19 +51,19 @@ pub(crate) fn router(metrics: Metrics, tally: Arc<Tally>) -> Router {
             get(async move || ops::rendered(&scraped)),
         )
         .route("/actuator/metrics", get(async move || names(&named)));
-    let probe = probe(tally);
+    let probe = probe(deliveries);
     ops::router(metrics.clone(), Arc::clone(&probe))
         .merge(ops::actuator(metrics.clone(), probe))
         .merge(observed(own, metrics))
 }
 
-/// `{"names":[…]}`: what there is to measure, sorted.
+/// Answers `{"names":[…]}` with the names of all metrics, sorted.
 fn names(metrics: &Metrics) -> Response {
     let body = json!({ "names": metrics.names() });
     ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// Tells whether a client takes JSON and not plain text.
+/// Returns whether a client accepts JSON and not plain text.
 fn wants_json(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter();
     let accepted: Vec<&str> = accepted
@@ -79,10 +78,11 @@ fn wants_json(headers: &HeaderMap) -> bool {
             .any(|kind| ["*/*", "text/*", "text/plain", "text/html"].contains(kind))
 }
 
-/// `Producer is healthy`; 503 and the reason while nothing flows. To a client that takes JSON alone
-/// `{"status":"UP","timestamp","service"}`, or `"DOWN"` and a `reason`.
-fn health(tally: &Tally, headers: &HeaderMap) -> Response {
-    let (status, name, reason) = match tally.flowing() {
+/// Answers `Producer is healthy`, or 503 and the reason while events do not reach Kafka.
+///
+/// A client that accepts only JSON gets `{"status":"UP","timestamp","service"}`, or `"DOWN"` and a `reason`.
+fn health(deliveries: &Deliveries, headers: &HeaderMap) -> Response {
+    let (status, name, reason) = match deliveries.check_flow() {
         Ok(()) => (StatusCode::OK, "UP", None),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "DOWN", Some(reason)),
     };
@@ -104,21 +104,21 @@ fn health(tally: &Tally, headers: &HeaderMap) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// `successRate` is in percent of the events whose fate is known, 0 while none is; latencies run
-/// from handing over to acknowledgement.
+/// Answers the figures of the producer. `successRate` is the acknowledged share, in percent, of the events that are
+/// acknowledged or failed, and 0 while there are none. Latencies run from sending to acknowledgement.
 #[allow(clippy::cast_precision_loss)]
-fn producer(tally: &Tally) -> Response {
-    let counts = tally.counts();
-    let settled = counts.acked + counts.failed;
+fn producer(deliveries: &Deliveries) -> Response {
+    let counts = deliveries.counts();
+    let settled = counts.acknowledged + counts.failed;
     let rate = if settled == 0 {
         0.0
     } else {
-        100.0 * counts.acked as f64 / settled as f64
+        100.0 * counts.acknowledged as f64 / settled as f64
     };
     let rounded = |value: f64| (value * 1_000.0).round() / 1_000.0;
     let body = json!({
         "totalEvents": counts.sent,
-        "successCount": counts.acked,
+        "successCount": counts.acknowledged,
         "failureCount": counts.failed,
         "successRate": rounded(rate),
         "avgLatencyMs": rounded(counts.latency.mean_us / 1_000.0),
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_client_that_takes_nothing_but_json_gets_json() {
+    fn only_a_client_that_accepts_nothing_but_json_gets_json() {
         for (accept, json) in [
             (None, false),
             (Some("*/*"), false),

@@ -1,31 +1,25 @@
-//! NDJSON from a file, a .gz file or standard input, read and judged on a thread of its own.
+//! Reads lines of JSON from a file, a .gz file or standard input, and checks them, on a separate thread.
 //!
-//! Lines end with LF or CRLF; the value is the line without it, byte for byte. A byte order mark at
-//! the start is dropped, empty lines are skipped but numbered. A line longer than a record may be is
-//! `too_large` and costs no memory beyond that limit. Whether the bytes are gzip is told by their
-//! first two bytes, never the start of JSON, so a name or a pipe makes no difference.
+//! The value of a record is the line as it is, without its line break (`lines`). A line that is longer than a record
+//! may be is rejected as `too_large`.
 //!
-//! Reading stands on its own thread since a pipe may stay silent for hours, while heartbeats and a
-//! request to stop must not wait for it. It hands over at the end of each buffer, so that a line
-//! that has arrived is never held back for the next.
+//! A pipe may stay silent for hours, but heartbeats and a request to stop must not wait for it. Therefore a separate
+//! thread reads. It sends a batch at the end of each buffer, so that a line that has arrived never waits for the next.
+
+mod lines;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::ops::Range;
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
-
 use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, judge_event};
 use crate::core::replay::Replay;
+use lines::{BUFFER_BYTES, InputLines, RawLine, open_lines};
 
-/// Bytes read at once; also what a batch holds at most beside one line.
-const BUFFER_BYTES: usize = 256 * 1024;
-/// Compressed bytes read at once: a small part of a batch.
-const PACKED_BYTES: usize = 16 * 1024;
-/// Batches between the reading thread and the producer: enough to keep both busy.
+/// Most batches between the reading thread and the producer. They keep both threads busy.
 const BATCHES_MAX: usize = 4;
 
 /// Why an input could not be read.
@@ -36,32 +30,32 @@ pub enum InputError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// Reading failed in the middle, as in a truncated .gz file.
     #[error("failed to read the input after line {line}")]
     Read {
-        /// Number of the last complete line.
+        /// The number of the last complete line.
         line: u64,
-        /// Why.
+        /// The error of the system or of the decoder.
         source: io::Error,
     },
-    /// The reading thread cannot be started.
+    /// The system cannot start the reading thread.
     #[error("failed to start reading the input")]
     Start(#[source] io::Error),
 }
 
-/// One line that is not empty.
+/// A line that is not empty.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputLine {
-    /// Counted from 1, empty lines included.
+    /// The line number, from 1. Empty lines are numbered too.
     pub number: u64,
-    /// Its event, or why it is none.
+    /// The event, or why the line is not one.
     pub outcome: Result<InputEvent, Reject>,
 }
 
-/// A valid event; its batch has its texts.
+/// A valid event. [`LineBatch`] holds its city and its value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputEvent {
     /// Event time in Unix milliseconds.
@@ -70,41 +64,41 @@ pub struct InputEvent {
     value: Range<usize>,
 }
 
-/// Some lines in order, with the bytes of those that are events.
+/// Lines in order, with the bytes of those that are events.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct LineBatch {
     /// The lines.
     pub lines: Vec<InputLine>,
     values: Vec<u8>,
     cities: String,
 }
 
-impl Batch {
-    /// Returns the line's bytes as they stood.
+impl LineBatch {
+    /// Returns the bytes of the line.
     pub fn value(&self, event: &InputEvent) -> &[u8] {
         &self.values[event.value.clone()]
     }
 
-    /// Returns the event's city, trimmed.
+    /// Returns the trimmed city of the event.
     pub fn city(&self, event: &InputEvent) -> &str {
         &self.cities[event.city.clone()]
     }
 }
 
-/// An input being read.
+/// An input that a thread is reading.
 #[derive(Debug)]
 pub struct Input {
-    batches: Receiver<Result<Batch, InputError>>,
+    batches: Receiver<Result<LineBatch, InputError>>,
 }
 
-/// What [`Input::next_batch`] found.
+/// What [`Input::next_batch`] returns.
 #[derive(Debug)]
-pub enum Next {
-    /// Some lines.
-    Batch(Batch),
-    /// Nothing arrived in time.
+pub enum NextBatch {
+    /// The next lines.
+    Lines(LineBatch),
+    /// No line arrived in time.
     Nothing,
-    /// The input is at its end.
+    /// The input has ended.
     End,
 }
 
@@ -112,7 +106,7 @@ impl Input {
     /// Opens a file, or standard input for `-`.
     ///
     /// # Errors
-    /// [`InputError::Open`] where the file cannot be opened.
+    /// [`InputError::Open`] when the file cannot be opened.
     pub fn open(path: &Path) -> Result<Input, InputError> {
         if path.as_os_str() == "-" {
             return Input::from_reader(io::stdin());
@@ -129,46 +123,40 @@ impl Input {
         Input::from_reader(file)
     }
 
-    /// Reads from anything.
+    /// Reads from a stream.
     ///
     /// # Errors
-    /// [`InputError::Start`] where no thread can be started.
+    /// [`InputError::Start`] when the system cannot start a thread.
     pub fn from_reader(reader: impl Read + Send + 'static) -> Result<Input, InputError> {
         let (sender, batches) = sync_channel(BATCHES_MAX);
-        // Never joined: a read from a silent pipe cannot be interrupted; it ends with the process.
+        // The thread is never joined, because a read from a silent pipe cannot be interrupted. It ends with the
+        // process.
         std::thread::Builder::new()
             .name("input".to_owned())
-            .spawn(move || read_all(reader, &sender))
+            .spawn(move || send_lines(reader, &sender))
             .map_err(InputError::Start)?;
         Ok(Input { batches })
     }
 
-    /// Reads a whole file and returns its largest event time; `None` without any event.
+    /// Reads a whole file and returns its largest event time; `None` if it has no event.
     ///
     /// # Errors
-    /// [`InputError`] where the file cannot be opened or read.
+    /// [`InputError`] when the file cannot be opened or read.
     pub fn newest_ms(path: &Path) -> Result<Option<i64>, InputError> {
-        let input = Input::open(path)?;
         let mut newest_ms = None;
-        loop {
-            match input.next_batch(Duration::from_secs(1))? {
-                Next::Batch(batch) => {
-                    let events = batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok());
-                    newest_ms = newest_ms.max(events.map(|event| event.time_ms).max());
-                }
-                Next::Nothing => {}
-                Next::End => return Ok(newest_ms),
-            }
-        }
+        Input::for_each_event(path, |event| {
+            newest_ms = newest_ms.max(Some(event.time_ms));
+            ControlFlow::Continue(())
+        })?;
+        Ok(newest_ms)
     }
 
-    /// Counts the lines of a file that are not empty, at most `lines_max`, without judging them.
+    /// Counts the lines of a file that are not empty, at most `lines_max`, without checking them.
     ///
     /// # Errors
-    /// Where the file cannot be opened or read.
+    /// When the file cannot be opened or read.
     pub fn count_lines(path: &Path, lines_max: u64) -> io::Result<u64> {
-        let mut file = File::open(path)?;
-        let mut lines = unpacked(first_two(&mut file)?, file);
+        let mut lines = open_lines(File::open(path)?)?;
         let mut count = 0;
         while count < lines_max && lines.read_line()?.is_some() {
             count += 1;
@@ -176,31 +164,44 @@ impl Input {
         Ok(count)
     }
 
-    /// Reads a whole file, or its first `events_max` events, and returns how many there are and when
-    /// the last of them is due, in milliseconds after the first.
+    /// Reads at most `events_max` events of a file. Returns their number, and when the last of them is due, in
+    /// milliseconds after the first.
     ///
     /// # Errors
-    /// [`InputError`] where the file cannot be opened or read.
+    /// [`InputError`] when the file cannot be opened or read.
     pub fn last_due(
         path: &Path,
         mut replay: Replay,
         events_max: u64,
     ) -> Result<(u64, i64), InputError> {
-        let input = Input::open(path)?;
         let (mut events, mut due_ms) = (0, 0);
+        Input::for_each_event(path, |event| {
+            if events == events_max {
+                return ControlFlow::Break(());
+            }
+            events += 1;
+            due_ms = replay.due_ms(event.time_ms);
+            ControlFlow::Continue(())
+        })?;
+        Ok((events, due_ms))
+    }
+
+    /// Calls `take` with each event of a file, until it breaks.
+    fn for_each_event(
+        path: &Path,
+        mut take: impl FnMut(&InputEvent) -> ControlFlow<()>,
+    ) -> Result<(), InputError> {
+        let input = Input::open(path)?;
         loop {
             match input.next_batch(Duration::from_secs(1))? {
-                Next::Batch(batch) => {
-                    for event in batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok()) {
-                        if events == events_max {
-                            return Ok((events, due_ms));
-                        }
-                        events += 1;
-                        due_ms = replay.due_ms(event.time_ms);
+                NextBatch::Lines(batch) => {
+                    let mut events = batch.lines.iter().filter_map(|l| l.outcome.as_ref().ok());
+                    if events.try_for_each(&mut take).is_break() {
+                        return Ok(());
                     }
                 }
-                Next::Nothing => {}
-                Next::End => return Ok((events, due_ms)),
+                NextBatch::Nothing => {}
+                NextBatch::End => return Ok(()),
             }
         }
     }
@@ -208,63 +209,51 @@ impl Input {
     /// Waits at most `timeout` for the next lines.
     ///
     /// # Errors
-    /// [`InputError::Read`] where reading failed; what came before it was handed over already.
-    pub fn next_batch(&self, timeout: Duration) -> Result<Next, InputError> {
+    /// [`InputError::Read`] when reading failed. All lines before the failure have been returned already.
+    pub fn next_batch(&self, timeout: Duration) -> Result<NextBatch, InputError> {
         match self.batches.recv_timeout(timeout) {
-            Ok(Ok(batch)) => Ok(Next::Batch(batch)),
+            Ok(Ok(batch)) => Ok(NextBatch::Lines(batch)),
             Ok(Err(error)) => Err(error),
-            Err(RecvTimeoutError::Timeout) => Ok(Next::Nothing),
-            Err(RecvTimeoutError::Disconnected) => Ok(Next::End),
+            Err(RecvTimeoutError::Timeout) => Ok(NextBatch::Nothing),
+            Err(RecvTimeoutError::Disconnected) => Ok(NextBatch::End),
         }
     }
 }
 
-fn read_all<R: Read + Send + 'static>(mut raw: R, sender: &SyncSender<Result<Batch, InputError>>) {
+/// Sends all lines of the input in batches, and the error that ends it.
+fn send_lines(
+    input: impl Read + Send + 'static,
+    sender: &SyncSender<Result<LineBatch, InputError>>,
+) {
     let mut line = 0;
-    let done = first_two(&mut raw).and_then(|head| {
-        let mut lines = unpacked(head, raw);
-        let done = hand_over(&mut lines, sender);
-        line = lines.number;
+    let done = open_lines(input).and_then(|mut lines| {
+        let done = send_batches(&mut lines, sender);
+        line = lines.number();
         done
     });
     if let Err(source) = done {
-        // The receiver may be gone, and then nobody wants to know.
+        // If the receiver is gone, the error is of no use.
         let _gone = sender.send(Err(InputError::Read { line, source }));
     }
 }
 
-/// Returns the lines of an input that begins with `head`, unpacked if that says gzip.
-fn unpacked<R: Read + Send + 'static>(head: Vec<u8>, rest: R) -> Lines<BufReader<Box<dyn Read>>> {
-    let gzip = head == [0x1f, 0x8b];
-    let whole = Cursor::new(head).chain(rest);
-    let reader: Box<dyn Read> = if gzip {
-        Box::new(MultiGzDecoder::new(BufReader::with_capacity(
-            PACKED_BYTES,
-            whole,
-        )))
-    } else {
-        Box::new(whole)
-    };
-    Lines::new(BufReader::with_capacity(BUFFER_BYTES, reader))
-}
-
-fn hand_over(
-    lines: &mut Lines<BufReader<Box<dyn Read>>>,
-    sender: &SyncSender<Result<Batch, InputError>>,
+fn send_batches(
+    lines: &mut InputLines,
+    sender: &SyncSender<Result<LineBatch, InputError>>,
 ) -> io::Result<()> {
-    let mut batch = Batch::default();
+    let mut batch = LineBatch::default();
     loop {
         let more = lines.read_line().map(|line| {
             let Some(line) = line else { return false };
-            let outcome = judge(&line, &mut batch.values, &mut batch.cities);
+            let outcome = parse_line(&line, &mut batch.values, &mut batch.cities);
             batch.lines.push(InputLine {
                 number: line.number,
                 outcome,
             });
             true
         });
-        let last = !matches!(more, Ok(true));
-        if (last || lines.reader.buffer().is_empty() || batch.values.len() >= BUFFER_BYTES)
+        let ended = !matches!(more, Ok(true));
+        if (ended || lines.is_buffer_empty() || batch.values.len() >= BUFFER_BYTES)
             && !batch.lines.is_empty()
             && sender.send(Ok(std::mem::take(&mut batch))).is_err()
         {
@@ -276,8 +265,12 @@ fn hand_over(
     }
 }
 
-/// Judges a line and appends its bytes and its city if it is an event.
-fn judge(line: &Line<'_>, values: &mut Vec<u8>, cities: &mut String) -> Result<InputEvent, Reject> {
+/// Parses a line. Appends its bytes and its city if it is an event.
+fn parse_line(
+    line: &RawLine<'_>,
+    values: &mut Vec<u8>,
+    cities: &mut String,
+) -> Result<InputEvent, Reject> {
     if let Some(bytes) = line.too_long_bytes {
         return Err(Reject {
             reason: Reason::TooLarge,
@@ -295,175 +288,21 @@ fn judge(line: &Line<'_>, values: &mut Vec<u8>, cities: &mut String) -> Result<I
     })
 }
 
-/// At most the first two bytes.
-fn first_two(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    reader.take(2).read_to_end(&mut head)?;
-    Ok(head)
-}
-
-/// A line without its end.
-#[derive(Debug, PartialEq, Eq)]
-struct Line<'a> {
-    number: u64,
-    /// Cut off if the line is too long.
-    value: &'a [u8],
-    too_long_bytes: Option<u64>,
-}
-
-/// Cuts a stream into lines, holding at most one record's worth of a line.
-struct Lines<R> {
-    reader: R,
-    line: Vec<u8>,
-    number: u64,
-    at_start: bool,
-}
-
-impl<R: BufRead> Lines<R> {
-    fn new(reader: R) -> Lines<R> {
-        Lines {
-            reader,
-            line: Vec::new(),
-            number: 0,
-            at_start: true,
-        }
-    }
-
-    /// Returns the next line that is not empty, or `None` at the end.
-    fn read_line(&mut self) -> io::Result<Option<Line<'_>>> {
-        // Room for the mark at the start and the CR before the LF, which do not count.
-        const KEEP_BYTES: usize = VALUE_BYTES_MAX + 4;
-        loop {
-            self.line.clear();
-            let (mut length, mut last_byte, mut ended) = (0u64, 0, false);
-            loop {
-                let buffer = match self.reader.fill_buf() {
-                    Ok(buffer) => buffer,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(e) => return Err(e),
-                };
-                if buffer.is_empty() {
-                    break;
-                }
-                let end = memchr::memchr(b'\n', buffer);
-                let part = &buffer[..end.unwrap_or(buffer.len())];
-                let room = KEEP_BYTES - self.line.len();
-                self.line.extend_from_slice(&part[..part.len().min(room)]);
-                length += u64::try_from(part.len()).unwrap_or(u64::MAX);
-                last_byte = part.last().copied().unwrap_or(last_byte);
-                let used = part.len() + usize::from(end.is_some());
-                self.reader.consume(used);
-                if end.is_some() {
-                    ended = true;
-                    break;
-                }
-            }
-            if length == 0 && !ended {
-                return Ok(None);
-            }
-            self.number += 1;
-            let mark = self.at_start && self.line.starts_with(b"\xef\xbb\xbf");
-            self.at_start = false;
-            let start = if mark { 3 } else { 0 };
-            let carriage_return = ended && length > start && last_byte == b'\r';
-            let bytes = length - start - u64::from(carriage_return);
-            if bytes == 0 {
-                continue;
-            }
-            let start = usize::from(mark) * 3;
-            return Ok(Some(match usize::try_from(bytes) {
-                Ok(bytes) if bytes <= VALUE_BYTES_MAX => Line {
-                    number: self.number,
-                    value: &self.line[start..start + bytes],
-                    too_long_bytes: None,
-                },
-                _ => Line {
-                    number: self.number,
-                    value: &[],
-                    too_long_bytes: Some(bytes),
-                },
-            }));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Cursor, Write as _};
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
     use super::*;
 
-    /// Every line as (number, value), a line too long as its length.
-    fn lines(bytes: &[u8], buffer: usize) -> Vec<(u64, String)> {
-        let mut lines = Lines::new(BufReader::with_capacity(buffer, bytes));
-        let mut out = Vec::new();
-        while let Some(line) = lines.read_line().expect("memory is readable") {
-            let text = match line.too_long_bytes {
-                Some(bytes) => format!("{bytes} bytes"),
-                None => String::from_utf8_lossy(line.value).into_owned(),
-            };
-            out.push((line.number, text));
-        }
-        assert!(lines.line.capacity() < 3 * VALUE_BYTES_MAX);
-        out
-    }
-
-    #[test]
-    fn lines_end_with_lf_or_crlf() {
-        type Case = (&'static [u8], &'static [(u64, &'static str)]);
-        let cases: [Case; 12] = [
-            (b"", &[]),
-            (b"a", &[(1, "a")]),
-            (b"a\n", &[(1, "a")]),
-            (b"a\r\nb\n", &[(1, "a"), (2, "b")]),
-            (b"\n\r\na\n\n", &[(3, "a")]),
-            (b"a\r\r\n", &[(1, "a\r")]),
-            (b"a\rb\n", &[(1, "a\rb")]),
-            (b"a\r", &[(1, "a\r")]),
-            (b" a \n", &[(1, " a ")]),
-            (
-                b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n",
-                &[(1, "a"), (2, "\u{feff}b")],
-            ),
-            (b"\xef\xbb\xbf", &[]),
-            (b"\xef\xbb\xbf\r\nb", &[(2, "b")]),
-        ];
-        for (bytes, want) in cases {
-            let want: Vec<(u64, String)> =
-                want.iter().map(|(n, t)| (*n, (*t).to_owned())).collect();
-            for buffer in [1, 2, 3, 100] {
-                assert_eq!(lines(bytes, buffer), want, "{bytes:?} by {buffer}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_line_of_the_limit_passes_and_a_longer_one_costs_no_memory() {
-        let exact = "x".repeat(VALUE_BYTES_MAX);
-        for end in ["\n", "\r\n", ""] {
-            assert_eq!(lines(format!("{exact}{end}").as_bytes(), 1_000)[0].1, exact);
-        }
-        let marked = format!("\u{feff}{exact}\r\n");
-        assert_eq!(lines(marked.as_bytes(), 1_000)[0].1, exact);
-        let long = "x".repeat(10 * VALUE_BYTES_MAX + 1);
-        let found = lines(format!("{long}\r\nb\n{exact}y").as_bytes(), 1_000);
-        let want = [
-            (1, format!("{} bytes", 10 * VALUE_BYTES_MAX + 1)),
-            (2, "b".to_owned()),
-            (3, format!("{} bytes", VALUE_BYTES_MAX + 1)),
-        ];
-        assert_eq!(found, want);
-    }
-
     fn outcomes(bytes: Vec<u8>) -> Result<Vec<(u64, String)>, InputError> {
         let input = Input::from_reader(Cursor::new(bytes))?;
         let mut out = Vec::new();
         loop {
             match input.next_batch(Duration::from_secs(60))? {
-                Next::Batch(batch) => {
+                NextBatch::Lines(batch) => {
                     for line in &batch.lines {
                         let text = match &line.outcome {
                             Ok(event) => String::from_utf8_lossy(batch.value(event)).into_owned(),
@@ -472,8 +311,8 @@ mod tests {
                         out.push((line.number, text));
                     }
                 }
-                Next::Nothing => panic!("the input is in memory"),
-                Next::End => return Ok(out),
+                NextBatch::Nothing => panic!("the input is in memory"),
+                NextBatch::End => return Ok(out),
             }
         }
     }
@@ -481,14 +320,14 @@ mod tests {
     const GOOD: &str = r#" {"city":" NYC ","event_type":"Traffic","severity":"LOW","timestamp":"2013-01-01T06:00:00Z", "n":1.0}"#;
 
     #[test]
-    fn good_lines_are_kept_as_they_stand_and_bad_ones_have_a_reason() {
+    fn good_lines_are_kept_byte_for_byte_and_bad_ones_have_a_reason() {
         let text = format!("{GOOD}\r\n\n{{}}\n[\n{GOOD}");
         let want = [(1, GOOD), (3, "missing_field"), (4, "not_json"), (5, GOOD)]
             .map(|(n, t)| (n, t.to_owned()));
         assert_eq!(outcomes(text.clone().into_bytes()).expect("readable"), want);
 
         let mut zipped = Vec::new();
-        // Two members, as `cat a.gz b.gz` makes them.
+        // Two gzip members, as `cat a.gz b.gz` writes them.
         for part in [&text.as_bytes()[..50], &text.as_bytes()[50..]] {
             let mut gz = GzEncoder::new(&mut zipped, Compression::fast());
             gz.write_all(part).expect("memory takes it");
@@ -502,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn many_batches_come_in_order_and_whole() {
+    fn many_batches_arrive_complete_and_in_order() {
         let text = format!("{GOOD}\n").repeat(20_000);
         let found = outcomes(text.into_bytes()).expect("readable");
         assert_eq!(found.len(), 20_000);
@@ -515,13 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_handed_over_without_waiting_for_the_next() {
+    fn a_line_does_not_wait_for_the_next() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let input = Input::from_reader(reader).expect("a thread");
         writer.write_all(GOOD.as_bytes()).expect("room");
         writer.write_all(b"\n").expect("room");
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
-        let Next::Batch(batch) = next else {
+        let NextBatch::Lines(batch) = next else {
             panic!("{next:?}")
         };
         let [line] = &batch.lines[..] else {
@@ -530,23 +369,27 @@ mod tests {
         let event = line.outcome.as_ref().expect("it is good");
         assert_eq!(batch.city(event), "NYC");
         let next = input.next_batch(Duration::ZERO).expect("readable");
-        assert!(matches!(next, Next::Nothing));
+        assert!(matches!(next, NextBatch::Nothing));
         drop(writer);
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
-        assert!(matches!(next, Next::End));
+        assert!(matches!(next, NextBatch::End));
     }
 
     #[test]
-    fn a_file_says_how_much_it_holds_before_it_is_sent() {
+    fn the_lines_and_events_of_a_file_are_counted() {
         let at = |minute: u32| GOOD.replace("06:00:00", &format!("06:{minute:02}:00"));
         let text = format!("\n{}\n{{}}\n{}\r\n{}", at(0), at(30), at(20));
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &text).expect("room");
         let lines = |max| Input::count_lines(file.path(), max).expect("readable");
-        assert_eq!((lines(u64::MAX), lines(2)), (4, 2), "empty lines are none");
+        assert_eq!(
+            (lines(u64::MAX), lines(2)),
+            (4, 2),
+            "empty lines do not count"
+        );
         let replay = Replay::at_speed(Some(60.0));
         let due = |max| Input::last_due(file.path(), replay, max).expect("readable");
-        assert_eq!(due(u64::MAX), (3, 30_000), "broken ones are no events");
+        assert_eq!(due(u64::MAX), (3, 30_000), "bad lines do not count");
         assert_eq!(due(1), (1, 0));
     }
 

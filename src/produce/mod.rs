@@ -1,9 +1,21 @@
-//! Sends events to Kafka: synthetic ones, those of a file, or mended dead letters.
+//! Sends events to Kafka: synthetic events, those of a file, or repaired dead letters.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`input`] | reading lines of JSON from a file, a pipe or a .gz file |
+//! | [`pump`] | sending them: pace, count, heartbeats |
+//! | [`producer`], [`deliveries`], [`latency`] | the Kafka producer, its counts and its latencies |
+//! | [`credit`] | the limit for `dev`, whose broker drops old records |
+//! | [`resend`], `dead_letters` | `--from-dlq` |
+//! | `report`, `http` | progress on the terminal, health over HTTP |
 
 pub mod credit;
+pub(crate) mod dead_letters;
+pub mod deliveries;
 pub(crate) mod http;
 pub mod input;
-pub(crate) mod letters;
+pub mod latency;
+pub mod producer;
 pub mod pump;
 pub(crate) mod report;
 pub mod resend;
@@ -11,21 +23,15 @@ pub mod resend;
 use std::path::Path;
 
 use crate::core::replay::Replay;
-use crate::core::trial::{Stream, Trial};
+use crate::core::synth_faults::{Faults, Stream};
 use crate::exit::{Exit, SettingsError};
-use crate::kafka::client::ClientError;
-use crate::kafka::tally::Counts;
+use crate::produce::deliveries::DeliveryCounts;
 use crate::produce::input::{Input, InputError};
-use crate::produce::pump::{Plan, Source};
+use crate::produce::pump::{EventSource, Plan};
 use crate::settings::{Produce, Rate};
 use crate::telemetry::unix_ms;
 
-/// Nothing but other settings helps against these.
-pub(crate) fn settings_error(error: ClientError) -> SettingsError {
-    SettingsError(format!("{:#}", anyhow::Error::from(error)))
-}
-
-pub(crate) fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
+pub(crate) fn exit(counts: &DeliveryCounts, undelivered: u64, skip_bad: bool) -> Exit {
     let bad = counts.bad > 0 && !skip_bad;
     if undelivered > 0 || counts.failed > 0 || bad {
         Exit::Failed
@@ -34,25 +40,25 @@ pub(crate) fn exit(counts: &Counts, undelivered: u64, skip_bad: bool) -> Exit {
     }
 }
 
-pub(crate) fn source(args: &Produce) -> anyhow::Result<Source> {
+pub(crate) fn source(args: &Produce) -> anyhow::Result<EventSource> {
     match &args.input {
-        Some(path) => Ok(Source::Input(open(path)?, replay(args, path)?)),
+        Some(path) => Ok(EventSource::Input(open(path)?, replay(args, path)?)),
         None => {
             let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
             tracing::info!(seed, "making up events");
-            let trial = Trial {
+            let faults = Faults {
                 late_ratio: args.late_ratio.unwrap_or_default(),
                 bad_ratio: args.bad_ratio.unwrap_or_default(),
                 out_of_order_ms: args.out_of_order.unwrap_or_default(),
                 skew: args.skew.unwrap_or_default(),
             };
-            let stream = Stream::new(seed, trial);
+            let stream = Stream::new(seed, faults);
             let stream = if args.uniform {
                 stream.uniform()
             } else {
                 stream
             };
-            Ok(Source::Synthetic(stream))
+            Ok(EventSource::Synthetic(stream))
         }
     }
 }
@@ -65,32 +71,35 @@ fn replay(args: &Produce, path: &Path) -> anyhow::Result<Replay> {
     let newest_ms = if args.speed.is_some() {
         None
     } else if path.as_os_str() == "-" {
-        // What was read to find the newest event would be gone.
-        let text = "--restamp of standard input needs --speed: its newest event is known at its end \
-                    only; give --speed, or a file";
-        return Err(SettingsError(text.to_owned()).into());
+        // Finding the newest event reads all of the input, and a pipe can be read only once.
+        return Err(
+            SettingsError::new("--restamp of standard input needs --speed")
+                .with_why("the newest event is known only at the end of the input")
+                .with_remedy("give --speed, or a file")
+                .into(),
+        );
     } else {
         Input::newest_ms(path)?
     };
     Ok(replay.restamped(unix_ms(), newest_ms))
 }
 
-/// Opens the input of `--input`; a file that cannot be opened is a wrong setting.
+/// Opens the input of `--input`.
 ///
 /// # Errors
-/// [`SettingsError`] naming option and file.
+/// [`SettingsError`] with the option and the file, if the file cannot be opened.
 pub fn open(path: &Path) -> anyhow::Result<Input> {
     Input::open(path).map_err(|error| match error {
-        InputError::Open { path, source } => SettingsError(format!(
-            "failed to open {} (--input): {source}",
-            path.display()
-        ))
-        .into(),
+        InputError::Open { path, source } => {
+            let what = format!("failed to open {} (--input)", path.display());
+            let failure = crate::remedy::describe(&anyhow::Error::from(source).context(what));
+            SettingsError(failure).into()
+        }
         other => other.into(),
     })
 }
 
-/// Milliseconds between two events → events a second.
+/// Converts milliseconds between two events to a rate.
 #[allow(clippy::cast_precision_loss)]
 pub fn rate_of_interval(interval_ms: i64) -> Rate {
     Rate::PerSecond(1_000.0 / interval_ms as f64)
@@ -105,7 +114,7 @@ pub(crate) fn plan(args: &Produce) -> Plan {
             Rate::Max
         }),
         count: args.count,
-        // A person watches a run with an end. A service waits until the brokers accept its login.
+        // A service waits until the brokers accept its login. A run that ends by itself gives up.
         patient: !args.has_end(),
         heartbeat_ms: args.heartbeat_ms(),
         credit: None,

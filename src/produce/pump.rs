@@ -1,12 +1,12 @@
-//! From a source of events to the producer: pace, count, heartbeats, flow control.
+//! Sends the events of a source: pace, count, heartbeats, flow control.
 //!
-//! [`run`] is the whole of `produce` but its surroundings, and `dev` uses it too. It blocks, so it
-//! belongs on a blocking thread of a Tokio runtime. It ends with the source, with the count, or when
-//! stopping is asked for; settling what was sent is [`EventProducer::finish`].
+//! `produce` and `dev` use [`run`]. It blocks, so it belongs on a thread for blocking work of a Tokio runtime. It ends
+//! with the source, at the count, or after a request to stop. [`EventProducer::finish`] then waits for the
+//! acknowledgements.
 //!
-//! Heartbeats go to every partition, the number of which is asked anew for each round. Their value
-//! is now for synthetic events; for an input it is the largest event time sent so far, and one more
-//! round ends the input, so that its last windows can become final.
+//! Heartbeats go to every partition. Each round asks for the number of partitions again. The value of a heartbeat is
+//! the current time for synthetic events, and the largest event time sent so far for an input. An input ends with one
+//! more round, so that its last windows can become final.
 
 use std::time::{Duration, Instant};
 
@@ -16,87 +16,87 @@ use crate::core::murmur2::partition_of;
 use crate::core::parse::Reject;
 use crate::core::patch::replace_member;
 use crate::core::replay::Replay;
+use crate::core::synth_faults::{Made, Stream};
 use crate::core::time::format_millis;
-use crate::core::trial::{Made, Stream};
-use crate::kafka::producer::{EventProducer, ProducerError};
 use crate::produce::credit::Credit;
-use crate::produce::input::{Input, InputError, Next};
+use crate::produce::input::{Input, InputError, NextBatch};
+use crate::produce::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// The longest delay that a steady rate catches up.
+/// Longest delay after which the late events are still sent, as fast as possible.
 const CATCH_UP_US: f64 = 1_000_000.0;
-/// Longest wait for input before heartbeats and the request to stop are looked at again.
+/// Longest wait for input before the next check of heartbeats and of a request to stop.
 const INPUT_WAIT: Duration = Duration::from_millis(100);
-/// A pause before a consumer is asked again whether it came nearer.
+/// Pause before credit is requested again.
 const CREDIT_PAUSE: Duration = Duration::from_millis(1);
-/// A heartbeat round asks for the number of partitions at most this long; the old number serves else.
+/// Longest wait for the number of partitions. Without an answer, the heartbeats use the previous number.
 const PARTITIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why events stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum PumpError {
-    /// The input cannot be read on.
+    /// The rest of the input cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// Nothing can be sent any more.
+    /// The producer can send no more events.
     #[error(transparent)]
     Producer(#[from] ProducerError),
 }
 
 /// Where events come from.
 #[derive(Debug)]
-pub enum Source {
-    /// Made up, with the time of sending as event time.
+pub enum EventSource {
+    /// Synthetic events, with the time of sending as event time.
     Synthetic(Stream),
-    /// Read, and sent as they stand but for their times if those are moved.
+    /// Events of an input. They are sent as they are, except for event times that the replay moves.
     Input(Input, Replay),
 }
 
 /// How to send.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How fast.
+    /// The rate of events.
     pub rate: Rate,
-    /// How many events at most.
+    /// Most events to send.
     pub count: Option<u64>,
     /// Time between two heartbeats; `None` for no heartbeats at all.
     pub heartbeat_ms: Option<i64>,
-    /// Brokers that refuse the login are waited for.
+    /// Wait for brokers that refuse the login.
     pub patient: bool,
-    /// How far a consumer may be behind; `None` for a broker that keeps its log.
+    /// How far a consumer may lag; `None` for a broker that keeps its log.
     pub credit: Option<Credit>,
 }
 
-/// What was made up to be trouble.
+/// Synthetic events that were made late or bad on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trouble {
-    /// Events sent late.
+pub struct FaultCounts {
+    /// Events that were made late.
     pub late: u64,
-    /// Events sent broken.
+    /// Events that were made bad.
     pub bad: u64,
 }
 
-/// Sends until the source ends, the plan's count is reached or stopping is asked for.
+/// Sends until the source ends, the plan's count is reached, or a stop is requested.
 ///
-/// Waits for Kafka first. Lines of the input that are no events go to `on_bad` with their number and
-/// are counted in the tally. Whatever comes back, call [`EventProducer::finish`] then.
+/// Waits for Kafka first. Passes lines of the input that are not events to `on_bad` with their number, and counts
+/// them. The caller must call [`EventProducer::finish`] afterwards, also after an error.
 ///
 /// # Errors
-/// [`PumpError`]; events sent before remain sent.
+/// [`PumpError`]. Events that were sent before it remain sent.
 ///
 /// # Panics
 /// Outside a Tokio runtime, or on one of its async threads.
 pub fn run(
-    source: Source,
+    source: EventSource,
     producer: &EventProducer,
     plan: &Plan,
     shutdown: &Shutdown,
     on_bad: &mut dyn FnMut(u64, &Reject),
-) -> Result<Trouble, PumpError> {
+) -> Result<FaultCounts, PumpError> {
     let Some(partitions) = producer.wait_for_topic(shutdown, plan.patient)? else {
-        return Ok(Trouble::default());
+        return Ok(FaultCounts::default());
     };
     let started = Instant::now();
     let heartbeat_every = plan
@@ -112,17 +112,17 @@ pub fn run(
         heartbeat_every,
         heartbeat_at: heartbeat_every.map(|every| started + every),
         heartbeat_value: match &source {
-            Source::Synthetic(_) => HeartbeatValue::Now,
-            Source::Input(..) => HeartbeatValue::Largest(None),
+            EventSource::Synthetic(_) => HeartbeatValue::Now,
+            EventSource::Input(..) => HeartbeatValue::Largest(None),
         },
         left: plan.count,
-        trouble: Trouble::default(),
+        faults: FaultCounts::default(),
     };
     match source {
-        Source::Synthetic(stream) => pump.synthetic(stream)?,
-        Source::Input(input, replay) => pump.input(&input, replay, on_bad)?,
+        EventSource::Synthetic(stream) => pump.send_synthetic(stream)?,
+        EventSource::Input(input, replay) => pump.send_input(&input, replay, on_bad)?,
     }
-    Ok(pump.trouble)
+    Ok(pump.faults)
 }
 
 struct Pump<'a> {
@@ -136,7 +136,7 @@ struct Pump<'a> {
     heartbeat_at: Option<Instant>,
     heartbeat_value: HeartbeatValue,
     left: Option<u64>,
-    trouble: Trouble,
+    faults: FaultCounts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +146,7 @@ enum HeartbeatValue {
 }
 
 impl Pump<'_> {
-    fn synthetic(&mut self, mut stream: Stream) -> Result<(), ProducerError> {
+    fn send_synthetic(&mut self, mut stream: Stream) -> Result<(), ProducerError> {
         let mut value = Vec::new();
         while self.left != Some(0) && self.wait_for_turn(self.started)? {
             let (city, made) = stream.next_event(unix_ms(), &mut value);
@@ -155,38 +155,38 @@ impl Pump<'_> {
             }
             match made {
                 Made::Fine => {}
-                Made::Late => self.trouble.late += 1,
-                Made::Bad => self.trouble.bad += 1,
+                Made::Late => self.faults.late += 1,
+                Made::Bad => self.faults.bad += 1,
             }
         }
         Ok(())
     }
 
-    fn input(
+    fn send_input(
         &mut self,
         input: &Input,
         mut replay: Replay,
         on_bad: &mut dyn FnMut(u64, &Reject),
     ) -> Result<(), PumpError> {
-        let tally = self.producer.tally();
+        let deliveries = self.producer.deliveries();
         while self.left != Some(0) {
             if self.shutdown.is_triggered() {
                 return Ok(());
             }
-            self.beat_if_due()?;
+            self.send_heartbeats_if_due()?;
             let until = self
                 .heartbeat_at
                 .map(|at| at.saturating_duration_since(Instant::now()));
             let batch = match input.next_batch(until.map_or(INPUT_WAIT, |u| u.min(INPUT_WAIT)))? {
-                Next::Batch(batch) => batch,
-                Next::Nothing => continue,
-                Next::End => break,
+                NextBatch::Lines(batch) => batch,
+                NextBatch::Nothing => continue,
+                NextBatch::End => break,
             };
             for line in &batch.lines {
                 let event = match &line.outcome {
                     Ok(event) => event,
                     Err(reject) => {
-                        tally.count_bad();
+                        deliveries.count_bad();
                         on_bad(line.number, reject);
                         continue;
                     }
@@ -200,11 +200,11 @@ impl Pump<'_> {
                 }
                 let moved_ms = replay.moved_ms(event.time_ms);
                 let (city, value) = (batch.city(event), batch.value(event));
-                let taken = match moved_ms.and_then(|ms| moved(value, ms)) {
+                let queued = match moved_ms.and_then(|ms| with_time(value, ms)) {
                     Some(moved) => self.send(city, moved.as_bytes())?,
                     None => self.send(city, value)?,
                 };
-                if !taken {
+                if !queued {
                     return Ok(());
                 }
                 if let HeartbeatValue::Largest(largest) = &mut self.heartbeat_value {
@@ -213,22 +213,22 @@ impl Pump<'_> {
             }
         }
         if self.heartbeat_every.is_some() {
-            self.beat()?;
+            self.send_heartbeats()?;
         }
         Ok(())
     }
 
-    /// Waits until the next event is due, by the rate and not before `from`, sending heartbeats
-    /// meanwhile; false once to stop.
+    /// Waits until the rate allows the next event, but not before `from`, and sends due heartbeats meanwhile. Returns
+    /// `false` after a request to stop.
     fn wait_for_turn(&mut self, from: Instant) -> Result<bool, ProducerError> {
         loop {
             if self.shutdown.is_triggered() {
                 return Ok(false);
             }
-            self.beat_if_due()?;
+            self.send_heartbeats_if_due()?;
             let by_rate = self.pace.due_us().map(Duration::from_micros);
             if by_rate.is_none() && from <= self.started {
-                // At full speed, a look at the clock for each event is a twentieth of the time.
+                // At full speed, reading the clock for each event would cost a twentieth of the time.
                 return Ok(true);
             }
             let due = by_rate.map_or(from, |us| from.max(self.started + us));
@@ -242,7 +242,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Sends one event as soon as there is credit for it; false once to stop.
+    /// Sends one event once there is credit for it. Returns `false` after a request to stop.
     fn send(&mut self, city: &str, value: &[u8]) -> Result<bool, ProducerError> {
         if let Some(credit) = &self.plan.credit {
             let partition = partition_of(city.as_bytes(), self.partitions);
@@ -250,11 +250,11 @@ impl Pump<'_> {
                 return Ok(false);
             }
         }
-        let taken = self.producer.send(city, value, self.shutdown)?;
-        if taken {
+        let queued = self.producer.send(city, value, self.shutdown)?;
+        if queued {
             self.left = self.left.map(|left| left - 1);
         }
-        Ok(taken)
+        Ok(queued)
     }
 
     fn wait_for_credit(&self, credit: &Credit, partition: i32, bytes: usize) -> bool {
@@ -267,7 +267,7 @@ impl Pump<'_> {
         true
     }
 
-    fn beat_if_due(&mut self) -> Result<(), ProducerError> {
+    fn send_heartbeats_if_due(&mut self) -> Result<(), ProducerError> {
         let (Some(every), Some(at)) = (self.heartbeat_every, self.heartbeat_at) else {
             return Ok(());
         };
@@ -275,13 +275,13 @@ impl Pump<'_> {
         if now < at {
             return Ok(());
         }
-        // A round that could not go in time is not made up for.
+        // A late round does not cause an extra one.
         self.heartbeat_at = Some((at + every).max(now));
-        self.beat()
+        self.send_heartbeats()
     }
 
-    /// Sends one round of heartbeats, to every partition.
-    fn beat(&mut self) -> Result<(), ProducerError> {
+    /// Sends a heartbeat to every partition.
+    fn send_heartbeats(&mut self) -> Result<(), ProducerError> {
         let time_ms = match self.heartbeat_value {
             HeartbeatValue::Now => unix_ms(),
             HeartbeatValue::Largest(Some(ms)) => ms,
@@ -293,7 +293,9 @@ impl Pump<'_> {
         for partition in 0..self.partitions {
             let credit = self.plan.credit.as_ref();
             if credit.is_some_and(|credit| !self.wait_for_credit(credit, partition, 0))
-                || !self.producer.heartbeat(partition, time_ms, self.shutdown)?
+                || !self
+                    .producer
+                    .send_heartbeat(partition, time_ms, self.shutdown)?
             {
                 break;
             }
@@ -312,13 +314,13 @@ impl Pump<'_> {
     }
 }
 
-/// The event with another time; an event has been read from it, so it has one.
-fn moved(value: &[u8], time_ms: i64) -> Option<String> {
+/// Returns the event with another event time; `None` if `value` has no timestamp to replace.
+fn with_time(value: &[u8], time_ms: i64) -> Option<String> {
     let time = format!("\"{}\"", format_millis(time_ms));
     replace_member(std::str::from_utf8(value).ok()?, "timestamp", &time)
 }
 
-/// When the next event is due, in µs since the start.
+/// The pace of events, in µs since the start.
 #[derive(Debug)]
 struct Pace {
     step_us: Option<f64>,
@@ -336,15 +338,17 @@ impl Pace {
         }
     }
 
-    /// `None`: at once, always.
+    /// Returns when the next event is due; `None` without a rate, when every event is due at once.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn due_us(&self) -> Option<u64> {
-        // Never negative, and 2^53 µs are 285 years.
+        // The value is never negative, and 2^53 µs are 285 years.
         self.step_us.map(|_| self.due_us as u64)
     }
 
-    /// Notes that an event went at `now_us`. A short delay is caught up, a long one forgotten: an
-    /// hour's outage must not end in an hour's events at once.
+    /// Counts an event that is sent at `now_us`.
+    ///
+    /// The pace makes up for a short delay and forgets a long one. After an outage of an hour, the events of that hour
+    /// must not be sent at once.
     #[allow(clippy::cast_precision_loss)]
     fn take(&mut self, now_us: u64) {
         let now_us = now_us as f64;
@@ -359,7 +363,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Events that go between `from_us` and `to_us` when asked every millisecond.
+    /// Returns how many events are sent between `from_us` and `to_us` if the pace is asked every millisecond.
     fn count(pace: &mut Pace, from_us: u64, to_us: u64) -> u64 {
         let mut count = 0;
         for now_us in (from_us..to_us).step_by(1_000) {
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_kept_whatever_the_grain_of_the_timer() {
+    fn the_rate_does_not_depend_on_the_resolution_of_the_timer() {
         for rate in [1.0, 7.0, 999.0, 1_000.0, 123_456.0] {
             let mut pace = Pace::new(Rate::PerSecond(rate));
             let sent = count(&mut pace, 0, 10_000_000);
@@ -384,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_short_delay_is_caught_up() {
+    fn only_a_short_delay_is_made_up_for() {
         let mut pace = Pace::new(Rate::PerSecond(100.0));
         assert_eq!(count(&mut pace, 0, 1_000_000), 100);
         assert_eq!(count(&mut pace, 1_500_000, 2_000_000), 100);
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_speed_nothing_waits() {
+    fn without_a_rate_no_event_waits() {
         assert_eq!(Pace::new(Rate::Max).due_us(), None);
     }
 }

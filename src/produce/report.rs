@@ -1,8 +1,8 @@
-//! What `produce` says on standard error: progress, bad lines, the summary.
+//! What `produce` prints on standard error: progress, bad lines, and the summary.
 //!
-//! A bar on a terminal; elsewhere one plain line every ten seconds, without escape codes. With
-//! `--log-format json` everything is a log line, so that each line is an object. The bar counts
-//! acknowledged events of as many as there will be: `--count`, or what the file holds ([`find_total`]).
+//! On a terminal it draws a bar. Elsewhere it prints a plain line every ten seconds, without escape codes. With
+//! `--log-format json` it writes log lines only, so that each line is an object. The bar compares acknowledged events
+//! with the expected total: `--count`, or the number of lines in the file ([`find_total`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,92 +13,93 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::core::parse::Reject;
 use crate::core::progress::{Progress, show_eta};
 use crate::core::replay::Replay;
-use crate::kafka::tally::{Counts, Tally};
+use crate::kafka::log_limit::LogLimit;
+use crate::produce::deliveries::{Deliveries, DeliveryCounts};
 use crate::produce::input::Input;
-use crate::produce::pump::Trouble;
+use crate::produce::pump::FaultCounts;
 use crate::settings::{LogFormat, Produce};
 use crate::telemetry::{self, can_draw, steady_ms};
 
-/// Time between two plain lines, and between two complaints about Kafka.
+/// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Frames a second of the bar.
+/// Frames per second of the bar.
 const FRAMES: u8 = 10;
-/// Columns that the whole line fits in; on fewer it goes without the bar and the rate.
+/// Columns that the whole line needs. On a narrower terminal the bar and the rate are left out.
 const COLUMNS_MIN: u16 = 80;
 
-pub(crate) struct Report {
-    tally: Arc<Tally>,
+pub(crate) struct ProgressReport {
+    deliveries: Arc<Deliveries>,
     bar: Option<ProgressBar>,
-    total: Arc<Mutex<Total>>,
+    total: Arc<Mutex<ExpectedTotal>>,
     json: bool,
-    last: Mutex<Last>,
+    last: Mutex<LastShown>,
 }
 
-/// When something was said last, and the acknowledged events by then.
-struct Last {
+/// What the last progress showed.
+struct LastShown {
+    /// When the last plain line was printed, and the acknowledged events then.
     line: (Instant, u64),
     progress: Progress,
     /// When the first event was sent, by [`steady_ms`].
     begun_ms: Option<i64>,
-    stall: Option<Instant>,
+    stall_limit: LogLimit,
 }
 
-/// How much there is to send, as far as that is known.
+/// How many events are to be sent, as far as that is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Total {
-    /// Events, or lines of which the bad ones are still to be taken off.
+struct ExpectedTotal {
+    /// The number of events; without `--speed` the number of lines, including bad ones.
     count: Option<u64>,
-    /// When the last one is due, in milliseconds after the first; with `--speed` only.
+    /// When the last event is due, in milliseconds after the first. Only known with `--speed`.
     due_ms: Option<i64>,
 }
 
-impl Report {
-    pub(crate) fn new(args: &Produce, tally: Arc<Tally>) -> Report {
+impl ProgressReport {
+    pub(crate) fn new(args: &Produce, deliveries: Arc<Deliveries>) -> ProgressReport {
         let json = args.log.log_format == Some(LogFormat::Json);
         let draws = !json && can_draw(&std::io::stderr());
-        let total = Arc::new(Mutex::new(Total {
+        let total = Arc::new(Mutex::new(ExpectedTotal {
             count: args.count.filter(|_| args.input.is_none()),
             due_ms: None,
         }));
         if draws && let Some(path) = args.input.clone().filter(|path| path.as_os_str() != "-") {
             let (count, speed, total) = (args.count, args.speed, Arc::clone(&total));
-            // Of a long file it takes a while, and nothing waits for it.
+            // Counting a long file takes a while, and sending does not wait for it.
             let counting = move || {
                 let found = find_total(&path, count, speed);
                 *total.lock().expect("no panic holds the lock") = found;
             };
             std::thread::spawn(counting);
         }
-        Report {
+        ProgressReport {
             bar: draws.then(bar),
             total,
-            tally,
+            deliveries,
             json,
-            last: Mutex::new(Last {
+            last: Mutex::new(LastShown {
                 line: (Instant::now(), 0),
                 progress: Progress::new(steady_ms(), 0),
                 begun_ms: None,
-                stall: None,
+                stall_limit: LogLimit::default(),
             }),
         }
     }
 
-    /// To be called about ten times a second.
-    pub(crate) fn tick(&self) {
-        let counts = self.tally.counts();
+    /// Updates the progress. To be called about ten times a second.
+    pub(crate) fn update(&self) {
+        let counts = self.deliveries.counts();
         let mut last = self
             .last
             .lock()
             .expect("no panic is possible while the lock is held");
-        if let Err(why) = self.tally.stalling()
-            && last.stall.is_none_or(|at| at.elapsed() >= LINE_EVERY)
+        if let Err(why) = self.deliveries.check_flow_once_connected()
+            && last.stall_limit.allow()
         {
-            last.stall = Some(Instant::now());
             tracing::warn!(waiting = counts.undelivered(), why, "waiting for kafka");
         }
         if let Some(bar) = &self.bar {
             let now_ms = steady_ms();
-            last.progress.look(now_ms, counts.acked);
+            last.progress.look(now_ms, counts.acknowledged);
             if counts.sent > 0 {
                 last.begun_ms.get_or_insert(now_ms);
             }
@@ -106,21 +107,19 @@ impl Report {
             let since_ms = last.begun_ms.map(|begun_ms| now_ms - begun_ms);
             draw(bar, &counts, total, &last.progress, since_ms);
         } else if last.line.0.elapsed() >= LINE_EVERY {
-            let rate = per_second(last.line, counts.acked);
-            last.line = (Instant::now(), counts.acked);
+            let rate = per_second(last.line, counts.acknowledged);
+            last.line = (Instant::now(), counts.acknowledged);
             if self.json {
-                let Counts {
-                    sent, acked, bad, ..
-                } = counts;
+                let (sent, acked, bad) = (counts.sent, counts.acknowledged, counts.bad);
                 tracing::info!(sent, acked, bad, per_second = rate.round(), "producing");
             } else {
-                say(&text(&counts, rate));
+                print(&progress_text(&counts, rate));
             }
         }
     }
 
     /// Reports one line of the input that was skipped.
-    pub(crate) fn bad_line(&self, line: u64, reject: &Reject) {
+    pub(crate) fn report_bad_line(&self, line: u64, reject: &Reject) {
         if self.json {
             let (reason, detail) = (reject.reason.name(), &reject.detail);
             tracing::warn!(line, reason, detail, "skipped a bad line");
@@ -128,71 +127,70 @@ impl Report {
         }
         let text = format!("line {line}: {reject}");
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(&text)),
-            None => say(&text),
+            Some(bar) => bar.suspend(|| print(&text)),
+            None => print(&text),
         }
     }
 
-    /// Says how it ended.
-    pub(crate) fn summary(&self, counts: &Counts, undelivered: u64, trouble: Trouble) {
+    /// Reports the final counts.
+    pub(crate) fn report_summary(
+        &self,
+        counts: &DeliveryCounts,
+        undelivered: u64,
+        faults: FaultCounts,
+    ) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let Counts {
-            sent,
-            acked,
-            failed,
-            bad,
-            heartbeats,
-            latency,
-            uptime,
-        } = *counts;
-        let seconds = uptime.as_secs_f64();
-        let rate = counts.per_second();
         if self.json {
-            let (p50_us, p99_us) = (latency.p50_us, latency.p99_us);
-            let Trouble {
-                late: made_late,
-                bad: made_bad,
-            } = trouble;
-            tracing::info!(
-                sent,
-                acked,
-                failed,
-                bad,
-                undelivered,
-                heartbeats,
-                seconds,
-                rate,
-                p50_us,
-                p99_us,
-                made_late,
-                made_bad,
-                "done producing"
-            );
-            return;
-        }
-        let acknowledged = if acked == 0 {
-            "nothing was acknowledged".to_owned()
+            log_summary(counts, undelivered, faults);
         } else {
-            let (p50, p99) = (millis(latency.p50_us), millis(latency.p99_us));
-            format!("acknowledged within {p50} (p50) and {p99} (p99)")
-        };
-        say(&format!(
-            "sent {}, bad {}, failed {}, undelivered {}; {seconds:.1} s, {}/s, {acknowledged}",
-            HumanCount(sent),
-            HumanCount(bad),
-            HumanCount(failed),
-            HumanCount(undelivered),
-            whole(rate),
-        ));
-        if trouble != Trouble::default() {
-            let (late, bad) = (HumanCount(trouble.late), HumanCount(trouble.bad));
-            say(&format!("of these made late {late}, made broken {bad}"));
+            print_summary(counts, undelivered, faults);
         }
-        if undelivered > 0 {
-            say(&format!("{undelivered} events are undelivered"));
-        }
+    }
+}
+
+fn log_summary(counts: &DeliveryCounts, undelivered: u64, faults: FaultCounts) {
+    tracing::info!(
+        sent = counts.sent,
+        acked = counts.acknowledged,
+        failed = counts.failed,
+        bad = counts.bad,
+        undelivered,
+        heartbeats = counts.heartbeats,
+        seconds = counts.uptime.as_secs_f64(),
+        rate = counts.per_second(),
+        p50_us = counts.latency.p50_us,
+        p99_us = counts.latency.p99_us,
+        made_late = faults.late,
+        made_bad = faults.bad,
+        "done producing"
+    );
+}
+
+fn print_summary(counts: &DeliveryCounts, undelivered: u64, faults: FaultCounts) {
+    let acknowledged = if counts.acknowledged == 0 {
+        "nothing was acknowledged".to_owned()
+    } else {
+        let latency = counts.latency;
+        let (p50, p99) = (millis(latency.p50_us), millis(latency.p99_us));
+        format!("acknowledged within {p50} (p50) and {p99} (p99)")
+    };
+    print(&format!(
+        "sent {}, bad {}, failed {}, undelivered {}; {:.1} s, {}/s, {acknowledged}",
+        HumanCount(counts.sent),
+        HumanCount(counts.bad),
+        HumanCount(counts.failed),
+        HumanCount(undelivered),
+        counts.uptime.as_secs_f64(),
+        rate_text(counts.per_second()),
+    ));
+    if faults != FaultCounts::default() {
+        let (late, bad) = (HumanCount(faults.late), HumanCount(faults.bad));
+        print(&format!("of these made late {late}, made broken {bad}"));
+    }
+    if undelivered > 0 {
+        print(&format!("{undelivered} events are undelivered"));
     }
 }
 
@@ -204,38 +202,38 @@ fn bar() -> ProgressBar {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("a constant template is right")
+    ProgressStyle::with_template(template).expect("the constant template is valid")
 }
 
-/// Counts what a file holds, of which at most `count` events are sent. Where it cannot be read, its
-/// reading says so.
-fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> Total {
+/// Counts what a file holds, at most `count`. Returns no total if the file cannot be read; the thread that reads it
+/// to send reports that error.
+fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> ExpectedTotal {
     let most = count.unwrap_or(u64::MAX);
     match speed {
         Some(speed) => {
             let found = Input::last_due(path, Replay::at_speed(Some(speed)), most).ok();
-            Total {
+            ExpectedTotal {
                 count: found.map(|(events, _)| events),
                 due_ms: found.map(|(_, due_ms)| due_ms),
             }
         }
-        None => Total {
+        None => ExpectedTotal {
             count: Input::count_lines(path, most).ok(),
             due_ms: None,
         },
     }
 }
 
-/// Shows how far it is; `since_ms` is how long ago the first event was sent.
+/// Draws the bar. `since_ms` is the time since the first event was sent.
 fn draw(
     bar: &ProgressBar,
-    counts: &Counts,
-    total: Total,
+    counts: &DeliveryCounts,
+    total: ExpectedTotal,
     progress: &Progress,
     since_ms: Option<i64>,
 ) {
-    let Some((total, eta)) = standing(counts, total, progress, since_ms) else {
-        bar.set_message(text(counts, progress.per_second()));
+    let Some((total, eta)) = total_and_eta(counts, total, progress, since_ms) else {
+        bar.set_message(progress_text(counts, progress.per_second()));
         return;
     };
     let is_wide = crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
@@ -248,18 +246,18 @@ fn draw(
         }));
     }
     let eta = show_eta(eta);
-    // The message first: no frame shows all events beside a time left.
+    // Set before the position, so that no frame shows all events together with a remaining time.
     bar.set_message(if is_wide {
-        let rate = whole(progress.per_second());
-        format!("acknowledged{}, {rate}/s, {eta}", unusual(counts))
+        let rate = rate_text(progress.per_second());
+        format!("acknowledged{}, {rate}/s, {eta}", error_counts(counts))
     } else {
         eta
     });
-    bar.set_position(counts.acked);
+    bar.set_position(counts.acknowledged);
 }
 
-/// Returns what went wrong so far, to follow other counts.
-fn unusual(counts: &Counts) -> String {
+/// Returns the counts of bad and failed events that are not zero, to be added to other counts.
+fn error_counts(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
         if count > 0 {
@@ -269,23 +267,23 @@ fn unusual(counts: &Counts) -> String {
     out
 }
 
-/// Returns how many events there will be and the seconds until the last is acknowledged; nothing where
-/// nobody knows.
-fn standing(
-    counts: &Counts,
-    total: Total,
+/// Returns the expected number of events and the seconds until the last is acknowledged. Returns `None` while the
+/// number is unknown.
+fn total_and_eta(
+    counts: &DeliveryCounts,
+    total: ExpectedTotal,
     progress: &Progress,
     since_ms: Option<i64>,
 ) -> Option<(u64, Option<u64>)> {
     let count = total.count?;
-    // At a speed only events were counted; otherwise every line, and some turn out to be none.
+    // With `--speed` the total has events only. Otherwise it has all lines, of which some turn out to be bad.
     let bad = if total.due_ms.is_some() {
         0
     } else {
         counts.bad
     };
-    let count = count.saturating_sub(bad).max(counts.acked);
-    let left = count - counts.acked;
+    let count = count.saturating_sub(bad).max(counts.acknowledged);
+    let left = count - counts.acknowledged;
     let eta = match total.due_ms {
         Some(due_ms) if left > 0 => {
             let left_ms = due_ms - since_ms.unwrap_or(0);
@@ -296,12 +294,12 @@ fn standing(
     Some((count, eta))
 }
 
-fn text(counts: &Counts, per_second: f64) -> String {
+fn progress_text(counts: &DeliveryCounts, per_second: f64) -> String {
     format!(
         "{} acknowledged, {}/s{}",
-        HumanCount(counts.acked),
-        whole(per_second),
-        unusual(counts)
+        HumanCount(counts.acknowledged),
+        rate_text(per_second),
+        error_counts(counts)
     )
 }
 
@@ -310,9 +308,9 @@ fn per_second(since: (Instant, u64), acked: u64) -> f64 {
     acked.saturating_sub(since.1) as f64 / since.0.elapsed().as_secs_f64().max(0.001)
 }
 
-/// One decimal below 10, thousands separated above.
+/// Formats a rate with one decimal below 10, and with thousands separators above.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole(rate: f64) -> String {
+fn rate_text(rate: f64) -> String {
     if rate < 10.0 {
         format!("{rate:.1}")
     } else {
@@ -325,9 +323,9 @@ fn millis(us: u64) -> String {
     format!("{:.1} ms", us as f64 / 1_000.0)
 }
 
-/// The role's plain voice, beside the log.
-pub(super) fn say(text: &str) {
-    telemetry::say(&format!("citystream: {text}"));
+/// Prints a line of this role, which is not a log line.
+pub(super) fn print(text: &str) {
+    telemetry::print_stderr(&format!("citystream: {text}"));
 }
 
 #[cfg(test)]
@@ -335,12 +333,12 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::kafka::latency::LatencySummary;
+    use crate::produce::latency::LatencySummary;
 
-    fn counts(acked: u64, bad: u64) -> Counts {
-        Counts {
-            sent: acked,
-            acked,
+    fn counts(acknowledged: u64, bad: u64) -> DeliveryCounts {
+        DeliveryCounts {
+            sent: acknowledged,
+            acknowledged,
             failed: 0,
             bad,
             heartbeats: 0,
@@ -356,43 +354,53 @@ mod tests {
     }
 
     #[test]
-    fn progress_counts_acknowledged_events_of_as_many_as_there_will_be() {
-        let lines = |count| Total {
+    fn progress_compares_acknowledged_events_with_the_total() {
+        let lines = |count| ExpectedTotal {
             count,
             due_ms: None,
         };
-        let is =
-            |acked, bad, total, rate| standing(&counts(acked, bad), total, &at_rate(rate), None);
-        assert_eq!(is(9, 0, Total::default(), 5), None, "nobody knows yet");
+        let is = |acked, bad, total, rate| {
+            total_and_eta(&counts(acked, bad), total, &at_rate(rate), None)
+        };
+        assert_eq!(
+            is(9, 0, ExpectedTotal::default(), 5),
+            None,
+            "the total is unknown"
+        );
         assert_eq!(is(0, 0, lines(Some(6_000)), 0), Some((6_000, None)));
         let half = is(3_000, 0, lines(Some(6_000)), 100);
         assert_eq!(half, Some((6_000, Some(30))));
         let with_bad = is(3_000, 1_000, lines(Some(6_000)), 100);
-        assert_eq!(with_bad, Some((5_000, Some(20))), "bad lines are none");
+        assert_eq!(
+            with_bad,
+            Some((5_000, Some(20))),
+            "bad lines are not events"
+        );
         assert_eq!(is(10, 0, lines(Some(10)), 1), Some((10, Some(0))));
     }
 
     #[test]
-    fn at_a_speed_the_time_left_is_that_of_the_last_event() {
-        let total = Total {
+    fn with_a_speed_the_last_event_decides_the_time_left() {
+        let total = ExpectedTotal {
             count: Some(10),
             due_ms: Some(60_000),
         };
-        let is = |acked, since_ms| standing(&counts(acked, 3), total, &at_rate(9_000), since_ms);
+        let is =
+            |acked, since_ms| total_and_eta(&counts(acked, 3), total, &at_rate(9_000), since_ms);
         assert_eq!(is(1, None), Some((10, Some(60))));
         assert_eq!(is(5, Some(45_500)), Some((10, Some(15))));
         assert_eq!(is(9, Some(70_000)), Some((10, Some(0))));
     }
 
     #[test]
-    fn a_count_beyond_the_file_is_what_the_file_holds() {
+    fn the_total_is_at_most_what_the_file_holds() {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(b"a\nb\n\nc\n").expect("room");
         let total = |count, speed| find_total(file.path(), count, speed).count;
         assert_eq!(total(None, None), Some(3));
         assert_eq!(total(Some(2), None), Some(2));
         assert_eq!(total(Some(6_000), None), Some(3));
-        assert_eq!(total(None, Some(2.0)), Some(0), "none of them is an event");
+        assert_eq!(total(None, Some(2.0)), Some(0), "no line is an event");
         assert_eq!(
             find_total(Path::new("/nonexistent"), None, None).count,
             None

@@ -1,14 +1,15 @@
-//! Dead letters sent again, each once: what can be mended goes to the topic of events, the rest stays.
+//! Resends repaired dead letters to the topic of events, each once. Other dead letters stay.
 //!
-//! One transaction sends a batch of events and moves the place in the dead-letter topic up to which
-//! letters were looked at, which is an offset committed for the group [`RESEND_GROUP`]. So a run that dies
-//! half-way has sent nothing of its last batch, and the next run begins where the last one ended; two
-//! at once fence each other off by the transactional id. Readers of the events see committed ones only.
+//! Each transaction sends a batch of events and commits, for the group [`RESEND_GROUP`], the offset up to which the
+//! dead letters were processed. A run that dies in the middle has sent nothing of its last batch, and the next run
+//! continues after the previous one. If two runs overlap, the newer one fences the older one by the transactional
+//! id. Readers of the events see committed events only.
 //!
-//! A consumer that was killed may have sent a letter twice. So letters are known by the place of their
-//! record, and all are read from the topic's beginning, those of earlier runs to know them only.
+//! A consumer that was killed may have sent a dead letter twice. Therefore a dead letter is identified by the partition
+//! and offset of its record. Each run reads all dead letters from the beginning: those of earlier runs only to know
+//! them, the others to resend them.
 //!
-//! Letters of other topics stay. So do those that DynamoDB refused (`refused_by_table`): they are
+//! Dead letters of other topics stay, and so do those with the reason `refused_by_table`, because their events are
 //! counted already. [`run`] blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,139 +20,100 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::core::event::{self, Event};
+use crate::core::event::{Event, Offset};
 use crate::core::parse::Reason;
 use crate::core::repair::repair;
-use crate::kafka::chatter::Context;
-use crate::kafka::reader::read_alone;
+use crate::failure::Failure;
+use crate::kafka::context::Context;
+use crate::kafka::inquiry::committed;
+use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::rights::{RESEND_GROUP, resend_transactional_id};
-use crate::kafka::second_read::{EndContext, SecondReader};
-use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
+use crate::kafka::scan::{Scan, Scanned, configure_scan};
+use crate::kafka::second_read::SecondReader;
+use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, partitions_of};
 use crate::shutdown::Shutdown;
 
-/// Letters in a transaction: few enough for a timeout of a minute, many enough for a quick pass.
+/// Most dead letters in a transaction: few enough for its timeout of a minute, enough for a quick run.
 const BATCH_MAX: u64 = 500;
-/// Letters that are known at most: some 500 MB.
+/// Most records that a run can identify. They take some 500 MB.
 const KNOWN_MAX: usize = 5_000_000;
-/// Time of one request, and the longest pause in which no letter comes.
+/// Timeout of one request, and the longest time without a dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How often a wait for Kafka is told.
-const NOTICE_EVERY: Duration = Duration::from_secs(10);
+/// How long a request is repeated that Kafka asks to repeat.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Why letters were not all looked at.
+/// Why not all dead letters were processed.
 #[derive(Debug, thiserror::Error)]
 pub enum ResendError {
     /// librdkafka refused the settings.
-    #[error("failed to make a Kafka client")]
+    #[error("failed to create a Kafka client")]
     Create(#[source] KafkaError),
-    /// The brokers let nobody in with these settings.
+    /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// Kafka did not do what was asked. What was sent before stays sent.
+    /// A request failed. What was sent before it remains sent.
     #[error("failed to {what}")]
     Kafka {
-        /// What was asked.
+        /// The request.
         what: &'static str,
-        /// librdkafka's words.
+        /// librdkafka's error.
         #[source]
         source: KafkaError,
     },
-    /// The topics are not there.
+    /// A topic does not exist.
     #[error("there is no topic {topic}; {MISSING_REMEDY}")]
     NoTopic {
-        /// The missing one.
+        /// The missing topic.
         topic: String,
     },
-    /// More letters than can be known.
+    /// The topic has more dead letters than a run can identify.
     #[error(
         "{topic} holds more than {KNOWN_MAX} letters; shorten its retention.ms until it holds fewer"
     )]
     TooMany {
-        /// The topic of letters.
+        /// The dead-letter topic.
         topic: String,
     },
-    /// Letters stopped coming before the end.
+    /// No dead letter arrived before the end of the topic.
     #[error("no dead letter came for {} s", TIMEOUT.as_secs())]
     Silence,
 }
 
-/// What became of the letters.
+impl From<&ResendError> for Failure {
+    fn from(error: &ResendError) -> Failure {
+        match error {
+            ResendError::Refused(refusal) => refusal.into(),
+            ResendError::NoTopic { topic } => {
+                Failure::new(format!("there is no topic {topic}")).with_remedy(MISSING_REMEDY)
+            }
+            ResendError::TooMany { topic } => {
+                Failure::new(format!("{topic} holds more than {KNOWN_MAX} letters"))
+                    .with_remedy("shorten its retention.ms until it holds fewer")
+            }
+            ResendError::Kafka { .. } | ResendError::Silence => Failure::new(error.to_string())
+                .with_remedy(
+                    "run it again: it continues where it stopped and sends no event twice",
+                ),
+            ResendError::Create(_) => Failure::new(error.to_string()),
+        }
+    }
+}
+
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resent {
-    /// Letters looked at.
+    /// Dead letters that no earlier run has processed.
     pub letters: u64,
-    /// Events sent again.
+    /// Events that were sent again.
     pub sent: u64,
-    /// Letters that stay, by reason.
+    /// Dead letters that stay, by reason.
     pub stay: BTreeMap<&'static str, u64>,
 }
-
-/// Looks at all letters that no run has looked at, and sends what can be mended.
-///
-/// # Errors
-/// [`ResendError`].
-pub fn run(
-    config: &ClientConfig,
-    topic: &str,
-    dlq_topic: &str,
-    shutdown: &Shutdown,
-) -> Result<Resent, ResendError> {
-    let consumer = consumer(config).map_err(ResendError::Create)?;
-    let producer = producer(config, topic).map_err(ResendError::Create)?;
-    let (mut out, mut known) = (Resent::default(), BTreeSet::new());
-    let failed = |what| move |source| ResendError::Kafka { what, source };
-    if begin(&consumer, topic, dlq_topic, shutdown)?.is_none_or(|left| left.is_empty()) {
-        return Ok(out);
-    }
-    retried(|| producer.init_transactions(TIMEOUT)).map_err(failed("begin sending"))?;
-    let second = SecondReader::new(config, dlq_topic);
-    // Only now can no other run move the place any more, so only now is it known.
-    let Some(mut left) = begin(&consumer, topic, dlq_topic, shutdown)? else {
-        return Ok(out);
-    };
-    while !left.is_empty() && !shutdown.is_triggered() {
-        let mut batch = Resent::default();
-        producer
-            .begin_transaction()
-            .map_err(failed("begin a transaction"))?;
-        let letters = Letters {
-            consumer: &consumer,
-            second: &second,
-            shutdown,
-        };
-        let places = fill(letters, &producer, topic, &mut left, &mut known, &mut batch)?;
-        if places.count() == 0 {
-            break;
-        }
-        let group = consumer
-            .group_metadata()
-            .expect("a consumer with a group has metadata of it");
-        retried(|| producer.send_offsets_to_transaction(&places, &group, TIMEOUT))
-            .map_err(failed("note which letters were looked at"))?;
-        retried(|| producer.commit_transaction(TIMEOUT)).map_err(failed("commit a transaction"))?;
-        out.add(batch);
-    }
-    Ok(out)
-}
-
-/// What is left of a partition of letters.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    /// The first letter that no run has looked at.
-    next: i64,
-    /// Where the partition ended at the start.
-    end: i64,
-    /// The offset after the last letter that was read.
-    position: i64,
-}
-
-/// Where a letter's record stood: topic id, partition, offset.
-type Place = (String, i32, i64);
 
 impl Resent {
     fn add(&mut self, other: Resent) {
@@ -163,10 +125,67 @@ impl Resent {
     }
 }
 
-fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<EndContext>> {
+/// Processes all dead letters that no earlier run has processed, and resends those that can be repaired.
+///
+/// # Errors
+/// See [`ResendError`].
+pub fn run(
+    config: &ClientConfig,
+    topic: &str,
+    dlq_topic: &str,
+    shutdown: &Shutdown,
+) -> Result<Resent, ResendError> {
+    let consumer = consumer(config).map_err(ResendError::Create)?;
+    let producer = producer(config, topic).map_err(ResendError::Create)?;
+    let mut out = Resent::default();
+    let assigned = wait_and_assign(&consumer, topic, dlq_topic, shutdown)?;
+    if assigned.is_none_or(|partitions| partitions.is_empty()) {
+        return Ok(out);
+    }
+    retry(|| producer.init_transactions(TIMEOUT)).map_err(failed("begin sending"))?;
+    // The call above has fenced any other run, so the committed offsets can no longer change. Until then another run
+    // may have moved them, so they are read again.
+    let Some(partitions) = wait_and_assign(&consumer, topic, dlq_topic, shutdown)? else {
+        return Ok(out);
+    };
+    let second = SecondReader::new(config, dlq_topic);
+    let first = partitions.iter().map(|(p, part)| (*p, part.first));
+    let scan = Scan::new(&consumer, &second, dlq_topic, shutdown, first.collect());
+    let mut resend = Resend {
+        scan,
+        producer: &producer,
+        topic,
+        dlq_topic,
+        partitions,
+        known: BTreeSet::new(),
+    };
+    while !resend.scan.is_done() && !shutdown.is_triggered() {
+        producer
+            .begin_transaction()
+            .map_err(failed("begin a transaction"))?;
+        let batch = resend.fill_transaction(shutdown)?;
+        if batch.next_offsets.count() == 0 {
+            break;
+        }
+        let group = consumer
+            .group_metadata()
+            .expect("a consumer with a group has metadata of it");
+        retry(|| producer.send_offsets_to_transaction(&batch.next_offsets, &group, TIMEOUT))
+            .map_err(failed("commit how far the dead letters were processed"))?;
+        retry(|| producer.commit_transaction(TIMEOUT)).map_err(failed("commit a transaction"))?;
+        out.add(batch.resent);
+    }
+    Ok(out)
+}
+
+fn failed(what: &'static str) -> impl Fn(KafkaError) -> ResendError {
+    move |source| ResendError::Kafka { what, source }
+}
+
+fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
     let mut config = config.clone();
-    read_alone(&mut config, RESEND_GROUP);
-    config.create_with_context(EndContext::new(&config))
+    configure_scan(&mut config, RESEND_GROUP);
+    config.create_with_context(Context::new(&config))
 }
 
 fn producer(config: &ClientConfig, topic: &str) -> KafkaResult<FutureProducer<Context>> {
@@ -178,44 +197,55 @@ fn producer(config: &ClientConfig, topic: &str) -> KafkaResult<FutureProducer<Co
     config.create_with_context(Context::new(&config))
 }
 
-/// Calls again what Kafka says may be called again, for a minute at most.
-fn retried(call: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
-    let begun = Instant::now();
+/// Repeats a request for at most [`RETRY_MAX`] while its error says that it may be repeated.
+fn retry(request: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+    let began = Instant::now();
     loop {
-        match call() {
+        match request() {
             Err(KafkaError::Transaction(error))
-                if error.is_retriable() && begun.elapsed() < 6 * TIMEOUT =>
+                if error.is_retriable() && began.elapsed() < RETRY_MAX =>
             {
                 std::thread::sleep(RETRY_PAUSE);
             }
-            other => return other,
+            done => return done,
         }
     }
 }
 
-/// Takes the letters' partitions from their beginning; none if there are no new letters. `None` after a
-/// request to stop.
-fn begin(
-    consumer: &BaseConsumer<EndContext>,
+/// A partition of the dead-letter topic.
+#[derive(Clone, Copy, Debug)]
+struct LetterPartition {
+    /// The oldest dead letter.
+    first: Offset,
+    /// The first dead letter that no earlier run has processed.
+    first_new: Offset,
+    /// The end of the partition when the run began.
+    end: Offset,
+}
+
+/// Assigns the partitions of the dead-letter topic from their beginning, once Kafka is reached. There are none if no
+/// dead letter is new. Returns `None` after a request to stop.
+fn wait_and_assign(
+    consumer: &BaseConsumer<Context>,
     topic: &str,
     dlq_topic: &str,
     shutdown: &Shutdown,
-) -> Result<Option<BTreeMap<i32, Part>>, ResendError> {
-    // Brings the login's first token, if it takes one.
+) -> Result<Option<BTreeMap<i32, LetterPartition>>, ResendError> {
+    // Serves the callback that provides the login's first token.
     consumer.poll(Duration::ZERO);
-    let mut told: Option<Instant> = None;
+    let mut log_limit = LogLimit::default();
     while !shutdown.is_triggered() {
         let error = match assign(consumer, topic, dlq_topic) {
-            Ok(Ok(parts)) => return Ok(Some(parts)),
+            Ok(Ok(partitions)) => return Ok(Some(partitions)),
             Ok(Err(topic)) => return Err(ResendError::NoTopic { topic }),
             Err(error) => error,
         };
-        let chatter = consumer.context().chatter();
-        if let Some(refusal) = chatter.hopeless() {
+        let errors = consumer.context().errors();
+        if let Some(refusal) = errors.lasting_refusal() {
             return Err(ResendError::Refused(refusal));
         }
-        if chatter.refusal().is_none() && told.is_none_or(|at| at.elapsed() >= NOTICE_EVERY) {
-            told = Some(Instant::now());
+        // The client's context has logged a refusal.
+        if errors.refusal().is_none() && log_limit.allow() {
             tracing::warn!(%error, todo = REACH_REMEDY, "waiting for kafka");
         }
         consumer.poll(RETRY_PAUSE);
@@ -223,169 +253,147 @@ fn begin(
     Ok(None)
 }
 
+/// Assigns the partitions; returns the name of a missing topic as the inner error.
 fn assign(
-    consumer: &BaseConsumer<EndContext>,
+    consumer: &BaseConsumer<Context>,
     topic: &str,
     dlq_topic: &str,
-) -> KafkaResult<Result<BTreeMap<i32, Part>, String>> {
-    // All topics: asking for one by name may create it.
+) -> KafkaResult<Result<BTreeMap<i32, LetterPartition>, String>> {
     let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
-    let partitions = |name: &str| {
-        let found = metadata.topics().iter().find(|t| t.name() == name);
-        let ids = found.map(|t| t.partitions().iter().map(|p| p.id()).collect::<Vec<_>>());
-        ids.filter(|ids| !ids.is_empty())
-    };
-    if partitions(topic).is_none() {
+    if partitions_of(&metadata, topic).is_none() {
         return Ok(Err(topic.to_owned()));
     }
-    let Some(letters) = partitions(dlq_topic) else {
+    let Some(ids) = partitions_of(&metadata, dlq_topic) else {
         return Ok(Err(dlq_topic.to_owned()));
     };
-    let mut asked = TopicPartitionList::new();
-    for partition in &letters {
-        asked.add_partition(dlq_topic, *partition);
-    }
-    let committed = consumer.committed_offsets(asked, TIMEOUT)?;
-    let (mut list, mut parts) = (TopicPartitionList::new(), BTreeMap::new());
-    for partition in letters {
+    let commits = committed(consumer, dlq_topic, ids.iter().copied(), TIMEOUT)?;
+    let (mut list, mut partitions) = (TopicPartitionList::new(), BTreeMap::new());
+    for partition in ids {
         let (low, end) = consumer.fetch_watermarks(dlq_topic, partition, TIMEOUT)?;
-        let place = committed.find_partition(dlq_topic, partition);
-        let next = match place.map(|place| place.offset()) {
-            Some(Offset::Offset(next)) => next.max(low),
-            _ => low,
-        };
+        let first_new = commits
+            .get(&partition)
+            .map_or(low, |commit| low.max(commit.next.0));
         if low < end {
-            list.add_partition_offset(dlq_topic, partition, Offset::Offset(low))?;
-            parts.insert(
-                partition,
-                Part {
-                    next,
-                    end,
-                    position: low,
-                },
-            );
+            list.add_partition_offset(dlq_topic, partition, KafkaOffset::Offset(low))?;
+            let part = LetterPartition {
+                first: Offset(low),
+                first_new: Offset(first_new),
+                end: Offset(end),
+            };
+            partitions.insert(partition, part);
         }
     }
-    if parts.values().all(|part| part.next >= part.end) {
+    if partitions.values().all(|part| part.first_new >= part.end) {
         return Ok(Ok(BTreeMap::new()));
     }
     consumer.assign(&list)?;
-    Ok(Ok(parts))
+    Ok(Ok(partitions))
 }
 
-/// What letters are read with.
-struct Letters<'a> {
-    consumer: &'a BaseConsumer<EndContext>,
-    second: &'a SecondReader,
-    shutdown: &'a Shutdown,
+/// Identifies a record by its topic id, partition and offset.
+type SourceRecord = (String, i32, i64);
+
+/// The content of one transaction.
+struct TransactionBatch {
+    resent: Resent,
+    /// The offsets after the last dead letters of the transaction.
+    next_offsets: TopicPartitionList,
 }
 
-impl Letters<'_> {
-    /// Returns whether reading may continue at `to`: the topic holds nothing between the last letter and it.
-    fn may_pass(&self, partition: i32, part: &Part, to: i64) -> Result<bool, ResendError> {
-        let range = (event::Offset(part.position), event::Offset(to));
-        self.second
-            .may_pass(self.consumer, partition, range, self.shutdown)
-            .map_err(|source| ResendError::Kafka {
-                what: "read skipped dead letters again",
-                source,
-            })
-    }
+/// The state of a run.
+struct Resend<'a> {
+    scan: Scan<'a>,
+    producer: &'a FutureProducer<Context>,
+    topic: &'a str,
+    dlq_topic: &'a str,
+    partitions: BTreeMap<i32, LetterPartition>,
+    /// The records whose dead letter was read already.
+    known: BTreeSet<SourceRecord>,
 }
 
-/// Fills one transaction; returns the places behind its letters. Partitions that are at their end
-/// leave `left`.
-fn fill(
-    letters: Letters<'_>,
-    producer: &FutureProducer<Context>,
-    topic: &str,
-    left: &mut BTreeMap<i32, Part>,
-    known: &mut BTreeSet<Place>,
-    batch: &mut Resent,
-) -> Result<TopicPartitionList, ResendError> {
-    let failed = |what| move |source| ResendError::Kafka { what, source };
-    let mut places = BTreeMap::new();
-    let mut letters_topic = String::new();
-    let mut heard = Instant::now();
-    while !left.is_empty() && batch.letters < BATCH_MAX {
-        if letters.shutdown.is_triggered() {
-            break;
-        }
-        let consumer = letters.consumer;
-        let message = match consumer.poll(POLL) {
-            Some(Ok(message)) => message,
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                let end = consumer.context().end_of_log().map_or(0, |end| end.0);
-                if let Some(part) = left.get(&partition)
-                    && letters.may_pass(partition, part, end)?
-                {
-                    left.remove(&partition);
+impl Resend<'_> {
+    /// Fills one transaction. Closes partitions that have been read to their end.
+    fn fill_transaction(&mut self, shutdown: &Shutdown) -> Result<TransactionBatch, ResendError> {
+        let mut resent = Resent::default();
+        let mut next = BTreeMap::new();
+        let mut last_letter = Instant::now();
+        while !self.scan.is_done() && resent.letters < BATCH_MAX && !shutdown.is_triggered() {
+            let scanned = self.scan.poll(POLL);
+            match scanned.map_err(failed("read the dead letters"))? {
+                Scanned::Record(letter) => {
+                    last_letter = Instant::now();
+                    if let Some(after) = self.process_letter(&letter, &mut resent)? {
+                        next.insert(letter.partition(), after);
+                    }
                 }
-                continue;
+                Scanned::End(partition) => self.scan.close(partition),
+                Scanned::Nothing if last_letter.elapsed() >= TIMEOUT => {
+                    return Err(ResendError::Silence);
+                }
+                Scanned::Nothing => {}
             }
-            Some(Err(error)) => return Err(failed("read the dead letters")(error)),
-            None if heard.elapsed() >= TIMEOUT => return Err(ResendError::Silence),
-            None => continue,
-        };
-        heard = Instant::now();
-        let (partition, offset) = (message.partition(), message.offset());
-        letters_topic.clear();
-        letters_topic.push_str(message.topic());
-        let Some(part) = left.get(&partition).copied() else {
-            continue;
-        };
-        if !letters.may_pass(partition, &part, offset)? {
-            continue;
         }
-        left.insert(
-            partition,
-            Part {
-                position: offset + 1,
-                ..part
-            },
-        );
-        if offset + 1 >= part.end {
-            left.remove(&partition);
+        let mut next_offsets = TopicPartitionList::new();
+        for (partition, offset) in next {
+            next_offsets
+                .add_partition_offset(self.dlq_topic, partition, KafkaOffset::Offset(offset.0))
+                .map_err(failed("commit how far the dead letters were processed"))?;
+        }
+        Ok(TransactionBatch {
+            resent,
+            next_offsets,
+        })
+    }
+
+    /// Resends a dead letter if it can be repaired. Returns the offset after it, or `None` if an earlier run has
+    /// processed it.
+    fn process_letter(
+        &mut self,
+        letter: &BorrowedMessage<'_>,
+        resent: &mut Resent,
+    ) -> Result<Option<Offset>, ResendError> {
+        let offset = Offset(letter.offset());
+        let Some(part) = self.partitions.get(&letter.partition()) else {
+            return Ok(None);
+        };
+        if offset.next() >= part.end {
+            self.scan.close(letter.partition());
         }
         if offset >= part.end {
-            continue;
+            return Ok(None);
         }
-        let is_new = source(&message).is_none_or(|place| known.insert(place));
-        if known.len() > KNOWN_MAX {
-            let topic = letters_topic;
+        let is_first = source_of(letter).is_none_or(|source| self.known.insert(source));
+        if self.known.len() > KNOWN_MAX {
+            let topic = self.dlq_topic.to_owned();
             return Err(ResendError::TooMany { topic });
         }
-        if offset < part.next {
-            continue;
+        if offset < part.first_new {
+            return Ok(None);
         }
-        places.insert(partition, offset + 1);
-        if !is_new {
-            continue;
-        }
-        batch.letters += 1;
-        match mended(&message, topic) {
-            Ok((value, event)) => {
-                let record = FutureRecord::<str, str>::to(topic)
-                    .key(&event.city)
-                    .payload(&value);
-                // Whether it arrived is what committing tells.
-                let _delivery = producer
-                    .send_result(record)
-                    .map_err(|(error, _)| failed("send an event again")(error))?;
-                batch.sent += 1;
+        // A second dead letter of the same record is passed over, but its offset is committed.
+        if is_first {
+            resent.letters += 1;
+            match repaired(letter, self.topic) {
+                Ok((value, event)) => {
+                    let record = FutureRecord::<str, str>::to(self.topic)
+                        .key(&event.city)
+                        .payload(&value);
+                    // The commit of the transaction fails if the event is not delivered.
+                    let _delivery = self
+                        .producer
+                        .send_result(record)
+                        .map_err(|(error, _)| failed("send an event again")(error))?;
+                    resent.sent += 1;
+                }
+                Err(reason) => *resent.stay.entry(reason).or_insert(0) += 1,
             }
-            Err(reason) => *batch.stay.entry(reason).or_insert(0) += 1,
         }
+        Ok(Some(offset.next()))
     }
-    let mut list = TopicPartitionList::new();
-    for (partition, next) in places {
-        list.add_partition_offset(&letters_topic, partition, Offset::Offset(next))
-            .map_err(failed("note which letters were looked at"))?;
-    }
-    Ok(list)
 }
 
-/// A header of ours: the last `reason` and what follows it. A record's own may have the same names.
+/// Returns the value of a header that the consumer added. These follow the last `reason`; the record's own headers may
+/// have the same names.
 fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     let headers: Vec<_> = letter.headers()?.iter().collect();
     let ours = headers.iter().rposition(|header| header.key == "reason")?;
@@ -396,7 +404,8 @@ fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     String::from_utf8(found.value?.to_vec()).ok()
 }
 
-fn source(letter: &BorrowedMessage<'_>) -> Option<Place> {
+/// Returns the record of a dead letter.
+fn source_of(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     Some((
         header(letter, "source_topic_id")?,
         header(letter, "source_partition")?.parse().ok()?,
@@ -404,8 +413,8 @@ fn source(letter: &BorrowedMessage<'_>) -> Option<Place> {
     ))
 }
 
-/// Returns the letter's event, or why it stays.
-fn mended(letter: &BorrowedMessage<'_>, topic: &str) -> Result<(String, Event), &'static str> {
+/// Returns the repaired event of a dead letter, or why it stays.
+fn repaired(letter: &BorrowedMessage<'_>, topic: &str) -> Result<(String, Event), &'static str> {
     let header = |name: &str| header(letter, name);
     let text = |name: &str| header(name).unwrap_or_default();
     if text("source_topic") != topic {

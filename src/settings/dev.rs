@@ -6,72 +6,135 @@ use clap::Args;
 
 use super::LogArgs;
 use super::values::{Rate, parse_duration_ms, parse_host, parse_port, parse_rate, parse_speed};
+use crate::failure::Failure;
+
+/// Length of the history unless `--history` is given.
+const HISTORY_MS: i64 = 3 * 3_600_000;
 
 /// Returns milliseconds; 0 for `off`.
 fn parse_history(text: &str) -> Result<i64, String> {
     if text == "off" {
         return Ok(0);
     }
-    // Raw events live for 30 days.
+    // Raw events expire after 30 days.
     parse_duration_ms(text, 60_000, 30 * 86_400_000).map_err(|error| format!("{error}; or off"))
 }
 
 /// `citystream dev`
+#[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  citystream dev\n  citystream dev --rate 100/s\n  citystream dev --replay 600x\n  citystream dev --input data/city-events-2013-01.ndjson.gz"
 )]
 pub struct Dev {
-    /// Keep the tables in this folder between runs [default: in memory]
-    #[arg(long, value_name = "FOLDER", env = "CITYSTREAM_DATA_DIR")]
+    /// Keep the tables in this folder after the run [default: in memory]
+    #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
 
     /// Time between two synthetic events
-    #[arg(long, value_name = "DURATION", default_value = "500ms", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
+    #[arg(long, value_name = "DURATION", default_value = "500ms", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000))]
     pub interval: i64,
 
-    /// Events a second, as 100/s, or max
-    #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE", value_parser = parse_rate)]
+    /// Events per second, such as 100/s, or max
+    #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     pub rate: Option<Rate>,
 
     /// Send this NDJSON file (.gz too) instead of synthetic events
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_INPUT")]
+    #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
 
-    /// Play a file as if it happened now, so many times faster: that of --input, or the events of
-    /// January 2013 that the program carries; 60x is an hour a minute
-    #[arg(long, value_name = "Nx", env = "CITYSTREAM_REPLAY", conflicts_with = "rate", value_parser = parse_speed)]
+    /// Play events as if they happened now, N times faster: 60x plays one hour per minute. Plays the
+    /// file of --input, or else the built-in events of January 2013
+    #[arg(long, value_name = "Nx", conflicts_with = "rate", value_parser = parse_speed)]
     pub replay: Option<f64>,
 
-    /// Begin with synthetic events of this long ago up to now, at the live rate. It goes less far back
-    /// if that would be more than 30000 events; off begins empty. Not with --input or --replay, nor in
-    /// a folder that has tables already
-    #[arg(long, value_name = "DURATION", default_value = "3h", env = "CITYSTREAM_HISTORY", value_parser = parse_history)]
-    pub history: i64,
+    /// First send synthetic events for this time span before now, at the live rate and at most 30000
+    /// events; off sends none. Not with --input or --replay, nor if --data-dir has tables [default: 3h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_history)]
+    pub history: Option<i64>,
 
-    /// Port of the embedded Kafka; 0 picks a free one [default: 9092, or a free one if that is taken]
-    #[arg(long, value_name = "PORT", env = "CITYSTREAM_KAFKA_PORT", value_parser = parse_port)]
+    /// Port of the embedded Kafka; 0 picks a free one [default: 9092, or a free one if it is taken]
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub kafka_port: Option<u16>,
 
-    /// Port of the embedded DynamoDB; 0 picks a free one [default: 8000, or a free one if that is taken]
-    #[arg(long, value_name = "PORT", env = "CITYSTREAM_DYNAMODB_PORT", value_parser = parse_port)]
+    /// Port of the embedded DynamoDB; 0 picks a free one [default: 8000, or a free one if it is taken]
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub dynamodb_port: Option<u16>,
 
     /// Port of the API, the page and all metrics; 0 picks a free one
-    #[arg(
-        long,
-        value_name = "PORT",
-        default_value_t = 8082,
-        env = "CITYSTREAM_PORT",
-        value_parser = parse_port
-    )]
+    #[arg(long, value_name = "PORT", default_value_t = 8082, value_parser = parse_port)]
     pub port: u16,
 
-    /// A name by which clients may ask, beside localhost and addresses; can be repeated
-    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    /// Host name that requests may use in addition to localhost and IP addresses; can be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_host)]
     pub allowed_host: Vec<String>,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+impl Dev {
+    /// Tells whether the events are synthetic.
+    pub fn is_synthetic(&self) -> bool {
+        self.input.is_none() && self.replay.is_none()
+    }
+
+    /// Returns the length of the history in milliseconds; 0 for none.
+    ///
+    /// # Errors
+    /// If `--history` asks for synthetic events in addition to those of a file.
+    pub fn history_ms(&self) -> Result<i64, Failure> {
+        let other = match (&self.input, self.replay) {
+            (Some(_), _) => "--input",
+            (None, Some(_)) => "--replay",
+            (None, None) => return Ok(self.history.unwrap_or(HISTORY_MS)),
+        };
+        match self.history {
+            None | Some(0) => Ok(0),
+            Some(_) => Err(
+                Failure::new(format!("--history cannot be used with {other}"))
+                    .with_why("the history consists of synthetic events")
+                    .with_remedy(format!(
+                        "leave out --history or {other}, or give --history off"
+                    )),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Cli, Command};
+
+    #[test]
+    fn only_synthetic_events_have_a_history() {
+        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).expect(line).command {
+            Command::Dev(args) => args.history_ms(),
+            other => panic!("{other:?}"),
+        };
+        for (line, history_ms) in [
+            ("citystream dev", HISTORY_MS),
+            ("citystream dev --history 1h", 3_600_000),
+            ("citystream dev --history off", 0),
+            ("citystream dev --input x", 0),
+            ("citystream dev --input x --history off", 0),
+            ("citystream dev --replay 60x", 0),
+        ] {
+            assert_eq!(of(line), Ok(history_ms), "{line}");
+        }
+        for (line, option) in [
+            ("citystream dev --replay 60x --history 1h", "--replay"),
+            ("citystream dev --input x --history 1h", "--input"),
+            (
+                "citystream dev --input x --replay 60x --history 1h",
+                "--input",
+            ),
+        ] {
+            let failure = of(line).expect_err(line);
+            assert!(failure.what.ends_with(option), "{failure}");
+        }
+    }
 }

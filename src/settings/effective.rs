@@ -1,18 +1,17 @@
-//! The settings a role would run with, each with where it comes from, and variables nobody reads.
+//! The settings that a role would run with, each with its origin.
 //!
-//! The parser itself tells both, so nothing here can differ from what a role gets. Secrets live in
-//! files or in a few variables; what could hold one is shown as `(hidden)`.
+//! Both come from the parser, so they are the settings that the role itself would get. A value that
+//! may be a secret is shown as `(hidden)`.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, FromArgMatches as _};
 
-use super::parse::{matches, old_variable};
-use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, show_ms};
+use super::parse::{former_variable, matches};
+use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, command, show_ms};
 
-/// Variables of others that change what a role does, shown where they are set.
+/// Variables of AWS libraries and of logging that change what a role does.
 const FOREIGN_VARIABLES: [&str; 11] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
@@ -26,37 +25,35 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "RUST_LOG",
 ];
-/// Similarity from which on one name is taken for a misspelling of another.
-const SIMILAR_MIN: f64 = 0.8;
 
-/// A setting as a role would see it.
+/// A setting of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The option, `--row-interval`, or the variable.
+    /// The option, such as `--row-interval`, or the variable.
     pub name: String,
-    /// Its value; `None` if it has none.
+    /// The value, if there is one.
     pub value: Option<String>,
     /// Where the value comes from.
     pub origin: String,
 }
 
-/// A command with the settings it would run with.
+/// A command and its settings.
 #[derive(Debug)]
 pub struct Parsed {
     /// The typed settings.
     pub command: Command,
-    /// Every option in the order of `--help`.
+    /// Every option, in the order of `--help`.
     pub settings: Vec<Effective>,
 }
 
-/// Parses a role's settings from the environment and `options`, as the role itself would.
+/// Parses the settings of a role from the environment and from `options`, as the role itself would.
 ///
 /// # Errors
-/// The parser's own, which names the option, the value and what is allowed.
+/// The parser's error, which names the option, the value and the allowed values.
 pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error> {
     let mut line: Vec<OsString> = vec!["citystream".into(), role.name().into()];
     line.extend(options.iter().map(OsString::from));
-    let matches = matches(Cli::command(), &line)?;
+    let matches = matches(command(), &line)?;
     let command = Cli::from_arg_matches(&matches)?.command;
     let (_, own) = matches.subcommand().expect("the line names a role");
     let settings = settings_of(role, own, &command);
@@ -64,7 +61,7 @@ pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error>
 }
 
 fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effective> {
-    let cli = Cli::command();
+    let cli = command();
     let command = cli
         .find_subcommand(role.name())
         .expect("every role is a subcommand");
@@ -91,7 +88,7 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
             None => "not set".to_owned(),
             Some(ValueSource::CommandLine) => "command line".to_owned(),
             Some(ValueSource::EnvVariable) => variable.unwrap_or_default(),
-            Some(_) => old_variable(id)
+            Some(_) => former_variable(id)
                 .filter(|name| std::env::var_os(name).is_some())
                 .unwrap_or("default")
                 .to_owned(),
@@ -105,8 +102,8 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
     out
 }
 
-/// Returns what an option that is not set comes to where the parser does not know: what the role makes
-/// of it, or what its help says.
+/// Returns the default of an option for which the parser has none: the default that the role computes,
+/// or the one in the help text.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
         ("heartbeat", Command::Produce(produce)) => Some(
@@ -122,7 +119,7 @@ fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     }
 }
 
-/// Returns variables that are set and change what a role does, without being options.
+/// Returns the variables that are set, change what a role does, and belong to no option.
 pub fn other_variables() -> Vec<Effective> {
     let mut out = Vec::new();
     for name in KAFKA_SECRET_VARIABLES.iter().chain(&FOREIGN_VARIABLES) {
@@ -148,7 +145,7 @@ fn is_secret(name: &str) -> bool {
     words.iter().any(|word| name.contains(word)) && !name.ends_with("_file")
 }
 
-/// Hides the name and password in each address such as `http://name:password@host`.
+/// Hides the user name and password in each address such as `http://name:password@host`.
 pub fn hide_login(text: &str) -> String {
     let ends = |c: char| c == ',' || c.is_whitespace();
     let shown = |word: &str| {
@@ -167,7 +164,7 @@ pub fn hide_login(text: &str) -> String {
     text.split_inclusive(ends).map(shown).collect()
 }
 
-/// Hides the value of a librdkafka property that could be a secret, or lead to one.
+/// Hides the value of a librdkafka property that may be a secret.
 fn hide_property(property: &str) -> String {
     match property.split_once('=') {
         Some((name, _)) if is_secret(name) || name.contains("jaas") => format!("{name}=(hidden)"),
@@ -175,89 +172,12 @@ fn hide_property(property: &str) -> String {
     }
 }
 
-/// Returns each `CITYSTREAM_…` variable that no role reads, with the name it most resembles.
-fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
-    let known = known_variables();
-    given
-        .filter(|name| name.starts_with("CITYSTREAM_") && !known.contains(name))
-        .map(|name| {
-            let nearest = nearest(&name, known.iter().map(String::as_str));
-            (name, nearest.map(str::to_owned))
-        })
-        .collect()
-}
-
-/// Returns every variable that some role reads.
-pub fn known_variables() -> BTreeSet<String> {
-    let cli = Cli::command();
-    let own = cli
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .filter_map(|arg| arg.get_env());
-    own.map(|name| name.to_string_lossy().into_owned())
-        .chain(KAFKA_SECRET_VARIABLES.iter().map(|name| (*name).to_owned()))
-        .collect()
-}
-
-/// Returns the name that `wrong` is most likely meant to be, if any is like it.
-pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(similar, _)| *similar >= SIMILAR_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
-}
-
-/// Returns what is wrong with the environment as a whole, if anything is: variables that look like
-/// ours and are not.
-///
-/// # Errors
-/// A text for people that names each variable and the one it most resembles.
-pub fn check_environment() -> Result<(), String> {
-    let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown = unknown_variables(given);
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let told: Vec<String> = unknown
-        .into_iter()
-        .map(|(name, nearest)| match nearest {
-            Some(nearest) => format!("{name} (did you mean {nearest}?)"),
-            None => name,
-        })
-        .collect();
-    Err(format!(
-        "no option is set by the environment's {}; remove or correct it",
-        told.join(" and ")
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn unknown(name: &str) -> Vec<(String, Option<String>)> {
-        unknown_variables([name.to_owned(), "PATH".to_owned()].into_iter())
-    }
-
     #[test]
-    fn j5_a_misspelt_variable_is_found_with_what_was_meant() {
-        for (name, meant) in [
-            ("CITYSTREAM_ROW_INTERVALL", Some("CITYSTREAM_ROW_INTERVAL")),
-            ("CITYSTREAM_BROKER", Some("CITYSTREAM_BROKERS")),
-            ("CITYSTREAM_MEMORY_BUGDET", Some("CITYSTREAM_MEMORY_BUDGET")),
-        ] {
-            let meant = meant.map(str::to_owned);
-            assert_eq!(unknown(name), [(name.to_owned(), meant)]);
-        }
-        for name in ["CITYSTREAM_PORT", "CITYSTREAM_KAFKA_PASSWORD", "PATH"] {
-            assert_eq!(unknown(name), []);
-        }
-        assert_eq!(nearest("zzz", ["fetch.min.bytes"].into_iter()), None);
-    }
-
-    #[test]
-    fn each_setting_tells_where_it_comes_from() {
+    fn each_setting_has_its_origin() {
         let options = ["--row-interval", "1s", "--kafka-property"].map(str::to_owned);
         let mut options = options.to_vec();
         options.push("sasl.password=s3cret".to_owned());
@@ -278,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_is_shown_as_what_it_comes_to() {
+    fn an_option_that_is_not_set_is_shown_with_its_default() {
         let find = |role, options: &[&str], name: &str| {
             let options: Vec<String> = options.iter().map(ToString::to_string).collect();
             let parsed = parse_role(role, &options).unwrap();
@@ -300,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_inside_of_addresses_are_hidden() {
+    fn logins_in_addresses_are_hidden() {
         for (text, shown) in [
             ("http://u:s3cret@host:8000/x", "http://(hidden)@host:8000/x"),
             ("http.proxy=u:s3cret@host:1", "http.proxy=(hidden)@host:1"),
@@ -323,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_a_secret_is_hidden() {
+    fn possible_secrets_are_hidden() {
         for name in [
             "CITYSTREAM_KAFKA_PASSWORD",
             "AWS_SECRET_ACCESS_KEY",

@@ -1,14 +1,14 @@
-//! The command line as people see it: groups, versions, and one way to say where else values come from.
+//! The help of the command line: groups of commands, versions, and a note about variables.
 //!
-//! [`command`] is what `main` parses, and what completions and man pages are made from.
+//! `main` parses with [`command`]. Completions and manual pages are generated from it.
 
 use std::sync::LazyLock;
 
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The commands by what somebody wants; what is in none of them is a bug that a test finds.
+/// The commands by purpose. A test fails if a command is in no group.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["dev"]),
     (
@@ -18,10 +18,14 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Look at it", &["tail", "verify"]),
     ("On a host", &["check", "config", "print", "help"]),
 ];
-const HELP_OF_HELP: &str = "Print this, or the help of a command";
-const VARIABLES: &str = "Each option is a variable, too: --log-format is CITYSTREAM_LOG_FORMAT.";
+/// Options of `check`, `config` and `print` that make no sense as a variable.
+const WITHOUT_VARIABLE: [&str; 3] = ["for", "into", "shell"];
+const HELP_OF_HELP: &str = "Print this help, or the help of a command";
+const VARIABLES: &str =
+    "Each option is also an environment variable: --log-format is CITYSTREAM_LOG_FORMAT.";
 
-/// What `--version` tells behind the name: version, commit and librdkafka's version, a line each.
+/// Returns the output of `--version` after the name: the version, the commit and the version of
+/// librdkafka, one per line.
 pub(super) fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
@@ -34,22 +38,19 @@ pub(super) fn long_version() -> &'static str {
     &TEXT
 }
 
-/// Returns the command line with its help in groups.
+/// Returns the command line, with the variable of each option and the help in groups.
 pub fn command() -> Command {
     let mut command = Cli::command().mut_subcommands(|command| {
         let examples = command.get_after_help().map(ToString::to_string);
-        let has_variables = command.get_arguments().any(|arg| arg.get_env().is_some());
-        let after: Vec<String> = examples
-            .into_iter()
-            .chain(has_variables.then(|| VARIABLES.to_owned()))
-            .collect();
+        let examples = examples.unwrap_or_default();
         command
-            // A negative number is a wrong value, with what is allowed, and no unknown option.
+            .mut_args(with_variable)
+            // With this, clap reports a negative number as a wrong value, not as an unknown option.
             .mut_args(|arg| {
                 let takes_values = arg.get_action().takes_values();
-                arg.hide_env(true).allow_negative_numbers(takes_values)
+                arg.allow_negative_numbers(takes_values)
             })
-            .after_help(after.join("\n\n"))
+            .after_help(format!("{examples}\n\n{VARIABLES}"))
     });
     let groups = groups(&command);
     command = command.help_template(format!(
@@ -57,6 +58,17 @@ pub fn command() -> Command {
          citystream COMMAND --help shows a command's options and examples.\n{VARIABLES}\n"
     ));
     command
+}
+
+/// Lets the environment set an option: `--log-format` is also `CITYSTREAM_LOG_FORMAT`.
+fn with_variable(arg: Arg) -> Arg {
+    match arg.get_long() {
+        Some(long) if !WITHOUT_VARIABLE.contains(&long) => {
+            let variable = format!("CITYSTREAM_{}", long.to_uppercase().replace('-', "_"));
+            arg.env(variable).hide_env(true)
+        }
+        _ => arg,
+    }
 }
 
 fn groups(command: &Command) -> String {
@@ -68,7 +80,7 @@ fn groups(command: &Command) -> String {
             let about = match (found, *name) {
                 (Some(found), _) => found.get_about().map(ToString::to_string),
                 (None, "help") => Some(HELP_OF_HELP.to_owned()),
-                // A build without `dev`.
+                // This build has no `dev`.
                 (None, _) => None,
             };
             if let Some(about) = about {
@@ -87,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_is_in_a_group_and_every_option_has_a_word_for_its_value() {
+    fn every_command_is_in_a_group_and_every_value_has_a_name() {
         let command = command();
         for sub in command.get_subcommands() {
             let name = sub.get_name();
@@ -102,11 +114,11 @@ mod tests {
                 let what = format!("{name} {}", arg.get_id());
                 let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
                 assert!(!help.is_empty() && !help.ends_with('.'), "{what}: {help}");
-                // The parser's own choice is the option's name with underscores.
+                // Without a name, clap takes the name of the field, with underscores.
                 let names = arg.get_value_names().unwrap_or_default();
                 let chosen = !arg.get_action().takes_values()
                     || names.iter().all(|name| !name.contains('_'));
-                assert!(chosen, "{what} has no word for its value");
+                assert!(chosen, "the value of {what} has no name");
             }
         }
     }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::values::parse_text;
 
-/// librdkafka properties that the protocol stands on; `--kafka-property` refuses them.
+/// librdkafka properties that exact counting depends on. `--kafka-property` refuses them.
 pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -19,7 +19,7 @@ pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "group.protocol",
 ];
 
-/// Variables that hold secrets. They have no option: everybody on a host may read command lines.
+/// Variables with secrets. They have no option, because every user of a host can read command lines.
 pub const KAFKA_SECRET_VARIABLES: [&str; 2] =
     ["CITYSTREAM_KAFKA_PASSWORD", "CITYSTREAM_KAFKA_KEY_PASSWORD"];
 
@@ -27,59 +27,51 @@ pub const KAFKA_SECRET_VARIABLES: [&str; 2] =
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaArgs {
-    /// Bootstrap servers, host:port with commas between (also KAFKA_BOOTSTRAP_SERVERS)
+    /// Bootstrap servers, as host:port separated by commas (also KAFKA_BOOTSTRAP_SERVERS)
     #[arg(
         long,
         value_name = "HOST:PORT,…",
-        env = "CITYSTREAM_BROKERS",
         default_value_t = brokers_default(),
         value_parser = parse_brokers,
     )]
     pub brokers: String,
 
-    /// Topic of the events; rejected ones go to <topic>-dlq (also KAFKA_TOPIC)
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "CITYSTREAM_TOPIC",
-        default_value_t = topic_default(),
-        value_parser = parse_topic,
-    )]
+    /// Topic of the events; rejected records go to <topic>-dlq (also KAFKA_TOPIC)
+    #[arg(long, value_name = "NAME", default_value_t = topic_default(), value_parser = parse_topic)]
     pub topic: String,
 
-    /// How to log in
-    #[arg(long, value_enum, default_value_t = KafkaAuth::Plaintext, value_name = "HOW", env = "CITYSTREAM_KAFKA_AUTH")]
+    /// How to log in to Kafka
+    #[arg(long, value_enum, default_value_t = KafkaAuth::Plaintext, value_name = "HOW")]
     pub kafka_auth: KafkaAuth,
 
     /// User name for scram
-    #[arg(long, value_name = "NAME", env = "CITYSTREAM_KAFKA_USERNAME", value_parser = parse_text)]
+    #[arg(long, value_name = "NAME", value_parser = parse_text)]
     pub kafka_username: Option<String>,
 
-    /// File that holds the password for scram; or CITYSTREAM_KAFKA_PASSWORD holds it
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_PASSWORD_FILE", value_parser = parse_file)]
+    /// File with the password for scram; or set CITYSTREAM_KAFKA_PASSWORD
+    #[arg(long, value_name = "FILE", value_parser = parse_file)]
     pub kafka_password_file: Option<PathBuf>,
 
-    /// Certificate authorities of the brokers, PEM [default: the host's]
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_CA_FILE", value_parser = parse_file)]
+    /// Certificate authorities of the brokers (PEM) [default: those of the host]
+    #[arg(long, value_name = "FILE", value_parser = parse_file)]
     pub kafka_ca_file: Option<PathBuf>,
 
-    /// Own certificate for mutual TLS, PEM, with those between it and the authority behind it
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_CERT_FILE", requires = "kafka_key_file", value_parser = parse_file)]
+    /// Client certificate for mutual TLS (PEM), followed by any intermediate certificates
+    #[arg(long, value_name = "FILE", requires = "kafka_key_file", value_parser = parse_file)]
     pub kafka_cert_file: Option<PathBuf>,
 
-    /// Own private key for mutual TLS, PEM
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_KEY_FILE", requires = "kafka_cert_file", value_parser = parse_file)]
+    /// Private key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "kafka_cert_file", value_parser = parse_file)]
     pub kafka_key_file: Option<PathBuf>,
 
-    /// File that holds the password of an encrypted key; or CITYSTREAM_KAFKA_KEY_PASSWORD holds it
-    #[arg(long, value_name = "FILE", env = "CITYSTREAM_KAFKA_KEY_PASSWORD_FILE", requires = "kafka_key_file", value_parser = parse_file)]
+    /// File with the password of the private key; or set CITYSTREAM_KAFKA_KEY_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "kafka_key_file", value_parser = parse_file)]
     pub kafka_key_password_file: Option<PathBuf>,
 
     /// Any other librdkafka property, as name=value; can be repeated
     #[arg(
         long = "kafka-property",
         value_name = "NAME=VALUE",
-        env = "CITYSTREAM_KAFKA_PROPERTY",
         value_delimiter = ',',
         value_parser = parse_property,
     )]
@@ -92,12 +84,12 @@ impl KafkaArgs {
         format!("{}-dlq", self.topic)
     }
 
-    /// Returns the password that stands in the environment.
+    /// Returns the password from the environment.
     pub fn password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[0])
     }
 
-    /// Returns the key's password that stands in the environment.
+    /// Returns the password of the private key from the environment.
     pub fn key_password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[1])
     }
@@ -106,13 +98,13 @@ impl KafkaArgs {
 /// How to log in to Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KafkaAuth {
-    /// Neither encryption nor login.
+    /// Without encryption and without login.
     Plaintext,
-    /// TLS, with a client certificate if one is given.
+    /// TLS, with the client certificate if one is given.
     Tls,
     /// SASL/SCRAM-SHA-512 over TLS.
     Scram,
-    /// AWS's credentials over TLS, for Amazon MSK.
+    /// AWS credentials over TLS, for Amazon MSK.
     MskIam,
 }
 
@@ -120,12 +112,12 @@ fn secret(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
-/// A relative name means the file of that name among systemd's credentials (`LoadCredential=`), if
-/// there is one.
+/// Parses the path of a file. If systemd passes a credential with this name (`LoadCredential=`), the
+/// path of the credential is returned.
 fn parse_file(text: &str) -> Result<PathBuf, String> {
     let given = PathBuf::from(parse_text(text)?);
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    // An absolute name replaces the folder.
+    // `join` returns an absolute path unchanged.
     let credential = folder.map(|folder| PathBuf::from(folder).join(&given));
     Ok(credential.filter(|path| path.is_file()).unwrap_or(given))
 }
@@ -140,7 +132,7 @@ fn topic_default() -> String {
 
 fn parse_brokers(text: &str) -> Result<String, String> {
     for server in text.split(',').map(str::trim) {
-        // librdkafka knows some schemes, and for all others reaches nobody without an end.
+        // librdkafka accepts some schemes. With any other it tries to connect forever.
         if let Some((scheme, rest)) = server.split_once("://") {
             let rest = rest.split('/').next().unwrap_or_default();
             return Err(format!(
@@ -158,7 +150,7 @@ fn parse_brokers(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Tells whether this may be a name or an address; one of IPv6 stands in brackets.
+/// Tells whether the text can be a host name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(text: &str) -> bool {
     let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     match inner {
@@ -172,7 +164,7 @@ fn is_host(text: &str) -> bool {
 
 fn parse_topic(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    // Room for "-dlq" within Kafka's 249 characters.
+    // "-dlq" must fit into Kafka's 249 characters as well.
     if text.is_empty() || text.len() > 245 || matches!(text, "." | "..") || !text.chars().all(legal)
     {
         return Err("a topic has 1 to 245 of the characters a-z A-Z 0-9 . _ -".to_owned());
@@ -186,7 +178,7 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
     };
     if KAFKA_PROPERTIES_FIXED.contains(&name) {
         return Err(format!(
-            "{name} is fixed, exact counting stands on it; also fixed: {}",
+            "{name} is fixed, because exact counting depends on it; also fixed: {}",
             KAFKA_PROPERTIES_FIXED
                 .into_iter()
                 .filter(|other| *other != name)

@@ -1,10 +1,10 @@
-//! Options of the commands that look at settings or print what the binary carries.
+//! Options of `check`, `config` and `print`.
 
 use clap::{Args, ValueEnum};
 
 use super::LogArgs;
 
-/// A command that works with Kafka or the tables, so that its settings and rights can be looked at.
+/// A command that uses Kafka or the tables. `check` and `config` show its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
     /// `citystream produce`
@@ -39,18 +39,19 @@ impl Role {
 }
 
 /// `citystream check`
+#[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit codes: 0 the role can run, 1 something is away or missing, 2 a setting is wrong.\n\n\
+    after_help = "Exit codes: 0 the role can run, 1 something is missing or does not answer, 2 a setting is wrong.\n\n\
                   Examples:\n  citystream check --for consume\n  citystream check --for consume --brokers b-1:9092 --group night\n  \
                   systemd-run --pipe -p EnvironmentFile=/etc/citystream/common.env citystream check --for serve"
 )]
 pub struct Check {
-    /// The role to check
+    /// Role to check
     #[arg(long = "for", value_enum, value_name = "ROLE", required = true)]
     pub role: Role,
 
-    /// Options of the role, as it would be given them
+    /// Options of the role
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -59,36 +60,35 @@ pub struct Check {
     pub options: Vec<String>,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
-/// What the binary carries.
+/// The kinds of files that the binary carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Carried {
-    /// systemd's units, one file each
+    /// systemd units
     Units,
-    /// Environment files of the units, every setting explained and commented out
+    /// Environment files for the units, with every setting explained and commented out
     Env,
-    /// Prometheus' scrape configuration
+    /// Scrape configuration for Prometheus
     Scrape,
-    /// Prometheus' alert rules
+    /// Alert rules for Prometheus
     Alerts,
-    /// Grafana's dashboards
+    /// Dashboards for Grafana
     Dashboards,
-    /// IAM policies, one a role
+    /// IAM policies, one per role
     Iam,
-    /// A CloudFormation template of tables and policies
+    /// CloudFormation template with the tables and policies
     Cloudformation,
-    /// The REST API's description, OpenAPI 3.1
+    /// OpenAPI 3.1 description of the REST API
     Openapi,
-    /// Manual pages, one a command
+    /// Manual pages, one per command
     Man,
-    /// Completions for --shell; with --into, for each shell
+    /// Shell completions for --shell; with --into, for every shell
     Completions,
 }
 
-/// A shell that completes commands and options.
+/// A shell that completions exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
     /// Bash
@@ -100,42 +100,42 @@ pub enum Shell {
 }
 
 /// `citystream print`
+#[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream print units --into /etc/systemd/system\n  citystream print alerts\n  citystream print cloudformation --table-prefix city > tables.json\n  source <(citystream print completions --shell bash)"
+    after_help = "Examples:\n  citystream print units --into /etc/systemd/system\n  citystream print alerts\n  citystream print cloudformation --table-prefix city > tables.json\n  citystream print completions --shell bash > ~/.local/share/bash-completion/completions/citystream"
 )]
 pub struct Print {
     /// What to print
     #[arg(value_enum, value_name = "WHAT")]
     pub what: Carried,
 
-    /// Write files into this folder instead
+    /// Write the files into this folder instead of printing them
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<std::path::PathBuf>,
 
-    /// The shell of completions
+    /// Shell of the completions
     #[arg(long, value_enum, value_name = "SHELL")]
     pub shell: Option<Shell>,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub tables: super::TableArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
 /// `citystream config`
+#[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  citystream config\n  citystream config --for consume --row-interval 1s"
 )]
 pub struct Config {
-    /// The role whose settings to print [default: every role that runs as a service]
+    /// Role whose settings to print [default: produce, consume and serve, which run as services]
     #[arg(long = "for", value_enum, value_name = "ROLE")]
     pub role: Option<Role>,
 
-    /// Options of the role, as it would be given them
+    /// Options of the role
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -145,6 +145,12 @@ pub struct Config {
     pub options: Vec<String>,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+impl Config {
+    /// Returns the roles whose settings are shown.
+    pub fn roles(&self) -> Vec<Role> {
+        self.role.map_or(Role::SERVICES.to_vec(), |role| vec![role])
+    }
 }

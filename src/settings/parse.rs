@@ -1,20 +1,20 @@
-//! Parses a line, and says of a wrong value which variable it comes from.
+//! Parses a command line, and adds tips to clap's errors.
 //!
-//! clap names the option a value belongs to, also where a variable set it, and then nobody finds the
-//! option on the command line. A tip below the error names the variable.
+//! For a wrong value clap names the option, even if a variable set it. Then the option is not on the
+//! command line, so a tip names the variable.
 
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgMatches, Command, Error, FromArgMatches as _};
+use clap::{ArgMatches, Command, Error, FromArgMatches as _, ValueEnum as _};
 
-use super::{Cli, command};
+use super::{Cli, Shell, command};
 
-/// Parses the process's own line.
+/// Parses the command line of the process.
 ///
 /// # Errors
-/// The parser's own, which names the option or variable, the value and what is allowed; or what
-/// `--help` and `--version` print.
+/// The parser's error, which names the option or variable, the value and the allowed values. The
+/// output of `--help` and `--version` is an error, too.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
     let matches = matches(command(), &line.into_iter().collect::<Vec<_>>())?;
     Cli::from_arg_matches(&matches)
@@ -23,12 +23,12 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
 pub(super) fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatches, Error> {
     command.try_get_matches_from_mut(line).map_err(|mut error| {
         let is_set = |name: &str| std::env::var_os(name).is_some();
-        if let Some(variable) = variable_behind(&error, &command, line, is_set) {
-            let tip = format!("the value is that of the variable {variable}");
-            let tips = ContextValue::StyledStrs(vec![tip.into()]);
-            error.insert(ContextKind::Suggested, tips);
-        }
-        if let Some(tip) = choices(&error, &command, line) {
+        let variable = source_variable(&error, &command, line, is_set);
+        let tip = variable
+            .map(|variable| format!("the value comes from the variable {variable}"))
+            .or_else(|| list_choices(&error, &command, line))
+            .or_else(|| suggest_shell(&error, line));
+        if let Some(tip) = tip {
             let tips = ContextValue::StyledStrs(vec![tip.into()]);
             error.insert(ContextKind::Suggested, tips);
         }
@@ -36,8 +36,8 @@ pub(super) fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatc
     })
 }
 
-/// Returns what the first missing argument may be, where there is a choice.
-fn choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String> {
+/// Returns the allowed values of the first missing argument, if it has a fixed set of them.
+fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String> {
     if error.kind() != ErrorKind::MissingRequiredArgument {
         return None;
     }
@@ -52,8 +52,21 @@ fn choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String
     (!names.is_empty()).then(|| format!("{first} is one of {}", names.join(", ")))
 }
 
-/// Returns the variable that the refused value comes from, if it is not from the line.
-fn variable_behind(
+/// Returns the right command for `print completions bash`.
+fn suggest_shell(error: &Error, line: &[OsString]) -> Option<String> {
+    let asks_completions = line.get(1)? == "print" && line.iter().any(|w| w == "completions");
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let shell = Shell::from_str(word, false).ok()?;
+    let shell = shell.to_possible_value()?.get_name().to_owned();
+    (asks_completions && error.kind() == ErrorKind::UnknownArgument).then(|| {
+        format!("citystream print completions --shell {shell} prints them, and how to install them")
+    })
+}
+
+/// Returns the variable that the refused value comes from, unless it comes from the line.
+fn source_variable(
     error: &Error,
     command: &Command,
     line: &[OsString],
@@ -68,7 +81,7 @@ fn variable_behind(
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    // It is shown as "--row-interval <DURATION>", or "--watch[=<PAUSE>]".
+    // clap writes the option as "--row-interval <DURATION>" or "--watch[=<PAUSE>]".
     let name = shown.strip_prefix("--")?;
     let long = name.split([' ', '[', '=']).next()?;
     let role = command.find_subcommand(line.get(1)?)?;
@@ -90,12 +103,15 @@ fn variable_behind(
     let own = arg
         .get_env()
         .map(|name| name.to_string_lossy().into_owned());
-    let old = old_variable(arg.get_id().as_str()).map(str::to_owned);
-    [own, old].into_iter().flatten().find(|name| is_set(name))
+    let former = former_variable(arg.get_id().as_str()).map(str::to_owned);
+    [own, former]
+        .into_iter()
+        .flatten()
+        .find(|name| is_set(name))
 }
 
-/// Two defaults stand in variables that the system this one replaces had already.
-pub(super) fn old_variable(id: &str) -> Option<&'static str> {
+/// Returns the variable of the former system that provides the default of an option.
+pub(super) fn former_variable(id: &str) -> Option<&'static str> {
     match id {
         "brokers" => Some("KAFKA_BOOTSTRAP_SERVERS"),
         "topic" => Some("KAFKA_TOPIC"),
@@ -107,21 +123,21 @@ pub(super) fn old_variable(id: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Returns the variable that is named if all of these are set.
+    /// Returns the variable that the tip names if all of `set` are set.
     fn named(line: &str, set: &[&str]) -> Option<String> {
         let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let mut command = command();
         let error = command.try_get_matches_from_mut(&line).expect_err("wrong");
-        variable_behind(&error, &command, &line, |name| set.contains(&name))
+        source_variable(&error, &command, &line, |name| set.contains(&name))
     }
 
     #[test]
-    fn a_missing_choice_lists_what_there_is() {
+    fn a_missing_argument_lists_its_values() {
         let tip = |line: &str| {
             let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             let mut command = command();
             let error = command.try_get_matches_from_mut(&line).expect_err("wrong");
-            choices(&error, &command, &line)
+            list_choices(&error, &command, &line)
         };
         let print = tip("citystream print").expect("a choice");
         assert!(
@@ -137,7 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_the_line_is_no_variables() {
+    fn a_shell_without_its_option_gets_the_right_command() {
+        let tip = |line: &str| {
+            let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let mut command = command();
+            let error = command.try_get_matches_from_mut(&line).expect_err("wrong");
+            suggest_shell(&error, &line)
+        };
+        let zsh = tip("citystream print completions zsh").expect("a tip");
+        assert!(zsh.contains("print completions --shell zsh"), "{zsh}");
+        assert_eq!(tip("citystream print completions --zsh"), None);
+        assert_eq!(tip("citystream print man zsh"), None);
+    }
+
+    #[test]
+    fn a_value_on_the_line_comes_from_no_variable() {
         let set = [
             "CITYSTREAM_ROW_INTERVAL",
             "CITYSTREAM_EVENTS",

@@ -10,17 +10,17 @@ use super::values::{
 };
 use super::{KafkaArgs, LogArgs};
 
-/// Time between two heartbeats of synthetic events unless `--heartbeat` says otherwise.
+/// Time between two heartbeats of synthetic events unless `--heartbeat` is given.
 const HEARTBEAT_MS: i64 = 60_000;
-/// Where health and metrics are unless `--listen` says otherwise.
+/// The default of `--listen`.
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
 
-/// What `--heartbeat` says.
+/// The value of `--heartbeat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// None are sent.
+    /// No heartbeats.
     Off,
-    /// One round every so many milliseconds.
+    /// A heartbeat to every partition each time this many milliseconds have passed.
     EveryMs(i64),
 }
 
@@ -34,136 +34,97 @@ fn parse_heartbeat(text: &str) -> Result<Heartbeat, String> {
 }
 
 /// `citystream produce`
+#[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  citystream produce --interval 5s\n  citystream produce --rate 1000/s --count 100000 --seed 7\n  citystream produce --input events.ndjson.gz\n  citystream produce --input events.ndjson.gz --speed 60x --restamp\n  citystream produce --rate 100/s --late-ratio 0.05 --bad-ratio 0.01 --skew 0.5\n  citystream produce --from-dlq"
 )]
 pub struct Produce {
-    /// Send the lines of this NDJSON file (.gz too), or of standard input for -
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "CITYSTREAM_INPUT",
-        help_heading = "What to send"
-    )]
+    /// Send the lines of this NDJSON file (.gz too), or of standard input with -
+    #[arg(long, value_name = "FILE", help_heading = "What to send")]
     pub input: Option<PathBuf>,
 
-    /// Send dead letters again that can be mended without guessing, each once; the others stay
-    #[arg(long, env = "CITYSTREAM_FROM_DLQ", help_heading = "What to send", conflicts_with_all = ["input", "rate", "speed", "count", "seed", "uniform", "restamp", "heartbeat", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
+    /// Resend dead letters that can be repaired unambiguously, once each; leave the rest
+    #[arg(long, help_heading = "What to send", conflicts_with_all = ["input", "rate", "speed", "count", "seed", "uniform", "restamp", "heartbeat", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
     pub from_dlq: bool,
 
-    /// Stop after so many events
-    #[arg(
-        long,
-        value_name = "N",
-        env = "CITYSTREAM_COUNT",
-        value_parser = parse_count,
-        help_heading = "What to send"
-    )]
+    /// Stop after this many events
+    #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "What to send")]
     pub count: Option<u64>,
 
-    /// Same seed, same synthetic events (their times aside)
-    #[arg(
-        long,
-        value_name = "N",
-        env = "CITYSTREAM_SEED",
-        value_parser = parse_count,
-        help_heading = "What to send"
-    )]
+    /// Seed of the synthetic events; the same seed gives the same events, apart from their times
+    #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "What to send")]
     pub seed: Option<u64>,
 
-    /// Every city, type and severity as likely as the others; otherwise they are as frequent as in the
-    /// real data
-    #[arg(
-        long,
-        env = "CITYSTREAM_UNIFORM",
-        conflicts_with = "input",
-        help_heading = "What to send"
-    )]
+    /// Make every city, type and severity equally frequent, instead of as frequent as in real data
+    #[arg(long, conflicts_with = "input", help_heading = "What to send")]
     pub uniform: bool,
 
-    /// Exit 0 even if the input had bad lines
-    #[arg(
-        long,
-        env = "CITYSTREAM_SKIP_BAD",
-        requires = "input",
-        help_heading = "What to send"
-    )]
+    /// Exit with 0 even if the input has invalid lines
+    #[arg(long, requires = "input", help_heading = "What to send")]
     pub skip_bad: bool,
 
     /// Time between two synthetic events
-    #[arg(long, value_name = "DURATION", default_value = "5s", env = "CITYSTREAM_INTERVAL", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000), help_heading = "How fast")]
+    #[arg(long, value_name = "DURATION", default_value = "5s", conflicts_with = "rate", value_parser = |s: &str| parse_duration_ms(s, 1, 86_400_000), help_heading = "How fast")]
     pub interval: i64,
 
-    /// Events a second, as 1000/s, or max [default for --input: max]
-    #[arg(long, value_name = "N/s", env = "CITYSTREAM_RATE", value_parser = parse_rate, help_heading = "How fast")]
+    /// Events per second, such as 1000/s, or max [default for --input: max]
+    #[arg(long, value_name = "N/s", value_parser = parse_rate, help_heading = "How fast")]
     pub rate: Option<Rate>,
 
-    /// Send the input's events as far apart as their times lie, so many times faster: 60x is an hour a
-    /// minute
-    #[arg(long, value_name = "Nx", env = "CITYSTREAM_SPEED", requires = "input", conflicts_with = "rate", value_parser = parse_speed, help_heading = "How fast")]
+    /// Replay at the input's own pace, N times faster: 60x plays one hour per minute
+    #[arg(long, value_name = "Nx", requires = "input", conflicts_with = "rate", value_parser = parse_speed, help_heading = "How fast")]
     pub speed: Option<f64>,
 
-    /// Move the input's times to now: to when each is sent with --speed, else all by the same whole
-    /// windows, so that the newest is of now
-    #[arg(
-        long,
-        env = "CITYSTREAM_RESTAMP",
-        requires = "input",
-        help_heading = "For trying things out"
-    )]
+    /// Shift event times to the present. With --speed, each event gets its send time; otherwise all
+    /// shift by the same number of windows so that the newest is current
+    #[arg(long, requires = "input", help_heading = "For trying things out")]
     pub restamp: bool,
 
-    /// Share of synthetic events that are late, 0 to 1: 20 to 40 minutes old
-    #[arg(long, value_name = "SHARE", env = "CITYSTREAM_LATE_RATIO", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
+    /// Share of synthetic events that are late (0 to 1); they are 20 to 40 minutes old
+    #[arg(long, value_name = "SHARE", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
     pub late_ratio: Option<f64>,
 
-    /// Synthetic events are up to this old, so that they come out of order
-    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_OUT_OF_ORDER", conflicts_with = "input", value_parser = |s: &str| parse_duration_ms(s, 0, 86_400_000), help_heading = "For trying things out")]
+    /// Make synthetic events up to this old, so that they arrive out of order
+    #[arg(long, value_name = "DURATION", conflicts_with = "input", value_parser = |s: &str| parse_duration_ms(s, 0, 86_400_000), help_heading = "For trying things out")]
     pub out_of_order: Option<i64>,
 
-    /// Share of synthetic events that are broken, in every way there is, 0 to 1
-    #[arg(long, value_name = "SHARE", env = "CITYSTREAM_BAD_RATIO", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
+    /// Share of synthetic events that are invalid (0 to 1), for every reject reason
+    #[arg(long, value_name = "SHARE", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
     pub bad_ratio: Option<f64>,
 
-    /// Share of synthetic events that NYC has beside its own, 0 to 1: one partition gets them all
-    #[arg(long, value_name = "SHARE", env = "CITYSTREAM_SKEW", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
+    /// Extra share of events for NYC (0 to 1), to overload one partition
+    #[arg(long, value_name = "SHARE", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
     pub skew: Option<f64>,
 
-    /// Time between heartbeats, records without a value, to every partition; off sends none, for
-    /// consumers that cannot take them [default: 60s for synthetic events, else off]
-    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_HEARTBEAT", value_parser = parse_heartbeat)]
+    /// Time between heartbeats: records without a value, sent to every partition. off is for consumers
+    /// that do not accept them [default: 60s for synthetic events, otherwise off]
+    #[arg(long, value_name = "DURATION", value_parser = parse_heartbeat)]
     pub heartbeat: Option<Heartbeat>,
 
-    /// Address for health and metrics; port 0 picks a free one. A run with an end does without where the
-    /// default is taken
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value_t = LISTEN,
-        env = "CITYSTREAM_LISTEN"
-    )]
+    /// Address for health and metrics; port 0 picks a free one. With --input or --count, a taken
+    /// default port is no error
+    #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN)]
     pub listen: SocketAddr,
 
-    /// A name by which clients may ask at --listen, beside localhost and addresses; can be repeated
-    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    /// Host name that requests to --listen may use in addition to localhost and IP addresses; can be
+    /// repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_host)]
     pub allowed_host: Vec<String>,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub kafka: KafkaArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
 impl Produce {
-    /// Tells whether the run ends by itself: with its input, or with `--count`.
+    /// Tells whether the run ends by itself: at the end of `--input`, or after `--count` events.
     pub fn has_end(&self) -> bool {
         self.input.is_some() || self.count.is_some()
     }
 
-    /// Returns the time between two heartbeats; `None` if there are none.
+    /// Returns the time between two heartbeats; `None` without heartbeats.
     pub fn heartbeat_ms(&self) -> Option<i64> {
         let synthetic = self.input.is_none() && !self.from_dlq;
         match self.heartbeat {

@@ -1,19 +1,19 @@
-//! Values as people write them: durations, sizes, rates, instants.
+//! Parsers of option values: numbers, durations, sizes, rates, instants.
 
 use std::time::Duration;
 
 use crate::core::event::Severity;
 
-/// How fast to send.
+/// How fast to send events.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// So many events a second.
+    /// This many events per second.
     PerSecond(f64),
-    /// As fast as the broker takes them.
+    /// As fast as the broker accepts them.
     Max,
 }
 
-/// Parses a whole number of things.
+/// Parses a whole number.
 pub(super) fn parse_count(text: &str) -> Result<u64, String> {
     let wrong = |_| {
         format!(
@@ -24,7 +24,7 @@ pub(super) fn parse_count(text: &str) -> Result<u64, String> {
     text.parse().map_err(wrong)
 }
 
-/// Parses a whole number within bounds, both included.
+/// Parses a whole number from `min` to `max`, both included.
 pub(super) fn parse_whole<N: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<N, String> {
     let number = text.parse().ok().filter(|n| (min..=max).contains(n));
     number
@@ -37,15 +37,15 @@ pub(super) fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(wrong)
 }
 
-/// Refuses what is empty: a name that was meant to be filled in.
+/// Refuses an empty value, which is usually a variable that was left empty.
 pub(super) fn parse_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("it is empty; give one, or leave the option out".to_owned());
+        return Err("the value is empty; give one, or leave the option out".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// A host name as it stands in a request's `Host`, without the port.
+/// Parses a host name as in a request's `Host` header, without the port.
 pub(super) fn parse_host(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if text.is_empty() || !text.chars().all(legal) {
@@ -72,7 +72,7 @@ pub(super) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<
     Ok(ms)
 }
 
-/// Returns milliseconds as people write durations.
+/// Returns a duration in the form that options accept, such as `5m 30s`.
 pub fn show_ms(ms: i64) -> String {
     humantime::format_duration(Duration::from_millis(u64::try_from(ms).unwrap_or(0))).to_string()
 }
@@ -111,7 +111,7 @@ pub(super) fn parse_rate(text: &str) -> Result<Rate, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     match number.parse::<f64>() {
         Ok(n) if n.is_finite() && (0.001..=10_000_000.0).contains(&n) => Ok(Rate::PerSecond(n)),
-        _ => Err("expected events a second such as 1000/s, from 0.001/s, or max".to_owned()),
+        _ => Err("expected events per second such as 1000/s, from 0.001/s, or max".to_owned()),
     }
 }
 

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_instant, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
-/// A moment that a range begins or ends with.
+/// Where a range begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// So many milliseconds before now.
+    /// This many milliseconds before now.
     Ago(i64),
     /// This instant in Unix milliseconds.
     At(i64),
@@ -29,92 +29,80 @@ impl Moment {
 /// One window: `city#type#start`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowName {
-    /// Where.
+    /// The city.
     pub city: String,
-    /// What kind.
+    /// The event type.
     pub event_type: String,
-    /// Its first instant in Unix milliseconds.
+    /// Start of the window in Unix milliseconds.
     pub start_ms: i64,
 }
 
 /// How `verify` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum VerifyOutput {
-    /// Lines for people.
+    /// Lines of text.
     Text,
-    /// JSON: an object per comparison, or per record with --explain.
+    /// One JSON object per comparison, or per record with --explain.
     Json,
 }
 
 /// `citystream verify`
+#[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit code 0: log and tables agree. 1: they differ, could not be compared, or have no such window.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch 5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
+    after_help = "Exit codes: 0 log and tables agree, 1 they differ or could not be compared, or there is no such window.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch 5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
 )]
 pub struct Verify {
-    /// Compare events and windows from this event time on: RFC 3339, or a time back from now as -1h
-    #[arg(long, value_name = "MOMENT", env = "CITYSTREAM_FROM", allow_hyphen_values = true, value_parser = parse_moment)]
+    /// Compare events and windows from this event time on: RFC 3339, or a time before now such as -1h
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true, value_parser = parse_moment)]
     pub from: Option<Moment>,
 
-    /// Compare events and windows before this event time: RFC 3339, or a time back from now as -5m
-    #[arg(long, value_name = "MOMENT", env = "CITYSTREAM_UNTIL", allow_hyphen_values = true, value_parser = parse_moment)]
+    /// Compare events and windows before this event time: RFC 3339, or a time before now such as -5m
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true, value_parser = parse_moment)]
     pub until: Option<Moment>,
 
-    /// Go on comparing, with this pause between, and show metrics on --listen [pause: 60s]
-    #[arg(long, value_name = "PAUSE", num_args = 0..=1, default_missing_value = "60s", env = "CITYSTREAM_WATCH", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
+    /// Compare again and again with this pause, and serve metrics on --listen [pause: 60s]
+    #[arg(long, value_name = "PAUSE", num_args = 0..=1, default_missing_value = "60s", value_parser = |s: &str| parse_duration_ms(s, 100, 86_400_000))]
     pub watch: Option<i64>,
 
-    /// Trace one window's counts to their records: city#type#start
-    #[arg(long, value_name = "WINDOW", env = "CITYSTREAM_EXPLAIN", conflicts_with_all = ["watch", "from", "until"], value_parser = parse_window)]
+    /// Show the records that were counted in one window: city#type#start
+    #[arg(long, value_name = "WINDOW", conflicts_with_all = ["watch", "from", "until"], value_parser = parse_window)]
     pub explain: Option<WindowName>,
 
     /// Address for health and metrics of --watch; port 0 picks a free one
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:8083",
-        env = "CITYSTREAM_LISTEN"
-    )]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
     pub listen: SocketAddr,
 
-    /// A name by which clients may ask at --listen, beside localhost and addresses; can be repeated
-    #[arg(long, value_name = "NAME", env = "CITYSTREAM_ALLOWED_HOST", value_delimiter = ',', value_parser = parse_host)]
+    /// Host name that requests to --listen may use in addition to localhost and IP addresses; can be
+    /// repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_host)]
     pub allowed_host: Vec<String>,
 
-    /// The consumers' group: its commits say how far the tables should be; it is not joined
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "citystream",
-        env = "CITYSTREAM_GROUP",
-        value_parser = parse_text,
-    )]
+    /// Group of the consumers; verify reads its commits and does not join it
+    #[arg(long, value_name = "NAME", default_value = "citystream", value_parser = parse_text)]
     pub group: String,
 
-    /// How long consumers keep raw events: older ones are not missing
-    #[arg(long, value_name = "DURATION", default_value = "30d", env = "CITYSTREAM_RAW_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
+    /// The consumers' --raw-ttl; raw events older than this are not reported missing
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
     pub raw_ttl: i64,
 
-    /// How long consumers keep alerts, if not for ever: older ones are not missing
-    #[arg(long, value_name = "DURATION", env = "CITYSTREAM_ALERT_TTL", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
+    /// The consumers' --alert-ttl, if they have one; older alerts are not reported missing
+    #[arg(long, value_name = "DURATION", value_parser = |s: &str| parse_duration_ms(s, 60_000, 3_650 * 86_400_000))]
     pub alert_ttl: Option<i64>,
 
-    /// Memory for rows under comparison; with less, the log is read more often
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", env = "CITYSTREAM_MEMORY_BUDGET", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
+    /// Memory for the rows being compared; with less memory, the log is read more often
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = |s: &str| parse_bytes(s, 16 << 20, 64 << 30))]
     pub memory_budget: u64,
 
     /// How to print
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = VerifyOutput::Text, env = "CITYSTREAM_OUTPUT")]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = VerifyOutput::Text)]
     pub output: VerifyOutput,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub kafka: KafkaArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub tables: TableArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
@@ -124,7 +112,7 @@ fn parse_moment(text: &str) -> Result<Moment, String> {
         None => parse_instant(text).map(Moment::At),
     };
     moment.map_err(|_| {
-        "expected an instant such as 2013-01-01T06:00:00Z, or a time back from now such as -1h"
+        "expected an instant such as 2013-01-01T06:00:00Z, or a time before now such as -1h"
             .to_owned()
     })
 }

@@ -1,23 +1,22 @@
 //! Checks every answer of DynamoDB before the SDK reads it.
 //!
-//! HTTP has nothing that ties an answer to its request, and the SDK takes any 2xx for a success: a
-//! proxy, a load balancer or an emulator that swaps, cuts or makes up an answer would be believed.
-//! [`checked`] wraps the HTTP client, so no operation can forget the checks. [`find_flaw`] decides:
+//! HTTP does not tie an answer to its request, and the SDK takes any 2xx for a success. So it would
+//! accept an answer that a proxy, a load balancer or an emulator swapped, cut or made up. [`checking`]
+//! wraps the HTTP client, so every operation is checked. [`find_flaw`] decides:
 //!
-//! | what must hold | of which answers |
+//! | what must hold | for which answers |
 //! |---|---|
 //! | the CRC-32 of the body as received equals `x-amz-crc32` | all with that header |
 //! | the body is one JSON object without `__type` | 2xx; `TagResource` may have no body |
-//! | `ConsumedCapacity` is there and names tables of the request alone | 2xx, where the request asked for it |
+//! | `ConsumedCapacity` exists and names only tables of the request | 2xx, if the request asked for it |
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
-//! An answer with a flaw is an error of the connection: its request may have been carried out
-//! ([`Kind::Unknown`](crate::store::error::Kind::Unknown)), so it is sent again. What an item must hold to
-//! prove a write is checked where the write is known ([`crate::store::proof`]).
+//! An answer with a flaw becomes an error of the connection. DynamoDB may have carried out the request
+//! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends it again. The module
+//! [`crate::store::proof`] checks what an item must hold to prove a write.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector,
@@ -34,10 +33,12 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Least time between two warnings about answers with a flaw; the metric counts them all.
-const WARN_EVERY: Duration = Duration::from_secs(1);
+use crate::store::warn_limit::WarnLimit;
 
-/// Why an answer is not believed.
+/// Limits the warnings about answers with a flaw. The metric counts all of them.
+static FLAWS: WarnLimit = WarnLimit::new(Duration::from_secs(1));
+
+/// Why an answer cannot be DynamoDB's answer to the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The body does not match `x-amz-crc32`.
@@ -46,67 +47,61 @@ pub(super) enum Flaw {
     Empty,
     /// A success whose body is not a JSON object.
     NotJson,
-    /// A success that holds an error.
+    /// A success that contains an error.
     ErrorInside,
-    /// The `ConsumedCapacity` that was asked for is missing.
+    /// The requested `ConsumedCapacity` is missing.
     NoCapacity,
-    /// It names a table that the request does not.
+    /// The answer names a table that the request does not name.
     OtherTable,
-    /// An item in it has another key than the request.
+    /// An item in the answer has another key than the request.
     OtherItem,
-    /// The item in it does not hold what this write leaves behind.
+    /// The item in the answer does not hold what this write leaves behind.
     OtherValues,
-    /// It calls something unprocessed that the request did not hold.
+    /// The answer returns something as unprocessed that the request did not hold.
     Unprocessed,
 }
 
 impl Flaw {
     /// Returns the value of the label `why` in metrics.
     pub(super) const fn name(self) -> &'static str {
+        self.texts().0
+    }
+
+    const fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Flaw::Checksum => "checksum",
-            Flaw::Empty => "empty",
-            Flaw::NotJson => "not_json",
-            Flaw::ErrorInside => "error_inside",
-            Flaw::NoCapacity => "no_capacity",
-            Flaw::OtherTable => "other_table",
-            Flaw::OtherItem => "other_item",
-            Flaw::OtherValues => "other_values",
-            Flaw::Unprocessed => "unprocessed",
+            Flaw::Checksum => ("checksum", "the body does not match its x-amz-crc32"),
+            Flaw::Empty => ("empty", "a success without a body"),
+            Flaw::NotJson => ("not_json", "a success whose body is not a JSON object"),
+            Flaw::ErrorInside => ("error_inside", "a success that contains an error"),
+            Flaw::NoCapacity => ("no_capacity", "the requested ConsumedCapacity is missing"),
+            Flaw::OtherTable => ("other_table", "it names another table"),
+            Flaw::OtherItem => ("other_item", "it is about another item"),
+            Flaw::OtherValues => ("other_values", "it does not hold what was written"),
+            Flaw::Unprocessed => (
+                "unprocessed",
+                "its unprocessed items are not those of the request",
+            ),
         }
     }
 }
 
 impl std::fmt::Display for Flaw {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Flaw::Checksum => "the answer's body does not match its x-amz-crc32",
-            Flaw::Empty => "the answer reports success without a body",
-            Flaw::NotJson => "the answer reports success, and its body is not a JSON object",
-            Flaw::ErrorInside => "the answer reports success and holds an error",
-            Flaw::NoCapacity => "the answer lacks the ConsumedCapacity that was asked for",
-            Flaw::OtherTable => "the answer names another table",
-            Flaw::OtherItem => "the answer is about another item",
-            Flaw::OtherValues => "the answer does not hold what was written",
-            Flaw::Unprocessed => "the answer's unprocessed items are not those of the request",
-        })
+        write!(f, "the answer has a flaw: {}", self.texts().1)
     }
 }
 
-/// An answer that is not believed, as the cause of an error.
+/// The flaw of an answer, as the cause of an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Disbelieved(pub(super) Flaw);
+pub(super) struct FlawedAnswer(pub(super) Flaw);
 
-/// Counts an answer that is not believed, and warns.
-pub(super) fn disbelieve(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
-    static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
+/// Counts an answer with a flaw, and logs a warning.
+pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
     if let Some(counter) = counter {
         counter.with_label_values(&[operation, flaw.name()]).inc();
     }
-    let mut warned = WARNED.lock().expect("no panic holds the lock");
-    if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-        *warned = Some(Instant::now());
+    if FLAWS.is_due() {
         tracing::warn!(
             operation,
             why = flaw.name(),
@@ -116,10 +111,13 @@ pub(super) fn disbelieve(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends through `inner` and fails where an answer has a flaw.
-pub(super) fn checked(inner: SharedHttpClient, refused: Option<IntCounterVec>) -> SharedHttpClient {
+/// Returns an HTTP client that sends through `inner`, and fails if an answer has a flaw.
+pub(super) fn checking(
+    inner: SharedHttpClient,
+    refused: Option<IntCounterVec>,
+) -> SharedHttpClient {
     http_client_fn(move |settings, components| {
-        SharedHttpConnector::new(Checked {
+        SharedHttpConnector::new(CheckingConnector {
             inner: inner.http_connector(settings, components),
             refused: refused.clone(),
         })
@@ -127,23 +125,23 @@ pub(super) fn checked(inner: SharedHttpClient, refused: Option<IntCounterVec>) -
 }
 
 #[derive(Clone, Debug)]
-struct Checked {
+struct CheckingConnector {
     inner: SharedHttpConnector,
     refused: Option<IntCounterVec>,
 }
 
-impl HttpConnector for Checked {
+impl HttpConnector for CheckingConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let this = self.clone();
-        HttpConnectorFuture::new(async move { this.answer(request).await })
+        HttpConnectorFuture::new(async move { this.send(request).await })
     }
 }
 
-impl Checked {
-    async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+impl CheckingConnector {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        // A body in memory is shared and not copied.
+        // The clone shares a body that is in memory.
         let sent = request.body().try_clone().unwrap_or_else(SdkBody::empty);
         let mut answer = self.inner.call(request).await?;
         let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
@@ -159,8 +157,8 @@ impl Checked {
             answer: &body,
         });
         if let Some(flaw) = flaw {
-            disbelieve(self.refused.as_ref(), &operation, flaw);
-            return Err(ConnectorError::io(Disbelieved(flaw).into()));
+            count_flaw(self.refused.as_ref(), &operation, flaw);
+            return Err(ConnectorError::io(FlawedAnswer(flaw).into()));
         }
         *answer.body_mut() = SdkBody::from(body);
         Ok(answer)
@@ -170,20 +168,20 @@ impl Checked {
 /// A request and its answer.
 #[derive(Clone, Copy, Debug)]
 struct Exchange<'a> {
-    /// DynamoDB's name.
+    /// The operation, as DynamoDB calls it.
     operation: &'a str,
     /// The request's body.
     request: &'a [u8],
     status: u16,
     /// The header `x-amz-crc32`.
     checksum: Option<&'a str>,
-    /// The answer's body as received.
+    /// The answer's body, as received.
     answer: &'a [u8],
 }
 
-/// What is looked at in an answer; the rest is skipped.
+/// The fields of an answer that are checked.
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct AnswerFields<'a> {
     #[serde(rename = "__type")]
     error: Option<IgnoredAny>,
     #[serde(rename = "ConsumedCapacity", borrow)]
@@ -206,10 +204,10 @@ struct Keyed {
     key: HashMap<String, Value>,
 }
 
-/// Returns why an answer cannot be believed, if anything in it says so.
+/// Returns the flaw of an answer, if it has one.
 fn find_flaw(x: &Exchange<'_>) -> Option<Flaw> {
-    if let Some(told) = x.checksum
-        && told.parse() != Ok(crc32fast::hash(x.answer))
+    if let Some(checksum) = x.checksum
+        && checksum.parse() != Ok(crc32fast::hash(x.answer))
     {
         return Some(Flaw::Checksum);
     }
@@ -219,7 +217,7 @@ fn find_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.answer.is_empty() {
         return (x.operation != "TagResource").then_some(Flaw::Empty);
     }
-    let Ok(answer) = serde_json::from_slice::<Answer<'_>>(x.answer) else {
+    let Ok(answer) = serde_json::from_slice::<AnswerFields<'_>>(x.answer) else {
         return Some(Flaw::NotJson);
     };
     if answer.error.is_some() {
@@ -242,20 +240,20 @@ fn find_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Looks at an error: one that shows an item must show the one that the request is about.
+/// Returns the flaw of an error. If an error shows an item, it must be the item of the request.
 fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // What is not JSON is no refusal either; the SDK says so.
-    let answer = serde_json::from_slice::<Answer<'_>>(x.answer).ok()?;
+    // An answer that is not JSON cannot be a refusal, and the SDK reports it.
+    let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item
         .filter(|item| !has_key_of(item, x.request))
         .map(|_| Flaw::OtherItem)
 }
 
-/// Capacity comes for one table, or as a list for several.
+/// Checks the capacity in an answer: an object for one table, or a list of several.
 fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     let text = capacity.map_or("", RawValue::get);
     let tables = if text.starts_with('[') {
@@ -267,12 +265,13 @@ fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     if tables.is_empty() {
         return Some(Flaw::NoCapacity);
     }
-    // A table's name needs no escape in JSON.
+    // The name of a table needs no escape in JSON.
     let is_named = |c: &Capacity<'_>| memmem::find(request, format!("\"{}\"", c.table).as_bytes());
     let named = tables.iter().all(|c| is_named(c).is_some());
     (!named).then_some(Flaw::OtherTable)
 }
 
+/// Returns whether an item has the key in the request.
 fn has_key_of(item: &RawValue, request: &[u8]) -> bool {
     let item = serde_json::from_str::<HashMap<String, &RawValue>>(item.get());
     let (Ok(item), Ok(asked)) = (item, serde_json::from_slice::<Keyed>(request)) else {
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_must_be_an_object_without_an_error_and_with_the_capacity_asked_for() {
+    fn a_success_is_an_object_without_an_error_and_with_the_requested_capacity() {
         let table = [
             ("", Some(Flaw::Empty)),
             ("{", Some(Flaw::NotJson)),
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_must_have_the_key_that_was_asked_for() {
+    fn an_item_has_the_key_of_the_request() {
         let update = GET.replace('}', r#","ReturnValues":"ALL_NEW"}"#);
         let update = update.replacen(r#","ReturnValues":"ALL_NEW"}"#, "}", 3);
         for (item, want) in [
@@ -382,7 +381,7 @@ mod tests {
             assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
             let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
             assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
-            // Only some attributes of the item, and not its key, were asked for.
+            // The request asks for some attributes of the item, and not for its key.
             assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
             let refusal =
                 format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);
@@ -391,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn flaws_have_names_of_their_own() {
+    fn each_flaw_has_its_own_name() {
         let flaws = [
             Flaw::Checksum,
             Flaw::Empty,

@@ -1,13 +1,12 @@
 //! The connection to DynamoDB: region, credentials, timeouts, retries.
 //!
 //! Region, endpoint, profile and credentials come from AWS's own variables, files and instance
-//! roles, through its configuration library. This module adds what that library leaves open: every
-//! wait has an end (E1), and the number of attempts is the caller's (writers ask for one and retry by
-//! themselves, because the SDK's token bucket, shared by all requests of a client, runs dry under
-//! concurrency: E3).
+//! roles, through AWS's configuration library. This module adds what the library leaves open. Every
+//! wait has an end, and the caller chooses the number of attempts. Writers choose one attempt and
+//! repeat requests themselves: all requests of a client share the SDK's token bucket for retries, and
+//! concurrent requests empty it.
 //!
-//! [`connect`] sends nothing to DynamoDB: a table that is missing or a server that is down is seen
-//! by the first request.
+//! [`connect`] sends nothing to DynamoDB. The first request finds a missing table or server.
 
 use std::time::Duration;
 
@@ -22,39 +21,39 @@ use aws_types::endpoint_config::AccountIdEndpointMode;
 use prometheus::{Gauge, IntCounterVec};
 
 use crate::aws::{http_client, profile};
-use crate::store::answers::checked;
+use crate::failure::Failure;
+use crate::store::answers::checking;
 use crate::store::credentials;
 use crate::store::error::StoreError;
 use crate::store::skew::ClockWatch;
 
 /// Longest wait for a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for an answer to one attempt, its body included. DynamoDB gives up on its side
-/// before that.
+/// Longest wait for the whole answer to one attempt. DynamoDB itself gives up earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause between the SDK's own attempts; it doubles, with jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause between the SDK's own attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// How to connect. [`Default`] is what a role asks for: three attempts, everything from the
-/// environment.
+/// How to connect. The default makes three attempts and takes all else from the environment.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// How often the SDK sends a request before it reports the error; at least 1.
+    /// How often the SDK sends a request before it returns the error; at least 1.
     pub attempts: u32,
-    /// Answers requests instead of the network.
+    /// The HTTP client, instead of the shared one.
     pub http: Option<SharedHttpClient>,
-    /// Where to send requests, instead of what the environment says.
+    /// The endpoint, instead of the one from the environment.
     pub endpoint_url: Option<String>,
-    /// Signs with made-up credentials for a made-up region and reads nothing from the environment:
-    /// for a server that accepts anything.
+    /// Whether to sign with made-up credentials for a made-up region, and to ignore the environment. A
+    /// server that accepts any signature needs no more.
     pub test_credentials: bool,
-    /// Logs where credentials come from, or that there are none; for who says it otherwise, not.
-    pub tell_credentials: bool,
-    /// Where to show how far this host's clock is from DynamoDB's.
+    /// Whether to log where the credentials come from. A caller that reports it in another way does not
+    /// need the log line.
+    pub log_credentials: bool,
+    /// The gauge for the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
-    /// Where to count answers that are not believed, by operation and reason.
+    /// The counter of answers with a flaw, by operation and reason.
     pub answers_refused: Option<IntCounterVec>,
 }
 
@@ -65,20 +64,20 @@ impl Default for ConnectOptions {
             http: None,
             endpoint_url: None,
             test_credentials: false,
-            tell_credentials: true,
+            log_credentials: true,
             clock_skew: None,
             answers_refused: None,
         }
     }
 }
 
-/// Variables that say where to send requests; the first that is set counts.
+/// Variables that set the endpoint; the first one that is set counts.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
-/// Returns a client. Nothing is sent to DynamoDB yet.
+/// Returns a client. Sends nothing to DynamoDB.
 ///
 /// # Errors
-/// [`StoreError::Settings`] if no region is set, or an endpoint that is no URL.
+/// [`StoreError::Settings`] if no region is set, or if an endpoint is not a URL.
 pub async fn connect(options: ConnectOptions) -> Result<Client, StoreError> {
     connect_within(options, ATTEMPT_TIMEOUT).await
 }
@@ -89,7 +88,7 @@ async fn connect_within(
 ) -> Result<Client, StoreError> {
     let attempts = options.attempts.max(1);
     let http = options.http.unwrap_or_else(http_client);
-    let answers = checked(http.clone(), options.answers_refused);
+    let answers = checking(http.clone(), options.answers_refused);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(attempt_timeout)
@@ -107,18 +106,14 @@ async fn connect_within(
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .timeout_config(timeouts)
             .retry_config(retries)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(answers);
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         config.set_endpoint_url(options.endpoint_url);
-        if let Some(gauge) = options.clock_skew {
-            config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
-        }
-        return Ok(Client::from_conf(config.build()));
+        return Ok(client_of(config, answers, options.clock_skew));
     }
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries)
-        // The attempt's timeout covers the body of an answer already.
+        // The timeout of an attempt already covers the body of its answer.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .http_client(http);
     if let Some(url) = options.endpoint_url {
@@ -128,57 +123,75 @@ async fn connect_within(
     if let Some((variable, url)) = &from_variables {
         check_endpoint(variable, url)?;
     }
-    if let Some(message) = profile::refusal().await {
-        return Err(StoreError::Settings { message });
+    if let Some(failure) = profile::refusal().await {
+        return Err(StoreError::Settings(failure));
     }
     let config = loader.load().await;
-    if let (None, Some(url)) = (&from_variables, config.endpoint_url()) {
+    check_config(&config, from_variables.is_some()).await?;
+    if let Some(provider) = config.credentials_provider()
+        && options.log_credentials
+    {
+        credentials::log_source(provider);
+    }
+    // Credentials come through the unchecked client, because their answers are not DynamoDB's.
+    let config = aws_sdk_dynamodb::Config::from(&config).to_builder();
+    Ok(client_of(config, answers, options.clock_skew))
+}
+
+/// Checks the settings that AWS's library has loaded. With `has_variable`, a variable sets the endpoint.
+async fn check_config(
+    config: &aws_config::SdkConfig,
+    has_variable: bool,
+) -> Result<(), StoreError> {
+    if let (false, Some(url)) = (has_variable, config.endpoint_url()) {
         check_endpoint("the profile's endpoint_url", url)?;
     }
-    if config
-        .region()
-        .is_none_or(|region| region.as_ref().is_empty())
-    {
-        return Err(StoreError::Settings {
-            message: "no AWS region is set; set AWS_REGION, such as AWS_REGION=eu-west-1, \
-                      or a region in the profile, and AWS_ENDPOINT_URL_DYNAMODB for a DynamoDB of your \
-                      own, such as http://127.0.0.1:8000 for that of citystream dev"
-                .to_owned(),
-        });
+    let region = config.region();
+    if region.is_none_or(|region| region.as_ref().is_empty()) {
+        return Err(StoreError::Settings(
+            Failure::new("no AWS region is set").with_remedy(
+                "set AWS_REGION, such as AWS_REGION=eu-west-1, or a region in the profile; to use \
+                 a DynamoDB of your own, set AWS_ENDPOINT_URL_DYNAMODB as well, such as \
+                 http://127.0.0.1:8000 for that of citystream dev",
+            ),
+        ));
     }
     if let Some(region) = config.region() {
         check_region(region.as_ref())?;
     }
-    let goes_to_aws = from_variables.is_none() && config.endpoint_url().is_none();
+    let goes_to_aws = !has_variable && config.endpoint_url().is_none();
     if goes_to_aws && config.account_id_endpoint_mode() == Some(&AccountIdEndpointMode::Required) {
-        check_account_id(&config).await?;
+        check_account_id(config).await?;
     }
-    if let Some(provider) = config.credentials_provider()
-        && options.tell_credentials
-    {
-        credentials::say(provider);
-    }
-    // Credentials come over the plain client: what they are told is no answer of DynamoDB's.
-    let mut config = aws_sdk_dynamodb::Config::from(&config)
-        .to_builder()
-        .http_client(answers);
-    if let Some(gauge) = options.clock_skew {
-        config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
-    }
-    Ok(Client::from_conf(config.build()))
+    Ok(())
 }
 
-/// Credentials that cannot be had now are not judged: requests wait for them.
+/// Returns a client that sends requests through `http`, and measures the skew of this host's clock.
+fn client_of(
+    config: aws_sdk_dynamodb::config::Builder,
+    http: SharedHttpClient,
+    clock_skew: Option<Gauge>,
+) -> Client {
+    let mut config = config.http_client(http);
+    if let Some(gauge) = clock_skew {
+        config.push_interceptor(SharedInterceptor::new(ClockWatch::new(gauge)));
+    }
+    Client::from_conf(config.build())
+}
+
+/// Refuses credentials that name no account. Credentials that cannot be loaded now are not refused,
+/// because requests wait for them.
 async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreError> {
     let Some(provider) = config.credentials_provider() else {
         return Ok(());
     };
     match provider.provide_credentials().await {
-        Ok(credentials) if credentials.account_id().is_none() => Err(StoreError::Settings {
-            message: "AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and the credentials do not say whose account \
-                      they are of; set AWS_ACCOUNT_ID, or AWS_ACCOUNT_ID_ENDPOINT_MODE=preferred"
-                .to_owned(),
-        }),
+        Ok(credentials) if credentials.account_id().is_none() => Err(StoreError::Settings(
+            Failure::new(
+                "AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and the credentials name no account",
+            )
+            .with_remedy("set AWS_ACCOUNT_ID, or AWS_ACCOUNT_ID_ENDPOINT_MODE=preferred"),
+        )),
         _ => Ok(()),
     }
 }
@@ -196,29 +209,28 @@ fn check_region(region: &str) -> Result<(), StoreError> {
     if is_label {
         return Ok(());
     }
-    Err(StoreError::Settings {
-        message: format!(
-            "{region:?} is no AWS region; set AWS_REGION, such as AWS_REGION=eu-west-1"
-        ),
-    })
+    Err(StoreError::Settings(
+        Failure::new(format!("{region:?} is not an AWS region"))
+            .with_remedy("set AWS_REGION, such as AWS_REGION=eu-west-1"),
+    ))
 }
 
-/// The SDK takes any text and finds out with each request, which a role would repeat without an end.
+/// Refuses an endpoint that is not a URL. The SDK accepts any text, so each request would fail, and a
+/// role would repeat it for ever.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
-        return Err(StoreError::Settings {
-            message: format!(
-                "{source} is empty; remove it, or give a URL such as http://localhost:8000"
-            ),
-        });
+        return Err(StoreError::Settings(
+            Failure::new(format!("{source} is empty"))
+                .with_remedy("remove it, or give a URL such as http://localhost:8000"),
+        ));
     }
     let is_url = url.parse::<hyper::Uri>().is_ok_and(|uri| {
         let schemes = ["http", "https"];
         let host = uri.host().is_some_and(|host| !host.is_empty());
-        // A port that is no number, or too large a one, is told by its colon alone.
+        // If the port is not a number or is too large, only its colon shows that there is one.
         let port = uri.authority().is_none_or(|authority| {
-            let behind = authority.as_str().rsplit_once(']');
-            let rest = behind.map_or(authority.as_str(), |(_, rest)| rest);
+            let after_bracket = authority.as_str().rsplit_once(']');
+            let rest = after_bracket.map_or(authority.as_str(), |(_, rest)| rest);
             rest.contains(':') == authority.port_u16().is_some()
         });
         uri.scheme_str()
@@ -229,23 +241,25 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if is_url {
         return Ok(());
     }
-    Err(StoreError::Settings {
-        message: format!(
-            "{source}={url}: not a URL of http or https; give one such as http://localhost:8000 \
-             for a server of your own, or remove it for AWS's"
-        ),
-    })
+    Err(StoreError::Settings(
+        Failure::new(format!("{source}={url}"))
+            .with_why("not a URL of http or https")
+            .with_remedy(
+                "give one such as http://localhost:8000 for a server of your own, or remove it \
+                 for AWS's",
+            ),
+    ))
 }
 
-/// Returns how a person would name where `client` sends its requests: the endpoint if one is set,
-/// else the region.
+/// Returns a description of where `client` sends its requests: the endpoint if one is set, otherwise
+/// the region.
 pub fn describe_target(client: &Client) -> String {
     let region = client
         .config()
         .region()
         .map_or("no region", Region::as_ref)
         .to_owned();
-    // The SDK's configuration shows no endpoint; AWS's own variables are the way to set one.
+    // The SDK's configuration does not show the endpoint, so this reads AWS's own variables.
     match endpoint_of_variables() {
         Some((name, url)) => format!("DynamoDB at {url} ({name})"),
         None => format!("DynamoDB in region {region}"),
@@ -255,10 +269,10 @@ pub fn describe_target(client: &Client) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::error::Kind;
+    use crate::store::error::StoreErrorKind;
 
     #[test]
-    fn an_endpoint_is_a_url() {
+    fn an_endpoint_must_be_a_url() {
         for url in [
             "http://localhost:8000",
             "https://vpce-1.dynamodb.eu-west-1.vpce.amazonaws.com",
@@ -279,14 +293,14 @@ mod tests {
             "//a:1",
         ] {
             let error = check_endpoint("X", url).expect_err(url);
-            assert_eq!(error.kind(), Kind::Settings);
+            assert_eq!(error.kind(), StoreErrorKind::Settings);
             let text = error.to_string();
             assert!(text.starts_with('X') && text.contains("http://"), "{text}");
         }
     }
 
     #[tokio::test]
-    async fn an_endpoint_the_sdk_cannot_use_is_told_without_its_insides() {
+    async fn an_error_about_an_endpoint_shows_no_debug_output_of_the_sdk() {
         let client = connect(ConnectOptions {
             attempts: 1,
             endpoint_url: Some("localhost:8000".to_owned()),
@@ -302,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn e1_a_server_that_never_answers_is_given_up() {
+    async fn a_request_to_a_server_that_never_answers_ends() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = ConnectOptions {
             attempts: 1,
@@ -315,7 +329,7 @@ mod tests {
             .unwrap();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);
-        assert_eq!(error.kind(), Kind::Unknown, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
     }
 
     #[tokio::test]
@@ -331,12 +345,12 @@ mod tests {
         })
         .await
         .unwrap();
-        let error = client.list_tables().send().await.expect_err("nobody there");
+        let error = client.list_tables().send().await.expect_err("no server");
         let error = StoreError::from_sdk("ListTables", "", error);
-        assert_eq!(error.kind(), Kind::Transient, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Transient, "{error}");
     }
 
-    /// Answers requests on one connection with an empty object.
+    /// Answers every request on a connection with an empty object.
     async fn answer(mut stream: tokio::net::TcpStream) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut request = vec![0; 64 * 1024];
@@ -348,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn e1_after_a_black_hole_the_next_request_takes_a_new_connection() {
+    async fn the_request_after_a_time_out_uses_a_new_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = ConnectOptions {
             attempts: 1,
@@ -359,7 +373,7 @@ mod tests {
         let client = connect_within(options, Duration::from_millis(300))
             .await
             .unwrap();
-        // One request on a connection that works, so that it waits in the pool.
+        // After this request the connection waits in the pool.
         let asked = tokio::spawn({
             let client = client.clone();
             async move { client.list_tables().send().await }
@@ -373,11 +387,11 @@ mod tests {
             first.write_all(answer.as_bytes()).await.unwrap();
         }
         asked.await.unwrap().expect("it answered");
-        // From here on nobody answers there any more, and nobody closes it either.
+        // From here on the server neither answers on that connection nor closes it.
         let begun = std::time::Instant::now();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);
-        assert_eq!(error.kind(), Kind::Unknown, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}");
         assert!(begun.elapsed() < Duration::from_secs(10));
         let server = tokio::spawn(async move {
             let (second, _) = listener.accept().await.unwrap();

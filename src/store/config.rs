@@ -1,25 +1,22 @@
-//! The config item: what everybody who uses one set of tables must agree on.
+//! The config item: the settings that all users of one set of tables share.
 //!
-//! It stands in the totals table at `shard` = `config`, `series` = `tables`:
+//! It is in the totals table at `shard` = `config`, `series` = `tables`:
 //!
 //! | attribute | meaning | changes |
 //! |---|---|---|
 //! | `window_ms` `lateness_ms` `skew_ms` N | the rules of event time | never |
-//! | `rules` N | the number of the program's rules, [`crate::core::RULES`] | never |
-//! | `raw` S | which events get a raw row: `all`, `alerts`, `none` | never |
+//! | `rules` N | number of the program's rules, [`crate::core::RULES`] | never |
+//! | `raw` S | which events have raw items: `all`, `alerts`, `none` | never |
 //! | `tables` S | a random id of this set of tables | never |
 //! | `shards` N | shards per city and severity in the indexes | grows |
-//! | `topic` S | the topic counted here | set once |
-//! | `topic_id` S | its current id | when the topic is made again |
+//! | `topic` S | the topic that is counted | set once |
+//! | `topic_id` S | its current id | when the topic is created again |
 //!
-//! Every write is conditional, so two `init-tables` at once cannot disagree. Names go through `#x`,
-//! since several of them are reserved words.
-
-use std::collections::HashMap;
+//! Every write is conditional, so two runs of `init-tables` at the same time agree on one item.
+//! Expressions name attributes through `#x`, because several names are reserved words.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
 };
@@ -27,45 +24,50 @@ use base64::Engine as _;
 
 use crate::core::keys::{CONFIG_PK, CONFIG_SK, TableNames};
 use crate::core::window::Rules;
+use crate::failure::Failure;
 use crate::settings::RawRows;
-use crate::store::answers::{Flaw, disbelieve};
-use crate::store::error::{Kind, StoreError};
-use crate::store::proof::is_text;
+use crate::store::answers::{Flaw, count_flaw};
+use crate::store::attributes::{
+    Item, LATENESS_MS, RAW, RULES, SERIES, SHARD, SHARDS, SKEW_MS, TABLES, TOPIC, TOPIC_ID,
+    WINDOW_MS, is_text, number, string,
+};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::requests::refusing_item;
 
 /// The config item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The rules of event time.
+pub struct ConfigItem {
+    /// Length of a window, lateness and skew.
     pub rules: Rules,
     /// Shards per city and severity in the indexes.
     pub shards: u32,
-    /// The number of the rules of the program that made the tables.
+    /// [`crate::core::RULES`] of the program that created the tables.
     pub rules_number: u32,
-    /// Which events get a raw row.
+    /// Which events have raw items.
     pub raw: RawRows,
     /// A random id of this set of tables.
     pub tables_id: String,
-    /// The topic that is counted here.
+    /// The topic that is counted; `None` until `init-tables` has set it.
     pub topic: Option<String>,
-    /// Its current id.
+    /// The topic's current id.
     pub topic_id: Option<String>,
 }
 
-/// Returns a fresh id for a set of tables: 22 characters, none of them `;` or `=`.
+/// Returns a new id for a set of tables: 22 characters, none of them `;` or `=`.
 pub fn new_tables_id() -> String {
     let bytes = fastrand::u128(..).to_be_bytes();
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads the config item, consistently; `None` if there is none.
+/// Reads the config item, consistently. Returns `None` if there is none.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if the table is missing, [`StoreError::Corrupt`] if the item is not one, or
-/// what DynamoDB answers.
+/// [`StoreErrorKind::NotFound`] if the table is missing, [`StoreError::Corrupt`] if the item is damaged, or what
+/// DynamoDB answers.
 pub async fn read_config(
     client: &Client,
     names: &TableNames,
-) -> Result<Option<Config>, StoreError> {
+) -> Result<Option<ConfigItem>, StoreError> {
     let answer = client
         .get_item()
         .table_name(&names.totals)
@@ -78,22 +80,22 @@ pub async fn read_config(
     answer.item.map(|item| decode(names, &item)).transpose()
 }
 
-/// Writes the config item if there is none; returns whether it did, by an answer that proves
-/// nothing: read the item.
+/// Writes the config item if there is none, and returns whether it did. The answer of a PutItem does
+/// not prove what is stored, so the caller reads the item afterwards.
 ///
 /// # Errors
 /// What DynamoDB answers.
 pub async fn create_config(
     client: &Client,
     names: &TableNames,
-    config: &Config,
+    config: &ConfigItem,
 ) -> Result<bool, StoreError> {
     let done = client
         .put_item()
         .table_name(&names.totals)
         .set_item(Some(encode(config)))
         .condition_expression("attribute_not_exists(#shard)")
-        .expression_attribute_names("#shard", "shard")
+        .expression_attribute_names("#shard", SHARD)
         .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .send()
         .await;
@@ -102,14 +104,15 @@ pub async fn create_config(
         Err(error) => {
             let error = from_sdk("PutItem", names, error);
             match error.kind() {
-                Kind::Conflict => Ok(false),
+                StoreErrorKind::Conflict => Ok(false),
                 _ => Err(error),
             }
         }
     }
 }
 
-/// Raises the number of shards; returns `false` if it is as high already.
+/// Raises the number of shards. Returns `false` if the number is as high already, or if there is no
+/// config item.
 ///
 /// # Errors
 /// What DynamoDB answers.
@@ -124,22 +127,20 @@ pub async fn grow_shards(
         .set_key(Some(key()))
         .update_expression("SET #shards = :shards")
         .condition_expression("#shards < :shards")
-        .expression_attribute_names("#shards", "shards")
+        .expression_attribute_names("#shards", SHARDS)
         .expression_attribute_values(":shards", AttributeValue::N(shards.to_string()))
         .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         .send()
         .await;
-    let number = |item: &HashMap<String, AttributeValue>| {
-        let number = item.get("shards").and_then(|value| value.as_n().ok());
-        number.and_then(|number| number.parse::<u32>().ok())
-    };
+    let shards_of = |item: &Item| number(item, SHARDS);
+    let wanted = i64::from(shards);
     match done {
-        Ok(output) if output.attributes().and_then(number) == Some(shards) => Ok(true),
+        Ok(output) if output.attributes().and_then(shards_of) == Some(wanted) => Ok(true),
         Ok(_) => Err(wrong_answer(names)),
-        Err(error) => match refused(&error) {
-            Some(Some(old)) if number(old).is_none_or(|old| old < shards) => {
+        Err(error) => match refusing_item(&error) {
+            Some(Some(old)) if shards_of(old).is_none_or(|old| old < wanted) => {
                 Err(wrong_answer(names))
             }
             Some(_) => Ok(false),
@@ -148,7 +149,7 @@ pub async fn grow_shards(
     }
 }
 
-/// Notes the topic that is counted here, and its current id.
+/// Writes the topic that is counted, and its current id.
 ///
 /// # Errors
 /// [`StoreError::Settings`] if these tables count another topic or have no config item, or what
@@ -167,11 +168,11 @@ pub async fn set_topic(
         .condition_expression(
             "attribute_exists(#shard) AND (attribute_not_exists(#topic) OR #topic = :topic)",
         )
-        .expression_attribute_names("#shard", "shard")
-        .expression_attribute_names("#topic", "topic")
-        .expression_attribute_names("#topic_id", "topic_id")
-        .expression_attribute_values(":topic", AttributeValue::S(topic.to_owned()))
-        .expression_attribute_values(":topic_id", AttributeValue::S(topic_id.to_owned()))
+        .expression_attribute_names("#shard", SHARD)
+        .expression_attribute_names("#topic", TOPIC)
+        .expression_attribute_names("#topic_id", TOPIC_ID)
+        .expression_attribute_values(":topic", string(topic))
+        .expression_attribute_values(":topic_id", string(topic_id))
         .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -179,10 +180,9 @@ pub async fn set_topic(
         .await;
     let error = match done {
         Ok(output) => {
-            let is_ours = |item: &HashMap<String, AttributeValue>| {
-                is_text(item, "topic", topic) && is_text(item, "topic_id", topic_id)
-            };
-            return if output.attributes().is_some_and(is_ours) {
+            let is_written =
+                |item: &Item| is_text(item, TOPIC, topic) && is_text(item, TOPIC_ID, topic_id);
+            return if output.attributes().is_some_and(is_written) {
                 Ok(())
             } else {
                 Err(wrong_answer(names))
@@ -190,43 +190,31 @@ pub async fn set_topic(
         }
         Err(error) => error,
     };
-    let Some(old) = refused(&error) else {
+    let Some(old) = refusing_item(&error) else {
         return Err(from_sdk("UpdateItem", names, error));
     };
-    let owner = old.map(|item| item.get("topic").and_then(|value| value.as_s().ok()));
+    let owner = old.map(|item| item.get(TOPIC).and_then(|value| value.as_s().ok()));
     Err(match owner {
-        Some(Some(owner)) if owner != topic => StoreError::Settings {
-            message: format!(
-                "the tables of {} count topic {owner}, not {topic}; \
-                 each topic needs its own --table-prefix",
+        Some(Some(owner)) if owner != topic => StoreError::Settings(
+            Failure::new(format!(
+                "the tables of {} count topic {owner}, not {topic}",
                 names.totals
-            ),
-        },
-        // An item without a topic, or with this one, cannot refuse it.
+            ))
+            .with_remedy("use a --table-prefix of its own for each topic"),
+        ),
+        // An item without a topic, or with this topic, cannot have refused the update.
         Some(_) => wrong_answer(names),
-        None => StoreError::Settings {
-            message: format!(
-                "table {} has no config item; run citystream init-tables",
-                names.totals
-            ),
-        },
+        None => StoreError::Settings(
+            Failure::new(format!("table {} has no config item", names.totals))
+                .with_remedy("run citystream init-tables"),
+        ),
     })
 }
 
-/// Returns the item that refused an update, if a condition did; `None` in it where there is no item.
-fn refused<R>(
-    error: &SdkError<UpdateItemError, R>,
-) -> Option<Option<&HashMap<String, AttributeValue>>> {
-    match error.as_service_error() {
-        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Some(failed.item()),
-        _ => None,
-    }
-}
-
-/// Returns the error of an answer that does not hold what an update of the item leaves behind.
+/// Returns the error for an answer that does not hold what an update of the item leaves behind.
 fn wrong_answer(names: &TableNames) -> StoreError {
     let (operation, flaw) = ("UpdateItem", Flaw::OtherValues);
-    disbelieve(None, operation, flaw);
+    count_flaw(None, operation, flaw);
     StoreError::wrong_answer(operation, &names.totals, flaw).with_key(show_key())
 }
 
@@ -250,47 +238,44 @@ fn show_key() -> String {
     format!("{CONFIG_PK}/{CONFIG_SK}")
 }
 
-fn key() -> HashMap<String, AttributeValue> {
-    HashMap::from([
-        ("shard".to_owned(), AttributeValue::S(CONFIG_PK.to_owned())),
-        ("series".to_owned(), AttributeValue::S(CONFIG_SK.to_owned())),
+fn key() -> Item {
+    Item::from([
+        (SHARD.to_owned(), string(CONFIG_PK)),
+        (SERIES.to_owned(), string(CONFIG_SK)),
     ])
 }
 
-fn encode(config: &Config) -> HashMap<String, AttributeValue> {
+fn encode(config: &ConfigItem) -> Item {
     let mut item = key();
     let numbers = [
-        ("window_ms", config.rules.window_ms),
-        ("lateness_ms", config.rules.lateness_ms),
-        ("skew_ms", config.rules.skew_ms),
-        ("shards", i64::from(config.shards)),
-        ("rules", i64::from(config.rules_number)),
+        (WINDOW_MS, config.rules.window_ms),
+        (LATENESS_MS, config.rules.lateness_ms),
+        (SKEW_MS, config.rules.skew_ms),
+        (SHARDS, i64::from(config.shards)),
+        (RULES, i64::from(config.rules_number)),
     ];
     for (name, number) in numbers {
         item.insert(name.to_owned(), AttributeValue::N(number.to_string()));
     }
     let texts = [
-        ("raw", Some(config.raw.name())),
-        ("tables", Some(config.tables_id.as_str())),
-        ("topic", config.topic.as_deref()),
-        ("topic_id", config.topic_id.as_deref()),
+        (RAW, Some(config.raw.name())),
+        (TABLES, Some(config.tables_id.as_str())),
+        (TOPIC, config.topic.as_deref()),
+        (TOPIC_ID, config.topic_id.as_deref()),
     ];
     for (name, text) in texts {
         if let Some(text) = text {
-            item.insert(name.to_owned(), AttributeValue::S(text.to_owned()));
+            item.insert(name.to_owned(), string(text));
         }
     }
     item
 }
 
-/// Returns the config item that `item` is.
+/// Reads the config item from its attributes.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] if it is none.
-pub fn decode(
-    names: &TableNames,
-    item: &HashMap<String, AttributeValue>,
-) -> Result<Config, StoreError> {
+/// [`StoreError::Corrupt`] if an attribute is missing or has a value out of range.
+pub fn decode(names: &TableNames, item: &Item) -> Result<ConfigItem, StoreError> {
     let corrupt = |message: String| StoreError::Corrupt {
         table: names.totals.clone(),
         key: show_key(),
@@ -301,40 +286,36 @@ pub fn decode(
             .map(|value| {
                 let text = value.as_s().ok().filter(|text| !text.is_empty());
                 text.cloned()
-                    .ok_or_else(|| corrupt(format!("{name} is no text")))
+                    .ok_or_else(|| corrupt(format!("{name} is not a string")))
             })
             .transpose()
     };
     let number = |name: &str, least: i64, most: i64| {
-        let number = item
-            .get(name)
-            .and_then(|value| value.as_n().ok())
-            .and_then(|number| number.parse::<i64>().ok())
-            .filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| corrupt(format!("{name} is no number from {least} to {most}")))
+        let number = number(item, name).filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| corrupt(format!("{name} is not a number from {least} to {most}")))
     };
     let small = |name: &str, least: i64| {
         let number = number(name, least, i64::from(u32::MAX))?;
         u32::try_from(number).map_err(|_| corrupt(format!("{name} is too large")))
     };
-    let needed = |name: &str| text(name)?.ok_or_else(|| corrupt(format!("{name} is missing")));
-    let raw = needed("raw")?;
+    let required = |name: &str| text(name)?.ok_or_else(|| corrupt(format!("{name} is missing")));
+    let raw = required(RAW)?;
     let raw = [RawRows::All, RawRows::Alerts, RawRows::None]
         .into_iter()
         .find(|rows| rows.name() == raw)
         .ok_or_else(|| corrupt(format!("raw is {raw:?}")))?;
-    Ok(Config {
+    Ok(ConfigItem {
         rules: Rules {
-            window_ms: number("window_ms", 1, i64::MAX)?,
-            lateness_ms: number("lateness_ms", 0, i64::MAX)?,
-            skew_ms: number("skew_ms", 0, i64::MAX)?,
+            window_ms: number(WINDOW_MS, 1, i64::MAX)?,
+            lateness_ms: number(LATENESS_MS, 0, i64::MAX)?,
+            skew_ms: number(SKEW_MS, 0, i64::MAX)?,
         },
-        shards: small("shards", 1)?,
-        rules_number: small("rules", 0)?,
+        shards: small(SHARDS, 1)?,
+        rules_number: small(RULES, 0)?,
         raw,
-        tables_id: needed("tables")?,
-        topic: text("topic")?,
-        topic_id: text("topic_id")?,
+        tables_id: required(TABLES)?,
+        topic: text(TOPIC)?,
+        topic_id: text(TOPIC_ID)?,
     })
 }
 
@@ -345,8 +326,8 @@ mod tests {
     use crate::store::embedded;
     use crate::store::tables;
 
-    fn sample() -> Config {
-        Config {
+    fn sample() -> ConfigItem {
+        ConfigItem {
             rules: Rules::default(),
             shards: 4,
             rules_number: crate::core::RULES,
@@ -373,7 +354,7 @@ mod tests {
     async fn the_item_is_written_once_and_read_back() {
         let (client, names) = start().await;
         let error = read_config(&client, &names).await.expect_err("no table");
-        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(error.kind(), StoreErrorKind::NotFound);
         make_table(&client, &names).await;
         assert_eq!(read_config(&client, &names).await.unwrap(), None);
         let (first, second) = (sample(), sample());
@@ -387,7 +368,7 @@ mod tests {
     async fn shards_only_grow() {
         let (client, names) = start().await;
         make_table(&client, &names).await;
-        // No item: nothing is made.
+        // There is no item, so the update changes nothing.
         assert!(!grow_shards(&client, &names, 8).await.unwrap());
         assert_eq!(read_config(&client, &names).await.unwrap(), None);
         create_config(&client, &names, &sample()).await.unwrap();
@@ -399,13 +380,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_topic_a_prefix_whose_id_may_change() {
+    async fn tables_count_one_topic_whose_id_may_change() {
         let (client, names) = start().await;
         make_table(&client, &names).await;
         let error = set_topic(&client, &names, "a", "1")
             .await
             .expect_err("no item");
-        assert_eq!(error.kind(), Kind::Settings);
+        assert_eq!(error.kind(), StoreErrorKind::Settings);
         create_config(&client, &names, &sample()).await.unwrap();
         set_topic(&client, &names, "a", "1").await.unwrap();
         set_topic(&client, &names, "a", "2").await.unwrap();
@@ -428,7 +409,7 @@ mod tests {
             ("window_ms", Some(AttributeValue::N("0".to_owned()))),
             ("lateness_ms", Some(AttributeValue::S("600000".to_owned()))),
             ("shards", Some(AttributeValue::N("4294967296".to_owned()))),
-            ("raw", Some(AttributeValue::S("some".to_owned()))),
+            (RAW, Some(AttributeValue::S("some".to_owned()))),
             ("tables", None),
             ("rules", None),
         ] {
@@ -438,7 +419,7 @@ mod tests {
                 None => item.remove(name),
             };
             let error = decode(&names, &item).expect_err(name);
-            assert_eq!(error.kind(), Kind::Corrupt);
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt);
             assert!(error.to_string().contains(name), "{error}");
         }
     }

@@ -1,7 +1,7 @@
-//! Says at the start where credentials come from and when they expire (E4).
+//! Logs at the start where credentials come from and when they expire.
 //!
-//! Nothing waits for it: a source that does not answer now is asked again by the SDK with the first
-//! request, and writes wait meanwhile. Secrets and key ids are not shown.
+//! Nothing waits for this. If a source does not answer now, the SDK asks it again with the first
+//! request, and writes wait until then. No log line shows a secret or a key id.
 
 use std::time::UNIX_EPOCH;
 
@@ -10,8 +10,8 @@ use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, SharedCrede
 
 use crate::core::time::format_seconds;
 
-/// Logs, some time later, what `provider` gives.
-pub(super) fn say(provider: SharedCredentialsProvider) {
+/// Starts a task that logs the source of the credentials of `provider`.
+pub(super) fn log_source(provider: SharedCredentialsProvider) {
     tokio::spawn(async move {
         match provider.provide_credentials().await {
             Ok(credentials) => {
@@ -22,7 +22,7 @@ pub(super) fn say(provider: SharedCredentialsProvider) {
                 }
             }
             Err(error) => {
-                let error = crate::store::error::chain(&error);
+                let error = crate::failure::chain(&error);
                 tracing::warn!(error, "no credentials yet, requests wait for them");
             }
         }
@@ -35,11 +35,11 @@ fn expiry(credentials: &Credentials) -> Option<String> {
     Some(format_seconds(ms))
 }
 
-/// Returns the way credentials came, as the SDK notes it for AWS's statistics.
+/// Returns where the credentials come from, as the SDK notes it for AWS's statistics.
 fn source(credentials: &Credentials) -> &'static str {
-    let way = credentials.get_property::<Vec<Feature>>();
-    // The last is where they came from in the end, as with a role assumed by a profile's key.
-    match way.and_then(|way| way.last()) {
+    let notes = credentials.get_property::<Vec<Feature>>();
+    // The last note is the final source: a role that a profile's key assumes has two.
+    match notes.and_then(|notes| notes.last()) {
         Some(Feature::CredentialsEnvVars) => "environment variables",
         Some(Feature::CredentialsProfile | Feature::CredentialsProfileSourceProfile) => "profile",
         Some(Feature::CredentialsProcess) => "process of a profile",
@@ -57,7 +57,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn e4_source_and_expiry_are_told_and_no_secret() {
+    fn the_source_and_the_expiry_of_credentials_are_known() {
         let expires = UNIX_EPOCH + Duration::from_secs(1_357_020_000);
         let mut credentials = Credentials::new("id", "secret", None, Some(expires), "test");
         assert_eq!(source(&credentials), "other");

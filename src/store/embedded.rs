@@ -1,11 +1,11 @@
-//! DynamoDB inside this process, for `dev` and for tests, without a port or HTTP of its own.
+//! A DynamoDB inside this process, for `dev` and for tests, without a port or HTTP.
 //!
-//! The SDK's HTTP client is replaced by one that reads each request's operation and JSON body, calls
-//! the embedded database and gives its JSON answer back. Everything above, signing, retries, parsing
-//! of answers and errors, is the SDK's own code, as against AWS.
+//! The SDK's HTTP client is replaced by one that passes the operation and the JSON body of each request
+//! to the embedded database, and returns its JSON answer. Signing, retries and the parsing of answers
+//! and errors are the SDK's own code, as against AWS.
 //!
-//! The database library has an HTTP server too, but that answers every web site that is open in a
-//! browser on this host. `dev` answers its port by [`run`] instead.
+//! The database library has an HTTP server too, but that one answers every web site that is open in a
+//! browser on this host. `dev` answers requests on its port with [`run`] instead.
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
@@ -20,23 +20,24 @@ use dynoxide::{Database, DynoxideError};
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::error::StoreError;
 
-/// Returns an HTTP client that answers DynamoDB's requests from `db`, wherever they are sent.
+/// Returns an HTTP client that answers requests to DynamoDB from `db`, whatever their endpoint.
 ///
-/// It needs a Tokio runtime, whose blocking threads run the requests.
+/// The client needs a Tokio runtime, whose blocking threads run the requests.
 pub fn embedded(db: Database) -> SharedHttpClient {
     let connector = SharedHttpConnector::new(Embedded { db });
     http_client_fn(move |_, _| connector.clone())
 }
 
-/// Returns a client of `db`: one attempt, made-up credentials, no port.
+/// Returns a client of `db` that sends each request once.
 ///
 /// # Errors
-/// [`StoreError::Settings`], as any connection.
+/// [`StoreError::Settings`], as [`connect`].
 pub async fn client(db: Database) -> Result<Client, StoreError> {
     client_through(embedded(db)).await
 }
 
-/// Returns such a client whose requests go through `http`, which leads to [`embedded`] in the end.
+/// Returns a client like that of [`client`], whose requests go through `http`. That client must pass
+/// them to [`embedded`].
 ///
 /// # Errors
 /// As [`client`].
@@ -67,7 +68,7 @@ impl HttpConnector for Embedded {
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let db = self.db.clone();
         HttpConnectorFuture::new(async move {
-            // A request's body is a JSON document in memory; only streams have none to show.
+            // The SDK keeps a JSON body in memory; only a stream has no bytes to read.
             let Some(body) = request.body().bytes().map(<[u8]>::to_vec) else {
                 return Err(ConnectorError::user("the body is a stream".into()));
             };
@@ -86,7 +87,7 @@ impl HttpConnector for Embedded {
     }
 }
 
-/// Runs one operation; returns the HTTP status and the JSON body. Blocks.
+/// Runs one operation, and returns the HTTP status and the JSON body. Blocks the thread.
 pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
     macro_rules! call {
         ($method:ident) => {
@@ -113,7 +114,7 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "ListTagsOfResource" => call!(list_tags_of_resource),
         "PutItem" => call!(put_item),
         "Query" => call!(query),
-        // No role scans; tests compare whole tables with it.
+        // Only init-tables scans, two items at most. Tests compare whole tables with it.
         "Scan" => call!(scan),
         "TagResource" => call!(tag_resource),
         "TransactGetItems" => call!(transact_get_items),
@@ -124,7 +125,7 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         other => {
             let json = serde_json::json!({
                 "__type": "com.amazonaws.dynamodb.v20120810#UnknownOperationException",
-                "message": format!("{other} is not there in the embedded database"),
+                "message": format!("the embedded database does not have {other}"),
             });
             return (400, json.to_string());
         }
@@ -144,7 +145,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_failed_condition_comes_back_with_the_row() {
+    async fn a_failed_condition_returns_the_row() {
         let client = client(Database::memory().unwrap()).await.unwrap();
         client
             .create_table()

@@ -1,129 +1,155 @@
 //! Errors of the store, and what the caller must do about each.
 //!
-//! [`CODES`] is the one table from DynamoDB's error codes to a [`Kind`]. A code that is not in it is
-//! judged by its HTTP status: 429 is throttling, 5xx may have been carried out (2xx, too, where the
-//! body is garbled), and anything else is [`Kind::Denied`] and not [`Kind::Invalid`], because the latter sends items to the dead-letter
-//! topic, and an answer nobody has foreseen must never cost data.
+//! [`CODES`] is the only table from DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in the
+//! table the HTTP status decides: 429 is throttling, and a request with status 5xx may have been
+//! carried out, as may one with status 2xx and a garbled body. Any other status is [`StoreErrorKind::Denied`]. It
+//! is not [`StoreErrorKind::Invalid`], because an invalid item goes to the dead-letter topic, and an unforeseen
+//! answer must never cost data.
 //!
-//! The text names code, operation, table, key and request id (D6), and for throttling DynamoDB's
-//! own reasons, which tell a hot key from a limit of the table. A failed condition is an answer, not
-//! an error: code that sends conditions looks for it before it makes a [`StoreError`].
+//! The text of an error names code, operation, table, key and request id. For throttling it also has
+//! DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A failed condition is
+//! an outcome and not an error. Code that sends conditions looks for it before it creates a
+//! [`StoreError`].
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId as _;
 use aws_sdk_dynamodb::types::ThrottlingReason;
 
-use crate::store::answers::{Disbelieved, Flaw};
+use crate::failure::{Failure, chain};
+use crate::store::answers::{Flaw, FlawedAnswer};
 
 /// What the caller of a failed request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It was not carried out: send it again, for ever, with a capped back-off.
+pub enum StoreErrorKind {
+    /// DynamoDB did not carry out the request. Send it again, for ever, with a capped back-off.
     Transient,
-    /// As [`Kind::Transient`], and send less.
+    /// As [`StoreErrorKind::Transient`], and send fewer requests.
     Throttled,
-    /// It may have been carried out: send the same conditional update again, without a read.
+    /// DynamoDB may have carried out the request. Send the same conditional update again, without a
+    /// read.
     Unknown,
-    /// The table is missing (or the item, for operations on items): wait for it, read the config
-    /// item again before sending.
+    /// The table is missing, or the item of an operation on items. Wait for it, and read the config
+    /// item again before sending the request again.
     NotFound,
     /// A condition did not hold.
     Conflict,
-    /// What was sent can never be accepted: a row, stop; an item, to the dead-letter topic.
+    /// DynamoDB can never accept the request. Stop for a row; send an item to the dead-letter topic.
     Invalid,
-    /// Login or rights are missing: send it again with the longest back-off and say so, since a
-    /// person must act.
+    /// Login or rights are missing, and a person must act. Report it, and send the request again with
+    /// the longest back-off.
     Denied,
-    /// What is stored contradicts itself: stop.
+    /// A stored item contradicts itself. Stop.
     Corrupt,
-    /// The settings cannot work: exit code 2.
+    /// The settings cannot work. Exit with code 2.
     Settings,
 }
 
-impl Kind {
+impl StoreErrorKind {
     /// Returns the value of the label `outcome` in metrics.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Transient => "transient",
-            Kind::Throttled => "throttled",
-            Kind::Unknown => "unknown",
-            Kind::NotFound => "not_found",
-            Kind::Conflict => "conflict",
-            Kind::Invalid => "invalid",
-            Kind::Denied => "denied",
-            Kind::Corrupt => "corrupt",
-            Kind::Settings => "settings",
+            StoreErrorKind::Transient => "transient",
+            StoreErrorKind::Throttled => "throttled",
+            StoreErrorKind::Unknown => "unknown",
+            StoreErrorKind::NotFound => "not_found",
+            StoreErrorKind::Conflict => "conflict",
+            StoreErrorKind::Invalid => "invalid",
+            StoreErrorKind::Denied => "denied",
+            StoreErrorKind::Corrupt => "corrupt",
+            StoreErrorKind::Settings => "settings",
         }
     }
 
-    /// Tells whether the same request may succeed later without anybody changing it.
+    /// Returns whether the same request may succeed later.
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Kind::Transient | Kind::Throttled | Kind::Unknown | Kind::NotFound | Kind::Denied
+            StoreErrorKind::Transient
+                | StoreErrorKind::Throttled
+                | StoreErrorKind::Unknown
+                | StoreErrorKind::NotFound
+                | StoreErrorKind::Denied
         )
     }
 }
 
-/// DynamoDB's error codes, and the ones of its front end, by what to do about them.
+/// The error codes of DynamoDB and its front end, and what to do about each.
 ///
 /// Source: "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and the service
-/// model of botocore; `scripts/check-aws` compares this table with the model.
-pub const CODES: [(&str, Kind); 39] = [
-    ("AccessDeniedException", Kind::Denied),
-    ("ConditionalCheckFailedException", Kind::Conflict),
-    ("ContinuousBackupsUnavailableException", Kind::Transient), // minutes after a table was made
-    ("DuplicateItemException", Kind::Conflict),
-    ("ExpiredToken", Kind::Transient), // the SDK fetches fresh credentials
-    ("ExpiredTokenException", Kind::Transient),
-    ("IdempotentParameterMismatchException", Kind::Invalid),
-    ("IncompleteSignature", Kind::Denied),
-    ("IncompleteSignatureException", Kind::Denied),
-    ("InternalFailure", Kind::Unknown),
-    ("InternalServerError", Kind::Unknown),
-    ("InvalidClientTokenId", Kind::Denied),
-    ("InvalidSignatureException", Kind::Denied),
-    ("ItemCollectionSizeLimitExceededException", Kind::Invalid),
-    ("LimitExceededException", Kind::Transient), // too many tables in the making
-    ("MissingAuthenticationToken", Kind::Denied),
-    ("MissingAuthenticationTokenException", Kind::Denied),
-    ("NotAuthorized", Kind::Denied),
-    ("OptInRequired", Kind::Denied),
-    ("ProvisionedThroughputExceededException", Kind::Throttled),
-    ("ReplicatedWriteConflictException", Kind::Transient),
-    ("RequestExpired", Kind::Transient), // the SDK corrects its clock by the answer
-    ("RequestLimitExceeded", Kind::Throttled),
-    ("RequestTimeout", Kind::Unknown),
-    ("RequestTimeoutException", Kind::Unknown),
-    ("RequestTooLarge", Kind::Invalid),
-    ("RequestEntityTooLarge", Kind::Invalid),
-    ("ResourceInUseException", Kind::Transient), // being made, changed or deleted
-    ("ResourceNotFoundException", Kind::NotFound),
-    ("SerializationException", Kind::Invalid),
-    ("ServiceUnavailable", Kind::Unknown),
-    ("ServiceUnavailableException", Kind::Unknown),
-    ("TableNotFoundException", Kind::NotFound),
-    ("Throttling", Kind::Throttled),
-    ("ThrottlingException", Kind::Throttled),
-    ("TransactionConflictException", Kind::Transient),
-    ("TransactionInProgressException", Kind::Transient),
-    ("UnrecognizedClientException", Kind::Denied),
-    ("ValidationException", Kind::Invalid),
+/// model of botocore. `scripts/check-aws` compares this table with the model.
+pub const CODES: [(&str, StoreErrorKind); 39] = [
+    ("AccessDeniedException", StoreErrorKind::Denied),
+    ("ConditionalCheckFailedException", StoreErrorKind::Conflict),
+    (
+        "ContinuousBackupsUnavailableException",
+        StoreErrorKind::Transient,
+    ), // for minutes after a table was created
+    ("DuplicateItemException", StoreErrorKind::Conflict),
+    ("ExpiredToken", StoreErrorKind::Transient), // the SDK fetches fresh credentials
+    ("ExpiredTokenException", StoreErrorKind::Transient),
+    (
+        "IdempotentParameterMismatchException",
+        StoreErrorKind::Invalid,
+    ),
+    ("IncompleteSignature", StoreErrorKind::Denied),
+    ("IncompleteSignatureException", StoreErrorKind::Denied),
+    ("InternalFailure", StoreErrorKind::Unknown),
+    ("InternalServerError", StoreErrorKind::Unknown),
+    ("InvalidClientTokenId", StoreErrorKind::Denied),
+    ("InvalidSignatureException", StoreErrorKind::Denied),
+    (
+        "ItemCollectionSizeLimitExceededException",
+        StoreErrorKind::Invalid,
+    ),
+    ("LimitExceededException", StoreErrorKind::Transient), // too many tables are being created
+    ("MissingAuthenticationToken", StoreErrorKind::Denied),
+    (
+        "MissingAuthenticationTokenException",
+        StoreErrorKind::Denied,
+    ),
+    ("NotAuthorized", StoreErrorKind::Denied),
+    ("OptInRequired", StoreErrorKind::Denied),
+    (
+        "ProvisionedThroughputExceededException",
+        StoreErrorKind::Throttled,
+    ),
+    (
+        "ReplicatedWriteConflictException",
+        StoreErrorKind::Transient,
+    ),
+    ("RequestExpired", StoreErrorKind::Transient), // the SDK corrects its time by the answer
+    ("RequestLimitExceeded", StoreErrorKind::Throttled),
+    ("RequestTimeout", StoreErrorKind::Unknown),
+    ("RequestTimeoutException", StoreErrorKind::Unknown),
+    ("RequestTooLarge", StoreErrorKind::Invalid),
+    ("RequestEntityTooLarge", StoreErrorKind::Invalid),
+    ("ResourceInUseException", StoreErrorKind::Transient), // being created, changed or deleted
+    ("ResourceNotFoundException", StoreErrorKind::NotFound),
+    ("SerializationException", StoreErrorKind::Invalid),
+    ("ServiceUnavailable", StoreErrorKind::Unknown),
+    ("ServiceUnavailableException", StoreErrorKind::Unknown),
+    ("TableNotFoundException", StoreErrorKind::NotFound),
+    ("Throttling", StoreErrorKind::Throttled),
+    ("ThrottlingException", StoreErrorKind::Throttled),
+    ("TransactionConflictException", StoreErrorKind::Transient),
+    ("TransactionInProgressException", StoreErrorKind::Transient),
+    ("UnrecognizedClientException", StoreErrorKind::Denied),
+    ("ValidationException", StoreErrorKind::Invalid),
 ];
 
-/// The code of an answer that is not believed ([`crate::store::answers`]).
+/// The code of an answer with a flaw ([`crate::store::answers`]).
 pub const WRONG_ANSWER: &str = "WrongAnswer";
 
 /// Returns what to do about an answer with this code and HTTP status.
-pub fn classify(code: &str, status: u16) -> Kind {
+pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     let known = CODES.iter().find(|(known, _)| *known == code);
     match (known, status) {
         (Some((_, kind)), _) => *kind,
-        (None, 429) => Kind::Throttled,
-        // A success whose body cannot be read was carried out.
-        (None, 200..=299 | 500..) => Kind::Unknown,
-        (None, _) => Kind::Denied,
+        (None, 429) => StoreErrorKind::Throttled,
+        // DynamoDB carried out a request that it answers with a success, whatever the body.
+        (None, 200..=299 | 500..) => StoreErrorKind::Unknown,
+        (None, _) => StoreErrorKind::Denied,
     }
 }
 
@@ -134,89 +160,115 @@ pub enum StoreError {
     #[error("{0}")]
     Request(Box<RequestError>),
     /// The settings cannot work.
-    #[error("{message}")]
-    Settings {
-        /// What is wrong and what would be right.
-        message: String,
-    },
-    /// A stored item does not have the shape the contract gives it.
+    #[error("{0}")]
+    Settings(Failure),
+    /// A stored item does not have the shape in `docs/TABLES.md`.
     #[error("item {key} of table {table} is corrupt: {message}")]
     Corrupt {
-        /// The table.
+        /// The table's name.
         table: String,
-        /// Key of the item.
+        /// The item's key.
         key: String,
-        /// What is wrong with it.
+        /// What is wrong with the item.
         message: String,
     },
-    /// A table exists with another shape than the contract's.
+    /// A table exists, but not with the keys and indexes in `docs/TABLES.md`.
     #[error("table {table} differs: {}", differences.join("; "))]
     Different {
-        /// The table.
+        /// The table's name.
         table: String,
-        /// What differs, a sentence each.
+        /// One sentence per difference.
         differences: Vec<String>,
     },
-    /// Something did not come about in time.
+    /// Something did not happen in time.
     #[error("waited {seconds} s for {what} in vain")]
     Waited {
-        /// What was waited for.
+        /// What the program waited for.
         what: String,
-        /// For how long.
+        /// How long it waited.
         seconds: u64,
     },
-    /// An answer needs more reads than one request may pay for.
+    /// An answer needs more read units than one request of the API may cost.
     #[error("an answer may read at most {units} units of DynamoDB")]
     TooCostly {
-        /// The ceiling.
+        /// Most read units of one answer.
         units: u64,
     },
 }
 
-/// A request that DynamoDB, or the way to it, refused.
+/// A request that failed, in DynamoDB or on the way to it.
 #[derive(Debug)]
 pub struct RequestError {
-    /// What to do about it.
-    pub kind: Kind,
+    /// What the caller must do.
+    pub kind: StoreErrorKind,
     /// The operation, as DynamoDB calls it.
     pub operation: &'static str,
-    /// The table, or "" where the operation has none.
+    /// The table's name, or an empty string if the operation has no table.
     pub table: String,
-    /// Key of the item, where it was one.
+    /// The item's key, if the request was about one item.
     pub key: Option<String>,
     /// DynamoDB's code, or one of `Timeout`, `Dispatch`, `Response`, `Construction` and
     /// [`WRONG_ANSWER`].
     pub code: String,
-    /// DynamoDB's words, or the SDK's.
+    /// DynamoDB's message, or the SDK's.
     pub message: String,
     /// DynamoDB's id of the request.
     pub request_id: Option<String>,
-    /// DynamoDB's reasons for throttling, `reason resource` each.
+    /// DynamoDB's reasons for throttling.
     pub throttling: Vec<String>,
+}
+
+impl RequestError {
+    fn new(
+        kind: StoreErrorKind,
+        operation: &'static str,
+        table: &str,
+        code: impl Into<String>,
+        message: impl Into<String>,
+    ) -> RequestError {
+        RequestError {
+            kind,
+            operation,
+            table: table.to_owned(),
+            key: None,
+            code: code.into(),
+            message: message.into(),
+            request_id: None,
+            throttling: Vec::new(),
+        }
+    }
 }
 
 impl std::error::Error for RequestError {}
 
 impl std::fmt::Display for RequestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.operation)?;
-        if !self.table.is_empty() {
-            write!(f, " on {}", self.table)?;
+        Failure::from(self).fmt(f)
+    }
+}
+
+impl From<&RequestError> for Failure {
+    fn from(error: &RequestError) -> Failure {
+        let mut what = error.operation.to_owned();
+        if !error.table.is_empty() {
+            what.push_str(&format!(" on {}", error.table));
         }
-        if let Some(key) = &self.key {
-            write!(f, " at {key}")?;
+        if let Some(key) = &error.key {
+            what.push_str(&format!(" at {key}"));
         }
-        write!(f, " failed with {}", self.code)?;
-        if !self.message.is_empty() {
-            write!(f, ": {}", self.message)?;
+        what.push_str(&format!(" failed with {}", error.code));
+        let mut details = String::new();
+        if !error.throttling.is_empty() {
+            details.push_str(&format!(" [{}]", error.throttling.join(", ")));
         }
-        if !self.throttling.is_empty() {
-            write!(f, " [{}]", self.throttling.join(", "))?;
+        if let Some(id) = &error.request_id {
+            details.push_str(&format!(" (request id {id})"));
         }
-        if let Some(id) = &self.request_id {
-            write!(f, " (request id {id})")?;
+        if error.message.is_empty() {
+            Failure::new(what + &details)
+        } else {
+            Failure::new(what).with_why(error.message.clone() + &details)
         }
-        Ok(())
     }
 }
 
@@ -238,21 +290,25 @@ impl StoreError {
         let request_id = error.request_id().map(str::to_owned);
         let text = || chain(&error);
         let (kind, code, message) = match &error {
-            SdkError::DispatchFailure(_) if let Some(flaw) = flaw(&error) => {
-                (Kind::Unknown, WRONG_ANSWER.to_owned(), flaw.to_string())
+            SdkError::DispatchFailure(_) if let Some(flaw) = find_flaw(&error) => (
+                StoreErrorKind::Unknown,
+                WRONG_ANSWER.to_owned(),
+                flaw.to_string(),
+            ),
+            SdkError::ConstructionFailure(_) => {
+                (StoreErrorKind::Invalid, "Construction".to_owned(), text())
             }
-            SdkError::ConstructionFailure(_) => (Kind::Invalid, "Construction".to_owned(), text()),
-            SdkError::TimeoutError(_) => (Kind::Unknown, "Timeout".to_owned(), text()),
-            SdkError::ResponseError(_) => (Kind::Unknown, "Response".to_owned(), text()),
+            SdkError::TimeoutError(_) => (StoreErrorKind::Unknown, "Timeout".to_owned(), text()),
+            SdkError::ResponseError(_) => (StoreErrorKind::Unknown, "Response".to_owned(), text()),
             SdkError::DispatchFailure(failure) => {
                 let kind = if failure.is_user() {
-                    Kind::Invalid
+                    StoreErrorKind::Invalid
                 } else if failure.is_other() && failure.as_other().is_none() {
-                    judge_other(&error)
+                    classify_unsent(&error)
                 } else if was_never_sent(&error) {
-                    Kind::Transient
+                    StoreErrorKind::Transient
                 } else {
-                    Kind::Unknown
+                    StoreErrorKind::Unknown
                 };
                 (kind, "Dispatch".to_owned(), text())
             }
@@ -265,41 +321,33 @@ impl StoreError {
                 let message = meta.message().unwrap_or_default().to_owned();
                 (classify(&code, status), code, message)
             }
-            _ => (Kind::Unknown, "Unknown".to_owned(), text()),
+            _ => (StoreErrorKind::Unknown, "Unknown".to_owned(), text()),
         };
         let throttling = match error {
-            SdkError::ServiceError(context) if kind == Kind::Throttled => {
+            SdkError::ServiceError(context) if kind == StoreErrorKind::Throttled => {
                 throttling_reasons(&context.into_err().into())
             }
             _ => Vec::new(),
         };
         StoreError::Request(Box::new(RequestError {
-            kind,
-            operation,
-            table: table.to_owned(),
-            key: None,
-            code,
-            message,
             request_id,
             throttling,
+            ..RequestError::new(kind, operation, table, code, message)
         }))
     }
 
-    /// Returns the error of an answer that is not believed.
+    /// Returns the error for an answer with a flaw.
     pub(super) fn wrong_answer(operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
-        StoreError::Request(Box::new(RequestError {
-            kind: Kind::Unknown,
+        StoreError::Request(Box::new(RequestError::new(
+            StoreErrorKind::Unknown,
             operation,
-            table: table.to_owned(),
-            key: None,
-            code: WRONG_ANSWER.to_owned(),
-            message: flaw.to_string(),
-            request_id: None,
-            throttling: Vec::new(),
-        }))
+            table,
+            WRONG_ANSWER,
+            flaw.to_string(),
+        )))
     }
 
-    /// Returns the same error with the key of the item it was about.
+    /// Returns the same error with the key of its item.
     #[must_use]
     pub fn with_key(mut self, item: impl Into<String>) -> StoreError {
         match &mut self {
@@ -314,29 +362,25 @@ impl StoreError {
     }
 
     /// Returns what the caller must do.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> StoreErrorKind {
         match self {
             StoreError::Request(request) => request.kind,
-            StoreError::Settings { .. } | StoreError::Different { .. } => Kind::Settings,
-            StoreError::Corrupt { .. } => Kind::Corrupt,
-            StoreError::Waited { .. } | StoreError::TooCostly { .. } => Kind::Transient,
+            StoreError::Settings { .. } | StoreError::Different { .. } => StoreErrorKind::Settings,
+            StoreError::Corrupt { .. } => StoreErrorKind::Corrupt,
+            StoreError::Waited { .. } | StoreError::TooCostly { .. } => StoreErrorKind::Transient,
         }
     }
 
-    /// Tells whether the request was not even sent, since there is nothing to sign it with.
-    pub fn lacks_credentials(&self) -> bool {
-        matches!(self, StoreError::Request(request)
-            if request.kind == Kind::Denied && request.code == "Dispatch")
-    }
-
-    /// Returns whether the credentials could not be loaded, for now at least, so that nothing was sent.
+    /// Returns whether the request was not sent because there are no credentials to sign it. The kind
+    /// is [`StoreErrorKind::Denied`] if no source of credentials is set up, and [`StoreErrorKind::Transient`] if a source
+    /// does not answer now.
     pub fn is_about_credentials(&self) -> bool {
-        matches!(self, StoreError::Request(request)
-            if request.code == "Dispatch" && request.message.contains("loading credentials"))
+        matches!(self, StoreError::Request(request) if request.code == "Dispatch"
+            && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
     }
 
-    /// Returns whether DynamoDB refused a change to a table because an earlier one is not finished, so
-    /// that the same change is accepted later.
+    /// Returns whether DynamoDB refused a change to a table because an earlier change is not finished.
+    /// It accepts the same change later.
     pub fn is_busy(&self) -> bool {
         const BUSY: [&str; 3] = [
             "ContinuousBackupsUnavailableException",
@@ -346,7 +390,7 @@ impl StoreError {
         self.code().is_some_and(|code| BUSY.contains(&code))
     }
 
-    /// Returns DynamoDB's code, where there was an answer.
+    /// Returns the code of a failed request.
     pub fn code(&self) -> Option<&str> {
         match self {
             StoreError::Request(request) => Some(&request.code),
@@ -359,73 +403,41 @@ impl StoreError {
     }
 }
 
-/// Returns an error and its sources in one line; the SDK's own text stops at the first.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut out = without_insides(error.to_string());
-    let mut next = error.source();
-    while let Some(source) = next {
-        let text = without_insides(source.to_string());
-        if !out.ends_with(&text) {
-            out.push_str(": ");
-            out.push_str(&text);
-        }
-        next = source.source();
-    }
-    out
+/// Returns an error and its sources, from the outermost to the innermost.
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
-/// Cuts a message where the SDK prints a value of its own, whole.
-fn without_insides(mut text: String) -> String {
-    let starts = ["Request {", "Response {", "SdkBody {"];
-    if let Some(at) = starts.iter().filter_map(|start| text.find(start)).min() {
-        text.truncate(at);
-        text.truncate(text.trim_end_matches([' ', '`', '(', ':']).len());
-        text.push('…');
-    }
-    text
+/// Returns the flaw of the answer, if a flaw is the cause of the error.
+fn find_flaw(error: &(dyn std::error::Error + 'static)) -> Option<Flaw> {
+    sources(error).find_map(|source| source.downcast_ref().map(|FlawedAnswer(flaw)| *flaw))
 }
 
-/// Returns why the answer was not believed, if that is what failed.
-fn flaw(error: &(dyn std::error::Error + 'static)) -> Option<Flaw> {
-    let mut next = Some(error);
-    while let Some(source) = next {
-        if let Some(Disbelieved(flaw)) = source.downcast_ref() {
-            return Some(*flaw);
-        }
-        next = source.source();
-    }
-    None
-}
-
-/// Tells whether no connection came about, so that nothing can have been carried out.
+/// Returns whether there was no connection, so that DynamoDB cannot have carried out the request.
 fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(source) = next {
-        if let Some(io) = source.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::ConnectionRefused;
-        }
-        next = source.source();
-    }
-    false
+    let io = sources(error).find_map(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Judges what failed before the network: credentials that are not there, or not just now.
-fn judge_other(error: &(dyn std::error::Error + 'static)) -> Kind {
+/// Returns the kind of an error that came before the network, such as missing credentials.
+fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> StoreErrorKind {
     let text = chain(error);
-    // AWS_ACCOUNT_ID_ENDPOINT_MODE=required, and credentials that do not say whose account they are of.
+    // AWS_ACCOUNT_ID_ENDPOINT_MODE is `required`, and the credentials name no account.
     if text.contains("AccountIdEndpointMode is required") {
-        return Kind::Settings;
+        return StoreErrorKind::Settings;
     }
-    // By its words, since the SDK does not re-export the type. None at all: a person must act; a
-    // source that fails: it may come back (E4).
+    // The SDK does not export the type of this error, so only its text tells. If no source is set up, a
+    // person must act. A source that fails may work again later.
     if text.contains("credential provider was not enabled")
         || text.contains("no providers in chain provided credentials")
     {
-        Kind::Denied
+        StoreErrorKind::Denied
     } else if was_never_sent(error) || text.contains("credentials") {
-        Kind::Transient
+        StoreErrorKind::Transient
     } else {
-        Kind::Unknown
+        StoreErrorKind::Unknown
     }
 }
 
@@ -444,16 +456,16 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
             let (reason, resource) = (r.reason().unwrap_or_default(), r.resource());
             format!(
                 "{}: {reason} {}",
-                blame(reason),
+                describe_limit(reason),
                 resource.unwrap_or_default()
             )
         })
         .collect()
 }
 
-/// Says in words which limit was reached. Source: "Understanding DynamoDB throttling" in AWS's
-/// documentation; reasons end alike for reads and writes, tables and indexes.
-fn blame(reason: &str) -> &'static str {
+/// Returns which limit was reached, in words. The reasons have the same endings for reads and writes,
+/// tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
+fn describe_limit(reason: &str) -> &'static str {
     if reason.contains("KeyRange") {
         "one key is hot"
     } else if reason.contains("Account") {
@@ -464,122 +476,4 @@ fn blame(reason: &str) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-    use aws_smithy_runtime_api::client::http::{
-        HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
-    };
-    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-    use aws_smithy_runtime_api::http::StatusCode;
-    use aws_smithy_types::body::SdkBody;
-
-    /// Answers every request alike.
-    #[derive(Clone, Debug)]
-    struct Answer(u16, String);
-
-    impl HttpConnector for Answer {
-        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-            let status = StatusCode::try_from(self.0).expect("a status");
-            let mut answer = HttpResponse::new(status, SdkBody::from(self.1.clone()));
-            answer.headers_mut().insert("x-amzn-requestid", "R1");
-            HttpConnectorFuture::ready(Ok(answer))
-        }
-    }
-
-    fn answering(status: u16, body: &str) -> SharedHttpClient {
-        let connector = SharedHttpConnector::new(Answer(status, body.to_owned()));
-        http_client_fn(move |_, _| connector.clone())
-    }
-
-    async fn fail(status: u16, body: &str) -> StoreError {
-        let client = crate::store::client::connect(crate::store::client::ConnectOptions {
-            attempts: 1,
-            http: Some(answering(status, body)),
-            test_credentials: true,
-            ..Default::default()
-        })
-        .await
-        .unwrap();
-        let error: SdkError<UpdateItemError, HttpResponse> = client
-            .update_item()
-            .table_name("t")
-            .key(
-                "k",
-                aws_sdk_dynamodb::types::AttributeValue::S("v".to_owned()),
-            )
-            .send()
-            .await
-            .expect_err("an error");
-        StoreError::from_sdk("UpdateItem", "t", error).with_key("v")
-    }
-
-    #[tokio::test]
-    async fn d5_every_code_of_the_table_is_classified_from_the_wire() {
-        for (code, kind) in CODES {
-            let status = match kind {
-                Kind::Unknown => 500,
-                _ => 400,
-            };
-            let body = format!(
-                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"why"}}"#
-            );
-            let error = fail(status, &body).await;
-            assert_eq!(error.kind(), kind, "{code}");
-            assert_eq!(error.code(), Some(code));
-            let text = error.to_string();
-            for word in [code, "UpdateItem", "on t", "at v", "why", "R1"] {
-                assert!(text.contains(word), "{word} is not in {text}");
-            }
-        }
-    }
-
-    #[test]
-    fn d5_codes_are_listed_once() {
-        for (n, (code, _)) in CODES.iter().enumerate() {
-            assert!(!CODES[..n].iter().any(|(other, _)| other == code), "{code}");
-        }
-    }
-
-    #[tokio::test]
-    async fn d5_answers_nobody_foresaw_cost_no_data() {
-        for (status, body, kind) in [
-            (400, r#"{"__type":"x#KmsKeyGoneException"}"#, Kind::Denied),
-            (403, "<html>proxy</html>", Kind::Denied),
-            (429, "{}", Kind::Throttled),
-            (500, "", Kind::Unknown),
-            (502, "<html>", Kind::Unknown),
-            (503, "{}", Kind::Unknown),
-        ] {
-            let error = fail(status, body).await;
-            assert_eq!(error.kind(), kind, "{status} {body}: {error}");
-            assert!(error.kind().is_retryable());
-        }
-        assert_eq!(fail(200, "not json").await.kind(), Kind::Unknown);
-    }
-
-    #[tokio::test]
-    async fn d6_throttling_reasons_are_named() {
-        for (reason, words) in [
-            ("TableWriteKeyRangeThroughputExceeded", "one key is hot"),
-            ("IndexWriteKeyRangeThroughputExceeded", "one key is hot"),
-            (
-                "TableWriteProvisionedThroughputExceeded",
-                "the table's limit",
-            ),
-            (
-                "TableWriteMaxOnDemandThroughputExceeded",
-                "the table's limit",
-            ),
-            ("TableWriteAccountLimitExceeded", "the account's limit"),
-        ] {
-            let body = format!(
-                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException",
-                "throttlingReasons":[{{"reason":"{reason}","resource":"arn:t"}}]}}"#
-            );
-            let text = fail(400, &body).await.to_string();
-            assert!(text.contains(&format!("{reason} arn:t")), "{text}");
-            assert!(text.contains(words), "{text}");
-        }
-    }
-}
+mod tests;

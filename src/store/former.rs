@@ -1,30 +1,30 @@
-//! Tables of the system that this one replaces: the same names, without the totals.
+//! Finds tables of the system that citystream replaces. They have the same names, but no totals.
 //!
-//! Nobody can go on counting in them, since their rows have no fences. A role that finds them under its
-//! prefix says so, instead of waiting for the one table that is missing.
+//! No consumer can count into these tables, because their rows have no fences. A role that finds them
+//! under its prefix reports them, instead of waiting for the one table that is missing.
 
 use aws_sdk_dynamodb::Client;
 
 use crate::core::keys::{AGGREGATIONS, TableNames};
-use crate::store::error::Kind;
-use crate::store::rights::{User, try_grant};
+use crate::store::error::StoreErrorKind;
+use crate::store::rights::{TableUser, try_grant};
 
-/// What to do about them.
-pub const REMEDY: &str = "if these tables belong to the system that citystream replaces, count into tables of your own: \
+/// What to do about tables of the former system.
+pub const REMEDY: &str = "if these tables belong to the system that citystream replaces, count into other tables: \
      citystream init-tables --table-prefix city2, and the same option here; if the totals were lost, \
      restore them, or rebuild all tables from the log";
 
-/// Tells whether there is a table of windows under this prefix. Ask where the totals are missing;
-/// it asks by what `user` may do with the windows, and changes nothing.
-pub async fn has_windows(client: &Client, names: &TableNames, user: User) -> bool {
+/// Returns whether a table of windows exists under this prefix. Callers ask this if the totals are
+/// missing. The request is one that `user` has the right to send, and it changes nothing.
+pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -> bool {
     let grants = user.grants().into_iter();
     let Some(grant) = grants.into_iter().find(|grant| grant.table == AGGREGATIONS) else {
         return false;
     };
     match try_grant(client, names, grant).await {
         Ok(()) => true,
-        // It is there, with other keys or without our index.
-        Err(error) => error.kind() == Kind::Invalid,
+        // The table exists, with other keys or without the index.
+        Err(error) => error.kind() == StoreErrorKind::Invalid,
     }
 }
 
@@ -39,17 +39,17 @@ mod tests {
     use crate::store::embedded;
 
     #[tokio::test]
-    async fn tables_of_the_former_system_are_told_from_none() {
+    async fn tables_of_the_former_system_are_found() {
         let client = embedded::client(Database::memory().unwrap()).await.unwrap();
         let names = TableNames::new("citystream");
-        let users = [User::Consume, User::Serve];
+        let users = [TableUser::Consume, TableUser::Serve];
         for user in users {
             assert!(
                 !has_windows(&client, &names, user).await,
-                "nothing is there"
+                "there is no table"
             );
         }
-        // Keys of their own, and no index by series.
+        // The former system used other keys and no index by series.
         let key = "window_key";
         client
             .create_table()

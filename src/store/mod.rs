@@ -1,6 +1,9 @@
-//! DynamoDB: client, tables, config item, writes and reads. Knows nothing of Kafka.
+//! Everything that talks to DynamoDB: client, tables, config item, writes and reads.
+//!
+//! No module here knows Kafka.
 
 mod answers;
+pub mod attributes;
 pub mod client;
 pub mod config;
 mod credentials;
@@ -12,7 +15,9 @@ pub mod items;
 mod proof;
 pub mod protect;
 pub mod reads;
+mod requests;
 pub mod rights;
 mod skew;
 pub mod tables;
+mod warn_limit;
 pub mod write;

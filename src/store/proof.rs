@@ -1,14 +1,10 @@
-//! What an item in an answer must hold to prove what became of a write.
+//! Checks whether the item in an answer proves the outcome of a write.
 //!
-//! DynamoDB returns what it did: `UPDATED_NEW` or `ALL_NEW` where the write took effect, `ALL_OLD` where
-//! the condition refused it. None of the three costs capacity units. An answer that does not hold
-//! what this very write leaves behind, or what must have refused it, proves nothing: the outcome is
-//! unknown, and the same write goes out again. That the item has the key of the request is checked
-//! for every operation alike ([`crate::store::answers`]).
-
-use std::collections::HashMap;
-
-use aws_sdk_dynamodb::types::AttributeValue;
+//! DynamoDB returns attributes with every outcome: `UPDATED_NEW` or `ALL_NEW` if it carried out the
+//! write, `ALL_OLD` if the condition refused the write. None of the three costs capacity units. An
+//! answer proves an outcome only if it holds exactly what this write leaves behind, or what must have
+//! refused the write. Otherwise the outcome is unknown, and the same write is sent again. The module
+//! [`crate::store::answers`] checks for every operation that the item has the key of the request.
 
 use crate::core::event::Offset;
 use crate::core::keys::{self, FENCE_NEXT, SUMS, SUMS_NEXT};
@@ -17,54 +13,56 @@ use crate::core::plan::{RowUpdate, Shown};
 use crate::core::stretch::Sum;
 use crate::core::time::format_seconds;
 use crate::store::answers::Flaw;
+use crate::store::attributes::{
+    CITY, EVENT_TYPE, Item, NEXT, NotANumber, SERIES, WINDOW_START, checked_number, is_text, number,
+};
 use crate::store::items::progress_attributes;
 
-type Item = HashMap<String, AttributeValue>;
-
-/// Why a refusal does not count.
+/// Why a refusal proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
-    /// The answer cannot be DynamoDB's to this write.
+    /// The answer cannot be DynamoDB's answer to this write.
     Flaw(Flaw),
-    /// The number that the condition compares is no number in the table: no repetition mends that.
+    /// The attribute that the condition compares is not a number in the table. Sending the write again
+    /// cannot change that.
     Corrupt,
 }
 
-/// Returns what the attributes that a row update returned show of the row.
+/// Reads the row's identity and fence from the answer to a row update.
 pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Shown {
     let nothing = Item::new();
     let item = updated.unwrap_or(&nothing);
     let series = &*update.row.series;
     let same_row = match update.row.window_start_ms {
         Some(start_ms) => {
-            is_text(item, "series", series)
-                && is_text(item, "window_start", &format_seconds(start_ms))
+            is_text(item, SERIES, series) && is_text(item, WINDOW_START, &format_seconds(start_ms))
         }
         None => keys::split_series(series).is_some_and(|(city, event_type)| {
-            is_text(item, "city", city) && is_text(item, "event_type", event_type)
+            is_text(item, CITY, city) && is_text(item, EVENT_TYPE, event_type)
         }),
     };
-    // One that is no number proves nothing either.
-    let fence = number(item, &fence_name(update)).ok().flatten();
+    // A fence that is not a number proves as little as a missing one.
+    let fence = number(item, &fence_name(update));
     Shown {
         same_row,
         fence: fence.map(Offset),
     }
 }
 
-/// Returns what the item that refused a row update shows of the row; its key was checked before.
+/// Reads the row's fence from the item that refused a row update. The item's key has been checked.
 ///
 /// # Errors
-/// [`Unproven::Corrupt`] if its fence is no number.
+/// [`Unproven::Corrupt`] if its fence is not a number.
 pub(super) fn shown_by_refusal(update: &RowUpdate, old: Option<&Item>) -> Result<Shown, Unproven> {
-    let fence = old.map_or(Ok(None), |item| number(item, &fence_name(update)))?;
+    let fence = old.map_or(Ok(None), |item| checked_number(item, &fence_name(update)));
+    let fence = fence.map_err(|NotANumber| Unproven::Corrupt)?;
     Ok(Shown {
         same_row: old.is_some(),
         fence: fence.map(Offset),
     })
 }
 
-/// Returns the attribute that is the fence of an update's log.
+/// Returns the name of the fence that an update moves.
 pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
@@ -73,29 +71,29 @@ pub(super) fn fence_name(update: &RowUpdate) -> String {
 pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(), Flaw> {
     let item = new.ok_or(Flaw::OtherItem)?;
     let mut written = progress_attributes(publish);
-    written.push(("next", Some(publish.boundary.next.0)));
-    let is_written = |(name, value): (&str, Option<i64>)| number(item, name) == Ok(value);
+    written.push((NEXT, Some(publish.boundary.next.0)));
+    let is_written = |(name, value): (&str, Option<i64>)| checked_number(item, name) == Ok(value);
     if !written.into_iter().all(is_written) {
         return Err(Flaw::OtherValues);
     }
     Ok(())
 }
 
-/// Checks the progress item that refused to be created, or to be moved to where `publish` is.
-pub(super) fn check_stands(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
-    match number(old, "next")? {
+/// Checks the progress item that refused to be created, or to be moved to `publish`.
+pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
+    match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),
         _ => Err(Unproven::Flaw(Flaw::OtherValues)),
     }
 }
 
-/// Returns the sums of a progress item; `None` where they are unknown or do not agree.
+/// Returns the sums of a progress item; `None` if they are unknown or contradict each other.
 pub(super) fn sums(item: &Item) -> Option<Sum> {
     let count = |name| {
-        let number = number(item, name).ok()??;
+        let number = number(item, name)?;
         u64::try_from(number).ok()
     };
-    let next = count("next")?;
+    let next = count(NEXT)?;
     if count(SUMS_NEXT)? != next {
         return None;
     }
@@ -106,23 +104,10 @@ pub(super) fn sums(item: &Item) -> Option<Sum> {
     Sum::checked(numbers)
 }
 
-/// Tells whether an attribute has this text.
-pub(super) fn is_text(item: &Item, name: &str, text: &str) -> bool {
-    let found = item.get(name).and_then(|value| value.as_s().ok());
-    found.map(String::as_str) == Some(text)
-}
-
-/// Returns an attribute's number; `None` if there is no such attribute.
-pub(super) fn number(item: &Item, name: &str) -> Result<Option<i64>, Unproven> {
-    let parse = |value: &AttributeValue| value.as_n().ok()?.parse().ok();
-    let found = item.get(name);
-    found
-        .map(|value| parse(value).ok_or(Unproven::Corrupt))
-        .transpose()
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::types::AttributeValue;
+
     use super::*;
     use crate::core::plan::RowKey;
     use crate::core::restart::Boundary;
@@ -162,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_known_by_its_own_attributes_and_the_fence_of_its_log() {
+    fn a_success_shows_the_rows_own_attributes_and_the_fence_of_its_log() {
         let window = [
             ("series", text("NYC#traffic")),
             ("window_start", text("2013-01-01T06:00:00Z")),
@@ -219,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_a_progress_item_count_only_where_they_were_written_with_its_next() {
+    fn sums_count_only_if_they_were_written_together_with_next() {
         let numbers = [2, 1, 3, 0, 0, 0];
         let mut whole = item(&[("next", digits(12)), ("sums_next", digits(12))]);
         for (name, number) in SUMS.into_iter().zip(numbers) {
@@ -245,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_moved_only_where_the_item_holds_all_that_was_written() {
+    fn a_progress_item_is_written_only_if_the_answer_holds_all_of_it() {
         let publish = |max: Option<i64>, watermark_ms: Option<i64>| Publish {
             partition: 3,
             assignment: 1,
@@ -291,7 +276,11 @@ mod tests {
             (true, text("11"), Err(Unproven::Corrupt)),
         ] {
             let old = item(&[("next", next)]);
-            assert_eq!(check_stands(&begun, create, &old), want, "{create} {old:?}");
+            assert_eq!(
+                check_refusal(&begun, create, &old),
+                want,
+                "{create} {old:?}"
+            );
         }
     }
 }

@@ -1,52 +1,53 @@
-//! How production wants its tables: deletion protection, point-in-time recovery, a key of one's own,
-//! tags, and warm throughput where events arrive at full rate from the first moment on.
+//! Protection of tables in production: deletion protection, point-in-time recovery, an own encryption
+//! key, tags, and warm throughput for events that arrive at full rate from the start.
 //!
-//! None of it changes what is counted, so it can be switched on at any time and is never switched
-//! off here: what nobody asked for is left as it is.
+//! No measure changes what is counted, so `init-tables` can switch each on at any time. It never
+//! switches one off: it leaves everything as it is that the options do not name.
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder;
 use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndexUpdate, PointInTimeRecoverySpecification, PointInTimeRecoveryStatus,
     SseSpecification, SseStatus, SseType, TableDescription, Tag, UpdateGlobalSecondaryIndexAction,
     WarmThroughput,
 };
 
-use crate::core::keys::TABLES;
+use crate::core::keys::{ALERTS, RAW, TABLES};
 use crate::store::error::StoreError;
 
-/// What somebody wants for every table; nothing by default.
+/// Measures for every table; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// A table cannot be deleted before this is switched off by hand.
+    /// Deletion protection: no table can be deleted before an operator switches this off.
     pub deletion: bool,
-    /// Any second of the last 35 days can be restored into a new table.
+    /// Point-in-time recovery: each second of the last 35 days can be restored into a new table.
     pub pitr: bool,
     /// KMS key: id, ARN or `alias/…`.
     pub kms_key: Option<String>,
     /// Tags, name and value.
     pub tags: Vec<(String, String)>,
-    /// Write units a second that the tables of raw events and alerts, and their indexes, take at once.
-    /// On demand, a new table takes 4,000 and twice its last peak later.
+    /// Write units per second that the tables of raw events and alerts and their indexes accept at
+    /// once. A new on-demand table accepts 4,000, and later twice its last peak.
     pub warm_writes: Option<u32>,
 }
 
-/// One measure that a table lacks.
+/// A measure that a table lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Deletion protection.
+    /// Switch on deletion protection.
     Deletion,
-    /// Point-in-time recovery.
+    /// Switch on point-in-time recovery.
     Pitr,
-    /// Encryption with this key.
+    /// Encrypt with this key.
     Key(String),
-    /// These tags.
+    /// Add these tags.
     Tags(Vec<(String, String)>),
-    /// So many write units a second at once: the table, or its index.
+    /// Accept this many write units per second at once, in the table or in the index of this name.
     Warm(u32, Option<String>),
 }
 
 impl Measure {
-    /// Returns the option that asks for it.
+    /// Returns the option of `init-tables` that requests the measure.
     pub const fn option(&self) -> &'static str {
         match self {
             Measure::Deletion => "--deletion-protection",
@@ -76,8 +77,8 @@ impl std::fmt::Display for Measure {
     }
 }
 
-/// Returns what is wanted and a table lacks. Asks DynamoDB only for what the description does not
-/// tell, and only if it is wanted.
+/// Returns the measures in `wanted` that a table lacks. Sends requests only for wanted measures that
+/// the description does not show.
 ///
 /// # Errors
 /// What DynamoDB answers.
@@ -117,44 +118,43 @@ pub async fn missing(
     Ok(out)
 }
 
-/// Returns what of a table that gets an item per event takes fewer than `units` at once. Where nothing is
-/// said of it, as by emulators, there is nothing to do.
+/// Returns which parts of a table accept fewer than `units` at once, if the table gets an item per
+/// event. Emulators do not report warm throughput, so their tables lack nothing.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
+    if !found.table_name().is_some_and(gets_puts) {
+        return Vec::new();
+    }
+    let is_cold = |units_now: Option<i64>| units_now.is_some_and(|now| now < i64::from(units));
+    let warm = found.warm_throughput();
     let mut out = Vec::new();
-    let puts = found.table_name().is_some_and(gets_puts);
-    let takes = found
-        .warm_throughput()
-        .and_then(|warm| warm.write_units_per_second());
-    if puts && takes.is_some_and(|takes| takes < i64::from(units)) {
+    if is_cold(warm.and_then(|warm| warm.write_units_per_second())) {
         out.push(Measure::Warm(units, None));
     }
-    for index in found.global_secondary_indexes().iter().filter(|_| puts) {
-        let takes = index
-            .warm_throughput()
-            .and_then(|warm| warm.write_units_per_second());
-        if takes.is_some_and(|takes| takes < i64::from(units)) {
+    for index in found.global_secondary_indexes() {
+        let warm = index.warm_throughput();
+        if is_cold(warm.and_then(|warm| warm.write_units_per_second())) {
             out.push(Measure::Warm(units, index.index_name().map(str::to_owned)));
         }
     }
     out
 }
 
-/// Tells whether a table gets an item per event, and not a row of counts.
+/// Returns whether a table gets an item per event, and not a row of counts.
 pub fn gets_puts(table: &str) -> bool {
-    [TABLES[0], TABLES[2]]
+    [TABLES[RAW], TABLES[ALERTS]]
         .iter()
         .any(|suffix| table.ends_with(&format!("-{suffix}")))
 }
 
-/// Returns warm throughput for writes as the SDK has it.
+/// Returns warm throughput for writes as the SDK represents it.
 pub fn warm(units: u32) -> WarmThroughput {
     WarmThroughput::builder()
         .write_units_per_second(i64::from(units))
         .build()
 }
 
-/// DynamoDB tells the key's ARN, whatever way it was named; an alias cannot be compared with it, and
-/// stands for any key of one's own.
+/// Returns whether a table is encrypted with `key`. DynamoDB always reports the ARN of the key. An
+/// alias cannot be compared with an ARN, so it matches any key of the customer.
 fn is_encrypted_with(found: &TableDescription, key: &str) -> bool {
     let Some(sse) = found.sse_description() else {
         return false;
@@ -209,7 +209,7 @@ async fn tags(
     }
 }
 
-/// Takes one measure on an active table.
+/// Takes a measure on an active table.
 ///
 /// # Errors
 /// What DynamoDB answers.
@@ -219,22 +219,15 @@ pub async fn take(
     measure: &Measure,
 ) -> Result<(), StoreError> {
     let table = found.table_name().unwrap_or_default();
+    let request = client.update_table().table_name(table);
     match measure {
-        Measure::Deletion => {
-            let request = client.update_table().table_name(table);
-            let sent = request.deletion_protection_enabled(true).send().await;
-            sent.map_err(|e| StoreError::from_sdk("UpdateTable", table, e))?;
-        }
-        Measure::Key(key) => {
-            let request = client.update_table().table_name(table);
-            let sent = request.sse_specification(sse(key)).send().await;
-            sent.map_err(|e| StoreError::from_sdk("UpdateTable", table, e))?;
-        }
+        Measure::Deletion => update(table, request.deletion_protection_enabled(true)).await?,
+        Measure::Key(key) => update(table, request.sse_specification(sse(key))).await?,
         Measure::Pitr => {
             let on = PointInTimeRecoverySpecification::builder()
                 .point_in_time_recovery_enabled(true)
                 .build()
-                .expect("its one part is set");
+                .expect("its only field is set");
             let request = client.update_continuous_backups().table_name(table);
             let sent = request
                 .point_in_time_recovery_specification(on)
@@ -249,7 +242,6 @@ pub async fn take(
             sent.map_err(|e| StoreError::from_sdk("TagResource", table, e))?;
         }
         Measure::Warm(units, index) => {
-            let request = client.update_table().table_name(table);
             let request = match index {
                 None => request.warm_throughput(warm(*units)),
                 Some(index) => {
@@ -262,14 +254,19 @@ pub async fn take(
                     request.global_secondary_index_updates(update)
                 }
             };
-            let sent = request.send().await;
-            sent.map_err(|e| StoreError::from_sdk("UpdateTable", table, e))?;
+            update(table, request).await?;
         }
     }
     Ok(())
 }
 
-/// Returns encryption with a key of one's own.
+async fn update(table: &str, request: UpdateTableFluentBuilder) -> Result<(), StoreError> {
+    let sent = request.send().await;
+    sent.map(drop)
+        .map_err(|error| StoreError::from_sdk("UpdateTable", table, error))
+}
+
+/// Returns encryption with an own key as the SDK represents it.
 pub fn sse(key: &str) -> SseSpecification {
     SseSpecification::builder()
         .enabled(true)
@@ -278,7 +275,7 @@ pub fn sse(key: &str) -> SseSpecification {
         .build()
 }
 
-/// Returns tags as the SDK has them.
+/// Returns tags as the SDK represents them.
 pub fn sdk_tags(tags: &[(String, String)]) -> Vec<Tag> {
     let tag = |(name, value): &(String, String)| {
         let tag = Tag::builder().key(name).value(value).build();
@@ -306,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn d10_only_what_takes_too_little_at_once_is_warmed() {
+    fn only_a_table_or_index_that_accepts_too_little_is_warmed() {
         let index = |units| {
             GlobalSecondaryIndexDescription::builder()
                 .index_name("i")
@@ -345,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_known_by_its_id_or_its_arn() {
+    fn a_key_matches_by_its_id_or_its_arn() {
         let arn = "arn:aws:kms:eu-west-1:123456789012:key/abc";
         for (found, key, same) in [
             (Some(arn), arn, true),

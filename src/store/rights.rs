@@ -1,8 +1,8 @@
-//! Which role may do what with which table: the one list.
+//! The only list of which role may do what with which table.
 //!
-//! IAM policies are written from it, `check` tries it by calls that change nothing, and a test
-//! compares it with what the roles really ask for. Least privilege: what no role of a kind calls is
-//! not in its list, and no role that counts or answers may scan, delete or change a table.
+//! IAM policies are generated from it. `check` tries each right by a call that changes nothing, and a
+//! test compares the list with the requests that the roles really send. A role has no right that it
+//! does not use: `consume`, `serve` and `verify` may not scan, delete or change a table.
 
 use std::collections::HashMap;
 
@@ -17,15 +17,15 @@ use serde_json::{Value, json};
 use crate::core::keys::{
     AGGREGATIONS, ALERTS, CITY_INDEX, RAW, SERIES_INDEX, SEVERITY_INDEX, TOTALS, TableNames,
 };
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::tables::{TableSpec, specs};
 
-/// A key that no event, row or item ever has.
+/// A key that no item has.
 const NO_KEY: &str = "citystream#check";
 
-/// What somebody does with the tables.
+/// A role that uses the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum User {
+pub enum TableUser {
     /// `init-tables`
     InitTables,
     /// `consume`
@@ -39,11 +39,11 @@ pub enum User {
 /// One operation on one table or its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
-    /// Place of the table in [`crate::core::keys::TABLES`].
+    /// Index of the table in [`crate::core::keys::TABLES`].
     pub table: usize,
     /// DynamoDB's name of the operation.
     pub operation: &'static str,
-    /// The index, if the operation is on it and not on the table.
+    /// The index, if the operation is on an index and not on the table.
     pub index: Option<&'static str>,
 }
 
@@ -83,7 +83,7 @@ const SERVE: [Grant; 7] = [
     on(TOTALS, "Query"),
 ];
 
-/// What `verify` does: it reads all four, and when the raw events' table was made.
+/// What `verify` does. It reads all four tables, and when the table of raw events was created.
 const VERIFY: [Grant; 10] = [
     on(RAW, "DescribeTable"),
     on(RAW, "BatchGetItem"),
@@ -97,7 +97,7 @@ const VERIFY: [Grant; 10] = [
     on(TOTALS, "Query"),
 ];
 
-/// What `init-tables` does with each table; Scan looks at two items where a table was lost.
+/// What `init-tables` does with each table. It scans two items if another table is missing.
 const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
@@ -110,17 +110,17 @@ const INIT_EACH: [&str; 9] = [
     "Scan",
 ];
 
-/// What `init-tables` does with each table whose rows expire.
+/// What `init-tables` does with each table whose items may expire.
 const INIT_EXPIRING: [&str; 2] = ["DescribeTimeToLive", "UpdateTimeToLive"];
 
-/// Tables whose rows may expire.
+/// Tables whose items may expire.
 const EXPIRING: [usize; 2] = [RAW, ALERTS];
 
 /// What `init-tables` does with the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns what `init-tables` does when a template has made the tables: it looks at them, and writes
-/// the config item.
+/// Returns what `init-tables` does if a template has created the tables: it checks them, and writes the
+/// config item.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
@@ -129,27 +129,32 @@ pub fn grants_after_template() -> Vec<Grant> {
     out
 }
 
-impl User {
-    /// Everybody who uses the tables.
-    pub const ALL: [User; 4] = [User::InitTables, User::Consume, User::Serve, User::Verify];
+impl TableUser {
+    /// Every role that uses the tables.
+    pub const ALL: [TableUser; 4] = [
+        TableUser::InitTables,
+        TableUser::Consume,
+        TableUser::Serve,
+        TableUser::Verify,
+    ];
 
     /// Returns the command's name.
     pub const fn name(self) -> &'static str {
         match self {
-            User::InitTables => "init-tables",
-            User::Consume => "consume",
-            User::Serve => "serve",
-            User::Verify => "verify",
+            TableUser::InitTables => "init-tables",
+            TableUser::Consume => "consume",
+            TableUser::Serve => "serve",
+            TableUser::Verify => "verify",
         }
     }
 
-    /// Returns all it may do.
+    /// Returns everything that the role may do.
     pub fn grants(self) -> Vec<Grant> {
         match self {
-            User::Consume => CONSUME.to_vec(),
-            User::Serve => SERVE.to_vec(),
-            User::Verify => VERIFY.to_vec(),
-            User::InitTables => {
+            TableUser::Consume => CONSUME.to_vec(),
+            TableUser::Serve => SERVE.to_vec(),
+            TableUser::Verify => VERIFY.to_vec(),
+            TableUser::InitTables => {
                 let each = |table| INIT_EACH.map(|operation| on(table, operation));
                 let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
                 let expiring = |table| INIT_EXPIRING.map(|operation| on(table, operation));
@@ -161,15 +166,15 @@ impl User {
     }
 }
 
-/// Returns an IAM policy document that allows `user` what it does, and nothing else.
+/// Returns an IAM policy document that allows what `user` does, and nothing else.
 ///
-/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`; stars stand for what is not
-/// known.
-pub fn policy(user: User, names: &TableNames, arn_prefix: &str) -> Value {
+/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. A part that is not known may
+/// be a `*`.
+pub fn policy(user: TableUser, names: &TableNames, arn_prefix: &str) -> Value {
     policy_of(user.grants(), names, arn_prefix)
 }
 
-/// Returns the part of AWS that a Region lies in, as ARNs name it.
+/// Returns the partition of AWS that a Region belongs to, as ARNs name it.
 ///
 /// Source: "Amazon Resource Names" and the endpoint rules of AWS's SDKs.
 pub fn partition(region: &str) -> &'static str {
@@ -212,11 +217,11 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// Tries one grant by a call that changes nothing: it asks for a key that nobody has, or writes under
-/// a condition that cannot hold.
+/// Tries a grant by a call that changes nothing: it reads a key that no item has, or writes under a
+/// condition that cannot hold.
 ///
 /// # Errors
-/// What DynamoDB answers; [`Kind::Denied`] where the right is missing.
+/// What DynamoDB answers; [`StoreErrorKind::Denied`] if the right is missing.
 pub async fn try_grant(
     client: &Client,
     names: &TableNames,
@@ -224,7 +229,7 @@ pub async fn try_grant(
 ) -> Result<(), StoreError> {
     let spec = &specs(names)[grant.table];
     let table = spec.name.as_str();
-    // An answer without it is not believed.
+    // An answer without its capacity has a flaw.
     let units = ReturnConsumedCapacity::Total;
     let answer = match grant.operation {
         "GetItem" => {
@@ -260,8 +265,29 @@ pub async fn try_grant(
                 .return_consumed_capacity(units);
             report(grant.operation, table, request.send().await)
         }
+        "BatchWriteItem" | "PutItem" | "UpdateItem" => {
+            try_write_request(client, grant.operation, spec).await
+        }
+        // An operation on a whole table cannot be tried without a change.
+        _ => Ok(()),
+    };
+    match answer {
+        Err(error) if error.kind() == StoreErrorKind::Conflict => Ok(()),
+        other => other,
+    }
+}
+
+/// Sends a write that changes nothing.
+async fn try_write_request(
+    client: &Client,
+    operation: &'static str,
+    spec: &TableSpec,
+) -> Result<(), StoreError> {
+    let table = spec.name.as_str();
+    let units = ReturnConsumedCapacity::Total;
+    match operation {
         "BatchWriteItem" => {
-            // Removing what is not there is the one batch that changes nothing.
+            // The only batch that changes nothing deletes an item that does not exist.
             let delete = DeleteRequest::builder().set_key(Some(no_key(spec))).build();
             let delete = delete.expect("a key is set");
             let write = WriteRequest::builder().delete_request(delete).build();
@@ -269,7 +295,7 @@ pub async fn try_grant(
                 .batch_write_item()
                 .request_items(table, vec![write])
                 .return_consumed_capacity(units);
-            report(grant.operation, table, request.send().await)
+            report(operation, table, request.send().await)
         }
         "PutItem" => {
             let request = client
@@ -279,9 +305,9 @@ pub async fn try_grant(
                 .condition_expression(NEVER)
                 .expression_attribute_names("#k", spec.keys.0)
                 .return_consumed_capacity(units);
-            report(grant.operation, table, request.send().await)
+            report(operation, table, request.send().await)
         }
-        "UpdateItem" => {
+        _ => {
             let request = client
                 .update_item()
                 .table_name(table)
@@ -292,32 +318,29 @@ pub async fn try_grant(
                 .expression_attribute_names("#n", "never")
                 .expression_attribute_values(":n", AttributeValue::N("0".to_owned()))
                 .return_consumed_capacity(units);
-            report(grant.operation, table, request.send().await)
+            report(operation, table, request.send().await)
         }
-        // Operations on tables as a whole cannot be tried without a change.
-        _ => Ok(()),
-    };
-    match answer {
-        Err(error) if error.kind() == Kind::Conflict => Ok(()),
-        other => other,
     }
 }
 
-/// Asks whether a table takes what `consume` writes, by a write that changes nothing.
+/// Checks that a table accepts the writes of `consume`, by a write that changes nothing.
 ///
 /// # Errors
-/// What DynamoDB answers; [`Kind::NotFound`] where the table is missing.
+/// What DynamoDB answers; [`StoreErrorKind::NotFound`] if the table is missing.
 pub async fn try_write(
     client: &Client,
     names: &TableNames,
     table: usize,
 ) -> Result<(), StoreError> {
     let writes = |grant: &&Grant| grant.table == table && grant.operation != "GetItem";
-    let grant = CONSUME.iter().find(writes).expect("it writes to each");
+    let grant = CONSUME
+        .iter()
+        .find(writes)
+        .expect("it writes to each table");
     try_grant(client, names, *grant).await
 }
 
-/// A condition that no item meets.
+/// A condition that no item fulfils.
 const NEVER: &str = "attribute_exists(#k) AND attribute_not_exists(#k)";
 
 fn no_key(spec: &TableSpec) -> HashMap<String, AttributeValue> {
@@ -354,25 +377,25 @@ mod tests {
 
     #[test]
     fn only_init_tables_may_change_or_scan_a_table() {
-        for user in [User::Consume, User::Serve, User::Verify] {
+        for user in [TableUser::Consume, TableUser::Serve, TableUser::Verify] {
             for grant in user.grants() {
                 let operation = grant.operation;
                 let changes = operation.contains("Table") && operation != "DescribeTable";
                 assert!(!changes && operation != "Scan", "{grant:?}");
                 let writes = ["Put", "Update", "Delete", "BatchWrite"];
                 let writes = writes.iter().any(|w| operation.starts_with(w));
-                assert!(!writes || user == User::Consume, "{grant:?}");
+                assert!(!writes || user == TableUser::Consume, "{grant:?}");
             }
         }
     }
 
     #[test]
     fn init_tables_may_change_the_ttl_of_expiring_tables_alone() {
-        for grant in User::InitTables.grants() {
+        for grant in TableUser::InitTables.grants() {
             let is_ttl = grant.operation.ends_with("TimeToLive");
             assert!(!is_ttl || EXPIRING.contains(&grant.table), "{grant:?}");
         }
-        let all = User::InitTables.grants();
+        let all = TableUser::InitTables.grants();
         assert!(
             grants_after_template()
                 .iter()
@@ -399,7 +422,7 @@ mod tests {
     #[test]
     fn a_policy_names_tables_and_indexes_one_by_one() {
         let names = TableNames::new("x");
-        let text = policy(User::Serve, &names, "arn:aws:dynamodb:*:*:table/").to_string();
+        let text = policy(TableUser::Serve, &names, "arn:aws:dynamodb:*:*:table/").to_string();
         for part in [
             r#""Resource":"arn:aws:dynamodb:*:*:table/x-raw-events/index/city-timestamp-index""#,
             r#"{"Action":["dynamodb:GetItem","dynamodb:Query"],"Effect":"Allow","Resource":"arn:aws:dynamodb:*:*:table/x-totals"}"#,
@@ -408,7 +431,7 @@ mod tests {
         }
         assert!(
             !text.contains("x-raw-events\""),
-            "raw is read by its index alone"
+            "serve reads raw events only through the index"
         );
     }
 
@@ -421,7 +444,7 @@ mod tests {
         for spec in specs(&names) {
             crate::store::tables::create(&client, &spec).await.unwrap();
         }
-        for user in User::ALL {
+        for user in TableUser::ALL {
             for grant in user.grants() {
                 try_grant(&client, &names, grant)
                     .await

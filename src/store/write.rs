@@ -1,7 +1,8 @@
 //! Carries out what the pipeline planned: batches of puts, row updates, progress items.
 //!
-//! One request, one answer: this module decides nothing and repeats nothing. Retries belong to the
-//! core, outside the SDK's shared retry budget, which runs dry under concurrency.
+//! Each call sends one request and reports its answer. This module decides nothing and repeats
+//! nothing. The core decides on retries, because all requests of a client share the SDK's own retry
+//! budget, and concurrent requests empty it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,10 +11,8 @@ use std::time::Instant;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, ConsumedCapacity, ReturnConsumedCapacity, WriteRequest,
-};
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::types::{ConsumedCapacity, ReturnConsumedCapacity, WriteRequest};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
@@ -26,13 +25,17 @@ use crate::core::restart::Boundary;
 use crate::core::time::format_millis;
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
-use crate::store::answers::{Flaw, disbelieve};
-use crate::store::error::{Kind, StoreError};
+use crate::store::answers::{Flaw, count_flaw};
+use crate::store::attributes::{
+    CITY, EVENT_ID, Item, MAX, NEXT, SERIES, SHARD, TIMESTAMP, checked_number, is_text, string,
+};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::items::{ItemOptions, batch_body, progress_body, table_name, update_body};
 use crate::store::proof::{self, Unproven};
+use crate::store::requests::{count_request, refusing_item};
 use crate::telemetry::Metrics;
 
-/// Writes to the tables of one prefix.
+/// Writes to the tables of one prefix. Clones share the settings.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -42,7 +45,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Returns a writer; raw events expire after `raw_ttl_ms`.
+    /// Returns a writer whose raw events expire after `raw_ttl_ms`.
     pub fn new(client: Client, names: TableNames, raw_ttl_ms: i64, metrics: Metrics) -> Writer {
         Writer {
             client,
@@ -57,13 +60,13 @@ impl Writer {
         }
     }
 
-    /// Lets alerts expire, too.
+    /// Sets after what time alerts expire; never if `None`.
     pub fn set_alert_ttl(&self, alert_ttl_ms: Option<i64>) {
         let mut options = self.options.lock().expect("no panic holds the lock");
         options.alert_ttl_ms = alert_ttl_ms;
     }
 
-    /// Takes over what the config item says. Must be called before the first write.
+    /// Sets the values of the config item. The caller must do this before the first write.
     pub fn set_tables(&self, shards: u32, window_ms: i64) {
         let mut options = self.options.lock().expect("no panic holds the lock");
         options.shards = shards;
@@ -74,8 +77,8 @@ impl Writer {
         *self.options.lock().expect("no panic holds the lock")
     }
 
-    /// Puts a batch and says what became of it; the error, if any, is for the log and for noticing
-    /// a missing table.
+    /// Puts a batch and returns the outcome. An error in addition to the outcome is for the log, and
+    /// shows that a table is missing.
     pub async fn put(&self, batch: &Batch, now_ms: i64) -> (BatchOutcome, Option<StoreError>) {
         let table = table_name(&self.names, batch.table);
         let events = batch.puts.iter().map(|p| &*p.event);
@@ -93,8 +96,8 @@ impl Writer {
             Ok(output) => {
                 let unprocessed = match output.unprocessed_items() {
                     None => Vec::new(),
-                    Some(left) => places(batch, table, left).unwrap_or_else(|flaw| {
-                        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+                    Some(left) => unprocessed_puts(batch, table, left).unwrap_or_else(|flaw| {
+                        count_flaw(Some(&self.metrics.answers_refused), operation, flaw);
                         (0..batch.puts.len()).collect()
                     }),
                 };
@@ -103,21 +106,16 @@ impl Writer {
                 } else {
                     "unprocessed"
                 };
-                self.note(
-                    operation,
-                    table,
-                    started,
-                    outcome,
-                    output.consumed_capacity(),
-                );
+                let units = output.consumed_capacity();
+                self.count(operation, table, started, outcome, units);
                 (BatchOutcome::Stored { unprocessed }, None)
             }
             Err(error) => {
                 let error = StoreError::from_sdk(operation, table, error);
-                self.note(operation, table, started, error.kind().name(), &[]);
+                self.count(operation, table, started, error.kind().name(), &[]);
                 let outcome = match error.kind() {
-                    Kind::Invalid => BatchOutcome::Invalid,
-                    Kind::Throttled => BatchOutcome::Failed { throttled: true },
+                    StoreErrorKind::Invalid => BatchOutcome::Invalid,
+                    StoreErrorKind::Throttled => BatchOutcome::Failed { throttled: true },
                     _ => BatchOutcome::Failed { throttled: false },
                 };
                 (outcome, Some(error))
@@ -125,12 +123,13 @@ impl Writer {
         }
     }
 
-    /// Updates a row and says what became of it.
+    /// Updates a row and returns the outcome, with the request's error for the log.
+    ///
+    /// An answer that does not prove the outcome of this very update is [`UpdateOutcome::Unknown`].
     ///
     /// # Errors
-    /// Only what repeating cannot mend: a row that DynamoDB calls invalid, or whose fence is no
-    /// number. Everything else is an outcome, with the error beside it for the log; an answer that
-    /// does not prove what became of this very update is [`UpdateOutcome::Unknown`].
+    /// If sending the update again cannot help: DynamoDB calls the row invalid, or its fence is not a
+    /// number.
     pub async fn update(
         &self,
         update: &RowUpdate,
@@ -138,97 +137,95 @@ impl Writer {
     ) -> Result<(UpdateOutcome, Option<StoreError>), StoreError> {
         let (table, body) = update_body(&self.names, update, &self.options(), now_ms);
         let started = Instant::now();
-        let result = self
-            .client
-            .update_item()
-            // The endpoint is chosen by it; the body carries it again.
-            .table_name(table)
-            .customize()
-            .mutate_request(with_body(body))
-            .send()
-            .await;
+        let result = self.send_update(table, body).await;
         let operation = "UpdateItem";
         let error = match result {
             Ok(output) => {
                 let shown = proof::shown_by_success(update, output.attributes());
                 let outcome = update.judge_success(shown);
                 if outcome != UpdateOutcome::Counted {
-                    let error = self.disbelieve(operation, table, started, flaw(shown));
+                    let error = self.wrong_answer(operation, table, started, shown_flaw(shown));
                     return Ok((outcome, Some(error.with_key(show_row(update)))));
                 }
                 let units = output.consumed_capacity().map(std::slice::from_ref);
-                self.note(operation, table, started, "ok", units.unwrap_or_default());
+                self.count(operation, table, started, "ok", units.unwrap_or_default());
                 return Ok((outcome, None));
             }
             Err(error) => error,
         };
-        if let Some(old) = refused(&error) {
+        if let Some(old) = refusing_item(&error) {
             let shown = proof::shown_by_refusal(update, old).map_err(|_| {
-                self.note(operation, table, started, "conflict", &[]);
+                self.count(operation, table, started, "conflict", &[]);
                 corrupt(table, &show_row(update), &proof::fence_name(update))
             })?;
             let outcome = update.judge_refusal(shown);
             if outcome == UpdateOutcome::Unknown {
-                let error = self.disbelieve(operation, table, started, flaw(shown));
+                let error = self.wrong_answer(operation, table, started, shown_flaw(shown));
                 return Ok((outcome, Some(error.with_key(show_row(update)))));
             }
-            self.note(operation, table, started, "conflict", &[]);
+            self.count(operation, table, started, "conflict", &[]);
             return Ok((outcome, None));
         }
         let error = StoreError::from_sdk(operation, table, error).with_key(show_row(update));
-        self.note(operation, table, started, error.kind().name(), &[]);
+        self.count(operation, table, started, error.kind().name(), &[]);
         match error.kind() {
-            Kind::Invalid | Kind::Corrupt => Err(error),
-            Kind::Throttled => Ok((UpdateOutcome::Refused, Some(error))),
+            StoreErrorKind::Invalid | StoreErrorKind::Corrupt => Err(error),
+            StoreErrorKind::Throttled => Ok((UpdateOutcome::Refused, Some(error))),
             _ => Ok((UpdateOutcome::Unknown, Some(error))),
         }
     }
 
-    /// Creates a progress item where there is none. An existing one is left as it is.
+    async fn send_update(
+        &self,
+        table: &str,
+        body: Vec<u8>,
+    ) -> Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>> {
+        let request = self.client.update_item();
+        // The SDK chooses the endpoint by the table; the hand-written body names it again.
+        let request = request.table_name(table).customize();
+        request.mutate_request(with_body(body)).send().await
+    }
+
+    /// Creates a progress item, or leaves an existing one as it is.
     ///
     /// # Errors
-    /// When it is not known to exist.
+    /// If the item is not known to exist afterwards.
     pub async fn create_progress(&self, publish: &Publish) -> Result<(), StoreError> {
         self.write_progress(publish, true).await.map(drop)
     }
 
-    /// Moves a progress item forward. One that stands further is left as it is. Returns false if there
-    /// is none: it was made before the first count, so these are other tables, or somebody deleted it.
+    /// Moves a progress item forward, or leaves an item that is further ahead as it is.
+    ///
+    /// Returns `false` if there is no item. The consumer created it before the first count, so either
+    /// these are other tables, or an operator deleted the item.
     ///
     /// # Errors
-    /// When it is not known to have moved.
+    /// If the item is not known to have moved.
     pub async fn publish_progress(&self, publish: &Publish) -> Result<bool, StoreError> {
         if self.write_progress(publish, false).await? {
             return Ok(true);
         }
-        // So much hangs on it that it is asked a second time.
+        // The caller stops counting if the item is gone, so a second request confirms that.
         match self.read_progress(&publish.log_key).await? {
             None => Ok(false),
             Some(_) => Err(self.other_item(publish)),
         }
     }
 
-    /// Returns false if the item does not exist and was not made.
+    /// Returns `false` if the item does not exist and was not created.
     async fn write_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
         let (operation, table) = ("UpdateItem", &*self.names.totals);
         let key = || format!("{PROGRESS_PK}/{}", publish.log_key);
         let body = progress_body(&self.names, publish, create);
         let started = Instant::now();
-        let result = self
-            .client
-            .update_item()
-            .table_name(table)
-            .customize()
-            .mutate_request(with_body(body))
-            .send()
-            .await;
+        let result = self.send_update(table, body).await;
         let unproven = match &result {
             Ok(output) => {
                 proof::check_published(publish, output.attributes()).map_err(Unproven::Flaw)
             }
-            Err(error) => match refused(error) {
-                Some(Some(old)) => proof::check_stands(publish, create, old),
-                // Nothing is there to refuse its making.
+            Err(error) => match refusing_item(error) {
+                Some(Some(old)) => proof::check_refusal(publish, create, old),
+                // Without an item, the condition of the creation holds.
                 Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
                 Some(None) | None => Ok(()),
             },
@@ -236,23 +233,23 @@ impl Writer {
         match unproven {
             Ok(()) => {}
             Err(Unproven::Flaw(flaw)) => {
-                let error = self.disbelieve(operation, table, started, flaw);
+                let error = self.wrong_answer(operation, table, started, flaw);
                 return Err(error.with_key(key()));
             }
-            Err(Unproven::Corrupt) => return Err(corrupt(table, &key(), "next")),
+            Err(Unproven::Corrupt) => return Err(corrupt(table, &key(), NEXT)),
         }
         match result {
             Ok(output) => {
                 let units = output.consumed_capacity().map(std::slice::from_ref);
-                self.note(operation, table, started, "ok", units.unwrap_or_default());
+                self.count(operation, table, started, "ok", units.unwrap_or_default());
                 Ok(true)
             }
             Err(error) => {
-                let stands = refused(&error).is_some_and(|old| old.is_some());
+                let exists = refusing_item(&error).is_some_and(|old| old.is_some());
                 let error = StoreError::from_sdk(operation, table, error);
-                self.note(operation, table, started, error.kind().name(), &[]);
+                self.count(operation, table, started, error.kind().name(), &[]);
                 match error.kind() {
-                    Kind::Conflict => Ok(stands),
+                    StoreErrorKind::Conflict => Ok(exists),
                     _ => Err(error.with_key(key())),
                 }
             }
@@ -262,7 +259,7 @@ impl Writer {
     fn other_item(&self, publish: &Publish) -> StoreError {
         let operation = "UpdateItem";
         let flaw = Flaw::OtherItem;
-        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+        count_flaw(Some(&self.metrics.answers_refused), operation, flaw);
         let error = StoreError::wrong_answer(operation, &self.names.totals, flaw);
         error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key))
     }
@@ -270,7 +267,7 @@ impl Writer {
     /// Returns the restart point that the tables hold for a log (`<topic id>#<partition>`).
     ///
     /// # Errors
-    /// When the item cannot be read, or is not of the contract's shape.
+    /// If the item cannot be read, or does not have the shape in `docs/TABLES.md`.
     pub async fn read_progress(&self, log_key: &str) -> Result<Option<Boundary>, StoreError> {
         let (operation, table) = ("GetItem", &self.names.totals);
         let started = Instant::now();
@@ -278,8 +275,8 @@ impl Writer {
             .client
             .get_item()
             .table_name(table)
-            .key("shard", AttributeValue::S(PROGRESS_PK.to_owned()))
-            .key("series", AttributeValue::S(log_key.to_owned()))
+            .key(SHARD, string(PROGRESS_PK))
+            .key(SERIES, string(log_key))
             .consistent_read(true)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
@@ -287,19 +284,19 @@ impl Writer {
         let key = || format!("{PROGRESS_PK}/{log_key}");
         let output = result.map_err(|error| {
             let error = StoreError::from_sdk(operation, table, error).with_key(key());
-            self.note(operation, table, started, error.kind().name(), &[]);
+            self.count(operation, table, started, error.kind().name(), &[]);
             error
         })?;
-        self.note(operation, table, started, "ok", &[]);
+        self.count(operation, table, started, "ok", &[]);
         let Some(item) = output.item() else {
             return Ok(None);
         };
         let number = |name| {
-            let number = proof::number(item, name);
+            let number = checked_number(item, name);
             number.map_err(|_| corrupt(table, &key(), name))
         };
-        let next = number("next")?.ok_or_else(|| corrupt(table, &key(), "next"))?;
-        let max_ms = number("max")?;
+        let next = number(NEXT)?.ok_or_else(|| corrupt(table, &key(), NEXT))?;
+        let max_ms = number(MAX)?;
         Ok(Some(Boundary {
             next: Offset(next),
             max: MaxTime::new(max_ms),
@@ -307,21 +304,21 @@ impl Writer {
         }))
     }
 
-    /// Notes an answer that is not believed; returns it as an error.
-    fn disbelieve(
+    /// Counts an answer with a flaw, and returns the error for it.
+    fn wrong_answer(
         &self,
         operation: &'static str,
         table: &str,
         started: Instant,
         flaw: Flaw,
     ) -> StoreError {
-        disbelieve(Some(&self.metrics.answers_refused), operation, flaw);
+        count_flaw(Some(&self.metrics.answers_refused), operation, flaw);
         let error = StoreError::wrong_answer(operation, table, flaw);
-        self.note(operation, table, started, error.kind().name(), &[]);
+        self.count(operation, table, started, error.kind().name(), &[]);
         error
     }
 
-    fn note(
+    fn count(
         &self,
         operation: &str,
         table: &str,
@@ -329,22 +326,9 @@ impl Writer {
         outcome: &str,
         units: &[ConsumedCapacity],
     ) {
-        let m = &self.metrics;
-        m.dynamodb_requests
-            .with_label_values(&[operation, table, outcome])
-            .inc();
-        m.dynamodb_seconds
-            .with_label_values(&[operation])
-            .observe(started.elapsed().as_secs_f64());
-        let units: f64 = units
-            .iter()
-            .filter_map(ConsumedCapacity::capacity_units)
-            .sum();
-        if units > 0.0 {
-            m.dynamodb_units
-                .with_label_values(&[table, operation])
-                .inc_by(units);
-        }
+        let units = units.iter().filter_map(ConsumedCapacity::capacity_units);
+        let units = Some(units.sum::<f64>()).filter(|units| *units > 0.0);
+        count_request(&self.metrics, operation, table, outcome, started, units);
     }
 }
 
@@ -359,8 +343,8 @@ fn with_body(body: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static
     }
 }
 
-/// Returns why an answer proves nothing.
-fn flaw(shown: Shown) -> Flaw {
+/// Returns the flaw of an answer that proves nothing.
+fn shown_flaw(shown: Shown) -> Flaw {
     if shown.same_row {
         Flaw::OtherValues
     } else {
@@ -368,21 +352,11 @@ fn flaw(shown: Shown) -> Flaw {
     }
 }
 
-/// Returns the item that refused an update, if a condition did; `None` in it where there is no item.
-fn refused(
-    error: &SdkError<UpdateItemError, HttpResponse>,
-) -> Option<Option<&HashMap<String, AttributeValue>>> {
-    match error.as_service_error() {
-        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Some(failed.item()),
-        _ => None,
-    }
-}
-
-/// Returns the places in the batch of the puts that came back.
+/// Returns which puts of the batch DynamoDB returned as unprocessed, as indexes.
 ///
 /// # Errors
-/// If anything came back that is no put of this batch: then nothing is known to be stored.
-fn places(
+/// If the answer returns anything that is not a put of this batch. Then no put is known to be stored.
+fn unprocessed_puts(
     batch: &Batch,
     table: &str,
     left: &HashMap<String, Vec<WriteRequest>>,
@@ -401,16 +375,16 @@ fn places(
     Ok(out)
 }
 
-fn is_item(table: PutTable, put: &Put, item: &HashMap<String, AttributeValue>) -> bool {
-    let is = |name: &str, want: &str| proof::is_text(item, name, want);
+/// Returns whether `item` is what `put` stores.
+fn is_item(table: PutTable, put: &Put, item: &Item) -> bool {
+    let is = |name: &str, wanted: &str| is_text(item, name, wanted);
     let e = &*put.event;
     match table {
         PutTable::Raw => {
-            is("event_id", &e.event_id) && is("timestamp", &format_millis(e.event.time_ms))
+            is(EVENT_ID, &e.event_id) && is(TIMESTAMP, &format_millis(e.event.time_ms))
         }
         PutTable::Alerts => {
-            is("city", &e.event.city)
-                && is("timestamp", &keys::alert_sk(e.event.time_ms, &e.event_id))
+            is(CITY, &e.event.city) && is(TIMESTAMP, &keys::alert_sk(e.event.time_ms, &e.event_id))
         }
     }
 }
@@ -419,7 +393,7 @@ fn corrupt(table: &str, key: &str, attribute: &str) -> StoreError {
     StoreError::Corrupt {
         table: table.to_owned(),
         key: key.to_owned(),
-        message: format!("{attribute} is missing or no number"),
+        message: format!("{attribute} is missing or not a number"),
     }
 }
 

@@ -1,8 +1,8 @@
-//! What the brokers say about topics: which log a topic is, and what this client may do.
+//! Asks the brokers about a topic: its id, its partitions, and the rights of this client.
 //!
-//! librdkafka follows a topic that was made again under the same name without a word, and its safe
-//! wrapper has no DescribeTopics. Each question is one small request (and one
-//! before it that finds a broker that answers), changes nothing and is answered or given up in time.
+//! librdkafka does not report that a topic was deleted and created again under the same name. Its safe
+//! wrapper has no DescribeTopics. Each question here is one small request that changes nothing, after
+//! one that finds a broker that answers.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int};
@@ -16,43 +16,43 @@ use super::brokers::brokers;
 use super::topic_id::TopicId;
 use super::{Owned, copy_text};
 
-/// What the brokers say about a topic.
+/// What the brokers report about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFacts {
-    /// Its id; changes when the topic is deleted and made again.
+    /// The id. It changes when the topic is deleted and created again.
     pub id: TopicId,
-    /// Number of its partitions.
+    /// Number of partitions.
     pub partitions: i32,
 }
 
 /// Why a topic could not be described.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// No usable answer in time; asking again may help.
+    /// No usable answer came in time. Another attempt may succeed.
     #[error("failed to ask Kafka about topic {topic}: {reason}")]
     Unreachable {
         /// The topic.
         topic: String,
-        /// librdkafka's words.
+        /// The message of librdkafka.
         reason: String,
     },
-    /// This client has no right on the topic, not even to see it.
+    /// This client has no right on the topic, not even Describe.
     #[error("Kafka refuses to describe topic {topic}: {reason}")]
     Denied {
         /// The topic.
         topic: String,
-        /// The brokers' words.
+        /// The message of the brokers.
         reason: String,
     },
-    /// The brokers refused the question for another reason.
+    /// The brokers refused the request for another reason.
     #[error("Kafka refuses to describe topic {topic}: {reason}")]
     Refused {
         /// The topic.
         topic: String,
-        /// The brokers' words.
+        /// The message of the brokers.
         reason: String,
     },
-    /// The topic has no id: brokers before Kafka 2.8, or without KRaft or inter-broker protocol 2.8.
+    /// The topic has no id. Ids need Kafka 2.8 with KRaft, or with inter-broker protocol 2.8.
     #[error("topic {topic} has no id; the brokers must run Kafka 2.8 or later")]
     NoId {
         /// The topic.
@@ -60,25 +60,25 @@ pub enum TopicError {
     },
 }
 
-/// Something that rights are given for, as far as any role needs it.
+/// An operation that needs a right, among those that the roles use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Fetch records; for a group, join it and commit.
+    /// Fetch records. For a group: join it and commit.
     Read,
-    /// Send records; for a transactional id, use it.
+    /// Send records. For a transactional id: use it.
     Write,
-    /// Make a topic.
+    /// Create a topic.
     Create,
     /// Delete a topic.
     Delete,
-    /// See that it is there.
+    /// See that the resource exists.
     Describe,
-    /// See its settings.
+    /// Read the settings.
     DescribeConfigs,
 }
 
 impl Operation {
-    /// Returns the name that Kafka's tool for rights knows it by.
+    /// Returns the name that `kafka-acls.sh` uses.
     pub const fn name(self) -> &'static str {
         match self {
             Operation::Read => "Read",
@@ -90,7 +90,7 @@ impl Operation {
         }
     }
 
-    /// Returns the operation of one of Kafka's codes; `None` for those that no role needs.
+    /// Returns the operation with this code; `None` if no role needs it.
     fn of_code(code: u32) -> Option<Operation> {
         use rdsys::rd_kafka_AclOperation_t as Acl;
         [
@@ -110,26 +110,27 @@ impl Operation {
     }
 }
 
-/// What this client may do with a topic or a group.
+/// The rights of this client on a topic or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// These, and nothing else.
-    Told(BTreeSet<Operation>),
-    /// Nothing, not even see it.
+    /// Exactly these operations.
+    Listed(BTreeSet<Operation>),
+    /// No operation, not even Describe.
     Denied,
-    /// These brokers tell nobody: Kafka before 2.3, and what only speaks like Kafka.
-    Untold,
-    /// No answer.
+    /// These brokers do not report rights: Kafka before 2.3, and emulators.
+    Unsupported,
+    /// The brokers did not answer.
     Unknown {
         /// Why.
         reason: String,
     },
 }
 
-/// Asks the brokers for a topic's id and partition count; `Ok(None)` if they know no such topic.
+/// Asks the brokers for the id and the partition count of a topic. Returns `Ok(None)` if there is no
+/// such topic.
 ///
-/// Blocks for at most twice `timeout` (and a second), for two small requests. Works with the client of
-/// any consumer, producer or admin client.
+/// Blocks for at most twice `timeout` and a second, for two small requests. `client` may be that of any
+/// consumer, producer or admin client.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -142,7 +143,7 @@ pub fn topic_facts<C: ClientContext>(
     Ok(described.map(|(facts, _)| facts))
 }
 
-/// Asks as [`topic_facts`] does, and in the same question what this client may do with the topic.
+/// Asks as [`topic_facts`] does, and in the same request for the rights of this client.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -152,13 +153,13 @@ pub fn topic_facts_and_rights<C: ClientContext>(
     timeout: Duration,
 ) -> Result<Option<(TopicFacts, Rights)>, TopicError> {
     let described = describe_topic(client, topic, timeout, true)?;
-    Ok(described.map(|(facts, rights)| (facts, told(rights))))
+    Ok(described.map(|(facts, rights)| (facts, rights_of(rights))))
 }
 
-pub(super) fn told(operations: Option<BTreeSet<Operation>>) -> Rights {
+pub(super) fn rights_of(operations: Option<BTreeSet<Operation>>) -> Rights {
     match operations {
-        Some(operations) => Rights::Told(operations),
-        None => Rights::Untold,
+        Some(operations) => Rights::Listed(operations),
+        None => Rights::Unsupported,
     }
 }
 
@@ -187,9 +188,9 @@ fn describe_topic<C: ClientContext>(
         reason,
     };
     let name =
-        CString::new(topic).map_err(|_| unreachable("its name holds a zero byte".to_owned()))?;
+        CString::new(topic).map_err(|_| unreachable("its name has a zero byte".to_owned()))?;
     let mut names = [name.as_ptr()];
-    // SAFETY: `names` holds one NUL-terminated string, which the function copies.
+    // SAFETY: `names` has one NUL-terminated string, which the function copies.
     let collection = Owned(
         unsafe { rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) },
         rdsys::rd_kafka_TopicCollection_destroy,
@@ -200,42 +201,42 @@ fn describe_topic<C: ClientContext>(
     let question = Question {
         operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         timeout_ms: timeout_ms(timeout),
-        // librdkafka would ask the controller. Any broker knows, and the one that has just answered is
-        // the one most likely to again (librdkafka's mock cluster names a controller it does not have).
+        // By default librdkafka asks the controller, which a mock cluster does not have. Every broker
+        // knows the answer, and the broker that has just answered is the most likely to answer again.
         broker: Some(brokers(client, timeout).map_err(unreachable)?.answering),
         rights,
     };
     let send = |rk, options, queue| {
-        // SAFETY: `ask` hands over live objects; the call copies collection and options.
+        // SAFETY: `ask` passes live objects. The call copies collection and options.
         unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
     };
     let read = |event| {
-        // SAFETY: `event` is live while this runs; null is returned for an event of another type. The
-        // description lives as long as `event`.
+        // SAFETY: `event` is live while this closure runs. For an event of another type the result is
+        // null. The description lives as long as `event`.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeTopics_result(event);
-            let description = only(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
+            let description = single(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
             Ok(read_description(description, topic))
         }
     };
     ask(client, &question, send, read).map_err(unreachable)?
 }
 
-/// How something is asked.
+/// The parameters of a request.
 pub(super) struct Question {
     pub(super) operation: rdsys::rd_kafka_admin_op_t,
     pub(super) timeout_ms: c_int,
-    /// Who is asked; `None` leaves it to librdkafka.
+    /// The broker to ask; `None` lets librdkafka choose.
     pub(super) broker: Option<i32>,
-    /// Whether the answer is to tell what this client may do.
+    /// Whether the answer includes the rights of this client.
     pub(super) rights: bool,
 }
 
-/// Asks, waits for the one event that answers, and returns what `read` makes of it.
+/// Sends a request, waits for its answer, and returns the result of `read`.
 ///
-/// `send` gets the client, the options and the queue, all live while it runs; what it calls keeps its
-/// own reference to the queue until it has put exactly one event there. `read` gets that event, live
-/// while it runs. An error is librdkafka's words, or ours.
+/// `send` gets the client, the options and the queue, which are live while it runs. The function that it
+/// calls keeps its own reference to the queue until it has put exactly one event there. `read` gets that
+/// event, which is live while it runs.
 pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
     question: &Question,
@@ -247,21 +248,49 @@ pub(super) fn ask<C: ClientContext, T>(
     read: impl FnOnce(*mut rdsys::rd_kafka_event_t) -> Result<T, String>,
 ) -> Result<T, String> {
     let rk = client.native_ptr();
-    // SAFETY: `rk` is a live client for as long as `client` is borrowed.
-    let options = Owned(
-        unsafe { rdsys::rd_kafka_AdminOptions_new(rk, question.operation) },
-        rdsys::rd_kafka_AdminOptions_destroy,
-    );
-    // SAFETY: as above. A queue of our own, so that no other event can come out of it.
+    let options = make_options(client, question)?;
+    // SAFETY: `rk` is a live client for as long as `client` is borrowed. This queue is used for one
+    // request, so it never yields another event.
     let queue = Owned(
         unsafe { rdsys::rd_kafka_queue_new(rk) },
         rdsys::rd_kafka_queue_destroy,
     );
-    if options.0.is_null() || queue.0.is_null() {
+    if queue.0.is_null() {
+        return Err("librdkafka is out of memory".to_owned());
+    }
+    send(rk, options.0, queue.0);
+    // SAFETY: `queue` is live. An event that comes too late is destroyed with the queue.
+    let event = Owned(
+        unsafe { rdsys::rd_kafka_queue_poll(queue.0, question.timeout_ms + 1_000) },
+        rdsys::rd_kafka_event_destroy,
+    );
+    if event.0.is_null() {
+        return Err("no answer in time".to_owned());
+    }
+    // SAFETY: `event` is live. Its error text lives as long and is copied here.
+    unsafe {
+        if rdsys::rd_kafka_event_error(event.0) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(copy_text(rdsys::rd_kafka_event_error_string(event.0)));
+        }
+    }
+    read(event.0)
+}
+
+/// Returns the options of a request.
+fn make_options<C: ClientContext>(
+    client: &Client<C>,
+    question: &Question,
+) -> Result<Owned<rdsys::rd_kafka_AdminOptions_t>, String> {
+    // SAFETY: the client is live while it is borrowed.
+    let options = Owned(
+        unsafe { rdsys::rd_kafka_AdminOptions_new(client.native_ptr(), question.operation) },
+        rdsys::rd_kafka_AdminOptions_destroy,
+    );
+    if options.0.is_null() {
         return Err("librdkafka is out of memory".to_owned());
     }
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: `options` is live; `text` is writable for the length given.
+    // SAFETY: `options` is live. `text` is writable for the given length.
     let error = unsafe {
         rdsys::rd_kafka_AdminOptions_set_request_timeout(
             options.0,
@@ -288,7 +317,7 @@ pub(super) fn ask<C: ClientContext, T>(
         }
     }
     if question.rights {
-        // SAFETY: `options` is live; what is returned is null or an error to be destroyed.
+        // SAFETY: `options` is live. The call returns null or an error, which is destroyed here.
         let error = Owned(
             unsafe { rdsys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1) },
             rdsys::rd_kafka_error_destroy,
@@ -297,46 +326,33 @@ pub(super) fn ask<C: ClientContext, T>(
             return Err("librdkafka cannot ask for rights".to_owned());
         }
     }
-    send(rk, options.0, queue.0);
-    // SAFETY: `queue` is live. A late event goes with the queue when that is destroyed.
-    let event = Owned(
-        unsafe { rdsys::rd_kafka_queue_poll(queue.0, question.timeout_ms + 1_000) },
-        rdsys::rd_kafka_event_destroy,
-    );
-    if event.0.is_null() {
-        return Err("no answer in time".to_owned());
-    }
-    // SAFETY: `event` is live; its error text lives as long as it and is copied here.
-    unsafe {
-        if rdsys::rd_kafka_event_error(event.0) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(copy_text(rdsys::rd_kafka_event_error_string(event.0)));
-        }
-    }
-    read(event.0)
+    Ok(options)
 }
 
-/// Returns the one description that an answer holds.
+/// Returns the only description in an answer.
 ///
 /// # Safety
-/// `result` is null or what `list` lists.
-pub(super) unsafe fn only<R, T>(
+/// `result` is null or a valid argument of `list`.
+pub(super) unsafe fn single<R, T>(
     result: *const R,
     list: unsafe extern "C" fn(*const R, *mut usize) -> *mut *const T,
 ) -> Result<*const T, String> {
     if result.is_null() {
-        return Err("an answer to another question".to_owned());
+        return Err("the answer is for another request".to_owned());
     }
     let mut count = 0;
-    // SAFETY: the caller's promise; `count` is set to the length of the array.
+    // SAFETY: the caller guarantees `result`. `count` is set to the length of the array.
     let found = unsafe { list(result, &raw mut count) };
     if found.is_null() || count != 1 {
-        return Err(format!("an answer about {count} instead of one"));
+        return Err(format!(
+            "the answer has {count} descriptions instead of one"
+        ));
     }
     // SAFETY: the array has one element.
     Ok(unsafe { *found })
 }
 
-/// Reads an array of operations; `None` for null, which stands for nothing told.
+/// Reads an array of operations. Returns `None` for null, which means that rights are not reported.
 ///
 /// # Safety
 /// `codes` is null or an array of `count` operations.
@@ -347,8 +363,8 @@ pub(super) unsafe fn read_operations(
     if codes.is_null() {
         return None;
     }
-    // As numbers: one that this version of librdkafka does not know would be no value of the enum.
-    // SAFETY: the caller's promise; the enum has the size and form of a u32.
+    // The codes are read as numbers, because an unknown code would be an invalid value of the enum.
+    // SAFETY: the caller guarantees the array. The enum has the layout of a u32.
     let codes = unsafe { std::slice::from_raw_parts(codes.cast::<u32>(), count) };
     Some(
         codes
@@ -366,7 +382,7 @@ unsafe fn read_description(
     description: *const rdsys::rd_kafka_TopicDescription_t,
     topic: &str,
 ) -> Result<Option<Described>, TopicError> {
-    // SAFETY: the caller's promise; what the calls return lives as long as the description.
+    // SAFETY: the caller guarantees it. The returned objects live as long as the description.
     let (code, reason, id, partitions, rights) = unsafe {
         let error = rdsys::rd_kafka_TopicDescription_error(description);
         let (code, reason) = if error.is_null() {
@@ -432,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn b8_a_topic_has_an_id_in_kafkas_form_and_each_its_own() {
+    fn every_topic_has_its_own_id_in_kafkas_form() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("a", 6, 1).unwrap();
         cluster.create_topic("b", 2, 1).unwrap();
@@ -448,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_that_are_away_are_not_a_missing_topic() {
+    fn unreachable_brokers_are_not_a_missing_topic() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);

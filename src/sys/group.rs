@@ -1,7 +1,7 @@
-//! What the brokers say about a consumer group: its members, and what this client may do with it.
+//! Asks the brokers about a consumer group: its members, and the rights of this client.
 //!
-//! Both group protocols are asked about. DescribeGroups, which the safe wrapper sends, shows a group of
-//! the newer protocol as an empty one.
+//! The request works with both group protocols. DescribeGroups, which the safe wrapper sends, reports a
+//! group of the newer protocol as empty.
 
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
@@ -11,60 +11,62 @@ use rdkafka_sys as rdsys;
 use rdsys::rd_kafka_resp_err_t as Code;
 
 use super::copy_text;
-use super::describe::{Question, Rights, ask, only, read_operations, timeout_ms, told, unknown};
+use super::describe::{
+    Question, Rights, ask, read_operations, rights_of, single, timeout_ms, unknown,
+};
 
-/// Time between two questions to a coordinator that is not there yet.
+/// Time between two requests while the group has no coordinator yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// The members of a group.
+/// The members of a consumer group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// Each as `client id (host)`.
+    /// One `client id (host)` per member.
     pub names: Vec<String>,
     /// The group uses the protocol of Kafka 4 (`group.protocol=consumer`).
     pub is_newer: bool,
 }
 
-/// Why the members of a group are not known.
+/// Why the members of a group are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembersError {
-    /// These brokers do not answer such questions.
-    Untold,
+    /// These brokers do not support the request.
+    Unsupported,
     /// No usable answer.
     Failed(String),
 }
 
-/// What a group's coordinator is asked for.
+/// The description of a group in an answer.
 type Description = *const rdsys::rd_kafka_ConsumerGroupDescription_t;
 
-/// Asks the group's coordinator what this client may do with a group, which need not exist.
+/// Asks the coordinator of a group for the rights of this client. The group need not exist.
 ///
-/// Blocks for at most twice `timeout` and a second: where nobody has used a group yet, the coordinators
-/// are only made by asking for one.
+/// Blocks for at most twice `timeout` and a second. In a new cluster, the first request for a
+/// coordinator creates the topic of the coordinators.
 pub fn group_rights<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
 ) -> Rights {
-    // SAFETY: `describe` hands over a live description; `count` is set to the length of the array.
+    // SAFETY: `describe` passes a live description. `count` is set to the length of the array.
     let read = |description: Description| unsafe {
         let mut count = 0;
         let codes = rdsys::rd_kafka_ConsumerGroupDescription_authorized_operations(
             description,
             &raw mut count,
         );
-        told(read_operations(codes, count))
+        rights_of(read_operations(codes, count))
     };
     match describe(client, group, timeout, true, read) {
         Ok(Ok(rights)) => rights,
         Ok(Err(Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)) => Rights::Denied,
-        Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => Rights::Untold,
-        Ok(Err(code)) => unknown(&words(code)),
+        Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => Rights::Unsupported,
+        Ok(Err(code)) => unknown(&message_of(code)),
         Err(reason) => unknown(&reason),
     }
 }
 
-/// Asks the group's coordinator for the members of a group, which need not exist.
+/// Asks the coordinator of a group for its members. The group need not exist.
 ///
 /// Blocks for at most twice `timeout` and a second.
 ///
@@ -78,15 +80,15 @@ pub fn group_members<C: ClientContext>(
     match describe(client, group, timeout, false, read_members) {
         Ok(Ok(members)) => Ok(members),
         Ok(Err(Code::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND)) => Ok(Members::default()),
-        Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => Err(MembersError::Untold),
-        Ok(Err(code)) => Err(MembersError::Failed(words(code))),
+        Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => Err(MembersError::Unsupported),
+        Ok(Err(code)) => Err(MembersError::Failed(message_of(code))),
         Err(reason) => Err(MembersError::Failed(reason)),
     }
 }
 
 fn read_members(description: Description) -> Members {
-    // SAFETY: `describe` hands over a live description; its members and their texts live as long as it,
-    // and each index is below the count.
+    // SAFETY: `describe` passes a live description. Its members and their texts live as long. Each
+    // index is below the count.
     unsafe {
         let count = rdsys::rd_kafka_ConsumerGroupDescription_member_count(description);
         let members = (0..count)
@@ -104,12 +106,12 @@ fn read_members(description: Description) -> Members {
     }
 }
 
-fn words(code: Code) -> String {
-    // SAFETY: the text of a code is a constant of librdkafka's.
+fn message_of(code: Code) -> String {
+    // SAFETY: the text of a code is a constant of librdkafka.
     unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }
 }
 
-/// Asks until a coordinator answers, for at most `timeout`.
+/// Repeats the request until a coordinator answers, for at most `timeout`.
 fn describe<C: ClientContext, T>(
     client: &Client<C>,
     group: &str,
@@ -117,11 +119,11 @@ fn describe<C: ClientContext, T>(
     rights: bool,
     read: impl Fn(Description) -> T,
 ) -> Result<Result<T, Code>, String> {
-    let name = CString::new(group).map_err(|_| "its name holds a zero byte".to_owned())?;
+    let name = CString::new(group).map_err(|_| "its name has a zero byte".to_owned())?;
     let begin = Instant::now();
     loop {
         match describe_once(client, &name, timeout, rights, &read)? {
-            Err(code) if is_passing(code) && begin.elapsed() < timeout => {
+            Err(code) if is_transient(code) && begin.elapsed() < timeout => {
                 std::thread::sleep(RETRY_PAUSE);
             }
             answer => return Ok(answer),
@@ -129,8 +131,8 @@ fn describe<C: ClientContext, T>(
     }
 }
 
-/// Tells whether a coordinator is in the making, or has just moved.
-fn is_passing(code: Code) -> bool {
+/// Tells whether the coordinator is starting, or has just moved to another broker.
+fn is_transient(code: Code) -> bool {
     matches!(
         code,
         Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE
@@ -139,7 +141,7 @@ fn is_passing(code: Code) -> bool {
     )
 }
 
-/// Returns what the group's coordinator says of it, or its error code.
+/// Sends the request once, and returns the answer or the error code of the coordinator.
 fn describe_once<C: ClientContext, T>(
     client: &Client<C>,
     name: &CStr,
@@ -155,8 +157,8 @@ fn describe_once<C: ClientContext, T>(
     };
     let send = |rk, options, queue| {
         let mut names = [name.as_ptr()];
-        // SAFETY: `ask` hands over live objects; `names` holds one NUL-terminated string, which the
-        // function copies.
+        // SAFETY: `ask` passes live objects. `names` has one NUL-terminated string, which the function
+        // copies.
         unsafe {
             rdsys::rd_kafka_DescribeConsumerGroups(
                 rk,
@@ -168,11 +170,11 @@ fn describe_once<C: ClientContext, T>(
         }
     };
     let read_event = |event| {
-        // SAFETY: `event` is live while this runs; null is returned for an event of another type. The
-        // description lives as long as `event`, and so does its error.
+        // SAFETY: `event` is live while this closure runs. For an event of another type the result is
+        // null. The description and its error live as long as `event`.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);
-            let group = only(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;
+            let group = single(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;
             let error = rdsys::rd_kafka_ConsumerGroupDescription_error(group);
             if !error.is_null() {
                 return Ok(Err(rdsys::rd_kafka_error_code(error)));

@@ -1,15 +1,15 @@
-//! The id that Kafka gives a topic when it is made.
+//! The id that Kafka gives a topic when it creates the topic.
 
 use base64::Engine as _;
 
-/// A topic's id in Kafka's own textual form: URL-safe base64 without padding, 22 characters.
+/// A topic id in Kafka's own text form: URL-safe base64 without padding, 22 characters.
 ///
-/// librdkafka's own string of an id is standard base64 and differs where it has `+` or `/`.
+/// librdkafka formats ids in standard base64, which differs in the characters `+` and `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicId(String);
 
 impl TopicId {
-    /// Returns the id with these 128 bits; `None` for zero, which stands for no id.
+    /// Returns the id with these 128 bits; `None` for zero, which means that there is no id.
     pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
         if most_significant == 0 && least_significant == 0 {
             return None;
@@ -38,8 +38,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_url_safe_and_zero_is_none() {
-        // 0xfbff… holds both characters in which the two alphabets differ.
+    fn an_id_is_url_safe_and_zero_is_none() {
+        // This id has both characters in which the two alphabets differ.
         let id = TopicId::from_bits(-0x0400_0000_0000_0001, -1).unwrap();
         assert_eq!(id.as_str(), "-____________________w");
         assert_eq!(TopicId::from_bits(0, 0), None);

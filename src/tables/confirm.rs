@@ -1,4 +1,4 @@
-//! The question before `--delete`: whoever answers it knows which tables go.
+//! The question before `--delete`. The operator types the prefix, and so knows which tables are deleted.
 
 use std::io::IsTerminal as _;
 
@@ -8,27 +8,27 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::telemetry;
 
-/// Returns an error if nobody can be asked and nobody has agreed already.
+/// Returns an error if there is no terminal to ask on, unless `agreed`.
 pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if agreed || terminal {
         return Ok(());
     }
-    let text = "nothing was deleted: --delete asks for the prefix, and there is no terminal to ask \
-                on; give --yes if that is meant";
-    Err(SettingsError(text.to_owned()))
+    Err(SettingsError::new("nothing was deleted")
+        .with_why("--delete asks for the prefix, and there is no terminal to ask on")
+        .with_remedy("give --yes if that is meant"))
 }
 
-/// Asks for the prefix, and returns an error unless that is the answer.
+/// Asks for the prefix. Returns an error if the answer is anything else.
 pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
-    telemetry::say("This deletes, with all they hold and for good:");
+    telemetry::print_stderr("This deletes the following, with everything they hold, for good:");
     for topic in topics {
-        telemetry::say(&format!("  topic {topic}"));
+        telemetry::print_stderr(&format!("  topic {topic}"));
     }
     for table in names.all() {
-        telemetry::say(&format!("  table {table}"));
+        telemetry::print_stderr(&format!("  table {table}"));
     }
-    telemetry::write_line(format!("To go on, type the prefix {prefix}: ").as_bytes());
+    telemetry::write_stderr(format!("To continue, type the prefix {prefix}: ").as_bytes());
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)
@@ -40,7 +40,8 @@ pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> 
     if line.trim() == prefix {
         return Ok(());
     }
-    let text =
-        format!("nothing was deleted: the answer was not {prefix}; run it again to answer anew");
-    Err(SettingsError(text).into())
+    Err(SettingsError::new("nothing was deleted")
+        .with_why(format!("the answer was not {prefix}"))
+        .with_remedy("run it again to answer anew")
+        .into())
 }

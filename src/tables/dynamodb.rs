@@ -1,6 +1,6 @@
-//! The tables and the config item, looked at, refused, made or checked.
+//! Inspects, creates and checks the tables and the config item.
 //!
-//! [`ensure`] does it all and needs no Kafka; `dev` calls it for its embedded database.
+//! [`ensure`] does all of this without Kafka. `dev` calls it for its embedded database.
 
 mod wanted;
 
@@ -10,97 +10,112 @@ use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
 
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
+use crate::remedy;
 use crate::settings::show_ms;
-use crate::store::config::{self, Config};
-use crate::store::error::{Kind, StoreError};
+use crate::store::attributes::TTL;
+use crate::store::config::{self, ConfigItem};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::protect::{self, Measure};
 use crate::store::tables::{self, CHANGE_LIMIT, TableSpec};
 use crate::tables::mark_settings;
-use crate::tables::steps::{Finding, Outcome, Steps};
+use crate::tables::steps::{Finding, FindingOutcome, StepDisplay};
 
-pub use wanted::Wanted;
+pub use wanted::WantedTables;
 
-/// The tables as they are.
+/// What to do about tables that were created for other values.
+const OTHER_PREFIX: &str = "use another --table-prefix for other values";
+
+/// The tables and the config item as they are in DynamoDB.
 #[derive(Debug)]
-pub struct State {
+pub struct FoundTables {
     found: Vec<(TableSpec, Option<TableDescription>)>,
-    config: Option<Config>,
+    config: Option<ConfigItem>,
 }
 
-/// Looks at all tables; changes nothing.
+/// Describes all tables and reads the config item. Changes nothing.
 ///
 /// # Errors
 /// What DynamoDB answers, or a damaged config item.
-pub async fn inspect(client: &Client, names: &TableNames) -> Result<State, StoreError> {
+pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables, StoreError> {
     let mut found = Vec::new();
     for spec in tables::specs(names) {
         let description = tables::describe(client, &spec.name).await?;
-        // A table that is being deleted is as good as gone.
+        // A table that is being deleted counts as missing.
         let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
         found.push((spec, description.filter(stays)));
     }
-    // A table with other keys cannot be asked for the item. One that is being made cannot be read
-    // yet, and holds nothing.
+    // A table with other keys cannot hold the item. A table that is being created cannot be read yet,
+    // and holds nothing.
     let readable = found.last().is_some_and(|(spec, description)| {
         let description = description.as_ref();
         description.is_some_and(|found| tables::differences(spec, found).is_empty())
     });
     let config = if readable {
         match config::read_config(client, names).await {
-            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => None,
             other => other?,
         }
     } else {
         None
     };
-    Ok(State { found, config })
+    Ok(FoundTables { found, config })
 }
 
-/// Returns an error if the tables cannot become what is wanted without harm.
+/// Returns an error if the tables cannot become `wanted` without harm.
 ///
 /// # Errors
-/// A [`SettingsError`] that says what differs, or what DynamoDB answers.
+/// A [`SettingsError`] with the differences, or what DynamoDB answers.
 pub async fn refuse(
     client: &Client,
     names: &TableNames,
-    state: &State,
-    wanted: &Wanted,
+    state: &FoundTables,
+    wanted: &WantedTables,
 ) -> anyhow::Result<()> {
     for (spec, description) in &state.found {
         let Some(description) = description else {
             continue;
         };
-        let differences = tables::differences(spec, description);
-        if !differences.is_empty() {
-            let table = spec.name.clone();
-            return Err(mark_settings(StoreError::Different { table, differences }))
-                .context("nothing was changed");
-        }
+        refuse_differences(spec, description).context("nothing was changed")?;
     }
     if let Some(config) = &state.config {
         let conflicts = wanted.conflicts(config);
         if !conflicts.is_empty() {
-            return Err(SettingsError(format!(
-                "nothing was changed: the tables of {} cannot be used so: {}; \
-                 other values need another --table-prefix",
+            let why = format!(
+                "the tables of {} cannot be used so: {}",
                 names.totals,
                 conflicts.join("; ")
-            ))
-            .into());
+            );
+            return Err(SettingsError::new("nothing was changed")
+                .with_why(why)
+                .with_remedy(OTHER_PREFIX)
+                .into());
         }
     }
     if let Some((lost, full)) = find_loss(client, state).await? {
-        return Err(SettingsError(format!(
-            "nothing was changed: {lost} is missing while table {full} holds data; \
-             restore it, or begin anew with another --table-prefix or after --delete --yes"
-        ))
-        .into());
+        return Err(SettingsError::new("nothing was changed")
+            .with_why(format!("{lost} is missing while table {full} holds data"))
+            .with_remedy(
+                "restore it, or begin anew with another --table-prefix or after --delete --yes",
+            )
+            .into());
     }
     Ok(())
 }
 
-/// Returns what is missing and a table that holds data, if there are both.
-async fn find_loss(client: &Client, state: &State) -> Result<Option<(String, String)>, StoreError> {
+/// Returns an error if a table does not have its keys and index.
+fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Result<()> {
+    let (table, differences) = (spec.name.clone(), tables::differences(spec, found));
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(mark_settings(StoreError::Different { table, differences }))
+}
+
+/// Returns what is missing, and a table that holds data, if there are both.
+async fn find_loss(
+    client: &Client,
+    state: &FoundTables,
+) -> Result<Option<(String, String)>, StoreError> {
     let missing = state.found.iter().find(|(_, found)| found.is_none());
     let lost = match missing {
         Some((spec, _)) => format!("table {}", spec.name),
@@ -114,68 +129,40 @@ async fn find_loss(client: &Client, state: &State) -> Result<Option<(String, Str
         match tables::holds_data(client, &spec.name).await {
             Ok(true) => return Ok(Some((lost, spec.name.clone()))),
             Ok(false) => {}
-            // Still being made.
-            Err(error) if error.kind() == Kind::NotFound => {}
+            // The table is still being created.
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
     Ok(None)
 }
 
-/// Makes what is missing. Call [`refuse`] first.
+/// Creates what is missing. The caller must call [`refuse`] first.
 ///
-/// Tables are made one after the other: AWS makes only one with an index at a time.
+/// It creates one table after the other, because AWS creates only one table with an index at a time.
 ///
 /// # Errors
 /// What DynamoDB answers.
 pub async fn make(
     client: &Client,
     names: &TableNames,
-    state: State,
-    wanted: &Wanted,
-    steps: &Steps,
+    state: FoundTables,
+    wanted: &WantedTables,
+    steps: &StepDisplay,
 ) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (spec, description) in &state.found {
-        let verb = if description.is_none() {
-            "making"
-        } else {
-            "checking"
+        let verb = match description {
+            None => "making",
+            Some(_) => "checking",
         };
         let step = steps.begin(format!("{verb} table {}", spec.name));
-        let made = description.is_none() && create(client, spec, wanted).await?;
-        let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
-        let found = active.map_err(mark_settings)?;
-        // Somebody else may have made it in the meantime.
-        let differences = tables::differences(spec, &found);
-        if !differences.is_empty() {
-            let table = spec.name.clone();
-            return Err(mark_settings(StoreError::Different { table, differences }));
-        }
-        let mut notes = Vec::new();
-        if let Some(ttl) = ttl_of(spec, names, wanted) {
-            let on = tables::ensure_ttl(client, &spec.name, ttl).await;
-            if on.map_err(mark_settings)? && !made {
-                notes.push(format!("TTL on {ttl} is on now"));
-            }
-        }
-        let missing = protect::missing(client, &wanted.protection, &found).await;
-        for measure in missing.map_err(|error| cannot(error, None))? {
-            let change = async || protect::take(client, &found, &measure).await;
-            tables::repeat_while_busy(&spec.name, CHANGE_LIMIT, change)
-                .await
-                .map_err(|error| cannot(error, Some(&measure)))?;
-            // A table that is being updated takes no second change.
-            let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
-            active.map_err(mark_settings)?;
-            if !made {
-                notes.push(format!("{measure} is on now"));
-            }
-        }
-        let outcome = match (made, notes.is_empty()) {
-            (true, _) => Outcome::Made,
-            (false, true) => Outcome::Kept,
-            (false, false) => Outcome::Changed,
+        let is_new = description.is_none() && create(client, spec, wanted).await?;
+        let changes = make_complete(client, names, spec, wanted).await?;
+        let (outcome, notes) = match (is_new, changes.is_empty()) {
+            (true, _) => (FindingOutcome::Made, Vec::new()),
+            (false, true) => (FindingOutcome::Kept, Vec::new()),
+            (false, false) => (FindingOutcome::Changed, changes),
         };
         step.end(outcome);
         let what = format!("table {}", spec.name);
@@ -185,9 +172,46 @@ pub async fn make(
     Ok(findings)
 }
 
-/// Makes a table, after the one of the same name that is being deleted is gone; returns `false` if it
-/// exists.
-async fn create(client: &Client, spec: &TableSpec, wanted: &Wanted) -> Result<bool, StoreError> {
+/// Waits until a table is active, then switches on its TTL and the wanted measures of protection.
+/// Returns one sentence per change.
+async fn make_complete(
+    client: &Client,
+    names: &TableNames,
+    spec: &TableSpec,
+    wanted: &WantedTables,
+) -> anyhow::Result<Vec<String>> {
+    let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
+    let found = active.map_err(mark_settings)?;
+    // Another program may have created the table in the meantime.
+    refuse_differences(spec, &found)?;
+    let mut changes = Vec::new();
+    if let Some(ttl) = ttl_of(spec, names, wanted) {
+        let was_off = tables::ensure_ttl(client, &spec.name, ttl).await;
+        if was_off.map_err(mark_settings)? {
+            changes.push(format!("TTL on {ttl} is on now"));
+        }
+    }
+    let missing = protect::missing(client, &wanted.protection, &found).await;
+    for measure in missing.map_err(|error| blame_option(error, None))? {
+        let change = async || protect::take(client, &found, &measure).await;
+        tables::repeat_while_busy(&spec.name, CHANGE_LIMIT, change)
+            .await
+            .map_err(|error| blame_option(error, Some(&measure)))?;
+        // DynamoDB accepts no second change while it updates the table.
+        let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
+        active.map_err(mark_settings)?;
+        changes.push(format!("{measure} is on now"));
+    }
+    Ok(changes)
+}
+
+/// Creates a table, after a table of the same name that is being deleted is gone. Returns `false` if
+/// the table exists.
+async fn create(
+    client: &Client,
+    spec: &TableSpec,
+    wanted: &WantedTables,
+) -> Result<bool, StoreError> {
     if tables::describe(client, &spec.name)
         .await?
         .is_some_and(|found| found.table_status() == Some(&TableStatus::Deleting))
@@ -197,29 +221,28 @@ async fn create(client: &Client, spec: &TableSpec, wanted: &Wanted) -> Result<bo
     tables::create_protected(client, spec, &wanted.protection).await
 }
 
-/// Returns the attribute after which the rows of a table expire, if they do.
-fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &Wanted) -> Option<&'static str> {
-    let expire = wanted.alerts_expire && spec.name == names.alerts;
-    if expire {
-        Some(tables::TTL_ATTRIBUTE)
-    } else {
-        spec.ttl
-    }
+/// Returns the attribute with the time at which the items of a table expire, if they do.
+fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &WantedTables) -> Option<&'static str> {
+    let is_expiring = wanted.alerts_expire && spec.name == names.alerts;
+    if is_expiring { Some(TTL) } else { spec.ttl }
 }
 
-/// Marks an option that this DynamoDB does not know, or whose value it refuses, as one to be left out.
-/// Without a measure the question was whether one is taken.
-fn cannot(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
+/// Returns an error that names the option if this DynamoDB does not know the option or refuses its
+/// value. Without a measure, the failed request asked which measures are on.
+fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     let option = match (&error, measure) {
         (_, Some(measure)) => measure.option(),
         (StoreError::Request(request), None) if request.operation.contains("Tag") => "--tag",
         _ => "--pitr",
     };
     match error.code() {
-        Some("UnknownOperationException" | "ValidationException") => SettingsError(format!(
-            "{error}; correct {option}, or leave it out: emulators do not know all that AWS does"
-        ))
-        .into(),
+        Some("UnknownOperationException" | "ValidationException") => {
+            SettingsError(remedy::describe(&error.into()))
+                .with_remedy(format!(
+                    "correct {option}, or leave it out: emulators do not know all that AWS does"
+                ))
+                .into()
+        }
         _ => mark_settings(error),
     }
 }
@@ -227,34 +250,32 @@ fn cannot(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
 async fn make_config(
     client: &Client,
     names: &TableNames,
-    wanted: &Wanted,
+    wanted: &WantedTables,
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
     config::create_config(client, names, &fresh).await?;
-    // Of two runs at once one wrote it; both read what stands there, and whose it is.
+    // If two runs write the item at the same time, one succeeds and both read the same item.
     let config = config::read_config(client, names)
         .await?
-        .context("the config item vanished")?;
+        .context("the config item is gone")?;
     let conflicts = wanted.conflicts(&config);
     if !conflicts.is_empty() {
-        let text = conflicts.join("; ");
-        return Err(
-            SettingsError(format!("{text}; other values need another --table-prefix")).into(),
-        );
+        let error = SettingsError::new(conflicts.join("; ")).with_remedy(OTHER_PREFIX);
+        return Err(error.into());
     }
     let mut notes = vec![show(&config)];
     let mut outcome = if config.tables_id == fresh.tables_id {
-        Outcome::Made
+        FindingOutcome::Made
     } else {
-        Outcome::Kept
+        FindingOutcome::Kept
     };
     if let Some(shards) = wanted.shards
         && config::grow_shards(client, names, shards).await?
     {
-        outcome = Outcome::Changed;
+        outcome = FindingOutcome::Changed;
         notes = vec![format!(
-            "shards grew from {} to {shards}; start serve anew or give it a minute, \
-             then the consumers",
+            "shards grew from {} to {shards}; restart serve or wait a minute, \
+             then restart the consumers",
             config.shards
         )];
     }
@@ -262,7 +283,7 @@ async fn make_config(
     Ok(Finding::with_notes(outcome, what, notes))
 }
 
-fn show(config: &Config) -> String {
+fn show(config: &ConfigItem) -> String {
     format!(
         "windows {}, lateness {}, skew {}, {} shards, raw {}",
         show_ms(config.rules.window_ms),
@@ -273,45 +294,45 @@ fn show(config: &Config) -> String {
     )
 }
 
-/// Looks, refuses and makes: the tables are as wanted afterwards. Returns the config item.
+/// Inspects, refuses and creates, so that the tables are as `wanted` afterwards. Returns the config item.
 ///
 /// # Errors
 /// As [`refuse`] and [`make`].
 pub async fn ensure(
     client: &Client,
     names: &TableNames,
-    wanted: &Wanted,
-    steps: &Steps,
-) -> anyhow::Result<(Config, Vec<Finding>)> {
+    wanted: &WantedTables,
+    steps: &StepDisplay,
+) -> anyhow::Result<(ConfigItem, Vec<Finding>)> {
     let state = inspect(client, names).await?;
     refuse(client, names, &state, wanted).await?;
     let findings = make(client, names, state, wanted, steps).await?;
     let config = config::read_config(client, names)
         .await?
-        .context("the config item vanished")?;
+        .context("the config item is gone")?;
     Ok((config, findings))
 }
 
-/// Compares; changes nothing.
+/// Compares the tables with `wanted`. Changes nothing.
 ///
 /// # Errors
 /// What DynamoDB answers.
 pub async fn check(
     client: &Client,
     names: &TableNames,
-    wanted: &Wanted,
+    wanted: &WantedTables,
 ) -> anyhow::Result<Vec<Finding>> {
     let state = inspect(client, names).await?;
     let mut findings = Vec::new();
     for (spec, description) in &state.found {
         let what = format!("table {}", spec.name);
         let Some(description) = description else {
-            findings.push(Finding::new(Outcome::Missing, what));
+            findings.push(Finding::new(FindingOutcome::Missing, what));
             continue;
         };
         let mut notes = tables::differences(spec, description);
-        if let tables::Readiness::Never(message) = tables::readiness(description) {
-            notes.push(message);
+        if let tables::TableReadiness::Never(failure) = tables::readiness(description) {
+            notes.push(failure.to_string());
         }
         if let Some(ttl) = ttl_of(spec, names, wanted) {
             match tables::ttl_is_on(client, &spec.name, ttl).await {
@@ -322,234 +343,41 @@ pub async fn check(
             }
         }
         let missing = protect::missing(client, &wanted.protection, description).await;
-        let missing = missing.map_err(|error| cannot(error, None))?;
+        let missing = missing.map_err(|error| blame_option(error, None))?;
         notes.extend(missing.iter().map(|m| format!("{m} is off")));
         let outcome = if notes.is_empty() {
-            Outcome::Kept
+            FindingOutcome::Kept
         } else {
-            Outcome::Differs
+            FindingOutcome::Differs
         };
         findings.push(Finding::with_notes(outcome, what, notes));
     }
     let what = format!("config item of {}", names.totals);
     findings.push(match &state.config {
-        None => Finding::new(Outcome::Missing, what),
+        None => Finding::new(FindingOutcome::Missing, what),
         Some(config) => {
             let mut notes = wanted.conflicts(config);
             if let Some(shards) = wanted.shards.filter(|shards| *shards > config.shards) {
                 notes.push(format!("has {} shards instead of {shards}", config.shards));
             }
             if notes.is_empty() {
-                Finding::with_notes(Outcome::Kept, what, vec![show(config)])
+                Finding::with_notes(FindingOutcome::Kept, what, vec![show(config)])
             } else {
-                Finding::with_notes(Outcome::Differs, what, notes)
+                Finding::with_notes(FindingOutcome::Differs, what, notes)
             }
         }
     });
     if let Some((lost, full)) = find_loss(client, &state).await? {
         let note = format!("table {full} holds data without it");
-        findings.push(Finding::with_notes(Outcome::Differs, lost, vec![note]));
+        findings.push(Finding::with_notes(
+            FindingOutcome::Differs,
+            lost,
+            vec![note],
+        ));
     }
     Ok(findings)
 }
 
 #[cfg(test)]
 #[cfg(feature = "dev")]
-mod tests {
-    use super::*;
-    use crate::exit::Exit;
-    use std::time::Duration;
-
-    use crate::core::window::Rules;
-    use crate::settings::RawRows;
-    use crate::store::embedded;
-    use aws_sdk_dynamodb::types::AttributeValue;
-
-    async fn start() -> (Client, TableNames) {
-        let db = dynoxide::Database::memory().unwrap();
-        let client = embedded::client(db).await.unwrap();
-        (client, TableNames::new("init"))
-    }
-
-    async fn run(
-        client: &Client,
-        names: &TableNames,
-        wanted: &Wanted,
-    ) -> anyhow::Result<(Config, Vec<Finding>)> {
-        ensure(client, names, wanted, &Steps::silent()).await
-    }
-
-    async fn put_row(client: &Client, names: &TableNames) {
-        client
-            .put_item()
-            .table_name(&names.aggregations)
-            .item("partition_key", AttributeValue::S("k".to_owned()))
-            .send()
-            .await
-            .unwrap();
-    }
-
-    fn outcomes(findings: &[Finding]) -> Vec<Outcome> {
-        findings.iter().map(|finding| finding.outcome).collect()
-    }
-
-    #[tokio::test]
-    async fn d15_twice_makes_once_and_check_changes_nothing() {
-        let (client, names) = start().await;
-        let wanted = Wanted::default();
-        let findings = check(&client, &names, &wanted).await.unwrap();
-        assert_eq!(outcomes(&findings), [Outcome::Missing; 5]);
-        let (first, findings) = run(&client, &names, &wanted).await.unwrap();
-        assert_eq!(outcomes(&findings), [Outcome::Made; 5]);
-        assert_eq!((first.shards, first.rules), (4, Rules::default()));
-        put_row(&client, &names).await;
-        let (second, findings) = run(&client, &names, &wanted).await.unwrap();
-        assert_eq!(outcomes(&findings), [Outcome::Kept; 5]);
-        assert_eq!(second, first);
-        let findings = check(&client, &names, &wanted).await.unwrap();
-        assert_eq!(outcomes(&findings), [Outcome::Kept; 5]);
-    }
-
-    #[tokio::test]
-    async fn frozen_values_that_differ_exit_with_2_and_change_nothing() {
-        let (client, names) = start().await;
-        let made = Wanted {
-            window_ms: Some(60_000),
-            shards: Some(8),
-            topic: Some("a".to_owned()),
-            ..Wanted::default()
-        };
-        let (first, _) = run(&client, &names, &made).await.unwrap();
-        config::set_topic(&client, &names, "a", "id").await.unwrap();
-        let base = Wanted::default();
-        for (wanted, word) in [
-            (
-                Wanted {
-                    window_ms: Some(300_000),
-                    ..base.clone()
-                },
-                "--window",
-            ),
-            (
-                Wanted {
-                    lateness_ms: Some(0),
-                    ..base.clone()
-                },
-                "--lateness",
-            ),
-            (
-                Wanted {
-                    skew_ms: Some(1),
-                    ..base.clone()
-                },
-                "--max-skew",
-            ),
-            (
-                Wanted {
-                    raw: Some(RawRows::None),
-                    ..base.clone()
-                },
-                "--raw",
-            ),
-            (
-                Wanted {
-                    shards: Some(4),
-                    ..base.clone()
-                },
-                "--shards",
-            ),
-            (
-                Wanted {
-                    topic: Some("b".to_owned()),
-                    ..base.clone()
-                },
-                "--topic",
-            ),
-        ] {
-            let error = run(&client, &names, &wanted).await.expect_err(word);
-            assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
-            assert!(format!("{error:#}").contains(word), "{error:#}");
-            let findings = check(&client, &names, &wanted).await.unwrap();
-            assert_eq!(findings[4].outcome, Outcome::Differs, "{word}");
-        }
-        let (now, _) = run(&client, &names, &made).await.unwrap();
-        assert_eq!((now.tables_id, now.rules), (first.tables_id, first.rules));
-    }
-
-    #[tokio::test]
-    async fn shards_grow_and_check_asks_for_it() {
-        let (client, names) = start().await;
-        run(&client, &names, &Wanted::default()).await.unwrap();
-        let wanted = Wanted {
-            shards: Some(16),
-            ..Wanted::default()
-        };
-        let findings = check(&client, &names, &wanted).await.unwrap();
-        assert_eq!(findings[4].outcome, Outcome::Differs);
-        let (config, findings) = run(&client, &names, &wanted).await.unwrap();
-        assert_eq!((config.shards, findings[4].outcome), (16, Outcome::Changed));
-    }
-
-    #[tokio::test]
-    async fn alerts_expire_only_where_that_is_asked_for() {
-        let (client, names) = start().await;
-        let plain = Wanted::default();
-        let expiring = Wanted {
-            alerts_expire: true,
-            ..Wanted::default()
-        };
-        let is_on = async || {
-            let on = tables::ttl_is_on(&client, &names.alerts, tables::TTL_ATTRIBUTE);
-            on.await.unwrap()
-        };
-        run(&client, &names, &plain).await.unwrap();
-        assert!(!is_on().await);
-        let findings = check(&client, &names, &expiring).await.unwrap();
-        assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
-        run(&client, &names, &expiring).await.unwrap();
-        assert!(is_on().await);
-        // It is never switched off.
-        run(&client, &names, &plain).await.unwrap();
-        assert!(is_on().await);
-    }
-
-    #[tokio::test]
-    async fn a_lost_table_is_made_again_only_where_nothing_was_counted() {
-        let (client, names) = start().await;
-        let limit = Duration::from_secs(10);
-        let wanted = Wanted::default();
-        for lost in names.all() {
-            run(&client, &names, &wanted).await.unwrap();
-            tables::delete(&client, lost, limit).await.unwrap();
-            let (_, findings) = run(&client, &names, &wanted).await.unwrap();
-            assert!(outcomes(&findings).contains(&Outcome::Made), "{lost}");
-        }
-        put_row(&client, &names).await;
-        for lost in [&names.raw, &names.alerts, &names.totals] {
-            tables::delete(&client, lost, limit).await.unwrap();
-            let error = run(&client, &names, &wanted).await.expect_err(lost);
-            assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
-            assert!(tables::describe(&client, lost).await.unwrap().is_none());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_table_with_other_keys_stops_everything() {
-        let (client, names) = start().await;
-        let wrong = TableSpec {
-            name: names.totals.clone(),
-            ..tables::specs(&names)[1].clone()
-        };
-        tables::create(&client, &wrong).await.unwrap();
-        let wanted = Wanted::default();
-        let error = run(&client, &names, &wanted).await.expect_err("keys");
-        assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
-        assert!(format!("{error:#}").contains("(partition_key) instead of (shard, series)"));
-        assert!(
-            tables::describe(&client, &names.raw)
-                .await
-                .unwrap()
-                .is_none()
-        );
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
 //! `init-tables --explain RATE`: what the tables will cost, and whether a key gets too hot.
 //!
-//! Arithmetic on the contract's shapes, nothing is asked of anybody. An item of up to 1 KiB is one
-//! write unit, and one more for each index that holds it: a raw event and an alert are two, a row of
-//! counts is one (its keys, and so its index, change only when it is made). A row is written at most
-//! once an interval, however many events it counts, so at high rates rows cost next to nothing.
-//! `scripts/bench` measures the same from the consumed capacity.
+//! The report is arithmetic on the items in `docs/TABLES.md` and needs no connection. An item of up to
+//! 1 KiB costs one write unit, and one more for each index that holds it. So a raw event and an alert
+//! cost two units. A row of counts costs one, because its index changes only when the row is created. A
+//! row is written at most once per interval, however many events it counts, so rows cost almost nothing
+//! at high rates. `scripts/bench` measures the same by the consumed capacity.
 
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
@@ -13,34 +13,34 @@ use crate::settings::{Mix, RawRows, show_ms};
 
 /// Dollars for a million write units on demand, in us-east-1 (AWS's price list of November 2024).
 const DOLLARS_PER_MILLION: f64 = 0.625;
-/// Dollars for a GB of storage and month there.
+/// Dollars per month for a GB of storage, in the same Region.
 const DOLLARS_PER_GB: f64 = 0.25;
 /// Seconds in a month, a twelfth of 365.25 days.
 const MONTH_S: f64 = 2_629_800.0;
-/// What a raw event takes in the table and once more in its index, with the 100 bytes that AWS adds to
-/// each; measured on the events of January 2013.
+/// Bytes of a raw event in the table and in its index, with the 100 bytes that AWS adds to each copy;
+/// measured on the events of January 2013.
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
-/// What an alert takes in the table and once more in its index, measured and counted alike.
+/// Bytes of an alert in the table and in its index, measured in the same way.
 const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
-/// Dollars for a GB and month of point-in-time recovery there.
+/// Dollars per month for point-in-time recovery of a GB, in the same Region.
 const PITR_DOLLARS_PER_GB: f64 = 0.2;
-/// Write units a second that AWS allows a table or an index, unless it is asked for more.
+/// Write units per second that AWS allows a table or an index, unless the quota is raised.
 const TABLE_UNITS_QUOTA: f64 = 40_000.0;
-/// Write units a second that a new table or index takes at once.
+/// Write units per second that a new table or index accepts at once.
 const TABLE_UNITS_AT_FIRST: f64 = 4_000.0;
-/// What DynamoDB takes for one partition key, in write units a second.
+/// Write units per second that DynamoDB accepts for one partition key.
 pub const KEY_UNITS_MAX: f64 = 1_000.0;
 
-/// What is asked for.
+/// The load that the report is about.
 #[derive(Clone, Debug)]
-pub struct Question {
-    /// Events a second.
+pub struct CostQuestion {
+    /// Events per second.
     pub rate: f64,
-    /// What the events are like.
+    /// Properties of the events.
     pub mix: Mix,
-    /// Shards of the indexes.
+    /// Shards per city and severity.
     pub shards: u32,
-    /// Which events get a raw row.
+    /// Which events have raw items.
     pub raw: RawRows,
     /// Length of a window.
     pub window_ms: i64,
@@ -48,23 +48,23 @@ pub struct Question {
     pub alert_ttl_ms: Option<i64>,
 }
 
-/// What one table or index takes.
+/// The write load of a table or an index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
-    /// Its name.
+    /// Name of the table or index.
     pub name: String,
-    /// Write units a second.
+    /// Write units per second.
     pub units: f64,
-    /// Write units a second on its busiest partition key.
+    /// Write units per second on the busiest partition key.
     pub busiest: f64,
-    /// What its partition keys are.
+    /// What a partition key stands for.
     pub key: &'static str,
 }
 
-/// Returns the tables and indexes with what they take, each index behind its table.
+/// Returns the load of each table, followed by the load of its index.
 #[allow(clippy::cast_precision_loss)] // far below 2^53
-pub fn loads(question: &Question, names: &TableNames) -> Vec<Load> {
-    let Question { rate, mix, .. } = question;
+pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
+    let CostQuestion { rate, mix, .. } = question;
     let shards = f64::from(question.shards);
     let raw = match question.raw {
         RawRows::All => *rate,
@@ -75,7 +75,7 @@ pub fn loads(question: &Question, names: &TableNames) -> Vec<Load> {
         RawRows::All | RawRows::Alerts => rate * mix.alerts,
         RawRows::None => 0.0,
     };
-    // Each series is counted by one partition, in a row of its window and one of its total.
+    // One partition counts each series, in a window row and a totals row.
     let per_series = (rate / mix.series).min(1_000.0 / mix.row_interval_ms.max(1) as f64);
     let rows = per_series * mix.series;
     let new_rows = rate.min(mix.series * 1_000.0 / question.window_ms as f64);
@@ -96,7 +96,7 @@ pub fn loads(question: &Question, names: &TableNames) -> Vec<Load> {
         load(&names.aggregations, rows, per_series, "window"),
         load(SERIES_INDEX, new_rows, new_rows / mix.series, "series"),
         load(&names.alerts, alerts, alerts * mix.hottest, "city"),
-        // The two severities that raise alerts; at worst all of one.
+        // Two severities raise alerts. In the worst case all alerts have the same one.
         load(
             SEVERITY_INDEX,
             alerts,
@@ -112,8 +112,8 @@ pub fn loads(question: &Question, names: &TableNames) -> Vec<Load> {
     ]
 }
 
-/// Returns the table that is printed.
-pub fn report(question: &Question, names: &TableNames) -> String {
+/// Returns the report as text.
+pub fn report(question: &CostQuestion, names: &TableNames) -> String {
     let loads = loads(question, names);
     let dollars = |units: f64| units * MONTH_S / 1e6 * DOLLARS_PER_MILLION;
     let mix = &question.mix;
@@ -184,7 +184,7 @@ pub fn report(question: &Question, names: &TableNames) -> String {
     out
 }
 
-/// Returns a time in days, where it is some.
+/// Returns a time in days if it is a whole number of days.
 fn days(ms: i64) -> String {
     match ms % 86_400_000 {
         0 => format!("{} days", ms / 86_400_000),
@@ -192,15 +192,15 @@ fn days(ms: i64) -> String {
     }
 }
 
-/// Returns the GB of alerts that are kept, or, where they have no end, that each month adds.
+/// Returns the GB of all alerts that are kept. If alerts never expire, returns the GB of one month.
 #[allow(clippy::cast_precision_loss)] // far below 2^53
-fn alert_gb(alerts: &Load, question: &Question) -> f64 {
+fn alert_gb(alerts: &Load, question: &CostQuestion) -> f64 {
     let seconds = question.alert_ttl_ms.map_or(MONTH_S, |ms| ms as f64 / 1e3);
     alerts.units * ALERT_BYTES * seconds / 1e9
 }
 
-/// Returns what alerts take, which have no end unless it is asked for.
-fn alerts_kept(alerts: &Load, question: &Question) -> String {
+/// Returns the sentence about the storage of alerts, which never expire without `--alert-ttl`.
+fn alerts_kept(alerts: &Load, question: &CostQuestion) -> String {
     let kept = alert_gb(alerts, question);
     let (gb, dollars) = (number(kept), number(kept * DOLLARS_PER_GB));
     match question.alert_ttl_ms {
@@ -214,20 +214,20 @@ fn alerts_kept(alerts: &Load, question: &Question) -> String {
     }
 }
 
-/// Returns what to do about tables and indexes that take more than AWS gives them at first, or at all.
+/// Returns advice if a table or index needs more than AWS accepts at first, or more than its quota.
 fn limits(loads: &[Load]) -> String {
     let busiest = loads.iter().map(|load| load.units).fold(0.0, f64::max);
     let mut out = String::new();
     if busiest > TABLE_UNITS_AT_FIRST {
         out.push_str(&format!(
-            "\nA new table or index takes {} write units/s at first, and more only after a while: --warm-writes {} would do\n",
+            "\nA new table or index accepts {} write units/s at first, and more only later: use --warm-writes {}\n",
             number(TABLE_UNITS_AT_FIRST),
             busiest.ceil()
         ));
     }
     for load in loads.iter().filter(|load| load.units > TABLE_UNITS_QUOTA) {
         out.push_str(&format!(
-            "\n{}: {} write units/s are more than the {} that AWS allows a table or index; ask for more in Service Quotas\n",
+            "\n{}: {} write units/s are more than the {} that AWS allows a table or index; request more in Service Quotas\n",
             load.name,
             number(load.units),
             number(TABLE_UNITS_QUOTA)
@@ -236,11 +236,11 @@ fn limits(loads: &[Load]) -> String {
     out
 }
 
-/// Returns what to do about a key that is too hot.
-fn advice(load: &Load, question: &Question) -> String {
+/// Returns advice about a key that is too hot.
+fn advice(load: &Load, question: &CostQuestion) -> String {
     let times = load.busiest / KEY_UNITS_MAX;
     let what = format!(
-        "{}: {} write units/s on one {} are more than the {} DynamoDB takes for a key;",
+        "{}: {} write units/s on one {} are more than the {} that DynamoDB accepts for a key;",
         load.name,
         number(load.busiest),
         load.key,
@@ -250,20 +250,22 @@ fn advice(load: &Load, question: &Question) -> String {
         CITY_INDEX | SEVERITY_INDEX => {
             let shards = (f64::from(question.shards) * times).ceil();
             if shards > f64::from(SHARDS_MAX) {
-                format!("the {SHARDS_MAX} shards there can be are too few: --raw alerts or none")
+                format!(
+                    "the maximum of {SHARDS_MAX} shards is too low: use --raw alerts or --raw none"
+                )
             } else {
-                format!("--shards {shards} would do")
+                format!("use --shards {shards}")
             }
         }
-        name if name.ends_with("-alerts") => "consumers wait for what is throttled there: \
-            fewer events of high severity, or --raw none"
+        name if name.ends_with("-alerts") => "consumers wait for throttled writes: \
+            send fewer events of high severity, or use --raw none"
             .to_owned(),
-        _ => "a longer --row-interval of consume would do".to_owned(),
+        _ => "use a longer --row-interval of consume".to_owned(),
     };
     format!("{what} {cure}\n")
 }
 
-/// Returns a number with thousands parted, and decimals where it is small.
+/// Returns a number with separators for thousands, and with decimals if it is small.
 fn number(value: f64) -> String {
     if value < 10.0 {
         let text = format!("{value:.2}");
@@ -278,8 +280,8 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn question(rate: f64) -> Question {
-        Question {
+    fn question(rate: f64) -> CostQuestion {
+        CostQuestion {
             rate,
             mix: Mix::default(),
             shards: 4,
@@ -290,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_tables_are_told_and_what_alerts_cost() {
+    fn the_report_names_quotas_and_the_cost_of_alerts() {
         let names = TableNames::new("citystream");
-        let told = |rate: f64, alert_ttl_ms| {
+        let report_at = |rate: f64, alert_ttl_ms| {
             let mut question = question(rate);
             question.alert_ttl_ms = alert_ttl_ms;
             report(&question, &names)
         };
-        let few = told(1_000.0, None);
+        let few = report_at(1_000.0, None);
         assert!(
             few.contains("Alerts are kept for ever: 986 GB more each month, so $247 more"),
             "{few}"
@@ -306,15 +308,15 @@ mod tests {
             !few.contains("--warm-writes") && !few.contains("Service Quotas"),
             "{few}"
         );
-        let expiring = told(1_000.0, Some(90 * 86_400_000));
+        let expiring = report_at(1_000.0, Some(90 * 86_400_000));
         assert!(
             expiring.contains("Alerts, kept for 90 days, take 2,916 GB, $729 a month"),
             "{expiring}"
         );
-        let more = told(5_000.0, None);
-        assert!(more.contains("--warm-writes 5000 would do"), "{more}");
+        let more = report_at(5_000.0, None);
+        assert!(more.contains("use --warm-writes 5000"), "{more}");
         assert!(!more.contains("Service Quotas"), "{more}");
-        let most = told(50_000.0, None);
+        let most = report_at(50_000.0, None);
         assert!(
             most.contains("citystream-raw-events: 50,000 write units/s are more than the 40,000"),
             "{most}"
@@ -325,13 +327,13 @@ mod tests {
         );
     }
 
-    fn per_event(question: &Question) -> f64 {
+    fn per_event(question: &CostQuestion) -> f64 {
         let loads = loads(question, &TableNames::new("citystream"));
         loads.iter().map(|l| l.units).sum::<f64>() / question.rate
     }
 
     #[test]
-    fn units_per_event_are_those_of_the_targets() {
+    fn units_per_event_match_the_measured_ones() {
         // Measured by scripts/bench: 5.3, 3.2 and 3.0.
         let slow = per_event(&question(0.2));
         assert!((5.0..5.5).contains(&slow), "{slow}");
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn d8_nine_tenths_in_one_city_stay_below_a_keys_limit_at_two_thousand_events_a_second() {
+    fn two_thousand_events_a_second_mostly_in_one_city_stay_below_the_limit_of_a_key() {
         let mut hot = question(2_000.0);
         hot.mix.hottest = 0.9;
         let names = TableNames::new("citystream");
@@ -356,9 +358,9 @@ mod tests {
         }
         hot.rate = 10_000.0;
         let text = report(&hot, &names);
-        assert!(text.contains("--shards 9 would do"), "{text}");
+        assert!(text.contains("use --shards 9"), "{text}");
         hot.rate = 100_000.0;
-        assert!(report(&hot, &names).contains("the 64 shards there can be are too few"));
+        assert!(report(&hot, &names).contains("the maximum of 64 shards is too low"));
         assert!(
             text.contains("citystream-alerts: 4,500 write units/s on one city"),
             "{text}"
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guides_table_of_costs_is_this_ones() {
+    fn the_guide_has_the_costs_of_the_report() {
         let guide = include_str!("../../docs/EC2.md");
         let names = TableNames::new("citystream");
         for (events, rate, row_interval_ms) in [
@@ -376,7 +378,7 @@ mod tests {
             ("1,000/s, row interval 250ms", 1_000.0, 250),
             ("1,000/s, row interval 5s", 1_000.0, 5_000),
         ] {
-            let told = |raw| {
+            let report_at = |raw| {
                 let mut question = question(rate);
                 (question.raw, question.mix.row_interval_ms) = (raw, row_interval_ms);
                 let text = report(&question, &names);
@@ -388,8 +390,8 @@ mod tests {
                     .collect();
                 (cells[1].clone(), cells[3].clone())
             };
-            let (units, all) = told(RawRows::All);
-            let (alerts, none) = (told(RawRows::Alerts).1, told(RawRows::None).1);
+            let (units, all) = report_at(RawRows::All);
+            let (alerts, none) = (report_at(RawRows::Alerts).1, report_at(RawRows::None).1);
             let row = format!("| {events} | {units} | {all} | {alerts} | {none} |");
             assert!(guide.contains(&row), "{row}");
         }
@@ -402,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_reads_well() {
+    fn the_report_matches_the_sample() {
         let text = report(&question(1_000.0), &TableNames::new("citystream"));
         let want = include_str!("explain.txt");
         assert_eq!(text, want, "\n{text}");

@@ -1,21 +1,21 @@
-//! `citystream init-tables`: makes, checks or deletes the tables and topics.
+//! `citystream init-tables`: creates, checks or deletes the tables and topics.
 //!
-//! Everything is looked at before anything is changed, so a table with other keys, a frozen value
-//! that differs or a Kafka that is away leaves all as it was. Running it again changes nothing: what
-//! is there is kept, and where it differs from the contract but works, that is told.
+//! It inspects everything before it changes anything. So it leaves everything as it was if a table has
+//! other keys, if a frozen setting has another value, or if Kafka is missing. A second run changes nothing: it keeps
+//! what exists, and reports a topic that differs but works.
 //!
-//! | finding | make | `--check` |
+//! | finding | create | `--check` |
 //! |---|---|---|
-//! | something is missing | made | exit 1 |
+//! | something is missing | created | exit 1 |
 //! | a frozen value, a table's keys or index differ; fewer shards; the tables of another topic | exit 2 | exit 1 |
 //! | a table or the config item is missing while a table holds data | exit 2 | exit 1 |
-//! | a topic has other partitions or settings | kept, told, exit 0 | exit 1 |
+//! | a topic has other partitions or settings | kept, reported, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
-//! `--delete` asks for the prefix before it takes anything away, and takes nothing where a table is
-//! protected against it or is not one that this program makes.
+//! `--delete` asks for the prefix before it deletes anything. It deletes nothing if a table has deletion
+//! protection or is not one of this program's tables.
 //!
-//! The plan and progress go to standard error, the summary to standard output.
+//! The plan and the steps go to standard error, the findings to standard output.
 
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,12 @@ use aws_sdk_dynamodb::types::TableStatus;
 
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
+use crate::failure::Failure;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::settings::InitTables;
 use crate::store::client::describe_target;
 use crate::store::config;
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::tables as store_tables;
 use crate::telemetry;
 
@@ -40,56 +41,55 @@ pub(crate) mod plan;
 pub mod steps;
 pub mod topics;
 
-use dynamodb::Wanted;
-use steps::{Finding, Outcome, Steps};
+use dynamodb::WantedTables;
+use steps::{Finding, FindingOutcome, StepDisplay};
 
-/// How long DynamoDB and Kafka are waited for.
+/// Longest wait for DynamoDB, and for Kafka.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
-/// Least time between two lines about waiting.
+/// Least time between two log lines about one wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// How long a killed member stays in its group: the `session.timeout.ms` that `consume` sets.
+/// How long a killed member stays in its group: the `session.timeout.ms` of `consume`.
 const SESSION_MS: u64 = 10_000;
-/// The same where members use the newer group protocol: the default of the brokers'
-/// `group.consumer.session.timeout.ms`.
+/// How long a killed member stays in its group with the newer group protocol: the default of the
+/// brokers' `group.consumer.session.timeout.ms`.
 const SESSION_MS_NEWER: u64 = 45_000;
-/// Time that the brokers may take to notice the end of a session.
+/// How long the brokers may take to notice the end of a session.
 const SESSION_GRACE_MS: u64 = 2_000;
-/// How long a table may take to be deleted; AWS takes seconds to minutes.
+/// How long the deletion of a table may take. AWS needs seconds to minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Returns `error` as a [`SettingsError`] if only a person can mend it.
+/// Turns an error into a [`SettingsError`] if a restart cannot help.
 pub fn mark_settings(error: StoreError) -> anyhow::Error {
     match error.kind() {
-        Kind::Settings => match error {
-            StoreError::Different { .. } => {
-                let todo = "other tables need another --table-prefix";
-                SettingsError(format!("{error}; {todo}")).into()
-            }
-            error => SettingsError(error.to_string()).into(),
+        StoreErrorKind::Settings => match error {
+            StoreError::Settings(failure) => SettingsError(failure).into(),
+            error => SettingsError::new(error.to_string())
+                .with_remedy("use another --table-prefix for other tables")
+                .into(),
         },
-        Kind::Transient
-        | Kind::Throttled
-        | Kind::Unknown
-        | Kind::NotFound
-        | Kind::Conflict
-        | Kind::Invalid
-        | Kind::Denied
-        | Kind::Corrupt => error.into(),
+        StoreErrorKind::Transient
+        | StoreErrorKind::Throttled
+        | StoreErrorKind::Unknown
+        | StoreErrorKind::NotFound
+        | StoreErrorKind::Conflict
+        | StoreErrorKind::Invalid
+        | StoreErrorKind::Denied
+        | StoreErrorKind::Corrupt => error.into(),
     }
 }
 
-/// Makes what is missing, or with `--check` compares what is there.
+/// Creates what is missing, or with `--check` compares what exists.
 pub(crate) async fn make_or_check(
     args: &InitTables,
     client: &Client,
     admin: &Admin,
-    steps: &Steps,
+    steps: &StepDisplay,
 ) -> anyhow::Result<Vec<Finding>> {
     let names = TableNames::new(&args.tables.table_prefix);
     reach_dynamodb(client, &names, steps).await?;
     let brokers = reach_kafka(args, admin, steps).await?;
     let topic_specs = topics::specs(args, brokers);
-    let wanted = Wanted::from_args(args);
+    let wanted = WantedTables::from_args(args);
     if args.check {
         let mut findings = dynamodb::check(client, &names, &wanted).await?;
         let (more, facts) = topics::check(admin, &topic_specs).await?;
@@ -100,20 +100,20 @@ pub(crate) async fn make_or_check(
         {
             let note = format!("the config item does not name the topic's id {}", facts.id);
             findings.push(Finding::with_notes(
-                Outcome::Differs,
+                FindingOutcome::Differs,
                 format!("topic id of {}", args.kafka.topic),
                 vec![note],
             ));
         }
         return Ok(findings);
     }
-    // Both looks come before the first change.
+    // Both inspections come before the first change.
     let state = dynamodb::inspect(client, &names).await?;
     dynamodb::refuse(client, &names, &state, &wanted).await?;
     let found = topics::inspect(admin, &topic_specs).await?;
     topics::refuse(admin, &topic_specs, &found).await?;
     let lacks = dynamodb::check(client, &names, &wanted).await?;
-    plan::tell(&lacks, &topics::lacks(&topic_specs, &found));
+    plan::print_plan(&lacks, &topics::missing(&topic_specs, &found));
     let mut findings = dynamodb::make(client, &names, state, &wanted, steps).await?;
     let (more, facts) = topics::make(admin, &topic_specs, found, steps).await?;
     findings.extend(more);
@@ -128,30 +128,36 @@ pub(crate) async fn delete(
     args: &InitTables,
     client: &Client,
     admin: &Admin,
-    steps: &Steps,
+    steps: &StepDisplay,
 ) -> anyhow::Result<Vec<Finding>> {
     let names = TableNames::new(&args.tables.table_prefix);
     reach_dynamodb(client, &names, steps).await?;
     reach_kafka(args, admin, steps).await?;
     let members = members_left(args, admin, steps).await?;
     if !members.is_empty() {
-        anyhow::bail!(
-            "nothing was deleted: group {} still has members: {}; stop them first, or name the group of \
-             these tables (--group)",
+        let why = format!(
+            "group {} still has members: {}",
             args.group,
             members.join(", ")
         );
+        anyhow::bail!(
+            Failure::new("nothing was deleted")
+                .with_why(why)
+                .with_remedy("stop them first, or name the group of these tables (--group)")
+        );
     }
-    // A damaged item does not keep anybody from deleting it.
+    // A damaged config item does not prevent its deletion.
     if let Ok(Some(config)) = config::read_config(client, &names).await
         && let Some(topic) = config.topic.filter(|topic| *topic != args.kafka.topic)
     {
-        return Err(SettingsError(format!(
-            "nothing was deleted: the tables of prefix {} count topic {topic}, not {}; \
-             give --topic {topic}",
+        let why = format!(
+            "the tables of prefix {} count topic {topic}, not {}",
             args.tables.table_prefix, args.kafka.topic
-        ))
-        .into());
+        );
+        return Err(SettingsError::new("nothing was deleted")
+            .with_why(why)
+            .with_remedy(format!("give --topic {topic}"))
+            .into());
     }
     refuse_kept(client, &names).await?;
     let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
@@ -159,14 +165,14 @@ pub(crate) async fn delete(
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
     }
     let mut findings = Vec::new();
-    // Topics come last: while a table stays, so does the log that it can be counted from again.
+    // Topics come last: as long as a table exists, the log from which it can be counted again exists.
     for name in names.all() {
         let step = steps.begin(format!("deleting table {name}"));
         let deleted = store_tables::delete(client, name, DELETE_LIMIT).await?;
         let outcome = if deleted {
-            Outcome::Deleted
+            FindingOutcome::Deleted
         } else {
-            Outcome::Absent
+            FindingOutcome::Absent
         };
         step.end(outcome);
         findings.push(Finding::new(outcome, format!("table {name}")));
@@ -178,38 +184,54 @@ pub(crate) async fn delete(
 }
 
 /// Waits until DynamoDB answers.
-async fn reach_dynamodb(client: &Client, names: &TableNames, steps: &Steps) -> anyhow::Result<()> {
+async fn reach_dynamodb(
+    client: &Client,
+    names: &TableNames,
+    steps: &StepDisplay,
+) -> anyhow::Result<()> {
     let target = describe_target(client);
     let step = steps.begin(format!("reaching {target}"));
+    step.announce_wait(REACH_LIMIT, try_dynamodb(client, names, &target))
+        .await?;
+    step.end(FindingOutcome::Kept);
+    Ok(())
+}
+
+/// Describes a table until DynamoDB answers, an error cannot pass, or the limit is reached.
+async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
-    let mut told: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
         match store_tables::describe(client, &names.totals).await {
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(error) => {
-                let hopeless = !error.kind().is_retryable() || error.kind() == Kind::Denied;
-                if hopeless || begin.elapsed() >= REACH_LIMIT {
+                let is_final =
+                    !error.kind().is_retryable() || error.kind() == StoreErrorKind::Denied;
+                if is_final || begin.elapsed() >= REACH_LIMIT {
                     return Err(mark_settings(error))
                         .with_context(|| format!("failed to use {target}"));
                 }
-                if told.is_none_or(|told| told.elapsed() >= REACH_LINE_EVERY) {
+                if logged.is_none_or(|at| at.elapsed() >= REACH_LINE_EVERY) {
                     tracing::warn!(%error, target, "waiting for dynamodb");
-                    told = Some(Instant::now());
+                    logged = Some(Instant::now());
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }
-    step.end(Outcome::Kept);
-    Ok(())
 }
 
-/// Waits until Kafka answers; returns the number of brokers.
-async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow::Result<usize> {
+/// Waits until Kafka answers, and returns the number of brokers.
+async fn reach_kafka(
+    args: &InitTables,
+    admin: &Admin,
+    steps: &StepDisplay,
+) -> anyhow::Result<usize> {
     let step = steps.begin(format!("reaching Kafka at {}", args.kafka.brokers));
-    let brokers = admin.broker_count(REACH_LIMIT).await;
+    let count = admin.broker_count(REACH_LIMIT);
+    let brokers = step.announce_wait(REACH_LIMIT, count).await;
     if let Err(AdminError::Refused(refusal)) = brokers {
-        return Err(SettingsError(refusal.to_string()).into());
+        return Err(SettingsError((&refusal).into()).into());
     }
     let brokers = brokers.with_context(|| {
         format!(
@@ -218,21 +240,25 @@ async fn reach_kafka(args: &InitTables, admin: &Admin, steps: &Steps) -> anyhow:
             REACH_LIMIT.as_secs()
         )
     })?;
-    step.end(Outcome::Kept);
+    step.end(FindingOutcome::Kept);
     Ok(brokers)
 }
 
-/// Waits for members of the group that have ended without leaving it, and returns those that stay.
+/// Waits for members of the group that ended without leaving it. Returns the members that stay.
 async fn members_left(
     args: &InitTables,
     admin: &Admin,
-    steps: &Steps,
+    steps: &StepDisplay,
 ) -> anyhow::Result<Vec<String>> {
     let group = &args.group;
     let mut members = match admin.group_members(group).await {
-        Err(error @ AdminError::Untold { .. }) => anyhow::bail!(
-            "nothing was deleted: {error}; if they are those of citystream dev, stop that: it forgets everything then, \
-             unless it has a --data-dir"
+        Err(error @ AdminError::Unsupported { .. }) => anyhow::bail!(
+            Failure::new("nothing was deleted")
+                .with_why(error.to_string())
+                .with_remedy(
+                    "if they are those of citystream dev, stop that: it forgets everything then, \
+                     unless it has a --data-dir"
+                )
         ),
         answer => answer?,
     };
@@ -240,7 +266,7 @@ async fn members_left(
         return Ok(members.names);
     }
     let limit = leave_limit(&args.kafka.kafka_properties, members.is_newer);
-    telemetry::say(&format!(
+    telemetry::print_stderr(&format!(
         "group {group} has members: {}; waiting up to {} s, because a killed member stays listed until its session is over",
         members.names.join(", "),
         limit.as_secs()
@@ -252,13 +278,13 @@ async fn members_left(
         members = admin.group_members(group).await?;
     }
     if members.names.is_empty() {
-        step.end(Outcome::Kept);
+        step.end(FindingOutcome::Kept);
     }
     Ok(members.names)
 }
 
-/// Returns how long a killed member may stay in its group. The session of a member is its own
-/// setting; one that differs from the default of `consume` is known only if it is given here as well.
+/// Returns how long a killed member may stay in its group. Each member sets the length of its session,
+/// so a length other than the default of `consume` must be given to `init-tables` as well.
 fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     let given = properties
         .iter()
@@ -272,8 +298,8 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     Duration::from_millis(session_ms + SESSION_GRACE_MS)
 }
 
-/// Returns an error if a table may not be deleted, before anything is gone: protected ones, and those of
-/// another program, such as the system that this one replaces.
+/// Returns an error if a table has deletion protection or belongs to another program, such as the
+/// system that citystream replaces. The check comes before the first deletion.
 async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
     for spec in store_tables::specs(names) {
@@ -282,13 +308,18 @@ async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> 
         };
         let differences = store_tables::differences(&spec, &found);
         if found.table_status() == Some(&TableStatus::Active) && !differences.is_empty() {
-            return Err(SettingsError(format!(
-                "nothing was deleted: table {} is not one of citystream's: {}; name your tables by \
-                 --table-prefix, or delete this one by aws dynamodb delete-table",
+            let why = format!(
+                "table {} is not one of citystream's: {}",
                 spec.name,
                 differences.join(", ")
-            ))
-            .into());
+            );
+            return Err(SettingsError::new("nothing was deleted")
+                .with_why(why)
+                .with_remedy(
+                    "name your tables by --table-prefix, or delete this one by aws dynamodb \
+                     delete-table",
+                )
+                .into());
         }
         if found.deletion_protection_enabled() == Some(true) {
             protected.push(spec.name);
@@ -296,12 +327,16 @@ async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> 
     }
     match protected.first() {
         None => Ok(()),
-        Some(first) => Err(SettingsError(format!(
-            "nothing was deleted: deletion protection is on for {}; switch it off one by one: aws \
-             dynamodb update-table --no-deletion-protection-enabled --table-name {first}",
-            protected.join(", ")
-        ))
-        .into()),
+        Some(first) => Err(SettingsError::new("nothing was deleted")
+            .with_why(format!(
+                "deletion protection is on for {}",
+                protected.join(", ")
+            ))
+            .with_remedy(format!(
+                "switch it off one by one: aws dynamodb update-table \
+                 --no-deletion-protection-enabled --table-name {first}"
+            ))
+            .into()),
     }
 }
 
@@ -310,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_killed_member_is_waited_for_as_long_as_its_session_may_last() {
+    fn init_tables_waits_for_a_killed_member_as_long_as_its_session_may_last() {
         let given = |ms: &str| vec![("session.timeout.ms".to_owned(), ms.to_owned())];
         for (properties, is_newer, seconds) in [
             (Vec::new(), false, 12),

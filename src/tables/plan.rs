@@ -1,35 +1,35 @@
-//! What will be done, before it is done, and the table of `--check`.
+//! Prints the plan before the changes, and the table of `--check`.
 //!
 //! ```text
 //! state    what                             difference
 //! kept     table citystream-raw-events      -
 //! differs  topic city-events                has 12 partitions instead of 6
 //! missing  topic city-events-dlq            -
-//! 2 of 7 differ; citystream init-tables makes what is missing, or says why not
+//! 2 of 7 differ; citystream init-tables creates what is missing, or reports why it cannot
 //! ```
 
 use std::fmt::Write as _;
 
 use crate::output;
-use crate::tables::steps::{Finding, Outcome};
+use crate::tables::steps::{Finding, FindingOutcome};
 use crate::telemetry;
 
-/// Says on standard error what is going to be made and changed.
-pub(super) fn tell(tables: &[Finding], topics: &[Finding]) {
-    telemetry::write_line(text(tables, topics).as_bytes());
+/// Prints to standard error what will be created and changed.
+pub(super) fn print_plan(tables: &[Finding], topics: &[Finding]) {
+    telemetry::write_stderr(text(tables, topics).as_bytes());
 }
 
 fn text(tables: &[Finding], topics: &[Finding]) -> String {
     let mut lines = String::new();
     for finding in tables.iter().chain(topics) {
         let verb = match finding.outcome {
-            Outcome::Missing => "make",
-            Outcome::Differs => "change",
-            Outcome::Made
-            | Outcome::Kept
-            | Outcome::Changed
-            | Outcome::Deleted
-            | Outcome::Absent => continue,
+            FindingOutcome::Missing => "make",
+            FindingOutcome::Differs => "change",
+            FindingOutcome::Made
+            | FindingOutcome::Kept
+            | FindingOutcome::Changed
+            | FindingOutcome::Deleted
+            | FindingOutcome::Absent => continue,
         };
         let notes = if finding.notes.is_empty() {
             String::new()
@@ -44,10 +44,10 @@ fn text(tables: &[Finding], topics: &[Finding]) -> String {
     format!("plan:\n{lines}")
 }
 
-/// Prints the findings as a table to standard output; a reader that is gone is no error.
+/// Prints the findings as a table to standard output. A closed pipe is not an error.
 ///
 /// # Errors
-/// If standard output cannot be written for another reason.
+/// If writing fails for another reason.
 pub(crate) fn print_table(findings: &[Finding]) -> std::io::Result<()> {
     output::print(&table(findings))
 }
@@ -57,7 +57,7 @@ fn table(findings: &[Finding]) -> String {
     let width = whats.max().unwrap_or(0);
     let mut out = format!("{:<8} {:<width$}  difference\n", "state", "what");
     for finding in findings {
-        // What is as it should be has notes that say how it is.
+        // The notes of a kept finding describe it, and do not name differences.
         let notes: Vec<&str> = finding.notes.iter().map(String::as_str).collect();
         let notes = match notes.as_slice() {
             notes if notes.is_empty() || !finding.outcome.is_difference() => &["-"],
@@ -82,7 +82,7 @@ fn table(findings: &[Finding]) -> String {
     out.push_str(&match count {
         0 => format!("all {all} as they should be\n"),
         count => format!(
-            "{count} of {all} differ; citystream init-tables makes what is missing, or says why not\n"
+            "{count} of {all} differ; citystream init-tables creates what is missing, or reports why it cannot\n"
         ),
     });
     out
@@ -92,19 +92,23 @@ fn table(findings: &[Finding]) -> String {
 mod tests {
     use super::*;
 
-    fn finding(outcome: Outcome, what: &str, notes: &[&str]) -> Finding {
+    fn finding(outcome: FindingOutcome, what: &str, notes: &[&str]) -> Finding {
         let notes = notes.iter().map(|note| (*note).to_owned()).collect();
         Finding::with_notes(outcome, what.to_owned(), notes)
     }
 
     #[test]
-    fn the_plan_names_what_is_made_and_changed_only() {
+    fn the_plan_names_only_what_is_created_or_changed() {
         let tables = [
-            finding(Outcome::Missing, "table a", &[]),
-            finding(Outcome::Kept, "table b", &["so"]),
-            finding(Outcome::Differs, "table c", &["TTL on ttl is off"]),
+            finding(FindingOutcome::Missing, "table a", &[]),
+            finding(FindingOutcome::Kept, "table b", &["so"]),
+            finding(FindingOutcome::Differs, "table c", &["TTL on ttl is off"]),
         ];
-        let topics = [finding(Outcome::Missing, "topic d", &["6 partitions"])];
+        let topics = [finding(
+            FindingOutcome::Missing,
+            "topic d",
+            &["6 partitions"],
+        )];
         assert_eq!(
             text(&tables, &topics),
             "plan:\n  make   table a\n  change table c: TTL on ttl is off\n  make   topic d: 6 partitions\n"
@@ -116,11 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn differences_stand_in_a_table() {
+    fn each_difference_has_a_line_in_the_table() {
         let findings = [
-            finding(Outcome::Kept, "table long-name", &["4 shards"]),
-            finding(Outcome::Differs, "topic t", &["has a", "has b"]),
-            finding(Outcome::Missing, "topic u", &[]),
+            finding(FindingOutcome::Kept, "table long-name", &["4 shards"]),
+            finding(FindingOutcome::Differs, "topic t", &["has a", "has b"]),
+            finding(FindingOutcome::Missing, "topic u", &[]),
         ];
         assert_eq!(
             table(&findings),
@@ -129,7 +133,7 @@ mod tests {
              differs  topic t          has a\n         \
              \u{20}                has b\n\
              missing  topic u          -\n\
-             2 of 3 differ; citystream init-tables makes what is missing, or says why not\n"
+             2 of 3 differ; citystream init-tables creates what is missing, or reports why it cannot\n"
         );
         assert!(table(&findings[..1]).ends_with("all 1 as they should be\n"));
     }

@@ -1,30 +1,39 @@
-//! The two topics, looked at, made, checked or deleted.
+//! Inspects, creates, checks and deletes the two topics.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::kafka::admin::{Admin, AdminError, TopicSpec, differences};
+use crate::failure::Failure;
+use crate::kafka::admin::{Admin, AdminError};
+use crate::kafka::topic_spec::{TopicSpec, differences};
 use crate::settings::InitTables;
 use crate::sys::TopicFacts;
-use crate::tables::steps::{Finding, Outcome, Steps};
+use crate::tables::steps::{Finding, FindingOutcome, StepDisplay};
 
-/// Replication of new topics where nobody says otherwise and there are enough brokers.
+/// Replication factor of new topics, if there are enough brokers and no option says otherwise.
 const REPLICATION_DEFAULT: i32 = 3;
-/// How long a new topic may take to be seen by all brokers, and a deleted one to be forgotten.
+/// How long a new topic may take to appear on all brokers, and a deleted topic to disappear.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-/// How long brokers may be without a controller, while they elect another.
+/// How long brokers may be without a controller while they elect another one.
 const CONTROLLER_LIMIT: Duration = Duration::from_secs(5);
-/// Pause between two looks.
+/// Pause between two requests.
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
-/// Both topics as they should be, the one of events first.
+/// Both topics as they should be, the topic of events first.
 #[derive(Clone, Debug)]
 pub struct Specs {
     replication: i32,
     topics: [TopicSpec; 2],
 }
 
-/// Returns both topics for a cluster of so many brokers.
+impl Specs {
+    fn describe(&self, spec: &TopicSpec) -> String {
+        let (partitions, replication) = (spec.partitions, self.replication);
+        format!("{partitions} partitions, replication {replication}")
+    }
+}
+
+/// Returns both topics for a cluster with this number of brokers.
 pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     let most = i32::try_from(brokers).unwrap_or(REPLICATION_DEFAULT);
     let replication = args
@@ -39,42 +48,43 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// A topic as it is: its facts, what differs from what it should be, and what the brokers do not tell.
-pub type Found = Option<(TopicFacts, Vec<String>, Option<String>)>;
+/// A topic as it is: its facts, its differences, and what the brokers do not report. `None` if there is
+/// no such topic.
+pub type FoundTopic = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
-/// Looks at both topics; changes nothing.
+/// Inspects both topics. Changes nothing.
 ///
 /// # Errors
 /// What Kafka answers.
-pub async fn inspect(admin: &Admin, specs: &Specs) -> anyhow::Result<[Found; 2]> {
+pub async fn inspect(admin: &Admin, specs: &Specs) -> anyhow::Result<[FoundTopic; 2]> {
     Ok([
         inspect_one(admin, &specs.topics[0]).await?,
         inspect_one(admin, &specs.topics[1]).await?,
     ])
 }
 
-async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<Found> {
+async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<FoundTopic> {
     let Some(facts) = admin.topic(&spec.name).await? else {
         return Ok(None);
     };
     let (actual, untold) = match admin.topic_config(&spec.name).await {
-        // Brokers that only speak like Kafka: what they do not tell is not compared.
-        Err(error @ AdminError::Untold { .. }) => (BTreeMap::new(), Some(error.to_string())),
+        // Some servers only speak Kafka's protocol. Settings that they do not report are not compared.
+        Err(error @ AdminError::Unsupported { .. }) => (BTreeMap::new(), Some(error.to_string())),
         answer => (answer?, None),
     };
     let notes = differences(spec, facts.partitions, &actual);
     let (_, reduced) = spec.reduced();
-    let mendable = differences(&reduced, facts.partitions, &actual);
-    let notes = if mendable.len() < notes.len() && are_refused(admin, spec).await {
-        mendable
+    let possible = differences(&reduced, facts.partitions, &actual);
+    let notes = if possible.len() < notes.len() && are_refused(admin, spec).await {
+        possible
     } else {
         notes
     };
     Ok(Some((facts, notes, untold)))
 }
 
-/// Returns whether the brokers refuse settings of a topic, asked by the creation of another topic that
-/// is only validated. Where that cannot be asked, the settings count as accepted.
+/// Returns whether the brokers refuse settings of a topic. It validates the creation of another topic
+/// with these settings. If the brokers cannot validate, the settings count as accepted.
 async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     let probe = TopicSpec {
         name: format!("{}-settings-probe", spec.name),
@@ -84,11 +94,12 @@ async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     tried.is_ok_and(|creation| !creation.left_out.is_empty())
 }
 
-/// Refuses to make a topic where no broker makes any: what only speaks like Kafka, such as `citystream dev`.
+/// Returns an error if a topic is missing and no broker creates topics. A server that only speaks
+/// Kafka's protocol, such as `citystream dev`, does not create any.
 ///
 /// # Errors
-/// [`AdminError::NoController`], after a moment for a controller that is being elected.
-pub async fn refuse(admin: &Admin, specs: &Specs, found: &[Found; 2]) -> anyhow::Result<()> {
+/// [`AdminError::NoController`], after waiting a moment for an election.
+pub async fn refuse(admin: &Admin, specs: &Specs, found: &[FoundTopic; 2]) -> anyhow::Result<()> {
     let missing = specs.topics.iter().zip(found).find(|(_, f)| f.is_none());
     let Some((spec, _)) = missing else {
         return Ok(());
@@ -99,7 +110,11 @@ pub async fn refuse(admin: &Admin, specs: &Specs, found: &[Found; 2]) -> anyhow:
             let topic = spec.name.clone();
             let error = AdminError::NoController { topic };
             anyhow::bail!(
-                "nothing was changed: {error}; use a topic that is there, or try again when the brokers are well"
+                Failure::new("nothing was changed")
+                    .with_why(error.to_string())
+                    .with_remedy(
+                        "use a topic that is there, or try again when the brokers are well"
+                    )
             );
         }
         tokio::time::sleep(SETTLE_POLL).await;
@@ -107,15 +122,15 @@ pub async fn refuse(admin: &Admin, specs: &Specs, found: &[Found; 2]) -> anyhow:
     Ok(())
 }
 
-/// Makes what is missing; returns the facts of the topic of events.
+/// Creates the missing topics. Returns the facts of the topic of events in addition to the findings.
 ///
 /// # Errors
 /// What Kafka answers.
 pub async fn make(
     admin: &Admin,
     specs: &Specs,
-    found: [Found; 2],
-    steps: &Steps,
+    found: [FoundTopic; 2],
+    steps: &StepDisplay,
 ) -> anyhow::Result<(Vec<Finding>, TopicFacts)> {
     let mut findings = Vec::new();
     let mut all_facts = Vec::new();
@@ -123,7 +138,7 @@ pub async fn make(
         let what = format!("topic {}", spec.name);
         if let Some((facts, mut notes, untold)) = found {
             notes.extend(untold);
-            findings.push(Finding::with_notes(Outcome::Kept, what, notes));
+            findings.push(Finding::with_notes(FindingOutcome::Kept, what, notes));
             all_facts.push(facts);
             continue;
         }
@@ -131,39 +146,34 @@ pub async fn make(
         let creation = admin.create_topic(spec, specs.replication).await?;
         let facts = settle(admin, spec).await?;
         let outcome = if creation.made {
-            Outcome::Made
+            FindingOutcome::Made
         } else {
-            Outcome::Kept
+            FindingOutcome::Kept
         };
         step.end(outcome);
-        let note = format!(
-            "{} partitions, replication {}",
-            spec.partitions, specs.replication
-        );
-        let notes = [note].into_iter().chain(creation.note()).collect();
+        let notes = [specs.describe(spec)]
+            .into_iter()
+            .chain(creation.note())
+            .collect();
         findings.push(Finding::with_notes(outcome, what, notes));
         all_facts.push(facts);
     }
-    // Two specs, so two facts.
+    // The topic of events comes first.
     Ok((findings, all_facts.swap_remove(0)))
 }
 
 /// Returns a finding for each topic that is missing.
-pub fn lacks(specs: &Specs, found: &[Found; 2]) -> Vec<Finding> {
+pub fn missing(specs: &Specs, found: &[FoundTopic; 2]) -> Vec<Finding> {
     let missing = specs.topics.iter().zip(found).filter(|(_, f)| f.is_none());
     missing
         .map(|(spec, _)| {
-            let note = format!(
-                "{} partitions, replication {}",
-                spec.partitions, specs.replication
-            );
             let what = format!("topic {}", spec.name);
-            Finding::with_notes(Outcome::Missing, what, vec![note])
+            Finding::with_notes(FindingOutcome::Missing, what, vec![specs.describe(spec)])
         })
         .collect()
 }
 
-/// Waits until a new topic is seen with all its partitions.
+/// Waits until the brokers report a new topic with all its partitions.
 async fn settle(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<TopicFacts> {
     let begin = Instant::now();
     loop {
@@ -171,14 +181,18 @@ async fn settle(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<TopicFacts> {
             Ok(Some(facts)) => return Ok(facts),
             Err(error) if begin.elapsed() >= SETTLE_LIMIT => return Err(error.into()),
             Ok(None) if begin.elapsed() >= SETTLE_LIMIT => {
-                anyhow::bail!("topic {} was made but cannot be seen", spec.name)
+                anyhow::bail!(
+                    "topic {} was created, but the brokers do not report it",
+                    spec.name
+                )
             }
             Ok(None) | Err(_) => tokio::time::sleep(SETTLE_POLL).await,
         }
     }
 }
 
-/// Compares; changes nothing. Returns the facts of the topic of events, too.
+/// Compares the topics. Changes nothing. Returns the facts of the topic of events in addition to the
+/// findings.
 ///
 /// # Errors
 /// What Kafka answers.
@@ -192,39 +206,43 @@ pub async fn check(
         let what = format!("topic {}", spec.name);
         findings.push(match found {
             None => {
-                // What keeps it from being made is reported when it is made.
+                // If the topic cannot be created, the run that creates it reports the reason.
                 let tried = admin.try_create_topic(spec, specs.replication).await;
                 let note = tried.ok().and_then(|creation| creation.note());
-                Finding::with_notes(Outcome::Missing, what, note.into_iter().collect())
+                Finding::with_notes(FindingOutcome::Missing, what, note.into_iter().collect())
             }
-            Some((_, notes, untold)) if notes.is_empty() => {
-                Finding::with_notes(Outcome::Kept, what, untold.clone().into_iter().collect())
+            Some((_, notes, untold)) if notes.is_empty() => Finding::with_notes(
+                FindingOutcome::Kept,
+                what,
+                untold.clone().into_iter().collect(),
+            ),
+            Some((_, notes, _)) => {
+                Finding::with_notes(FindingOutcome::Differs, what, notes.clone())
             }
-            Some((_, notes, _)) => Finding::with_notes(Outcome::Differs, what, notes.clone()),
         });
     }
     let [events, _] = found;
     Ok((findings, events.map(|(facts, ..)| facts)))
 }
 
-/// Deletes a topic and waits until it is forgotten.
+/// Deletes a topic and waits until the brokers no longer report it.
 ///
 /// # Errors
 /// What Kafka answers.
-pub async fn delete(admin: &Admin, name: &str, steps: &Steps) -> anyhow::Result<Finding> {
+pub async fn delete(admin: &Admin, name: &str, steps: &StepDisplay) -> anyhow::Result<Finding> {
     let step = steps.begin(format!("deleting topic {name}"));
     let deleted = admin.delete_topic(name).await?;
     let begin = Instant::now();
     while deleted && admin.topic(name).await?.is_some() {
         if begin.elapsed() >= SETTLE_LIMIT {
-            anyhow::bail!("topic {name} was deleted but is still seen");
+            anyhow::bail!("topic {name} was deleted, but the brokers still report it");
         }
         tokio::time::sleep(SETTLE_POLL).await;
     }
     let outcome = if deleted {
-        Outcome::Deleted
+        FindingOutcome::Deleted
     } else {
-        Outcome::Absent
+        FindingOutcome::Absent
     };
     step.end(outcome);
     Ok(Finding::new(outcome, format!("topic {name}")))

@@ -1,92 +1,89 @@
-//! What a live screen has to show: counts, the last records, rates, how far reading is behind.
+//! The data of the live screen: counts, the last records, rates and the lag.
 //!
-//! A pure value: the reader's thread puts in what was read, the screen's thread says what time it is
-//! and draws. It holds no more than [`RECORDS_MAX`] records of each kind, [`LETTER_BYTES_MAX`] of dead
-//! letters, and the bounded counts.
+//! A board is a plain value. The reading thread adds records; the drawing thread sets the time and draws. Memory is
+//! bounded by [`RECORDS_MAX`] records of each list, [`LETTER_BYTES_MAX`] of dead letters, and the bounds of
+//! [`LiveCounts`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::counts::{Counts, Row};
-use super::history::{MARKS, Tally};
-use super::intake::{Said, Sighting};
-use super::letters;
+use super::classify::{Classified, TailEvent};
+use super::counts::{CountRow, LiveCounts};
+use super::dead_letters;
+use super::history::{MARKS, SeverityCounts};
 use crate::kafka::reader::Letter;
 
-/// Records kept of each kind, alerts and all events.
+/// Records kept in each list: alerts, and all events or dead letters.
 pub(super) const RECORDS_MAX: usize = 500;
-/// Time between two notes of the counts.
+/// Time between two marks of the counts, from which rates are computed.
 const MARK_EVERY_MS: i64 = 1_000;
-/// Bytes of dead letters kept; one has at most 2 MiB, and most have less than 1 KiB.
+/// Memory for dead letters, in bytes. One can have 2 MiB, but most have less than 1 KiB.
 const LETTER_BYTES_MAX: usize = 16 << 20;
 
-/// A record by its number, which stays the same while others come.
+/// A record in the lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    /// Counted from 1.
+pub(super) struct ListedRecord {
+    /// The position among all records, from 1. It identifies the record while newer ones arrive.
     pub(super) number: u64,
-    /// The record.
-    pub(super) what: What,
+    pub(super) content: RecordContent,
 }
 
-/// What a record is.
+/// The content of a listed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// An event.
-    Event(Sighting),
-    /// A dead letter.
-    Letter(Letter),
+pub(super) enum RecordContent {
+    /// From the event topic.
+    Event(TailEvent),
+    /// From the dead-letter topic.
+    DeadLetter(Letter),
 }
 
-/// What the reader is at.
+/// What the reader is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Kafka or the topic is not there: what is wrong and, behind `; `, what to do.
+pub(super) enum ReadState {
+    /// It waits for Kafka or for the topic. The text says what is wrong and, after `; `, what to do.
     Waiting(String),
-    /// Reading, so many records behind the log's end.
+    /// It reads, with this lag in records.
     Reading(u64),
 }
 
-/// Everything seen so far.
+/// Everything that the live screen can show.
 #[derive(Clone, Debug)]
 pub(super) struct Board {
-    /// By city, type and severity; of dead letters by reason.
-    pub(super) counts: Counts,
-    /// The last events that raise alerts, the newest first.
-    pub(super) alerts: VecDeque<Arc<Seen>>,
-    /// The last events or dead letters, the newest first.
-    pub(super) records: VecDeque<Arc<Seen>>,
-    /// Events that raise alerts, seen in all.
+    pub(super) counts: LiveCounts,
+    /// The last events of severity high or critical, newest first.
+    pub(super) alerts: VecDeque<Arc<ListedRecord>>,
+    /// The last events or dead letters, newest first.
+    pub(super) records: VecDeque<Arc<ListedRecord>>,
+    /// The number of alerts since the beginning.
     pub(super) alert_count: u64,
-    /// The smallest and the largest time that can be believed, of events or of rejected records.
+    /// The smallest and the largest time, not counting future events.
     pub(super) times_ms: Option<(i64, i64)>,
-    /// What the reader is at.
-    pub(super) state: State,
-    /// What to say about a city or type that was asked for and that no event had so far.
+    pub(super) state: ReadState,
+    /// A hint about a filter that matches no event.
     pub(super) hint: Option<String>,
-    /// Late events are told from others.
+    /// Whether late events are recognized.
     pub(super) knows_late: bool,
     /// The time of the last [`Board::tick`].
     pub(super) now_ms: i64,
-    /// When the counts were noted, place by place; the newest is at `mark`.
+    /// When the counts were marked, by index in the rows' histories. `mark` is the index of the newest.
     mark_times: [Option<i64>; MARKS],
     mark: usize,
-    /// Bytes of the dead letters among the records.
+    /// Memory of the dead letters among the records.
     letter_bytes: usize,
 }
 
 impl Board {
-    /// Returns an empty board at a time.
+    /// Returns an empty board.
     pub(super) fn new(knows_late: bool, now_ms: i64) -> Board {
         let mut mark_times = [None; MARKS];
         mark_times[0] = Some(now_ms);
         Board {
-            counts: Counts::with_history(),
+            counts: LiveCounts::with_history(),
             alerts: VecDeque::with_capacity(RECORDS_MAX),
             records: VecDeque::with_capacity(RECORDS_MAX),
             alert_count: 0,
             times_ms: None,
-            state: State::Waiting("connecting".to_owned()),
+            state: ReadState::Waiting("connecting".to_owned()),
             hint: None,
             knows_late,
             now_ms,
@@ -96,65 +93,63 @@ impl Board {
         }
     }
 
-    /// Takes what a record says.
-    pub(super) fn take(&mut self, said: Said) {
-        match said {
-            Said::Nothing => {}
-            Said::Rejected(reason) => self.counts.reject(reason),
-            Said::Event(sighting) => {
-                self.counts.add(&sighting);
-                if !sighting.future {
-                    self.saw(sighting.event.time_ms);
+    /// Counts a record and puts it into the lists.
+    pub(super) fn add(&mut self, classified: Classified) {
+        match classified {
+            Classified::Hidden => {}
+            Classified::Rejected(reason) => self.counts.add_rejected(reason),
+            Classified::Event(event) => {
+                self.counts.add_event(&event);
+                if !event.future {
+                    self.extend_times(event.event.time_ms);
                 }
-                let is_alert = sighting.event.severity.is_alert();
-                let seen = Arc::new(Seen {
-                    number: self.counts.sum.total(),
-                    what: What::Event(sighting),
-                });
+                let is_alert = event.event.severity.is_alert();
+                let record = self.list(RecordContent::Event(event));
                 if is_alert {
                     self.alert_count += 1;
-                    push(&mut self.alerts, Arc::clone(&seen));
+                    self.alerts.truncate(RECORDS_MAX - 1);
+                    self.alerts.push_front(record);
                 }
-                push(&mut self.records, seen);
             }
-            Said::Letter(letter) => {
-                if !self.counts.add_letter(&letter) {
+            Classified::DeadLetter(letter) => {
+                if !self.counts.add_dead_letter(&letter) {
                     return;
                 }
-                if let Some(time_ms) = letters::time_ms(&letter) {
-                    self.saw(time_ms);
+                if let Some(time_ms) = dead_letters::time_ms(&letter) {
+                    self.extend_times(time_ms);
                 }
-                self.keep(letter);
+                self.letter_bytes += dead_letters::bytes(&letter);
+                self.list(RecordContent::DeadLetter(letter));
             }
         }
     }
 
-    /// Takes a time that can be believed.
-    fn saw(&mut self, time_ms: i64) {
+    fn extend_times(&mut self, time_ms: i64) {
         let (from, to) = self.times_ms.unwrap_or((time_ms, time_ms));
         self.times_ms = Some((from.min(time_ms), to.max(time_ms)));
     }
 
-    /// Keeps a letter, and of those before it what there is room for.
-    fn keep(&mut self, letter: Letter) {
-        self.letter_bytes += letters::bytes(&letter);
+    /// Puts a counted record into the list of all records, and drops the oldest ones beyond the bounds.
+    fn list(&mut self, content: RecordContent) -> Arc<ListedRecord> {
         while self.records.len() >= RECORDS_MAX || self.letter_bytes > LETTER_BYTES_MAX {
             let Some(oldest) = self.records.pop_back() else {
                 break;
             };
-            if let What::Letter(oldest) = &oldest.what {
-                self.letter_bytes -= letters::bytes(oldest);
+            if let RecordContent::DeadLetter(oldest) = &oldest.content {
+                self.letter_bytes -= dead_letters::bytes(oldest);
             }
         }
         let number = self.counts.sum.total();
-        let what = What::Letter(letter);
-        self.records.push_front(Arc::new(Seen { number, what }));
+        let record = Arc::new(ListedRecord { number, content });
+        self.records.push_front(Arc::clone(&record));
+        record
     }
 
-    /// Takes the time, and notes the counts once a second.
+    /// Takes the current time, and marks the counts once a second.
     pub(super) fn tick(&mut self, now_ms: i64) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];
+        // A clock that was set back must not stop the marks.
         if last.is_none_or(|last| now_ms - last >= MARK_EVERY_MS || now_ms < last) {
             self.mark = (self.mark + 1) % MARKS;
             self.mark_times[self.mark] = Some(now_ms);
@@ -162,16 +157,16 @@ impl Board {
         }
     }
 
-    /// Returns the largest time that can be believed.
+    /// Returns the largest time, not counting future events.
     pub(super) fn newest_ms(&self) -> Option<i64> {
         self.times_ms.map(|(_, newest_ms)| newest_ms)
     }
 
-    /// Returns a row's records a second over the last ten seconds, of some severities.
+    /// Returns a row's records per second over the last ten seconds, of the chosen severities.
     #[allow(clippy::cast_precision_loss)]
-    pub(super) fn rate(&self, row: &Row, severities: [bool; 4]) -> f64 {
+    pub(super) fn rate(&self, row: &CountRow, severities: [bool; 4]) -> f64 {
         let after = (self.mark + 1) % MARKS;
-        // Until it has been around once, the first place is the oldest.
+        // Until every place is used, the oldest mark is at index 0.
         let oldest = if self.mark_times[after].is_some() {
             after
         } else {
@@ -184,19 +179,13 @@ impl Board {
     }
 }
 
-/// Returns the events of some severities.
-pub(super) fn sum(tally: Tally, severities: [bool; 4]) -> u64 {
-    let chosen = tally.into_iter().zip(severities);
+/// Returns the sum of the chosen severities.
+pub(super) fn sum(counts: SeverityCounts, severities: [bool; 4]) -> u64 {
+    let chosen = counts.into_iter().zip(severities);
     chosen
-        .map(|(count, chosen)| if chosen { count } else { 0 })
+        .filter(|(_, is_chosen)| *is_chosen)
+        .map(|(n, _)| n)
         .sum()
-}
-
-fn push(records: &mut VecDeque<Arc<Seen>>, seen: Arc<Seen>) {
-    if records.len() == RECORDS_MAX {
-        records.pop_back();
-    }
-    records.push_front(seen);
 }
 
 #[cfg(test)]
@@ -204,9 +193,9 @@ pub(super) mod tests {
     use super::*;
     use crate::core::event::{Event, Offset, Severity};
 
-    /// An event of a city, type and severity, so many milliseconds after 2013-01-01T06:00:00Z.
-    pub(in crate::tail) fn said(city: &str, kind: &str, severity: Severity, ms: i64) -> Said {
-        Said::Event(Sighting {
+    /// Returns an event at `ms` milliseconds after 2013-01-01T06:00:00Z.
+    pub(in crate::tail) fn event(city: &str, kind: &str, severity: Severity, ms: i64) -> TailEvent {
+        TailEvent {
             event: Event {
                 city: city.into(),
                 event_type: kind.into(),
@@ -221,10 +210,10 @@ pub(super) mod tests {
             partition: 2,
             offset: Offset(17),
             record_ms: Some(1_357_020_000_000 + ms + 1_500),
-        })
+        }
     }
 
-    /// A dead letter of a reason, from a partition and an offset of `city-events`.
+    /// Returns a dead letter about a record of `city-events`.
     pub(in crate::tail) fn letter(
         reason: &str,
         partition: i32,
@@ -255,12 +244,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn letters_are_counted_by_reason_and_kept_within_their_bytes() {
+    fn dead_letters_are_counted_by_reason_and_their_memory_is_bounded() {
         let mut board = Board::new(false, 0);
         let big = vec![b'x'; 1 << 20];
         for n in 0..700 {
             let reason = ["not_json", "bad_city"][usize::from(n % 4 == 0)];
-            board.take(Said::Letter(letter(reason, 3, n, Some(b"{"))));
+            board.add(Classified::DeadLetter(letter(reason, 3, n, Some(b"{"))));
         }
         let rows: Vec<(&str, u64)> = board
             .counts
@@ -276,20 +265,25 @@ pub(super) mod tests {
         let times = (1_357_020_000_000, 1_357_020_699_000);
         assert_eq!(board.times_ms, Some(times));
         for n in 700..750 {
-            board.take(Said::Letter(letter("too_large", 3, n, Some(&big))));
+            board.add(Classified::DeadLetter(letter(
+                "too_large",
+                3,
+                n,
+                Some(&big),
+            )));
         }
-        // As many as there is room for, and their headers.
+        // 16 MiB hold 15 values of 1 MiB and their headers.
         assert_eq!(board.records.len(), 15);
         let sum = |board: &Board| {
-            let bytes = board.records.iter().map(|seen| match &seen.what {
-                What::Letter(letter) => letters::bytes(letter),
-                What::Event(_) => unreachable!("they are letters"),
+            let bytes = board.records.iter().map(|record| match &record.content {
+                RecordContent::DeadLetter(letter) => dead_letters::bytes(letter),
+                RecordContent::Event(_) => unreachable!("all are dead letters"),
             });
             bytes.sum::<usize>()
         };
         assert_eq!(board.letter_bytes, sum(&board));
         for n in 750..1_400 {
-            board.take(Said::Letter(letter("empty", 3, n, None)));
+            board.add(Classified::DeadLetter(letter("empty", 3, n, None)));
         }
         assert_eq!(
             (board.letter_bytes, board.records.len()),
@@ -298,7 +292,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_letter_whose_record_has_no_time_or_a_wild_one_is_shown_by_its_rejection() {
+    fn a_dead_letter_without_a_plausible_timestamp_has_the_time_of_its_rejection() {
         for (own, want) in [
             ("1357020000000", 1_357_020_000_000),
             ("", 1_357_020_001_500),
@@ -310,17 +304,17 @@ pub(super) mod tests {
             let mut letter = letter("not_json", 3, 0, None);
             own.clone_into(&mut letter.headers.last_mut().unwrap().1);
             let mut board = Board::new(false, 0);
-            board.take(Said::Letter(letter));
+            board.add(Classified::DeadLetter(letter));
             assert_eq!(board.times_ms, Some((want, want)), "{own}");
         }
     }
 
     #[test]
-    fn the_last_records_are_kept_the_newest_first() {
+    fn the_last_records_are_kept_newest_first() {
         let mut board = Board::new(true, 0);
         for n in 0..1_200 {
             let severity = Severity::ALL[usize::try_from(n % 4).unwrap()];
-            board.take(said("NYC", "traffic", severity, n));
+            board.add(Classified::Event(event("NYC", "traffic", severity, n)));
         }
         assert_eq!((board.records.len(), board.alerts.len()), (500, 500));
         assert_eq!(
@@ -336,14 +330,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_future_time_is_counted_and_moves_nothing() {
+    fn a_future_event_is_counted_but_not_charted() {
         let mut board = Board::new(true, 0);
-        board.take(said("NYC", "traffic", Severity::Low, 0));
-        let Said::Event(mut far) = said("NYC", "traffic", Severity::Low, 9_000_000_000) else {
-            unreachable!("it is an event");
-        };
+        board.add(Classified::Event(event("NYC", "traffic", Severity::Low, 0)));
+        let mut far = event("NYC", "traffic", Severity::Low, 9_000_000_000);
         far.future = true;
-        board.take(Said::Event(far));
+        board.add(Classified::Event(far));
         assert_eq!(board.counts.sum.total(), 2);
         assert_eq!(board.newest_ms(), Some(1_357_020_000_000));
         let (_, _, row) = board.counts.rows().next().unwrap();
@@ -352,7 +344,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_rate_is_of_the_last_ten_seconds() {
+    fn a_rate_covers_the_last_ten_seconds() {
         let mut board = Board::new(true, 0);
         let rate = |board: &Board, severities| {
             let (_, _, row) = board.counts.rows().next().unwrap();
@@ -362,7 +354,12 @@ pub(super) mod tests {
         for now_ms in (50..=20_000).step_by(50) {
             for n in 0..5 {
                 let at = usize::try_from(now_ms / 50 * 5 + n).unwrap();
-                board.take(said("NYC", "traffic", Severity::ALL[at % 4], now_ms));
+                board.add(Classified::Event(event(
+                    "NYC",
+                    "traffic",
+                    Severity::ALL[at % 4],
+                    now_ms,
+                )));
             }
             board.tick(now_ms);
             if now_ms >= 2_000 {
@@ -376,10 +373,10 @@ pub(super) mod tests {
             }
             assert!((rate(&board, [true; 4]) - want).abs() < 6.0, "{now_ms}");
         }
-        // A clock that is put back must not stop it.
+        // The clock is set back.
         board.tick(5_000);
         board.tick(6_000);
-        board.take(said("NYC", "traffic", Severity::Low, 0));
+        board.add(Classified::Event(event("NYC", "traffic", Severity::Low, 0)));
         assert!(rate(&board, [true; 4]) >= 0.0);
     }
 }

@@ -1,106 +1,101 @@
-//! The recent past of one row: what was counted, by severity, in windows of event time of four lengths, and the
-//! counts of the last seconds, from which rates come.
+//! The recent past of one row, for the charts and rates of the live screen.
 //!
-//! Pure values without a clock; [`Board`](super::board::Board) says when a second is over.
+//! A history holds counts by severity in event-time windows of four lengths, and the counts of the last seconds. It
+//! reads no clock; [`Board`](super::board::Board) decides when a second is over.
 
-/// Events by severity, in rising order; rejected records are all in the first place.
-pub(super) type Tally = [u64; 4];
+/// Counts by severity, in rising order. Dead letters all count in the first place.
+pub(super) type SeverityCounts = [u64; 4];
 
-/// The lengths that windows can be shown in: milliseconds, and how people say it.
+/// The lengths of the windows that the screen can show: milliseconds, and the name.
 pub(super) const LENGTHS: [(i64, &str); 4] = [
     (60_000, "minute"),
     (300_000, "5 minutes"),
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
-/// The one to begin with: that of the windows in the tables.
+/// The index of the length that the screen begins with: that of the windows in the tables.
 pub(super) const LENGTH_DEFAULT: usize = 1;
 /// Windows kept of each length.
 pub(super) const WINDOWS: usize = 96;
-/// Places for counts of the past, a second apart: rates are those of the last ten seconds.
+const WINDOWS_I64: i64 = WINDOWS as i64;
+/// Places for the counts of past seconds: a rate covers the ten seconds between the oldest and the newest.
 pub(super) const MARKS: usize = 11;
 
 /// The newest windows of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Ring {
-    /// Number of the newest window since 1970, if there is any.
+struct WindowRing {
+    /// The number of the newest window, counted from 1970.
     newest: Option<i64>,
-    /// Window `n` lies at `n mod WINDOWS`.
-    bins: Box<[[u32; 4]; WINDOWS]>,
+    /// Window `n` is at index `n mod WINDOWS`.
+    windows: Box<[[u32; 4]; WINDOWS]>,
 }
 
-impl Default for Ring {
-    fn default() -> Ring {
-        Ring {
+impl Default for WindowRing {
+    fn default() -> WindowRing {
+        WindowRing {
             newest: None,
-            bins: Box::new([[0; 4]; WINDOWS]),
+            windows: Box::new([[0; 4]; WINDOWS]),
         }
     }
 }
 
-/// The place of a window in a ring.
-fn place(window: i64) -> usize {
-    let count = i64::try_from(WINDOWS).expect("a small constant");
-    usize::try_from(window.rem_euclid(count)).expect("below a small constant")
+fn ring_index(window: i64) -> usize {
+    usize::try_from(window.rem_euclid(WINDOWS_I64)).expect("the remainder is small")
 }
 
-impl Ring {
-    fn add(&mut self, window: i64, at: usize) {
-        let count = i64::try_from(WINDOWS).expect("a small constant");
+impl WindowRing {
+    fn add(&mut self, window: i64, severity: usize) {
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
-            // What lies between has had no events.
-            for empty in (newest + 1).max(window - count + 1)..=window {
-                self.bins[place(empty)] = [0; 4];
+            // The windows in between had no events; their places hold older windows.
+            for empty in (newest + 1).max(window - WINDOWS_I64 + 1)..=window {
+                self.windows[ring_index(empty)] = [0; 4];
             }
             self.newest = Some(window);
-        } else if window <= newest - count {
+        } else if window <= newest - WINDOWS_I64 {
             return;
         }
-        let bin = &mut self.bins[place(window)][at];
-        *bin = bin.saturating_add(1);
+        let count = &mut self.windows[ring_index(window)][severity];
+        *count = count.saturating_add(1);
     }
 
     fn get(&self, window: i64) -> [u32; 4] {
-        let count = i64::try_from(WINDOWS).expect("a small constant");
-        let known = self
-            .newest
-            .is_some_and(|newest| window <= newest && window > newest - count);
-        if known {
-            self.bins[place(window)]
-        } else {
-            [0; 4]
+        match self.newest {
+            Some(newest) if window <= newest && window > newest - WINDOWS_I64 => {
+                self.windows[ring_index(window)]
+            }
+            _ => [0; 4],
         }
     }
 }
 
 /// The recent past of one row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct History {
-    rings: [Ring; LENGTHS.len()],
-    marks: [Tally; MARKS],
+pub(super) struct RowHistory {
+    rings: [WindowRing; LENGTHS.len()],
+    marks: [SeverityCounts; MARKS],
 }
 
-impl History {
-    /// Counts one at place `at` of the tallies of its windows.
-    pub(super) fn add(&mut self, time_ms: i64, at: usize) {
+impl RowHistory {
+    /// Counts an event in its window of each length.
+    pub(super) fn add(&mut self, time_ms: i64, severity: usize) {
         for (ring, (length_ms, _)) in self.rings.iter_mut().zip(LENGTHS) {
-            ring.add(time_ms.div_euclid(length_ms), at);
+            ring.add(time_ms.div_euclid(length_ms), severity);
         }
     }
 
-    /// Returns what happened in a window of one length, by its number since 1970.
+    /// Returns the counts of a window. `length` is an index into [`LENGTHS`], `window` counts from 1970.
     pub(super) fn window(&self, length: usize, window: i64) -> [u32; 4] {
         self.rings[length].get(window)
     }
 
-    /// Notes counts.
-    pub(super) fn mark(&mut self, at: usize, tally: Tally) {
-        self.marks[at] = tally;
+    /// Keeps the counts of a second at index `at`.
+    pub(super) fn mark(&mut self, at: usize, counts: SeverityCounts) {
+        self.marks[at] = counts;
     }
 
-    /// Returns noted counts; 0 before the row's first event.
-    pub(super) fn marked(&self, at: usize) -> Tally {
+    /// Returns the counts kept at index `at`; they are 0 for seconds before the row's first event.
+    pub(super) fn marked(&self, at: usize) -> SeverityCounts {
         self.marks[at]
     }
 }
@@ -109,11 +104,11 @@ impl History {
 mod tests {
     use super::*;
 
-    /// The ring against a plain list of all windows ever seen.
+    /// Compares the ring with a plain list of all windows.
     #[test]
     fn a_ring_keeps_the_newest_windows_and_forgets_the_others() {
         let mut random = fastrand::Rng::with_seed(1);
-        let mut ring = Ring::default();
+        let mut ring = WindowRing::default();
         let mut all = std::collections::BTreeMap::new();
         let mut base = -50;
         for _ in 0..20_000 {
@@ -121,7 +116,7 @@ mod tests {
             let window = base - [0, 0, 1, 3, 50, 95, 96, 200][random.usize(..8)];
             let newest = all.keys().next_back().copied();
             ring.add(window, 2);
-            // An event of a window that is out of sight is not shown, and must not come back.
+            // An event in a window that the ring has dropped must not bring it back.
             if newest.is_none_or(|newest| window > newest - 96) {
                 *all.entry(window).or_insert(0) += 1;
             }
@@ -139,7 +134,7 @@ mod tests {
 
     #[test]
     fn an_event_counts_in_a_window_of_each_length() {
-        let mut history = History::default();
+        let mut history = RowHistory::default();
         history.add(86_399_999, 0);
         history.add(86_400_000, 3);
         for (length, (length_ms, _)) in LENGTHS.iter().enumerate() {

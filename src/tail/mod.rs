@@ -1,32 +1,33 @@
-//! `citystream tail`: live counts by city, type and severity, the events themselves, or what was
-//! rejected and why.
+//! `citystream tail`: live counts by city, type and severity, the events themselves, or the dead letters.
 //!
-//! Reads the topic without a group and commits nothing, so it disturbs nobody. On a terminal it is a
-//! live screen ([`screen`]); everything else is lines ([`plain`]). A closed output pipe is a
-//! normal end.
+//! `tail` reads the topic without a consumer group and commits nothing, so it does not affect consumers. On a terminal
+//! it is a live screen ([`screen`]); elsewhere it prints lines ([`printer`]).
 
-mod absent;
 mod board;
+mod classify;
+mod count_table;
 mod counts;
+mod dead_letters;
+mod event_line;
+mod filter_hint;
 mod history;
-mod intake;
-mod letters;
-mod line;
-mod plain;
+mod printable;
+mod printer;
 pub(crate) mod screen;
 pub mod terminal;
 
-use std::io::{self, Write};
+use std::io;
 use std::ops::ControlFlow;
 
 use anyhow::Context as _;
 
 use crate::exit::SettingsError;
-use crate::kafka::reader::{LogReader, Range, Start};
+use crate::kafka::reader::{LogReader, ReadRange, ReadStart};
+use crate::output;
 use crate::settings::{From, Tail};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
-use plain::Printer;
+use printer::Printer;
 
 /// Returns the topic to read.
 pub(crate) fn topic(args: &Tail) -> String {
@@ -37,36 +38,45 @@ pub(crate) fn topic(args: &Tail) -> String {
     }
 }
 
-/// Returns what to read.
-pub(crate) fn range(args: &Tail) -> anyhow::Result<Range> {
+/// Returns the part of the log to read.
+///
+/// # Errors
+/// Returns an error if the range is empty because it ends before it begins.
+pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     let start = match args.from {
-        From::End => Start::End,
-        From::Beginning => Start::Beginning,
-        From::Ago(ms) => Start::At(unix_ms() - ms),
-        From::At(ms) => Start::At(ms),
+        From::End => ReadStart::End,
+        From::Beginning => ReadStart::Beginning,
+        From::Ago(ms) => ReadStart::At(unix_ms() - ms),
+        From::At(ms) => ReadStart::At(ms),
     };
-    if let (Start::At(from_ms), Some(until_ms)) = (start, args.until)
+    if let (ReadStart::At(from_ms), Some(until_ms)) = (start, args.until)
         && from_ms >= until_ms
     {
-        return Err(SettingsError("--from must lie before --until".to_owned()).into());
+        return Err(SettingsError::new("--from must be before --until").into());
     }
-    Ok(Range {
+    Ok(ReadRange {
         start,
         until_ms: args.until,
         stop_at_end: args.exit_at_end,
     })
 }
 
-/// Reads and prints lines. Returns at the end of the range, after `-n` records, once stopping is
-/// asked for, or when nobody reads `out` any more.
+/// Reads the log and prints lines to standard output.
+///
+/// Returns at the end of the range, after `-n` records, when `shutdown` is triggered, or when the reader of the output
+/// closes its pipe.
+///
+/// # Errors
+/// Returns an error if reading fails or the output cannot be written.
 pub(crate) fn print(
     reader: &LogReader,
-    range: &Range,
+    range: &ReadRange,
     args: &Tail,
     shutdown: &Shutdown,
-    out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut printer = Printer::new(args, out);
+    let mut out = io::stdout();
+    let columns = output::columns(&out);
+    let mut printer = Printer::new(args, &mut out, columns);
     let mut written = Ok(());
     reader.run(range, shutdown, &mut |step| match printer.step(step) {
         Ok(flow) => flow,
@@ -79,4 +89,12 @@ pub(crate) fn print(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write the output"),
     }
+}
+
+/// Counts down the records that are left to show (`-n`). Returns whether this was the last one.
+fn count_down(left: &mut Option<u64>) -> bool {
+    left.as_mut().is_some_and(|left| {
+        *left -= 1;
+        *left == 0
+    })
 }

@@ -1,20 +1,20 @@
 //! `tail` on a terminal: a live screen.
 //!
-//! Two threads share a [`Board`]. One reads, judges and counts, as fast as Kafka gives; the other
-//! takes keys and draws, at most ten times a second and only if something has changed, so that a
-//! hundred thousand events a second do not wait for a terminal. What is shown follows from the board
-//! and the [`View`](view::View) alone.
+//! Two threads share a [`Board`]. One reads and counts as fast as Kafka delivers. The other takes keys and draws, at
+//! most ten times a second and only after a change, so that a hundred thousand events a second do not wait for the
+//! terminal. The picture is a function of the board and the [`ScreenView`].
 
 mod chart;
 mod draw;
 mod export;
-mod over;
+mod format;
+mod overlay;
+mod picture;
 mod query;
-mod records;
+mod record_list;
 mod table;
 #[cfg(test)]
 mod tests;
-mod text;
 mod view;
 
 use std::io::Write as _;
@@ -27,89 +27,82 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use crossterm::event::{self, Event};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::board::{Board, State};
-use super::intake::{Filter, Intake, Said};
+use super::board::{Board, ReadState};
+use super::classify::{Classified, Classifier, OptionFilter};
+use super::count_table::{dead_letter_table, event_table};
+use super::printable::printable;
 use super::terminal::FullScreen;
-use super::{letters, topic};
-use crate::kafka::reader::{LogReader, Range, ReaderError, Step};
-use crate::settings::{From, Tail};
+use super::{count_down, topic};
+use crate::kafka::reader::{LogReader, ReadRange, ReadStart, ReadStep, ReaderError};
+use crate::output;
+use crate::settings::Tail;
 use crate::shutdown::Shutdown;
 use crate::sys;
 use crate::telemetry::unix_ms;
-use draw::Heading;
-use view::{Act, Kind, View};
+use format::TimeDetail;
+use picture::Heading;
+use view::{KeyAction, RecordKind, ScreenView};
 
-/// Least time between two pictures.
+/// The least time between two pictures.
 const FRAME: Duration = Duration::from_millis(100);
-/// How long the reader may take to end behind the screen; a broker that does not answer holds it up.
+/// How long the reader may take to end after the screen. It may be waiting for a broker that does not answer.
 const READER_END: Duration = Duration::from_millis(500);
 
-/// What the threads and the signals tell each other.
+/// What the threads and the signal handlers share.
 #[derive(Debug)]
 struct Shared {
     board: Mutex<Board>,
-    /// Something has changed since the last picture.
+    /// Whether anything has changed since the last picture.
     changed: AtomicBool,
-    /// The reader has ended.
-    ended: AtomicBool,
-    /// Somebody asks this process to stop, or it has been continued.
-    asked_to_stop: AtomicBool,
-    continued: AtomicBool,
+    /// Whether SIGTSTP has arrived.
+    suspend: AtomicBool,
+    /// Whether SIGCONT has arrived.
+    resumed: AtomicBool,
 }
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
-        // A panic of the reader ends the screen anyway; until then there is what there was.
+        // A panic of the reader ends the screen. The board before the panic is still worth printing.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says that the reader has ended, also by a panic.
-struct Ends(Arc<Shared>);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.ended.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Shows the screen until it is left or the range ends, then prints the counts.
+/// Shows the screen until the user leaves it or the range ends, then prints the counts.
 ///
 /// # Errors
-/// What made reading fail, or the terminal; it is as it was before then.
+/// Returns an error if reading or the terminal fails. The terminal is restored before.
 pub(crate) async fn run(
     reader: LogReader,
-    range: Range,
+    range: ReadRange,
     args: Tail,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let intake = Intake::new(&args);
-    let knows_late = intake.knows_late() && !args.dlq;
+    let classifier = Classifier::new(&args);
+    let knows_late = classifier.knows_late() && !args.dlq;
     let shared = Arc::new(Shared {
         board: Mutex::new(Board::new(knows_late, unix_ms())),
         changed: AtomicBool::new(true),
-        ended: AtomicBool::new(false),
-        asked_to_stop: AtomicBool::new(false),
-        continued: AtomicBool::new(false),
+        suspend: AtomicBool::new(false),
+        resumed: AtomicBool::new(false),
     });
-    listen(&shared)?;
-    let heading = heading(&args);
+    listen_for_job_control(&shared)?;
+    let heading = heading(&args, &range);
     let kind = if args.dlq {
-        Kind::Letters
+        RecordKind::DeadLetters
     } else {
-        Kind::Events
+        RecordKind::Events
     };
     let reading = {
         let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-        tokio::task::spawn_blocking(move || {
-            let _ends = Ends(Arc::clone(&shared));
-            read(&reader, &range, intake, args.events, &shared, &shutdown)
-        })
+        let left = args.events;
+        spawn_blocking(move || read(&reader, &range, classifier, left, &shared, &shutdown))
     };
     let showing = {
         let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-        tokio::task::spawn_blocking(move || show(&shared, &heading, View::of(kind), &shutdown))
+        let (view, reading) = (ScreenView::new(kind), reading.abort_handle());
+        spawn_blocking(move || show(&shared, &heading, view, &reading, &shutdown))
     };
     let shown = showing.await.context("the screen panicked")?;
     shutdown.trigger();
@@ -117,128 +110,114 @@ pub(crate) async fn run(
         read.context("the reader panicked")??;
     }
     shown.context("the terminal failed")?;
-    if let Some(hint) = &shared.board().hint {
-        tracing::warn!("{hint}");
+    let board = shared.board();
+    if let Some(hint) = &board.hint {
+        tracing::warn!(hint = %printable(hint), "no event matches a name in the filter");
     }
-    let table = match kind {
-        Kind::Events => shared.board().counts.table(knows_late),
-        Kind::Letters => letters::table(&shared.board().counts),
-    };
     let mut out = std::io::stdout();
+    let columns = output::columns(&out);
+    let table = match kind {
+        RecordKind::Events => event_table(&board.counts, knows_late, columns),
+        RecordKind::DeadLetters => dead_letter_table(&board.counts, columns),
+    };
     out.write_all(table.as_bytes())
         .and_then(|()| out.flush())
         .context("failed to write the output")
 }
 
-fn heading(args: &Tail) -> Heading {
+fn heading(args: &Tail, range: &ReadRange) -> Heading {
     Heading {
         topic: topic(args),
-        from: match args.from {
-            From::End => "from now on".to_owned(),
-            From::Beginning => "from the beginning".to_owned(),
-            From::Ago(_) | From::At(_) => {
-                let from_ms = match args.from {
-                    From::Ago(ms) => unix_ms() - ms,
-                    From::At(ms) => ms,
-                    From::End | From::Beginning => unreachable!("taken above"),
-                };
-                format!("from {}", text::time(from_ms, text::Detail::Date))
-            }
+        from: match range.start {
+            ReadStart::End => "from now on".to_owned(),
+            ReadStart::Beginning => "from the beginning".to_owned(),
+            ReadStart::At(ms) => format!("from {}", format::time(ms, TimeDetail::Date)),
         },
-        filter: Filter::new(args).text(),
+        filter: OptionFilter::new(args).text(),
     }
 }
 
 /// Notes the signals of Ctrl-Z and `fg`.
-fn listen(shared: &Arc<Shared>) -> anyhow::Result<()> {
+fn listen_for_job_control(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let [stop, go] = sys::STOP_AND_GO.map(SignalKind::from_raw).map(signal);
-    let (mut stop, mut go) = (
-        stop.context("failed to listen for SIGTSTP")?,
-        go.context("failed to listen for SIGCONT")?,
-    );
+    let mut stop = stop.context("failed to listen for SIGTSTP")?;
+    let mut go = go.context("failed to listen for SIGCONT")?;
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                _ = stop.recv() => shared.asked_to_stop.store(true, Ordering::SeqCst),
-                _ = go.recv() => shared.continued.store(true, Ordering::SeqCst),
+                _ = stop.recv() => shared.suspend.store(true, Ordering::SeqCst),
+                _ = go.recv() => shared.resumed.store(true, Ordering::SeqCst),
             }
         }
     });
     Ok(())
 }
 
-/// Reads into the board.
+/// Reads the log into the board.
 fn read(
     reader: &LogReader,
-    range: &Range,
-    mut intake: Intake,
+    range: &ReadRange,
+    mut classifier: Classifier,
     mut left: Option<u64>,
     shared: &Shared,
     shutdown: &Shutdown,
 ) -> Result<(), ReaderError> {
     reader.run(range, shutdown, &mut |step| {
-        match step {
-            Step::Record(record) => {
-                let said = intake.take(record);
-                let is_event = matches!(said, Said::Event(_));
-                let mut board = shared.board();
-                board.take(said);
-                if board.hint.as_deref() != intake.hint() {
-                    board.hint = intake.hint().map(str::to_owned);
-                }
-                drop(board);
-                if is_event && is_last(&mut left) {
-                    return ControlFlow::Break(());
-                }
+        let classified = match step {
+            ReadStep::Record(record) => classifier.classify(record),
+            ReadStep::Letter(letter) => Classified::DeadLetter(letter),
+            ReadStep::Behind(records) => {
+                shared.board().state = ReadState::Reading(records);
+                Classified::Hidden
             }
-            Step::Letter(letter) => {
-                shared.board().take(Said::Letter(letter));
-                if is_last(&mut left) {
-                    return ControlFlow::Break(());
-                }
+            ReadStep::Waiting(why) => {
+                shared.board().state = ReadState::Waiting(why);
+                Classified::Hidden
             }
-            Step::Behind(records) => shared.board().state = State::Reading(records),
-            Step::Waiting(why) => shared.board().state = State::Waiting(why),
-            Step::Idle => return ControlFlow::Continue(()),
+            ReadStep::Idle => return ControlFlow::Continue(()),
+        };
+        let is_listed = matches!(classified, Classified::Event(_) | Classified::DeadLetter(_));
+        let mut board = shared.board();
+        board.add(classified);
+        if board.hint.as_deref() != classifier.hint() {
+            board.hint = classifier.hint().map(str::to_owned);
         }
+        drop(board);
         shared.changed.store(true, Ordering::Relaxed);
+        if is_listed && count_down(&mut left) {
+            return ControlFlow::Break(());
+        }
         ControlFlow::Continue(())
     })
 }
 
-/// Takes one off the number of records that are wanted, if there is one.
-fn is_last(left: &mut Option<u64>) -> bool {
-    left.as_mut().is_some_and(|left| {
-        *left -= 1;
-        *left == 0
-    })
-}
-
-/// Takes keys and draws until one of them, a signal or the reader ends it.
+/// Takes keys and draws until a key, a signal or the end of the reader ends it.
 fn show(
     shared: &Shared,
     heading: &Heading,
-    mut view: View,
+    mut view: ScreenView,
+    reading: &AbortHandle,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     let mut screen = FullScreen::enter(&format!("citystream tail {}", heading.topic))?;
     let mut next_frame = Instant::now();
     let mut second = 0;
-    while !shutdown.is_triggered() && !shared.ended.load(Ordering::SeqCst) {
+    while !shutdown.is_triggered() && !reading.is_finished() {
         if event::poll(next_frame.saturating_duration_since(Instant::now()))? {
-            if act(event::read()?, shared, heading, &mut view, &mut screen)? == Act::Quit {
+            let event = event::read()?;
+            if handle_event(event, shared, heading, &mut view, &mut screen)? == KeyAction::Quit {
                 break;
             }
             shared.changed.store(true, Ordering::Relaxed);
         }
-        if shared.asked_to_stop.swap(false, Ordering::SeqCst) {
-            screen.stop_here()?;
-            // The signal that goes with it.
-            shared.continued.store(false, Ordering::SeqCst);
+        if shared.suspend.swap(false, Ordering::SeqCst) {
+            screen.suspend()?;
+            // The SIGCONT that ended `suspend` needs no further handling.
+            shared.resumed.store(false, Ordering::SeqCst);
             shared.changed.store(true, Ordering::Relaxed);
-        } else if shared.continued.swap(false, Ordering::SeqCst) {
-            screen.take_again()?;
+        } else if shared.resumed.swap(false, Ordering::SeqCst) {
+            screen.reenter()?;
             shared.changed.store(true, Ordering::Relaxed);
         }
         if next_frame > Instant::now() {
@@ -246,7 +225,7 @@ fn show(
         }
         next_frame = Instant::now() + FRAME;
         let now_ms = unix_ms();
-        // Rates sink and messages end although nothing comes.
+        // Even without records, rates fall and messages expire.
         let changed = shared.changed.swap(false, Ordering::Relaxed) || now_ms / 1_000 != second;
         second = now_ms / 1_000;
         if changed {
@@ -258,40 +237,37 @@ fn show(
     Ok(())
 }
 
-/// Does what an event of the terminal asks for.
-fn act(
+/// Handles one event of the terminal.
+fn handle_event(
     event: Event,
     shared: &Shared,
     heading: &Heading,
-    view: &mut View,
+    view: &mut ScreenView,
     screen: &mut FullScreen,
-) -> std::io::Result<Act> {
+) -> std::io::Result<KeyAction> {
     let Event::Key(key) = event else {
-        return Ok(Act::Draw);
+        return Ok(KeyAction::Draw);
     };
-    let act = view.press(key, &shared.board());
-    match act {
-        Act::Draw | Act::Quit => {}
-        Act::Anew => screen.clear()?,
-        // Comes back as a signal, as from anybody else.
-        Act::Stop => sys::stop_job(),
-        Act::Export => {
-            let (json, now_ms) = {
-                let board = shared.board();
-                let json = export::json(heading, view.shown(&board), view);
-                (json, board.now_ms)
-            };
+    let action = view.press(key, &shared.board());
+    match action {
+        KeyAction::Draw | KeyAction::Quit => {}
+        KeyAction::Redraw => screen.clear()?,
+        // The signal comes back to this process like one from outside.
+        KeyAction::Suspend => sys::stop_job(),
+        KeyAction::Export => {
+            let board = shared.board();
+            let (json, now_ms) = (export::json(heading, &board, view), board.now_ms);
+            // The reader must not wait for the disk.
+            drop(board);
             let saved = json
                 .map_err(std::io::Error::from)
                 .and_then(|json| export::save(&json, Path::new("."), now_ms));
-            match saved {
-                Ok(name) => view.tell(&format!("wrote {}", name.display()), false, now_ms),
-                Err(error) => {
-                    let text = format!("failed to export into this folder: {error}");
-                    view.tell(&text, true, now_ms);
-                }
-            }
+            let (text, is_error) = match saved {
+                Ok(name) => (format!("wrote {}", name.display()), false),
+                Err(error) => (format!("cannot write to this folder: {error}"), true),
+            };
+            view.show_message(&text, is_error, now_ms);
         }
     }
-    Ok(act)
+    Ok(action)
 }

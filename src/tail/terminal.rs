@@ -1,9 +1,12 @@
-//! The terminal in full-screen mode, and back again whatever happens.
+//! The terminal in full-screen mode, and its restoration.
 //!
-//! [`FullScreen`] is the only way in. Out of it leads its drop, so also any error; a panic, whose
-//! message is then seen on the terminal as it was before; and [`FullScreen::stop_here`], which gives
-//! the terminal back while the process is stopped. Log lines wait meanwhile, see
-//! [`hold_lines`](crate::telemetry::hold_lines).
+//! [`FullScreen::enter`] is the only way in. The terminal is restored:
+//!
+//! - when the [`FullScreen`] is dropped, which includes every error;
+//! - on a panic, before its message is printed;
+//! - while the process is suspended.
+//!
+//! Log lines are held back while the screen is up, see [`hold_log_lines`](crate::telemetry::hold_log_lines).
 
 use std::io::{self, BufWriter, Stdout};
 use std::panic::PanicHookInfo;
@@ -22,50 +25,52 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 
 use crate::sys;
-use crate::telemetry::{hold_lines, release_lines, write_line};
+use crate::telemetry::{hold_log_lines, release_log_lines, write_stderr};
 
-/// Bytes of a picture that go out at once.
-const OUT_BYTES: usize = 64 * 1024;
+/// Bytes of a picture that are written at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The terminal is ours.
-static OURS: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal is in full-screen mode.
+static ENTERED: AtomicBool = AtomicBool::new(false);
 /// The thread that draws.
-static DRAWS: Mutex<Option<ThreadId>> = Mutex::new(None);
-static HOOK: Once = Once::new();
+static DRAWING_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
+static PANIC_HOOK: Once = Once::new();
 
-type Out = CrosstermBackend<BufWriter<Stdout>>;
+type Backend = CrosstermBackend<BufWriter<Stdout>>;
 
-/// The terminal while it shows a full screen.
+/// The terminal in full-screen mode.
 #[derive(Debug)]
 pub struct FullScreen {
-    terminal: Terminal<Out>,
+    terminal: Terminal<Backend>,
 }
 
 impl FullScreen {
-    /// Takes the terminal of standard output. The thread that calls it is the one to draw.
+    /// Puts the terminal of standard output into full-screen mode. The calling thread has to draw.
     ///
     /// # Errors
-    /// When there is no such terminal, or it does not obey; then it is as it was before.
+    /// Returns an error if standard output is not a terminal or fails. The terminal is then unchanged.
     pub fn enter(title: &str) -> io::Result<FullScreen> {
-        HOOK.call_once(|| {
-            let former = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| on_panic(info, &former)));
+        PANIC_HOOK.call_once(|| {
+            let previous = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| on_panic(info, &previous)));
         });
-        *DRAWS.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current().id());
-        let terminal = terminal()?;
-        take()?;
-        // Few terminals say what their title was, so this one is not put back.
+        *DRAWING_THREAD
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current().id());
+        let terminal = new_terminal()?;
+        enter()?;
+        // The title is not restored: few terminals report the previous one.
         if let Err(error) = execute!(io::stdout(), SetTitle(title)) {
-            give_back();
+            restore();
             return Err(error);
         }
         Ok(FullScreen { terminal })
     }
 
-    /// Shows what `draw` draws, and the cursor where it says.
+    /// Shows what `draw` draws, with the cursor at the position that it returns.
     ///
     /// # Errors
-    /// When the terminal is gone.
+    /// Returns an error if the terminal is gone.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Buffer) -> Option<(u16, u16)>) -> io::Result<()> {
         self.terminal.draw(|frame| {
             if let Some(cursor) = draw(frame.buffer_mut()) {
@@ -75,81 +80,83 @@ impl FullScreen {
         Ok(())
     }
 
-    /// Forgets what is on the terminal, so that the next picture is drawn as a whole.
+    /// Clears the terminal, so that the next picture is drawn as a whole.
     ///
     /// # Errors
-    /// When the terminal is gone.
+    /// Returns an error if the terminal is gone.
     pub fn clear(&mut self) -> io::Result<()> {
-        // `Terminal::clear` would ask the terminal for its cursor and fail where that does not answer.
+        // `Terminal::clear` asks for the cursor position and fails if the terminal does not answer.
         execute!(io::stdout(), Clear(ClearType::All))?;
-        self.terminal = terminal()?;
+        self.terminal = new_terminal()?;
         Ok(())
     }
 
-    /// Gives the terminal back, stops the process as Ctrl-Z does, and takes the terminal again once
-    /// it is continued.
+    /// Restores the terminal, stops the process as Ctrl-Z does, and enters full-screen mode again when the process is
+    /// continued.
     ///
     /// # Errors
-    /// When the terminal is gone.
-    pub fn stop_here(&mut self) -> io::Result<()> {
-        give_back();
+    /// Returns an error if the terminal is gone.
+    pub fn suspend(&mut self) -> io::Result<()> {
+        restore();
         sys::stop_here();
-        take()?;
+        enter()?;
         self.clear()
     }
 
-    /// Takes the terminal again after somebody else has set it, as a shell does behind a process that
-    /// was stopped by force.
+    /// Enters full-screen mode again after another program has changed the terminal, as a shell does while the process
+    /// is stopped by SIGSTOP.
     ///
     /// # Errors
-    /// When the terminal is gone.
-    pub fn take_again(&mut self) -> io::Result<()> {
-        // Otherwise crossterm believes that it is in raw mode still.
+    /// Returns an error if the terminal is gone.
+    pub fn reenter(&mut self) -> io::Result<()> {
+        // Otherwise crossterm assumes that the terminal is still in raw mode and changes nothing.
         disable_raw_mode()?;
-        take()?;
+        enter()?;
         self.clear()
     }
 }
 
 impl Drop for FullScreen {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-fn terminal() -> io::Result<Terminal<Out>> {
-    let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
+fn new_terminal() -> io::Result<Terminal<Backend>> {
+    let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout());
     Terminal::new(CrosstermBackend::new(out))
 }
 
-fn take() -> io::Result<()> {
+fn enter() -> io::Result<()> {
     enable_raw_mode()?;
-    OURS.store(true, Ordering::SeqCst);
-    hold_lines();
-    execute!(io::stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
+    ENTERED.store(true, Ordering::SeqCst);
+    hold_log_lines();
+    execute!(io::stdout(), EnterAlternateScreen, Hide).inspect_err(|_| restore())
 }
 
-/// Puts the terminal back as it was, once; what was logged meanwhile follows. A terminal that is gone
-/// needs nothing.
-fn give_back() {
-    if OURS.swap(false, Ordering::SeqCst) {
-        let shown = execute!(io::stdout(), LeaveAlternateScreen, Show);
+/// Restores the terminal if it is in full-screen mode, then writes the log lines that were held back.
+fn restore() {
+    if ENTERED.swap(false, Ordering::SeqCst) {
+        let left = execute!(io::stdout(), LeaveAlternateScreen, Show);
         let cooked = disable_raw_mode();
-        release_lines();
-        for error in [shown.err(), cooked.err()].into_iter().flatten() {
-            tracing::debug!(%error, "failed to put the terminal back");
+        release_log_lines();
+        for error in [left.err(), cooked.err()].into_iter().flatten() {
+            tracing::debug!(%error, "failed to restore the terminal");
         }
     }
 }
 
-/// A panic of the thread that draws gives the terminal back at once. One of another thread must not
-/// do that while something is drawn: its message waits, with the log lines.
-fn on_panic(info: &PanicHookInfo<'_>, former: &(dyn Fn(&PanicHookInfo<'_>) + Sync + Send)) {
-    let draws = *DRAWS.lock().unwrap_or_else(PoisonError::into_inner);
-    if OURS.load(Ordering::SeqCst) && draws != Some(std::thread::current().id()) {
-        write_line(format!("{info}\n").as_bytes());
+/// Restores the terminal at once if the drawing thread panics.
+///
+/// After a panic of another thread the screen stays up, so its message waits with the log lines.
+fn on_panic(info: &PanicHookInfo<'_>, previous: &(dyn Fn(&PanicHookInfo<'_>) + Sync + Send)) {
+    let drawing = *DRAWING_THREAD
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if ENTERED.load(Ordering::SeqCst) && drawing != Some(std::thread::current().id()) {
+        write_stderr(format!("{info}\n").as_bytes());
         return;
     }
-    give_back();
-    former(info);
+    restore();
+    previous(info);
 }

@@ -1,9 +1,13 @@
-//! The comparison itself: slice after slice, the tables first, then the log.
+//! Compares log and tables slice by slice: first the rows of a slice, then the log.
 //!
-//! The order of the reads makes it exact while consumers run. The topic's id comes first; then the
-//! claims (progress items and the group's commits: everything below is stored); then the rows, which
-//! hold at least what was claimed, and say by their fences what else; then the log's end, which
-//! lies behind every fence; then the log. What an index may not show yet is read again by its key.
+//! The order of the reads keeps the comparison exact while consumers run:
+//!
+//! 1. the topic's id;
+//! 2. the claims: progress items and the group's commits, below which everything is stored;
+//! 3. the rows, which hold at least what was claimed; their fences show what else they hold;
+//! 4. the log's end, which is after every fence;
+//! 5. the log;
+//! 6. by its key, each row that an index may not show yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -14,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use rdkafka::ClientConfig;
 
+use crate::blocking::run_blocking;
 use crate::core::RULES;
 use crate::core::audit::{
     Counts, Key, Log, Name, Outcome, Place, Published, Scope, Slice, Stamp, Stored,
@@ -23,67 +28,68 @@ use crate::core::keys::TableNames;
 use crate::core::restart::Metadata;
 use crate::core::stretch::Sum;
 use crate::exit::SettingsError;
-use crate::kafka::reader::{LogReader, Range, Record, Start, Step};
+use crate::failure::Failure;
+use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep};
 use crate::kafka::survey::Survey;
 use crate::settings::RawRows;
 use crate::shutdown::Shutdown;
-use crate::store::config::Config;
-use crate::store::error::Kind;
-use crate::store::reads::audit::{Audit, View};
+use crate::store::config::ConfigItem;
+use crate::store::error::StoreErrorKind;
+use crate::store::reads::audit::{Audit, AuditView};
 use crate::telemetry::{Metrics, unix_ms};
-use crate::verify::report::Report;
+use crate::verify::report::VerifyReport;
 
-/// Longest silence of Kafka in the middle of a log.
+/// Longest time without a record before the end of the log.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Rows read by key at a time, so that they add little to the memory.
+/// Rows that are read by key together. The limit keeps their memory small.
 const KEYS_AT_ONCE: usize = 1_000;
-/// How often a slice is read again with rows that only the log had named.
+/// How often a slice is read if the log names rows that the lists did not show.
 const AGAIN_MAX: u32 = 3;
 
-/// Where log and tables are.
+/// The log and the tables to compare.
 #[derive(Clone)]
-pub struct Source {
-    /// DynamoDB.
+pub struct CompareSource {
+    /// The connection to DynamoDB.
     pub client: aws_sdk_dynamodb::Client,
-    /// The tables.
+    /// The names of the tables.
     pub names: TableNames,
-    /// How to reach the brokers.
+    /// The settings of the Kafka client.
     pub kafka: ClientConfig,
-    /// The topic of events; dead letters lie in `<topic>-dlq`.
+    /// The topic of events. Dead letters are in `<topic>-dlq`.
     pub topic: String,
-    /// The consumers' group.
+    /// The consumer group.
     pub group: String,
 }
 
 /// What to compare.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Event times and window starts `[from, until)` in Unix milliseconds; `None` compares all.
+pub struct CompareOptions {
+    /// First event time and window start in Unix milliseconds; the first of all if `None`.
     pub from_ms: Option<i64>,
-    /// See `from_ms`.
+    /// First instant after the last, in Unix milliseconds; the end of all if `None`.
     pub until_ms: Option<i64>,
     /// How long raw events are kept.
     pub raw_ttl_ms: i64,
     /// How long alerts are kept; for ever if `None`.
     pub alert_ttl_ms: Option<i64>,
-    /// Memory for rows, in bytes.
+    /// Most bytes of rows in memory.
     pub memory_bytes: usize,
 }
 
-/// First instant after the last event time there can be.
+/// First instant after the last possible event time.
 const UNTIL_MS_MAX: i64 = crate::core::time::TIME_MS_END;
 
-/// Compares once. Counts the records read in `read`. Returns `None` if stopping was asked for.
+/// Compares once, and counts the records in `read`. Returns `None` if `shutdown` is triggered.
 ///
 /// # Errors
-/// If log or tables cannot be read (exit 1), or do not belong together (exit 2).
+/// If log or tables cannot be read (exit code 1), or do not belong together (exit code 2).
 pub async fn compare(
-    source: &Source,
-    options: &Options,
+    source: &CompareSource,
+    options: &CompareOptions,
     metrics: &Metrics,
     read: &Arc<AtomicU64>,
     shutdown: &Shutdown,
-) -> anyhow::Result<Option<Report>> {
+) -> anyhow::Result<Option<VerifyReport>> {
     tokio::select! {
         compared = compare_all(source, options, metrics, read, shutdown) => compared,
         () = shutdown.wait() => Ok(None),
@@ -91,21 +97,21 @@ pub async fn compare(
 }
 
 async fn compare_all(
-    source: &Source,
-    options: &Options,
+    source: &CompareSource,
+    options: &CompareOptions,
     metrics: &Metrics,
     read: &Arc<AtomicU64>,
     shutdown: &Shutdown,
-) -> anyhow::Result<Option<Report>> {
+) -> anyhow::Result<Option<VerifyReport>> {
     let begun = Instant::now();
     let facts = Facts::find(source, metrics).await?;
     let from_ms = options.from_ms.unwrap_or(0).clamp(0, UNTIL_MS_MAX);
     let until_ms = options.until_ms.unwrap_or(UNTIL_MS_MAX);
     let range = (from_ms, until_ms.clamp(from_ms, UNTIL_MS_MAX));
-    let mut report = Report {
+    let mut report = VerifyReport {
         ranged: options.from_ms.is_some() || options.until_ms.is_some(),
         range,
-        ..Report::default()
+        ..VerifyReport::default()
     };
     let mut lo: Option<Place> = None;
     loop {
@@ -113,7 +119,7 @@ async fn compare_all(
         let Some(slice) = slice.await? else {
             return Ok(None);
         };
-        let Judged {
+        let JudgedSlice {
             slice,
             outcome,
             passes,
@@ -130,63 +136,73 @@ async fn compare_all(
     }
 }
 
-struct Judged {
+/// A slice that was compared.
+struct JudgedSlice {
     slice: Slice,
     outcome: Outcome,
     passes: u32,
 }
 
-/// What holds for a whole comparison.
+/// Facts that hold for the whole comparison.
 pub(super) struct Facts {
-    source: Source,
+    source: CompareSource,
     pub(super) audit: Audit,
-    pub(super) config: Config,
+    pub(super) config: ConfigItem,
     survey: Arc<Survey>,
     pub(super) topic_id: String,
     partitions: i32,
     made_ms: i64,
 }
 
-/// How far the log is said to be stored.
+/// Up to where consumers report the log as stored.
 pub(super) struct Claims {
     pub(super) logs: BTreeMap<i32, Log>,
-    /// Another topic of this name was counted before.
+    /// Whether an earlier topic of this name was counted.
     remade: bool,
 }
 
 impl Facts {
-    /// Asks whether log and tables are there and belong together.
-    pub(super) async fn find(source: &Source, metrics: &Metrics) -> anyhow::Result<Facts> {
+    /// Checks that log and tables exist and belong together.
+    pub(super) async fn find(source: &CompareSource, metrics: &Metrics) -> anyhow::Result<Facts> {
         let names = source.names.clone();
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
-            Kind::NotFound => anyhow!(
-                "there is no table {}; citystream init-tables makes it, or says how to get it back",
-                source.names.totals
-            ),
+            StoreErrorKind::NotFound => {
+                Failure::new(format!("there is no table {}", source.names.totals))
+                    .with_remedy("citystream init-tables makes it, or says how to get it back")
+                    .into()
+            }
             _ => anyhow::Error::new(error).context("failed to read the config item"),
         })?;
         let topic = &source.topic;
         if let Some(owner) = config.topic.as_ref().filter(|owner| *owner != topic) {
-            bail!(SettingsError(format!(
-                "the tables {}… count topic {owner}, not {topic}: give the --topic and the --table-prefix that belong together",
-                source.names.totals
-            )));
+            bail!(
+                SettingsError::new(format!(
+                    "the tables {}… count topic {owner}, not {topic}",
+                    source.names.totals
+                ))
+                .with_remedy("give the --topic and the --table-prefix that belong together")
+            );
         }
         if config.rules_number != RULES {
-            bail!(SettingsError(format!(
-                "the tables {}… were made under rules {}, this program has rules {RULES}: use the matching version",
-                source.names.totals, config.rules_number
-            )));
+            bail!(
+                SettingsError::new(format!(
+                    "the tables {}… were made under rules {}, this program has rules {RULES}",
+                    source.names.totals, config.rules_number
+                ))
+                .with_remedy("use the matching version")
+            );
         }
-        let survey = Survey::new(&source.kafka, topic, &source.group)
-            .map_err(|e| SettingsError(format!("Kafka client settings: {e}")))?;
+        let survey = Survey::new(&source.kafka, topic, &source.group).map_err(|e| {
+            SettingsError::new("the Kafka client cannot start").with_why(e.to_string())
+        })?;
         let survey = Arc::new(survey);
         let asked = Arc::clone(&survey);
-        let found = blocking(move || asked.topic()).await?;
+        let found = run_blocking(move || asked.topic()).await;
         let found = found.with_context(|| unreached(&source.kafka))?;
-        let found = found.with_context(|| {
-            format!("there is no topic {topic}; citystream init-tables makes it")
+        let found = found.ok_or_else(|| {
+            Failure::new(format!("there is no topic {topic}"))
+                .with_remedy(crate::kafka::MISSING_REMEDY)
         })?;
         let made_ms = audit.made_ms().await;
         Ok(Facts {
@@ -200,8 +216,8 @@ impl Facts {
         })
     }
 
-    pub(super) fn view(&self, range: (i64, i64)) -> View {
-        View {
+    pub(super) fn view(&self, range: (i64, i64)) -> AuditView {
+        AuditView {
             topic_id: self.topic_id.clone(),
             shards: self.config.shards,
             window_ms: self.config.rules.window_ms,
@@ -219,20 +235,21 @@ impl Facts {
         }
     }
 
-    /// Asks how far everything is said to be stored. Must come before the rows are read.
+    /// Reads up to where everything is stored. The caller must do this before it reads rows. A later
+    /// claim could cover records that the rows did not hold yet.
     pub(super) async fn claims(&self) -> anyhow::Result<Claims> {
         let progress = self.audit.progress().await?;
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (commits, ends) =
-            blocking(move || (survey.commits(partitions), survey.ends(partitions))).await?;
+            run_blocking(move || (survey.commits(partitions), survey.ends(partitions))).await;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
-            // The progress items say enough, a little later.
+            // The progress items hold the same claims with a delay.
             tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
             BTreeMap::new()
         });
         let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
-        // Next offset and largest time below it, per partition.
+        // Partition, next offset, and largest event time below that offset.
         let mut points: Vec<(i32, Offset, Option<i64>)> = Vec::new();
         let mut published = BTreeMap::new();
         for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
@@ -249,7 +266,7 @@ impl Facts {
         let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
-            // Whatever is lost lies below each point that is still in the log.
+            // All lost records are below each point that the log still has.
             let bounds = own.filter(|(_, next, _)| *next >= start);
             let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(i64::MIN)).min();
             let log = Log {
@@ -270,15 +287,15 @@ impl Facts {
         })
     }
 
-    /// Compares the rows from `lo` on, as many as fit.
+    /// Compares the rows from `lo` on, as many as fit into the memory.
     async fn slice(
         &self,
         lo: Option<&Place>,
         range: (i64, i64),
-        options: &Options,
+        options: &CompareOptions,
         read: &Arc<AtomicU64>,
         shutdown: &Shutdown,
-    ) -> anyhow::Result<Option<Judged>> {
+    ) -> anyhow::Result<Option<JudgedSlice>> {
         let (mut extra, mut limit) = (BTreeSet::new(), None);
         let mut passes = 0;
         loop {
@@ -308,24 +325,19 @@ impl Facts {
             };
             self.check_log(&mut slice).await?;
 
-            let mut after = None;
             let known = extra.len();
-            loop {
-                let missing = slice.missing_rows(after.as_ref(), KEYS_AT_ONCE);
-                let Some(last) = missing.last().cloned() else {
-                    break;
-                };
-                after = Some(last);
+            let mut pages = KeyPages::default();
+            while let Some(missing) = pages.next(|after, max| slice.missing_rows(after, max)) {
                 extra.extend(self.audit.rows(missing, &view).await?.into_keys());
             }
             if extra.len() > known && passes < AGAIN_MAX {
-                // Rows that no list shows: an index that lags, or totals that are gone.
+                // No list shows these rows: an index lags, or totals are missing.
                 limit = slice.hi().cloned();
                 continue;
             }
             self.look_again(&mut slice, view.now_ms).await?;
             let outcome = slice.judge();
-            return Ok(Some(Judged {
+            return Ok(Some(JudgedSlice {
                 slice,
                 outcome,
                 passes,
@@ -333,28 +345,18 @@ impl Facts {
         }
     }
 
-    /// Reads by key what seems to differ, and asks after the reasons there may be.
+    /// Reads by key the rows that seem to differ, and looks for reasons why they may be missing.
     async fn look_again(&self, slice: &mut Slice, now_ms: i64) -> anyhow::Result<()> {
-        let mut after = None;
-        loop {
-            let keys = slice.suspects(after.as_ref(), KEYS_AT_ONCE);
-            let Some(last) = keys.last().cloned() else {
-                break;
-            };
-            after = Some(last);
+        let mut pages = KeyPages::default();
+        while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {
             let mut now = self.audit.puts(keys.clone(), now_ms).await?;
             for key in &keys {
                 slice.look_again(key, now.remove(key));
             }
         }
-        // An alert names no record; its raw event does.
-        let mut after = None;
-        loop {
-            let keys = slice.unknown_alerts(after.as_ref(), KEYS_AT_ONCE);
-            let Some(last) = keys.last().cloned() else {
-                break;
-            };
-            after = Some(last);
+        // An alert does not name its record, but its raw event does.
+        let mut pages = KeyPages::default();
+        while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
                 Name::Alert(id) => Some(Key::raw(key.place.city(), key.place.time_ms, id)),
                 Name::Raw(_) | Name::Totals(_) | Name::Window(_) => None,
@@ -371,21 +373,24 @@ impl Facts {
         if slice.misses_puts() {
             let (survey, topic_id) = (Arc::clone(&self.survey), self.topic_id.clone());
             let letters = format!("{}-dlq", self.source.topic);
-            let refused = blocking(move || survey.refused(&letters, &topic_id)).await?;
+            let refused = run_blocking(move || survey.refused(&letters, &topic_id)).await;
             slice.excuse(&refused.context("failed to read the dead letters")?);
         }
         Ok(())
     }
 
-    /// Looks whether the log is still the one that was read.
+    /// Checks that the topic is still the one that was read, and removes records that expired meanwhile.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
-        let (topic, ends) = blocking(move || (survey.topic(), survey.ends(partitions))).await?;
+        let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;
         let topic = topic.with_context(|| unreached(&self.source.kafka))?;
         if topic.is_none_or(|topic| topic.id.as_str() != self.topic_id) {
             bail!(
-                "topic {} was made again meanwhile; compare again",
-                self.source.topic
+                Failure::new(format!(
+                    "topic {} was made again meanwhile",
+                    self.source.topic
+                ))
+                .with_remedy("compare again")
             );
         }
         let ends = ends.context("failed to ask Kafka where the log begins")?;
@@ -394,7 +399,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Hands the whole log to `slice`; `None` if stopping was asked for.
+    /// Passes the whole log to `slice`. Returns `None` if `shutdown` is triggered.
     async fn read_log(
         &self,
         slice: Slice,
@@ -410,20 +415,20 @@ impl Facts {
         .await
     }
 
-    /// Hands each record of the log to `take`, with `state`, which it returns in the end; `None` if
-    /// stopping was asked for.
+    /// Passes each record of the log to `take` together with `state`, and returns `state` at the end.
+    /// Returns `None` if `shutdown` is triggered.
     pub(super) async fn each_record<T: Send + 'static>(
         &self,
         shutdown: &Shutdown,
         mut state: T,
-        mut take: impl FnMut(&mut T, &Record) -> anyhow::Result<()> + Send + 'static,
+        mut take: impl FnMut(&mut T, &LogRecord) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<Option<T>> {
         let (config, topic) = (self.source.kafka.clone(), self.source.topic.clone());
         let shutdown = shutdown.clone();
-        blocking(move || {
+        run_blocking(move || {
             let reader = LogReader::new(config, &topic)?;
-            let range = Range {
-                start: Start::Beginning,
+            let range = ReadRange {
+                start: ReadStart::Beginning,
                 until_ms: None,
                 stop_at_end: true,
             };
@@ -431,17 +436,20 @@ impl Facts {
             let mut failed = None;
             reader.run(&range, &shutdown, &mut |step| {
                 match step {
-                    Step::Record(record) => {
+                    ReadStep::Record(record) => {
                         last = Instant::now();
                         failed = take(&mut state, &record).err();
                     }
-                    Step::Idle if last.elapsed() > SILENCE_MAX => {
+                    ReadStep::Idle if last.elapsed() > SILENCE_MAX => {
                         failed = Some(anyhow!(
                             "Kafka gave no record of topic {topic} for {} s, before the log's end",
                             SILENCE_MAX.as_secs()
                         ));
                     }
-                    Step::Idle | Step::Behind(_) | Step::Waiting(_) | Step::Letter(_) => {}
+                    ReadStep::Idle
+                    | ReadStep::Behind(_)
+                    | ReadStep::Waiting(_)
+                    | ReadStep::Letter(_) => {}
                 }
                 if failed.is_some() {
                     return ControlFlow::Break(());
@@ -454,19 +462,35 @@ impl Facts {
                 None => Ok(Some(state)),
             }
         })
-        .await?
+        .await
     }
 }
 
-/// Returns when a record was stamped, and by whom.
-pub(super) const fn stamp(record: &Record) -> Stamp {
+/// Returns the timestamp of a record, and whether the broker set it.
+pub(super) const fn stamp(record: &LogRecord) -> Stamp {
     Stamp {
         ms: record.record_ms,
         by_broker: record.by_broker,
     }
 }
 
-/// Returns the sums of a progress item as counts, as large as a signed number can be.
+/// Pages through keys, [`KEYS_AT_ONCE`] at a time.
+#[derive(Default)]
+struct KeyPages {
+    /// The last key of the page before.
+    after: Option<Key>,
+}
+
+impl KeyPages {
+    /// Returns the next page, or `None` at the end. `find` returns the keys after the given one.
+    fn next(&mut self, find: impl FnOnce(Option<&Key>, usize) -> Vec<Key>) -> Option<Vec<Key>> {
+        let keys = find(self.after.as_ref(), KEYS_AT_ONCE);
+        self.after = Some(keys.last()?.clone());
+        Some(keys)
+    }
+}
+
+/// Returns the sums of a progress item as signed counts.
 fn counts(sums: Sum) -> Counts {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     Counts {
@@ -476,14 +500,7 @@ fn counts(sums: Sum) -> Counts {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(call)
-        .await
-        .context("a thread panicked")
-}
-/// Returns what failed where no broker answers.
+/// Returns the context of an error if no broker answers.
 fn unreached(kafka: &ClientConfig) -> String {
     let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
     format!("failed to reach Kafka at {brokers}")

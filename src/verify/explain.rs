@@ -1,4 +1,4 @@
-//! `--explain`: one window's counts, traced to the records that made them.
+//! `--explain`: traces the counts of one window to the records that made them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -7,49 +7,49 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::core::audit::{Counts, FoundRow, Key, Lateness, Log, Watermark};
-use crate::core::event::Offset;
+use crate::core::audit::{Counts, Fence, FoundRow, Key, Lateness, Log, Watermark};
+use crate::core::event::{Event, Offset, Severity};
 use crate::core::parse::{self, Body};
 use crate::core::time::{format_millis, format_seconds, parse_timestamp};
 use crate::core::window::Rules;
 use crate::exit::{Exit, SettingsError};
-use crate::kafka::reader::Record;
+use crate::kafka::reader::LogRecord;
 use crate::settings::{VerifyOutput, WindowName, nearest};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use crate::verify::compare::{Facts, Source, stamp};
+use crate::verify::compare::{CompareSource, Facts, stamp};
 use crate::verify::report::printable;
 
-/// Most names that are kept to find the one that was meant.
+/// Most names of series that are kept for a suggestion.
 const SERIES_MAX: usize = 1_000;
 
-/// What the log says of one window, record by record.
+/// Follows the records of one window through the log.
 struct Trace {
     window: WindowName,
     rules: Rules,
     topic: String,
     found: FoundRow,
     logs: BTreeMap<i32, (Log, Watermark)>,
-    /// Per partition, the record that moved the watermark last.
+    /// The record that last moved the watermark, by partition.
     moved_by: BTreeMap<i32, Offset>,
     counts: Counts,
     late: u64,
     rejected: u64,
     waiting: u64,
     unknown: u64,
-    /// `city#type` of the log's events.
+    /// Series (`city#event_type`) of the events in the log.
     series: BTreeSet<String>,
     output: VerifyOutput,
     out: Arc<Mutex<dyn Write + Send>>,
 }
 
-/// Prints what counted and what did not, with the reasons; exits 1 if the row holds something else, or
-/// if neither log nor tables know of it.
+/// Prints which records counted and which did not, with the reasons. Returns [`Exit::Failed`] if the row
+/// holds other counts, or if neither the log nor the tables have such a window.
 ///
 /// # Errors
-/// If log or tables cannot be read, or there is no such window.
+/// If log or tables cannot be read, or if no window starts at this time.
 pub async fn explain(
-    source: &Source,
+    source: &CompareSource,
     window: WindowName,
     output: VerifyOutput,
     out: Arc<Mutex<dyn Write + Send>>,
@@ -60,12 +60,15 @@ pub async fn explain(
     let rules = facts.config.rules;
     let start_ms = rules.window_start(window.start_ms);
     if start_ms != window.start_ms {
-        return Err(SettingsError(format!(
-            "--explain: no window starts at {}; the one around it starts at {}",
-            format_seconds(window.start_ms),
+        let what = format!(
+            "--explain: no window starts at {}",
+            format_seconds(window.start_ms)
+        );
+        let remedy = format!(
+            "the window around it starts at {}",
             format_seconds(start_ms)
-        ))
-        .into());
+        );
+        return Err(SettingsError::new(what).with_remedy(remedy).into());
     }
     let claims = facts.claims().await?;
     let key = Key::window(&window.city, &window.event_type, start_ms);
@@ -99,26 +102,23 @@ pub async fn explain(
     let traced = facts
         .each_record(shutdown, trace, |trace, record| Ok(trace.take(record)?))
         .await;
-    let Some(trace) = closed_pipe_is_an_end(traced)? else {
+    let Some(trace) = ignore_closed_pipe(traced)? else {
         return Ok(Exit::Failed);
     };
     let Some(trace) = trace else {
         return Ok(Exit::Done);
     };
     let verdict = trace.verdict(row.as_ref());
-    let told = trace.tell(&key, row.as_ref(), verdict);
-    let told = told.map_err(anyhow::Error::new).map(Some);
-    closed_pipe_is_an_end(told)?;
+    let printed = trace.print_summary(&key, row.as_ref(), verdict);
+    ignore_closed_pipe(printed.map_err(anyhow::Error::new).map(Some))?;
     Ok(match verdict {
-        Verdict::Differs | Verdict::Nowhere => Exit::Failed,
-        Verdict::Agrees | Verdict::NotComparable => Exit::Done,
+        WindowVerdict::Differs | WindowVerdict::Nowhere => Exit::Failed,
+        WindowVerdict::Agrees | WindowVerdict::NotComparable => Exit::Done,
     })
 }
 
-/// `Some(None)`: nobody reads the output any more.
-fn closed_pipe_is_an_end<T>(
-    result: anyhow::Result<Option<T>>,
-) -> anyhow::Result<Option<Option<T>>> {
+/// Turns the error of a closed pipe into `Some(None)`.
+fn ignore_closed_pipe<T>(result: anyhow::Result<Option<T>>) -> anyhow::Result<Option<Option<T>>> {
     match result {
         Ok(value) => Ok(value.map(Some)),
         Err(error) => match error.downcast_ref::<io::Error>() {
@@ -129,23 +129,32 @@ fn closed_pipe_is_an_end<T>(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum WindowVerdict {
     Agrees,
     Differs,
     NotComparable,
-    /// Nothing was sent for the window, and there is no row: mostly its name is wrong.
+    /// The log has no record of the window, and there is no row. Usually the name is wrong.
     Nowhere,
 }
 
-/// What became of a record.
+/// What happened to a record.
 struct Fate {
     name: &'static str,
-    /// Why, in words.
+    /// The reason, as text; may be empty.
     why: String,
 }
 
+impl Fate {
+    fn new(name: &'static str, why: impl Into<String>) -> Fate {
+        Fate {
+            name,
+            why: why.into(),
+        }
+    }
+}
+
 impl Trace {
-    fn take(&mut self, record: &Record) -> io::Result<()> {
+    fn take(&mut self, record: &LogRecord) -> io::Result<()> {
         let partition = record.partition;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
             return Ok(());
@@ -164,10 +173,7 @@ impl Trace {
                     return Ok(());
                 }
                 self.rejected += 1;
-                let fate = Fate {
-                    name: "rejected",
-                    why: reject.to_string(),
-                };
+                let fate = Fate::new("rejected", reject.to_string());
                 return self.line(record, None, &fate);
             }
             Ok(Body::Event(event)) => event,
@@ -175,17 +181,9 @@ impl Trace {
         let late = watermark.pass(event.time_ms, stamp(record), &self.rules);
         self.note_move(partition, before, record.offset);
         self.note_series(&event.city, &event.event_type);
-        let own = *event.city == *self.window.city
-            && *event.event_type == *self.window.event_type
-            && self.rules.window_start(event.time_ms) == self.window.start_ms;
-        if !own {
+        if !self.is_in_window(event) {
             return Ok(());
         }
-        let fences = self.found.fences.iter();
-        let fence = fences
-            .filter(|f| f.partition == partition)
-            .map(|f| f.next)
-            .max();
         let mut fate = match late {
             Lateness::Late => {
                 self.late += 1;
@@ -193,7 +191,7 @@ impl Trace {
                 Fate {
                     name: "late",
                     why: format!(
-                        "the watermark stood at {} by the record at offset {}; counted in the totals' late_count",
+                        "the watermark was {} because of the record at offset {}; counted in the totals' late_count",
                         format_millis(max_ms.saturating_sub(self.rules.lateness_ms)),
                         moved_by.map_or("?".to_owned(), |o| o.to_string())
                     ),
@@ -201,50 +199,61 @@ impl Trace {
             }
             Lateness::Unknown => {
                 self.unknown += 1;
-                Fate {
-                    name: "unclear",
-                    why: "late or not: that depends on records that the log no longer has"
-                        .to_owned(),
-                }
-            }
-            Lateness::InTime if fence.is_some_and(|next| record.offset < next) => {
-                self.add(event.severity.index());
-                Fate {
-                    name: "counted",
-                    why: String::new(),
-                }
-            }
-            Lateness::InTime if record.offset < log.claim => {
-                self.add(event.severity.index());
-                Fate {
-                    name: "missing",
-                    why: format!(
-                        "everything below offset {} is said to be stored, but the row's fence leaves this out",
-                        log.claim
-                    ),
-                }
+                let why = "whether it is late depends on records that the log no longer has";
+                Fate::new("unclear", why)
             }
             Lateness::InTime => {
-                self.waiting += 1;
-                Fate {
-                    name: "waiting",
-                    why: "no consumer says yet that it is stored".to_owned(),
-                }
+                self.count_in_time(partition, record.offset, log.claim, event.severity)
             }
         };
         if self.rules.is_future(event.time_ms, record.record_ms) {
-            let future = "future, so it moved no watermark";
-            fate.why = match fate.why.as_str() {
-                "" => future.to_owned(),
-                why => format!("{why}; {future}"),
-            };
+            let future = "future, so it did not move the watermark";
+            let separator = if fate.why.is_empty() { "" } else { "; " };
+            fate.why.push_str(&format!("{separator}{future}"));
         }
         let id = match &event.event_id {
             Some(id) => id.to_string(),
             None => format!("{}-{partition}-{}", self.topic, record.offset),
         };
-        let severity = event.severity.name();
-        self.line(record, Some((event.time_ms, severity, &id)), &fate)
+        self.line(
+            record,
+            Some((event.time_ms, event.severity.name(), &id)),
+            &fate,
+        )
+    }
+
+    fn is_in_window(&self, event: &Event) -> bool {
+        *event.city == *self.window.city
+            && *event.event_type == *self.window.event_type
+            && self.rules.window_start(event.time_ms) == self.window.start_ms
+    }
+
+    /// Counts an event that is not late, unless it still waits for a consumer. Everything below `claim`
+    /// should be stored.
+    fn count_in_time(
+        &mut self,
+        partition: i32,
+        offset: Offset,
+        claim: Offset,
+        severity: Severity,
+    ) -> Fate {
+        let fences = self.found.fences.iter();
+        let mut fences = fences.filter(|fence| fence.partition == partition);
+        let (name, why) = if fences.any(|fence| offset < fence.next) {
+            ("counted", String::new())
+        } else if offset < claim {
+            let why = format!(
+                "consumers report everything below offset {claim} as stored, but the row's fence is below this record"
+            );
+            ("missing", why)
+        } else {
+            self.waiting += 1;
+            let why = "no consumer has reported it as stored yet";
+            return Fate::new("waiting", why);
+        };
+        self.counts.event_count += 1;
+        self.counts.severities[severity.index()] += 1;
+        Fate::new(name, why)
     }
 
     fn note_move(&mut self, partition: i32, before: Watermark, offset: Offset) {
@@ -261,7 +270,7 @@ impl Trace {
         }
     }
 
-    /// Returns what else the name may have meant, as far as the log tells.
+    /// Returns a suggestion for the name of the window, from the series in the log.
     fn hint(&self) -> Option<String> {
         let asked = format!("{}#{}", self.window.city, self.window.event_type);
         if self.series.contains(&asked) {
@@ -271,12 +280,7 @@ impl Trace {
         Some(format!("did you mean {nearest}?"))
     }
 
-    fn add(&mut self, severity: usize) {
-        self.counts.event_count += 1;
-        self.counts.severities[severity] += 1;
-    }
-
-    /// Tells whether a rejected record was meant for the window, as far as its fields can be read.
+    /// Returns whether a rejected record may belong to the window, by the fields that can be read.
     fn may_belong(&self, value: &[u8]) -> bool {
         let Ok(Value::Object(fields)) = serde_json::from_slice(value) else {
             return false;
@@ -286,14 +290,14 @@ impl Trace {
         let kind = text("event_type").map(|k| k.eq_ignore_ascii_case(&self.window.event_type));
         let time = text("timestamp").and_then(parse_timestamp);
         let time = time.map(|ms| self.rules.window_start(ms) == self.window.start_ms);
-        // One field at most may be the one that cannot be read.
+        // At most one field may be unreadable.
         let read = [city, kind, time];
         read.iter().filter(|r| r.is_none()).count() <= 1 && read.iter().all(|r| r.unwrap_or(true))
     }
 
     fn line(
         &self,
-        record: &Record,
+        record: &LogRecord,
         event: Option<(i64, &str, &str)>,
         fate: &Fate,
     ) -> io::Result<()> {
@@ -326,51 +330,62 @@ impl Trace {
         }
     }
 
-    fn verdict(&self, row: Option<&FoundRow>) -> Verdict {
-        let older = |f: &crate::core::audit::Fence| {
+    fn verdict(&self, row: Option<&FoundRow>) -> WindowVerdict {
+        let is_older = |f: &Fence| {
             let log = self.logs.get(&f.partition);
             log.is_some_and(|(log, _)| f.first < log.start)
         };
         match row {
-            _ if self.unknown > 0 => Verdict::NotComparable,
-            Some(row) if row.foreign || row.fences.iter().any(older) => Verdict::NotComparable,
-            Some(row) if row.counts == self.counts && row.odd.is_none() => Verdict::Agrees,
+            _ if self.unknown > 0 => WindowVerdict::NotComparable,
+            Some(row) if row.foreign || row.fences.iter().any(is_older) => {
+                WindowVerdict::NotComparable
+            }
+            Some(row) if row.counts == self.counts && row.odd.is_none() => WindowVerdict::Agrees,
             None if self.counts == Counts::default() => {
                 match self.late + self.rejected + self.waiting {
-                    0 => Verdict::Nowhere,
-                    _ => Verdict::Agrees,
+                    0 => WindowVerdict::Nowhere,
+                    _ => WindowVerdict::Agrees,
                 }
             }
-            Some(_) | None => Verdict::Differs,
+            Some(_) | None => WindowVerdict::Differs,
         }
     }
 
-    fn tell(&self, key: &Key, row: Option<&FoundRow>, verdict: Verdict) -> io::Result<()> {
+    fn json(&self, key: &Key, row: Option<&FoundRow>, verdict: &str) -> Value {
+        let counts = |c: &Counts| {
+            let [low, medium, high, critical] = c.severities;
+            json!({
+                "event_count": c.event_count, "severity_low": low, "severity_medium": medium,
+                "severity_high": high, "severity_critical": critical,
+            })
+        };
+        let fence =
+            |f: &Fence| json!({"partition": f.partition, "first": f.first.0, "next": f.next.0});
+        json!({
+            "window": key.in_table(), "verdict": verdict.replace(' ', "_"),
+            "log": counts(&self.counts), "tables": row.map(|r| counts(&r.counts)),
+            "fences": self.found.fences.iter().map(fence).collect::<Vec<_>>(),
+            "other_topic_ids": self.found.foreign, "odd": self.found.odd,
+            "late": self.late, "rejected": self.rejected, "waiting": self.waiting,
+            "unclear": self.unknown,
+        })
+    }
+
+    fn print_summary(
+        &self,
+        key: &Key,
+        row: Option<&FoundRow>,
+        verdict: WindowVerdict,
+    ) -> io::Result<()> {
         let word = match verdict {
-            Verdict::Agrees => "agree",
-            Verdict::Differs => "differ",
-            Verdict::NotComparable => "cannot be compared",
-            Verdict::Nowhere => "no such row",
+            WindowVerdict::Agrees => "agree",
+            WindowVerdict::Differs => "differ",
+            WindowVerdict::NotComparable => "cannot be compared",
+            WindowVerdict::Nowhere => "no such row",
         };
         let mut out = self.out.lock().expect("no panic holds the output");
         if self.output == VerifyOutput::Json {
-            let counts = |c: &Counts| {
-                let [low, medium, high, critical] = c.severities;
-                json!({
-                    "event_count": c.event_count, "severity_low": low, "severity_medium": medium,
-                    "severity_high": high, "severity_critical": critical,
-                })
-            };
-            let fence = |f: &crate::core::audit::Fence| json!({"partition": f.partition, "first": f.first.0, "next": f.next.0});
-            let line = json!({
-                "window": key.in_table(), "verdict": word.replace(' ', "_"),
-                "log": counts(&self.counts), "tables": row.map(|r| counts(&r.counts)),
-                "fences": self.found.fences.iter().map(fence).collect::<Vec<_>>(),
-                "other_topic_ids": self.found.foreign, "odd": self.found.odd,
-                "late": self.late, "rejected": self.rejected, "waiting": self.waiting,
-                "unclear": self.unknown,
-            });
-            return writeln!(out, "{line}");
+            return writeln!(out, "{}", self.json(key, row, word));
         }
         let counts = |c: &Counts| {
             let [low, medium, high, critical] = c.severities;
@@ -382,7 +397,7 @@ impl Trace {
         writeln!(out, "{}", printable(&key.to_string()))?;
         writeln!(
             out,
-            "  log:    {}; beside them {} late, {} rejected, {} waiting",
+            "  log:    {}; in addition {} late, {} rejected, {} waiting",
             counts(&self.counts),
             self.late,
             self.rejected,
@@ -400,12 +415,12 @@ impl Trace {
             )?;
         }
         if self.found.foreign {
-            writeln!(out, "  it has fences of a topic that was made again since")?;
+            writeln!(out, "  it has fences of an earlier topic of this name")?;
         }
         if let Some(odd) = &self.found.odd {
             writeln!(out, "  {}", printable(odd))?;
         }
-        if verdict == Verdict::Nowhere {
+        if verdict == WindowVerdict::Nowhere {
             writeln!(out, "neither log nor tables have a row of that name")?;
             return match self.hint() {
                 Some(hint) => writeln!(out, "{}", printable(&hint)),

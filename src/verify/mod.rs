@@ -1,8 +1,8 @@
-//! `citystream verify`: reads the log and the tables and says whether they agree.
+//! `citystream verify`: reads the log and the tables, and reports whether they agree.
 //!
-//! It joins no group, commits nothing and writes nothing; the tables are read by Query and by key.
-//! Once, it ends with the answer as its exit code; with `--watch` it goes on, and shows the answer as
-//! metrics. [`compare::compare`] is the comparison as a function, for use inside of other roles.
+//! It joins no group, commits nothing and writes nothing. It reads the tables by Query and by key. One
+//! comparison ends with the result as its exit code. With `--watch` it compares again and again, and
+//! shows the result as metrics. Other roles can call [`compare::compare`].
 
 pub mod compare;
 pub mod explain;
@@ -19,14 +19,14 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::settings::{Verify, VerifyOutput};
 use crate::telemetry::unix_ms;
-use compare::Options;
+use compare::CompareOptions;
 
-pub use report::Report;
+pub use report::VerifyReport;
 
-/// Returns what to compare, of now.
-pub(crate) fn options(args: &Verify) -> Options {
+/// Returns what to compare. Relative times of the command line count from now.
+pub(crate) fn options(args: &Verify) -> CompareOptions {
     let now_ms = unix_ms();
-    Options {
+    CompareOptions {
         from_ms: args.from.map(|m| m.at(now_ms)),
         until_ms: args.until.map(|m| m.at(now_ms)),
         raw_ttl_ms: args.raw_ttl,
@@ -35,9 +35,9 @@ pub(crate) fn options(args: &Verify) -> Options {
     }
 }
 
-/// Prints a report; a reader that is gone is no error.
+/// Prints a report. A closed pipe is not an error.
 pub(crate) fn print(
-    report: &Report,
+    report: &VerifyReport,
     output: VerifyOutput,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
@@ -51,10 +51,10 @@ pub(crate) fn print(
     }
 }
 
-/// Shows how many records were read.
-pub(crate) fn progress(read: &Arc<AtomicU64>) -> ProgressBar {
+/// Shows on the terminal how many records were read.
+pub(crate) fn show_progress(read: &Arc<AtomicU64>) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
-        .expect("a constant template is right");
+        .expect("the template is constant");
     let bar = ProgressBar::new_spinner().with_style(style);
     bar.set_message("reading the tables");
     bar.enable_steady_tick(Duration::from_millis(100));

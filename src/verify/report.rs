@@ -1,4 +1,4 @@
-//! What a comparison found, for people and for programs.
+//! The result of a comparison, as text and as JSON.
 
 use std::io::{self, Write};
 
@@ -8,33 +8,34 @@ use serde_json::{Value, json};
 use crate::core::audit::{Incomparable, Kind, Outcome, PROGRESS_ITEM, Seen, Sums};
 use crate::core::time::format_millis;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// A range was asked for.
+pub struct VerifyReport {
+    /// Whether the comparison was limited to a range.
     pub ranged: bool,
     /// Event times and window starts `[from, until)`.
     pub range: (i64, i64),
-    /// The rows.
+    /// How the rows compare.
     pub outcome: Outcome,
-    /// What the log held.
+    /// What the log contained.
     pub seen: Seen,
     /// How often the log was read.
     pub passes: u32,
-    /// Most bytes that rows took at a time.
+    /// Largest size of all rows in memory, in bytes.
     pub bytes_peak: usize,
-    /// How long it took.
+    /// How long the comparison took.
     pub seconds: f64,
 }
 
-impl Report {
-    /// Tells whether log and tables agree in every row that can be compared.
+impl VerifyReport {
+    /// Returns whether log and tables agree in every row that can be compared.
     pub fn agrees(&self) -> bool {
         self.outcome.difference_count == 0
     }
 
-    /// Returns the events of all rows of counts that can be compared: of the totals, late events
-    /// included; where those cannot be compared or a range was asked for, of the windows.
+    /// Returns the sums of the events in log and tables over all rows that can be compared. These are the
+    /// totals rows, with late events. If the totals cannot be compared, or if the comparison was limited
+    /// to a range, these are the windows.
     pub fn events(&self) -> Sums {
         let totals = self.outcome.compared.contains_key("totals");
         if totals && !self.ranged {
@@ -44,7 +45,7 @@ impl Report {
         }
     }
 
-    /// Tells whether any row of counts can be compared, or there is none.
+    /// Returns whether any row of counts can be compared. Without any row the result is true as well.
     pub fn has_counts(&self) -> bool {
         let compared = |kind| {
             self.outcome
@@ -60,9 +61,9 @@ impl Report {
         self.outcome.incomparable.values().sum()
     }
 
-    /// Returns `log 33,960 = tables 33,960, difference 0`, or with `≠` and what differs.
+    /// Returns `log 33,960 = tables 33,960, difference 0`, or the same with `≠` and the differences.
     ///
-    /// Rows can differ while the sums are equal, so the sign follows the rows.
+    /// Rows can differ although the sums are equal, so the sign depends on the rows.
     pub fn summary(&self) -> String {
         if !self.has_counts() && self.agrees() {
             return "no counts can be compared, difference 0".to_owned();
@@ -84,7 +85,7 @@ impl Report {
             out.push_str(if one { " row" } else { " rows" });
             let rows = self.outcome.differing.iter();
             let rows: Vec<String> = rows
-                .map(|((row, how), count)| differing(row, *how, *count))
+                .map(|((row, how), count)| describe_rows(row, *how, *count))
                 .collect();
             out.push_str(&format!(": {}", rows.join(", ")));
             if log == tables {
@@ -94,10 +95,10 @@ impl Report {
         out
     }
 
-    /// Writes lines for people; the last one is the summary.
+    /// Writes the report as text. The last line is the summary.
     ///
     /// # Errors
-    /// What writing gives.
+    /// If writing fails.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         for d in &self.outcome.differences {
             let line = format!("{} {}: {}", d.kind.name(), d.key, d.detail);
@@ -137,7 +138,7 @@ impl Report {
             let count = HumanCount(self.seen.unclaimed);
             writeln!(
                 out,
-                "not stored yet, as far as consumers say: {count} events"
+                "not stored yet, according to the consumers: {count} events"
             )?;
         }
         writeln!(out, "{}", self.summary())
@@ -189,8 +190,8 @@ impl Report {
     }
 }
 
-/// Returns `2 raw events missing`.
-fn differing(row: &str, how: Kind, count: u64) -> String {
+/// Returns a number of rows and their difference, such as `2 raw events missing`.
+fn describe_rows(row: &str, how: Kind, count: u64) -> String {
     let rows = match (row, count) {
         ("totals", 1) => "totals row".to_owned(),
         ("totals", _) => "totals rows".to_owned(),
@@ -206,7 +207,8 @@ fn differing(row: &str, how: Kind, count: u64) -> String {
     format!("{} {rows} {how}", HumanCount(count))
 }
 
-/// Returns the text with control characters as escapes: keys and contents are anybody's.
+/// Returns the text with control characters as escapes. Producers choose keys and contents, so a
+/// terminal must not interpret them.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -225,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    fn report(log: i64, tables: i64, differing: &[((&'static str, Kind), u64)]) -> Report {
+    fn report(log: i64, tables: i64, differing: &[((&'static str, Kind), u64)]) -> VerifyReport {
         let outcome = Outcome {
             difference_count: differing.iter().map(|(_, count)| count).sum(),
             differing: differing.iter().copied().collect(),
@@ -233,14 +235,14 @@ mod tests {
             totals: Sums { log, tables },
             ..Outcome::default()
         };
-        Report {
+        VerifyReport {
             outcome,
-            ..Report::default()
+            ..VerifyReport::default()
         }
     }
 
     #[test]
-    fn the_summary_says_equal_only_where_every_row_is() {
+    fn the_summary_says_equal_only_if_every_row_is() {
         assert_eq!(
             report(39_961, 39_961, &[]).summary(),
             "log 39,961 = tables 39,961, difference 0"

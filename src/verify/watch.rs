@@ -1,13 +1,13 @@
-//! `--watch`: compares again and again, and shows the outcome as metrics.
+//! `--watch`: compares again and again, and shows the results as metrics.
 //!
 //! | metric | |
 //! |---|---|
 //! | `citystream_verify_difference_rows` | rows that differed in the last comparison |
-//! | `citystream_verify_not_comparable_rows` | rows that it could not compare |
+//! | `citystream_verify_not_comparable_rows` | rows that could not be compared |
 //! | `citystream_verify_events{side}` | events counted, by `log` and by `tables` |
-//! | `citystream_verify_runs_total{outcome}` | comparisons: `agree`, `differ`, `failed` |
-//! | `citystream_verify_last_run_timestamp_seconds` | when one was last done, whatever it found |
-//! | `citystream_verify_last_success_timestamp_seconds` | when one last found nothing; at the start, the start |
+//! | `citystream_verify_runs_total{outcome}` | comparisons by outcome: `agree`, `differ`, `failed` |
+//! | `citystream_verify_last_run_timestamp_seconds` | when a comparison was last completed, whatever it found |
+//! | `citystream_verify_last_success_timestamp_seconds` | when a comparison last found no difference; before the first one, the start of the role |
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -23,10 +23,10 @@ use crate::listen::{print_picked, warn_if_open};
 use crate::settings::{Verify, show_ms};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
-use crate::verify::compare::{Source, compare};
-use crate::verify::{Report, options, print};
+use crate::verify::compare::{CompareSource, compare};
+use crate::verify::{VerifyReport, options, print};
 
-/// The role's own metrics.
+/// The metrics of this role.
 pub(super) struct VerifyMetrics {
     difference_rows: IntGauge,
     not_comparable_rows: IntGauge,
@@ -37,9 +37,18 @@ pub(super) struct VerifyMetrics {
 }
 
 impl VerifyMetrics {
-    /// Registers them; once per process.
+    /// Registers the metrics. A process must do this once at most.
     pub(super) fn new(metrics: &Metrics) -> VerifyMetrics {
-        let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("constant name");
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("constant name");
+            metrics.add(Box::new(gauge.clone()));
+            gauge
+        };
+        let events = Opts::new(
+            "citystream_verify_events",
+            "Events counted in the last comparison",
+        );
+        let runs = Opts::new("citystream_verify_runs_total", "Comparisons by outcome");
         let m = VerifyMetrics {
             difference_rows: gauge(
                 "citystream_verify_difference_rows",
@@ -49,38 +58,23 @@ impl VerifyMetrics {
                 "citystream_verify_not_comparable_rows",
                 "Rows that the last comparison could not compare",
             ),
-            events: IntGaugeVec::new(
-                Opts::new(
-                    "citystream_verify_events",
-                    "Events counted in the last comparison",
-                ),
-                &["side"],
-            )
-            .expect("constant name"),
-            runs: IntCounterVec::new(
-                Opts::new("citystream_verify_runs_total", "Comparisons by outcome"),
-                &["outcome"],
-            )
-            .expect("constant name"),
+            events: IntGaugeVec::new(events, &["side"]).expect("constant name"),
+            runs: IntCounterVec::new(runs, &["outcome"]).expect("constant name"),
             last_run: gauge(
                 "citystream_verify_last_run_timestamp_seconds",
-                "When a comparison was last done",
+                "When a comparison was last completed",
             ),
             last_success: gauge(
                 "citystream_verify_last_success_timestamp_seconds",
                 "When a comparison last found no difference",
             ),
         };
-        metrics.add(Box::new(m.difference_rows.clone()));
-        metrics.add(Box::new(m.not_comparable_rows.clone()));
         metrics.add(Box::new(m.events.clone()));
         metrics.add(Box::new(m.runs.clone()));
-        metrics.add(Box::new(m.last_run.clone()));
-        metrics.add(Box::new(m.last_success.clone()));
         for outcome in ["agree", "differ", "failed"] {
             m.runs.with_label_values(&[outcome]).inc_by(0);
         }
-        // The age of the last success counts from here.
+        // Until the first success, its age counts from the start.
         m.last_success.set(unix_ms() / 1_000);
         m
     }
@@ -89,7 +83,7 @@ impl VerifyMetrics {
         self.runs.with_label_values(&["failed"]).inc();
     }
 
-    fn done(&self, report: &Report) {
+    fn done(&self, report: &VerifyReport) {
         let outcome = if report.agrees() { "agree" } else { "differ" };
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let sums = report.events();
@@ -106,18 +100,18 @@ impl VerifyMetrics {
     }
 }
 
-/// Whether comparisons can be made, as of the last.
+/// Why the last comparison was not possible; `None` if it was.
 #[derive(Debug, Default)]
-struct State(Mutex<Option<String>>);
+struct WatchState(Mutex<Option<String>>);
 
-impl State {
+impl WatchState {
     fn set(&self, failure: Option<String>) {
         *self.0.lock().expect("no panic holds the state") = failure;
     }
 }
 
-impl ops::Probe for State {
-    /// Always: a restart mends neither log nor tables.
+impl ops::Probe for WatchState {
+    /// Always succeeds, because a restart repairs neither the log nor the tables.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
@@ -131,10 +125,10 @@ impl ops::Probe for State {
 /// Compares until `shutdown` is triggered.
 ///
 /// # Errors
-/// If the port cannot be opened, or a person must act.
+/// If the port cannot be opened, or if the settings are wrong.
 pub(crate) async fn watch(
     args: &Verify,
-    source: &Source,
+    source: &CompareSource,
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Exit> {
@@ -142,7 +136,7 @@ pub(crate) async fn watch(
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked("health and metrics", args.listen, address);
     warn_if_open(address);
-    let state = Arc::new(State::default());
+    let state = Arc::new(WatchState::default());
     state.set(Some("waiting for the first comparison".to_owned()));
     let probe = Arc::clone(&state) as Arc<dyn ops::Probe>;
     let own = VerifyMetrics::new(metrics);

@@ -1,4 +1,4 @@
-// The panel that breaks things: each of them is done to a running `dev`, and the counts stay right.
+// Tests of the panel that breaks things: each accident is applied to a running `dev`, and the counts stay right.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -28,7 +28,7 @@ test("everything breaks, and nothing is lost or counted twice", async () => {
 
   await press("garbage");
   await says(page, "broken ones");
-  // Late is what lies before the watermark of its partition, as far as there is one by now.
+  // An event is late only if its partition has a watermark by now.
   const late = Number(/sent (\d+) late events/.exec(await log(page))[1]);
   assert.ok(late > 0 && late <= 500);
   await page.waitForFunction((late) => document.getElementById("total-late").textContent === String(late), late);
@@ -44,13 +44,13 @@ test("everything breaks, and nothing is lost or counted twice", async () => {
     await idle(page);
     await moves(page, await events(page));
   }
-  // All at once.
+  // All accidents at once.
   for (const name of ["throttle", "cut", "zombie", "kill"]) await press(name);
   await idle(page);
   await moves(page, await events(page));
   assert.match(await log(page), /found [1-9]\d* counted already/);
 
-  // Every row of the tables against the whole log, all of it stored.
+  // Every row of the tables is compared with the whole log, when all of it is stored.
   await page.waitForFunction((ms) => {
     const line = document.getElementById("verdict-line").textContent;
     return Date.now() - ms > 3_000 && /^log [\d,]+ = tables [\d,]+, difference 0$/.test(line);

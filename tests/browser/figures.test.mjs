@@ -1,4 +1,4 @@
-// 300 series: every figure of the page is the one that the API's own sums say.
+// With 300 series, every figure of the page equals the API's own sums.
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -68,7 +68,7 @@ test("every figure is what stats, cities and summary say", async () => {
   for (const span of ["fit", "6h", "24h", "7d"]) {
     await page.locator("#spans label", { hasText: new RegExp(`^${span === "fit" ? "Auto" : span}`) }).click();
     await figure(page, whole(EVENTS));
-    // Whatever the range, it holds all of the windows.
+    // Each of these ranges contains all windows.
     await page.waitForFunction((text) => document.getElementById("total-range").textContent === text, whole(inWindows));
     await page.waitForFunction((text) => document.getElementById("chart-note").textContent.startsWith(`${text} event`), whole(inWindows));
     assert.equal(await number(page, "total-high"), stats.high_severity_alerts, span);
@@ -97,7 +97,7 @@ test("every figure is what stats, cities and summary say", async () => {
   await page.locator("#severities label", { hasText: "critical" }).click();
   await figure(page, whole(stats.critical_alerts));
   assert.equal(await page.locator("#all-time").isVisible(), false);
-  // What one request may read is bounded; the page asks on.
+  // One request may read only a bounded number of rows, so the page sends more requests.
   assert.deepEqual(page.errors.filter((text) => !/ 50[34] /.test(text)), []);
   await page.context().close();
   assert.equal(await server.stop(), 0);

@@ -1,9 +1,9 @@
-// What the browser tests share: `dev` as a process, Chromium, and what may not go wrong in a page.
+// Helpers of the browser tests: `dev` as a process, Chromium, and what must not happen in a page.
 //
 // CITYSTREAM  the binary
 // CHROMIUM    the browser
 // DATA        the repository's data folder
-// SCREENSHOTS where to put pictures for the documents; none are taken without it
+// SCREENSHOTS the folder for pictures of the documents; without it, none are taken
 // WEB         a folder whose page is shown instead of the binary's, without a new build
 
 import assert from "node:assert/strict";

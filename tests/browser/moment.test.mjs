@@ -1,4 +1,4 @@
-// What is shown together is of one moment, and what is old does not look new.
+// What the page shows together is of one moment, and old figures do not look new.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -1,4 +1,4 @@
-// The dashboard in a real browser, against `citystream dev`. scripts/test-browser runs it.
+// Tests of the dashboard in a real browser, on `citystream dev`. scripts/test-browser runs them.
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -28,7 +28,7 @@ test("loads fast and small, and counts up", async () => {
   });
   await state(page, "live");
   const first = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime);
-  // A second on an idle machine; this one may be busy with other things.
+  // This takes a second on an idle machine. This machine may be busy.
   assert.ok(first < 5_000, `first paint after ${Math.round(first)} ms`);
   const bytes = (await Promise.all(bodies)).reduce((sum, body) => sum + body.length, 0);
   console.log(`first paint after ${Math.round(first)} ms, ${bytes} bytes`);
@@ -38,7 +38,7 @@ test("loads fast and small, and counts up", async () => {
   await page.waitForSelector(".alert");
   await page.waitForSelector("#pipeline:not([hidden]) .partitions td");
   await page.waitForFunction(() => /last event counted (just now|\d+ s ago)/.test(document.getElementById("status-text").textContent));
-  // Durations are of what happened since the page looks: at first there are too few.
+  // Durations cover the time since the page was opened. At first there are too few.
   await page.waitForFunction(() => /p50≤/.test(document.getElementById("pipeline-body").textContent));
   await page.waitForFunction(() => [...document.querySelectorAll(".bars rect")].some((bar) => bar.height.baseVal.value > 20));
   assert.deepEqual(page.errors, []);
@@ -49,12 +49,12 @@ test("shows what the tables hold, filtered by the address", async () => {
   const server = await dev("--port", "0", "--input", january);
   const page = await open(server.address, { reducedMotion: "reduce" });
   await figure(page, "33,960");
-  // While all of it is loaded at once, a busy machine may answer 504; the page said so and went on.
+  // While everything is loaded at once, a busy machine may answer 504. The page must report it and go on.
   page.errors = page.errors.filter((text) => !text.includes("504"));
   await page.waitForFunction(() => document.getElementById("total-late").textContent === "609");
   assert.equal(await number(page, "total-high"), 2_025);
   assert.equal(await number(page, "total-critical"), 780);
-  // Connected, but not live: the events are old, and their age is said.
+  // Connected, but not live: the events are old, and the page shows their age.
   await state(page, "old");
   assert.match(await page.locator("#status-text").textContent(), /connected · newest event of 1 Feb 2013/);
 
@@ -76,7 +76,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   await figure(page, "33,960");
   assert.equal(new URL(page.url()).search, "");
 
-  // The whole week, by severity, read by keys.
+  // The whole week by severity, read with the keyboard.
   await page.locator("#spans label", { hasText: "7d" }).click();
   await page.locator("#stack label", { hasText: "severity" }).click();
   await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("2 h bars"));
@@ -94,7 +94,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   await page.waitForSelector(".tip:not([hidden])");
   await page.keyboard.press("Escape");
 
-  // A cell of the heat map is a filter, and takes itself back.
+  // A cell of the heat map sets a filter. A second click removes it.
   const cell = page.locator('[data-cell="NYC#incident"]');
   await cell.click();
   assert.match(page.url(), /city=NYC&type=incident/);
@@ -104,7 +104,7 @@ test("shows what the tables hold, filtered by the address", async () => {
   await page.waitForFunction(() => document.getElementById("chart-note").textContent.includes("15 min bars"));
   await page.locator("#chart-title").evaluate((title) => scrollTo(0, title.getBoundingClientRect().top + scrollY - 90));
   await picture(page, "dashboard-january");
-  // A week is more than one request may read; the page asks on.
+  // A week is more than one request may read, so the page sends more requests.
   assert.deepEqual(page.errors.filter((text) => !/ 50[34] /.test(text)), []);
   await page.context().close();
   assert.equal(await server.stop(), 0);
@@ -156,7 +156,7 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
   assert.equal(await page.locator(".break-button:not(:disabled)").count(), 0, "nothing can be broken without a server");
   assert.match(await page.locator("#banner").textContent(), /does not answer/);
   await accessible(page, "stale");
-  // A server that is gone is asked less and less often, or its absence would fill the console.
+  // The page asks an absent server less and less often. Otherwise its errors would fill the console.
   const failures = page.errors.length;
   await page.waitForTimeout(10_000);
   assert.ok(page.errors.length - failures <= 6, `${page.errors.length - failures} failed requests in 10 s`);
@@ -164,11 +164,11 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
   await state(page, "live");
   await page.waitForFunction((n) => Number(document.getElementById("total-events").textContent.replaceAll(",", "")) > n, kept);
   assert.equal(await page.locator("#banner").isVisible(), false);
-  // Only the page of the new process may break things there.
+  // Only the page of the new process may use the panel there.
   await page.waitForFunction(() => /stale: the server has restarted; reload this page/.test(document.getElementById("verdict-note").textContent));
   await page.reload();
   await page.waitForSelector(".break-button:not(:disabled)");
-  // Nothing but the refused connections went wrong meanwhile.
+  // Only the refused connections went wrong in the meantime.
   assert.deepEqual(page.errors.filter((text) => !/Failed to load resource|ERR_/.test(text)), []);
   await page.context().close();
   await again.stop();
@@ -212,18 +212,18 @@ test("asks for a token until it is one of the file's, and keeps it for the tab",
     await accessible(page, "login");
     await page.fill("#login-token", given);
     await page.keyboard.press("Enter");
-    // Refused, it is asked for again, perhaps before anybody could see the dialog closed.
+    // After a refusal the page asks for the token again, perhaps before the dialog was seen closed.
     const next = given === token ? "#login:not([open])" : "#login[open] #login-refused:not([hidden])";
     await page.locator(next).waitFor({ state: "attached" });
   }
-  // It is let in: what it hears now is of the tables, which nobody has.
+  // The page is let in. The next error is about the tables, which do not exist.
   await state(page, "error");
   const words = await page.locator("#banner").textContent();
   assert.match(words, /DynamoDB/);
   await page.reload();
   await state(page, "error");
   assert.equal(await page.locator("#login[open]").count(), 0, "the tab knows the token");
-  // The links of the foot are opened with the token, too.
+  // The links at the foot of the page open with the token, too.
   await page.getByRole("link", { name: "metrics" }).click();
   await page.waitForFunction(() => /^# HELP citystream_/m.test(document.body.textContent));
   const refused = page.errors.filter((text) => !/ (401|503|504) /.test(text));

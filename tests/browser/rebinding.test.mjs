@@ -1,4 +1,4 @@
-// A page of another site whose name resolves to this machine: it must read nothing.
+// A page of another site whose name resolves to this machine must read nothing.
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
@@ -11,7 +11,7 @@ test("a site that rebinds its name to this machine reads nothing", async () => {
   const server = await dev("--port", "0", "--allowed-host", "city.test");
   const port = new URL(server.address).port;
   const names = ["rebound.test", "city.test"].map((name) => `MAP ${name} 127.0.0.1`).join(", ");
-  // Without what newer browsers do against it themselves.
+  // Turns off the protection that newer browsers have themselves.
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", `--host-resolver-rules=${names}`, "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests"] });
   try {
     const page = await browser.newPage();
@@ -20,7 +20,7 @@ test("a site that rebinds its name to this machine reads nothing", async () => {
       const text = await read("rebound.test", path);
       assert.match(text, /"code":"forbidden"/, `${path}: ${text.slice(0, 200)}`);
     }
-    // The site's own page, from before its name was bound to this machine.
+    // The site's own page, from before its name pointed to this machine.
     await page.route("**/attack", (route) => route.fulfill({ contentType: "text/html", body: "<p>attack</p>" }));
     await page.goto(`http://rebound.test:${port}/attack`);
     const stolen = await page.evaluate(() => fetch("/api/v1/stats").then((answer) => answer.text()));

@@ -1,6 +1,6 @@
-//! What people read before anything runs: help, versions, typos, errors; compared with recorded texts.
+//! Tests of what a person reads before anything runs: help, versions, typos and errors, compared with recorded texts.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test it golden` records them anew; read the difference then.
+//! `UPDATE_GOLDEN=1 cargo test --test it golden` records the texts again. Read the difference afterwards.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use rdkafka::mocking::MockCluster;
 
-/// Every command, and what is shown without one.
+/// Every command, and the help that the program prints without one.
 const COMMANDS: [&str; 11] = [
     "",
     "init-tables",
@@ -45,7 +45,7 @@ fn run(command: &mut Command) -> (String, i32) {
     (text, status.code().expect("it ends by itself"))
 }
 
-/// Compares with `tests/<path>`, or records it.
+/// Compares `text` with the file `tests/<path>`, or records it.
 pub(crate) fn golden(path: &str, text: &str) {
     let path = format!("{}/tests/{path}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -80,7 +80,7 @@ fn golden_help_of_every_command() {
             &[&args[..args.len() - 1], &["--help"]].concat(),
         ));
         assert_eq!(code, 0, "{long}");
-        // Forty columns are enough to read it.
+        // The help must be readable in forty columns.
         let (narrow, code) = run(citystream(&args).env("COLUMNS", "40"));
         assert_eq!(code, 0);
         for word in text.split_whitespace().filter(|w| w.starts_with("--")) {
@@ -106,10 +106,12 @@ fn versions_are_short_and_long() {
 }
 
 #[test]
-fn golden_errors_say_what_why_and_what_to_do() {
+fn golden_errors_say_what_why_and_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let address = format!("127.0.0.1:{port}");
+    let no_ca_file = "consume --kafka-auth tls --kafka-ca-file none.pem";
+    let no_ca_file: Vec<&str> = no_ca_file.split(' ').collect();
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
     let cases: [Case<'_>; 29] = [
         (&["prodce"], &[]),
@@ -134,16 +136,7 @@ fn golden_errors_say_what_why_and_what_to_do() {
         (&["serve", "--bind", "0.0.0.0"], &[]),
         (&["serve", "--port", "0"], &[("AWS_REGION", "")]),
         (&["tail", "--kafka-auth", "scram"], &[]),
-        (
-            &[
-                "consume",
-                "--kafka-auth",
-                "tls",
-                "--kafka-ca-file",
-                "none.pem",
-            ],
-            &[],
-        ),
+        (&no_ca_file, &[]),
         (&["consume", "--kafka-property", "fetch.min.byte=1"], &[]),
         (&["consume"], &[("CITYSTREAM_BROKER", "b-1:9092")]),
         (&["consume"], &[("CITYSTREAM_ROW_INTERVAL", "5")]),
@@ -179,7 +172,7 @@ fn golden_errors_say_what_why_and_what_to_do() {
     golden("it/golden/errors.txt", &text);
 }
 
-/// A DynamoDB that refuses every request alike.
+/// A DynamoDB that refuses every request in the same way.
 fn refusing(code: &'static str, message: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -188,7 +181,7 @@ fn refusing(code: &'static str, message: &'static str) -> String {
             let mut stream = stream.unwrap();
             let mut request = Vec::new();
             let mut part = [0; 4096];
-            // A request of these tests is one JSON object behind its head.
+            // In these tests a request is one JSON object after its head.
             while !request.ends_with(b"}") {
                 match stream.read(&mut part) {
                     Ok(0) | Err(_) => break,
@@ -246,7 +239,7 @@ fn golden_errors_of_dynamodb() {
 }
 
 #[test]
-fn what_is_waited_for_is_told_with_what_to_do() {
+fn a_waiting_role_logs_what_it_waits_for_and_the_remedy() {
     let broker = MockCluster::new(1).unwrap();
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -275,7 +268,7 @@ fn what_is_waited_for_is_told_with_what_to_do() {
 }
 
 #[test]
-fn manual_completions_and_api_are_carried() {
+fn the_binary_contains_manual_completions_and_api() {
     let (page, code) = run(&mut citystream(&["print", "man"]));
     assert_eq!(code, 0);
     for words in [
@@ -309,7 +302,7 @@ fn manual_completions_and_api_are_carried() {
 }
 
 #[test]
-fn an_error_is_an_object_where_everything_is() {
+fn errors_are_json_objects_in_json_output() {
     let args = ["produce", "--input", "none.ndjson", "--log-format", "json"];
     let (text, code) = run(&mut citystream(&args));
     let told: serde_json::Value = serde_json::from_str(&text).expect(&text);
@@ -327,14 +320,14 @@ fn an_error_is_an_object_where_everything_is() {
     );
 }
 
-/// A pipe that nobody reads any more.
+/// A pipe whose reader has closed it.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// Runs it against a broker and a DynamoDB that refuses.
+/// Runs a command against a broker and a DynamoDB that refuses.
 fn with_services(args: &[&str], broker: &str) -> Command {
     let mut command = citystream(args);
     command
@@ -350,7 +343,7 @@ fn with_services(args: &[&str], broker: &str) -> Command {
 }
 
 #[test]
-fn nobody_reading_what_is_said_changes_no_exit_code() {
+fn a_closed_reader_changes_no_exit_code() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 1, 1).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -388,7 +381,7 @@ fn nobody_reading_what_is_said_changes_no_exit_code() {
 }
 
 #[test]
-fn a_service_goes_on_without_a_reader_of_its_address() {
+fn a_service_keeps_running_when_the_reader_of_its_address_closes() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 1, 1).unwrap();
     for line in [
@@ -418,7 +411,7 @@ fn a_service_goes_on_without_a_reader_of_its_address() {
 }
 
 #[test]
-fn a_login_that_this_program_cannot_do_ends_with_exit_2_and_what_works() {
+fn an_unsupported_login_exits_2_and_names_supported_ones() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config");
     let text = "[profile work]\nregion = eu-west-1\nsso_session = s\nsso_account_id = 123456789012\n\
@@ -442,7 +435,7 @@ fn a_login_that_this_program_cannot_do_ends_with_exit_2_and_what_works() {
             &["consume", "--listen", "127.0.0.1:0"],
             &["serve", "--port", "0"],
             &["verify"],
-            // Without DynamoDB, the login to MSK needs it.
+            // The MSK login makes credentials necessary even for a command that does not use DynamoDB.
             &["tail", "--kafka-auth", "msk-iam"],
         ] {
             if role[0] == "tail" && profile == "keys" {

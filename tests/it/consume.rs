@@ -1,25 +1,24 @@
-//! Whole consumers on an embedded broker and an embedded database: what the tables hold in the end
-//! is always compared with a plain fold over the log.
-
-use std::time::Duration;
+//! Tests of whole consumers on an embedded broker and an embedded database.
+//!
+//! Each test compares the tables at the end with a plain fold over the log.
 
 use citystream::api::ops::Probe as _;
 use citystream::exit::Exit;
 use citystream::settings::RawRows;
 use dynoxide::Database;
-use rdkafka::mocking::MockCoordinator;
-use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::faults::Faults;
+use crate::member::Member;
 use crate::reference::Said;
-use crate::world::{BASE_MS, Member, QUICK, World, data_lines, is_settings, same};
+use crate::snapshot::same;
+use crate::world::{BASE_MS, Letter, World, data_lines, is_settings};
 
 const CITIES: [&str; 4] = ["NYC", "LA", "SF", "Chicago"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
-const GROUP: &str = "citystream";
+pub(crate) const GROUP: &str = "citystream";
 
-/// Event number `n` of a stream with some disorder: every tenth is old, some of those late.
-fn nth(world: &World, partition: usize, n: i64) {
+/// Sends event number `n` of a stream with some disorder: every tenth event is old, and some of those are late.
+pub(crate) fn nth(world: &World, partition: usize, n: i64) {
     let now = BASE_MS + n * 7_000;
     let back = if n % 10 == 9 {
         n % 3 * 700_000
@@ -36,7 +35,7 @@ fn partition_of(line: &str, partitions: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn k2_d1_d5_b4_real_events_through_30_per_cent_faults_equal_the_fold() {
+async fn real_events_with_30_per_cent_failing_requests_equal_the_fold() {
     let world = World::new(3).await;
     for line in data_lines(3_000) {
         world.line(partition_of(&line, 3), &line);
@@ -59,14 +58,15 @@ async fn k2_d1_d5_b4_real_events_through_30_per_cent_faults_equal_the_fold() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b3_two_groups_on_the_same_tables_count_everything_once() {
-    // Both take every record, as a zombie and its successor do for a moment.
+async fn two_groups_on_the_same_tables_count_every_event_once() {
+    // Both groups read every record, as a zombie and its successor do for a moment.
     let world = World::new(2).await;
     let (one, two) = (Faults::new(1, 20), Faults::new(2, 20));
     let args = |group| ["--row-interval", "5ms", "--group", group];
     let a = world.member(&args("a"), Some(&one)).await;
     let b = world.member(&args("b"), Some(&two)).await;
-    // Once there are records, a later one would begin where the other's progress stands.
+    // Both members start on an empty log. A member that joins later would start at the progress items of the other
+    // group.
     for member in [&a, &b] {
         member
             .until("it has begun", |m| m.status.ready().is_ok())
@@ -86,14 +86,14 @@ async fn b3_two_groups_on_the_same_tables_count_everything_once() {
     let ledgers = [ma, mb].map(|m| m.ledger.lock().unwrap().clone());
     let counted: u64 = ledgers.iter().map(|l| l.counted + l.late).sum();
     let already: u64 = ledgers.iter().map(|l| l.already_counted).sum();
-    // After a lost answer neither knows whose update it was; the rows know.
+    // After a lost response, no member knows whose update took effect. The rows know.
     assert_eq!(counted + already, 1_200, "{ledgers:?}");
     assert!(already > 0, "{ledgers:?}");
     world.check().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b1_b7_restarts_under_load_change_nothing() {
+async fn restarts_under_load_change_nothing() {
     let world = World::new(2).await;
     let mut n = 0;
     for round in 0..4 {
@@ -122,9 +122,9 @@ async fn b1_b7_restarts_under_load_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a5_a_replay_gives_equal_aggregates() {
+async fn a_replay_gives_equal_aggregates() {
     let lines = data_lines(400);
-    // Once as it comes, in pieces, with stops between; once all of it, years later.
+    // One log is counted in pieces with stops between. The other is counted at once, years later.
     let live = World::new(2).await;
     for piece in lines.chunks(200) {
         for line in piece {
@@ -148,11 +148,11 @@ async fn a5_a_replay_gives_equal_aggregates() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a1_a2_a4_a6_clocks_idle_partitions_and_heartbeats() {
-    // Six partitions, one of them with events: the others hold nothing back.
+async fn fast_clocks_idle_partitions_and_heartbeats_follow_the_rules_of_event_time() {
+    // Only one of six partitions has events. The others hold nothing back.
     let world = World::new(6).await;
     world.event(4, "NYC", "traffic", 3, BASE_MS);
-    // A day ahead of its record.
+    // This event is a day ahead of its record.
     let ahead = BASE_MS + 86_400_000;
     let value = format!(
         r#"{{"city":"NYC","event_type":"traffic","severity":"high","timestamp":"{}"}}"#,
@@ -163,7 +163,7 @@ async fn a1_a2_a4_a6_clocks_idle_partitions_and_heartbeats() {
     for n in 0..10 {
         world.event(4, "NYC", "traffic", 0, BASE_MS + n * 1_000);
     }
-    // Traffic stops; a heartbeat closes the window, and what comes for it later is late.
+    // A heartbeat passes the end of the window after traffic has stopped, so the next event for that window is late.
     let beat = BASE_MS + 900_000;
     let header = beat.to_string();
     let headers = [("citystream-heartbeat", header.as_str())];
@@ -197,8 +197,34 @@ async fn two_events_of_one_second_without_ids_are_two_items_and_two_alerts() {
     same(&got, &world.want());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were() {
+/// Checks the headers, key and value of a dead letter.
+fn is_dead_letter(letter: &Letter, reason: &str, offset: usize, value: &[u8]) {
+    assert_eq!(letter.header("reason"), reason, "{letter:?}");
+    assert_eq!(letter.header("source_offset"), offset.to_string());
+    assert_eq!(letter.value.as_deref().unwrap_or_default(), value);
+    assert_eq!(letter.key.as_deref(), Some(&b"a key"[..]));
+    let names: Vec<&str> = letter.headers.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "trace",
+            "reason",
+            "reason",
+            "detail",
+            "source_topic",
+            "source_topic_id",
+            "source_partition",
+            "source_offset",
+            "source_timestamp"
+        ],
+        "its own first, then ours"
+    );
+    assert_eq!(letter.headers[1].1, "its own");
+    assert_eq!(letter.header("source_topic_id").len(), 22);
+}
+
+/// Returns one record for each way to be bad, with its reject reason.
+fn bad_values() -> Vec<(&'static str, Vec<u8>)> {
     let with = |name: &str, value: &str| {
         let mut fields = vec![
             ("city", r#""NYC""#),
@@ -214,7 +240,7 @@ async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were()
         format!("{{{}}}", text.collect::<Vec<_>>().join(",")).into_bytes()
     };
     let quoted = |n: usize| format!("\"{}\"", "x".repeat(n));
-    let bad: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         ("empty", Vec::new()),
         ("not_json", b"  ".to_vec()),
         ("not_json", b"[]".to_vec()),
@@ -236,14 +262,19 @@ async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were()
         ("bad_timestamp", with("timestamp", "1357020000")),
         ("bad_description", with("description", &quoted(4_097))),
         ("bad_event_id", with("event_id", r#""""#)),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_records_between_good_ones_go_unchanged_to_the_dead_letter_topic() {
+    let bad = bad_values();
     let world = World::new(1).await;
     for (n, (_, value)) in (0..).zip(&bad) {
         world.event(0, "NYC", "traffic", 0, BASE_MS + n);
         let headers = [("trace", "t-1"), ("reason", "its own")];
         world.send(0, Said::Bad, BASE_MS + n, Some(value), &headers);
     }
-    // A null value without a heartbeat, and two heartbeats at once.
+    // A null value without a heartbeat header, and one with two such headers.
     world.send(0, Said::Bad, BASE_MS, None, &[]);
     let twice = [("citystream-heartbeat", "1"), ("citystream-heartbeat", "2")];
     world.send(0, Said::Bad, BASE_MS, None, &twice);
@@ -254,31 +285,10 @@ async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were()
     world.check().await;
     let mut letters = tokio::task::block_in_place(|| world.letters());
     assert_eq!(letters.len(), bad.len() + 2);
-    // Letters leave side by side, in no order.
+    // Dead letters are sent concurrently, so their order is random.
     letters.sort_by_key(|l| l.header("source_offset").parse::<i64>().unwrap());
     for (n, ((reason, value), letter)) in bad.iter().zip(&letters).enumerate() {
-        assert_eq!(letter.header("reason"), *reason, "{letter:?}");
-        assert_eq!(letter.header("source_offset"), (2 * n + 1).to_string());
-        assert_eq!(letter.value.as_deref().unwrap_or_default(), value);
-        assert_eq!(letter.key.as_deref(), Some(&b"a key"[..]));
-        let names: Vec<&str> = letter.headers.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(
-            names,
-            [
-                "trace",
-                "reason",
-                "reason",
-                "detail",
-                "source_topic",
-                "source_topic_id",
-                "source_partition",
-                "source_offset",
-                "source_timestamp"
-            ],
-            "its own first, then ours"
-        );
-        assert_eq!(letter.headers[1].1, "its own");
-        assert_eq!(letter.header("source_topic_id").len(), 22);
+        is_dead_letter(letter, reason, 2 * n + 1, value);
     }
     let last: Vec<&str> = letters[bad.len()..]
         .iter()
@@ -288,7 +298,7 @@ async fn d14_bad_records_between_good_ones_go_to_the_dead_letters_as_they_were()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d3_d4_an_item_that_the_table_refuses_goes_to_the_dead_letters_and_stays_counted() {
+async fn an_item_that_the_table_refuses_goes_to_the_dead_letter_topic_and_stays_counted() {
     let world = World::new(1).await;
     for n in 0..60 {
         world.event(0, "NYC", "traffic", 2, BASE_MS + n);
@@ -322,8 +332,8 @@ async fn d3_d4_an_item_that_the_table_refuses_goes_to_the_dead_letters_and_stays
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b8_a_new_log_of_the_same_name_is_counted_from_its_beginning() {
-    // The tables outlive the topic; the new one has fewer records than the old, then more.
+async fn a_new_log_of_the_same_name_is_counted_from_its_beginning() {
+    // The tables outlive two topics. The second log is shorter than the first, and the third is longer.
     let db = Database::memory().unwrap();
     let mut all = 0;
     for count in [40, 15, 60] {
@@ -349,7 +359,7 @@ async fn b8_a_new_log_of_the_same_name_is_counted_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_to_the_end_that_is_stopped_before_is_no_success() {
+async fn a_run_to_the_end_that_is_stopped_early_fails() {
     let world = World::new(1).await;
     for n in 0..100 {
         nth(&world, 0, n);
@@ -372,7 +382,7 @@ async fn a_run_to_the_end_that_is_stopped_before_is_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c7_a_commit_of_another_tool_stops_with_exit_2_and_the_remedy() {
+async fn a_commit_of_another_tool_exits_2_with_the_remedy() {
     let world = World::new(1).await;
     for n in 0..10 {
         nth(&world, 0, n);
@@ -391,8 +401,8 @@ async fn c7_a_commit_of_another_tool_stops_with_exit_2_and_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c7_a_commit_beyond_the_log_stops_with_the_range() {
-    // What a restored broker looks like: the log is shorter than what was committed.
+async fn a_commit_beyond_the_log_stops_with_the_lost_range() {
+    // This is how a restored broker looks: the log is shorter than the committed offset.
     let world = World::new(1).await;
     for n in 0..10 {
         nth(&world, 0, n);
@@ -409,299 +419,4 @@ async fn c7_a_commit_beyond_the_log_stops_with_the_range() {
     assert!(is_settings(&error), "{error:#}");
     let text = format!("{error:#}");
     assert!(text.contains("records 10 to 25"), "{text}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c4_c5_a_dead_sink_bounds_memory_keeps_the_membership_and_is_caught_up_with() {
-    let world = World::with(Database::memory().unwrap(), 3, 1, RawRows::All).await;
-    for n in 0..24_000 {
-        nth(&world, usize::try_from(n % 3).unwrap(), n / 3);
-    }
-    world.flush();
-    let faults = Faults::new(3, 0);
-    let poll = ["--kafka-property", "max.poll.interval.ms=3000"];
-    let session = ["--kafka-property", "session.timeout.ms=3000"];
-    let budget = [
-        "--memory-budget",
-        "16MiB",
-        "--kafka-property",
-        "heartbeat.interval.ms=500",
-    ];
-    let args = [&poll[..], &session, &budget].concat();
-    let member = world.member(&args, Some(&faults)).await;
-    member.until("it counts", |m| m.ledger().counted > 0).await;
-    faults.hold(true);
-    let budget_bytes = 16 * 1024 * 1024 / 2;
-    member
-        .until("the budget is full", |m| {
-            m.metrics.in_flight_bytes.get() >= budget_bytes
-        })
-        .await;
-    let consumed = member.ledger().consumed;
-    let timeouts = |m: &Member| {
-        let requests = &m.metrics.dynamodb_requests;
-        let of = |table| {
-            requests
-                .with_label_values(&["UpdateItem", table, "unknown"])
-                .get()
-        };
-        of("citystream-totals") + of("citystream-aggregations")
-    };
-    // A request times out after 5 s: longer than the interval between two polls may be.
-    let before = timeouts(&member);
-    member
-        .until("requests time out", |m| timeouts(m) > before + 4)
-        .await;
-    let (used, more) = (
-        member.metrics.in_flight_bytes.get(),
-        member.ledger().consumed,
-    );
-    // What one hand-over and the records fetched meanwhile may add.
-    assert!(used < budget_bytes + 3_000_000, "{used} bytes in flight");
-    assert!(
-        more < consumed + 3_000,
-        "it goes on taking records: {consumed} {more}"
-    );
-    assert!(more < 24_000, "the sink was dead for some records at least");
-    faults.hold(false);
-    world.committed(GROUP).await;
-    let ledger = member.ledger();
-    assert_eq!(
-        (ledger.consumed, ledger.given_up),
-        (24_000, 0),
-        "still a member: nothing was read twice"
-    );
-    assert_eq!(member.stop().await.unwrap(), Exit::Done);
-    let (got, want) = (world.got().await, world.want());
-    same(&got, &want);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c2_a_stop_during_a_revoke_with_a_dead_sink_ends() {
-    let world = World::new(2).await;
-    let faults = Faults::new(4, 0);
-    let slow = ["--kafka-property", "session.timeout.ms=6000"];
-    let args = [
-        &slow[..],
-        &["--kafka-property", "heartbeat.interval.ms=100"],
-    ]
-    .concat();
-    let member = world.member(&args, Some(&faults)).await;
-    for n in 0..20 {
-        nth(&world, usize::try_from(n % 2).unwrap(), n);
-    }
-    world.committed(GROUP).await;
-    faults.hold(true);
-    for n in 20..40 {
-        nth(&world, usize::try_from(n % 2).unwrap(), n);
-    }
-    member
-        .until("records wait", |m| m.ledger().in_flight == 20)
-        .await;
-    // A second member joins, so the first must give one partition up, and cannot drain it.
-    let second = world.member(&args, None).await;
-    let given = |m: &Member| {
-        m.metrics
-            .render()
-            .matches("watermark_timestamp_seconds{")
-            .count()
-            < 2
-    };
-    member.until("a partition is revoked", given).await;
-    let begun = std::time::Instant::now();
-    let ended = member.stop().await;
-    // 10 s by design; the bound leaves room for a slow machine.
-    assert!(
-        begun.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        begun.elapsed()
-    );
-    let error = ended.expect_err("records were left behind");
-    assert!(!is_settings(&error), "{error:#}");
-    faults.hold(false);
-    world.committed(GROUP).await;
-    assert_eq!(second.stop().await.unwrap(), Exit::Done);
-    world.check().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c1_b6_rebalances_under_load_stop_no_partition_and_lose_nothing() {
-    let world = World::new(4).await;
-    let quick = [&QUICK[..], &["--row-interval", "20ms"]].concat();
-    // A visit is a join and a leave, so at least two rebalances, and takes some 3 s on the mock:
-    // fifty rebalances (25 visits) are for those who ask.
-    let visits = std::env::var("REBALANCE_VISITS").map_or(3, |n| n.parse().unwrap());
-    let staying = world.member(&quick, None).await;
-    let feeding = std::cell::Cell::new(true);
-    let feed = async {
-        let mut n = 0;
-        while feeding.get() {
-            for partition in 0..4 {
-                nth(&world, partition, n);
-            }
-            n += 1;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let visit = async {
-        staying
-            .until("it takes records", |m| m.ledger().consumed > 0)
-            .await;
-        for _ in 0..visits {
-            let visitor = world.member(&quick, None).await;
-            visitor
-                .until("it is given a partition", |m| m.ledger().consumed > 0)
-                .await;
-            assert_eq!(visitor.stop().await.unwrap(), Exit::Done);
-            let before = staying.ledger().consumed;
-            staying
-                .until("the other goes on", |m| m.ledger().consumed > before)
-                .await;
-        }
-        feeding.set(false);
-    };
-    tokio::join!(feed, visit);
-    world.committed(GROUP).await;
-    assert!(staying.ledger().balances());
-    assert_eq!(staying.stop().await.unwrap(), Exit::Done);
-    world.check().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b9_refusals_of_the_coordinator_end_nothing() {
-    use RDKafkaRespErr as E;
-    let world = World::new(2).await;
-    let member = world.member(&QUICK, None).await;
-    let errors = [
-        E::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
-        E::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
-        E::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
-        E::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
-    ];
-    let mut n = 0;
-    for error in errors {
-        for api in [RDKafkaApiKey::OffsetCommit, RDKafkaApiKey::Heartbeat] {
-            for _ in 0..20 {
-                nth(&world, usize::try_from(n % 2).unwrap(), n);
-                n += 1;
-            }
-            world.broker.request_errors(api, &[error]);
-            world.committed(GROUP).await;
-        }
-    }
-    assert_eq!(member.stop().await.unwrap(), Exit::Done);
-    world.check().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
-    let world = World::with(Database::memory().unwrap(), 3, 3, RawRows::All).await;
-    let member = world.member(&QUICK, None).await;
-    let mut n = 0;
-    for round in 0..3 {
-        let broker = round + 1;
-        let coordinator = MockCoordinator::Group(GROUP.to_owned());
-        world.broker.coordinator(coordinator, broker).unwrap();
-        for partition in 0..3 {
-            let topic = crate::world::TOPIC;
-            let leader = Some((partition + round) % 3 + 1);
-            world
-                .broker
-                .partition_leader(topic, partition, leader)
-                .unwrap();
-        }
-        for _ in 0..30 {
-            nth(&world, usize::try_from(n % 3).unwrap(), n);
-            n += 1;
-        }
-        world.committed(GROUP).await;
-        world.broker.broker_down(broker).unwrap();
-        for _ in 0..30 {
-            nth(&world, usize::try_from(n % 3).unwrap(), n);
-            n += 1;
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        world.broker.broker_up(broker).unwrap();
-        world.committed(GROUP).await;
-    }
-    assert_eq!(member.stop().await.unwrap(), Exit::Done);
-    world.check().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c1_a_partition_without_a_leader_keeps_no_other_from_starting() {
-    let world = World::with(Database::memory().unwrap(), 2, 1, RawRows::All).await;
-    for n in 0..40 {
-        nth(&world, 0, n);
-        nth(&world, 1, n);
-    }
-    world.flush();
-    let topic = crate::world::TOPIC;
-    world.broker.partition_leader(topic, 1, None).unwrap();
-    let member = world.member(&QUICK, None).await;
-    member
-        .until("the others are read", |m| m.ledger().consumed == 40)
-        .await;
-    member
-        .until("it is told which one is waited for", |m| {
-            m.status
-                .ready()
-                .is_err_and(|why| why.contains("partition 1"))
-        })
-        .await;
-    world.broker.partition_leader(topic, 1, Some(1)).unwrap();
-    world.committed(GROUP).await;
-    member
-        .until("nothing is waited for", |m| m.status.ready().is_ok())
-        .await;
-    assert_eq!(member.stop().await.unwrap(), Exit::Done);
-    world.check().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c5_dead_letters_that_are_refused_end_with_their_assignment() {
-    let world = World::new(2).await;
-    for n in 0..100 {
-        for partition in 0..2 {
-            world.send(partition, Said::Bad, BASE_MS + n, Some(b"no event"), &[]);
-        }
-    }
-    world.flush();
-    let letters = format!("{}-dlq", crate::world::TOPIC);
-    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    world.broker.topic_error(&letters, refused).unwrap();
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
-    let holds = async |member: &Member, count: u64| {
-        let all = |m: &Member| m.ledger().in_flight == count;
-        member.until("it holds what it has read", all).await;
-    };
-    let staying = world.member(&QUICK, None).await;
-    holds(&staying, 200).await;
-    let before = tasks();
-    assert!(before >= 200, "{before}");
-    for _ in 0..2 {
-        let visitor = world.member(&QUICK, None).await;
-        holds(&visitor, 100).await;
-        visitor.stop().await.unwrap_err();
-        holds(&staying, 200).await;
-    }
-    staying
-        .until("former letters have ended", |_| tasks() < before + 50)
-        .await;
-    let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-    world.broker.topic_error(&letters, fine).unwrap();
-    world.committed(GROUP).await;
-    assert_eq!(staying.stop().await.unwrap(), Exit::Done);
-    assert!(world.got().await.dead.len() == 200);
-}
-
-#[test]
-fn c3_librdkafka_keeps_assignments_when_commits_meet_rebalances() {
-    // Fixed in 2.10; older ones lost the assignment.
-    let (number, text) = rdkafka::util::get_rdkafka_version();
-    assert!(number >= 0x020a_0000, "{text}");
 }

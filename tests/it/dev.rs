@@ -1,4 +1,4 @@
-//! `dev` as a process.
+//! Tests of `dev` as a process.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -30,13 +30,13 @@ fn stop(mut child: Child) -> Option<i32> {
         }
         if begun.elapsed() > WAIT_MAX {
             child.kill().unwrap();
-            panic!("it did not end");
+            panic!("the process did not end");
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// `dev` on free ports with its greeting.
+/// A `dev` on free ports, with the greeting that it printed.
 struct Dev {
     child: Child,
     greeting: String,
@@ -83,7 +83,7 @@ impl Dev {
         }
     }
 
-    /// Runs a command with the variables that the greeting says.
+    /// Runs a command with the variables from the greeting.
     fn citystream(&self, args: &[&str]) -> std::process::Output {
         let exports = self
             .greeting
@@ -107,7 +107,7 @@ impl Dev {
         get(&self.page, "/api/v1/stats")
     }
 
-    /// Waits for something about the answer of a path.
+    /// Waits until `is` returns true.
     fn wait_for(&self, what: &str, is: impl Fn() -> bool) {
         let begun = Instant::now();
         while !is() {
@@ -124,7 +124,7 @@ impl Drop for Dev {
     }
 }
 
-/// Sends a request as the page does and returns the JSON.
+/// Sends a request as the page does, and returns the JSON of the response.
 fn panel(address: &str, token: &str, method: &str, path: &str) -> Value {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
@@ -140,7 +140,7 @@ fn panel(address: &str, token: &str, method: &str, path: &str) -> Value {
 }
 
 #[test]
-fn a_history_is_there_at_once_and_other_commands_work_beside() {
+fn a_history_shows_at_once_and_other_commands_work_next_to_dev() {
     let dev = Dev::start(&["--rate", "1/s", "--history", "1h"]);
     let counted = || dev.stats()["total_events_processed"].as_u64() >= Some(3_600);
     dev.wait_for("the history", counted);
@@ -161,7 +161,7 @@ fn a_history_is_there_at_once_and_other_commands_work_beside() {
 }
 
 #[test]
-fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
+fn every_accident_at_once_is_logged_with_what_dev_waits_for() {
     let dev = Dev::start(&["--rate", "60/s", "--history", "off"]);
     let counted = || dev.stats()["total_events_processed"].as_u64() > Some(300);
     dev.wait_for("events", counted);
@@ -188,7 +188,7 @@ fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
         waiting.contains("Kafka (its broker is stopped)"),
         "{waiting}"
     );
-    dev.wait_for("the end of all of it", || {
+    dev.wait_for("the end of all accidents", || {
         state()["running"] == Value::Array(vec![])
     });
     let log = state()["log"].to_string();
@@ -205,7 +205,7 @@ fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
     assert!(number("takes writes again; ", " were refused") > 0);
     assert!(number("answers arrive again; ", " were lost") > 0);
     assert!(number("the zombie is gone: of ", " records") > 0);
-    // Every row that was written meanwhile agrees with the log.
+    // Every row that was written during the accidents agrees with the log.
     let ended_ms = citystream::telemetry::unix_ms();
     let agrees = || {
         let found = &state()["difference"];
@@ -216,7 +216,7 @@ fn all_that_breaks_at_once_says_what_it_did_and_what_is_waited_for() {
 }
 
 #[test]
-fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
+fn the_same_input_in_a_kept_folder_is_counted_again_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("events.ndjson");
     std::fs::write(&input, data_lines(120).join("\n")).unwrap();
@@ -278,7 +278,7 @@ fn k1_the_same_input_in_a_kept_folder_counts_again_exactly() {
         let told = String::from_utf8_lossy(&second.stderr);
         assert!(told.contains("in use by another citystream dev"), "{told}");
         assert_eq!(stop(child), Some(0));
-        // Its end is none of the broker's, either.
+        // The end of the embedded broker must not be logged as a failure.
         let said = std::fs::read_to_string(&log).unwrap();
         assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
     }

@@ -1,5 +1,4 @@
-//! An HTTP client that breaks requests to DynamoDB by the draws of [`Faults`]; it stands between the
-//! SDK and the embedded database.
+//! An HTTP client between the SDK and the embedded database that breaks requests as [`Faults`] draws them.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use aws_smithy_types::body::SdkBody;
 
 use crate::faults::{Fault, Faults, refusal, with_unprocessed};
 
-/// Returns a client that sends through `inner` what `faults` does not break.
+/// Returns a client that breaks requests as `faults` draws them and sends the others through `inner`.
 pub(crate) fn wrap(faults: &Arc<Faults>, inner: SharedHttpClient) -> SharedHttpClient {
     let faults = Arc::clone(faults);
     http_client_fn(move |settings, components| {

@@ -1,4 +1,4 @@
-//! The functions that the fuzz targets call, on their corpus and on random bytes.
+//! Runs the functions of the fuzz targets on their corpus and on random bytes.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const CHECKS: [(&str, Check); 4] = [
 ];
 
 #[test]
-fn every_file_of_the_corpora_is_taken() {
+fn every_file_of_the_corpora_passes() {
     for (name, check) in CHECKS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fuzz/corpus")
@@ -32,7 +32,7 @@ fn every_file_of_the_corpora_is_taken() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_taken(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn random_bytes_pass(data in proptest::collection::vec(any::<u8>(), 0..400)) {
         for (_, check) in CHECKS {
             check(&data);
         }

@@ -1,4 +1,4 @@
-//! `tail --dlq`: what was rejected, why, and where it came from.
+//! Tests of `tail --dlq`, which shows rejected records with their reasons and origins.
 
 use std::process::{Command, Output, Stdio};
 
@@ -38,8 +38,8 @@ fn rejected(reason: Reason, value: Option<&[u8]>, offset: i64) -> Rejected {
     }
 }
 
-/// What DeadLetters sends for five records, in one order: the last is a valid event that DynamoDB refused,
-/// which must be told as the others are.
+/// Sends five dead letters as DeadLetters sends them, in a fixed order. The last is a valid event that DynamoDB
+/// refused; `tail` must show it like the others.
 pub(crate) fn send_letters(broker: &MockCluster<'_, impl ProducerContext>) {
     broker.create_topic("city-events-dlq", 1, 1).unwrap();
     let mut config = ClientConfig::new();
@@ -64,7 +64,7 @@ pub(crate) fn send_letters(broker: &MockCluster<'_, impl ProducerContext>) {
 }
 
 #[test]
-fn j1_rejected_records_are_told_with_their_reason_and_origin() {
+fn tail_shows_rejected_records_with_reason_and_origin() {
     let broker = MockCluster::new(1).unwrap();
     send_letters(&broker);
     let servers = broker.bootstrap_servers();
@@ -111,7 +111,7 @@ fn j1_rejected_records_are_told_with_their_reason_and_origin() {
     assert_eq!(lines[2]["value"], Value::Null);
     assert_eq!(lines[4]["value"], std::str::from_utf8(EVENT).unwrap());
 
-    // Text unless asked otherwise, and as many as are wanted.
+    // The default output is text, and `-n` limits it.
     let output = tail(&servers, &["-n", "2"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.lines().count(), 2, "{text}");
@@ -123,10 +123,10 @@ fn j1_rejected_records_are_told_with_their_reason_and_origin() {
 
     let output = tail(&servers, &["--exit-at-end", "--output", "table"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("not_json                 2\n"), "{text}");
-    assert!(text.ends_with("all                      5\n"), "{text}");
+    assert!(text.contains("not_json                2\n"), "{text}");
+    assert!(text.ends_with("all                     5\n"), "{text}");
 
-    // What was rejected has no city to be found by.
+    // A rejected record has no city, so `--city` is refused.
     let output = tail(&servers, &["--city", "NYC"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

@@ -1,8 +1,9 @@
-//! The commands of the built binary and whole roles, on brokers inside of this process.
+//! Tests of the built binary and of whole roles, on brokers and databases inside this process.
 //!
-//! Which demand is tested where: see `demands.md` beside this file.
+//! The tables in `docs/OPERATIONS.md` and `docs/RELIABILITY.md` say which test shows which behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broker;
 #[path = "../../fuzz/checks.rs"]
 mod checks;
 mod cli;
@@ -13,20 +14,24 @@ mod faults;
 mod faulty;
 mod fuzzed;
 mod letters;
+mod member;
+mod membership;
 mod migration;
 mod ops;
-mod produce_tail;
+mod produce;
 mod protection;
-// The simulation uses more of it.
+// The simulation uses more of this module.
 #[allow(dead_code)]
 #[path = "../../src/core/tests/sim/reference.rs"]
 mod reference;
 mod rights;
 mod serve;
+mod snapshot;
 mod stall;
 mod store;
 #[path = "../store/mod.rs"]
 mod suite;
+mod tail;
 mod terminal;
 mod throttles;
 mod trial;

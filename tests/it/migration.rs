@@ -1,4 +1,4 @@
-//! The roles before tables of the system that this one replaces.
+//! Tests of the roles on tables of the system that citystream replaces.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use rdkafka::mocking::MockCluster;
 
 use crate::world::WAIT_MAX;
 
-/// A DynamoDB that holds the windows' table of the former system, and its address.
+/// A DynamoDB with the windows table of the former system, and its address.
 fn former() -> String {
     let database = Database::memory().unwrap();
     let table = serde_json::json!({
@@ -37,7 +37,7 @@ fn former() -> String {
     told.recv().unwrap()
 }
 
-/// A role that ends with the test.
+/// A role that is killed at the end of the test.
 struct Role(Child);
 
 impl Drop for Role {
@@ -48,7 +48,7 @@ impl Drop for Role {
 }
 
 #[test]
-fn roles_that_find_tables_of_the_former_system_say_so_and_what_to_do() {
+fn roles_that_find_tables_of_the_former_system_report_it_with_the_remedy() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 1, 1).unwrap();
     let (servers, dynamodb) = (broker.bootstrap_servers(), former());

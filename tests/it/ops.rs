@@ -1,4 +1,4 @@
-//! What an operator meets: settings that are wrong, `check`, `config`, `print`, systemd's protocol.
+//! Tests of what an operator meets: wrong settings, `check`, `config`, `print` and systemd's protocol.
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use citystream::telemetry::Metrics;
 use rdkafka::mocking::MockCluster;
 
-use crate::world::{BASE_MS, QUICK, World, terminate};
+use crate::world::{BASE_MS, World, terminate};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ fn citystream(args: &[&str]) -> Command {
     command
 }
 
-/// Where nobody listens.
+/// An address on which nothing listens.
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -39,12 +39,14 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
-    for args in [
-        &["consume"][..],
-        &["serve", "--port", "0"],
-        &["config"],
-        &["check", "--for", "produce"],
+fn a_misspelt_variable_or_property_exits_2_and_suggests_the_nearest_name() {
+    for (args, suggests) in [
+        (&["consume"][..], true),
+        (&["config"], true),
+        (&["check", "--for", "consume"], true),
+        // These do not have the option that the name resembles.
+        (&["serve", "--port", "0"], false),
+        (&["check", "--for", "produce"], false),
     ] {
         let output = citystream(args)
             .env("CITYSTREAM_ROW_INTERVALL", "1s")
@@ -52,8 +54,10 @@ fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let said = text(&output);
-        assert!(
-            said.contains("CITYSTREAM_ROW_INTERVALL") && said.contains("CITYSTREAM_ROW_INTERVAL?"),
+        assert!(said.contains("CITYSTREAM_ROW_INTERVALL"), "{said}");
+        assert_eq!(
+            said.contains("CITYSTREAM_ROW_INTERVAL?"),
+            suggests,
             "{said}"
         );
     }
@@ -76,7 +80,7 @@ fn j5_a_misspelt_variable_or_property_ends_with_2_and_the_nearest_name() {
 }
 
 #[test]
-fn j5_a_wrong_value_names_the_variable_it_comes_from() {
+fn a_wrong_value_names_the_variable_it_comes_from() {
     for (name, value, roles) in [
         ("CITYSTREAM_ROW_INTERVAL", "5", &["consume"][..]),
         ("CITYSTREAM_STOP_AT_END", "maybe", &["consume"]),
@@ -137,7 +141,7 @@ fn config_shows_values_and_origins_and_no_secret() {
 }
 
 #[test]
-fn check_tells_once_that_there_are_no_credentials() {
+fn check_reports_missing_credentials_once() {
     let output = citystream(&["check", "--for", "serve", "--port", "0"])
         .env_remove("AWS_ACCESS_KEY_ID")
         .env_remove("AWS_SECRET_ACCESS_KEY")
@@ -162,7 +166,7 @@ fn check_tells_once_that_there_are_no_credentials() {
 }
 
 #[test]
-fn check_tells_what_is_away_and_what_to_do() {
+fn check_reports_each_missing_service_with_the_remedy() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 6, 1).unwrap();
     let servers = broker.bootstrap_servers();
@@ -177,7 +181,7 @@ fn check_tells_what_is_away_and_what_to_do() {
     ];
     let output = citystream(&args).output().unwrap();
     let said = text(&output);
-    // No table answers, so it is away, not wrong: a role would wait for it.
+    // A table that does not answer is absent, not wrong: a role would wait for it.
     assert_eq!(output.status.code(), Some(1), "{said}");
     for line in [
         "ok     Kafka ",
@@ -188,25 +192,25 @@ fn check_tells_what_is_away_and_what_to_do() {
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");
     }
-    // The mock broker knows neither settings nor rights nor members, and has no controller to wait for:
-    // that is told, and no right that would help is made up.
+    // The mock broker knows no settings, rights or members, and has no controller. `check` reports that, and suggests
+    // no right that would not help.
     for (what, found) in [
         ("topic city-events", "6 partitions, id "),
         (
             "topic city-events",
-            "; these brokers do not tell the settings of topic city-events",
+            "; these brokers do not report the settings of topic city-events",
         ),
         (
             "rights on topic city-events",
-            "these brokers do not tell rights",
+            "these brokers do not report rights",
         ),
         (
             "group citystream",
-            "these brokers do not tell the members of group citystream",
+            "these brokers do not report the members of group citystream",
         ),
         (
             "rights on group citystream",
-            "these brokers do not tell rights",
+            "these brokers do not report rights",
         ),
     ] {
         let begin = format!("note   {what} ");
@@ -229,6 +233,28 @@ fn check_tells_what_is_away_and_what_to_do() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("--row-interval"));
+}
+
+#[test]
+fn check_says_which_kafka_takes_transactions_with_msk_iam() {
+    // The wrong property ends the check before it waits for brokers.
+    let line = "check --for produce --from-dlq --kafka-auth msk-iam --listen 127.0.0.1:0 \
+                --kafka-property fetch.min.byte=1";
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let output = citystream(&args).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let note = said
+        .lines()
+        .find(|line| line.starts_with("note   transactions "));
+    assert!(
+        note.is_some_and(|line| line.contains("from Kafka 3.8 on")),
+        "{said}"
+    );
+    assert!(
+        said.contains("> use a cluster with Kafka 3.8 or later"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -281,7 +307,7 @@ impl Manager {
         Running(child)
     }
 
-    /// Listens until a message begins so; returns it.
+    /// Waits for a message with this beginning and returns it.
     fn hear(&mut self, begins: &str) -> String {
         let begin = Instant::now();
         while begin.elapsed() < WAIT_MAX {
@@ -309,7 +335,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog() {
+fn a_waiting_role_notifies_systemd_of_readiness_status_and_watchdog() {
     let brokers = nobody().replace("http://", "");
     for (args, waits) in [
         (vec!["serve", "--port", "0"], "STATUS=waiting"),
@@ -324,7 +350,7 @@ fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog
     ] {
         let mut manager = Manager::new();
         let mut role = manager.start(&args);
-        // READY first, with nothing there that the role needs.
+        // READY comes first, although nothing that the role needs is there.
         manager.hear("READY=1");
         assert_eq!(manager.heard.len(), 1, "{:?}", manager.heard);
         manager.hear(waits);
@@ -334,7 +360,7 @@ fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog
             gaps.extend(last.map(|at: Instant| at.elapsed()));
             last = Some(Instant::now());
         }
-        // Fed at half the timeout; a busy machine may stretch one gap, not all of them.
+        // The role feeds the watchdog at half the timeout. A busy machine may stretch one gap, but not all of them.
         assert!(
             gaps.iter().any(|gap| *gap < Duration::from_millis(400)),
             "{gaps:?}"
@@ -351,7 +377,7 @@ fn h1_h2_a_role_is_ready_while_it_waits_and_says_for_what_and_feeds_the_watchdog
 }
 
 #[test]
-fn h2_settings_that_are_wrong_are_never_called_ready() {
+fn a_role_with_wrong_settings_never_notifies_readiness() {
     for args in [
         &[
             "consume",
@@ -371,7 +397,7 @@ fn h2_settings_that_are_wrong_are_never_called_ready() {
     }
 }
 
-/// The partitions that a metric has series of.
+/// Returns the partitions for which a metric has series.
 fn series_of(metrics: &Metrics, name: &str) -> BTreeSet<String> {
     let text = metrics.render();
     let label = |line: &str| {
@@ -383,25 +409,25 @@ fn series_of(metrics: &Metrics, name: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i1_i2_series_of_revoked_partitions_vanish_and_owned_ones_are_there() {
+async fn metrics_show_owned_partitions_and_drop_revoked_ones() {
     const NAMES: [&str; 2] = [
         "citystream_consumer_lag_records",
         "citystream_watermark_timestamp_seconds",
     ];
     let world = World::new(4).await;
-    let first = world.member(&QUICK, None).await;
+    let first = world.member(&[], None).await;
     for partition in 0..4 {
         world.event(partition, "NYC", "traffic", 0, BASE_MS);
     }
     let has = |count| {
-        move |m: &crate::world::Member| {
+        move |m: &crate::member::Member| {
             NAMES
                 .iter()
                 .all(|n| series_of(&m.metrics, n).len() == count)
         }
     };
     first.until("series of all four", has(4)).await;
-    let second = world.member(&QUICK, None).await;
+    let second = world.member(&[], None).await;
     first.until("series of the two it kept", has(2)).await;
     for partition in 0..4 {
         world.event(partition, "NYC", "traffic", 0, BASE_MS);
@@ -421,9 +447,9 @@ async fn i1_i2_series_of_revoked_partitions_vanish_and_owned_ones_are_there() {
     assert!(first.stop().await.is_ok());
 }
 
-/// An hour of a quiet producer, in which brokers drop six idle connections: here thirty in a row.
+/// Brokers drop six idle connections in an hour of a quiet producer. This test drops about thirty in a row.
 #[test]
-fn c14_an_idle_role_writes_next_to_nothing() {
+fn an_idle_role_logs_next_to_nothing() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("city-events", 6, 1).unwrap();
     let servers = broker.bootstrap_servers();
@@ -449,7 +475,7 @@ fn c14_an_idle_role_writes_next_to_nothing() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.lines().count() < 10, "{said}");
     assert!(!said.contains("\"ERROR\""), "{said}");
-    // Elsewhere than on a terminal each line is one object, but for the summary at the end.
+    // Off a terminal, each line is one JSON object, except the summary at the end.
     for line in said.lines().filter(|l| !l.starts_with("citystream: ")) {
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
         assert!(parsed.is_ok_and(|v| v["level"].is_string()), "{line}");

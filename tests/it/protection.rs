@@ -1,8 +1,8 @@
-//! How production wants its tables: what `init-tables` sends for each option, on new tables and on those
-//! that are there, and that a second run sends nothing more.
+//! Tests of the options that protect tables in production.
 //!
-//! The embedded database makes the tables; what it does not know (backups, keys and tags of tables that
-//! are there) is answered here, as AWS answers it.
+//! They check which requests `init-tables` sends for each option, on new and on existing tables, and that a second
+//! run sends none. The embedded database creates the tables. This file answers requests about backups, keys and tags,
+//! which that database does not know, as AWS does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,15 +17,15 @@ use aws_smithy_types::body::SdkBody;
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::protect::Protection;
-use citystream::tables::dynamodb::{Wanted, check, ensure};
-use citystream::tables::steps::{Finding, Outcome, Steps};
+use citystream::tables::dynamodb::{WantedTables, check, ensure};
+use citystream::tables::steps::{Finding, FindingOutcome, StepDisplay};
 use serde_json::{Value, json};
 
 use crate::world::client_through;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/abc";
 
-/// What AWS knows of a table beside the embedded database.
+/// The state of a table that the embedded database does not keep.
 #[derive(Debug, Default)]
 struct More {
     pitr: bool,
@@ -36,11 +36,11 @@ struct More {
 #[derive(Debug, Default)]
 struct State {
     more: BTreeMap<String, More>,
-    /// What was sent to change something, in order.
+    /// The requests that change something, in order.
     changes: Vec<(String, Value)>,
 }
 
-/// Answers for AWS, and has the embedded database answer the rest.
+/// Answers for AWS, and passes the other requests to the embedded database.
 #[derive(Clone, Debug)]
 struct Aws {
     inner: SharedHttpConnector,
@@ -48,7 +48,7 @@ struct Aws {
 }
 
 impl Aws {
-    /// Returns the answer, if it is not the database's.
+    /// Returns the response, or `None` if the database must answer.
     fn answer(&self, operation: &str, body: &Value) -> Option<Value> {
         let mut state = self.state.lock().unwrap();
         if !operation.starts_with("Describe") && !operation.starts_with("List") {
@@ -130,9 +130,9 @@ async fn start() -> (Client, Arc<Mutex<State>>) {
     (client_through(http).await, state)
 }
 
-fn protected() -> Wanted {
+fn protected() -> WantedTables {
     let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    Wanted {
+    WantedTables {
         protection: Protection {
             deletion: true,
             pitr: true,
@@ -140,21 +140,21 @@ fn protected() -> Wanted {
             tags: vec![tag("project", "city"), tag("owner", "ann")],
             warm_writes: None,
         },
-        ..Wanted::default()
+        ..WantedTables::default()
     }
 }
 
-/// Runs `init-tables` and returns what became of the tables, and what was sent to change tables.
+/// Runs `init-tables`. Returns its result for each table, and the requests that change tables.
 async fn run(
     client: &Client,
     state: &Mutex<State>,
-    wanted: &Wanted,
+    wanted: &WantedTables,
 ) -> (Vec<Finding>, Vec<(String, Value)>) {
     state.lock().unwrap().changes.clear();
     let names = TableNames::new("p");
-    let made = ensure(client, &names, wanted, &Steps::silent()).await;
+    let made = ensure(client, &names, wanted, &StepDisplay::silent()).await;
     let (_, mut findings) = made.unwrap();
-    // The last is the config item.
+    // The last result is the config item.
     findings.truncate(4);
     let changes = std::mem::take(&mut state.lock().unwrap().changes);
     let of_tables = |(operation, _): &(String, Value)| !operation.ends_with("Item");
@@ -175,11 +175,11 @@ fn tags() -> Value {
 }
 
 #[tokio::test]
-async fn new_tables_are_protected_when_they_are_made() {
+async fn new_tables_are_created_with_the_requested_protection() {
     let (client, state) = start().await;
     let (findings, changes) = run(&client, &state, &protected()).await;
     assert!(
-        findings.iter().all(|f| f.outcome == Outcome::Made),
+        findings.iter().all(|f| f.outcome == FindingOutcome::Made),
         "{findings:?}"
     );
     let created = bodies(&changes, "CreateTable");
@@ -189,7 +189,7 @@ async fn new_tables_are_protected_when_they_are_made() {
         assert_eq!(body["SSESpecification"], sse());
         assert_eq!(body["Tags"], tags());
     }
-    // What cannot be said when a table is made.
+    // DynamoDB takes these settings only for existing tables.
     let pitr = json!({"PointInTimeRecoveryEnabled": true});
     let backups = bodies(&changes, "UpdateContinuousBackups");
     assert_eq!(backups.len(), 4);
@@ -203,16 +203,16 @@ async fn new_tables_are_protected_when_they_are_made() {
     assert_eq!(sent, known.into());
     let (findings, changes) = run(&client, &state, &protected()).await;
     assert!(
-        findings.iter().all(|f| f.outcome == Outcome::Kept),
+        findings.iter().all(|f| f.outcome == FindingOutcome::Kept),
         "{findings:?}"
     );
     assert_eq!(changes, []);
 }
 
 #[tokio::test]
-async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprotected() {
+async fn existing_tables_are_protected_on_request_and_never_unprotected() {
     let (client, state) = start().await;
-    run(&client, &state, &Wanted::default()).await;
+    run(&client, &state, &WantedTables::default()).await;
     let names = TableNames::new("p");
     let notes = [
         "deletion protection",
@@ -225,7 +225,7 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     for finding in &found[..4] {
         assert_eq!(
             (finding.outcome, &finding.notes[..]),
-            (Outcome::Differs, &off[..])
+            (FindingOutcome::Differs, &off[..])
         );
     }
 
@@ -234,7 +234,7 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     for finding in &findings {
         assert_eq!(
             (finding.outcome, &finding.notes[..]),
-            (Outcome::Changed, &on[..])
+            (FindingOutcome::Changed, &on[..])
         );
     }
     let table = "p-raw-events";
@@ -245,7 +245,7 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     );
     let pitr = json!({"PointInTimeRecoveryEnabled": true});
     let sent = |name: &str, body: Value| (name.to_owned(), body);
-    // One change each: DynamoDB takes no two at once.
+    // Each change is a request of its own, because DynamoDB refuses two at once.
     let wanted = [
         sent(
             "UpdateTable",
@@ -264,16 +264,16 @@ async fn tables_that_are_there_are_protected_once_somebody_asks_and_never_unprot
     assert_eq!(changes[..4], wanted);
     assert_eq!(changes.len(), 16);
 
-    // Asked for again, or not at all: nothing is sent.
-    for wanted in [protected(), Wanted::default()] {
+    // The same options again, or none of them, send nothing.
+    for wanted in [protected(), WantedTables::default()] {
         let (findings, changes) = run(&client, &state, &wanted).await;
         assert!(
-            findings.iter().all(|f| f.outcome == Outcome::Kept),
+            findings.iter().all(|f| f.outcome == FindingOutcome::Kept),
             "{findings:?}"
         );
         assert_eq!(changes, []);
     }
-    // Of tags, only the new ones.
+    // Of the tags, only new ones are sent.
     let mut more = protected();
     more.protection
         .tags

@@ -1,4 +1,4 @@
-//! No role asks DynamoDB for more than its IAM policy allows, nor is it allowed what it never asks for.
+//! Each role asks DynamoDB for all that its IAM policy allows, and for nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -13,21 +13,21 @@ use citystream::api::{ApiState, router};
 use citystream::core::keys::TableNames;
 use citystream::store::embedded::embedded;
 use citystream::store::reads::DynamoReads;
-use citystream::store::rights::User;
-use citystream::tables::dynamodb::{Wanted, check, ensure};
-use citystream::tables::steps::Steps;
+use citystream::store::rights::TableUser;
+use citystream::tables::dynamodb::{WantedTables, check, ensure};
+use citystream::tables::steps::StepDisplay;
 use citystream::telemetry::Metrics;
-use citystream::verify::compare::Source;
+use citystream::verify::compare::CompareSource;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::verify;
-use crate::world::{BASE_MS, QUICK, World, client_through};
+use crate::world::{BASE_MS, World, client_through};
 
 /// Operation, table and index of a request.
 type Asked = (String, String, Option<String>);
 
-/// Sends requests on and notes what they ask for.
+/// Passes requests on and records what they ask for.
 #[derive(Clone, Debug)]
 struct Recorder {
     inner: SharedHttpConnector,
@@ -41,7 +41,7 @@ impl HttpConnector for Recorder {
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
         let text = |name: &str| body[name].as_str().map(str::to_owned);
         if operation.ends_with("Item") || ["Query", "Scan"].contains(&operation) {
-            // An answer proves itself by it, too.
+            // The program also checks this value to prove the response.
             let units = text("ReturnConsumedCapacity");
             assert_eq!(units.as_deref(), Some("TOTAL"), "{operation}: {body}");
         }
@@ -59,7 +59,7 @@ impl HttpConnector for Recorder {
     }
 }
 
-/// Returns a client of the world's database, and what it is asked for.
+/// Returns a client of the world's database, and the record of what it asks for.
 fn recorded(world: &World) -> (SharedHttpClient, Arc<Mutex<BTreeSet<Asked>>>) {
     let (inner, asked) = (embedded(world.database()), Arc::default());
     let noted = Arc::clone(&asked);
@@ -72,7 +72,7 @@ fn recorded(world: &World) -> (SharedHttpClient, Arc<Mutex<BTreeSet<Asked>>>) {
     (http, asked)
 }
 
-fn granted(user: User) -> BTreeSet<Asked> {
+fn granted(user: TableUser) -> BTreeSet<Asked> {
     let names = TableNames::new("citystream");
     let grants = user.grants().into_iter().map(|grant| {
         let table = names.all()[grant.table].to_owned();
@@ -83,9 +83,9 @@ fn granted(user: User) -> BTreeSet<Asked> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
+async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
     let world = World::new(1).await;
-    // Two cities, windows that end, so that progress is published, and an alert.
+    // Two cities, windows that end so that progress is published, and an alert.
     for minute in 0..30 {
         world.event(
             0,
@@ -96,10 +96,10 @@ async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
         );
     }
     let (http, counting) = recorded(&world);
-    let member = world.member_through(&QUICK, http).await;
+    let member = world.member_through(&[], http).await;
     world.committed("citystream").await;
     assert!(member.stop().await.is_ok());
-    assert_eq!(*counting.lock().unwrap(), granted(User::Consume));
+    assert_eq!(*counting.lock().unwrap(), granted(TableUser::Consume));
 
     let names = TableNames::new("citystream");
     let (http, answering) = recorded(&world);
@@ -122,30 +122,30 @@ async fn a_role_asks_for_what_its_policy_allows_and_for_all_of_it() {
         let answer = router.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
     }
-    assert_eq!(*answering.lock().unwrap(), granted(User::Serve));
+    assert_eq!(*answering.lock().unwrap(), granted(TableUser::Serve));
 
     let (http, comparing) = recorded(&world);
-    let source = Source {
+    let source = CompareSource {
         client: client_through(http).await,
         ..verify::source(&world)
     };
     assert_eq!(verify::misses(&world, &source).await, 4);
-    assert_eq!(*comparing.lock().unwrap(), granted(User::Verify));
+    assert_eq!(*comparing.lock().unwrap(), granted(TableUser::Verify));
 
     let (http, making) = recorded(&world);
     let client = client_through(http).await;
     let new = TableNames::new("another");
-    let wanted = Wanted {
+    let wanted = WantedTables {
         shards: Some(8),
-        ..Wanted::default()
+        ..WantedTables::default()
     };
     for names in [&names, &new] {
-        ensure(&client, names, &wanted, &Steps::silent())
+        ensure(&client, names, &wanted, &StepDisplay::silent())
             .await
             .unwrap();
         check(&client, names, &wanted).await.unwrap();
     }
-    let allowed = granted(User::InitTables);
+    let allowed = granted(TableUser::InitTables);
     for (operation, table, index) in making.lock().unwrap().clone() {
         let table = table.replace("another", "citystream");
         let asked = (operation, table, index);

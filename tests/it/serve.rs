@@ -1,4 +1,4 @@
-//! `serve` as a process: who is let in, and how it ends.
+//! Tests of `serve` as a process: access and shutdown.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use crate::world::{WAIT_MAX, terminate};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Returns the command, with a DynamoDB that is not there.
+/// Returns the command, with an absent DynamoDB.
 fn serve(options: &[&str]) -> Command {
     let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -57,7 +57,7 @@ fn ask(address: &str, path: &str, header: &str) -> String {
 }
 
 #[test]
-fn nobody_else_is_let_in_unless_somebody_said_so() {
+fn serve_refuses_to_listen_beyond_loopback_without_a_token_or_leave() {
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty");
     std::fs::write(&empty, "").unwrap();
@@ -105,7 +105,7 @@ fn nobody_else_is_let_in_unless_somebody_said_so() {
 }
 
 #[test]
-fn g2_it_answers_without_dynamodb_and_ends_whatever_clients_do() {
+fn serve_answers_without_dynamodb_and_ends_whatever_clients_do() {
     let dir = tempfile::tempdir().unwrap();
     let tokens = dir.path().join("tokens");
     std::fs::write(&tokens, TOKEN).unwrap();
@@ -135,7 +135,7 @@ fn g2_it_answers_without_dynamodb_and_ends_whatever_clients_do() {
             assert_eq!(status.code(), Some(0));
             break;
         }
-        assert!(begun.elapsed() < WAIT_MAX, "it did not end");
+        assert!(begun.elapsed() < WAIT_MAX, "the process did not end");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(
@@ -143,7 +143,7 @@ fn g2_it_answers_without_dynamodb_and_ends_whatever_clients_do() {
         "{:?}",
         begun.elapsed()
     );
-    // The listener's stream was ended, not cut.
+    // The server ended the listener's stream instead of cutting it.
     let mut rest = String::new();
     listening.read_to_string(&mut rest).unwrap();
     assert!(rest.ends_with("0\r\n\r\n"), "{rest}");

@@ -1,4 +1,4 @@
-//! Partitions that the Kafka client no longer reads, though it does all else.
+//! Tests of partitions that the Kafka client stops reading while everything else works.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use citystream::exit::Exit;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::faults::Faults;
-use crate::world::{BASE_MS, QUICK, World};
+use crate::world::{BASE_MS, World};
 
 fn send(world: &World, n: std::ops::Range<i64>) {
     for n in n {
@@ -17,23 +17,23 @@ fn send(world: &World, n: std::ops::Range<i64>) {
     world.flush();
 }
 
-/// One answer "out of range" for a position inside the log ends the reading of a partition for good:
-/// librdkafka asks no more, and there is no range to judge.
+/// A single response "out of range" for a position inside the log ends the reading of a partition. librdkafka never
+/// asks again, and there is no lost range to report.
 fn break_fetching(world: &World) {
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
     world.broker.request_errors(RDKafkaApiKey::Fetch, &[error]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_a_partition_that_is_no_longer_read_gets_a_new_client_and_goes_on() {
+async fn a_stalled_partition_gets_a_new_client_and_goes_on() {
     let world = World::new(2).await;
-    let member = world.member_with(&QUICK, None, 2_000).await;
+    let member = world.member_with(&[], None, 2_000).await;
     send(&world, 0..200);
     member
         .until("it counts", |m| m.ledger().counted == 200)
         .await;
     break_fetching(&world);
-    // A question for records that was on its way is answered after 100 ms; the next one is refused.
+    // The broker answers a fetch that is already waiting after 100 ms, and refuses the next one.
     tokio::time::sleep(Duration::from_millis(500)).await;
     send(&world, 200..400);
     member
@@ -50,10 +50,10 @@ async fn c8_a_partition_that_is_no_longer_read_gets_a_new_client_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_i3_a_dead_sink_is_no_stall() {
+async fn a_dead_sink_is_not_a_stall() {
     let world = World::new(2).await;
     let faults = Faults::new(11, 0);
-    let member = world.member_with(&QUICK, Some(&faults), 2_000).await;
+    let member = world.member_with(&[], Some(&faults), 2_000).await;
     send(&world, 0..50);
     member
         .until("it counts", |m| m.ledger().counted == 50)
@@ -63,7 +63,7 @@ async fn c8_i3_a_dead_sink_is_no_stall() {
     member
         .until("writes fail", |m| m.status.ready().is_err())
         .await;
-    // Longer than its patience.
+    // This is longer than the stall timeout.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(member.status.live(), Ok(()), "down is not dead");
     assert_eq!(member.metrics.stalls.get(), 0);

@@ -1,4 +1,4 @@
-//! The store on the embedded database: see `tests/store`.
+//! The tests of `tests/store` on the embedded database.
 
 use aws_sdk_dynamodb::Client;
 use citystream::store::embedded;

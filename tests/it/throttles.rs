@@ -1,5 +1,5 @@
-//! Many writes that are throttled at the same time: the SDK's retry budget, shared by all requests of
-//! a client, would be used up by a fraction of them.
+//! Tests of many writes that are throttled at once. The SDK shares one retry budget between all requests of a client,
+//! and a fraction of these writes would use it up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,15 +19,15 @@ use citystream::core::stretch::Sum;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
 use citystream::store::write::Writer;
-use citystream::tables::dynamodb::{Wanted, ensure};
-use citystream::tables::steps::Steps;
+use citystream::tables::dynamodb::{WantedTables, ensure};
+use citystream::tables::steps::StepDisplay;
 use citystream::telemetry::Metrics;
 use dynoxide::Database;
 
 const WRITES: u32 = 500;
 const THROTTLES_EACH: u32 = 3;
 
-/// Throttles the first requests it sees, however they are spread.
+/// Throttles the first requests.
 #[derive(Debug)]
 struct Throttling {
     inner: SharedHttpConnector,
@@ -71,7 +71,7 @@ fn update(n: u32) -> RowUpdate {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn e3_500_writes_that_are_throttled_at_once_all_end_written() {
+async fn five_hundred_writes_throttled_at_once_are_all_written_in_the_end() {
     let left = Arc::new(AtomicU32::new(0));
     let (plain, counter) = (embedded(Database::memory().unwrap()), Arc::clone(&left));
     let client = connect(ConnectOptions {
@@ -89,9 +89,14 @@ async fn e3_500_writes_that_are_throttled_at_once_all_end_written() {
     .await
     .unwrap();
     let names = TableNames::new("citystream");
-    ensure(&client, &names, &Wanted::default(), &Steps::silent())
-        .await
-        .unwrap();
+    ensure(
+        &client,
+        &names,
+        &WantedTables::default(),
+        &StepDisplay::silent(),
+    )
+    .await
+    .unwrap();
     let metrics = Metrics::new();
     let writer = Writer::new(client, names.clone(), 1_000, metrics.clone());
     writer.set_tables(1, 300_000);
@@ -120,7 +125,7 @@ async fn e3_500_writes_that_are_throttled_at_once_all_end_written() {
     for task in (0..WRITES).map(write).collect::<Vec<_>>() {
         attempts += task.await.unwrap();
     }
-    // Each refusal came back to the writer: the SDK repeated none by itself.
+    // The writer saw each refusal: the SDK retried none by itself.
     assert_eq!(attempts, WRITES * (1 + THROTTLES_EACH));
     let refused = metrics
         .dynamodb_requests

@@ -1,4 +1,4 @@
-//! `produce` for trying things out: trouble on purpose, replays, dead letters sent again; as processes.
+//! Tests of `produce` options for trying things out: synthetic faults, replays and resent dead letters, as processes.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -34,7 +34,7 @@ impl Broker {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A role that refuses its settings reads nothing.
+        // A role that refuses its settings reads no input.
         let _gone = child.stdin.take().unwrap().write_all(input.as_bytes());
         let Output {
             status,
@@ -67,7 +67,7 @@ impl Broker {
             .collect()
     }
 
-    /// Sends dead letters, each a reason, a value and a source offset, as `consume` does.
+    /// Sends dead letters as `consume` does, each with a reason, a value and a source offset.
     fn letters(&self, letters: &[(&str, Option<&str>, i64)]) {
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", self.0.bootstrap_servers())
@@ -121,7 +121,7 @@ fn now_ms() -> i64 {
 }
 
 #[test]
-fn trouble_is_made_as_asked_and_told() {
+fn synthetic_faults_are_sent_and_reported_as_requested() {
     let broker = Broker::start();
     let told = broker.produce(
         &[
@@ -165,12 +165,12 @@ fn trouble_is_made_as_asked_and_told() {
     let table = broker.tail(&["--output", "table"]);
     let all = table.lines().find(|line| line.starts_with("all")).unwrap();
     let told: usize = all.split_whitespace().last().unwrap().parse().unwrap();
-    // Late is what comes behind something of now in its partition: not the very first ones.
+    // The first events of a partition are never late, because an event is late only after a newer one.
     assert!(
         (late - 30..=late).contains(&told),
         "{late} were made late\n{table}"
     );
-    // Out of order: some event lies before the one ahead of it, none more than asked for but the late.
+    // Some events are older than the one before them, but no event other than a late one is older than requested.
     let times: Vec<i64> = events
         .iter()
         .filter(|e| e["city"] == "NYC")
@@ -180,7 +180,7 @@ fn trouble_is_made_as_asked_and_told() {
 }
 
 #[test]
-fn a_replay_keeps_the_distances_at_its_speed() {
+fn a_replay_keeps_relative_times_at_its_speed() {
     let broker = Broker::start();
     let times =
         ["06:00:00Z", "06:01:00Z", "06:00:30Z", "06:02:00Z"].map(|t| format!("2013-01-01T{t}"));
@@ -203,7 +203,7 @@ fn a_replay_keeps_the_distances_at_its_speed() {
 }
 
 #[test]
-fn old_times_are_moved_to_now() {
+fn restamp_shifts_event_times_to_the_present() {
     let broker = Broker::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.ndjson");
@@ -225,7 +225,7 @@ fn old_times_are_moved_to_now() {
         assert_eq!(moved.rem_euclid(WINDOW_MS), old.rem_euclid(WINDOW_MS));
     }
 
-    // At a speed the times are those of sending, from a pipe as well.
+    // With a speed, event times are the times of sending, also from a pipe.
     let input = [
         quoted("2013-01-01T06:00:00Z"),
         quoted("2013-01-01T06:01:00Z"),
@@ -245,7 +245,7 @@ fn old_times_are_moved_to_now() {
 }
 
 #[test]
-fn dead_letters_are_mended_and_sent_again() {
+fn dead_letters_are_repaired_and_resent() {
     let broker = Broker::start();
     let epoch = event("1357020000");
     let zoneless = quoted("2013-01-01 06:00:00");
@@ -255,7 +255,7 @@ fn dead_letters_are_mended_and_sent_again() {
         ("bad_timestamp", Some(&epoch), 1),
         ("bad_timestamp", Some(&zoneless), 2),
         ("bad_event_id", Some(&no_id), 3),
-        // A killed consumer's letter, and its successor's.
+        // One dead letter of a killed consumer, and the same from its successor.
         ("bad_event_id", Some(&no_id), 3),
         ("not_json", Some("{"), 4),
         ("empty", None, 5),
@@ -284,5 +284,5 @@ fn dead_letters_are_mended_and_sent_again() {
     assert_eq!(sent.len(), 3);
     assert!(sent.values().all(|ms| *ms == 1_357_020_000_000), "{sent:?}");
     assert!(sent.contains_key("city-events-3-3"), "{sent:?}");
-    // That each is sent once is tried on a real broker: this one forgets what transactions commit.
+    // A test on a real broker shows that each is sent once, because the mock broker loses commits of transactions.
 }

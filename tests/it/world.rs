@@ -1,44 +1,43 @@
 //! A broker, a database and consumers in this process, and what the tables must hold.
 //!
-//! The broker is librdkafka's mock cluster, the database the embedded one; the members run as
-//! `consume` runs them. Every record that a test sends is noted, so that [`World::want`] can fold
-//! the log with the simulation's reference model, which shares no code with the product.
+//! The broker is librdkafka's mock cluster, the database is the embedded one, and the members run as in `consume`.
+//! The world records every record that a test sends. [`World::want`] folds this log with the simulation's reference
+//! model, which shares no code with the product.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use citystream::consume::{Host, Status, run_with};
 use citystream::core::keys::TableNames;
 use citystream::core::stall::PATIENCE_MS;
 use citystream::core::time::{format_millis, format_seconds};
 use citystream::exit::Exit;
 use citystream::settings::{Cli, Command, Consume, RawRows};
-use citystream::shutdown::Shutdown;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
-use citystream::tables::dynamodb::{Wanted, ensure};
-use citystream::tables::steps::Steps;
-use citystream::telemetry::Metrics;
+use citystream::tables::dynamodb::{WantedTables, ensure};
+use citystream::tables::steps::StepDisplay;
 use clap::Parser as _;
 use dynoxide::Database;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::json;
 
+use crate::broker::{Broker, start_brokers};
 use crate::faults::Faults;
 use crate::faulty;
-use crate::reference::{Counts, Logged, Said, Tables, fold};
+use crate::member::Member;
+use crate::reference::{Logged, Said, Tables, fold};
+use crate::snapshot::{Snapshot, counts, s, same};
 
 pub(crate) const TOPIC: &str = "city-events";
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(90);
-/// Asks a process to end.
+/// Sends SIGTERM to a process.
 pub(crate) fn terminate(child: &std::process::Child) {
     let pid = child.id().to_string();
     let sent = std::process::Command::new("kill")
@@ -50,41 +49,22 @@ pub(crate) fn terminate(child: &std::process::Child) {
 /// 2013-01-01T06:00:00Z
 pub(crate) const BASE_MS: i64 = 1_357_020_000_000;
 
-/// Settings under which the mock's group moves quickly. It waits 3 s for a group's first rebalance,
-/// and a shorter session would end before; later rebalances take the session less one second.
-pub(crate) const QUICK: [&str; 4] = [
+/// Settings of every consumer whose test sets no session timeout of its own. In each rebalance but a group's first, the
+/// mock waits for the session timeout less one second, so the default of 10 s would make every rebalance take 9 s.
+const QUICK: [&str; 4] = [
     "--kafka-property",
     "session.timeout.ms=3300",
     "--kafka-property",
     "heartbeat.interval.ms=100",
 ];
 
-/// What the tables hold, in their own notation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    /// series and window start, or none for totals
-    pub(crate) rows: BTreeMap<(String, Option<String>), Counts>,
-    pub(crate) raw: BTreeSet<(String, String)>,
-    pub(crate) alerts: BTreeSet<(String, String)>,
-    /// partition and offset
-    pub(crate) dead: BTreeSet<(i32, i64)>,
-}
-
 pub(crate) struct World {
-    pub(crate) broker: MockCluster<'static, DefaultProducerContext>,
+    pub(crate) broker: Broker,
     producer: BaseProducer,
     db: Database,
     pub(crate) client: Client,
     pub(crate) names: TableNames,
     logs: Mutex<Vec<Vec<Logged>>>,
-}
-
-/// A running consumer.
-pub(crate) struct Member {
-    pub(crate) stop: Shutdown,
-    pub(crate) metrics: Metrics,
-    pub(crate) status: Arc<Status>,
-    task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
 /// A dead letter: headers in order, key, value.
@@ -107,9 +87,9 @@ impl World {
         World::with(Database::memory().unwrap(), partitions, 1, RawRows::All).await
     }
 
-    /// A new log beside tables that may be there already.
+    /// Makes a new log next to a database that may hold tables already.
     pub(crate) async fn with(db: Database, partitions: i32, brokers: i32, raw: RawRows) -> World {
-        let broker = MockCluster::new(brokers).unwrap();
+        let broker = start_brokers(brokers);
         let copies = brokers.min(3);
         broker.create_topic(TOPIC, partitions, copies).unwrap();
         broker
@@ -123,11 +103,11 @@ impl World {
             .unwrap();
         let client = client(&db, None).await;
         let names = TableNames::new("citystream");
-        let wanted = Wanted {
+        let wanted = WantedTables {
             raw: Some(raw),
-            ..Wanted::default()
+            ..WantedTables::default()
         };
-        ensure(&client, &names, &wanted, &Steps::silent())
+        ensure(&client, &names, &wanted, &StepDisplay::silent())
             .await
             .unwrap();
         let logs = (0..partitions).map(|_| Vec::new()).collect();
@@ -146,7 +126,7 @@ impl World {
         self.member_with(args, faults, PATIENCE_MS).await
     }
 
-    /// Starts a consumer that lets a partition stand still for `stall_ms`.
+    /// Starts a consumer that reports a stall after `stall_ms`.
     pub(crate) async fn member_with(
         &self,
         args: &[&str],
@@ -160,10 +140,12 @@ impl World {
     fn args(&self, args: &[&str]) -> Consume {
         let servers = self.broker.bootstrap_servers();
         let fixed = ["citystream", "consume", "--brokers", &servers];
-        let Command::Consume(args) = Cli::try_parse_from(fixed.iter().chain(args))
-            .unwrap()
-            .command
-        else {
+        let session = args
+            .iter()
+            .any(|arg| arg.starts_with("session.timeout.ms="));
+        let quick = if session { &[][..] } else { &QUICK };
+        let line = fixed.iter().chain(quick).chain(args);
+        let Command::Consume(args) = Cli::try_parse_from(line).unwrap().command else {
             unreachable!("the line says consume");
         };
         args
@@ -174,12 +156,12 @@ impl World {
         Member::start(self.args(args), client_through(http).await, PATIENCE_MS)
     }
 
-    /// The database, for a client of one's own.
+    /// Returns the database, for another client.
     pub(crate) fn database(&self) -> Database {
         self.db.clone()
     }
 
-    /// Sends a record and notes it.
+    /// Sends a record and adds it to the expected log.
     pub(crate) fn send(
         &self,
         partition: usize,
@@ -206,7 +188,7 @@ impl World {
         });
     }
 
-    /// Sends an event whose record is as old as itself.
+    /// Sends an event whose record has the event's own time.
     pub(crate) fn event(
         &self,
         partition: usize,
@@ -244,12 +226,12 @@ impl World {
         self.send(partition, said, time_ms, Some(line.as_bytes()), &[]);
     }
 
-    /// Waits until Kafka has everything.
+    /// Waits until Kafka has acknowledged everything.
     pub(crate) fn flush(&self) {
         self.producer.flush(WAIT_MAX).unwrap();
     }
 
-    /// The end of each partition.
+    /// Returns the end offset of each partition.
     pub(crate) fn ends(&self) -> Vec<i64> {
         let logs = self.logs.lock().unwrap();
         let ends = logs.iter().map(|log| i64::try_from(log.len()).unwrap());
@@ -266,7 +248,7 @@ impl World {
             .unwrap()
     }
 
-    /// Commits as a foreign tool does.
+    /// Commits an offset as another tool does, without metadata.
     pub(crate) fn foreign_commit(&self, group: &str, partition: i32, next: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(TOPIC, partition, Offset::Offset(next))
@@ -275,7 +257,7 @@ impl World {
         self.asker(group).commit(&list, mode).unwrap();
     }
 
-    /// Commits as this program does, with the metadata of another commit.
+    /// Commits an offset with the metadata of another commit.
     pub(crate) fn commit_with(&self, group: &str, next: i64, metadata: &str) {
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(TOPIC, 0);
@@ -285,7 +267,7 @@ impl World {
         self.asker(group).commit(&list, mode).unwrap();
     }
 
-    /// The metadata of a group's commit of partition 0.
+    /// Returns the metadata of a group's commit of partition 0.
     pub(crate) fn commit_text(&self, group: &str) -> String {
         let mut list = TopicPartitionList::new();
         list.add_partition(TOPIC, 0);
@@ -328,7 +310,7 @@ impl World {
         }
     }
 
-    /// All dead letters.
+    /// Returns all dead letters.
     pub(crate) fn letters(&self) -> Vec<Letter> {
         let consumer = self.asker("reads-the-letters");
         let mut list = TopicPartitionList::new();
@@ -354,10 +336,10 @@ impl World {
                 Some(Err(_)) | None => {}
             }
         }
-        panic!("the dead-letter topic has no end");
+        panic!("the end of the dead-letter topic was not reached");
     }
 
-    /// What the tables and the dead-letter topic hold.
+    /// Returns the contents of the tables and of the dead-letter topic.
     pub(crate) async fn got(&self) -> Snapshot {
         let mut out = Snapshot::default();
         let letters = tokio::task::block_in_place(|| self.letters());
@@ -398,7 +380,7 @@ impl World {
         out
     }
 
-    /// What they must hold, by a fold over the log.
+    /// Returns what they must hold, by a fold over the log.
     pub(crate) fn want(&self) -> Snapshot {
         let mut tables = Tables::default();
         let logs = self.logs.lock().unwrap();
@@ -431,12 +413,12 @@ impl World {
         same(&self.got().await, &self.want());
     }
 
-    /// All items of a table.
+    /// Returns all items of a table.
     pub(crate) async fn items(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
         self.scan(table).await
     }
 
-    /// All items of the raw table.
+    /// Returns all items of the raw table.
     pub(crate) async fn raw_items(&self) -> Vec<HashMap<String, AttributeValue>> {
         self.scan(&self.names.raw).await
     }
@@ -462,78 +444,12 @@ impl World {
     }
 }
 
-impl Member {
-    fn start(args: Consume, client: Client, stall_ms: i64) -> Member {
-        let (stop, metrics) = (Shutdown::new(), Metrics::new());
-        let status = Arc::new(Status::new());
-        let host = Host {
-            metrics: metrics.clone(),
-            status: Arc::clone(&status),
-            settled: None,
-            producer_time_is_fine: true,
-            stall_ms,
-        };
-        let task = tokio::spawn(run_with(args, client, host, stop.clone()));
-        Member {
-            stop,
-            metrics,
-            status,
-            task,
-        }
-    }
-
-    /// Waits until it ends by itself.
-    pub(crate) async fn end(self) -> anyhow::Result<Exit> {
-        let ended = tokio::time::timeout(WAIT_MAX, self.task).await;
-        ended.expect("it ends").unwrap()
-    }
-
-    /// Stops it as SIGTERM does.
-    pub(crate) async fn stop(self) -> anyhow::Result<Exit> {
-        self.stop.trigger();
-        self.end().await
-    }
-
-    pub(crate) fn ledger(&self) -> citystream::core::ledger::Ledger {
-        self.metrics.ledger.lock().unwrap().clone()
-    }
-
-    /// Waits for something to be true of it.
-    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Member) -> bool) {
-        let begun = Instant::now();
-        while !is(self) {
-            assert!(!self.task.is_finished(), "it ended before: {what}");
-            assert!(begun.elapsed() < WAIT_MAX, "never: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Fails with the first difference, not with all of both.
-pub(crate) fn same(got: &Snapshot, want: &Snapshot) {
-    for (key, counts) in &want.rows {
-        assert_eq!(got.rows.get(key), Some(counts), "row {key:?}");
-    }
-    let only = |a: &BTreeSet<(String, String)>, b: &BTreeSet<(String, String)>| {
-        a.difference(b).take(3).cloned().collect::<Vec<_>>()
-    };
-    assert_eq!(got.rows.len(), want.rows.len(), "rows that nothing gave");
-    for (name, a, b) in [
-        ("raw", &got.raw, &want.raw),
-        ("alerts", &got.alerts, &want.alerts),
-    ] {
-        assert_eq!(only(a, b), [], "{name} items that nothing gave");
-        assert_eq!(only(b, a), [], "{name} items that are missing");
-    }
-    assert_eq!(got.dead, want.dead, "dead letters");
-}
-
 async fn client(db: &Database, faults: Option<&Arc<Faults>>) -> Client {
     let plain = embedded(db.clone());
     client_through(faults.map_or(plain.clone(), |f| faulty::wrap(f, plain))).await
 }
 
-/// A client that sends through `http`.
+/// Returns a client that sends through `http`.
 pub(crate) async fn client_through(http: SharedHttpClient) -> Client {
     connect(ConnectOptions {
         attempts: 1,
@@ -546,27 +462,7 @@ pub(crate) async fn client_through(http: SharedHttpClient) -> Client {
     .unwrap()
 }
 
-fn s(item: &HashMap<String, AttributeValue>, name: &str) -> String {
-    item[name].as_s().unwrap().clone()
-}
-
-fn n(item: &HashMap<String, AttributeValue>, name: &str) -> u64 {
-    let Some(value) = item.get(name) else {
-        return 0;
-    };
-    value.as_n().unwrap().parse().unwrap()
-}
-
-fn counts(item: &HashMap<String, AttributeValue>) -> Counts {
-    let names = ["low", "medium", "high", "critical"];
-    Counts {
-        counted: n(item, "event_count"),
-        late: n(item, "late_count"),
-        severities: names.map(|name| n(item, &format!("severity_{name}"))),
-    }
-}
-
-/// The first lines of the recorded data.
+/// Returns the first lines of the recorded data.
 pub(crate) fn data_lines(count: usize) -> Vec<String> {
     use std::io::BufRead as _;
     let path = concat!(
@@ -578,7 +474,7 @@ pub(crate) fn data_lines(count: usize) -> Vec<String> {
     lines.map(Result::unwrap).collect()
 }
 
-/// Tells whether an error would make the program exit 2.
+/// Returns whether an error makes the program exit with 2.
 pub(crate) fn is_settings(error: &anyhow::Error) -> bool {
     Exit::of(error) == Exit::Settings
 }

@@ -1,4 +1,4 @@
-// A client as others would write it, over the types made from the document. It only has to compile.
+// A client as other people would write it, with the types made from the document. It only has to compile.
 
 import type { components, operations } from "./api";
 

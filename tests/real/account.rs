@@ -1,6 +1,7 @@
-//! The proxy's account: every request, what was sent on of it, DynamoDB's answer, and the answer
-//! handed on. A difference between log and tables is the emulator's where its tables do not hold
-//! what it answered, or its answers contradict their requests; else it is the program's.
+//! The proxy's record of every request: what it forwarded, what DynamoDB answered, and what the sender received.
+//!
+//! If log and tables differ, this record tells whose fault it is. DynamoDB Local is at fault if its tables lack what
+//! it confirmed, or if its responses contradict their requests. Otherwise the program is.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,19 +13,19 @@ use serde_json::{Value, json};
 use crate::lies::Answer;
 use crate::tables::{KEYS, Rows};
 
-/// Most findings that are reported.
+/// Most findings in a report.
 const SHOWN_MAX: usize = 5;
 
 #[derive(Debug, Default)]
 struct Exchange {
     asked: Bytes,
-    /// Of a batch perhaps only a part; nothing where the request was lost.
+    /// The forwarded request: perhaps only a part of a batch, and nothing if the request was lost.
     sent_on: Option<Bytes>,
     answered: Option<Answer>,
     handed_on: Option<Answer>,
 }
 
-/// A request's line in the account.
+/// One request's entry in the account.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     operation: Arc<str>,
@@ -44,12 +45,12 @@ impl Entry {
         self.exchange.lock().unwrap().answered = Some(answer.clone());
     }
 
-    /// Notes what the sender got; `None` where its connection was cut.
+    /// Records the response that the sender got, or `None` if its connection was cut.
     pub(crate) fn hand_on(&self, answer: Option<&Answer>) {
         self.exchange.lock().unwrap().handed_on = answer.cloned();
     }
 
-    /// Returns the request that DynamoDB got, its answer's status, and the answer.
+    /// Returns the request that DynamoDB got, the status of its response, and the response.
     fn done(&self) -> Option<(Value, u16, Value)> {
         let exchange = self.exchange.lock().unwrap();
         let (sent, answer) = (exchange.sent_on.as_ref()?, exchange.answered.as_ref()?);
@@ -58,14 +59,14 @@ impl Entry {
     }
 }
 
-/// Every request since the proxy's start.
+/// Every request since the proxy started.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     entries: Mutex<Vec<Entry>>,
 }
 
 impl Account {
-    /// Opens the line of a request.
+    /// Opens the entry of a request.
     pub(crate) fn begin(&self, operation: &str, request: Bytes) -> Entry {
         let exchange = Exchange {
             asked: request,
@@ -87,7 +88,7 @@ impl Account {
         of.filter_map(Entry::done).collect()
     }
 
-    /// Returns the answers to row updates that contradict their requests.
+    /// Returns the responses to row updates that contradict their requests.
     pub(crate) fn wrong_answers(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (request, status, answer) in self.done("UpdateItem") {
@@ -97,7 +98,7 @@ impl Account {
             };
             let fence = request["ExpressionAttributeNames"]["#f"].as_str().unwrap();
             let is_right = match status {
-                // Nothing was asked for, nothing is shown.
+                // A request without `ReturnValues` gets no attributes.
                 200 if request.get("ReturnValues").is_none() => true,
                 200 => offset(&answer["Attributes"][fence]) == offset(&values[":next"]),
                 400 if answer.get("Item").is_some() => {
@@ -112,8 +113,8 @@ impl Account {
         wrong
     }
 
-    /// Returns what DynamoDB answered to have written and `scan` of the table does not show. What took
-    /// effect without an answer comes on top.
+    /// Returns the writes that DynamoDB confirmed but that `scan` of the table does not show. Writes without a
+    /// response may appear in addition.
     pub(crate) fn lost_writes(&self, scan: &dyn Fn(&str) -> Rows) -> Vec<String> {
         let mut tables: BTreeMap<String, Rows> = BTreeMap::new();
         let mut rows_of = |table: &str| -> Rows {
@@ -142,7 +143,7 @@ impl Account {
         lost
     }
 
-    /// Table → key → events that DynamoDB answered to have counted.
+    /// For each table and key, the events that DynamoDB confirmed as counted.
     fn told_counts(&self) -> BTreeMap<String, BTreeMap<(String, String), u64>> {
         let mut told: BTreeMap<String, BTreeMap<_, u64>> = BTreeMap::new();
         for (request, status, _) in self.done("UpdateItem") {
@@ -158,7 +159,7 @@ impl Account {
         told
     }
 
-    /// Table → keys of items that DynamoDB answered to have stored.
+    /// For each table, the keys of items that DynamoDB confirmed as stored.
     fn told_puts(&self) -> BTreeMap<String, Vec<(String, String)>> {
         let mut told: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for (request, status, answer) in self.done("BatchWriteItem") {
@@ -177,7 +178,7 @@ impl Account {
         told
     }
 
-    /// Writes the account, a line of JSON each.
+    /// Writes the account as lines of JSON.
     pub(crate) fn write(&self, path: &Path) {
         let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
         let answer = |answer: &Option<Answer>| {
@@ -201,12 +202,12 @@ impl Account {
     }
 }
 
-/// Returns the number that an attribute holds.
+/// Returns the number in an attribute.
 fn offset(attribute: &Value) -> Option<i64> {
     attribute["N"].as_str()?.parse().ok()
 }
 
-/// Returns an item's key in a table.
+/// Returns the key of an item in a table.
 fn key(table: &str, item: &Value) -> (String, String) {
     let (_, pk, sk) = *KEYS
         .iter()

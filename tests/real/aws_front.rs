@@ -1,7 +1,7 @@
-//! A front that makes DynamoDB Local behave as AWS does: see [`Behaviour`].
+//! A front that makes DynamoDB Local behave like AWS: see [`Behaviour`].
 //!
-//! With `AWS_REQUEST_LOG` set to a file, every request is appended to it as a line of JSON, so that
-//! `scripts/check-aws` can compare it with the service model.
+//! If `AWS_REQUEST_LOG` names a file, the front appends every request as a line of JSON, so that `scripts/check-aws`
+//! can compare it with the service model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -27,9 +27,9 @@ use crate::aws_behaviour::{ACCOUNT, Behaviour, Table, allows, needed, overloads,
 use crate::services::Services;
 use crate::world::World;
 
-/// How far a signature may be off.
+/// The largest age of a signature.
 const SIGNATURE_S_MAX: i64 = 300;
-/// One request: who sent it, the operation, and the code of its refusal or "".
+/// One request: the access key, the operation, and the code of its refusal or "".
 pub(crate) type Sent = (String, String, String);
 
 #[derive(Debug)]
@@ -37,9 +37,9 @@ struct State {
     how: Behaviour,
     tables: BTreeMap<String, Table>,
     sent: Vec<Sent>,
-    /// Rights that were used: action, resource.
+    /// Rights that were used, as action and resource.
     used: BTreeSet<(String, String)>,
-    /// When an item was first asked for in an index.
+    /// When an item was first requested from an index.
     indexed: BTreeMap<String, Instant>,
     /// Draws which request is refused.
     draws: fastrand::Rng,
@@ -52,7 +52,7 @@ struct Shared {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// A running front; it ends with its owner.
+/// A running front. It stops when it is dropped.
 pub(crate) struct Front {
     shared: Arc<Shared>,
     url: String,
@@ -96,7 +96,7 @@ impl Front {
         }
     }
 
-    /// Returns a client that may do everything.
+    /// Returns a client with all rights.
     pub(crate) fn client(&self, services: &Services) -> aws_sdk_dynamodb::Client {
         let options = ConnectOptions {
             endpoint_url: Some(self.url.clone()),
@@ -106,7 +106,7 @@ impl Front {
         services.block_on(connect(options)).unwrap()
     }
 
-    /// Changes the behaviour; tables keep their state.
+    /// Changes the behaviour. Tables keep their state.
     pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.shared.state.lock().unwrap().how);
     }
@@ -116,13 +116,12 @@ impl Front {
         self.shared.state.lock().unwrap().sent.clone()
     }
 
-    /// Returns the rights that were needed so far: action, resource.
+    /// Returns the rights that were needed so far, as action and resource.
     pub(crate) fn used(&self) -> BTreeSet<(String, String)> {
         self.shared.state.lock().unwrap().used.clone()
     }
 
-    /// Runs a role to its end with this front as DynamoDB, signing with `key`, and returns what it
-    /// printed and logged.
+    /// Runs a role to its end with this front as DynamoDB, signing with `key`. Returns what it printed and logged.
     pub(crate) fn run(
         &self,
         world: &World,
@@ -135,7 +134,7 @@ impl Front {
         (role.out(), role.err())
     }
 
-    /// Returns what a role needs in its environment to meet this front.
+    /// Returns the environment variables that make a role use this front.
     pub(crate) fn env<'a>(&'a self, key: &'a str) -> [(&'a str, &'a str); 2] {
         [
             ("AWS_ENDPOINT_URL_DYNAMODB", &self.url),
@@ -154,7 +153,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         });
         tokio::spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new();
-            // It ends in an error whenever the client goes.
+            // A connection fails whenever its client goes away.
             drop(
                 connection
                     .serve_connection(TokioIo::new(stream), service)
@@ -200,7 +199,7 @@ impl Shared {
         Ok(answer.unwrap())
     }
 
-    /// Returns the answer if DynamoDB Local is not to be asked, and prepares the request if it is.
+    /// Returns the response if the front answers by itself. Otherwise prepares the request for DynamoDB Local.
     fn decide(
         &self,
         who: &str,
@@ -289,7 +288,7 @@ impl Shared {
         (status, answer)
     }
 
-    /// Makes an answer of DynamoDB Local one of AWS.
+    /// Turns a response of DynamoDB Local into one of AWS.
     fn adjust(&self, operation: &str, body: &Value, answer: &mut Value) {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap();

@@ -1,5 +1,5 @@
-//! `init-tables` before a DynamoDB that behaves as AWS's: tables take time, and rights are given by
-//! action and resource.
+//! Tests of `init-tables` in front of a DynamoDB that behaves like AWS: table states take time, and rights are given
+//! by action and resource.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::tables;
 use crate::world::World;
 
 const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/abc";
-/// The operations of `init-tables` after the template has made the tables.
+/// The operations that `init-tables` needs after the template has created the tables.
 const AFTER_TEMPLATE: [&str; 6] = [
     "DescribeTable",
     "DescribeTimeToLive",
@@ -75,14 +75,13 @@ const EVERYTHING: [&str; 9] = [
 ];
 
 #[test]
-fn init_tables_with_every_option_waits_for_tables_that_are_made_and_updated() {
-    let Some(world) = World::new("aws-options") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn init_tables_with_every_option_waits_for_creations_and_updates() {
+    let world = World::new("aws-options");
     let front = Front::start(world.services, with_policy(&world, slow()));
     let (out, err) = front.run(&world, "init", &EVERYTHING, 0);
     assert_eq!(lines(&out, "made     table ").len(), 4, "{out}");
-    // It says that it waits, and for what.
+    // The command logs that it waits, and for what.
     assert!(err.contains("still waiting"), "{err}");
     assert!(
         err.contains("ContinuousBackupsUnavailableException"),
@@ -93,7 +92,7 @@ fn init_tables_with_every_option_waits_for_tables_that_are_made_and_updated() {
     let check = [&EVERYTHING[..], &["--check"]].concat();
     front.run(&world, "init", &check, 0);
 
-    // Other values on tables that are there: each change makes the table UPDATING.
+    // Each changed option of an existing table makes the table UPDATING.
     let mut more = EVERYTHING;
     (more[4], more[6], more[8]) = ("alias/other", "stage=test", "30000");
     let (out, _) = front.run(&world, "init", &more, 0);
@@ -105,7 +104,7 @@ fn init_tables_with_every_option_waits_for_tables_that_are_made_and_updated() {
         .filter(|(_, _, code)| !code.is_empty());
     for (_, operation, code) in refused {
         let expected = [
-            // The config item is there.
+            // The config item exists already.
             "ConditionalCheckFailedException",
             "ContinuousBackupsUnavailableException",
             "ResourceInUseException",
@@ -116,10 +115,9 @@ fn init_tables_with_every_option_waits_for_tables_that_are_made_and_updated() {
 }
 
 #[test]
-fn deleting_waits_for_tables_that_are_updated_and_takes_the_topics_last() {
-    let Some(world) = World::new("aws-delete") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn deletion_waits_for_updates_and_deletes_the_topics_last() {
+    let world = World::new("aws-delete");
     let front = Front::start(world.services, with_policy(&world, slow()));
     front.run(&world, "init", &["init-tables", "--deletion-protection"], 0);
     let delete = ["init-tables", "--delete", "--yes"];
@@ -144,10 +142,9 @@ fn deleting_waits_for_tables_that_are_updated_and_takes_the_topics_last() {
 }
 
 #[test]
-fn tables_that_are_being_deleted_are_made_again_once_they_are_gone() {
-    let Some(world) = World::new("aws-again") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn tables_that_are_being_deleted_are_recreated_once_they_are_gone() {
+    let world = World::new("aws-again");
     let front = Front::start(world.services, with_policy(&world, slow()));
     front.run(&world, "init", &["init-tables"], 0);
     front.behave(|how| how.deleting = Duration::from_secs(3));
@@ -161,10 +158,9 @@ fn tables_that_are_being_deleted_are_made_again_once_they_are_gone() {
 }
 
 #[test]
-fn tables_stay_with_their_topics_where_the_right_to_delete_is_missing() {
-    let Some(world) = World::new("aws-stays") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn without_the_right_to_delete_tables_and_topics_stay() {
+    let world = World::new("aws-stays");
     let mut policy = policy("init-tables", &world);
     for statement in policy["Statement"].as_array_mut().unwrap() {
         let actions = statement["Action"].as_array_mut().unwrap();
@@ -184,10 +180,9 @@ fn tables_stay_with_their_topics_where_the_right_to_delete_is_missing() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
-    let Some(world) = World::new("aws-template") else {
-        return;
-    };
+    let world = World::new("aws-template");
     let template = printed(&["print", "cloudformation", "--table-prefix", world.name]);
     let document = &template["Resources"]["InitTablesPolicy"]["Properties"]["PolicyDocument"];
     let text = document.to_string().replace("${AWS::Partition}", "aws");
@@ -202,7 +197,7 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
         policies: [("after".to_owned(), policy.clone())].into(),
         ..Behaviour::default()
     };
-    // The tables as the template makes them: all but the config item.
+    // Creates the tables as the template does, without the config item.
     let front = Front::start(world.services, how);
     let expiring = ["init-tables", "--alert-ttl", "90d"];
     front.run(&world, "maker", &expiring, 0);
@@ -223,7 +218,7 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
     operations.sort_unstable();
     operations.dedup();
     assert_eq!(operations, AFTER_TEMPLATE);
-    // Each action that it grants on a table is used there.
+    // The command uses each action that the policy grants on a table.
     let used = front.used();
     assert!(used.is_superset(&by_maker));
     for statement in policy["Statement"].as_array().unwrap() {
@@ -243,14 +238,13 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
 }
 
 #[test]
-fn topics_are_made_without_the_settings_that_msk_serverless_refuses() {
-    let Some(world) = World::new("serverless-topic") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn topics_are_created_without_the_settings_that_msk_serverless_refuses() {
+    let world = World::new("serverless-topic");
     let mut check = world.start("init-tables", &["--check"]);
     check.ends_with(1);
     let refused =
-        "without unclean.leader.election.enable, which these brokers do not let a topic set";
+        "without unclean.leader.election.enable, which these brokers do not allow for topics";
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flat(&check.out()).contains(refused), "{}", check.out());
     let mut init = world.start("init-tables", &[]);

@@ -1,8 +1,8 @@
-//! A consumer that is killed, again and again: at named points of its work, and anywhere.
+//! Tests of a consumer that is killed again and again: at named points of its work, and anywhere.
 //!
-//! The proxy before DynamoDB kills the process exactly before it forwards a request, once the request
-//! took effect and before its answer, or once the answer is out. So the program has no code for it.
-//! It kills once at each point and a few times anywhere, with `CHAOS=long` 200 times.
+//! The proxy in front of DynamoDB kills the process just before it forwards a request, or when the request has taken
+//! effect and before the response, or just after the response. The program therefore needs no code for it. The test
+//! kills once at each point and a few times anywhere; `CHAOS=long` kills 200 times.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const fn point(
     }
 }
 
-// The request's operation, a text in its body, and one that is not there.
+// Each entry: the operation, a text in the request's body, and a text that must be absent from it.
 const RAW: (&str, &str, &str) = ("BatchWriteItem", "-raw-events\"", "");
 const ALERT: (&str, &str, &str) = ("BatchWriteItem", "-alerts\"", "");
 const WINDOW: (&str, &str, &str) = ("UpdateItem", "-aggregations\"", "");
@@ -39,8 +39,8 @@ const TOTALS: (&str, &str, &str) = ("UpdateItem", "\"totals#", "");
 const PROGRESS_MADE: (&str, &str, &str) = ("UpdateItem", "attribute_not_exists(#n)", "");
 const PROGRESS_MOVED: (&str, &str, &str) = ("UpdateItem", "#n < :next", "");
 
-/// The first progress items are made before the first count; the others move after a commit, so
-/// "before it moves" is right after a commit.
+/// The first progress items are created before the first count. The others move after a commit, so "before it moves"
+/// means just after a commit.
 const POINTS: [Point; 14] = [
     point(
         "before a progress item is made",
@@ -70,16 +70,15 @@ const POINTS: [Point; 14] = [
     point("after progress moved", PROGRESS_MOVED, When::Applied),
 ];
 
-/// Waits for the end that the proxy or `signal` brought.
+/// Waits until the proxy or `signal` has ended the process.
 fn died(mut role: Role) {
     assert_eq!(role.end(), None, "it ended by itself\n{}", role.err());
 }
 
 #[test]
-fn b1_a_consumer_killed_at_every_named_point_and_anywhere_counts_each_event_once() {
-    let Some(world) = World::new("chaos-kills") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn a_consumer_killed_at_every_named_point_and_anywhere_counts_each_event_once() {
+    let world = World::new("chaos-kills");
     world.init();
     let faults = Faults::new(11, 3);
     let proxy = Proxy::start(world.services.dynamodb_url(), &faults);
@@ -93,9 +92,9 @@ fn b1_a_consumer_killed_at_every_named_point_and_anywhere_counts_each_event_once
     let (mut at_points, mut at_random) = (vec![0; POINTS.len()], 0);
     for round in 0..rounds {
         feed.more();
-        // A fixed member comes back at once, instead of after the dead one's session.
+        // A member with a fixed name returns at once, without waiting for the session of the dead one.
         let role = world.consume_through(&proxy, &["--group-instance-id", "a"]);
-        // Progress items are made once; after that the other points and random moments take turns.
+        // Progress items are created only once. Afterwards the other points and random moments alternate.
         let at = if round < 2 {
             round
         } else {

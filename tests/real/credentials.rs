@@ -1,4 +1,4 @@
-//! Credentials of an instance role whose metadata service is slow to come, and goes away.
+//! Tests with credentials of an instance role whose metadata service starts late and goes away.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::role::{Role, wait_for};
 use crate::world::{World, file_lines};
 
-/// The instance metadata service as far as credentials need it.
+/// The instance metadata service, as far as credentials need it.
 struct Metadata {
     url: String,
     up: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ struct Metadata {
 }
 
 impl Metadata {
-    /// Starts it, down; credentials last for `lifetime`.
+    /// Starts the service, absent at first. Credentials last for `lifetime`.
     fn start(lifetime: Duration) -> Metadata {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -30,7 +30,7 @@ impl Metadata {
         let (serves, counts) = (Arc::clone(&up), Arc::clone(&given));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                // Down: the connection is closed without an answer.
+                // While the service is absent, it closes connections without a response.
                 if serves.load(Ordering::SeqCst) {
                     answer(stream.unwrap(), lifetime, &counts);
                 }
@@ -58,7 +58,7 @@ fn answer(mut stream: TcpStream, lifetime: Duration, given: &AtomicU32) {
     let body = if request.starts_with("PUT /latest/api/token") {
         "a-token".to_owned()
     } else if !request.contains("x-aws-ec2-metadata-token: a-token\r\n") {
-        // Version 2 of the service answers nothing else without the token.
+        // Version 2 of the service answers only requests with its token.
         status = "401 Unauthorized";
         String::new()
     } else if request.starts_with("GET /latest/meta-data/iam/security-credentials") {
@@ -73,7 +73,7 @@ fn answer(mut stream: TcpStream, lifetime: Duration, given: &AtomicU32) {
             given.fetch_add(1, Ordering::SeqCst);
             let expires = Timestamp::try_from(SystemTime::now() + lifetime).unwrap();
             let expires = expires.strftime("%Y-%m-%dT%H:%M:%SZ");
-            // Of the same access key each time: DynamoDB Local keeps tables by it where not shared.
+            // The access key stays the same, because DynamoDB Local can keep separate tables for each key.
             format!(
                 r#"{{"Code":"Success","LastUpdated":"2013-01-01T06:00:00Z","Type":"AWS-HMAC",
                 "AccessKeyId":"citystream","SecretAccessKey":"citystream","Token":"t",
@@ -89,7 +89,7 @@ fn answer(mut stream: TcpStream, lifetime: Duration, given: &AtomicU32) {
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    // The client may be gone; it asks again.
+    // The client may be gone. It will ask again.
     drop(stream.write_all(answer.as_bytes()));
 }
 
@@ -114,14 +114,13 @@ fn consume_as_instance(world: &World, metadata: &Metadata) -> Role {
 }
 
 #[test]
-fn e4_writes_wait_for_credentials_and_outlive_a_metadata_service_that_is_down() {
-    let Some(world) = World::new("instance-role") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn writes_wait_for_credentials_and_survive_an_absent_metadata_service() {
+    let world = World::new("instance-role");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..1_000]);
-    // So short that they are asked for anew all the time.
+    // This lifetime is so short that the role renews credentials all the time.
     let metadata = Metadata::start(Duration::from_secs(2));
     let mut consume = consume_as_instance(&world, &metadata);
     consume.is_ready(503, "credentials");
@@ -136,14 +135,14 @@ fn e4_writes_wait_for_credentials_and_outlive_a_metadata_service_that_is_down() 
     consume.is_ready(200, "");
     assert!(metadata.given.load(Ordering::SeqCst) > 0);
 
-    // Down for longer than the last credentials last.
+    // The service is absent for longer than the last credentials last.
     metadata.set_up(false);
     let given = metadata.given.load(Ordering::SeqCst);
     std::thread::sleep(Duration::from_secs(4));
     world.produce(&lines[1_000..1_500]);
     metadata.set_up(true);
     consume.has_settled(1_500.0);
-    wait_for("credentials to be asked for again", || {
+    wait_for("credentials to be requested again", || {
         (metadata.given.load(Ordering::SeqCst) > given).then_some(())
     });
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
@@ -151,10 +150,9 @@ fn e4_writes_wait_for_credentials_and_outlive_a_metadata_service_that_is_down() 
 }
 
 #[test]
-fn e4_source_and_expiry_of_the_credentials_are_logged_at_the_start() {
-    let Some(world) = World::new("instance-role-told") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn source_and_expiry_of_the_credentials_are_logged_at_the_start() {
+    let world = World::new("instance-role-told");
     world.init();
     let metadata = Metadata::start(Duration::from_secs(3_600));
     metadata.set_up(true);

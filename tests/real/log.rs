@@ -1,4 +1,4 @@
-//! Kafka, as the tests use it: sending single records, reading whole logs, meddling with groups.
+//! Helpers for Kafka: sending single records, reading whole logs, changing groups and topics.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) partition: i32,
-    /// Given by Kafka.
+    /// Set by Kafka.
     pub(crate) offset: i64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Given by Kafka.
+    /// Set by Kafka.
     pub(crate) timestamp_ms: Option<i64>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn send(services: &Services, topic: &str, records: &[Record]) {
     }
 }
 
-/// Reads all that is in a topic now, partition after partition in offset order.
+/// Reads everything in a topic, partition after partition in offset order.
 pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
     let client: BaseConsumer = config(services)
         .set("group.id", "reads-and-never-joins")
@@ -91,7 +91,7 @@ pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
     while left > 0 {
         let message = wait_for("the next record", || client.poll(Duration::from_secs(1)));
         let message = match message {
-            // Each partition ends once: nothing is sent meanwhile.
+            // Each partition ends once, because nothing is sent in the meantime.
             Err(KafkaError::PartitionEOF(_)) => {
                 left -= 1;
                 continue;
@@ -115,7 +115,7 @@ pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
     records
 }
 
-/// Returns the offset of a partition's oldest record and the one after its newest.
+/// Returns the offset of a partition's oldest record and the offset after its newest.
 pub(crate) fn range(services: &Services, topic: &str, partition: i32) -> (i64, i64) {
     let client = member(services, "asks-and-never-joins");
     client
@@ -131,7 +131,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(ANSWER_MAX))
 }
 
-/// Makes a topic that gives records their time, unless `config` says otherwise.
+/// Creates a topic with `LogAppendTime`, unless `config` sets something else.
 pub(crate) fn make_topic(
     services: &Services,
     topic: &str,
@@ -143,8 +143,8 @@ pub(crate) fn make_topic(
     for (name, value) in config {
         new = new.set(name, value);
     }
-    // A name that was deleted a moment ago may be taken still.
-    wait_for("a topic to be made", || {
+    // Kafka may hold the name of a topic for a moment after its deletion.
+    wait_for("a topic to be created", || {
         let made = services.block_on(admin(services).create_topics([&new], &options()));
         made.unwrap().remove(0).ok()
     });
@@ -156,7 +156,7 @@ pub(crate) fn delete_topic(services: &Services, topic: &str) {
     deleted.unwrap().remove(0).unwrap();
 }
 
-/// Gives a topic more partitions.
+/// Adds partitions to a topic.
 pub(crate) fn grow(services: &Services, topic: &str, partitions: usize) {
     let more = NewPartitions::new(topic, partitions);
     let grown = services.block_on(admin(services).create_partitions([&more], &options()));
@@ -172,7 +172,7 @@ pub(crate) fn cut(services: &Services, topic: &str, partition: i32, offset: i64)
     done.unwrap().elements()[0].error().unwrap();
 }
 
-/// A transaction that is under way; it leaves a control record behind its records.
+/// An open transaction. Its end leaves a control record after its records.
 pub(crate) struct Transaction(FutureProducer);
 
 impl Transaction {
@@ -251,9 +251,9 @@ pub(crate) fn committed(
     (offset, element.metadata().to_owned())
 }
 
-/// Deletes a group with all its offsets; it must have no members.
+/// Deletes a group with all its offsets. It must have no members.
 pub(crate) fn delete_group(services: &Services, group: &str) {
-    // The client must live until the answer: without it nobody takes it.
+    // The client must live until the response has arrived.
     let deleted = services.block_on(admin(services).delete_groups(&[group], &options()));
     for result in deleted.unwrap() {
         result.unwrap();

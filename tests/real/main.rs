@@ -1,23 +1,22 @@
-//! The built binary, role by role, on a real Apache Kafka and a real DynamoDB Local.
+//! Tests of the built binary, role by role, on a real Apache Kafka and a real DynamoDB Local.
 //!
 //! ```text
-//! REAL_SERVICES=1 cargo test --test real -- --nocapture
+//! scripts/test-real [NAME...]
 //! ```
 //!
-//! `KAFKA=3.9.1` chooses another version of Kafka than 4.1.1.
+//! Plain `cargo test` reports these tests as ignored, because they need Java. `KAFKA=3.9.1` chooses another version
+//! of Kafka than 4.1.1.
 //!
-//! Without `REAL_SERVICES=1`, or without Java, one line says so and every test passes. The services
-//! come from `scripts/real-services`, once for the whole suite, in a folder of their own; a process
-//! beside the suite stops them when it ends, however it ends. Each test has its own topic, tables
-//! and group, and compares the four tables row by row with [`oracle`], which folds the log a second
-//! time and shares no code with the program.
+//! The suite starts the services once, with `scripts/real-services`, in a temporary folder. A watchdog process stops
+//! them when the suite ends, even if the suite is killed. Each test has its own topic, tables and group. It compares
+//! the four tables row by row with [`oracle`], which folds the log a second time and shares no code with the program.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod account;
 #[path = "../support/aws.rs"]
 mod aws_behaviour;
 mod aws_front;
-// Not every fault is asked for here.
+// This suite does not use every fault.
 #[allow(dead_code)]
 #[path = "../support/faults.rs"]
 mod faults;
@@ -31,6 +30,7 @@ mod services;
 mod tables;
 mod world;
 
+mod authorities;
 mod aws_data;
 mod aws_tables;
 mod brokers;

@@ -1,6 +1,7 @@
-//! A proxy before a real DynamoDB: it breaks requests by the draws of [`Faults`], tells the lies of
-//! [`Liar`], is silent when told, and can kill a process at a named point of a request's life. It
-//! keeps the whole [`Account`] of what was asked, answered and handed on.
+//! A proxy in front of a real DynamoDB.
+//!
+//! It breaks requests as [`Faults`] draws them, tells the lies of [`Liar`], is silent on request, and can kill a
+//! process at a named point of a request's life. It keeps an [`Account`] of all requests and responses.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -21,14 +22,14 @@ use crate::account::{Account, Entry};
 use crate::faults::{Fault, Faults, refusal, with_unprocessed};
 use crate::lies::{self, Liar, Lie};
 
-/// When in a request's life a process is killed.
+/// When in a request's life the proxy kills the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
-    /// DynamoDB never gets the request.
+    /// Before the request reaches DynamoDB.
     Before,
-    /// It took effect, and its sender never hears of it.
+    /// After the request took effect, and before the sender receives the response.
     Applied,
-    /// Its sender has the answer, and hardly any time to go on.
+    /// Just after the sender received the response.
     Answered,
 }
 
@@ -36,11 +37,11 @@ pub(crate) enum When {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
     pub(crate) name: &'static str,
-    /// How the request's target ends.
+    /// The end of the request's target.
     pub(crate) operation: &'static str,
-    /// A text in its body.
+    /// A text in the request's body.
     pub(crate) says: &'static str,
-    /// A text that is not in its body.
+    /// A text that is not in the request's body.
     pub(crate) says_not: &'static str,
     pub(crate) when: When,
 }
@@ -61,7 +62,7 @@ struct Shared {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// A running proxy; it ends with its owner.
+/// A running proxy. It stops when it is dropped.
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
     url: String,
@@ -77,7 +78,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy before `upstream`, a URL without a path.
+    /// Starts a proxy in front of `upstream`, a URL without a path.
     pub(crate) fn start(upstream: &str, faults: &Arc<Faults>) -> Proxy {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -114,7 +115,7 @@ impl Proxy {
         };
     }
 
-    /// From now on `per_cent` of the requests that it fits meet this lie.
+    /// Answers `per_cent` of the suitable requests with this lie from now on.
     pub(crate) fn lie(&self, lie: Lie, per_cent: u64) {
         self.shared.liar.tell(lie, per_cent);
     }
@@ -124,12 +125,12 @@ impl Proxy {
         self.shared.liar.told()
     }
 
-    /// Returns all that was asked, answered and handed on.
+    /// Returns the account of all requests and responses.
     pub(crate) fn account(&self) -> &Account {
         &self.shared.account
     }
 
-    /// Tells whether the process was killed.
+    /// Returns whether the process was killed.
     pub(crate) fn sprung(&self) -> bool {
         self.shared.trap.lock().unwrap().sprung
     }
@@ -145,7 +146,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         });
         tokio::spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new();
-            // It ends in an error whenever an answer is withheld.
+            // The connection fails whenever the proxy withholds a response.
             drop(
                 connection
                     .serve_connection(TokioIo::new(stream), service)
@@ -155,7 +156,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Ends the connection without an answer.
+/// Closes the connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was cut")]
 struct Cut;
@@ -164,12 +165,12 @@ type Answer = Result<lies::Answer, Cut>;
 
 fn kill(pid: u32) {
     let mut command = Command::new("kill");
-    // It may have ended by itself.
+    // The process may have ended by itself.
     drop(command.args(["-s", "KILL", &pid.to_string()]).status());
 }
 
 impl Shared {
-    /// Answers a request and notes what was handed on.
+    /// Answers a request and records what the sender received.
     async fn answer(
         self: Arc<Shared>,
         request: Request<Incoming>,
@@ -196,7 +197,7 @@ impl Shared {
     ) -> Answer {
         let batch = operation == "BatchWriteItem";
         if let Some((point, pid)) = self.take_trap(operation, &body) {
-            // A task of its own: it goes on where the sender does not wait for it.
+            // A task of its own continues even if the sender stops waiting.
             let trapped = tokio::spawn(self.trapped(point, pid, head, body, entry.clone()));
             return trapped.await.map_err(|_| Cut)?;
         }
@@ -284,7 +285,7 @@ impl Shared {
         }
         let answer = self.forward(&head, body, &entry).await;
         if answer.is_err() {
-            // It may not have taken effect: the next one is it.
+            // If this request did not take effect, the next one triggers the kill.
             self.trap.lock().unwrap().armed = Some((point, pid));
         } else if let When::Applied = point.when {
             self.spring(pid);
@@ -303,7 +304,7 @@ impl Shared {
         self.trap.lock().unwrap().sprung = true;
     }
 
-    /// Sends a request on; notes what was sent and answered.
+    /// Forwards a request, and records the request and its response.
     async fn forward(&self, head: &Parts, body: Bytes, entry: &Entry) -> Answer {
         let mut request = Request::builder().method(head.method.clone()).uri(format!(
             "{}{}",
@@ -311,8 +312,7 @@ impl Shared {
             head.uri.path()
         ));
         for (name, value) in &head.headers {
-            // The signature stays valid for the host that the client meant; a local table does not
-            // check it.
+            // The signature stays valid for the host that the client used. DynamoDB Local does not check it.
             if name != hyper::header::HOST && name != hyper::header::CONTENT_LENGTH {
                 request = request.header(name, value);
             }
@@ -324,7 +324,7 @@ impl Shared {
         let checksum = head.headers.get("x-amz-crc32");
         let checksum = checksum.and_then(|value| value.to_str().ok());
         let answered = answered.collect().await.map_err(|_| Cut)?.to_bytes();
-        // AWS sends it with errors, too; DynamoDB Local does not.
+        // AWS sends this header with errors too, and DynamoDB Local does not.
         let checksum =
             checksum.map_or_else(|| crc32fast::hash(&answered).to_string(), ToOwned::to_owned);
         let answer = lies::Answer {

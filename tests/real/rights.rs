@@ -1,12 +1,12 @@
-//! A broker that gives rights by name: `check` tells which one a role lacks, and what it says to do
-//! about it, done word for word, is all that the role needs.
+//! Tests of a broker that gives rights by name. `check` names the rights that a role lacks, and the commands that it
+//! prints give exactly what the role needs.
 
 use crate::log::Record;
 use crate::role::Role;
 use crate::services::kafka_version;
 use crate::world::{World, file_lines};
 
-/// Somebody to whom `scripts/real-services --secure` gives no right.
+/// A user without any right in `scripts/real-services --secure`.
 const GUEST: &str = "--kafka-auth scram --kafka-username guest";
 
 struct Guest<'a> {
@@ -52,7 +52,7 @@ impl Guest<'_> {
         table
     }
 
-    /// Does what a table says to do about rights, all at once.
+    /// Runs all commands that the table suggests about rights.
     fn follow(&self, table: &str) {
         let given = "kafka-acls.sh --bootstrap-server ";
         std::thread::scope(|scope| {
@@ -61,7 +61,7 @@ impl Guest<'_> {
                     continue;
                 };
                 let (_, rights) = command.split_once(' ').unwrap();
-                // What is not needed to work is not given.
+                // The test gives no right that the role can work without.
                 if !line.contains("to have them checked") {
                     scope.spawn(move || give(self.world, rights));
                 }
@@ -70,7 +70,7 @@ impl Guest<'_> {
     }
 }
 
-/// Gives rights by Kafka's own tool, as somebody who may.
+/// Gives rights with Kafka's own tool, as an administrator.
 fn give(world: &World, rights: &str) {
     let class = if kafka_version().starts_with("3.") {
         "kafka.admin.AclCommand"
@@ -81,7 +81,7 @@ fn give(world: &World, rights: &str) {
     world.services.tool(class, &args);
 }
 
-/// Asserts that a table has this row about rights.
+/// Asserts that the table has this row about rights.
 fn has(table: &str, outcome: &str, resource: &str, found: &str) {
     let begin = format!("{outcome:<5}  rights on {resource} ");
     let row = table.lines().find_map(|line| line.strip_prefix(&begin));
@@ -90,10 +90,9 @@ fn has(table: &str, outcome: &str, resource: &str, found: &str) {
 }
 
 #[test]
-fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
-    let Some(world) = World::new("rights") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn the_missing_rights_that_check_names_are_exactly_those_a_role_needs() {
+    let world = World::new("rights");
     world.init();
     let guest = Guest::of(&world);
     let table = guest.check("consume", &[], "rights", 2);
@@ -102,7 +101,7 @@ fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
         ("topic rights-dlq", "Write"),
         ("group rights", "Read"),
     ] {
-        let found = format!("lacks {right}, and may not see it either");
+        let found = format!("lacks {right}, and the right to describe it");
         has(&table, "wrong", resource, &found);
     }
     guest.follow(&table);
@@ -111,7 +110,7 @@ fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
     has(&table, "ok", "topic rights-dlq", "Write");
     has(&table, "ok", "group rights", "Read");
 
-    // Who may read may see, and lacks the rest.
+    // The right to read includes the right to describe. The others are missing.
     let first = guest.check("produce", &[], "rights", 2);
     has(&first, "wrong", "topic rights", "lacks Write");
     let second = guest.check("produce", &["--from-dlq"], "rights", 2);
@@ -120,7 +119,7 @@ fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
     let table = guest.check("produce", &["--from-dlq"], "rights", 0);
     has(&table, "ok", "group citystream-from-dlq", "Read");
 
-    // The roles find their rights enough.
+    // The roles now work with these rights.
     let path = world.services.folder().join("rights.ndjson");
     let lines = file_lines()[..300].join("\n");
     std::fs::write(&path, &lines).unwrap();
@@ -145,10 +144,9 @@ fn rights_that_a_role_lacks_are_told_and_those_told_are_all_it_needs() {
 }
 
 #[test]
-fn the_right_to_make_topics_is_tried_and_no_topic_is_made() {
-    let Some(world) = World::new("unmade") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn the_right_to_create_topics_is_tested_without_creating_one() {
+    let world = World::new("unmade");
     let brokers = world.services.brokers();
     let owner = Guest {
         world: &world,
@@ -157,7 +155,7 @@ fn the_right_to_make_topics_is_tried_and_no_topic_is_made() {
     for _ in 0..2 {
         let table = owner.check("init-tables", &[], "unmade", 0);
         has(&table, "ok", "topic unmade", "Create");
-        let there = "ok     topic unmade                      is not there yet\n";
+        let there = "ok     topic unmade                      does not exist yet\n";
         assert!(table.contains(there), "{table}");
     }
     give(

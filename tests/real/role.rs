@@ -1,4 +1,4 @@
-//! A role as a process: its end, its signals, its HTTP answers.
+//! A role as a process: its end, its signals and its HTTP responses.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::services::Services;
 
-/// Longest wait for a state. It bounds a failing run; nothing is asserted about speed with it.
+/// The longest wait for a state. It only bounds a failing run and asserts nothing about speed.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns something.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -44,13 +44,13 @@ pub(crate) struct Role {
     url: Option<String>,
 }
 
-/// Returns what a role said at its end: what failed, why, what to do, each with a line of its own.
+/// Returns the last lines of a role: what failed, why, and what to do, one line each.
 pub(crate) fn last_words(err: &str) -> &str {
     let begin = err.rfind("citystream: ").expect("it says why it ends");
     &err[begin..]
 }
 
-/// Returns the program: `BINARY`, or the one built with the tests.
+/// Returns the program: `BINARY`, or the one that was built with the tests.
 pub(crate) fn binary() -> PathBuf {
     let given = std::env::var_os("BINARY").map(PathBuf::from);
     given.unwrap_or_else(|| env!("CARGO_BIN_EXE_citystream").into())
@@ -95,7 +95,7 @@ impl Role {
         std::fs::read_to_string(&self.err).unwrap()
     }
 
-    /// Waits for the end and returns the exit code; `None` where a signal ended it.
+    /// Waits for the end and returns the exit code, or `None` if a signal ended the process.
     pub(crate) fn end(&mut self) -> Option<i32> {
         let what = format!("{} to end", self.name);
         wait_for(&what, || self.child.try_wait().unwrap()).code()
@@ -128,20 +128,20 @@ impl Role {
         assert!(status.unwrap().success(), "kill -s {name} {}", self.name);
     }
 
-    /// Sends SIGTERM and returns the exit code and how long the end took.
+    /// Sends SIGTERM. Returns the exit code and the time until the end.
     pub(crate) fn terminate(&mut self) -> (Option<i32>, Duration) {
         let begin = Instant::now();
         self.signal(Signal::Term);
         (self.end(), begin.elapsed())
     }
 
-    /// Kills the process and waits until it is gone.
+    /// Kills the process and waits for its end.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::Kill);
         assert_eq!(self.end(), None, "{} had ended before", self.name);
     }
 
-    /// Waits for the address that the role prints and returns it.
+    /// Waits for the address that the role prints, and returns it.
     fn url(&mut self) -> String {
         if let Some(url) = &self.url {
             return url.clone();
@@ -162,7 +162,7 @@ impl Role {
         url
     }
 
-    /// Returns status and body of `GET path`; `None` where nobody answers.
+    /// Returns status and body of `GET path`, or `None` if nothing answers.
     pub(crate) fn get(&mut self, path: &str) -> Option<(u16, String)> {
         let address = self.url();
         let mut stream = TcpStream::connect(&address).ok()?;
@@ -179,8 +179,8 @@ impl Role {
         Some((status, body.to_owned()))
     }
 
-    /// Returns the metrics without labels, and sums over the labels of the others. Every record is
-    /// in exactly one column of the consumer's ledger (C7), at every look.
+    /// Returns the metrics without labels; those with labels are summed. Asserts that every record is in exactly one
+    /// column of the consumer's ledger (INV-7).
     pub(crate) fn metrics(&mut self) -> BTreeMap<String, f64> {
         let (_, text) = wait_for("metrics", || self.get("/metrics"));
         let mut metrics: BTreeMap<String, f64> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The services of the suite: started by the first test that needs them, stopped by a process that
-//! outlives the suite by a moment.
+//! The services of the suite. The first test that needs them starts them, and a watchdog process stops them after the
+//! suite.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,8 +14,8 @@ use citystream::store::client::{ConnectOptions, connect};
 
 use crate::role::WAIT_MAX;
 
-/// Ends the roles that a killed suite leaves behind, then the services, once the suite's end of the
-/// pipe is closed. A process id counts only while it still runs the program.
+/// When the suite closes its end of the pipe, the watchdog kills the roles that the suite left running, then stops
+/// the services. It kills a process id only while that process still runs the program.
 const WATCHDOG: &str = r#"
     while read -r pid; do pids="$pids $pid"; done
     for pid in $pids; do
@@ -31,66 +31,51 @@ pub(crate) struct Services {
     watchdog: Mutex<Child>,
     runtime: tokio::runtime::Runtime,
     dynamodb: aws_sdk_dynamodb::Client,
-    /// Held for writing by a test that disturbs a service, for reading by all others.
+    /// A test that disturbs a service holds this lock for writing, all other tests for reading.
     calm: RwLock<()>,
 }
 
-/// Holds the services in the state its owner needs.
+/// Keeps the services in the state that its owner needs.
 pub(crate) enum Calm {
     Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
 }
 
-static SERVICES: OnceLock<Option<Services>> = OnceLock::new();
-
-/// Returns the services; `None`, and one line for the whole suite, where it is skipped.
-pub(crate) fn services() -> Option<&'static Services> {
-    let services = SERVICES.get_or_init(|| match why_not() {
-        None => Some(Services::start(&[])),
-        Some(reason) => {
-            // Not through `eprintln!`, which the test harness would keep to itself.
-            let line = format!("skipped: {reason}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-            None
-        }
-    });
-    services.as_ref()
+/// Returns the services of the suite; the first call starts them.
+pub(crate) fn services() -> &'static Services {
+    static SERVICES: OnceLock<Services> = OnceLock::new();
+    SERVICES.get_or_init(|| Services::start(&[]))
 }
 
-/// Returns services with three brokers; `None` where the suite is skipped.
-pub(crate) fn three_brokers() -> Option<&'static Services> {
-    static THREE: OnceLock<Option<Services>> = OnceLock::new();
-    services()?;
-    THREE
-        .get_or_init(|| Some(Services::start(&["--brokers", "3"])))
-        .as_ref()
+/// Returns services with three brokers; the first call starts them.
+pub(crate) fn three_brokers() -> &'static Services {
+    static THREE: OnceLock<Services> = OnceLock::new();
+    THREE.get_or_init(|| Services::start(&["--brokers", "3"]))
 }
 
-fn why_not() -> Option<&'static str> {
-    if std::env::var_os("REAL_SERVICES").is_none_or(|v| v != "1") {
-        return Some("real services are used only with REAL_SERVICES=1");
-    }
-    let runs = |program: &str, arg: &str| {
-        let mut command = Command::new(program);
-        command.arg(arg).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let java = std::env::var("JAVA_HOME").map_or("java".to_owned(), |home| home + "/bin/java");
-    if !runs(&java, "-version") {
-        return Some("no Java is installed");
-    }
-    let cache = std::env::var("XDG_CACHE_HOME")
-        .or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"))
-        .unwrap_or_default();
-    if !Path::new(&cache).join("citystream/jars").exists() && !runs("mvn", "--version") {
-        return Some("no Maven is installed, and the jars were never fetched");
-    }
-    None
-}
-
-/// Kafka's version, by `KAFKA`.
+/// Returns the version of Kafka that the variable `KAFKA` names, by default 4.1.1.
 pub(crate) fn kafka_version() -> String {
     std::env::var("KAFKA").unwrap_or_else(|_| "4.1.1".to_owned())
+}
+
+/// Reports that a test is skipped. `SKIPPED_LOG` names a file that collects such lines.
+pub(crate) fn skipped(what: &str) {
+    let line = format!("SKIPPED: {what}\n");
+    // Not through `eprintln!`, whose output the test harness may capture.
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    if let Some(path) = std::env::var_os("SKIPPED_LOG") {
+        let log = std::fs::OpenOptions::new().append(true).open(path);
+        log.unwrap().write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Returns whether the brokers know the newer group protocol (KIP-848). Reports the test as skipped if not.
+pub(crate) fn knows_new_protocol() -> bool {
+    let knows = !kafka_version().starts_with('3');
+    if !knows {
+        skipped("a test of the newer group protocol (needs Kafka 4)");
+    }
+    knows
 }
 
 fn script() -> PathBuf {
@@ -105,7 +90,7 @@ impl Services {
             .unwrap()
             .keep();
         let mut watchdog = Command::new("sh");
-        // A group of its own, so that Ctrl-C ends the suite and not this.
+        // A process group of its own, so that Ctrl-C ends the suite but not the watchdog.
         let watchdog = watchdog
             .args(["-c", WATCHDOG])
             .arg(script())
@@ -151,7 +136,7 @@ impl Services {
         }
     }
 
-    /// Waits until no other test disturbs a service, or, for `alone`, until no other test runs.
+    /// Waits until no other test disturbs a service. With `alone`, waits until no other test runs.
     pub(crate) fn calm(&'static self, alone: bool) -> Calm {
         // A test that failed leaves the services usable.
         if alone {
@@ -161,12 +146,12 @@ impl Services {
         }
     }
 
-    /// Returns what a role needs in its environment.
+    /// Returns the environment variables of a role.
     pub(crate) fn exports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.exports.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
-    /// Returns one of these.
+    /// Returns the value of one of these variables.
     pub(crate) fn export(&self, name: &str) -> &str {
         &self.exports[name]
     }
@@ -183,18 +168,18 @@ impl Services {
         self.dynamodb.clone()
     }
 
-    /// Waits for an answer, as long as a test may wait for anything.
+    /// Waits for a response, at most as long as a test may wait for anything.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let waited = async { tokio::time::timeout(WAIT_MAX, future).await };
         self.runtime.block_on(waited).expect("an answer in time")
     }
 
-    /// Returns a folder for files of the suite; it goes with the services.
+    /// Returns a folder for the suite's files. It is removed with the services.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Has a process ended with the suite, should its test not come to it.
+    /// Makes the watchdog end a process if its test does not.
     pub(crate) fn watch(&self, pid: u32) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(watchdog.stdin.as_mut().unwrap(), "{pid}").unwrap();
@@ -221,7 +206,7 @@ impl Services {
         out
     }
 
-    /// Stops, kills or starts a broker: `how` is the script's command.
+    /// Stops, kills or starts a broker. `how` is the script's command.
     pub(crate) fn broker(&self, how: &str, node: &str) {
         self.script(&[how, node]);
     }

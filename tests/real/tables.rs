@@ -1,4 +1,4 @@
-//! DynamoDB, as the tests use it: whole tables as text, and meddling with single items.
+//! Helpers for DynamoDB: whole tables as text, and changes of single items.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,9 +21,9 @@ pub(crate) const KEYS: [(&str, &str, &str); 4] = [
     ("alerts", "city", "timestamp"),
     ("totals", "shard", "series"),
 ];
-/// Attributes that depend on when a row was written: only their presence is compared.
+/// Attributes that depend on when a row was written. Tests compare only their presence.
 pub(crate) const WRITTEN: [&str; 3] = ["processing_time", "ttl", "last_updated"];
-/// What stands for their values.
+/// Replaces the values of these attributes.
 pub(crate) const PRESENT: &str = "(present)";
 
 fn text(value: &AttributeValue) -> String {
@@ -38,7 +38,7 @@ fn text(value: &AttributeValue) -> String {
     }
 }
 
-/// Reads a whole table. Fences stay.
+/// Reads a whole table, fences included.
 pub(crate) fn scan(services: &Services, prefix: &str, suffix: &str) -> Rows {
     let (_, pk, sk) = KEYS.into_iter().find(|(s, ..)| *s == suffix).unwrap();
     let client = services.dynamodb();
@@ -66,7 +66,7 @@ pub(crate) fn scan(services: &Services, prefix: &str, suffix: &str) -> Rows {
     })
 }
 
-/// Reads the rows of a table that the log decides, without fences, config and progress.
+/// Reads the rows that the log decides, without fences, config item and progress items.
 pub(crate) fn counted(services: &Services, prefix: &str, suffix: &str) -> Rows {
     let mut rows = scan(services, prefix, suffix);
     rows.retain(|(pk, _), _| suffix != "totals" || pk.starts_with("totals#"));
@@ -86,7 +86,7 @@ pub(crate) fn config(services: &Services, prefix: &str) -> Row {
     scan(services, prefix, "totals").remove(&key).unwrap()
 }
 
-/// Returns the progress items: `<topic id>#<partition>` → item.
+/// Returns the progress items by `<topic id>#<partition>`.
 pub(crate) fn progress(services: &Services, prefix: &str) -> BTreeMap<String, Row> {
     let rows = scan(services, prefix, "totals").into_iter();
     rows.filter(|((pk, _), _)| pk == "progress")
@@ -107,7 +107,7 @@ pub(crate) fn delete_progress(services: &Services, prefix: &str) {
     }
 }
 
-/// Makes a table with one partition key, as no version of the program would.
+/// Creates a table with one partition key, which no version of the program does.
 pub(crate) fn make_foreign(services: &Services, name: &str, pk: &str) {
     let attribute = AttributeDefinition::builder()
         .attribute_name(pk)
@@ -125,7 +125,7 @@ pub(crate) fn make_foreign(services: &Services, name: &str, pk: &str) {
     services.block_on(create.send()).unwrap();
 }
 
-/// Returns the names of all tables under a prefix.
+/// Returns the names of all tables with a prefix.
 pub(crate) fn names(services: &Services, prefix: &str) -> Vec<String> {
     let pages = services.dynamodb().list_tables().into_paginator();
     let all: Result<Vec<String>, _> = services.block_on(pages.items().send().collect());
@@ -136,7 +136,7 @@ pub(crate) fn names(services: &Services, prefix: &str) -> Vec<String> {
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
-/// Returns the items of all tables of a prefix, by table.
+/// Returns the items of all tables with a prefix, by table.
 pub(crate) fn backup(services: &Services, prefix: &str) -> Vec<(String, Vec<Item>)> {
     let client = services.dynamodb();
     let tables = KEYS.map(|(suffix, ..)| format!("{prefix}-{suffix}"));
@@ -152,7 +152,7 @@ pub(crate) fn backup(services: &Services, prefix: &str) -> Vec<(String, Vec<Item
     tables.into_iter().map(items).collect()
 }
 
-/// Puts the items of a backup into their tables, over what is there.
+/// Puts the items of a backup into their tables, over the existing ones.
 pub(crate) fn restore(services: &Services, backup: Vec<(String, Vec<Item>)>) {
     let client = services.dynamodb();
     for (table, items) in backup {
@@ -169,7 +169,7 @@ pub(crate) fn drop_one(services: &Services, name: &str) {
     services.block_on(delete.send()).unwrap();
 }
 
-/// Deletes all tables of a prefix.
+/// Deletes all tables with a prefix.
 pub(crate) fn drop_all(services: &Services, prefix: &str) {
     for name in names(services, prefix) {
         drop_one(services, &name);
@@ -190,7 +190,7 @@ pub(crate) fn set_config(services: &Services, prefix: &str, name: &str, value: A
     services.block_on(set.send()).unwrap();
 }
 
-/// Takes one item out of a table and returns it.
+/// Deletes an item of a table and returns it.
 pub(crate) fn take_one(services: &Services, prefix: &str, suffix: &str) -> Item {
     let (_, pk, sk) = KEYS.into_iter().find(|(s, ..)| *s == suffix).unwrap();
     let table = format!("{prefix}-{suffix}");

@@ -1,4 +1,4 @@
-//! Topics that change under the consumers: made again, grown, cut by retention, written by others.
+//! Tests of topics that change under the consumers: recreated, grown, cut by retention, written by others.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::world::{SOME, World, file_lines};
 
 const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
-/// Returns the same events under names of their own, so that two logs of the same offsets hold
-/// distinct ones in the same windows.
+/// Returns the same events under their own ids, so that two logs with the same offsets have distinct events in the
+/// same windows.
 fn named(lines: &[String], prefix: &str) -> Vec<String> {
     let name = |(n, line): (usize, &String)| {
         let mut event: Value = serde_json::from_str(line).unwrap();
@@ -31,20 +31,19 @@ fn records(lines: &[String]) -> Vec<Record> {
     lines.iter().map(record).collect()
 }
 
-/// Deletes the topic and makes it again at once.
+/// Deletes the topic and recreates it at once.
 fn make_again(world: &World) {
     log::delete_topic(world.services, world.name);
     log::make_topic(world.services, world.name, (6, 1), &[]);
 }
 
 #[test]
-fn b8_a_topic_made_again_while_nobody_consumed_is_counted_from_its_beginning() {
-    let Some(world) = World::new("made-again") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn a_topic_recreated_while_no_consumer_ran_is_counted_from_its_beginning() {
+    let world = World::new("made-again");
     world.init();
     let lines = file_lines();
-    // Fewer records than before, then more.
+    // The second log is shorter than the first, and the third is longer.
     let mut logs = Vec::new();
     for (round, count) in [2_000, 700, 3_000].into_iter().enumerate() {
         if round > 0 {
@@ -60,10 +59,9 @@ fn b8_a_topic_made_again_while_nobody_consumed_is_counted_from_its_beginning() {
 }
 
 #[test]
-fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
-    let Some(world) = World::new("made-again-running") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn a_running_consumer_switches_to_a_recreated_topic() {
+    let world = World::new("made-again-running");
     world.init();
     let lines = file_lines();
     let mut consume = world.consume(&[]);
@@ -77,7 +75,7 @@ fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
         if round > 0 {
             make_again(&world);
         }
-        // Nothing is promised of what is sent before it has gone over.
+        // Nothing is promised about records that are sent before the consumer has switched.
         let made = Instant::now();
         begun(&consume, 6 * (round + 1));
         eprintln!("went over in {:?}", made.elapsed());
@@ -86,7 +84,7 @@ fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
         world.has_counted(&mut consume, all);
         logs.push(world.log());
     }
-    // Deleted, missed for a while, made again.
+    // The topic is deleted, absent for a while, and recreated.
     log::delete_topic(world.services, world.name);
     consume.is_ready(503, "topic made-again-running");
     log::make_topic(world.services, world.name, (6, 1), &[]);
@@ -101,17 +99,16 @@ fn b8_a_running_consumer_goes_over_to_a_topic_made_again() {
 }
 
 #[test]
-fn b8_a_consumer_notices_that_a_log_of_the_same_length_is_another() {
-    let Some(world) = World::new("made-again-alike") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn a_consumer_recognizes_a_recreated_topic_of_the_same_length() {
+    let world = World::new("made-again-alike");
     world.init();
     let lines = file_lines();
     let mut consume = world.consume(&[]);
     world.produce(&named(&lines[..1_500], "log-0"));
     world.has_counted(&mut consume, 1_500);
     let first = world.log();
-    // Every offset is where it was, so nothing but the topic's id tells them apart.
+    // Every offset is the same as before, so only the topic's id distinguishes the logs.
     consume.signal(Signal::Stop);
     make_again(&world);
     world.produce(&named(&lines[..1_500], "log-1"));
@@ -128,10 +125,9 @@ fn b8_a_consumer_notices_that_a_log_of_the_same_length_is_another() {
 }
 
 #[test]
-fn c6_partitions_that_are_added_under_load_lose_nothing() {
-    let Some(world) = World::new("grown") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn partitions_added_under_load_lose_no_event() {
+    let world = World::new("grown");
     world
         .start("init-tables", &["--partitions", "3"])
         .ends_with(0);
@@ -152,10 +148,9 @@ fn c6_partitions_that_are_added_under_load_lose_nothing() {
 }
 
 #[test]
-fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_it() {
-    let Some(world) = World::new("expired") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn retention_past_the_committed_offset_stops_with_the_lost_range_or_counts_it() {
+    let world = World::new("expired");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..2_000]);
@@ -180,7 +175,7 @@ fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_
         assert!(told.contains(words), "{words} is not in {told}");
     }
     let mut consume = world.consume(&["--on-data-loss", "continue"]);
-    let metrics = wait_for("all that is left to be counted", || {
+    let metrics = wait_for("the remaining events to be counted", || {
         (world.events_counted() == 6_000 - 150).then(|| consume.metrics())
     });
     assert_eq!(metrics["citystream_records_lost_total"], 150.0);
@@ -200,10 +195,9 @@ fn c7_retention_that_passed_the_committed_offset_stops_with_the_range_or_counts_
 }
 
 #[test]
-fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
-    let Some(world) = World::new("expired-running") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn retention_past_a_running_consumer_stops_it_with_the_lost_range() {
+    let world = World::new("expired-running");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..2_000]);
@@ -216,7 +210,7 @@ fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
         let (next, _) = log::committed(world.services, world.name, world.name, 0);
         (next == Some(position)).then_some(())
     });
-    // What a member that froze for a day finds when it wakes up.
+    // This is what a member finds that was frozen for a day.
     consume.signal(Signal::Stop);
     world.produce(&lines[2_000..4_000]);
     log::cut(world.services, world.name, 0, position + 100);
@@ -229,10 +223,9 @@ fn c7_retention_that_passes_a_running_consumer_stops_it_with_the_range() {
 }
 
 #[test]
-fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
-    let Some(world) = World::new("reset-tool") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn kafkas_reset_tool_is_detected_and_the_remedy_works() {
+    let world = World::new("reset-tool");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..3_000]);
@@ -252,7 +245,7 @@ fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
         world.name, world.name
     );
     assert!(told.contains(&remedy), "{told}");
-    // As the line says.
+    // Runs the command that the message gives.
     world
         .services
         .tool(GROUP_TOOL, &[&["--delete-offsets"][..], &group].concat());
@@ -269,10 +262,9 @@ fn c7_kafkas_own_reset_tool_is_noticed_and_the_remedy_works() {
 }
 
 #[test]
-fn d7_records_read_again_after_a_crash_are_counted_as_such() {
-    let Some(world) = World::new("read-again") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn records_read_again_after_a_crash_are_counted_as_already_counted() {
+    let world = World::new("read-again");
     world.init();
     world.produce_file();
     let mut consume = world.consume(&[]);
@@ -295,10 +287,9 @@ fn d7_records_read_again_after_a_crash_are_counted_as_such() {
 }
 
 #[test]
-fn c7_control_records_at_a_logs_end_are_its_end() {
-    let Some(world) = World::new("control-records") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn control_records_at_the_end_of_a_log_are_no_lag() {
+    let world = World::new("control-records");
     world.init();
     let records = records(&file_lines()[..50]);
     Transaction::begin(world.services, world.name, world.name, &records).commit();
@@ -315,13 +306,12 @@ fn c7_control_records_at_a_logs_end_are_its_end() {
     world.tables_are_exact();
 }
 
-/// The log is longer than what may be read of it, by records of transactions that overlap: at none of
-/// its ends may one be passed over that is committed later.
+/// Overlapping transactions make the log longer than its readable part. The consumer must not pass over a record that
+/// is committed later.
 #[test]
-fn c7_records_of_open_transactions_are_waited_for() {
-    let Some(world) = World::new("open-transactions") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn records_of_open_transactions_are_waited_for() {
+    let world = World::new("open-transactions");
     world.init();
     let lines = file_lines();
     let begin = |id: usize, from: usize| {
@@ -344,7 +334,7 @@ fn c7_records_of_open_transactions_are_waited_for() {
     let third = begin(3, 40);
     let mut consume = world.consume(&[]);
     consume.has_settled(10.0);
-    // The ends of the log are looked at every second.
+    // The consumer looks at the ends of the log every second.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(consume.metrics()["citystream_events_consumed_total"], 10.0);
     first.commit();
@@ -362,10 +352,9 @@ fn c7_records_of_open_transactions_are_waited_for() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
-    let Some(world) = World::new("producer-time") else {
-        return;
-    };
+    let world = World::new("producer-time");
     let config = [("message.timestamp.type", "CreateTime")];
     log::make_topic(world.services, world.name, (6, 1), &config);
     world.init();
@@ -387,15 +376,14 @@ fn a_topic_with_the_producers_time_is_named_once_and_its_records_counted() {
 }
 
 #[test]
-fn gaps_that_transactions_leave_are_confirmed_and_passed() {
-    let Some(world) = World::new("transaction-gaps") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn gaps_left_by_transactions_are_confirmed_and_passed() {
+    let world = World::new("transaction-gaps");
     world.init();
     let lines = file_lines();
     let mut consume = world.consume(&[]);
     consume.is_ready(200, "");
-    // Each leaves a control record; the records of every other one are rolled back.
+    // Each transaction leaves a control record. Every second one is rolled back.
     for n in 0..20 {
         let records = records(&lines[n * 10..n * 10 + 10]);
         let transaction = Transaction::begin(world.services, world.name, world.name, &records);

@@ -1,5 +1,4 @@
-//! `verify` and `scripts/rebuild` on real services: agreement, damage, retention, watching, and the
-//! way to new tables.
+//! Tests of `verify` and `scripts/rebuild` on real services: agreement, damage, retention, watching, and new tables.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +12,7 @@ use crate::world::{World, file_lines};
 
 const AGREED: &str = "log 9,000 = tables 9,000, difference 0";
 
-/// Runs `verify`; returns its exit code and what it printed.
+/// Runs `verify`. Returns its exit code and what it printed.
 fn verify(world: &World, args: &[&str]) -> (Option<i32>, String) {
     let mut role = world.start("verify", args);
     let code = role.end();
@@ -31,37 +30,48 @@ fn json(out: &str) -> Value {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() {
-    let Some(world) = World::new("verified") else {
-        return;
-    };
+    let world = World::new("verified");
     world.init();
     world.produce(&file_lines()[..9_000]);
-    let (code, out) = verify(&world, &[]);
+    agrees_before_and_after_counting(&world);
+    explains_a_window_and_compares_a_range(&world);
+    names_damage_once_and_while_watching(&world);
+    leaves_out_what_retention_took(&world);
+    reports_wrong_settings(&world);
+}
+
+/// Events that no consumer has stored yet are not missing.
+fn agrees_before_and_after_counting(world: &World) {
+    let (code, out) = verify(world, &[]);
     assert_eq!(code, Some(0), "{out}");
     assert!(
-        out.contains("not stored yet, as far as consumers say: 9,000 events"),
+        out.contains("not stored yet, according to the consumers: 9,000 events"),
         "{out}"
     );
     world.consume_to_the_end();
-    let (code, out) = verify(&world, &[]);
+    let (code, out) = verify(world, &[]);
     assert_eq!((code, last(&out)), (Some(0), AGREED), "{out}");
     assert!(out.contains("compared 9,000 raw events, "), "{out}");
-    // The record by record account of a window adds up, too.
-    let (code, out) = verify(&world, &["--explain", "NYC#traffic#2013-01-01T19:30:00Z"]);
+}
+
+/// The explanation of a window has the same sums, and a range of a quarter of an hour agrees as JSON.
+fn explains_a_window_and_compares_a_range(world: &World) {
+    let (code, out) = verify(world, &["--explain", "NYC#traffic#2013-01-01T19:30:00Z"]);
     assert_eq!(
         (code, last(&out)),
         (Some(0), "log and tables agree"),
         "{out}"
     );
-    // A quarter of an hour, by JSON.
+    // A quarter of an hour, as JSON.
     let range = [
         "--from",
         "2013-01-01T06:00:00Z",
         "--until",
         "2013-01-01T06:15:00Z",
     ];
-    let (code, out) = verify(&world, &[&range[..], &["--output", "json"]].concat());
+    let (code, out) = verify(world, &[&range[..], &["--output", "json"]].concat());
     let report = json(&out);
     assert_eq!(
         (code, &report["agree"]),
@@ -70,15 +80,17 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     );
     let few = report["compared"]["raw_events"].as_u64().unwrap();
     assert!(few > 0 && few < 1_000, "{report}");
+}
 
-    // Watching, it sees damage come and go.
+/// With `--watch`, `verify` reports damage when it comes and when it goes.
+fn names_damage_once_and_while_watching(world: &World) {
     let mut watching = world.start("verify", &["--watch=100ms", "--listen", "127.0.0.1:0"]);
     watching.is_ready(200, "");
     let lost = tables::take_one(world.services, world.name, "raw-events");
-    wait_for("the damage to be seen", || {
+    wait_for("the damage to be reported", || {
         (watching.metrics()["citystream_verify_difference_rows"] == 1.0).then_some(())
     });
-    let (code, out) = verify(&world, &[]);
+    let (code, out) = verify(world, &[]);
     assert_eq!(code, Some(1), "{out}");
     let id = lost["event_id"].as_s().unwrap();
     let first = out.lines().next().unwrap();
@@ -89,17 +101,19 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     let differs = "log 9,000 ≠ tables 9,000, difference 1 row: 1 raw event missing; the sums are equal, the rows are not";
     assert_eq!(last(&out), differs);
     tables::put(world.services, world.name, "raw-events", lost.clone());
-    let metrics = wait_for("the repair to be seen", || {
+    let metrics = wait_for("the repair to be reported", || {
         let metrics = watching.metrics();
         (metrics["citystream_verify_difference_rows"] == 0.0).then_some(metrics)
     });
     assert_eq!(metrics["citystream_verify_events"], 18_000.0);
     assert!(metrics["citystream_verify_last_success_timestamp_seconds"] > 0.0);
     assert_eq!(watching.terminate().0, Some(0), "{}", watching.err());
+}
 
-    // Retention: what is left still agrees, and what was counted from lost records is left out.
+/// After retention, the remaining records agree. Rows that were counted from lost records are left out.
+fn leaves_out_what_retention_took(world: &World) {
     log::cut(world.services, world.name, 0, 3_000);
-    let (code, out) = verify(&world, &["--output", "json"]);
+    let (code, out) = verify(world, &["--output", "json"]);
     let report = json(&out);
     assert_eq!(code, Some(0), "{report}");
     assert_eq!(report["compared"]["totals"], 0, "{report}");
@@ -109,8 +123,10 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
     );
     let older = report["not_comparable"]["older_than_the_log"].as_u64();
     assert!(older.unwrap() > 1_000, "{report}");
+}
 
-    // It says what is wrong with its settings.
+/// A wrong setting is reported with its reason.
+fn reports_wrong_settings(world: &World) {
     let mut wrong = world.start("verify", &["--topic", "another"]);
     wrong.ends_with(2);
     assert!(
@@ -128,10 +144,9 @@ fn verify_agrees_names_each_damage_watches_and_leaves_out_what_retention_took() 
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn verify_shows_no_difference_while_consumers_come_and_go() {
-    let Some(world) = World::new("verified-live") else {
-        return;
-    };
+    let world = World::new("verified-live");
     world.init();
     let one = world.consume(&[]);
     let mut two = world.consume(&[]);
@@ -143,7 +158,7 @@ fn verify_shows_no_difference_while_consumers_come_and_go() {
         assert_eq!(code, Some(0), "round {round}\n{out}");
         behind += usize::from(out.contains("not stored yet"));
         if round == 3 {
-            // Its partitions go on from its last commit, with rows that are further.
+            // Other members take over its partitions at its last commit, while its rows are further.
             one.take().unwrap().kill();
         }
     }
@@ -156,10 +171,9 @@ fn verify_shows_no_difference_while_consumers_come_and_go() {
 }
 
 #[test]
+#[ignore = "needs scripts/test-real"]
 fn rebuild_counts_the_log_into_new_tables_and_proves_them() {
-    let Some(world) = World::new("rebuilt") else {
-        return;
-    };
+    let world = World::new("rebuilt");
     world.init();
     let lines = file_lines();
     world.produce(&lines[..6_000]);
@@ -204,7 +218,7 @@ fn rebuild_counts_the_log_into_new_tables_and_proves_them() {
     assert_eq!(stats["total_events_processed"], 6_000, "{body}");
     assert_eq!(serve.terminate().0, Some(0));
 
-    // Run again it goes on; damage stops it before anything is switched.
+    // A second run continues where the first stopped. Damage stops it before anything is switched.
     world.produce(&lines[6_000..7_000]);
     let (code, out, _) = rebuild("rebuilt-2");
     assert_eq!(code, Some(0), "{out}");

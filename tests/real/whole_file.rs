@@ -1,4 +1,4 @@
-//! The file of real events through the separate roles, undisturbed and killed.
+//! Tests with the whole file of real events through separate roles, undisturbed and killed.
 
 use serde_json::{Value, json};
 
@@ -20,10 +20,9 @@ fn stats(serve: &mut Role) -> Value {
 }
 
 #[test]
-fn a5_the_file_through_the_roles_gives_the_rows_of_the_fold_however_often_it_is_counted() {
-    let Some(world) = World::new("whole-file") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn the_whole_file_gives_the_rows_of_the_fold_however_often_it_is_counted() {
+    let world = World::new("whole-file");
     world.init();
     world.produce_file();
     world.consume_to_the_end();
@@ -56,13 +55,13 @@ fn a5_the_file_through_the_roles_gives_the_rows_of_the_fold_however_often_it_is_
     );
     assert_eq!(serve.terminate().0, Some(0));
 
-    // A second group goes on where the tables are.
+    // A second group continues at the progress items of the tables.
     world
         .consume(&["--group", "whole-file-second", "--stop-at-end"])
         .ends_with(0);
     world.tables_are_exact();
 
-    // Without the group's offsets and the progress items everything is read and refused again.
+    // Without offsets and progress items, the consumer reads everything again, and the rows refuse all of it.
     log::delete_group(world.services, world.name);
     tables::delete_progress(world.services, world.name);
     let mut again = world.consume(&[]);
@@ -77,10 +76,9 @@ fn a5_the_file_through_the_roles_gives_the_rows_of_the_fold_however_often_it_is_
 }
 
 #[test]
-fn b1_a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
-    let Some(world) = World::new("killed") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
+    let world = World::new("killed");
     world.init();
     let lines = file_lines();
     let members = [
@@ -90,8 +88,8 @@ fn b1_a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
         &[],
     ];
     let (mut sent, mut killed_half_way) = (0, 0);
-    // Each finds records of its own, and what those before it left. A fixed member comes back at
-    // once, the others wait until the group has given up the dead one.
+    // Each consumer finds its own records and those that its predecessors left. A member with a fixed name returns at
+    // once; the others wait until the group has removed the dead one.
     for (part, args) in lines.chunks(lines.len() / members.len()).zip(members) {
         world.produce(part);
         sent += part.len();
@@ -109,10 +107,9 @@ fn b1_a_consumer_killed_half_way_again_and_again_counts_each_event_once() {
 }
 
 #[test]
-fn c12_the_file_lies_in_six_partitions_as_java_clients_put_it_and_tail_shows_all_of_it() {
-    let Some(world) = World::new("partitions") else {
-        return;
-    };
+#[ignore = "needs scripts/test-real"]
+fn the_file_is_partitioned_as_by_java_clients_and_tail_shows_all_of_it() {
+    let world = World::new("partitions");
     world.init();
     world.produce_file();
     let mut tail = world.start(

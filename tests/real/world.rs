@@ -1,4 +1,4 @@
-//! What one test has for itself: a topic, tables and a group of one name, and the roles on them.
+//! What one test has for itself: a topic, tables and a group of the same name, and the roles that use them.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::tables::{self, Row, Rows};
 
 /// Real events: 33,960 of them, out of order, some late.
 pub(crate) const FILE_EVENTS: u64 = 33_960;
-/// Records after which a test disturbs a consumer: well before the file's end, well after its start.
+/// After this many records a test disturbs a consumer: well after the start of the file and well before its end.
 pub(crate) const SOME: f64 = 3_000.0;
-/// Differences that a failing comparison shows.
+/// Differences in the message of a failing comparison.
 const SHOWN_MAX: usize = 5;
 
-/// How soon a dead consumer is noticed.
+/// Settings with which the group notices a dead consumer soon.
 const SOON: [&str; 4] = [
     "--kafka-property",
     "session.timeout.ms=4000",
@@ -30,7 +30,7 @@ const SOON: [&str; 4] = [
 
 pub(crate) struct World {
     pub(crate) services: &'static Services,
-    /// Name of the topic and the group, prefix of the tables.
+    /// The name of the topic and the group, and the prefix of the tables.
     pub(crate) name: &'static str,
     begin: Instant,
     _calm: Calm,
@@ -56,22 +56,17 @@ pub(crate) fn file_lines() -> Vec<String> {
 }
 
 impl World {
-    /// Returns a world of its own; `None` where the suite is skipped.
-    pub(crate) fn new(name: &'static str) -> Option<World> {
-        World::with(name, false)
+    /// Returns a world that shares the services with the worlds of other tests.
+    pub(crate) fn new(name: &'static str) -> World {
+        World::on(services(), name, false)
     }
 
-    /// Returns the only world there is for as long as it lives.
-    pub(crate) fn alone(name: &'static str) -> Option<World> {
-        World::with(name, true)
+    /// Returns a world while no other test has one, for a test that disturbs the services.
+    pub(crate) fn alone(name: &'static str) -> World {
+        World::on(services(), name, true)
     }
 
-    fn with(name: &'static str, alone: bool) -> Option<World> {
-        let services = services()?;
-        Some(World::on(services, name, alone))
-    }
-
-    /// Returns a world on services that are not the suite's usual ones.
+    /// Returns a world on `services`, which need not be the suite's usual ones.
     pub(crate) fn on(services: &'static Services, name: &'static str, alone: bool) -> World {
         World {
             services,
@@ -81,12 +76,12 @@ impl World {
         }
     }
 
-    /// Starts a role with its names and `args`.
+    /// Starts a role with this world's names and `args`.
     pub(crate) fn start(&self, role: &str, args: &[&str]) -> Role {
         self.start_with(role, args, &[])
     }
 
-    /// As [`World::start`], with more in its environment.
+    /// As [`World::start`], with more environment variables.
     pub(crate) fn start_with(&self, role: &str, args: &[&str], env: &[(&str, &str)]) -> Role {
         let line = self.line(role, args);
         let line: Vec<&str> = line.iter().map(|word| &**word).collect();
@@ -114,7 +109,7 @@ impl World {
         line.into_iter().map(str::to_owned).collect()
     }
 
-    /// Starts a consumer whose DynamoDB is behind a proxy.
+    /// Starts a consumer that reaches DynamoDB through a proxy.
     pub(crate) fn consume_through(&self, proxy: &Proxy, args: &[&str]) -> Role {
         let soon = ["--row-interval", "20ms"];
         let line = self.line("consume", &[&SOON[..], &soon, args].concat());
@@ -123,7 +118,7 @@ impl World {
         Role::start(self.services, &line, &env)
     }
 
-    /// Compares log and tables, which are behind a proxy.
+    /// Runs `verify` through a proxy.
     pub(crate) fn verify_through(&self, proxy: &Proxy) -> Role {
         let line = self.line("verify", &[]);
         let line: Vec<&str> = line.iter().map(|word| &**word).collect();
@@ -131,7 +126,7 @@ impl World {
         Role::start(self.services, &line, &env)
     }
 
-    /// Makes tables and topics.
+    /// Creates tables and topics.
     pub(crate) fn init(&self) {
         self.start("init-tables", &[]).ends_with(0);
     }
@@ -152,7 +147,7 @@ impl World {
         self.start("produce", &args).ends_with(0);
     }
 
-    /// Sends lines in pieces, one process each, and calls `between` before each but the first.
+    /// Sends lines in pieces, one process each. Calls `between` before each piece except the first.
     pub(crate) fn produce_in_pieces(
         &self,
         lines: &[String],
@@ -170,12 +165,12 @@ impl World {
         sent
     }
 
-    /// Starts a consumer that is noticed soon if it dies.
+    /// Starts a consumer whose death the group notices soon.
     pub(crate) fn consume(&self, args: &[&str]) -> Role {
         self.start("consume", &[&SOON[..], args].concat())
     }
 
-    /// Consumes what is there.
+    /// Consumes everything in the topic.
     pub(crate) fn consume_to_the_end(&self) {
         self.consume(&["--stop-at-end"]).ends_with(0);
     }
@@ -184,9 +179,10 @@ impl World {
         log::send(self.services, self.name, records);
     }
 
-    /// Compares the four tables with the fold over the log, by the oracle and by `verify`, after it was made sure that DynamoDB Local
-    /// answered truly and holds what it answered: its losses are not the program's. Where the tables
-    /// differ all the same, the account of every request is kept.
+    /// Compares the four tables with the fold over the log, with the oracle and with `verify`.
+    ///
+    /// First checks that DynamoDB Local's responses were consistent and that it holds what it confirmed, because its
+    /// losses are not the program's. If the tables differ, the account of every request is saved.
     pub(crate) fn tables_are_exact_behind(&self, proxy: &Proxy) -> Expected {
         let account = proxy.account();
         let wrong = account.wrong_answers();
@@ -222,12 +218,12 @@ impl World {
         self.tables_hold(&[&self.log()])
     }
 
-    /// Returns all that is in the topic now.
+    /// Returns everything in the topic.
     pub(crate) fn log(&self) -> Vec<Record> {
         log::read(self.services, self.name)
     }
 
-    /// Compares the four tables with the fold over logs that followed each other.
+    /// Compares the four tables with the fold over successive logs.
     pub(crate) fn tables_hold(&self, logs: &[&[Record]]) -> Expected {
         let expected = oracle::fold(self.name, logs);
         let mut wrong = Vec::new();
@@ -235,7 +231,7 @@ impl World {
             let mut found = tables::counted(self.services, self.name, suffix);
             found.values_mut().for_each(|row| {
                 row.entry("extra".to_owned()).and_modify(|text| {
-                    // Compared as a value: the oracle's writer is not the producer's.
+                    // Compared as values, because the oracle formats JSON differently from the producer.
                     *text = serde_json::from_str::<Value>(text).unwrap().to_string();
                 });
                 row.retain(|name, value| name != "extra" || !value.is_empty());
@@ -257,8 +253,8 @@ impl World {
         expected
     }
 
-    /// Waits until the group has committed the end of every partition, by the living `members`. That all
-    /// events stand in the totals says less: a member that was killed may leave the windows to its heir.
+    /// Waits until the group has committed the end of every partition, while all `members` run. It is not enough that
+    /// the totals hold all events: a killed member may leave window updates to its successor.
     pub(crate) fn is_caught_up(&self, members: &mut [Role]) {
         wait_for("the group to commit the end of every partition", || {
             for member in &mut *members {

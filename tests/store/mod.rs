@@ -1,8 +1,8 @@
-//! What the program relies on in DynamoDB, through the program's own store (K3).
+//! Tests of what the program relies on in DynamoDB, through the program's own store.
 //!
-//! One set of tests, several tables to run it on: the embedded database in `tests/it`, DynamoDB Local
-//! in `tests/real`, and AWS by hand. Whoever includes this file calls [`store_suite!`] with a function
-//! that runs `async fn(Client, prefix)`; each test has tables of its own.
+//! The same tests run on several databases: the embedded one in `tests/it`, DynamoDB Local in `tests/real`, and AWS by
+//! hand. A file that includes this module calls [`store_suite!`] with a function that runs `async fn(Client, prefix)`.
+//! Each test has its own tables.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,20 +22,26 @@ use citystream::core::watermark::MaxTime;
 use citystream::core::window::Rules;
 use citystream::settings::RawRows;
 use citystream::store::config::{
-    Config, create_config, grow_shards, new_tables_id, read_config, set_topic,
+    ConfigItem, create_config, grow_shards, new_tables_id, read_config, set_topic,
 };
-use citystream::store::error::{Kind, StoreError};
-use citystream::store::reads::{DynamoReads, Range, Reads as _, Slice};
+use citystream::store::error::{StoreError, StoreErrorKind};
+use citystream::store::reads::{DynamoReads, PageRequest, Range, Reads as _};
 use citystream::store::tables::{
     create, delete, describe, differences, ensure_ttl, holds_data, specs, ttl_is_on, wait_active,
 };
 use citystream::store::write::Writer;
 use citystream::telemetry::Metrics;
 
-/// Makes a test of each function here, run by `$run`.
+/// Defines a `#[test]` for each function of the suite, run by `$run`. With `ignored`, plain `cargo test` skips them.
 macro_rules! store_suite {
     ($run:path) => {
-        crate::suite::store_suite!(@ $run:
+        crate::suite::store_suite!(@ any(), $run);
+    };
+    ($run:path, ignored) => {
+        crate::suite::store_suite!(@ all(), $run);
+    };
+    (@ $ignored:meta, $run:path) => {
+        crate::suite::store_suite!(@ $ignored, $run:
             tables_are_made_once_and_are_as_specified
             ttl_is_switched_on_once
             a_batch_of_twenty_five_is_stored_and_one_of_twenty_six_or_with_a_key_twice_is_invalid
@@ -51,9 +57,10 @@ macro_rules! store_suite {
             an_index_is_not_read_consistently
         );
     };
-    (@ $run:path: $($name:ident)*) => {
+    (@ $ignored:meta, $run:path: $($name:ident)*) => {
         $(
             #[test]
+            #[cfg_attr($ignored, ignore = "needs scripts/test-real")]
             fn $name() {
                 $run(stringify!($name), crate::suite::$name);
             }
@@ -76,8 +83,8 @@ struct Store {
     reads: DynamoReads,
 }
 
-fn config() -> Config {
-    Config {
+fn config() -> ConfigItem {
+    ConfigItem {
         rules: Rules::default(),
         shards: SHARDS,
         rules_number: citystream::core::RULES,
@@ -116,7 +123,7 @@ impl Store {
         self.writer.update(update, NOW_MS).await.unwrap().0
     }
 
-    /// Returns the window's row: count, late count, severities by count.
+    /// Returns the window's row: count, severities, and counts by severity.
     async fn window(&self) -> (u64, Vec<String>, [u64; 4]) {
         let page = self
             .reads
@@ -133,20 +140,20 @@ impl Store {
     }
 }
 
-fn slice(limit: usize, after: Option<citystream::store::reads::Position>) -> Slice {
-    Slice {
+fn slice(limit: usize, after: Option<citystream::store::reads::Position>) -> PageRequest {
+    PageRequest {
         range: Range {
             from_ms: 0,
             to_ms: i64::MAX,
         },
         limit,
         after,
-        // Rows of a time to live in the past would be gone.
+        // A time to live in the past would remove the rows.
         now_ms: NOW_MS,
     }
 }
 
-/// An event a second, each of its own offset.
+/// One event per second, each with its own offset.
 fn put(offset: i64) -> Put {
     let event = Event {
         city: "NYC".into(),
@@ -174,7 +181,7 @@ fn put(offset: i64) -> Put {
     }
 }
 
-/// Counts `[first, next)` of a partition, all of high severity, in a window or the totals.
+/// Counts the records `[first, next)` of a partition, all of high severity, in a window or in the totals.
 fn update(window: bool, partition: i32, first: i64, next: i64) -> RowUpdate {
     let count = (next - first).unsigned_abs();
     RowUpdate {
@@ -203,7 +210,7 @@ pub(crate) async fn tables_are_made_once_and_are_as_specified(client: Client, pr
         assert_eq!(differences(&spec, &found), Vec::<String>::new());
         assert!(!create(&store.client, &spec).await.unwrap(), "it exists");
     }
-    // The config item is no data.
+    // The config item does not count as data.
     for name in store.names.all() {
         assert!(!holds_data(&store.client, name).await.unwrap(), "{name}");
     }
@@ -226,7 +233,7 @@ pub(crate) async fn ttl_is_switched_on_once(client: Client, prefix: String) {
     assert!(ensure_ttl(&store.client, raw, "ttl").await.unwrap());
     assert!(ttl_is_on(&store.client, raw, "ttl").await.unwrap());
     assert!(!ensure_ttl(&store.client, raw, "ttl").await.unwrap());
-    // Another attribute is somebody's decision.
+    // The TTL on another attribute is the operator's decision.
     let error = ensure_ttl(&store.client, raw, "gone_at").await;
     assert!(
         matches!(error, Err(StoreError::Different { .. })),
@@ -329,7 +336,7 @@ pub(crate) async fn a_row_without_severities_and_counts_of_zero_is_whole(
     prefix: String,
 ) {
     let store = Store::new(client, &prefix).await;
-    // A late event is in the totals alone, where nothing else was counted.
+    // A late event is only in the totals, where nothing else was counted.
     let mut late = update(false, 0, 0, 1);
     late.sum = Sum {
         event_count: 0,
@@ -356,7 +363,7 @@ pub(crate) async fn a_row_without_severities_and_counts_of_zero_is_whole(
     }
 }
 
-/// Returns other sums for each offset.
+/// Returns different sums for each offset.
 fn sums(next: i64) -> Option<Sum> {
     let events = next.unsigned_abs();
     Sum::checked([events, 1, 0, events, 1, 0])
@@ -378,7 +385,8 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         watermark_ms: max_ms.map(|ms| ms - 600_000),
     };
     let writer = &store.writer;
-    // What no start has made is not moved: in tables made anew it would hide all that they lack.
+    // A progress item that no start has created must not be moved: in recreated tables it would hide all that they
+    // lack.
     assert!(!writer.publish_progress(&publish(7, None)).await.unwrap());
     assert_eq!(writer.read_progress(&log_key).await.unwrap(), None);
     for (create, next, max_ms, stands) in [
@@ -406,7 +414,7 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         assert_eq!(found.max, MaxTime::new(stands.1), "{next}");
         assert_eq!(found.sums, stands.1.and_then(|_| sums(stands.0)), "{next}");
     }
-    // Unknown sums take the place of known ones.
+    // Unknown sums replace known ones.
     assert!(writer.publish_progress(&publish(12, None)).await.unwrap());
     let found = writer.read_progress(&log_key).await.unwrap().unwrap();
     assert_eq!((found.next, found.sums), (Offset(12), None));
@@ -441,9 +449,9 @@ pub(crate) async fn a_missing_table_is_told_from_a_missing_item(client: Client, 
     let names = TableNames::new(&prefix);
     let writer = Writer::new(client.clone(), names.clone(), 86_400_000, Metrics::new());
     let error = read_config(&client, &names).await.expect_err("no table");
-    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::NotFound, "{error}");
     let error = writer.read_progress("x#0").await.expect_err("no table");
-    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::NotFound, "{error}");
     let batch = Batch {
         id: 1,
         table: PutTable::Raw,
@@ -451,13 +459,13 @@ pub(crate) async fn a_missing_table_is_told_from_a_missing_item(client: Client, 
     };
     let (outcome, error) = writer.put(&batch, NOW_MS).await;
     assert_eq!(outcome, BatchOutcome::Failed { throttled: false });
-    assert_eq!(error.unwrap().kind(), Kind::NotFound);
+    assert_eq!(error.unwrap().kind(), StoreErrorKind::NotFound);
     let (outcome, error) = writer.update(&update(true, 0, 0, 1), NOW_MS).await.unwrap();
     assert!(matches!(
         outcome,
         UpdateOutcome::Unknown | UpdateOutcome::Refused
     ));
-    assert_eq!(error.unwrap().kind(), Kind::NotFound);
+    assert_eq!(error.unwrap().kind(), StoreErrorKind::NotFound);
     let store = Store::new(client, &prefix).await;
     assert_eq!(store.writer.read_progress("x#0").await.unwrap(), None);
 }
@@ -504,7 +512,7 @@ pub(crate) async fn lists_go_on_where_the_last_page_ended(client: Client, prefix
 
 pub(crate) async fn an_index_is_not_read_consistently(client: Client, prefix: String) {
     let store = Store::new(client, &prefix).await;
-    // Names that DynamoDB reserves; the program calls all of them by `#`.
+    // These names are reserved in DynamoDB. The program uses a `#` placeholder for each.
     let query = |consistent: bool, condition: &str| {
         let query = store
             .client
@@ -532,6 +540,6 @@ pub(crate) async fn an_index_is_not_read_consistently(client: Client, prefix: St
             .await
             .expect_err(condition);
         let error = StoreError::from_sdk("Query", &store.names.raw, error);
-        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Invalid, "{error}");
     }
 }

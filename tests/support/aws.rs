@@ -1,7 +1,7 @@
-//! What AWS does and emulators of DynamoDB do not, as values that a test sets and functions that decide:
-//! states of tables that take time, and rights by action and resource.
+//! What AWS does and emulators of DynamoDB do not: table states that take time, and rights by action and resource.
 //!
-//! `tests/real/aws_front.rs` puts it in front of a real DynamoDB Local.
+//! A test sets values, and functions decide from them. `tests/real/aws_front.rs` puts this in front of DynamoDB
+//! Local.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 pub(crate) const ACCOUNT: &str = "123456789012";
 /// The Region in every ARN.
 pub(crate) const REGION: &str = "us-east-1";
-/// Write units a second that a new table takes at once.
+/// Write units per second that a new table accepts at once.
 const WARM_WRITES: i64 = 4_000;
 
-/// How the front behaves; like an emulator by default.
+/// How the front behaves. The default is that of an emulator.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Behaviour {
     /// How long a table is CREATING.
@@ -24,17 +24,17 @@ pub(crate) struct Behaviour {
     pub(crate) updating: Duration,
     /// How long a table is DELETING.
     pub(crate) deleting: Duration,
-    /// How long after CREATING point-in-time recovery is refused.
+    /// How long after CREATING the table refuses point-in-time recovery.
     pub(crate) pitr_after: Duration,
-    /// How long an item is missing from an index.
+    /// How long an index lacks a new item.
     pub(crate) index_lag: Duration,
     /// Items on a page of a Query.
     pub(crate) page_items_max: Option<u64>,
-    /// Of 100 requests with data, so many are refused.
+    /// Of 100 requests for data, this many are refused.
     pub(crate) throttled_per_cent: u32,
     /// How far the clock is ahead. Signatures that are five minutes off are refused.
     pub(crate) clock_ahead_s: i64,
-    /// What an access key may do, as an IAM policy; a key that is not here may do everything.
+    /// The rights of each access key, as an IAM policy. A key that is not listed has all rights.
     pub(crate) policies: BTreeMap<String, Value>,
 }
 
@@ -49,7 +49,7 @@ fn refuse(code: &'static str, message: String) -> Refusal {
     Refusal { code, message }
 }
 
-/// What is known of a table next to what DynamoDB Local knows.
+/// The state of a table that DynamoDB Local does not keep.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     made: Option<Instant>,
@@ -133,7 +133,7 @@ impl Table {
         })
     }
 
-    /// Answers what DynamoDB Local cannot, or takes what it cannot out of a request that goes on to it.
+    /// Answers what DynamoDB Local cannot, or removes what it cannot do from a request that goes on to it.
     pub(crate) fn answer(&mut self, operation: &str, body: &mut Value) -> Option<Value> {
         match operation {
             "DescribeContinuousBackups" => Some(self.backups()),
@@ -207,7 +207,7 @@ impl Table {
         }})
     }
 
-    /// Notes that DynamoDB Local has carried out a request.
+    /// Records that DynamoDB Local has carried out a request.
     pub(crate) fn note(&mut self, operation: &str, answer: &Value, now: Instant) {
         match operation {
             "CreateTable" => self.made = Some(now),
@@ -217,7 +217,7 @@ impl Table {
         }
     }
 
-    /// Returns the description while the table is being deleted, when DynamoDB Local has none.
+    /// Returns the description while the table is being deleted, when DynamoDB Local no longer has one.
     pub(crate) fn while_deleting(&self, how: &Behaviour, now: Instant) -> Option<Value> {
         let (_, description) = self
             .deleted
@@ -228,7 +228,7 @@ impl Table {
         Some(description)
     }
 
-    /// Adds to DynamoDB Local's description of a table what AWS has there.
+    /// Adds what AWS has in the description of a table and DynamoDB Local has not.
     pub(crate) fn describe(&self, how: &Behaviour, description: &mut Value, now: Instant) {
         let name = description["TableName"].as_str().unwrap().to_owned();
         description["TableArn"] = json!(arn(&name, None));
@@ -275,7 +275,7 @@ pub(crate) fn tables(body: &Value) -> Vec<String> {
     name.into_iter().map(str::to_owned).collect()
 }
 
-/// Returns the actions and resources that IAM asks about for a request.
+/// Returns the actions and resources that IAM checks for a request.
 ///
 /// Source: "Actions, resources, and condition keys for Amazon DynamoDB" in AWS's documentation.
 pub(crate) fn needed(operation: &str, body: &Value) -> Vec<(String, String)> {
@@ -304,7 +304,7 @@ pub(crate) fn allows(policy: &Value, action: &str, resource: &str) -> bool {
     })
 }
 
-/// Returns whether a text matches a pattern in which `*` stands for anything.
+/// Returns whether a text matches a pattern in which `*` matches anything.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -314,8 +314,8 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// Refusals of a table, an index and an account that take no more, in both spellings of their reasons,
-/// and what AWS answers on a bad day.
+/// Refusals of a table, an index and an account that accept no more, with both spellings of their reasons, and other
+/// errors of AWS.
 pub(crate) fn overloads() -> Vec<(u16, Value)> {
     let table = arn("citystream-raw-events", None);
     let index = arn("citystream-raw-events", Some("city-timestamp-index"));

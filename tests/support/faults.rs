@@ -1,8 +1,8 @@
-//! What can go wrong with a request to DynamoDB, by a seeded draw: for a client inside of a test's
-//! process (`tests/it/faulty.rs`) and for a proxy before a real table (`tests/real/proxy.rs`).
+//! Faults of requests to DynamoDB, drawn from a seed.
 //!
-//! A table on bad days refuses as too much, answers 500, leaves parts of a batch out, is slow, loses
-//! the request, loses the answer, lets a write land after its sender gave it up, or is silent.
+//! A client inside a test's process (`tests/it/faulty.rs`) and a proxy in front of a real table
+//! (`tests/real/proxy.rs`) apply them. They throttle, answer 500, leave parts of a batch unprocessed, are slow, lose
+//! the request or its response, let a write land after its sender has given up, or are silent.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What can happen to a request.
+/// A fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Throttled,
@@ -32,7 +32,7 @@ const FAULTS: [Fault; 7] = [
     Fault::Slow,
 ];
 
-/// Shared between a test and whatever breaks its requests.
+/// Shared between a test and the code that breaks its requests.
 #[derive(Debug)]
 pub(crate) struct Faults {
     state: Mutex<u64>,
@@ -43,7 +43,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// `per_cent` of all requests meet a fault; `seed` decides which.
+    /// Breaks `per_cent` of all requests. `seed` decides which.
     pub(crate) fn new(seed: u64, per_cent: u32) -> Arc<Faults> {
         Arc::new(Faults {
             state: Mutex::new(seed),
@@ -54,7 +54,7 @@ impl Faults {
         })
     }
 
-    /// From now on nothing is answered, until this is called with `false`.
+    /// With `true`, nothing is answered from now on, until a call with `false`.
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::SeqCst);
     }
@@ -66,12 +66,12 @@ impl Faults {
         }
     }
 
-    /// From now on a batch with this text in it is called invalid.
+    /// Refuses every batch that contains this text as invalid from now on.
     pub(crate) fn refuse(&self, text: &str) {
         *self.poison.lock().unwrap() = Some(text.to_owned());
     }
 
-    /// Tells whether a batch is to be called invalid.
+    /// Returns whether a batch must be refused as invalid.
     pub(crate) fn refuses(&self, body: &[u8]) -> bool {
         let body = String::from_utf8_lossy(body);
         let poison = self.poison.lock().unwrap();
@@ -84,7 +84,7 @@ impl Faults {
         FAULTS.iter().zip(&self.seen).map(count).collect()
     }
 
-    /// SplitMix64
+    /// SplitMix64.
     pub(crate) fn draw(&self) -> u64 {
         let mut state = self.state.lock().unwrap();
         *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -99,7 +99,7 @@ impl Faults {
         Duration::from_millis(self.draw() % ms_max)
     }
 
-    /// Draws what goes wrong with the next request.
+    /// Draws the fault of the next request.
     pub(crate) fn pick(&self, batch: bool) -> Option<Fault> {
         if self.draw() % 100 >= u64::from(self.per_cent.load(Ordering::SeqCst)) {
             return None;
@@ -112,7 +112,7 @@ impl Faults {
         Some(FAULTS[at])
     }
 
-    /// Takes puts out of a batch, all but one at most; returns what is left to send, and them.
+    /// Removes puts from a batch, but never all of them. Returns the rest, and the removed puts.
     pub(crate) fn leave_out(&self, body: &[u8]) -> (Vec<u8>, Value) {
         let mut body: Value = serde_json::from_slice(body).unwrap();
         let mut left = json!({});
@@ -127,17 +127,17 @@ impl Faults {
     }
 }
 
-/// Returns the answer to a batch with what was left out of it.
+/// Returns the response to a batch with the removed puts as unprocessed.
 pub(crate) fn with_unprocessed(answer: &[u8], left: Value) -> Vec<u8> {
     let mut body: Value = serde_json::from_slice(answer).unwrap();
-    // An error has nothing unprocessed.
+    // An error has no unprocessed items.
     if body.get("UnprocessedItems").is_some() {
         body["UnprocessedItems"] = left;
     }
     body.to_string().into_bytes()
 }
 
-/// Returns an error's body.
+/// Returns the body of an error.
 pub(crate) fn refusal(code: &str) -> Vec<u8> {
     let kind = format!("com.amazonaws.dynamodb.v20120810#{code}");
     let body = json!({"__type": kind, "message": "made up by a test"});

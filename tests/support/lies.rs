@@ -1,5 +1,5 @@
-//! Answers that are not DynamoDB's, or not to the request that gets them, as a broken proxy, load
-//! balancer or emulator between could give.
+//! Responses that are not DynamoDB's, or that belong to another request, as from a broken proxy, load balancer or
+//! emulator.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,31 +7,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-/// What is answered instead of the truth. Where nothing else is said the request goes nowhere, and
-/// the answer's own checksum is right.
+/// What the sender receives instead of the truth. Unless stated otherwise, the request is not forwarded, and the
+/// response's own checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lie {
     /// 200 without a body.
     Empty,
-    /// 200 with an object that is nothing of DynamoDB's.
+    /// 200 with an object that is not DynamoDB's.
     ForeignObject,
     /// A failed condition that shows another row, whose fence is far ahead.
     OtherRow,
-    /// A failed condition that shows this row with a fence that could not have refused.
+    /// A failed condition that shows this row with a fence that could not have refused the update.
     OldFence,
-    /// What was answered to another request.
+    /// The response to another request.
     OtherAnswer,
-    /// The request's answer with one digit changed.
+    /// The response with one digit changed.
     FlippedByte,
-    /// The request's answer without its end.
+    /// The response without its end.
     Truncated,
     /// 200 with an error in the body.
     ErrorInside,
-    /// Part of a batch comes back, under the name of another table; the rest is written.
+    /// A part of a batch is returned under the name of another table. The rest is written.
     ForeignUnprocessed,
 }
 
-/// An answer with the header `x-amz-crc32`.
+/// A response with the header `x-amz-crc32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -49,20 +49,20 @@ impl Answer {
     }
 }
 
-/// Answers kept per operation, for [`Lie::OtherAnswer`].
+/// Responses kept per operation, for [`Lie::OtherAnswer`].
 const KEPT_MAX: usize = 8;
 
-/// Tells one kind of lie, and remembers true answers for it.
+/// Tells one kind of lie, and keeps true responses for it.
 #[derive(Debug, Default)]
 pub(crate) struct Liar {
     lie: Mutex<Option<(Lie, u64)>>,
     told: AtomicU64,
-    /// Operation → what each request was about, and its answer.
+    /// For each operation, what each request was about, and its response.
     answers: Mutex<BTreeMap<String, Vec<(String, Answer)>>>,
 }
 
 impl Liar {
-    /// From now on `per_cent` of all requests that it fits meet this lie.
+    /// Answers `per_cent` of the suitable requests with this lie from now on.
     pub(crate) fn tell(&self, lie: Lie, per_cent: u64) {
         *self.lie.lock().unwrap() = Some((lie, per_cent));
     }
@@ -72,13 +72,13 @@ impl Liar {
         self.told.load(Ordering::SeqCst)
     }
 
-    /// Returns the lie that the next request meets, if it meets one.
+    /// Returns the lie for the next request, or `None`.
     pub(crate) fn pick(&self, draw: u64) -> Option<Lie> {
         let (lie, per_cent) = (*self.lie.lock().unwrap())?;
         (draw % 100 < per_cent).then_some(lie)
     }
 
-    /// Remembers a true answer.
+    /// Keeps a true response.
     pub(crate) fn remember(&self, operation: &str, request: &[u8], answer: &Answer) {
         if answer.status != 200 {
             return;
@@ -91,7 +91,7 @@ impl Liar {
         }
     }
 
-    /// Returns the answer to a request that goes nowhere; `None` where the lie does not fit.
+    /// Returns the response to a request that is not forwarded, or `None` if the lie does not suit it.
     pub(crate) fn make_up(&self, lie: Lie, operation: &str, request: &[u8]) -> Option<Answer> {
         let request = parse(request);
         let answer = match lie {
@@ -116,7 +116,7 @@ impl Liar {
         Some(answer)
     }
 
-    /// Returns a true answer as the lie changes it; its checksum stays.
+    /// Returns a true response, changed by the lie. Its checksum stays.
     pub(crate) fn twist(&self, lie: Lie, mut answer: Answer, draw: u64) -> Answer {
         let draw = usize::try_from(draw >> 8).unwrap();
         let digits = |body: &[u8]| -> Vec<usize> {
@@ -144,7 +144,7 @@ impl Liar {
         answer
     }
 
-    /// Returns the answer to a batch of which `left` was not sent on, as if another table had left it.
+    /// Returns the response to a batch of which `left` was not forwarded, as if another table had left it.
     pub(crate) fn hide_unprocessed(&self, answer: &[u8], left: &Value) -> Vec<u8> {
         let renamed = |(table, puts): (&String, &Value)| (format!("{table}-x"), puts.clone());
         let left = left.as_object().unwrap().iter().map(renamed);
@@ -159,8 +159,8 @@ fn parse(request: &[u8]) -> Value {
     serde_json::from_slice(request).unwrap_or_default()
 }
 
-/// Says what a request is about: its tables and keys. Puts leave no trace in the answer to their
-/// batch, so a batch is about its table alone.
+/// Returns what a request is about: its tables and keys. The response to a batch does not name its puts, so a batch
+/// is about its table alone.
 fn about(request: &Value) -> String {
     let condition = request["KeyConditionExpression"].as_str();
     let value = condition.and_then(|text| text.split(' ').nth(2));
@@ -179,7 +179,7 @@ fn about(request: &Value) -> String {
     )
 }
 
-/// Returns the refusal of a row update that names another row, or this one with too low a fence.
+/// Returns the refusal of a row update that names another row, or this row with a fence that is too low.
 fn refusal(operation: &str, request: &Value, other: bool) -> Option<Answer> {
     let values = &request["ExpressionAttributeValues"];
     let (first, next) = (

@@ -14,7 +14,7 @@ use crate::api::feed::{Audience, Feed};
 use crate::api::state::ApiState;
 use crate::api::stats::Stats;
 use crate::core::time::TIME_MS_END;
-use crate::store::reads::{AlertItem, Range, Slice};
+use crate::store::reads::{AlertItem, PageRequest, Range};
 
 /// Time between two polls.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -138,8 +138,8 @@ async fn alerts_of(state: &ApiState, city: &str, limit: usize) -> Result<Vec<Ale
 }
 
 /// Returns the slice of the `limit` newest items of all time.
-pub(super) fn newest(limit: usize, now_ms: i64) -> Slice {
-    Slice {
+pub(super) fn newest(limit: usize, now_ms: i64) -> PageRequest {
+    PageRequest {
         range: Range {
             from_ms: 0,
             to_ms: TIME_MS_END,

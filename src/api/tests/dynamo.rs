@@ -17,7 +17,7 @@ use crate::core::keys::{self, TableNames};
 use crate::core::time::{format_millis, format_seconds};
 use crate::core::window::Rules;
 use crate::settings::RawRows;
-use crate::store::config::{Config, create_config, new_tables_id, set_topic};
+use crate::store::config::{ConfigItem, create_config, new_tables_id, set_topic};
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
 use crate::store::tables::{create, specs};
@@ -54,7 +54,7 @@ impl TestTables {
         for spec in specs(&self.names) {
             assert!(create(&self.client, &spec).await.unwrap());
         }
-        let config = Config {
+        let config = ConfigItem {
             rules: Rules::default(),
             shards: SHARDS,
             rules_number: RULES,

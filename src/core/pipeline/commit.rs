@@ -40,7 +40,7 @@ impl Pipeline {
             running.committed = Some(part.boundary);
             if let Some(publish) = running.publish(part.boundary, false, now_ms) {
                 running.progress.asked(now_ms);
-                self.outputs.push_back(Output::Publish(publish));
+                self.publishes.push(publish);
             }
         }
     }
@@ -80,9 +80,16 @@ impl Pipeline {
                 && let Some(publish) = running.publish(committed, false, now_ms)
             {
                 running.progress.asked(now_ms);
-                self.outputs.push_back(Output::Publish(publish));
+                self.publishes.push(publish);
             }
         }
+    }
+
+    /// Sends progress items out. While the tables are not trusted, they are dropped instead: in other tables they would
+    /// claim records that those tables lack. The next commit publishes again.
+    pub(super) fn pump_publishes(&mut self) {
+        let publishes = self.publishes.drain(..).filter(|_| !self.held);
+        self.outputs.extend(publishes.map(Output::Publish));
     }
 
     pub(super) fn next_commit_ms(&self) -> i64 {

@@ -22,6 +22,8 @@ pub struct Options {
     pub continue_on_loss: bool,
     /// Most requests in flight per table.
     pub requests_max: u32,
+    /// How long a partition with lag may stand still, in milliseconds.
+    pub stall_ms: i64,
 }
 
 /// What the tables' config item says.
@@ -83,6 +85,18 @@ pub enum Halt {
         from: Offset,
         /// Where the log begins now.
         to: Offset,
+    },
+    /// A table, or the config item, is missing while partitions count into it.
+    TableMissing {
+        /// Its place in [`crate::keys::TABLES`].
+        table: usize,
+    },
+    /// The tables were made again while partitions count into them.
+    TablesReplaced {
+        /// The id of the tables that the partitions count into.
+        was: String,
+        /// The id that the config item holds.
+        is: String,
     },
     /// The log ends at `end`, below the restart point.
     Truncated {
@@ -158,8 +172,19 @@ pub enum Output {
     CheckTopic,
     /// Commit: [`Pipeline::commit_done`].
     Commit(Vec<CommitPart>),
-    /// Move a progress item: [`Pipeline::published`].
+    /// Move a progress item: [`Pipeline::published`] or [`Pipeline::progress_missing`].
     Publish(Publish),
+    /// Create a progress item that somebody deleted, if there is none: [`Pipeline::published`].
+    RestoreProgress(Publish),
+    /// Read the tables' id: [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
+    /// [`Pipeline::tables_unread`].
+    ReadTables,
+    /// These partitions do not move although there is something to read: replace the Kafka client. The pipeline has
+    /// given up all of its partitions.
+    ReplaceClient {
+        /// The partitions that stand still.
+        stalled: Vec<i32>,
+    },
     /// A revoked partition is done; commit this and give it up.
     Released {
         /// The partition.

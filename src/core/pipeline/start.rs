@@ -46,11 +46,14 @@ impl Pipeline {
         tables: &Tables,
     ) {
         let continue_on_loss = self.options.continue_on_loss;
-        // Whoever asks for a start may be the first to see that the tables are others.
-        self.tables_seen(now_ms, &facts.tables_id);
+        self.tables_read(&facts.tables_id, facts.tables_read_ms);
         let Some(loss_told) = self.starting(partition, assignment) else {
             return;
         };
+        if !self.identity.is(&facts.tables_id) {
+            // These facts are older than what is known by now.
+            return self.not_located(now_ms, partition, assignment);
+        }
         let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
         match start(facts) {
             Start::At(at) => {
@@ -140,7 +143,7 @@ impl Pipeline {
         }
     }
 
-    fn halt(&mut self, halt: Halt) {
+    pub(super) fn halt(&mut self, halt: Halt) {
         self.outputs.push_back(Output::Halt(halt));
     }
 
@@ -187,23 +190,12 @@ impl Pipeline {
         self.begin(now_ms, partition);
     }
 
-    /// Takes the tables' id as their config item gives it now, and tells whether any partition counts into
-    /// others (which were made anew, or restored): it starts over, or is given up if it is leaving, since
-    /// what it would still count belongs to the old ones.
-    pub fn tables_seen(&mut self, now_ms: i64, tables_id: &str) -> bool {
-        self.start_over(now_ms, |running| running.tables_id != tables_id)
-    }
-
     /// Takes the topic's id as Kafka gives it now: what reads another log starts over.
     ///
     /// One that is leaving is given up: what it has durable belongs to a log that is no more.
     pub fn topic_seen(&mut self, now_ms: i64, topic_id: &str) {
-        self.start_over(now_ms, |running| running.topic_id != topic_id);
-    }
-
-    pub(super) fn start_over(&mut self, now_ms: i64, concerns: impl Fn(&Running) -> bool) -> bool {
         let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
-            State::Running(running) => concerns(running).then_some(*partition),
+            State::Running(running) => (running.topic_id != topic_id).then_some(*partition),
             State::Starting { .. } => None,
         };
         let concerned: Vec<i32> = self.slots.iter().filter_map(concerned).collect();
@@ -214,6 +206,5 @@ impl Pipeline {
                 self.restart(now_ms, *partition);
             }
         }
-        !concerned.is_empty()
     }
 }

@@ -206,7 +206,7 @@ fn a_row_that_rests_is_forgotten() {
 }
 
 #[test]
-fn b4_an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
+fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
     for outcome in [UpdateOutcome::Unknown, UpdateOutcome::Refused] {
         let mut b = Bench::new(Keep::None);
         b.low(1_000, 0, 5);
@@ -226,7 +226,7 @@ fn b4_an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
 }
 
 #[test]
-fn b4_ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
+fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
     // what was tried before, the fence that refused, counted, already counted
     for (before, fence, counted, already) in [
         (Some(UpdateOutcome::Unknown), 3, 3, 0),
@@ -257,7 +257,7 @@ fn b4_ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
 }
 
 #[test]
-fn b3_a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
+fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     let mut b = Bench::new(Keep::None);
     for n in 0..5 {
         b.low(1_000, n, n);
@@ -283,7 +283,7 @@ fn b3_a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
 }
 
 #[test]
-fn b3_a_fence_below_the_stretch_is_a_plain_repetition() {
+fn a_fence_below_the_stretch_is_a_plain_repetition() {
     // The answer of a zombie's update that was refused just before: nothing of ours is counted.
     let mut b = Bench::new(Keep::None);
     b.low(1_000, 4, 5);
@@ -294,7 +294,7 @@ fn b3_a_fence_below_the_stretch_is_a_plain_repetition() {
 }
 
 #[test]
-fn b5_only_the_contiguous_prefix_is_durable() {
+fn only_the_contiguous_prefix_is_durable() {
     let mut b = Bench::new(Keep::All);
     for (n, time_ms) in [(0, 100), (1, 50), (2, 200), (3, 150)] {
         b.low(1_000, n, time_ms);
@@ -350,7 +350,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
 }
 
 #[test]
-fn a8_a_boundary_carries_the_largest_time_below_it() {
+fn a_boundary_carries_the_largest_time_below_it() {
     let mut b = Bench::new(Keep::All);
     let times = [100, 50, 200, 150];
     for (n, time_ms) in (0..).zip(times) {
@@ -367,7 +367,7 @@ fn a8_a_boundary_carries_the_largest_time_below_it() {
 }
 
 #[test]
-fn a8_a_restart_at_a_boundary_judges_as_no_restart_would() {
+fn a_restart_at_a_boundary_judges_as_no_restart_would() {
     // From every boundary: the same rows and flags for what follows.
     let times: [i64; 7] = [0, 950_000, 10, 400_000, 1_600_000, 950_000, 300_000];
     let take = |b: &mut Bench, from: usize| {
@@ -396,7 +396,7 @@ fn a8_a_restart_at_a_boundary_judges_as_no_restart_would() {
 }
 
 #[test]
-fn a6_late_is_judged_record_by_record_and_counted_apart() {
+fn late_is_judged_record_by_record_and_counted_apart() {
     let mut b = Bench::new(Keep::All);
     // One hand-over holds them all; each is judged by the watermark before it.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
@@ -420,7 +420,7 @@ fn a6_late_is_judged_record_by_record_and_counted_apart() {
 }
 
 #[test]
-fn a6_the_ledger_knows_late_records() {
+fn the_ledger_knows_late_records() {
     let mut b = Bench::new(Keep::All);
     for (n, time_ms) in (0..).zip([900_000, 0, 900_001]) {
         b.low(1_000, n, time_ms);
@@ -437,7 +437,7 @@ fn a6_the_ledger_knows_late_records() {
 }
 
 #[test]
-fn a1_one_event_far_ahead_does_not_move_the_watermark() {
+fn one_event_far_ahead_does_not_move_the_watermark() {
     let mut b = Bench::new(Keep::All);
     let now = 1_357_020_000_000;
     b.low(1_000, 0, now);
@@ -466,7 +466,7 @@ fn a1_one_event_far_ahead_does_not_move_the_watermark() {
 }
 
 #[test]
-fn a1_the_skew_is_exact_for_events_and_heartbeats() {
+fn the_skew_is_exact_for_events_and_heartbeats() {
     for (ahead_ms, moves) in [(300_000, true), (300_001, false)] {
         let mut b = Bench::new(Keep::None);
         b.record(0, 0, Some(0), event("NYC", Severity::Low, ahead_ms));
@@ -498,7 +498,7 @@ fn a_record_without_a_timestamp_counts_and_moves_nothing() {
 }
 
 #[test]
-fn a4_a_heartbeat_moves_the_watermark_and_writes_nothing() {
+fn a_heartbeat_moves_the_watermark_and_writes_nothing() {
     let mut b = Bench::new(Keep::All);
     b.record(
         0,
@@ -521,7 +521,7 @@ fn a4_a_heartbeat_moves_the_watermark_and_writes_nothing() {
 }
 
 #[test]
-fn b7_a_drain_waits_for_no_interval() {
+fn a_drain_waits_for_no_interval() {
     let mut b = Bench::new(Keep::None);
     b.low(1_000, 0, 5);
     let first = b.updates(1_000);
@@ -580,7 +580,7 @@ fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
 }
 
 #[test]
-fn c5_every_byte_comes_back() {
+fn every_byte_comes_back() {
     let mut b = Bench::new(Keep::All);
     b.low(0, 0, 1);
     b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(5)));
@@ -601,7 +601,7 @@ fn c5_every_byte_comes_back() {
 }
 
 #[test]
-fn c5_a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
+fn a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
     for (keep, severity, puts) in [
         (Keep::All, Severity::High, 2),
         (Keep::All, Severity::Low, 1),
@@ -675,7 +675,7 @@ fn what_is_kept_decides_the_items_and_nothing_else() {
 }
 
 #[test]
-fn c5_the_room_of_a_large_backlog_is_given_back() {
+fn the_room_of_a_large_backlog_is_given_back() {
     let mut b = Bench::new(Keep::None);
     for n in 0..40_000 {
         let city = format!("city-{}", n % 5_000);

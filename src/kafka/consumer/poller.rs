@@ -1,8 +1,8 @@
-//! The loop of the consumer thread: commands in, polls, batches out.
+//! The loop of the consumer thread.
 //!
-//! Each turn takes what it was told, begins the partitions that wait for it, minds the budget, and
-//! polls once, which also runs the callbacks of a rebalance ([`Bridge`]). Nothing in it may block for
-//! long: the membership hangs on it.
+//! Each turn takes the commands, starts partitions, pauses or resumes for the memory budget, and polls a batch.
+//! The callbacks of a rebalance ([`GroupContext`]) run inside the poll. No step may block for long, because a
+//! member that stops polling loses its partitions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,53 +15,74 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message as _, Offset as KafkaOffset, Timestamp, TopicPartitionList};
 
-use super::{Bridge, Command, Event, Run};
+use super::{ConsumerEvent, GroupContext, PartitionRecords, PollerCommand};
 use crate::core::event::Offset;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
-use crate::kafka::membership;
 use crate::kafka::record::{content, header_bytes};
+use crate::kafka::{is_topic_missing, membership};
 use crate::telemetry::steady_ms;
 
-/// Most records in one batch: large enough to make hand-over cheap, small enough for latency.
+/// Most records in one batch: enough to make the hand-over cheap, few enough for a low latency.
 const BATCH_RECORDS_MAX: usize = 500;
-/// How long one poll waits when nothing is to be done.
+/// Longest wait of a poll when no partition waits to start.
 const POLL_IDLE: Duration = Duration::from_millis(50);
-/// How long one poll waits while a partition waits to begin.
+/// Longest wait of a poll while a partition waits to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
-/// How long the thread waits for room before it pauses its partitions: pausing throws away what is
-/// fetched, so a sink that merely is slower than Kafka should not cause it.
+/// How long the thread waits for free memory before it pauses its partitions. A pause discards what is already
+/// fetched, so a sink that is merely slower than Kafka should not cause one.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
-/// What a record takes beside its value: the event, two puts, its entries in two rows, its share of
-/// a request body.
+/// Memory of a record in addition to its value: the event, two puts, its entries in two rows, and its share of a
+/// request body.
 const RECORD_OVERHEAD_BYTES: usize = 700;
-/// Longest wait for a seek; it is answered by librdkafka's own thread.
+/// Longest wait of a seek. librdkafka's own thread answers it, so no broker is involved.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the thread holds.
+/// The state of the loop.
 pub(super) struct Poller {
-    pub(super) client: Arc<BaseConsumer<Bridge>>,
-    pub(super) inbox: mpsc::Receiver<Command>,
-    pub(super) topic: String,
-    pub(super) budget: Arc<Budget>,
-    pub(super) beat_ms: Arc<AtomicI64>,
-    /// Partitions that wait to begin, each with its newest assignment and where that starts.
+    client: Arc<BaseConsumer<GroupContext>>,
+    inbox: mpsc::Receiver<PollerCommand>,
+    topic: String,
+    budget: Arc<Budget>,
+    beat_ms: Arc<AtomicI64>,
+    /// Partitions that wait to start, with their newest assignment and its first offset.
     pub(super) beginning: BTreeMap<i32, (u64, Offset)>,
-    pub(super) paused: bool,
-    pub(super) runs: Vec<Run>,
-    pub(super) gathered: usize,
+    paused: bool,
+    /// The batch that is being filled.
+    batch: Vec<PartitionRecords>,
+    batch_records: usize,
 }
 
 impl Poller {
-    /// Polls until it is told to close, or nobody can tell it any more.
+    pub(super) fn new(
+        client: Arc<BaseConsumer<GroupContext>>,
+        inbox: mpsc::Receiver<PollerCommand>,
+        topic: String,
+        budget: Arc<Budget>,
+        beat_ms: Arc<AtomicI64>,
+    ) -> Poller {
+        Poller {
+            client,
+            inbox,
+            topic,
+            budget,
+            beat_ms,
+            beginning: BTreeMap::new(),
+            paused: false,
+            batch: Vec::new(),
+            batch_records: 0,
+        }
+    }
+
+    /// Polls until a command closes the consumer or the sender of commands is dropped.
     pub(super) fn run(mut self) {
         loop {
             self.beat_ms.store(steady_ms(), Ordering::Relaxed);
-            if self.take_commands().is_break() {
+            if self.process_commands().is_break() {
                 return;
             }
-            self.begin_waiting();
-            self.mind_the_budget();
+            self.begin_partitions();
+            self.apply_back_pressure();
             let wait = if self.beginning.is_empty() {
                 POLL_IDLE
             } else {
@@ -71,18 +92,18 @@ impl Poller {
         }
     }
 
-    /// Takes what it was told; breaks when it is to end.
-    pub(super) fn take_commands(&mut self) -> ControlFlow<()> {
+    /// Carries out the waiting commands. Breaks when the loop must end.
+    pub(super) fn process_commands(&mut self) -> ControlFlow<()> {
         loop {
             match self.inbox.try_recv() {
-                // One that still waits for an older assignment is of no use any more.
-                Ok(Command::Begin {
+                // Replaces an older assignment that still waits, since its restart point is out of date.
+                Ok(PollerCommand::Begin {
                     partition,
                     assignment,
                     next,
                 }) => drop(self.beginning.insert(partition, (assignment, next))),
-                Ok(Command::Hold { partition }) => self.hold(partition),
-                Ok(Command::Close) | Err(mpsc::TryRecvError::Disconnected) => {
+                Ok(PollerCommand::Hold { partition }) => self.hold(partition),
+                Ok(PollerCommand::Close) | Err(mpsc::TryRecvError::Disconnected) => {
                     return ControlFlow::Break(());
                 }
                 Err(mpsc::TryRecvError::Empty) => return ControlFlow::Continue(()),
@@ -93,27 +114,29 @@ impl Poller {
     fn poll_batch(&mut self, wait: Duration) {
         let client = Arc::clone(&self.client);
         let mut wait = wait;
-        while self.gathered < BATCH_RECORDS_MAX {
+        while self.batch_records < BATCH_RECORDS_MAX {
             match client.poll(wait) {
-                Some(Ok(message)) => self.take(&message),
-                Some(Err(error)) => self.take_error(error),
+                Some(Ok(message)) => self.process_message(&message),
+                Some(Err(error)) => self.process_error(error),
                 None => break,
             }
+            // A batch holds what has arrived. It does not wait for more.
             wait = Duration::ZERO;
         }
-        self.flush();
+        self.send_batch();
     }
 
-    fn flush(&mut self) {
-        if self.gathered > 0 {
-            self.gathered = 0;
-            let runs = std::mem::take(&mut self.runs);
-            self.client.context().tell(Event::Records(runs));
+    fn send_batch(&mut self) {
+        if self.batch_records > 0 {
+            self.batch_records = 0;
+            let batch = std::mem::take(&mut self.batch);
+            self.client.context().send(ConsumerEvent::Records(batch));
         }
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    fn process_message(&mut self, message: &BorrowedMessage<'_>) {
         let partition = message.partition();
+        // Records of a partition that has not started, or is being revoked, belong to no assignment.
         let Some(&assignment) = self.client.context().active().get(&partition) else {
             return;
         };
@@ -123,8 +146,9 @@ impl Poller {
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // A large value is in its items' bodies again while they are sent: in the raw one's and perhaps in an
-        // alert's. Bodies are of all sizes, and what they leave behind is not at once of use for others.
+        // While its items are sent, a large value is also in the body of the raw row and perhaps of an alert.
+        // Three times its size leaves room for memory that the allocator cannot reuse at once, because the
+        // bodies have many different sizes.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -136,13 +160,13 @@ impl Poller {
             bytes,
             content,
         };
-        self.gathered += 1;
-        match self.runs.last_mut() {
-            Some(run) if run.partition == partition && run.assignment == assignment => {
-                run.records.push(record);
-                run.producer_time += producer_time;
+        self.batch_records += 1;
+        match self.batch.last_mut() {
+            Some(last) if last.partition == partition && last.assignment == assignment => {
+                last.records.push(record);
+                last.producer_time += producer_time;
             }
-            _ => self.runs.push(Run {
+            _ => self.batch.push(PartitionRecords {
                 partition,
                 assignment,
                 records: vec![record],
@@ -151,50 +175,55 @@ impl Poller {
         }
     }
 
-    fn take_error(&mut self, error: KafkaError) {
+    fn process_error(&mut self, error: KafkaError) {
         let context = Arc::clone(self.client.context());
         match error {
-            KafkaError::PartitionEOF(partition) => {
-                self.flush();
-                let assignment = context.active().get(&partition).copied();
-                let at = context.end_at().take();
-                if let (Some(assignment), Some(at)) = (assignment, at) {
-                    context.tell(Event::End {
-                        partition,
-                        assignment,
-                        at,
-                    });
-                }
-            }
-            KafkaError::MessageConsumptionFatal(code) => {
-                let fatal = self.client.client().fatal_error();
-                let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
-                if membership::remedy(cause).is_some() {
-                    return context.tell(Event::MemberRefused(cause));
-                }
-                let fenced = cause == RDKafkaErrorCode::FencedInstanceId;
-                let text = fatal.map_or_else(
-                    || code.to_string(),
-                    |(code, text)| format!("{code}: {text}"),
-                );
-                context.tell(Event::Fatal { fenced, text });
-            }
+            KafkaError::PartitionEOF(partition) => self.process_partition_eof(partition),
+            KafkaError::MessageConsumptionFatal(code) => self.process_fatal_error(code),
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ) => {
-                self.flush();
-                context.tell(Event::OutOfRange);
+                self.send_batch();
+                context.send(ConsumerEvent::OutOfRange);
             }
-            KafkaError::MessageConsumption(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => context.tell(Event::TopicMissing),
             KafkaError::MessageConsumption(code) if membership::remedy(code).is_some() => {
-                context.tell(Event::MemberRefused(code));
+                context.send(ConsumerEvent::MemberRefused(code));
             }
-            error => context.chatter.error(&error, "while polling"),
+            error if is_topic_missing(&error) => context.send(ConsumerEvent::TopicMissing),
+            error => context.errors().report_error(&error, "while polling"),
         }
+    }
+
+    fn process_partition_eof(&mut self, partition: i32) {
+        // The records before the end must arrive before the event that reports it.
+        self.send_batch();
+        let context = self.client.context();
+        let assignment = context.active().get(&partition).copied();
+        if let (Some(assignment), Some(at)) = (assignment, context.take_end_of_log()) {
+            context.send(ConsumerEvent::End {
+                partition,
+                assignment,
+                at,
+            });
+        }
+    }
+
+    fn process_fatal_error(&self, code: RDKafkaErrorCode) {
+        // The error of the poll only says that some error is fatal. The client knows which.
+        let fatal = self.client.client().fatal_error();
+        let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
+        if membership::remedy(cause).is_some() {
+            let context = self.client.context();
+            return context.send(ConsumerEvent::MemberRefused(cause));
+        }
+        let text = fatal.map_or_else(
+            || code.to_string(),
+            |(code, text)| format!("{code}: {text}"),
+        );
+        self.client.context().send(ConsumerEvent::Fatal {
+            fenced: cause == RDKafkaErrorCode::FencedInstanceId,
+            text,
+        });
     }
 
     fn one(&self, partition: i32) -> TopicPartitionList {
@@ -211,11 +240,13 @@ impl Poller {
         }
     }
 
-    /// Seeks and resumes; what cannot be done yet is tried again after the next poll.
-    fn begin_waiting(&mut self) {
+    /// Starts the waiting partitions. A partition that cannot start is tried again in the next turn.
+    fn begin_partitions(&mut self) {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
-            match self.begin(partition, next) {
+            match self.seek_and_resume(partition, next) {
+                // Only now may records pass. One before the seek would put a later offset in front of `next`,
+                // which looks like a gap.
                 Ok(()) => {
                     self.client.context().active().insert(partition, assignment);
                 }
@@ -225,20 +256,21 @@ impl Poller {
                 }
             }
         }
-        // A partition that is no longer ours never begins.
+        // A partition that was revoked meanwhile can never start.
         if !self.beginning.is_empty()
             && let Ok(assigned) = self.client.assignment()
         {
-            let ours = |p: i32| assigned.find_partition(&self.topic, p).is_some();
-            self.beginning.retain(|p, _| ours(*p));
+            let is_ours = |p: i32| assigned.find_partition(&self.topic, p).is_some();
+            self.beginning.retain(|p, _| is_ours(*p));
         }
     }
 
-    fn begin(&self, partition: i32, next: Offset) -> KafkaResult<()> {
+    fn seek_and_resume(&self, partition: i32, next: Offset) -> KafkaResult<()> {
         let at = KafkaOffset::Offset(next.0);
         let sought = self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT);
         if let Err(KafkaError::Seek(_)) = &sought {
-            // After an offset error librdkafka no longer fetches the partition and refuses to seek.
+            // After an offset error, librdkafka stops fetching the partition and refuses to seek. A new
+            // assignment starts the fetch again.
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&self.topic, partition, at)?;
             self.client.incremental_unassign(&self.one(partition))?;
@@ -252,8 +284,11 @@ impl Poller {
         self.client.resume(&self.one(partition))
     }
 
-    /// Waits a moment for room, then pauses; resumes once a quarter of the budget is free.
-    fn mind_the_budget(&mut self) {
+    /// Waits a moment for free memory, then pauses. Resumes once a quarter of the budget is free.
+    ///
+    /// Keeps INV-5: memory stays bounded, and polling continues. Waiting longer instead of pausing was rejected,
+    /// because the group would remove a member that does not poll.
+    fn apply_back_pressure(&mut self) {
         let deadline = Instant::now() + PRESSURE_WAIT;
         while !self.paused && self.budget.is_exceeded() {
             if Instant::now() >= deadline {

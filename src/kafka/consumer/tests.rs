@@ -1,4 +1,4 @@
-//! The thread against librdkafka's own broker.
+//! Tests of the consumer thread against librdkafka's mock cluster.
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
@@ -6,14 +6,15 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
+use std::collections::BTreeMap;
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A broker with a topic of one partition, and a consumer that is to read it.
+/// A broker with a topic of one partition, and a consumer of it.
 struct Bed {
     broker: MockCluster<'static, DefaultProducerContext>,
     consumer: Consumer,
-    events: UnboundedReceiver<Event>,
+    events: UnboundedReceiver<ConsumerEvent>,
 }
 
 impl Bed {
@@ -24,7 +25,7 @@ impl Bed {
     }
 
     fn on(broker: MockCluster<'static, DefaultProducerContext>, more: &[(&str, &str)]) -> Bed {
-        let (tell, events) = tokio::sync::mpsc::unbounded_channel();
+        let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
         let options = ConsumerOptions {
             topic: "t".to_owned(),
             drain_max: Duration::from_secs(1),
@@ -43,7 +44,7 @@ impl Bed {
         for (name, value) in more {
             config.set(*name, *value);
         }
-        let consumer = Consumer::start(&config, options, tell).expect("fine settings");
+        let consumer = Consumer::start(&config, options, events_in).expect("fine settings");
         Bed {
             broker,
             consumer,
@@ -51,13 +52,13 @@ impl Bed {
         }
     }
 
-    /// Sends records with `value` and a header.
+    /// Sends `count` records with `value` and a header.
     fn send(&self, count: usize, value: Option<&str>, header: &str) {
         send(&self.broker, count, value, header);
     }
 
-    /// Waits for an event that `pick` takes.
-    async fn until<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
+    /// Waits for an event that `pick` accepts.
+    async fn until<T>(&mut self, pick: impl Fn(ConsumerEvent) -> Option<T>) -> T {
         let found = async {
             loop {
                 let event = self.events.recv().await.expect("the thread runs");
@@ -71,10 +72,10 @@ impl Bed {
             .expect("it comes")
     }
 
-    /// Waits for the partition and reads it from the beginning.
+    /// Waits for the partition and starts it from the beginning.
     async fn begin(&mut self) {
         self.until(|event| match event {
-            Event::Assigned(partitions) => (partitions == [0]).then_some(()),
+            ConsumerEvent::Assigned(partitions) => (partitions == [0]).then_some(()),
             _ => None,
         })
         .await;
@@ -83,7 +84,7 @@ impl Bed {
 
     async fn end(&mut self) -> Offset {
         self.until(|event| match event {
-            Event::End { at, .. } => Some(at),
+            ConsumerEvent::End { at, .. } => Some(at),
             _ => None,
         })
         .await
@@ -112,9 +113,9 @@ fn send(
     producer.flush(WAIT_MAX).expect("the broker takes it");
 }
 
-/// Words of librdkafka's are read for it, so this fails where another version has others.
+/// The offset comes from a message of librdkafka, so this test fails when a new version changes the message.
 #[tokio::test]
-async fn c7_the_end_of_a_log_comes_with_its_offset() {
+async fn the_end_of_a_log_comes_with_its_offset() {
     let mut bed = Bed::new();
     bed.send(3, Some("a value"), "");
     bed.begin().await;
@@ -123,9 +124,9 @@ async fn c7_the_end_of_a_log_comes_with_its_offset() {
     assert_eq!(bed.end().await, Offset(5));
 }
 
-/// A record that is rejected is kept whole.
+/// A rejected record is kept whole, with its headers.
 #[tokio::test]
-async fn c5_headers_of_rejected_records_are_in_the_budget() {
+async fn headers_of_rejected_records_count_towards_the_budget() {
     let mut bed = Bed::new();
     let large = "x".repeat(10_000);
     bed.send(40, None, &large);
@@ -134,7 +135,7 @@ async fn c5_headers_of_rejected_records_are_in_the_budget() {
     while seen < 40 {
         let runs = bed
             .until(|event| match event {
-                Event::Records(runs) => Some(runs),
+                ConsumerEvent::Records(runs) => Some(runs),
                 _ => None,
             })
             .await;
@@ -147,13 +148,13 @@ async fn c5_headers_of_rejected_records_are_in_the_budget() {
 
 /// How long each answer of the slow broker takes.
 const SLOW_RTT: Duration = Duration::from_millis(300);
-/// Records to read from it, each by a request of its own. This takes longer than a question for the log's end,
-/// librdkafka's pause of 500 ms before it repeats such a question, and the second answer.
+/// Number of records to read from it, each by its own request. Reading them takes longer than a request for the
+/// log's end, librdkafka's pause of 500 ms before it repeats that request, and the second answer.
 const RECORDS: usize = 10;
 
-/// A partition that is taken at a logical offset makes librdkafka ask for its end when it is assigned.
-/// librdkafka 2.12 finds the answer outdated by the seek, asks again half a second later, and then jumps to
-/// the end over everything between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
+/// When a partition is assigned at a logical offset, librdkafka asks for the end of its log. librdkafka 2.12 finds
+/// the answer outdated by the seek, asks again half a second later, and then jumps to the end over all records in
+/// between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
 #[tokio::test]
 async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() {
     let broker = MockCluster::new(1).expect("a broker");
@@ -164,17 +165,17 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
     let slow = broker.broker_round_trip_time(1, SLOW_RTT);
     slow.expect("a slow broker");
     let mut bed = Bed::on(broker, &[("fetch.message.max.bytes", "1")]);
-    bed.until(|event| matches!(event, Event::Assigned(_)).then_some(()))
+    bed.until(|event| matches!(event, ConsumerEvent::Assigned(_)).then_some(()))
         .await;
-    // A question that was asked at the assignment is under way now.
+    // A request for the end that was sent at the assignment is under way now.
     tokio::time::sleep(SLOW_RTT / 3).await;
     bed.consumer.begin(0, 1, Offset(0));
     let mut offsets = Vec::new();
     while offsets.len() < RECORDS {
         let records = bed
             .until(|event| match event {
-                Event::Records(runs) => Some(runs),
-                Event::End { at, .. } => panic!("the end of the log at {at}"),
+                ConsumerEvent::Records(runs) => Some(runs),
+                ConsumerEvent::End { at, .. } => panic!("the end of the log at {at}"),
                 _ => None,
             })
             .await;
@@ -186,55 +187,33 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
 }
 
 #[test]
-fn other_words_name_no_end() {
-    let eof = "Fetch from broker 3 reached end of partition at offset 41 (HighwaterMark 52)";
-    assert_eq!(end_of_log(eof), Some(Offset(41)));
-    for reason in [
-        "",
-        "Broker: Unknown partition",
-        "end of partition at offset x",
-    ] {
-        assert_eq!(end_of_log(reason), None, "{reason}");
-    }
-}
-
-#[test]
-fn c3_of_two_assignments_that_wait_to_begin_the_newer_one_does() {
+fn a_newer_assignment_replaces_one_that_waits_to_start() {
     let broker = MockCluster::new(1).expect("a broker");
-    let bridge = Bridge {
-        chatter: Chatter::new(&ClientConfig::new()),
-        topic: "t".to_owned(),
-        events: tokio::sync::mpsc::unbounded_channel().0,
-        active: Mutex::new(BTreeMap::new()),
-        end_at: Mutex::new(None),
-        drain_max: Duration::ZERO,
-    };
+    let events = tokio::sync::mpsc::unbounded_channel().0;
+    let settings = ClientConfig::new();
+    let context = GroupContext::new(&settings, "t".to_owned(), Duration::ZERO, events);
     let client = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap_servers())
         .set("group.id", "g")
-        .create_with_context(bridge);
+        .create_with_context(context);
     let (commands, inbox) = mpsc::channel();
-    let mut poller = Poller {
-        client: Arc::new(client.expect("fine settings")),
+    let mut poller = Poller::new(
+        Arc::new(client.expect("fine settings")),
         inbox,
-        topic: "t".to_owned(),
-        budget: Arc::new(Budget::new(1)),
-        beat_ms: Arc::new(AtomicI64::new(0)),
-        beginning: BTreeMap::new(),
-        paused: false,
-        runs: Vec::new(),
-        gathered: 0,
-    };
+        "t".to_owned(),
+        Arc::new(Budget::new(1)),
+        Arc::new(AtomicI64::new(0)),
+    );
     for (partition, assignment, next) in [(0, 1, 5), (1, 2, 6), (0, 3, 7)] {
         let next = Offset(next);
-        let begin = Command::Begin {
+        let begin = PollerCommand::Begin {
             partition,
             assignment,
             next,
         };
-        commands.send(begin).expect("it listens");
+        commands.send(begin).expect("the poller lives");
     }
-    assert!(poller.take_commands().is_continue());
+    assert!(poller.process_commands().is_continue());
     let want = [(0, (3, Offset(7))), (1, (2, Offset(6)))];
     assert_eq!(poller.beginning, BTreeMap::from(want));
 }

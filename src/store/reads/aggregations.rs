@@ -1,44 +1,41 @@
 //! Windows of a series, and whether each is final.
 //!
-//! The order of the reads is what makes `final` true: the published watermarks are read before the
-//! rows, so a row that they call final already holds everything; the current topic id is read after
-//! the rows, because a consumer sets it before it counts the first record of a new topic, so a fence
-//! of an id that is not current then belongs to a topic that is gone.
+//! `final` is true because of the order of the reads. The published watermarks are read before the
+//! rows, so a row that they call final holds all of its events already. The current topic id is read
+//! after the rows. A consumer writes the id before it counts the first record of a new topic, so a
+//! fence of any other id belongs to a topic that no longer exists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::AttributeValue;
 use moka::sync::Cache;
-use tokio::task::JoinSet;
 
-use super::batch::BATCH_KEYS_MAX;
-use super::items::{AggregationItem, fences, number, text};
-use super::lanes::{Lane, Source, collect};
-use super::{Db, Item, Page, Range, Slice, Windows, meter};
-use crate::core::keys::{PROGRESS_PK, SERIES_INDEX};
+use super::db::{Db, KeyNames, read_together};
+use super::items::{AggregationItem, fences};
+use super::newest_first::{KeyedSource, ListPartition, read_page};
+use super::{Page, PageRequest, Range, Windows};
+use crate::core::keys::SERIES_INDEX;
 use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
-use crate::store::config::Config;
+use crate::store::attributes::{
+    Item, PARTITION_KEY, SERIES, WATERMARK, WINDOW_START, number, string, text,
+};
+use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 
-/// Most requests of one answer under way at a time.
-const REQUESTS_MAX: usize = 16;
 /// Most windows of a series that are read as the newest ones, whatever the rules.
 const LATEST_MAX: i64 = 64;
-/// How long a final row is known without being read again. It takes no more events; only tables made
-/// anew, or a topic that got more partitions, could change it. (Not so one that is final because its
-/// topic is gone: see [`stays`].)
+/// How long a final row is served from memory. A final row gets no more events, so only tables that
+/// were created again, or a topic that got more partitions, can change it.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
-/// Most final rows known: a day of 70 series, 10 MB.
+/// Most final rows in memory: a day of 70 series, 10 MB.
 const FINALS_MAX: u64 = 20_000;
 
-/// Rows that were final when they were read, by the topic's id of then and key: a topic made again may
-/// count in any of them. Whoever asks for the newest windows again and again, as a chart does, pays for
-/// those only that are open.
+/// Rows that were final when they were read, by the topic id at that time and the row's key. A topic
+/// that is created again may count in any of these rows. A client that reads the newest windows again and
+/// again, as a chart does, so pays only for the open ones.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
-/// Returns memory for final rows.
+/// Returns an empty memory for final rows.
 pub(super) fn finals() -> Finals {
     Cache::builder()
         .time_to_live(FINAL_AGE_MAX)
@@ -47,32 +44,33 @@ pub(super) fn finals() -> Finals {
 }
 
 /// Reads one page of windows.
-pub(super) async fn page(db: &Db, series: String, slice: Slice) -> Result<Windows, StoreError> {
-    let source = Source {
-        table: db.names.aggregations.clone(),
-        index: Some(SERIES_INDEX),
-        pk_name: "series",
-        sk_name: "window_start",
-        other_key: Some("partition_key"),
+pub(super) async fn page(
+    db: &Db,
+    series: &str,
+    request: &PageRequest,
+) -> Result<Windows, StoreError> {
+    let source = KeyedSource {
+        keys: index_keys(db),
+        other_key: Some(PARTITION_KEY),
     };
-    let (lower, upper) = bounds(slice.range);
-    let lane = Lane::new(series, &lower, &upper);
-    let keys = collect(db, source, vec![lane], &slice, |_| None).await?;
+    let (lower, upper) = bounds(request.range);
+    let partition = ListPartition::new(series.to_owned(), &lower, &upper);
+    let keys = read_page(db, source, vec![partition], request, |_| None).await?;
     if keys.items.is_empty() {
         return Ok(Windows::none());
     }
-    let keys_in_order = keys.items.iter().map(|item| text(item, "partition_key"));
-    let judged = judged(db, keys_in_order.collect()).await?;
+    let in_order = keys.items.iter().map(|item| text(item, PARTITION_KEY));
+    let read = read_rows(db, in_order.map(str::to_owned).collect()).await?;
     Ok(Windows {
         page: Page {
-            items: judged.rows.into_iter().map(|(row, _)| row).collect(),
+            items: read.rows.into_iter().map(|(row, _)| row).collect(),
             next: keys.next,
         },
-        watermark_ms: judged.watermark_ms,
+        watermark_ms: read.watermark_ms,
     })
 }
 
-/// Reads all windows of several series that start in `range`, in no order.
+/// Reads all windows of several series that start in `range`, in any order.
 pub(super) async fn windows(
     db: &Db,
     finals: &Finals,
@@ -80,75 +78,86 @@ pub(super) async fn windows(
     range: Range,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     let (lower, upper) = bounds(range);
-    let found = each_series(db, series, move |db, series| {
-        let query = index_query(&db, series, &lower, &upper);
+    let queries = series.into_iter().map(|series| {
+        let query = db.query_keys(&index_keys(db), &series, &lower, Some(&upper));
+        let db = db.clone();
         async move { db.query_all(query).await }
     });
+    let found = read_together(queries.collect());
     let (found, config) = tokio::try_join!(found, db.config())?;
-    rows_behind(db, finals, &found, config.topic_id).await
+    let found: Vec<Item> = found.into_iter().flatten().collect();
+    rows_of(db, finals, &found, config.topic_id).await
 }
 
-/// Reads where the newest window of several series at or before `until_ms` starts.
+/// Returns the start of the newest window of several series that starts at or before `until_ms`.
 pub(super) async fn newest(
     db: &Db,
     series: Vec<String>,
     until_ms: i64,
 ) -> Result<Option<i64>, StoreError> {
-    let (lower, upper) = (format_seconds(0), format_seconds(until_ms));
-    let found = each_series(db, series, move |db, series| {
-        let query = index_query(&db, series, &lower, &upper)
-            .scan_index_forward(false)
-            .limit(1);
-        async move { Ok(db.query_page(query).await?.0) }
-    });
+    let found = newest_keys(db, series, until_ms, 1).await?;
     Ok(found
-        .await?
         .iter()
-        .filter_map(|item| parse_timestamp(&text(item, "window_start")))
+        .filter_map(|item| parse_timestamp(text(item, WINDOW_START)))
         .max())
 }
 
-/// Reads the newest windows of several series, in no order: as many of each as can be open at a time.
+/// Reads the newest windows of several series, in any order: as many of each as can be open at the
+/// same time.
 pub(super) async fn latest(
     db: &Db,
     finals: &Finals,
     series: Vec<String>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
-    // Open are those that an event not yet late, or allowed to be ahead, can fall in.
-    let Config {
+    let ConfigItem {
         rules, topic_id, ..
     } = db.config().await?;
+    // A window is open while an event that is neither late nor future can be in it.
     let spread_ms = rules.lateness_ms.saturating_add(rules.skew_ms);
     let open = spread_ms / rules.window_ms.max(1) + 2;
     let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);
-    let (lower, upper) = (format_seconds(0), format_seconds(TIME_MS_END - 1));
-    let found = each_series(db, series, move |db, series| {
-        let query = index_query(&db, series, &lower, &upper)
-            .scan_index_forward(false)
-            .limit(limit);
-        async move { Ok(db.query_page(query).await?.0) }
-    });
-    rows_behind(db, finals, &found.await?, topic_id).await
+    let found = newest_keys(db, series, TIME_MS_END - 1, limit).await?;
+    rows_of(db, finals, &found, topic_id).await
 }
 
-/// Reads the rows that items of the index stand for, but for those known to be final while `topic_id`
-/// is current.
-async fn rows_behind(
+/// Reads at most `limit` keys of the newest windows of each series that start at or before `until_ms`.
+async fn newest_keys(
+    db: &Db,
+    series: Vec<String>,
+    until_ms: i64,
+    limit: i32,
+) -> Result<Vec<Item>, StoreError> {
+    let (lower, upper) = (format_seconds(0), format_seconds(until_ms));
+    let queries = series.into_iter().map(|series| {
+        let query = db
+            .query_keys(&index_keys(db), &series, &lower, Some(&upper))
+            .scan_index_forward(false)
+            .limit(limit);
+        let db = db.clone();
+        async move { Ok(db.query_page(query).await?.0) }
+    });
+    let found = read_together(queries.collect()).await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Reads the rows of these items of the index. Takes rows from `finals` that are final while
+/// `topic_id` is current.
+async fn rows_of(
     db: &Db,
     finals: &Finals,
     found: &[Item],
     topic_id: Option<String>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     let (mut rows, mut keys) = (Vec::new(), Vec::new());
-    for key in found.iter().map(|item| text(item, "partition_key")) {
-        let known = (topic_id.clone(), key);
+    for item in found {
+        let known = (topic_id.clone(), text(item, PARTITION_KEY).to_owned());
         match finals.get(&known) {
             Some(row) => rows.push(row),
             None => keys.push(known.1),
         }
     }
     if !keys.is_empty() {
-        let read = judged(db, keys).await?;
+        let read = read_rows(db, keys).await?;
         for (row, _) in read.rows.iter().filter(|(_, stays)| *stays) {
             let key = (read.topic_id.clone(), row.partition_key.clone());
             finals.insert(key, row.clone());
@@ -158,7 +167,8 @@ async fn rows_behind(
     Ok(rows)
 }
 
-/// Window starts are whole seconds: returns the first at or after `from`, and the last before `to`.
+/// Returns the first window start at or after `from` and the last before `to`. Window starts are
+/// whole seconds.
 fn bounds(range: Range) -> (String, String) {
     (
         format_seconds(range.from_ms.saturating_add(999)),
@@ -166,89 +176,72 @@ fn bounds(range: Range) -> (String, String) {
     )
 }
 
-fn index_query(db: &Db, series: String, lower: &str, upper: &str) -> QueryFluentBuilder {
-    db.query(&db.names.aggregations)
-        .index_name(SERIES_INDEX)
-        .key_condition_expression("#series = :series AND #start BETWEEN :lower AND :upper")
-        .expression_attribute_names("#series", "series")
-        .expression_attribute_names("#start", "window_start")
-        .expression_attribute_values(":series", AttributeValue::S(series))
-        .expression_attribute_values(":lower", AttributeValue::S(lower.to_owned()))
-        .expression_attribute_values(":upper", AttributeValue::S(upper.to_owned()))
+fn index_keys(db: &Db) -> KeyNames {
+    KeyNames {
+        table: db.names.aggregations.clone(),
+        index: Some(SERIES_INDEX),
+        pk: SERIES,
+        sk: WINDOW_START,
+    }
 }
 
-/// Asks for each series, [`REQUESTS_MAX`] at a time, and returns all items.
-async fn each_series<F>(
-    db: &Db,
-    series: Vec<String>,
-    ask: impl Fn(Db, String) -> F,
-) -> Result<Vec<Item>, StoreError>
-where
-    F: Future<Output = Result<Vec<Item>, StoreError>> + Send + 'static,
-{
-    let mut tasks = JoinSet::new();
-    let mut items = Vec::new();
-    for series in series {
-        if tasks.len() >= REQUESTS_MAX
-            && let Some(done) = tasks.join_next().await
-        {
-            items.extend(done.expect("reading windows does not panic")?);
-        }
-        tasks.spawn(meter::carried(ask(db.clone(), series)));
-    }
-    while let Some(done) = tasks.join_next().await {
-        items.extend(done.expect("reading windows does not panic")?);
-    }
-    Ok(items)
-}
-
-/// Rows and what was known when they were judged.
-struct Judged {
-    /// In the order asked for; with each, whether it is final and [`stays`] so.
+/// Rows, and the state of the topic when they were read.
+struct ReadRows {
+    /// In the order of the keys; with each, whether it is final and [`stays_final`].
     rows: Vec<(AggregationItem, bool)>,
     /// The current topic's id.
     topic_id: Option<String>,
-    /// The least watermark of the current topic.
+    /// The smallest watermark of the current topic.
     watermark_ms: Option<i64>,
 }
 
-/// Reads the rows of `keys` and judges whether each is final.
-async fn judged(db: &Db, keys: Vec<String>) -> Result<Judged, StoreError> {
+/// Reads the rows of `keys`, and whether each is final.
+async fn read_rows(db: &Db, keys: Vec<String>) -> Result<ReadRows, StoreError> {
+    // This order of the three reads is what makes `final` true.
     let watermarks = watermarks(db).await?;
-    let mut rows = rows(db, &keys).await?;
+    let table = &db.names.aggregations;
+    let asked = keys.iter();
+    let asked = asked.map(|key| Item::from([(PARTITION_KEY.to_owned(), string(key))]));
+    let found = db.get_all(table, asked.collect()).await?;
     let topic_id = db.config().await?.topic_id;
-    let current = |log_key: &str| {
+    let mut found: HashMap<String, Item> = found
+        .into_iter()
+        .map(|row| (text(&row, PARTITION_KEY).to_owned(), row))
+        .collect();
+    let is_current = |log_key: &str| {
         let id = log_key.rsplit_once('#').map(|(id, _)| id);
         id.is_some() && id == topic_id.as_deref()
     };
-    let published = watermarks.iter().filter(|(log_key, _)| current(log_key));
+    let published = watermarks.iter().filter(|(log_key, _)| is_current(log_key));
     let watermark_ms = published.map(|(_, ms)| *ms).min();
-    let judge = |row: Item| {
-        let item = AggregationItem::from_item(&row);
+    let with_finality = |row: Item| {
+        let item = AggregationItem::from_table(table, &row);
         let end = &item.window_end;
         let is_final = is_final(end, fences(&row), topic_id.as_deref(), &watermarks);
-        let stays = is_final && stays(end, fences(&row).any(current), watermark_ms);
+        let is_counted = fences(&row).any(is_current);
+        let stays = is_final && stays_final(end, is_counted, watermark_ms);
         (AggregationItem { is_final, ..item }, stays)
     };
-    // The index may know a row that the table no longer has.
-    let found = keys.iter().filter_map(|key| rows.remove(key));
-    Ok(Judged {
-        rows: found.map(judge).collect(),
+    // The index may still hold a row that the table no longer has.
+    let rows = keys.iter().filter_map(|key| found.remove(key));
+    Ok(ReadRows {
+        rows: rows.map(with_finality).collect(),
         topic_id,
         watermark_ms,
     })
 }
 
-/// Tells whether a final window stays so while its topic is current: that has counted in it, or is past
-/// its end as a whole. One that is final because the topic of its fences is gone may yet be counted in.
-fn stays(window_end: &str, counted: bool, watermark_ms: Option<i64>) -> bool {
+/// Returns whether a final window stays final while its topic is current. It does if that topic has
+/// counted in it, or if all partitions of that topic have passed its end. A window that is final
+/// because the topic of its fences is gone can still be counted in.
+fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<i64>) -> bool {
     let ends = watermark_ms.zip(parse_timestamp(window_end));
-    counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
+    is_counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
 }
 
-/// Tells whether a window takes no more events: the watermark of every partition with a fence in its
-/// row has reached its end. Fences of another topic id than the current one count as passed; a row
-/// without any is nobody's, so nothing vouches for it.
+/// Returns whether a window gets no more events: the watermark of every partition with a fence in its
+/// row has reached its end. Fences of a topic id that is not current count as passed. A row without
+/// fences is never final, because no consumer of this program has written it.
 fn is_final<'a>(
     window_end: &str,
     fences: impl Iterator<Item = &'a str>,
@@ -258,66 +251,29 @@ fn is_final<'a>(
     let Some(end_ms) = parse_timestamp(window_end) else {
         return false;
     };
-    let mut fenced = false;
+    let mut has_fence = false;
     for log_key in fences {
-        fenced = true;
-        let current = match (log_key.rsplit_once('#'), topic_id) {
+        has_fence = true;
+        let is_current = match (log_key.rsplit_once('#'), topic_id) {
             (Some((id, _)), Some(topic_id)) => id == topic_id,
-            // Nobody said yet which topic is current, so any may be.
+            // The config item names no topic yet, so any topic may be current.
             _ => true,
         };
-        let reached = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);
-        if current && !reached {
+        let is_passed = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);
+        if is_current && !is_passed {
             return false;
         }
     }
-    fenced
+    has_fence
 }
 
 /// Returns the published watermarks by log key (`<topic id>#<partition>`).
 async fn watermarks(db: &Db) -> Result<BTreeMap<String, i64>, StoreError> {
-    let query = db
-        .query(&db.names.totals)
-        .key_condition_expression("#shard = :progress")
-        .projection_expression("#shard, #series, #watermark")
-        .expression_attribute_names("#shard", "shard")
-        .expression_attribute_names("#series", "series")
-        .expression_attribute_names("#watermark", "watermark")
-        .expression_attribute_values(":progress", AttributeValue::S(PROGRESS_PK.to_owned()))
-        .consistent_read(true);
-    let items = db.query_all(query).await?;
+    let items = db.progress_items([SERIES, WATERMARK]).await?;
     Ok(items
         .iter()
-        .filter_map(|item| Some((text(item, "series"), number(item, "watermark")?)))
+        .filter_map(|item| Some((text(item, SERIES).to_owned(), number(item, WATERMARK)?)))
         .collect())
-}
-
-/// Reads rows by key, consistently, several batches at a time; those that do not exist are not in
-/// the answer.
-async fn rows(db: &Db, keys: &[String]) -> Result<HashMap<String, Item>, StoreError> {
-    let mut tasks = JoinSet::new();
-    let mut rows = HashMap::new();
-    for chunk in keys.chunks(BATCH_KEYS_MAX) {
-        if tasks.len() >= REQUESTS_MAX
-            && let Some(done) = tasks.join_next().await
-        {
-            rows.extend(done.expect("reading rows does not panic")?);
-        }
-        tasks.spawn(meter::carried(batch(db.clone(), chunk.to_vec())));
-    }
-    while let Some(done) = tasks.join_next().await {
-        rows.extend(done.expect("reading rows does not panic")?);
-    }
-    Ok(rows)
-}
-
-/// Reads at most [`BATCH_KEYS_MAX`] rows.
-async fn batch(db: Db, keys: Vec<String>) -> Result<Vec<(String, Item)>, StoreError> {
-    let keys = keys.into_iter();
-    let keys = keys.map(|key| Item::from([("partition_key".to_owned(), AttributeValue::S(key))]));
-    let rows = db.get_all(&db.names.aggregations, keys.collect()).await?;
-    let rows = rows.into_iter();
-    Ok(rows.map(|row| (text(&row, "partition_key"), row)).collect())
 }
 
 #[cfg(test)]

@@ -1,58 +1,73 @@
-//! BatchGetItem followed to its end: 100 keys at a time, unprocessed keys again after a pause.
+//! Reads items by key with BatchGetItem: 100 keys at a time, unprocessed keys again after a pause.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 
-use super::{Db, Item, meter};
+use super::db::{Db, read_together};
+use super::meter;
 use crate::store::answers::Flaw;
+use crate::store::attributes::Item;
 use crate::store::error::StoreError;
 
-/// Most keys of one BatchGetItem, by DynamoDB's rules.
-pub(super) const BATCH_KEYS_MAX: usize = 100;
-/// First pause before unprocessed keys are asked for again; it doubles up to [`PAUSE_MAX`].
+/// Most keys of one BatchGetItem; DynamoDB's limit.
+const BATCH_KEYS_MAX: usize = 100;
+/// First pause before unprocessed keys are read again; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
-/// Longest pause; the caller's deadline ends the waiting.
+/// Longest pause. The caller's deadline ends the waiting.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 impl Db {
-    /// Reads items by key, consistently, in no order; those that do not exist are not in the answer.
-    /// No key may be there twice.
+    /// Reads items by key, consistently, in any order. Items that do not exist are left out. Each key
+    /// must be given once.
     pub(super) async fn get_all(
         &self,
         table: &str,
         keys: Vec<Item>,
     ) -> Result<Vec<Item>, StoreError> {
+        let chunks = keys.chunks(BATCH_KEYS_MAX).map(<[Item]>::to_vec);
+        let batches = chunks.map(|chunk| {
+            let (db, table) = (self.clone(), table.to_owned());
+            async move { db.get_batch(&table, chunk).await }
+        });
+        let found = read_together(batches.collect()).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads at most [`BATCH_KEYS_MAX`] items by key.
+    async fn get_batch(&self, table: &str, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let mut items = Vec::new();
-        let mut keys = keys.into_iter();
-        loop {
-            let mut wanted: Vec<Item> = keys.by_ref().take(BATCH_KEYS_MAX).collect();
-            if wanted.is_empty() {
-                return Ok(items);
-            }
-            let mut pause = PAUSE_FIRST;
-            while !wanted.is_empty() {
-                let (found, left) = self.get_some(table, wanted).await?;
-                items.extend(found);
-                wanted = left;
-                if !wanted.is_empty() {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+        let mut wanted = keys;
+        let mut retries = self.retries();
+        let mut pause = PAUSE_FIRST;
+        while !wanted.is_empty() {
+            let (found, left) = match self.get_some(table, &wanted).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    retries.pause_after(error).await?;
+                    continue;
                 }
+            };
+            items.extend(found);
+            wanted = left;
+            if !wanted.is_empty() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+        Ok(items)
     }
 
     /// Sends one BatchGetItem; returns the items and the unprocessed keys.
     async fn get_some(
         &self,
         table: &str,
-        keys: Vec<Item>,
+        keys: &[Item],
     ) -> Result<(Vec<Item>, Vec<Item>), StoreError> {
-        meter::may_read()?;
+        meter::check_bound()?;
         let asked = KeysAndAttributes::builder()
-            .set_keys(Some(keys.clone()))
+            .set_keys(Some(keys.to_vec()))
             .consistent_read(true)
             .build()
             .expect("the keys are set");
@@ -70,8 +85,8 @@ impl Db {
                 let found = found.flat_map(|(table, items)| items.iter().map(move |i| (table, i)));
                 let left = output.unprocessed_keys().into_iter().flatten();
                 let left = left.flat_map(|(table, l)| l.keys().iter().map(move |key| (table, key)));
-                match find_flaw(table, &keys, found, left) {
-                    Some(flaw) => Err(self.disbelieve("BatchGetItem", table, flaw)),
+                match find_flaw(table, keys, found, left) {
+                    Some(flaw) => Err(self.wrong_answer("BatchGetItem", table, flaw)),
                     None => Ok(output),
                 }
             });
@@ -93,8 +108,8 @@ impl Db {
     }
 }
 
-/// Returns why an answer cannot be that to a request for `keys`: each may be found or left over once,
-/// and nothing else.
+/// Returns the flaw of an answer to a request for `keys`, if it has one. The answer may hold each key
+/// once, as found or as unprocessed, and no other key.
 fn find_flaw<'a>(
     table: &str,
     keys: &'a [Item],
@@ -103,13 +118,14 @@ fn find_flaw<'a>(
 ) -> Option<Flaw> {
     let mut names: Vec<&String> = keys.first().into_iter().flat_map(Item::keys).collect();
     names.sort_unstable();
-    let print = |item: &'a Item| -> Vec<Option<&'a str>> {
+    let key_of = |item: &'a Item| -> Vec<Option<&'a str>> {
         let text = |name: &&String| item.get(*name).and_then(|v| v.as_s().ok());
         let texts = names.iter().map(|name| text(name).map(String::as_str));
         texts.collect()
     };
-    let mut open: HashSet<_> = keys.iter().map(print).collect();
-    let mut is_ours = |(of, item): (&'a String, &'a Item)| of == table && open.remove(&print(item));
+    let mut expected: HashSet<_> = keys.iter().map(key_of).collect();
+    let mut is_ours =
+        |(of, item): (&'a String, &'a Item)| of == table && expected.remove(&key_of(item));
     for item in found {
         if !is_ours(item) {
             return Some(Flaw::OtherItem);
@@ -149,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_that_were_asked_for_are_found_or_left_over_each_once() {
+    fn an_answer_holds_each_requested_key_once_and_no_other() {
         let keys = [item("a", "1", ""), item("a", "2", ""), item("b", "1", "")];
         let (ours, other) = ("t".to_owned(), "u".to_owned());
         let found = [item("a", "1", "x"), item("b", "1", "y")];

@@ -1,56 +1,66 @@
-//! Items of the tables → what the API shows of them. Attributes outside the contract are ignored.
+//! What the API shows of the items. Attributes that `docs/TABLES.md` does not name are ignored.
+
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::Item;
 use crate::core::event::Severity;
-use crate::core::keys::{FENCE_NEXT, split_series};
+use crate::core::keys::{FENCE_NEXT, SUMS, split_series};
+use crate::store::attributes::{
+    CITY, DESCRIPTION, EVENT_COUNT, EVENT_ID, EVENT_TIME, EVENT_TYPE, EXTRA, FUTURE, Item,
+    LAST_UPDATED, LATE, LATE_COUNT, PARTITION_KEY, PROCESSING_TIME, SERIES, SEVERITIES, SEVERITY,
+    SEVERITY_COUNTS, SHARD, TIMESTAMP, TTL, WINDOW_END, WINDOW_START, checked_number, number, text,
+};
+use crate::store::warn_limit::WarnLimit;
+
+/// Limits the warnings about damaged rows. A client that polls such a row would fill the log.
+static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
 /// A raw event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventItem {
-    /// Its identity.
+    /// The event's own id, or `<topic>-<partition>-<offset>`.
     pub event_id: String,
     /// Event time, `2013-01-01T06:00:00.000Z`.
     pub timestamp: String,
-    /// Where.
+    /// The city, as its producers spell it.
     pub city: String,
-    /// What kind.
+    /// The event type, in lower case.
     pub event_type: String,
-    /// How bad.
+    /// `low`, `medium`, `high` or `critical`.
     pub severity: String,
-    /// In words.
+    /// The producer's description; may be empty.
     pub description: String,
-    /// When it was stored.
+    /// When a consumer wrote the item.
     pub processing_time: String,
-    /// When it goes, Unix seconds.
+    /// When the item expires, in Unix seconds.
     pub ttl: i64,
-    /// It came after its window was closed.
+    /// Whether the event is late.
     pub late: bool,
-    /// It was ahead of its record.
+    /// Whether the event is future.
     pub future: bool,
-    /// The record's other fields, a JSON object as text.
+    /// The record's other fields: a JSON object as text.
     pub extra: Option<String>,
 }
 
 /// An alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertItem {
-    /// The event's identity.
+    /// The event's own id, or `<topic>-<partition>-<offset>`.
     pub event_id: String,
     /// Event time, `2013-01-01T06:00:00.000Z`.
     pub event_time: String,
-    /// Where.
+    /// The city, as its producers spell it.
     pub city: String,
-    /// What kind.
+    /// The event type, in lower case.
     pub event_type: String,
-    /// How bad.
+    /// `low`, `medium`, `high` or `critical`.
     pub severity: String,
-    /// In words.
+    /// The producer's description; may be empty.
     pub description: String,
-    /// When it was stored.
+    /// When a consumer wrote the item.
     pub processing_time: String,
-    /// It came after its window was closed.
+    /// Whether the event is late.
     pub late: bool,
 }
 
@@ -61,137 +71,172 @@ pub struct AggregationItem {
     pub partition_key: String,
     /// First instant, `2013-01-01T06:00:00Z`.
     pub window_start: String,
-    /// First instant after it.
+    /// First instant after the window.
     pub window_end: String,
-    /// Where.
+    /// The city, as its producers spell it.
     pub city: String,
-    /// What kind.
+    /// The event type, in lower case.
     pub event_type: String,
-    /// Events counted.
+    /// Events that are counted in the window.
     pub event_count: u64,
     /// The distinct severities, low to critical.
     pub severities: Vec<String>,
     /// Events by [`Severity::index`].
     pub severity_counts: [u64; 4],
-    /// When the row was last written.
+    /// When a consumer last wrote the row.
     pub last_updated: String,
-    /// It takes no more events.
+    /// Whether the watermark has passed the window, so that it gets no more events.
     pub is_final: bool,
 }
 
 /// The total of a series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TotalItem {
-    /// Where.
+    /// The city, as its producers spell it.
     pub city: String,
-    /// What kind.
+    /// The event type, in lower case.
     pub event_type: String,
-    /// Events counted in windows.
+    /// Events that are counted in windows.
     pub event_count: u64,
-    /// Events that came too late for theirs.
+    /// Late events, which are in no window.
     pub late_count: u64,
     /// Events of both kinds by [`Severity::index`].
     pub severity_counts: [u64; 4],
 }
 
 impl TotalItem {
-    /// Returns all events of the series.
+    /// Returns the number of all events of the series.
     pub fn events(&self) -> u64 {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns what an item says; what is missing or foreign is empty or zero.
-    pub fn from_item(item: Item) -> TotalItem {
-        let series = text(&item, "series");
-        let (city, event_type) = split_series(&series).unwrap_or((&series, ""));
+    /// Returns the total of an item. Damaged attributes are empty or zero.
+    pub fn from_item(item: &Item) -> TotalItem {
+        let series = text(item, SERIES);
+        let (city, event_type) = split_series(series).unwrap_or((series, ""));
         TotalItem {
             city: city.to_owned(),
             event_type: event_type.to_owned(),
-            event_count: count(&item, "event_count"),
-            late_count: count(&item, "late_count"),
-            severity_counts: severity_counts(&item),
+            event_count: count(item, EVENT_COUNT),
+            late_count: count(item, LATE_COUNT),
+            severity_counts: severity_counts(item),
         }
+    }
+
+    /// As [`TotalItem::from_item`]; logs a damaged number.
+    pub(super) fn from_table(table: &str, item: &Item) -> TotalItem {
+        warn_of_damage(&DAMAGE, table, &[SHARD, SERIES], item, &SUMS);
+        TotalItem::from_item(item)
     }
 }
 
 impl EventItem {
-    /// Returns what an item says; what is missing or foreign is empty or zero.
-    pub fn from_item(item: Item) -> EventItem {
+    /// Returns the event of an item. Damaged attributes are empty or zero.
+    pub fn from_item(item: &Item) -> EventItem {
+        let extra = item.get(EXTRA).and_then(|value| value.as_s().ok());
         EventItem {
-            event_id: text(&item, "event_id"),
-            timestamp: text(&item, "timestamp"),
-            city: text(&item, "city"),
-            event_type: text(&item, "event_type"),
-            severity: text(&item, "severity"),
-            description: text(&item, "description"),
-            processing_time: text(&item, "processing_time"),
-            ttl: number(&item, "ttl").unwrap_or_default(),
-            late: flag(&item, "late"),
-            future: flag(&item, "future"),
-            extra: item
-                .get("extra")
-                .and_then(|v| v.as_s().ok())
-                .map(ToOwned::to_owned),
+            event_id: owned(item, EVENT_ID),
+            timestamp: owned(item, TIMESTAMP),
+            city: owned(item, CITY),
+            event_type: owned(item, EVENT_TYPE),
+            severity: owned(item, SEVERITY),
+            description: owned(item, DESCRIPTION),
+            processing_time: owned(item, PROCESSING_TIME),
+            ttl: number(item, TTL).unwrap_or_default(),
+            late: flag(item, LATE),
+            future: flag(item, FUTURE),
+            extra: extra.cloned(),
         }
+    }
+
+    /// As [`EventItem::from_item`]; logs a damaged number.
+    pub(super) fn from_table(table: &str, item: &Item) -> EventItem {
+        warn_of_damage(&DAMAGE, table, &[EVENT_ID, TIMESTAMP], item, &[TTL]);
+        EventItem::from_item(item)
     }
 }
 
 impl AlertItem {
-    /// Returns what an item says; what is missing or foreign is empty or zero.
-    pub fn from_item(item: Item) -> AlertItem {
+    /// Returns the alert of an item. Damaged attributes are empty.
+    pub fn from_item(item: &Item) -> AlertItem {
         AlertItem {
-            event_id: text(&item, "event_id"),
-            event_time: text(&item, "event_time"),
-            city: text(&item, "city"),
-            event_type: text(&item, "event_type"),
-            severity: text(&item, "severity"),
-            description: text(&item, "description"),
-            processing_time: text(&item, "processing_time"),
-            late: flag(&item, "late"),
+            event_id: owned(item, EVENT_ID),
+            event_time: owned(item, EVENT_TIME),
+            city: owned(item, CITY),
+            event_type: owned(item, EVENT_TYPE),
+            severity: owned(item, SEVERITY),
+            description: owned(item, DESCRIPTION),
+            processing_time: owned(item, PROCESSING_TIME),
+            late: flag(item, LATE),
         }
     }
 }
 
 impl AggregationItem {
-    /// Returns the row, not final yet.
+    /// Returns the window of a row, as not final. Damaged attributes are empty or zero.
     pub fn from_item(item: &Item) -> AggregationItem {
-        let mut severities: Vec<String> = item
-            .get("severities")
-            .and_then(|v| v.as_ss().ok())
-            .cloned()
-            .unwrap_or_default();
+        let severities = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
+        let mut severities = severities.cloned().unwrap_or_default();
         severities.sort_by_key(|name| Severity::from_name(name).map_or(4, Severity::index));
         AggregationItem {
-            partition_key: text(item, "partition_key"),
-            window_start: text(item, "window_start"),
-            window_end: text(item, "window_end"),
-            city: text(item, "city"),
-            event_type: text(item, "event_type"),
-            event_count: count(item, "event_count"),
+            partition_key: owned(item, PARTITION_KEY),
+            window_start: owned(item, WINDOW_START),
+            window_end: owned(item, WINDOW_END),
+            city: owned(item, CITY),
+            event_type: owned(item, EVENT_TYPE),
+            event_count: count(item, EVENT_COUNT),
             severities,
             severity_counts: severity_counts(item),
-            last_updated: text(item, "last_updated"),
+            last_updated: owned(item, LAST_UPDATED),
             is_final: false,
         }
     }
+
+    /// As [`AggregationItem::from_item`]; logs a damaged number.
+    pub(super) fn from_table(table: &str, item: &Item) -> AggregationItem {
+        warn_of_damage(&DAMAGE, table, &[PARTITION_KEY], item, &SUMS);
+        AggregationItem::from_item(item)
+    }
 }
 
-/// Returns the log keys (`<topic id>#<partition>`) of the partitions that have a fence in the row.
+/// Returns the log keys (`<topic id>#<partition>`) of the partitions with a fence in the row.
 pub(super) fn fences(item: &Item) -> impl Iterator<Item = &str> {
     item.keys().filter_map(|name| name.strip_prefix(FENCE_NEXT))
 }
 
-/// Returns the text of an attribute, or "".
-pub(super) fn text(item: &Item, name: &str) -> String {
-    match item.get(name) {
-        Some(AttributeValue::S(text)) => text.clone(),
-        _ => String::new(),
+/// Logs that an attribute is not a number and is shown as zero, if `limit` allows it.
+fn warn_of_damage(
+    limit: &WarnLimit,
+    table: &str,
+    key: &[&str],
+    item: &Item,
+    numbers: &[&'static str],
+) {
+    let Some(attribute) = damaged_number(item, numbers) else {
+        return;
+    };
+    if limit.is_due() {
+        let key: Vec<&str> = key.iter().map(|name| text(item, name)).collect();
+        tracing::warn!(
+            table,
+            key = key.join("/"),
+            attribute,
+            "showing a damaged attribute as zero"
+        );
     }
 }
 
-/// Returns the whole number of an attribute.
-pub(super) fn number(item: &Item, name: &str) -> Option<i64> {
-    item.get(name)?.as_n().ok()?.parse().ok()
+/// Returns the first of these attributes that exists and is not a whole number from zero on.
+fn damaged_number(item: &Item, names: &[&'static str]) -> Option<&'static str> {
+    let is_damaged = |name: &str| match checked_number(item, name) {
+        Ok(number) => number.is_some_and(|number| number < 0),
+        Err(_) => true,
+    };
+    names.iter().copied().find(|name| is_damaged(name))
+}
+
+fn owned(item: &Item, name: &str) -> String {
+    text(item, name).to_owned()
 }
 
 fn count(item: &Item, name: &str) -> u64 {
@@ -205,5 +250,62 @@ fn flag(item: &Item, name: &str) -> bool {
 }
 
 fn severity_counts(item: &Item) -> [u64; 4] {
-    Severity::ALL.map(|severity| count(item, &format!("severity_{severity}")))
+    SEVERITY_COUNTS.map(|name| count(item, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Collects log lines.
+    #[derive(Clone, Default)]
+    struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for LogLines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_count_that_is_no_number_is_shown_as_zero_and_logged_once_in_a_while() {
+        let good = |text: &str| AttributeValue::N(text.to_owned());
+        let mut item = Item::from([
+            ("shard".to_owned(), AttributeValue::S("totals#1".to_owned())),
+            ("series".to_owned(), AttributeValue::S("a#b".to_owned())),
+            ("event_count".to_owned(), good("7")),
+            ("late_count".to_owned(), good("0")),
+        ]);
+        assert_eq!(damaged_number(&item, &SUMS), None);
+        for wrong in [
+            AttributeValue::S("many".to_owned()),
+            good("1.5"),
+            good("-1"),
+        ] {
+            item.insert("event_count".to_owned(), wrong);
+            assert_eq!(damaged_number(&item, &SUMS), Some("event_count"));
+            assert_eq!(TotalItem::from_item(&item).event_count, 0);
+        }
+        let (lines, limit) = (LogLines::default(), WarnLimit::new(Duration::from_secs(60)));
+        let out = lines.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || out.clone());
+        tracing::subscriber::with_default(log.with_ansi(false).finish(), || {
+            for _ in 0..3 {
+                warn_of_damage(&limit, "t-totals", &["shard", "series"], &item, &SUMS);
+            }
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for word in ["WARN", "t-totals", "totals#1/a#b", "event_count"] {
+            assert!(text.contains(word), "{word} is not in {text}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
-//! What one answer costs: requests and read units, summed while it is made.
+//! Sums the requests and read units that one answer costs.
 //!
-//! The meter travels with the task, so that no reader has to hand it on; a reader that spawns wraps
-//! its future in [`carried`]. Without a meter nothing is summed.
+//! The meter is a task-local value, so no reader has to pass it on. A reader that spawns a task wraps
+//! the future in [`carry`]. Without a meter nothing is summed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +13,15 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Sums what the reads of one answer cost, and may bound it. Clones are the same.
+/// Sums what the reads of one answer cost, and may limit it. Clones share the sums.
 #[derive(Clone, Default)]
-pub struct Meter(Arc<Sums>);
+pub struct Meter(Arc<CostSums>);
 
 #[derive(Default)]
-struct Sums {
+struct CostSums {
     requests: AtomicU64,
     milliunits: AtomicU64,
-    /// Most milliunits; 0 is no bound.
+    /// Most milliunits; 0 means no limit.
     milliunits_max: u64,
 }
 
@@ -30,30 +30,30 @@ struct Sums {
 pub struct Cost {
     /// Requests sent to DynamoDB.
     pub requests: u64,
-    /// Read units, as DynamoDB told them.
+    /// Read units, as DynamoDB reported them.
     pub units: f64,
-    /// From the first request to the last answer, work between them included.
+    /// Time from the first request to the last answer, including the work between them.
     pub time: Duration,
 }
 
 impl Meter {
-    /// Returns a meter that lets no request start once `units` are spent. Requests under way are
-    /// not ended, so an answer may cost a little more.
+    /// Returns a meter that lets no request start once `units` are spent. It does not end requests that
+    /// have been sent, so an answer may cost a little more.
     pub fn bounded(units: u64) -> Meter {
-        Meter(Arc::new(Sums {
+        Meter(Arc::new(CostSums {
             milliunits_max: units.saturating_mul(1_000),
-            ..Sums::default()
+            ..CostSums::default()
         }))
     }
 
-    /// Runs `reading` with this meter; returns its result and how long it took.
+    /// Runs `reading` with this meter, and returns its result.
     pub async fn run<T>(&self, reading: impl Future<Output = T>) -> T {
         METER.scope(self.clone(), reading).await
     }
 
-    /// Returns the requests and read units so far.
+    /// Returns the number of requests and read units so far.
     pub fn spent(&self) -> (u64, f64) {
-        #[allow(clippy::cast_precision_loss)] // units of one answer
+        #[allow(clippy::cast_precision_loss)] // the units of one answer are few
         let units = self.0.milliunits.load(Ordering::Relaxed) as f64 / 1_000.0;
         (self.0.requests.load(Ordering::Relaxed), units)
     }
@@ -84,11 +84,11 @@ pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (
     )
 }
 
-/// Tells whether another request may start.
+/// Checks that another request may start.
 ///
 /// # Errors
-/// [`StoreError::TooCostly`] once the bound is reached.
-pub(super) fn may_read() -> Result<(), StoreError> {
+/// [`StoreError::TooCostly`] once the limit is reached.
+pub(super) fn check_bound() -> Result<(), StoreError> {
     let over = METER.try_with(|meter| {
         let max = meter.0.milliunits_max;
         max > 0 && meter.0.milliunits.load(Ordering::Relaxed) >= max
@@ -101,8 +101,8 @@ pub(super) fn may_read() -> Result<(), StoreError> {
     }
 }
 
-/// Returns the future with this task's meter, for a task of its own.
-pub(super) fn carried<T>(
+/// Returns a future that another task can run with the meter of this one.
+pub(super) fn carry<T>(
     reading: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {
     let meter = METER.try_with(Clone::clone).unwrap_or_default();
@@ -111,7 +111,6 @@ pub(super) fn carried<T>(
 
 /// Counts a request.
 pub(super) fn count(units: Option<f64>) {
-    // Without a meter nobody wants to know.
     let _unmetered = METER.try_with(|meter| {
         meter.0.requests.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
@@ -128,7 +127,7 @@ mod tests {
     async fn the_cost_of_spawned_reads_is_summed_too() {
         let reading = async {
             count(Some(0.5));
-            tokio::spawn(carried(async { count(Some(2.0)) }))
+            tokio::spawn(carry(async { count(Some(2.0)) }))
                 .await
                 .unwrap();
             count(None);
@@ -141,16 +140,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bounded_answer_starts_no_further_read_once_the_units_are_spent() {
+    async fn no_read_starts_once_the_units_of_an_answer_are_spent() {
         let reading = async {
-            assert!(may_read().is_ok());
+            assert!(check_bound().is_ok());
             count(Some(4.0));
-            assert!(may_read().is_ok());
+            assert!(check_bound().is_ok());
             count(Some(1.0));
-            let spawned = tokio::spawn(carried(async { may_read() })).await.unwrap();
+            let spawned = tokio::spawn(carry(async { check_bound() })).await.unwrap();
             assert!(matches!(spawned, Err(StoreError::TooCostly { units: 5 })));
         };
         metered_by(&Meter::bounded(5), reading).await;
-        assert!(may_read().is_ok());
+        assert!(check_bound().is_ok());
     }
 }

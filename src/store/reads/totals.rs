@@ -1,50 +1,40 @@
-//! The totals of every series: summed page by page, so that memory does not grow with their number.
+//! The totals of every series, summed page by page, so that memory does not grow with their number.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::db::{Db, project};
 use super::items::TotalItem;
-use super::{Db, meter};
-use crate::core::keys::{PROGRESS_PK, SUMS, SUMS_NEXT, totals_shards};
+use super::meter;
+use crate::core::keys::{SUMS, SUMS_NEXT, totals_shards};
+use crate::store::attributes::{CITY, EVENT_TYPE, NEXT, SERIES, SHARD, string};
 use crate::store::error::StoreError;
 use crate::store::proof;
 
-/// Pages of totals read ahead of the sum.
+/// Most pages of totals that wait to be summed.
 const PAGES_AHEAD: usize = 4;
-/// Series of a page: however many requests are under way, a bounded reading ends soon after its bound.
+/// Series on a page. A small page lets a reading with a bound end soon after its bound, however many
+/// requests are being answered.
 const PAGE_SERIES: i32 = 250;
-/// What is read of a row; its fences, up to two for each partition of the topic, stay behind.
-const NAMES: [&str; 9] = [
-    "series",
-    "city",
-    "event_type",
-    "event_count",
-    "late_count",
-    "severity_low",
-    "severity_medium",
-    "severity_high",
-    "severity_critical",
-];
 
 /// The sums over every series, and the largest series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EveryTotal {
-    /// Sums over all series; its city and type are empty.
+    /// Sums over all series; city and type are empty.
     pub all: TotalItem,
-    /// How many series there are.
+    /// Number of all series.
     pub series_count: usize,
-    /// The largest series, largest first; equal ones by name.
+    /// The largest series, largest first; series of equal size by name.
     pub largest: Vec<TotalItem>,
     kept_max: usize,
 }
 
 impl EveryTotal {
-    /// Returns the sums over nothing, which will keep at most `kept_max` series.
+    /// Returns sums over no series. They will keep at most `kept_max` series.
     pub fn new(kept_max: usize) -> EveryTotal {
         EveryTotal {
             kept_max,
@@ -52,7 +42,7 @@ impl EveryTotal {
         }
     }
 
-    /// Adds series; each must come once.
+    /// Adds series. Each series must be added once.
     pub fn take(&mut self, items: Vec<TotalItem>) {
         for item in &items {
             self.all.add(item);
@@ -64,7 +54,7 @@ impl EveryTotal {
         }
     }
 
-    /// Returns the same with the largest series in order.
+    /// Returns the same sums with the largest series in order.
     #[must_use]
     pub fn sorted(mut self) -> EveryTotal {
         self.cut();
@@ -90,7 +80,7 @@ impl TotalItem {
         }
     }
 
-    /// Takes the counts of a series away that were added before.
+    /// Subtracts the counts of a series that were added before.
     pub fn subtract(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_sub(other.event_count);
         self.late_count = self.late_count.saturating_sub(other.late_count);
@@ -100,14 +90,14 @@ impl TotalItem {
     }
 }
 
-/// Reads the totals of every series, or of one city's, in no order.
+/// Reads the totals of every series, or of every series of one city, in any order.
 pub(super) async fn all(db: &Db, city: Option<String>) -> Result<Vec<TotalItem>, StoreError> {
     let mut out = Vec::new();
     each_page(db, city, |page| out.extend(page)).await?;
     Ok(out)
 }
 
-/// Reads the totals of every series; keeps the largest.
+/// Reads the totals of every series, and keeps the largest.
 pub(super) async fn every(
     db: &Db,
     kept_max: usize,
@@ -122,24 +112,11 @@ pub(super) async fn every(
     Ok(every.sorted())
 }
 
-/// Sums over the progress items; `None` if there is none, or one does not know its sums. The read is
-/// consistent: what it returned once it does not fall behind.
+/// Returns the sums over all progress items; `None` if there is no item, or if the sums of one are
+/// unknown. The read is consistent, so the result never falls behind an earlier result.
 pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
-    let mut query = db
-        .query(&db.names.totals)
-        .key_condition_expression("#shard = :progress")
-        .expression_attribute_names("#shard", "shard")
-        .expression_attribute_values(":progress", AttributeValue::S(PROGRESS_PK.to_owned()))
-        .consistent_read(true);
-    let mut projection = "#shard".to_owned();
-    for name in ["next", SUMS_NEXT].into_iter().chain(SUMS) {
-        query = query.expression_attribute_names(format!("#{name}"), name);
-        projection.push_str(",#");
-        projection.push_str(name);
-    }
-    let items = db
-        .query_all(query.projection_expression(projection))
-        .await?;
+    let attributes = [NEXT, SUMS_NEXT].into_iter().chain(SUMS);
+    let items = db.progress_items(attributes).await?;
     let mut all = TotalItem::default();
     for item in &items {
         let Some(sums) = proof::sums(item) else {
@@ -155,7 +132,7 @@ pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
     Ok((!items.is_empty()).then_some(all))
 }
 
-/// Reads all shards at the same time, and hands over each page.
+/// Reads all shards at the same time, and passes each page to `take`.
 async fn each_page(
     db: &Db,
     city: Option<String>,
@@ -166,14 +143,15 @@ async fn each_page(
     for shard in totals_shards() {
         let query = query(db, shard, city.as_deref());
         let (db, pages) = (db.clone(), pages.clone());
-        tasks.spawn(meter::carried(async move {
+        tasks.spawn(meter::carry(async move {
             let mut start = None;
             loop {
                 let page = query.clone().set_exclusive_start_key(start);
                 let (items, next) = db.query_page(page).await?;
-                let items = items.into_iter().map(TotalItem::from_item).collect();
-                // Nobody takes it any more: the reading was given up.
-                if pages.send(items).await.is_err() || next.is_none() {
+                let table = &db.names.totals;
+                let totals = items.iter().map(|item| TotalItem::from_table(table, item));
+                // Sending fails if the reading was given up.
+                if pages.send(totals.collect()).await.is_err() || next.is_none() {
                     return Ok::<_, StoreError>(());
                 }
                 start = next;
@@ -190,23 +168,18 @@ async fn each_page(
     Ok(())
 }
 
+/// Returns a Query of one shard. It leaves out the fences, of which a row has up to two for each
+/// partition of the topic.
 fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
-    let mut query = db
-        .query(&db.names.totals)
-        .expression_attribute_names("#shard", "shard")
-        .expression_attribute_values(":shard", AttributeValue::S(shard));
-    let mut projection = "#shard".to_owned();
-    for name in NAMES {
-        query = query.expression_attribute_names(format!("#{name}"), name);
-        projection.push_str(",#");
-        projection.push_str(name);
-    }
-    query = query.projection_expression(projection).limit(PAGE_SERIES);
+    let attributes = [SHARD, SERIES, CITY, EVENT_TYPE].into_iter().chain(SUMS);
+    let query = project(db.query(&db.names.totals), attributes)
+        .expression_attribute_values(":shard", string(shard))
+        .limit(PAGE_SERIES);
     match city {
         None => query.key_condition_expression("#shard = :shard"),
         Some(city) => query
             .key_condition_expression("#shard = :shard AND begins_with(#series, :city)")
-            .expression_attribute_values(":city", AttributeValue::S(format!("{city}#"))),
+            .expression_attribute_values(":city", string(format!("{city}#"))),
     }
 }
 

@@ -1,39 +1,39 @@
-//! What somebody wants of the config item, and where that differs from what it says.
+//! What the command line wants of the tables, and where that contradicts the config item.
 
 use crate::core::RULES;
 use crate::core::window::Rules;
 use crate::settings::{InitTables, RawRows, show_ms};
-use crate::store::config::{self, Config};
+use crate::store::config::{self, ConfigItem};
 use crate::store::protect::Protection;
 
-/// Shards of cities and severities where nobody says otherwise.
+/// Shards per city and severity, unless `--shards` says otherwise.
 const SHARDS_DEFAULT: u32 = 4;
 
-/// What somebody wants the config item to say; `None` is whatever it says already, or the default.
+/// The wanted settings. `None` means the value in the config item, or the default.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct WantedTables {
     /// Length of a window.
     pub window_ms: Option<i64>,
-    /// How far the watermark stays behind.
+    /// How far the watermark is behind the largest event time.
     pub lateness_ms: Option<i64>,
-    /// How far ahead of its record an event may lie.
+    /// How far an event time may be after the ingest time.
     pub skew_ms: Option<i64>,
     /// Shards per city and severity.
     pub shards: Option<u32>,
-    /// Which events get a raw row.
+    /// Which events have raw items.
     pub raw: Option<RawRows>,
-    /// The topic to be counted.
+    /// The topic that is counted.
     pub topic: Option<String>,
-    /// Alerts expire: their table has a TTL.
+    /// Whether alerts expire, so that their table needs TTL.
     pub alerts_expire: bool,
-    /// How every table is protected.
+    /// Measures of protection for every table.
     pub protection: Protection,
 }
 
-impl Wanted {
-    /// Returns what the command line says.
-    pub fn from_args(args: &InitTables) -> Wanted {
-        Wanted {
+impl WantedTables {
+    /// Returns the settings of the command line.
+    pub fn from_args(args: &InitTables) -> WantedTables {
+        WantedTables {
             window_ms: args.window,
             lateness_ms: args.lateness,
             skew_ms: args.max_skew,
@@ -51,10 +51,10 @@ impl Wanted {
         }
     }
 
-    /// Returns a config item for new tables.
-    pub(crate) fn config(&self) -> Config {
+    /// Returns the config item of new tables.
+    pub(crate) fn config(&self) -> ConfigItem {
         let rules = Rules::default();
-        Config {
+        ConfigItem {
             rules: Rules {
                 window_ms: self.window_ms.unwrap_or(rules.window_ms),
                 lateness_ms: self.lateness_ms.unwrap_or(rules.lateness_ms),
@@ -69,8 +69,8 @@ impl Wanted {
         }
     }
 
-    /// Returns what cannot be had with `config`, a sentence each.
-    pub(super) fn conflicts(&self, config: &Config) -> Vec<String> {
+    /// Returns how the wanted settings contradict `config`, one sentence per contradiction.
+    pub(super) fn conflicts(&self, config: &ConfigItem) -> Vec<String> {
         let mut out = Vec::new();
         let rules = &config.rules;
         for (option, wanted, frozen) in [
@@ -101,7 +101,7 @@ impl Wanted {
         }
         if config.rules_number != RULES {
             out.push(format!(
-                "they were made under rules {}, and this program has rules {RULES}",
+                "the tables were created under rules {}, and this program has rules {RULES}",
                 config.rules_number
             ));
         }
@@ -109,7 +109,7 @@ impl Wanted {
             && topic != owner
         {
             out.push(format!(
-                "--topic {topic} differs from {owner}, counted here"
+                "--topic {topic} differs from {owner}, which these tables count"
             ));
         }
         out

@@ -1,211 +1,153 @@
-//! What the screen shows, as a JSON file in the working folder.
+//! What the screen shows, as a JSON file in the working directory.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::chart::Bars;
-use super::draw::Heading;
-use super::view::{Kind, View};
-use crate::core::event::Severity;
-use crate::core::parse::Reason;
+use super::picture::{Heading, Picture};
+use super::view::{RecordKind, ScreenView, VisibleRow};
 use crate::core::time::{format_millis, format_seconds};
-use crate::tail::board::{Board, State, What};
+use crate::tail::board::{Board, ReadState, RecordContent};
+use crate::tail::dead_letters;
+use crate::tail::event_line::{RecordOrigin, push_json};
 use crate::tail::history::{LENGTHS, WINDOWS};
-use crate::tail::letters;
-use crate::tail::line::{Place, push_json};
 
-/// Files of the same second before it is given up.
+/// Files that can be written in one second.
 const NAMES_MAX: u32 = 100;
 
 #[derive(Serialize)]
-struct Export<'a> {
-    exported_at: String,
-    topic: &'a str,
-    from: &'a str,
-    options: &'a str,
-    filter: &'a str,
-    events: u64,
-    lag: Option<u64>,
-    newest_event: Option<String>,
-    rejected: serde_json::Map<String, serde_json::Value>,
-    totals: Vec<Total<'a>>,
-    window: &'static str,
-    windows: Vec<Window>,
+struct Export {
+    #[serde(flatten)]
+    summary: Value,
+    /// The listed records. They are raw JSON, so that the numbers in `extra` keep their text.
     records: Vec<Box<RawValue>>,
 }
 
-#[derive(Serialize)]
-struct Total<'a> {
-    city: &'a str,
-    event_type: &'a str,
-    event_count: u64,
-    severity_low: u64,
-    severity_medium: u64,
-    severity_high: u64,
-    severity_critical: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    late_count: Option<u64>,
-    per_second: f64,
-}
-
-#[derive(Serialize)]
-struct Window {
-    window_start: String,
-    event_count: u64,
-    alert_count: u64,
-}
-
-#[derive(Serialize)]
-struct ExportOfLetters<'a> {
-    exported_at: String,
-    topic: &'a str,
-    from: &'a str,
-    filter: &'a str,
-    rejected: u64,
-    lag: Option<u64>,
-    newest_record: Option<String>,
-    totals: Vec<TotalOfLetters<'a>>,
-    window: &'static str,
-    windows: Vec<WindowOfLetters>,
-    records: Vec<Box<RawValue>>,
-}
-
-#[derive(Serialize)]
-struct TotalOfLetters<'a> {
-    reason: &'a str,
-    rejected_count: u64,
-    per_second: f64,
-}
-
-#[derive(Serialize)]
-struct WindowOfLetters {
-    window_start: String,
-    rejected_count: u64,
-}
-
-/// Returns the export as one JSON object: the rows in their order, the windows that have events, and
-/// the listed records as `--output json` prints them.
-pub(super) fn json(heading: &Heading, board: &Board, view: &View) -> serde_json::Result<String> {
-    let lines = view.lines(board);
-    let bars = Bars::of(&lines, board, view, WINDOWS);
-    let (length_ms, window) = LENGTHS[view.length];
-    let windows = bars.iter().flat_map(|bars| {
-        let starts = (0..).map(move |n: i64| bars.range_ms.0 + n * length_ms);
-        starts.map(format_seconds).zip(&bars.windows)
-    });
-    let windows = windows.filter(|(_, bar)| bar.0 > 0);
-    let exported_at = format_millis(board.now_ms);
+/// Returns the export as one JSON object: the rows in their order, the windows that have events, and the listed records
+/// in the form of `--output json`.
+pub(super) fn json(
+    heading: &Heading,
+    live: &Board,
+    view: &ScreenView,
+) -> serde_json::Result<String> {
+    let picture = Picture::new(heading, live, view);
+    let (board, rows) = (picture.board, &picture.rows);
+    let sum: u64 = rows.iter().map(|row| row.total).sum();
     let newest = board.newest_ms().map(format_millis);
     let lag = match board.state {
-        State::Reading(behind) => Some(behind),
-        State::Waiting(_) => None,
+        ReadState::Reading(lag) => Some(lag),
+        ReadState::Waiting(_) => None,
     };
-    let sum = lines.iter().map(|line| line.total).sum();
+    let totals: Vec<Value> = rows
+        .iter()
+        .map(|row| total(row, board, view.kind))
+        .collect();
+    let mut summary = json!({
+        "exported_at": format_millis(board.now_ms),
+        "topic": heading.topic,
+        "from": heading.from,
+        "filter": view.query.text,
+        "lag": lag,
+        "totals": totals,
+        "window": LENGTHS[view.length].1,
+        "windows": windows(&picture),
+    });
+    if view.kind == RecordKind::DeadLetters {
+        summary["rejected"] = sum.into();
+        summary["newest_record"] = newest.into();
+    } else {
+        let rejected = board.counts.rejected_by_reason();
+        let rejected = rejected.map(|(reason, count)| (reason.to_string(), count.into()));
+        summary["options"] = heading.filter.as_str().into();
+        summary["events"] = sum.into();
+        summary["newest_event"] = newest.into();
+        summary["rejected"] = rejected.collect::<Map<_, _>>().into();
+    }
     let mut records = Vec::new();
-    for seen in view.records(board) {
+    for record in view.records(board) {
         let mut line = Vec::new();
-        match &seen.what {
-            What::Event(sighting) => {
-                let place = Place {
+        match &record.content {
+            RecordContent::Event(event) => {
+                let origin = RecordOrigin {
                     topic: &heading.topic,
-                    partition: sighting.partition,
-                    offset: sighting.offset,
+                    partition: event.partition,
+                    offset: event.offset,
                 };
-                push_json(&mut line, &sighting.event, place);
+                push_json(&mut line, &event.event, origin);
             }
-            What::Letter(letter) => letters::push_json(&mut line, letter),
+            RecordContent::DeadLetter(letter) => dead_letters::push_json(&mut line, letter),
         }
         records.push(serde_json::from_slice(&line)?);
     }
-    if view.kind == Kind::Letters {
-        let totals = lines.iter().map(|line| TotalOfLetters {
-            reason: line.city,
-            rejected_count: line.total,
-            per_second: line.rate,
-        });
-        let windows = windows.map(|(window_start, bar)| WindowOfLetters {
-            window_start,
-            rejected_count: bar.0,
-        });
-        return serde_json::to_string_pretty(&ExportOfLetters {
-            exported_at,
-            topic: &heading.topic,
-            from: &heading.from,
-            filter: &view.query.text,
-            rejected: sum,
-            lag,
-            newest_record: newest,
-            totals: totals.collect(),
-            window,
-            windows: windows.collect(),
-            records,
-        });
-    }
-    let windows = windows.map(|(window_start, bar)| Window {
-        window_start,
-        event_count: bar.0,
-        alert_count: bar.1,
-    });
-    let totals = lines.iter().map(|line| {
-        let of = |severity: Severity| line.tally[severity.index()];
-        Total {
-            city: line.city,
-            event_type: line.event_type,
-            event_count: line.total,
-            severity_low: of(Severity::Low),
-            severity_medium: of(Severity::Medium),
-            severity_high: of(Severity::High),
-            severity_critical: of(Severity::Critical),
-            late_count: board.knows_late.then_some(line.row.late),
-            per_second: line.rate,
-        }
-    });
-    let rejected = Reason::ALL.iter().zip(board.counts.rejected);
-    let rejected = rejected.filter(|(_, count)| *count > 0);
-    serde_json::to_string_pretty(&Export {
-        exported_at,
-        topic: &heading.topic,
-        from: &heading.from,
-        options: &heading.filter,
-        filter: &view.query.text,
-        events: sum,
-        lag,
-        newest_event: newest,
-        rejected: rejected
-            .map(|(reason, count)| (reason.to_string(), count.into()))
-            .collect(),
-        totals: totals.collect(),
-        window,
-        windows: windows.collect(),
-        records,
-    })
+    serde_json::to_string_pretty(&Export { summary, records })
 }
 
-/// Writes text into a new file of `folder`, named by the time; returns its name.
+fn total(row: &VisibleRow<'_>, board: &Board, kind: RecordKind) -> Value {
+    if kind == RecordKind::DeadLetters {
+        return json!({
+            "reason": row.city,
+            "rejected_count": row.total,
+            "per_second": row.rate,
+        });
+    }
+    let [low, medium, high, critical] = row.severities;
+    let mut total = json!({
+        "city": row.city,
+        "event_type": row.event_type,
+        "event_count": row.total,
+        "severity_low": low,
+        "severity_medium": medium,
+        "severity_high": high,
+        "severity_critical": critical,
+        "per_second": row.rate,
+    });
+    if board.knows_late {
+        total["late_count"] = row.row.late.into();
+    }
+    total
+}
+
+/// Returns the windows of the chart that have events or dead letters.
+fn windows(picture: &Picture<'_>) -> Vec<Value> {
+    let Some(bars) = Bars::new(picture, WINDOWS) else {
+        return Vec::new();
+    };
+    let (length_ms, _) = LENGTHS[picture.view.length];
+    let starts = (0..).map(|n: i64| format_seconds(bars.range_ms.0 + n * length_ms));
+    let windows = starts.zip(&bars.windows).filter(|(_, bar)| bar.0 > 0);
+    let windows = windows.map(|(start, (all, alerts))| match picture.view.kind {
+        RecordKind::Events => {
+            json!({ "window_start": start, "event_count": all, "alert_count": alerts })
+        }
+        RecordKind::DeadLetters => json!({ "window_start": start, "rejected_count": all }),
+    });
+    windows.collect()
+}
+
+/// Writes text into a new file of `folder` and returns the file's name, which contains the time.
 ///
 /// # Errors
-/// When no file can be made there, or it cannot be written.
+/// Returns an error if no file can be created there, or the text cannot be written.
 pub(super) fn save(text: &str, folder: &Path, now_ms: i64) -> io::Result<PathBuf> {
     let time = format_seconds(now_ms).replace(':', "");
     for n in 1..=NAMES_MAX {
-        let name = if n == 1 {
-            format!("citystream-tail-{time}.json")
+        let suffix = if n == 1 {
+            String::new()
         } else {
-            format!("citystream-tail-{time}-{n}.json")
+            format!("-{n}")
         };
-        // Never over a file that is there.
+        let name = format!("citystream-tail-{time}{suffix}.json");
+        // An existing file is never overwritten.
         match File::create_new(folder.join(&name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
-            Ok(file) => {
-                let mut file = BufWriter::new(file);
-                file.write_all(text.as_bytes())?;
-                file.write_all(b"\n")?;
-                file.flush()?;
+            Ok(mut file) => {
+                file.write_all(format!("{text}\n").as_bytes())?;
                 return Ok(PathBuf::from(name));
             }
         }
@@ -218,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_never_written_over() {
+    fn existing_files_are_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let mut names = std::collections::BTreeSet::new();
         for n in 0..3 {

@@ -1,29 +1,29 @@
-//! What is typed behind `/`: words that must all occur, and severities.
+//! The filter that is typed after `/`: words that must all occur, and severities.
 
-use super::view::Kind;
+use super::view::RecordKind;
 use crate::core::event::Severity;
-use crate::tail::board::What;
-use crate::tail::letters;
+use crate::tail::board::RecordContent;
+use crate::tail::dead_letters;
 
-/// Characters of a rejected record's value in which words are looked for: five hundred values are gone
-/// through for each picture.
+/// Characters of a dead letter's value that are searched. Each picture searches up to 500 values.
 const VALUE_CHARS_MAX: usize = 1_000;
 
 /// A filter on what the screen shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
-    /// As it was typed.
+    /// The filter as it was typed.
     pub(super) text: String,
     /// In lower case.
     words: Vec<String>,
-    /// The severities that are shown: all, if none is named.
+    /// The severities that are shown: all of them if the filter names none.
     pub(super) severities: [bool; 4],
 }
 
 impl Query {
-    /// Reads a filter. Any text is one: `nyc critical` is critical events of New York. Rejected records
-    /// have no severity, so there it is a word as others.
-    pub(super) fn parse(text: &str, kind: Kind) -> Query {
+    /// Parses a filter. Any text is valid: `nyc critical` shows the critical events of New York.
+    ///
+    /// Dead letters have no severity, so for them the name of a severity is an ordinary word.
+    pub(super) fn parse(text: &str, kind: RecordKind) -> Query {
         let mut query = Query {
             text: text.to_owned(),
             words: Vec::new(),
@@ -31,14 +31,14 @@ impl Query {
         };
         for word in text.split_whitespace() {
             let word = word.to_lowercase();
-            // As columns are headed, too.
+            // The headings of the columns work as well.
             let name = match &*word {
                 "med" => "medium",
                 "crit" => "critical",
                 other => other,
             };
             match Severity::from_name(name) {
-                Some(severity) if kind == Kind::Events => {
+                Some(severity) if kind == RecordKind::Events => {
                     query.severities[severity.index()] = true;
                 }
                 _ => query.words.push(word),
@@ -50,24 +50,25 @@ impl Query {
         query
     }
 
-    /// Tells whether everything passes.
+    /// Returns whether everything passes.
     pub(super) fn is_empty(&self) -> bool {
         self.words.is_empty() && self.severities == [true; 4]
     }
 
-    /// Tells whether a row's records pass, severities aside.
-    pub(super) fn takes_row(&self, city: &str, event_type: &str) -> bool {
-        self.occur(|| format!("{city} {event_type}"))
+    /// Returns whether a row passes, severities aside.
+    pub(super) fn passes_row(&self, city: &str, event_type: &str) -> bool {
+        self.words_occur(|| format!("{city} {event_type}"))
     }
 
-    /// Tells whether a record passes. Words may also occur in an event's description and id; and in a
-    /// rejected record's detail, origin and the beginning of its value.
-    pub(super) fn takes(&self, what: &What) -> bool {
-        match what {
-            What::Event(seen) => {
-                let event = &seen.event;
+    /// Returns whether a record passes.
+    ///
+    /// The words may also be in an event's description or id, or in a dead letter's detail, origin or beginning.
+    pub(super) fn passes(&self, content: &RecordContent) -> bool {
+        match content {
+            RecordContent::Event(event) => {
+                let event = &event.event;
                 self.severities[event.severity.index()]
-                    && self.occur(|| {
+                    && self.words_occur(|| {
                         let id = event.event_id.as_deref().unwrap_or_default();
                         format!(
                             "{} {} {} {id}",
@@ -75,17 +76,17 @@ impl Query {
                         )
                     })
             }
-            What::Letter(letter) => self.occur(|| {
-                let (reason, detail) = (letters::reason(letter), letters::detail(letter));
-                let origin = letters::origin(letter).join("/");
-                let value = letters::content(letter, VALUE_CHARS_MAX);
+            RecordContent::DeadLetter(letter) => self.words_occur(|| {
+                let (reason, detail) = (dead_letters::reason(letter), dead_letters::detail(letter));
+                let origin = dead_letters::origin(letter).join("/");
+                let value = dead_letters::content(letter, VALUE_CHARS_MAX);
                 format!("{reason} {detail} {origin} {value}")
             }),
         }
     }
 
-    /// Tells whether all words occur in a text.
-    fn occur(&self, text: impl FnOnce() -> String) -> bool {
+    /// Returns whether all words occur in a text.
+    fn words_occur(&self, text: impl FnOnce() -> String) -> bool {
         self.words.is_empty() || {
             let text = text().to_lowercase();
             self.words.iter().all(|word| text.contains(word))
@@ -96,15 +97,12 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::board::tests::{letter, said};
-    use crate::tail::intake::Said;
+    use crate::tail::board::tests::{event, letter};
 
     #[test]
-    fn words_must_all_occur_and_severities_are_a_choice() {
-        let Said::Event(seen) = said("São Paulo", "traffic", Severity::High, 0) else {
-            unreachable!("it is an event");
-        };
-        let seen = What::Event(seen);
+    fn all_words_must_occur_and_any_of_the_severities() {
+        let event = event("São Paulo", "traffic", Severity::High, 0);
+        let event = RecordContent::Event(event);
         for (text, row, record) in [
             ("", true, true),
             ("  ", true, true),
@@ -116,19 +114,19 @@ mod tests {
             ("crit HIGH traffic", true, true),
             ("traffic in", false, true),
         ] {
-            let query = Query::parse(text, Kind::Events);
-            assert_eq!(query.takes_row("São Paulo", "traffic"), row, "{text}");
-            assert_eq!(query.takes(&seen), record, "{text}");
+            let query = Query::parse(text, RecordKind::Events);
+            assert_eq!(query.passes_row("São Paulo", "traffic"), row, "{text}");
+            assert_eq!(query.passes(&event), record, "{text}");
         }
-        let parse = |text| Query::parse(text, Kind::Events);
+        let parse = |text| Query::parse(text, RecordKind::Events);
         assert!(parse(" ").is_empty() && !parse("low").is_empty());
         assert_eq!(parse("med crit").severities, [false, true, false, true]);
     }
 
     #[test]
-    fn a_rejected_record_passes_by_reason_detail_origin_or_the_beginning_of_its_value() {
+    fn a_dead_letter_is_found_by_reason_detail_origin_or_the_beginning_of_its_value() {
         let long = format!("{{\"City\":\"NYC\", {}, end", "x".repeat(VALUE_CHARS_MAX));
-        let letter = What::Letter(letter("not_json", 3, 17, Some(long.as_bytes())));
+        let letter = RecordContent::DeadLetter(letter("not_json", 3, 17, Some(long.as_bytes())));
         for (text, passes) in [
             ("", true),
             ("NOT_", true),
@@ -139,8 +137,8 @@ mod tests {
             ("end", false),
             ("low", false),
         ] {
-            let query = Query::parse(text, Kind::Letters);
-            assert_eq!(query.takes(&letter), passes, "{text}");
+            let query = Query::parse(text, RecordKind::DeadLetters);
+            assert_eq!(query.passes(&letter), passes, "{text}");
             assert_eq!(query.severities, [true; 4], "{text}");
         }
     }

@@ -1,27 +1,30 @@
-//! The rows by city and type, or by reason: which columns fit, and drawing them.
+//! The rows by city and type, or by reject reason: which columns fit, and drawing them.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
-use ratatui::text::{Line as Text, Span};
+use ratatui::text::{Line, Span};
 
 use super::chart;
-use super::text::{bold, count, dim, fit, of_severity, rate, short_count, short_severity, width};
-use super::view::{Kind, Line, Sort, View};
+use super::format::{
+    ROOMY_COLUMNS, bold, count, dim, rate, severity_style, short_count, short_severity,
+};
+use super::picture::Picture;
+use super::view::{RecordKind, ScreenView, Sort, VisibleRow};
 use crate::core::event::Severity;
-use crate::tail::board::Board;
 use crate::tail::history::{LENGTHS, WINDOWS};
+use crate::tail::printable::{fit, width};
 
-/// Widest city.
-const CITY_MAX: usize = 24;
-/// Widest type.
-const TYPE_MAX: usize = 16;
-/// Narrowest chart of a row that is worth its place.
-const SPARK_MIN: usize = 8;
+/// The widest city or reject reason.
+const CITY_COLUMNS_MAX: usize = 24;
+/// The widest event type.
+const TYPE_COLUMNS_MAX: usize = 16;
+/// The narrowest spark that is drawn.
+const SPARK_COLUMNS_MIN: usize = 8;
 
-/// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
+    /// The city, or the reject reason.
     City,
     Type,
     Severity(Severity),
@@ -31,190 +34,182 @@ enum Column {
     Spark,
 }
 
-/// In the order of the screen.
-const ORDER: [Column; 10] = [
-    Column::City,
-    Column::Type,
-    Column::Severity(Severity::Low),
-    Column::Severity(Severity::Medium),
-    Column::Severity(Severity::High),
-    Column::Severity(Severity::Critical),
-    Column::Total,
-    Column::Late,
-    Column::Rate,
-    Column::Spark,
+/// The columns from left to right, each with its rank. If not all fit, those with the highest ranks are left out.
+const COLUMNS: [(Column, u8); 10] = [
+    (Column::City, 0),
+    (Column::Type, 2),
+    (Column::Severity(Severity::Low), 8),
+    (Column::Severity(Severity::Medium), 7),
+    (Column::Severity(Severity::High), 5),
+    (Column::Severity(Severity::Critical), 4),
+    (Column::Total, 1),
+    (Column::Late, 9),
+    (Column::Rate, 6),
+    (Column::Spark, 3),
 ];
 
-/// In the order in which they get their place.
-const PRIORITY: [Column; 10] = [
-    Column::City,
-    Column::Total,
-    Column::Type,
-    Column::Spark,
-    Column::Severity(Severity::Critical),
-    Column::Severity(Severity::High),
-    Column::Rate,
-    Column::Severity(Severity::Medium),
-    Column::Severity(Severity::Low),
-    Column::Late,
-];
-
-/// The same of rejected records.
-const PRIORITY_OF_LETTERS: [Column; 4] = [Column::City, Column::Total, Column::Spark, Column::Rate];
-
-/// Draws the head and as many rows as fit, from the one the view is scrolled to.
-pub(super) fn draw(buf: &mut Buffer, area: Rect, lines: &[Line<'_>], board: &Board, view: &View) {
-    let columns = columns(area.width.into(), lines, board, view);
-    let mut head = Vec::new();
-    for (column, wide) in &columns {
-        let sorted = matches!(
+/// Draws the headings and as many rows as fit, from the first row of the view on.
+pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
+    let (rows, view) = (&picture.rows, picture.view);
+    let columns = columns(area.width.into(), picture);
+    let headings = columns.iter().flat_map(|(column, columns)| {
+        let is_sorted = matches!(
             (column, view.sort),
             (Column::City, Sort::Name)
                 | (Column::Total, Sort::Total)
                 | (Column::Rate, Sort::Rate)
                 | (Column::Severity(Severity::Critical), Sort::Alerts)
         );
-        let style = if sorted { bold() } else { dim() };
-        let text = fit(&title(*column, view, *wide), *wide, is_number(*column));
-        head.extend([Span::styled(text, style), Span::raw(" ")]);
-    }
-    buf.set_line(area.x, area.y, &Text::from(head), area.width);
+        let style = if is_sorted { bold() } else { dim() };
+        let text = fit(
+            &heading(*column, view, *columns),
+            *columns,
+            is_number(*column),
+        );
+        [Span::styled(text, style), Span::raw(" ")]
+    });
+    buf.set_line(area.x, area.y, &Line::from_iter(headings), area.width);
     let room = usize::from(area.height.saturating_sub(1));
-    let shown = lines.iter().skip(first(lines.len(), room, view.scroll));
-    for (y, line) in (area.y + 1..area.bottom()).zip(shown) {
-        let spans = columns.iter().flat_map(|(column, wide)| {
-            let (text, style) = cell(line, *column, board, view, *wide);
-            let text = fit(&text, *wide, is_number(*column));
+    // The last page is always full.
+    let first = view.scroll.min(rows.len().saturating_sub(room));
+    for (y, row) in (area.y + 1..area.bottom()).zip(&rows[first..]) {
+        let spans = columns.iter().flat_map(|(column, columns)| {
+            let (text, style) = cell(row, *column, picture, *columns);
+            let text = fit(&text, *columns, is_number(*column));
             [Span::styled(text, style), Span::raw(" ")]
         });
-        buf.set_line(area.x, y, &Text::from_iter(spans), area.width);
+        buf.set_line(area.x, y, &Line::from_iter(spans), area.width);
     }
-}
-
-/// Returns the first row that is shown: no place is left empty while rows are out of sight.
-pub(super) fn first(rows: usize, room: usize, scroll: usize) -> usize {
-    scroll.min(rows.saturating_sub(room))
 }
 
 fn is_number(column: Column) -> bool {
     !matches!(column, Column::City | Column::Type)
 }
 
-fn title(column: Column, view: &View, wide: usize) -> String {
-    match column {
-        Column::City if view.kind == Kind::Letters => "reason".to_owned(),
-        Column::City => "city".to_owned(),
-        Column::Type => "type".to_owned(),
-        Column::Severity(severity) => short_severity(severity).to_owned(),
-        Column::Total => "total".to_owned(),
-        Column::Late => "late".to_owned(),
-        Column::Rate => "per s".to_owned(),
+fn heading(column: Column, view: &ScreenView, columns: usize) -> String {
+    let text = match column {
+        Column::City if view.kind == RecordKind::DeadLetters => "reason",
+        Column::City => "city",
+        Column::Type => "type",
+        Column::Severity(severity) => short_severity(severity),
+        Column::Total => "total",
+        Column::Late => "late",
+        Column::Rate => "per s",
         Column::Spark => {
             let name = LENGTHS[view.length].1;
-            let long = format!("per {name}");
-            if long.len() <= wide {
-                long
+            let text = format!("per {name}");
+            return if text.len() <= columns {
+                text
             } else {
                 name.to_owned()
-            }
+            };
         }
-    }
+    };
+    text.to_owned()
 }
 
 fn cell(
-    line: &Line<'_>,
+    row: &VisibleRow<'_>,
     column: Column,
-    board: &Board,
-    view: &View,
-    wide: usize,
+    picture: &Picture<'_>,
+    columns: usize,
 ) -> (String, Style) {
     let number = |number: u64, style: Style| {
         let style = if number == 0 { dim() } else { style };
-        let long = count(number);
-        let text = if long.len() <= wide {
-            long
+        let text = count(number);
+        if text.len() <= columns {
+            (text, style)
         } else {
-            short_count(number)
-        };
-        (text, style)
+            (short_count(number), style)
+        }
     };
     match column {
-        Column::City => (line.city.to_owned(), Style::new()),
-        Column::Type => (line.event_type.to_owned(), Style::new()),
-        Column::Severity(severity) => number(line.tally[severity.index()], of_severity(severity)),
-        Column::Total => number(line.total, bold()),
-        Column::Late => number(line.row.late, Style::new()),
-        Column::Rate => (
-            rate(line.rate),
-            if line.rate > 0.0 { Style::new() } else { dim() },
-        ),
+        Column::City => (row.city.to_owned(), Style::new()),
+        Column::Type => (row.event_type.to_owned(), Style::new()),
+        Column::Severity(severity) => {
+            number(row.severities[severity.index()], severity_style(severity))
+        }
+        Column::Total => number(row.total, bold()),
+        Column::Late => number(row.row.late, Style::new()),
+        Column::Rate => {
+            let style = if row.rate > 0.0 { Style::new() } else { dim() };
+            (rate(row.rate), style)
+        }
         Column::Spark => {
-            let history = line.row.history.as_deref();
-            let text = history.zip(board.times_ms).map(|(history, times_ms)| {
-                chart::spark(history, view.query.severities, view.length, times_ms, wide)
-            });
+            let history = row.row.history.as_deref();
+            let text = history
+                .zip(picture.board.times_ms)
+                .map(|(history, times_ms)| {
+                    let view = picture.view;
+                    let severities = view.query.severities;
+                    chart::spark(history, severities, view.length, times_ms, columns)
+                });
             (text.unwrap_or_default(), Style::new().fg(Color::Blue))
         }
     }
 }
 
-/// Returns the columns that fit, with their widths. What is left over goes to the charts.
-fn columns(room: usize, lines: &[Line<'_>], board: &Board, view: &View) -> Vec<(Column, usize)> {
+/// Returns the columns that fit, from left to right, with their widths. The spark gets the rest of the room.
+fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
+    let (rows, view) = (&picture.rows, picture.view);
+    let is_roomy = room >= usize::from(ROOMY_COLUMNS);
+    let city_max = match view.kind {
+        // On a narrow screen the city leaves room for the type.
+        RecordKind::Events => CITY_COLUMNS_MAX.min((room / 4).max(8)),
+        RecordKind::DeadLetters => CITY_COLUMNS_MAX,
+    };
+    let widest = |least: usize, cell_width: &dyn Fn(&VisibleRow<'_>) -> usize| {
+        rows.iter().map(cell_width).max().unwrap_or(0).max(least)
+    };
+    let number_width = |number: u64| {
+        let text = if is_roomy {
+            count(number)
+        } else {
+            short_count(number)
+        };
+        text.len()
+    };
     let mut left = room;
     let mut taken = Vec::new();
-    let (priority, city_max) = match view.kind {
-        // Two names share what is there when it is little.
-        Kind::Events => (&PRIORITY[..], CITY_MAX.min((room / 4).max(8))),
-        Kind::Letters => (&PRIORITY_OF_LETTERS[..], CITY_MAX),
-    };
-    for column in priority.iter().copied() {
-        let wide = match column {
+    let mut by_rank = COLUMNS;
+    by_rank.sort_by_key(|(_, rank)| *rank);
+    for (column, _) in by_rank {
+        let columns = match column {
+            // Dead letters have no type and no severity, and are never late.
+            Column::Type | Column::Severity(_) | Column::Late
+                if view.kind == RecordKind::DeadLetters =>
+            {
+                continue;
+            }
             Column::City => {
-                let least = title(column, view, 0).len();
-                widest(lines.iter().map(|l| width(l.city)), least).min(city_max)
+                let least = heading(column, view, 0).len();
+                widest(least, &|row| width(row.city)).min(city_max)
             }
             Column::Type => {
-                let most = if room < 60 { 8 } else { TYPE_MAX };
-                widest(lines.iter().map(|l| width(l.event_type)), 4).min(most)
+                let most = if is_roomy { TYPE_COLUMNS_MAX } else { 8 };
+                widest(4, &|row| width(row.event_type)).min(most)
             }
             Column::Severity(severity) => {
-                let at = severity.index();
-                let of_line = |l: &Line<'_>| number_width(l.tally[at], room);
-                widest(lines.iter().map(of_line), 4)
+                widest(4, &|row| number_width(row.severities[severity.index()]))
             }
-            Column::Total => widest(lines.iter().map(|l| number_width(l.total, room)), 5),
-            // They are not counted by severity.
-            Column::Late if !board.knows_late || view.query.severities != [true; 4] => continue,
-            Column::Late => widest(lines.iter().map(|l| number_width(l.row.late, room)), 4),
-            Column::Rate => widest(lines.iter().map(|l| rate(l.rate).len()), 5),
-            Column::Spark => SPARK_MIN,
+            Column::Total => widest(5, &|row| number_width(row.total)),
+            // Late events are not counted by severity.
+            Column::Late if !picture.board.knows_late || view.query.severities != [true; 4] => {
+                continue;
+            }
+            Column::Late => widest(4, &|row| number_width(row.row.late)),
+            Column::Rate => widest(5, &|row| rate(row.rate).len()),
+            Column::Spark => SPARK_COLUMNS_MIN,
         };
-        let needed = wide + usize::from(!taken.is_empty());
-        if needed > left {
-            continue;
+        let needed = columns + usize::from(!taken.is_empty());
+        if needed <= left {
+            left -= needed;
+            taken.push((column, columns));
         }
-        left -= needed;
-        taken.push((column, wide));
     }
-    let mut columns: Vec<(Column, usize)> = ORDER
-        .into_iter()
-        .filter_map(|column| taken.iter().copied().find(|(c, _)| *c == column))
-        .collect();
-    if let Some((_, wide)) = columns.iter_mut().find(|(c, _)| *c == Column::Spark) {
-        *wide = (*wide + left).min(WINDOWS);
+    taken.sort_by_key(|(column, _)| COLUMNS.iter().position(|(other, _)| other == column));
+    if let Some((_, columns)) = taken.iter_mut().find(|(c, _)| *c == Column::Spark) {
+        *columns = (*columns + left).min(WINDOWS);
     }
-    columns
-}
-
-fn widest(widths: impl Iterator<Item = usize>, least: usize) -> usize {
-    widths.max().unwrap_or(0).max(least)
-}
-
-/// A narrow screen has short numbers.
-fn number_width(number: u64, room: usize) -> usize {
-    if room < 60 {
-        short_count(number).len()
-    } else {
-        count(number).len()
-    }
+    taken
 }

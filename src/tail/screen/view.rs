@@ -1,6 +1,6 @@
-//! How the board is looked at: filter, order, window, choice of a record, and what each key does.
+//! How the user looks at the board: filter, order, window length, chosen record, and what each key does.
 //!
-//! A pure value; keys go in, and what only the screen itself can do comes out as an [`Act`].
+//! A view is a plain value. It takes keys, and returns as a [`KeyAction`] what only the screen can do.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -8,33 +8,32 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::query::Query;
-use super::records;
-use crate::tail::board::{Board, Seen, sum};
-use crate::tail::counts::Row;
-use crate::tail::history::{LENGTH_DEFAULT, LENGTHS, Tally};
+use crate::tail::board::{Board, ListedRecord, sum};
+use crate::tail::counts::CountRow;
+use crate::tail::history::{LENGTH_DEFAULT, LENGTHS, SeverityCounts};
 
-/// How long a message stays.
+/// How long a message is shown.
 const MESSAGE_MS: i64 = 6_000;
-/// Longest filter in characters.
+/// Characters of a filter.
 const QUERY_CHARS_MAX: usize = 80;
 /// Rows that a page key moves.
 const PAGE: usize = 10;
 
-/// What the screen is about.
+/// The records that the screen shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Events, by city and type.
+pub(super) enum RecordKind {
+    /// Events, in rows by city and type.
     Events,
-    /// Dead letters, by reason.
-    Letters,
+    /// Dead letters, in rows by reject reason.
+    DeadLetters,
 }
 
-impl Kind {
-    /// Returns what people call them.
+impl RecordKind {
+    /// Returns the name of the records on the screen.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Kind::Events => "events",
-            Kind::Letters => "rejected records",
+            RecordKind::Events => "events",
+            RecordKind::DeadLetters => "rejected records",
         }
     }
 }
@@ -42,119 +41,114 @@ impl Kind {
 /// The order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// Most events first.
+    /// Most records first.
     Total,
-    /// Fastest first.
+    /// Highest rate first.
     Rate,
-    /// Most critical first, then most high.
+    /// Most critical events first, then most of severity high.
     Alerts,
-    /// By city and type, or by reason.
+    /// By city and type, or by reject reason.
     Name,
 }
 
 impl Sort {
-    /// Returns the order behind this one.
-    const fn next(self, kind: Kind) -> Sort {
+    /// Returns the next order in the cycle.
+    const fn next(self, kind: RecordKind) -> Sort {
         match (self, kind) {
             (Sort::Total, _) => Sort::Rate,
-            (Sort::Rate, Kind::Events) => Sort::Alerts,
-            (Sort::Rate, Kind::Letters) | (Sort::Alerts, _) => Sort::Name,
+            (Sort::Rate, RecordKind::Events) => Sort::Alerts,
+            (Sort::Rate, RecordKind::DeadLetters) | (Sort::Alerts, _) => Sort::Name,
             (Sort::Name, _) => Sort::Total,
         }
     }
 
-    /// Returns what people call it.
-    pub(super) const fn name(self, kind: Kind) -> &'static str {
+    /// Returns the name of the order on the screen.
+    pub(super) const fn name(self, kind: RecordKind) -> &'static str {
         match (self, kind) {
             (Sort::Total, _) => "total",
             (Sort::Rate, _) => "rate",
             (Sort::Alerts, _) => "alerts",
-            (Sort::Name, Kind::Events) => "name",
-            (Sort::Name, Kind::Letters) => "reason",
+            (Sort::Name, RecordKind::Events) => "name",
+            (Sort::Name, RecordKind::DeadLetters) => "reason",
         }
     }
 }
 
-/// What lies over the board.
+/// What is drawn on top of the board, or which text is being typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Over {
-    /// Nothing.
+pub(super) enum Overlay {
     Nothing,
     /// The list of keys.
     Help,
-    /// A filter is being typed; the one before.
+    /// The user types a filter. The text is the previous filter.
     Typing(String),
-    /// A record in full, and the line it is scrolled to.
-    Record(Arc<Seen>, u16),
+    /// A record in full, scrolled down by a number of lines.
+    Record(Arc<ListedRecord>, u16),
 }
 
-/// What a key asks for that only the screen can do.
+/// What the screen has to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Act {
-    /// No more than to draw again.
+pub(super) enum KeyAction {
+    /// Draw the next picture.
     Draw,
-    /// To leave.
+    /// Leave the screen.
     Quit,
-    /// To stop the process until it is continued.
-    Stop,
-    /// To write what is shown into a file.
+    /// Stop the process until it is continued.
+    Suspend,
+    /// Write what is shown to a file.
     Export,
-    /// To draw everything anew: something else has written on the terminal.
-    Anew,
+    /// Clear the terminal and draw everything, because another program has written on it.
+    Redraw,
 }
 
-/// A row as it is shown.
+/// A row that passes the filter.
 #[derive(Clone, Debug)]
-pub(super) struct Line<'a> {
-    /// City, or reason.
+pub(super) struct VisibleRow<'a> {
+    /// The city, or the reject reason.
     pub(super) city: &'a str,
-    /// Event type; empty beside a reason.
+    /// The event type; empty for a reject reason.
     pub(super) event_type: &'a str,
-    /// Events of the severities that are shown, or all rejected records.
-    pub(super) tally: Tally,
-    /// Their sum.
+    /// Events of the shown severities; the others are 0.
+    pub(super) severities: SeverityCounts,
+    /// The sum of `severities`.
     pub(super) total: u64,
-    /// Events or rejected records a second.
+    /// Records per second, of the shown severities.
     pub(super) rate: f64,
-    /// The row itself.
-    pub(super) row: &'a Row,
+    /// The row with all severities.
+    pub(super) row: &'a CountRow,
 }
 
-/// How the board is looked at.
+/// How the user looks at the board.
 #[derive(Clone, Debug)]
-pub(super) struct View {
-    /// What the screen is about.
-    pub(super) kind: Kind,
-    /// What lies over the board.
-    pub(super) over: Over,
-    /// What is shown.
+pub(super) struct ScreenView {
+    pub(super) kind: RecordKind,
+    pub(super) overlay: Overlay,
     pub(super) query: Query,
-    /// In which order.
     pub(super) sort: Sort,
-    /// The length of windows, a place in [`LENGTHS`].
+    /// The length of the windows, as an index into [`LENGTHS`].
     pub(super) length: usize,
-    /// All records are listed, not only alerts.
+    /// Whether the list shows all events, not only alerts.
     pub(super) all_records: bool,
     /// The number of the chosen record.
     pub(super) chosen: Option<u64>,
-    /// The first row that is shown.
+    /// The index of the first visible row.
     pub(super) scroll: usize,
-    /// The board as it was when it was frozen.
+    /// A copy of the board from when the user froze the screen.
     pub(super) frozen: Option<Box<Board>>,
-    /// What to tell, whether it is an error, and until when.
+    /// A message, whether it is an error, and when it expires.
     message: Option<(String, bool, i64)>,
 }
 
-impl View {
-    /// Returns the view to begin with.
-    pub(super) fn of(kind: Kind) -> View {
-        View {
+impl ScreenView {
+    /// Returns the view at the start.
+    pub(super) fn new(kind: RecordKind) -> ScreenView {
+        ScreenView {
             kind,
-            over: Over::Nothing,
+            overlay: Overlay::Nothing,
             query: Query::parse("", kind),
             sort: Sort::Total,
             length: LENGTH_DEFAULT,
-            all_records: kind == Kind::Letters,
+            all_records: kind == RecordKind::DeadLetters,
             chosen: None,
             scroll: 0,
             frozen: None,
@@ -162,224 +156,223 @@ impl View {
         }
     }
 
-    /// Takes a key. `board` is the live one.
-    pub(super) fn press(&mut self, key: KeyEvent, board: &Board) -> Act {
+    /// Handles a key. `live` is the board that is not frozen.
+    pub(super) fn press(&mut self, key: KeyEvent, live: &Board) -> KeyAction {
         if key.kind == KeyEventKind::Release {
-            return Act::Draw;
+            return KeyAction::Draw;
         }
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             match key.code {
-                KeyCode::Char('c') => return Act::Quit,
-                KeyCode::Char('z') => return Act::Stop,
-                KeyCode::Char('l') => return Act::Anew,
-                KeyCode::Char('u') if matches!(self.over, Over::Typing(_)) => self.filter(""),
+                KeyCode::Char('c') => return KeyAction::Quit,
+                KeyCode::Char('z') => return KeyAction::Suspend,
+                KeyCode::Char('l') => return KeyAction::Redraw,
+                KeyCode::Char('u') if matches!(self.overlay, Overlay::Typing(_)) => {
+                    self.set_filter("");
+                }
                 _ => {}
             }
-            return Act::Draw;
+            return KeyAction::Draw;
         }
         self.message = None;
-        match self.over.clone() {
-            Over::Typing(before) => self.type_key(key.code, &before),
-            Over::Help => return self.help_key(key.code),
-            Over::Record(seen, line) => return self.record_key(key.code, &seen, line, board),
-            Over::Nothing => return self.board_key(key.code, board),
+        if let Overlay::Typing(before) = &self.overlay {
+            let before = before.clone();
+            self.press_while_typing(key.code, &before);
+            return KeyAction::Draw;
         }
-        Act::Draw
+        if key.code == KeyCode::Char('q') {
+            return KeyAction::Quit;
+        }
+        match self.overlay.clone() {
+            Overlay::Help => self.overlay = Overlay::Nothing,
+            Overlay::Record(record, line) => self.press_in_record(key.code, record, line, live),
+            Overlay::Nothing if key.code == KeyCode::Char('e') => return KeyAction::Export,
+            Overlay::Nothing | Overlay::Typing(_) => self.press_on_board(key.code, live),
+        }
+        KeyAction::Draw
     }
 
-    fn board_key(&mut self, code: KeyCode, board: &Board) -> Act {
+    fn press_on_board(&mut self, code: KeyCode, live: &Board) {
         match code {
-            KeyCode::Char('q') => return Act::Quit,
-            KeyCode::Char('e') => return Act::Export,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.over = Over::Help,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
             KeyCode::Char(' ') => {
                 self.frozen = match self.frozen {
                     Some(_) => None,
-                    None => Some(Box::new(board.clone())),
+                    None => Some(Box::new(live.clone())),
                 }
             }
-            KeyCode::Char('/') => self.over = Over::Typing(self.query.text.clone()),
+            KeyCode::Char('/') => self.overlay = Overlay::Typing(self.query.text.clone()),
             KeyCode::Char('s') => {
                 self.sort = self.sort.next(self.kind);
                 self.scroll = 0;
             }
             KeyCode::Char('w') => self.length = (self.length + 1) % LENGTHS.len(),
-            KeyCode::Char('a') if self.kind == Kind::Events => {
+            KeyCode::Char('a') if self.kind == RecordKind::Events => {
                 self.all_records = !self.all_records;
                 self.chosen = None;
             }
             KeyCode::Esc => {
                 self.chosen = None;
-                self.scroll = 0;
-                self.filter("");
+                self.set_filter("");
             }
-            KeyCode::Up | KeyCode::Char('k') => self.choose(board, -1),
-            KeyCode::Down | KeyCode::Char('j') => self.choose(board, 1),
-            KeyCode::Enter => self.open(board),
+            KeyCode::Up | KeyCode::Char('k') => self.choose(live, -1),
+            KeyCode::Down | KeyCode::Char('j') => self.choose(live, 1),
+            KeyCode::Enter => self.open_chosen(live),
             KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(PAGE),
             KeyCode::PageDown => {
-                let rows = self.lines(self.shown(board)).len();
+                let rows = self.rows(self.shown(live)).len();
                 self.scroll = (self.scroll + PAGE).min(rows.saturating_sub(1));
             }
             KeyCode::Home => self.scroll = 0,
             _ => {}
         }
-        Act::Draw
     }
 
-    fn help_key(&mut self, code: KeyCode) -> Act {
-        if code == KeyCode::Char('q') {
-            return Act::Quit;
-        }
-        self.over = Over::Nothing;
-        Act::Draw
-    }
-
-    fn record_key(&mut self, code: KeyCode, seen: &Arc<Seen>, line: u16, board: &Board) -> Act {
-        let to = |line| Over::Record(Arc::clone(seen), line);
+    fn press_in_record(
+        &mut self,
+        code: KeyCode,
+        record: Arc<ListedRecord>,
+        line: u16,
+        live: &Board,
+    ) {
         match code {
-            KeyCode::Char('q') => return Act::Quit,
-            KeyCode::Esc | KeyCode::Enter => self.over = Over::Nothing,
-            KeyCode::Down | KeyCode::Char('j') => self.over = to(line.saturating_add(1)),
-            KeyCode::Up | KeyCode::Char('k') => self.over = to(line.saturating_sub(1)),
-            // The neighbours in the list.
-            KeyCode::Left | KeyCode::Char('p') => {
-                self.choose(board, -1);
-                self.open(board);
+            KeyCode::Esc | KeyCode::Enter => self.overlay = Overlay::Nothing,
+            KeyCode::Down | KeyCode::Char('j') => {
+                self.overlay = Overlay::Record(record, line.saturating_add(1));
             }
-            KeyCode::Right | KeyCode::Char('n') => {
-                self.choose(board, 1);
-                self.open(board);
+            KeyCode::Up | KeyCode::Char('k') => {
+                self.overlay = Overlay::Record(record, line.saturating_sub(1));
+            }
+            KeyCode::Left | KeyCode::Right => {
+                self.choose(live, if code == KeyCode::Left { -1 } else { 1 });
+                self.open_chosen(live);
             }
             _ => {}
         }
-        Act::Draw
     }
 
-    fn type_key(&mut self, code: KeyCode, before: &str) {
+    fn press_while_typing(&mut self, code: KeyCode, before: &str) {
         match code {
-            KeyCode::Enter => self.over = Over::Nothing,
+            KeyCode::Enter => self.overlay = Overlay::Nothing,
             KeyCode::Esc => {
-                self.over = Over::Nothing;
-                self.filter(before);
+                self.overlay = Overlay::Nothing;
+                self.set_filter(before);
             }
             KeyCode::Backspace => {
                 let mut text = self.query.text.clone();
                 if text.pop().is_none() {
-                    self.over = Over::Nothing;
+                    self.overlay = Overlay::Nothing;
                 }
-                self.filter(&text);
+                self.set_filter(&text);
             }
             KeyCode::Char(c) if self.query.text.chars().count() < QUERY_CHARS_MAX => {
                 let text = format!("{}{c}", self.query.text);
-                self.filter(&text);
+                self.set_filter(&text);
             }
             _ => {}
         }
     }
 
-    fn filter(&mut self, text: &str) {
+    fn set_filter(&mut self, text: &str) {
         self.query = Query::parse(text, self.kind);
         self.scroll = 0;
     }
 
-    /// Returns the board that is shown: the live one, or as it was when it was frozen.
-    pub(super) fn shown<'a>(&'a self, board: &'a Board) -> &'a Board {
-        self.frozen.as_deref().unwrap_or(board)
+    /// Returns the board that is shown: the live one, or the frozen copy.
+    pub(super) fn shown<'a>(&'a self, live: &'a Board) -> &'a Board {
+        self.frozen.as_deref().unwrap_or(live)
     }
 
-    /// Returns the rows of a board that pass, in their order. Rejected records are counted by reason
-    /// alone, so there no row can tell how many of its records have a word: all of them pass.
-    pub(super) fn lines<'a>(&self, board: &'a Board) -> Vec<Line<'a>> {
-        let severities = self.query.severities;
+    /// Returns the rows of a board that pass the filter, in the chosen order.
+    ///
+    /// All rows of dead letters pass: they count by reason alone, so a row cannot say how many of its records contain
+    /// a word.
+    pub(super) fn rows<'a>(&self, board: &'a Board) -> Vec<VisibleRow<'a>> {
+        let shown = self.query.severities;
         let rows = board.counts.rows();
         let rows = rows.filter(|(city, event_type, _)| {
-            self.kind == Kind::Letters || self.query.takes_row(city, event_type)
+            self.kind == RecordKind::DeadLetters || self.query.passes_row(city, event_type)
         });
-        let mut lines: Vec<Line<'_>> = rows
-            .map(|(city, event_type, row)| {
-                let mut tally = row.severities;
-                for (count, shown) in tally.iter_mut().zip(severities) {
-                    *count = if shown { *count } else { 0 };
-                }
-                Line {
-                    city,
-                    event_type,
-                    tally,
-                    total: sum(tally, [true; 4]),
-                    rate: board.rate(row, severities),
-                    row,
-                }
-            })
-            .filter(|line| line.total > 0)
-            .collect();
-        // Stable: equal rows stay in the order of their names.
-        lines.sort_by(|a, b| match self.sort {
+        let rows = rows.map(|(city, event_type, row)| {
+            let mut severities = row.severities;
+            for (count, is_shown) in severities.iter_mut().zip(shown) {
+                *count *= u64::from(is_shown);
+            }
+            VisibleRow {
+                city,
+                event_type,
+                severities,
+                total: sum(severities, [true; 4]),
+                rate: board.rate(row, shown),
+                row,
+            }
+        });
+        let mut rows: Vec<VisibleRow<'_>> = rows.filter(|row| row.total > 0).collect();
+        // The sort is stable: equal rows stay in the order of their names.
+        rows.sort_by(|a, b| match self.sort {
             Sort::Total => b.total.cmp(&a.total),
             Sort::Rate => b.rate.total_cmp(&a.rate).then(b.total.cmp(&a.total)),
-            Sort::Alerts => (b.tally[3], b.tally[2]).cmp(&(a.tally[3], a.tally[2])),
+            Sort::Alerts => {
+                let alerts = |row: &VisibleRow<'_>| (row.severities[3], row.severities[2]);
+                alerts(b).cmp(&alerts(a))
+            }
             Sort::Name => Ordering::Equal,
         });
-        lines
+        rows
     }
 
-    /// Returns the records of a board that pass, the newest first.
+    /// Returns the records of a board that pass the filter, newest first.
     pub(super) fn records<'a>(
         &'a self,
         board: &'a Board,
-    ) -> impl Iterator<Item = &'a Arc<Seen>> + 'a {
-        records::list(board, &self.query, self.all_records)
+    ) -> impl Iterator<Item = &'a Arc<ListedRecord>> + 'a {
+        let records = if self.all_records {
+            &board.records
+        } else {
+            &board.alerts
+        };
+        records
+            .iter()
+            .filter(|record| self.query.passes(&record.content))
     }
 
-    /// Moves the choice by one record; the first is that at the top.
-    fn choose(&mut self, board: &Board, by: i64) {
-        let numbers: Vec<u64> = self
-            .records(self.shown(board))
-            .map(|seen| seen.number)
-            .collect();
-        let at = self.chosen.map(|chosen| {
-            // One that is out of the list has become the last.
-            let at = numbers.iter().position(|number| *number <= chosen);
-            at.unwrap_or(numbers.len().saturating_sub(1))
-        });
-        let next = match (at, by) {
-            (None, _) => 0,
-            (Some(at), by) if by > 0 => (at + 1).min(numbers.len().saturating_sub(1)),
-            (Some(at), _) => at.saturating_sub(1),
-        };
-        self.chosen = numbers.get(next).copied();
+    /// Returns the index of the chosen record. If it has left the list, the last record takes its place.
+    pub(super) fn chosen_index(&self, records: &[&Arc<ListedRecord>]) -> Option<usize> {
+        let chosen = self.chosen?;
+        let at = records.iter().position(|record| record.number <= chosen);
+        Some(at.unwrap_or(records.len().saturating_sub(1)))
     }
 
-    /// Opens the chosen record, or the newest.
-    fn open(&mut self, board: &Board) {
-        let records: Vec<&Arc<Seen>> = self.records(self.shown(board)).collect();
-        let found = match self.chosen {
-            None => records.first(),
-            // One that is out of the list has become the last.
-            Some(chosen) => {
-                let found = records.iter().find(|seen| seen.number <= chosen);
-                found.or(records.last())
-            }
+    /// Moves the choice by one record, or chooses the newest record if none is chosen.
+    fn choose(&mut self, live: &Board, by: isize) {
+        let records: Vec<_> = self.records(self.shown(live)).collect();
+        let at = match self.chosen_index(&records) {
+            None => 0,
+            Some(at) => at.saturating_add_signed(by),
         };
-        let Some(seen) = found.map(|seen| Arc::clone(seen)) else {
-            self.tell("no record to show", true, board.now_ms);
+        let at = at.min(records.len().saturating_sub(1));
+        self.chosen = records.get(at).map(|record| record.number);
+    }
+
+    /// Opens the chosen record, or the newest one if none is chosen.
+    fn open_chosen(&mut self, live: &Board) {
+        let records: Vec<_> = self.records(self.shown(live)).collect();
+        let at = self.chosen_index(&records).unwrap_or(0);
+        let Some(record) = records.get(at).map(|record| Arc::clone(record)) else {
+            self.show_message("no record to show", true, live.now_ms);
             return;
         };
-        self.chosen = Some(seen.number);
-        self.over = Over::Record(seen, 0);
+        self.chosen = Some(record.number);
+        self.overlay = Overlay::Record(record, 0);
     }
 
-    /// Tells something for a few seconds.
-    pub(super) fn tell(&mut self, text: &str, is_error: bool, now_ms: i64) {
+    /// Shows a message for a few seconds.
+    pub(super) fn show_message(&mut self, text: &str, is_error: bool, now_ms: i64) {
         self.message = Some((text.to_owned(), is_error, now_ms + MESSAGE_MS));
     }
 
-    /// Returns what there is to tell at a time, and whether it is an error.
+    /// Returns the message of a time, and whether it is an error.
     pub(super) fn message(&self, now_ms: i64) -> Option<(&str, bool)> {
-        let told = self
-            .message
-            .as_ref()
-            .filter(|(_, _, until)| now_ms < *until);
-        told.map(|(text, is_error, _)| (text.as_str(), *is_error))
+        let (text, is_error, until_ms) = self.message.as_ref()?;
+        (now_ms < *until_ms).then_some((text.as_str(), *is_error))
     }
 }

@@ -1,12 +1,15 @@
 //! One consumer: the real pipeline, and the requests it waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use citystream_core::batch::Batch;
 use citystream_core::gap::Gap;
-use citystream_core::pipeline::{CommitPart, Options, Output, Pipeline, Publish, Report};
+use citystream_core::pipeline::{CommitPart, Halt, Options, Output, Pipeline, Publish, Report};
 use citystream_core::plan::{Put, PutTable, RowUpdate, Ticket};
 use citystream_core::worker::Rejected;
+
+/// How long a partition may stand still.
+const STALL_MS: i64 = 2_000;
 
 /// A request that a consumer has sent.
 #[derive(Clone, Debug)]
@@ -19,6 +22,13 @@ pub(crate) enum Request {
     Publish(Publish),
     Locate(i32, u64),
     CheckTopic,
+    ReadTables,
+    /// Creates a progress item that somebody deleted.
+    Restore(Publish),
+    /// A write to tables that are gone: the answer says so, or there is none.
+    Gone(Box<Request>),
+    /// A move of a progress item, sent before the tables were made again.
+    StalePublish(Publish),
     /// partition, assignment
     CheckGap(i32, u64, Gap),
     Commit(Vec<CommitPart>),
@@ -46,6 +56,10 @@ impl Request {
             | Request::Create(_)
             | Request::Locate(..)
             | Request::CheckGap(..)
+            | Request::ReadTables
+            | Request::Restore(_)
+            | Request::Gone(_)
+            | Request::StalePublish(_)
             | Request::CheckTopic => None,
         }
     }
@@ -61,24 +75,34 @@ pub(crate) struct Consumer {
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
     /// partitions that were given to somebody else without a word
     pub(crate) zombie: Vec<i32>,
-    /// the tables it was told of last: how often they had been made then
-    pub(crate) tables: usize,
+    /// partitions that its client reads no further
+    pub(crate) stuck: BTreeSet<i32>,
+    /// partitions that it gave up with its client, and wants again
+    pub(crate) rejoins: Vec<i32>,
+    /// it has stopped, because its tables are gone
+    pub(crate) halted: bool,
+    /// when it asked for the ends of the logs
+    pub(crate) looked_ms: i64,
 }
 
 impl Consumer {
     pub(crate) fn new(row_interval_ms: i64) -> Consumer {
         Consumer {
-            tables: 0,
             pipeline: Pipeline::new(Options {
                 topic: "city-events".into(),
                 row_interval_ms,
                 continue_on_loss: false,
                 requests_max: 8,
+                stall_ms: STALL_MS,
             }),
             requests: Vec::new(),
             reading: BTreeMap::new(),
             topics: BTreeMap::new(),
             zombie: Vec::new(),
+            stuck: BTreeSet::new(),
+            rejoins: Vec::new(),
+            halted: false,
+            looked_ms: 0,
         }
     }
 
@@ -89,13 +113,17 @@ impl Consumer {
     /// Lets time pass and takes what the pipeline wants done. Returns the restart points of
     /// partitions that it gives up, which are committed at once, and what happened since the last
     /// time.
-    pub(crate) fn pump(&mut self, now_ms: i64) -> Result<(Vec<CommitPart>, Report), String> {
+    pub(crate) fn pump(
+        &mut self,
+        now_ms: i64,
+        boot_ms: i64,
+    ) -> Result<(Vec<CommitPart>, Report), String> {
         // Memory is short now and then.
         if now_ms % 3 == 0 {
             self.pipeline.make_room();
         }
-        self.pipeline.pump(now_ms);
-        let mut leaves = Vec::new();
+        self.pipeline.pump(now_ms, boot_ms);
+        let (mut leaves, mut released) = (Vec::new(), Vec::new());
         while let Some(output) = self.pipeline.poll_output() {
             let request = match output {
                 Output::Put(batch) => Request::Put(batch),
@@ -132,12 +160,27 @@ impl Consumer {
                     continue;
                 }
                 Output::Released {
-                    commit, publish, ..
+                    partition,
+                    commit,
+                    publish,
                 } => {
+                    released.push(partition);
                     leaves.extend(commit);
                     if let Some(publish) = publish {
                         self.requests.push(Request::Publish(publish));
                     }
+                    continue;
+                }
+                Output::ReadTables => Request::ReadTables,
+                Output::RestoreProgress(publish) => Request::Restore(publish),
+                Output::ReplaceClient { .. } => {
+                    self.stuck.clear();
+                    self.reading.clear();
+                    self.rejoins.append(&mut released);
+                    continue;
+                }
+                Output::Halt(Halt::TableMissing { .. } | Halt::TablesReplaced { .. }) => {
+                    self.halted = true;
                     continue;
                 }
                 Output::Lost { .. } | Output::Halt(_) => {
@@ -148,7 +191,7 @@ impl Consumer {
         }
         let report = self.pipeline.report();
         if !report.ledger.balances() {
-            return Err(format!("C7: {:?}", report.ledger));
+            return Err(format!("INV-7: {:?}", report.ledger));
         }
         Ok((leaves, report))
     }

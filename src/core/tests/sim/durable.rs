@@ -1,6 +1,6 @@
 //! What outlives every consumer: tables with their fences, progress items, the group's commits.
 //!
-//! Whatever is written here is checked at once: C1 and C4 on each restart point, C2 on each update.
+//! Whatever is written here is checked at once: INV-1 and INV-4 on each restart point, INV-2 on each update.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ impl Durable {
         UpdateOutcome::Counted
     }
 
-    /// Takes a commit and checks C1 and C4 on it.
+    /// Takes a commit and checks INV-1 and INV-4 on it.
     pub(crate) fn commit(&mut self, part: &CommitPart) -> Result<(), String> {
         let ours = format!(
             "topic={};tables={};",
@@ -210,12 +210,12 @@ impl Durable {
             *item = publish.boundary;
         }
         if item.next < before {
-            return Err(format!("C4: progress of {} went back", publish.log_key));
+            return Err(format!("INV-4: progress of {} went back", publish.log_key));
         }
         Ok(true)
     }
 
-    /// C1: every record below the boundary is stored and counted. C4: the boundary's maximum is
+    /// INV-1: every record below the boundary is stored and counted. INV-4: the boundary's maximum is
     /// that of the log.
     fn check_restart_point(&self, partition: i32, at: Boundary) -> Result<(), String> {
         let next = at.next.0 as usize;
@@ -223,7 +223,7 @@ impl Durable {
         if at.max != MaxTime::new(want) {
             let got = at.max;
             return Err(format!(
-                "C4: partition {partition} at {next}: {got:?}, want {want:?}"
+                "INV-4: partition {partition} at {next}: {got:?}, want {want:?}"
             ));
         }
         self.check_sums(self.topic, partition as usize, at)?;
@@ -233,7 +233,7 @@ impl Durable {
         self.drop_items(&mut need);
         if !self.tables.holds_items_of(&need) {
             return Err(format!(
-                "C1: partition {partition} at {next}: an item is missing"
+                "INV-1: partition {partition} at {next}: an item is missing"
             ));
         }
         let log_key = self.log_key(partition);
@@ -242,7 +242,7 @@ impl Durable {
             let fence = self.fences.get(&(row.clone(), log_key.clone()));
             if fence.is_none_or(|f| f.0 <= last as i64) {
                 return Err(format!(
-                    "C1: partition {partition} at {next}: row {row:?} lacks {last}"
+                    "INV-1: partition {partition} at {next}: row {row:?} lacks {last}"
                 ));
             }
         }
@@ -296,7 +296,7 @@ impl Durable {
         }
     }
 
-    /// C2: each row holds, of each log, exactly its records below the fence.
+    /// INV-2: each row holds, of each log, exactly its records below the fence.
     pub(crate) fn check_rows(&self) -> Result<(), String> {
         let mut want: BTreeMap<&RowName, reference::Counts> = BTreeMap::new();
         for ((row, log_key), fence) in &self.fences {
@@ -311,7 +311,7 @@ impl Durable {
         for (row, counts) in &self.tables.rows {
             if want.get(row) != Some(counts) {
                 let want = want.get(row);
-                return Err(format!("C2: row {row:?}: want {want:?}, got {counts:?}"));
+                return Err(format!("INV-2: row {row:?}: want {want:?}, got {counts:?}"));
             }
         }
         Ok(())

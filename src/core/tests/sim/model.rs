@@ -5,7 +5,7 @@
 //! effect without an answer, takes effect twice, or lands long after its sender gave it up; a
 //! consumer dies; a partition moves, with or without a word to its owner; the group's offsets go.
 //! How often each kind of trouble may happen is bounded, so the states are finite, and all of them
-//! are visited. Each is checked for C1, C2, C4 and C7; from each, the recovery law (C3): all
+//! are visited. Each is checked for INV-1, INV-2, INV-4 and INV-7; from each, the recovery law (INV-3): all
 //! consumers dead, a fresh one must come to the tables of the fold, and the writes still under way
 //! must change nothing after it.
 //!
@@ -182,7 +182,7 @@ impl Scene<'_> {
     fn settle(&mut self, c: &mut Consumer) -> Result<(), String> {
         loop {
             for wait_ms in [0, ACTION_MS - 1_000] {
-                let (leaves, _) = c.pump(self.now_ms + wait_ms)?;
+                let (leaves, _) = c.pump(self.now_ms + wait_ms, 0)?;
                 for part in leaves {
                     self.durable.commit(&part)?;
                 }
@@ -222,6 +222,7 @@ impl Scene<'_> {
             progress: d.progress.get(&d.log_key(0)).copied(),
             topic_id: topic_id(0),
             tables_id: d.tables_id(),
+            tables_read_ms: 0,
             commit: d.commits.get(&0).cloned(),
             log: (Offset(0), Offset(d.log(0).len() as i64)),
         };
@@ -307,6 +308,11 @@ impl Scene<'_> {
             | Request::Locate(..)
             | Request::CheckGap(..)
             | Request::CheckTopic => {}
+            // The model's tables stay, and no time passes that would make a consumer ask.
+            Request::ReadTables
+            | Request::Restore(_)
+            | Request::Gone(_)
+            | Request::StalePublish(_) => unreachable!("{request:?}"),
         }
         Ok(())
     }
@@ -479,7 +485,7 @@ impl State {
         }
     }
 
-    /// C3: all dead, a fresh consumer reads to the end, then what was under way lands.
+    /// INV-3: all dead, a fresh consumer reads to the end, then what was under way lands.
     fn recovers(&self, small: &Small) -> Result<(), String> {
         let mut durable = self.durable.0.clone();
         let mut scene = Scene {

@@ -1,4 +1,4 @@
-//! The recovery law (C3): any prefix of any run, stopped anywhere, then resumed by another number of
+//! The recovery law (INV-3): any prefix of any run, stopped anywhere, then resumed by another number of
 //! consumers, gives the tables that no stop would have given: those of the fold over the log.
 
 use crate::world::World;
@@ -23,14 +23,14 @@ fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
 }
 
 #[test]
-fn c3_any_run_stopped_anywhere_and_resumed_by_any_number_gives_equal_tables() {
+fn any_run_stopped_anywhere_and_resumed_by_any_number_gives_equal_tables() {
     let seeds = env("SIM_STOPPED_SEEDS", 80);
     let failure = first_failure(0..seeds, |seed| stopped_anywhere(seed, 50));
     assert_eq!(failure, None);
 }
 
 #[test]
-fn c3_a_run_stopped_after_each_of_its_steps_gives_equal_tables() {
+fn a_run_stopped_after_each_of_its_steps_gives_equal_tables() {
     let failure = first_failure(0..2, |seed| stopped_anywhere(seed, 1));
     assert_eq!(failure, None);
 }

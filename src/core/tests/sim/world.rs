@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use citystream_core::batch::{Batch, BatchOutcome};
 use citystream_core::event::Offset;
 use citystream_core::gap::SecondRead;
+use citystream_core::keys;
 use citystream_core::pipeline::Tables as Rules;
 use citystream_core::plan::{Keep, PutTable, RowUpdate, Shown, Ticket, UpdateOutcome};
 use citystream_core::restart::StartFacts;
+use citystream_core::table_identity::{READ_INTERVAL_MS, TRUST_MS};
 use citystream_core::window;
 use citystream_core::worker::Record;
 
@@ -16,23 +18,10 @@ use crate::draw::{self, Rng, topic_id};
 use crate::durable::{Durable, Logs};
 use crate::reference::{Logged, Said};
 
+/// Time between two looks at the ends of the logs.
+const LOOK_MS: i64 = 500;
 /// Rounds within which consumers must finish once nothing fails any more.
 const ROUNDS_MAX: usize = 3_000;
-
-/// Tells whether a request makes a consumer learn that its tables are gone.
-fn writes(request: &Request) -> bool {
-    match request {
-        Request::Put(_)
-        | Request::Update(_)
-        | Request::Create(_)
-        | Request::Reject(..)
-        | Request::Refused(..)
-        | Request::Locate(..) => true,
-        Request::Publish(_) | Request::Commit(_) | Request::CheckGap(..) | Request::CheckTopic => {
-            false
-        }
-    }
-}
 
 /// Judges what the table answered, by what it shows of the row.
 fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
@@ -90,11 +79,14 @@ pub(crate) struct Seen {
     pub(crate) refuted_gaps: u64,
     pub(crate) wrong_answers: u64,
     pub(crate) older_versions: u64,
+    pub(crate) halted: u64,
+    pub(crate) deleted_progress: u64,
+    pub(crate) replaced_clients: u64,
 }
 
 impl Seen {
     /// Every kind of trouble with how often it happened.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 26] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 29] {
         [
             ("crashes", self.crashes),
             ("conflicts", self.conflicts),
@@ -122,6 +114,12 @@ impl Seen {
             ("refuted gaps", self.refuted_gaps),
             ("wrong answers", self.wrong_answers),
             ("sums forgotten by an older version", self.older_versions),
+            (
+                "consumers that stop because their tables are gone",
+                self.halted,
+            ),
+            ("deleted progress items", self.deleted_progress),
+            ("replaced clients", self.replaced_clients),
         ]
     }
 }
@@ -192,7 +190,7 @@ impl World {
         let who = self.rng.below(self.consumers.len());
         if self.consumers[who].is_none() {
             let interval = [0, 20, 250][self.rng.below(3)];
-            self.consumers[who] = Some(self.fresh(interval));
+            self.consumers[who] = Some(Consumer::new(interval));
         }
         match self.rng.below(100) {
             0..=4 => self.rebalance(who),
@@ -210,7 +208,9 @@ impl World {
                 self.durable.commits.clear();
                 self.seen.lost_groups += 1;
             }
-            97 if self.rng.one_in(8) => self.remake_tables(None),
+            97 if self.rng.one_in(8) => self.remake_tables(),
+            97 if self.rng.one_in(8) => self.delete_progress(),
+            97 if self.rng.one_in(8) => self.stick(who),
             98 if self.rng.one_in(4) => self.add_partition(),
             98..=99 => self.retain(),
             _ => {}
@@ -263,6 +263,9 @@ impl World {
         }
         let at = c.reading.iter().nth(pick % c.reading.len());
         let (&partition, &(assignment, from)) = at.expect("not empty");
+        if c.stuck.contains(&partition) {
+            return;
+        }
         let of_this_log = c.topics.get(&(partition, assignment)) == Some(&self.durable.topic);
         // What is read between a topic's deletion and its detection is promised nothing, so it is
         // left out: the position lies outside the new log.
@@ -339,16 +342,9 @@ impl World {
         }
     }
 
-    fn fresh(&self, row_interval_ms: i64) -> Consumer {
-        Consumer {
-            tables: self.durable.tables_made,
-            ..Consumer::new(row_interval_ms)
-        }
-    }
-
-    /// The tables are deleted and made anew. Who writes to them is told, at the latest by the first write that
-    /// ends; until then it may move progress items as if nothing had happened.
-    fn remake_tables(&mut self, ignorant: Option<usize>) {
+    /// The tables are deleted and made again, which takes longer than a consumer trusts an id that it has read.
+    /// Writes that are under way meet no table. Some consumers sleep meanwhile.
+    fn remake_tables(&mut self) {
         let d = &mut self.durable;
         // New tables want the whole log, and an older one is gone.
         if d.topic > 0 || d.starts.iter().any(|start| *start > 0) {
@@ -360,44 +356,40 @@ impl World {
         d.fences.clear();
         d.progress.clear();
         self.floats.clear();
-        for who in 0..self.consumers.len() {
-            if self.consumers[who].is_some() && ignorant != Some(who) && self.rng.one_in(2) {
-                self.tell_of_tables(who);
+        self.now_ms += TRUST_MS + 1;
+        for consumer in self.consumers.iter_mut().flatten() {
+            for request in &mut consumer.requests {
+                let sent = std::mem::replace(request, Request::CheckTopic);
+                *request = match sent {
+                    Request::Publish(publish) => Request::StalePublish(publish),
+                    Request::Put(_)
+                    | Request::Update(_)
+                    | Request::Create(_)
+                    | Request::Restore(_)
+                    | Request::ReadTables => Request::Gone(Box::new(sent)),
+                    sent => sent,
+                };
             }
         }
     }
 
-    /// A consumer learns that the tables are others.
-    fn tell_of_tables(&mut self, who: usize) {
-        let (now, made) = (self.now_ms, self.durable.tables_made);
-        let tables_id = self.durable.tables_id();
-        let c = self.consumer(who);
-        c.tables = made;
-        for request in std::mem::take(&mut c.requests) {
-            match request {
-                Request::Put(batch) => {
-                    let failed = BatchOutcome::Failed { throttled: false };
-                    c.pipeline.batch_answered(now, batch, &failed, 0);
-                }
-                Request::Update(update) => {
-                    let unknown = UpdateOutcome::Unknown;
-                    c.pipeline.update_answered(now, &update, unknown, 0);
-                }
-                // The item is made again by the start rule.
-                Request::Create(publish) => {
-                    let locate = Request::Locate(publish.partition, publish.assignment);
-                    c.requests.push(locate);
-                }
-                Request::Publish(_) => {}
-                Request::Commit(_)
-                | Request::Reject(..)
-                | Request::Refused(..)
-                | Request::Locate(..)
-                | Request::CheckGap(..)
-                | Request::CheckTopic => c.requests.push(request),
-            }
+    /// Somebody deletes a progress item, whose log has its beginning still.
+    fn delete_progress(&mut self) {
+        let partition = self.rng.below(self.partitions as usize);
+        let log_key = self.durable.log_key(partition as i32);
+        if self.durable.starts[partition] == 0 && self.durable.progress.remove(&log_key).is_some() {
+            self.seen.deleted_progress += 1;
         }
-        c.pipeline.tables_seen(now, &tables_id);
+    }
+
+    /// The client reads one of its partitions no further.
+    fn stick(&mut self, who: usize) {
+        let pick = self.rng.next() as usize;
+        let c = self.consumer(who);
+        if !c.reading.is_empty() {
+            let at = c.reading.keys().nth(pick % c.reading.len());
+            c.stuck.insert(*at.expect("not empty"));
+        }
     }
 
     fn crash(&mut self, who: usize) {
@@ -405,9 +397,6 @@ impl World {
             return;
         };
         self.seen.crashes += 1;
-        if c.tables < self.durable.tables_made {
-            return;
-        }
         for request in c.requests {
             if self.rng.one_in(2) {
                 self.floats.extend(request.float());
@@ -419,7 +408,7 @@ impl World {
         let Some(c) = &mut self.consumers[who] else {
             return Ok(());
         };
-        let (leaves, report) = c.pump(self.now_ms)?;
+        let (leaves, report) = c.pump(self.now_ms, self.now_ms)?;
         for part in leaves {
             self.durable.commit(&part)?;
         }
@@ -430,7 +419,30 @@ impl World {
         self.seen.late = self.seen.late.max(ledger.late);
         let rejected = ledger.rejected.iter().sum();
         self.seen.rejected = self.seen.rejected.max(rejected);
+        self.look(who);
         Ok(())
+    }
+
+    /// Asks for the ends of the logs now and then. A consumer that has stopped is started by hand, as another one; one
+    /// that replaced its client gets its partitions back.
+    fn look(&mut self, who: usize) {
+        let c = self.consumers[who].as_mut().expect("just pumped");
+        if c.halted {
+            self.seen.halted += 1;
+            self.consumers[who] = None;
+            return;
+        }
+        if self.now_ms - c.looked_ms >= LOOK_MS {
+            c.looked_ms = self.now_ms;
+            let end = |p: &i32| (*p, Offset(self.durable.log(*p).len() as i64));
+            let ends: Vec<(i32, Offset)> = c.reading.keys().map(end).collect();
+            c.pipeline.log_ends(self.now_ms, &ends, false);
+        }
+        let rejoins = std::mem::take(&mut c.rejoins);
+        if !rejoins.is_empty() {
+            self.seen.replaced_clients += 1;
+            self.assign(who, &rejoins);
+        }
     }
 
     /// Lets one request of a consumer end, in one of the ways requests end.
@@ -445,15 +457,9 @@ impl World {
         let publish = matches!(c.requests[at], Request::Publish(_));
         // At any time this meets a publish too seldom.
         if publish && self.faults && self.rng.one_in(6) {
-            self.remake_tables(Some(who));
+            self.remake_tables();
         }
-        let made = self.durable.tables_made;
         let c = self.consumer(who);
-        let old_tables = c.tables < made;
-        if old_tables && writes(&c.requests[at]) {
-            self.tell_of_tables(who);
-            return Ok(());
-        }
         let request = c.requests.swap_remove(at);
         let zombie = !c.zombie.is_empty();
         let fate = if self.faults { self.rng.below(16) } else { 11 };
@@ -552,22 +558,41 @@ impl World {
                 let locate = Request::Locate(publish.partition, publish.assignment);
                 self.consumer(who).requests.push(locate);
             }
-            Request::Publish(publish) if old_tables => {
+            Request::Restore(publish) => {
+                let item = self.durable.progress.entry(publish.log_key.to_string());
+                item.or_insert(publish.boundary);
+                self.consumer(who).pipeline.published(now, &publish);
+            }
+            Request::StalePublish(publish) => {
                 self.seen.stale_publishes += 1;
                 // An item that an heir has made meanwhile would take it: whoever makes tables anew under
                 // living consumers has to stop them.
                 let made = self.durable.progress.contains_key(&*publish.log_key);
                 if !made && !self.durable.publish(&publish)? {
-                    self.tell_of_tables(who);
+                    self.consumer(who).pipeline.progress_missing(now, publish);
                 }
             }
             Request::Publish(publish) => match fate {
                 0 => self.floats.push(Float::Publish(publish)),
                 _ => {
-                    self.durable.publish(&publish)?;
-                    self.consumer(who).pipeline.published(now, &publish);
+                    let moved = self.durable.publish(&publish)?;
+                    let pipeline = &mut self.consumer(who).pipeline;
+                    if moved {
+                        pipeline.published(now, &publish);
+                    } else {
+                        pipeline.progress_missing(now, publish);
+                    }
                 }
             },
+            Request::ReadTables => {
+                let id = self.durable.tables_id();
+                let pipeline = &mut self.consumer(who).pipeline;
+                match fate {
+                    0 => pipeline.tables_unread(now),
+                    _ => pipeline.tables_read(&id, now),
+                }
+            }
+            Request::Gone(request) => self.answer_gone(who, *request, fate),
             Request::Locate(partition, assignment) => self.locate(who, partition, assignment),
             Request::CheckGap(partition, assignment, gap) => {
                 let topic = self.consumer(who).topics.get(&(partition, assignment));
@@ -600,6 +625,30 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Ends a request that was sent to tables that are gone.
+    fn answer_gone(&mut self, who: usize, request: Request, fate: usize) {
+        let now = self.now_ms;
+        let pipeline = &mut self.consumer(who).pipeline;
+        if fate.is_multiple_of(2) {
+            pipeline.table_missing(keys::TOTALS);
+        }
+        match request {
+            Request::Put(batch) => {
+                let failed = BatchOutcome::Failed { throttled: false };
+                pipeline.batch_answered(now, batch, &failed, 0);
+            }
+            Request::Update(update) => {
+                pipeline.update_answered(now, &update, UpdateOutcome::Unknown, 0);
+            }
+            Request::Create(publish) => {
+                pipeline.not_located(now, publish.partition, publish.assignment);
+            }
+            Request::ReadTables => pipeline.tables_unread(now),
+            Request::Restore(_) => {}
+            other => unreachable!("{other:?} meets no table"),
+        }
     }
 
     /// Answers a batch by what is not understood, or by another request's refusal.
@@ -642,6 +691,7 @@ impl World {
             progress: d.progress.get(&d.log_key(partition)).copied(),
             topic_id: topic_id(d.topic),
             tables_id: d.tables_id(),
+            tables_read_ms: self.now_ms,
             commit: d.commits.get(&partition).cloned(),
             log: (start, Offset(d.log(partition).len() as i64)),
         };
@@ -681,7 +731,7 @@ impl World {
             }
         }
         let owners = 1 + self.rng.below(3);
-        let (fresh, replaces) = (self.fresh(20), self.rng.one_in(2));
+        let (fresh, replaces) = (Consumer::new(20), self.rng.one_in(2));
         let mut owner_of = Vec::new();
         for n in 0..owners {
             let who = n % self.consumers.len();
@@ -703,21 +753,37 @@ impl World {
         for who in 0..self.consumers.len() {
             self.crash(who);
         }
-        self.consumers = (0..resumed).map(|_| Some(self.fresh(20))).collect();
+        self.consumers = (0..resumed).map(|_| Some(Consumer::new(20))).collect();
         let owners: Vec<usize> = (0..resumed).collect();
         self.finish(&owners)?;
         self.ends_exact()
     }
 
+    /// Every consumer reads its tables' id, which it does every few seconds. Those whose tables are gone stop.
+    fn look_at_tables(&mut self) -> Result<(), String> {
+        self.now_ms += READ_INTERVAL_MS;
+        for who in 0..self.consumers.len() {
+            if self.consumers[who].is_none() {
+                continue;
+            }
+            self.pump(who)?;
+            let id = self.durable.tables_id();
+            let now = self.now_ms;
+            if let Some(c) = &mut self.consumers[who] {
+                c.requests.retain(|r| !matches!(r, Request::ReadTables));
+                c.pipeline.tables_read(&id, now);
+                self.pump(who)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The owners divide the partitions and read them to the end.
     fn finish(&mut self, owners: &[usize]) -> Result<(), String> {
         self.faults = false;
-        // Asked for every few seconds.
-        for who in 0..self.consumers.len() {
-            let old = self.consumers[who].as_ref();
-            if old.is_some_and(|c| c.tables < self.durable.tables_made) {
-                self.tell_of_tables(who);
-            }
+        self.look_at_tables()?;
+        for who in owners {
+            self.consumers[*who].get_or_insert_with(|| Consumer::new(20));
         }
         let all: Vec<i32> = (0..self.partitions).collect();
         let owner_of = |partition: i32| owners[partition as usize % owners.len()];

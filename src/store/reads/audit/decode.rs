@@ -1,47 +1,48 @@
-//! Items → what a comparison knows of them. Nothing is taken for granted: what contradicts the key
-//! or cannot be read is told, not skipped.
+//! What a comparison learns from an item. An attribute that contradicts the item's key or cannot be
+//! read is reported, and not skipped.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::super::Item;
-use super::super::items::{number, text};
-use super::View;
+use super::AuditView;
 use crate::core::audit::{Counts, Fence, FoundPut, FoundRow, Key, Name, content};
 use crate::core::event::{Offset, Severity};
 use crate::core::keys::{FENCE_FIRST, FENCE_NEXT};
 use crate::core::time::format_seconds;
+use crate::store::attributes::{
+    CITY, DESCRIPTION, EVENT_COUNT, EVENT_TYPE, EXTRA, FUTURE, Item, LATE, LATE_COUNT, SERIES,
+    SEVERITIES, SEVERITY, SEVERITY_COUNTS, SOURCE, TTL, WINDOW_END, WINDOW_START, number, text,
+};
 
-/// Returns what a row of counts says.
-pub fn row_from_item(item: &Item, key: &Key, view: &View) -> FoundRow {
+/// Returns the contents of a row of counts.
+pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
     let mut row = FoundRow {
         counts: Counts {
-            event_count: number(item, "event_count").unwrap_or_default(),
-            late_count: number(item, "late_count").unwrap_or_default(),
-            severities: Severity::ALL
-                .map(|s| number(item, &format!("severity_{s}")).unwrap_or_default()),
+            event_count: number(item, EVENT_COUNT).unwrap_or_default(),
+            late_count: number(item, LATE_COUNT).unwrap_or_default(),
+            severities: SEVERITY_COUNTS.map(|name| number(item, name).unwrap_or_default()),
         },
         ..FoundRow::default()
     };
-    let mut wanted = vec![("city", key.place.city().to_owned())];
+    let mut wanted = vec![(CITY, key.place.city().to_owned())];
     match &key.name {
         Name::Window(kind) => {
-            let set = item.get("severities").and_then(|v| v.as_ss().ok());
+            let set = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
             let has = |s: Severity| set.is_some_and(|set| set.iter().any(|n| n == s.name()));
             row.distinct = Some(Severity::ALL.map(has));
             let start_ms = key.place.time_ms;
             wanted.extend([
-                ("event_type", kind.to_string()),
-                ("series", key.series().unwrap_or_default()),
-                ("window_start", format_seconds(start_ms)),
+                (EVENT_TYPE, kind.to_string()),
+                (SERIES, key.series().unwrap_or_default()),
+                (WINDOW_START, format_seconds(start_ms)),
                 (
-                    "window_end",
+                    WINDOW_END,
                     format_seconds(start_ms.saturating_add(view.window_ms)),
                 ),
             ]);
         }
-        Name::Totals(kind) => wanted.push(("event_type", kind.to_string())),
+        Name::Totals(kind) => wanted.push((EVENT_TYPE, kind.to_string())),
         Name::Raw(_) | Name::Alert(_) => {}
     }
     for (name, wanted) in wanted {
@@ -54,7 +55,7 @@ pub fn row_from_item(item: &Item, key: &Key, view: &View) -> FoundRow {
     row
 }
 
-fn fences(item: &Item, view: &View, row: &mut FoundRow) {
+fn fences(item: &Item, view: &AuditView, row: &mut FoundRow) {
     let mut ends: BTreeMap<i32, [Option<i64>; 2]> = BTreeMap::new();
     for name in item.keys() {
         for (at, prefix) in [FENCE_FIRST, FENCE_NEXT].into_iter().enumerate() {
@@ -88,24 +89,24 @@ pub(super) fn split_log_key(text: &str) -> Option<(String, i32)> {
     Some((topic_id.to_owned(), partition.parse().ok()?))
 }
 
-/// Returns what a raw event or an alert says.
+/// Returns the contents of a raw item or an alert.
 pub fn put_from_item(item: &Item, key: &Key, now_ms: i64) -> FoundPut {
     let flag = |name: &str| matches!(item.get(name), Some(AttributeValue::Bool(true)));
-    let extra = item.get("extra").and_then(|v| v.as_s().ok());
-    let raw = matches!(key.name, Name::Raw(_));
+    let extra = item.get(EXTRA).and_then(|v| v.as_s().ok());
+    let is_raw = matches!(key.name, Name::Raw(_));
     FoundPut {
         content: content(
-            &text(item, "city"),
-            &text(item, "event_type"),
-            &text(item, "severity"),
-            &text(item, "description"),
-            raw && flag("future"),
-            extra.filter(|_| raw).map(String::as_str),
+            text(item, CITY),
+            text(item, EVENT_TYPE),
+            text(item, SEVERITY),
+            text(item, DESCRIPTION),
+            is_raw && flag(FUTURE),
+            extra.filter(|_| is_raw).map(String::as_str),
         ),
-        late: flag("late"),
-        source: source(&text(item, "source")),
-        elsewhere: text(item, "city") != key.place.city(),
-        expired: number(item, "ttl").is_some_and(|ttl| ttl <= now_ms.div_euclid(1_000)),
+        late: flag(LATE),
+        source: source(text(item, SOURCE)),
+        elsewhere: text(item, CITY) != key.place.city(),
+        expired: number(item, TTL).is_some_and(|ttl| ttl <= now_ms.div_euclid(1_000)),
     }
 }
 

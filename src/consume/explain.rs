@@ -1,0 +1,80 @@
+//! The messages of a consumer that stops because only a person can help.
+
+use crate::core::keys::{self, TableNames};
+use crate::core::pipeline::Halt;
+use crate::exit::SettingsError;
+
+/// The names that the messages use.
+pub(super) struct Names<'a> {
+    pub(super) topic: &'a str,
+    pub(super) topic_id: &'a str,
+    pub(super) group: &'a str,
+    pub(super) tables: &'a TableNames,
+}
+
+/// Returns what happened, why the consumer stops, and what to do.
+pub(super) fn explain(halt: &Halt, names: &Names<'_>) -> SettingsError {
+    let (topic, group) = (names.topic, names.group);
+    match halt {
+        Halt::Unreadable {
+            partition,
+            next,
+            progress,
+        } => {
+            let there = match progress {
+                Some(at) => format!(
+                    "offset {} (progress item {})",
+                    at.next,
+                    keys::log_key(names.topic_id, *partition)
+                ),
+                None => "the beginning of the log".to_owned(),
+            };
+            SettingsError::new(format!(
+                "group {group} has committed offset {next} of {topic} partition {partition} without this program's metadata"
+            ))
+            .with_why("a tool that resets offsets made that commit, and counts from there would not be exact")
+            .with_remedy(format!(
+                "stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then continues at {there}"
+            ))
+        }
+        Halt::Expired {
+            partition,
+            from,
+            to,
+        } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+            .with_why(format!(
+                "retention removed records {from} to {to} (exclusive) before they were read, {} records",
+                to.0 - from.0
+            ))
+            .with_remedy(format!(
+                "--on-data-loss continue counts them as lost and continues at {to}"
+            )),
+        Halt::Truncated {
+            partition,
+            from,
+            end,
+        } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+            .with_why(format!(
+                "the log ends at {end}, before offset {from} where reading would continue, so records {end} to {from} (exclusive) were cut off its end"
+            ))
+            .with_remedy(format!(
+                "--on-data-loss continue waits until the log has grown past {from} and counts them as lost"
+            )),
+        Halt::TableMissing { table } => SettingsError::new(format!(
+            "table {}, or its config item, is missing while this consumer counts into it",
+            names.tables.all()[*table]
+        ))
+        .with_why("somebody deleted it; this consumer has stopped writing, because it cannot tell a restored table from an empty one")
+        .with_remedy(TABLES_REMEDY),
+        Halt::TablesReplaced { was, is } => SettingsError::new(format!(
+            "the tables {}… were replaced while this consumer counts into them",
+            names.tables.totals
+        ))
+        .with_why(format!(
+            "their id was {was} and is {is}; this consumer has stopped writing, because what it holds belongs to the former tables"
+        ))
+        .with_remedy("start all consumers again: they count the log from its beginning into the new tables"),
+    }
+}
+
+const TABLES_REMEDY: &str = "stop all consumers; restore all four tables to one moment, or delete the rest with citystream init-tables --delete and make new tables with citystream init-tables; then start the consumers";

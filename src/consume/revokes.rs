@@ -1,0 +1,105 @@
+//! Revokes that wait until their partitions have drained.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::Sender;
+
+use crate::core::pipeline::CommitPart;
+
+/// All revokes that wait.
+#[derive(Default)]
+pub(super) struct Revokes {
+    waiting: Vec<Revoke>,
+}
+
+struct Revoke {
+    partitions: BTreeSet<i32>,
+    parts: Vec<CommitPart>,
+    /// The consumer thread waits here, inside of librdkafka's rebalance callback; `None` for the drain at the end.
+    answer: Option<Sender<Vec<CommitPart>>>,
+}
+
+impl Revokes {
+    /// Adds a revoke of `partitions`. Its restart points go to `answer`, or are kept for [`Revokes::take_parts`].
+    pub(super) fn add(&mut self, partitions: &[i32], answer: Option<Sender<Vec<CommitPart>>>) {
+        self.waiting.push(Revoke {
+            partitions: partitions.iter().copied().collect(),
+            parts: Vec::new(),
+            answer,
+        });
+    }
+
+    /// Takes a partition that was released, with the restart point to commit.
+    ///
+    /// A partition is released once, however many revokes wait for it: one during the drain at the end waits as well.
+    /// Committing one restart point twice changes nothing.
+    pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
+        for revoke in &mut self.waiting {
+            if revoke.partitions.remove(&partition) {
+                revoke.parts.extend(commit.cloned());
+            }
+        }
+        self.waiting.retain_mut(|revoke| {
+            if !revoke.partitions.is_empty() {
+                return true;
+            }
+            let Some(answer) = &revoke.answer else {
+                return true;
+            };
+            if answer.send(std::mem::take(&mut revoke.parts)).is_err() {
+                tracing::debug!("a drain took longer than the rebalance callback waits");
+            }
+            false
+        });
+    }
+
+    /// Returns whether all partitions have been released.
+    pub(super) fn are_done(&self) -> bool {
+        self.waiting.iter().all(|r| r.partitions.is_empty())
+    }
+
+    /// Takes the restart points of revokes that have no answer.
+    pub(super) fn take_parts(&mut self) -> Vec<CommitPart> {
+        self.waiting.drain(..).flat_map(|r| r.parts).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Offset;
+    use crate::core::restart::Boundary;
+
+    fn part(partition: i32) -> CommitPart {
+        CommitPart {
+            partition,
+            assignment: 1,
+            boundary: Boundary::begin(Offset(7)),
+            metadata: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_revoke_is_answered_once_its_last_partition_is_released() {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let mut revokes = Revokes::default();
+        revokes.add(&[0, 1], Some(answer));
+        revokes.release(0, Some(&part(0)));
+        assert!(answered.try_recv().is_err() && !revokes.are_done());
+        revokes.release(1, None);
+        assert_eq!(answered.try_recv().expect("answered"), [part(0)]);
+        assert!(revokes.are_done());
+    }
+
+    #[test]
+    fn a_revoke_during_the_drain_at_the_end_gets_the_same_restart_point() {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let mut revokes = Revokes::default();
+        revokes.add(&[0, 1], None);
+        revokes.add(&[1], Some(answer));
+        revokes.release(1, Some(&part(1)));
+        assert_eq!(answered.try_recv().expect("answered"), [part(1)]);
+        revokes.release(0, Some(&part(0)));
+        assert!(revokes.are_done());
+        assert_eq!(revokes.take_parts(), [part(1), part(0)]);
+    }
+}

@@ -1,0 +1,105 @@
+//! The end of `consume --stop-at-end`: the group has committed what the logs held when it began.
+
+use std::time::Duration;
+
+use rdkafka::error::KafkaResult;
+
+use crate::blocking::run_blocking;
+use crate::consume::client::Client;
+use crate::consume::locate::{Locator, Trouble, kafka};
+use crate::consume::requests::ANSWER_TIMEOUT;
+use crate::consume::status::{Status, Wait};
+use crate::core::event::Offset;
+use crate::kafka::inquiry::Inquiry;
+
+/// The partitions that held records, each with its first offset and the offset after its last.
+#[derive(Clone)]
+pub(super) struct StopEnds(Vec<(i32, Offset, Offset)>);
+
+impl StopEnds {
+    /// Asks for the ends of all logs until Kafka answers.
+    ///
+    /// # Errors
+    /// If the topic cannot be one of this program's.
+    pub(super) async fn find(
+        locator: &Locator,
+        client: &Client,
+        status: &Status,
+    ) -> anyhow::Result<StopEnds> {
+        let mut attempt = 0;
+        loop {
+            status.set_beat(client.beat_ms());
+            let found = match locator.topic().await {
+                Err(Trouble::Settings(error)) => return Err(error.into()),
+                Err(Trouble::Wait(what)) => Err(what),
+                Ok((_, partitions)) => {
+                    let ranges = locator.ranges(0..partitions, ANSWER_TIMEOUT).await;
+                    let known = |(p, range): (i32, KafkaResult<_>)| Ok((p, range?));
+                    let ranges: KafkaResult<Vec<_>> = ranges.into_iter().map(known).collect();
+                    ranges.map_err(|e| kafka(&e))
+                }
+            };
+            match found {
+                Ok(ranges) => {
+                    let ends = StopEnds::of(ranges);
+                    // The first record is not read yet, so the answer covers all that is not committed.
+                    let (inquiry, asked) = (locator.inquiry(), ends.clone());
+                    if let Some(left) = run_blocking(move || asked.left(&inquiry)).await {
+                        status.set_left(left);
+                    }
+                    return Ok(ends);
+                }
+                Err(what) => {
+                    if attempt % 10 == 0 {
+                        tracing::warn!("waiting for {what}");
+                    }
+                    status.set_waiting(Wait::Start, Some(format!("waiting for {what}")));
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Drops the partitions without a record.
+    fn of(ranges: Vec<(i32, (Offset, Offset))>) -> StopEnds {
+        let some = |(p, (start, end))| (end > start).then_some((p, start, end));
+        StopEnds(ranges.into_iter().filter_map(some).collect())
+    }
+
+    /// Returns how many records lie between the group's commits and the ends, whichever member owns the partitions;
+    /// `None` if Kafka does not answer. Blocks.
+    pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
+        let partitions: Vec<i32> = self.0.iter().map(|(p, _, _)| *p).collect();
+        let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT).ok()?;
+        Some(self.count_left(|p| commits.get(&p).map(|commit| commit.next)))
+    }
+
+    /// Counts a partition without a commit from its start.
+    fn count_left(&self, committed: impl Fn(i32) -> Option<Offset>) -> u64 {
+        let left = |(p, start, end): &(i32, Offset, Offset)| {
+            let at = committed(*p).unwrap_or(*start).max(*start);
+            u64::try_from(end.0 - at.0).unwrap_or(0)
+        };
+        self.0.iter().map(left).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_runs_from_the_commits_to_the_noted_ends() {
+        let ranges = [(0, (0, 100)), (1, (40, 50)), (2, (0, 7)), (3, (9, 9))];
+        let ranges = ranges.map(|(p, (start, end))| (p, (Offset(start), Offset(end))));
+        let ends = StopEnds::of(ranges.to_vec());
+        let committed = |partition| match partition {
+            0 => Some(Offset(30)),
+            2 => Some(Offset(9)),
+            _ => None,
+        };
+        assert_eq!(ends.count_left(committed), 70 + 10);
+        assert_eq!(ends.count_left(|_| Some(Offset(100))), 0);
+    }
+}

@@ -1,0 +1,158 @@
+//! Questions to Kafka about the topic: its id, the ends of its logs, and positions outside of them.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaResult;
+
+use crate::blocking::run_blocking;
+use crate::consume::locate::Locator;
+use crate::consume::requests::{ANSWER_TIMEOUT, Answer, Answers, Position};
+use crate::consume::stop_ends::StopEnds;
+use crate::core::event::Offset;
+
+/// Time between two questions for the topic's id. What is sent to a topic that was made again is safe once a consumer
+/// has seen the new id.
+pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
+/// Time between two questions for the ends of the logs and the group's commits.
+const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
+/// How long the leader of a partition may take to name the end of its log. The other partitions wait for it.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the brokers say about the topic now.
+pub(super) enum TopicNow {
+    Is(String),
+    Missing,
+    Unknown,
+}
+
+/// The topic, and the ends of its logs if they were asked for.
+pub(super) struct Looked {
+    pub(super) topic: TopicNow,
+    pub(super) ends: Option<Vec<(i32, Offset)>>,
+}
+
+/// Asks now and then; one look at a time.
+pub(super) struct TopicWatch {
+    looking: bool,
+    asked_ends_at: Instant,
+    stop_ends: Option<StopEnds>,
+}
+
+impl TopicWatch {
+    pub(super) fn new() -> TopicWatch {
+        TopicWatch {
+            looking: false,
+            asked_ends_at: Instant::now(),
+            stop_ends: None,
+        }
+    }
+
+    /// Ends the role once the group has committed these ends.
+    pub(super) fn stop_at(&mut self, ends: StopEnds) {
+        self.stop_ends = Some(ends);
+    }
+
+    /// Takes the end of a look, or forgets one whose client was replaced.
+    pub(super) fn look_ended(&mut self) {
+        self.looking = false;
+    }
+
+    /// Asks for the topic's id, and for the ends of the logs of `partitions` when that is due. The answers are
+    /// [`Answer::Looked`] and then [`Answer::AtEnd`].
+    pub(super) fn look(&mut self, locator: &Locator, answers: Answers, partitions: Vec<i32>) {
+        if self.looking {
+            return;
+        }
+        self.looking = true;
+        let asks_ends = self.asked_ends_at.elapsed() >= ENDS_INTERVAL;
+        if asks_ends {
+            self.asked_ends_at = Instant::now();
+        }
+        let locator = locator.clone();
+        let stop_ends = self.stop_ends.clone().filter(|_| asks_ends);
+        tokio::spawn(async move {
+            let inquiry = locator.inquiry();
+            let asked = inquiry.clone();
+            let topic = match run_blocking(move || asked.topic(ANSWER_TIMEOUT)).await {
+                Ok(Some(topic)) => TopicNow::Is(topic.id.to_string()),
+                Ok(None) => TopicNow::Missing,
+                Err(_) => TopicNow::Unknown,
+            };
+            let ends = if !matches!(topic, TopicNow::Is(_)) {
+                // Nothing else would be answered.
+                Some(Vec::new())
+            } else if asks_ends {
+                let ranges = locator.ranges(partitions, END_TIMEOUT).await;
+                let end = |(partition, range): (i32, KafkaResult<(Offset, Offset)>)| {
+                    Some((partition, range.ok()?.1))
+                };
+                Some(ranges.into_iter().filter_map(end).collect())
+            } else {
+                None
+            };
+            answers.kafka(Answer::Looked(Looked { topic, ends }));
+            let left = match stop_ends {
+                None => None,
+                Some(ends) => run_blocking(move || ends.left(&inquiry)).await,
+            };
+            answers.kafka(Answer::AtEnd(left));
+        });
+    }
+}
+
+/// Looks which of `positions` lie outside of their logs.
+///
+/// librdkafka says only that some position does, says so once, and then reads that partition no further. So a position
+/// without an answer comes back as [`Answer::RangesUnknown`], to be asked for again.
+pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<Position>) {
+    if positions.is_empty() {
+        return;
+    }
+    let inquiry = locator.inquiry();
+    tokio::spawn(async move {
+        let range = move |partition| inquiry.log_range(partition, END_TIMEOUT).ok();
+        let (outside, unknown) = run_blocking(move || split_by_range(positions, range)).await;
+        if !outside.is_empty() {
+            answers.kafka(Answer::Outside(outside));
+        }
+        if !unknown.is_empty() {
+            tokio::time::sleep(ENDS_INTERVAL).await;
+            answers.kafka(Answer::RangesUnknown(unknown));
+        }
+    });
+}
+
+/// Returns the positions outside of their logs, and those whose `range` is unknown.
+fn split_by_range(
+    positions: Vec<Position>,
+    range: impl Fn(i32) -> Option<(Offset, Offset)>,
+) -> (Vec<Position>, Vec<Position>) {
+    let (mut outside, mut unknown) = (Vec::new(), Vec::new());
+    for position in positions {
+        match range(position.partition) {
+            None => unknown.push(position),
+            Some((start, end)) if (start..=end).contains(&position.next) => {}
+            Some(_) => outside.push(position),
+        }
+    }
+    (outside, unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_that_no_broker_answers_for_is_asked_for_again() {
+        let positions = [(0, 4), (1, 5), (2, 10), (3, 11), (4, 7)];
+        let positions = positions.map(|(partition, next)| Position {
+            partition,
+            assignment: 1,
+            next: Offset(next),
+        });
+        let range = |partition| (partition != 4).then_some((Offset(5), Offset(10)));
+        let (outside, unknown) = split_by_range(positions.to_vec(), range);
+        assert_eq!(outside, [positions[0], positions[3]]);
+        assert_eq!(unknown, [positions[4]]);
+    }
+}

@@ -1,0 +1,216 @@
+//! Synthetic events with trouble on purpose: late, out of order, broken, all in one city.
+//!
+//! What goes wrong is drawn from a stream of its own, so a seed means the same events with and without
+//! trouble. With [`Faults::default`] nothing goes wrong.
+
+use crate::parse::VALUE_BYTES_MAX;
+use crate::synth::{CITIES, Chance, Synth};
+
+/// Late events lie so far back: windows of five minutes are closed after fifteen, and the watermark
+/// moves with other events only, so there is room.
+const LATE_MS: std::ops::Range<i64> = 20 * 60_000..40 * 60_000;
+/// Which of the largest ways to be broken comes how often: too many would fill a small broker.
+const LARGE_EVERY: usize = 250;
+/// Parts into which a share is divided.
+const PARTS: u64 = 1_000_000;
+
+/// What is to go wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// Share of events that lie before the watermark, 0 to 1.
+    pub late_ratio: f64,
+    /// Share of events that are broken, 0 to 1.
+    pub bad_ratio: f64,
+    /// Events lie up to so many milliseconds back.
+    pub out_of_order_ms: i64,
+    /// Share of events that happen in the first city, beside those that do anyway, 0 to 1.
+    pub skew: f64,
+}
+
+/// What kind of event was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// One that counts in its window.
+    Fine,
+    /// One before the watermark.
+    Late,
+    /// One that nobody can read.
+    Bad,
+}
+
+/// An endless stream of events.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    synth: Synth,
+    faults: Faults,
+    chance: Chance,
+    bad: usize,
+    text: String,
+}
+
+impl Stream {
+    /// Returns the stream of a seed.
+    pub fn new(seed: u64, faults: Faults) -> Stream {
+        Stream {
+            synth: Synth::new(seed),
+            faults,
+            chance: Chance::new(!seed),
+            bad: 0,
+            text: String::new(),
+        }
+    }
+
+    /// Returns the same in which every city, type and severity is as likely as the others.
+    #[must_use]
+    pub fn uniform(self) -> Stream {
+        Stream {
+            synth: self.synth.uniform(),
+            ..self
+        }
+    }
+
+    /// Writes the next event's value, as of `now_ms`, into `out`, which is cleared first, and returns
+    /// its city and what kind it is.
+    pub fn next_event(&mut self, now_ms: i64, out: &mut Vec<u8>) -> (&'static str, Made) {
+        let Faults {
+            late_ratio,
+            bad_ratio,
+            out_of_order_ms,
+            skew,
+        } = self.faults;
+        let city = self.hits(skew).then_some(CITIES[0].0);
+        let bad = self.hits(bad_ratio);
+        let late = !bad && self.hits(late_ratio);
+        let back_ms = if late {
+            self.between(LATE_MS.start, LATE_MS.end)
+        } else if out_of_order_ms > 0 {
+            self.between(0, out_of_order_ms + 1)
+        } else {
+            0
+        };
+        let time_ms = (now_ms - back_ms).max(0);
+        let city = self.synth.next_event_in(city, time_ms, &mut self.text);
+        out.clear();
+        if bad {
+            out.extend_from_slice(&broken(self.bad, &self.text));
+            self.bad += 1;
+        } else {
+            out.extend_from_slice(self.text.as_bytes());
+        }
+        let made = match (bad, late) {
+            (true, _) => Made::Bad,
+            (false, true) => Made::Late,
+            (false, false) => Made::Fine,
+        };
+        (city, made)
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
+    fn hits(&mut self, share: f64) -> bool {
+        // A share lies between 0 and 1, so the product is exact enough and fits.
+        share > 0.0 && self.chance.next_u64() % PARTS < (share * PARTS as f64) as u64
+    }
+
+    fn between(&mut self, from: i64, to: i64) -> i64 {
+        let span = u64::try_from(to - from).unwrap_or(1).max(1);
+        from + i64::try_from(self.chance.next_u64() % span).unwrap_or(0)
+    }
+}
+
+/// Returns an event that is broken in the `n`th way.
+pub fn broken(n: usize, event: &str) -> Vec<u8> {
+    let swap = |from: &str, to: &str| event.replacen(from, to, 1);
+    let field = |name: &str, value: &str| {
+        // Each field's value ends with the next quote.
+        let start = event
+            .find(&format!("\"{name}\":\""))
+            .map(|at| at + name.len() + 4);
+        let start = start.expect("events have this field");
+        let end = start + event[start..].find('"').expect("values end with a quote");
+        format!("{}{value}{}", &event[..start], &event[end..])
+    };
+    if n.is_multiple_of(LARGE_EVERY) {
+        return field("description", &"x".repeat(VALUE_BYTES_MAX)).into_bytes();
+    }
+    match n % 9 {
+        0 => Vec::new(),
+        1 => b"{\"city\":\"NYC\",".to_vec(),
+        2 => vec![b'{', 0xff, 0xfe, b'}'],
+        3 => swap("\"severity\"", "\"how_bad\"").into_bytes(),
+        4 => field("city", "NYC#1").into_bytes(),
+        5 => field("event_type", "9 lives").into_bytes(),
+        6 => field("severity", "apocalyptic").into_bytes(),
+        7 => field("timestamp", "half past nine").into_bytes(),
+        _ => swap("{", "{\"event_id\":\"\",").into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::parse::parse_event;
+
+    const NOW_MS: i64 = 1_357_020_000_000;
+
+    fn stream(faults: Faults, count: usize) -> Vec<(&'static str, Made, Vec<u8>)> {
+        let (mut stream, mut out) = (Stream::new(7, faults), Vec::new());
+        (0..count)
+            .map(|_| {
+                let (city, made) = stream.next_event(NOW_MS, &mut out);
+                (city, made, out.clone())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn without_trouble_a_seed_means_what_it_always_did() {
+        let (mut synth, mut text) = (Synth::new(7), String::new());
+        for (city, made, value) in stream(Faults::default(), 500) {
+            assert_eq!(synth.next_event(NOW_MS, &mut text), city);
+            assert_eq!((made, value), (Made::Fine, text.clone().into_bytes()));
+        }
+    }
+
+    #[test]
+    fn shares_are_kept_and_every_event_is_what_it_is_said_to_be() {
+        let faults = Faults {
+            late_ratio: 0.1,
+            bad_ratio: 0.2,
+            out_of_order_ms: 120_000,
+            skew: 0.5,
+        };
+        let mut counts = BTreeMap::new();
+        let mut first_city = 0;
+        for (city, made, value) in stream(faults, 10_000) {
+            let back_ms = parse_event(&value).map(|event| NOW_MS - event.time_ms);
+            let fits = match made {
+                Made::Fine => back_ms.is_ok_and(|ms| (0..=120_000).contains(&ms)),
+                Made::Late => back_ms.is_ok_and(|ms| LATE_MS.contains(&ms)),
+                Made::Bad => back_ms.is_err(),
+            };
+            assert!(fits, "{made:?}: {}", String::from_utf8_lossy(&value));
+            *counts.entry(format!("{made:?}")).or_insert(0) += 1;
+            first_city += i32::from(city == CITIES[0].0);
+        }
+        assert!((1_900..2_100).contains(&counts["Bad"]), "{counts:?}");
+        // A tenth of the others.
+        assert!((720..880).contains(&counts["Late"]), "{counts:?}");
+        // Half, and three tenths of the other half.
+        assert!((6_300..6_700).contains(&first_city), "{first_city}");
+        let all = Faults {
+            bad_ratio: 1.0,
+            ..Faults::default()
+        };
+        assert!(
+            stream(all, 1_000)
+                .iter()
+                .all(|(_, made, _)| *made == Made::Bad)
+        );
+    }
+}

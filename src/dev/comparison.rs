@@ -1,0 +1,115 @@
+//! Compares the log with the tables again and again, for the line under the panel.
+//!
+//! The comparison is the one of `citystream verify`. It reads the whole log and every row. So it runs
+//! only while a page is open, and at most a third of the time.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use crate::core::audit::Incomparable;
+use crate::dev::panel::{Comparison, Panel};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Metrics, unix_ms};
+use crate::verify::VerifyReport;
+use crate::verify::compare::{CompareOptions, CompareSource, compare};
+
+/// Shortest pause between two comparisons.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A page asks every second. After this time without a request, no page is open.
+const WATCHED: Duration = Duration::from_secs(5);
+/// Memory for the rows of one comparison.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// Compares until `shutdown`, and gives each result to the panel.
+pub(crate) async fn watch(
+    panel: Panel,
+    source: CompareSource,
+    raw_ttl_ms: i64,
+    shutdown: Shutdown,
+) {
+    // Separate metrics, so that these reads do not count as reads of the API.
+    let metrics = Metrics::new();
+    let options = CompareOptions {
+        from_ms: None,
+        until_ms: None,
+        raw_ttl_ms,
+        alert_ttl_ms: None,
+        memory_bytes: MEMORY_BYTES,
+    };
+    while !shutdown.is_triggered() {
+        let mut pause = PAUSE;
+        if panel.is_watched(WATCHED) {
+            let begun = Instant::now();
+            let read = Arc::new(AtomicU64::new(0));
+            match compare(&source, &options, &metrics, &read, &shutdown).await {
+                Ok(Some(report)) => panel.set_comparison(summarize(&report)),
+                Ok(None) => return,
+                // The panel itself stops the broker, so this is expected.
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "failed to compare"),
+            }
+            pause = pause.max(begun.elapsed() * 2);
+        }
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Returns why some rows cannot be compared; `None` if all can.
+fn why_incomparable(report: &VerifyReport) -> Option<String> {
+    let why = |reason: &Incomparable| match reason {
+        // Each start is a new log, so a kept folder has rows of earlier runs.
+        Incomparable::Remade => "counted in an earlier run, whose log is gone",
+        other => other.reason(),
+    };
+    let reasons: Vec<&str> = report.outcome.incomparable.keys().map(why).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+fn summarize(report: &VerifyReport) -> Comparison {
+    let sums = report.events();
+    let first = report.outcome.differences.first();
+    Comparison {
+        at_ms: unix_ms(),
+        log: sums.log,
+        tables: sums.tables,
+        difference: report.outcome.difference_count,
+        rows: report.outcome.compared.values().sum(),
+        not_comparable: report.incomparable(),
+        not_comparable_why: why_incomparable(report),
+        waiting: report.seen.unclaimed,
+        first: first.map(|d| format!("{} {}: {}", d.kind.name(), d.key, d.detail)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::core::audit::{Outcome, Sums};
+
+    #[test]
+    fn rows_of_an_earlier_run_are_counted_with_the_reason() {
+        let outcome = Outcome {
+            compared: BTreeMap::from([("raw event", 3), ("totals", 1)]),
+            totals: Sums { log: 3, tables: 3 },
+            incomparable: BTreeMap::from([(Incomparable::Remade, 40)]),
+            ..Outcome::default()
+        };
+        let shown = summarize(&VerifyReport {
+            outcome,
+            ..VerifyReport::default()
+        });
+        assert_eq!((shown.log, shown.tables, shown.rows), (3, 3, 4));
+        assert_eq!(shown.not_comparable, 40);
+        assert_eq!(
+            shown.not_comparable_why.as_deref(),
+            Some("counted in an earlier run, whose log is gone")
+        );
+        let all = summarize(&VerifyReport::default());
+        assert_eq!((all.not_comparable, all.not_comparable_why), (0, None));
+    }
+}

@@ -1,0 +1,296 @@
+//! The panel on the page of `dev`, with which a user breaks things: its requests and its state.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /dev/state` | running actions, past events, and the comparison of log and tables |
+//! | `POST /dev/break/{what}` | starts `kill` `zombie` `throttle` `cut` `broker` or `garbage`; the state |
+//!
+//! Only the page of this process may send these requests. They need the token from the page, a `Host`
+//! that names this machine, and an `Origin` (if there is one) equal to it. A page of another site can
+//! neither send the token's header nor read this page.
+
+mod actions;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CACHE_CONTROL, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+
+use crate::api::error::ApiError;
+use crate::api::observe::observed;
+use crate::api::ops::Probe as _;
+use crate::dev::broker::Broker;
+use crate::dev::consumers::Consumers;
+use crate::dev::faults::WriteFaults;
+use crate::dev::ports::is_this_machine;
+use crate::dev::waiting::{Snapshot, WaitTracker};
+use crate::produce::credit::Credit;
+use crate::produce::producer::EventProducer;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{steady_ms, unix_ms};
+
+/// The header that carries the page's token.
+const TOKEN: HeaderName = HeaderName::from_static("x-citystream-token");
+/// Number of past events that the panel keeps.
+const LOG_LINES_MAX: usize = 30;
+
+/// What the panel can break.
+pub(crate) struct Parts {
+    /// The active consumer and its zombies.
+    pub(crate) consumers: Consumers,
+    /// The faults of the active consumer's client.
+    pub(crate) faults: WriteFaults,
+    /// The producer, for bad events.
+    pub(crate) producer: Arc<EventProducer>,
+    /// The room in the embedded broker.
+    pub(crate) credit: Credit,
+    /// Number of partitions of the topic.
+    pub(crate) partitions: i32,
+    /// Ends the actions.
+    pub(crate) shutdown: Shutdown,
+    /// Dropped last: a client that outlived the broker would log that Kafka is down.
+    pub(crate) broker: Broker,
+}
+
+/// The panel. Clones share its state.
+#[derive(Clone)]
+pub(crate) struct Panel(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    token: String,
+    /// The state of each running action.
+    running: Mutex<BTreeMap<&'static str, String>>,
+    log: Mutex<VecDeque<LogLine>>,
+    comparison: Mutex<Option<Comparison>>,
+    last_request: Mutex<Option<Instant>>,
+    waits: Mutex<WaitTracker>,
+}
+
+#[derive(Clone, Serialize)]
+struct LogLine {
+    at_ms: i64,
+    text: String,
+}
+
+/// The result of comparing the log with the tables.
+#[derive(Clone, Default, Serialize)]
+pub(crate) struct Comparison {
+    /// When it was made, in Unix milliseconds.
+    pub(crate) at_ms: i64,
+    /// Events of the log in all comparable rows.
+    pub(crate) log: i64,
+    /// Events of the tables in the same rows.
+    pub(crate) tables: i64,
+    /// Rows that differ.
+    pub(crate) difference: u64,
+    /// Rows that were compared.
+    pub(crate) rows: u64,
+    /// Rows that could not be compared.
+    pub(crate) not_comparable: u64,
+    /// Why those rows could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_comparable_why: Option<String>,
+    /// Events of the log that no consumer has stored yet.
+    pub(crate) waiting: u64,
+    /// The first row that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RunningAction {
+    what: &'static str,
+    says: String,
+}
+
+/// The answer to every request.
+#[derive(Serialize)]
+struct PanelState {
+    running: Vec<RunningAction>,
+    log: Vec<LogLine>,
+    difference: Option<Comparison>,
+    /// What the numbers wait for, if they stand still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<String>,
+}
+
+impl Panel {
+    /// Returns a panel that accepts requests with `token`.
+    pub(crate) fn new(parts: Parts, token: String) -> Panel {
+        Panel(Arc::new(Inner {
+            parts,
+            token,
+            running: Mutex::default(),
+            log: Mutex::default(),
+            comparison: Mutex::default(),
+            last_request: Mutex::default(),
+            waits: Mutex::default(),
+        }))
+    }
+
+    /// Returns the routes.
+    pub(crate) fn router(&self) -> Router {
+        let metrics = self.0.parts.consumers.metrics.clone();
+        let router = Router::new()
+            .route("/dev/state", get(answer_state))
+            .route("/dev/break/{what}", post(start_action))
+            .layer(from_fn_with_state(self.clone(), require_own_page))
+            .with_state(self.clone());
+        observed(router, metrics)
+    }
+
+    /// Tells whether a page sent a request within this time.
+    pub(crate) fn is_watched(&self, within: Duration) -> bool {
+        lock(&self.0.last_request).is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// Stores the result of a comparison.
+    pub(crate) fn set_comparison(&self, comparison: Comparison) {
+        *lock(&self.0.comparison) = Some(comparison);
+    }
+
+    fn log(&self, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!(text, "the panel");
+        let mut lines = lock(&self.0.log);
+        lines.push_front(LogLine {
+            at_ms: unix_ms(),
+            text,
+        });
+        lines.truncate(LOG_LINES_MAX);
+    }
+
+    fn state(&self) -> Response {
+        *lock(&self.0.last_request) = Some(Instant::now());
+        let running = lock(&self.0.running).clone();
+        let state = PanelState {
+            running: running
+                .into_iter()
+                .map(|(what, says)| RunningAction { what, says })
+                .collect(),
+            log: lock(&self.0.log).iter().cloned().collect(),
+            difference: lock(&self.0.comparison).clone(),
+            waiting: self.explain_wait(),
+        };
+        ([(CACHE_CONTROL, "no-store")], Json(state)).into_response()
+    }
+
+    /// Returns what the numbers of the page wait for.
+    fn explain_wait(&self) -> Option<String> {
+        let parts = &self.0.parts;
+        let ledger = parts.consumers.ledger();
+        let lag = parts.consumers.metrics.lag().map_or(0, |(_, lag)| lag);
+        let undelivered = parts.producer.deliveries().counts().undelivered();
+        let now = Snapshot {
+            now_ms: steady_ms(),
+            broker_stopped: self.is_running("broker"),
+            consumer: parts.consumers.status.ready().err(),
+            writes_fail: self.is_running("throttle") || self.is_running("cut"),
+            settled: ledger.consumed.saturating_sub(ledger.in_flight),
+            pending: undelivered + ledger.in_flight + u64::try_from(lag).unwrap_or(0),
+        };
+        lock(&self.0.waits).explain(&now)
+    }
+
+    fn is_running(&self, what: &str) -> bool {
+        lock(&self.0.running).contains_key(what)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic holds the lock")
+}
+
+async fn answer_state(State(panel): State<Panel>) -> Response {
+    panel.state()
+}
+
+async fn start_action(
+    State(panel): State<Panel>,
+    Path(what): Path<String>,
+) -> Result<Response, ApiError> {
+    if panel.start(&what) {
+        Ok(panel.state())
+    } else {
+        Err(ApiError::not_found())
+    }
+}
+
+async fn require_own_page(State(panel): State<Panel>, request: Request, next: Next) -> Response {
+    match check_request(request.headers(), &panel.0.token) {
+        Ok(()) => next.run(request).await,
+        Err(why) => ApiError::forbidden(why).into_response(),
+    }
+}
+
+/// Returns an error unless the page of this process sent the request.
+fn check_request(headers: &HeaderMap, token: &str) -> Result<(), &'static str> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    let host = text(HOST).unwrap_or_default();
+    if !is_this_machine(host) {
+        return Err("only a page of this machine may break things");
+    }
+    if text(ORIGIN).is_some_and(|origin| origin != format!("http://{host}")) {
+        return Err("a page of another site may not break things");
+    }
+    if text(TOKEN) != Some(token) {
+        return Err("the token belongs to another process; load the page again");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_page_of_this_process_may_break_things() {
+        let valid = [
+            ("host", "127.0.0.1:8082"),
+            ("origin", "http://127.0.0.1:8082"),
+            ("x-citystream-token", "abc"),
+        ];
+        let ask = |changes: &[(&str, Option<&str>)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in valid {
+                headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+            }
+            for (name, value) in changes {
+                let name: HeaderName = name.parse().unwrap();
+                match value {
+                    Some(value) => drop(headers.insert(name, value.parse().unwrap())),
+                    None => drop(headers.remove(name)),
+                }
+            }
+            check_request(&headers, "abc").is_ok()
+        };
+        assert!(ask(&[]));
+        assert!(ask(&[("origin", None)]), "a GET request has no origin");
+        let local = [
+            ("host", Some("localhost:9")),
+            ("origin", Some("http://localhost:9")),
+        ];
+        assert!(ask(&local));
+        for changes in [
+            [("origin", Some("http://evil.example"))],
+            [("origin", Some("null"))],
+            [("origin", Some("https://127.0.0.1:8082"))],
+            [("origin", Some("http://127.0.0.1:9"))],
+            [("host", Some("rebound.example:8082"))],
+            [("host", None)],
+            [("x-citystream-token", Some("abd"))],
+            [("x-citystream-token", None)],
+        ] {
+            assert!(!ask(&changes), "{changes:?}");
+        }
+    }
+}

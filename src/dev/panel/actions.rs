@@ -1,0 +1,220 @@
+//! What each button of the panel does.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use prometheus::core::Collector as _;
+
+use super::{Panel, lock};
+use crate::api::ops::Probe as _;
+use crate::core::murmur2::partition_of;
+use crate::dev::bad_events::make_bad_events;
+use crate::dev::waiting::without_details;
+
+/// How long a fault lasts.
+const FAULT: Duration = Duration::from_secs(10);
+/// Additional time for a fault that has not affected any write yet.
+const FAULT_EXTRA_MAX: Duration = Duration::from_secs(60);
+/// How often the state of a running action is updated.
+const SECOND: Duration = Duration::from_secs(1);
+/// Pause between two attempts to send while the embedded broker has no room.
+const CREDIT_PAUSE: Duration = Duration::from_millis(5);
+/// The actions, each with its first state.
+const ACTIONS: [(&str, &str); 6] = [
+    ("kill", "waiting for its successor"),
+    ("zombie", "it reads, and its writes are held back"),
+    ("throttle", "refusing writes"),
+    ("cut", "dropping answers"),
+    ("broker", "Kafka is down"),
+    ("garbage", "sending"),
+];
+
+impl Panel {
+    /// Starts an action unless it is running already. Returns whether there is such an action.
+    pub(super) fn start(&self, what: &str) -> bool {
+        let Some((what, state)) = ACTIONS.into_iter().find(|(name, _)| *name == what) else {
+            return false;
+        };
+        let mut running = lock(&self.0.running);
+        if running.contains_key(what) {
+            return true;
+        }
+        running.insert(what, state.to_owned());
+        drop(running);
+        let panel = self.clone();
+        tokio::spawn(async move {
+            match what {
+                "kill" => panel.kill().await,
+                "zombie" => panel.run_zombie().await,
+                "throttle" => panel.throttle().await,
+                "cut" => panel.cut_replies().await,
+                "broker" => panel.stop_broker().await,
+                _ => panel.send_bad_events().await,
+            }
+            lock(&panel.0.running).remove(what);
+        });
+        true
+    }
+
+    async fn kill(&self) {
+        self.log("killed the consumer: nothing drained, nothing committed");
+        let updates = async {
+            loop {
+                if let Err(why) = self.0.parts.consumers.status.ready() {
+                    let state = format!("its successor: {}", without_details(&why));
+                    self.set_state("kill", state);
+                }
+                tokio::time::sleep(SECOND).await;
+            }
+        };
+        tokio::select! {
+            () = self.0.parts.consumers.kill() => {}
+            () = updates => {}
+        }
+        self.log("a new consumer goes on from the last commit");
+    }
+
+    async fn run_zombie(&self) {
+        let parts = &self.0.parts;
+        while self.is_running("broker") {
+            self.set_state("zombie", "it waits for the broker");
+            tokio::time::sleep(SECOND).await;
+        }
+        self.set_state("zombie", "it reads, and its writes are held back");
+        self.log("a second consumer reads everything since the last restart point as well");
+        let woken = || {
+            self.set_state("zombie", "it writes what it read");
+            self.log("the zombie wakes up and writes, as if it were the only consumer");
+        };
+        let ended = parts.consumers.run_zombie(&parts.shutdown, &woken).await;
+        self.log(match ended {
+            Ok(ledger) => format!(
+                "the zombie is gone: of {} records it found {} counted already, and counted {} itself",
+                ledger.consumed,
+                ledger.already_counted,
+                ledger.counted + ledger.late,
+            ),
+            Err(error) => format!("the zombie failed: {error:#}"),
+        });
+    }
+
+    async fn throttle(&self) {
+        let faults = &self.0.parts.faults;
+        let before = faults.refused();
+        self.log("DynamoDB refuses four of five writes");
+        faults.throttle(true);
+        let refused = || faults.refused() - before;
+        self.hold_fault("throttle", "four of five writes are refused", &refused)
+            .await;
+        faults.throttle(false);
+        self.log(match refused() {
+            0 => "DynamoDB takes writes again; there was no write to refuse".to_owned(),
+            count => format!("DynamoDB takes writes again; {count} were refused"),
+        });
+    }
+
+    async fn cut_replies(&self) {
+        let faults = &self.0.parts.faults;
+        let before = faults.answers_lost();
+        self.log("every write takes effect, and its answer is lost");
+        faults.cut_replies(true);
+        let lost = || faults.answers_lost() - before;
+        self.hold_fault("cut", "answers are lost", &lost).await;
+        faults.cut_replies(false);
+        self.log(match lost() {
+            0 => "answers arrive again; there was no answer to lose".to_owned(),
+            count => format!("answers arrive again; {count} were lost"),
+        });
+    }
+
+    async fn stop_broker(&self) {
+        let broker = &self.0.parts.broker;
+        self.log("the broker is down");
+        broker.set_reachable(false);
+        self.count_down("broker", "Kafka is down").await;
+        broker.set_reachable(true);
+        self.log("the broker is back");
+    }
+
+    async fn send_bad_events(&self) {
+        let watermarks = self.watermarks();
+        let partitions = self.0.parts.partitions;
+        let made = make_bad_events(|city| {
+            let partition = partition_of(city.as_bytes(), partitions);
+            watermarks.get(&partition).copied()
+        });
+        let (panel, late) = (self.clone(), made.late);
+        let sent = tokio::task::spawn_blocking(move || panel.send(&made.events)).await;
+        self.log(match sent {
+            Ok(Ok(count)) => format!(
+                "sent {late} late events and {} broken ones",
+                count.saturating_sub(late)
+            ),
+            Ok(Err(error)) => format!("failed to send: {error:#}"),
+            Err(error) => format!("failed to send: {error}"),
+        });
+    }
+
+    /// Sends events in addition to those of the source, and returns how many. Blocks.
+    fn send(&self, events: &[(String, Vec<u8>)]) -> anyhow::Result<usize> {
+        let parts = &self.0.parts;
+        for (sent, (city, value)) in events.iter().enumerate() {
+            let partition = partition_of(city.as_bytes(), parts.partitions);
+            // The source may send between taking the credit and sending. Then two neighbours are
+            // accounted with each other's size, but their sum is right.
+            while !parts.credit.try_take(partition, city.len() + value.len()) {
+                if parts.shutdown.is_triggered() {
+                    return Ok(sent);
+                }
+                std::thread::sleep(CREDIT_PAUSE);
+            }
+            if !parts.producer.send(city, value, &parts.shutdown)? {
+                return Ok(sent);
+            }
+        }
+        Ok(events.len())
+    }
+
+    /// Returns the watermark of each partition that has one, in Unix milliseconds.
+    #[allow(clippy::cast_possible_truncation)]
+    fn watermarks(&self) -> BTreeMap<i32, i64> {
+        let families = self.0.parts.consumers.metrics.watermark_seconds.collect();
+        let samples = families.iter().flat_map(|family| family.get_metric());
+        samples
+            .filter_map(|sample| {
+                let partition = sample.get_label().first()?.value().parse().ok()?;
+                let seconds = sample.get_gauge().get_value();
+                (seconds > 0.0).then_some((partition, (seconds * 1_000.0) as i64))
+            })
+            .collect()
+    }
+
+    fn set_state(&self, what: &'static str, state: impl Into<String>) {
+        if let Some(line) = lock(&self.0.running).get_mut(what) {
+            *line = state.into();
+        }
+    }
+
+    /// Waits for [`FAULT`], and then until the fault has affected a write: while the broker is
+    /// stopped there may be none. Gives up after [`FAULT_EXTRA_MAX`] more.
+    async fn hold_fault(
+        &self,
+        what: &'static str,
+        state: &str,
+        affected: &(dyn Fn() -> u64 + Sync),
+    ) {
+        self.count_down(what, state).await;
+        let begun = Instant::now();
+        while affected() == 0 && begun.elapsed() < FAULT_EXTRA_MAX {
+            self.set_state(what, "it waits for a write");
+            tokio::time::sleep(SECOND).await;
+        }
+    }
+
+    async fn count_down(&self, what: &'static str, state: &str) {
+        for left in (1..=FAULT.as_secs()).rev() {
+            self.set_state(what, format!("{state}, {left} s to go"));
+            tokio::time::sleep(SECOND).await;
+        }
+    }
+}

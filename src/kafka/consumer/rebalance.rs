@@ -1,0 +1,192 @@
+//! The callbacks of the consumer's client, above all those of a rebalance.
+//!
+//! librdkafka calls them on the thread that polls. The group uses the cooperative protocol, so an assign or a
+//! revoke names only the partitions that change, and the others are read on. Sources:
+//!
+//! - the protocol: KIP-429,
+//!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>
+//! - what a callback must call: `rd_kafka_conf_set_rebalance_cb` in
+//!   <https://github.com/confluentinc/librdkafka/blob/v2.12.1/src/rdkafka.h>
+//!
+//! | event | steps |
+//! |---|---|
+//! | assign | assign at offset 0, pause, report; [`Consumer::begin`](super::Consumer::begin) seeks and resumes later |
+//! | revoke | report, wait for the drain (bounded), commit, give up |
+//! | lost | report, give up |
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, mpsc};
+use std::time::Duration;
+
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::ConsumerEvent;
+use crate::core::event::Offset;
+use crate::kafka::client_errors::ClientErrors;
+use crate::kafka::context::Context;
+use crate::kafka::inquiry::commit;
+use crate::kafka::{is_topic_missing, membership};
+
+/// The context of the client that is a member of the group.
+pub(crate) struct GroupContext {
+    base: Context,
+    topic: String,
+    events: UnboundedSender<ConsumerEvent>,
+    /// Partitions that are read, with their assignment. Records of others are dropped.
+    active: Mutex<BTreeMap<i32, u64>>,
+    drain_max: Duration,
+}
+
+impl GroupContext {
+    pub(super) fn new(
+        config: &ClientConfig,
+        topic: String,
+        drain_max: Duration,
+        events: UnboundedSender<ConsumerEvent>,
+    ) -> GroupContext {
+        GroupContext {
+            base: Context::new(config),
+            topic,
+            events,
+            active: Mutex::new(BTreeMap::new()),
+            drain_max,
+        }
+    }
+
+    pub(super) fn errors(&self) -> &ClientErrors {
+        self.base.errors()
+    }
+
+    pub(super) fn take_end_of_log(&self) -> Option<Offset> {
+        self.base.take_end_of_log()
+    }
+
+    pub(super) fn send(&self, event: ConsumerEvent) {
+        if self.events.send(event).is_err() {
+            tracing::debug!("the receiver of the consumer's events is gone");
+        }
+    }
+
+    pub(super) fn active(&self) -> MutexGuard<'_, BTreeMap<i32, u64>> {
+        self.active.lock().expect("no panic holds the lock")
+    }
+
+    /// Returns the listed partitions and drops their further records.
+    fn deactivate(&self, list: &TopicPartitionList) -> Vec<i32> {
+        let elements = list.elements_for_topic(&self.topic);
+        let partitions: Vec<i32> = elements.iter().map(|e| e.partition()).collect();
+        self.active().retain(|p, _| !partitions.contains(p));
+        partitions
+    }
+
+    fn process_assign_partitions(
+        &self,
+        client: &BaseConsumer<GroupContext>,
+        list: &mut TopicPartitionList,
+    ) {
+        // 1. Assign at a numeric offset. Without one, librdkafka starts at the group's commit, but only the
+        //    start rule may decide whether that commit is valid (INV-3). A logical offset such as "end" was
+        //    rejected: librdkafka asks the broker for it, and if the answer crosses the later seek, version
+        //    2.12 asks again half a second later and jumps to the end, over all records in between
+        //    (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` shows it.
+        // 2. Pause, so that nothing is fetched from offset 0.
+        let result = list
+            .set_all_offsets(KafkaOffset::Offset(0))
+            .and_then(|()| client.incremental_assign(list))
+            .and_then(|()| client.pause(list));
+        if let Err(error) = result {
+            tracing::warn!(%error, "failed to take an assignment");
+        }
+        // 3. Drop records of an earlier assignment. They belong before the restart point that is read next.
+        let partitions = self.deactivate(list);
+        // 4. Report. The consumer locates the restart points without blocking this thread.
+        tracing::info!(?partitions, "partitions assigned");
+        self.send(ConsumerEvent::Assigned(partitions));
+    }
+
+    fn process_revoke_partitions(
+        &self,
+        client: &BaseConsumer<GroupContext>,
+        list: &TopicPartitionList,
+    ) {
+        // 1. Stop sending records, so that the drain ends.
+        let partitions = self.deactivate(list);
+        // A lost partition may have another owner already (`rd_kafka_assignment_lost` in rdkafka.h), so a
+        // commit would be refused. The next owner reads the records since the last commit again, and the rows
+        // refuse what they have counted (INV-2).
+        let lost = client.assignment_lost();
+        tracing::info!(?partitions, lost, "partitions revoked");
+        let (answer, drained) = mpsc::channel();
+        self.send(ConsumerEvent::Revoked {
+            partitions,
+            lost,
+            answer,
+        });
+        // 2. Wait for the drain. The wait is bounded, because the group waits for this member.
+        if !lost
+            && let Ok(parts) = drained.recv_timeout(self.drain_max)
+            && !parts.is_empty()
+        {
+            // 3. Commit the durable boundaries (INV-1) before the partitions go, so that the next owner starts
+            //    there. The request leaves before the next JoinGroup on the same connection. A synchronous
+            //    commit was rejected: waiting for the answer here could delay the whole group.
+            if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
+                tracing::warn!(%error, "failed to commit on revoke");
+            }
+        }
+        // 4. Give the partitions up. librdkafka rejoins the group after this call.
+        if let Err(error) = client.incremental_unassign(list) {
+            tracing::warn!(%error, "failed to give partitions up");
+        }
+    }
+}
+
+impl ClientContext for GroupContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(code) = membership::parse_refused_member(facility, message) {
+            self.send(ConsumerEvent::MemberRefused(code));
+        }
+        self.base.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The poll also returns the error of a missing topic, and the poller reports it.
+        if !is_topic_missing(&error) {
+            self.base.error(error, reason);
+        }
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+
+    fn generate_oauth_token(
+        &self,
+        config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.base.generate_oauth_token(config)
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(
+        &self,
+        client: &BaseConsumer<GroupContext>,
+        err: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.process_assign_partitions(client, list);
+            }
+            // Besides revokes there are errors. librdkafka asks to give everything up then.
+            _ => self.process_revoke_partitions(client, list),
+        }
+    }
+}

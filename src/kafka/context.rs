@@ -1,0 +1,104 @@
+//! The librdkafka callbacks of clients outside a group, and the offset at which a log ends.
+
+use std::sync::Mutex;
+
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::core::event::Offset;
+use crate::kafka::client_errors::ClientErrors;
+
+/// Passes log lines and errors to [`ClientErrors`], and keeps the offset of a partition's end.
+///
+/// A poll that reaches the end of a partition returns an error without the offset. librdkafka passes the
+/// offset only to the error callback, which runs inside the same poll.
+#[derive(Debug)]
+pub(crate) struct Context {
+    errors: ClientErrors,
+    end_of_log: Mutex<Option<Offset>>,
+}
+
+impl Context {
+    /// Returns the context of a client that is created with `config`.
+    pub(crate) fn new(config: &ClientConfig) -> Context {
+        Context {
+            errors: ClientErrors::new(config),
+            end_of_log: Mutex::new(None),
+        }
+    }
+
+    /// Returns the errors of this client.
+    pub(crate) fn errors(&self) -> &ClientErrors {
+        &self.errors
+    }
+
+    /// Takes the offset of the end that the last poll reported.
+    pub(crate) fn take_end_of_log(&self) -> Option<Offset> {
+        self.end_of_log
+            .lock()
+            .expect("no panic holds the lock")
+            .take()
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.errors.report_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::PartitionEOF) => {
+                *self.end_of_log.lock().expect("no panic holds the lock") = end_of_log(reason);
+            }
+            // The poll also returns these two errors, and its caller handles them.
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
+            _ => self.errors.report_error(&error, reason),
+        }
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.errors.oauth_token()
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// Returns the offset in librdkafka's message about the end of a partition.
+///
+/// All records below the offset have been handed out, and the last fetch found nothing from there on. No
+/// call returns this offset. The client's position follows the last record, and the log ends that brokers
+/// report may come from another moment or from another replica.
+pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
+    let (_, rest) = reason.split_once("end of partition at offset ")?;
+    let digits = rest.split(' ').next()?;
+    digits.parse().ok().map(Offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_message_about_the_end_of_a_partition_has_an_offset() {
+        let eof = "Fetch from broker 3 reached end of partition at offset 41 (HighwaterMark 52)";
+        assert_eq!(end_of_log(eof), Some(Offset(41)));
+        for reason in [
+            "",
+            "Broker: Unknown partition",
+            "end of partition at offset x",
+        ] {
+            assert_eq!(end_of_log(reason), None, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Finds the partitions of a topic and the offset at which each one begins.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
+
+use super::{LogReader, REQUEST_TIMEOUT, ReadRange, ReadStart};
+use crate::core::event::Offset;
+use crate::kafka::partitions_of;
+
+/// How long to wait for the client's report why no broker was reached.
+const REPORT_WAIT: Duration = Duration::from_millis(300);
+/// Most reports to wait for.
+const REPORTS_MAX: usize = 10;
+
+/// A partition that is read.
+#[derive(Debug)]
+pub(super) struct OpenPartition {
+    /// Where reading begins.
+    pub(super) first: Offset,
+    /// Where reading ends, if it does.
+    pub(super) end: Option<Offset>,
+    /// All records so far have been read.
+    pub(super) at_end: bool,
+}
+
+impl LogReader {
+    /// Finds where each partition begins and assigns all of them; `None` if the topic does not exist. Leaves out
+    /// partitions without a record to read.
+    pub(super) fn assign(
+        &self,
+        range: &ReadRange,
+        timeout: Duration,
+    ) -> KafkaResult<Option<BTreeMap<i32, OpenPartition>>> {
+        let metadata = self.consumer.fetch_metadata(None, timeout);
+        if metadata.is_err() {
+            // No partition is assigned yet, so these polls only serve callbacks. The client reports why no broker
+            // was reached a moment after the request failed, and more precisely than the request's error.
+            for _ in 0..REPORTS_MAX {
+                if self.consumer.poll(REPORT_WAIT).is_none() {
+                    break;
+                }
+            }
+        }
+        let Some(partitions) = partitions_of(&metadata?, &self.topic) else {
+            return Ok(None);
+        };
+        let mut bounds = BTreeMap::new();
+        for partition in partitions {
+            let low_and_end =
+                self.consumer
+                    .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)?;
+            bounds.insert(partition, low_and_end);
+        }
+        let by_time = match range.start {
+            ReadStart::At(from_ms) => self.offsets_at(from_ms, &bounds)?,
+            ReadStart::End | ReadStart::Beginning => None,
+        };
+        let (mut list, mut open) = (TopicPartitionList::new(), BTreeMap::new());
+        for (partition, (low, log_end)) in bounds {
+            let first = match (range.start, &by_time) {
+                (ReadStart::End, _) => log_end,
+                (ReadStart::At(_), Some(offsets)) => {
+                    offsets.get(&partition).copied().unwrap_or(log_end)
+                }
+                (ReadStart::Beginning, _) | (ReadStart::At(_), None) => low,
+            };
+            list.add_partition_offset(&self.topic, partition, ListOffset::Offset(first))?;
+            let (first, end) = (Offset(first), range.stop_at_end.then_some(Offset(log_end)));
+            if end.is_none_or(|end| first < end) {
+                let at_end = false;
+                open.insert(partition, OpenPartition { first, end, at_end });
+            }
+        }
+        self.consumer.assign(&list)?;
+        Ok(Some(open))
+    }
+
+    /// Returns the first offset at or after this time for each partition that has one; `None` if the broker does
+    /// not support the request.
+    ///
+    /// Reading then starts at the beginning and skips older records. librdkafka's mock cluster is such a broker:
+    /// it finds no offset for any time.
+    fn offsets_at(
+        &self,
+        from_ms: i64,
+        bounds: &BTreeMap<i32, (i64, i64)>,
+    ) -> KafkaResult<Option<BTreeMap<i32, i64>>> {
+        let request = |time_ms: i64| -> KafkaResult<BTreeMap<i32, i64>> {
+            let mut list = TopicPartitionList::new();
+            for partition in bounds.keys() {
+                list.add_partition_offset(&self.topic, *partition, ListOffset::Offset(time_ms))?;
+            }
+            let answer = self.consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
+            let elements = answer.elements();
+            let found = elements.iter().filter_map(|e| match e.offset() {
+                ListOffset::Offset(offset) if offset >= 0 => Some((e.partition(), offset)),
+                _ => None,
+            });
+            Ok(found.collect())
+        };
+        let found = match request(from_ms.max(0)) {
+            Ok(found) => found,
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        // An empty answer means that all records are older, or that the broker finds none for any time. The time 0
+        // tells these apart, because it matches the first record of every log.
+        let has_records = bounds.values().any(|(low, end)| low < end);
+        if found.is_empty() && has_records && request(0)?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(found))
+    }
+}

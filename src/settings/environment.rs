@@ -1,0 +1,147 @@
+//! Refuses `CITYSTREAM_…` variables that set no option, and suggests the option that was meant.
+
+use std::collections::BTreeSet;
+
+use super::{Command, KAFKA_SECRET_VARIABLES, Role, command};
+use crate::failure::Failure;
+
+/// Prefix of all variables of this program.
+const PREFIX: &str = "CITYSTREAM_";
+/// Jaro-Winkler similarity above which one name counts as a misspelling of another.
+const SIMILARITY_MIN: f64 = 0.8;
+
+/// Checks that every `CITYSTREAM_…` variable sets an option of some command.
+///
+/// Options of other commands are accepted, because services share one environment file. A suggestion
+/// always names an option of `command`.
+///
+/// # Errors
+/// A failure that names each unknown variable and its suggestion.
+pub fn check_environment(command: &Command) -> Result<(), Failure> {
+    let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = unknown_variables(given, command);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = unknown
+        .into_iter()
+        .map(|(name, nearest)| match nearest {
+            Some(nearest) => format!("{name} (did you mean {nearest}?)"),
+            None => name,
+        })
+        .collect();
+    Err(
+        Failure::new(format!("unknown variable {}", names.join(" and ")))
+            .with_remedy("remove it or correct its name"),
+    )
+}
+
+/// Returns each `CITYSTREAM_…` variable that sets no option of any command, with the variable of
+/// `command` whose name is most similar.
+fn unknown_variables(
+    given: impl Iterator<Item = String>,
+    command: &Command,
+) -> Vec<(String, Option<String>)> {
+    let known = known_variables();
+    let own = variables_of(|name| runs_with(command, name));
+    // Without the prefix, which makes all names similar.
+    let suffixes = || own.iter().filter_map(|name| name.strip_prefix(PREFIX));
+    given
+        .filter(|name| !known.contains(name))
+        .filter_map(|name| {
+            let suggestion = nearest(name.strip_prefix(PREFIX)?, suffixes());
+            let suggestion = suggestion.map(|suffix| format!("{PREFIX}{suffix}"));
+            Some((name, suggestion))
+        })
+        .collect()
+}
+
+/// Tells whether `command` reads the options of the subcommand `name`: its own, and those of the
+/// roles whose settings it looks at.
+fn runs_with(command: &Command, name: &str) -> bool {
+    let is_role = |role: Role| role.name() == name;
+    name == command.name()
+        || match command {
+            Command::Check(args) => is_role(args.role),
+            Command::Config(args) => args.roles().into_iter().any(is_role),
+            _ => false,
+        }
+}
+
+/// Returns the variable of every option of every command.
+pub fn known_variables() -> BTreeSet<String> {
+    variables_of(|_| true)
+}
+
+/// Returns the variables of the options of the chosen subcommands.
+fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let cli = command();
+    let chosen = cli
+        .get_subcommands()
+        .filter(|sub| is_chosen(sub.get_name()));
+    let mut names = BTreeSet::new();
+    for arg in chosen.flat_map(clap::Command::get_arguments) {
+        names.extend(
+            arg.get_env()
+                .map(|name| name.to_string_lossy().into_owned()),
+        );
+        // Passwords have no option, because every user of a host can read command lines.
+        if arg.get_id() == "kafka_auth" {
+            names.extend(KAFKA_SECRET_VARIABLES.map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// Returns the most similar of `names`, if one is similar enough to be what was meant.
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(wrong, name), name))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::Cli;
+
+    fn unknown(line: &str, name: &str) -> Vec<(String, Option<String>)> {
+        let command = Cli::try_parse_from(line.split(' ')).expect(line).command;
+        unknown_variables([name.to_owned(), "PATH".to_owned()].into_iter(), &command)
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found_with_what_was_meant() {
+        for (name, meant) in [
+            ("CITYSTREAM_ROW_INTERVALL", "CITYSTREAM_ROW_INTERVAL"),
+            ("CITYSTREAM_BROKER", "CITYSTREAM_BROKERS"),
+            ("CITYSTREAM_MEMORY_BUGDET", "CITYSTREAM_MEMORY_BUDGET"),
+            ("CITYSTREAM_KAFKA_PASWORD", "CITYSTREAM_KAFKA_PASSWORD"),
+        ] {
+            assert_eq!(
+                unknown("citystream consume", name),
+                [(name.to_owned(), Some(meant.to_owned()))]
+            );
+        }
+        for name in ["CITYSTREAM_PORT", "CITYSTREAM_KAFKA_PASSWORD", "PATH"] {
+            assert_eq!(unknown("citystream consume", name), []);
+        }
+        assert_eq!(nearest("zzz", ["fetch.min.bytes"].into_iter()), None);
+    }
+
+    #[test]
+    fn a_suggestion_names_an_option_of_the_command_that_runs() {
+        let suggestion = |line: &str| unknown(line, "CITYSTREAM_READ_BUGDET").remove(0).1;
+        let read_budget = Some("CITYSTREAM_READ_BUDGET".to_owned());
+        assert_eq!(suggestion("citystream serve"), read_budget);
+        assert_eq!(suggestion("citystream check --for serve"), read_budget);
+        assert_eq!(suggestion("citystream config"), read_budget);
+        for line in ["citystream tail", "citystream config --for tail"] {
+            assert_eq!(suggestion(line), None, "{line}");
+        }
+    }
+}

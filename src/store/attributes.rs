@@ -1,0 +1,103 @@
+//! Names of the attributes of all items, and how the store reads their values.
+//!
+//! `docs/TABLES.md` says which item has which attributes.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::core::keys;
+
+/// An item as the SDK represents it.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// Defines a constant for each name.
+macro_rules! names {
+    ($($constant:ident = $name:literal;)*) => {
+        $(#[doc = concat!("The attribute `", $name, "`.")] pub const $constant: &str = $name;)*
+    };
+}
+
+names! {
+    CITY = "city";
+    CITY_SHARD = "city_shard";
+    DESCRIPTION = "description";
+    EVENT_ID = "event_id";
+    EVENT_TIME = "event_time";
+    EVENT_TYPE = "event_type";
+    EXTRA = "extra";
+    FUTURE = "future";
+    LAST_UPDATED = "last_updated";
+    LATE = "late";
+    LATENESS_MS = "lateness_ms";
+    MAX = "max";
+    NEXT = "next";
+    PARTITION_KEY = "partition_key";
+    PROCESSING_TIME = "processing_time";
+    RAW = "raw";
+    RULES = "rules";
+    SERIES = "series";
+    SEVERITIES = "severities";
+    SEVERITY = "severity";
+    SEVERITY_SHARD = "severity_shard";
+    SHARD = "shard";
+    SHARDS = "shards";
+    SKEW_MS = "skew_ms";
+    SOURCE = "source";
+    TABLES = "tables";
+    TIMESTAMP = "timestamp";
+    TOPIC = "topic";
+    TOPIC_ID = "topic_id";
+    TTL = "ttl";
+    WATERMARK = "watermark";
+    WINDOW_END = "window_end";
+    WINDOW_MS = "window_ms";
+    WINDOW_START = "window_start";
+}
+
+/// Events counted in windows.
+pub const EVENT_COUNT: &str = keys::SUMS[0];
+/// Late events.
+pub const LATE_COUNT: &str = keys::SUMS[1];
+/// Events of each severity, in the order of [`Severity::index`].
+///
+/// [`Severity::index`]: crate::core::event::Severity::index
+pub const SEVERITY_COUNTS: [&str; 4] = [keys::SUMS[2], keys::SUMS[3], keys::SUMS[4], keys::SUMS[5]];
+
+/// An attribute exists and is not a whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotANumber;
+
+/// Returns a string as the SDK represents it.
+pub(super) fn string(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+/// Returns the string of an attribute, or an empty one.
+pub(super) fn text<'a>(item: &'a Item, name: &str) -> &'a str {
+    let value = item.get(name).and_then(|value| value.as_s().ok());
+    value.map_or("", String::as_str)
+}
+
+/// Returns whether an attribute is this string.
+pub(super) fn is_text(item: &Item, name: &str, wanted: &str) -> bool {
+    let value = item.get(name).and_then(|value| value.as_s().ok());
+    value.map(String::as_str) == Some(wanted)
+}
+
+/// Returns the whole number of an attribute; `None` if the attribute is missing.
+///
+/// # Errors
+/// [`NotANumber`] if the attribute is anything else.
+pub(super) fn checked_number(item: &Item, name: &str) -> Result<Option<i64>, NotANumber> {
+    let parse = |value: &AttributeValue| value.as_n().ok()?.parse().ok();
+    let value = item.get(name);
+    value
+        .map(|value| parse(value).ok_or(NotANumber))
+        .transpose()
+}
+
+/// Returns the whole number of an attribute; `None` if the attribute is missing or anything else.
+pub(super) fn number(item: &Item, name: &str) -> Option<i64> {
+    checked_number(item, name).ok().flatten()
+}

@@ -1,0 +1,210 @@
+//! Sorted lists of the tables, merged: the totals by city, and within a city the raw events, alerts
+//! and windows by time.
+
+use super::super::db::{Db, KeyNames};
+use super::super::lane::{Lane, fill_all};
+use super::AuditView;
+use crate::core::audit::{Key, Stored};
+use crate::core::keys::{CITY_INDEX, SERIES_INDEX, TOTALS_SHARDS};
+use crate::core::time::{format_millis, format_seconds, parse_timestamp};
+use crate::store::attributes::{
+    CITY, CITY_SHARD, EVENT_ID, Item, SERIES, SHARD, TIMESTAMP, WINDOW_START, text,
+};
+use crate::store::error::StoreError;
+
+/// Most items of a page. With about nine lists, a page of each takes some 5 MB.
+const PAGE_ITEMS_MAX: i32 = 500;
+/// Most totals rows of a page. Each may hold a thousand fences.
+const TOTALS_PAGE_MAX: i32 = 50;
+
+/// The cities and their totals, in the order of their series.
+pub(super) struct CityTotals {
+    lanes: Vec<Lane>,
+}
+
+impl CityTotals {
+    /// Begins at `city`, or at the first city.
+    pub(super) fn new(db: &Db, city: Option<&str>) -> CityTotals {
+        // No city begins with a character below `!`, because cities are trimmed.
+        let lower = city.map_or_else(|| "!".to_owned(), |city| format!("{city}#"));
+        let keys = KeyNames {
+            table: db.names.totals.clone(),
+            index: None,
+            pk: SHARD,
+            sk: SERIES,
+        };
+        let lane = |shard: u32| {
+            Lane::new(db, &keys, &format!("totals#{shard}"), &lower, None)
+                .with_query(|query| query.consistent_read(true).limit(TOTALS_PAGE_MAX))
+        };
+        CityTotals {
+            lanes: (0..TOTALS_SHARDS).map(lane).collect(),
+        }
+    }
+
+    /// Returns the next city with its totals by event type.
+    pub(super) async fn next(
+        &mut self,
+        db: &Db,
+    ) -> Result<Option<(String, Vec<(String, Item)>)>, StoreError> {
+        for lane in &mut self.lanes {
+            lane.fill(db).await?;
+        }
+        let fronts = self.lanes.iter().filter_map(Lane::front);
+        let Some(least) = fronts.map(|item| text(item, SERIES)).min() else {
+            return Ok(None);
+        };
+        let city = least.split('#').next().unwrap_or_default().to_owned();
+        let mut totals = Vec::new();
+        for lane in &mut self.lanes {
+            loop {
+                lane.fill(db).await?;
+                let series = lane.front().map(|item| text(item, SERIES));
+                let Some((of, kind)) = series.map(|s| s.split_once('#').unwrap_or((s, ""))) else {
+                    break;
+                };
+                if of != city {
+                    break;
+                }
+                let kind = kind.to_owned();
+                totals.extend(lane.pop().map(|item| (kind, item)));
+            }
+        }
+        Ok(Some((city, totals)))
+    }
+}
+
+/// What the items of a list are.
+#[derive(Clone)]
+enum ListOf {
+    Raw,
+    Alerts,
+    /// Windows of this event type.
+    Windows(String),
+}
+
+/// The raw events, alerts and windows of a city by time.
+pub(super) struct CityLists {
+    city: String,
+    lists: Vec<(ListOf, Lane)>,
+}
+
+impl CityLists {
+    /// Opens all lists of a city from `from_ms` on.
+    pub(super) async fn open(
+        db: &Db,
+        city: &str,
+        kinds: &[String],
+        from_ms: i64,
+        view: &AuditView,
+    ) -> Result<CityLists, StoreError> {
+        let until_ms = view.range.1;
+        let mut of = Vec::new();
+        let mut lanes = Vec::new();
+        let mut open = |list_of, keys: &KeyNames, pk: String, lower: &str, upper: &str| {
+            // An index cannot be read consistently.
+            let is_consistent = keys.index.is_none();
+            let lane = Lane::new(db, keys, &pk, lower, Some(upper));
+            of.push(list_of);
+            lanes.push(
+                lane.with_query(|query| query.consistent_read(is_consistent).limit(PAGE_ITEMS_MAX)),
+            );
+        };
+        let keys = |table: &str, index, pk, sk| KeyNames {
+            table: table.to_owned(),
+            index,
+            pk,
+            sk,
+        };
+        let from = format_millis(from_ms);
+        if view.stored != Stored::Nothing {
+            let raw = keys(&db.names.raw, Some(CITY_INDEX), CITY_SHARD, TIMESTAMP);
+            let last = format_millis(until_ms - 1);
+            for shard in 0..view.shards {
+                open(ListOf::Raw, &raw, format!("{city}#{shard}"), &from, &last);
+            }
+            // Sort keys are `<time>#<id>`: all of one time lie between it and the next millisecond.
+            let alerts = keys(&db.names.alerts, None, CITY, TIMESTAMP);
+            let end = format_millis(until_ms);
+            open(ListOf::Alerts, &alerts, city.to_owned(), &from, &end);
+        }
+        let windows = keys(
+            &db.names.aggregations,
+            Some(SERIES_INDEX),
+            SERIES,
+            WINDOW_START,
+        );
+        let first = format_seconds(from_ms.saturating_add(999));
+        let last = format_seconds(until_ms - 1);
+        for kind in kinds {
+            let list_of = ListOf::Windows(kind.clone());
+            open(list_of, &windows, format!("{city}#{kind}"), &first, &last);
+        }
+        let lanes = fill_all(db, lanes).await?;
+        let mut out = CityLists {
+            city: city.to_owned(),
+            lists: of.into_iter().zip(lanes).collect(),
+        };
+        out.skip_unreadable(db).await?;
+        Ok(out)
+    }
+
+    /// Returns the time of the next item.
+    pub(super) fn next_ms(&self) -> Option<i64> {
+        self.lists.iter().filter_map(front_ms).min()
+    }
+
+    /// Takes the next item and its key.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(super) async fn take(&mut self, db: &Db) -> Result<(Key, Item), StoreError> {
+        let lists = self.lists.iter().enumerate();
+        let least = lists
+            .filter_map(|(n, list)| Some((front_ms(list)?, n)))
+            .min();
+        let (time_ms, n) = least.expect("next_ms has shown an item");
+        let (list_of, lane) = &mut self.lists[n];
+        let item = lane.pop().expect("its front was read");
+        let city = &self.city;
+        let key = match list_of {
+            ListOf::Raw => Key::raw(city, time_ms, text(&item, EVENT_ID)),
+            ListOf::Alerts => {
+                let sk = text(&item, TIMESTAMP);
+                let id = sk.split_once('#').map_or("", |(_, id)| id);
+                Key::alert(city, time_ms, id)
+            }
+            ListOf::Windows(kind) => Key::window(city, kind, time_ms),
+        };
+        lane.fill(db).await?;
+        self.skip_unreadable(db).await?;
+        Ok((key, item))
+    }
+
+    /// Leaves out items whose sort key is not a time. This program does not write such items.
+    async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
+        for (list_of, lane) in &mut self.lists {
+            while let Some(item) = lane.front() {
+                if time_ms(list_of, item).is_some() {
+                    break;
+                }
+                tracing::warn!(?item, "left out an item without a time");
+                lane.pop();
+                lane.fill(db).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn front_ms((list_of, lane): &(ListOf, Lane)) -> Option<i64> {
+    time_ms(list_of, lane.front()?)
+}
+
+fn time_ms(list_of: &ListOf, item: &Item) -> Option<i64> {
+    match list_of {
+        ListOf::Raw => parse_timestamp(text(item, TIMESTAMP)),
+        ListOf::Alerts => parse_timestamp(text(item, TIMESTAMP).split('#').next()?),
+        ListOf::Windows(_) => parse_timestamp(text(item, WINDOW_START)),
+    }
+}

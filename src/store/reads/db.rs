@@ -1,0 +1,307 @@
+//! Requests of the readers: each is sent, checked, counted and, for `verify`, repeated.
+
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use tokio::task::JoinSet;
+
+use super::meter;
+use crate::core::keys::{CONFIG_PK, CONFIG_SK, PROGRESS_PK, TableNames};
+use crate::store::answers::{Flaw, count_flaw};
+use crate::store::attributes::{Item, SHARD, string};
+use crate::store::config::{ConfigItem, read_config};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::requests::count_request;
+use crate::telemetry::Metrics;
+
+/// Most requests of one answer that are sent at the same time.
+const REQUESTS_MAX: usize = 16;
+/// Pause before a request is sent again; it doubles with each attempt.
+const PAUSE_FIRST: Duration = Duration::from_millis(80);
+
+/// Everything that a request needs. Clones are cheap, so each task has its own.
+#[derive(Clone)]
+pub(crate) struct Db {
+    pub(super) client: Client,
+    pub(super) names: TableNames,
+    metrics: Metrics,
+    /// How often a request is sent before its error ends the reading.
+    attempts: u32,
+}
+
+/// A table or an index, and the names of its keys.
+#[derive(Clone, Debug)]
+pub(super) struct KeyNames {
+    pub(super) table: String,
+    pub(super) index: Option<&'static str>,
+    pub(super) pk: &'static str,
+    pub(super) sk: &'static str,
+}
+
+impl Db {
+    /// Returns a reader of the tables `names`.
+    pub(super) fn new(client: Client, names: TableNames, metrics: Metrics, attempts: u32) -> Db {
+        Db {
+            client,
+            names,
+            metrics,
+            attempts,
+        }
+    }
+
+    /// Returns a Query of `table` that reports its read units.
+    pub(super) fn query(&self, table: &str) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(table)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    /// Returns a Query of the sort keys from `lower` to `upper` in one partition, both included.
+    /// Without `upper` the Query has no end.
+    pub(super) fn query_keys(
+        &self,
+        keys: &KeyNames,
+        pk: &str,
+        lower: &str,
+        upper: Option<&str>,
+    ) -> QueryFluentBuilder {
+        let query = self
+            .query(&keys.table)
+            .set_index_name(keys.index.map(ToOwned::to_owned))
+            .expression_attribute_names("#pk", keys.pk)
+            .expression_attribute_names("#sk", keys.sk)
+            .expression_attribute_values(":pk", string(pk))
+            .expression_attribute_values(":lower", string(lower));
+        match upper {
+            Some(upper) => query
+                .key_condition_expression("#pk = :pk AND #sk BETWEEN :lower AND :upper")
+                .expression_attribute_values(":upper", string(upper)),
+            None => query.key_condition_expression("#pk = :pk AND #sk >= :lower"),
+        }
+    }
+
+    /// Reads these attributes of all progress items, consistently.
+    pub(super) async fn progress_items(
+        &self,
+        attributes: impl IntoIterator<Item = &'static str>,
+    ) -> Result<Vec<Item>, StoreError> {
+        let query = self
+            .query(&self.names.totals)
+            .key_condition_expression("#shard = :shard")
+            .expression_attribute_values(":shard", string(PROGRESS_PK))
+            .consistent_read(true);
+        let attributes = [SHARD].into_iter().chain(attributes);
+        self.query_all(project(query, attributes)).await
+    }
+
+    /// Sends a Query; returns its items and the key after which its next page begins.
+    pub(super) async fn query_page(
+        &self,
+        query: QueryFluentBuilder,
+    ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+        let mut retries = self.retries();
+        loop {
+            match self.send_query(query.clone()).await {
+                Ok(page) => return Ok(page),
+                Err(error) => retries.pause_after(error).await?,
+            }
+        }
+    }
+
+    async fn send_query(
+        &self,
+        query: QueryFluentBuilder,
+    ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+        meter::check_bound()?;
+        let table = query.get_table_name().clone().unwrap_or_default();
+        let partition = QueriedPartition::of(&query);
+        let started = Instant::now();
+        let result = query.send().await;
+        let result = result.map_err(|error| StoreError::from_sdk("Query", &table, error));
+        let result = result.and_then(|output| {
+            let last = output.last_evaluated_key().filter(|key| !key.is_empty());
+            let mut items = output.items().iter().chain(last);
+            if items.all(|item| partition.holds(item)) {
+                return Ok(output);
+            }
+            Err(self.wrong_answer("Query", &table, Flaw::OtherItem))
+        });
+        let units = result
+            .as_ref()
+            .ok()
+            .and_then(|o| o.consumed_capacity()?.capacity_units());
+        self.count("Query", &table, started, result.as_ref().err(), units);
+        let output = result?;
+        let next = output.last_evaluated_key.filter(|key| !key.is_empty());
+        Ok((output.items.unwrap_or_default(), next))
+    }
+
+    /// Reads all pages of a Query.
+    pub(super) async fn query_all(
+        &self,
+        query: QueryFluentBuilder,
+    ) -> Result<Vec<Item>, StoreError> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let page = query.clone().set_exclusive_start_key(start);
+            let (found, next) = self.query_page(page).await?;
+            items.extend(found);
+            if next.is_none() {
+                return Ok(items);
+            }
+            start = next;
+        }
+    }
+
+    /// Reads the current config item.
+    pub(super) async fn config(&self) -> Result<ConfigItem, StoreError> {
+        let table = &self.names.totals;
+        let mut retries = self.retries();
+        loop {
+            let started = Instant::now();
+            let result = read_config(&self.client, &self.names).await;
+            self.count("GetItem", table, started, result.as_ref().err(), None);
+            match result {
+                Ok(Some(config)) => return Ok(config),
+                Ok(None) => {
+                    return Err(StoreError::Corrupt {
+                        table: table.clone(),
+                        key: format!("{CONFIG_PK}/{CONFIG_SK}"),
+                        message: "it is missing".to_owned(),
+                    });
+                }
+                Err(error) => retries.pause_after(error).await?,
+            }
+        }
+    }
+
+    pub(super) fn retries(&self) -> Retries {
+        Retries {
+            left: self.attempts.saturating_sub(1),
+            pause: PAUSE_FIRST,
+        }
+    }
+
+    /// Counts an answer with a flaw, and returns the error for it.
+    pub(super) fn wrong_answer(
+        &self,
+        operation: &'static str,
+        table: &str,
+        flaw: Flaw,
+    ) -> StoreError {
+        count_flaw(Some(&self.metrics.answers_refused), operation, flaw);
+        StoreError::wrong_answer(operation, table, flaw)
+    }
+
+    pub(super) fn count(
+        &self,
+        operation: &str,
+        table: &str,
+        started: Instant,
+        error: Option<&StoreError>,
+        units: Option<f64>,
+    ) {
+        meter::count(units);
+        let outcome = error.map_or("ok", |error| error.kind().name());
+        count_request(&self.metrics, operation, table, outcome, started, units);
+    }
+}
+
+/// Limits a Query to these attributes. The alias of each is its name after a `#`.
+pub(super) fn project(
+    mut query: QueryFluentBuilder,
+    attributes: impl IntoIterator<Item = &'static str>,
+) -> QueryFluentBuilder {
+    let mut projection = Vec::new();
+    for name in attributes {
+        let alias = format!("#{name}");
+        query = query.expression_attribute_names(&alias, name);
+        projection.push(alias);
+    }
+    query.projection_expression(projection.join(","))
+}
+
+/// Runs readings as tasks, at most [`REQUESTS_MAX`] at the same time. Returns what they read, in any
+/// order.
+pub(super) async fn read_together<T, F>(readings: Vec<F>) -> Result<Vec<T>, StoreError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, StoreError>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut out = Vec::new();
+    for reading in readings {
+        if tasks.len() >= REQUESTS_MAX
+            && let Some(done) = tasks.join_next().await
+        {
+            out.push(done.expect("a reading does not panic")?);
+        }
+        tasks.spawn(meter::carry(reading));
+    }
+    while let Some(done) = tasks.join_next().await {
+        out.push(done.expect("a reading does not panic")?);
+    }
+    Ok(out)
+}
+
+/// How often a request may still be sent again.
+pub(super) struct Retries {
+    left: u32,
+    pause: Duration,
+}
+
+impl Retries {
+    /// Sleeps before the request is sent again.
+    ///
+    /// # Errors
+    /// `error` itself if no attempt is left, or if another attempt cannot succeed.
+    pub(super) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
+        let is_passing = matches!(
+            error.kind(),
+            StoreErrorKind::Transient | StoreErrorKind::Throttled | StoreErrorKind::Unknown
+        );
+        if !is_passing || self.left == 0 {
+            return Err(error);
+        }
+        tracing::debug!(%error, "sending a request to DynamoDB again");
+        tokio::time::sleep(self.pause).await;
+        self.left -= 1;
+        self.pause *= 2;
+        Ok(())
+    }
+}
+
+/// The partition that a Query reads. An item of another partition is not an answer to the Query.
+struct QueriedPartition {
+    key: String,
+    value: AttributeValue,
+}
+
+impl QueriedPartition {
+    /// Reads the partition from the key condition, which begins with `#name = :value`.
+    ///
+    /// # Panics
+    /// If the key condition begins with anything else.
+    fn of(query: &QueryFluentBuilder) -> QueriedPartition {
+        let condition = query.get_key_condition_expression();
+        let mut words = condition.iter().flat_map(|text| text.split(' '));
+        let name = words.next().unwrap_or_default();
+        let value = words.nth(1).unwrap_or_default();
+        let names = query.get_expression_attribute_names().iter();
+        let values = query.get_expression_attribute_values().iter();
+        let key = names.flat_map(|names| names.get(name)).next();
+        let value = values.flat_map(|values| values.get(value)).next();
+        QueriedPartition {
+            key: key.expect("a Query names its partition key first").clone(),
+            value: value.expect("the value follows the name").clone(),
+        }
+    }
+
+    fn holds(&self, item: &Item) -> bool {
+        item.get(&self.key) == Some(&self.value)
+    }
+}

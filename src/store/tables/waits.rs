@@ -1,0 +1,197 @@
+//! Waits for tables: until they are active, until they accept a change, until they are deleted.
+
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{IndexStatus, TableDescription, TableStatus};
+
+use super::describe;
+use crate::failure::Failure;
+use crate::store::error::{StoreError, StoreErrorKind};
+
+/// How long a table may take to become active, or to accept a change. AWS needs seconds, and some
+/// minutes before a new table accepts point-in-time recovery.
+pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
+/// First pause between two requests for the status of a table; it doubles up to [`POLL_MAX`].
+const POLL_FIRST: Duration = Duration::from_millis(50);
+/// Longest pause between two requests for the status of a table.
+const POLL_MAX: Duration = Duration::from_secs(2);
+/// Least time between two log lines about one wait.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Waits until the table and its indexes are active.
+///
+/// # Errors
+/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+pub async fn wait_active(
+    client: &Client,
+    table: &str,
+    limit: Duration,
+) -> Result<TableDescription, StoreError> {
+    let mut wait = TableWait::new(limit);
+    loop {
+        let state = match describe(client, table).await? {
+            None => "it does not exist".to_owned(),
+            Some(found) => match readiness(&found) {
+                TableReadiness::Ready => return Ok(found),
+                TableReadiness::Wait(state) => state,
+                TableReadiness::Never(failure) => return Err(StoreError::Settings(failure)),
+            },
+        };
+        let what = || format!("table {table} to become active ({state})");
+        wait.pause(what).await?;
+    }
+}
+
+/// Whether a table accepts changes and serves requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableReadiness {
+    /// The table and its indexes are active.
+    Ready,
+    /// DynamoDB is still working on the table; the text says on what.
+    Wait(String),
+    /// A person must act first.
+    Never(Failure),
+}
+
+/// Returns whether a table is ready, by its status and the status of its indexes.
+///
+/// Source: `TableStatus` and `IndexStatus` in the API reference of DynamoDB.
+pub fn readiness(found: &TableDescription) -> TableReadiness {
+    let name = found.table_name().unwrap_or_default();
+    let status = found.table_status().map_or("unknown", TableStatus::as_str);
+    let remedy = match found.table_status() {
+        Some(TableStatus::Active) => None,
+        Some(TableStatus::InaccessibleEncryptionCredentials) => {
+            Some("enable its KMS key again, and let DynamoDB use it")
+        }
+        Some(TableStatus::Archiving | TableStatus::Archived) => {
+            Some("restore its backup under another --table-prefix")
+        }
+        Some(TableStatus::ReplicationNotAuthorized) => {
+            Some("give back the right to replicate it to the other Regions")
+        }
+        _ => return TableReadiness::Wait(format!("its status is {status}")),
+    };
+    if let Some(remedy) = remedy {
+        return TableReadiness::Never(
+            Failure::new(format!("table {name} cannot be used"))
+                .with_why(format!("its status is {status}"))
+                .with_remedy(remedy),
+        );
+    }
+    for index in found.global_secondary_indexes() {
+        let name = index.index_name().unwrap_or_default();
+        match index.index_status() {
+            None | Some(IndexStatus::Active) => {}
+            Some(status) => {
+                let filling = match index.backfilling() {
+                    Some(true) => ", DynamoDB is filling it",
+                    _ => "",
+                };
+                let status = status.as_str();
+                return TableReadiness::Wait(format!(
+                    "the status of index {name} is {status}{filling}"
+                ));
+            }
+        }
+    }
+    TableReadiness::Ready
+}
+
+/// Sends a change to a table again until DynamoDB accepts it. DynamoDB refuses changes while it creates
+/// or updates the table, and refuses point-in-time recovery for minutes after that.
+///
+/// # Errors
+/// The last refusal after `limit`, or any other error at once.
+pub async fn repeat_while_busy<T>(
+    table: &str,
+    limit: Duration,
+    change: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut wait = TableWait::new(limit);
+    wait.logged = None;
+    loop {
+        let error = match change().await {
+            Err(error) if error.is_busy() => error,
+            done => return done,
+        };
+        let what = || format!("table {table} to accept a change ({error})");
+        wait.pause(what).await?;
+    }
+}
+
+/// Deletes a table and waits until it is gone. Returns `false` if there was none.
+///
+/// DynamoDB refuses to delete a table that it is creating or updating, so the request is repeated.
+///
+/// # Errors
+/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<bool, StoreError> {
+    let request = async || {
+        let sent = client.delete_table().table_name(table).send().await;
+        sent.map_err(|error| StoreError::from_sdk("DeleteTable", table, error))
+    };
+    match repeat_while_busy(table, limit, request).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    wait_gone(client, table, limit).await?;
+    Ok(true)
+}
+
+/// Waits until a table that is being deleted is gone.
+///
+/// # Errors
+/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<(), StoreError> {
+    let mut wait = TableWait::new(limit);
+    while describe(client, table).await?.is_some() {
+        let what = || format!("table {table} to be deleted");
+        wait.pause(what).await?;
+    }
+    Ok(())
+}
+
+/// A wait with growing pauses and a limit. It logs what it waits for.
+struct TableWait {
+    begin: Instant,
+    limit: Duration,
+    pause: Duration,
+    /// When the wait was last logged; with `None` the next pause logs it.
+    logged: Option<Instant>,
+}
+
+impl TableWait {
+    fn new(limit: Duration) -> TableWait {
+        let begin = Instant::now();
+        TableWait {
+            begin,
+            limit,
+            pause: POLL_FIRST,
+            logged: Some(begin),
+        }
+    }
+
+    /// Sleeps before the next request.
+    ///
+    /// # Errors
+    /// [`StoreError::Waited`] once the limit is reached.
+    async fn pause(&mut self, what: impl Fn() -> String) -> Result<(), StoreError> {
+        if self.begin.elapsed() + self.pause > self.limit {
+            return Err(StoreError::Waited {
+                what: what(),
+                seconds: self.limit.as_secs(),
+            });
+        }
+        if self.logged.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            let seconds = self.begin.elapsed().as_secs();
+            tracing::info!(what = what(), seconds, "still waiting");
+            self.logged = Some(Instant::now());
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(POLL_MAX);
+        Ok(())
+    }
+}

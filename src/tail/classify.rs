@@ -1,0 +1,170 @@
+//! Turns each record of the log into what `tail` shows: an event that passes the filter, a rejection, or nothing.
+
+use super::filter_hint::FilterHint;
+use crate::core::event::{Event, Offset, Severity};
+use crate::core::parse;
+use crate::core::parse::{Body, Reason};
+use crate::core::watermark::MaxTime;
+use crate::core::window::Rules;
+use crate::kafka::reader::{Letter, LogRecord};
+use crate::settings::{From, Tail};
+
+/// The filter from the command line.
+#[derive(Clone, Debug)]
+pub(super) struct OptionFilter {
+    cities: Vec<String>,
+    types: Vec<String>,
+    severities: [bool; 4],
+}
+
+impl OptionFilter {
+    /// Returns the filter of the options, with names normalized as in an event.
+    pub(super) fn new(args: &Tail) -> OptionFilter {
+        let mut severities = [args.severities.is_empty(); 4];
+        for severity in &args.severities {
+            severities[severity.index()] = true;
+        }
+        let cities = args.cities.iter().map(|city| parse::trim(city).to_owned());
+        OptionFilter {
+            cities: cities.collect(),
+            types: args.types.iter().map(|t| t.to_ascii_lowercase()).collect(),
+            severities,
+        }
+    }
+
+    fn passes(&self, event: &Event) -> bool {
+        let among =
+            |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
+        self.severities[event.severity.index()]
+            && among(&self.cities, &event.city)
+            && among(&self.types, &event.event_type)
+    }
+
+    /// Returns the filter as text, such as `NYC, LA · traffic`. The text is empty if all events pass.
+    pub(super) fn text(&self) -> String {
+        let mut parts = Vec::new();
+        for names in [&self.cities, &self.types] {
+            if !names.is_empty() {
+                parts.push(names.join(", "));
+            }
+        }
+        if self.severities != [true; 4] {
+            let shown = Severity::ALL.into_iter();
+            let shown = shown.filter(|s| self.severities[s.index()]);
+            parts.push(shown.map(|s| s.name()).collect::<Vec<_>>().join(", "));
+        }
+        parts.join(" · ")
+    }
+}
+
+/// An event, its place in the log, and whether it is late or future.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TailEvent {
+    pub(super) event: Event,
+    /// Whether the watermark had passed its window. Always false unless reading began at the oldest record.
+    pub(super) late: bool,
+    /// Whether its event time is too far after the record's timestamp.
+    pub(super) future: bool,
+    pub(super) partition: i32,
+    pub(super) offset: Offset,
+    /// The record's Kafka timestamp in Unix milliseconds.
+    pub(super) record_ms: Option<i64>,
+}
+
+/// What `tail` shows of a record.
+#[derive(Debug)]
+pub(super) enum Classified {
+    /// An event that passes the filter.
+    Event(TailEvent),
+    /// A record that is neither an event nor a heartbeat.
+    Rejected(Reason),
+    /// A record of the dead-letter topic (`--dlq`).
+    DeadLetter(Letter),
+    /// A heartbeat, or an event that does not pass the filter.
+    Hidden,
+}
+
+/// Classifies records in the order of their log.
+#[derive(Debug)]
+pub(super) struct Classifier {
+    filter: OptionFilter,
+    /// For cities and for types.
+    hints: [FilterHint; 2],
+    hint: Option<String>,
+    /// The largest event time of each partition, by number. Present only if reading began at the oldest record,
+    /// because the watermark depends on every record before.
+    max_times: Option<Vec<MaxTime>>,
+    rules: Rules,
+}
+
+impl Classifier {
+    /// Returns the state before the first record.
+    pub(super) fn new(args: &Tail) -> Classifier {
+        let filter = OptionFilter::new(args);
+        Classifier {
+            hints: [
+                FilterHint::new("city", &filter.cities),
+                FilterHint::new("type", &filter.types),
+            ],
+            hint: None,
+            filter,
+            max_times: (args.from == From::Beginning).then(Vec::new),
+            rules: Rules::default(),
+        }
+    }
+
+    /// Returns whether late events are recognized.
+    pub(super) fn knows_late(&self) -> bool {
+        self.max_times.is_some()
+    }
+
+    /// Returns a hint about a city or type of the filter that no event has had so far.
+    pub(super) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Classifies the next record.
+    pub(super) fn classify(&mut self, record: LogRecord) -> Classified {
+        let event = match record.body {
+            Ok(Body::Event(event)) => event,
+            Ok(Body::Heartbeat(time_ms)) => {
+                self.judge_time(record.partition, record.record_ms, time_ms);
+                return Classified::Hidden;
+            }
+            Err(reject) => return Classified::Rejected(reject.reason),
+        };
+        // This comes before the filter, because hidden events move the watermark, too.
+        let (late, future) = self.judge_time(record.partition, record.record_ms, event.time_ms);
+        let [cities, types] = &mut self.hints;
+        if cities.observe(&event.city) | types.observe(&event.event_type) {
+            self.hint = cities.hint().or_else(|| types.hint());
+        }
+        if !self.filter.passes(&event) {
+            return Classified::Hidden;
+        }
+        Classified::Event(TailEvent {
+            event,
+            late,
+            future,
+            partition: record.partition,
+            offset: record.offset,
+            record_ms: record.record_ms,
+        })
+    }
+
+    /// Returns whether a time is late and whether it is future, then lets it move the watermark.
+    fn judge_time(&mut self, partition: i32, record_ms: Option<i64>, time_ms: i64) -> (bool, bool) {
+        let future = self.rules.is_future(time_ms, record_ms);
+        let (Some(max_times), Ok(index)) = (&mut self.max_times, usize::try_from(partition)) else {
+            return (false, future);
+        };
+        if max_times.len() <= index {
+            max_times.resize(index + 1, MaxTime::default());
+        }
+        let late = max_times[index].is_late(time_ms, &self.rules);
+        if !future {
+            max_times[index].observe(time_ms);
+        }
+        (late, future)
+    }
+}

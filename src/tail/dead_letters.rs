@@ -1,0 +1,305 @@
+//! Dead letters: why each record was rejected, where it came from, and what it held.
+//!
+//! The consumer adds its headers after the record's own headers, which may have the same names. So only the last
+//! `reason` and the headers after it count.
+
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::printable::{escape_json, printable};
+use crate::core::time::{TIME_MS_END, format_millis};
+use crate::core::window::Rules;
+use crate::kafka::reader::Letter;
+
+/// Characters of the value that a text line shows.
+const PREVIEW_CHARS: usize = 120;
+/// Characters of a reason that are used. The reason names a row, and another producer's may be of any length.
+const REASON_CHARS_MAX: usize = 64;
+/// Memory that a header takes in addition to its text, in bytes.
+const HEADER_BYTES: usize = 64;
+/// The headers that hold text, in the order of the JSON output.
+const TEXT_HEADERS: [&str; 4] = ["reason", "detail", "source_topic", "source_topic_id"];
+/// The headers that hold numbers.
+const NUMBER_HEADERS: [&str; 4] = [
+    "source_partition",
+    "source_offset",
+    "source_timestamp",
+    "truncated",
+];
+
+fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
+    let added = &letter.headers[own_headers(letter).len()..];
+    let found = added.iter().rev().find(|(key, _)| key == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// Returns the headers that the record had before it was rejected.
+pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
+    let headers = &letter.headers;
+    let added = headers.iter().rposition(|(name, _)| name == "reason");
+    &headers[..added.unwrap_or(headers.len())]
+}
+
+/// Returns the reject reason, in at most 64 characters.
+pub(super) fn reason(letter: &Letter) -> &str {
+    let reason = header(letter, "reason").unwrap_or("unknown");
+    let end = reason.char_indices().nth(REASON_CHARS_MAX);
+    end.map_or(reason, |(end, _)| &reason[..end])
+}
+
+/// Returns the explanation of the reject reason.
+pub(super) fn detail(letter: &Letter) -> &str {
+    header(letter, "detail").unwrap_or("?")
+}
+
+/// Returns the memory that a dead letter takes, in bytes.
+pub(super) fn bytes(letter: &Letter) -> usize {
+    let headers = letter.headers.iter();
+    let headers = headers.map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
+    let [key, value] = [&letter.key, &letter.value].map(|part| part.as_ref().map_or(0, Vec::len));
+    headers.sum::<usize>() + key + value
+}
+
+/// Returns the rejected record's own timestamp in Unix milliseconds.
+pub(super) fn source_ms(letter: &Letter) -> Option<i64> {
+    header(letter, "source_timestamp")?.parse().ok()
+}
+
+/// Returns the time of a dead letter in the charts, in Unix milliseconds.
+///
+/// This is the rejected record's own timestamp if it is plausible, otherwise the time of the rejection.
+pub(super) fn time_ms(letter: &Letter) -> Option<i64> {
+    let in_range = |ms: &i64| (0..TIME_MS_END).contains(ms);
+    // A timestamp far in the future would push all other windows off the chart.
+    let is_future = |ms| Rules::default().is_future(ms, letter.record_ms);
+    let own = source_ms(letter).filter(in_range);
+    let own = own.filter(|ms| !is_future(*ms));
+    own.or(letter.record_ms.filter(in_range))
+}
+
+/// Returns the topic, partition and offset of the rejected record.
+pub(super) fn origin(letter: &Letter) -> [&str; 3] {
+    ["source_topic", "source_partition", "source_offset"]
+        .map(|name| header(letter, name).unwrap_or("?"))
+}
+
+/// Returns what identifies the rejected record: its topic id, partition and offset.
+pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
+    Some([
+        header(letter, "source_topic_id")?,
+        header(letter, "source_partition")?,
+        header(letter, "source_offset")?,
+    ])
+}
+
+/// Returns the rejected record's key as text.
+pub(super) fn key(letter: &Letter) -> Option<String> {
+    letter.key.as_deref().map(text)
+}
+
+/// Returns bytes as text, with `\xff` in place of bytes that are not UTF-8.
+fn text(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// Returns at most `chars_max` characters of the rejected record's value, or why there is no value.
+pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
+    if let Some(bytes) = header(letter, "truncated") {
+        return format!("(too large to keep, bytes: {bytes})");
+    }
+    let Some(value) = letter.value.as_deref() else {
+        return "(no value)".to_owned();
+    };
+    if value.is_empty() {
+        return "(0 bytes)".to_owned();
+    }
+    // A character has at most four bytes, so the rest of a large value need not be decoded.
+    let head = &value[..value.len().min(chars_max.saturating_mul(4))];
+    let text = text(head);
+    let start: String = text.chars().take(chars_max).collect();
+    if start.len() < text.len() || head.len() < value.len() {
+        start + "…"
+    } else {
+        start
+    }
+}
+
+/// Appends a dead letter as one JSON object and a line end:
+/// `{"reason","detail","source_topic","source_topic_id","source_partition","source_offset"`
+/// `[,"source_timestamp"][,"truncated","sha256"],"key","value","partition","offset"}`.
+///
+/// Key and value are text or null. If one is not UTF-8, it is `key_base64` or `value_base64` instead.
+pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
+    let begin = out.len();
+    let texts = TEXT_HEADERS.map(|name| (name, Value::from(header(letter, name))));
+    let mut fields = texts.to_vec();
+    for name in NUMBER_HEADERS {
+        if let Some(number) = header(letter, name).and_then(|text| text.parse::<i64>().ok()) {
+            fields.push((name, number.into()));
+        }
+    }
+    if let Some(hash) = header(letter, "sha256") {
+        fields.push(("sha256", hash.into()));
+    }
+    for (name, name_base64, bytes) in [
+        ("key", "key_base64", &letter.key),
+        ("value", "value_base64", &letter.value),
+    ] {
+        let bytes = bytes.as_deref();
+        fields.push(match bytes.map(str::from_utf8).transpose() {
+            Ok(text) => (name, text.into()),
+            Err(_) => (name_base64, bytes.map(|b| STANDARD.encode(b)).into()),
+        });
+    }
+    fields.push(("partition", letter.partition.into()));
+    fields.push(("offset", letter.offset.0.into()));
+    for (at, (name, value)) in fields.iter().enumerate() {
+        let before = if at == 0 { '{' } else { ',' };
+        let written = write!(out, "{before}\"{name}\":{value}");
+        debug_assert!(written.is_ok(), "memory takes any text");
+    }
+    out.extend_from_slice(b"}\n");
+    escape_json(out, begin);
+}
+
+/// Appends `time  reason  topic/partition/offset  detail  beginning of the value` and a line end.
+///
+/// The time is the rejected record's own.
+pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
+    let time = source_ms(letter).map_or_else(|| "-".to_owned(), format_millis);
+    let line = printable(&format!(
+        "{time:<24}  {:<16}  {:<24}  {}  {}",
+        reason(letter),
+        origin(letter).join("/"),
+        detail(letter),
+        content(letter, PREVIEW_CHARS)
+    ));
+    out.extend_from_slice(line.trim_end().as_bytes());
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Offset;
+
+    fn letter(headers: &[(&str, &str)], value: Option<&[u8]>) -> Letter {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Letter {
+            partition: 0,
+            offset: Offset(5),
+            record_ms: Some(1_357_020_001_000),
+            headers: headers.iter().map(own).collect(),
+            key: Some(b"\xff".to_vec()),
+            value: value.map(<[u8]>::to_vec),
+        }
+    }
+
+    const HEADERS: [(&str, &str); 8] = [
+        ("reason", "the record's own header of this name"),
+        ("reason", "not_json"),
+        ("detail", "expected value\u{1b}[2J"),
+        ("source_topic", "city-events"),
+        ("source_topic_id", "abc"),
+        ("source_partition", "3"),
+        ("source_offset", "17"),
+        ("source_timestamp", "1357020000000"),
+    ];
+
+    #[test]
+    fn json_has_the_reason_the_origin_and_the_record() {
+        let mut out = Vec::new();
+        push_json(&mut out, &letter(&HEADERS, Some(b"{\n")));
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(
+            line,
+            concat!(
+                r#"{"reason":"not_json","detail":"expected value\u001b[2J","source_topic":"city-events","source_topic_id":"abc","#,
+                r#""source_partition":3,"source_offset":17,"source_timestamp":1357020000000,"key_base64":"/w==","value":"{\n","#,
+                r#""partition":0,"offset":5}"#,
+                "\n"
+            )
+        );
+        let mut out = Vec::new();
+        let cut = [
+            ("reason", "too_large"),
+            ("truncated", "9"),
+            ("sha256", "0a"),
+        ];
+        push_json(&mut out, &letter(&cut, None));
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            (&value["truncated"], &value["sha256"]),
+            (&9.into(), &"0a".into())
+        );
+        assert_eq!(value["value"], Value::Null);
+        assert_eq!(value["detail"], Value::Null);
+    }
+
+    #[test]
+    fn the_headers_of_the_record_itself_do_not_count() {
+        let mut headers = vec![("truncated", "9"), ("sha256", "0a"), ("detail", "mine")];
+        headers.extend(HEADERS.iter().filter(|(name, _)| *name != "detail"));
+        let letter = letter(&headers, Some(b"{\n"));
+        let mut out = Vec::new();
+        push_json(&mut out, &letter);
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["reason"], "not_json");
+        assert_eq!(value["detail"], Value::Null);
+        assert!(value.get("truncated").is_none() && value.get("sha256").is_none());
+        assert_eq!(content(&letter, 10), "{\n");
+    }
+
+    #[test]
+    fn text_is_one_line_with_escapes() {
+        let long = "é\n".repeat(PREVIEW_CHARS);
+        for (value, end) in [
+            (Some(&b"{\r\n"[..]), "  {\\r\\n\n"),
+            (None, "  (no value)\n"),
+            (Some(b""), "  (0 bytes)\n"),
+            (Some(b"a\xffb\xc3"), "  a\\xffb\\xc3\n"),
+            (Some(long.as_bytes()), "é\\n…\n"),
+        ] {
+            let mut out = Vec::new();
+            push_text(&mut out, &letter(&HEADERS, value));
+            let line = String::from_utf8(out).unwrap();
+            let start = "2013-01-01T06:00:00.000Z  not_json          city-events/3/17          expected value\\u{1b}[2J  ";
+            assert!(line.starts_with(start) && line.ends_with(end), "{line:?}");
+            assert_eq!(line.matches('\n').count(), 1);
+        }
+        let mut out = Vec::new();
+        push_text(
+            &mut out,
+            &letter(&[("reason", "too_large"), ("truncated", "70000")], None),
+        );
+        let line = String::from_utf8(out).unwrap();
+        assert!(
+            line.starts_with("-  ") && line.contains("too_large"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("(too large to keep, bytes: 70000)\n"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_reason_of_any_length_is_cut_and_every_header_counts_as_memory() {
+        let long = "é".repeat(1 << 20);
+        let letter = letter(&[("reason", &long), ("reason", &long)], None);
+        assert_eq!(reason(&letter), "é".repeat(REASON_CHARS_MAX));
+        let mut many = letter;
+        many.headers = vec![(String::new(), String::new()); 1_000];
+        assert!(bytes(&many) >= 1_000 * size_of::<(String, String)>());
+    }
+}

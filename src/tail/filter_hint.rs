@@ -1,0 +1,110 @@
+//! A suggestion for a filter that matches no event.
+//!
+//! City names are case-sensitive, so `--city nyc` matches nothing if producers send `NYC`.
+
+use std::collections::BTreeSet;
+
+use crate::settings::nearest;
+
+/// Other names that are kept to compare with; a feed has far fewer cities.
+const OTHERS_MAX: usize = 200;
+/// Other names that a hint lists.
+const LISTED_MAX: usize = 5;
+
+/// The names that a filter asks for and that no event has had so far.
+#[derive(Clone, Debug)]
+pub(super) struct FilterHint {
+    field: &'static str,
+    missing: Vec<String>,
+    /// The names that events had instead.
+    others: BTreeSet<Box<str>>,
+}
+
+impl FilterHint {
+    /// Returns the state before the first event.
+    pub(super) fn new(field: &'static str, names: &[String]) -> FilterHint {
+        FilterHint {
+            field,
+            missing: names.to_vec(),
+            others: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the name in the next event. Returns whether the hint may have changed.
+    pub(super) fn observe(&mut self, name: &str) -> bool {
+        if self.missing.is_empty() {
+            return false;
+        }
+        if let Some(at) = self.missing.iter().position(|missing| missing == name) {
+            self.missing.remove(at);
+            return true;
+        }
+        let is_full = self.others.len() >= OTHERS_MAX;
+        !is_full && !self.others.contains(name) && self.others.insert(name.into())
+    }
+
+    /// Returns a hint about the first name that no event has had, such as
+    /// `city nyc: none so far; did you mean NYC?`.
+    ///
+    /// Returns `None` if no name is missing, or before the first event.
+    pub(super) fn hint(&self) -> Option<String> {
+        let missing = self.missing.first().filter(|_| !self.others.is_empty())?;
+        let field = self.field;
+        let lower: Vec<String> = self.others.iter().map(|n| n.to_lowercase()).collect();
+        let meant = nearest(&missing.to_lowercase(), lower.iter().map(String::as_str));
+        let meant = meant.and_then(|meant| lower.iter().position(|n| n == meant));
+        if let Some(name) = meant.and_then(|at| self.others.iter().nth(at)) {
+            return Some(format!(
+                "{field} {missing}: none so far; did you mean {name}?"
+            ));
+        }
+        let listed: Vec<&str> = self.others.iter().map(|n| &**n).take(LISTED_MAX).collect();
+        let listed = listed.join(", ");
+        let more = if self.others.len() > LISTED_MAX {
+            ", …"
+        } else {
+            ""
+        };
+        Some(format!(
+            "{field} {missing}: none so far; seen: {listed}{more}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_event_has_brings_a_suggestion() {
+        let names = ["nyc", "LA", "Atlantis"].map(str::to_owned);
+        let mut cities = FilterHint::new("city", &names);
+        assert_eq!(cities.hint(), None, "no event was seen yet");
+        assert!(cities.observe("NYC"));
+        let want = "city nyc: none so far; did you mean NYC?";
+        assert_eq!(cities.hint().as_deref(), Some(want));
+        assert!(!cities.observe("NYC"));
+        assert!(cities.observe("nyc") && cities.observe("LA"));
+        let want = "city Atlantis: none so far; seen: NYC";
+        assert_eq!(cities.hint().as_deref(), Some(want));
+        for name in ["a", "b", "c", "d", "e"] {
+            cities.observe(name);
+        }
+        let want = "city Atlantis: none so far; seen: NYC, a, b, c, d, …";
+        assert_eq!(cities.hint().as_deref(), Some(want));
+        cities.observe("Atlantis");
+        assert_eq!(cities.hint(), None);
+    }
+
+    #[test]
+    fn other_names_are_bounded_and_no_filter_means_no_hint() {
+        let mut types = FilterHint::new("type", &["trafic".to_owned()]);
+        for n in 0..1_000 {
+            types.observe(&format!("t{n}"));
+        }
+        assert_eq!(types.others.len(), OTHERS_MAX);
+        let mut all = FilterHint::new("city", &[]);
+        assert!(!all.observe("NYC"));
+        assert_eq!(all.hint(), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! Every metric of the program.
+//!
+//! The table at the end declares each metric once: its help text, field, type, name, labels and buckets. A process has
+//! one [`Metrics`] value and every role registers all of its series, so a dashboard finds the same names everywhere.
+//! Dashboards and alert rules depend on the names and labels. Label values come from closed sets, which bounds the
+//! number of series.
+
+use std::sync::{Arc, Mutex};
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::core::ledger::Ledger;
+use crate::core::parse::Reason;
+
+/// Buckets in seconds for one request, to DynamoDB or to the API.
+const REQUEST_S: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+/// Buckets in seconds for an acknowledgement by Kafka, which can take until the delivery timeout.
+const ACK_S: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// Buckets in seconds from a record's timestamp until its counts are durable. The largest one is an hour.
+const LATENCY_S: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0,
+];
+
+/// Defines [`Metrics`] and its `new` from a table of metrics.
+///
+/// An entry has the form `field: Type("name", [labels], buckets)`. Its doc comment is also the help text.
+macro_rules! metrics {
+    ($(#[doc = $help:literal] $vis:vis $field:ident: $type:ident($name:literal $(, [$($label:literal),+])? $(, $buckets:ident)?);)+) => {
+        /// Every metric of the program. Clones share their values.
+        #[derive(Clone)]
+        pub struct Metrics {
+            registry: Registry,
+            /// What became of every record that the consumer read. The consumer replaces it as a whole.
+            pub ledger: Arc<Mutex<Ledger>>,
+            $(#[doc = $help] $vis $field: $type,)+
+        }
+
+        impl Metrics {
+            /// Returns a fresh set of metrics, all registered.
+            pub fn new() -> Metrics {
+                let registry = Registry::new();
+                let metrics = Metrics {
+                    ledger: Arc::default(),
+                    $($field: declare(&registry, $name, $help, &[$($($label),+)?], &[$($buckets)?]),)+
+                    registry,
+                };
+                // Both series exist from the start: otherwise a rate would miss the first alert.
+                for severity in ["high", "critical"] {
+                    metrics.alerts.with_label_values(&[severity]).inc_by(0);
+                }
+                metrics
+            }
+        }
+    };
+}
+
+/// Creates a metric and registers it.
+fn declare<M: MetricType>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[&[f64]],
+) -> M {
+    let buckets = buckets.concat();
+    let metric = M::create(Opts::new(name, help.trim()), labels, buckets)
+        .expect("the table has valid names and labels");
+    let registered = registry.register(Box::new(metric.clone()));
+    registered.expect("the table has each name once");
+    metric
+}
+
+/// A type of metric that the table can have.
+trait MetricType: Collector + Clone + Sized + 'static {
+    fn create(opts: Opts, labels: &[&str], buckets: Vec<f64>) -> prometheus::Result<Self>;
+}
+
+macro_rules! metric_types {
+    ($($type:ident: $create:expr;)+) => {$(
+        impl MetricType for $type {
+            fn create(opts: Opts, labels: &[&str], buckets: Vec<f64>) -> prometheus::Result<$type> {
+                let create: fn(Opts, &[&str], Vec<f64>) -> prometheus::Result<$type> = $create;
+                create(opts, labels, buckets)
+            }
+        }
+    )+};
+}
+
+metric_types! {
+    IntCounter: |opts, _, _| IntCounter::with_opts(opts);
+    IntCounterVec: |opts, labels, _| IntCounterVec::new(opts, labels);
+    CounterVec: |opts, labels, _| CounterVec::new(opts, labels);
+    Gauge: |opts, _, _| Gauge::with_opts(opts);
+    GaugeVec: |opts, labels, _| GaugeVec::new(opts, labels);
+    IntGauge: |opts, _, _| IntGauge::with_opts(opts);
+    IntGaugeVec: |opts, labels, _| IntGaugeVec::new(opts, labels);
+    Histogram: |opts, _, buckets| Histogram::with_opts(HistogramOpts::from(opts).buckets(buckets));
+    HistogramVec: |opts, labels, buckets| HistogramVec::new(HistogramOpts::from(opts).buckets(buckets), labels);
+}
+
+impl Metrics {
+    /// Adds a metric that only one role has.
+    ///
+    /// # Panics
+    /// Panics if a metric of that name exists.
+    pub fn add(&self, collector: Box<dyn Collector>) {
+        self.registry
+            .register(collector)
+            .expect("each name is registered once");
+    }
+
+    /// Returns the number of partitions that this process owns, and the sum of their lags in records.
+    ///
+    /// Returns `None` for a role that owns no partitions.
+    pub fn lag(&self) -> Option<(usize, i64)> {
+        let families = self.lag_records.collect();
+        let series: Vec<i64> = families
+            .iter()
+            .flat_map(MetricFamily::get_metric)
+            .map(|metric| {
+                #[allow(clippy::cast_possible_truncation)] // the gauge holds whole numbers
+                let value = metric.get_gauge().get_value() as i64;
+                value
+            })
+            .collect();
+        (!series.is_empty()).then(|| (series.len(), series.iter().sum()))
+    }
+
+    /// Returns the names of all metrics, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let families = self.gather();
+        let names = families.iter().map(|family| family.name().to_owned());
+        names.collect()
+    }
+
+    /// Returns all metrics in the Prometheus text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.gather())
+            .unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
+        // INV-7: each scrape shows one state of the ledger. The lock is kept until the values are read, because
+        // another scrape at the same time would overwrite some of them.
+        let ledger = self.ledger.lock().expect("no panic holds the ledger");
+        let set = |counter: &IntCounter, value| {
+            counter.reset();
+            counter.inc_by(value);
+        };
+        set(&self.events_consumed, ledger.consumed);
+        set(&self.events_counted, ledger.counted);
+        set(&self.events_late, ledger.late);
+        set(&self.events_already_counted, ledger.already_counted);
+        set(&self.heartbeats, ledger.heartbeats);
+        set(&self.events_given_up, ledger.given_up);
+        for (reason, count) in Reason::ALL.iter().zip(ledger.rejected) {
+            let rejected = self.events_rejected.with_label_values(&[reason.name()]);
+            set(&rejected, count);
+        }
+        let in_flight = i64::try_from(ledger.in_flight).unwrap_or(i64::MAX);
+        self.events_in_flight.set(in_flight);
+        self.registry.gather()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+metrics! {
+    /// Events that Kafka acknowledged.
+    pub events_produced: IntCounter("citystream_events_produced_total");
+    /// Time from handing an event to the Kafka client until Kafka acknowledged it.
+    pub produce_ack_seconds: Histogram("citystream_produce_ack_seconds", ACK_S);
+    /// Events that the Kafka client failed to deliver and gave up.
+    pub events_failed: IntCounter("citystream_events_failed_total");
+    /// Events whose event time is ahead of their record's timestamp by more than the allowed skew.
+    pub events_future: IntCounter("citystream_events_future_total");
+    /// Events of severity high or critical.
+    pub alerts: IntCounterVec("citystream_alerts_total", ["severity"]);
+    /// Records between the position of the consumer and the end of the log.
+    pub lag_records: IntGaugeVec("citystream_consumer_lag_records", ["topic", "partition"]);
+    /// Watermark of each partition that this process owns, in Unix seconds.
+    pub watermark_seconds: GaugeVec("citystream_watermark_timestamp_seconds", ["partition"]);
+    /// Time from the record timestamp of an event until its counts were durable.
+    pub event_latency_seconds: Histogram("citystream_event_latency_seconds", LATENCY_S);
+    /// Requests to DynamoDB.
+    pub dynamodb_requests: IntCounterVec("citystream_dynamodb_requests_total", ["operation", "table", "outcome"]);
+    /// Capacity units that DynamoDB reported as consumed.
+    pub dynamodb_units: CounterVec("citystream_dynamodb_consumed_capacity_units_total", ["table", "operation"]);
+    /// Duration of a request to DynamoDB.
+    pub dynamodb_seconds: HistogramVec("citystream_dynamodb_request_seconds", ["operation"], REQUEST_S);
+    /// Answers from DynamoDB that failed a check. Their requests were sent again.
+    pub answers_refused: IntCounterVec("citystream_dynamodb_answers_refused_total", ["operation", "why"]);
+    /// Row updates that were refused because of a fence.
+    pub fence_conflicts: IntCounter("citystream_fence_conflicts_total");
+    /// Gaps in the offsets of a partition: real gaps, and records that the Kafka client skipped.
+    pub read_gaps: IntCounterVec("citystream_read_gaps_total", ["outcome"]);
+    /// Records that carry the time of the producer instead of the broker.
+    pub producer_time: IntCounter("citystream_events_producer_time_total");
+    /// Records that Kafka deleted before the consumer read them.
+    pub records_lost: IntCounter("citystream_records_lost_total");
+    /// Clock of DynamoDB minus clock of this host, from the date of the last answer.
+    pub clock_skew_seconds: Gauge("citystream_clock_skew_seconds");
+    /// Pairs of city and event type in the tables when the API last read the totals.
+    pub table_series: Gauge("citystream_table_series");
+    /// Kafka clients that were replaced because a partition with lag made no progress.
+    pub stalls: IntCounter("citystream_consumer_stalls_total");
+    /// HTTP requests.
+    pub http_requests: IntCounterVec("citystream_http_requests_total", ["route", "status"]);
+    /// Duration of an HTTP request.
+    pub http_seconds: HistogramVec("citystream_http_request_seconds", ["route"], REQUEST_S);
+    /// Bytes of records that were read from Kafka and are not yet durable in DynamoDB.
+    pub in_flight_bytes: IntGauge("citystream_in_flight_bytes");
+
+    // The private metrics show the ledger: `gather` sets them.
+
+    /// Records that were read from Kafka.
+    events_consumed: IntCounter("citystream_events_consumed_total");
+    /// Events that were counted in a window.
+    events_counted: IntCounter("citystream_events_counted_total");
+    /// Late events. They count in the totals, but not in a window.
+    events_late: IntCounter("citystream_events_late_total");
+    /// Events that were read again after the tables had counted them.
+    events_already_counted: IntCounter("citystream_events_already_counted_total");
+    /// Heartbeats that were read.
+    heartbeats: IntCounter("citystream_heartbeats_total");
+    /// Records that were dropped with their revoked partition. The next owner reads them again.
+    events_given_up: IntCounter("citystream_events_given_up_total");
+    /// Records that were sent to the dead-letter topic.
+    events_rejected: IntCounterVec("citystream_events_rejected_total", ["reason"]);
+    /// Records that were read and are not yet durable.
+    events_in_flight: IntGauge("citystream_events_in_flight");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_and_the_labels_are_rendered() {
+        let metrics = Metrics::new();
+        {
+            let mut ledger = metrics.ledger.lock().expect("not poisoned");
+            ledger.consumed = 3;
+            ledger.counted = 2;
+            ledger.rejected[3] = 1;
+            assert!(ledger.balances());
+        }
+        metrics
+            .lag_records
+            .with_label_values(&["city-events", "0"])
+            .set(7);
+        let text = metrics.render();
+        for line in [
+            "citystream_events_consumed_total 3",
+            "citystream_events_counted_total 2",
+            "citystream_events_rejected_total{reason=\"not_json\"} 1",
+            "citystream_events_in_flight 0",
+            "citystream_alerts_total{severity=\"critical\"} 0",
+            "citystream_consumer_lag_records{partition=\"0\",topic=\"city-events\"} 7",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(metrics.render(), text);
+    }
+}

@@ -1,0 +1,188 @@
+//! The rules about documents: options, links and tests that they name exist.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::code::{File, is_ident};
+
+/// The options of all roles, with the environment variables that set them.
+pub(crate) struct Options {
+    pub(crate) flags: BTreeSet<String>,
+    pub(crate) variables: BTreeSet<String>,
+}
+
+pub(crate) fn options(file: &File, known: &Options) -> Vec<String> {
+    // Options of other tools that documents name.
+    const FOREIGN: [&str; 19] = [
+        "--alter",
+        "--check",
+        "--bench",
+        "--features",
+        "--format",
+        "--help",
+        "--key-id",
+        "--locked",
+        "--name",
+        "--now",
+        "--only",
+        "--parameter-overrides",
+        "--profile",
+        "--release",
+        "--standalone",
+        "--tags",
+        "--target",
+        "--test",
+        "--write",
+    ];
+    let mut complaints = Vec::new();
+    let text = without_foreign_commands(&file.text);
+    for (flag, _) in words(&text, "--", |c| c.is_ascii_lowercase() || c == '-') {
+        let named = flag.len() > 2 && !flag.ends_with('-') && !flag.starts_with("---");
+        if named && !known.flags.contains(&flag) && !FOREIGN.contains(&flag.as_str()) {
+            complaints.push(format!("names {flag}, which no role has"));
+        }
+    }
+    for (variable, _) in words(&text, "CITYSTREAM_", |c| c.is_ascii_uppercase() || c == '_') {
+        if variable != "CITYSTREAM_" && !known.variables.contains(&variable) {
+            complaints.push(format!("names {variable}, which no role reads"));
+        }
+    }
+    complaints
+}
+
+/// Returns the text without the commands of other programs in fenced blocks, continuation lines included.
+fn without_foreign_commands(text: &str) -> String {
+    let (mut fenced, mut foreign) = (false, false);
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            foreign = false;
+        } else if fenced && !foreign {
+            let mut words = line
+                .split_whitespace()
+                .filter(|w| !matches!(*w, "$" | "sudo"));
+            foreign = !words.next().is_some_and(|w| {
+                w.ends_with("citystream")
+                    || (w.contains('=') && !w.contains("$("))
+                    || w.starts_with(['#', '-'])
+            });
+        }
+        if !foreign {
+            out.push_str(line);
+            out.push('\n');
+        }
+        foreign = foreign && line.ends_with('\\');
+    }
+    out
+}
+
+pub(crate) fn links(file: &File, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
+    for (at, _) in file.text.match_indices("](") {
+        let rest = &file.text[at + 2..];
+        let target = &rest[..rest.find(')').unwrap_or(rest.len())];
+        let target = target.split('#').next().unwrap_or_default();
+        if target.is_empty() || target.contains("://") {
+            continue;
+        }
+        if !exists(&folder.join(target)) {
+            complaints.push(format!("links to {target}, which does not exist"));
+        }
+    }
+    complaints
+}
+
+/// Returns each word of `text` that begins with `prefix` and continues with characters that `goes_on` accepts.
+/// The second value is its place.
+fn words(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> Vec<(String, usize)> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find(prefix) {
+        let start = at + found;
+        let rest = &text[start + prefix.len()..];
+        let len = prefix.len() + rest.find(|c| !goes_on(c)).unwrap_or(rest.len());
+        if !text[..start].ends_with(|c: char| is_ident(c) || c == '-') {
+            out.push((text[start..start + len].to_owned(), start));
+        }
+        at = start + len;
+    }
+    out
+}
+
+pub(crate) fn known_options() -> Options {
+    let command = citystream::settings::command();
+    let mut known = Options {
+        flags: BTreeSet::new(),
+        variables: citystream::settings::KAFKA_SECRET_VARIABLES
+            .map(str::to_owned)
+            .into(),
+    };
+    for role in command.get_subcommands() {
+        for argument in role.get_arguments() {
+            known
+                .flags
+                .extend(argument.get_long().map(|l| format!("--{l}")));
+            let variable = argument.get_env().map(|v| v.to_string_lossy().into_owned());
+            known.variables.extend(variable);
+        }
+    }
+    known
+}
+
+/// Complains about names that end in `_…` and begin no function. Documents name tests like this.
+pub(crate) fn tests_named(file: &File, functions: &BTreeSet<String>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (at, _) in file.text.match_indices("_…") {
+        let start = file.text[..at].rfind(|c| !is_ident(c));
+        let start = start.map_or(0, |n| {
+            n + file.text[n..].chars().next().map_or(1, char::len_utf8)
+        });
+        let part = &file.text[start..=at];
+        // `…_a_part_…` may be anywhere in a name.
+        let anywhere = file.text[..start].ends_with('…');
+        let exists = |name: &String| {
+            if anywhere {
+                name.contains(part)
+            } else {
+                name.starts_with(part)
+            }
+        };
+        if !functions.iter().any(exists) {
+            complaints.push(format!("names the test {part}…, which does not exist"));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn the_rules_about_documents_can_fail() {
+    let known = known_options();
+    let functions = BTreeSet::from(["a_test_of_something".to_owned()]);
+    let rules = |file: &File| {
+        let exists = |path: &Path| path == Path::new("docs/TABLES.md");
+        let found = [
+            options(file, &known),
+            links(file, &exists),
+            tests_named(file, &functions),
+        ];
+        found.concat()
+    };
+    crate::assert_complaints(
+        rules,
+        &[
+            (
+                "README.md",
+                "Use `--row-interval` or CITYSTREAM_ROW_INTERVAL, see [tables](docs/TABLES.md#fences).",
+                0,
+            ),
+            ("README.md", "Use `--row-intervall`.", 1),
+            ("README.md", "Use CITYSTREAM_ROWS.", 1),
+            ("README.md", "See [tables](docs/TABLE.md).", 1),
+            ("README.md", "| `it/a` a_test_of_… |", 0),
+            ("README.md", "| `it/a` a_test_for_… |", 1),
+            ("README.md", "| `it/a` …_of_… |", 0),
+        ],
+    );
+}
