@@ -29,7 +29,7 @@ use crate::store::write::Writer;
 use crate::sys;
 
 /// Longest wait for one answer of a broker.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a partition's leader, beside others: those whose leader answers begin no later than this.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Leaders asked at the same time.

@@ -5,6 +5,7 @@
 //! DynamoDB, and `consume::locate` finds the facts of a start. Whatever is missing at the start
 //! (Kafka, the topic, the tables) is waited for, and said.
 
+mod answers;
 mod client;
 mod explain;
 mod leave;

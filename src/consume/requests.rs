@@ -9,17 +9,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use crate::blocking::run_blocking;
-use crate::consume::locate::{Found, Locator, Trouble, Unlocated, dynamodb};
-use crate::consume::topic_watch::Looked;
-use crate::core::batch::{Batch, BatchOutcome};
-use crate::core::event::Offset;
-use crate::core::gap::{Gap, SecondRead};
+use crate::consume::answers::{Answer, Answers, Done};
+use crate::consume::locate::{ANSWER_TIMEOUT, Locator, Unlocated, dynamodb};
+use crate::core::batch::Batch;
+use crate::core::gap::Gap;
 use crate::core::keys;
 use crate::core::parse::Reason;
 use crate::core::pipeline::{CommitPart, Pipeline, Publish};
-use crate::core::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
+use crate::core::plan::{Put, PutTable, RowUpdate, Ticket};
 use crate::core::worker::Rejected;
-use crate::exit::SettingsError;
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::inquiry::Inquiry;
 use crate::kafka::second_read::SecondReader;
@@ -30,86 +28,6 @@ use crate::telemetry::unix_ms;
 
 /// Most gaps that are read a second time at once.
 const SECOND_READS_MAX: usize = 8;
-/// How long one question to a broker may take.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The end of a request.
-pub(super) enum Done {
-    Batch(Batch, BatchOutcome, Option<StoreError>),
-    Update(
-        RowUpdate,
-        Result<(UpdateOutcome, Option<StoreError>), StoreError>,
-    ),
-    Rejected(Ticket),
-    Refused(PutTable, Ticket),
-    Created {
-        partition: i32,
-        assignment: u64,
-    },
-    /// A partition's progress item could not be created.
-    NotCreated(Unlocated),
-    Published(Publish),
-    /// There is no progress item to move. The request began at this time of [`sys::boot_ms`].
-    ProgressMissing(i64, Publish),
-    /// The tables' id, and when its read began, by [`sys::boot_ms`].
-    TablesRead(String, i64),
-    /// The tables' id could not be read.
-    TablesUnread(Trouble),
-    /// This table is missing, or the config item in it.
-    TableMissing(usize),
-    GapRead {
-        partition: i32,
-        assignment: u64,
-        gap: Gap,
-        second: SecondRead,
-    },
-    /// An answer to the Kafka client of this generation. Answers to a former client mean nothing.
-    Kafka(u64, Answer),
-}
-
-/// What a question to Kafka brought.
-pub(super) enum Answer {
-    Located(Result<Found, SettingsError>),
-    /// The topic's id, asked for before a commit.
-    Topic(Option<String>),
-    Committed(bool),
-    Looked(Looked),
-    /// Positions outside of their logs.
-    Outside(Vec<Position>),
-    /// Positions whose log's ends nobody could tell.
-    RangesUnknown(Vec<Position>),
-    /// The records that are left until the end of `--stop-at-end`; `None` if that was not asked or not answered.
-    AtEnd(Option<u64>),
-}
-
-/// Where a partition is read next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) partition: i32,
-    pub(super) assignment: u64,
-    pub(super) next: Offset,
-}
-
-/// Brings ends of requests back to the shell.
-#[derive(Clone)]
-pub(super) struct Answers {
-    done: UnboundedSender<Done>,
-    generation: u64,
-}
-
-impl Answers {
-    /// Sends an answer of the Kafka client.
-    pub(super) fn kafka(&self, answer: Answer) {
-        self.send(Done::Kafka(self.generation, answer));
-    }
-
-    fn send(&self, done: Done) {
-        // Fails only once the shell is gone, and then no one waits for it.
-        if self.done.send(done).is_err() {
-            tracing::trace!("a request outlived the role");
-        }
-    }
-}
 
 /// What requests need.
 pub(super) struct Requests {
@@ -140,10 +58,7 @@ impl Requests {
             locator,
             dead_letters,
             second_reader: Arc::new(second_reader),
-            answers: Answers {
-                done,
-                generation: 0,
-            },
+            answers: Answers::new(done),
             topic_id: String::new(),
             letters: BTreeMap::new(),
             reads_again: Arc::new(Semaphore::new(1)),
@@ -153,13 +68,13 @@ impl Requests {
 
     /// Asks another Kafka client from now on. Answers of the former one are no longer current.
     pub(super) fn use_client(&mut self, inquiry: Inquiry) {
-        self.answers.generation += 1;
+        self.answers.begin_generation();
         self.locator = self.locator.renewed(inquiry);
     }
 
     /// Returns whether an answer comes from the client that reads now.
     pub(super) fn is_current(&self, generation: u64) -> bool {
-        generation == self.answers.generation
+        self.answers.is_current(generation)
     }
 
     /// Notes the topic's id, which dead letters carry.

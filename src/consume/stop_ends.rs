@@ -6,8 +6,8 @@ use rdkafka::error::KafkaResult;
 
 use crate::blocking::run_blocking;
 use crate::consume::client::Client;
+use crate::consume::locate::ANSWER_TIMEOUT;
 use crate::consume::locate::{Locator, Trouble, kafka};
-use crate::consume::requests::ANSWER_TIMEOUT;
 use crate::consume::status::{Status, Wait};
 use crate::core::event::Offset;
 use crate::kafka::inquiry::Inquiry;

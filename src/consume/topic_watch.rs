@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaResult;
 
 use crate::blocking::run_blocking;
-use crate::consume::locate::Locator;
-use crate::consume::requests::{ANSWER_TIMEOUT, Answer, Answers, Position};
+use crate::consume::answers::{Answer, Answers, Looked, Position, TopicNow};
+use crate::consume::locate::{ANSWER_TIMEOUT, Locator};
 use crate::consume::stop_ends::StopEnds;
 use crate::core::event::Offset;
 
@@ -17,19 +17,6 @@ pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
 /// How long the leader of a partition may take to name the end of its log. The other partitions wait for it.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What the brokers say about the topic now.
-pub(super) enum TopicNow {
-    Is(String),
-    Missing,
-    Unknown,
-}
-
-/// The topic, and the ends of its logs if they were asked for.
-pub(super) struct Looked {
-    pub(super) topic: TopicNow,
-    pub(super) ends: Option<Vec<(i32, Offset)>>,
-}
 
 /// Asks now and then; one look at a time.
 pub(super) struct TopicWatch {

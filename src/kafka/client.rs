@@ -338,6 +338,18 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
     Ok(password.to_owned())
 }
 
+/// Sets the options of a client that reads assigned partitions: no commits, committed records only, and an
+/// event at the end of each partition. librdkafka requires a group name; no member joins `group`.
+pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "earliest");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

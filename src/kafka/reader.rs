@@ -19,10 +19,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::core::event::Offset;
 use crate::core::parse::{Body, Reject};
+use crate::kafka::client::configure_scan;
 use crate::kafka::context::Context;
 use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
-use crate::kafka::scan::{Scan, configure_scan};
+use crate::kafka::scan::Scan;
 use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::shutdown::Shutdown;

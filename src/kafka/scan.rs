@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -23,18 +22,6 @@ use crate::shutdown::Shutdown;
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a second read without an answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// Sets the options of a client that reads assigned partitions: no commits, committed records only, and an
-/// event at the end of each partition. librdkafka requires a group name; no member joins `group`.
-pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
-    config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .set("auto.offset.reset", "earliest");
-}
 
 /// What [`Scan::poll`] found.
 pub(crate) enum Scanned<'a> {

@@ -16,8 +16,8 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use crate::core::event::Offset;
 use crate::core::gap::{Gap, SecondRead, Verdict};
+use crate::kafka::client::configure_scan;
 use crate::kafka::context::Context;
-use crate::kafka::scan::configure_scan;
 
 /// The group name when the settings have none. librdkafka requires a name, and no member joins this group.
 const GROUP: &str = "citystream-second-read";

@@ -37,12 +37,11 @@ use crate::store::config::ConfigItem;
 use crate::store::error::StoreErrorKind;
 use crate::store::reads::audit::{Audit, AuditView};
 use crate::telemetry::{Metrics, unix_ms};
+use crate::verify::key_pages::KeyPages;
 use crate::verify::report::VerifyReport;
 
 /// Longest time without a record before the end of the log.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Rows that are read by key together. The limit keeps their memory small.
-const KEYS_AT_ONCE: usize = 1_000;
 /// How often a slice is read if the log names rows that the lists did not show.
 const AGAIN_MAX: u32 = 3;
 
@@ -471,22 +470,6 @@ pub(super) const fn stamp(record: &LogRecord) -> Stamp {
     Stamp {
         ms: record.record_ms,
         by_broker: record.by_broker,
-    }
-}
-
-/// Pages through keys, [`KEYS_AT_ONCE`] at a time.
-#[derive(Default)]
-struct KeyPages {
-    /// The last key of the page before.
-    after: Option<Key>,
-}
-
-impl KeyPages {
-    /// Returns the next page, or `None` at the end. `find` returns the keys after the given one.
-    fn next(&mut self, find: impl FnOnce(Option<&Key>, usize) -> Vec<Key>) -> Option<Vec<Key>> {
-        let keys = find(self.after.as_ref(), KEYS_AT_ONCE);
-        self.after = Some(keys.last()?.clone());
-        Some(keys)
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod compare;
 pub mod explain;
+mod key_pages;
 mod report;
 pub(crate) mod watch;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::log;
-use crate::role::{Signal, last_words, wait_for};
+use crate::role::{Role, Signal, last_words, wait_for};
 use crate::tables;
 use crate::world::{World, file_lines};
 
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn tables_recreated_under_a_running_group_are_filled_from_the_logs_beginning() {
+fn a_consumer_stops_if_its_tables_are_deleted_and_a_new_one_fills_new_tables() {
     let world = World::new("tables-anew");
     world.init();
     let lines = file_lines();
@@ -22,47 +22,70 @@ fn tables_recreated_under_a_running_group_are_filled_from_the_logs_beginning() {
     // While the consumer has records to write, it notices the missing table.
     tables::drop_all(world.services, world.name);
     world.produce(&lines[500..750]);
-    consume.is_ready(503, "");
-    assert_eq!(consume.get("/livez").unwrap().0, 200);
+    stops_with(&mut consume, &["is missing", "citystream init-tables"]);
     world.init();
-    world.has_counted(&mut consume, 750);
-    consume.is_ready(200, "");
+    world.consume_to_the_end();
     world.tables_are_exact();
+    assert_eq!(world.events_counted(), 750);
 
     // While it has none, no request fails. It notices only by the config item, which it reads regularly.
+    let mut consume = world.consume(&[]);
+    world.has_counted(&mut consume, 750);
     tables::drop_all(world.services, world.name);
     world.init();
-    world.has_counted(&mut consume, 750);
+    stops_with(
+        &mut consume,
+        &["were replaced", "start all consumers again"],
+    );
+    assert_eq!(world.events_counted(), 0, "nothing was written");
     world.produce(&lines[750..900]);
-    world.has_counted(&mut consume, 900);
-    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    world.consume_to_the_end();
     world.tables_are_exact();
+    assert_eq!(world.events_counted(), 900);
+}
+
+/// Waits until the consumer has stopped, and checks what it prints.
+fn stops_with(consume: &mut Role, words: &[&str]) {
+    consume.ends_with(2);
+    let err = consume.err();
+    let printed = last_words(&err);
+    for word in words {
+        assert!(printed.contains(word), "{word} is not in {printed}");
+    }
 }
 
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn tables_recreated_at_any_moment_of_writing_are_exact() {
+fn tables_deleted_at_any_moment_of_writing_are_filled_exactly_by_the_next_consumer() {
     let world = World::new("tables-again");
     world.init();
     let lines = file_lines();
-    let mut consume = world.consume(&[]);
     for (round, lines_of_round) in lines[..2_000].chunks(500).enumerate() {
+        let mut consume = world.consume(&[]);
+        assert_eq!(consume.get("/livez").unwrap().0, 200);
         world.produce(&lines_of_round[..400]);
         std::thread::sleep(Duration::from_millis([0, 37, 150, 400][round]));
         tables::drop_all(world.services, world.name);
         world.produce(&lines_of_round[400..]);
-        consume.is_ready(503, "");
+        // A consumer that counts stops. One that has not read its restart points yet waits for the tables.
+        wait_for("the consumer to stop or to wait", || {
+            let waits = consume.get("/readyz").is_some_and(|(code, _)| code == 503);
+            (waits || consume.has_ended()).then_some(())
+        });
+        if !consume.has_ended() {
+            consume.signal(Signal::Term);
+        }
         world.init();
-        world.has_counted(&mut consume, 500 * (round + 1));
+        world.consume_to_the_end();
         world.tables_are_exact();
+        assert_eq!(world.events_counted(), 500 * (round + 1));
     }
-    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
 }
 
 /// A consumer that slept while tables were recreated must not write its old sums into them.
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_old_into_them() {
+fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_into_them() {
     let world = World::new("tables-slept");
     world.init();
     let lines = file_lines();
@@ -80,14 +103,15 @@ fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_old_into_the
     // Sleeps until the rows are due, and long enough that the consumer must read the config item first.
     std::thread::sleep(Duration::from_secs(21));
     consume.signal(Signal::Cont);
-    world.has_counted(&mut consume, 600);
-    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    stops_with(&mut consume, &["were replaced"]);
+    assert_eq!(world.events_counted(), 0, "nothing was written");
+    world.consume_to_the_end();
     world.tables_are_exact();
 }
 
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn one_missing_table_is_reported_until_it_is_back() {
+fn one_missing_table_stops_the_consumer_and_makes_serve_wait() {
     let world = World::new("one-table");
     world.init();
     let lines = file_lines();
@@ -99,22 +123,24 @@ fn one_missing_table_is_reported_until_it_is_back() {
 
     tables::drop_one(world.services, "one-table-aggregations");
     world.produce(&lines[500..600]);
-    consume.is_ready(503, "one-table-aggregations");
+    stops_with(&mut consume, &["one-table-aggregations", "is missing"]);
     serve.is_ready(503, "");
+    // A consumer that starts now waits. It writes nothing into the three other tables.
+    let mut waiting = world.consume(&[]);
+    waiting.is_ready(503, "one-table-aggregations");
     for _ in 0..30 {
-        for role in [&mut consume, &mut serve] {
+        for role in [&mut waiting, &mut serve] {
             assert_eq!(role.get("/readyz").unwrap().0, 503, "{}", role.err());
             assert_eq!(role.get("/livez").unwrap().0, 200);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    // The consumer must not repeat the waiting write into the new table, which would take it for the first write.
     tables::drop_all(world.services, world.name);
     world.init();
-    world.has_counted(&mut consume, 600);
-    consume.is_ready(200, "");
+    world.has_counted(&mut waiting, 600);
+    waiting.is_ready(200, "");
     serve.is_ready(200, "");
-    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    assert_eq!(waiting.terminate().0, Some(0), "{}", waiting.err());
     world.tables_are_exact();
 }
 

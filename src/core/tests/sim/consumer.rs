@@ -125,40 +125,7 @@ impl Consumer {
         self.pipeline.pump(now_ms, boot_ms);
         let (mut leaves, mut released) = (Vec::new(), Vec::new());
         while let Some(output) = self.pipeline.poll_output() {
-            let request = match output {
-                Output::Put(batch) => Request::Put(batch),
-                Output::Update(update) => Request::Update(update),
-                Output::Reject(ticket, rejected) => Request::Reject(ticket, rejected),
-                Output::Refused(table, put) => Request::Refused(table, put),
-                Output::CreateProgress(publish) => Request::Create(publish),
-                Output::Publish(publish) => Request::Publish(publish),
-                Output::Locate {
-                    partition,
-                    assignment,
-                    ..
-                } => Request::Locate(partition, assignment),
-                Output::CheckTopic => Request::CheckTopic,
-                Output::CheckGap {
-                    partition,
-                    assignment,
-                    gap,
-                    ..
-                } => Request::CheckGap(partition, assignment, gap),
-                Output::Skipped { .. } => continue,
-                Output::Commit(parts) => Request::Commit(parts),
-                Output::Begin {
-                    partition,
-                    assignment,
-                    next,
-                } => {
-                    let from = (assignment, next.0 as usize);
-                    self.reading.insert(partition, from);
-                    continue;
-                }
-                Output::Hold { partition } => {
-                    self.reading.remove(&partition);
-                    continue;
-                }
+            match output {
                 Output::Released {
                     partition,
                     commit,
@@ -166,33 +133,68 @@ impl Consumer {
                 } => {
                     released.push(partition);
                     leaves.extend(commit);
-                    if let Some(publish) = publish {
-                        self.requests.push(Request::Publish(publish));
-                    }
-                    continue;
+                    self.requests.extend(publish.map(Request::Publish));
                 }
-                Output::ReadTables => Request::ReadTables,
-                Output::RestoreProgress(publish) => Request::Restore(publish),
                 Output::ReplaceClient { .. } => {
                     self.stuck.clear();
                     self.reading.clear();
                     self.rejoins.append(&mut released);
-                    continue;
                 }
-                Output::Halt(Halt::TableMissing { .. } | Halt::TablesReplaced { .. }) => {
-                    self.halted = true;
-                    continue;
-                }
-                Output::Lost { .. } | Output::Halt(_) => {
-                    return Err(format!("unexpected {output:?}"));
-                }
-            };
-            self.requests.push(request);
+                other => self.take(other)?,
+            }
         }
         let report = self.pipeline.report();
         if !report.ledger.balances() {
             return Err(format!("INV-7: {:?}", report.ledger));
         }
         Ok((leaves, report))
+    }
+
+    /// Turns an output into a request, or follows it.
+    fn take(&mut self, output: Output) -> Result<(), String> {
+        let request = match output {
+            Output::Put(batch) => Request::Put(batch),
+            Output::Update(update) => Request::Update(update),
+            Output::Reject(ticket, rejected) => Request::Reject(ticket, rejected),
+            Output::Refused(table, put) => Request::Refused(table, put),
+            Output::CreateProgress(publish) => Request::Create(publish),
+            Output::Publish(publish) => Request::Publish(publish),
+            Output::Locate {
+                partition,
+                assignment,
+                ..
+            } => Request::Locate(partition, assignment),
+            Output::CheckTopic => Request::CheckTopic,
+            Output::CheckGap {
+                partition,
+                assignment,
+                gap,
+                ..
+            } => Request::CheckGap(partition, assignment, gap),
+            Output::Commit(parts) => Request::Commit(parts),
+            Output::ReadTables => Request::ReadTables,
+            Output::RestoreProgress(publish) => Request::Restore(publish),
+            Output::Skipped { .. } => return Ok(()),
+            Output::Begin {
+                partition,
+                assignment,
+                next,
+            } => {
+                let from = (assignment, next.0 as usize);
+                self.reading.insert(partition, from);
+                return Ok(());
+            }
+            Output::Hold { partition } => {
+                self.reading.remove(&partition);
+                return Ok(());
+            }
+            Output::Halt(Halt::TableMissing { .. } | Halt::TablesReplaced { .. }) => {
+                self.halted = true;
+                return Ok(());
+            }
+            other => return Err(format!("unexpected {other:?}")),
+        };
+        self.requests.push(request);
+        Ok(())
     }
 }
