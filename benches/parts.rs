@@ -16,6 +16,7 @@ use citystream::core::parse::{Body, parse_event};
 use citystream::core::pipeline::{Options, Output, Pipeline, Tables};
 use citystream::core::plan::{Keep, PutTable, RowKey, RowUpdate, StoredEvent, UpdateOutcome};
 use citystream::core::restart::{Boundary, StartFacts};
+use citystream::core::stall::PATIENCE_MS;
 use citystream::core::stretch::{Entry, Stretch};
 use citystream::core::window::Rules;
 use citystream::core::worker::{Content, Record};
@@ -135,9 +136,10 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
         row_interval_ms: 0,
         continue_on_loss: false,
         requests_max: 64,
+        stall_ms: PATIENCE_MS,
     });
     pipeline.assigned(NOW_MS, &[0]);
-    pipeline.pump(NOW_MS);
+    pipeline.pump(NOW_MS, NOW_MS);
     let assignment = loop {
         if let Output::Locate { assignment, .. } = pipeline.poll_output().expect("a question") {
             break assignment;
@@ -148,6 +150,7 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
         progress: Some(begin),
         topic_id: TOPIC_ID.to_owned(),
         tables_id: "tables".to_owned(),
+        tables_read_ms: NOW_MS,
         commit: None,
         log: (Offset(0), Offset(i64::MAX)),
     };
@@ -181,7 +184,8 @@ fn whole(bencher: Bencher, keep: Keep) {
             pipeline.records(now_ms, 0, assignment, records);
             while pipeline.in_flight() > 0 {
                 now_ms += 10;
-                pipeline.pump(now_ms);
+                // The tables' identity stays trusted, because its clock stands still.
+                pipeline.pump(now_ms, NOW_MS);
                 while let Some(output) = pipeline.poll_output() {
                     answer(&mut pipeline, now_ms, output);
                 }
