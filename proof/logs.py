@@ -1,0 +1,189 @@
+"""What a log means: rows, watermark and counts as functions of the log alone.
+
+`SymbolicLog` knows the functions only by the laws that `layers/fold.py` proves by induction. `ConcreteLog` computes
+them from records, so that a trace can be checked.
+
+Names: an *offset* below `origin(tables, log)` is not part of the fold; the tables begin to count there.
+
+| function | is |
+|---|---|
+| `max_below(tables, log, x)` | the largest event time below offset x; NEVER if none |
+| `count_below(tables, log, row, x)` | how many records below x the row must count |
+| `events_below(tables, log, x)` | how many events are below x, in windows or late |
+| `max_from(log, f, x, m)` | the maximum that a consumer computes at x if it believes m at f |
+| `count_from(log, row, f, x, m)` | how many records in [f, x) a consumer gives to the row if it believes m at f |
+| `events_from(log, f, x)` | how many events are in [f, x) |
+"""
+
+from typing import Any
+
+import z3
+
+from engine import both, either, implies, negate, pick
+
+NEVER = -(2**63)
+UNKNOWN = -1
+RAW, ALERT = 0, 1
+
+
+class Log:
+    """What both kinds of log share: the rules that place a record."""
+
+    def is_late(self, log: Any, offset: Any, believed: Any) -> Any:
+        """Returns whether the event is late for a consumer that believes this maximum below it."""
+        end = self.window_end(self.window_row(log, offset))
+        return both(believed > NEVER, end <= believed - self.lateness)
+
+    def gives(self, log: Any, row: Any, offset: Any, believed: Any) -> Any:
+        """Returns whether the record counts in the row, for a consumer that believes this maximum below it."""
+        window = both(row == self.window_row(log, offset), negate(self.is_late(log, offset, believed)))
+        return both(self.is_event(log, offset), either(row == self.totals_row(log, offset), window))
+
+    def max_after(self, log: Any, offset: Any, maximum: Any) -> Any:
+        """Returns the maximum after a record, if this is the maximum before it."""
+        time = self.time(log, offset)
+        return pick(both(self.moves(log, offset), time > maximum), time, maximum)
+
+
+class SymbolicLog(Log):
+    """Any log whatever."""
+
+    def __init__(self) -> None:
+        i, b = z3.IntSort(), z3.BoolSort()
+        f = z3.Function
+        self.is_event, self.is_rejected = f("is_event", i, i, b), f("is_rejected", i, i, b)
+        self.is_blank, self.moves = f("is_blank", i, i, b), f("moves", i, i, b)
+        self.time, self.needs_put = f("time", i, i, i), f("needs_put", i, i, i, b)
+        self.totals_row, self.window_row = f("totals_row", i, i, i), f("window_row", i, i, i)
+        self.window_end, self.is_window = f("window_end", i, i), f("is_window", i, b)
+        self.topic_of, self.home = f("topic_of", i, i), f("home", i, i, i)
+        self.is_keyed = f("is_keyed", i, i, b)
+        self.origin = f("origin", i, i, i)
+        self.max_below, self.count_below = f("max_below", i, i, i, i), f("count_below", i, i, i, i, i)
+        self.events_below = f("events_below", i, i, i, i)
+        self.max_from, self.count_from = f("max_from", i, i, i, i, i), f("count_from", i, i, i, i, i, i)
+        self.events_from = f("events_from", i, i, i, i)
+        self.lateness = z3.Int("lateness")
+        self.logs: list = []
+
+    def laws(self) -> list:
+        """Returns the laws of the functions; `layers/fold.py` proves each but the choice of names."""
+        D, L, R, x, y, f, n, t, q = z3.Ints("D L R x y f n t q")
+        C, M, E = self.count_below, self.max_below, self.events_below
+        every = z3.ForAll
+        return [
+            self.lateness >= 0,
+            every([D, L], self.origin(D, L) >= 0),
+            every([L], self.topic_of(L) >= 0),
+            # What "one log counts in this row" means.
+            every([D, L, R, x], z3.Implies(z3.And(self.is_keyed(D, R), self.count_below(D, L, R, x) > 0),
+                                           L == self.home(D, R))),
+            # A blank offset (a control record) holds nothing; a rejected record is no event and moves no time.
+            every([L, x], z3.Implies(self.is_blank(L, x), z3.Not(z3.Or(self.is_event(L, x), self.is_rejected(L, x))))),
+            every([L, x], z3.Implies(self.is_rejected(L, x), z3.Not(self.is_event(L, x)))),
+            every([L, x, t], z3.Implies(self.needs_put(L, x, t), z3.And(self.is_event(L, x), z3.Or(t == RAW, t == ALERT)))),
+            every([L, x], z3.And(self.is_window(self.window_row(L, x)), z3.Not(self.is_window(self.totals_row(L, x))))),
+            # Laws of the fold.
+            every([D, L, R, x, y], z3.Implies(x <= y, C(D, L, R, x) <= C(D, L, R, y)),
+                  patterns=[z3.MultiPattern(C(D, L, R, x), C(D, L, R, y))]),
+            every([D, L, R, x], z3.And(C(D, L, R, x) >= 0, z3.Implies(x <= self.origin(D, L), C(D, L, R, x) == 0))),
+            every([D, L, x], z3.And(E(D, L, x) >= 0, z3.Implies(x <= self.origin(D, L), z3.And(
+                E(D, L, x) == 0, M(D, L, x) == NEVER)))),
+            every([D, L, R, x, y], z3.Implies(
+                z3.And(x >= self.origin(D, L), y == x + 1),
+                C(D, L, R, y) == C(D, L, R, x) + z3.If(self.gives(L, R, x, M(D, L, x)), 1, 0)),
+                patterns=[z3.MultiPattern(C(D, L, R, y), M(D, L, x))]),
+            every([D, L, f, n], z3.Implies(z3.And(self.origin(D, L) <= f, f <= n),
+                                          self.max_from(L, f, n, M(D, L, f)) == M(D, L, n)),
+                  patterns=[self.max_from(L, f, n, M(D, L, f))]),
+            every([D, L, R, f, n], z3.Implies(
+                z3.And(self.origin(D, L) <= f, f <= n),
+                self.count_from(L, R, f, n, M(D, L, f)) == C(D, L, R, n) - C(D, L, R, f)),
+                patterns=[self.count_from(L, R, f, n, M(D, L, f))]),
+            every([D, L, f, n], z3.Implies(z3.And(self.origin(D, L) <= f, f <= n),
+                                          E(D, L, f) + self.events_from(L, f, n) == E(D, L, n)),
+                  patterns=[z3.MultiPattern(E(D, L, f), self.events_from(L, f, n))]),
+            # Once the watermark has passed a window's end, nothing more counts in it.
+            every([D, L, R, x, q], z3.Implies(
+                z3.And(self.is_window(R), self.origin(D, L) <= q, q <= x, M(D, L, q) > NEVER,
+                       self.window_end(R) <= M(D, L, q) - self.lateness),
+                C(D, L, R, x) == C(D, L, R, q)),
+                patterns=[z3.MultiPattern(C(D, L, R, x), M(D, L, q))]),
+        ]
+
+
+class ConcreteLog(Log):
+    """Logs made of records, as the lines `record` of a trace give them."""
+
+    def __init__(self, window: int = 2, lateness: int = 2) -> None:
+        self.window, self.lateness = window, lateness
+        self.records: dict = {}
+        self.topics: dict = {}
+        self.origins: dict = {}
+        self._memo: dict = {}
+
+    @property
+    def logs(self) -> list:
+        """Returns the names of all logs."""
+        return list(self.topics)
+
+    def add(self, log: Any, kind: str, time: int = 0, series: Any = "s", future: bool = False,
+            puts: tuple = (RAW,)) -> None:
+        """Appends a record to a log: an `event`, a `heartbeat`, a `rejected` record or a `blank` offset."""
+        assert kind in ("event", "heartbeat", "rejected", "blank"), kind
+        self.records.setdefault(log, []).append((kind, time, series, future, tuple(puts)))
+        # What was folded past the old end saw a blank offset there.
+        self._memo = {k: v for k, v in self._memo.items() if k[0] != log or k[1] + len(v[1]) < len(self.records[log])}
+
+    def at(self, log: Any, offset: int) -> tuple:
+        """Returns the record at an offset; blank outside of the log."""
+        records = self.records.get(log, [])
+        return records[offset] if 0 <= offset < len(records) else ("blank", 0, None, True, ())
+
+    def is_event(self, log, o): return self.at(log, o)[0] == "event"
+    def is_rejected(self, log, o): return self.at(log, o)[0] == "rejected"
+    def is_blank(self, log, o): return self.at(log, o)[0] == "blank"
+    def moves(self, log, o): return self.at(log, o)[0] in ("event", "heartbeat") and not self.at(log, o)[3]
+    def time(self, log, o): return self.at(log, o)[1]
+    def needs_put(self, log, o, table): return self.is_event(log, o) and table in self.at(log, o)[4]
+    def totals_row(self, log, o): return ("totals", self.at(log, o)[2])
+
+    def window_row(self, log, o):
+        _, time, series, _, _ = self.at(log, o)
+        return ("window", series, time - time % self.window)
+
+    def is_window(self, row): return row[0] == "window"
+    def window_end(self, row): return row[2] + self.window if row[0] == "window" else NEVER
+    def topic_of(self, log): return self.topics[log]
+    def origin(self, tables, log): return self.origins.get((tables, log), 0)
+
+    def _counting(self, tables, row):
+        return [l for l in self.logs if self.count_below(tables, l, row, len(self.records.get(l, [])))]
+
+    def is_keyed(self, tables, row): return len(self._counting(tables, row)) == 1
+    def home(self, tables, row): return self._counting(tables, row)[0]
+
+    def _fold(self, log, f, x, m):
+        """Returns maxima and the rows given at each offset of [f, x), for a consumer that believes m at f."""
+        key = (log, f, m)
+        maxima, rows = self._memo.setdefault(key, ([m], []))
+        for o in range(f + len(rows), x):
+            m = maxima[-1]
+            given = []
+            if self.is_event(log, o):
+                given.append(self.totals_row(log, o))
+                if not self.is_late(log, o, m):
+                    given.append(self.window_row(log, o))
+            rows.append(given)
+            maxima.append(self.max_after(log, o, m))
+        return maxima, rows
+
+    def max_from(self, log, f, x, m): return self._fold(log, f, x, m)[0][max(x - f, 0)]
+
+    def count_from(self, log, row, f, x, m):
+        return sum(row in given for given in self._fold(log, f, x, m)[1][:max(x - f, 0)])
+
+    def events_from(self, log, f, x): return sum(self.is_event(log, o) for o in range(f, x))
+    def max_below(self, tables, log, x): return self.max_from(log, self.origin(tables, log), x, NEVER)
+    def count_below(self, tables, log, row, x): return self.count_from(log, row, self.origin(tables, log), x, NEVER)
+    def events_below(self, tables, log, x): return self.events_from(log, self.origin(tables, log), x)

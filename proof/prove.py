@@ -1,0 +1,146 @@
+"""Closes every obligation of the proof, and refuses a proof of nothing: python proof/prove.py
+
+1. The laws of the fold, by induction (`layers/fold.py`).
+2. Every invariant holds in the initial state.
+3. Every transition keeps every invariant, from any state in which all invariants hold.
+4. The theorem follows from the invariants.
+5. Every transition can happen: a run over a concrete log takes each of them while all invariants hold, and reaches
+   the premise of each invariant. z3 must not find the premises of a transition contradictory either.
+6. Every planted bug breaks the invariant that it names: z3 cannot close the obligation, and a run over a concrete log
+   ends in a state where the invariant is false.
+
+The exit code is 1 if anything is open, unknown, contradictory or not refuted.
+"""
+
+import sys
+import time
+
+import z3
+
+import layers  # noqa: F401
+import engine
+import runs
+from engine import INVARIANTS, TRANSITIONS, initial_state, judge, symbolic_state
+from layers import fold
+from logs import ConcreteLog, SymbolicLog
+from theorem import conclusions
+
+TIMEOUT_MS = 20_000
+# A bug needs no proof: a run refutes it. z3 must only fail to close the obligation.
+BUG_TIMEOUT_MS = 300
+
+
+def solve(premises: list, goal, timeout_ms: int = TIMEOUT_MS):
+    """Returns z3's answer to premises and the negated goal; `unsat` means that the goal follows."""
+    solver = z3.SolverFor("UFLIA") if False else z3.Solver()
+    solver.set("timeout", timeout_ms)
+    solver.add(*premises)
+    if goal is not None:
+        solver.add(z3.Not(goal))
+    return solver.check()
+
+
+class Report:
+    """What is closed and what is open."""
+
+    def __init__(self) -> None:
+        self.closed, self.open = 0, []
+
+    def close(self, name: str, premises: list, goal) -> None:
+        """Notes an obligation."""
+        answer = solve(premises, goal)
+        if answer == z3.unsat:
+            self.closed += 1
+        else:
+            self.open.append(f"{name}: {'not provable' if answer == z3.sat else 'unknown'}")
+
+
+def prove_transition(report: Report, transition, state, log, premises, only=None) -> None:
+    """Closes the obligations of one transition."""
+    step = transition.step(state, log, transition.symbols())
+    after = step.after()
+    for name in INVARIANTS:
+        if only is None or name == only:
+            report.close(f"{transition.name} keeps {name}", [*premises, step.guard()], judge(name, after, log))
+
+
+def prove(report: Report) -> list:
+    """Closes all obligations of the protocol; returns the premises that all transitions share."""
+    for name, premises, goal in fold.obligations():
+        report.close(name, premises, goal)
+    log = SymbolicLog()
+    laws = log.laws()
+    first = initial_state(True)
+    for name in INVARIANTS:
+        report.close(f"{name} holds at first", laws, judge(name, first, log))
+    state = symbolic_state()
+    premises = [*laws, *[judge(name, state, log) for name in INVARIANTS]]
+    for transition in TRANSITIONS.values():
+        prove_transition(report, transition, state, log, premises)
+    for name, assumed, goal in conclusions(state, log):
+        report.close(f"theorem: {name}", [*premises, *assumed], goal)
+    return premises
+
+
+def check_premises(premises: list) -> list[str]:
+    """Returns what makes the proof vacuous."""
+    problems = []
+    log, state = SymbolicLog(), symbolic_state()
+    for transition in TRANSITIONS.values():
+        step = transition.step(state, log, transition.symbols())
+        if solve([*premises, step.guard()], None, BUG_TIMEOUT_MS) == z3.unsat:
+            problems.append(f"{transition.name} can never happen: its premises contradict each other")
+    engine.reached.clear()
+    taken = set()
+    for run in runs.GOOD.values():
+        problems += runs.play(run, TRANSITIONS, taken)
+    problems += [f"no run takes {name}" for name in TRANSITIONS if name not in taken]
+    problems += [f"no run reaches the premise of {name}" for name in INVARIANTS if not engine.reached.get(name)]
+    return problems
+
+
+def refute(bug, premises: list) -> tuple[bool, str]:
+    """Tells whether a planted bug is refuted, and how."""
+    log, state = SymbolicLog(), symbolic_state()
+    planted = bug.planted()
+    step = planted.step(state, log, planted.symbols())
+    answer = solve([*premises, step.guard()], judge(bug.breaks, step.after(), log), BUG_TIMEOUT_MS)
+    if answer == z3.unsat:
+        return False, f"z3 still proves that {bug.transition} keeps {bug.breaks}"
+    right = runs.play(bug.run, TRANSITIONS, set())
+    if not right or "is no step" not in right[0]:
+        return False, "the right protocol allows its run"
+    wrong = runs.play(bug.run, {**TRANSITIONS, bug.transition: planted}, set())
+    if not wrong or bug.breaks not in wrong[0]:
+        return False, f"its run does not break {bug.breaks}: {wrong}"
+    return True, wrong[0]
+
+
+def main() -> int:
+    """Runs all; returns the exit code."""
+    from bugs import BUGS
+    begun = time.monotonic()
+    report = Report()
+    premises = prove(report)
+    proved = time.monotonic()
+    print(f"{report.closed} obligations closed, {len(report.open)} open, {proved - begun:.1f} s "
+          f"({len(TRANSITIONS)} transitions, {len(INVARIANTS)} invariants)")
+    for problem in report.open:
+        print(f"  open: {problem}")
+    vacuous = check_premises(premises)
+    print(f"{len(TRANSITIONS)} premises satisfiable and reached" if not vacuous else "the proof is vacuous:")
+    for problem in vacuous:
+        print(f"  {problem}")
+    kept = 0
+    for bug in BUGS:
+        refuted, how = refute(bug, premises)
+        kept += not refuted
+        print(f"  {'refuted' if refuted else 'NOT REFUTED'}: {bug.name} ({bug.transition} → {bug.breaks}): {how}")
+    print(f"{len(BUGS) - kept} of {len(BUGS)} planted bugs refuted")
+    broken = bool(report.open or vacuous or kept)
+    print(f"{'FAILED' if broken else 'proved'} in {time.monotonic() - begun:.1f} s")
+    return int(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,2 @@
+GOOD={}
+def play(*a): return []
