@@ -19,6 +19,8 @@ INT, BOOL = "int", "bool"
 TRANSITIONS: dict[str, "Transition"] = {}
 INVARIANTS: dict[str, Callable] = {}
 VARIABLES: dict[str, "Variable"] = {}
+# Variables whose values no transition may make smaller.
+RISING = ("end", "fence", "progress_next", "settled", "durable", "position", "topic", "topic_told")
 
 
 # --- values -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ Names: an *offset* below `origin(tables, log)` is not part of the fold; the tabl
 | `events_from(log, f, x)` | how many events are in [f, x) |
 """
 
+from itertools import product
 from typing import Any
 
 import z3
@@ -67,49 +68,80 @@ class SymbolicLog(Log):
         self.logs: list = []
 
     def laws(self) -> list:
-        """Returns the laws of the functions; `layers/fold.py` proves each but the choice of names."""
-        D, L, R, x, y, f, n, t, q = z3.Ints("D L R x y f n t q")
-        C, M, E = self.count_below, self.max_below, self.events_below
-        every = z3.ForAll
-        return [
-            self.lateness >= 0,
-            every([D, L], self.origin(D, L) >= 0),
-            every([L], self.topic_of(L) >= 0),
-            # What "one log counts in this row" means.
-            every([D, L, R, x], z3.Implies(z3.And(self.is_keyed(D, R), self.count_below(D, L, R, x) > 0),
-                                           L == self.home(D, R))),
-            # A blank offset (a control record) holds nothing; a rejected record is no event and moves no time.
-            every([L, x], z3.Implies(self.is_blank(L, x), z3.Not(z3.Or(self.is_event(L, x), self.is_rejected(L, x))))),
-            every([L, x], z3.Implies(self.is_rejected(L, x), z3.Not(self.is_event(L, x)))),
-            every([L, x, t], z3.Implies(self.needs_put(L, x, t), z3.And(self.is_event(L, x), z3.Or(t == RAW, t == ALERT)))),
-            every([L, x], z3.And(self.is_window(self.window_row(L, x)), z3.Not(self.is_window(self.totals_row(L, x))))),
-            # Laws of the fold.
-            every([D, L, R, x, y], z3.Implies(x <= y, C(D, L, R, x) <= C(D, L, R, y)),
-                  patterns=[z3.MultiPattern(C(D, L, R, x), C(D, L, R, y))]),
-            every([D, L, R, x], z3.And(C(D, L, R, x) >= 0, z3.Implies(x <= self.origin(D, L), C(D, L, R, x) == 0))),
-            every([D, L, x], z3.And(E(D, L, x) >= 0, z3.Implies(x <= self.origin(D, L), z3.And(
-                E(D, L, x) == 0, M(D, L, x) == NEVER)))),
-            every([D, L, R, x, y], z3.Implies(
-                z3.And(x >= self.origin(D, L), y == x + 1),
-                C(D, L, R, y) == C(D, L, R, x) + z3.If(self.gives(L, R, x, M(D, L, x)), 1, 0)),
-                patterns=[z3.MultiPattern(C(D, L, R, y), M(D, L, x))]),
-            every([D, L, f, n], z3.Implies(z3.And(self.origin(D, L) <= f, f <= n),
-                                          self.max_from(L, f, n, M(D, L, f)) == M(D, L, n)),
-                  patterns=[self.max_from(L, f, n, M(D, L, f))]),
-            every([D, L, R, f, n], z3.Implies(
-                z3.And(self.origin(D, L) <= f, f <= n),
-                self.count_from(L, R, f, n, M(D, L, f)) == C(D, L, R, n) - C(D, L, R, f)),
-                patterns=[self.count_from(L, R, f, n, M(D, L, f))]),
-            every([D, L, f, n], z3.Implies(z3.And(self.origin(D, L) <= f, f <= n),
-                                          E(D, L, f) + self.events_from(L, f, n) == E(D, L, n)),
-                  patterns=[z3.MultiPattern(E(D, L, f), self.events_from(L, f, n))]),
-            # Once the watermark has passed a window's end, nothing more counts in it.
-            every([D, L, R, x, q], z3.Implies(
-                z3.And(self.is_window(R), self.origin(D, L) <= q, q <= x, M(D, L, q) > NEVER,
-                       self.window_end(R) <= M(D, L, q) - self.lateness),
-                C(D, L, R, x) == C(D, L, R, q)),
-                patterns=[z3.MultiPattern(C(D, L, R, x), M(D, L, q))]),
-        ]
+        """Returns the laws as formulas over all logs."""
+        formulas = []
+        for names, law, triggers in LAWS:
+            bound = [z3.Int(name) for name in names.split()]
+            patterns = [z3.MultiPattern(*triggers(self, *bound))] if triggers else []
+            formulas.append(z3.ForAll(bound, law(self, *bound), patterns=patterns))
+        return [self.lateness >= 0, *formulas]
+
+
+# The laws: names of offsets and things, the law, and the terms at which z3 shall use it. `layers/fold.py` proves the
+# laws of the fold; the first ones only say what the names mean.
+LAWS = [
+    ("D L", lambda g, D, L: g.origin(D, L) >= 0, None),
+    ("L", lambda g, L: g.topic_of(L) >= 0, None),
+    # A blank offset (a control record) holds nothing; a rejected record is no event and moves no time.
+    ("L x", lambda g, L, x: implies(g.is_blank(L, x), lambda: negate(either(g.is_event(L, x), g.is_rejected(L, x)))), None),
+    ("L x", lambda g, L, x: implies(g.is_rejected(L, x), lambda: negate(g.is_event(L, x))), None),
+    ("L x t", lambda g, L, x, t: implies(
+        g.needs_put(L, x, t), lambda: both(g.is_event(L, x), either(t == RAW, t == ALERT))), None),
+    ("L x", lambda g, L, x: both(g.is_window(g.window_row(L, x)), negate(g.is_window(g.totals_row(L, x)))), None),
+    # What "one log counts in this row" means.
+    ("D L R x", lambda g, D, L, R, x: implies(
+        both(g.is_keyed(D, R), g.count_below(D, L, R, x) > 0), lambda: L == g.home(D, R)), None),
+    # Counts and maxima rise from nothing.
+    ("D L R x y", lambda g, D, L, R, x, y: implies(
+        x <= y, lambda: g.count_below(D, L, R, x) <= g.count_below(D, L, R, y)),
+     lambda g, D, L, R, x, y: (g.count_below(D, L, R, x), g.count_below(D, L, R, y))),
+    ("D L R x", lambda g, D, L, R, x: both(
+        g.count_below(D, L, R, x) >= 0,
+        implies(x <= g.origin(D, L), lambda: g.count_below(D, L, R, x) == 0)), None),
+    ("D L x", lambda g, D, L, x: both(
+        g.events_below(D, L, x) >= 0, implies(x <= g.origin(D, L), lambda: both(
+            g.events_below(D, L, x) == 0, g.max_below(D, L, x) == NEVER))), None),
+    # One record more.
+    ("D L R x y", lambda g, D, L, R, x, y: implies(
+        both(x >= g.origin(D, L), y == x + 1),
+        lambda: g.count_below(D, L, R, y) == g.count_below(D, L, R, x)
+        + pick(g.gives(L, R, x, g.max_below(D, L, x)), 1, 0)),
+     lambda g, D, L, R, x, y: (g.count_below(D, L, R, y), g.max_below(D, L, x))),
+    ("D L R x y", lambda g, D, L, R, x, y: implies(
+        both(x >= g.origin(D, L), x < y, g.gives(L, R, x, g.max_below(D, L, x))),
+        lambda: g.count_below(D, L, R, x) < g.count_below(D, L, R, y)),
+     lambda g, D, L, R, x, y: (g.count_below(D, L, R, y), g.max_below(D, L, x))),
+    # A consumer that begins with the log's maximum computes what the log says.
+    ("D L f n", lambda g, D, L, f, n: implies(
+        both(g.origin(D, L) <= f, f <= n),
+        lambda: g.max_from(L, f, n, g.max_below(D, L, f)) == g.max_below(D, L, n)),
+     lambda g, D, L, f, n: (g.max_from(L, f, n, g.max_below(D, L, f)),)),
+    ("D L R f n", lambda g, D, L, R, f, n: implies(
+        both(g.origin(D, L) <= f, f <= n),
+        lambda: g.count_from(L, R, f, n, g.max_below(D, L, f))
+        == g.count_below(D, L, R, n) - g.count_below(D, L, R, f)),
+     lambda g, D, L, R, f, n: (g.count_from(L, R, f, n, g.max_below(D, L, f)),)),
+    ("D L f n", lambda g, D, L, f, n: implies(
+        both(g.origin(D, L) <= f, f <= n),
+        lambda: g.events_below(D, L, f) + g.events_from(L, f, n) == g.events_below(D, L, n)),
+     lambda g, D, L, f, n: (g.events_below(D, L, f), g.events_from(L, f, n))),
+    # Once the watermark has passed a window's end, nothing more counts in it.
+    ("D L R x y", lambda g, D, L, R, x, y: implies(
+        both(g.is_window(R), g.origin(D, L) <= x, x <= y, g.max_below(D, L, x) > NEVER,
+             g.window_end(R) <= g.max_below(D, L, x) - g.lateness),
+        lambda: g.count_below(D, L, R, y) == g.count_below(D, L, R, x)),
+     lambda g, D, L, R, x, y: (g.count_below(D, L, R, y), g.max_below(D, L, x))),
+]
+
+
+def broken_laws(log: Any, tables: list) -> list[str]:
+    """Returns the laws that do not hold on a concrete log: none, or the prover would reason from a falsehood."""
+    rows = sorted({row for L in log.logs for o in range(len(log.records.get(L, []))) if log.is_event(L, o)
+                   for row in (log.totals_row(L, o), log.window_row(L, o))})
+    offsets = range(max((len(r) for r in log.records.values()), default=0) + 1)
+    things = {"D": tables, "L": log.logs, "R": rows, "t": (RAW, ALERT)}
+    return [f"law {at} ({names}) does not hold" for at, (names, law, _) in enumerate(LAWS)
+            if not all(law(log, *values) for values in product(*[things.get(n, offsets) for n in names.split()]))]
 
 
 class ConcreteLog(Log):

@@ -50,6 +50,9 @@ def obligations():
         same_max(o), log.count_from(L, R, f, o, M(f)) == C(o) - C(f)), f)
     yield from law("its events are those of the log", lambda o: E(f) + log.events_from(L, f, o) == E(o), f)
     yield from law("counts rise", lambda o: z3.And(C(f) <= C(o), C(o) >= C(g)), f, [C(f) >= C(g)])
+    given = [log.gives(L, R, f, M(f)), define(f)]
+    yield "a record of a row counts, base", [begins, in_range, *given], C(f) < C(f + 1)
+    yield "a record of a row counts, step", [begins, in_range, define(n), C(f) < C(n)], C(f) < C(n + 1)
     yield from law("events rise", lambda o: E(o) >= 0, f, [E(f) >= 0])
     # A window's row is no totals row, and its end is that of the window of each record that counts in it.
     named = z3.And(log.is_window(R), z3.Not(log.is_window(log.totals_row(L, n))))

@@ -191,6 +191,8 @@ def restart_points_have_letters(now, log):
 def tables_begin_empty(now, log):
     """Without a progress item nothing of the log is counted, published or on its way."""
     return both(
+        every(now, "D L", now.progress_next, lambda D, L: either(
+            now.progress_made[D, L], now.progress_next[D, L] == 0)),
         every(now, "D R L", now.fence, lambda D, R, L: implies(
             now.fence[D, R, L] > 0, lambda: now.progress_made[D, L])),
         every(now, "D L R n", now.successes, lambda D, L, R, n: implies(

@@ -196,6 +196,8 @@ def assignments_begin_empty(now, log):
     within = [(w, row) for w, row in now.settled.cells] if not now.is_symbolic else None
     return both(
         every(now, "w R", within, lambda w, R: either(now.running[w], now.settled[w, R] == 0)),
+        every(now, "w", now.position, lambda w: either(
+            now.running[w], both(now.position[w] == 0, now.durable[w] == 0))),
         every(now, "w o", now.skipped, lambda w, o: implies(now.skipped[w, o], lambda: now.running[w])),
         every(now, "w o t", now.put_done, lambda w, o, t: implies(now.put_done[w, o, t], lambda: now.running[w])),
         every(now, "w o", now.letter_done, lambda w, o: implies(now.letter_done[w, o], lambda: now.running[w])))
