@@ -15,16 +15,17 @@ Names: an *offset* below `origin(tables, log)` is not part of the fold; the tabl
 | `events_from(log, f, x)` | how many events are in [f, x) |
 """
 
+from bisect import bisect_left
 from itertools import product
 from typing import Any
 
-import z3
-
-from engine import both, either, implies, negate, pick
+from engine import both, either, implies, negate, pick, z3
 
 NEVER = -(2**63)
 UNKNOWN = -1
 RAW, ALERT = 0, 1
+# Folds that a concrete log keeps.
+FOLDS_MAX = 4_096
 
 
 class Log:
@@ -165,7 +166,7 @@ class ConcreteLog(Log):
         assert kind in ("event", "heartbeat", "rejected", "blank"), kind
         self.records.setdefault(log, []).append((kind, time, series, future, tuple(puts)))
         # What was folded past the old end saw a blank offset there.
-        self._memo = {k: v for k, v in self._memo.items() if k[0] != log or k[1] + len(v[1]) < len(self.records[log])}
+        self._memo = {k: v for k, v in self._memo.items() if k[0] != log or k[1] + len(v[0]) <= len(self.records[log])}
 
     def at(self, log: Any, offset: int) -> tuple:
         """Returns the record at an offset; blank outside of the log."""
@@ -196,25 +197,21 @@ class ConcreteLog(Log):
     def home(self, tables, row): return self._counting(tables, row)[0]
 
     def _fold(self, log, f, x, m):
-        """Returns maxima and the rows given at each offset of [f, x), for a consumer that believes m at f."""
-        key = (log, f, m)
-        maxima, rows = self._memo.setdefault(key, ([m], []))
-        for o in range(f + len(rows), x):
-            m = maxima[-1]
-            given = []
+        """Returns maxima and each row's offsets of [f, x), for a consumer that believes m at f."""
+        if len(self._memo) > FOLDS_MAX:
+            self._memo.clear()
+        maxima, rows = self._memo.setdefault((log, f, m), ([m], {}))
+        for o in range(f + len(maxima) - 1, x):
+            before = maxima[-1]
             if self.is_event(log, o):
-                given.append(self.totals_row(log, o))
-                if not self.is_late(log, o, m):
-                    given.append(self.window_row(log, o))
-            rows.append(given)
-            maxima.append(self.max_after(log, o, m))
+                rows.setdefault(self.totals_row(log, o), []).append(o)
+                if not self.is_late(log, o, before):
+                    rows.setdefault(self.window_row(log, o), []).append(o)
+            maxima.append(self.max_after(log, o, before))
         return maxima, rows
 
     def max_from(self, log, f, x, m): return self._fold(log, f, x, m)[0][max(x - f, 0)]
-
-    def count_from(self, log, row, f, x, m):
-        return sum(row in given for given in self._fold(log, f, x, m)[1][:max(x - f, 0)])
-
+    def count_from(self, log, row, f, x, m): return bisect_left(self._fold(log, f, x, m)[1].get(row, []), x)
     def events_from(self, log, f, x): return sum(self.is_event(log, o) for o in range(f, x))
     def max_below(self, tables, log, x): return self.max_from(log, self.origin(tables, log), x, NEVER)
     def count_below(self, tables, log, row, x): return self.count_from(log, row, self.origin(tables, log), x, NEVER)
