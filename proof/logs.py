@@ -185,9 +185,10 @@ class ConcreteLog(Log):
         _, time, series, _, _ = self.at(log, o)
         return ("window", series, time - time % self.window)
 
-    def is_window(self, row): return row[0] == "window"
-    def window_end(self, row): return row[2] + self.window if row[0] == "window" else NEVER
-    def topic_of(self, log): return self.topics[log]
+    # A reader or worker that has not begun has row and log 0.
+    def is_window(self, row): return row != 0 and row[0] == "window"
+    def window_end(self, row): return row[2] + self.window if self.is_window(row) else NEVER
+    def topic_of(self, log): return self.topics.get(log, 0)
     def origin(self, tables, log): return self.origins.get((tables, log), 0)
 
     def _counting(self, tables, row):

@@ -8,6 +8,8 @@
    the premise of each invariant. z3 must not find the premises of a transition contradictory either.
 6. Every planted bug breaks the invariant that it names: z3 cannot close the obligation, and a run over a concrete log
    ends in a state where the invariant is false.
+7. Each premise of finality is needed, each trace in `traces` is judged as it should be, and random runs (`walk.py`)
+   keep what z3 has proved.
 
 The exit code is 1 if anything is open, unknown, contradictory or not refuted.
 """
@@ -27,10 +29,13 @@ from engine import INVARIANTS, RISING, TRANSITIONS, VARIABLES, initial_state, ju
 from layers import fold
 from logs import ConcreteLog, SymbolicLog
 from theorem import conclusions
+from walk import walk_all
 
 TIMEOUT_MS = 20_000
 # A bug needs no proof: a run refutes it. z3 must only fail to close the obligation.
 BUG_TIMEOUT_MS = 150
+# Seeds, and steps tried with each.
+WALKS = (20, 6_000)
 
 
 def solve(premises: list, goal, timeout_ms: int = TIMEOUT_MS):
@@ -180,7 +185,11 @@ def main() -> int:
     print(f"{traces} traces judged as expected" if not refusals else "traces misjudged:")
     for problem in refusals:
         print(f"  {problem}")
-    broken = bool(report.open or vacuous or kept or unneeded or refusals)
+    steps, wrong = walk_all(*WALKS)
+    print(f"{steps} random steps keep every invariant" if not wrong else "random runs contradict the proof:")
+    for problem in wrong:
+        print(f"  {problem}")
+    broken = bool(wrong or report.open or vacuous or kept or unneeded or refusals)
     print(f"{'FAILED' if broken else 'proved'} in {time.monotonic() - begun:.1f} s")
     return int(broken)
 
