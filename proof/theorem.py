@@ -15,7 +15,7 @@ def conclusions(now, log):
     yield "an idle row equals the log", idle, now.count[D, R, L] == C(D, L, R, now.end[L])
     below = [*idle, log.origin(D, L) <= o, o < now.end[L]]
     counted = lambda row: o < now.fence[D, row, L]  # noqa: E731
-    # `gives` at o: the record counts in the row. C2, for all rows: counted if and only if below the fence.
+    # An instance of the law about one record more: z3 does not come to it by itself.
     step = C(D, L, R, o + 1) == C(D, L, R, o) + z3.If(log.gives(L, R, o, maximum), 1, 0)
     yield "each record of a row is below its fence", [*below, log.gives(L, R, o, maximum), step], counted(R)
     totals, window = log.totals_row(L, o), log.window_row(L, o)

@@ -139,7 +139,7 @@ def learnt(step, log, worker, row, fence, until):
 
 @invariant
 def row_equals_fold(now, log):
-    """INV: the count of a row is the fold of the log below the row's fence."""
+    """The count of a row is the fold of the log below the row's fence."""
     return every(now, "D R L", now.fence, lambda D, R, L: both(
         now.count[D, R, L] == log.count_below(D, L, R, now.fence[D, R, L]),
         0 <= now.fence[D, R, L], now.fence[D, R, L] <= now.end[L],
