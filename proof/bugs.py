@@ -8,7 +8,7 @@ import z3
 from engine import Bug, instead, is_term, without
 from layers.rows import believed
 from logs import NEVER, UNKNOWN
-from runs import (TOTALS, begin, count, event, other, point, settle, step, store, update, window, world)
+from runs import (TOTALS, begin, count, event, other, point, settle, step, update, window, world)
 
 ONE = world(event(1))
 TWO = world(event(1), event(1))
@@ -100,8 +100,8 @@ def _learnt(until):
 EXPIRED = [*world(event(6), event(1)), *begin(1, reads=1), *count(1, TOTALS, 0, 1, 1), *count(1, window(6), 0, 1, 1),
            *settle(1), step("offer", worker=1), step("publish", **point(1, 6, 1)), step("expire", of="A", until=1)]
 LOST_REPLY = [*ONE, *begin(1, reads=1), step("send", worker=1, row=TOTALS, first=0, next=1)]
-OTHER_TABLES = [*TWO, *begin(1, reads=1), *_counted(), *settle(1), step("offer", worker=1), step("make_tables", tables="E"),
-                step("claim", tables="E", topic=0), step("claim_lands", tables="E", topic=0)]
+OTHER_TABLES = [*TWO, *begin(1, reads=1), *_counted(), *settle(1), step("offer", worker=1),
+                step("make_tables", tables="E"), step("claim", tables="E", topic=0), step("claim_lands", tables="E", topic=0)]
 TWO_LOGS = world(event(1), event(1, "B"), logs=("A", "B"))
 READING = [*LATE, *begin(1, reads=2), *count(1, TOTALS, 0, 2, 2), *count(1, window(0), 0, 1, 1),
            *count(1, window(6), 1, 2, 1), *settle(1, 2), step("offer", worker=1)]
@@ -139,8 +139,8 @@ BUGS = [
         [*TWO, *begin(1, reads=2), step("send", worker=1, row=TOTALS, first=1, next=2)], "row_order_lost"),
     Bug("lateness of the batch", "lateness is judged by the watermark before the batch", "send", "updates_continue_rows",
         _lateness_of_batch,
-        [*LATE, *begin(1, reads=3), *count(1, window(0), 0, 1, 1), step("send", worker=1, row=window(0), first=2, next=3)],
-        "lateness_per_batch"),
+        [*LATE, *begin(1, reads=3), *count(1, window(0), 0, 1, 1),
+         step("send", worker=1, row=window(0), first=2, next=3)], "lateness_per_batch"),
     Bug("update into other tables", "an update lands in tables that were made after it was summed", "land",
         "row_equals_fold", _into_current_tables,
         [*TWO, *begin(1, reads=2), *count(1, TOTALS, 0, 1, 1), step("send", worker=1, row=TOTALS, first=1, next=2),
@@ -148,8 +148,8 @@ BUGS = [
          step("land", **update(TOTALS, 1, 2, 1))]),
     Bug("answers of an earlier assignment", "what an earlier assignment settled is kept", "start_at_progress",
         "workers_settle_what_is_counted", without("a new assignment"),
-        [*TWO_LOGS, *begin(1, reads=1), *count(1, TOTALS, 0, 1, 1), step("start_at_progress", worker=1, tables="D", of="B")],
-        "late_answers_taken"),
+        [*TWO_LOGS, *begin(1, reads=1), *count(1, TOTALS, 0, 1, 1),
+         step("start_at_progress", worker=1, tables="D", of="B")], "late_answers_taken"),
     # Gaps, puts, dead letters.
     Bug("gap believed", "a gap counts as real whatever the second read found", "skip", "gaps_are_real",
         without("the log holds nothing there"), [*ONE, *begin(1), step("skip", worker=1)], "gap_believed, gap_unseen"),

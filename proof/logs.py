@@ -84,7 +84,8 @@ LAWS = [
     ("D L", lambda g, D, L: g.origin(D, L) >= 0, None),
     ("L", lambda g, L: g.topic_of(L) >= 0, None),
     # A blank offset (a control record) holds nothing; a rejected record is no event and moves no time.
-    ("L x", lambda g, L, x: implies(g.is_blank(L, x), lambda: negate(either(g.is_event(L, x), g.is_rejected(L, x)))), None),
+    ("L x", lambda g, L, x: implies(
+        g.is_blank(L, x), lambda: negate(either(g.is_event(L, x), g.is_rejected(L, x)))), None),
     ("L x", lambda g, L, x: implies(g.is_rejected(L, x), lambda: negate(g.is_event(L, x))), None),
     ("L x t", lambda g, L, x, t: implies(
         g.needs_put(L, x, t), lambda: both(g.is_event(L, x), either(t == RAW, t == ALERT))), None),

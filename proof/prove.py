@@ -27,7 +27,7 @@ from bugs import BUGS, NEEDED
 from check_traces import check_traces
 from engine import INVARIANTS, RISING, TRANSITIONS, VARIABLES, initial_state, judge, symbolic_state
 from layers import fold
-from logs import ConcreteLog, SymbolicLog
+from logs import SymbolicLog
 from theorem import conclusions
 from walk import walk_all
 
@@ -82,7 +82,8 @@ def prove_transition(report: Report, transition, state, log, premises, only=None
             report.close(f"{transition.name} keeps {name}", [*premises, step.guard()], judge(name, after, log))
     for name in RISING:
         if only is None or name == only:
-            report.close(f"{transition.name}: {name} never falls", [*premises, step.guard()], never_falls(name, state, after))
+            report.close(f"{transition.name}: {name} never falls", [*premises, step.guard()],
+                         never_falls(name, state, after))
 
 
 def prove(report: Report) -> list:

@@ -2,8 +2,6 @@
 
 import z3
 
-from layers.restart import boundary_holds
-
 
 def conclusions(now, log):
     """Returns (name, premises, conclusion) of each part of the theorem."""
