@@ -101,7 +101,8 @@ EXPIRED = [*world(event(6), event(1)), *begin(1, reads=1), *count(1, TOTALS, 0, 
            *settle(1), step("offer", worker=1), step("publish", **point(1, 6, 1)), step("expire", of="A", until=1)]
 LOST_REPLY = [*ONE, *begin(1, reads=1), step("send", worker=1, row=TOTALS, first=0, next=1)]
 OTHER_TABLES = [*TWO, *begin(1, reads=1), *_counted(), *settle(1), step("offer", worker=1),
-                step("make_tables", tables="E"), step("claim", tables="E", topic=0), step("claim_lands", tables="E", topic=0)]
+                step("make_tables", tables="E"), step("claim", tables="E", topic=0),
+                step("claim_lands", tables="E", topic=0)]
 TWO_LOGS = world(event(1), event(1, "B"), logs=("A", "B"))
 READING = [*LATE, *begin(1, reads=2), *count(1, TOTALS, 0, 2, 2), *count(1, window(0), 0, 1, 1),
            *count(1, window(6), 1, 2, 1), *settle(1, 2), step("offer", worker=1)]

@@ -20,7 +20,8 @@ MESSAGES = {
 # How often a step is tried: what changes the world is rare, or nothing would be counted.
 WEIGHTS = {"make_topic": 0.03, "make_tables": 0.005, "expire": 0.01, "append": 0.0, "look_begins": 0.1, "show": 0.05,
            "claim": 0.1, "letter": 0.3, "offer": 0.5, "start_at_progress": 0.5, "send": 40, "settle": 6,
-           "acknowledged": 6, "land": 4, "learnt": 4, "put": 4, "put_acknowledged": 20, "letter_acknowledged": 10, "put_given_up": 0.3,
+           "acknowledged": 6, "land": 4, "learnt": 4, "put": 4, "put_acknowledged": 20,
+           "letter_acknowledged": 10, "put_given_up": 0.3,
            "look": 3, "final": 20, "publish": 3}
 
 
