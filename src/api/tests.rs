@@ -143,6 +143,14 @@ impl Reads for Fake {
         let wanted = |t: &TotalItem| city.as_ref().is_none_or(|city| t.city == *city);
         self.answer(all.into_iter().filter(wanted).collect())
     }
+    fn totals_after(
+        &self,
+        _shard: String,
+        _after: String,
+        _limit: i32,
+    ) -> Answer<'_, (Vec<TotalItem>, bool)> {
+        self.answer((Vec::new(), false))
+    }
     fn kept_total(&self) -> Answer<'_, Option<TotalItem>> {
         self.answer(None)
     }
@@ -171,7 +179,7 @@ async fn totals_have_the_documented_shapes() {
         ),
         (
             "/api/v1/cities",
-            json!({"count": 3, "city_count": 3, "total_events": 12, "generated_at": now,
+            json!({"count": 3, "order": "events", "city_count": 3, "total_events": 12, "generated_at": now,
                 "cities": [
                 {"city": "NYC", "total_events": 10},
                 {"city": "Austin", "total_events": 1},

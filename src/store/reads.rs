@@ -13,6 +13,7 @@
 //! | windows of several series | a Query per series on that index, then the same for all of them |
 //! | newest windows of several series | a Query per series on that index, then the same for all of them |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
+//! | totals in order of names, a page | a Query per `totals#n` from a name on, merged by the API |
 //! | grand total, where there are too many series | a Query on `progress` |
 //!
 //! Items are read leniently: an attribute that is missing or foreign is shown empty or as zero, so
@@ -38,7 +39,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 use self::lanes::{Lane, Source};
-pub use self::meter::{Cost, Meter, metered, metered_by};
+pub use self::meter::{Cost, Meter, metered, metered_by, units_so_far};
 pub use self::totals::EveryTotal;
 use crate::core::event::Severity;
 use crate::core::keys::{
@@ -190,6 +191,15 @@ pub trait Reads: Send + Sync + 'static {
             Ok(every.sorted())
         })
     }
+
+    /// Returns series of one shard of the totals whose name (`city#event_type`) is greater than `after`, in
+    /// order of names, `limit` at most. The flag is true if more of them follow.
+    fn totals_after(
+        &self,
+        shard: String,
+        after: String,
+        limit: i32,
+    ) -> Answer<'_, (Vec<TotalItem>, bool)>;
 
     /// Returns the sums that progress items hold, over all of them; `None` if those of one are unknown.
     fn kept_total(&self) -> Answer<'_, Option<TotalItem>>;
@@ -385,6 +395,15 @@ impl Reads for DynamoReads {
 
     fn every_total(&self, kept_max: usize, found: Arc<AtomicUsize>) -> Answer<'_, EveryTotal> {
         Box::pin(async move { totals::every(&self.db, kept_max, &found).await })
+    }
+
+    fn totals_after(
+        &self,
+        shard: String,
+        after: String,
+        limit: i32,
+    ) -> Answer<'_, (Vec<TotalItem>, bool)> {
+        Box::pin(totals::after(&self.db, shard, after, limit))
     }
 
     fn kept_total(&self) -> Answer<'_, Option<TotalItem>> {

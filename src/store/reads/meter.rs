@@ -84,6 +84,11 @@ pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (
     )
 }
 
+/// Returns the read units that this task's meter has counted; 0 without a meter.
+pub fn units_so_far() -> f64 {
+    METER.try_with(|meter| meter.spent().1).unwrap_or_default()
+}
+
 /// Tells whether another request may start.
 ///
 /// # Errors
@@ -146,6 +151,7 @@ mod tests {
             assert!(may_read().is_ok());
             count(Some(4.0));
             assert!(may_read().is_ok());
+            assert_eq!(units_so_far(), 4.0);
             count(Some(1.0));
             let spawned = tokio::spawn(carried(async { may_read() })).await.unwrap();
             assert!(matches!(spawned, Err(StoreError::TooCostly { units: 5 })));
