@@ -291,7 +291,7 @@ impl ApiError {
         body["error"] = self.public.into();
         body["code"] = code.into();
         body["request_id"] = request_id.clone().into();
-        let mut response = (self.status, Body::from(body.to_string())).into_response();
+        let mut response = (self.status, Body::from(format!("{body}\n"))).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

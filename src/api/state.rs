@@ -185,8 +185,9 @@ impl ApiState {
             let (made, cost) = metered_by(&meter, make).await;
             spent = Some(cost);
             let (answer, freshness) = made.map_err(Into::into)?;
-            let json = serde_json::to_vec(&answer)
+            let mut json = serde_json::to_vec(&answer)
                 .map_err(|error| ApiError::internal(error.to_string()))?;
+            json.push(b'\n');
             Ok::<_, ApiError>(CachedAnswer {
                 etag: etag(&json),
                 json: json.into(),

@@ -53,6 +53,12 @@ pub(super) async fn ask(router: &Router, method: &str, uri: &str) -> (StatusCode
     let headers = format!("{:?}", response.headers());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    // A terminal shows its prompt on a line of its own.
+    let is_json = headers.contains("\"application/json\"");
+    assert!(
+        !is_json || body.is_empty() || body.ends_with(b"\n"),
+        "{method} {uri}"
+    );
     (status, value, headers)
 }
 
