@@ -94,6 +94,8 @@ pub(super) struct Difference {
     pub(super) tables: i64,
     /// Rows that differ.
     pub(super) difference: u64,
+    /// True if rows of counts were compared. Otherwise the sums are those of no row, and equal for that reason alone.
+    pub(super) compares_counts: bool,
     /// Rows that were compared.
     pub(super) rows: u64,
     /// Rows that could not be compared.
