@@ -136,9 +136,11 @@ function showVerdict(difference, unreadable) {
   }
   const { log, tables, rows, waiting, difference: bad, not_comparable: others, at_ms: atMs } = difference;
   byId("verdict").dataset.at = clockSeconds(atMs);
-  byId("verdict").dataset.state = old ? "old" : bad ? "differs" : unreadable ? "waiting" : "agrees";
+  // The sums of no row are equal, which says nothing.
+  const unknown = !difference.compares_counts && !bad;
+  byId("verdict").dataset.state = old ? "old" : bad ? "differs" : unreadable || unknown ? "waiting" : "agrees";
   const scope = others ? `, in the ${plural(rows, "row")} that can be compared` : "";
-  setText(byId("verdict-line"), `log ${whole(log)} ${bad ? "≠" : "="} tables ${whole(tables)}, difference ${whole(bad)}${scope}`);
+  setText(byId("verdict-line"), unknown ? "no counts can be compared" : `log ${whole(log)} ${bad ? "≠" : "="} tables ${whole(tables)}, difference ${whole(bad)}${scope}`);
   const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${old && `, ${old}`}`];
   if (others) parts.push(`${plural(others, "row")} not comparable: ${difference.not_comparable_why}`);
   if (waiting) parts.push(`${plural(waiting, "record")} in flight`);

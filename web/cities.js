@@ -20,16 +20,12 @@ function spark(values) {
 }
 
 /**
- * Returns the cities with their totals of all time, or null if the server cannot list all of them. The page needs them
+ * Returns the cities with their totals of all time, or null if the server cannot tell which are the largest. The page needs them
  * only if the timeline does not list every series. Otherwise the timeline's totals are of the same moment as all figures.
  */
 export async function load() {
-  try {
-    return await ask("/api/v1/cities?limit=1000");
-  } catch (error) {
-    if (error.code === "too_many_series") return null;
-    throw error;
-  }
+  const answer = await ask("/api/v1/cities?limit=1000");
+  return answer.order === "events" ? answer : null;
 }
 
 /** Returns the totals by city under the filters, largest first, and the notes about them. */

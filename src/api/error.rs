@@ -12,7 +12,7 @@
 //! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
 //! | 429 | `too_many_requests` `read_budget_spent`, with `Retry-After` |
 //! | 500 | `internal` |
-//! | 503, 504 | `store_unavailable` `read_ceiling` `too_many_series` `busy` `store_timeout`, with `Retry-After` |
+//! | 503, 504 | `store_unavailable` `read_ceiling` `busy` `store_timeout`, with `Retry-After`; `too_many_series` without |
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -201,16 +201,20 @@ impl ApiError {
         )
     }
 
-    /// 503: the tables hold more series than this answer can cover.
-    pub fn too_many_series(series_max: usize) -> ApiError {
-        ApiError::new(
-            503,
-            "too_many_series",
-            format!(
-                "this answer cannot cover more than {series_max} pairs of city and event type; \
-                 ask for one city, or use /api/v1/stats"
-            ),
-        )
+    /// 503: the tables hold more event types than the server keeps sums for. It has no `Retry-After`, because rows of
+    /// totals stay, so a repeated request fails as well.
+    pub fn too_many_series(types_max: usize) -> ApiError {
+        ApiError {
+            retry_after_s: None,
+            ..ApiError::new(
+                503,
+                "too_many_series",
+                format!(
+                    "the tables hold more than {types_max} event types, and this one is not among those that \
+                     the server sums; ask for one city"
+                ),
+            )
+        }
     }
 
     /// 413: the body is larger than `bytes_max` bytes.
@@ -287,7 +291,7 @@ impl ApiError {
         body["error"] = self.public.into();
         body["code"] = code.into();
         body["request_id"] = request_id.clone().into();
-        let mut response = (self.status, Body::from(body.to_string())).into_response();
+        let mut response = (self.status, Body::from(format!("{body}\n"))).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

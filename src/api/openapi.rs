@@ -33,7 +33,7 @@ const ERRORS: &str = "\
 429 This client sends too many requests, or its reads cost too much: `too_many_requests`, `read_budget_spent`. See `Retry-After`
 431 The header lines are too long: `headers_too_large`
 500 A bug: `internal`
-503 DynamoDB cannot be read (`store_unavailable`), the answer would cost too much (`read_ceiling`, `too_many_series`), or a limit of connections or unread answers is reached (`busy`). See `Retry-After`
+503 DynamoDB cannot be read (`store_unavailable`), the answer would cost too much (`read_ceiling`), there are too many event types to sum this one (`too_many_series`, without `Retry-After`), or a limit of connections or unread answers is reached (`busy`). See `Retry-After`
 504 DynamoDB did not answer in time: `store_timeout`. See `Retry-After`";
 
 /// The routes without a utoipa handler: path, operation id, content type and summary.

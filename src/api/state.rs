@@ -185,8 +185,9 @@ impl ApiState {
             let (made, cost) = metered_by(&meter, make).await;
             spent = Some(cost);
             let (answer, freshness) = made.map_err(Into::into)?;
-            let json = serde_json::to_vec(&answer)
+            let mut json = serde_json::to_vec(&answer)
                 .map_err(|error| ApiError::internal(error.to_string()))?;
+            json.push(b'\n');
             Ok::<_, ApiError>(CachedAnswer {
                 etag: etag(&json),
                 json: json.into(),
@@ -214,12 +215,16 @@ impl ApiState {
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
         let grand = self.totals.grand(&self.reads, self.now_ms());
         let grand = self.within_deadline(grand).await?;
+        self.record_series_count(&grand);
+        Ok(grand)
+    }
+
+    fn record_series_count(&self, grand: &GrandTotal) {
         #[allow(clippy::cast_precision_loss)] // a gauge needs no exact integer
         let series = grand.series_min as f64;
         if !grand.from_progress || series > self.metrics.table_series.get() {
             self.metrics.table_series.set(series);
         }
-        Ok(grand)
     }
 
     /// Returns the totals of all series, as fresh as their number allows.
@@ -230,6 +235,23 @@ impl ApiState {
         let series = totals.every.series_count as f64;
         self.metrics.table_series.set(series);
         Ok(totals)
+    }
+
+    /// Returns the totals of all series, or `None` if there are too many to read at a bounded cost.
+    pub(crate) async fn totals_if_few(&self) -> Result<Option<Arc<Totals>>, ApiError> {
+        let totals = self.totals.get_if_few(&self.reads, self.now_ms());
+        let totals = self.within_deadline(totals).await?;
+        let grand = totals.as_deref().map(GrandTotal::of);
+        grand.iter().for_each(|all| self.record_series_count(all));
+        Ok(totals)
+    }
+
+    /// Returns the sums of the progress items, or `None` if one of them does not know its sums.
+    pub(crate) async fn partition_sums(&self) -> Result<Option<GrandTotal>, ApiError> {
+        let sums = self.totals.read_progress_sums(&self.reads, self.now_ms());
+        let sums = self.within_deadline(sums).await?;
+        sums.iter().for_each(|sums| self.record_series_count(sums));
+        Ok(sums)
     }
 
     /// Returns the totals of all series if they arrive within half the deadline.

@@ -54,6 +54,12 @@ pub(super) async fn ask(router: &Router, method: &str, uri: &str) -> (StatusCode
     let headers = format!("{:?}", response.headers());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    // A terminal shows its prompt on a line of its own.
+    let is_json = headers.contains("\"application/json\"");
+    assert!(
+        !is_json || body.is_empty() || body.ends_with(b"\n"),
+        "{method} {uri}"
+    );
     (status, value, headers)
 }
 
@@ -144,6 +150,14 @@ impl Reads for Fake {
         let wanted = |t: &TotalItem| city.as_ref().is_none_or(|city| t.city == *city);
         self.answer(all.into_iter().filter(wanted).collect())
     }
+    fn totals_after(
+        &self,
+        _shard: String,
+        _after: String,
+        _limit: i32,
+    ) -> ReadFuture<'_, (Vec<TotalItem>, bool)> {
+        self.answer((Vec::new(), false))
+    }
     fn kept_total(&self) -> ReadFuture<'_, Option<TotalItem>> {
         self.answer(None)
     }
@@ -172,7 +186,7 @@ async fn totals_have_the_documented_shapes() {
         ),
         (
             "/api/v1/cities",
-            json!({"count": 3, "city_count": 3, "total_events": 12, "generated_at": now,
+            json!({"count": 3, "order": "events", "city_count": 3, "total_events": 12, "generated_at": now,
                 "cities": [
                 {"city": "NYC", "total_events": 10},
                 {"city": "Austin", "total_events": 1},

@@ -4,7 +4,7 @@
 //! [`UNITS_PER_SECOND_MAX`] read units per second, even if a producer makes up many series. A read continues when the
 //! request that started it gives up, so the next request finds its result. Meanwhile answers show the previous totals.
 //!
-//! An answer that needs only the sums over all series has a bounded cost. Series are read up to
+//! An answer that needs only the sums over all series has a bounded cost, and so has a page of cities. Series are read up to
 //! [`SERIES_UNITS_MAX`]. If they cost more, the sums come from the progress items, which cost a few read units
 //! however many series exist. The cache remembers for [`TOO_MANY_AGE`] that there are too many series.
 
@@ -25,7 +25,7 @@ const UNITS_PER_SECOND_MAX: f64 = 100.0;
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// Longest read: about ten million series at the rate that one DynamoDB partition allows.
 const READ_TIME_MAX: Duration = Duration::from_secs(600);
-/// Maximum number of read units spent on series if only their sums are needed: about 23,000 series.
+/// Maximum number of read units spent on all series for a bounded answer: about 23,000 series.
 const SERIES_UNITS_MAX: u64 = 600;
 /// How long the series count as too many. One attempt in this time costs about two read units per second.
 const TOO_MANY_AGE: Duration = Duration::from_secs(300);
@@ -35,7 +35,8 @@ const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Largest age of previous totals that may still be shown.
 const OLD_MS_MAX: i64 = 900_000;
-/// Maximum number of series kept in memory, about 50 MB. These are the largest ones; the sums cover all series.
+/// Maximum number of series kept in memory, about 50 MB. These are the largest ones; the sums cover all series. As
+/// many event types have their own sums.
 const SERIES_KEPT_MAX: usize = 200_000;
 
 /// The totals of all series, and when they were read.
@@ -48,17 +49,16 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Returns true if the memory holds every series, not only the largest.
-    pub(crate) fn are_complete(&self) -> bool {
-        self.every.largest.len() == self.every.series_count
-    }
-
-    /// Returns `too_many_series` unless the memory holds every series.
-    pub(crate) fn require_complete(&self) -> Result<(), ApiError> {
-        if self.are_complete() {
-            return Ok(());
+    /// Returns the number of series of an event type, and their sums.
+    ///
+    /// # Errors
+    /// `too_many_series` if there are more event types than the memory holds, and this one is left out.
+    pub(crate) fn of_type(&self, event_type: &str) -> Result<(usize, TotalItem), ApiError> {
+        match self.every.by_type.get(event_type) {
+            Some((count, sums)) => Ok((*count, sums.clone())),
+            None if self.every.types_left_out => Err(ApiError::too_many_series(SERIES_KEPT_MAX)),
+            None => Ok((0, TotalItem::default())),
         }
-        Err(ApiError::too_many_series(SERIES_KEPT_MAX))
     }
 }
 
@@ -112,9 +112,7 @@ impl TotalsCache {
         if let Some(known) = self.fresh() {
             return Ok(known);
         }
-        if self.too_many().is_none()
-            && let BoundedRead::All(totals) = self.read_bounded(reads, now_ms).await?
-        {
+        if let Some(totals) = self.get_if_few(reads, now_ms).await? {
             return Ok(totals);
         }
         let full = self.read_all(reads, now_ms);
@@ -126,6 +124,24 @@ impl TotalsCache {
             .unwrap_or(Ok(previous))
     }
 
+    /// Returns the totals of all series, or `None` if there are too many to read at a bounded cost.
+    pub(crate) async fn get_if_few(
+        self: &Arc<TotalsCache>,
+        reads: &Arc<dyn Reads>,
+        now_ms: i64,
+    ) -> Result<Option<Arc<Totals>>, Arc<StoreError>> {
+        if self.too_many().is_some() {
+            return Ok(None);
+        }
+        if let Some(known) = self.fresh() {
+            return Ok(Some(known));
+        }
+        match self.read_bounded(reads, now_ms).await? {
+            BoundedRead::All(totals) => Ok(Some(totals)),
+            BoundedRead::TooMany => Ok(None),
+        }
+    }
+
     /// Returns the sums over all series.
     ///
     /// The sums come from the series if these cost little, and from the progress items otherwise. If a progress
@@ -135,13 +151,8 @@ impl TotalsCache {
         reads: &Arc<dyn Reads>,
         now_ms: i64,
     ) -> Result<GrandTotal, Arc<StoreError>> {
-        if self.too_many().is_none() {
-            if let Some(known) = self.fresh() {
-                return Ok(GrandTotal::of(&known));
-            }
-            if let BoundedRead::All(totals) = self.read_bounded(reads, now_ms).await? {
-                return Ok(GrandTotal::of(&totals));
-            }
+        if let Some(totals) = self.get_if_few(reads, now_ms).await? {
+            return Ok(GrandTotal::of(&totals));
         }
         if let Some(kept) = self.read_progress_sums(reads, now_ms).await? {
             return Ok(kept);
@@ -223,14 +234,19 @@ impl TotalsCache {
             let mut inner = cache.lock();
             inner.full = None;
             let every = read.map_err(Arc::new)?;
+            #[allow(clippy::cast_precision_loss)] // a small number
+            if cost.units > SERIES_UNITS_MAX as f64 {
+                // They are still too many, so a bounded read need not find that out again.
+                inner.too_many = Some((every.series_count, Instant::now() + TOO_MANY_AGE));
+            }
             Ok(inner.store_totals(every, now_ms, cost))
         };
         let mut inner = self.lock();
         inner.full.get_or_insert_with(|| spawn_read(read)).clone()
     }
 
-    /// Adds up the sums of the progress items.
-    async fn read_progress_sums(
+    /// Adds up the sums of the progress items; `None` if one of them does not know its sums.
+    pub(crate) async fn read_progress_sums(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
         now_ms: i64,
@@ -282,7 +298,7 @@ impl CacheState {
 }
 
 impl GrandTotal {
-    fn of(totals: &Totals) -> GrandTotal {
+    pub(crate) fn of(totals: &Totals) -> GrandTotal {
         GrandTotal {
             read_ms: totals.read_ms,
             all: totals.every.all.clone(),

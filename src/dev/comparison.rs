@@ -71,11 +71,14 @@ fn why_incomparable(report: &VerifyReport) -> Option<String> {
 fn summarize(report: &VerifyReport) -> Comparison {
     let sums = report.events();
     let first = report.outcome.differences.first();
+    let compared = |kind| report.outcome.compared.get(kind).is_some_and(|n| *n > 0);
+    let compares_counts = compared("totals") || compared("window");
     Comparison {
         at_ms: unix_ms(),
         log: sums.log,
         tables: sums.tables,
         difference: report.outcome.difference_count,
+        compares_counts,
         rows: report.outcome.compared.values().sum(),
         not_comparable: report.incomparable(),
         not_comparable_why: why_incomparable(report),
@@ -109,7 +112,24 @@ mod tests {
             shown.not_comparable_why.as_deref(),
             Some("counted in an earlier run, whose log is gone")
         );
+        assert!(shown.compares_counts);
         let all = summarize(&VerifyReport::default());
+        assert!(!all.compares_counts, "an empty log agrees with nothing");
         assert_eq!((all.not_comparable, all.not_comparable_why), (0, None));
+    }
+
+    #[test]
+    fn a_kept_folder_without_comparable_counts_is_shown_as_such() {
+        let outcome = Outcome {
+            compared: BTreeMap::from([("raw event", 0), ("progress item", 3)]),
+            incomparable: BTreeMap::from([(Incomparable::Remade, 272)]),
+            ..Outcome::default()
+        };
+        let shown = summarize(&VerifyReport {
+            outcome,
+            ..VerifyReport::default()
+        });
+        assert_eq!((shown.log, shown.tables, shown.difference), (0, 0, 0));
+        assert!(!shown.compares_counts);
     }
 }

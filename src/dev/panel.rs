@@ -92,6 +92,8 @@ pub(crate) struct Comparison {
     pub(crate) tables: i64,
     /// Rows that differ.
     pub(crate) difference: u64,
+    /// True if rows of counts were compared. If not, the sums are equal only because both are empty.
+    pub(crate) compares_counts: bool,
     /// Rows that were compared.
     pub(crate) rows: u64,
     /// Rows that could not be compared.

@@ -13,6 +13,7 @@
 //! | windows of several series, or the newest of them | a Query per series on that index, then as above for all series |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
 //! | grand total, if there are too many series | a Query on `progress` |
+//! | totals in order of names, a page | a Query per `totals#n` from a name on, merged by the API |
 //!
 //! The readers tolerate damaged items: an attribute that is missing or has another type is shown as
 //! empty or zero, so that one damaged row does not hide the others. A damaged number is logged.
@@ -36,7 +37,7 @@ use aws_sdk_dynamodb::Client;
 
 use self::db::{Db, KeyNames};
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
-pub use self::meter::{Cost, Meter, metered, metered_by};
+pub use self::meter::{Cost, Meter, metered, metered_by, units_so_far};
 use self::newest_first::{KeyedSource, ListPartition, read_page};
 pub use self::totals::EveryTotal;
 use crate::core::event::Severity;
@@ -195,6 +196,15 @@ pub trait Reads: Send + Sync + 'static {
             Ok(every.sorted())
         })
     }
+
+    /// Returns series of one shard of the totals whose name (`city#event_type`) is greater than `after`, in
+    /// order of names, `limit` at most. The flag is true if more of them follow.
+    fn totals_after(
+        &self,
+        shard: String,
+        after: String,
+        limit: i32,
+    ) -> ReadFuture<'_, (Vec<TotalItem>, bool)>;
 
     /// Returns the sums of all progress items; `None` if the sums of one are unknown.
     fn kept_total(&self) -> ReadFuture<'_, Option<TotalItem>>;
@@ -382,6 +392,15 @@ impl Reads for DynamoReads {
 
     fn every_total(&self, kept_max: usize, found: Arc<AtomicUsize>) -> ReadFuture<'_, EveryTotal> {
         Box::pin(async move { totals::every(&self.db, kept_max, &found).await })
+    }
+
+    fn totals_after(
+        &self,
+        shard: String,
+        after: String,
+        limit: i32,
+    ) -> ReadFuture<'_, (Vec<TotalItem>, bool)> {
+        Box::pin(totals::after(&self.db, shard, after, limit))
     }
 
     fn kept_total(&self) -> ReadFuture<'_, Option<TotalItem>> {

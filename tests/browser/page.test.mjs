@@ -175,6 +175,21 @@ test("says that it is stale when the server is gone, and goes on by itself", asy
   await rm(tables, { recursive: true });
 });
 
+test("does not call sums of no row equal", async () => {
+  const difference = { at_ms: 0, log: 0, tables: 0, difference: 0, compares_counts: false, rows: 3, not_comparable: 272, not_comparable_why: "counted in an earlier run, whose log is gone", waiting: 0 };
+  const page = await open(live.address, {}, (page) => page.route("**/dev/state", (route) => {
+    difference.at_ms += 1_000;
+    return route.fulfill({ status: 200, json: { running: [], log: [], difference } });
+  }));
+  await page.waitForFunction(() => document.getElementById("verdict-line").textContent === "no counts can be compared");
+  assert.match(await page.locator("#verdict-note").textContent(), /272 rows not comparable: counted in an earlier run/);
+  // Not green.
+  await page.waitForSelector('#verdict[data-state="waiting"]');
+  difference.compares_counts = true;
+  await page.waitForSelector('#verdict[data-state="agrees"]');
+  await page.context().close();
+});
+
 test("has words for nothing and for trouble", async () => {
   const zero = { event_count: 0, late_count: 0, severity_low: 0, severity_medium: 0, severity_high: 0, severity_critical: 0 };
   const none = { from: "2026-01-01T00:00:00Z", to: "2026-01-01T06:00:00Z", step_seconds: 300, generated_at: "2026-01-01T06:00:00.000Z", open: [], totals: { ...zero, late_count: null }, all_time: zero, newest_window_start: null, series_count: 0, series_read: 0, series_total: 0, series: [], others: { ...zero, series_count: 0, steps: [] } };

@@ -39,12 +39,22 @@ struct Many {
 impl Many {
     /// Returns the answer to a Query.
     fn query(&self, request: &Value) -> Value {
-        let shard = request["ExpressionAttributeValues"]
-            .as_object()
-            .and_then(|values| values.values().next())
-            .and_then(|value| value["S"].as_str())
-            .unwrap();
+        let value = |name: &str| request["ExpressionAttributeValues"][name]["S"].as_str();
         let n = |number: usize| json!({ "N": number.to_string() });
+        if request["Key"].is_object() {
+            let text = |text: &str| json!({ "S": text });
+            let config = json!({
+                "shard": text("config"), "series": text("tables"), "rules": n(1), "shards": n(4),
+                "window_ms": n(300_000), "lateness_ms": n(600_000), "skew_ms": n(300_000),
+                "raw": text("all"), "tables": text("T"), "topic": text("city-events"),
+                "topic_id": text("AAAAAAAAAAAAAAAAAAAAAA"),
+            });
+            return json!({"Item": config, "ConsumedCapacity": {"CapacityUnits": 0.5}});
+        }
+        if value(":series").is_some() {
+            return json!({"Items": [], "ConsumedCapacity": {"CapacityUnits": 0.5}});
+        }
+        let shard = value(":shard").or(value(":progress")).unwrap();
         let Some(lane) = shard.strip_prefix("totals#") else {
             let item = |partition: usize| {
                 let mut item = json!({
@@ -64,11 +74,20 @@ impl Many {
         };
         let lane: usize = lane.parse().unwrap();
         let own = (self.series + 15 - lane) / 16;
-        let start = request["ExclusiveStartKey"]["series"]["S"].as_str();
-        let from = start.map_or(0, |series| series[1..9].parse::<usize>().unwrap() + 1);
-        let limit = usize::try_from(request["Limit"].as_u64().unwrap()).unwrap();
-        let to = own.min(from + limit.min((1 << 20) / ROW_BYTES));
         let key = |at: usize| format!("c{at:08}.{lane}#traffic");
+        let number = |series: &str| series[1..9].parse::<usize>().unwrap();
+        let start = request["ExclusiveStartKey"]["series"]["S"].as_str();
+        let from = match start.or(value(":after")).or(value(":city")) {
+            Some(name) if *name < *key(number(name)) => number(name),
+            Some(name) => number(name) + 1,
+            None => 0,
+        };
+        let limit = usize::try_from(request["Limit"].as_u64().unwrap()).unwrap();
+        let mut to = own.min(from + limit.min((1 << 20) / ROW_BYTES));
+        if let Some(city) = value(":city") {
+            to = from + usize::from(from < own && key(from).starts_with(city));
+        }
+        let from = from.min(to);
         let item = |at: usize| {
             json!({
                 "shard": {"S": shard}, "series": {"S": key(at)}, "event_count": n(1),
@@ -81,7 +100,7 @@ impl Many {
             "Items": (from..to).map(item).collect::<Vec<_>>(),
             "ConsumedCapacity": {"CapacityUnits": units},
         });
-        if to < own {
+        if to < own && value(":city").is_none() {
             let last = json!({"shard": {"S": shard}, "series": {"S": key(to - 1)}});
             answer["LastEvaluatedKey"] = last;
         }
@@ -202,4 +221,89 @@ async fn all_time_comes_from_progress_items_however_slowly_series_are_read() {
     let timeline = get(&router, "/api/v1/timeline?hours=1").await;
     assert_eq!(timeline["all_time"]["event_count"], 299_997, "{timeline}");
     assert_eq!(timeline["all_time"]["late_count"], 3, "{timeline}");
+}
+
+/// Asks again while a read that a request started continues.
+async fn get_in_time(router: &Router, uri: &str) -> Value {
+    for _ in 0..20 {
+        let (status, value, _) = ask(router, "GET", uri).await;
+        if status != 504 {
+            assert_eq!(status, 200, "{uri}: {value}");
+            return value;
+        }
+    }
+    panic!("{uri} takes too long");
+}
+
+#[tokio::test]
+async fn cities_beyond_the_bound_are_paged_by_name_at_a_bounded_cost() {
+    for series in [25_000, 210_000, 1_000_000] {
+        let (router, metrics, many) = over(many(series, Some(99_999))).await;
+        let first = get(&router, "/api/v1/cities").await;
+        // One attempt to read all series, then one page.
+        assert!(
+            units(&metrics) < UNITS_MAX + 200.0,
+            "{series}: {}",
+            units(&metrics)
+        );
+        assert_eq!(first["order"], "name", "{series}");
+        assert_eq!(
+            first["total_events"],
+            300_000.max(first["count"].as_u64().unwrap())
+        );
+        assert_eq!(first["city_count"], Value::Null);
+        let sum =
+            first["others"]["total_events"].as_u64().unwrap() + first["count"].as_u64().unwrap();
+        assert_eq!(sum, 300_000);
+        let mut last = String::new();
+        let (mut count, mut page, mut pages) = (0, first, 0);
+        loop {
+            for city in page["cities"].as_array().unwrap() {
+                let name = city["city"].as_str().unwrap();
+                assert!(name > last.as_str(), "{name} after {last}");
+                name.clone_into(&mut last);
+                assert_eq!(city["total_events"], 1);
+                count += 1;
+            }
+            pages += 1;
+            let Some(next) = page["next"].as_str() else {
+                assert_eq!(count, series);
+                break;
+            };
+            if pages == 30 {
+                break;
+            }
+            let (before, queries) = (units(&metrics), many.queries.load(Ordering::Relaxed));
+            page = get(&router, &format!("/api/v1/cities?cursor={next}")).await;
+            let (cost, queries) = (
+                units(&metrics) - before,
+                many.queries.load(Ordering::Relaxed) - queries,
+            );
+            assert!(
+                cost < 200.0 && queries < 60,
+                "{series}: {cost} units, {queries} queries"
+            );
+        }
+        let few = get(&router, "/api/v1/cities?limit=3").await;
+        assert_eq!(few["count"], 3);
+        let next = few["next"].as_str().unwrap();
+        let more = get(&router, &format!("/api/v1/cities?limit=2&cursor={next}")).await;
+        assert_eq!(more["count"], 2);
+    }
+}
+
+#[tokio::test]
+async fn a_timeline_of_one_event_type_or_city_is_answered_at_any_number_of_series() {
+    let (router, metrics, _) = over(many(210_000, Some(99_999))).await;
+    let city = get(&router, "/api/v1/timeline?hours=1&city=c00000005.3").await;
+    assert_eq!(city["all_time"]["event_count"], 1, "{city}");
+    assert_eq!(city["series"][0]["city"], "c00000005.3");
+    assert!(units(&metrics) < UNITS_MAX, "{}", units(&metrics));
+    let traffic = get_in_time(&router, "/api/v1/timeline?hours=1&event_type=traffic").await;
+    assert_eq!(traffic["series_total"], 210_000);
+    assert_eq!(traffic["all_time"]["event_count"], 210_000);
+    assert_eq!(traffic["series_read"], 400);
+    assert_eq!(traffic["others"]["event_count"], 209_950);
+    let flood = get_in_time(&router, "/api/v1/timeline?hours=1&event_type=flood").await;
+    assert_eq!(flood["series_total"], 0);
 }

@@ -1,7 +1,5 @@
 //! What a request asks for, and the series that match it.
 
-use std::borrow::Cow;
-
 use crate::api::error::ApiError;
 use crate::api::params::HOUR_MS;
 use crate::api::state::ApiState;
@@ -59,56 +57,101 @@ pub(super) async fn find_series(
     state: &ApiState,
     query: &TimelineQuery,
 ) -> Result<MatchingSeries, ApiError> {
-    let is_unfiltered = query.city.is_none() && query.event_type.is_none();
-    let mut kept = None;
-    if is_unfiltered {
-        kept = Some(state.grand_total().await?).filter(|grand| grand.from_progress);
+    match (&query.city, &query.event_type) {
+        (None, None) => find_all(state, query).await,
+        (None, Some(event_type)) => find_type(state, query, event_type).await,
+        (Some(city), _) => find_city(state, query, city).await,
     }
-    let totals = match kept {
-        // The sums are known already. The first read of very many series may outlast this request, so
-        // the answer may have to go without a list of series.
-        Some(_) => state.totals_soon().await.unwrap_or_default(),
-        None => state.totals().await?,
-    };
-    let every = &totals.every;
-    let mut list = Cow::from(&every.largest);
-    match &query.city {
-        Some(city) if !totals.are_complete() => {
-            let mut of_city = EveryTotal::new(usize::MAX);
-            of_city.take(state.reads().totals(Some(city.clone())).await?);
-            list = of_city.sorted().largest.into();
+}
+
+/// Finds the largest series of all.
+async fn find_all(state: &ApiState, query: &TimelineQuery) -> Result<MatchingSeries, ApiError> {
+    let grand = state.grand_total().await?;
+    if !grand.from_progress {
+        let totals = state.totals().await?;
+        return Ok(MatchingSeries {
+            read: choose(&totals.every.largest, query),
+            series_total: totals.every.series_count,
+            all: totals.every.all.clone(),
+            from_progress: false,
+            read_ms: totals.read_ms,
+        });
+    }
+    // The sums are known already. The first read of very many series may outlast this request, so the answer may
+    // have to go without a list of series.
+    let totals = state.totals_soon().await.unwrap_or_default();
+    Ok(MatchingSeries {
+        read: choose(&totals.every.largest, query),
+        series_total: totals.every.series_count,
+        all: grand.all,
+        from_progress: true,
+        read_ms: grand.read_ms,
+    })
+}
+
+/// Finds the largest series of an event type.
+async fn find_type(
+    state: &ApiState,
+    query: &TimelineQuery,
+    event_type: &str,
+) -> Result<MatchingSeries, ApiError> {
+    let totals = state.totals().await?;
+    let (series_total, all) = totals.of_type(event_type)?;
+    Ok(MatchingSeries {
+        read: choose(&totals.every.largest, query),
+        series_total,
+        all,
+        from_progress: false,
+        read_ms: totals.read_ms,
+    })
+}
+
+/// Finds the largest series of a city. If there are too many series to read all of them, only those of the city are
+/// read.
+async fn find_city(
+    state: &ApiState,
+    query: &TimelineQuery,
+    city: &str,
+) -> Result<MatchingSeries, ApiError> {
+    let known = state.totals_if_few().await?;
+    let read_ms = known
+        .as_ref()
+        .map_or(state.now_ms(), |totals| totals.read_ms);
+    let of_city;
+    let list = match &known {
+        Some(totals) => &totals.every.largest,
+        None => {
+            let mut every = EveryTotal::new(usize::MAX);
+            every.take(state.reads().totals(Some(city.to_owned())).await?);
+            of_city = every.sorted().largest;
+            &of_city
         }
-        None if query.event_type.is_some() => totals.require_complete()?,
-        _ => {}
-    }
-    let from_progress = kept.is_some();
-    let (mut all, read_ms) = match kept {
-        Some(grand) => (grand.all, grand.read_ms),
-        None => (every.all.clone(), totals.read_ms),
     };
-    let mut series_total = every.series_count;
-    if !is_unfiltered {
-        (all, series_total) = (TotalItem::default(), 0);
-        for total in list.iter().filter(|total| query.matches(total)) {
-            all.add(total);
-            series_total += 1;
-        }
+    let (mut all, mut series_total) = (TotalItem::default(), 0);
+    for total in list.iter().filter(|total| query.matches(total)) {
+        all.add(total);
+        series_total += 1;
     }
+    Ok(MatchingSeries {
+        read: choose(list, query),
+        series_total,
+        all,
+        from_progress: false,
+        read_ms,
+    })
+}
+
+/// Returns the series to read: the largest ones that match, as many as an answer may read.
+fn choose(list: &[TotalItem], query: &TimelineQuery) -> Vec<TotalItem> {
     // A series has at most one window per event, and at most twelve per hour.
     let mut windows = 0;
     let fits = |total: &&TotalItem| {
         windows += total.event_count.min(u64::from(query.hours) * 12);
         windows <= WINDOWS_MAX
     };
-    let read = list.iter().filter(|total| query.matches(total));
-    let read = read.take(SERIES_READ_MAX).take_while(fits);
-    Ok(MatchingSeries {
-        read: read.cloned().collect(),
-        series_total,
-        all,
-        from_progress,
-        read_ms,
-    })
+    let matching = list.iter().filter(|total| query.matches(total));
+    let chosen = matching.take(SERIES_READ_MAX).take_while(fits);
+    chosen.cloned().collect()
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (
     )
 }
 
+/// Returns the read units that this task's meter has counted; 0 without a meter.
+pub fn units_so_far() -> f64 {
+    METER.try_with(|meter| meter.spent().1).unwrap_or_default()
+}
+
 /// Checks that another request may start.
 ///
 /// # Errors
@@ -145,6 +150,7 @@ mod tests {
             assert!(check_bound().is_ok());
             count(Some(4.0));
             assert!(check_bound().is_ok());
+            assert_eq!(units_so_far(), 4.0);
             count(Some(1.0));
             let spawned = tokio::spawn(carry(async { check_bound() })).await.unwrap();
             assert!(matches!(spawned, Err(StoreError::TooCostly { units: 5 })));

@@ -1,9 +1,11 @@
 //! The totals of every series, summed page by page, so that memory does not grow with their number.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -30,6 +32,10 @@ pub struct EveryTotal {
     pub series_count: usize,
     /// The largest series, largest first; series of equal size by name.
     pub largest: Vec<TotalItem>,
+    /// How many series each event type has, and the sums over them; its first `kept_max` types.
+    pub by_type: BTreeMap<String, (usize, TotalItem)>,
+    /// True if there are more types than `by_type` holds.
+    pub types_left_out: bool,
     kept_max: usize,
 }
 
@@ -46,11 +52,25 @@ impl EveryTotal {
     pub fn take(&mut self, items: Vec<TotalItem>) {
         for item in &items {
             self.all.add(item);
+            self.add_to_type(item);
         }
         self.series_count += items.len();
         self.largest.extend(items);
         if self.largest.len() > self.kept_max.saturating_mul(2) {
             self.cut();
+        }
+    }
+
+    fn add_to_type(&mut self, item: &TotalItem) {
+        if let Some((count, sums)) = self.by_type.get_mut(&item.event_type) {
+            *count += 1;
+            sums.add(item);
+        } else if self.by_type.len() < self.kept_max {
+            let mut sums = TotalItem::default();
+            sums.add(item);
+            self.by_type.insert(item.event_type.clone(), (1, sums));
+        } else {
+            self.types_left_out = true;
         }
     }
 
@@ -110,6 +130,27 @@ pub(super) async fn every(
     })
     .await?;
     Ok(every.sorted())
+}
+
+/// Reads one page of a shard, in order of names.
+pub(super) async fn after(
+    db: &Db,
+    shard: String,
+    after: String,
+    limit: i32,
+) -> Result<(Vec<TotalItem>, bool), StoreError> {
+    let mut query = query(db, shard, None).limit(limit.clamp(1, PAGE_SERIES));
+    if !after.is_empty() {
+        query = query
+            .key_condition_expression("#shard = :shard AND #series > :after")
+            .expression_attribute_values(":after", AttributeValue::S(after));
+    }
+    let (items, next) = db.query_page(query).await?;
+    let items = items
+        .into_iter()
+        .map(|item| TotalItem::from_item(&item))
+        .collect();
+    Ok((items, next.is_some()))
 }
 
 /// Returns the sums over all progress items; `None` if there is no item, or if the sums of one are
@@ -200,10 +241,21 @@ mod tests {
         for n in 0..100 {
             every.take(vec![total(n), total(1_000 + n)]);
         }
+        let (count, sums) = &every.by_type["traffic"];
+        assert_eq!((*count, sums), (200, &every.all));
+        for event_type in ["a", "b", "traffic", "c"] {
+            assert!(!every.types_left_out);
+            let event_type = event_type.into();
+            every.take(vec![TotalItem {
+                event_type,
+                ..TotalItem::default()
+            }]);
+        }
+        assert!(every.types_left_out && !every.by_type.contains_key("c"));
         let every = every.sorted();
         let names: Vec<&str> = every.largest.iter().map(|t| t.city.as_str()).collect();
         assert_eq!(names, ["c1099", "c1098", "c1097"]);
-        assert_eq!(every.series_count, 200);
+        assert_eq!(every.series_count, 204);
         let (events, late) = (every.all.event_count, every.all.late_count);
         assert_eq!((events, late), (2 * 4_950 + 100_000, 200));
         assert_eq!(every.all.severity_counts, [109_900, 0, 200, 0]);
