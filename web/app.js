@@ -126,6 +126,8 @@ const poller = new Poller(load, {
   done(next) {
     compare(next);
     answer = next;
+    // The next answer covers more series.
+    if (next.whole.partial || next.chosen.partial) poller.changed();
     breakIt.answered();
     showFreshness();
     draw();

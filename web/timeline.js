@@ -251,7 +251,7 @@ export function render(answer) {
   setText(byId("chart-note"), `${plural(total, "event")} · ${range(first, end)} · ${STEP_WORDS(answer.step_seconds)} bars`);
   put(byId("chart-scope"),
     total ? null : h("span", {}, nothing()),
-    more > 0 ? h("span", {}, `This chart and “this range” cover only the ${whole(answer.series_read)} largest of ${whole(answer.series_total)} series. Choose a city to see the others.`) : null,
+    more > 0 ? h("span", {}, `This chart and “this range” cover only the ${whole(answer.series_read)} largest of ${whole(answer.series_total)} series. ${answer.partial ? "Loading the others." : "Choose a city to see the others."}`) : null,
     late > 0 && !chosen.severity ? h("span", {}, `${whole(late)} late ${late === 1 ? "event" : "events"} (all time) arrived after the window was final: counted in the totals, not in this chart.`) : null,
   );
   chart.slider.setAttribute("aria-valuemax", model.steps.length);

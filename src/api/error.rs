@@ -195,8 +195,7 @@ impl ApiError {
             "read_ceiling",
             format!(
                 "the answer needs more than {units} DynamoDB read units, the limit of one request; \
-                 use a shorter range, a smaller limit or one city; a repeated timeline request \
-                 continues where this one stopped"
+                 use a shorter range, a smaller limit or one city"
             ),
         )
     }

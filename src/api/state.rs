@@ -192,7 +192,10 @@ impl ApiState {
                 etag: etag(&json),
                 json: json.into(),
                 freshness,
-                units: cost.units,
+                age: match freshness {
+                    Freshness::Partial => ANSWER_AGE,
+                    _ => answer_age(cost.units),
+                },
             })
         });
         let made = tokio::time::timeout(self.deadline, made).await;
@@ -281,6 +284,8 @@ fn deadline_passed() -> ApiError {
 pub(crate) enum Freshness {
     /// The client must revalidate the answer by its `ETag`.
     Revalidate,
+    /// Like `Revalidate`, but the next request may get more, so the cache keeps the answer only briefly.
+    Partial,
     /// The client may keep the answer for an hour, because nothing in it will change.
     Settled,
 }
@@ -291,8 +296,8 @@ struct CachedAnswer {
     json: Bytes,
     etag: HeaderValue,
     freshness: Freshness,
-    /// Read units that the answer cost.
-    units: f64,
+    /// How long the answer stays in the cache.
+    age: Duration,
 }
 
 /// Keeps expensive answers longer than cheap ones.
@@ -305,7 +310,7 @@ impl Expiry<String, CachedAnswer> for ExpiryByCost {
         answer: &CachedAnswer,
         _: Instant,
     ) -> Option<Duration> {
-        Some(answer_age(answer.units))
+        Some(answer.age)
     }
 }
 
@@ -322,7 +327,7 @@ impl CachedAnswer {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ETAG, self.etag);
         let caching = match self.freshness {
-            Freshness::Revalidate => "no-cache",
+            Freshness::Revalidate | Freshness::Partial => "no-cache",
             Freshness::Settled => "max-age=3600",
         };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));

@@ -6,8 +6,8 @@
 //!
 //! Nothing is scanned: the totals name the series, and the windows of each series are one Query. The cache
 //! keeps hours in which every window is final ([`window_cache`](super::window_cache)), so a page that polls
-//! reads only the last hour or two. A request that reaches its read ceiling leaves what it read in the cache,
-//! and the next request continues there. Only the largest series are read, as [`query::SERIES_READ_MAX`] and
+//! reads only the last hour or two. A request that reaches its read ceiling answers with the series it could
+//! read (`partial`) and leaves them in the cache, so the next request continues there. Only the largest series are read, as [`query::SERIES_READ_MAX`] and
 //! [`query::WINDOWS_MAX`] allow; `series_read` and `series_total` show how many series `totals` covers.
 
 mod answer;
@@ -26,7 +26,7 @@ use self::windows::read_windows;
 use crate::api::error::ApiError;
 use crate::api::params::{LIMIT_MAX, Params};
 use crate::api::schemas::Severities;
-use crate::api::state::ApiState;
+use crate::api::state::{ApiState, Freshness};
 use crate::core::keys::series;
 
 pub(super) const PATH: &str = "/api/v1/timeline";
@@ -71,25 +71,36 @@ pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Respo
             .unwrap_or(SERIES_LIMIT_DEFAULT) as usize,
     };
     let key = format!("{PATH} {query:?}");
-    state.answer(key, build_timeline(&state, query)).await
+    let make = build_timeline(&state, query);
+    state.answer_with_freshness(key, make).await
 }
 
-async fn build_timeline(state: &ApiState, query: TimelineQuery) -> Result<Timeline, ApiError> {
+async fn build_timeline(
+    state: &ApiState,
+    query: TimelineQuery,
+) -> Result<(Timeline, Freshness), ApiError> {
     let now_ms = state.now_ms();
-    let matching = find_series(state, &query).await?;
+    let mut matching = find_series(state, &query).await?;
     let names: Vec<String> = matching
         .read
         .iter()
         .map(|t| series(&t.city, &t.event_type))
         .collect();
     let mut to_ms = query.to_ms.unwrap_or(now_ms + 1);
-    let mut windows = read_windows(state, &names, to_ms, query.span_ms()).await?;
+    let mut read = read_windows(state, &names, to_ms, query.span_ms()).await?;
     if query.to_ms.is_none()
-        && windows.is_empty()
+        && read.windows.is_empty()
+        && read.series_complete == names.len()
         && let Some(newest_ms) = state.reads().newest_window(names.clone(), now_ms).await?
     {
         to_ms = newest_ms + 1;
-        windows = read_windows(state, &names, to_ms, query.span_ms()).await?;
+        read = read_windows(state, &names, to_ms, query.span_ms()).await?;
     }
-    Ok(sum_windows(&query, matching, &windows, to_ms))
+    matching.read.truncate(read.series_complete);
+    let mut timeline = sum_windows(&query, matching, &read.windows, to_ms);
+    if read.series_complete < names.len() {
+        timeline.partial = Some(true);
+        return Ok((timeline, Freshness::Partial));
+    }
+    Ok((timeline, Freshness::Revalidate))
 }

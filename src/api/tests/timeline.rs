@@ -122,3 +122,49 @@ async fn a_timeline_without_recent_events_ends_with_the_newest_window() {
     assert_eq!(value["to"], "2013-01-02T06:00:00Z");
     assert_eq!(value["series"][0]["steps"], json!([]));
 }
+
+#[tokio::test]
+async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
+    const CITIES: usize = 40;
+    const HOURS: i64 = 24;
+    let tables = TestTables::new().await;
+    let log = keys::log_key(TOPIC, 0);
+    for city in 0..CITIES {
+        let series = format!("City {city:02}#traffic");
+        for n in 1..=HOURS * 12 {
+            let start_ms = NOW_MS - n * 300_000;
+            let logs = std::slice::from_ref(&log);
+            tables
+                .window_of(&series, start_ms, [1, 0, 0, 0], logs)
+                .await;
+        }
+        // The cities are in the order of their totals.
+        let total = 1_000 - i64::try_from(city).unwrap();
+        tables.total(&series, [total, 0, total, 0, 0, 0]).await;
+    }
+    tables.progress(&log, NOW_MS).await;
+    let router = tables.router();
+    let mut read = Vec::new();
+    loop {
+        // Each query differs from the previous ones, so no cached answer applies.
+        let uri = format!(
+            "/api/v1/timeline?hours=24&to=2013-01-02T06:00:00Z&series_limit={}",
+            read.len() + 1
+        );
+        let value = get(&router, &uri).await;
+        let covered = value["series_read"].as_u64().unwrap();
+        read.push(covered);
+        // What it covers is complete, and it covers the largest.
+        assert_eq!(value["totals"]["event_count"], covered * 288, "{read:?}");
+        assert_eq!(value["series_total"], CITIES);
+        assert_eq!(value["all_time"]["event_count"], 1_000 * CITIES - 780);
+        assert_eq!(value["series"][0]["city"], "City 00");
+        if value["partial"].is_null() {
+            break;
+        }
+        assert!(read.len() < 8, "{read:?}");
+    }
+    // A request reads at least the seven series of one part. The ceiling and the reads in flight allow 28.
+    assert!((7..=28).contains(&read[0]), "{read:?}");
+    assert_eq!(*read.last().unwrap(), 40, "{read:?}");
+}

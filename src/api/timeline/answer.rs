@@ -44,6 +44,10 @@ pub(super) struct Timeline {
     pub(super) series_count: usize,
     /// The number of series that `totals` covers. These are the largest ones.
     pub(super) series_read: usize,
+    /// True if the request reached its limit of read units. The same request a second later covers more series.
+    /// Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) partial: Option<bool>,
     /// The number of series that match the requested city and event type.
     pub(super) series_total: usize,
     /// The largest series of all time, largest first.

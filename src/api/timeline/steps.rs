@@ -117,6 +117,7 @@ pub(super) fn sum_windows(
         all_time: AllTimeCounts::from(&matching.all),
         series_count: listed.len(),
         series_read,
+        partial: None,
         series_total: matching.series_total,
         others: Others {
             series_count: matching.series_total - listed.len(),

@@ -18,30 +18,52 @@ use crate::store::reads::Range;
 const PART_WINDOWS_MAX: u32 = 2_016;
 const PARTS_AT_A_TIME: usize = 2;
 
-/// Returns the windows of each series that overlap `[to_ms - span_ms, to_ms)`.
+/// The windows of the series that a request could read.
+pub(super) struct WindowsRead {
+    pub(super) windows: BTreeMap<String, Vec<SeriesWindow>>,
+    /// The number of series, from the first name on, whose windows are complete. The request reached its read ceiling
+    /// if these are not all.
+    pub(super) series_complete: usize,
+}
+
+/// Returns the windows of each series that overlap `[to_ms - span_ms, to_ms)`. A request that reaches its read ceiling
+/// gets those of the first series.
+///
+/// # Errors
+/// `TooCostly` if the ceiling does not suffice for one series, or any other failure of a read.
 pub(super) async fn read_windows(
     state: &ApiState,
     names: &[String],
     to_ms: i64,
     span_ms: i64,
-) -> Result<BTreeMap<String, Vec<SeriesWindow>>, StoreError> {
+) -> Result<WindowsRead, StoreError> {
     let cache = state.windows();
     let first = (to_ms - span_ms).div_euclid(HOUR_MS).max(0);
     let hours = first..(to_ms + HOUR_MS - 1).div_euclid(HOUR_MS);
     let (mut found, missing) = look_up(cache, names, &hours);
     let mut reading = stream::iter(split_into_parts(missing))
-        .map(|(hours, names)| async move {
+        .map(|(hours, ranks)| async move {
+            let first = ranks[0];
+            let names: Vec<String> = ranks.into_iter().map(|rank| names[rank].clone()).collect();
             let range = Range {
                 from_ms: hours.start * HOUR_MS,
                 to_ms: hours.end * HOUR_MS,
             };
-            let rows = state.reads().windows(names.clone(), range).await?;
-            Ok::<_, StoreError>((hours, names, rows))
+            let rows = state.reads().windows(names.clone(), range).await;
+            (first, hours, names, rows)
         })
         .buffered(PARTS_AT_A_TIME);
     let mut newest = i64::MIN;
-    while let Some(part) = reading.next().await {
-        let (hours, names, rows) = part?;
+    let mut series_complete = names.len();
+    while let Some((first, hours, names, rows)) = reading.next().await {
+        let rows = match rows {
+            // The parts come in the order of their first series, so all series before this one are complete.
+            Err(StoreError::TooCostly { .. }) if first > 0 => {
+                series_complete = first;
+                break;
+            }
+            rows => rows?,
+        };
         let mut read = BTreeMap::<(String, i64), Vec<SeriesWindow>>::new();
         for row in rows {
             if let Some(window) = SeriesWindow::from_row(&row) {
@@ -60,11 +82,14 @@ pub(super) async fn read_windows(
         windows.retain(|w| w.end_ms > to_ms - span_ms && w.start_ms < to_ms);
         !windows.is_empty()
     });
-    Ok(found)
+    Ok(WindowsRead {
+        windows: found,
+        series_complete,
+    })
 }
 
-/// The series that miss the same hours, by these hours. One read covers them together.
-type MissingHours = BTreeMap<(i64, i64), Vec<String>>;
+/// The series that miss the same hours, by these hours, as indexes into the names. One read covers them together.
+type MissingHours = BTreeMap<(i64, i64), Vec<usize>>;
 
 /// Returns the cached windows, and the hours that are not cached.
 fn look_up(
@@ -74,7 +99,7 @@ fn look_up(
 ) -> (BTreeMap<String, Vec<SeriesWindow>>, MissingHours) {
     let mut found = BTreeMap::<String, Vec<SeriesWindow>>::new();
     let mut missing = MissingHours::new();
-    for name in names {
+    for (rank, name) in names.iter().enumerate() {
         let mut gap: Option<(i64, i64)> = None;
         for hour in hours.clone() {
             match cache.get(&(name.clone(), hour)) {
@@ -86,20 +111,23 @@ fn look_up(
             }
         }
         if let Some(gap) = gap {
-            missing.entry(gap).or_default().push(name.clone());
+            missing.entry(gap).or_default().push(rank);
         }
     }
     (found, missing)
 }
 
-/// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows.
-fn split_into_parts(missing: MissingHours) -> impl Iterator<Item = (HourRange<i64>, Vec<String>)> {
-    missing.into_iter().flat_map(|((from, until), names)| {
+/// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows, in the order of their first series.
+fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> {
+    let mut parts = Vec::new();
+    for ((from, until), ranks) in missing {
         let hours = u32::try_from(until - from).unwrap_or(u32::MAX);
         let size = usize::try_from(PART_WINDOWS_MAX / hours.saturating_mul(12)).unwrap_or(1);
-        let parts: Vec<_> = names.chunks(size.max(1)).map(<[String]>::to_vec).collect();
-        parts.into_iter().map(move |names| (from..until, names))
-    })
+        let chunks = ranks.chunks(size.max(1));
+        parts.extend(chunks.map(|ranks| (from..until, ranks.to_vec())));
+    }
+    parts.sort_by_key(|(_, ranks)| ranks[0]);
+    parts
 }
 
 /// Caches the hours in which every window is final.
@@ -128,6 +156,17 @@ fn cache_final_hours(
 mod tests {
     use super::*;
     use crate::api::window_cache::window_cache;
+
+    #[test]
+    fn parts_come_in_the_order_of_their_first_series() {
+        // The fourth and fifth series are not cached; of the others, only the newest hour is missing.
+        let missing = MissingHours::from([((0, 24), (3..20).collect()), ((23, 24), vec![0, 1, 2])]);
+        let parts = split_into_parts(missing);
+        let firsts: Vec<usize> = parts.iter().map(|(_, ranks)| ranks[0]).collect();
+        assert_eq!(firsts, [0, 3, 10, 17]);
+        let sizes: Vec<usize> = parts.iter().map(|(_, ranks)| ranks.len()).collect();
+        assert_eq!(sizes, [3, 7, 7, 3]);
+    }
 
     #[test]
     fn only_hours_that_can_no_longer_change_are_cached() {
