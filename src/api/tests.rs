@@ -131,8 +131,8 @@ impl Reads for Fake {
     fn aggregations(&self, _series: String, _slice: PageRequest) -> ReadFuture<'_, Windows> {
         self.answer(Windows::none())
     }
-    fn windows(&self, _series: Vec<String>, _range: Range) -> ReadFuture<'_, Vec<AggregationItem>> {
-        self.answer(Vec::new())
+    fn windows(&self, _series: Vec<String>, _range: Range) -> ReadFuture<'_, Windows> {
+        self.answer(Windows::none())
     }
     fn newest_window(&self, _series: Vec<String>, _until_ms: i64) -> ReadFuture<'_, Option<i64>> {
         self.answer(None)

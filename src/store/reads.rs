@@ -174,7 +174,7 @@ pub trait Reads: Send + Sync + 'static {
     fn aggregations(&self, series: String, request: PageRequest) -> ReadFuture<'_, Windows>;
 
     /// Returns every window of these series that starts in `range`, in any order.
-    fn windows(&self, series: Vec<String>, range: Range) -> ReadFuture<'_, Vec<AggregationItem>>;
+    fn windows(&self, series: Vec<String>, range: Range) -> ReadFuture<'_, Windows>;
 
     /// Returns the newest window start of these series at or before `until_ms`, in Unix milliseconds.
     fn newest_window(&self, series: Vec<String>, until_ms: i64) -> ReadFuture<'_, Option<i64>>;
@@ -374,7 +374,7 @@ impl Reads for DynamoReads {
         Box::pin(async move { aggregations::page(&self.db, &series, &request).await })
     }
 
-    fn windows(&self, series: Vec<String>, range: Range) -> ReadFuture<'_, Vec<AggregationItem>> {
+    fn windows(&self, series: Vec<String>, range: Range) -> ReadFuture<'_, Windows> {
         Box::pin(aggregations::windows(&self.db, &self.finals, series, range))
     }
 

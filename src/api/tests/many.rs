@@ -51,7 +51,7 @@ impl Many {
             });
             return json!({"Item": config, "ConsumedCapacity": {"CapacityUnits": 0.5}});
         }
-        if value(":series").is_some() {
+        if value(":pk").is_some() {
             return json!({"Items": [], "ConsumedCapacity": {"CapacityUnits": 0.5}});
         }
         let shard = value(":shard").or(value(":progress")).unwrap();

@@ -72,6 +72,24 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
 }
 
 #[tokio::test]
+async fn a_series_of_a_partition_that_lags_behind_shows_its_windows_at_once() {
+    let tables = TestTables::new().await;
+    let (log, lagging) = (keys::log_key(TOPIC, 0), keys::log_key(TOPIC, 1));
+    let ago = |minutes: i64| NOW_MS - minutes * 60_000;
+    tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
+    tables.window(ago(5), std::slice::from_ref(&log)).await;
+    tables.progress(&log, ago(30)).await;
+    tables.progress(&lagging, ago(5 * 60)).await;
+    let router = tables.router();
+    let value = get(&router, "/api/v1/timeline?hours=6").await;
+    assert_eq!(value["totals"]["event_count"], 5);
+    // The lagging partition counts in a window of three hours ago, an hour that was empty before.
+    tables.window(ago(180), &[lagging]).await;
+    let value = get(&router, "/api/v1/timeline?hours=6&series_limit=51").await;
+    assert_eq!(value["totals"]["event_count"], 10);
+}
+
+#[tokio::test]
 async fn a_window_that_a_new_topic_may_still_change_is_not_cached_as_final() {
     let tables = TestTables::new().await;
     let (log, old_log) = (keys::log_key(TOPIC, 0), keys::log_key(OLD_TOPIC, 0));

@@ -49,23 +49,23 @@ pub(super) async fn read_windows(
                 from_ms: hours.start * HOUR_MS,
                 to_ms: hours.end * HOUR_MS,
             };
-            let rows = state.reads().windows(names.clone(), range).await;
-            (first, hours, names, rows)
+            let read = state.reads().windows(names.clone(), range).await;
+            (first, hours, names, read)
         })
         .buffered(PARTS_AT_A_TIME);
     let mut newest = i64::MIN;
     let mut series_complete = names.len();
-    while let Some((first, hours, names, rows)) = reading.next().await {
-        let rows = match rows {
+    while let Some((first, hours, names, answer)) = reading.next().await {
+        let answer = match answer {
             // The parts come in the order of their first series, so all series before this one are complete.
             Err(StoreError::TooCostly { .. }) if first > 0 => {
                 series_complete = first;
                 break;
             }
-            rows => rows?,
+            answer => answer?,
         };
         let mut read = BTreeMap::<(String, i64), Vec<SeriesWindow>>::new();
-        for row in rows {
+        for row in answer.page.items {
             if let Some(window) = SeriesWindow::from_row(&row) {
                 let hour = window.start_ms.div_euclid(HOUR_MS);
                 newest = newest.max(hour);
@@ -73,7 +73,9 @@ pub(super) async fn read_windows(
                 read.entry((name, hour)).or_default().push(window);
             }
         }
-        cache_final_hours(cache, &names, hours, newest, &read);
+        let passed = answer.watermark_ms.map_or(0, |ms| ms.div_euclid(HOUR_MS));
+        let until = hours.end.min(passed).min(newest.saturating_sub(1));
+        cache_final_hours(cache, &names, hours.start..until, &read);
         for ((name, _), windows) in read {
             found.entry(name).or_default().extend(windows);
         }
@@ -132,16 +134,15 @@ fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> 
 
 /// Caches the hours in which every window is final.
 ///
-/// The newest hour with a window and the hour before it are left out, because a series without events there
-/// may still get some.
+/// In an hour that not every partition has passed, a series may still get its first window. The newest hour with a
+/// window and the hour before it may change if the topic is recreated. So the caller leaves out these hours.
 fn cache_final_hours(
     cache: &WindowCache,
     names: &[String],
     hours: HourRange<i64>,
-    newest: i64,
     read: &BTreeMap<(String, i64), Vec<SeriesWindow>>,
 ) {
-    for hour in hours.start..hours.end.min(newest.saturating_sub(1)) {
+    for hour in hours {
         for name in names {
             let key = (name.clone(), hour);
             let windows = read.get(&key).cloned().unwrap_or_default();
@@ -183,7 +184,7 @@ mod tests {
             (("b#x".to_owned(), 11), vec![window(11, false)]),
             (("a#x".to_owned(), 14), vec![window(14, false)]),
         ]);
-        cache_final_hours(&cache, &names, 10..16, 14, &read);
+        cache_final_hours(&cache, &names, 10..13, &read);
         let got: Vec<(&str, i64)> = names
             .iter()
             .flat_map(|name| (10..16).map(move |hour| (name.as_str(), hour)))

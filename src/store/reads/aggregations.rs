@@ -70,23 +70,31 @@ pub(super) async fn page(
     })
 }
 
-/// Reads all windows of several series that start in `range`, in any order.
+/// Reads all windows of several series that start in `range`, in any order. The watermark is that of before the read:
+/// a window that ends at or before it and is not among the rows has no events.
 pub(super) async fn windows(
     db: &Db,
     finals: &Finals,
     series: Vec<String>,
     range: Range,
-) -> Result<Vec<AggregationItem>, StoreError> {
+) -> Result<Windows, StoreError> {
+    let (published, config) = tokio::try_join!(watermarks(db), db.config())?;
+    let is_current = |log_key: &str| is_log_of(log_key, config.topic_id.as_deref());
+    let current = published.iter().filter(|(log_key, _)| is_current(log_key));
+    let watermark_ms = current.map(|(_, ms)| *ms).min();
     let (lower, upper) = bounds(range);
     let queries = series.into_iter().map(|series| {
         let query = db.query_keys(&index_keys(db), &series, &lower, Some(&upper));
         let db = db.clone();
         async move { db.query_all(query).await }
     });
-    let found = read_together(queries.collect());
-    let (found, config) = tokio::try_join!(found, db.config())?;
+    let found = read_together(queries.collect()).await?;
     let found: Vec<Item> = found.into_iter().flatten().collect();
-    rows_of(db, finals, &found, config.topic_id).await
+    let items = rows_of(db, finals, &found, config.topic_id).await?;
+    Ok(Windows {
+        page: Page { items, next: None },
+        watermark_ms,
+    })
 }
 
 /// Returns the start of the newest window of several series that starts at or before `until_ms`.
@@ -208,10 +216,7 @@ async fn read_rows(db: &Db, keys: Vec<String>) -> Result<ReadRows, StoreError> {
         .into_iter()
         .map(|row| (text(&row, PARTITION_KEY).to_owned(), row))
         .collect();
-    let is_current = |log_key: &str| {
-        let id = log_key.rsplit_once('#').map(|(id, _)| id);
-        id.is_some() && id == topic_id.as_deref()
-    };
+    let is_current = |log_key: &str| is_log_of(log_key, topic_id.as_deref());
     let published = watermarks.iter().filter(|(log_key, _)| is_current(log_key));
     let watermark_ms = published.map(|(_, ms)| *ms).min();
     let with_finality = |row: Item| {
@@ -229,6 +234,12 @@ async fn read_rows(db: &Db, keys: Vec<String>) -> Result<ReadRows, StoreError> {
         topic_id,
         watermark_ms,
     })
+}
+
+/// Returns whether a log key (`<topic id>#<partition>`) names a log of this topic id.
+fn is_log_of(log_key: &str, topic_id: Option<&str>) -> bool {
+    let id = log_key.rsplit_once('#').map(|(id, _)| id);
+    id.is_some() && id == topic_id
 }
 
 /// Returns whether a final window stays final while its topic is current. It does if that topic has
