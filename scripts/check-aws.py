@@ -89,7 +89,7 @@ def check_codes():
     errors = {error.name for name in operations for error in model.operation_model(name).error_shapes}
     text = pathlib.Path("src/store/error.rs").read_text()
     table = text[text.index("pub const CODES") : text.index("/// Returns what to do about an answer")]
-    missing = errors - set(re.findall(r'\("([A-Za-z]+)", StoreErrorKind::', table))
+    missing = errors - set(re.findall(r'\(\s*"([A-Za-z]+)",\s*StoreErrorKind::', table))
     if missing or len(operations) < 15:
         raise Failed(f"CODES lacks {sorted(missing)} of {len(operations)} operations")
     return f"{len(errors)} errors of {len(operations)} operations are in CODES"
