@@ -60,7 +60,7 @@ pub(super) async fn page(
         return Ok(Windows::none());
     }
     let in_order = keys.items.iter().map(|item| text(item, PARTITION_KEY));
-    let read = read_rows(db, in_order.map(str::to_owned).collect()).await?;
+    let read = read_rows(db, in_order.map(str::to_owned).collect(), None).await?;
     Ok(Windows {
         page: Page {
             items: read.rows.into_iter().map(|(row, _)| row).collect(),
@@ -79,9 +79,7 @@ pub(super) async fn windows(
     range: Range,
 ) -> Result<Windows, StoreError> {
     let (published, config) = tokio::try_join!(watermarks(db), db.config())?;
-    let is_current = |log_key: &str| is_log_of(log_key, config.topic_id.as_deref());
-    let current = published.iter().filter(|(log_key, _)| is_current(log_key));
-    let watermark_ms = current.map(|(_, ms)| *ms).min();
+    let watermark_ms = smallest(&published, config.topic_id.as_deref());
     let (lower, upper) = bounds(range);
     let queries = series.into_iter().map(|series| {
         let query = db.query_keys(&index_keys(db), &series, &lower, Some(&upper));
@@ -90,7 +88,7 @@ pub(super) async fn windows(
     });
     let found = read_together(queries.collect()).await?;
     let found: Vec<Item> = found.into_iter().flatten().collect();
-    let items = rows_of(db, finals, &found, config.topic_id).await?;
+    let items = rows_of(db, finals, &found, config.topic_id, Some(published)).await?;
     Ok(Windows {
         page: Page { items, next: None },
         watermark_ms,
@@ -125,7 +123,7 @@ pub(super) async fn latest(
     let open = spread_ms / rules.window_ms.max(1) + 2;
     let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);
     let found = newest_keys(db, series, TIME_MS_END - 1, limit).await?;
-    rows_of(db, finals, &found, topic_id).await
+    rows_of(db, finals, &found, topic_id, None).await
 }
 
 /// Reads at most `limit` keys of the newest windows of each series that start at or before `until_ms`.
@@ -149,12 +147,13 @@ async fn newest_keys(
 }
 
 /// Reads the rows of these items of the index. Takes rows from `finals` that are final while
-/// `topic_id` is current.
+/// `topic_id` is current. `published` are watermarks that have just been read, if any have.
 async fn rows_of(
     db: &Db,
     finals: &Finals,
     found: &[Item],
     topic_id: Option<String>,
+    published: Option<BTreeMap<String, i64>>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     let (mut rows, mut keys) = (Vec::new(), Vec::new());
     for item in found {
@@ -165,7 +164,7 @@ async fn rows_of(
         }
     }
     if !keys.is_empty() {
-        let read = read_rows(db, keys).await?;
+        let read = read_rows(db, keys, published).await?;
         for (row, _) in read.rows.iter().filter(|(_, stays)| *stays) {
             let key = (read.topic_id.clone(), row.partition_key.clone());
             finals.insert(key, row.clone());
@@ -204,9 +203,17 @@ struct ReadRows {
 }
 
 /// Reads the rows of `keys`, and whether each is final.
-async fn read_rows(db: &Db, keys: Vec<String>) -> Result<ReadRows, StoreError> {
-    // This order of the three reads is what makes `final` true.
-    let watermarks = watermarks(db).await?;
+async fn read_rows(
+    db: &Db,
+    keys: Vec<String>,
+    published: Option<BTreeMap<String, i64>>,
+) -> Result<ReadRows, StoreError> {
+    // This order of the three reads is what makes `final` true. Watermarks that were read earlier only make fewer
+    // windows final.
+    let watermarks = match published {
+        Some(watermarks) => watermarks,
+        None => watermarks(db).await?,
+    };
     let table = &db.names.aggregations;
     let asked = keys.iter();
     let asked = asked.map(|key| Item::from([(PARTITION_KEY.to_owned(), string(key))]));
@@ -217,8 +224,7 @@ async fn read_rows(db: &Db, keys: Vec<String>) -> Result<ReadRows, StoreError> {
         .map(|row| (text(&row, PARTITION_KEY).to_owned(), row))
         .collect();
     let is_current = |log_key: &str| is_log_of(log_key, topic_id.as_deref());
-    let published = watermarks.iter().filter(|(log_key, _)| is_current(log_key));
-    let watermark_ms = published.map(|(_, ms)| *ms).min();
+    let watermark_ms = smallest(&watermarks, topic_id.as_deref());
     let with_finality = |row: Item| {
         let item = AggregationItem::from_table(table, &row);
         let end = &item.window_end;
@@ -240,6 +246,14 @@ async fn read_rows(db: &Db, keys: Vec<String>) -> Result<ReadRows, StoreError> {
 fn is_log_of(log_key: &str, topic_id: Option<&str>) -> bool {
     let id = log_key.rsplit_once('#').map(|(id, _)| id);
     id.is_some() && id == topic_id
+}
+
+/// Returns the smallest watermark of the logs of this topic id.
+fn smallest(watermarks: &BTreeMap<String, i64>, topic_id: Option<&str>) -> Option<i64> {
+    let of_topic = watermarks
+        .iter()
+        .filter(|(log_key, _)| is_log_of(log_key, topic_id));
+    of_topic.map(|(_, ms)| *ms).min()
 }
 
 /// Returns whether a final window stays final while its topic is current. It does if that topic has
