@@ -35,7 +35,7 @@ pub(super) struct Requests {
     locator: Locator,
     dead_letters: DeadLetters,
     second_reader: Arc<SecondReader>,
-    answers: Answers,
+    pub(super) answers: Answers,
     /// The topic's id at the last start of a partition.
     topic_id: String,
     /// Dead letters under way, by partition and assignment.
@@ -70,11 +70,6 @@ impl Requests {
     pub(super) fn use_client(&mut self, inquiry: Inquiry) {
         self.answers.begin_generation();
         self.locator = self.locator.renewed(inquiry);
-    }
-
-    /// Returns whether an answer comes from the client that reads now.
-    pub(super) fn is_current(&self, generation: u64) -> bool {
-        self.answers.is_current(generation)
     }
 
     /// Notes the topic's id, which dead letters carry.
@@ -152,7 +147,7 @@ impl Requests {
         });
     }
 
-    /// Creates a progress item that somebody deleted.
+    /// Creates a progress item again after it was deleted.
     pub(super) fn restore_progress(&self, publish: Publish) {
         tracing::warn!(key = %publish.log_key, "a progress item was deleted, restoring it");
         let (writer, answers) = (self.writer.clone(), self.answers());
@@ -239,7 +234,7 @@ impl Requests {
         });
     }
 
-    /// Sends a record to the dead-letter topic because a table refused its item for good. The record stays counted.
+    /// Sends a record to the dead-letter topic because a table refused its item permanently. The record stays counted.
     pub(super) fn refuse(&mut self, table: PutTable, put: Put) {
         let (letters, answers) = (self.dead_letters.clone(), self.answers());
         let (topic_id, inquiry) = (self.topic_id.clone(), self.locator.inquiry());

@@ -42,7 +42,7 @@ use crate::telemetry::steady_ms;
 /// Most ends of requests and most events that one round of decisions covers.
 const ROUND_MAX: usize = 64;
 
-/// What the shell is told once.
+/// Settings of the shell that do not change.
 pub(super) struct ShellOptions {
     pub(super) topic: String,
     pub(super) group: String,
@@ -74,7 +74,7 @@ pub(super) fn done_channel() -> (UnboundedSender<Done>, UnboundedReceiver<Done>)
     mpsc::unbounded_channel()
 }
 
-/// Returns once the brokers refuse this consumer for good.
+/// Returns once the brokers refuse this consumer permanently.
 async fn refused(errors: ClientErrors) -> Refusal {
     loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -121,7 +121,7 @@ impl Shell {
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
             tokio::select! {
                 ends = ends => self.topic.stop_at(ends?),
-                // Somebody waits for the end of this consumer, so it does not wait for ever.
+                // The caller waits for this consumer to end, so this wait has a limit.
                 refusal = refused(errors) => return Err(SettingsError((&refusal).into()).into()),
                 () = shutdown.wait() => {}
             }
@@ -291,7 +291,7 @@ impl Shell {
             } => self
                 .pipeline
                 .gap_checked(now_ms, partition, assignment, gap, second),
-            Done::Kafka(generation, answer) if self.requests.is_current(generation) => {
+            Done::Kafka(generation, answer) if self.requests.answers.is_current(generation) => {
                 self.answered(now_ms, answer);
             }
             Done::Kafka(..) => {}

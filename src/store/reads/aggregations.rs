@@ -223,13 +223,12 @@ async fn read_rows(
         .into_iter()
         .map(|row| (text(&row, PARTITION_KEY).to_owned(), row))
         .collect();
-    let is_current = |log_key: &str| is_log_of(log_key, topic_id.as_deref());
     let watermark_ms = smallest(&watermarks, topic_id.as_deref());
     let with_finality = |row: Item| {
         let item = AggregationItem::from_table(table, &row);
         let end = &item.window_end;
         let is_final = is_final(end, fences(&row), topic_id.as_deref(), &watermarks);
-        let is_counted = fences(&row).any(is_current);
+        let is_counted = fences(&row).any(|log_key| is_log_of(log_key, topic_id.as_deref()));
         let stays = is_final && stays_final(end, is_counted, watermark_ms);
         (AggregationItem { is_final, ..item }, stays)
     };
@@ -244,16 +243,13 @@ async fn read_rows(
 
 /// Returns whether a log key (`<topic id>#<partition>`) names a log of this topic id.
 fn is_log_of(log_key: &str, topic_id: Option<&str>) -> bool {
-    let id = log_key.rsplit_once('#').map(|(id, _)| id);
-    id.is_some() && id == topic_id
+    topic_id.is_some() && log_key.rsplit_once('#').map(|(id, _)| id) == topic_id
 }
 
 /// Returns the smallest watermark of the logs of this topic id.
 fn smallest(watermarks: &BTreeMap<String, i64>, topic_id: Option<&str>) -> Option<i64> {
-    let of_topic = watermarks
-        .iter()
-        .filter(|(log_key, _)| is_log_of(log_key, topic_id));
-    of_topic.map(|(_, ms)| *ms).min()
+    let of_topic = |(log_key, ms): (&String, &i64)| is_log_of(log_key, topic_id).then_some(*ms);
+    watermarks.iter().filter_map(of_topic).min()
 }
 
 /// Returns whether a final window stays final while its topic is current. It does if that topic has

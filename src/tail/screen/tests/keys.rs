@@ -10,6 +10,11 @@ use crate::tail::board::Board;
 use crate::tail::board::tests::{event, letter};
 use crate::tail::classify::Classified;
 
+/// Adds an event `n` to the board.
+fn add(board: &mut Board, city: &str, kind: &str, severity: Severity, n: i64) {
+    board.add(Classified::Event(event(city, kind, severity, n)));
+}
+
 #[test]
 fn a_frozen_picture_stays_while_counting_continues() {
     let mut board = board();
@@ -40,12 +45,7 @@ fn the_choice_stays_with_its_record_while_others_arrive() {
     press(&mut view, &board, "↓↓↓");
     let chosen = view.chosen;
     assert_eq!(chosen, Some(board.alerts[2].number));
-    board.add(Classified::Event(event(
-        "Oslo",
-        "traffic",
-        Severity::High,
-        0,
-    )));
+    add(&mut board, "Oslo", "traffic", Severity::High, 0);
     press(&mut view, &board, "\n");
     let Overlay::Record(record, _) = &view.overlay else {
         panic!("a record is open");
@@ -57,12 +57,7 @@ fn the_choice_stays_with_its_record_while_others_arrive() {
     assert_eq!(view.overlay, Overlay::Nothing);
     // If the chosen record has left the list, the last one takes its place.
     for n in 0..600 {
-        board.add(Classified::Event(event(
-            "Oslo",
-            "traffic",
-            Severity::High,
-            n,
-        )));
+        add(&mut board, "Oslo", "traffic", Severity::High, n);
     }
     press(&mut view, &board, "\n");
     let Overlay::Record(record, _) = &view.overlay else {
