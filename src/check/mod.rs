@@ -110,7 +110,7 @@ impl CheckTable {
             remedy,
         };
         let mut out = std::io::stdout().lock();
-        // If nobody reads the output any more, the exit code still has the result.
+        // If the reader of the output has closed the pipe, the exit code still gives the result.
         let printed = out.write_all(row.text(columns(&out)).as_bytes());
         if let Err(error) = printed {
             tracing::debug!(%error, "failed to print a row");

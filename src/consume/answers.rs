@@ -54,7 +54,7 @@ pub(super) enum Answer {
     Looked(Looked),
     /// Positions outside of their logs.
     Outside(Vec<Position>),
-    /// Positions whose log's ends nobody could tell.
+    /// Positions for which no broker returned the ends of the log.
     RangesUnknown(Vec<Position>),
     /// The records that are left until the end of `--stop-at-end`; `None` if that was not asked or not answered.
     AtEnd(Option<u64>),

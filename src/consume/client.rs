@@ -38,7 +38,7 @@ impl Client {
         })
     }
 
-    /// Starts another client and closes this one, which may hang for good, without waiting for it.
+    /// Starts another client and closes this one. It does not wait for the close, which may never end.
     pub(super) fn replace(&mut self) -> KafkaResult<()> {
         let (consumer, budget, events) = (self.start)()?;
         self.budget = budget;

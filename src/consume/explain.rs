@@ -64,7 +64,7 @@ pub(super) fn explain(halt: &Halt, names: &Names<'_>) -> SettingsError {
             "table {}, or its config item, is missing while this consumer counts into it",
             names.tables.all()[*table]
         ))
-        .with_why("somebody deleted it; this consumer has stopped writing, because it cannot tell a restored table from an empty one")
+        .with_why("it was deleted; this consumer has stopped writing, because it cannot tell a restored table from an empty one")
         .with_remedy(TABLES_REMEDY),
         Halt::TablesReplaced { was, is } => SettingsError::new(format!(
             "the tables {}… were replaced while this consumer counts into them",

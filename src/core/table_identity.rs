@@ -3,7 +3,7 @@
 //! The tables have a random id, which `init-tables` writes into the config item last. A consumer repeats the update
 //! of a row until it succeeds. In a table that was deleted and made again, that update would leave a fence that claims
 //! earlier records, which the new table has never seen (INV-2). So a consumer writes only while it has read the id
-//! within the last [`TRUST_MS`], and it stops for good when a table is missing or the id is another one:
+//! within the last [`TRUST_MS`], and it stops when a table is missing or the id has changed:
 //!
 //! | the consumer sees | it |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | no id for [`TRUST_MS`], because it slept or was cut off | holds its writes until it has read the id |
 //! | another id, a missing table or no config item | writes nothing more and stops with [`crate::pipeline::Halt`] |
 //!
-//! The premise is that nobody deletes and makes the tables within [`TRUST_MS`]; AWS takes longer. It is not checked.
+//! The premise is that the tables are not deleted and made again within [`TRUST_MS`]. AWS takes longer. Nothing checks it.
 //!
 //! All times are in milliseconds of a clock that goes on while the host sleeps.
 

@@ -174,7 +174,7 @@ pub enum Output {
     Commit(Vec<CommitPart>),
     /// Move a progress item: [`Pipeline::published`] or [`Pipeline::progress_missing`].
     Publish(Publish),
-    /// Create a progress item that somebody deleted, if there is none: [`Pipeline::published`].
+    /// Create a progress item again after it was deleted: [`Pipeline::published`].
     RestoreProgress(Publish),
     /// Read the tables' id: [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
     /// [`Pipeline::tables_unread`].

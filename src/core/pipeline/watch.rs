@@ -62,7 +62,7 @@ impl Pipeline {
         self.held
     }
 
-    /// Takes the answer that there is no progress item to move. Either somebody deleted it, or the tables were made
+    /// Takes the answer that there is no progress item to move. Either it was deleted, or the tables were made
     /// again; the tables' id says which.
     pub fn progress_missing(&mut self, boot_ms: i64, publish: Publish) {
         self.missing.push((boot_ms, publish));
@@ -103,7 +103,7 @@ impl Pipeline {
             return;
         }
         self.stalls.renewed(&stalled);
-        // The new client joins the group as another member, so whoever gets the partitions reads again what is in
+        // The new client joins the group as another member, so the next owner of the partitions reads again what is in
         // flight here, and the fences reject what is counted (INV-2).
         let all: Vec<i32> = self.partitions().collect();
         self.revoked(now_ms, &all, true, 0);

@@ -23,7 +23,7 @@ pub(crate) enum Request {
     Locate(i32, u64),
     CheckTopic,
     ReadTables,
-    /// Creates a progress item that somebody deleted.
+    /// Creates a progress item again after it was deleted.
     Restore(Publish),
     /// A write to tables that are gone: the answer says so, or there is none.
     Gone(Box<Request>),
