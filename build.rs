@@ -1,4 +1,4 @@
-//! Tells the binary which commit it is built from, for `citystream --version`.
+//! Tells the binary which commit it is built from, for `citystream --version`, and packs its addresses.
 //!
 //! `SOURCE_COMMIT` says it where there is no repository. Builds for tests do not ask, so that a commit
 //! does not make them anew.
@@ -18,6 +18,12 @@ fn main() {
         None => "unknown, a debug build".to_owned(),
     };
     println!("cargo::rustc-env=BUILT_FROM={commit}");
+    if released && std::env::var("TARGET").is_ok_and(|target| target == "x86_64-unknown-linux-gnu")
+    {
+        // A static program is moved when it starts. This form of the list of its addresses takes a thirtieth of the
+        // space. The linkers and C libraries for other targets do not all know it.
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
 }
 
 /// The commit, marked if the files differ from it.
