@@ -1,0 +1,112 @@
+//! Messages about incidents: their ids, bodies and titles.
+
+use serde_json::{Map, Value, json};
+
+use super::outbox::Kind;
+use super::{Incident, State};
+use crate::time::format_millis;
+
+/// A message about an incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// What the message says.
+    pub kind: Kind,
+    /// The number of the message among those to its receiver about the incident.
+    pub n: u32,
+    /// The incident as it stands when the message is sent.
+    pub incident: &'a Incident,
+    /// An address where a person sees more.
+    pub link: Option<&'a str>,
+}
+
+impl Message<'_> {
+    /// Returns the id of the message: `<rule>#<incident>.<n>`. A message that is sent again has the same id.
+    pub fn id(&self) -> String {
+        format!("{}.{}", self.incident.name(), self.n)
+    }
+
+    /// Returns the body of a webhook.
+    pub fn body(&self) -> Value {
+        let mut body = Map::new();
+        body.insert(
+            "type".to_owned(),
+            json!(format!("incident.{}", self.kind.name())),
+        );
+        body.extend(self.incident.fields());
+        if let Some(link) = self.link {
+            body.insert("link".to_owned(), json!(link));
+        }
+        Value::Object(body)
+    }
+
+    /// Returns one line for a person.
+    pub fn title(&self) -> String {
+        let incident = self.incident;
+        let group = incident.group_text();
+        let begun = match self.kind {
+            Kind::Opened => "Open",
+            Kind::Updated => "Still open",
+            Kind::Resolved => "Resolved",
+        };
+        let place = if group.is_empty() {
+            String::new()
+        } else {
+            format!(" in {group}")
+        };
+        match incident.event_count {
+            0 => format!("{begun}: {}{place}", incident.rule),
+            1 => format!("{begun}: {}{place}, 1 event", incident.rule),
+            n => format!("{begun}: {}{place}, {n} events", incident.rule),
+        }
+    }
+}
+
+impl Incident {
+    /// Returns the name of the incident among the incidents of all rules: `<rule>#<id>`.
+    pub fn name(&self) -> String {
+        format!("{}#{}", self.rule, self.id)
+    }
+
+    /// Returns the group for a person, such as `NYC, traffic`. The text is empty if the rule does not group.
+    pub fn group_text(&self) -> String {
+        let names = [&self.group.city, &self.group.event_type];
+        let names: Vec<&str> = names.into_iter().flatten().map(AsRef::as_ref).collect();
+        names.join(", ")
+    }
+
+    /// Returns the fields of the incident as they stand in messages and in answers of the API.
+    pub fn fields(&self) -> Map<String, Value> {
+        let mut out = Map::new();
+        let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
+        put("incident", json!(&*self.id));
+        put("rule", json!(&*self.rule));
+        if let Some(city) = &self.group.city {
+            put("city", json!(&**city));
+        }
+        if let Some(event_type) = &self.group.event_type {
+            put("event_type", json!(&**event_type));
+        }
+        if let Some(severity) = self.severity {
+            put("severity", json!(severity.name()));
+        }
+        put("event_count", json!(self.event_count));
+        put("first_event", json!(format_millis(self.first_event_ms)));
+        put("last_event", json!(format_millis(self.last_event_ms)));
+        put("opened_at", json!(format_millis(self.opened_at_ms)));
+        if let State::Resolved { at_ms } = self.state {
+            put("resolved_at", json!(format_millis(at_ms)));
+        }
+        let samples = self.samples.iter().map(|sample| {
+            json!({
+                "event_id": &*sample.event_id,
+                "city": &*sample.city,
+                "event_type": &*sample.event_type,
+                "severity": sample.severity.name(),
+                "timestamp": format_millis(sample.time_ms),
+                "description": &*sample.description,
+            })
+        });
+        put("samples", Value::Array(samples.collect()));
+        out
+    }
+}

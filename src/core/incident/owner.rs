@@ -1,0 +1,135 @@
+//! One assignment of one partition to a process of `notify`: which rows to write, and when a checkpoint may be published.
+//!
+//! An owner folds records and keeps the latest state of each incident whose row is behind. It writes the rows in any
+//! order, because a row never goes back and every owner writes the same rows. A checkpoint is published only after all
+//! changes below it are in the rows. An owner that dies, or that lives on after another has taken its place, therefore
+//! changes nothing: the next owner finds the same incidents again, under the same ids.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Incident;
+use super::fold::{Change, Checkpoint, Fold};
+use crate::clock::UnixMs;
+use crate::event::Offset;
+use crate::parse::Body;
+
+/// The rule and the id of an incident.
+pub type Name = (Arc<str>, Arc<str>);
+
+/// Returns the name of an incident.
+pub fn name_of(incident: &Incident) -> Name {
+    (Arc::clone(&incident.rule), Arc::clone(&incident.id))
+}
+
+/// An incident whose row is behind.
+#[derive(Clone, Debug)]
+struct Unwritten {
+    incident: Arc<Incident>,
+    /// The offset of the first record whose change is not in the row.
+    since: Offset,
+    /// The fence of the write that is under way.
+    writing: Option<Offset>,
+}
+
+/// An assignment of a partition.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    fold: Fold,
+    unwritten: BTreeMap<Name, Unwritten>,
+    /// The names of the unwritten incidents without a write under way, in the order of their changes.
+    waiting: Vec<Name>,
+    changes: Vec<Change>,
+}
+
+impl Owner {
+    /// Returns an owner that continues with a fold.
+    pub fn new(fold: Fold) -> Owner {
+        Owner {
+            fold,
+            unwritten: BTreeMap::new(),
+            waiting: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Returns the fold.
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// Moves the position past a range in which the log has no record.
+    pub fn skip_gap(&mut self, end: Offset) {
+        self.fold.skip_gap(end);
+    }
+
+    /// Folds the next record. `body` is `None` for a rejected record.
+    pub fn take(&mut self, offset: Offset, record_ms: Option<UnixMs>, body: Option<&Body>) {
+        let mut changes = std::mem::take(&mut self.changes);
+        self.fold.take(offset, record_ms, body, &mut changes);
+        for change in changes.drain(..) {
+            let name = name_of(&change.incident);
+            match self.unwritten.get_mut(&name) {
+                Some(unwritten) => unwritten.incident = change.incident,
+                None => {
+                    let unwritten = Unwritten {
+                        since: change.incident.last_change(),
+                        incident: change.incident,
+                        writing: None,
+                    };
+                    self.unwritten.insert(name.clone(), unwritten);
+                    self.waiting.push(name);
+                }
+            }
+        }
+        self.changes = changes;
+    }
+
+    /// Returns the number of incidents whose row is behind.
+    pub fn unwritten_count(&self) -> usize {
+        self.unwritten.len()
+    }
+
+    /// Returns the next incidents to write, at most `max`. The caller writes each of them and calls
+    /// [`Owner::written`] or [`Owner::failed`].
+    pub fn next_writes(&mut self, max: usize) -> Vec<Arc<Incident>> {
+        let names = self.waiting.drain(..max.min(self.waiting.len()));
+        let incidents = names.filter_map(|name| {
+            let unwritten = self.unwritten.get_mut(&name)?;
+            unwritten.writing = Some(unwritten.incident.next);
+            Some(Arc::clone(&unwritten.incident))
+        });
+        incidents.collect()
+    }
+
+    /// Notes that the row of an incident is at least as new as the one that was written.
+    pub fn written(&mut self, name: &Name) {
+        let Some(unwritten) = self.unwritten.get_mut(name) else {
+            return;
+        };
+        let Some(fence) = unwritten.writing.take() else {
+            return;
+        };
+        if unwritten.incident.next <= fence {
+            self.unwritten.remove(name);
+        } else {
+            unwritten.since = fence;
+            self.waiting.push(name.clone());
+        }
+    }
+
+    /// Notes that a write ended without a known outcome. The row is written again.
+    pub fn failed(&mut self, name: &Name) {
+        if let Some(unwritten) = self.unwritten.get_mut(name)
+            && unwritten.writing.take().is_some()
+        {
+            self.waiting.push(name.clone());
+        }
+    }
+
+    /// Returns true if the rows contain all changes below the checkpoint, so that it may be published.
+    pub fn is_complete(&self, checkpoint: &Checkpoint) -> bool {
+        let mut behind = self.unwritten.values();
+        !behind.any(|unwritten| unwritten.since < checkpoint.next)
+    }
+}

@@ -1,0 +1,261 @@
+//! What the fold of a partition knows about the groups of one rule.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::change::{Change, Source, Start, What};
+use super::rule::{Condition, Rule};
+use super::{Group, Incident, State};
+use crate::clock::UnixMs;
+use crate::event::{Event, Offset};
+use crate::keys;
+
+/// The events of one window of a count rule.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    /// Where to read again to count the window again.
+    pub(super) first: Start,
+    pub(super) event_count: u64,
+    pub(super) first_event_ms: UnixMs,
+    pub(super) last_event_ms: UnixMs,
+}
+
+/// The latest event of a group that a silence rule follows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Where to read again to see the event again.
+    pub(super) at: Start,
+    pub(super) time_ms: UnixMs,
+}
+
+/// What a fold knows about one group of one rule.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Followed {
+    pub(super) open: Option<Arc<Incident>>,
+    /// The group's row contains the changes by all records below this offset. `None` if no row was taken over.
+    pub(super) stored: Option<Offset>,
+    pub(super) windows: BTreeMap<UnixMs, Window>,
+    pub(super) seen: Option<Seen>,
+    /// The instant of the group's entry in [`Fold::due`]. It is never after [`Followed::deadline`].
+    pub(super) due_ms: Option<UnixMs>,
+}
+
+impl Followed {
+    pub(super) fn is_stored(&self, offset: Offset) -> bool {
+        self.stored.is_some_and(|stored| offset < stored)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_none() && self.windows.is_empty() && self.seen.is_none()
+    }
+
+    /// Returns the watermark at which the group changes without an event of its own.
+    pub(super) fn deadline(&self, condition: Condition) -> Option<UnixMs> {
+        let quiet_ms = self.open.as_ref().and_then(|open| open.quiet_at_ms);
+        let window_end = |window_ms| Some(*self.windows.keys().next()? + window_ms);
+        let other_ms = match condition {
+            Condition::Event { .. } => None,
+            Condition::Count { window_ms, .. } => window_end(window_ms),
+            Condition::Silence { silence_ms } => self
+                .seen
+                .map(|seen| seen.time_ms.saturating_add(silence_ms)),
+        };
+        quiet_ms.into_iter().chain(other_ms).min()
+    }
+}
+
+/// A rule with the groups that it follows.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pub(super) rule: Rule,
+    pub(super) groups: BTreeMap<Group, Followed>,
+    pub(super) open_count: usize,
+    /// The incidents of the checkpoint that have ended, according to their rows, at a record that the fold has not
+    /// reached yet.
+    pub(super) ending: Vec<Arc<Incident>>,
+}
+
+/// The record that is being folded.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    /// The record's offset, and the largest event time before the record.
+    pub(super) start: Start,
+    pub(super) record_ms: Option<UnixMs>,
+    pub(super) is_future: bool,
+}
+
+impl At {
+    pub(super) fn offset(self) -> Offset {
+        self.start.next
+    }
+}
+
+/// An event that a rule calls for.
+pub(super) struct Match<'a> {
+    pub(super) at: At,
+    /// The event time, or the instant that stands for it.
+    pub(super) now_ms: UnixMs,
+    pub(super) event: &'a Event,
+    /// The window of a count rule.
+    pub(super) window: Option<Window>,
+    pub(super) source: &'a Source,
+}
+
+impl Match<'_> {
+    fn add_to(&self, incident: &mut Incident) {
+        let Source {
+            topic, partition, ..
+        } = self.source;
+        let id = || keys::event_id(self.event, topic, *partition, self.at.offset());
+        incident.add(self.event, id);
+        incident.next = self.at.offset().next();
+    }
+}
+
+impl Watch {
+    /// Adds an event to the group's open incident, or opens one. Returns `false` if the rule has its maximum of open
+    /// ones.
+    pub(super) fn take_match(
+        &mut self,
+        index: usize,
+        group: &Group,
+        found: &Match<'_>,
+        changes: &mut Vec<Change>,
+    ) -> bool {
+        let (count, quiet_ms) = match self.rule.condition {
+            Condition::Event { quiet_ms } => (1, quiet_ms),
+            Condition::Count {
+                count, quiet_ms, ..
+            } => (count, quiet_ms),
+            Condition::Silence { .. } => return true,
+        };
+        let quiet_at_ms = Some(found.now_ms.saturating_add(quiet_ms));
+        let open = self.groups.get_mut(group).and_then(|f| f.open.as_mut());
+        let Some(open) = open else {
+            let time_ms = found.event.time_ms;
+            let mut incident = Incident {
+                id: found.source.incident_id(found.at.offset()),
+                first_event_ms: time_ms,
+                last_event_ms: time_ms,
+                opened_at_ms: found.at.record_ms.unwrap_or(time_ms),
+                quiet_at_ms,
+                opened: found.at.offset(),
+                ..Incident::begin(&self.rule, group)
+            };
+            found.add_to(&mut incident);
+            if let Some(window) = &found.window {
+                incident.event_count = window.event_count;
+                incident.first_event_ms = window.first_event_ms;
+                incident.last_event_ms = window.last_event_ms;
+            }
+            return self.open(index, incident, changes);
+        };
+        let incident = Arc::make_mut(open);
+        found.add_to(incident);
+        incident.quiet_at_ms = incident.quiet_at_ms.max(quiet_at_ms);
+        // A further window brings the events that it had before it reached the count.
+        if let Some(window) = found.window.as_ref().filter(|w| w.event_count == count) {
+            incident.event_count += count - 1;
+            incident.first_event_ms = incident.first_event_ms.min(window.first_event_ms);
+            incident.last_event_ms = incident.last_event_ms.max(window.last_event_ms);
+        }
+        changes.push(Change {
+            rule: index,
+            what: What::Updated,
+            incident: Arc::clone(open),
+        });
+        true
+    }
+
+    /// Returns how many incidents are open at a record that may open one.
+    pub(super) fn open_count_at(&self, offset: Offset) -> usize {
+        // Silences begin before a record of a silent group ends one. Other incidents end before the record begins one.
+        let is_silence = matches!(self.rule.condition, Condition::Silence { .. });
+        let last = |incident: &Incident| incident.last_change().0 - i64::from(!is_silence);
+        let ending = self.ending.iter().filter(|i| offset.0 <= last(i));
+        self.open_count + ending.count()
+    }
+
+    /// Ends what the watermark ends in a group: its windows and its incident. Returns the last event of a group that is
+    /// silent now.
+    pub(super) fn end_group(
+        &mut self,
+        index: usize,
+        group: &Group,
+        at: At,
+        watermark_ms: UnixMs,
+        changes: &mut Vec<Change>,
+    ) -> Option<Seen> {
+        let followed = self.groups.get_mut(group)?;
+        followed.due_ms = None;
+        if let Condition::Count { window_ms, .. } = self.rule.condition {
+            followed
+                .windows
+                .retain(|start_ms, _| *start_ms + window_ms > watermark_ms);
+        }
+        let silent = match self.rule.condition {
+            Condition::Silence { silence_ms } => {
+                let is_silent =
+                    |seen: &mut Seen| seen.time_ms.saturating_add(silence_ms) <= watermark_ms;
+                followed.seen.take_if(is_silent)
+            }
+            _ => None,
+        };
+        if followed.is_stored(at.offset()) {
+            return None;
+        }
+        let is_quiet = |open: &Arc<Incident>| open.quiet_at_ms.is_some_and(|q| q <= watermark_ms);
+        if followed.open.as_ref().is_some_and(is_quiet) {
+            self.resolve(index, group, at, watermark_ms, changes);
+        }
+        silent
+    }
+
+    /// Opens an incident. Returns `false` if the rule has its maximum of open ones.
+    pub(super) fn open(
+        &mut self,
+        index: usize,
+        incident: Incident,
+        changes: &mut Vec<Change>,
+    ) -> bool {
+        if self.open_count_at(incident.opened) >= self.rule.open_max as usize {
+            return false;
+        }
+        self.open_count += 1;
+        let incident = Arc::new(incident);
+        let followed = self.groups.entry(incident.group.clone()).or_default();
+        followed.open = Some(Arc::clone(&incident));
+        changes.push(Change {
+            rule: index,
+            what: What::Opened,
+            incident,
+        });
+        true
+    }
+
+    /// Ends the group's open incident at a record. `now_ms` stands for the record's timestamp if it has none.
+    pub(super) fn resolve(
+        &mut self,
+        index: usize,
+        group: &Group,
+        at: At,
+        now_ms: UnixMs,
+        changes: &mut Vec<Change>,
+    ) {
+        let followed = self.groups.get_mut(group);
+        let Some(mut incident) = followed.and_then(|followed| followed.open.take()) else {
+            return;
+        };
+        self.open_count -= 1;
+        let ended = Arc::make_mut(&mut incident);
+        ended.state = State::Resolved {
+            at_ms: at.record_ms.unwrap_or(now_ms),
+        };
+        ended.next = at.offset().next();
+        changes.push(Change {
+            rule: index,
+            what: What::Resolved,
+            incident,
+        });
+    }
+}
