@@ -1,29 +1,31 @@
-//! What a slice comes to: each row agrees, differs, or cannot be compared.
+//! Decides the outcome of a slice: each row agrees, differs, or cannot be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::{
-    Counts, Entry, Fence, FoundPut, FoundRow, Key, Name, Put, Row, Slice, WrongSums, distinct,
+    AuditPut, AuditRow, Counts, Fence, FoundPut, FoundRow, Key, Name, Slice, SliceEntry, WrongSums,
+    distinct,
 };
+use crate::clock::UnixMs;
 use crate::event::{Offset, Severity};
 
-/// How a row differs.
+/// The way in which a row differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// The log has it, the tables do not.
+    /// The log contains the row, but the tables do not.
     Missing,
-    /// Both have it, and disagree.
+    /// The log and the tables both contain the row, but with different contents.
     Wrong,
-    /// The tables have it, the log does not.
+    /// The tables contain the row, but the log does not.
     Extra,
-    /// It counts right, but a fence names offsets at which the log has no record of the row, so a
-    /// record to come would be left out or counted twice.
+    /// The counts are correct, but a fence names offsets at which the log has no record of the row. With such a fence,
+    /// a later record would be counted twice or never.
     Fence,
 }
 
 impl Kind {
-    /// Returns the word in reports.
+    /// Returns the word that reports use for the difference.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Missing => "missing",
@@ -37,31 +39,31 @@ impl Kind {
 /// A row that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Which row.
+    /// The key of the row.
     pub key: Key,
-    /// How.
+    /// The way in which the row differs.
     pub kind: Kind,
-    /// In words: what is there, and what should be.
+    /// A description of what the row contains and what it should contain.
     pub detail: String,
 }
 
-/// Why a row cannot be compared.
+/// The reason why a row cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Incomparable {
-    /// It was counted, in part, from a topic that was deleted and made again.
+    /// Some records of the row came from a topic that was deleted and created again.
     Remade,
-    /// It was counted, in part, from records that the log no longer has.
+    /// Some records of the row are no longer in the log.
     Older,
-    /// Lateness of its events depends on records that the log no longer has.
+    /// Records that the log no longer has decide whether events of the row are late.
     Unclear,
-    /// It is missing, but may have expired.
+    /// The row is missing, but it may have expired.
     Expired,
-    /// It is a progress item that does not know its sums.
+    /// The row is a progress item whose sums are unknown.
     NoSums,
 }
 
 impl Incomparable {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Incomparable; 5] = [
         Incomparable::Remade,
         Incomparable::Older,
@@ -70,12 +72,12 @@ impl Incomparable {
         Incomparable::NoSums,
     ];
 
-    /// Returns the reason, to follow "not comparable: 12 rows".
+    /// Returns the reason as text that follows "not comparable: 12 rows".
     pub const fn reason(self) -> &'static str {
         match self {
-            Incomparable::Remade => "from a topic that was made again since",
+            Incomparable::Remade => "from a topic that was recreated since",
             Incomparable::Older => "from records that the log no longer has",
-            Incomparable::Unclear => "late or not by records that the log no longer has",
+            Incomparable::Unclear => "late or not, depending on records that the log no longer has",
             Incomparable::Expired => "may have expired",
             Incomparable::NoSums => {
                 "progress items without sums, as an older version or a loss of records leaves them"
@@ -83,7 +85,7 @@ impl Incomparable {
         }
     }
 
-    /// Returns the name in JSON.
+    /// Returns the name of the reason in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Incomparable::Remade => "topic_made_again",
@@ -95,42 +97,43 @@ impl Incomparable {
     }
 }
 
-/// Events by the log and by the tables, over the rows that can be compared.
+/// The numbers of events in the log and in the tables, over all rows that can be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// By the log.
+    /// The number of events according to the log.
     pub log: i64,
-    /// By the tables.
+    /// The number of events according to the tables.
     pub tables: i64,
 }
 
-/// What a comparison found.
+/// The outcome of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// The first of the rows that differ.
+pub struct AuditOutcome {
+    /// The first rows that differ.
     pub differences: Vec<Difference>,
     /// The progress items that differ.
     pub wrong_sums: Vec<WrongSums>,
-    /// How many rows and progress items differ.
+    /// Number of rows and progress items that differ.
     pub difference_count: u64,
-    /// How many differ, by [`Key::kind`] or [`super::PROGRESS_ITEM`], and how.
+    /// Number of differences by the kind of row and the kind of difference. The kind of row is [`Key::kind`] or
+    /// [`super::PROGRESS_ITEM`].
     pub differing: BTreeMap<(&'static str, Kind), u64>,
-    /// How many could not be compared, by reason.
+    /// Number of rows that could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
-    /// How many were compared, by [`Key::kind`] or [`super::PROGRESS_ITEM`].
+    /// Number of rows that were compared, by [`Key::kind`] or [`super::PROGRESS_ITEM`].
     pub compared: BTreeMap<&'static str, u64>,
-    /// Events in windows.
+    /// The numbers of events in window rows.
     pub windows: Sums,
-    /// Events in totals, late ones included.
+    /// The numbers of events in totals rows, including late events.
     pub totals: Sums,
 }
 
-/// Differences that are kept; the others are counted.
+/// Maximum number of differences that are kept. Further differences are only counted.
 pub(super) const DIFFERENCES_MAX: usize = 1_000;
 
-impl Outcome {
-    /// Adds what another slice found.
-    pub fn merge(&mut self, other: Outcome) {
+impl AuditOutcome {
+    /// Adds the outcome of another slice.
+    pub fn merge(&mut self, other: AuditOutcome) {
         let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
         self.differences
             .extend(other.differences.into_iter().take(room));
@@ -155,8 +158,8 @@ impl Outcome {
     }
 }
 
-enum Verdict {
-    /// Nothing to say: nothing is claimed of it, or it has expired.
+pub(super) enum RowVerdict {
+    /// The row has no outcome, because no claim covers it or because it has expired.
     Nothing,
     Agrees,
     Differs(Kind, String),
@@ -164,42 +167,45 @@ enum Verdict {
 }
 
 impl Slice {
-    /// Returns the rows of counts that the log wants and the tables did not show, the first `max`
-    /// behind `after`: to be read by their keys, since an index may lag, and compared again where
-    /// they exist.
+    /// Returns rows of counts that the log requires, but that were not in the lists that were read from the tables. The
+    /// function returns the first `max` rows after `after`. An index may lag behind its table, so the caller reads the
+    /// missing rows by key, and compares again if they exist.
     pub fn missing_rows(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
-        self.keys(after, max, |_, entry| match entry {
-            Entry::Row(row) => row.found.is_none() && row.counts != Counts::default(),
-            Entry::Put(_) => false,
+        self.keys(after, max, |key, entry| match entry {
+            SliceEntry::Row(row) => {
+                key.grain().is_none() && row.found.is_none() && row.counts != Counts::default()
+            }
+            SliceEntry::Put(_) => false,
         })
     }
 
-    /// Returns the raw events and alerts that seem to differ, the first `max` behind `after`: to be
-    /// read by their keys, since an index may lag. The answers go to [`Slice::look_again`].
+    /// Returns the raw events and alerts that seem to differ, at most `max` of them after `after`. An index may
+    /// lag behind its table, so the caller reads the suspects by key, and passes the answers to
+    /// [`Slice::look_again`].
     pub fn suspects(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |_, entry| match entry {
-            Entry::Row(_) => false,
-            Entry::Put(put) => match &put.found {
+            SliceEntry::Row(_) => false,
+            SliceEntry::Put(put) => match &put.found {
                 None => true,
                 Some(found) => !(found.expired || put.seen && put.matched),
             },
         })
     }
 
-    /// Returns the alerts that no record is known to have raised, the first `max` behind `after`: to
-    /// be traced by their raw events.
+    /// Returns the alerts for which no record is known, at most `max` of them after `after`. The caller traces
+    /// unknown alerts through their raw events.
     pub fn unknown_alerts(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
-            Entry::Row(_) => false,
-            Entry::Put(put) => matches!(key.name, Name::Alert(_)) && !put.seen,
+            SliceEntry::Row(_) => false,
+            SliceEntry::Put(put) => matches!(key.name, Name::Alert(_)) && !put.seen,
         })
     }
 
-    fn keys(
+    pub(super) fn keys(
         &self,
         after: Option<&Key>,
         max: usize,
-        wanted: impl Fn(&Key, &Entry) -> bool,
+        wanted: impl Fn(&Key, &SliceEntry) -> bool,
     ) -> Vec<Key> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = self.entries.range::<Key, _>((from, Bound::Unbounded));
@@ -207,16 +213,17 @@ impl Slice {
         entries.take(max).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Takes what stands at a suspect's key now.
+    /// Sets the item that the table now contains at the key of a suspect.
     pub fn look_again(&mut self, key: &Key, now: Option<FoundPut>) {
-        let Some(Entry::Put(put)) = self.entries.get_mut(key) else {
+        let Some(SliceEntry::Put(put)) = self.entries.get_mut(key) else {
             return;
         };
         if now.is_none() && !put.seen {
             self.entries.remove(key);
             return;
         }
-        // Two records of one id and time in two cities share a raw event: either may be there.
+        // Two records with the same id and time in two cities share one raw event, so the raw event may be of
+        // either city.
         let is_it = |found: &FoundPut| {
             let others = |at: (i32, Offset)| {
                 found.elsewhere && put.want.is_some_and(|w| at != (w.partition, w.offset))
@@ -227,9 +234,9 @@ impl Slice {
         put.found = now;
     }
 
-    /// Takes the record that an alert's raw event names.
+    /// Sets the record that an alert's raw event names.
     pub fn trace(&mut self, key: &Key, source: (i32, Offset)) {
-        if let Some(Entry::Put(Put {
+        if let Some(SliceEntry::Put(AuditPut {
             found: Some(found), ..
         })) = self.entries.get_mut(key)
         {
@@ -237,26 +244,27 @@ impl Slice {
         }
     }
 
-    /// Tells whether raw events or alerts are missing.
+    /// Returns true if raw events or alerts are missing.
     pub fn misses_puts(&self) -> bool {
         self.entries.values().any(|entry| match entry {
-            Entry::Row(_) => false,
-            Entry::Put(put) => put.found.is_none(),
+            SliceEntry::Row(_) => false,
+            SliceEntry::Put(put) => put.found.is_none(),
         })
     }
 
-    /// Takes the records whose items DynamoDB refused: they lie in the dead-letter topic instead.
+    /// Drops the missing items that DynamoDB refused to store. For these items, the dead-letter topic contains the
+    /// records.
     pub fn excuse(&mut self, refused: &BTreeSet<(i32, Offset)>) {
         self.entries.retain(|_, entry| match entry {
-            Entry::Row(_) => true,
-            Entry::Put(put) => {
+            SliceEntry::Row(_) => true,
+            SliceEntry::Put(put) => {
                 let at = put.want.map(|want| (want.partition, want.offset));
                 put.found.is_some() || !at.is_some_and(|at| refused.contains(&at))
             }
         });
     }
 
-    /// Takes where the logs begin now: retention may have moved on while they were read.
+    /// Sets the offsets at which the logs begin now, because retention may have removed records during the read.
     pub fn begin_at(&mut self, starts: &BTreeMap<i32, Offset>) {
         for (partition, start) in starts {
             if let Some((log, _)) = self.logs.get_mut(partition) {
@@ -266,23 +274,24 @@ impl Slice {
         self.whole_logs = self.logs.values().all(|(log, _)| log.start.0 == 0);
     }
 
-    /// Judges every row.
-    pub fn judge(&self) -> Outcome {
-        let mut out = Outcome::default();
+    /// Decides the outcome of every row.
+    pub fn outcome(&self) -> AuditOutcome {
+        let mut out = AuditOutcome::default();
         self.judge_progress(&mut out);
         for (key, entry) in &self.entries {
             let verdict = match entry {
-                Entry::Row(row) => self.judge_row(key, row, &mut out),
-                Entry::Put(put) => self.judge_put(key, put),
+                SliceEntry::Row(row) if key.grain().is_some() => row.judge_rollup(),
+                SliceEntry::Row(row) => self.judge_row(key, row, &mut out),
+                SliceEntry::Put(put) => self.judge_put(key, put),
             };
             match verdict {
-                Verdict::Nothing => continue,
-                Verdict::Cannot(reason) => {
+                RowVerdict::Nothing => continue,
+                RowVerdict::Cannot(reason) => {
                     *out.incomparable.entry(reason).or_default() += 1;
                     continue;
                 }
-                Verdict::Agrees => {}
-                Verdict::Differs(kind, detail) => {
+                RowVerdict::Agrees => {}
+                RowVerdict::Differs(kind, detail) => {
                     out.difference_count += 1;
                     *out.differing.entry((key.kind(), kind)).or_default() += 1;
                     if out.differences.len() < DIFFERENCES_MAX {
@@ -296,25 +305,34 @@ impl Slice {
         out
     }
 
-    fn judge_row(&self, key: &Key, row: &Row, out: &mut Outcome) -> Verdict {
-        let totals = matches!(key.name, Name::Totals(_));
-        if row.unsure {
-            return Verdict::Cannot(Incomparable::Unclear);
-        }
-        let none = FoundRow::default();
-        let found = row.found.as_ref().unwrap_or(&none);
-        if found.foreign {
-            return Verdict::Cannot(Incomparable::Remade);
-        }
-        let older = |fence: &Fence| {
+    /// Returns the reason why a row of counts cannot be compared, or `None` if its fences allow a comparison.
+    pub(super) fn cannot_compare(&self, found: &FoundRow) -> Option<Incomparable> {
+        let is_older = |fence: &Fence| {
             let log = self.logs.get(&fence.partition);
             log.is_some_and(|(log, _)| fence.first < log.start)
         };
-        if found.fences.iter().any(older) || (totals && !self.whole_logs) {
-            return Verdict::Cannot(Incomparable::Older);
+        match found {
+            FoundRow { foreign: true, .. } => Some(Incomparable::Remade),
+            FoundRow { fences, .. } if fences.iter().any(is_older) => Some(Incomparable::Older),
+            FoundRow { .. } => None,
+        }
+    }
+
+    fn judge_row(&self, key: &Key, row: &AuditRow, out: &mut AuditOutcome) -> RowVerdict {
+        let totals = matches!(key.name, Name::Totals(_));
+        if row.unsure {
+            return RowVerdict::Cannot(Incomparable::Unclear);
+        }
+        let none = FoundRow::default();
+        let found = row.found.as_ref().unwrap_or(&none);
+        if let Some(reason) = self.cannot_compare(found) {
+            return RowVerdict::Cannot(reason);
+        }
+        if totals && !self.whole_logs {
+            return RowVerdict::Cannot(Incomparable::Older);
         }
         if row.found.is_none() && row.counts == Counts::default() {
-            return Verdict::Nothing;
+            return RowVerdict::Nothing;
         }
         let sums = if totals {
             &mut out.totals
@@ -325,10 +343,10 @@ impl Slice {
         sums.tables += found.counts.event_count + found.counts.late_count;
         if row.found.is_none() {
             let count = row.counts.event_count + row.counts.late_count;
-            return Verdict::Differs(Kind::Missing, format!("the log has {}", events(count)));
+            return RowVerdict::Differs(Kind::Missing, format!("the log has {}", events(count)));
         }
         if let Some(odd) = &found.odd {
-            return Verdict::Differs(Kind::Wrong, odd.clone());
+            return RowVerdict::Differs(Kind::Wrong, odd.clone());
         }
         let mut details = row.disagreements(found);
         if !details.is_empty() {
@@ -343,17 +361,17 @@ impl Slice {
                 ));
             }
             let kind = if nothing { Kind::Extra } else { Kind::Wrong };
-            return Verdict::Differs(kind, details.join("; "));
+            return RowVerdict::Differs(kind, details.join("; "));
         }
         let broken = self.broken_fences(row, found);
         if broken.is_empty() {
-            Verdict::Agrees
+            RowVerdict::Agrees
         } else {
-            Verdict::Differs(Kind::Fence, broken.join("; "))
+            RowVerdict::Differs(Kind::Fence, broken.join("; "))
         }
     }
 
-    fn broken_fences(&self, row: &Row, found: &FoundRow) -> Vec<String> {
+    fn broken_fences(&self, row: &AuditRow, found: &FoundRow) -> Vec<String> {
         let mut out = Vec::new();
         for (fence, (first, next, before)) in found.fences.iter().zip(&row.ends) {
             let Fence {
@@ -376,13 +394,13 @@ impl Slice {
             }
         }
         if out.is_empty() && row.lacking > 0 {
-            // The sums agree by chance: as many were counted twice as were left out.
+            // The sums agree only by chance, because as many records were counted twice as were left out.
             out.push("its fence leaves out records that are stored".to_owned());
         }
         out
     }
 
-    fn judge_put(&self, key: &Key, put: &Put) -> Verdict {
+    fn judge_put(&self, key: &Key, put: &AuditPut) -> RowVerdict {
         let at = |want: Option<super::Want>| {
             want.map_or(String::new(), |w| {
                 format!(
@@ -396,29 +414,29 @@ impl Slice {
                 Name::Raw(_) => Some(self.scope.raw_ttl_ms),
                 _ => self.scope.alert_ttl_ms,
             };
-            let age = put.want.and_then(|want| want.record_ms).unwrap_or(0);
-            let stored_ms = age.max(self.scope.made_ms);
+            let record_ms = put.want.and_then(|want| want.record_ms);
+            let stored_ms = record_ms.unwrap_or(UnixMs(0)).max(self.scope.made_ms);
             let ends_ms = ttl_ms.map(|ttl_ms| stored_ms.saturating_add(ttl_ms));
             if ends_ms.is_some_and(|ends_ms| ends_ms <= self.scope.now_ms) {
-                return Verdict::Cannot(Incomparable::Expired);
+                return RowVerdict::Cannot(Incomparable::Expired);
             }
-            return Verdict::Differs(Kind::Missing, at(put.want));
+            return RowVerdict::Differs(Kind::Missing, at(put.want));
         };
         if found.expired {
-            return Verdict::Nothing;
+            return RowVerdict::Nothing;
         }
         if put.seen {
-            // A record that is in no claim yet may be about to replace an older one of the same key.
+            // A newer record that no claim covers yet may be about to replace an older item with the same key.
             let wrong = !put.matched && put.want.is_some();
             return if wrong {
                 let detail = format!("it says something else; {}", at(put.want));
-                Verdict::Differs(Kind::Wrong, detail)
+                RowVerdict::Differs(Kind::Wrong, detail)
             } else {
-                Verdict::Agrees
+                RowVerdict::Agrees
             };
         }
         if self.scope.remade {
-            return Verdict::Cannot(Incomparable::Remade);
+            return RowVerdict::Cannot(Incomparable::Remade);
         }
         let known = match found.source {
             Some((partition, offset)) => {
@@ -432,16 +450,16 @@ impl Slice {
                 Some((p, o)) => format!("the log has no such event at partition {p}, offset {o}"),
                 None => "the log has no such event".to_owned(),
             };
-            Verdict::Differs(Kind::Extra, detail)
+            RowVerdict::Differs(Kind::Extra, detail)
         } else {
-            Verdict::Cannot(Incomparable::Older)
+            RowVerdict::Cannot(Incomparable::Older)
         }
     }
 }
 
-impl Row {
-    /// Returns what the row says and the log does not, count by count.
-    fn disagreements(&self, found: &FoundRow) -> Vec<String> {
+impl AuditRow {
+    /// Returns a description of each count in the row that differs from the log.
+    pub(super) fn disagreements(&self, found: &FoundRow) -> Vec<String> {
         let (log, row) = (&self.counts, &found.counts);
         let mut pairs = vec![
             ("event_count".to_owned(), row.event_count, log.event_count),
@@ -457,7 +475,7 @@ impl Row {
             .map(|(name, row, log)| format!("{name} is {row}, by the log {log}"))
             .collect();
         if out.is_empty() && found.distinct.is_some_and(|set| set != distinct(log)) {
-            out.push("severities names others than it counts".to_owned());
+            out.push("the attribute severities differs from the counts by severity".to_owned());
         }
         if out.is_empty() && *log == Counts::default() {
             out.push("the log has no event of it".to_owned());

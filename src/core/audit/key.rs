@@ -1,113 +1,121 @@
-//! Which row is meant, in the audit's own order: by city, then by time, then by what it is.
+//! The keys of rows in the order in which the comparison reads them: by city, then by time, then by the kind of
+//! row.
 //!
-//! Its keys as the tables have them are made here once more, apart from those that the write path
-//! makes.
+//! This file builds the table keys of rows a second time, independently of the code that writes.
 
 use std::fmt;
 
+use crate::clock::UnixMs;
 use crate::time::{format_millis, format_seconds};
 
-/// Event time of a series' totals: before every window and event of its city.
-pub const TOTALS_TIME_MS: i64 = i64::MIN;
+/// The time that totals rows have in the order of the comparison. The time of totals is before every window and
+/// every event of the city.
+pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 
-/// A city and a time in it; rows are compared in this order.
+/// A city and a time. The comparison sorts rows by place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The city with a `#` behind it: then cities stand in the order of their series.
+pub struct RowPlace {
+    /// The city followed by `#`, so that cities have the same order as their series.
     city: Box<str>,
-    /// Event time, window start, or [`TOTALS_TIME_MS`].
-    pub time_ms: i64,
+    /// The event time, the window start, or [`TOTALS_TIME_MS`].
+    pub time_ms: UnixMs,
 }
 
-impl Place {
-    /// Returns the place of `time_ms` in `city`.
-    pub fn new(city: &str, time_ms: i64) -> Place {
-        Place {
+impl RowPlace {
+    /// Returns the place of the time `time_ms` in `city`.
+    pub fn new(city: &str, time_ms: UnixMs) -> RowPlace {
+        RowPlace {
             city: format!("{city}#").into(),
             time_ms,
         }
     }
 
-    /// Returns the city.
+    /// Returns the city of the place.
     pub fn city(&self) -> &str {
         self.city.strip_suffix('#').unwrap_or(&self.city)
     }
 }
 
-/// What a row is, within its place.
+/// The kind and the name of a row within its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
-    /// The totals of this event type.
+    /// The totals row of the given event type.
     Totals(Box<str>),
-    /// The window of this event type.
+    /// The window row of the given event type.
     Window(Box<str>),
-    /// The raw event of this id.
+    /// The raw event with this id.
     Raw(Box<str>),
-    /// The alert of this event id.
+    /// The alert with this event id.
     Alert(Box<str>),
+    /// The hour row of the given event type.
+    Hour(Box<str>),
+    /// The day row of the given event type.
+    Day(Box<str>),
 }
 
-/// One row of the tables.
+/// The key of one row of the tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// City and time.
-    pub place: Place,
-    /// What it is.
+    /// The city and the time of the row.
+    pub place: RowPlace,
+    /// The kind and the name of the row.
     pub name: Name,
 }
 
 impl Key {
-    /// Returns the key of a series' totals.
+    /// Returns the key of the totals row of a series.
     pub fn totals(city: &str, event_type: &str) -> Key {
         Key {
-            place: Place::new(city, TOTALS_TIME_MS),
+            place: RowPlace::new(city, TOTALS_TIME_MS),
             name: Name::Totals(event_type.into()),
         }
     }
 
-    /// Returns the key of a window.
-    pub fn window(city: &str, event_type: &str, start_ms: i64) -> Key {
+    /// Returns the key of a window row.
+    pub fn window(city: &str, event_type: &str, start_ms: UnixMs) -> Key {
         Key {
-            place: Place::new(city, start_ms),
+            place: RowPlace::new(city, start_ms),
             name: Name::Window(event_type.into()),
         }
     }
 
     /// Returns the key of a raw event.
-    pub fn raw(city: &str, time_ms: i64, event_id: &str) -> Key {
+    pub fn raw(city: &str, time_ms: UnixMs, event_id: &str) -> Key {
         Key {
-            place: Place::new(city, time_ms),
+            place: RowPlace::new(city, time_ms),
             name: Name::Raw(event_id.into()),
         }
     }
 
     /// Returns the key of an alert.
-    pub fn alert(city: &str, time_ms: i64, event_id: &str) -> Key {
+    pub fn alert(city: &str, time_ms: UnixMs, event_id: &str) -> Key {
         Key {
-            place: Place::new(city, time_ms),
+            place: RowPlace::new(city, time_ms),
             name: Name::Alert(event_id.into()),
         }
     }
 
-    /// Returns `city#event_type` of a row of counts; `None` for the others.
+    /// Returns the series (`city#event_type`) of a row of counts, or `None` for other rows.
     pub fn series(&self) -> Option<String> {
         match &self.name {
             Name::Totals(kind) | Name::Window(kind) => Some(format!("{}{kind}", self.place.city)),
-            Name::Raw(_) | Name::Alert(_) => None,
+            Name::Raw(_) | Name::Alert(_) | Name::Hour(_) | Name::Day(_) => None,
         }
     }
 
-    /// Returns the name of the kind of row: `totals`, `window`, `raw event` or `alert`.
+    /// Returns the name of the kind of row, which is `totals`, `window`, `raw event`, `alert`, `hour` or `day`.
     pub const fn kind(&self) -> &'static str {
         match self.name {
             Name::Totals(_) => "totals",
             Name::Window(_) => "window",
             Name::Raw(_) => "raw event",
             Name::Alert(_) => "alert",
+            Name::Hour(_) => "hour",
+            Name::Day(_) => "day",
         }
     }
 
-    /// Returns the row's key as it stands in its table.
+    /// Returns the row's key as text, as the table contains it.
     pub fn in_table(&self) -> String {
         let (city, time_ms) = (&self.place.city, self.place.time_ms);
         match &self.name {
@@ -117,13 +125,38 @@ impl Key {
             Name::Alert(id) => {
                 format!("{} {}#{id}", self.place.city(), format_millis(time_ms))
             }
+            Name::Hour(kind) => format!(
+                "hour#{}#{kind} {}",
+                self.in_shard(),
+                format_seconds(time_ms)
+            ),
+            Name::Day(kind) => {
+                format!("day#{}#{kind} {}", self.in_shard(), format_seconds(time_ms))
+            }
         }
     }
 
-    /// Returns how many bytes its texts take.
+    /// Returns the city as in the keys of hours and days, where `*` stands for all cities. A city name that consists
+    /// only of asterisks therefore gets one more asterisk.
+    fn in_shard(&self) -> String {
+        let city = self.place.city();
+        let more = if city.trim_start_matches('*').is_empty() {
+            "*"
+        } else {
+            ""
+        };
+        format!("{city}{more}")
+    }
+
+    /// Returns the number of bytes of the texts in the key.
     pub(super) fn bytes(&self) -> usize {
         let name = match &self.name {
-            Name::Totals(text) | Name::Window(text) | Name::Raw(text) | Name::Alert(text) => text,
+            Name::Totals(text)
+            | Name::Window(text)
+            | Name::Raw(text)
+            | Name::Alert(text)
+            | Name::Hour(text)
+            | Name::Day(text) => text,
         };
         self.place.city.len() + name.len()
     }

@@ -1,42 +1,43 @@
-//! The sums of progress items, compared with the fold of the log below their `next`.
+//! Compares the sums of the progress items with the counts of the log below their `next`.
 
 use super::judge::Incomparable;
-use super::{Counts, Kind, Log, Outcome, Slice};
+use super::{AuditOutcome, Counts, Kind, Log, Slice};
 use crate::event::Offset;
 
-/// What a partition's progress item says.
+/// The content of a partition's progress item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Everything below is durable.
+    /// The offset below which everything is durable.
     pub next: Offset,
-    /// What is counted below it; `None` if the item does not know.
+    /// The counts of the records below `next`, or `None` if the item does not know them.
     pub sums: Option<Counts>,
-    /// The log has every offset below `next`.
+    /// True if the log still contains every offset below `next`.
     pub whole: bool,
 }
 
 impl Log {
-    /// Tells whether the progress item speaks of this record.
+    /// Returns true if the progress item covers the record at `offset`.
     pub(super) fn is_published(&self, offset: Offset) -> bool {
         self.published.is_some_and(|item| offset < item.next)
     }
 }
 
-/// A progress item that differs.
+/// A progress item whose sums differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongSums {
-    /// The partition.
+    /// The number of the partition.
     pub partition: i32,
-    /// In words: what is there, and what should be.
+    /// A description of what the item contains and what it should contain.
     pub detail: String,
 }
 
-/// The kind of row in reports.
+/// The name that reports use for a progress item in place of a kind of row.
 pub const PROGRESS_ITEM: &str = "progress item";
 
 impl Slice {
-    /// Judges the progress items. Any slice can, since each is handed the whole log; the first one does.
-    pub(super) fn judge_progress(&self, out: &mut Outcome) {
+    /// Compares the progress items. Every slice processes the whole log, so it is enough that the first slice compares
+    /// the items.
+    pub(super) fn judge_progress(&self, out: &mut AuditOutcome) {
         if self.lo.is_some() {
             return;
         }

@@ -1,27 +1,29 @@
-//! The audit's own watermark: it knows what it does not know.
+//! The watermark of the comparison. The comparison computes this watermark independently, and also tracks which times
+//! are unknown.
 //!
-//! Where the log still begins at 0 it is exact. Where retention took its beginning, the largest time
-//! of the lost records is unknown, but not larger than what a published restart point says, nor, where
-//! the broker stamps records as it takes them, than the stamp of the first record left and the skew
-//! that an event may be ahead of its own. Until the log itself has shown as large a time, some events
-//! may be late or not, nobody can tell: in a stream of the present those ten minutes old or older at
-//! the log's beginning.
+//! If the log still begins at 0, the watermark is exact. If retention removed the beginning of the log, the
+//! largest lost event time is unknown. There are two upper bounds for the largest lost event time. The first bound
+//! is the largest time in a published restart point. The second bound applies if the broker sets the timestamps:
+//! the timestamp of the first remaining record plus the allowed skew. Until the log itself contains a time as
+//! large as the bound, it is unknown whether some events are late. In a stream of current events, only the
+//! lateness of events near the log's beginning is unknown.
 
+use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// Whether an event came too late for its window.
+/// Says whether an event arrived too late for its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lateness {
-    /// In time.
+    /// The event arrived in time.
     InTime,
-    /// Too late.
+    /// The event arrived too late.
     Late,
-    /// That depends on records that the log no longer has.
+    /// The answer depends on records that the log no longer has.
     Unknown,
 }
 
 impl Lateness {
-    /// Tells whether a row with this flag can be right.
+    /// Returns true if an item with the flag `late` can be correct.
     pub const fn may_be(self, late: bool) -> bool {
         match self {
             Lateness::InTime => !late,
@@ -31,32 +33,32 @@ impl Lateness {
     }
 }
 
-/// A record's Kafka timestamp.
+/// The Kafka timestamp of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Unix milliseconds, if it has one.
-    pub ms: Option<i64>,
-    /// It is the broker's, of when it took the record, and not the producer's.
+    /// The timestamp, if the record has one.
+    pub ms: Option<UnixMs>,
+    /// True if the broker set the timestamp when it received the record, and false if the producer set it.
     pub by_broker: bool,
 }
 
 /// The largest event time of one partition so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Watermark {
-    /// Of the records seen.
-    seen_ms: Option<i64>,
-    /// Records before were lost.
+    /// The largest event time among the records that were seen.
+    seen_ms: Option<UnixMs>,
+    /// True if earlier records of the log are lost.
     lost: bool,
-    /// No time among the lost ones is larger, if that is known.
-    lost_max_ms: Option<i64>,
-    /// No record passed yet.
+    /// An upper bound for the lost event times, or `None` if it is unknown.
+    lost_max_ms: Option<UnixMs>,
+    /// True if the watermark has not observed any record yet.
     fresh: bool,
 }
 
 impl Watermark {
-    /// Returns the watermark at a log's start. `lost`: records before it are gone, of which none has
-    /// a time above `lost_max_ms`, if anybody knows.
-    pub const fn new(lost: bool, lost_max_ms: Option<i64>) -> Watermark {
+    /// Returns the watermark at the start of a log. If `lost` is true, records before the start are missing. No
+    /// lost record has a time above `lost_max_ms`, if that bound is known.
+    pub const fn new(lost: bool, lost_max_ms: Option<UnixMs>) -> Watermark {
         Watermark {
             seen_ms: None,
             lost,
@@ -65,20 +67,22 @@ impl Watermark {
         }
     }
 
-    /// Returns the largest time seen.
-    pub const fn seen_ms(&self) -> Option<i64> {
+    /// Returns the largest event time that was seen.
+    pub const fn seen_ms(&self) -> Option<UnixMs> {
         self.seen_ms
     }
 
-    /// Judges an event's or heartbeat's time, then lets it move the watermark unless it is future.
-    pub fn pass(&mut self, time_ms: i64, stamp: Stamp, rules: &Rules) -> Lateness {
+    /// Decides whether the time of an event or heartbeat is late. After this decision, the time moves the watermark,
+    /// unless the event or heartbeat is too far ahead of its record.
+    pub fn pass(&mut self, time_ms: UnixMs, stamp: Stamp, rules: &Rules) -> Lateness {
         if let (true, true, Some(ms)) = (self.fresh, stamp.by_broker, stamp.ms) {
-            // What came before was stamped no later, and was no further ahead of its stamp.
+            // Earlier records have no later timestamp. The event times of earlier records are ahead of their
+            // timestamps by at most the skew.
             let bound = ms.saturating_add(rules.skew_ms);
             self.lost_max_ms = Some(self.lost_max_ms.map_or(bound, |known| known.min(bound)));
         }
         self.fresh = false;
-        let late = self.judge(time_ms, rules);
+        let late = self.lateness_of(time_ms, rules);
         if !rules.is_future(time_ms, stamp.ms) {
             let seen = self.seen_ms.map_or(time_ms, |seen| seen.max(time_ms));
             self.seen_ms = Some(seen);
@@ -87,10 +91,10 @@ impl Watermark {
         late
     }
 
-    /// Judges a time by what passed before.
-    pub fn judge(&self, time_ms: i64, rules: &Rules) -> Lateness {
+    /// Decides whether a time is late, based on the records that the watermark has observed.
+    pub fn lateness_of(&self, time_ms: UnixMs, rules: &Rules) -> Lateness {
         let end_ms = rules.window_end(rules.window_start(time_ms));
-        let closed_by = |max_ms: i64| end_ms <= max_ms.saturating_sub(rules.lateness_ms);
+        let closed_by = |max_ms: UnixMs| end_ms <= max_ms.saturating_sub(rules.lateness_ms);
         if self.seen_ms.is_some_and(closed_by) {
             return Lateness::Late;
         }
@@ -107,7 +111,7 @@ mod tests {
 
     fn by_producer(ms: i64) -> Stamp {
         Stamp {
-            ms: Some(ms),
+            ms: Some(UnixMs(ms)),
             by_broker: false,
         }
     }
@@ -116,24 +120,39 @@ mod tests {
     fn a_brokers_stamp_bounds_what_was_lost() {
         let rules = Rules::default();
         let stamp = |ms: i64| Stamp {
-            ms: Some(ms),
+            ms: Some(UnixMs(ms)),
             by_broker: true,
         };
-        // The first record left was taken at 1,000,000: none before can have moved the watermark past
-        // 1,000,000 + 300,000 - 600,000.
-        let mut watermark = Watermark::new(true, Some(i64::MAX));
+        // The first remaining record was received at 1,000,000. No earlier record can have moved the watermark
+        // past 1,000,000 + 300,000 - 600,000.
+        let mut watermark = Watermark::new(true, Some(UnixMs(i64::MAX)));
         assert_eq!(
-            watermark.pass(600_000, stamp(1_000_000), &rules),
+            watermark.pass(UnixMs(600_000), stamp(1_000_000), &rules),
             Lateness::InTime
         );
-        assert_eq!(watermark.judge(300_000, &rules), Lateness::Unknown);
-        assert_eq!(watermark.judge(400_000, &rules), Lateness::Unknown);
-        // The stamps of later records say no less.
-        watermark.pass(600_000, stamp(2_000_000), &rules);
-        assert_eq!(watermark.judge(600_000, &rules), Lateness::InTime);
-        watermark.pass(1_300_000, stamp(2_000_000), &rules);
-        assert_eq!(watermark.judge(400_000, &rules), Lateness::Late);
-        assert_eq!(watermark.judge(700_000, &rules), Lateness::InTime);
+        assert_eq!(
+            watermark.lateness_of(UnixMs(300_000), &rules),
+            Lateness::Unknown
+        );
+        assert_eq!(
+            watermark.lateness_of(UnixMs(400_000), &rules),
+            Lateness::Unknown
+        );
+        // The timestamps of later records give no smaller bound.
+        watermark.pass(UnixMs(600_000), stamp(2_000_000), &rules);
+        assert_eq!(
+            watermark.lateness_of(UnixMs(600_000), &rules),
+            Lateness::InTime
+        );
+        watermark.pass(UnixMs(1_300_000), stamp(2_000_000), &rules);
+        assert_eq!(
+            watermark.lateness_of(UnixMs(400_000), &rules),
+            Lateness::Late
+        );
+        assert_eq!(
+            watermark.lateness_of(UnixMs(700_000), &rules),
+            Lateness::InTime
+        );
     }
 
     #[test]
@@ -146,8 +165,12 @@ mod tests {
             (900_000, 300_000, Lateness::InTime),
         ] {
             let mut watermark = Watermark::new(false, None);
-            watermark.pass(before, by_producer(before), &rules);
-            assert_eq!(watermark.judge(time_ms, &rules), want, "{before} {time_ms}");
+            watermark.pass(UnixMs(before), by_producer(before), &rules);
+            assert_eq!(
+                watermark.lateness_of(UnixMs(time_ms), &rules),
+                want,
+                "{before} {time_ms}"
+            );
         }
     }
 
@@ -155,27 +178,27 @@ mod tests {
     fn a_future_event_moves_nothing() {
         let rules = Rules::default();
         let mut watermark = Watermark::new(false, None);
-        watermark.pass(10_000_000, by_producer(0), &rules);
+        watermark.pass(UnixMs(10_000_000), by_producer(0), &rules);
         let none = Stamp {
             ms: None,
             by_broker: true,
         };
-        watermark.pass(10_000_000, none, &rules);
+        watermark.pass(UnixMs(10_000_000), none, &rules);
         assert_eq!(watermark.seen_ms(), None);
     }
 
     #[test]
     fn after_a_lost_beginning_it_says_what_it_cannot_know() {
         let rules = Rules::default();
-        let pass = |w: &mut Watermark, t: i64| w.pass(t, by_producer(t), &rules);
-        // Nothing is known of the lost records: every event that is not late for sure is unclear.
+        let pass = |w: &mut Watermark, t: i64| w.pass(UnixMs(t), by_producer(t), &rules);
+        // Nothing is known about the lost records, so every event that is not certainly late is unclear.
         let mut watermark = Watermark::new(true, None);
         assert_eq!(pass(&mut watermark, 900_000), Lateness::Unknown);
         assert_eq!(pass(&mut watermark, 0), Lateness::Late);
         assert_eq!(pass(&mut watermark, 300_000), Lateness::Unknown);
-        // None of them was after 900,000: only what that would have closed is unclear, until the log
-        // itself has come as far.
-        let mut watermark = Watermark::new(true, Some(900_000));
+        // No lost record was after 900,000. Until the log contains the time 900,000, an event is unclear if its
+        // window would be final at that time.
+        let mut watermark = Watermark::new(true, Some(UnixMs(900_000)));
         assert_eq!(pass(&mut watermark, 300_000), Lateness::InTime);
         assert_eq!(pass(&mut watermark, 0), Lateness::Unknown);
         assert_eq!(pass(&mut watermark, 900_000), Lateness::InTime);

@@ -1,0 +1,221 @@
+//! Compares the rows of hours and days with the counts of the log.
+//!
+//! Only rows that end at or before [`Scope::rolled_until_ms`](super::Scope) are compared, because their windows were
+//! final when the comparison began. Rows of hours and days have no fences, so they must count every claimed event. A
+//! row that seems to differ is checked again before it is reported. If one of its windows counts records that the log
+//! no longer has, the row cannot be compared. A row of all cities must in any case equal the sum over the rows of the
+//! series.
+
+use super::judge::{Incomparable, Kind, RowVerdict};
+use super::{At, AuditRow, Counts, FoundRow, Key, Lateness, Name, Slice, SliceEntry};
+use crate::clock::UnixMs;
+use crate::event::Event;
+use crate::rollup::Grain;
+
+/// The counts of the hours of a day, by [`Severity::index`](crate::event::Severity::index).
+pub type HourCounts = [[i64; 4]; 24];
+
+impl Key {
+    /// Returns the key of an hour or a day of a series. An empty `city` stands for all cities, because no city has an
+    /// empty name.
+    pub fn rollup(city: &str, event_type: &str, grain: Grain, start_ms: UnixMs) -> Key {
+        let name = match grain {
+            Grain::Hour => Name::Hour(event_type.into()),
+            Grain::Day => Name::Day(event_type.into()),
+        };
+        let place = super::RowPlace::new(city, start_ms);
+        Key { place, name }
+    }
+
+    /// Returns the grain and the event type of a row of an hour or a day, or `None` for other rows.
+    pub fn grain(&self) -> Option<(Grain, &str)> {
+        match &self.name {
+            Name::Hour(kind) => Some((Grain::Hour, kind)),
+            Name::Day(kind) => Some((Grain::Day, kind)),
+            Name::Totals(_) | Name::Window(_) | Name::Raw(_) | Name::Alert(_) => None,
+        }
+    }
+
+    /// Returns the keys of the windows that the row of an hour or a day sums.
+    pub fn windows(&self, window_ms: i64) -> Vec<Key> {
+        let Some((grain, kind)) = self.grain() else {
+            return Vec::new();
+        };
+        let (city, from_ms) = (self.place.city(), self.place.time_ms);
+        let count = grain.length_ms() / window_ms.max(1);
+        let start = |n: i64| Key::window(city, kind, from_ms + n * window_ms);
+        (0..count).map(start).collect()
+    }
+}
+
+/// The reason why a row of an hour or a day is not compared with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// The row cannot be compared.
+    Cannot(Incomparable),
+    /// The row equals the sum over the rows of the series.
+    IsSum,
+}
+
+impl Slice {
+    /// Counts an event in the rows of its hour and day.
+    pub(super) fn roll_up(&mut self, event: &Event, at: At) {
+        if at.late == Lateness::Late {
+            return;
+        }
+        let hour = event.time_ms.0.rem_euclid(Grain::Day.length_ms()) / Grain::Hour.length_ms();
+        let hour = usize::try_from(hour).unwrap_or_default();
+        for grain in Grain::ALL {
+            let length_ms = grain.length_ms();
+            let start_ms = event.time_ms - event.time_ms.0.rem_euclid(length_ms);
+            let end_ms = start_ms + length_ms;
+            let (from_ms, until_ms) = self.scope.range;
+            if end_ms > self.scope.rolled_until_ms || start_ms < from_ms || end_ms > until_ms {
+                continue;
+            }
+            for city in ["", &event.city] {
+                let key = Key::rollup(city, &event.event_type, grain, start_ms);
+                if self.count(key.clone(), event, at)
+                    && grain == Grain::Day
+                    && let Some(SliceEntry::Row(row)) = self.entries.get_mut(&key)
+                {
+                    let hours = row.hours.get_or_insert_default();
+                    hours[hour][event.severity.index()] += 1;
+                }
+            }
+        }
+    }
+
+    /// Excuses the rows of a window's hour and day from the comparison, if the window itself cannot be compared.
+    pub(super) fn excuse_rollups_of(&mut self, window: &Key, found: &FoundRow) {
+        let Name::Window(kind) = &window.name else {
+            return;
+        };
+        let Some(reason) = self.cannot_compare(found) else {
+            return;
+        };
+        for grain in Grain::ALL {
+            let time_ms = window.place.time_ms;
+            let start_ms = time_ms - time_ms.0.rem_euclid(grain.length_ms());
+            let key = Key::rollup(window.place.city(), kind, grain, start_ms);
+            self.excuse_rollup(&key, Excuse::Cannot(reason));
+        }
+    }
+
+    fn excuse_rollup(&mut self, key: &Key, excuse: Excuse) {
+        if let Some(SliceEntry::Row(row)) = self.entries.get_mut(key) {
+            row.excuse = Some(excuse);
+        }
+    }
+
+    /// Returns the first `max` rows of hours and days after `after` that seem to differ. The caller checks these
+    /// suspects again, first by key ([`Slice::look_at_rollup`]), and then by the rows that they sum
+    /// ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
+    pub fn suspect_rollups(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
+        self.keys(after, max, is_suspect)
+    }
+
+    /// Sets the row that the table contains at the key of a suspect, if there is one. The row may be missing from the
+    /// caller's list, because the caller lists rows through the totals rows of their series. Returns true if the row
+    /// still seems to differ.
+    pub fn look_at_rollup(&mut self, key: &Key, found: Option<FoundRow>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
+        if let (SliceEntry::Row(row), Some(found)) = (&mut *entry, found) {
+            row.found = Some(found);
+        }
+        is_suspect(key, entry)
+    }
+
+    /// Checks the windows in a suspect's hour or day. If a window cannot be compared, the suspect cannot be compared
+    /// either.
+    pub fn look_at_windows<'a>(&mut self, key: &Key, windows: impl Iterator<Item = &'a FoundRow>) {
+        let mut reasons = windows.filter_map(|found| self.cannot_compare(found));
+        if let Some(reason) = reasons.next() {
+            self.excuse_rollup(key, Excuse::Cannot(reason));
+        }
+    }
+
+    /// Compares a suspect of all cities with the sum over the rows of all series in the same hour or day.
+    pub fn look_at_series<'a>(&mut self, key: &Key, series: impl Iterator<Item = &'a FoundRow>) {
+        let (mut counts, mut hours) = (Counts::default(), HourCounts::default());
+        for row in series {
+            counts.event_count += row.counts.event_count;
+            add(&mut counts.severities, &row.counts.severities);
+            for (sum, hour) in hours.iter_mut().zip(row.hours.iter().flat_map(|h| &**h)) {
+                add(sum, hour);
+            }
+        }
+        let Some(SliceEntry::Row(row)) = self.entries.get(key) else {
+            return;
+        };
+        let Some(found) = row.found.clone() else {
+            return;
+        };
+        if found.odd.is_none()
+            && found.counts == counts
+            && found.hours.unwrap_or_default() == hours.into()
+        {
+            self.excuse_rollup(key, Excuse::IsSum);
+        }
+    }
+
+    /// Drops all rows of hours and days. The caller drops the rows if the mark of the rollups has moved back during the
+    /// comparison.
+    pub fn forget_rollups(&mut self) {
+        self.entries.retain(|key, _| key.grain().is_none());
+    }
+}
+
+fn is_suspect(key: &Key, entry: &SliceEntry) -> bool {
+    match entry {
+        SliceEntry::Row(row) if key.grain().is_some() => {
+            matches!(row.judge_rollup(), RowVerdict::Differs(..))
+        }
+        SliceEntry::Row(_) | SliceEntry::Put(_) => false,
+    }
+}
+
+fn add(sum: &mut [i64; 4], more: &[i64; 4]) {
+    sum.iter_mut()
+        .zip(more)
+        .for_each(|(sum, more)| *sum += more);
+}
+
+impl AuditRow {
+    /// Decides the outcome of the row of an hour or a day.
+    pub(super) fn judge_rollup(&self) -> RowVerdict {
+        match self.excuse {
+            Some(Excuse::Cannot(reason)) => return RowVerdict::Cannot(reason),
+            Some(Excuse::IsSum) => return RowVerdict::Agrees,
+            None if self.unsure => return RowVerdict::Cannot(Incomparable::Unclear),
+            None => {}
+        }
+        let is_empty = self.counts == Counts::default();
+        let Some(found) = &self.found else {
+            let count = self.counts.event_count;
+            return match is_empty {
+                true => RowVerdict::Nothing,
+                false => {
+                    RowVerdict::Differs(Kind::Missing, format!("the log has {count} events of it"))
+                }
+            };
+        };
+        if let Some(odd) = &found.odd {
+            return RowVerdict::Differs(Kind::Wrong, odd.clone());
+        }
+        let details = self.disagreements(found);
+        if !details.is_empty() {
+            let kind = if is_empty { Kind::Extra } else { Kind::Wrong };
+            return RowVerdict::Differs(kind, details.join("; "));
+        }
+        if self.hours != found.hours {
+            return RowVerdict::Differs(
+                Kind::Wrong,
+                "its hours are not those of the log".to_owned(),
+            );
+        }
+        RowVerdict::Agrees
+    }
+}

@@ -1,0 +1,324 @@
+//! Rollups are the counts of final windows by hour and by day, so that a query for a long range needs few reads.
+//!
+//! A rollup row sums the windows of a series, or of one event type in all cities, in one hour or one UTC day. A
+//! consumer writes the row when the windows are final, so every writer writes the same value. The *mark* is an item
+//! with the time up to which all hours are rolled up. Readers take earlier hours from rollup rows and later hours from
+//! windows, so each answer is complete.
+//!
+//! | piece | decides |
+//! |---|---|
+//! | [`due`] | which hours are final and not rolled up yet |
+//! | [`roll`] | what is read and written for these hours, in which order |
+//! | [`packed`] | how the 24 hours of a day are stored in one attribute |
+//!
+//! If the window length does not divide an hour, there are no rollups (see [`windows_per_hour`]).
+
+mod due;
+mod packed;
+mod roll;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crate::clock::UnixMs;
+use crate::keys::split_series;
+use crate::time::{format_seconds, parse_timestamp};
+
+pub use due::{LogState, Plan, RollupFacts, Waiting, plan};
+pub use packed::{pack, unpack};
+pub use roll::{Ask, Roll, SETTLE_MS};
+
+/// Length of an hour in milliseconds.
+pub const HOUR_MS: i64 = 3_600_000;
+/// Length of a UTC day in milliseconds.
+pub const DAY_MS: i64 = 24 * HOUR_MS;
+/// Partition key of the mark in the totals table.
+pub const MARK_PK: &str = "rollups";
+/// Sort key of the mark in the totals table.
+pub const MARK_SK: &str = "hours";
+/// Maximum average of read units per second that a consumer spends on rollups. A consumer with about 30,000 series
+/// reaches this maximum all the time, which costs 26 dollars a month.
+pub const READ_UNITS_PER_SECOND: f64 = 100.0;
+/// Time between two checks for due hours, in milliseconds. A check that finds no due hour costs about two read units.
+pub const LOOK_INTERVAL_MS: u64 = 30_000;
+/// Maximum wait before a consumer checks again after failed checks, in milliseconds.
+const RETRY_MS_MAX: u64 = 600_000;
+
+/// Numbers of events by [`Severity::index`](crate::event::Severity::index).
+pub type SeverityCounts = [u64; 4];
+
+/// The counts of the hours of a day.
+pub type DayHours = [SeverityCounts; 24];
+
+/// Adds `more` to `counts`.
+pub fn add_counts(counts: &mut SeverityCounts, more: &SeverityCounts) {
+    for (count, more) in counts.iter_mut().zip(more) {
+        *count = count.saturating_add(*more);
+    }
+}
+
+/// Returns the start of the hour that contains `time_ms`.
+pub fn hour_start(time_ms: UnixMs) -> UnixMs {
+    time_ms - time_ms.0.rem_euclid(HOUR_MS)
+}
+
+/// Returns the start of the UTC day that contains `time_ms`.
+pub fn day_start(time_ms: UnixMs) -> UnixMs {
+    time_ms - time_ms.0.rem_euclid(DAY_MS)
+}
+
+/// Returns the number of windows in an hour, or `None` if windows of this length cross the ends of hours. Tables with
+/// such windows have no rollups, because an hour would not be a sum of windows.
+pub fn windows_per_hour(window_ms: i64) -> Option<i64> {
+    (window_ms > 0 && HOUR_MS % window_ms == 0).then(|| HOUR_MS / window_ms)
+}
+
+/// Returns the wait before the next check in milliseconds, if the last `failures` checks failed. The wait is
+/// `interval_ms` at first and doubles after each failure, up to ten minutes or `interval_ms`, whichever is longer.
+pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
+    let longest_ms = RETRY_MS_MAX.max(interval_ms);
+    interval_ms
+        .saturating_mul(1 << failures.min(30))
+        .min(longest_ms)
+}
+
+/// Returns how long a consumer rests after it has spent `units` read units, in milliseconds.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative, and far below 2^53
+pub fn rest_ms(units: f64) -> u64 {
+    (units.max(0.0) * 1_000.0 / READ_UNITS_PER_SECOND).ceil() as u64
+}
+
+/// The maximum cost of rolling up hours, in DynamoDB's units. The actual cost is lower if there are days without
+/// windows, which are skipped, or hours without events, which get no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RollupCost {
+    /// Number of hours to roll up.
+    pub hours: u64,
+    /// Number of read units.
+    pub read_units: u64,
+    /// Number of write units.
+    pub write_units: u64,
+}
+
+impl RollupCost {
+    /// Returns the cost of the hours in `[from_ms, until_ms)`. The tables have `series` series with `event_types` event
+    /// types, and an hour has `windows` windows.
+    pub fn of(
+        from_ms: UnixMs,
+        until_ms: UnixMs,
+        series: u64,
+        event_types: u64,
+        windows: i64,
+    ) -> Self {
+        let count = |from: i64, until: i64| u64::try_from(until - from).unwrap_or_default();
+        let hours = count(from_ms.0 / HOUR_MS, until_ms.0 / HOUR_MS);
+        let days = count(from_ms.0 / DAY_MS, until_ms.0 / DAY_MS);
+        let rows = series.saturating_add(event_types);
+        let keys = hours
+            .saturating_mul(count(0, windows))
+            .saturating_mul(series);
+        // A chunk has at most one day. For each chunk, the names of all series are read twice, eight per read unit, and
+        // an index query for each series costs half a read unit. For each row of a day, reading its hours costs two
+        // read units.
+        let chunks = days + 1;
+        let names = (series / 4 + series / 2 + 32).saturating_mul(chunks);
+        RollupCost {
+            hours,
+            read_units: keys
+                .saturating_add(names)
+                .saturating_add(days.saturating_mul(rows).saturating_mul(2)),
+            write_units: (hours + days).saturating_mul(rows).saturating_add(chunks),
+        }
+    }
+}
+
+/// The length of time that a rollup row covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grain {
+    /// An hour.
+    Hour,
+    /// A UTC day.
+    Day,
+}
+
+impl Grain {
+    /// Both grains, with the shorter grain first.
+    pub const ALL: [Grain; 2] = [Grain::Hour, Grain::Day];
+
+    /// Returns the first part of the row's `shard`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Grain::Hour => "hour",
+            Grain::Day => "day",
+        }
+    }
+
+    /// Returns the length in milliseconds.
+    pub const fn length_ms(self) -> i64 {
+        match self {
+            Grain::Hour => HOUR_MS,
+            Grain::Day => DAY_MS,
+        }
+    }
+}
+
+/// The events that a rollup row sums: one series, or one event type in all cities.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RollupSeries {
+    /// The city, or `None` for all cities together.
+    pub city: Option<String>,
+    /// The event type.
+    pub event_type: String,
+}
+
+impl RollupSeries {
+    /// Returns the rollup series of a series (`city#event_type`), or `None` if the text is not a series.
+    pub fn of(series: &str) -> Option<RollupSeries> {
+        let (city, event_type) = split_series(series)?;
+        Some(RollupSeries {
+            city: Some(city.to_owned()),
+            event_type: event_type.to_owned(),
+        })
+    }
+
+    /// Returns the rollup series of an event type in all cities.
+    pub fn all_cities(event_type: &str) -> RollupSeries {
+        RollupSeries {
+            city: None,
+            event_type: event_type.to_owned(),
+        }
+    }
+
+    /// Returns the attribute `shard` of the rows, such as `hour#NYC#traffic`, or `hour#*#traffic` for all cities.
+    ///
+    /// A city may be named `*`. Therefore, a city name that consists only of asterisks gets one more asterisk in the
+    /// shard.
+    pub fn shard(&self, grain: Grain) -> String {
+        let (grain, kind) = (grain.name(), &self.event_type);
+        match &self.city {
+            None => format!("{grain}#*#{kind}"),
+            Some(city) if is_asterisks(city) => format!("{grain}#{city}*#{kind}"),
+            Some(city) => format!("{grain}#{city}#{kind}"),
+        }
+    }
+
+    /// Parses the text that [`RollupSeries::shard`] returns.
+    pub fn parse(shard: &str) -> Option<(Grain, RollupSeries)> {
+        let (grain, series) = shard.split_once('#')?;
+        let grain = Grain::ALL.into_iter().find(|known| known.name() == grain)?;
+        let (city, event_type) = split_series(series)?;
+        let city = match city {
+            "*" => None,
+            city if is_asterisks(city) => Some(city[1..].to_owned()),
+            city => Some(city.to_owned()),
+        };
+        let event_type = event_type.to_owned();
+        Some((grain, RollupSeries { city, event_type }))
+    }
+}
+
+fn is_asterisks(city: &str) -> bool {
+    !city.is_empty() && city.bytes().all(|byte| byte == b'*')
+}
+
+/// The counts in a rollup row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cells {
+    /// The events of an hour.
+    Hour(SeverityCounts),
+    /// The events of each hour of a day.
+    Day(Box<DayHours>),
+}
+
+/// A rollup row to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollupRow {
+    /// The series that the row sums.
+    pub series: RollupSeries,
+    /// The start of the row's hour or day, in Unix milliseconds.
+    pub start_ms: UnixMs,
+    /// The counts.
+    pub cells: Cells,
+}
+
+impl RollupRow {
+    /// Returns the row of an hour.
+    pub const fn hour(series: RollupSeries, start_ms: UnixMs, counts: SeverityCounts) -> RollupRow {
+        RollupRow {
+            series,
+            start_ms,
+            cells: Cells::Hour(counts),
+        }
+    }
+
+    /// Returns the grain of the row.
+    pub const fn grain(&self) -> Grain {
+        match self.cells {
+            Cells::Hour(_) => Grain::Hour,
+            Cells::Day(_) => Grain::Day,
+        }
+    }
+
+    /// Returns the counts of the whole hour or day.
+    pub fn counts(&self) -> SeverityCounts {
+        match &self.cells {
+            Cells::Hour(counts) => *counts,
+            Cells::Day(hours) => {
+                let mut sum = SeverityCounts::default();
+                hours.iter().for_each(|hour| add_counts(&mut sum, hour));
+                sum
+            }
+        }
+    }
+
+    /// Returns the key of the row, which consists of `shard` and `series`.
+    pub fn key(&self) -> (String, String) {
+        (
+            self.series.shard(self.grain()),
+            format_seconds(self.start_ms),
+        )
+    }
+}
+
+/// Parses the attribute `series` of a rollup row. Returns the start of the row's hour or day, in Unix milliseconds.
+pub fn parse_start(grain: Grain, sort_key: &str) -> Option<UnixMs> {
+    parse_timestamp(sort_key).filter(|start_ms| start_ms.0 % grain.length_ms() == 0)
+}
+
+/// The mark, which says which hours are rolled up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollupMark {
+    /// The topic id whose watermarks made the hours final.
+    pub topic_id: String,
+    /// The id of the tables that the mark belongs to.
+    pub tables_id: String,
+    /// All hours that end at or before this time are rolled up. The time is a whole hour in Unix milliseconds.
+    pub until_ms: UnixMs,
+    /// Partitions that were idle when hours were rolled up, each with the first of these hours. From that hour on, no
+    /// rollup row counts events of the partition.
+    pub idle: BTreeMap<i32, UnixMs>,
+    /// The version of the mark, which grows by one with each write.
+    pub version: i64,
+}
+
+impl RollupMark {
+    /// Returns true if the mark belongs to this topic id and these tables. Any other mark counts as absent, because a
+    /// new topic may add events to hours that were final for the former topic.
+    pub fn is_of(&self, topic_id: Option<&str>, tables_id: &str) -> bool {
+        topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
+    }
+
+    /// Returns the time up to which the rollups contain all events. The rollups lack the events of a partition that was
+    /// idle when hours were rolled up and has counted events since. `counted` returns the number of events that a
+    /// partition has counted, or `None` if the number is unknown.
+    pub fn whole_until_ms(&self, counted: impl Fn(i32) -> Option<u64>) -> UnixMs {
+        let woken = self.idle.iter().filter(|(p, _)| counted(**p) != Some(0));
+        let since_ms = woken.map(|(_, since_ms)| *since_ms);
+        since_ms.fold(self.until_ms, UnixMs::min)
+    }
+
+    fn is_of_same(&self, other: &RollupMark) -> bool {
+        self.is_of(Some(&other.topic_id), &other.tables_id)
+    }
+}

@@ -1,0 +1,194 @@
+//! Decides which hours are final.
+//!
+//! An hour is final if every partition of the topic has published a watermark at or after the hour's end. Everything
+//! below a published restart point is counted (INV-1). After the restart point, each event of a window that ends at or
+//! before the watermark is late, so no window counts it (INV-4).
+//!
+//! | partition | the hours |
+//! |---|---|
+//! | has published a watermark | are final up to the watermark |
+//! | is idle: it has counted no event, and its log has no unread record | do not wait for the partition |
+//! | anything else: its consumer has not begun, or has not published a watermark yet | wait for the partition |
+//!
+//! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The first event
+//! of an idle partition may have any event time. Therefore, the mark lists the idle partitions. When an idle partition
+//! counts an event, the hours are rolled up again, beginning with the first hour that left the partition out.
+//!
+//! # Assumption
+//! A partition that is added to the topic has no events of hours that were rolled up before. The definition of a final
+//! window makes the same assumption.
+
+use std::collections::BTreeMap;
+
+use super::{RollupMark, hour_start};
+use crate::clock::UnixMs;
+use crate::event::Offset;
+use crate::restart::{Commit, Metadata};
+
+/// What is known about the log of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// The published watermark, or `None` before the first event or heartbeat.
+    pub watermark_ms: Option<UnixMs>,
+    /// The offset of the most advanced restart point.
+    pub next: Offset,
+    /// The number of events below that offset, or `None` if it is unknown.
+    pub counted: Option<u64>,
+    /// The offset after the newest record of the log, if the caller has looked it up.
+    pub end: Option<Offset>,
+}
+
+impl LogState {
+    fn is_idle(&self) -> bool {
+        self.watermark_ms.is_none()
+            && self.counted == Some(0)
+            && self.end.is_some_and(|end| self.next >= end)
+    }
+}
+
+/// What is known about the topic and the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollupFacts {
+    /// The current topic id, which is the same in Kafka and in the config item.
+    pub topic_id: String,
+    /// The id of the tables.
+    pub tables_id: String,
+    /// The number of partitions that the topic has.
+    pub partition_count: i32,
+    /// The state of each partition that has a progress item of this topic id.
+    pub logs: BTreeMap<i32, LogState>,
+}
+
+impl RollupFacts {
+    /// Returns the known partitions that have no published watermark. To decide whether they are idle, the caller must
+    /// add the ends of their logs ([`RollupFacts::set_end`]) and the group's commits, which may be ahead of the
+    /// progress items ([`RollupFacts::add_commit`]).
+    pub fn unclear(&self) -> Vec<i32> {
+        let logs = self.logs.iter();
+        let unclear = logs.filter(|(_, log)| log.watermark_ms.is_none());
+        unclear.map(|(partition, _)| *partition).collect()
+    }
+
+    /// Sets the offset after the newest record of a partition.
+    pub fn set_end(&mut self, partition: i32, end: Offset) {
+        if let Some(log) = self.logs.get_mut(&partition) {
+            log.end = Some(end);
+        }
+    }
+
+    /// Adds the group's commit of a partition, if the commit belongs to this topic and these tables.
+    pub fn add_commit(&mut self, partition: i32, commit: &Commit) {
+        let metadata = Metadata::parse(&commit.metadata)
+            .filter(|m| m.topic_id == self.topic_id && m.tables_id == self.tables_id);
+        if let Some((metadata, log)) = metadata.zip(self.logs.get_mut(&partition))
+            && commit.next > log.next
+        {
+            log.next = commit.next;
+            log.counted = metadata.sums.map(|sums| sums.events());
+        }
+    }
+}
+
+/// The plan for the next hours to roll up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The mark at which the rollup begins.
+    pub mark: RollupMark,
+    /// True if the table contains another mark or none, so that `mark` must be written first.
+    pub is_new: bool,
+    /// The time up to which all hours are final, in Unix milliseconds.
+    pub target_ms: UnixMs,
+    /// The idle partitions, each with the first hour that leaves it out.
+    pub idle: BTreeMap<i32, UnixMs>,
+}
+
+/// The reason why no hour is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// All final hours are rolled up.
+    AllDone,
+    /// No consumer has begun this partition.
+    NotBegun(i32),
+    /// This partition has records, but it has not published a watermark.
+    NoWatermark(i32),
+}
+
+/// Decides which hours are rolled up next.
+///
+/// # Errors
+/// Returns the reason why no hour is due.
+pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Waiting> {
+    let mark = begin(stored, facts);
+    let is_new = stored != Some(&mark);
+    // A mark that claims too many hours is corrected even if no hour is due. A missing mark can wait.
+    let must_write = is_new && stored.is_some_and(|stored| stored.is_of_same(&mark));
+    let (target_ms, idle) = match final_until(facts) {
+        Ok((final_ms, idle)) if final_ms > mark.until_ms => {
+            let since = |partition: i32| {
+                let known = mark.idle.get(&partition).copied();
+                (partition, known.unwrap_or(mark.until_ms).min(mark.until_ms))
+            };
+            (final_ms, idle.into_iter().map(since).collect())
+        }
+        Ok(_) if !must_write => return Err(Waiting::AllDone),
+        Err(waiting) if !must_write => return Err(waiting),
+        Ok(_) | Err(_) => (mark.until_ms, mark.idle.clone()),
+    };
+    Ok(Plan {
+        mark,
+        is_new,
+        target_ms,
+        idle,
+    })
+}
+
+/// Returns the time up to which all hours are final, and the idle partitions.
+fn final_until(facts: &RollupFacts) -> Result<(UnixMs, Vec<i32>), Waiting> {
+    let mut least_ms = None;
+    let mut idle = Vec::new();
+    for partition in 0..facts.partition_count {
+        let log = facts.logs.get(&partition);
+        let log = log.ok_or(Waiting::NotBegun(partition))?;
+        match log.watermark_ms {
+            Some(ms) => least_ms = Some(least_ms.map_or(ms, |least: UnixMs| least.min(ms))),
+            None if log.is_idle() => idle.push(partition),
+            None => return Err(Waiting::NoWatermark(partition)),
+        }
+    }
+    Ok((least_ms.map_or(UnixMs(0), hour_start), idle))
+}
+
+/// Returns the mark at which the rollup continues.
+fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
+    let Some(stored) = stored else {
+        return first_mark(facts, 0);
+    };
+    let first = first_mark(facts, stored.version);
+    if !stored.is_of_same(&first) {
+        return first;
+    }
+    let mut mark = stored.clone();
+    // A partition without a progress item is treated as a partition that has counted no events.
+    let counted = |partition: i32| match facts.logs.get(&partition) {
+        Some(log) => log.counted,
+        None => Some(0),
+    };
+    mark.until_ms = stored.whole_until_ms(counted);
+    mark.idle.retain(|partition, _| {
+        // A partition that has counted nothing is no longer listed once its watermark has passed the mark, because new
+        // events of earlier hours are late.
+        let watermark_ms = facts.logs.get(partition).and_then(|log| log.watermark_ms);
+        counted(*partition) == Some(0) && watermark_ms.is_none_or(|ms| ms < stored.until_ms)
+    });
+    mark
+}
+
+fn first_mark(facts: &RollupFacts, version: i64) -> RollupMark {
+    RollupMark {
+        topic_id: facts.topic_id.clone(),
+        tables_id: facts.tables_id.clone(),
+        until_ms: UnixMs(0),
+        idle: BTreeMap::new(),
+        version,
+    }
+}

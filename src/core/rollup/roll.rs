@@ -1,0 +1,472 @@
+//! One pass of the writer, with all reads and writes that roll up the hours of a [`Plan`].
+//!
+//! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls the method again.
+//! The pass divides the hours into chunks of at most one day:
+//!
+//! - First, the pass reads the windows of each series in the chunk by key, with consistent reads, and sums them by
+//!   hour.
+//! - Next, the pass writes the hour rows of all cities together.
+//! - If the chunk ends a day, the pass makes the rows of the day from the stored rows of its hours.
+//! - Finally, the pass moves the mark to the end of the chunk.
+//!
+//! After a crash, the next writer starts at the mark and writes the same rows. No reader uses these rows before the
+//! mark has moved.
+//!
+//! Reading a key costs one read unit, even if there is no window. Therefore, the pass skips days without windows if
+//! more than one day is due. The index shows where the next window is, but the index may lag behind its table. The
+//! writer waits [`SETTLE_MS`] milliseconds before it queries the index.
+//!
+//! # Assumption
+//! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If a window appears in
+//! the index later, and no other series has windows on that day, the pass skips the day. Nothing else depends on the
+//! index.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    Cells, DAY_MS, DayHours, HOUR_MS, Plan, RollupMark, RollupRow, RollupSeries, SeverityCounts,
+    add_counts, day_start, hour_start,
+};
+use crate::batch::BATCH_PUTS_MAX;
+use crate::clock::UnixMs;
+use crate::keys::TOTALS_SHARDS;
+use crate::pace::backoff_ms;
+
+/// Wait before the index is assumed to contain every window, in milliseconds. According to AWS, an index lags by a
+/// fraction of a second.
+pub const SETTLE_MS: u64 = 60_000;
+/// Maximum number of windows in one request.
+const WINDOWS_MAX: i64 = 1_000;
+/// Maximum number of rows of all cities in memory, about 10 MB. If a chunk of a day needs more rows, the pass uses
+/// chunks of one hour.
+const ALL_ROWS_MAX: usize = 100_000;
+
+/// A request that the caller must carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Write the mark, on condition that the version in the table is still one lower. Report to [`Roll::moved`].
+    Move(RollupMark),
+    /// Wait until the index has settled. Report to [`Roll::settled`].
+    Settle,
+    /// Find the earliest start of a window at or after this time, across all series. Report to [`Roll::first_window`].
+    FirstWindow(UnixMs),
+    /// Read a page of series from a shard of the totals, in the order of their names, beginning with the first name
+    /// after `after`. Report to [`Roll::series`].
+    Series {
+        /// The number of the shard.
+        shard: u32,
+        /// The last name of the previous page, or an empty string.
+        after: String,
+    },
+    /// Read the windows of a series that start in `[from_ms, until_ms)`, by their keys. Report to [`Roll::windows`].
+    Windows {
+        /// `city#event_type`.
+        series: String,
+        /// The start of the first window.
+        from_ms: UnixMs,
+        /// The end of the last window.
+        until_ms: UnixMs,
+    },
+    /// Read the hour rows of one day. Report to [`Roll::hours`].
+    Hours {
+        /// The series of the rows.
+        series: RollupSeries,
+        /// The start of the day.
+        day_ms: UnixMs,
+    },
+    /// Put these rows after `wait_ms` milliseconds. Report to [`Roll::put`].
+    Put {
+        /// The rows, at most [`BATCH_PUTS_MAX`], with different keys.
+        rows: Vec<RollupRow>,
+        /// The wait in milliseconds, which grows after each attempt that left rows unwritten.
+        wait_ms: i64,
+    },
+    /// The pass is done, and the table contains this mark.
+    Done(RollupMark),
+}
+
+/// The phase of the work on a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The windows are summed into hours.
+    Hours,
+    /// The hour rows are being stored, because the rows of days are made from stored hour rows.
+    Storing,
+    /// The hours are summed into days.
+    Days,
+    /// All rows are made.
+    Made,
+}
+
+/// A series whose windows are being read.
+#[derive(Clone, Debug)]
+struct Folding {
+    series: String,
+    next_ms: UnixMs,
+    hours: BTreeMap<UnixMs, SeverityCounts>,
+}
+
+/// Walks through the series of all shards, a page at a time.
+#[derive(Clone, Debug, Default)]
+struct Walk {
+    shard: u32,
+    after: String,
+    page: VecDeque<String>,
+}
+
+impl Walk {
+    /// Returns the next series, or the request for the next page, or `None` at the end.
+    fn next(&mut self) -> Option<Result<String, Ask>> {
+        if let Some(series) = self.page.pop_front() {
+            return Some(Ok(series));
+        }
+        (self.shard < TOTALS_SHARDS).then(|| {
+            Err(Ask::Series {
+                shard: self.shard,
+                after: self.after.clone(),
+            })
+        })
+    }
+
+    fn take(&mut self, page: Vec<String>, has_more: bool) {
+        match page.last() {
+            Some(last) if has_more => self.after.clone_from(last),
+            _ => {
+                self.shard += 1;
+                self.after.clear();
+            }
+        }
+        self.page = page.into();
+    }
+}
+
+/// Hours that are rolled up together.
+#[derive(Clone, Debug)]
+struct Chunk {
+    from_ms: UnixMs,
+    until_ms: UnixMs,
+    phase: Phase,
+    walk: Walk,
+    folding: Option<Folding>,
+    /// The counts of all cities by event type and hour.
+    all_cities: BTreeMap<(String, UnixMs), SeverityCounts>,
+    event_types: BTreeSet<String>,
+    /// The event types whose day rows for all cities are still to be made.
+    days: VecDeque<RollupSeries>,
+    /// The rows that are still to be put.
+    rows: VecDeque<RollupRow>,
+}
+
+/// The rows of the current put, until all of them are stored.
+#[derive(Clone, Debug, Default)]
+struct Sending {
+    rows: Vec<RollupRow>,
+    attempts: u32,
+}
+
+/// A pass over the hours of a plan.
+#[derive(Clone, Debug)]
+pub struct Roll {
+    mark: RollupMark,
+    is_new: bool,
+    target_ms: UnixMs,
+    idle: BTreeMap<i32, UnixMs>,
+    window_ms: i64,
+    hours_max: i64,
+    is_settled: bool,
+    /// The start of the next chunk. Days between the mark and this time have no windows.
+    from_ms: UnixMs,
+    /// True if the index has shown that the next windows after the mark are on the day of `from_ms`.
+    is_found: bool,
+    chunk: Option<Chunk>,
+    sending: Sending,
+}
+
+impl Roll {
+    /// Returns a pass over `plan`, for windows of a length that divides an hour.
+    pub fn new(plan: Plan, window_ms: i64) -> Roll {
+        Roll {
+            from_ms: plan.mark.until_ms,
+            mark: plan.mark,
+            is_new: plan.is_new,
+            target_ms: plan.target_ms,
+            idle: plan.idle,
+            window_ms,
+            hours_max: 24,
+            is_settled: false,
+            is_found: false,
+            chunk: None,
+            sending: Sending::default(),
+        }
+    }
+
+    /// Returns the mark that is in the table, or that the pass writes first.
+    pub const fn mark(&self) -> &RollupMark {
+        &self.mark
+    }
+
+    /// Returns the time up to which the pass rolls up all hours, in Unix milliseconds.
+    pub const fn target_ms(&self) -> UnixMs {
+        self.target_ms
+    }
+
+    /// Returns the next request. The random number `chance` spreads repeated puts.
+    pub fn next_ask(&mut self, chance: u32) -> Ask {
+        if self.is_new {
+            return Ask::Move(self.moved_to(self.mark.until_ms, self.mark.idle.clone()));
+        }
+        if !self.sending.rows.is_empty() {
+            return self.put_ask(chance);
+        }
+        let Some(chunk) = &mut self.chunk else {
+            return self.begin_chunk();
+        };
+        let ask = chunk.next_ask(self.window_ms);
+        if chunk.all_cities.len() > ALL_ROWS_MAX && self.hours_max > 1 {
+            self.hours_max = 1;
+            self.chunk = None;
+            return self.begin_chunk();
+        }
+        if let Some(ask) = ask {
+            return ask;
+        }
+        self.sending.rows = chunk.take_rows();
+        if self.sending.rows.is_empty() {
+            let until_ms = chunk.until_ms;
+            return Ask::Move(self.moved_to(until_ms, self.idle.clone()));
+        }
+        self.put_ask(chance)
+    }
+
+    fn put_ask(&self, chance: u32) -> Ask {
+        let Sending { rows, attempts } = &self.sending;
+        let wait_ms = match attempts {
+            0 => 0,
+            attempts => backoff_ms(*attempts, chance),
+        };
+        let rows = rows.clone();
+        Ask::Put { rows, wait_ms }
+    }
+
+    fn moved_to(&self, until_ms: UnixMs, idle: BTreeMap<i32, UnixMs>) -> RollupMark {
+        RollupMark {
+            until_ms,
+            idle,
+            version: self.mark.version + 1,
+            ..self.mark.clone()
+        }
+    }
+
+    fn begin_chunk(&mut self) -> Ask {
+        let from_ms = self.from_ms;
+        if from_ms >= self.target_ms {
+            return if self.mark.until_ms < from_ms {
+                Ask::Move(self.moved_to(from_ms, self.idle.clone()))
+            } else {
+                Ask::Done(self.mark.clone())
+            };
+        }
+        let is_long = self.target_ms - from_ms > DAY_MS && from_ms.0 % DAY_MS == 0;
+        if is_long && !self.is_found {
+            return if self.is_settled {
+                Ask::FirstWindow(from_ms)
+            } else {
+                Ask::Settle
+            };
+        }
+        let end_of_day = day_start(from_ms) + DAY_MS;
+        let longest = from_ms + self.hours_max * HOUR_MS;
+        let until_ms = end_of_day.min(longest).min(self.target_ms);
+        self.chunk = Some(Chunk {
+            from_ms,
+            until_ms,
+            phase: Phase::Hours,
+            walk: Walk::default(),
+            folding: None,
+            all_cities: BTreeMap::new(),
+            event_types: BTreeSet::new(),
+            days: VecDeque::new(),
+            rows: VecDeque::new(),
+        });
+        // The first request of a chunk always asks for series, so it needs no random number.
+        self.next_ask(0)
+    }
+
+    /// Notes that the mark was written.
+    pub fn moved(&mut self, mark: RollupMark) {
+        self.is_new = false;
+        self.from_ms = mark.until_ms;
+        self.is_found = false;
+        self.chunk = None;
+        self.mark = mark;
+    }
+
+    /// Notes that the wait for the index is over.
+    pub fn settled(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// Processes the start of the first window, or `None` if there is no window.
+    pub fn first_window(&mut self, start_ms: Option<UnixMs>) {
+        let day_ms = start_ms.map_or(self.target_ms, day_start);
+        self.from_ms = day_ms.clamp(self.from_ms, self.target_ms);
+        self.is_found = true;
+    }
+
+    /// Processes a page of series. `has_more` is true if the shard has more series.
+    pub fn series(&mut self, page: Vec<String>, has_more: bool) {
+        if let Some(chunk) = &mut self.chunk {
+            chunk.walk.take(page, has_more);
+        }
+    }
+
+    /// Processes the windows of the current series, as pairs of start and counts.
+    pub fn windows(&mut self, windows: &[(UnixMs, SeverityCounts)]) {
+        let Some(folding) = self.chunk.as_mut().and_then(|c| c.folding.as_mut()) else {
+            return;
+        };
+        for (start_ms, counts) in windows {
+            let hour = folding.hours.entry(hour_start(*start_ms)).or_default();
+            add_counts(hour, counts);
+        }
+        folding.next_ms = folding
+            .next_ms
+            .saturating_add(WINDOWS_MAX.saturating_mul(self.window_ms));
+    }
+
+    /// Processes the hour rows of `series` on the chunk's day, as pairs of start and counts.
+    pub fn hours(&mut self, series: RollupSeries, hours: &[(UnixMs, SeverityCounts)]) {
+        let Some(chunk) = &mut self.chunk else {
+            return;
+        };
+        let day_ms = chunk.until_ms - DAY_MS;
+        let mut day = Box::<DayHours>::default();
+        for (start_ms, counts) in hours {
+            let hour = usize::try_from((*start_ms - day_ms) / HOUR_MS).ok();
+            if let Some(hour) = hour.and_then(|hour| day.get_mut(hour)) {
+                *hour = *counts;
+            }
+        }
+        if day.iter().any(|hour| hour != &SeverityCounts::default()) {
+            chunk.rows.push_back(RollupRow {
+                series,
+                start_ms: day_ms,
+                cells: Cells::Day(day),
+            });
+        }
+    }
+
+    /// Processes the answer to a put. `unprocessed` contains the indexes of the rows that were not stored.
+    pub fn put(&mut self, unprocessed: &[usize]) {
+        let rows = std::mem::take(&mut self.sending.rows);
+        let left = rows.into_iter().enumerate();
+        let left = left.filter(|(at, _)| unprocessed.contains(at));
+        self.sending.rows = left.map(|(_, row)| row).collect();
+        self.sending.attempts = match unprocessed {
+            [] => 0,
+            _ => self.sending.attempts + 1,
+        };
+    }
+}
+
+impl Chunk {
+    /// Returns the next request, or `None` if rows must be put first, or if all rows are stored.
+    fn next_ask(&mut self, window_ms: i64) -> Option<Ask> {
+        loop {
+            if let Some(ask) = self.folding_ask(window_ms) {
+                return Some(ask);
+            }
+            // The rows are put before more rows are made, so that few rows are in memory.
+            if self.phase == Phase::Made || self.rows.len() >= BATCH_PUTS_MAX {
+                return None;
+            }
+            if self.phase == Phase::Storing {
+                if !self.rows.is_empty() {
+                    return None;
+                }
+                self.begin_days();
+                continue;
+            }
+            match self.walk.next() {
+                Some(Err(ask)) => return Some(ask),
+                Some(Ok(series)) if self.phase == Phase::Hours => self.begin_series(series),
+                Some(Ok(series)) => {
+                    if let Some(series) = RollupSeries::of(&series) {
+                        return Some(self.hours_ask(series));
+                    }
+                }
+                None if self.phase == Phase::Hours => self.end_hours(),
+                None => match self.days.pop_front() {
+                    Some(series) => return Some(self.hours_ask(series)),
+                    None => self.phase = Phase::Made,
+                },
+            }
+        }
+    }
+
+    /// Returns the request for the next windows of the current series. If no windows are left, turns the sums of the
+    /// series into rows and returns `None`.
+    fn folding_ask(&mut self, window_ms: i64) -> Option<Ask> {
+        let folding = self.folding.as_mut()?;
+        if folding.next_ms < self.until_ms {
+            let longest = WINDOWS_MAX.saturating_mul(window_ms);
+            return Some(Ask::Windows {
+                series: folding.series.clone(),
+                from_ms: folding.next_ms,
+                until_ms: folding.next_ms.saturating_add(longest).min(self.until_ms),
+            });
+        }
+        let folding = self.folding.take()?;
+        let series = RollupSeries::of(&folding.series)?;
+        for (hour_ms, counts) in folding.hours {
+            let key = (series.event_type.clone(), hour_ms);
+            add_counts(self.all_cities.entry(key).or_default(), &counts);
+            let row = RollupRow::hour(series.clone(), hour_ms, counts);
+            self.rows.push_back(row);
+        }
+        None
+    }
+
+    fn begin_series(&mut self, series: String) {
+        if let Some(rollups) = RollupSeries::of(&series) {
+            self.event_types.insert(rollups.event_type);
+            self.folding = Some(Folding {
+                series,
+                next_ms: self.from_ms,
+                hours: BTreeMap::new(),
+            });
+        }
+    }
+
+    fn hours_ask(&self, series: RollupSeries) -> Ask {
+        Ask::Hours {
+            series,
+            day_ms: self.until_ms - DAY_MS,
+        }
+    }
+
+    fn end_hours(&mut self) {
+        let rows = std::mem::take(&mut self.all_cities).into_iter();
+        self.rows.extend(rows.map(|((kind, hour_ms), counts)| {
+            RollupRow::hour(RollupSeries::all_cities(&kind), hour_ms, counts)
+        }));
+        self.phase = Phase::Storing;
+    }
+
+    fn begin_days(&mut self) {
+        if self.until_ms.0 % DAY_MS != 0 {
+            self.phase = Phase::Made;
+            return;
+        }
+        self.phase = Phase::Days;
+        self.walk = Walk::default();
+        let types = std::mem::take(&mut self.event_types).into_iter();
+        self.days = types.map(|kind| RollupSeries::all_cities(&kind)).collect();
+    }
+
+    /// Removes the rows of the next put from the chunk, and returns them.
+    fn take_rows(&mut self) -> Vec<RollupRow> {
+        let len = self.rows.len().min(BATCH_PUTS_MAX);
+        self.rows.drain(..len).collect()
+    }
+}
