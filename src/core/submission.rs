@@ -1,0 +1,361 @@
+//! Divides the body of a request into events, and judges each of them by the rules of [`crate::parse`].
+//!
+//! A body is one JSON value, a JSON array, or NDJSON. Every accepted event has the bytes that the client sent. The only
+//! exception is the time: where the field `timestamp` is absent or `"now"`, the value gets the time of its arrival.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::clock::UnixMs;
+use crate::parse::{Reason, Reject, parse_borrowed_event};
+use crate::patch::{append_member, find_member, replace_member};
+use crate::time::format_millis;
+
+/// The value of the field `timestamp` that stands for the time of arrival.
+pub const NOW: &str = "now";
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How a body holds its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// A body that begins with `[` is an array, and a body that is one JSON value holds this value. Every other body
+    /// holds lines.
+    Detect,
+    /// Each line holds an event.
+    Lines,
+}
+
+/// The bytes that should be an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// The number of the line in NDJSON, with empty lines counted. Otherwise the number of the element in the array, or
+    /// 1. Numbers begin at 1.
+    pub line: u64,
+    /// The bytes, without a line break at their end.
+    pub value: &'a [u8],
+}
+
+/// Says why a body cannot be divided into events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The body has no event.
+    Empty,
+    /// The body has more events than allowed.
+    TooMany,
+    /// The array is not valid JSON, so the ends of its elements are unknown. The text says where it is invalid.
+    BrokenArray(String),
+}
+
+/// Divides a body into at most `items_max` items.
+///
+/// In NDJSON, lines end with LF or CRLF, and empty lines are skipped. A byte order mark before the body is dropped.
+///
+/// # Errors
+/// Returns [`BodyError`] if the body has no item, too many items, or a broken array.
+pub fn split(body: &[u8], framing: Framing, items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let trimmed = body.trim_ascii();
+    let items = match framing {
+        _ if trimmed.is_empty() => Vec::new(),
+        Framing::Detect if trimmed.starts_with(b"[") => split_array(trimmed, items_max)?,
+        Framing::Detect if is_one_value(trimmed) => vec![Item {
+            line: 1,
+            value: trimmed,
+        }],
+        Framing::Detect | Framing::Lines => split_lines(body, items_max)?,
+    };
+    if items.is_empty() {
+        return Err(BodyError::Empty);
+    }
+    Ok(items)
+}
+
+fn is_one_value(body: &[u8]) -> bool {
+    !body.contains(&b'\n') || serde_json::from_slice::<&RawValue>(body).is_ok()
+}
+
+fn split_lines(body: &[u8], items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
+    let mut items = Vec::new();
+    for (line, value) in (1..).zip(body.split(|byte| *byte == b'\n')) {
+        let value = value.strip_suffix(b"\r").unwrap_or(value);
+        if value.is_empty() {
+            continue;
+        }
+        if items.len() == items_max {
+            return Err(BodyError::TooMany);
+        }
+        items.push(Item { line, value });
+    }
+    Ok(items)
+}
+
+fn split_array(body: &[u8], items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
+    let mut elements = Elements {
+        items: Vec::new(),
+        items_max,
+        has_more: false,
+    };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = json.deserialize_seq(&mut elements);
+    let read = read.and_then(|()| json.end());
+    match read {
+        _ if elements.has_more => Err(BodyError::TooMany),
+        Ok(()) => Ok(elements.items),
+        Err(error) => Err(BodyError::BrokenArray(error.to_string())),
+    }
+}
+
+struct Elements<'a> {
+    items: Vec<Item<'a>>,
+    items_max: usize,
+    has_more: bool,
+}
+
+impl<'a> Visitor<'a> for &mut Elements<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        let mut line = 1;
+        while let Some(raw) = seq.next_element::<&'a RawValue>()? {
+            if self.items.len() == self.items_max {
+                self.has_more = true;
+                return Err(A::Error::custom("too many elements"));
+            }
+            let value = raw.get().as_bytes();
+            self.items.push(Item { line, value });
+            line += 1;
+        }
+        Ok(())
+    }
+}
+
+/// An item that is a valid event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidEvent<'a> {
+    /// The city, which is the key of the record.
+    pub city: Cow<'a, str>,
+    /// The value of the record.
+    pub value: Cow<'a, [u8]>,
+    /// The event's own id, if it has one.
+    pub event_id: Option<Box<str>>,
+}
+
+/// Judges an item that arrived at `arrival_ms`.
+///
+/// # Errors
+/// Returns the first rule that the item breaks.
+pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, Reject> {
+    let reject = match parse_borrowed_event(item.value) {
+        Ok(event) => {
+            return Ok(ValidEvent {
+                city: event.city,
+                value: Cow::Borrowed(item.value),
+                event_id: event.event_id.map(|id| id.into_owned().into_boxed_str()),
+            });
+        }
+        Err(reject) => reject,
+    };
+    // Only rejected items are looked at for a time that is missing, so that others cost one pass over their bytes.
+    let Some(timed) = with_arrival_time(item.value, reject.reason, arrival_ms) else {
+        return Err(reject);
+    };
+    let event = parse_borrowed_event(timed.as_bytes())?;
+    Ok(ValidEvent {
+        city: Cow::Owned(event.city.into_owned()),
+        event_id: event.event_id.map(|id| id.into_owned().into_boxed_str()),
+        value: Cow::Owned(timed.into_bytes()),
+    })
+}
+
+/// Returns the value with the time of arrival, if the value asks for it.
+fn with_arrival_time(value: &[u8], reason: Reason, arrival_ms: UnixMs) -> Option<String> {
+    if !matches!(reason, Reason::MissingField | Reason::BadTimestamp) {
+        return None;
+    }
+    let text = std::str::from_utf8(value).ok()?;
+    let time = format!("\"{}\"", format_millis(arrival_ms));
+    match find_member(text, "timestamp") {
+        None => append_member(text, "timestamp", &time),
+        Some(range) => {
+            let given: String = serde_json::from_str(&text[range]).ok()?;
+            (given == NOW).then(|| replace_member(text, "timestamp", &time))?
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 4;
+
+    /// Returns the number and the text of each item.
+    fn items(body: &[u8], framing: Framing) -> Result<Vec<(u64, String)>, BodyError> {
+        let items = split(body, framing, MAX)?;
+        let text = |item: &Item<'_>| String::from_utf8_lossy(item.value).into_owned();
+        Ok(items.iter().map(|item| (item.line, text(item))).collect())
+    }
+
+    #[test]
+    fn one_value_an_array_and_lines_are_told_apart() {
+        type Case = (&'static [u8], &'static [(u64, &'static str)]);
+        let cases: [Case; 13] = [
+            (b"{}", &[(1, "{}")]),
+            (b"\xef\xbb\xbf {}\r\n\n", &[(1, "{}")]),
+            (b"{\n\"a\": 1\n}\n", &[(1, "{\n\"a\": 1\n}")]),
+            (b"{broken", &[(1, "{broken")]),
+            (b"{}\n{}", &[(1, "{}"), (2, "{}")]),
+            (b"\n\r\n{}\r\n\n x\r\n", &[(3, "{}"), (5, " x")]),
+            (b"{broken\n{}\n", &[(1, "{broken"), (2, "{}")]),
+            (b"7\n\xff\n", &[(1, "7"), (2, "\u{fffd}")]),
+            (b"[{}]", &[(1, "{}")]),
+            (
+                b" [ {\"a\":[1]} ,7,\n\"x\" ] ",
+                &[(1, "{\"a\":[1]}"), (2, "7"), (3, "\"x\"")],
+            ),
+            (b"[[]]", &[(1, "[]")]),
+            (b"[1,2,3,4]", &[(1, "1"), (2, "2"), (3, "3"), (4, "4")]),
+            (b"1\n2\n3\n4\n", &[(1, "1"), (2, "2"), (3, "3"), (4, "4")]),
+        ];
+        for (body, want) in cases {
+            let want: Vec<_> = want.iter().map(|(n, t)| (*n, (*t).to_owned())).collect();
+            assert_eq!(items(body, Framing::Detect), Ok(want), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_not_detected_but_declared() {
+        let want = vec![(1, "[".to_owned()), (2, "{}".to_owned())];
+        assert_eq!(items(b"[\n{}", Framing::Lines), Ok(want));
+        let pretty = items(b"{\n}", Framing::Lines).expect("two lines");
+        assert_eq!(pretty.len(), 2);
+    }
+
+    #[test]
+    fn a_body_without_events_and_one_with_too_many_are_refused() {
+        for body in [&b""[..], b" \r\n\n", b"\xef\xbb\xbf", b"[]", b" [ ] "] {
+            assert_eq!(
+                items(body, Framing::Detect),
+                Err(BodyError::Empty),
+                "{body:?}"
+            );
+        }
+        for body in [&b"[1,2,3,4,5]"[..], b"1\n2\n3\n4\n5", b"[1,2,3,4,5,"] {
+            assert_eq!(
+                items(body, Framing::Detect),
+                Err(BodyError::TooMany),
+                "{body:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_broken_array_is_refused_as_a_whole_and_says_where_it_breaks() {
+        for (body, words) in [
+            (&b"[{},"[..], "EOF"),
+            (b"[{},\n{]", "line 2"),
+            (b"[{}] x", "trailing"),
+            (b"[\xff]", "line 1"),
+        ] {
+            match items(body, Framing::Detect) {
+                Err(BodyError::BrokenArray(why)) => assert!(why.contains(words), "{why}"),
+                other => panic!("{body:?}: {other:?}"),
+            }
+        }
+    }
+
+    const ARRIVAL: UnixMs = UnixMs(1_357_020_000_000);
+
+    fn judged(text: &str) -> Result<(String, String), Reason> {
+        let item = Item {
+            line: 1,
+            value: text.as_bytes(),
+        };
+        match judge(&item, ARRIVAL) {
+            Ok(event) => {
+                let value = String::from_utf8(event.value.into_owned()).expect("it is valid");
+                Ok((event.city.into_owned(), value))
+            }
+            Err(reject) => Err(reject.reason),
+        }
+    }
+
+    #[test]
+    fn a_valid_event_keeps_its_bytes_and_its_city_is_trimmed() {
+        let text = r#" {"city":" NYC ","event_type":"Traffic","severity":"LOW","timestamp":"2013-01-01T06:00:00Z","n":1.0}"#;
+        assert_eq!(judged(text), Ok(("NYC".to_owned(), text.to_owned())));
+        let with_id = text.replace("\"n\":1.0", r#""event_id":"a\u0062""#);
+        let item = Item {
+            line: 1,
+            value: with_id.as_bytes(),
+        };
+        let event = judge(&item, ARRIVAL).expect("valid");
+        assert_eq!(event.event_id.as_deref(), Some("ab"));
+        assert!(matches!(event.value, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn only_an_absent_time_and_now_become_the_time_of_arrival() {
+        let event = |rest: &str| {
+            format!(r#"{{"city":"NYC","event_type":"traffic","severity":"low"{rest}}}"#)
+        };
+        let timed = event(r#","timestamp":"2013-01-01T06:00:00.000Z""#);
+        let want = Ok(("NYC".to_owned(), timed.clone()));
+        assert_eq!(judged(&event("")), want);
+        assert_eq!(judged(&event(r#","timestamp":"now""#)), want);
+        assert_eq!(judged(&event(r#","timestamp":"no\u0077""#)), want);
+        let nested = event(r#","timestamp":"now","a":{"timestamp":"now"}"#);
+        let kept = timed.replace('}', r#","a":{"timestamp":"now"}}"#);
+        assert_eq!(judged(&nested), Ok(("NYC".to_owned(), kept)));
+        for (rest, reason) in [
+            (r#","timestamp":"Now""#, Reason::BadTimestamp),
+            (r#","timestamp":null"#, Reason::BadTimestamp),
+            (r#","timestamp":"""#, Reason::BadTimestamp),
+            (r#","timestamp":"now","timestamp":"now""#, Reason::NotJson),
+            (
+                r#","timestamp":"now","description":7"#,
+                Reason::BadDescription,
+            ),
+            (r#","event_id":"""#, Reason::BadEventId),
+        ] {
+            assert_eq!(judged(&event(rest)), Err(reason), "{rest}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_arrival_does_not_hide_another_broken_rule() {
+        for (text, reason) in [
+            ("", Reason::Empty),
+            ("[]", Reason::NotJson),
+            ("{}", Reason::MissingField),
+            (
+                r#"{"event_type":"traffic","severity":"low"}"#,
+                Reason::MissingField,
+            ),
+            (
+                r#"{"city":"a#b","event_type":"traffic","severity":"low"}"#,
+                Reason::BadCity,
+            ),
+            (
+                r#"{"city":"NYC","event_type":"traffic","severity":"bad","timestamp":"now"}"#,
+                Reason::BadSeverity,
+            ),
+        ] {
+            assert_eq!(judged(text), Err(reason), "{text}");
+        }
+        // With the time, the value has more bytes than a record may have.
+        let fill = "x".repeat(65_536 - 65);
+        let text =
+            format!(r#"{{"city":"NYC","event_type":"traffic","severity":"low","a":"{fill}"}}"#);
+        assert!(text.len() <= 65_536, "{}", text.len());
+        assert_eq!(judged(&text), Err(Reason::TooLarge));
+    }
+}
