@@ -1,21 +1,23 @@
-//! The comparison of a log with the tables: a second fold, beside the one that writes.
+//! Compares a log with the tables. The comparison counts the log a second time, independently of the code that writes
+//! the tables.
 //!
-//! It shares parsing and the arithmetic of windows with the write path and nothing else: watermark,
-//! rows, keys and sums are its own, so that a mistake there does not vouch for itself.
+//! The comparison shares only the parser and the arithmetic of windows with the code that writes. The comparison
+//! has a watermark, rows, keys and sums of its own, so that it can find errors in the code that writes.
 //!
-//! A [`Slice`] is a stretch of all rows in the order of city and time ([`Place`]). The caller fills
-//! it with what the tables hold ([`Slice::add_row`], [`Slice::add_put`]), hands it every record of the log
-//! in offset order ([`Slice::take`]), and asks for the outcome ([`Slice::judge`]). Memory is bounded:
-//! what does not fit any more is cut off at the slice's upper end, for the next slice.
+//! A [`Slice`] is a range of all rows, sorted by city and time ([`RowPlace`]). The caller fills the slice with the
+//! rows of the tables ([`Slice::add_row`], [`Slice::add_put`]). Next, the caller passes every record of the log in
+//! offset order ([`Slice::take`]), and asks for the outcome ([`Slice::outcome`]). Memory is bounded: if rows do
+//! not fit, the slice drops them at its upper end, and the next slice contains them.
 //!
-//! What makes it exact while consumers run: a row's fence says which records of a partition it holds,
-//! so it must hold those and no others. The *claim* of a partition is the offset below which
-//! everything was said to be stored before the rows were read; below it, nothing may be missing.
-//! Records at or above both are in no row yet, and nobody says so.
+//! Two facts make the comparison exact while consumers run. The fence of a row says which records of a partition
+//! the row counts, so the row must count these records and no others. The *claim* of a partition is an offset that
+//! was read before the rows. All records below the claim were reported as stored, so none of them may be missing.
+//! Records at or above both the fence and the claim are not in a row yet, and no consumer has claimed them.
 
 mod judge;
 mod key;
 mod progress;
+mod rollups;
 #[cfg(test)]
 mod tests;
 mod watermark;
@@ -23,23 +25,26 @@ mod watermark;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::parse::{Body, Reject};
 use crate::window::Rules;
 
-pub use judge::{Difference, Incomparable, Kind, Outcome, Sums};
-pub use key::{Key, Name, Place, TOTALS_TIME_MS};
+pub use judge::{AuditOutcome, Difference, Incomparable, Kind, Sums};
+pub use key::{Key, Name, RowPlace, TOTALS_TIME_MS};
 pub use progress::{PROGRESS_ITEM, Published, WrongSums};
+pub use rollups::HourCounts;
 pub use watermark::{Lateness, Stamp, Watermark};
 
-/// The counts of a row, or of a progress item. Signed: a damaged row can hold anything.
+/// The counts of a row or of a progress item. The numbers are signed, because a damaged row can contain any
+/// number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Events counted in windows.
+    /// Number of events that are counted in windows.
     pub event_count: i64,
-    /// Late events; totals only.
+    /// Number of late events, which only totals rows count.
     pub late_count: i64,
-    /// Both kinds, by [`Severity::index`].
+    /// Number of events of both kinds by severity, indexed by [`Severity::index`].
     pub severities: [i64; 4],
 }
 
@@ -54,48 +59,51 @@ impl Counts {
     }
 }
 
-/// A fence of a row.
+/// The fence of one partition in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// The partition.
+    /// The number of the partition.
     pub partition: i32,
-    /// The first record counted.
+    /// The offset of the first record that the row counts.
     pub first: Offset,
-    /// One past the last.
+    /// The offset after the last record that the row counts.
     pub next: Offset,
 }
 
-/// A row of counts as the tables hold it.
+/// A row of counts as the tables contain it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundRow {
-    /// What it counts.
+    /// The counts in the row.
     pub counts: Counts,
-    /// Its set of severities by [`Severity::index`]; `None` for totals, which have none.
+    /// The row's set of severities by [`Severity::index`], or `None` if the row has no such set.
     pub distinct: Option<[bool; 4]>,
-    /// Its fences of the log.
+    /// The hours of a day, or `None` for other rows.
+    pub hours: Option<Box<HourCounts>>,
+    /// The fences in the row that belong to the current topic.
     pub fences: Vec<Fence>,
-    /// It has fences of another topic id.
+    /// True if the row has a fence of another topic id.
     pub foreign: bool,
-    /// An attribute that contradicts its key, or a broken fence.
+    /// A description of an attribute that contradicts the row's key, or of a broken fence.
     pub odd: Option<String>,
 }
 
-/// A raw event or an alert as the tables hold it.
+/// A raw event or an alert as the tables contain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPut {
-    /// Fingerprint of what it says, see [`content`].
+    /// A fingerprint of the item's content, as [`content`] computes it.
     pub content: u64,
-    /// Its flag `late`.
+    /// The attribute `late` of the item.
     pub late: bool,
-    /// Partition and offset that a raw event names; alerts name none.
+    /// The partition and the offset that a raw event names. An alert names neither.
     pub source: Option<(i32, Offset)>,
-    /// Its city is not the one of the key it was looked for under.
+    /// True if the item's city differs from the city in the requested key.
     pub elsewhere: bool,
-    /// Past its `ttl`: as good as gone.
+    /// True if the item's `ttl` has passed, so that DynamoDB may delete the item at any time.
     pub expired: bool,
 }
 
-/// Returns a fingerprint of what a raw event (with `future` and `extra`) or an alert says.
+/// Returns a fingerprint of the content of a raw event or an alert. For a raw event, the fingerprint includes
+/// `future` and `extra`.
 pub fn content(
     city: &str,
     event_type: &str,
@@ -109,105 +117,114 @@ pub fn content(
     hasher.finish()
 }
 
-/// Which events have raw rows and alerts, as the tables' config item says.
+/// The events that have raw rows and alerts, according to the config item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// All, and alerts.
+    /// All events have raw rows, and alerts are stored.
     All,
-    /// Those of high and critical severity, and alerts.
+    /// Only events of high and critical severity have raw rows, and alerts are stored.
     Alerts,
-    /// None, and no alerts.
+    /// No event has a raw row, and no alerts are stored.
     Nothing,
 }
 
-/// One partition's log.
+/// The log of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Its oldest record.
+    /// The offset of the oldest record in the log.
     pub start: Offset,
-    /// Everything below is said to be stored.
+    /// The claim: all records below the claim were reported as stored.
     pub claim: Offset,
-    /// No event time below its start is larger; `None` if nobody knows.
-    pub before_max_ms: Option<i64>,
-    /// What its progress item says, if it has one.
+    /// An upper bound for the event times below the log's start, or `None` if it is unknown.
+    pub before_max_ms: Option<UnixMs>,
+    /// The content of the partition's progress item, if the item exists.
     pub published: Option<Published>,
 }
 
-/// What is compared.
+/// The settings of a comparison.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// The topic, part of the ids of events that have none.
+    /// The name of the topic, which is part of the default event ids.
     pub topic: String,
     /// The rules of event time.
     pub rules: Rules,
-    /// Which events are stored.
+    /// The events that are stored.
     pub stored: Stored,
-    /// Event times and window starts `[from, until)`.
-    pub range: (i64, i64),
-    /// Another topic of this name was counted here before.
+    /// The range `[from, until)` of event times and window starts.
+    pub range: (UnixMs, UnixMs),
+    /// True if the tables also count an earlier topic with the same name.
     pub remade: bool,
-    /// Raw events live at least as long after their record …
+    /// Hours and days that end at or before this time have rollup rows. 0 means that there are no rollup rows.
+    pub rolled_until_ms: UnixMs,
+    /// Minimum time for which the table keeps a raw event, counted from the timestamp of its record, in milliseconds.
     pub raw_ttl_ms: i64,
-    /// … so do alerts, for ever if `None` …
+    /// Minimum time for which the table keeps an alert, in milliseconds, or `None` if alerts never expire.
     pub alert_ttl_ms: Option<i64>,
-    /// … and the tables, which were made then (Unix ms; 0 if unknown).
-    pub made_ms: i64,
-    /// The clock.
-    pub now_ms: i64,
+    /// The time at which the tables were created, or 0 if it is unknown. For older records, the minimum times for which
+    /// items are kept start at this time.
+    pub made_ms: UnixMs,
+    /// The current time.
+    pub now_ms: UnixMs,
     /// Memory for the rows of a slice, in bytes.
     pub bytes_max: usize,
 }
 
-/// What one pass over the log saw, whatever the slice.
+/// The counts of one pass over the log, which do not depend on the slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Records.
+pub struct LogCounts {
+    /// Number of records.
     pub records: u64,
-    /// Valid events.
+    /// Number of valid events.
     pub events: u64,
-    /// Valid events that came after their window was closed.
+    /// Number of valid events that arrived after their window was final.
     pub late: u64,
-    /// Rejected records.
+    /// Number of rejected records.
     pub rejected: u64,
-    /// Valid events at or above the claims: nobody says yet that they are stored.
+    /// Number of valid events at or above the claims. No consumer has claimed yet that these events are stored.
     pub unclaimed: u64,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Row {
+struct AuditRow {
     found: Option<FoundRow>,
     counts: Counts,
-    /// Records below the claim that the row's fence leaves out, and the first of them.
+    /// Number of records below the claim that the row's fence excludes. `lacking_at` is the first of them.
     lacking: u64,
     lacking_at: Option<(i32, Offset)>,
-    /// Per fence: a record of the row stands at its first, and before its next; one stands earlier.
+    /// Three flags for each fence. The flags say whether the row has a record at the fence's first offset,
+    /// directly before its next offset, and before its first offset.
     ends: Vec<(bool, bool, bool)>,
-    /// Whether an event belongs here depends on records that the log no longer has.
+    /// True if records that the log no longer has decide whether an event belongs to this row.
     unsure: bool,
+    /// The events of a day by hour, according to the log.
+    hours: Option<Box<HourCounts>>,
+    /// The reason why a row of an hour or a day need not equal the log, if there is one.
+    excuse: Option<rollups::Excuse>,
 }
 
 #[derive(Clone, Debug)]
-struct Put {
+struct AuditPut {
     found: Option<FoundPut>,
-    /// A record has this key; one has this content, too.
+    /// `seen` is true if a record of the log has the item's key. `matched` is true if a record of the log also has
+    /// the item's content.
     seen: bool,
     matched: bool,
     want: Option<Want>,
 }
 
-/// The first record below the claim that a put is of.
+/// The first record below the claim that requires a raw event or an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// What it says.
+    /// The fingerprint of the content that the item should have.
     pub content: u64,
-    /// Whether it is late.
+    /// Whether the event should be marked as late.
     pub late: Lateness,
-    /// Its partition.
+    /// The partition of the record.
     pub partition: i32,
-    /// Its offset.
+    /// The offset of the record.
     pub offset: Offset,
-    /// Its Kafka timestamp.
-    pub record_ms: Option<i64>,
+    /// The Kafka timestamp of the record.
+    pub record_ms: Option<UnixMs>,
 }
 
 impl Want {
@@ -217,32 +234,33 @@ impl Want {
 }
 
 #[derive(Clone, Debug)]
-enum Entry {
-    // Boxed: there are many more raw events and alerts, and they are smaller.
-    Row(Box<Row>),
-    Put(Put),
+enum SliceEntry {
+    // The row is boxed, because there are many more raw events and alerts, and these are smaller.
+    Row(Box<AuditRow>),
+    Put(AuditPut),
 }
 
-/// A stretch of rows: what the tables hold of them, and what the log says.
+/// A range of rows, with their contents in the tables and their counts according to the log.
 #[derive(Debug)]
 pub struct Slice {
     scope: Scope,
-    /// First place, and the first one behind; `None` is the end.
-    lo: Option<Place>,
-    hi: Option<Place>,
+    /// The first place of the slice, and the first place after it. `None` means the beginning or the end of all
+    /// rows.
+    lo: Option<RowPlace>,
+    hi: Option<RowPlace>,
     logs: BTreeMap<i32, (Log, Watermark)>,
     whole_logs: bool,
-    /// What the log has below the `next` of each partition's progress item.
+    /// The counts of the records below `next` of each partition's progress item, according to the log.
     published: BTreeMap<i32, Counts>,
-    entries: BTreeMap<Key, Entry>,
+    entries: BTreeMap<Key, SliceEntry>,
     bytes: usize,
     bytes_peak: usize,
-    seen: Seen,
+    seen: LogCounts,
 }
 
 impl Slice {
-    /// Returns an empty slice from `lo` on (`None`: from the beginning).
-    pub fn new(scope: Scope, lo: Option<Place>, logs: &BTreeMap<i32, Log>) -> Slice {
+    /// Returns an empty slice that starts at `lo`, or at the beginning if `lo` is `None`.
+    pub fn new(scope: Scope, lo: Option<RowPlace>, logs: &BTreeMap<i32, Log>) -> Slice {
         let watermark = |log: &Log| Watermark::new(log.start.0 > 0, log.before_max_ms);
         Slice {
             scope,
@@ -254,17 +272,17 @@ impl Slice {
             entries: BTreeMap::new(),
             bytes: 0,
             bytes_peak: 0,
-            seen: Seen::default(),
+            seen: LogCounts::default(),
         }
     }
 
-    /// Returns where the next slice begins; `None` if this is the last.
-    pub fn hi(&self) -> Option<&Place> {
+    /// Returns where the next slice begins, or `None` after the last slice.
+    pub fn hi(&self) -> Option<&RowPlace> {
         self.hi.as_ref()
     }
 
-    /// Ends the slice before `hi`; what lies behind is dropped.
-    pub fn end_at(&mut self, hi: Place) {
+    /// Ends the slice before `hi`, and drops the rows at or after `hi`.
+    pub fn end_at(&mut self, hi: RowPlace) {
         if self.hi.as_ref().is_none_or(|old| hi < *old) {
             let cut = Key {
                 place: hi.clone(),
@@ -276,55 +294,56 @@ impl Slice {
         }
     }
 
-    /// Tells whether the tables' rows fill three quarters of the slice: the rest is for rows that
-    /// only the log knows.
+    /// Returns true if the rows of the tables fill three quarters of the slice. The last quarter is for rows that
+    /// only the log contains.
     pub fn is_full(&self) -> bool {
         self.bytes > self.scope.bytes_max / 4 * 3
     }
 
-    /// Returns the most bytes its rows took.
+    /// Returns the largest number of bytes that the slice's rows have used.
     pub fn bytes_peak(&self) -> usize {
         self.bytes_peak
     }
 
-    /// Returns what the log held.
-    pub fn seen(&self) -> Seen {
+    /// Returns the counts of the pass over the log.
+    pub fn seen(&self) -> LogCounts {
         self.seen
     }
 
-    /// Returns how many rows it holds.
+    /// Returns the number of rows in the slice.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Tells whether it holds no row.
+    /// Returns true if the slice contains no rows.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Adds a row of counts of the tables.
+    /// Adds a row of counts from the tables.
     pub fn add_row(&mut self, key: Key, found: FoundRow) {
+        self.excuse_rollups_of(&key, &found);
         let ends = vec![(false, false, false); found.fences.len()];
-        let row = Row {
+        let row = AuditRow {
             found: Some(found),
             ends,
-            ..Row::default()
+            ..AuditRow::default()
         };
-        self.insert(key, Entry::Row(Box::new(row)));
+        self.insert(key, SliceEntry::Row(Box::new(row)));
     }
 
-    /// Adds a raw event or an alert of the tables.
+    /// Adds a raw event or an alert from the tables.
     pub fn add_put(&mut self, key: Key, found: FoundPut) {
-        let put = Put {
+        let put = AuditPut {
             found: Some(found),
             seen: false,
             matched: false,
             want: None,
         };
-        self.insert(key, Entry::Put(put));
+        self.insert(key, SliceEntry::Put(put));
     }
 
-    /// Takes the next record of a partition.
+    /// Processes the next record of a partition.
     pub fn take(
         &mut self,
         partition: i32,
@@ -335,7 +354,7 @@ impl Slice {
         self.seen.records += 1;
         let rules = self.scope.rules;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
-            // A partition that was added since; nothing is claimed of it.
+            // The partition was added to the topic after the comparison began, so there is no claim about it.
             return;
         };
         let event = match body {
@@ -376,6 +395,7 @@ impl Slice {
                 at,
             );
         }
+        self.roll_up(event, at);
         let alert = event.severity.is_alert();
         let stored = match self.scope.stored {
             Stored::All => true,
@@ -387,33 +407,34 @@ impl Slice {
         }
     }
 
-    fn in_range(&self, time_ms: i64) -> bool {
+    fn in_range(&self, time_ms: UnixMs) -> bool {
         let (from, until) = self.scope.range;
         from <= time_ms && time_ms < until
     }
 
-    fn holds(&self, place: &Place) -> bool {
+    fn holds(&self, place: &RowPlace) -> bool {
         self.lo.as_ref().is_none_or(|lo| lo <= place)
             && self.hi.as_ref().is_none_or(|hi| place < hi)
     }
 
-    fn count(&mut self, key: Key, event: &Event, at: At) {
+    /// Counts an event in a row. Returns true if the event was counted.
+    fn count(&mut self, key: Key, event: &Event, at: At) -> bool {
         if !self.holds(&key.place) {
-            return;
+            return false;
         }
         if !self.entries.contains_key(&key) {
             if !at.claimed || at.late == Lateness::Unknown {
-                return;
+                return false;
             }
-            self.insert(key.clone(), Entry::Row(Box::default()));
+            self.insert(key.clone(), SliceEntry::Row(Box::default()));
         }
-        // Making room may have cut it off again.
-        let Some(Entry::Row(row)) = self.entries.get_mut(&key) else {
-            return;
+        // `insert` may have removed the row again to make room.
+        let Some(SliceEntry::Row(row)) = self.entries.get_mut(&key) else {
+            return false;
         };
         if at.late == Lateness::Unknown {
             row.unsure = true;
-            return;
+            return false;
         }
         let fences = row.found.as_ref().map_or(&[][..], |f| &f.fences);
         let mut fence_next = None;
@@ -427,17 +448,18 @@ impl Slice {
         }
         let held = fence_next.is_some_and(|next| at.offset < next);
         if !held && !at.claimed {
-            return;
+            return false;
         }
         if !held {
             row.lacking += 1;
             row.lacking_at = row.lacking_at.or(Some((at.partition, at.offset)));
         }
         row.counts.add(event.severity, at.late == Lateness::Late);
+        true
     }
 
     fn store(&mut self, event: &Event, at: At, alert: bool) {
-        let place = Place::new(&event.city, event.time_ms);
+        let place = RowPlace::new(&event.city, event.time_ms);
         if !self.holds(&place) {
             return;
         }
@@ -481,28 +503,28 @@ impl Slice {
 
     fn put(&mut self, key: Key, want: Want, claimed: bool) {
         match self.entries.get_mut(&key) {
-            Some(Entry::Put(put)) => {
+            Some(SliceEntry::Put(put)) => {
                 put.seen = true;
                 put.matched |= put.found.as_ref().is_some_and(|found| want.is(found));
                 if claimed {
                     put.want = put.want.or(Some(want));
                 }
             }
-            Some(Entry::Row(_)) => {}
+            Some(SliceEntry::Row(_)) => {}
             None if claimed => {
-                let put = Put {
+                let put = AuditPut {
                     found: None,
                     seen: true,
                     matched: false,
                     want: Some(want),
                 };
-                self.insert(key, Entry::Put(put));
+                self.insert(key, SliceEntry::Put(put));
             }
             None => {}
         }
     }
 
-    fn insert(&mut self, key: Key, entry: Entry) {
+    fn insert(&mut self, key: Key, entry: SliceEntry) {
         if !self.holds(&key.place) {
             return;
         }
@@ -516,8 +538,8 @@ impl Slice {
         }
     }
 
-    /// Leaves the upper half to the next slice. What shares one place, a millisecond of one city,
-    /// cannot be parted.
+    /// Leaves the upper half of the rows to the next slice. The rows of one place, which is a millisecond of one
+    /// city, cannot be split.
     fn cut(&mut self) {
         let first = self.entries.keys().next().map(|key| key.place.clone());
         let middle = self.entries.keys().nth(self.entries.len() / 2);
@@ -533,33 +555,38 @@ impl Slice {
     }
 }
 
-/// Where a record stands, and what is known of it.
+/// The position of a record, and the known facts about it.
 #[derive(Clone, Copy, Debug)]
 struct At {
     partition: i32,
     offset: Offset,
-    record_ms: Option<i64>,
+    record_ms: Option<UnixMs>,
     claimed: bool,
     late: Lateness,
 }
 
-/// What an entry takes: itself, its share of the map's nodes, and what it points to.
-fn bytes(key: &Key, entry: &Entry) -> usize {
+/// Returns the memory of an entry: the entry itself, its share of the map's nodes, and the data that it points to.
+fn bytes(key: &Key, entry: &SliceEntry) -> usize {
     let rest = match entry {
-        Entry::Row(row) => {
+        SliceEntry::Row(row) => {
             let found = row.found.as_ref().map_or(0, |found| {
                 found.fences.len() * (size_of::<Fence>() + 3)
                     + found.odd.as_ref().map_or(0, |text| text.len())
             });
-            size_of::<Row>() + found
+            // A day has two sets of hours: one from the log and one from the tables.
+            let hours = match key.name {
+                Name::Day(_) => 2 * size_of::<HourCounts>(),
+                _ => 0,
+            };
+            size_of::<AuditRow>() + found + hours
         }
-        Entry::Put(_) => 0,
+        SliceEntry::Put(_) => 0,
     };
-    // Two texts, each with its allocation; nodes of the map are two thirds full.
-    (size_of::<Key>() + size_of::<Entry>()) * 3 / 2 + key.bytes() + 32 + rest
+    // A key has two texts, each with its own allocation. The nodes of the map are two thirds full.
+    (size_of::<Key>() + size_of::<SliceEntry>()) * 3 / 2 + key.bytes() + 32 + rest
 }
 
-/// Returns the severities that `counts` has any of.
+/// Returns the set of severities of which `counts` has events.
 fn distinct(counts: &Counts) -> [bool; 4] {
     Severity::ALL.map(|s| counts.severities[s.index()] > 0)
 }

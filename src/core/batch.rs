@@ -1,66 +1,68 @@
-//! Puts to one table: gathered into batches, sent again until each is stored.
+//! Queues the puts to one table, sends them in batches, and retries each put until it is stored.
 //!
-//! A batch leaves when it is full or its oldest put has waited for the linger. What the table did
-//! not take comes back ([`PutQueue::answered`]) and waits with jitter; the rest is done. A batch the
-//! table calls invalid is cut in half until the bad put stands alone, so one bad item never holds
-//! up others; a put is given up only once two answers have refused it alone. Two puts of one key never share a batch: DynamoDB would refuse it whole.
+//! The queue sends a batch when the batch is full or its oldest put has waited for [`LINGER_MS`]. Puts that the table
+//! did not process return to the queue ([`PutQueue::answered`]) and are retried after a random wait. If DynamoDB
+//! rejects a batch as invalid, the queue halves the batch until the invalid put is alone, so one invalid put never
+//! blocks others. The queue gives a put up only after DynamoDB has twice rejected a batch with this put alone. Two puts
+//! with the same key never share a batch, because DynamoDB would reject the whole batch.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::clock::SteadyMs;
 use crate::pace::{Concurrency, backoff_ms};
 use crate::plan::{Put, PutTable};
 
-/// Most puts in one BatchWriteItem, by DynamoDB's limit. Its other limit, 16 MB, is out of reach:
-/// 25 values of at most 64 KiB.
+/// Maximum number of puts in one `BatchWriteItem` request, which is DynamoDB's limit. A batch cannot reach DynamoDB's
+/// other limit of 16 MB, because each of its 25 values has at most 64 KiB.
 pub const BATCH_PUTS_MAX: usize = 25;
-/// How long a put waits for company, in milliseconds: at 1,000 events/s a batch then holds a few
-/// puts, and an event is still readable within 15 ms.
+/// How long a put waits for further puts, in milliseconds. At 1,000 events per second, a batch then has a few puts, and
+/// an event is still readable within 15 ms.
 pub const LINGER_MS: i64 = 4;
 
-/// Puts that travel together.
+/// The puts of one request.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Names the batch in its answer.
+    /// The number that identifies the batch.
     pub id: u64,
-    /// Where they go.
+    /// The table that the puts go to.
     pub table: PutTable,
-    /// At most [`BATCH_PUTS_MAX`], with different keys.
+    /// The puts, at most [`BATCH_PUTS_MAX`], with different keys.
     pub puts: Vec<Put>,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchOutcome {
-    /// Stored, but for the puts at these places (`UnprocessedItems`).
+    /// The table stored all puts except the unprocessed ones (`UnprocessedItems`).
     Stored {
-        /// Places in [`Batch::puts`].
+        /// The indexes of the unprocessed puts in [`Batch::puts`].
         unprocessed: Vec<usize>,
     },
-    /// Nothing is known to be stored; all are sent again.
+    /// It is unknown whether any put was stored, so all puts are sent again.
     Failed {
-        /// The table said it is too much.
+        /// True if the table throttled the request.
         throttled: bool,
     },
-    /// The table refuses one of the puts for good.
+    /// DynamoDB rejects at least one of the puts for good.
     Invalid,
 }
 
 /// What a batch's answer means for its puts.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// Durable now.
+    /// The puts that are durable now.
     pub stored: Vec<Put>,
-    /// Refused for good: it goes to the dead-letter topic.
+    /// The put that the table refused for good, whose record goes to the dead-letter topic.
     pub refused: Option<Put>,
 }
 
 #[derive(Clone, Debug)]
 struct Waiting {
     put: Put,
-    since_ms: i64,
+    since_ms: SteadyMs,
     attempts: u32,
-    /// Largest batch it may travel in; shrinks while a bad put is searched. 0: alone, where it was
-    /// refused once.
+    /// Maximum size of a batch with this put, which shrinks during the search for an invalid put. The value 0 means
+    /// that the table has already refused the put once in a batch of its own.
     company_max: usize,
 }
 
@@ -69,8 +71,8 @@ struct Waiting {
 pub struct PutQueue {
     table: PutTable,
     fresh: VecDeque<Waiting>,
-    /// By the time at which they may be tried again.
-    retries: BTreeMap<(i64, u64), Waiting>,
+    /// Puts to retry, sorted by the time at which each is due.
+    retries: BTreeMap<(SteadyMs, u64), Waiting>,
     retry_seq: u64,
     sent: BTreeMap<u64, Vec<(u32, usize)>>,
     next_id: u64,
@@ -91,8 +93,8 @@ impl PutQueue {
         }
     }
 
-    /// Takes a put.
-    pub fn push(&mut self, now_ms: i64, put: Put) {
+    /// Adds a put to the queue.
+    pub fn push(&mut self, now_ms: SteadyMs, put: Put) {
         self.fresh.push_back(Waiting {
             put,
             since_ms: now_ms,
@@ -101,8 +103,8 @@ impl PutQueue {
         });
     }
 
-    /// Returns the next batch to send, if one is due and there is room.
-    pub fn next_batch(&mut self, now_ms: i64) -> Option<Batch> {
+    /// Returns the next batch to send, if a batch is due and another request may be sent.
+    pub fn next_batch(&mut self, now_ms: SteadyMs) -> Option<Batch> {
         if !self.concurrency.has_room() {
             return None;
         }
@@ -155,13 +157,14 @@ impl PutQueue {
         }
     }
 
-    /// Takes the answer to a batch. `chance` spreads the retries.
+    /// Processes the answer to a batch. The random number `chance` spreads the retries. A put is retried only if `live`
+    /// returns true for it.
     ///
     /// # Panics
-    /// If the batch was not sent by this queue, or was answered before.
+    /// Panics if this queue did not send the batch, or if the batch was answered before.
     pub fn answered(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         batch: Batch,
         outcome: &BatchOutcome,
         chance: u32,
@@ -185,7 +188,7 @@ impl PutQueue {
                     (unprocessed.contains(&at), attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
-                // One refusal may be the answer to another request: it takes two of the put alone.
+                // A single refusal may answer another request, so two refusals of the put alone are needed.
                 BatchOutcome::Invalid if company_max == 0 => {
                     settled.refused = Some(put);
                     continue;
@@ -218,20 +221,21 @@ impl PutQueue {
         settled
     }
 
-    /// Forgets waiting puts that `live` does not want any more (their partition is gone).
+    /// Drops the waiting puts for which `live` returns false. The consumer no longer owns their partition.
     pub fn retain(&mut self, live: impl Fn(&Put) -> bool) {
         self.fresh.retain(|w| live(&w.put));
         self.retries.retain(|_, w| live(&w.put));
     }
 
-    /// Returns when [`PutQueue::next_batch`] should be asked again, if time alone changes it.
-    pub fn next_ms(&self) -> Option<i64> {
+    /// Returns the time at which [`PutQueue::next_batch`] should be called again, or `None` if nothing becomes due by
+    /// time alone.
+    pub fn next_ms(&self) -> Option<SteadyMs> {
         if !self.concurrency.has_room() {
             return None;
         }
         let linger = self.fresh.front().map(|w| {
             if w.attempts > 0 || self.fresh.len() >= BATCH_PUTS_MAX {
-                i64::MIN
+                SteadyMs::MIN
             } else {
                 w.since_ms + LINGER_MS
             }
@@ -247,6 +251,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::clock::UnixMs;
     use crate::event::{Event, Offset, Severity};
     use crate::plan::{StoredEvent, Ticket};
 
@@ -255,7 +260,7 @@ mod tests {
             city: "NYC".into(),
             event_type: "traffic".into(),
             severity: Severity::High,
-            time_ms: 0,
+            time_ms: UnixMs(0),
             description: "".into(),
             event_id: Some(id.into()),
             extra: None,
@@ -282,48 +287,59 @@ mod tests {
     #[test]
     fn a_batch_leaves_when_full_or_after_the_linger() {
         let mut q = queue();
-        q.push(0, put(0, "a"));
-        assert!(q.next_batch(LINGER_MS - 1).is_none());
-        assert_eq!(q.next_ms(), Some(LINGER_MS));
-        assert_eq!(q.next_batch(LINGER_MS).expect("due").puts.len(), 1);
+        q.push(SteadyMs(0), put(0, "a"));
+        assert!(q.next_batch(SteadyMs(LINGER_MS - 1)).is_none());
+        assert_eq!(q.next_ms(), Some(SteadyMs(LINGER_MS)));
+        assert_eq!(
+            q.next_batch(SteadyMs(LINGER_MS)).expect("due").puts.len(),
+            1
+        );
         for n in 0..30 {
-            q.push(0, put(n, &n.to_string()));
+            q.push(SteadyMs(0), put(n, &n.to_string()));
         }
-        assert_eq!(q.next_batch(0).expect("full").puts.len(), BATCH_PUTS_MAX);
-        assert!(q.next_batch(0).is_none());
+        assert_eq!(
+            q.next_batch(SteadyMs(0)).expect("full").puts.len(),
+            BATCH_PUTS_MAX
+        );
+        assert!(q.next_batch(SteadyMs(0)).is_none());
     }
 
     #[test]
     fn two_puts_of_one_key_never_share_a_batch() {
         let mut q = queue();
         for (n, id) in ["a", "b", "a", "c"].into_iter().enumerate() {
-            q.push(0, put(n as u64, id));
+            q.push(SteadyMs(0), put(n as u64, id));
         }
-        assert_eq!(seqs(&q.next_batch(9).expect("due").puts), [0, 1]);
-        assert_eq!(seqs(&q.next_batch(9).expect("due").puts), [2, 3]);
+        assert_eq!(seqs(&q.next_batch(SteadyMs(9)).expect("due").puts), [0, 1]);
+        assert_eq!(seqs(&q.next_batch(SteadyMs(9)).expect("due").puts), [2, 3]);
     }
 
     #[test]
     fn only_what_came_back_is_sent_again() {
         let mut q = queue();
         for n in 0..4 {
-            q.push(0, put(n, &n.to_string()));
+            q.push(SteadyMs(0), put(n, &n.to_string()));
         }
-        let batch = q.next_batch(9).expect("due");
+        let batch = q.next_batch(SteadyMs(9)).expect("due");
         let outcome = BatchOutcome::Stored {
             unprocessed: vec![1, 3],
         };
-        let settled = q.answered(9, batch, &outcome, 0, |_| true);
+        let settled = q.answered(SteadyMs(9), batch, &outcome, 0, |_| true);
         assert_eq!(seqs(&settled.stored), [0, 2]);
-        assert!(q.next_batch(9).is_none(), "a retry waits");
-        let again = q.next_batch(9 + 5_000).expect("due");
+        assert!(q.next_batch(SteadyMs(9)).is_none(), "a retry waits");
+        let again = q.next_batch(SteadyMs(9 + 5_000)).expect("due");
         let mut left = seqs(&again.puts);
         left.sort_unstable();
         assert_eq!(left, [1, 3]);
         let stored = BatchOutcome::Stored {
             unprocessed: vec![],
         };
-        assert_eq!(q.answered(9, again, &stored, 0, |_| true).stored.len(), 2);
+        assert_eq!(
+            q.answered(SteadyMs(9), again, &stored, 0, |_| true)
+                .stored
+                .len(),
+            2
+        );
         assert_eq!(q.next_ms(), None);
     }
 
@@ -332,13 +348,13 @@ mod tests {
         for bad in 0..25 {
             let mut q = queue();
             for n in 0..25 {
-                q.push(0, put(n, &n.to_string()));
+                q.push(SteadyMs(0), put(n, &n.to_string()));
             }
             let (mut stored, mut refused, mut requests) = (Vec::new(), Vec::new(), 0);
             let mut now = 100;
             while stored.len() + refused.len() < 25 {
                 now += 10_000;
-                let Some(batch) = q.next_batch(now) else {
+                let Some(batch) = q.next_batch(SteadyMs(now)) else {
                     continue;
                 };
                 requests += 1;
@@ -349,7 +365,7 @@ mod tests {
                         unprocessed: vec![],
                     }
                 };
-                let settled = q.answered(now, batch, &outcome, 0, |_| true);
+                let settled = q.answered(SteadyMs(now), batch, &outcome, 0, |_| true);
                 stored.extend(seqs(&settled.stored));
                 refused.extend(settled.refused.map(|p| p.ticket.seq));
             }
@@ -362,12 +378,12 @@ mod tests {
     #[test]
     fn one_refusal_gives_no_put_up() {
         let mut q = queue();
-        q.push(0, put(0, "a"));
-        let alone = q.next_batch(9).expect("due");
-        let settled = q.answered(9, alone, &BatchOutcome::Invalid, 0, |_| true);
+        q.push(SteadyMs(0), put(0, "a"));
+        let alone = q.next_batch(SteadyMs(9)).expect("due");
+        let settled = q.answered(SteadyMs(9), alone, &BatchOutcome::Invalid, 0, |_| true);
         assert!(settled.refused.is_none() && settled.stored.is_empty());
-        let again = q.next_batch(9 + LINGER_MS).expect("due");
-        let settled = q.answered(9, again, &BatchOutcome::Invalid, 0, |_| true);
+        let again = q.next_batch(SteadyMs(9 + LINGER_MS)).expect("due");
+        let settled = q.answered(SteadyMs(9), again, &BatchOutcome::Invalid, 0, |_| true);
         assert_eq!(settled.refused.map(|put| put.ticket.seq), Some(0));
     }
 
@@ -379,12 +395,12 @@ mod tests {
         ) {
             let mut q = queue();
             for (n, id) in ids.iter().enumerate() {
-                q.push(0, put(n as u64, &id.to_string()));
+                q.push(SteadyMs(0), put(n as u64, &id.to_string()));
             }
             let (mut stored, mut now, mut turn) = (Vec::new(), 1_000, 0);
             while stored.len() < ids.len() {
                 now += 10_000;
-                while let Some(batch) = q.next_batch(now) {
+                while let Some(batch) = q.next_batch(SteadyMs(now)) {
                     proptest::prop_assert!(batch.puts.len() <= BATCH_PUTS_MAX);
                     let keys: BTreeSet<_> = batch.puts.iter().map(|p| p.event.event_id.clone()).collect();
                     proptest::prop_assert_eq!(keys.len(), batch.puts.len());
@@ -395,9 +411,9 @@ mod tests {
                         2 => BatchOutcome::Stored { unprocessed: vec![0] },
                         _ => BatchOutcome::Stored { unprocessed: vec![] },
                     };
-                    // Whatever is drawn, the run must end.
+                    // The run must end for every sequence of outcomes.
                     let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
-                    stored.extend(seqs(&q.answered(now, batch, &outcome, 7, |_| true).stored));
+                    stored.extend(seqs(&q.answered(SteadyMs(now), batch, &outcome, 7, |_| true).stored));
                 }
             }
             stored.sort_unstable();

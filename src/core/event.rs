@@ -1,25 +1,27 @@
-//! What a city event is: its fields after validation, its severity and its identity.
+//! Defines a city event: its fields after validation, its severity and its identity.
 //!
-//! An [`Event`] exists only as the result of [`crate::parse`], so its fields already obey the
-//! contract: the city is trimmed, type and severity are lower case, the time is UTC milliseconds.
+//! An [`Event`] is always the result of [`crate::parse`], so its fields obey the event format. The city is
+//! trimmed, the event type and the severity are in lower case, and the time is in UTC milliseconds.
 
 use std::fmt;
 
-/// How bad an event is, in rising order.
+use crate::clock::UnixMs;
+
+/// How serious an event is, from the lowest severity to the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Nothing to do.
+    /// The event requires no action.
     Low,
-    /// Worth knowing.
+    /// The event is worth knowing.
     Medium,
-    /// Raises an alert.
+    /// The event raises an alert.
     High,
-    /// Raises an alert.
+    /// The event raises an alert, and is more serious than a high one.
     Critical,
 }
 
 impl Severity {
-    /// All severities in rising order; the index is [`Severity::index`].
+    /// All severities from low to critical, indexed by [`Severity::index`].
     pub const ALL: [Severity; 4] = [
         Severity::Low,
         Severity::Medium,
@@ -27,12 +29,12 @@ impl Severity {
         Severity::Critical,
     ];
 
-    /// Returns the severity of an already lower-cased name.
+    /// Returns the severity with this name. The name must be in lower case.
     pub fn from_name(name: &str) -> Option<Severity> {
         Severity::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Returns the name used on every wire.
+    /// Returns the name that is used in records, tables and answers.
     pub const fn name(self) -> &'static str {
         match self {
             Severity::Low => "low",
@@ -42,7 +44,7 @@ impl Severity {
         }
     }
 
-    /// Returns the place in [`Severity::ALL`].
+    /// Returns the index of the severity in [`Severity::ALL`].
     pub const fn index(self) -> usize {
         match self {
             Severity::Low => 0,
@@ -52,7 +54,7 @@ impl Severity {
         }
     }
 
-    /// Tells whether an event of this severity raises an alert.
+    /// Returns true if events of the severity raise alerts.
     pub const fn is_alert(self) -> bool {
         matches!(self, Severity::High | Severity::Critical)
     }
@@ -67,19 +69,19 @@ impl fmt::Display for Severity {
 /// A valid city event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Trimmed; 1–64 characters without control characters or `#`.
+    /// The trimmed city, with 1 to 64 characters and without control characters or `#`.
     pub city: Box<str>,
-    /// Lower case; `[a-z][a-z0-9_-]{0,63}`.
+    /// The event type in lower case, which matches `[a-z][a-z0-9_-]{0,63}`.
     pub event_type: Box<str>,
-    /// How bad it is.
+    /// How serious the event is.
     pub severity: Severity,
-    /// Event time in Unix milliseconds, within 1970–9998 UTC.
-    pub time_ms: i64,
-    /// At most 4,096 bytes; empty if the record has none.
+    /// The event time, in the years 1970 to 9998 UTC.
+    pub time_ms: UnixMs,
+    /// The description, with at most 4,096 bytes. The description is empty if the record has none.
     pub description: Box<str>,
-    /// The producer's own identity for it, 1–128 characters.
+    /// The id that the producer gave the event, with 1 to 128 characters.
     pub event_id: Option<Box<str>>,
-    /// All other fields of the record as one JSON object, values as they stood.
+    /// All other fields of the record in one JSON object, with their values unchanged.
     pub extra: Option<Box<str>>,
 }
 
@@ -88,9 +90,9 @@ pub struct Event {
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// Returns the offset to read next once the record here has been taken.
+    /// Returns the offset that follows this offset.
     ///
-    /// The one place of the program where one is added to an offset.
+    /// No other function in the program adds one to an offset.
     #[must_use]
     pub const fn next(self) -> Offset {
         Offset(self.0 + 1)

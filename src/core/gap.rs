@@ -1,36 +1,37 @@
-//! Gaps between the offsets that a Kafka client hands on.
+//! Gaps between the offsets of the records that a Kafka client delivers.
 //!
-//! Two causes look alike to a reader. Control records and records of aborted transactions take offsets and
-//! are never handed on: such a gap is real. A client that skips records leaves a gap too, and whoever
-//! commits past it loses them without a trace. Only a second, independent read of the same range tells
-//! the two apart, so no restart point crosses a gap before that read has confirmed it.
+//! A gap has one of two causes, which a reader of the log cannot tell apart. Control records and records of aborted
+//! transactions have offsets but are never delivered, so they leave a real gap. A client that skips records also leaves
+//! a gap. A consumer that commits past skipped records loses them without a trace. Only a second, independent read of
+//! the same range distinguishes a real gap from skipped records. Therefore no restart point crosses a gap until the
+//! second read has confirmed the gap.
 //!
-//! Source: librdkafka's maintainers advise consumers to compare offsets
+//! librdkafka's maintainers advise consumers to compare offsets
 //! (<https://github.com/confluentinc/librdkafka/issues/2256>).
 
 use crate::event::Offset;
 
-/// Offsets `[from, to)` of one partition that the client passed over.
+/// A range of offsets `[from, to)` in one partition that the client did not deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The offset after the last record that was handed on.
+    /// The offset after the last delivered record.
     pub from: Offset,
-    /// The offset of the next record, or the end of the log.
+    /// The offset of the next delivered record, or of the end of the log.
     pub to: Offset,
 }
 
-/// What a second read from [`Gap::from`] found.
+/// The result of a second read that starts at [`Gap::from`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecondRead {
-    /// The first committed record is at this offset, or the log ends there.
+    /// The first committed record, or the end of the log, is at the given offset.
     Next(Offset),
-    /// The brokers have no record at `from`: retention removed it, or the log was cut.
+    /// The brokers have no record at `from`, because retention removed it or the log was truncated.
     OutOfRange,
     /// The brokers did not answer in time.
     NoAnswer,
 }
 
-/// What a gap turned out to be.
+/// The kind of a gap, after a second read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The log holds no record in the gap. Reading continues after it.
@@ -40,14 +41,14 @@ pub enum Verdict {
         /// The first offset that the second read found.
         found: Offset,
     },
-    /// The log no longer covers the gap. The start rule decides what is lost.
+    /// The log no longer covers the gap. The start rule decides which records are lost.
     OutOfRange,
-    /// Unknown yet. The second read must be repeated.
+    /// The kind of the gap is still unknown, so the second read must be repeated.
     Unknown,
 }
 
 impl Gap {
-    /// Returns what the gap is, judged by a second read from its beginning.
+    /// Returns the kind of the gap. `second` is the result of a second read from the beginning of the gap.
     pub fn verdict(self, second: SecondRead) -> Verdict {
         match second {
             SecondRead::Next(next) if next >= self.to => Verdict::Real,

@@ -1,38 +1,49 @@
-//! Names and keys of everything in the tables, as the contract fixes them.
+//! The names and keys of all items in the tables, as docs/TABLES.md defines them.
 //!
-//! Pure functions from an event to the strings under which it is stored. The shard hash is part of
-//! [`crate::RULES`]: it decides in which item a total is counted.
+//! Pure functions map an event to the strings under which it is stored. The shard hash is part of
+//! [`crate::RULES`], because it decides in which item a total is counted.
 
+use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::time::{format_millis, format_seconds};
 
-/// Suffixes of the four tables, behind `--table-prefix` and a dash.
+/// The suffixes of the four table names. A name consists of `--table-prefix`, a dash and the suffix.
 pub const TABLES: [&str; 4] = ["raw-events", "aggregations", "alerts", "totals"];
-/// Place of the raw events' table in [`TABLES`].
+/// Index of the raw events table in [`TABLES`].
 pub const RAW: usize = 0;
-/// Place of the aggregations' table in [`TABLES`].
+/// Index of the aggregations table in [`TABLES`].
 pub const AGGREGATIONS: usize = 1;
-/// Place of the alerts' table in [`TABLES`].
+/// Index of the alerts table in [`TABLES`].
 pub const ALERTS: usize = 2;
-/// Place of the totals' table in [`TABLES`].
+/// Index of the totals table in [`TABLES`].
 pub const TOTALS: usize = 3;
-/// Index of raw events by city shard and time.
+/// The number of the table of incidents where the numbers up to [`TOTALS`] stand for the tables in [`TABLES`].
+pub const INCIDENTS: usize = TABLES.len();
+/// The index of raw events by city shard and time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
-/// Index of aggregations by series and window start; keys only.
+/// The index of aggregations by series and window start. It contains only keys.
 pub const SERIES_INDEX: &str = "series-window-index";
-/// Index of alerts by severity shard and sort key.
+/// The index of alerts by severity shard and sort key.
 pub const SEVERITY_INDEX: &str = "severity-timestamp-index";
-/// Number of items over which the totals are spread.
+/// The index of incidents by state and time of opening.
+pub const STATE_INDEX: &str = "state-opened-index";
+/// Number of shards over which the totals are spread.
 pub const TOTALS_SHARDS: u32 = 16;
-/// Most shards of cities and severities a config item may ask for.
+/// Maximum number of shards per city and per severity that a config item may set.
 pub const SHARDS_MAX: u32 = 64;
-/// Partition key of the config item in the totals table.
+/// The partition key of the config item in the totals table.
 pub const CONFIG_PK: &str = "config";
-/// Sort key of the config item in the totals table.
+/// The sort key of the config item in the totals table.
 pub const CONFIG_SK: &str = "tables";
-/// Partition key of all progress items in the totals table.
+/// The partition key of all progress items in the totals table.
 pub const PROGRESS_PK: &str = "progress";
-/// Attributes of a progress item with its sums, in the order of [`Sum::numbers`].
+/// The suffix of the name of the table of incidents. Only `notify` writes to it.
+pub const INCIDENTS_TABLE: &str = "incidents";
+/// The partition key of all checkpoints in the table of incidents. No rule has such a name.
+pub const CHECKPOINT_PK: &str = "#checkpoint";
+/// The partition key of all silences in the table of incidents.
+pub const SILENCE_PK: &str = "#silence";
+/// The attributes of a progress item that hold its sums, in the order of [`Sum::numbers`].
 ///
 /// [`Sum::numbers`]: crate::stretch::Sum::numbers
 pub const SUMS: [&str; 6] = [
@@ -43,29 +54,32 @@ pub const SUMS: [&str; 6] = [
     "severity_high",
     "severity_critical",
 ];
-/// Attribute of a progress item: the offset below which its sums count. They are unknown where it is not
-/// the item's `next`: a consumer of an older version moves `next` and leaves the sums behind.
+/// The attribute of a progress item that contains the offset below which its sums count all events. If `sums_next`
+/// differs from the item's `next`, the sums are unknown. The offsets differ after a consumer of an older version has
+/// moved `next` without updating the sums.
 pub const SUMS_NEXT: &str = "sums_next";
-/// Prefix of the attribute that holds a fence: the offset after the last record counted.
+/// The prefix of an attribute that holds a fence, which is the offset after the last record counted in the row.
 pub const FENCE_NEXT: &str = "next#";
-/// Prefix of the attribute that holds the offset of the first record counted; set once.
+/// The prefix of the attribute that holds the offset of the first record counted in the row. It is set only once.
 pub const FENCE_FIRST: &str = "first#";
 
-/// The names of the four tables under one prefix.
+/// The names of the tables with the same prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableNames {
-    /// One item per event.
+    /// The table with one item per event.
     pub raw: String,
-    /// One item per city, type and window.
+    /// The table with one item per city, event type and window.
     pub aggregations: String,
-    /// One item per event of high or critical severity.
+    /// The table with one item per event of high or critical severity.
     pub alerts: String,
-    /// Totals by city and type, the config item and the progress items.
+    /// The table with the totals by city and event type, the config item and the progress items.
     pub totals: String,
+    /// The table with one item per incident, which the other roles do not use.
+    pub incidents: String,
 }
 
 impl TableNames {
-    /// Returns the names under `prefix`.
+    /// Returns the names of the tables with the prefix `prefix`.
     pub fn new(prefix: &str) -> TableNames {
         let name = |suffix: &str| format!("{prefix}-{suffix}");
         TableNames {
@@ -73,21 +87,31 @@ impl TableNames {
             aggregations: name(TABLES[AGGREGATIONS]),
             alerts: name(TABLES[ALERTS]),
             totals: name(TABLES[TOTALS]),
+            incidents: name(INCIDENTS_TABLE),
         }
     }
 
-    /// Returns all four, in the order of [`TABLES`].
+    /// Returns the names of the four tables of events and counts, in the order of [`TABLES`].
     pub fn all(&self) -> [&str; 4] {
         [&self.raw, &self.aggregations, &self.alerts, &self.totals]
     }
+
+    /// Returns the name of the table with this index in [`TABLES`], or the name of the table of incidents for
+    /// [`INCIDENTS`].
+    pub fn of(&self, table: usize) -> &str {
+        match table {
+            INCIDENTS => &self.incidents,
+            _ => self.all()[table],
+        }
+    }
 }
 
-/// The shard hash: CRC-32 (IEEE, as zlib) of the UTF-8 bytes.
+/// Returns the shard hash: the CRC-32 (IEEE, as in zlib) of the text's UTF-8 bytes.
 pub fn hash(text: &str) -> u32 {
     crc32fast::hash(text.as_bytes())
 }
 
-/// Returns `<city>#<event_type>`. Neither part can hold a `#`.
+/// Returns the series `<city>#<event_type>`. Neither part can contain `#`.
 pub fn series(city: &str, event_type: &str) -> String {
     let mut out = String::with_capacity(city.len() + 1 + event_type.len());
     out.push_str(city);
@@ -96,7 +120,7 @@ pub fn series(city: &str, event_type: &str) -> String {
     out
 }
 
-/// Tells whether `series` is the one of this city and event type.
+/// Returns true if `series` consists of the given city and event type.
 pub fn is_series(series: &str, city: &str, event_type: &str) -> bool {
     series.len() == city.len() + 1 + event_type.len()
         && series.starts_with(city)
@@ -104,12 +128,12 @@ pub fn is_series(series: &str, city: &str, event_type: &str) -> bool {
         && series.as_bytes()[city.len()] == b'#'
 }
 
-/// Returns city and event type of a series.
+/// Returns the city and the event type of a series.
 pub fn split_series(series: &str) -> Option<(&str, &str)> {
     series.split_once('#')
 }
 
-/// Returns [`hash`] of the series of a city and an event type.
+/// Returns the [`hash`] of the series of a city and an event type.
 pub fn series_hash(city: &str, event_type: &str) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(city.as_bytes());
@@ -118,22 +142,22 @@ pub fn series_hash(city: &str, event_type: &str) -> u32 {
     hasher.finalize()
 }
 
-/// Returns the `shard` of a series in the totals table: `totals#<n>`.
+/// Returns the attribute `shard` of a series in the totals table, which is `totals#<n>`.
 pub fn totals_shard(series: &str) -> String {
     format!("totals#{}", hash(series) % TOTALS_SHARDS)
 }
 
-/// Returns every `shard` that holds totals.
+/// Returns every value of `shard` under which totals are stored.
 pub fn totals_shards() -> impl Iterator<Item = String> {
     (0..TOTALS_SHARDS).map(|n| format!("totals#{n}"))
 }
 
-/// Returns the `partition_key` of a window's row: `<series>#<window start>`.
-pub fn window_key(series: &str, window_start_ms: i64) -> String {
+/// Returns the `partition_key` of a window row, which is `<series>#<window start>`.
+pub fn window_key(series: &str, window_start_ms: UnixMs) -> String {
     format!("{series}#{}", format_seconds(window_start_ms))
 }
 
-/// Returns the event's id, or `<topic>-<partition>-<offset>` where the producer gave none.
+/// Returns the event's id, or `<topic>-<partition>-<offset>` if the producer set no id.
 pub fn event_id(event: &Event, topic: &str, partition: i32, offset: Offset) -> String {
     let Some(id) = &event.event_id else {
         let mut id = String::with_capacity(topic.len() + 22);
@@ -148,23 +172,23 @@ pub fn event_id(event: &Event, topic: &str, partition: i32, offset: Offset) -> S
     id.to_string()
 }
 
-/// Returns the sort key of an alert: `<event time>#<event id>`.
-pub fn alert_sk(time_ms: i64, event_id: &str) -> String {
+/// Returns the sort key of an alert, which is `<event time>#<event id>`.
+pub fn alert_sk(time_ms: UnixMs, event_id: &str) -> String {
     format!("{}#{event_id}", format_millis(time_ms))
 }
 
-/// Returns `<city>#<n>`, the partition key in [`CITY_INDEX`].
+/// Returns `<city>#<n>`, which is the partition key in [`CITY_INDEX`].
 pub fn city_shard(city: &str, event_id: &str, shards: u32) -> String {
     format!("{city}#{}", hash(event_id) % shards)
 }
 
-/// Returns `<severity>#<n>`, the partition key in [`SEVERITY_INDEX`].
+/// Returns `<severity>#<n>`, which is the partition key in [`SEVERITY_INDEX`].
 pub fn severity_shard(severity: Severity, event_id: &str, shards: u32) -> String {
     format!("{severity}#{}", hash(event_id) % shards)
 }
 
-/// Returns `<topic id>#<partition>`: the sort key of a progress item, and what follows
-/// [`FENCE_NEXT`] and [`FENCE_FIRST`] in a fence's name.
+/// Returns the log key `<topic id>#<partition>`. The log key is the sort key of a progress item. In the name of a
+/// fence, the log key follows [`FENCE_NEXT`] or [`FENCE_FIRST`].
 pub fn log_key(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
 }
@@ -175,7 +199,8 @@ mod tests {
 
     #[test]
     fn the_events_of_one_city_are_spread_over_its_shards() {
-        // A city lies in one partition, so its ids differ by the offset alone; 2,000 are a busy second.
+        // All events of a city are in one partition, so their default ids differ only in the offset. A busy second has
+        // 2,000 events.
         for shards in [2, 3, 4, 8, 9, 16] {
             for first in (1_000_000..1_020_000).step_by(2_000) {
                 let mut held = std::collections::BTreeMap::<String, u32>::new();
@@ -205,12 +230,12 @@ mod tests {
     fn keys_are_the_contracts() {
         let series = series("NYC", "traffic");
         assert_eq!(
-            window_key(&series, 1_357_020_000_000),
+            window_key(&series, UnixMs(1_357_020_000_000)),
             "NYC#traffic#2013-01-01T06:00:00Z"
         );
         assert_eq!(split_series(&series), Some(("NYC", "traffic")));
         assert_eq!(
-            alert_sk(1_357_020_000_000, "e#1"),
+            alert_sk(UnixMs(1_357_020_000_000), "e#1"),
             "2013-01-01T06:00:00.000Z#e#1"
         );
         assert_eq!(city_shard("NYC", "city-events-0-0", 4), "NYC#3");

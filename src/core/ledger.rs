@@ -1,32 +1,33 @@
-//! What became of every record a consumer took (INV-7).
+//! The ledger of a consumer counts what became of every record that the consumer has consumed (INV-7).
 //!
 //! `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
 
 use crate::parse::Reason;
 
-/// The counts, all of the same moment.
+/// The counts of the ledger at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Records handed to a partition's worker.
+    /// Number of records that were passed to the worker of their partition.
     pub consumed: u64,
-    /// Events counted in a window.
+    /// Number of events that were counted in a window.
     pub counted: u64,
-    /// Events counted as late.
+    /// Number of events that were counted as late.
     pub late: u64,
-    /// Records acknowledged by the dead-letter topic, by [`Reason`] in the order of its list.
+    /// Number of records that the dead-letter topic acknowledged, by [`Reason`] in the order of `Reason::ALL`.
     pub rejected: [u64; Reason::ALL.len()],
-    /// Events that the tables had counted before.
+    /// Number of events that the tables had already counted.
     pub already_counted: u64,
-    /// Heartbeats taken.
+    /// Number of heartbeats that were consumed.
     pub heartbeats: u64,
-    /// Records dropped with their partition; whoever takes it reads them again.
+    /// Number of records that were dropped together with their partition. The next owner of the partition reads
+    /// these records again.
     pub given_up: u64,
-    /// Records not yet durable.
+    /// Number of records that are not yet durable.
     pub in_flight: u64,
 }
 
 impl Ledger {
-    /// Tells whether INV-7 holds.
+    /// Returns true if INV-7 holds.
     pub fn balances(&self) -> bool {
         self.consumed
             == self.counted

@@ -1,15 +1,16 @@
-//! The partition of a key, as Kafka's Java clients and librdkafka's `murmur2_random` choose it.
+//! Computes the partition of a key as Kafka's Java clients and librdkafka's `murmur2_random` compute it.
 //!
-//! A record with a key goes to `murmur2(key) & 0x7fffffff mod partitions`. The producer leaves the
-//! choice to librdkafka; this is for whoever has to know it beforehand, such as the flow control of
-//! the embedded broker.
+//! A record with a key goes to the partition `murmur2(key) & 0x7fffffff mod partitions`. The producer lets
+//! librdkafka choose the partition. This file serves code that must know the partition in advance, such as the
+//! flow control of the embedded broker.
 
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;
 
-/// Returns Kafka's murmur2 hash (`org.apache.kafka.common.utils.Utils.murmur2`).
+/// Returns the murmur2 hash of Kafka (`org.apache.kafka.common.utils.Utils.murmur2`).
 pub fn murmur2(key: &[u8]) -> u32 {
-    // Kafka caps no key at 4 GiB, but no key here has more than 256 bytes; the length wraps as Java's does.
+    // Kafka allows keys of any length, but no key in this program has more than 256 bytes, so the conversion of
+    // the length cannot fail.
     let mut h = SEED ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
     let mut words = key.chunks_exact(4);
     for word in words.by_ref() {
@@ -30,10 +31,10 @@ pub fn murmur2(key: &[u8]) -> u32 {
     h ^ (h >> 15)
 }
 
-/// Returns the partition of a key that is not empty.
+/// Returns the partition of a key. The key must not be empty.
 ///
 /// # Panics
-/// With less than one partition.
+/// Panics if `partitions` is less than one.
 pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     assert!(partitions > 0, "a topic has at least one partition");
     i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or(0) % partitions
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_the_java_clients() {
-        // From Kafka's UtilsTest.testMurmur2.
+        // The expected values come from Kafka's UtilsTest.testMurmur2.
         for (key, want) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

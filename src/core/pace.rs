@@ -1,24 +1,24 @@
-//! How much at once, and how long to wait: concurrency and back-off.
+//! Decides how many requests may run at the same time, and how long to wait before a retry.
 //!
-//! Concurrency doubles with each round of successes until the table throttles for the first time;
-//! from then on it grows by one a round and halves when it throttles, as TCP's congestion window
-//! does. Waits grow by doubling up to a cap, with full jitter, so that many consumers do not come
-//! back at the same moment. Chance comes in as a number from the caller.
+//! The limit on concurrent requests doubles with each round of successes until the table throttles for the first time.
+//! After the first throttling, the limit grows by one per round and halves when the table throttles, like TCP's
+//! congestion window. Waits double up to a cap, with full jitter, so that many consumers do not retry at the same
+//! moment. The caller passes the random numbers.
 
-/// Requests in flight to one table.
+/// The limit on requests in flight to one table.
 #[derive(Clone, Debug)]
 pub struct Concurrency {
     limit: f64,
     limit_max: f64,
-    /// It was never throttled yet, so nothing is known of what the table takes.
+    /// True until the table throttles for the first time, because the capacity of the table is unknown until then.
     is_starting: bool,
     in_flight: u32,
-    /// No second halving before this many more answers: one congestion, one cut.
+    /// Number of answers before the limit may halve again, so that one congestion halves the limit only once.
     hold: u32,
 }
 
 impl Concurrency {
-    /// Starts at `start` and grows up to `max`.
+    /// Returns a limit that starts at `start` and grows up to `max`.
     pub fn new(start: u32, max: u32) -> Concurrency {
         Concurrency {
             limit: f64::from(start),
@@ -29,17 +29,17 @@ impl Concurrency {
         }
     }
 
-    /// Tells whether one more request may be sent.
+    /// Returns true if one more request may be sent.
     pub fn has_room(&self) -> bool {
         f64::from(self.in_flight) + 1.0 <= self.limit
     }
 
-    /// Notes a request that was sent.
+    /// Notes that a request was sent.
     pub fn sent(&mut self) {
         self.in_flight += 1;
     }
 
-    /// Notes an answer, and whether the table throttled.
+    /// Notes that an answer has arrived. `throttled` is true if the table throttled the request.
     pub fn answered(&mut self, throttled: bool) {
         let was_full = f64::from(self.in_flight) + 1.0 > self.limit;
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -52,7 +52,8 @@ impl Concurrency {
                 self.hold = self.in_flight;
             }
         } else if was_full {
-            // Only a limit that was reached says anything about the next one.
+            // The limit grows only if it was reached, because a success below the limit does not show that the table
+            // takes more.
             let more = if self.is_starting {
                 1.0
             } else {
@@ -68,13 +69,14 @@ impl Concurrency {
     }
 }
 
-/// Shortest cap of a wait, in milliseconds: the first retry waits up to this.
+/// Maximum wait before the first retry, in milliseconds.
 pub const BACKOFF_BASE_MS: i64 = 25;
-/// Longest wait between two tries, in milliseconds; short enough to notice a recovered table soon.
+/// Maximum wait between two attempts, in milliseconds. The wait is short enough to notice soon that a table has
+/// recovered.
 pub const BACKOFF_MAX_MS: i64 = 5_000;
 
-/// Returns how long to wait before try number `attempt` (from 1), spread by `chance` over the whole
-/// span (full jitter).
+/// Returns the wait before retry number `attempt`, in milliseconds. The first retry has the number 1. The random number
+/// `chance` spreads the wait over the whole range up to its cap (full jitter).
 pub fn backoff_ms(attempt: u32, chance: u32) -> i64 {
     let cap = (BACKOFF_BASE_MS << attempt.saturating_sub(1).min(16)).min(BACKOFF_MAX_MS);
     1 + i64::from(chance) * cap / i64::from(u32::MAX)
@@ -125,7 +127,7 @@ mod tests {
                 fill(&mut c);
             }
         }
-        // Once throttled it feels its way.
+        // A throttled answer halves the limit, so no further request is sent.
         c.answered(true);
         fill(&mut c);
         assert_eq!(c.in_flight(), 63);
@@ -141,9 +143,10 @@ mod tests {
         assert!(c.has_room());
     }
 
-    /// A table that takes `units` a second, one unit a put, with DynamoDB's burst of unused units, and
-    /// answers after `answer_ms`. Sends full batches for `seconds` as [`Concurrency`] allows, what was
-    /// refused again after its back-off, and returns the puts stored in each second.
+    /// Simulates a table that provides `units_at(second)` write units in each second and answers after `answer_ms`. A
+    /// put costs one unit. Unused units are available for up to one second, as in DynamoDB. The function sends full
+    /// batches for `seconds` as [`Concurrency`] allows, and retries refused puts after their back-off. The function
+    /// returns the number of puts stored in each second.
     fn drive(
         c: &mut Concurrency,
         seconds: i64,
@@ -152,7 +155,8 @@ mod tests {
     ) -> Vec<f64> {
         const BATCH: f64 = 25.0;
         let (mut tokens, mut stored) = (0.0, vec![0.0; usize::try_from(seconds).expect("few")]);
-        // Answers under way, and parts of batches that wait to be sent again: when, puts, attempt.
+        // `answers` contains the requests under way, and `again` contains the parts of batches that wait for a retry.
+        // Each element of these lists has a time, a number of puts and an attempt number.
         let mut answers: Vec<(i64, f64, u32)> = Vec::new();
         let mut again: Vec<(i64, f64, u32)> = Vec::new();
         let mut chance = 1_u32;
@@ -185,7 +189,8 @@ mod tests {
     fn a_table_of_1000_units_is_used_to_nine_tenths_and_found_again_after_a_drought() {
         for answer_ms in [5, 20, 100] {
             let mut c = Concurrency::new(8, 64);
-            // A minute of 1,000 units, twenty seconds of 10, and 1,000 again.
+            // The table provides 1,000 units per second for a minute, 10 units for twenty seconds, and then 1,000 units
+            // again.
             let units = |second| {
                 if (60..80).contains(&second) {
                     10.0

@@ -1,19 +1,20 @@
-//! Bytes of a record → event, heartbeat or the one reason why it is neither.
+//! Parses the bytes of a record to an event, to a heartbeat, or to the reason why the record is neither.
 //!
-//! Total: any input gives an answer, none panics. The whole value is walked once, strictly: a key
-//! twice at any depth, a lone surrogate, a number beyond a double or more than 127 levels make it
-//! `not_json`, wherever they stand. Rules judge in a fixed order and the first hit wins:
+//! The parser never panics and has a result for every input. The parser checks every part of the value, including
+//! unknown fields. Four flaws make the value `not_json`, wherever they are: a key that occurs twice in one object, a
+//! lone surrogate, a number that overflows a double, and more than 127 levels of nesting. The rules are checked in the
+//! order of the table, and the first broken rule decides:
 //!
 //! | order | reason | when |
 //! |---|---|---|
 //! | 1 | `empty` | no value, or 0 bytes |
 //! | 2 | `too_large` | more than 65,536 bytes |
-//! | 3 | `not_utf8` | |
+//! | 3 | `not_utf8` | the value is not valid UTF-8 |
 //! | 4 | `not_json` | not one strict JSON object |
 //! | 5 | `missing_field` | city, event_type, severity or timestamp absent |
-//! | 6–11 | `bad_…` | that field breaks its rule; `null` and other types included |
+//! | 6–11 | `bad_…` | the field breaks its rule, which includes `null` and other types |
 //!
-//! Changing any outcome here needs a new [`crate::RULES`].
+//! A change that alters any result of the parser must also raise [`crate::RULES`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,57 +22,59 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
+use crate::clock::UnixMs;
 use crate::event::{Event, Severity};
 use crate::time::parse_timestamp;
 
-/// Largest value of a record in bytes.
+/// Maximum size of a record's value in bytes.
 pub const VALUE_BYTES_MAX: usize = 65_536;
-/// Longest city in Unicode scalar values, after trimming.
+/// Maximum length of a city in Unicode scalar values, after trimming.
 pub const CITY_CHARS_MAX: usize = 64;
-/// Longest event type in bytes.
+/// Maximum length of an event type in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
-/// Longest description in bytes.
+/// Maximum length of a description in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
-/// Longest event id in Unicode scalar values.
+/// Maximum length of an event id in Unicode scalar values.
 pub const EVENT_ID_CHARS_MAX: usize = 128;
-/// Deepest nesting; the record itself is level 1.
+/// Maximum depth of nesting. The record itself is level 1.
 pub const DEPTH_MAX: usize = 127;
 /// The header that makes a record without a value a heartbeat.
 pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
 
-/// Why a record is rejected: a closed set, used as metric label and dead-letter header.
+/// The reason why a record is rejected. The reasons are a closed set, because metrics use them as a label and dead
+/// letters as a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// No value, or one of 0 bytes.
+    /// The record has no value, or a value of 0 bytes.
     Empty,
-    /// A value of more than [`VALUE_BYTES_MAX`] bytes.
+    /// The value has more than [`VALUE_BYTES_MAX`] bytes.
     TooLarge,
-    /// A value that is not UTF-8.
+    /// The value is not UTF-8.
     NotUtf8,
-    /// A value that is not one strict JSON object.
+    /// The value is not one strict JSON object.
     NotJson,
-    /// One of the four required fields is absent.
+    /// One of the four required fields is missing.
     MissingField,
-    /// City breaks its rule.
+    /// The city breaks a rule.
     BadCity,
-    /// Event type breaks its rule.
+    /// The event type breaks a rule.
     BadEventType,
-    /// Severity is none of the four.
+    /// The severity is not one of the four severities.
     BadSeverity,
-    /// Timestamp is outside the grammar or the range.
+    /// The timestamp does not match the grammar or is out of range.
     BadTimestamp,
-    /// Description is no string or too long.
+    /// The description is not a string, or is too long.
     BadDescription,
-    /// Event id is no string, too long, or has control characters.
+    /// The event id is not a string, is too long, or contains control characters.
     BadEventId,
-    /// A heartbeat header that is not one number of 1–15 digits.
+    /// The heartbeat headers of the record are not exactly one number of 1 to 15 digits.
     BadHeartbeat,
-    /// DynamoDB refused the raw item or alert itself; the record stays counted.
+    /// DynamoDB refused the raw item or the alert of the event. The counts still include the record.
     RefusedByTable,
 }
 
 impl Reason {
-    /// Every reason, in the order of judgement.
+    /// All reasons, in the order in which the rules are checked.
     pub const ALL: [Reason; 13] = [
         Reason::Empty,
         Reason::TooLarge,
@@ -88,7 +91,7 @@ impl Reason {
         Reason::RefusedByTable,
     ];
 
-    /// Returns the name used in headers, metrics and messages.
+    /// Returns the name of the reason in headers, metrics and messages.
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Empty => "empty",
@@ -114,12 +117,12 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A record that is no event: the reason, and what exactly is wrong in a sentence.
+/// Says why a record is not an event: the reason, and a sentence with details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// The rule that was broken first.
+    /// The first rule that the record breaks.
     pub reason: Reason,
-    /// For people; not stable.
+    /// The details for people. The text may change between versions.
     pub detail: String,
 }
 
@@ -138,18 +141,19 @@ impl fmt::Display for Reject {
     }
 }
 
-/// What a record is.
+/// The content of a valid record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A valid event.
     Event(Event),
-    /// No event, but a statement of time in Unix milliseconds; moves the watermark.
-    Heartbeat(i64),
+    /// A heartbeat, which contains only a time that moves the watermark.
+    Heartbeat(UnixMs),
 }
 
-/// Judges a whole record: its value, and its headers where it has none.
+/// Parses a whole record: its value, or its headers if it has no value.
 ///
-/// `headers` yields the values of every header named [`HEARTBEAT_HEADER`] (`None` for a null value).
+/// `headers` yields the value of every header named [`HEARTBEAT_HEADER`], and `None` for a header with a null
+/// value.
 ///
 /// # Errors
 /// Returns the first broken rule.
@@ -178,55 +182,56 @@ pub fn parse_record<'a>(
     })
 }
 
-fn parse_heartbeat(value: Option<&[u8]>) -> Option<i64> {
+fn parse_heartbeat(value: Option<&[u8]>) -> Option<UnixMs> {
     let digits = value?;
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    std::str::from_utf8(digits).ok()?.parse().ok().map(UnixMs)
 }
 
-/// An event that was judged, with its texts still in the record where that has them as they are.
+/// A parsed event whose texts are borrowed from the record, if they need no decoding.
 #[derive(Debug)]
-pub struct Judged<'a> {
-    /// As [`Event::city`].
+pub struct BorrowedEvent<'a> {
+    /// The city, as in [`Event::city`].
     pub city: Cow<'a, str>,
-    /// As [`Event::time_ms`].
-    pub time_ms: i64,
+    /// The event time, as in [`Event::time_ms`].
+    pub time_ms: UnixMs,
+    /// The event's own id, as in [`Event::event_id`].
+    pub event_id: Option<Cow<'a, str>>,
     event_type: Cow<'a, str>,
     severity: Severity,
     description: Cow<'a, str>,
-    event_id: Option<Cow<'a, str>>,
     extra: String,
 }
 
-impl From<Judged<'_>> for Event {
-    fn from(judged: Judged<'_>) -> Event {
+impl From<BorrowedEvent<'_>> for Event {
+    fn from(event: BorrowedEvent<'_>) -> Event {
         Event {
-            city: judged.city.into(),
-            event_type: judged.event_type.into(),
-            severity: judged.severity,
-            time_ms: judged.time_ms,
-            description: judged.description.into(),
-            event_id: judged.event_id.map(Into::into),
-            extra: (!judged.extra.is_empty()).then(|| (judged.extra + "}").into_boxed_str()),
+            city: event.city.into(),
+            event_type: event.event_type.into(),
+            severity: event.severity,
+            time_ms: event.time_ms,
+            description: event.description.into(),
+            event_id: event.event_id.map(Into::into),
+            extra: (!event.extra.is_empty()).then(|| (event.extra + "}").into_boxed_str()),
         }
     }
 }
 
-/// Judges the value of a record, or one line of NDJSON.
+/// Parses the value of a record, or one line of NDJSON.
 ///
 /// # Errors
 /// Returns the first broken rule.
 pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
-    judge_event(value).map(Event::from)
+    parse_borrowed_event(value).map(Event::from)
 }
 
-/// As [`parse_event`], for those who send the value on as it stands.
+/// Parses as [`parse_event`] does, for callers that send the value on unchanged.
 ///
 /// # Errors
 /// Returns the first broken rule.
-pub fn judge_event(value: &[u8]) -> Result<Judged<'_>, Reject> {
+pub fn parse_borrowed_event(value: &[u8]) -> Result<BorrowedEvent<'_>, Reject> {
     if value.is_empty() {
         return Err(Reject::new(Reason::Empty, "the value has 0 bytes"));
     }
@@ -241,11 +246,11 @@ pub fn judge_event(value: &[u8]) -> Result<Judged<'_>, Reject> {
         )
     })?;
     let fields = walk(text).map_err(|e| Reject::new(Reason::NotJson, detail(&e)))?;
-    fields.judge()
+    fields.into_event()
 }
 
-/// Returns serde_json's words. Their line number counts within the value and looks like one of a file, so it is left
-/// out for values of one line.
+/// Returns serde_json's message. The line number in the message is relative to the value and looks like a line
+/// number of a file. The function therefore removes the line number if the value has only one line.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {
@@ -254,7 +259,7 @@ fn detail(error: &serde_json::Error) -> String {
     }
 }
 
-/// The value of a known field: its text, or that it is of another type.
+/// The value of a known field: its text, or an error if it has another type.
 type Field<'a> = Option<Result<Cow<'a, str>, ()>>;
 
 #[derive(Default)]
@@ -269,7 +274,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn judge(self) -> Result<Judged<'a>, Reject> {
+    fn into_event(self) -> Result<BorrowedEvent<'a>, Reject> {
         let need = |field: &Field<'_>, name: &str| match field {
             Some(_) => Ok(()),
             None => Err(Reject::new(Reason::MissingField, format!("no {name}"))),
@@ -279,24 +284,24 @@ impl<'a> Fields<'a> {
         need(&self.severity, "severity")?;
         need(&self.timestamp, "timestamp")?;
 
-        let city = text(self.city, Reason::BadCity)?.unwrap_or_default();
+        let city = field_text(self.city, Reason::BadCity)?.unwrap_or_default();
         let city = match city {
             Cow::Borrowed(city) => Cow::Borrowed(trim(city)),
             Cow::Owned(city) => Cow::Owned(trim(&city).to_owned()),
         };
         check_city(&city)?;
-        let event_type = text(self.event_type, Reason::BadEventType)?.unwrap_or_default();
+        let event_type = field_text(self.event_type, Reason::BadEventType)?.unwrap_or_default();
         let event_type = lower_case(event_type);
         if !is_event_type(&event_type) {
             let detail = format!("{} is not [a-z][a-z0-9_-]{{0,63}}", quoted(&event_type));
             return Err(Reject::new(Reason::BadEventType, detail));
         }
-        let name = text(self.severity, Reason::BadSeverity)?.unwrap_or_default();
+        let name = field_text(self.severity, Reason::BadSeverity)?.unwrap_or_default();
         let Some(severity) = Severity::from_name(&lower_case(Cow::Borrowed(&name))) else {
             let detail = format!("{} is not low, medium, high or critical", quoted(&name));
             return Err(Reject::new(Reason::BadSeverity, detail));
         };
-        let time = text(self.timestamp, Reason::BadTimestamp)?.unwrap_or_default();
+        let time = field_text(self.timestamp, Reason::BadTimestamp)?.unwrap_or_default();
         let Some(time_ms) = parse_timestamp(&time) else {
             let detail = format!(
                 "{} is not YYYY-MM-DDThh:mm:ss[.fff](Z or ±hh:mm) within 1970 to 9998 UTC",
@@ -304,7 +309,7 @@ impl<'a> Fields<'a> {
             );
             return Err(Reject::new(Reason::BadTimestamp, detail));
         };
-        let description = text(self.description, Reason::BadDescription)?.unwrap_or_default();
+        let description = field_text(self.description, Reason::BadDescription)?.unwrap_or_default();
         if description.len() > DESCRIPTION_BYTES_MAX {
             let detail = format!(
                 "{} bytes, at most {DESCRIPTION_BYTES_MAX}",
@@ -312,11 +317,11 @@ impl<'a> Fields<'a> {
             );
             return Err(Reject::new(Reason::BadDescription, detail));
         }
-        let event_id = text(self.event_id, Reason::BadEventId)?;
+        let event_id = field_text(self.event_id, Reason::BadEventId)?;
         if let Some(id) = &event_id {
             check_event_id(id)?;
         }
-        Ok(Judged {
+        Ok(BorrowedEvent {
             city,
             time_ms,
             event_type,
@@ -328,7 +333,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn text(field: Field<'_>, reason: Reason) -> Result<Option<Cow<'_, str>>, Reject> {
+fn field_text(field: Field<'_>, reason: Reason) -> Result<Option<Cow<'_, str>>, Reject> {
     match field {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text)),
@@ -344,7 +349,7 @@ fn lower_case(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Trims exactly the characters U+0009, 000A, 000C, 000D and 0020.
+/// Removes exactly the characters U+0009, 000A, 000C, 000D and 0020 from both ends of a text.
 pub fn trim(text: &str) -> &str {
     text.trim_matches(['\t', '\n', '\u{c}', '\r', ' '])
 }
@@ -379,7 +384,7 @@ fn check_event_id(id: &str) -> Result<(), Reject> {
     Err(Reject::new(Reason::BadEventId, detail))
 }
 
-/// Tells whether a lower-cased event type obeys `[a-z][a-z0-9_-]{0,63}`.
+/// Returns true if an event type in lower case matches `[a-z][a-z0-9_-]{0,63}`.
 pub fn is_event_type(text: &str) -> bool {
     let b = text.as_bytes();
     (1..=EVENT_TYPE_BYTES_MAX).contains(&b.len())
@@ -388,13 +393,13 @@ pub fn is_event_type(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
 }
 
-/// U+0000–1F and U+007F–9F.
+/// Returns true for the characters U+0000–1F and U+007F–9F.
 fn is_control(c: char) -> bool {
     c.is_control()
 }
 
-/// The text in quotes, cut to a length that fits a header or a log line.
-fn quoted(text: &str) -> String {
+/// Returns the text in quotes, cut to a length that fits a header or a log line.
+pub fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(64).collect();
     if cut.len() < text.len() {
         format!("{cut:?}…")
@@ -403,7 +408,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Walks the text as one object, keeping the known fields and the raw text of all others.
+/// Parses the text as one JSON object. Keeps the known fields, and the raw text of all other fields.
 fn walk(text: &str) -> Result<Fields<'_>, serde_json::Error> {
     use serde::Deserializer as _;
     let mut de = serde_json::Deserializer::from_str(text);
@@ -425,7 +430,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
         use serde::de::Error as _;
         let mut fields = Fields::default();
         let mut other_keys = BTreeSet::new();
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(ObjectKey(key)) = map.next_key()? {
             let field = match &*key {
                 "city" => &mut fields.city,
                 "event_type" => &mut fields.event_type,
@@ -444,13 +449,13 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
                     fields.extra.push(':');
                     fields.extra.push_str(raw.get());
                     if !other_keys.insert(key) {
-                        return Err(A::Error::custom("a key stands twice"));
+                        return Err(A::Error::custom("a key occurs twice"));
                     }
                     continue;
                 }
             };
             if field.is_some() {
-                return Err(A::Error::custom(format!("key {key} stands twice")));
+                return Err(A::Error::custom(format!("key {key} occurs twice")));
             }
             *field = Some(map.next_value_seed(Walk { depth: 1 })?.ok_or(()));
         }
@@ -458,7 +463,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
     }
 }
 
-/// Walks the raw text of a field that is kept as it stands.
+/// Checks the raw text of a field that is kept unchanged.
 fn check_value(text: &str) -> Result<(), serde_json::Error> {
     use serde::de::DeserializeSeed as _;
     let mut de = serde_json::Deserializer::from_str(text);
@@ -466,29 +471,29 @@ fn check_value(text: &str) -> Result<(), serde_json::Error> {
     de.end()
 }
 
-/// An object's key, borrowed where it has no escapes.
-struct Key<'a>(Cow<'a, str>);
+/// The key of a field in an object. The key is borrowed from the text if it contains no escapes.
+struct ObjectKey<'a>(Cow<'a, str>);
 
-impl<'de> serde::Deserialize<'de> for Key<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<Key<'de>, D::Error> {
+impl<'de> serde::Deserialize<'de> for ObjectKey<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<ObjectKey<'de>, D::Error> {
         struct KeyVisitor;
         impl<'de> serde::de::Visitor<'de> for KeyVisitor {
-            type Value = Key<'de>;
+            type Value = ObjectKey<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
-            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(v)))
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<ObjectKey<'de>, E> {
+                Ok(ObjectKey(Cow::Borrowed(v)))
             }
-            fn visit_str<E>(self, v: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(v.to_owned())))
+            fn visit_str<E>(self, v: &str) -> Result<ObjectKey<'de>, E> {
+                Ok(ObjectKey(Cow::Owned(v.to_owned())))
             }
         }
         de.deserialize_str(KeyVisitor)
     }
 }
 
-/// Walks one value inside `depth` levels and returns its text if it is a string.
+/// Checks one value that is nested in `depth` levels. Returns the text of the value if it is a string.
 #[derive(Clone, Copy)]
 struct Walk {
     depth: usize,
@@ -558,10 +563,10 @@ impl<'de> serde::de::Visitor<'de> for Walk {
         use serde::de::Error as _;
         let inner = self.deeper()?;
         let mut keys = BTreeSet::new();
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(ObjectKey(key)) = map.next_key()? {
             map.next_value_seed(inner)?;
             if !keys.insert(key) {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("a key occurs twice"));
             }
         }
         Ok(None)

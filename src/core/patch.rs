@@ -1,4 +1,4 @@
-//! One member of a JSON object given another value, with every other byte as it stood.
+//! Replaces or appends one field of a JSON object, and leaves all other bytes unchanged.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,19 +6,32 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-/// Returns where the value of a member stands; `None` if `text` is no object or has no such member.
+/// Returns the position of a field's value. Returns `None` if `text` is not an object or does not have the field.
 pub fn find_member(text: &str, name: &str) -> Option<Range<usize>> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     let raw = members.get(name)?.get();
-    // The value is borrowed from the text.
+    // The value is borrowed from the text, so its address shows its position.
     let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
     Some(start..start + raw.len())
 }
 
-/// Returns `text` with the member's value replaced by `value`, which is JSON.
+/// Returns `text` with the value of the field `name` replaced by `value`, which must be valid JSON.
 pub fn replace_member(text: &str, name: &str, value: &str) -> Option<String> {
     let Range { start, end } = find_member(text, name)?;
     Some([&text[..start], value, &text[end..]].concat())
+}
+
+/// Returns `text` with the field `name` after all other fields, with the value `value`, which must be JSON. Returns
+/// `None` if `text` is not an object or already has the field.
+pub fn append_member(text: &str, name: &str, value: &str) -> Option<String> {
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
+    if members.contains_key(name) {
+        return None;
+    }
+    let end = text.trim_end().strip_suffix('}')?.len();
+    let comma = if members.is_empty() { "" } else { "," };
+    let name = serde_json::to_string(name).ok()?;
+    Some([&text[..end], comma, &name, ":", value, &text[end..]].concat())
 }
 
 #[cfg(test)]
@@ -32,6 +45,20 @@ mod tests {
         assert_eq!(replace_member(text, "t", "2").as_deref(), Some(want));
         for (text, name) in [(text, "y"), ("[1]", "a"), ("{", "a"), ("", "a")] {
             assert_eq!(replace_member(text, name, "2"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_member_is_appended_and_a_present_one_is_not() {
+        for (text, want) in [
+            (r#"{}"#, Some(r#"{"t":2}"#)),
+            (" { } \n", Some(" { \"t\":2} \n")),
+            (r#"{"a":{}} "#, Some(r#"{"a":{},"t":2} "#)),
+            (r#"{"\u0074":1}"#, None),
+            ("[1]", None),
+            ("{", None),
+        ] {
+            assert_eq!(append_member(text, "t", "2").as_deref(), want, "{text}");
         }
     }
 }

@@ -1,23 +1,26 @@
-//! All partitions of one consumer: the pure heart of `consume`.
+//! All partitions of one consumer. This module makes every decision of the `consume` command.
 //!
-//! Facts come in through methods, each with `now_ms`; what the shell must do comes out of
-//! [`Pipeline::poll_output`], to be drained before the next fact. The shell only carries: it finds
-//! the facts of a start, seeks, sends batches and updates, commits, publishes, and reports back what
-//! became of each. Every decision is made here, so a simulation can drive it through any order of
-//! answers, losses and rebalances.
+//! The shell is the code around the pipeline. The shell reports every event and every answer to a method of
+//! [`Pipeline`], with the current time as `now_ms`. Before the next report, the shell carries out all outputs that
+//! [`Pipeline::poll_output`] returns: it looks up the facts of a start, seeks, sends batches and updates, commits, and
+//! publishes. The shell makes no decisions, so a simulation can drive the pipeline through any order of answers, losses
+//! and rebalances.
 //!
-//! A partition's life:
+//! The states of a partition:
 //!
 //! | state | begins with | ends with |
 //! |---|---|---|
-//! | starting | [`Pipeline::assigned`], or its log changed | [`Pipeline::located`] says where |
+//! | starting | [`Pipeline::assigned`], or a change of its log | [`Pipeline::located`] |
 //! | running | [`Output::Begin`] | [`Pipeline::revoked`], loss, or another topic id |
-//! | draining | [`Pipeline::revoked`] | all durable, or the deadline: [`Output::Released`] |
+//! | draining | [`Pipeline::revoked`] | [`Output::Released`], when all records are durable or at the deadline |
 //!
-//! Invariants: only [`Worker::durable`] is offered for commit (INV-1, INV-6), and a worker's offsets are contiguous but
-//! for confirmed gaps (`intake`); answers that name an earlier
-//! assignment change nothing (INV-3); an assignment ends with all of its state (INV-4); records dropped
-//! with it are counted as given up (INV-7).
+//! Invariants:
+//!
+//! - The pipeline commits only boundaries that [`Worker::durable`] returned (INV-1, INV-6).
+//! - The offsets that a worker takes are contiguous, except for confirmed gaps (see `intake`).
+//! - Answers to an earlier assignment change nothing (INV-3).
+//! - All state of an assignment ends with the assignment (INV-4).
+//! - Records that are dropped when an assignment ends are counted as given up (INV-7).
 
 mod commit;
 mod intake;
@@ -29,6 +32,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::batch::{Batch, BatchOutcome, PutQueue};
+use crate::clock::{BootMs, SteadyMs};
 use crate::ledger::Ledger;
 use crate::pace::{Concurrency, backoff_ms};
 use crate::plan::{Put, PutTable, RowUpdate, Ticket, UpdateOutcome};
@@ -40,9 +44,10 @@ use crate::worker::{Tally, Worker, Write};
 use intake::Intake;
 pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
-/// Least time between two commits, in milliseconds.
+/// Minimum time between two commits, in milliseconds.
 pub const COMMIT_INTERVAL_MS: i64 = 1_000;
-/// Time until a start that could not be decided is tried again, in milliseconds.
+/// Wait before a failed search for the facts of a start, or a failed second read of a gap, is repeated, in
+/// milliseconds.
 pub const LOCATE_AGAIN_MS: i64 = 1_000;
 
 #[derive(Clone, Debug)]
@@ -50,11 +55,11 @@ struct Running {
     worker: Worker,
     topic_id: String,
     tables_id: String,
-    /// What the group has committed; nothing at first where the start came from the tables.
+    /// The group's last commit for this log and these tables, or `None` if there is none yet.
     committed: Option<Boundary>,
     progress: Progress,
-    /// Set by a revoke: when to give up waiting.
-    deadline_ms: Option<i64>,
+    /// The deadline of the drain, which a revoke sets.
+    deadline_ms: Option<SteadyMs>,
     intake: Intake,
 }
 
@@ -82,22 +87,22 @@ pub struct Pipeline {
     outputs: VecDeque<Output>,
     writes: Vec<Write>,
     identity: TableIdentity,
-    /// Nothing is written to the tables now.
+    /// True while the pipeline must not write to the tables.
     held: bool,
-    /// Nothing is written to the tables any more.
+    /// True once the pipeline has stopped writing to the tables for good.
     halted: bool,
-    /// Progress items to move, unless the tables turn out not to be trusted.
+    /// The moves of progress items that the next `pump` sends, or drops if the tables are not trusted.
     publishes: Vec<Publish>,
-    /// Progress items that are missing, and since when that is known.
-    missing: Vec<(i64, Publish)>,
+    /// Progress items that were found missing, and the times at which they were found missing.
+    missing: Vec<(BootMs, Publish)>,
     stalls: StallDetector,
-    /// The last write that ended failed.
+    /// True if the most recent answer to a write was a failure.
     writes_fail: bool,
-    /// Boundaries whose commit waits for the topic check, or is under way.
+    /// The current commit, which waits for the check of the topic id or for Kafka's answer.
     commit: Option<Vec<CommitPart>>,
-    last_commit_ms: i64,
-    /// Whose rows are updated, and since when.
-    turn: (i32, i64),
+    last_commit_ms: SteadyMs,
+    /// The partition whose turn it is to update rows, and the start of its turn.
+    turn: (i32, SteadyMs),
     ledger: Ledger,
     tally: Tally,
 }
@@ -123,26 +128,26 @@ impl Pipeline {
             missing: Vec::new(),
             writes_fail: false,
             commit: None,
-            last_commit_ms: i64::MIN,
-            turn: (0, i64::MIN),
+            last_commit_ms: SteadyMs::MIN,
+            turn: (0, SteadyMs::MIN),
             ledger: Ledger::default(),
             tally: Tally::default(),
         }
     }
 
-    /// Returns the next thing to do.
+    /// Returns the next output that the shell must carry out.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Tells whether a partition is still had by this assignment.
+    /// Returns true if `assignment` is the current assignment of the partition.
     pub fn has(&self, partition: i32, assignment: u64) -> bool {
         let slot = self.slots.get(&partition);
         slot.is_some_and(|slot| slot.assignment == assignment)
     }
 
-    /// Moves what the workers want written to where it is sent from.
-    fn send_writes(&mut self, now_ms: i64) {
+    /// Moves the new writes of the workers to the put queues and to the outputs.
+    fn send_writes(&mut self, now_ms: SteadyMs) {
         for write in self.writes.drain(..) {
             match write {
                 Write::Put(PutTable::Raw, put) => self.raw.push(now_ms, put),
@@ -165,15 +170,16 @@ impl Pipeline {
         }
     }
 
-    /// Takes partitions away: they drain for at most `drain_ms_max`, unless they are `lost` already.
-    /// Each ends with [`Output::Released`].
-    pub fn revoked(&mut self, now_ms: i64, partitions: &[i32], lost: bool, drain_ms_max: i64) {
+    /// Revokes partitions. A running partition drains for at most `drain_ms_max` milliseconds. If `lost` is true,
+    /// another consumer may already own the partitions, so they end at once. Each partition ends with
+    /// [`Output::Released`].
+    pub fn revoked(&mut self, now_ms: SteadyMs, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
                 Some(State::Running(running)) if !lost && !self.halted => {
-                    // A later request to hand over makes no earlier one longer.
+                    // A second revoke never extends the deadline of the first.
                     let deadline_ms = now_ms.saturating_add(drain_ms_max);
-                    let earlier = running.deadline_ms.unwrap_or(i64::MAX);
+                    let earlier = running.deadline_ms.unwrap_or(deadline_ms);
                     running.deadline_ms = Some(deadline_ms.min(earlier));
                     running.worker.drain(now_ms);
                     self.tally.bytes_freed += running.close_intake();
@@ -183,7 +189,7 @@ impl Pipeline {
         }
     }
 
-    /// Releases a partition with nothing to commit.
+    /// Releases a partition without a commit.
     fn give_up(&mut self, partition: i32) {
         self.drop_slot(partition);
         self.outputs.push_back(Output::Released {
@@ -193,7 +199,7 @@ impl Pipeline {
         });
     }
 
-    /// Ends an assignment with all of its state.
+    /// Removes the assignment of a partition with all of its state.
     fn drop_slot(&mut self, partition: i32) {
         self.collect(partition);
         let Some(slot) = self.slots.remove(&partition) else {
@@ -217,10 +223,10 @@ impl Pipeline {
         )
     }
 
-    /// Takes the answer to a batch.
+    /// Processes the answer to a batch.
     pub fn batch_answered(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         batch: Batch,
         outcome: &BatchOutcome,
         chance: u32,
@@ -232,7 +238,7 @@ impl Pipeline {
             PutTable::Alerts => &mut self.alerts,
         };
         let slots = &self.slots;
-        // Of an assignment that has ended nothing is sent again.
+        // The puts of an assignment that has ended are not sent again.
         let live = |put: &Put| {
             let slot = slots.get(&put.ticket.partition);
             slot.is_some_and(|slot| slot.assignment == put.ticket.assignment)
@@ -252,10 +258,10 @@ impl Pipeline {
         }
     }
 
-    /// Takes the outcome of a row update.
+    /// Processes the outcome of a row update.
     pub fn update_answered(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         update: &RowUpdate,
         outcome: UpdateOutcome,
         chance: u32,
@@ -283,9 +289,9 @@ impl Pipeline {
         self.put_done(table, ticket);
     }
 
-    /// Lets time pass: fills the outputs with what is due and has room. `boot_ms` is the time of a clock that goes on
-    /// while the host sleeps.
-    pub fn pump(&mut self, now_ms: i64, boot_ms: i64) {
+    /// Advances the pipeline to `now_ms`. The method adds all outputs that are due, within the limits on requests in
+    /// flight.
+    pub fn pump(&mut self, now_ms: SteadyMs, boot_ms: BootMs) {
         self.watch_tables(boot_ms);
         if !self.held {
             while let Some(batch) = self.raw.next_batch(now_ms) {
@@ -302,11 +308,11 @@ impl Pipeline {
         self.pump_publishes();
     }
 
-    /// Row updates, a partition at a time: its turn ends with the last row that was due when it began, so
-    /// that none starves. Where rows are many, a turn settles all that a partition had gathered; rows of
-    /// all partitions in the order in which they are due would leave twice as much in memory for as
-    /// many events in an update. Whoever is leaving comes first.
-    fn pump_updates(&mut self, now_ms: i64) {
+    /// Sends row updates, one partition at a time. The turn of a partition ends when all rows that were due at the
+    /// start of the turn are sent, so that no partition starves. With many rows, one turn sends everything that the
+    /// partition has gathered. If the rows of all partitions were sent in the order of their due times, twice as many
+    /// records would be in memory for the same number of events per update. Draining partitions come first.
+    fn pump_updates(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             let State::Running(running) = &mut slot.state else {
                 continue;
@@ -320,7 +326,7 @@ impl Pipeline {
             }
         }
         let mut passed = 0;
-        // Once more than there are partitions: the first one's turn may have begun long ago.
+        // The loop may visit the current partition twice, because rows may have become due since its turn began.
         while self.updates.has_room() && passed <= self.slots.len() {
             let (turn, began_ms) = self.turn;
             let update = match self.slots.get_mut(&turn).map(|slot| &mut slot.state) {
@@ -340,8 +346,8 @@ impl Pipeline {
         }
     }
 
-    /// Ends drains that are done or over time, and starts over what was out of range.
-    fn pump_ends(&mut self, now_ms: i64) {
+    /// Ends the drains that are done or past their deadline, and restarts the partitions that cannot continue reading.
+    fn pump_ends(&mut self, now_ms: SteadyMs) {
         let mut done = Vec::new();
         let mut again = Vec::new();
         for (&partition, slot) in &self.slots {
@@ -381,11 +387,12 @@ impl Pipeline {
         }
     }
 
-    /// Returns when [`Pipeline::pump`] should be called next, if time alone changes anything.
-    pub fn next_ms(&self) -> Option<i64> {
+    /// Returns the time at which the shell should call [`Pipeline::pump`] again, or `None` if nothing becomes due by
+    /// time alone.
+    pub fn next_ms(&self) -> Option<SteadyMs> {
         let puts = [self.raw.next_ms(), self.alerts.next_ms()].into_iter();
         let mut next = puts.flatten().min().filter(|_| !self.held);
-        let mut at = |ms: i64| next = Some(next.map_or(ms, |n: i64| n.min(ms)));
+        let mut at = |ms: SteadyMs| next = Some(next.map_or(ms, |n: SteadyMs| n.min(ms)));
         for slot in self.slots.values() {
             let State::Running(running) = &slot.state else {
                 continue;
@@ -436,7 +443,8 @@ impl Pipeline {
         t.bytes_freed += tally.bytes_freed;
     }
 
-    /// Returns what happened since the last report; the ledger balances (INV-7).
+    /// Returns the ledger since the start of the pipeline, and the tally since the last report. The ledger always
+    /// balances (INV-7).
     pub fn report(&mut self) -> Report {
         let all: Vec<i32> = self.slots.keys().copied().collect();
         for partition in all {
@@ -450,9 +458,9 @@ impl Pipeline {
         }
     }
 
-    /// Makes room where memory is short: rows that only wait for their interval to be over are given up, and
-    /// written again sooner than it says if more comes for them. Else a long interval could stop the reading
-    /// for as long as it is.
+    /// Frees memory when it is short. The pipeline drops rows that have nothing to write and only wait for the end of
+    /// their interval. If a dropped row gets new records, it is written before its interval is over. If such rows were
+    /// kept, a long interval could stop the reading for the whole interval.
     pub fn make_room(&mut self) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state {
@@ -474,7 +482,7 @@ impl Pipeline {
         })
     }
 
-    /// Returns every partition it has, starting ones included.
+    /// Returns all partitions of the pipeline, including starting partitions.
     pub fn partitions(&self) -> impl Iterator<Item = i32> {
         self.slots.keys().copied()
     }

@@ -1,28 +1,29 @@
-//! What is written, as plain data: puts of raw events and alerts, and conditional updates of rows.
+//! The writes to the tables as plain data: puts of raw events and alerts, and conditional updates of rows.
 //!
-//! A put may be repeated: its key comes from the record. An update counts, so it carries the
-//! offsets that its fence compares (see [`crate::stretch`]).
+//! A put may be repeated, because its key comes from the record alone. An update adds counts, so it contains offsets
+//! that the table compares with the row's fence (see [`crate::stretch`]).
 
 use std::sync::Arc;
 
+use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::keys;
 use crate::stretch::Sum;
 
-/// Which events get a raw row, from the config item.
+/// The setting in the config item that decides which events get a raw row and an alert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// Every event.
+    /// Every event gets a raw row, and events of high and critical severity also get an alert.
     #[default]
     All,
-    /// Events of high and critical severity.
+    /// Only events of high and critical severity get a raw row and an alert.
     Alerts,
-    /// No event, and no alerts either.
+    /// No event gets a raw row or an alert.
     None,
 }
 
 impl Keep {
-    /// Tells whether an event of this severity gets a raw row.
+    /// Returns true if an event of this severity gets a raw row.
     pub const fn raw(self, severity: Severity) -> bool {
         match self {
             Keep::All => true,
@@ -31,7 +32,7 @@ impl Keep {
         }
     }
 
-    /// Tells whether an event of this severity raises an alert.
+    /// Returns true if an event of this severity gets an alert.
     pub const fn alert(self, severity: Severity) -> bool {
         match self {
             Keep::All | Keep::Alerts => severity.is_alert(),
@@ -40,40 +41,40 @@ impl Keep {
     }
 }
 
-/// One record of one assignment of one partition; completions name it.
+/// Identifies a record within an assignment. The shell reports the completion of a write with the ticket of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// The partition.
     pub partition: i32,
-    /// Which assignment of it; completions of an earlier one are ignored.
+    /// The number of the assignment. Completions of earlier assignments are ignored.
     pub assignment: u64,
     /// The record's number within the assignment.
     pub seq: u64,
 }
 
-/// An event with all that its items need; its raw item and its alert share it.
+/// An event with all data that its items need. The raw item and the alert of the event share this data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// The event.
     pub event: Event,
-    /// Its own id, or the one made of its position.
+    /// The event's own id, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
-    /// [`keys::hash`] of the id: the shards of its items come from it.
+    /// The [`keys::hash`] of the event id, which decides the shards of the items.
     pub id_hash: u32,
-    /// The topic it came from.
+    /// The topic of the event's record.
     pub topic: Arc<str>,
-    /// The partition it came from.
+    /// The partition of the event's record.
     pub partition: i32,
-    /// Its offset there.
+    /// The offset of the event's record.
     pub offset: Offset,
-    /// Its window was already behind the watermark.
+    /// True if the event is late.
     pub late: bool,
-    /// It lies too far ahead of its record to move the watermark.
+    /// True if the event is too far ahead of its record's timestamp to move the watermark.
     pub future: bool,
 }
 
 impl StoredEvent {
-    /// Returns the event with its identity.
+    /// Returns the event with its event id and the hash of the id.
     pub fn new(
         event: Event,
         topic: Arc<str>,
@@ -99,78 +100,79 @@ impl StoredEvent {
 /// The two tables that take puts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PutTable {
-    /// One item per event.
+    /// The table with one item per event.
     Raw,
-    /// One item per event of high or critical severity.
+    /// The table with one item per event of high or critical severity.
     Alerts,
 }
 
-/// One item to put; repeating it changes nothing.
+/// A put of one item. Repeating the put changes nothing.
 #[derive(Clone, Debug)]
 pub struct Put {
-    /// The record it belongs to.
+    /// The record that the put belongs to.
     pub ticket: Ticket,
-    /// What to store.
+    /// The event to store.
     pub event: Arc<StoredEvent>,
 }
 
-/// What two puts have in common if they have one key in their table: id and time are part of every
-/// key. Others may share it by chance, which only keeps them out of one batch; comparing the keys
-/// themselves took an eighth of a consumer's time.
+/// A fingerprint of a put's key, computed from the event id and the event time. Puts with the same key have the same
+/// fingerprint, because id and time are part of every key. Puts with different keys may have the same fingerprint by
+/// chance, which only keeps them out of the same batch. Comparing the keys themselves took an eighth of a consumer's
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPrint(u64);
 
 impl Put {
-    /// Returns what is the same for all puts of one key.
+    /// Returns the fingerprint of the put's key.
     pub fn key_print(&self) -> KeyPrint {
         let e = &*self.event;
-        KeyPrint(u64::from(e.id_hash) << 32 ^ e.event.time_ms.cast_unsigned())
+        KeyPrint(u64::from(e.id_hash) << 32 ^ e.event.time_ms.0.cast_unsigned())
     }
 }
 
-/// A row that counts.
+/// The key of a row of counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowKey {
     /// `city#event_type`.
     pub series: Arc<str>,
-    /// The start of the window, or `None` for the series' totals.
-    pub window_start_ms: Option<i64>,
+    /// The start of the window, or `None` for the totals of the series.
+    pub window_start_ms: Option<UnixMs>,
 }
 
-/// One conditional update: adds `sum` if the row's fence for this log is absent or `<= first`, and
-/// moves the fence to `next`.
+/// A conditional update of a row of counts. The update adds `sum` to the row and moves the row's fence for the log to
+/// `next`, on condition that the fence is absent or `<= first`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowUpdate {
-    /// The partition it comes from.
+    /// The partition of the records.
     pub partition: i32,
-    /// Which assignment of it.
+    /// The number of the assignment.
     pub assignment: u64,
-    /// The worker's number for the row; the outcome names it.
+    /// The worker's number for the row, which the outcome is reported with.
     pub row_id: u32,
-    /// Which row.
+    /// The key of the row.
     pub row: RowKey,
-    /// `<topic id>#<partition>`, the log whose fence is compared.
+    /// The key `<topic id>#<partition>` of the log whose fence is compared.
     pub log_key: Arc<str>,
-    /// Offset of the first record of the stretch.
+    /// The offset of the first record of the stretch.
     pub first: Offset,
-    /// Offset after its last record.
+    /// The offset after the last record of the stretch.
     pub next: Offset,
-    /// What it adds.
+    /// The counts that the update adds.
     pub sum: Sum,
 }
 
-/// What an answer shows of a row.
+/// What an answer from DynamoDB shows about a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// It is the row of the request.
+    /// True if the answer shows the row of the request.
     pub same_row: bool,
     /// The row's fence for the log of the request, if it has one.
     pub fence: Option<Offset>,
 }
 
 impl RowUpdate {
-    /// Returns what an answer of success proves: it must show this row, with the fence where this
-    /// update leaves it.
+    /// Returns `Counted` if an answer of success shows this row with its fence at `next`, and
+    /// `Unknown` otherwise.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
         if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted
@@ -179,7 +181,7 @@ impl RowUpdate {
         }
     }
 
-    /// Returns what a refusal proves: it must show this row, with a fence that this update cannot pass.
+    /// Returns `Fenced` if a refusal shows this row with a fence above `first`, and `Unknown` otherwise.
     pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
         match shown.fence {
             Some(fence) if shown.same_row && fence > self.first => UpdateOutcome::Fenced(fence),
@@ -188,16 +190,16 @@ impl RowUpdate {
     }
 }
 
-/// What became of a [`RowUpdate`].
+/// The outcome of a [`RowUpdate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateOutcome {
-    /// It took effect.
+    /// The update took effect.
     Counted,
-    /// The row's fence refused it and stands at this offset.
+    /// The row's fence, which is at this offset, refused the update.
     Fenced(Offset),
-    /// It may or may not have taken effect: the same update is sent again.
+    /// The update may or may not have taken effect, so the same update is sent again.
     Unknown,
-    /// It certainly took no effect (throttled): the same update is sent again.
+    /// The table throttled the request, so the update certainly took no effect and is sent again.
     Refused,
 }
 

@@ -1,37 +1,40 @@
-//! How far a piece of work with a known total is: rate and time left.
+//! Computes the rate and the remaining time of a task whose total is known.
 
-/// Weight of the newest second in the rate; the rest is what the rate was before.
+use crate::clock::SteadyMs;
+
+/// Weight of the newest second in the rate. The previous rate has the rest of the weight, 0.7.
 const NEWEST_WEIGHT: f64 = 0.3;
 /// Time between two measurements of the rate, in milliseconds.
 const MEASURE_MS: i64 = 1_000;
 
-/// Follows how many pieces of the work are done.
+/// Tracks how many pieces of a task are done.
 #[derive(Clone, Debug)]
-pub struct Progress {
-    measured_ms: i64,
+pub struct TaskProgress {
+    measured_ms: SteadyMs,
     measured: u64,
     per_second: Option<f64>,
 }
 
-impl Progress {
-    /// Returns the progress of work that begins at `now_ms`, by any clock, with `done` pieces done.
-    pub fn new(now_ms: i64, done: u64) -> Progress {
-        Progress {
+impl TaskProgress {
+    /// Returns the progress of a task that begins at `now_ms` with `done` finished pieces. Any clock can supply
+    /// `now_ms`.
+    pub fn new(now_ms: SteadyMs, done: u64) -> TaskProgress {
+        TaskProgress {
             measured_ms: now_ms,
             measured: done,
             per_second: None,
         }
     }
 
-    /// Takes how many pieces are done at `now_ms`.
+    /// Updates the number of pieces that are done at `now_ms`.
     #[allow(clippy::cast_precision_loss)]
-    pub fn look(&mut self, now_ms: i64, done: u64) {
+    pub fn look(&mut self, now_ms: SteadyMs, done: u64) {
         let ms = now_ms - self.measured_ms;
         if ms < MEASURE_MS {
             return;
         }
         let newest = done.saturating_sub(self.measured) as f64 * 1_000.0 / ms as f64;
-        // The first measurement that moves decides alone: work begins with a wait.
+        // The first measurement above zero replaces the rate, because tasks begin with a wait.
         self.per_second = match self.per_second {
             Some(rate) if rate > 0.0 => Some(rate * (1.0 - NEWEST_WEIGHT) + newest * NEWEST_WEIGHT),
             _ => Some(newest),
@@ -39,12 +42,13 @@ impl Progress {
         (self.measured_ms, self.measured) = (now_ms, done);
     }
 
-    /// Returns pieces a second of late; 0 before the first measurement.
+    /// Returns the recent rate in pieces per second. The rate is 0 before the first measurement.
     pub fn per_second(&self) -> f64 {
         self.per_second.unwrap_or(0.0)
     }
 
-    /// Returns the seconds that `left` pieces take at the rate of late; `None` while nothing moves.
+    /// Returns the number of seconds that `left` pieces take at the recent rate. Returns `None` while the rate is
+    /// zero.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
@@ -55,12 +59,12 @@ impl Progress {
             return Some(0);
         }
         let rate = self.per_second.filter(|rate| *rate > 0.0)?;
-        // Truncated at the largest value of its type, which no work lasts.
+        // The conversion saturates at the largest value of the type, but no task takes that long.
         Some((left as f64 / rate).ceil() as u64)
     }
 }
 
-/// Returns seconds as people read them: `eta 45s`, `eta 3m 05s`, `eta 2h 07m`, or `eta unknown`.
+/// Formats a remaining time for people, such as `eta 45s`, `eta 3m 05s`, `eta 2h 07m` or `eta unknown`.
 pub fn show_eta(seconds: Option<u64>) -> String {
     match seconds {
         None => "eta unknown".to_owned(),
@@ -76,15 +80,15 @@ mod tests {
 
     #[test]
     fn the_time_left_follows_the_rate() {
-        let mut progress = Progress::new(0, 0);
+        let mut progress = TaskProgress::new(SteadyMs(0), 0);
         assert_eq!(progress.seconds_left(6_000), None, "nothing is measured");
-        progress.look(500, 300);
+        progress.look(SteadyMs(500), 300);
         assert_eq!(progress.seconds_left(5_700), None, "too soon to tell");
-        progress.look(1_000, 0);
+        progress.look(SteadyMs(1_000), 0);
         assert_eq!(progress.seconds_left(6_000), None, "nothing moves");
-        progress.look(2_000, 1_000);
+        progress.look(SteadyMs(2_000), 1_000);
         assert_eq!(progress.seconds_left(5_000), Some(5));
-        progress.look(3_000, 3_000);
+        progress.look(SteadyMs(3_000), 3_000);
         assert!((progress.per_second() - 1_300.0).abs() < 1e-6);
         assert_eq!(progress.seconds_left(3_000), Some(3));
         assert_eq!(progress.seconds_left(0), Some(0));
@@ -92,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_rate_that_falls_to_nothing_is_forgotten_slowly() {
-        let mut progress = Progress::new(0, 0);
-        progress.look(1_000, 100);
-        progress.look(2_000, 100);
+        let mut progress = TaskProgress::new(SteadyMs(0), 0);
+        progress.look(SteadyMs(1_000), 100);
+        progress.look(SteadyMs(2_000), 100);
         assert!((progress.per_second() - 70.0).abs() < 1e-6);
     }
 

@@ -1,27 +1,31 @@
-//! Rejected records that can be mended without guessing.
+//! Repairs rejected records that can be repaired without guessing.
 //!
-//! | reason | mended |
+//! | reason | repair |
 //! |---|---|
 //! | `not_json` | a byte order mark at the start is dropped |
-//! | `bad_event_type`, `bad_severity` | white space around it is trimmed |
-//! | `bad_timestamp` | one without a zone is UTC; a whole number is Unix seconds, or milliseconds from twelve digits on |
-//! | `bad_description` | `null` becomes empty; too long a text is cut |
-//! | `bad_event_id` | it becomes the id the record would have had without one |
+//! | `bad_event_type`, `bad_severity` | white space around the value is trimmed |
+//! | `bad_timestamp` | no zone means UTC; a whole number is Unix seconds, or milliseconds from 12 digits on |
+//! | `bad_description` | `null` becomes an empty string; a text that is too long is cut |
+//! | `bad_event_id` | the id becomes the one that the record would have without an id |
 //!
-//! Every other byte stays as it was. What is mended is judged again, by the rules of every record.
+//! A repair leaves all other bytes unchanged. The repaired value is parsed again, with the same rules as for every
+//! record.
 
+use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
 use crate::patch::{find_member, replace_member};
-use crate::time::{TIME_MS_END, format_millis};
+use crate::time::{format_millis, is_event_time};
 
-/// From so many milliseconds on a number is taken for milliseconds: 1973, or the year 5138 in seconds.
+/// A number of at least 100,000,000,000 is taken as milliseconds, and a smaller number as seconds. The limit is
+/// the year 1973 in milliseconds, and the year 5138 in seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
 
-/// Returns the value as an event can be made of it, and the event; `own_id` is the id of the record.
+/// Returns the repaired value and the event in it. `own_id` is the id that the record has if its producer sets
+/// none.
 ///
 /// # Errors
-/// The reason that stays.
+/// Returns the reason why the value is still rejected.
 pub fn repair(value: &[u8], own_id: &str) -> Result<(String, Event), Reason> {
     let Ok(text) = std::str::from_utf8(value) else {
         return Err(parse_event(value).map_or_else(|reject| reject.reason, |_| Reason::NotUtf8));
@@ -33,7 +37,7 @@ pub fn repair(value: &[u8], own_id: &str) -> Result<(String, Event), Reason> {
             Ok(event) => return Ok((text, event)),
             Err(reject) => reject.reason,
         };
-        // What did not help once does not help twice.
+        // A repair that did not help once does not help the second time.
         if mended.contains(&reason) {
             return Err(reason);
         }
@@ -82,9 +86,9 @@ fn time(value: &serde_json::Value) -> Option<String> {
         } else {
             number
         };
-        return (0..TIME_MS_END).contains(&ms).then(|| format_millis(ms));
+        return is_event_time(UnixMs(ms)).then(|| format_millis(UnixMs(ms)));
     }
-    // Judged again behind this, so a text that is no time stays bad.
+    // The result is parsed again, so a text that is not a time stays invalid.
     Some(format!("{}Z", value.as_str()?.trim()))
 }
 
@@ -127,7 +131,7 @@ mod tests {
                 with(&format!("{TIME},\"event_id\":\"\"")),
                 with(&format!("{TIME},\"event_id\":\"t-0-7\"")),
             ),
-            // Two things at once.
+            // The record has two flaws at the same time.
             (
                 with("\"timestamp\":1357020000,\"event_id\":null"),
                 with("\"timestamp\":\"2013-01-01T06:00:00.000Z\",\"event_id\":\"t-0-7\""),

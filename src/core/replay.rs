@@ -1,34 +1,36 @@
-//! A file of old events sent again: when each is due, and which time it gets.
+//! Replays a file of old events: decides when each event is sent, and which event time it gets.
 //!
-//! | | without a speed | at a speed |
+//! | event times | without a speed | at a speed |
 //! |---|---|---|
-//! | times are kept | at once | as far apart as the events, divided by the speed |
-//! | times are moved | the newest event of the file lies at most five minutes before the start; all are moved by the same whole windows, so each window holds the same events | the time at which an event is due |
+//! | kept | all events are sent at once | the time between two events is divided by the speed |
+//! | moved | all events are sent at once; all times move by the same number of whole windows, so that the newest event is at most five minutes before the start and each window keeps its events | each event gets the time at which it is due |
 
+use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// When and as of when the events of an input are sent. Times in Unix milliseconds.
+/// Decides when the events of an input are sent, and which event times they get.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Replay {
     speed: Option<f64>,
     moved: Moved,
-    first_ms: Option<i64>,
-    largest_ms: i64,
+    first_ms: Option<UnixMs>,
+    largest_ms: UnixMs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Moved {
-    /// Not at all.
+    /// Event times do not change.
     #[default]
     Not,
-    /// All by as much.
+    /// All event times move by the same number of milliseconds.
     By(i64),
-    /// To when they are due, counted from this instant.
-    Due(i64),
+    /// Each event time becomes the time at which the event is due, counted from the given instant.
+    Due(UnixMs),
 }
 
 impl Replay {
-    /// Returns a replay that begins at `now_ms`, at so many times the events' own speed if given.
+    /// Returns a replay that keeps the event times. If `speed` is set, the events are sent that many times faster than
+    /// they happened. Without a speed, all events are sent at once.
     pub fn at_speed(speed: Option<f64>) -> Replay {
         Replay {
             speed,
@@ -36,9 +38,9 @@ impl Replay {
         }
     }
 
-    /// Moves the times to now. `newest_ms` is the largest event time of the input; it matters without
-    /// a speed only.
-    pub fn restamped(mut self, now_ms: i64, newest_ms: Option<i64>) -> Replay {
+    /// Moves the event times to the present. `newest_ms` is the largest event time of the input, which is needed
+    /// only without a speed.
+    pub fn restamped(mut self, now_ms: UnixMs, newest_ms: Option<UnixMs>) -> Replay {
         self.moved = match (self.speed, newest_ms) {
             (Some(_), _) => Moved::Due(now_ms),
             (None, Some(newest_ms)) => {
@@ -50,17 +52,17 @@ impl Replay {
         self
     }
 
-    /// Returns how many milliseconds after the first event one of `time_ms` is due. One that is older
-    /// than others before it is due with them.
-    pub fn due_ms(&mut self, time_ms: i64) -> i64 {
+    /// Returns how many milliseconds after the first event an event with the time `time_ms` is due. An event that
+    /// is older than a previous event is due together with that event.
+    pub fn due_ms(&mut self, time_ms: UnixMs) -> i64 {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
         self.largest_ms = self.largest_ms.max(time_ms).max(first_ms);
         self.scaled(self.largest_ms - first_ms)
     }
 
-    /// Returns the time that an event of `time_ms` gets; `None` if it keeps its own. Call
-    /// [`Replay::due_ms`] first.
-    pub fn moved_ms(&self, time_ms: i64) -> Option<i64> {
+    /// Returns the new time of an event with the time `time_ms`, or `None` if the event keeps its time. The caller
+    /// must call [`Replay::due_ms`] first.
+    pub fn moved_ms(&self, time_ms: UnixMs) -> Option<UnixMs> {
         match self.moved {
             Moved::Not => None,
             Moved::By(shift_ms) => Some(time_ms + shift_ms),
@@ -85,34 +87,38 @@ mod tests {
     #[test]
     fn at_a_speed_events_are_due_as_far_apart_as_they_lie() {
         let mut replay = Replay::at_speed(Some(60.0));
-        let dues = [0, 60_000, 30_000, -60_000, 3_600_000].map(|ms| replay.due_ms(1_000_000 + ms));
+        let dues =
+            [0, 60_000, 30_000, -60_000, 3_600_000].map(|ms| replay.due_ms(UnixMs(1_000_000 + ms)));
         assert_eq!(dues, [0, 1_000, 1_000, 1_000, 60_000]);
-        assert_eq!(replay.moved_ms(5), None);
+        assert_eq!(replay.moved_ms(UnixMs(5)), None);
         let mut replay = Replay::at_speed(None);
-        assert_eq!([5, 500_000].map(|ms| replay.due_ms(ms)), [0, 0]);
+        assert_eq!([5, 500_000].map(|ms| replay.due_ms(UnixMs(ms))), [0, 0]);
     }
 
     #[test]
     fn moved_at_a_speed_times_are_those_of_sending() {
-        let mut replay = Replay::at_speed(Some(2.0)).restamped(1_700_000_000_000, None);
+        let mut replay = Replay::at_speed(Some(2.0)).restamped(UnixMs(1_700_000_000_000), None);
         for (time_ms, moved_ms) in [(0, 0), (10_000, 5_000), (-2_000, -1_000)] {
-            replay.due_ms(time_ms);
-            assert_eq!(replay.moved_ms(time_ms), Some(1_700_000_000_000 + moved_ms));
+            replay.due_ms(UnixMs(time_ms));
+            assert_eq!(
+                replay.moved_ms(UnixMs(time_ms)),
+                Some(UnixMs(1_700_000_000_000 + moved_ms))
+            );
         }
     }
 
     #[test]
     fn moved_at_once_windows_hold_the_same_events() {
-        let (now_ms, newest_ms) = (1_700_000_123_456, 1_359_000_000_007);
+        let (now_ms, newest_ms) = (UnixMs(1_700_000_123_456), UnixMs(1_359_000_000_007));
         let replay = Replay::default().restamped(now_ms, Some(newest_ms));
         let window_ms = Rules::default().window_ms;
         let moved_ms = replay.moved_ms(newest_ms).unwrap();
         assert!((now_ms - window_ms..=now_ms).contains(&moved_ms));
-        for time_ms in [newest_ms, newest_ms - window_ms + 1, 0] {
+        for time_ms in [newest_ms, newest_ms - window_ms + 1, UnixMs(0)] {
             let moved_ms = replay.moved_ms(time_ms).unwrap();
             assert_eq!(
-                moved_ms.rem_euclid(window_ms),
-                time_ms.rem_euclid(window_ms)
+                moved_ms.0.rem_euclid(window_ms),
+                time_ms.0.rem_euclid(window_ms)
             );
         }
     }

@@ -1,26 +1,28 @@
-//! Restart points: what a commit carries, and where a partition begins.
+//! Restart points: the content of commits and progress items, and the rule that decides where a partition begins.
 //!
-//! A [`Boundary`] is an offset with the largest event time *below that offset*. Kafka's commit
-//! carries it whole (offset, and the rest in the metadata), so offset and watermark move together;
-//! the progress item carries it in the tables, so they describe their own restart point when the
-//! group's offsets are gone. The start rule:
+//! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka contains the
+//! whole boundary, with the largest event time in the metadata, so that offset and watermark move together. The
+//! progress item in the tables contains a boundary as well, so that the tables have a restart point even if the group's
+//! offsets are lost. The start rule:
 //!
 //! | the commit … | the progress item | start |
 //! |---|---|---|
 //! | names this topic id and these tables | – | at the commit |
-//! | names them, but the log begins after it | stands further | there |
-//! | has empty or unreadable metadata | – | nowhere: a person must decide |
-//! | has such metadata, offset 0, and the log begins at 0 | as if there were no commit | |
-//! | is missing, or names another topic or other tables | exists | there |
-//! | the same | missing | created at the log's start, then there |
+//! | names them, but the log begins after the commit | is further ahead | at the progress item |
+//! | has empty or unreadable metadata | – | nowhere: an operator must decide |
+//! | has such metadata and offset 0, and the log begins at 0 | – | as if there were no commit |
+//! | is missing, or names another topic or other tables | exists | at the progress item |
+//! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
-//! A boundary also carries the [sums](Boundary::sums) of the log below it, so that the grand total of all
-//! series is the sum over a few progress items, whatever the number of series. No decision depends on them.
+//! A boundary also contains the [sums](Boundary::sums) of the log below it. The grand total of all series is therefore
+//! the sum over a few progress items, no matter how many series exist. No decision depends on the sums.
 //!
-//! Below a published boundary everything is durable whoever published it, so an old commit (a zombie's,
-//! landed last) that retention overtook loses nothing that the progress item holds. A start outside the
-//! log is lost data ([`Start::Expired`], [`Start::Truncated`]).
+//! Everything below a published boundary is durable, no matter which consumer published it. The group's last commit may
+//! be an old commit of a former owner, and retention may already have removed the records at its offset. If the log
+//! still covers the progress item, the partition starts at the progress item, and no data is lost. If even the progress
+//! item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
 
+use crate::clock::{BootMs, SteadyMs, UnixMs};
 use crate::event::Offset;
 use crate::stretch::Sum;
 use crate::watermark::MaxTime;
@@ -29,23 +31,23 @@ use crate::window::Rules;
 /// A point from which a partition can be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boundary {
-    /// The offset to read next; everything below is durable.
+    /// The offset to read next. All records below this offset are durable.
     pub next: Offset,
-    /// The largest event time below it.
+    /// The largest event time below `next`.
     pub max: MaxTime,
-    /// What is counted of this log below it, whichever consumer wrote the rows: events in windows, late
-    /// ones, and both by severity. Rejected records and heartbeats count nothing.
+    /// The counts of the log's events below `next`: events in windows, late events, and both kinds by severity. The
+    /// counts do not depend on which consumer counted the events. Rejected records and heartbeats are not counted.
     ///
-    /// `None` is unknown: the boundary follows one of an older version, or records were lost below it, of
-    /// which some may be counted. Unknown sums stay unknown for the rest of the log. Summed over the progress items of all
-    /// topic ids, they equal the sums over the rows of all series once the consumers are idle. The item of a
-    /// former topic id keeps what was counted of that log; a topic that is deleted under a running consumer
-    /// leaves out what it counted after its last publication.
+    /// `None` means that the sums are unknown. Sums become unknown after a consumer of an older version has owned the
+    /// partition, and after records were lost of which some may be counted. Unknown sums stay unknown for the rest of
+    /// the log. Once the consumers are idle, the sums of all progress items, including those of former topic ids, add
+    /// up to the counts in the rows of all series. There is one exception: if a topic is deleted while a consumer
+    /// counts its events, the progress item lacks the events after its last publication.
     pub sums: Option<Sum>,
 }
 
 impl Boundary {
-    /// Returns where a log that nothing is counted of begins.
+    /// Returns the boundary at the beginning of a log of which nothing is counted yet.
     pub const fn begin(next: Offset) -> Boundary {
         Boundary {
             next,
@@ -55,12 +57,12 @@ impl Boundary {
     }
 }
 
-/// What a commit's metadata says.
+/// The content of a commit's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// The log the offset belongs to.
+    /// The id of the topic that the offset belongs to.
     pub topic_id: String,
-    /// The tables that hold everything below the offset.
+    /// The id of the tables that contain everything below the offset.
     pub tables_id: String,
     /// The largest event time below the offset.
     pub max: MaxTime,
@@ -69,13 +71,13 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Returns `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`, and where the sums are known
+    /// Returns `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`. If the sums are known, the text continues with
     /// `;sums=<events>,<late>,<low>,<medium>,<high>,<critical>`.
     pub fn format(&self) -> String {
         let max = self
             .max
             .max_ms()
-            .map_or("-".to_owned(), |ms| ms.to_string());
+            .map_or("-".to_owned(), |ms| ms.0.to_string());
         let sums = self.sums.map_or(String::new(), |sums| {
             let numbers = sums.numbers().map(|number| number.to_string());
             format!(";sums={}", numbers.join(","))
@@ -86,9 +88,9 @@ impl Metadata {
         )
     }
 
-    /// Reads what [`Metadata::format`] wrote; unknown keys are ignored, anything else is `None`.
+    /// Parses text that [`Metadata::format`] returned. Unknown keys are ignored. Returns `None` for any other text.
     ///
-    /// Sums that cannot be read are unknown: counting goes on without them.
+    /// Sums that cannot be parsed become unknown, and counting continues without them.
     pub fn parse(text: &str) -> Option<Metadata> {
         let mut parts = text.split(';');
         if parts.next() != Some("v1") {
@@ -101,7 +103,7 @@ impl Metadata {
                 "topic" => topic_id = Some(value.to_owned()),
                 "tables" => tables_id = Some(value.to_owned()),
                 "max" if value == "-" => max = Some(MaxTime::default()),
-                "max" => max = Some(MaxTime::new(Some(value.parse().ok()?))),
+                "max" => max = Some(MaxTime::new(Some(UnixMs(value.parse().ok()?)))),
                 "sums" => sums = parse_sums(value),
                 _ => {}
             }
@@ -120,53 +122,54 @@ fn parse_sums(text: &str) -> Option<Sum> {
     Sum::checked(numbers?.try_into().ok()?)
 }
 
-/// An offset committed by the group.
+/// An offset that the consumer group committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// The offset to read next.
     pub next: Offset,
-    /// Whatever stands beside it; ours or another tool's.
+    /// The metadata of the commit, which may come from another tool.
     pub metadata: String,
 }
 
-/// All that the start of a partition depends on.
+/// All facts that decide where a partition starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFacts {
-    /// Kafka's id of the topic, read before everything else here.
+    /// Kafka's id of the topic, which is read before all other facts.
     pub topic_id: String,
     /// The random id in the tables' config item.
     pub tables_id: String,
-    /// When the read of that id began, in milliseconds of the clock that goes on while the host sleeps.
-    pub tables_read_ms: i64,
+    /// The time at which the read of the tables' id began.
+    pub tables_read_ms: BootMs,
     /// The group's commit, if it has one.
     pub commit: Option<Commit>,
     /// The progress item of this log, if there is one.
     pub progress: Option<Boundary>,
-    /// Offset of the oldest record, and the offset after the newest.
+    /// The offset of the oldest record, and the offset after the newest record.
     pub log: (Offset, Offset),
 }
 
-/// Where a partition begins.
+/// The result of the start rule: where a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// At this boundary.
     At(Boundary),
-    /// At this boundary, once a progress item says so; if there is one by now, decide again.
+    /// At this boundary. The caller first creates a progress item with the boundary, and then asks again, because
+    /// another consumer may have created a progress item by now.
     Create(Boundary),
-    /// Nowhere: the commit at this offset was not made by this program.
+    /// Nowhere, because another program made the commit at this offset.
     Unreadable(Offset),
-    /// Records `[from, to)` are gone from the log's beginning (retention).
+    /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
-        /// Where reading should go on.
+        /// The restart point at which reading should continue.
         from: Boundary,
-        /// Where the log begins now.
+        /// The offset at which the log begins now.
         to: Offset,
     },
-    /// The log ends at `end`, before the boundary: records were cut off its end.
+    /// The log ends at `end`, before the restart point, because records were removed from its end.
     Truncated {
-        /// Where reading should go on.
+        /// The restart point at which reading should continue.
         from: Boundary,
-        /// Where the log ends now.
+        /// The offset at which the log ends now.
         end: Offset,
     },
 }
@@ -213,32 +216,33 @@ pub fn start(facts: &StartFacts) -> Start {
     }
 }
 
-/// Longest time between two publications of a progress item that could move, in milliseconds.
+/// Maximum time between two publications of a progress item while new commits follow, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
-/// So many events are worth a publication …
+/// Number of unpublished events that make a publication due after [`PROGRESS_EVENTS_MS`].
 pub const PROGRESS_EVENTS: u64 = 20;
-/// … this long after the last one, in milliseconds.
+/// Minimum time between two publications that [`PROGRESS_EVENTS`] events trigger, in milliseconds.
 pub const PROGRESS_EVENTS_MS: i64 = 5_000;
-/// Longest time for which the sums of a progress item leave out an event, in milliseconds.
+/// Maximum time for which the sums of a progress item may lack a committed event, in milliseconds.
 pub const PROGRESS_SUMS_MS: i64 = 300_000;
 
-/// Decides when the progress item moves: forward only, after a commit.
+/// Decides when a consumer moves the progress item of a partition. The item only moves forward.
 ///
-/// What the sums cost: a publication for [`PROGRESS_EVENTS`] events is at most 0.05 write units an event. One
-/// after [`PROGRESS_SUMS_MS`] comes only where no window's end was passed for as long; in a stream of one event in 15 s
-/// it has 20 events to pay for it, too. Neither can be due for events that the other has published.
+/// The sums cost little. A publication that [`PROGRESS_EVENTS`] new events trigger costs at most 0.05 write units per
+/// event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has passed no window's end during that
+/// time. In a stream of one event every 15 s, a publication after [`PROGRESS_SUMS_MS`] also covers 20 events. Each
+/// publication covers all earlier events, so no event is paid for twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
-    published_ms: i64,
-    /// When a publication was asked for last.
-    asked_ms: i64,
+    published_ms: SteadyMs,
+    /// The time of the last request for a publication.
+    asked_ms: SteadyMs,
 }
 
 impl Progress {
-    /// Starts from what the tables hold.
-    pub fn new(published: Boundary, now_ms: i64) -> Progress {
+    /// Returns the state of a progress item that contains `published`.
+    pub fn new(published: Boundary, now_ms: SteadyMs) -> Progress {
         Progress {
             published,
             published_ms: now_ms,
@@ -246,9 +250,15 @@ impl Progress {
         }
     }
 
-    /// Tells whether `committed` is worth publishing now: the watermark passed a window's end, or
-    /// an hour is over, or the partition is given up, or the sums lag.
-    pub fn is_due(&self, committed: Boundary, rules: &Rules, leaving: bool, now_ms: i64) -> bool {
+    /// Returns true if `committed` should be published now. There are four reasons: the watermark has passed a window's
+    /// end, an hour has passed, the consumer gives the partition up, or the published sums lag behind.
+    pub fn is_due(
+        &self,
+        committed: Boundary,
+        rules: &Rules,
+        leaving: bool,
+        now_ms: SteadyMs,
+    ) -> bool {
         if committed.next <= self.published.next {
             return false;
         }
@@ -259,28 +269,29 @@ impl Progress {
             || self.sums_are_due(committed, now_ms)
     }
 
-    /// Returns how many counted events the item's sums leave out.
+    /// Returns the number of counted events that the published sums lack.
     fn unpublished(&self, committed: Boundary) -> u64 {
         match (committed.sums, self.published.sums) {
             (Some(sums), Some(published)) => sums.events().saturating_sub(published.events()),
-            // The item does not say it yet.
+            // The progress item does not contain any sums yet.
             (Some(_), None) => PROGRESS_EVENTS,
             (None, _) => 0,
         }
     }
 
-    /// Returns when `committed` is due although no further commit comes; `None` if its sums are published.
-    pub fn idle_ms(&self, committed: Boundary) -> Option<i64> {
+    /// Returns the time at which `committed` is due for publication without a further commit, or `None` if its sums are
+    /// already published.
+    pub fn idle_ms(&self, committed: Boundary) -> Option<SteadyMs> {
         let lags = committed.next > self.published.next && self.unpublished(committed) > 0;
         lags.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS)
     }
 
-    /// Notes that a publication is asked for; it may fail.
-    pub fn asked(&mut self, now_ms: i64) {
+    /// Notes that a publication was requested, which may still fail.
+    pub fn asked(&mut self, now_ms: SteadyMs) {
         self.asked_ms = now_ms;
     }
 
-    fn sums_are_due(&self, committed: Boundary, now_ms: i64) -> bool {
+    fn sums_are_due(&self, committed: Boundary, now_ms: SteadyMs) -> bool {
         let least_ms = match self.unpublished(committed) {
             0 => return false,
             PROGRESS_EVENTS.. => PROGRESS_EVENTS_MS,
@@ -289,8 +300,8 @@ impl Progress {
         now_ms - self.published_ms >= least_ms
     }
 
-    /// Notes that the item now holds `boundary`.
-    pub fn published(&mut self, boundary: Boundary, now_ms: i64) {
+    /// Notes that the progress item now contains `boundary`.
+    pub fn published(&mut self, boundary: Boundary, now_ms: SteadyMs) {
         self.published_ms = now_ms;
         if boundary.next > self.published.next {
             self.published = boundary;
@@ -305,7 +316,7 @@ mod tests {
     fn boundary(next: i64, max: Option<i64>) -> Boundary {
         Boundary {
             next: Offset(next),
-            max: MaxTime::new(max),
+            max: MaxTime::new(max.map(UnixMs)),
             sums: None,
         }
     }
@@ -316,13 +327,16 @@ mod tests {
             let m = Metadata {
                 topic_id: "T-_0123456789abcdefghi".into(),
                 tables_id: "abc".into(),
-                max: MaxTime::new(max),
+                max: MaxTime::new(max.map(UnixMs)),
                 sums: max.and_then(|_| Sum::checked([7, 2, 3, 4, 1, 1])),
             };
             assert_eq!(Metadata::parse(&m.format()), Some(m));
         }
         let m = Metadata::parse("v1;topic=T;new=thing;tables=D;max=7").expect("readable");
-        assert_eq!((m.topic_id.as_str(), m.max.max_ms()), ("T", Some(7)));
+        assert_eq!(
+            (m.topic_id.as_str(), m.max.max_ms()),
+            ("T", Some(UnixMs(7)))
+        );
         for bad in [
             "",
             "v2;topic=T;tables=D;max=7",
@@ -344,7 +358,7 @@ mod tests {
         let read = |sums: &str| {
             let m = Metadata::parse(&format!("v1;topic=T;tables=D;max=7{sums}"));
             let m = m.expect("readable");
-            assert_eq!(m.max.max_ms(), Some(7));
+            assert_eq!(m.max.max_ms(), Some(UnixMs(7)));
             m.sums.map(|sums| sums.numbers())
         };
         assert_eq!(read(";sums=2,1,3,0,0,0"), Some([2, 1, 3, 0, 0, 0]));
@@ -355,7 +369,7 @@ mod tests {
             ";sums=2,1,3,0,0,0,0",
             ";sums=2,1,3,0,0,x",
             ";sums=-2,1,3,0,0,0",
-            // Three events, and four by severity.
+            // The sums have three events in total, but four by severity.
             ";sums=2,1,3,1,0,0",
             ";sums=18446744073709551615,1,0,0,0,0",
         ] {
@@ -371,7 +385,7 @@ mod tests {
                 let facts = StartFacts {
                     topic_id: "T".into(),
                     tables_id: "D".into(),
-                    tables_read_ms: 0,
+                    tables_read_ms: BootMs(0),
                     commit: commit.map(|(next, m)| Commit {
                         next: Offset(next),
                         metadata: m.into(),
@@ -383,11 +397,11 @@ mod tests {
             };
         let create = |next| Start::Create(Boundary::begin(Offset(next)));
         let at = |next, max| Start::At(boundary(next, Some(max)));
-        // 1: a commit of this log and these tables.
+        // Case 1: a commit of this log and these tables.
         check(Some((5, ours)), None, (0, 9), at(5, 50));
         check(Some((5, ours)), Some(7), (0, 9), at(5, 50));
         check(Some((9, ours)), None, (0, 9), at(9, 50));
-        // 2: a commit that says nothing.
+        // Case 2: a commit without readable metadata.
         check(Some((5, "")), Some(3), (0, 9), Start::Unreadable(Offset(5)));
         check(
             Some((5, "someone")),
@@ -398,7 +412,7 @@ mod tests {
         check(Some((0, "")), None, (3, 9), Start::Unreadable(Offset(0)));
         check(Some((0, "")), Some(3), (0, 9), at(3, 40));
         check(Some((0, "")), None, (0, 9), create(0));
-        // 3: no commit, or another log's or other tables'.
+        // Case 3: no commit, or a commit of another log or of other tables.
         check(None, Some(3), (0, 9), at(3, 40));
         check(
             Some((5, "v1;topic=U;tables=D;max=50")),
@@ -412,7 +426,7 @@ mod tests {
             (0, 9),
             at(3, 40),
         );
-        // 4: nothing at all.
+        // Case 4: neither a commit of this log nor a progress item.
         check(None, None, (0, 9), create(0));
         check(None, None, (4, 9), create(4));
         check(
@@ -421,11 +435,11 @@ mod tests {
             (2, 9),
             create(2),
         );
-        // The log begins after an old commit, and the progress item stands further.
+        // The log begins after an old commit, and the progress item is further ahead.
         check(Some((5, ours)), Some(6), (6, 9), at(6, 40));
         check(Some((5, ours)), Some(8), (6, 9), at(8, 40));
         check(Some((5, ours)), Some(8), (5, 9), at(5, 50));
-        // Outside the log.
+        // The restart point is outside the log.
         let from = boundary(5, Some(50));
         check(
             Some((5, ours)),
@@ -491,14 +505,14 @@ mod tests {
             ..boundary(next, Some(900_000))
         };
         let due = |known: Option<u64>, events: Option<u64>, after_ms: i64| {
-            let p = Progress::new(at(10, known), 0);
-            p.is_due(at(99, events), &Rules::default(), false, after_ms)
+            let p = Progress::new(at(10, known), SteadyMs(0));
+            p.is_due(at(99, events), &Rules::default(), false, SteadyMs(after_ms))
         };
         for (known, events, least_ms) in [
             (Some(5), Some(25), PROGRESS_EVENTS_MS),
             (Some(5), Some(24), PROGRESS_SUMS_MS),
             (Some(5), Some(6), PROGRESS_SUMS_MS),
-            // Heartbeats alone, or unknown sums, cost nothing more.
+            // Heartbeats and unknown sums cause no additional publications.
             (Some(5), Some(5), PROGRESS_INTERVAL_MS),
             (Some(5), None, PROGRESS_INTERVAL_MS),
             (None, None, PROGRESS_INTERVAL_MS),
@@ -507,13 +521,19 @@ mod tests {
             assert!(!due(known, events, least_ms - 1), "{known:?} {events:?}");
             assert!(due(known, events, least_ms), "{known:?} {events:?}");
         }
-        let p = Progress::new(at(10, Some(5)), 0);
-        let back = p.is_due(at(10, Some(99)), &Rules::default(), false, 400_000);
+        let p = Progress::new(at(10, Some(5)), SteadyMs(0));
+        let back = p.is_due(
+            at(10, Some(99)),
+            &Rules::default(),
+            false,
+            SteadyMs(400_000),
+        );
         assert!(!back, "forward only");
     }
 
-    /// Returns the events and the publications of a day. Three partitions take turns; events are `gap_ms` apart on
-    /// average, and each partition gets a heartbeat a minute. `known` tells whether the sums are known.
+    /// Returns the numbers of events and publications in a simulated day with three partitions. The events of the topic
+    /// are `gap_ms` apart on average, and each partition gets a heartbeat every minute. `known` is true if the sums are
+    /// known.
     fn a_day(gap_ms: i64, known: bool) -> (u64, u64) {
         let rules = Rules::default();
         let (mut events, mut published) = (0, 0);
@@ -522,8 +542,8 @@ mod tests {
                 sums: known.then_some(Sum::ZERO),
                 ..boundary(0, None)
             };
-            let (mut at, mut progress) = (start, Progress::new(start, 0));
-            // Gaps between half and one and a half of the average, always the same ones.
+            let (mut at, mut progress) = (start, Progress::new(start, SteadyMs(0)));
+            // The gaps are between 0.5 and 1.5 times the average, and the same in every run.
             let mut chance = 7 + partition;
             let mut next_ms = 0;
             for now_ms in (0..86_400_000).step_by(1_000) {
@@ -531,17 +551,17 @@ mod tests {
                     chance = (chance * 1_103_515_245 + 12_345) % (1 << 31);
                     next_ms += 3 * gap_ms / 2 + 3 * gap_ms * (chance % 1_000) / 1_000;
                     events += 1;
-                    at.max.observe(now_ms);
+                    at.max.observe(UnixMs(now_ms));
                     at.next = at.next.next();
                     if let Some(sums) = &mut at.sums {
                         sums.add_event(crate::event::Severity::Low, false);
                     }
                 } else if now_ms % 60_000 == 0 {
-                    at.max.observe(now_ms);
+                    at.max.observe(UnixMs(now_ms));
                     at.next = at.next.next();
                 }
-                if progress.is_due(at, &rules, false, now_ms) {
-                    progress.published(at, now_ms);
+                if progress.is_due(at, &rules, false, SteadyMs(now_ms)) {
+                    progress.published(at, SteadyMs(now_ms));
                     published += 1;
                 }
             }
@@ -551,7 +571,8 @@ mod tests {
 
     #[test]
     fn sums_cost_less_than_a_tenth_of_a_write_unit_an_event() {
-        // The old rate, one event in five seconds; slower; faster; much faster.
+        // The first rate, one event in five seconds, is the old rate. The other rates are slower, faster and much
+        // faster.
         for gap_ms in [5_000, 60_000, 1_000, 334] {
             let (events, without) = a_day(gap_ms, false);
             let (same, with) = a_day(gap_ms, true);
@@ -566,29 +587,29 @@ mod tests {
     #[test]
     fn progress_is_published_once_a_window_and_never_back() {
         let rules = Rules::default();
-        let mut p = Progress::new(boundary(10, None), 0);
+        let mut p = Progress::new(boundary(10, None), SteadyMs(0));
         assert!(!p.is_due(
             boundary(10, Some(1)),
             &rules,
             true,
-            9 * PROGRESS_INTERVAL_MS
+            SteadyMs(9 * PROGRESS_INTERVAL_MS)
         ));
-        assert!(!p.is_due(boundary(9, Some(9_000_000)), &rules, true, 0));
+        assert!(!p.is_due(boundary(9, Some(9_000_000)), &rules, true, SteadyMs(0)));
         assert!(
-            p.is_due(boundary(11, Some(0)), &rules, false, 0),
+            p.is_due(boundary(11, Some(0)), &rules, false, SteadyMs(0)),
             "a first watermark"
         );
-        p.published(boundary(11, Some(900_000)), 0);
-        assert!(!p.is_due(boundary(12, Some(1_199_999)), &rules, false, 0));
-        assert!(p.is_due(boundary(12, Some(1_200_000)), &rules, false, 0));
-        assert!(p.is_due(boundary(12, Some(900_000)), &rules, true, 0));
+        p.published(boundary(11, Some(900_000)), SteadyMs(0));
+        assert!(!p.is_due(boundary(12, Some(1_199_999)), &rules, false, SteadyMs(0)));
+        assert!(p.is_due(boundary(12, Some(1_200_000)), &rules, false, SteadyMs(0)));
+        assert!(p.is_due(boundary(12, Some(900_000)), &rules, true, SteadyMs(0)));
         assert!(p.is_due(
             boundary(12, Some(900_000)),
             &rules,
             false,
-            PROGRESS_INTERVAL_MS
+            SteadyMs(PROGRESS_INTERVAL_MS)
         ));
-        p.published(boundary(5, None), 7);
-        assert!(!p.is_due(boundary(11, Some(900_000)), &rules, true, 7));
+        p.published(boundary(5, None), SteadyMs(7));
+        assert!(!p.is_due(boundary(11, Some(900_000)), &rules, true, SteadyMs(7)));
     }
 }

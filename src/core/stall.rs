@@ -1,52 +1,52 @@
-//! Notices partitions that stand still although there is something to read.
+//! Detects partitions that make no progress although they have unread records.
 //!
-//! Kafka clients get stuck on single partitions, most often after leaders or coordinators have moved,
-//! and then only a new client helps. A partition *waits* while its log is longer than its
-//! position, nothing of it is in flight, and nothing else holds reading back (a sink that takes no
-//! writes, a full memory budget). One that has waited without a break for the detector's patience is
-//! stalled. Each new client that did not help doubles the patience for that partition, up to
-//! [`DOUBLINGS_MAX`] times, since there are long waits that nobody can shorten, such as reading past
-//! a large aborted transaction.
+//! A Kafka client can get stuck on a single partition, most often after a leader or a coordinator has moved. Only a new
+//! client helps a stuck partition. A partition *waits* while it has unread records, none of its records is in flight,
+//! and reading is not paused for another reason, such as failing writes or a full memory budget. A partition that has
+//! waited without a break for the detector's patience is stalled. Some long waits are normal, such as reading past a
+//! large aborted transaction. Therefore, each new client that does not help doubles the patience for the partition, up
+//! to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 
+use crate::clock::SteadyMs;
 use crate::event::Offset;
 
-/// How long a partition may wait, in milliseconds.
+/// How long a partition may wait before it is stalled, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
-/// The patience grows to at most 2 to the power of this: a quarter of an hour.
+/// Maximum number of times that the patience doubles. The longest patience is therefore 16 minutes.
 pub const DOUBLINGS_MAX: u32 = 4;
 
-/// What is known of a partition at one moment.
+/// The state of a partition at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     /// The partition.
     pub partition: i32,
-    /// Which assignment of it.
+    /// The number of the assignment.
     pub assignment: u64,
     /// The offset to read next.
     pub position: Offset,
-    /// The offset after the newest record, as the leader has just said.
+    /// The offset after the newest record, as the partition's leader reports it.
     pub log_end: Offset,
-    /// Records of it that are not yet durable.
+    /// Number of records of the partition that are not yet durable.
     pub in_flight: usize,
 }
 
 #[derive(Clone, Debug)]
-struct Place {
+struct PartitionWait {
     assignment: u64,
     position: Offset,
-    /// Since when it has waited, if it waits.
-    since_ms: Option<i64>,
-    /// How many new clients it has seen at this position.
+    /// The time since which the partition has waited, if it waits.
+    since_ms: Option<SteadyMs>,
+    /// Number of new clients that were created because the partition had stalled at this position.
     tries: u32,
 }
 
-/// Watches the partitions of one consumer.
+/// Detects stalled partitions of one consumer.
 #[derive(Clone, Debug)]
 pub struct StallDetector {
     patience_ms: i64,
-    places: BTreeMap<i32, Place>,
+    places: BTreeMap<i32, PartitionWait>,
 }
 
 impl StallDetector {
@@ -58,19 +58,20 @@ impl StallDetector {
         }
     }
 
-    /// Takes a look at partitions; `held_back` says that reading rests for another reason. Returns
-    /// those that have stalled: the caller makes a new client and calls [`StallDetector::renewed`].
-    pub fn look(&mut self, now_ms: i64, looks: &[Look], held_back: bool) -> Vec<i32> {
+    /// Compares the partitions with their earlier states, and returns the stalled partitions. `held_back` is true if
+    /// reading is paused for another reason. If a partition has stalled, the caller creates a new client and calls
+    /// [`StallDetector::renewed`].
+    pub fn look(&mut self, now_ms: SteadyMs, looks: &[Look], held_back: bool) -> Vec<i32> {
         let mut stalled = Vec::new();
         for look in looks {
-            let place = self.places.entry(look.partition).or_insert(Place {
+            let place = self.places.entry(look.partition).or_insert(PartitionWait {
                 assignment: look.assignment,
                 position: look.position,
                 since_ms: None,
                 tries: 0,
             });
             if place.position != look.position {
-                *place = Place {
+                *place = PartitionWait {
                     assignment: look.assignment,
                     position: look.position,
                     since_ms: None,
@@ -94,7 +95,7 @@ impl StallDetector {
         stalled
     }
 
-    /// Notes that a new client was made for `stalled` partitions.
+    /// Notes that a new client was created because the partitions `stalled` had stalled.
     pub fn renewed(&mut self, stalled: &[i32]) {
         for place in self.places.values_mut() {
             place.since_ms = None;
@@ -106,13 +107,13 @@ impl StallDetector {
         }
     }
 
-    /// Returns the partitions that a new client has not helped: they wait at the same position still.
+    /// Returns the partitions that still wait at the same position after the client was replaced.
     pub fn stuck(&self) -> Vec<i32> {
         let stuck = |p: &&i32| self.places[*p].tries > 0 && self.places[*p].since_ms.is_some();
         self.places.keys().filter(stuck).copied().collect()
     }
 
-    /// Forgets since when a partition that was taken away has waited.
+    /// Ends the wait of a partition that was revoked.
     pub fn revoked(&mut self, partition: i32) {
         if let Some(place) = self.places.get_mut(&partition) {
             place.since_ms = None;
@@ -136,7 +137,8 @@ mod tests {
         }
     }
 
-    /// Looks once a second from `from_ms` on; returns the seconds after which something stalled.
+    /// Calls the detector once a second from `from_ms` on. Returns the first second in which partitions have stalled,
+    /// and these partitions.
     fn run(
         detector: &mut StallDetector,
         from_ms: i64,
@@ -145,7 +147,7 @@ mod tests {
     ) -> Option<(i64, Vec<i32>)> {
         (0..=seconds).find_map(|second| {
             let (looks, held_back) = see(second);
-            let stalled = detector.look(from_ms + second * SECOND_MS, &looks, held_back);
+            let stalled = detector.look(SteadyMs(from_ms + second * SECOND_MS), &looks, held_back);
             (!stalled.is_empty()).then_some((second, stalled))
         })
     }
@@ -154,7 +156,7 @@ mod tests {
     fn a_partition_that_waits_for_a_minute_has_stalled_and_its_neighbours_have_not() {
         let mut detector = StallDetector::new(PATIENCE_MS);
         let stalled = run(&mut detector, 0, 600, |second| {
-            // 0 is stuck, 1 moves, 2 is at its end.
+            // Partition 0 is stuck, partition 1 makes progress, and partition 2 is at the end of its log.
             (vec![at(0, 5, 9), at(1, second, 1_000), at(2, 7, 7)], false)
         });
         assert_eq!(stalled, Some((60, vec![0])));
@@ -215,11 +217,11 @@ mod tests {
                 detector.stuck().is_empty(),
                 "nothing is known of the new client"
             );
-            detector.look(now_ms, &[at(0, 5, 9)], false);
+            detector.look(SteadyMs(now_ms), &[at(0, 5, 9)], false);
             assert_eq!(detector.stuck(), [0], "alive is who moves");
         }
         assert_eq!(waits, [60, 120, 240, 480, 960, 960]);
-        detector.look(now_ms, &[at(0, 6, 9)], false);
+        detector.look(SteadyMs(now_ms), &[at(0, 6, 9)], false);
         assert!(detector.stuck().is_empty());
         let stalled = run(&mut detector, now_ms, 600, |_| (vec![at(0, 6, 9)], false));
         assert_eq!(
@@ -235,7 +237,7 @@ mod tests {
         let (_, stalled) =
             run(&mut detector, 0, 60, |_| (vec![at(0, 5, 9)], false)).expect("stalls");
         detector.renewed(&stalled);
-        detector.look(61 * SECOND_MS, &[at(0, 5, 9)], false);
+        detector.look(SteadyMs(61 * SECOND_MS), &[at(0, 5, 9)], false);
         detector.revoked(0);
         assert!(detector.stuck().is_empty());
     }

@@ -1,38 +1,40 @@
-//! Consecutive records of one partition that belong to one row, summed and written together.
+//! A stretch: consecutive records of one partition that belong to one row. The records of a stretch are summed and
+//! written in one update.
 //!
-//! A stretch is known by its offsets: `first`, of its first record, and `next`, one past its last.
-//! The row's fence says below which offset everything is counted there (INV-2), so after a
-//! refused update the records below the fence are dropped and the rest is summed again. The records
-//! therefore stay in memory, a few bytes each, until the update is known to be counted.
+//! Two offsets identify a stretch. The first, `first`, is the offset of the first record. The second, `next`, is the
+//! offset after the last record. The fence of the row is the offset below which the row counts every record (INV-2). If
+//! the fence refuses an update, the records below the fence are dropped, and the remaining records are summed again.
+//! The records therefore stay in memory, with a few bytes each, until the update is known to be counted.
 
 use crate::event::{Offset, Severity};
 
-/// One record's part in one row.
+/// One record's contribution to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where the record stands in the log.
+    /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower half of its number within the assignment: of those in memory it tells which.
+    /// The lower half of the record's number within the assignment. The lower half of the number is unique among all
+    /// records in memory.
     pub seq: u32,
-    /// Which severity count it adds to.
+    /// The severity whose count the record increases.
     pub severity: Severity,
-    /// Whether it adds to `late_count` instead of `event_count` (totals only).
+    /// True if the record increases `late_count` instead of `event_count`, which happens only in totals.
     pub late: bool,
 }
 
-/// What one update adds to a row. Merging is associative and commutative.
+/// The counts that one update adds to a row. Merging sums is associative and commutative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Events counted in a window.
+    /// Number of events that are counted in a window.
     pub event_count: u64,
-    /// Late events.
+    /// Number of late events.
     pub late_count: u64,
-    /// Both kinds, by [`Severity::index`].
+    /// Number of events of both kinds by severity, indexed by [`Severity::index`].
     pub severities: [u64; 4],
 }
 
 impl Sum {
-    /// Nothing.
+    /// The sum of no records.
     pub const ZERO: Sum = Sum {
         event_count: 0,
         late_count: 0,
@@ -54,13 +56,13 @@ impl Sum {
         self.severities[severity.index()] += 1;
     }
 
-    /// Returns how many events it counts, late ones included.
+    /// Returns the number of counted events, including late events.
     pub fn events(&self) -> u64 {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns the sum of these numbers (events, late ones, then by severity from low to critical) if they
-    /// agree: each event has one severity.
+    /// Returns the sum that consists of six numbers: events in windows, late events, and events by severity from low to
+    /// critical. Returns `None` if the numbers contradict each other, because each event has exactly one severity.
     pub fn checked(numbers: [u64; 6]) -> Option<Sum> {
         let [event_count, late_count, low, medium, high, critical] = numbers;
         let severities = [low, medium, high, critical];
@@ -96,17 +98,17 @@ impl Sum {
     }
 }
 
-/// Records of one row in log order; never empty.
+/// The records of one row in log order. A stretch is never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
     entries: Vec<Entry>,
 }
 
 impl Stretch {
-    /// Returns the stretch of `entries`, or `None` if there are none.
+    /// Returns the stretch with the given entries, or `None` if there are no entries.
     ///
     /// # Panics
-    /// If the offsets do not rise: then a record would be counted twice.
+    /// Panics if the offsets do not rise, because a record would then be counted twice.
     pub fn new(entries: Vec<Entry>) -> Option<Stretch> {
         assert!(
             entries.windows(2).all(|w| w[0].offset < w[1].offset),
@@ -120,12 +122,12 @@ impl Stretch {
         self.entries[0].offset
     }
 
-    /// Returns the offset after the last record: the fence once this stretch is counted.
+    /// Returns the offset after the last record, which is the row's fence after the stretch is counted.
     pub fn next(&self) -> Offset {
         self.entries[self.entries.len() - 1].offset.next()
     }
 
-    /// Returns what this stretch adds.
+    /// Returns the counts that the stretch adds.
     pub fn sum(&self) -> Sum {
         let mut sum = Sum::default();
         for entry in &self.entries {
@@ -134,20 +136,20 @@ impl Stretch {
         sum
     }
 
-    /// Returns its records.
+    /// Returns the records of the stretch.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// Splits at the row's fence: the records below it, which the row holds already, and what is
-    /// left to count.
+    /// Splits the stretch at the row's fence. Returns the records below the fence, which the row already counts,
+    /// and the records that are left to count.
     pub fn split_at_fence(mut self, fence: Offset) -> (Vec<Entry>, Option<Stretch>) {
         let at = self.entries.partition_point(|e| e.offset < fence);
         let rest = self.entries.split_off(at);
         (self.entries, Stretch::new(rest))
     }
 
-    /// Returns all records as counted.
+    /// Returns all records of the stretch, which are now counted.
     pub fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
@@ -172,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_fence_splits_exactly() {
-        // fence, records counted before, first and next of the rest
+        // Each case lists the fence, the number of records counted before, and `first` and `next` of the remaining
+        // stretch.
         for (fence, dropped, rest) in [
             (0, 0, Some((3, 10))),
             (3, 0, Some((3, 10))),

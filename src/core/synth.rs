@@ -1,15 +1,16 @@
-//! Synthetic city events: the same seed gives the same events, their times aside.
+//! Generates synthetic city events. The same seed gives the same events, except for their times.
 //!
-//! Cities, types and severities are drawn with fixed weights; most events are of low severity, as
-//! in the real data. The generator is written out here, not taken from a crate, so that a seed means
-//! the same events in every release. Event times come from the caller.
+//! Cities, event types and severities are drawn with fixed weights. As in the real data, most events have low
+//! severity. The random generator is written in this file instead of taken from a crate, so that a seed gives the
+//! same events in every release. The caller sets the event times.
 
 use std::fmt::Write as _;
 
+use crate::clock::UnixMs;
 use crate::event::Severity;
 use crate::time::push_millis;
 
-/// The cities of synthetic events with their weights; the same as in the real data.
+/// The cities of synthetic events with their weights, which are the same as in the real data.
 pub const CITIES: [(&str, u32); 6] = [
     ("NYC", 30),
     ("LA", 22),
@@ -33,7 +34,8 @@ const SEVERITIES: [(Severity, u32); 4] = [
     (Severity::Critical, 6),
 ];
 
-/// What happened, by type in the order of [`TYPES`]; it follows the severity in the description.
+/// The kinds of incidents for each event type, in the order of [`TYPES`]. In a description, the kind follows the
+/// severity.
 const HAPPENINGS: [[&str; 3]; 4] = [
     [
         "traffic congestion detected",
@@ -57,26 +59,26 @@ const HAPPENINGS: [[&str; 3]; 4] = [
     ],
 ];
 
-/// A seeded stream of events.
+/// A stream of events that a seed determines.
 #[derive(Clone, Debug)]
 pub struct Synth {
     chance: Chance,
     uniform: bool,
 }
 
-/// Numbers that follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+/// Random numbers that a seed determines, drawn by SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub struct Chance {
     state: u64,
 }
 
 impl Chance {
-    /// Returns the stream of a seed.
+    /// Returns the stream of random numbers for a seed.
     pub fn new(seed: u64) -> Chance {
         Chance { state: seed }
     }
 
-    /// Draws a number.
+    /// Draws a random number.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -87,7 +89,7 @@ impl Chance {
 }
 
 impl Synth {
-    /// Returns the stream of a seed.
+    /// Returns the stream of events for a seed.
     pub fn new(seed: u64) -> Synth {
         Synth {
             chance: Chance::new(seed),
@@ -95,7 +97,7 @@ impl Synth {
         }
     }
 
-    /// Returns the same in which every city, type and severity is as likely as the others.
+    /// Returns the same stream, but with equal probability for every city, event type and severity.
     #[must_use]
     pub fn uniform(self) -> Synth {
         Synth {
@@ -104,17 +106,17 @@ impl Synth {
         }
     }
 
-    /// Writes the next event's JSON with the event time `now_ms` into `out`, which is cleared
-    /// first, and returns its city.
-    pub fn next_event(&mut self, now_ms: i64, out: &mut String) -> &'static str {
+    /// Writes the JSON of the next event with the event time `now_ms` to `out`, and returns the event's city.
+    /// `out` is cleared first.
+    pub fn next_event(&mut self, now_ms: UnixMs, out: &mut String) -> &'static str {
         self.next_event_in(None, now_ms, out)
     }
 
-    /// As [`Synth::next_event`], in another city than the one that was drawn if one is given.
+    /// Works like [`Synth::next_event`]. If `city` is set, that city replaces the city that was drawn.
     pub fn next_event_in(
         &mut self,
         city: Option<&'static str>,
-        now_ms: i64,
+        now_ms: UnixMs,
         out: &mut String,
     ) -> &'static str {
         let drawn = CITIES[self.pick(CITIES.map(|(_, weight)| weight))].0;
@@ -123,7 +125,7 @@ impl Synth {
         let severity = SEVERITIES[self.pick(SEVERITIES.map(|(_, weight)| weight))].0;
         let happening = HAPPENINGS[kind][self.pick([1, 1, 1])];
         out.clear();
-        // Writing to a string cannot fail, and none of the texts needs JSON escapes.
+        // Writing to a string cannot fail, and no text contains a character that JSON escapes.
         let written = write!(
             out,
             "{{\"city\":\"{city}\",\"event_type\":\"{}\",\"severity\":\"{severity}\",\"description\":\"{severity} {happening}\",\"timestamp\":\"",
@@ -135,7 +137,7 @@ impl Synth {
         city
     }
 
-    /// Draws an index, each as often as its weight says, or all alike.
+    /// Draws an index, with the given weights or with equal probability.
     fn pick<const N: usize>(&mut self, weights: [u32; N]) -> usize {
         let weights = if self.uniform { [1; N] } else { weights };
         let total: u64 = weights.iter().copied().map(u64::from).sum();
@@ -161,7 +163,7 @@ mod tests {
         let (mut synth, mut out) = (Synth::new(seed), String::new());
         (0..count)
             .map(|_| {
-                synth.next_event(now_ms, &mut out);
+                synth.next_event(UnixMs(now_ms), &mut out);
                 out.clone()
             })
             .collect()
@@ -192,13 +194,13 @@ mod tests {
         let (mut synth, mut out) = (Synth::new(5).uniform(), String::new());
         let mut kinds = BTreeMap::new();
         for _ in 0..19_200 {
-            synth.next_event(0, &mut out);
+            synth.next_event(UnixMs(0), &mut out);
             let event = parse_event(out.as_bytes()).expect("valid");
             let kind = (event.city, event.event_type, event.severity);
             *kinds.entry(kind).or_insert(0) += 1;
         }
         assert_eq!(kinds.len(), 6 * 4 * 4);
-        // 200 of each are expected, with a standard deviation of 14.
+        // The test expects 200 events of each kind, with a standard deviation of 14.
         assert!(kinds.values().all(|n| (130..270).contains(n)), "{kinds:?}");
     }
 
@@ -208,10 +210,10 @@ mod tests {
         let mut synth = Synth::new(3);
         let mut out = String::new();
         for _ in 0..10_000 {
-            let city = synth.next_event(1_356_998_400_123, &mut out);
+            let city = synth.next_event(UnixMs(1_356_998_400_123), &mut out);
             let event = parse_event(out.as_bytes()).expect("valid");
             assert_eq!(&*event.city, city);
-            assert_eq!(event.time_ms, 1_356_998_400_123);
+            assert_eq!(event.time_ms, UnixMs(1_356_998_400_123));
             let kind = (event.city, event.event_type, event.severity);
             *kinds.entry(kind).or_insert(0) += 1;
         }

@@ -1,44 +1,48 @@
-//! Synthetic events with trouble on purpose: late, out of order, broken, all in one city.
+//! Generates synthetic events with faults on purpose: late events, events out of order, invalid events, and too
+//! many events in one city.
 //!
-//! What goes wrong is drawn from a stream of its own, so a seed means the same events with and without
-//! trouble. With [`Faults::default`] nothing goes wrong.
+//! The faults are drawn from a random stream of their own, so a seed gives the same events with and without
+//! faults. With [`Faults::default`], there are no faults.
 
+use crate::clock::UnixMs;
 use crate::parse::VALUE_BYTES_MAX;
 use crate::synth::{CITIES, Chance, Synth};
 
-/// Late events lie so far back: windows of five minutes are closed after fifteen, and the watermark
-/// moves with other events only, so there is room.
+/// How far a late event is before the present, in milliseconds. A window of five minutes is final fifteen minutes after
+/// its start. The distance is larger than that, because the watermark may lag behind the present.
 const LATE_MS: std::ops::Range<i64> = 20 * 60_000..40 * 60_000;
-/// Which of the largest ways to be broken comes how often: too many would fill a small broker.
+/// One of this many invalid events has a value that is too large for the parser. A higher rate would fill the disk of a
+/// small broker.
 const LARGE_EVERY: usize = 250;
-/// Parts into which a share is divided.
+/// The number of parts into which a share is divided.
 const PARTS: u64 = 1_000_000;
 
-/// What is to go wrong.
+/// The faults that the stream contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// Share of events that lie before the watermark, 0 to 1.
+    /// Share of events that are late, from 0 to 1.
     pub late_ratio: f64,
-    /// Share of events that are broken, 0 to 1.
+    /// Share of events that are invalid, from 0 to 1.
     pub bad_ratio: f64,
-    /// Events lie up to so many milliseconds back.
+    /// Maximum time by which events are before the present, in milliseconds.
     pub out_of_order_ms: i64,
-    /// Share of events that happen in the first city, beside those that do anyway, 0 to 1.
+    /// Share of events that are moved to the first city, from 0 to 1. The share does not include events that would
+    /// be in the first city anyway.
     pub skew: f64,
 }
 
-/// What kind of event was made.
+/// The kind of event that was generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// One that counts in its window.
+    /// An event that is counted in its window.
     Fine,
-    /// One before the watermark.
+    /// An event that is late.
     Late,
-    /// One that nobody can read.
+    /// An event that no consumer can parse.
     Bad,
 }
 
-/// An endless stream of events.
+/// An endless stream of events with faults.
 #[derive(Clone, Debug)]
 pub struct Stream {
     synth: Synth,
@@ -49,7 +53,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Returns the stream of a seed.
+    /// Returns the stream for a seed.
     pub fn new(seed: u64, faults: Faults) -> Stream {
         Stream {
             synth: Synth::new(seed),
@@ -60,7 +64,7 @@ impl Stream {
         }
     }
 
-    /// Returns the same in which every city, type and severity is as likely as the others.
+    /// Returns the same stream, but with equal probability for every city, event type and severity.
     #[must_use]
     pub fn uniform(self) -> Stream {
         Stream {
@@ -69,9 +73,9 @@ impl Stream {
         }
     }
 
-    /// Writes the next event's value, as of `now_ms`, into `out`, which is cleared first, and returns
-    /// its city and what kind it is.
-    pub fn next_event(&mut self, now_ms: i64, out: &mut Vec<u8>) -> (&'static str, Made) {
+    /// Writes the value of the next event at `now_ms` to `out`, and returns the event's city and kind. `out` is
+    /// cleared first.
+    pub fn next_event(&mut self, now_ms: UnixMs, out: &mut Vec<u8>) -> (&'static str, Made) {
         let Faults {
             late_ratio,
             bad_ratio,
@@ -88,7 +92,7 @@ impl Stream {
         } else {
             0
         };
-        let time_ms = (now_ms - back_ms).max(0);
+        let time_ms = (now_ms - back_ms).max(UnixMs(0));
         let city = self.synth.next_event_in(city, time_ms, &mut self.text);
         out.clear();
         if bad {
@@ -111,7 +115,7 @@ impl Stream {
         clippy::cast_precision_loss
     )]
     fn hits(&mut self, share: f64) -> bool {
-        // A share lies between 0 and 1, so the product is exact enough and fits.
+        // A share is between 0 and 1, so the product is exact enough and fits into a `u64`.
         share > 0.0 && self.chance.next_u64() % PARTS < (share * PARTS as f64) as u64
     }
 
@@ -121,11 +125,11 @@ impl Stream {
     }
 }
 
-/// Returns an event that is broken in the `n`th way.
+/// Returns an event that is invalid in the `n`th way.
 pub fn broken(n: usize, event: &str) -> Vec<u8> {
     let swap = |from: &str, to: &str| event.replacen(from, to, 1);
     let field = |name: &str, value: &str| {
-        // Each field's value ends with the next quote.
+        // The value of each field ends at the next quote.
         let start = event
             .find(&format!("\"{name}\":\""))
             .map(|at| at + name.len() + 4);
@@ -156,7 +160,7 @@ mod tests {
     use super::*;
     use crate::parse::parse_event;
 
-    const NOW_MS: i64 = 1_357_020_000_000;
+    const NOW_MS: UnixMs = UnixMs(1_357_020_000_000);
 
     fn stream(faults: Faults, count: usize) -> Vec<(&'static str, Made, Vec<u8>)> {
         let (mut stream, mut out) = (Stream::new(7, faults), Vec::new());
@@ -199,9 +203,10 @@ mod tests {
             first_city += i32::from(city == CITIES[0].0);
         }
         assert!((1_900..2_100).contains(&counts["Bad"]), "{counts:?}");
-        // A tenth of the others.
+        // A tenth of the events that are not invalid is late.
         assert!((720..880).contains(&counts["Late"]), "{counts:?}");
-        // Half, and three tenths of the other half.
+        // Half of the events are moved to the first city, and three tenths of the remaining events belong to the
+        // first city anyway.
         assert!((6_300..6_700).contains(&first_city), "{first_city}");
         let all = Faults {
             bad_ratio: 1.0,

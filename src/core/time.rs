@@ -1,8 +1,9 @@
-//! Civil time on the wire ↔ Unix milliseconds.
+//! Converts between timestamps as text and instants.
 //!
-//! The grammar of an event's `timestamp` is narrower than RFC 3339 and much narrower than what jiff
-//! parses, so it is checked here by hand; jiff only decides whether the day exists and which instant
-//! it names. Formats are fixed width, so that strings sort as instants do.
+//! The grammar of an event's `timestamp` is narrower than RFC 3339, and much narrower than the grammar of the jiff
+//! crate. Therefore, this module checks the grammar itself. The jiff crate only decides whether the day exists and
+//! which instant the text means. All written formats have a fixed width, so that their strings sort in the order of the
+//! instants.
 
 use std::fmt::Write as _;
 
@@ -10,14 +11,16 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
-/// First instant after the last allowed one: 9999-01-01T00:00:00Z.
-pub const TIME_MS_END: i64 = 253_370_764_800_000;
+use crate::clock::UnixMs;
 
-/// Returns the instant in Unix milliseconds, or `None` where the text is outside the grammar
-/// `YYYY-MM-DD(T|t| )hh:mm:ss[.1-9 digits](Z|z|±hh:mm)` or the range `[1970, 9999)` UTC.
+/// The first instant after the range of event times: 9999-01-01T00:00:00Z.
+pub const TIME_MS_END: UnixMs = UnixMs(253_370_764_800_000);
+
+/// Returns the instant of a timestamp. Returns `None` if the text does not match the grammar `YYYY-MM-DD(T|t|
+/// )hh:mm:ss[.1-9 digits](Z|z|±hh:mm)`, or if the instant is outside the years 1970 to 9998 UTC.
 ///
-/// Second 60 is taken as 59 and keeps its fraction; digits beyond milliseconds are cut off.
-pub fn parse_timestamp(text: &str) -> Option<i64> {
+/// Second 60 counts as second 59 with the same fraction. Digits beyond milliseconds are cut off.
+pub fn parse_timestamp(text: &str) -> Option<UnixMs> {
     let b = text.as_bytes();
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
         return None;
@@ -67,17 +70,22 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
     )
     .ok()?;
     let local_s = unix_seconds(DateTime::from_parts(date, time))?;
-    let ms = (local_s - offset_s) * 1_000 + fraction_ms;
-    (0..TIME_MS_END).contains(&ms).then_some(ms)
+    let ms = UnixMs((local_s - offset_s) * 1_000 + fraction_ms);
+    is_event_time(ms).then_some(ms)
 }
 
-/// Seconds since 1970 of a civil time taken as UTC. Years outside jiff's instants give `None`;
-/// no allowed event lies there.
+/// Returns true if an event can have this time.
+pub fn is_event_time(ms: UnixMs) -> bool {
+    (UnixMs(0)..TIME_MS_END).contains(&ms)
+}
+
+/// Returns the number of seconds since 1970 of a date and time in UTC. Returns `None` for years that jiff does not
+/// support, in which no event time is allowed.
 fn unix_seconds(at: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
 }
 
-/// Two ASCII digits at `at`.
+/// Returns the number that the two ASCII digits at the index `at` form.
 fn two(b: &[u8], at: usize) -> Option<i16> {
     let (hi, lo) = (b.get(at)?, b.get(at + 1)?);
     if !hi.is_ascii_digit() || !lo.is_ascii_digit() {
@@ -86,18 +94,19 @@ fn two(b: &[u8], at: usize) -> Option<i16> {
     Some(i16::from(hi - b'0') * 10 + i16::from(lo - b'0'))
 }
 
-/// Appends `2013-01-01T06:00:00.000Z`. Instants outside jiff's range are clamped to it.
-pub fn push_millis(out: &mut String, ms: i64) {
+/// Appends an instant in the format `2013-01-01T06:00:00.000Z`. Instants outside jiff's range are clamped to that
+/// range.
+pub fn push_millis(out: &mut String, ms: UnixMs) {
     match digits_of(ms) {
         Some(digits) => out.push_str(std::str::from_utf8(&digits).expect("ASCII")),
         None => write!(out, "{:.3}", instant(ms)).expect("writing to a string does not fail"),
     }
 }
 
-/// The text of an instant that an event can have. Each item that is written holds two, and the
-/// general formatter takes longer than the rest of the item.
-fn digits_of(ms: i64) -> Option<[u8; 24]> {
-    if !(0..TIME_MS_END).contains(&ms) {
+/// Returns the text of an instant that an event can have, or `None` for other instants. Each written item contains two
+/// such texts, and formatting them with jiff would take longer than the rest of the item.
+fn digits_of(ms: UnixMs) -> Option<[u8; 24]> {
+    if !is_event_time(ms) {
         return None;
     }
     let at = TimeZone::UTC.to_datetime(instant(ms));
@@ -115,24 +124,25 @@ fn digits_of(ms: i64) -> Option<[u8; 24]> {
     put(11, 2, at.hour().into());
     put(14, 2, at.minute().into());
     put(17, 2, at.second().into());
-    put(20, 3, ms % 1_000);
+    put(20, 3, ms.0 % 1_000);
     Some(out)
 }
 
-/// Returns `2013-01-01T06:00:00.000Z`.
-pub fn format_millis(ms: i64) -> String {
+/// Returns an instant in the format `2013-01-01T06:00:00.000Z`.
+pub fn format_millis(ms: UnixMs) -> String {
     let mut out = String::with_capacity(24);
     push_millis(&mut out, ms);
     out
 }
 
-/// Returns `2013-01-01T06:00:00Z`, the form of window starts and ends; a fraction is cut off.
-pub fn format_seconds(ms: i64) -> String {
-    format!("{:.0}", instant(ms.div_euclid(1_000) * 1_000))
+/// Returns an instant in the format `2013-01-01T06:00:00Z`, as in window starts and ends. A fraction of a second is cut
+/// off.
+pub fn format_seconds(ms: UnixMs) -> String {
+    format!("{:.0}", instant(UnixMs(ms.0.div_euclid(1_000) * 1_000)))
 }
 
-fn instant(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
+fn instant(ms: UnixMs) -> Timestamp {
+    Timestamp::from_millisecond(ms.0).unwrap_or(if ms < UnixMs(0) {
         Timestamp::MIN
     } else {
         Timestamp::MAX
@@ -141,12 +151,14 @@ fn instant(ms: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy as _;
+
     use super::*;
 
     #[test]
     fn the_grammar_is_exactly_the_contracts() {
         let check = |text: &str, want: Option<i64>| {
-            assert_eq!(parse_timestamp(text), want, "{text:?}");
+            assert_eq!(parse_timestamp(text), want.map(UnixMs), "{text:?}");
         };
         let base = 1_356_998_400_000; // 2013-01-01T00:00:00Z
         check("2013-01-01T00:00:00Z", Some(base));
@@ -166,10 +178,10 @@ mod tests {
         check("1969-12-31T23:59:59.999Z", None);
         check("1969-12-31T23:59:59-00:01", Some(59_000));
         check("1970-01-01T00:00:00+00:01", None);
-        check("9998-12-31T23:59:59.999Z", Some(TIME_MS_END - 1));
-        check("9998-12-31T23:59:60.999Z", Some(TIME_MS_END - 1));
+        check("9998-12-31T23:59:59.999Z", Some(TIME_MS_END.0 - 1));
+        check("9998-12-31T23:59:60.999Z", Some(TIME_MS_END.0 - 1));
         check("9999-01-01T00:00:00Z", None);
-        check("9999-01-01T13:59:59+14:00", Some(TIME_MS_END - 1_000));
+        check("9999-01-01T13:59:59+14:00", Some(TIME_MS_END.0 - 1_000));
         check("9998-12-31T23:59:59-00:01", None);
         check("9999-12-31T23:59:59Z", None);
         check("9999-12-31T23:59:59+23:59", None);
@@ -211,21 +223,27 @@ mod tests {
 
     #[test]
     fn formats_are_fixed_width() {
-        assert_eq!(format_millis(1_357_020_000_000), "2013-01-01T06:00:00.000Z");
-        assert_eq!(format_millis(7), "1970-01-01T00:00:00.007Z");
+        assert_eq!(
+            format_millis(UnixMs(1_357_020_000_000)),
+            "2013-01-01T06:00:00.000Z"
+        );
+        assert_eq!(format_millis(UnixMs(7)), "1970-01-01T00:00:00.007Z");
         assert_eq!(format_millis(TIME_MS_END - 1), "9998-12-31T23:59:59.999Z");
-        assert_eq!(format_seconds(1_357_020_000_999), "2013-01-01T06:00:00Z");
+        assert_eq!(
+            format_seconds(UnixMs(1_357_020_000_999)),
+            "2013-01-01T06:00:00Z"
+        );
         assert_eq!(format_seconds(TIME_MS_END), "9999-01-01T00:00:00Z");
     }
 
     proptest::proptest! {
         #[test]
-        fn digits_are_what_the_general_formatter_writes(ms in 0..TIME_MS_END) {
+        fn digits_are_what_the_general_formatter_writes(ms in (0..TIME_MS_END.0).prop_map(UnixMs)) {
             proptest::prop_assert_eq!(format_millis(ms), format!("{:.3}", instant(ms)));
         }
 
         #[test]
-        fn format_and_parse_are_inverse(ms in 0..TIME_MS_END) {
+        fn format_and_parse_are_inverse(ms in (0..TIME_MS_END.0).prop_map(UnixMs)) {
             proptest::prop_assert_eq!(parse_timestamp(&format_millis(ms)), Some(ms));
         }
 

@@ -1,47 +1,54 @@
 //! The watermark of one partition.
 //!
-//! It is the largest event time seen in the partition's log so far, less the allowed lateness; it
-//! starts at −∞ and never goes back. Only the largest time is kept: it is what restart points carry,
-//! so that the watermark at an offset is the same for whoever gets there (INV-4).
+//! The watermark is the largest event time so far in the partition's log, minus the allowed lateness. The
+//! watermark starts at −∞ and never goes back. Only the largest event time is stored. Restart points contain the
+//! largest event time, so that every consumer computes the same watermark at an offset (INV-4).
 
+use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// The largest event time of a partition below some offset, if any moved it yet.
+/// The largest event time of a partition below some offset, if an event or a heartbeat has set it.
 ///
-/// Eight bytes, since each record in flight has one: [`NEVER`] stands for "none yet".
+/// Each record in flight contains a `MaxTime`, so the type is kept to eight bytes. [`NEVER`] means that no time has
+/// been seen yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct MaxTime(i64);
+pub struct MaxTime(UnixMs);
 
-/// Before all event times, which have four digits of year.
-const NEVER: i64 = i64::MIN;
+/// An instant that no event can have, because event times begin in 1970.
+const NEVER: UnixMs = UnixMs::MIN;
 
 impl MaxTime {
-    /// Returns the state that a restart point carries.
-    pub const fn new(max_ms: Option<i64>) -> MaxTime {
+    /// Returns the `MaxTime` for a largest event time, or for `None` if no time has been seen yet.
+    pub const fn new(max_ms: Option<UnixMs>) -> MaxTime {
         match max_ms {
             Some(max_ms) => MaxTime(max_ms),
             None => MaxTime(NEVER),
         }
     }
 
-    /// Returns the largest event time in Unix milliseconds.
-    pub const fn max_ms(self) -> Option<i64> {
-        if self.0 == NEVER { None } else { Some(self.0) }
+    /// Returns the largest event time, or `None` if there was no event yet.
+    pub const fn max_ms(self) -> Option<UnixMs> {
+        if self.0.0 == NEVER.0 {
+            None
+        } else {
+            Some(self.0)
+        }
     }
 
-    /// Takes one event time or heartbeat that is not future.
-    pub fn observe(&mut self, time_ms: i64) {
+    /// Updates the largest event time with the time of an event or a heartbeat. The caller leaves out future events and
+    /// future heartbeats.
+    pub fn observe(&mut self, time_ms: UnixMs) {
         self.0 = self.0.max(time_ms);
     }
 
-    /// Returns the watermark: windows that end at or before it take no more events.
-    pub fn watermark_ms(self, rules: &Rules) -> Option<i64> {
+    /// Returns the watermark in Unix milliseconds. Windows that end at or before the watermark get no more events.
+    pub fn watermark_ms(self, rules: &Rules) -> Option<UnixMs> {
         self.max_ms()
             .map(|max| max.saturating_sub(rules.lateness_ms))
     }
 
-    /// Tells whether an event is late, by the watermark as it stood before that event.
-    pub fn is_late(self, time_ms: i64, rules: &Rules) -> bool {
+    /// Returns true if an event with the time `time_ms` is late. The watermark before that event decides.
+    pub fn is_late(self, time_ms: UnixMs, rules: &Rules) -> bool {
         let end = rules.window_end(rules.window_start(time_ms));
         self.watermark_ms(rules).is_some_and(|w| end <= w)
     }
@@ -66,7 +73,8 @@ mod tests {
     #[test]
     fn lateness_is_exact_at_both_edges() {
         let rules = Rules::default();
-        // The window [0, 300_000) closes when the largest time reaches its end plus the lateness.
+        // The window [0, 300_000) becomes final when the largest event time reaches the end of the window plus the
+        // lateness.
         for (max_ms, time_ms, late) in [
             (899_999, 0, false),
             (900_000, 0, true),
@@ -79,18 +87,22 @@ mod tests {
             (1_200_000, 300_000, true),
             (900_000, -1, true),
         ] {
-            let max = MaxTime::new(Some(max_ms));
-            assert_eq!(max.is_late(time_ms, &rules), late, "{max_ms} {time_ms}");
+            let max = MaxTime::new(Some(UnixMs(max_ms)));
+            assert_eq!(
+                max.is_late(UnixMs(time_ms), &rules),
+                late,
+                "{max_ms} {time_ms}"
+            );
         }
-        assert!(!MaxTime::default().is_late(0, &rules));
+        assert!(!MaxTime::default().is_late(UnixMs(0), &rules));
     }
 
     #[test]
     fn it_never_goes_back() {
         let mut max = MaxTime::default();
         for (time_ms, want) in [(5, 5), (3, 5), (9, 9), (-1, 9)] {
-            max.observe(time_ms);
-            assert_eq!(max.max_ms(), Some(want));
+            max.observe(UnixMs(time_ms));
+            assert_eq!(max.max_ms(), Some(UnixMs(want)));
         }
     }
 }

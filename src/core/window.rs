@@ -1,21 +1,23 @@
-//! Tumbling windows of event time, and the fixed rules that place an event in or outside of them.
+//! Tumbling windows of event time, and the fixed rules that decide whether a window counts an event.
 //!
-//! Windows are half-open, `[start, end)`, aligned to the Unix epoch, whatever the time of the first
-//! event or of the start of the program.
+//! Windows are half-open, `[start, end)`, and aligned to the Unix epoch. Neither the first event nor the start of the
+//! program affects the alignment.
 
-/// The rules every consumer of one set of tables shares; they stand in the config item.
+use crate::clock::UnixMs;
+
+/// The rules that all consumers of one set of tables share. The config item contains the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Length of a window.
+    /// Length of a window, in milliseconds.
     pub window_ms: i64,
-    /// How far the watermark stays behind the largest event time.
+    /// How far the watermark stays behind the largest event time, in milliseconds.
     pub lateness_ms: i64,
-    /// How far an event may lie ahead of its record's timestamp before it counts as future.
+    /// How far an event may be ahead of its record's timestamp before it counts as a future event, in milliseconds.
     pub skew_ms: i64,
 }
 
 impl Default for Rules {
-    /// Five, ten and five minutes.
+    /// Returns a window of five minutes, a lateness of ten minutes and a skew of five minutes.
     fn default() -> Rules {
         Rules {
             window_ms: 5 * 60_000,
@@ -26,20 +28,20 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Returns the start of the window that holds `time_ms`.
-    pub fn window_start(&self, time_ms: i64) -> i64 {
-        time_ms - time_ms.rem_euclid(self.window_ms)
+    /// Returns the start of the window that contains `time_ms`.
+    pub fn window_start(&self, time_ms: UnixMs) -> UnixMs {
+        time_ms - time_ms.0.rem_euclid(self.window_ms)
     }
 
     /// Returns the first instant after the window that starts at `start_ms`.
-    pub fn window_end(&self, start_ms: i64) -> i64 {
+    pub fn window_end(&self, start_ms: UnixMs) -> UnixMs {
         start_ms + self.window_ms
     }
 
-    /// Tells whether an event is too far ahead of its record to be believed about time.
+    /// Returns true if an event is too far ahead of its record's timestamp to move the watermark.
     ///
-    /// A record without a timestamp counts as future, so that it never moves the watermark.
-    pub fn is_future(&self, time_ms: i64, record_ms: Option<i64>) -> bool {
+    /// An event in a record without a timestamp counts as a future event, so that it never moves the watermark.
+    pub fn is_future(&self, time_ms: UnixMs, record_ms: Option<UnixMs>) -> bool {
         record_ms.is_none_or(|record_ms| time_ms > record_ms.saturating_add(self.skew_ms))
     }
 }
@@ -52,18 +54,20 @@ mod tests {
         #[test]
         fn a_window_contains_its_event(time_ms in -4_000_000_000_000i64..260_000_000_000_000, window_ms in 1i64..100_000_000) {
             let rules = Rules { window_ms, ..Rules::default() };
+            let time_ms = UnixMs(time_ms);
             let start = rules.window_start(time_ms);
             proptest::prop_assert!(start <= time_ms && time_ms < rules.window_end(start));
-            proptest::prop_assert_eq!(start.rem_euclid(window_ms), 0);
+            proptest::prop_assert_eq!(start.0.rem_euclid(window_ms), 0);
         }
     }
 
     #[test]
     fn future_begins_one_millisecond_past_the_skew() {
         let rules = Rules::default();
-        assert!(!rules.is_future(300_000, Some(0)));
-        assert!(rules.is_future(300_001, Some(0)));
-        assert!(!rules.is_future(-5, Some(0)));
-        assert!(rules.is_future(0, None));
+        let at_zero = Some(UnixMs(0));
+        assert!(!rules.is_future(UnixMs(300_000), at_zero));
+        assert!(rules.is_future(UnixMs(300_001), at_zero));
+        assert!(!rules.is_future(UnixMs(-5), at_zero));
+        assert!(rules.is_future(UnixMs(0), None));
     }
 }

@@ -1,19 +1,20 @@
-//! The state machine of one assignment of one partition: records in, writes out.
+//! The state machine of one assignment of one partition. The worker takes records and returns writes.
 //!
-//! It decides each record's row and lateness in offset order (INV-4), gathers the records of a row into
-//! stretches, and tracks what is not yet durable. A row has at most one update under way; the next
-//! stretch gathers meanwhile and leaves when the outcome is known and the row's interval is over.
-//! An update whose outcome is unknown is sent again as it was. The boundary offered for commit is
-//! the end of the contiguous prefix of durable records (INV-1, INV-6), never more.
+//! The worker decides the row and the lateness of each record in offset order (INV-4), gathers the records of each row
+//! into stretches, and tracks which records are not yet durable. A row has at most one update under way. Meanwhile, the
+//! worker gathers the next stretch of the row. The worker sends the next stretch when the outcome of the update is
+//! known and the row's interval is over. An update with an unknown outcome is sent again unchanged. The worker offers
+//! the end of the contiguous prefix of durable records for commit, and never more (INV-1, INV-6).
 //!
-//! It must not: read a clock, wait, share state with another assignment. All of its state goes with
-//! the assignment; the next one begins by the start rule.
+//! A worker must not read a clock, wait, or share state with another assignment. All state of a worker ends with its
+//! assignment, and the next assignment begins by the start rule.
 
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::clock::{SteadyMs, UnixMs};
 use crate::event::{Event, Offset, Severity};
 use crate::keys;
 use crate::ledger::Ledger;
@@ -25,53 +26,53 @@ use crate::watermark::MaxTime;
 use crate::window::Rules;
 use rows::{Row, SeriesRows};
 
-/// What a worker needs to know about its place in the world.
+/// The identity and the settings of an assignment.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The topic's name.
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// Which assignment of it.
+    /// The number of the assignment.
     pub assignment: u64,
     /// `<topic id>#<partition>`.
     pub log_key: Arc<str>,
     /// The tables' fixed rules.
     pub rules: Rules,
-    /// Which events get a raw row.
+    /// The setting that decides which events get a raw row.
     pub keep: Keep,
-    /// Least time between two updates of one row.
+    /// Minimum time between two updates of one row, in milliseconds.
     pub row_interval_ms: i64,
 }
 
-/// A record as it comes from the log.
+/// A record from the log, with its parsed content.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Where it stands.
+    /// The offset of the record.
     pub offset: Offset,
     /// The record's own timestamp, if it has one.
-    pub timestamp_ms: Option<i64>,
-    /// What it takes of the memory budget.
+    pub timestamp_ms: Option<UnixMs>,
+    /// The number of bytes that the record takes from the memory budget.
     pub bytes: u32,
-    /// What it is.
+    /// The parsed content of the record.
     pub content: Content,
 }
 
-/// What a record is, after parsing.
+/// The content of a record after parsing.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// An event or a heartbeat.
     Valid(Body),
-    /// Neither; its original goes to the dead-letter topic.
+    /// A rejected record, which goes to the dead-letter topic in its original form.
     Rejected(Box<Rejected>),
 }
 
-/// A rejected record with its original, as the dead-letter topic gets it.
+/// A rejected record in its original form, for the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// Why.
+    /// The reason for the rejection.
     pub reason: Reason,
-    /// What exactly, for people.
+    /// A description of the problem for people.
     pub detail: String,
     /// The record's key as it was.
     pub key: Option<Vec<u8>>,
@@ -79,15 +80,15 @@ pub struct Rejected {
     pub value: Option<Vec<u8>>,
     /// The record's headers as they were.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Where it stood.
+    /// The partition of the record.
     pub partition: i32,
-    /// Where it stood.
+    /// The offset of the record.
     pub offset: Offset,
-    /// Its timestamp.
-    pub timestamp_ms: Option<i64>,
+    /// The record's timestamp, if it has one.
+    pub timestamp_ms: Option<UnixMs>,
 }
 
-/// A write that a record causes at once.
+/// A write that a record requires as soon as the worker takes the record.
 #[derive(Clone, Debug)]
 pub enum Write {
     /// A raw item or an alert.
@@ -96,22 +97,22 @@ pub enum Write {
     Reject(Ticket, Box<Rejected>),
 }
 
-/// What a record still waits for.
+/// Flags for the writes that a record still waits for.
 mod pending {
     pub(super) const RAW: u8 = 1;
     pub(super) const ALERT: u8 = 2;
     pub(super) const DLQ: u8 = 4;
     pub(super) const WINDOW: u8 = 8;
     pub(super) const TOTALS: u8 = 16;
-    /// What needs the event itself.
+    /// The writes that need the event itself.
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
-/// What a record takes that waits for its rows alone: its place here and an entry in two stretches, 32 and
-/// twice 16 bytes, in lists that are half full at worst.
+/// Memory of a record that waits only for its rows, in bytes. A record has a `Tracked` of 32 bytes, and an `Entry` of
+/// 16 bytes in each of two stretches. The sum is doubled, because the lists may be only half full.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
-/// Room for so many records in flight, or rows, is never given back.
+/// Number of elements for which the lists of records in flight and of rows always keep their memory.
 const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +120,7 @@ enum Class {
     Event {
         severity: Severity,
         late: bool,
-        /// A fence says that it was counted before.
+        /// True if a fence shows that the event was counted before.
         already: bool,
     },
     Heartbeat,
@@ -143,8 +144,8 @@ struct Tracked {
     next: Offset,
     /// The largest event time below `next`.
     max: MaxTime,
-    /// Negative where the record has none.
-    timestamp_ms: i64,
+    /// The record's timestamp, or a negative number if the record has none.
+    timestamp_ms: UnixMs,
     bytes: u32,
     pending: u8,
     class: Class,
@@ -170,41 +171,42 @@ pub struct Worker {
     durable: Boundary,
     tracked: VecDeque<Tracked>,
     first_seq: u64,
-    /// By [`keys::series_hash`]: comparing names for each event costs more than hashing them once.
+    /// The rows of each series, by [`keys::series_hash`]. Hashing the names of an event once costs less than comparing
+    /// them with the names of the series.
     series: BTreeMap<u32, Vec<SeriesRows>>,
     rows: Vec<Option<Row>>,
     free_rows: Vec<u32>,
-    due: BTreeSet<(i64, u32)>,
+    due: BTreeSet<(SteadyMs, u32)>,
     draining: bool,
     bytes: u64,
     tally: Tally,
 }
 
-/// What happened since the last [`Worker::take_tally`].
+/// Counts of what happened since the last call of [`Worker::take_tally`].
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Changes of the ledger, `in_flight` excepted.
+    /// The changes of the ledger, without `in_flight`.
     pub ledger: Ledger,
-    /// Events ahead of their record.
+    /// Number of future events.
     pub future: u64,
-    /// Alerts raised: high, critical.
+    /// Number of alerts of high severity, and number of alerts of critical severity.
     pub alerts: [u64; 2],
-    /// Updates that a fence refused.
+    /// Number of updates that a fence refused.
     pub fence_conflicts: u64,
-    /// Gaps in the offsets that a second read confirmed.
+    /// Number of gaps that a second read confirmed.
     pub gaps_real: u64,
-    /// Gaps in which the client had skipped records.
+    /// Number of gaps in which the client had skipped records.
     pub gaps_skipped: u64,
-    /// Timestamps of the records that became durable, for their latency.
-    pub durable_ms: Vec<i64>,
-    /// Bytes of rows, which no record brought along.
+    /// The timestamps of the records that became durable, from which the latency is computed.
+    pub durable_ms: Vec<UnixMs>,
+    /// Number of bytes that new rows have taken from the memory budget.
     pub bytes_taken: u64,
-    /// Bytes given back to the budget.
+    /// Number of bytes that were returned to the memory budget.
     pub bytes_freed: u64,
 }
 
 impl Worker {
-    /// Begins at `start`.
+    /// Returns a worker that begins at `start`.
     pub fn new(place: Place, start: Boundary) -> Worker {
         Worker {
             place,
@@ -223,10 +225,10 @@ impl Worker {
         }
     }
 
-    /// Takes the next record and appends the writes it causes at once.
+    /// Processes the next record, and appends the writes that the record requires at once to `writes`.
     ///
-    /// Records below the position are dropped: they were taken already.
-    pub fn take(&mut self, now_ms: i64, record: Record, writes: &mut Vec<Write>) {
+    /// Records below the position are dropped, because the worker has already processed them.
+    pub fn take(&mut self, now_ms: SteadyMs, record: Record, writes: &mut Vec<Write>) {
         if record.offset < self.position {
             self.tally.bytes_freed += u64::from(record.bytes);
             return;
@@ -256,7 +258,7 @@ impl Worker {
         self.tracked.push_back(Tracked {
             next: self.position,
             max: self.max,
-            timestamp_ms: timestamp_ms.unwrap_or(-1),
+            timestamp_ms: timestamp_ms.unwrap_or(UnixMs(-1)),
             bytes: record.bytes,
             pending,
             class,
@@ -269,10 +271,10 @@ impl Worker {
 
     fn take_event(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         event: Event,
         offset: &Offset,
-        timestamp_ms: Option<i64>,
+        timestamp_ms: Option<UnixMs>,
         ticket: Ticket,
         writes: &mut Vec<Write>,
     ) -> (u8, Class) {
@@ -357,8 +359,8 @@ impl Worker {
         }
     }
 
-    /// Gives back what a record no longer takes once nothing needs its event: rows are updated much later
-    /// than items are put, and would hold up the reading for memory that is free.
+    /// Returns the memory of a record's event to the budget once no write needs the event. Rows are updated much later
+    /// than items are put. If this memory were not returned, the consumer would stop reading although memory is free.
     fn lighten(&mut self, at: usize) {
         let tracked = &mut self.tracked[at];
         if tracked.pending & pending::WHOLE == 0 {
@@ -369,7 +371,7 @@ impl Worker {
         }
     }
 
-    /// Moves the durable boundary over the completed prefix, and over nothing else (INV-6).
+    /// Moves the durable boundary to the end of the completed prefix, and never further (INV-6).
     fn settle(&mut self) {
         while let Some(front) = self.tracked.front() {
             if front.pending != 0 {
@@ -393,20 +395,20 @@ impl Worker {
                     ledger.rejected[at.expect("the list is complete")] += 1;
                 }
             }
-            if front.timestamp_ms >= 0 {
+            if front.timestamp_ms >= UnixMs(0) {
                 self.tally.durable_ms.push(front.timestamp_ms);
             }
             self.tracked.pop_front();
             self.first_seq += 1;
         }
-        // Each partition would keep the room of its own largest backlog for good, here and for its rows.
+        // If no memory were returned, each partition would forever keep the memory for its largest backlog.
         let len = self.tracked.len().max(ROOM_KEPT);
         if self.tracked.capacity() / 4 > len {
             self.tracked.shrink_to(len * 2);
         }
     }
 
-    /// Moves the position over a range in which the log holds no record to count.
+    /// Moves the position to `end`, past a range in which the log has no record to count.
     pub fn skip_gap(&mut self, end: Offset) {
         if end <= self.position {
             return;
@@ -423,13 +425,13 @@ impl Worker {
         self.durable
     }
 
-    /// Returns the offset of the next record it expects.
+    /// Returns the offset of the next record that the worker expects.
     pub fn position(&self) -> Offset {
         self.position
     }
 
     /// Returns the watermark at the position.
-    pub fn watermark_ms(&self) -> Option<i64> {
+    pub fn watermark_ms(&self) -> Option<UnixMs> {
         self.max.watermark_ms(&self.place.rules)
     }
 
@@ -438,17 +440,17 @@ impl Worker {
         self.tracked.len()
     }
 
-    /// Returns what the records in flight take of the memory budget.
+    /// Returns the number of bytes that the records in flight and the rows take from the memory budget.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns its place.
+    /// Returns the identity and the settings of the assignment.
     pub fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Returns what happened since the last call.
+    /// Returns the counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }

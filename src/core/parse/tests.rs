@@ -1,4 +1,5 @@
-//! Every reason with its cases, lengths at their edges, and that nothing panics.
+//! Tests every reject reason with its cases, and lengths at their limits. The tests also check that no input makes the
+//! parser panic.
 
 use super::*;
 
@@ -8,7 +9,7 @@ fn reason(value: impl AsRef<[u8]>) -> Option<Reason> {
     parse_event(value.as_ref()).err().map(|r| r.reason)
 }
 
-/// The good event with one more member, or one replaced.
+/// Returns a valid event with one more field, or with one field replaced.
 fn with(members: &str) -> String {
     let mut parts = vec![
         r#""city":"NYC""#.to_owned(),
@@ -30,7 +31,7 @@ fn a_good_event_keeps_its_fields() {
     assert_eq!(&*e.city, "NYC");
     assert_eq!(&*e.event_type, "traffic");
     assert_eq!(e.severity, Severity::High);
-    assert_eq!(e.time_ms, 1_760_355_000_000);
+    assert_eq!(e.time_ms, UnixMs(1_760_355_000_000));
     assert_eq!(&*e.description, "high traffic congestion detected");
     assert_eq!(e.event_id, None);
     assert_eq!(e.extra, None);
@@ -45,7 +46,7 @@ fn names_are_lower_cased_and_cities_trimmed() {
     assert_eq!(&*e.city, "São Paulo");
     assert_eq!(&*e.event_type, "traffic");
     assert_eq!(e.severity, Severity::Critical);
-    // Only the five ASCII blanks are trimmed; a no-break space is part of the name.
+    // Only the five ASCII white-space characters are trimmed. A no-break space is part of the name.
     let e = parse_event(with("\"city\":\"\u{a0}X\"").as_bytes()).expect("valid");
     assert_eq!(&*e.city, "\u{a0}X");
 }
@@ -95,7 +96,7 @@ fn every_reason_has_its_cases() {
         );
     }
     let texts: Vec<(&str, Option<Reason>)> = vec![
-        // Strictness anywhere in the value.
+        // The parser is strict everywhere in the value.
         (r#""x":NaN"#, Some(Reason::NotJson)),
         (r#""x":Infinity"#, Some(Reason::NotJson)),
         (r#""x":1e309"#, Some(Reason::NotJson)),
@@ -117,7 +118,7 @@ fn every_reason_has_its_cases() {
         (r#""x":1,"cit\u0079":"LA""#, Some(Reason::NotJson)),
         (r#""city":{"a":1,"a":2}"#, Some(Reason::NotJson)),
         (r#""city":[1e999]"#, Some(Reason::NotJson)),
-        // Types: null is a value.
+        // A field of the wrong type is rejected, and null counts as a value.
         (r#""city":null"#, Some(Reason::BadCity)),
         (r#""city":7"#, Some(Reason::BadCity)),
         (r#""city":{}"#, Some(Reason::BadCity)),
@@ -128,7 +129,7 @@ fn every_reason_has_its_cases() {
         (r#""description":[]"#, Some(Reason::BadDescription)),
         (r#""event_id":null"#, Some(Reason::BadEventId)),
         (r#""event_id":12"#, Some(Reason::BadEventId)),
-        // Rules of the fields.
+        // Each field has its own rules.
         (r#""city":"""#, Some(Reason::BadCity)),
         (r#""city":"  ""#, Some(Reason::BadCity)),
         (r#""city":"a#b""#, Some(Reason::BadCity)),
@@ -241,7 +242,7 @@ fn heartbeats_are_records_without_value_and_one_header_of_digits() {
     let check = |value: Option<&[u8]>, headers: &[Option<&[u8]>], want: Result<i64, Reason>| {
         let got = parse_record(value, headers.iter().copied());
         let got = match got {
-            Ok(Body::Heartbeat(ms)) => Ok(ms),
+            Ok(Body::Heartbeat(ms)) => Ok(ms.0),
             Ok(Body::Event(_)) => Ok(-1),
             Err(reject) => Err(reject.reason),
         };
@@ -293,7 +294,7 @@ proptest::proptest! {
     }
 }
 
-/// The guide's examples are judged by the parser that the guide describes.
+/// The parser checks the examples in the guide that describes the event format.
 #[test]
 fn every_reason_is_in_the_guide_and_its_example_is_rejected_for_it() {
     let guide = include_str!("../../../docs/EVENTS.md");

@@ -1,13 +1,16 @@
-//! Commits and progress items: only what is durable is offered, and the topic's id is asked for first.
+//! Commits offsets and moves progress items. Both contain only durable records. Before each commit, the pipeline asks
+//! Kafka for the topic's id.
 
 use std::sync::Arc;
 
 use super::{COMMIT_INTERVAL_MS, CommitPart, Output, Pipeline, Publish, Running, State};
+use crate::clock::SteadyMs;
 use crate::restart::{Boundary, Metadata};
 
 impl Pipeline {
-    /// Takes the topic's id as Kafka gives it before a commit; `None` if it could not be had.
-    pub fn topic_checked(&mut self, now_ms: i64, topic_id: Option<&str>) {
+    /// Processes the topic's id, for which the pipeline asks before a commit. `None` means that Kafka did not return
+    /// the id.
+    pub fn topic_checked(&mut self, now_ms: SteadyMs, topic_id: Option<&str>) {
         let Some(parts) = self.commit.take() else {
             return;
         };
@@ -25,8 +28,8 @@ impl Pipeline {
         }
     }
 
-    /// Takes the answer to a commit.
-    pub fn commit_done(&mut self, now_ms: i64, taken: bool) {
+    /// Processes the answer to a commit. `taken` is true if the commit succeeded.
+    pub fn commit_done(&mut self, now_ms: SteadyMs, taken: bool) {
         let Some(parts) = self.commit.take() else {
             return;
         };
@@ -45,14 +48,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that a progress item was moved (or stood further already).
-    pub fn published(&mut self, now_ms: i64, publish: &Publish) {
+    /// Notes that a progress item was moved, or that it was already further ahead.
+    pub fn published(&mut self, now_ms: SteadyMs, publish: &Publish) {
         if let Some(running) = self.running(publish.partition, publish.assignment) {
             running.progress.published(publish.boundary, now_ms);
         }
     }
 
-    pub(super) fn pump_commit(&mut self, now_ms: i64) {
+    pub(super) fn pump_commit(&mut self, now_ms: SteadyMs) {
         if self.commit.is_some() || now_ms < self.next_commit_ms() {
             return;
         }
@@ -71,8 +74,8 @@ impl Pipeline {
         }
     }
 
-    /// Publishes what was committed last, where traffic stopped before its sums were worth it.
-    pub(super) fn pump_idle(&mut self, now_ms: i64) {
+    /// Publishes the last commit of partitions whose traffic stopped before their sums were published.
+    pub(super) fn pump_idle(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state
                 && running.idle_ms().is_some_and(|ms| ms <= now_ms)
@@ -85,14 +88,15 @@ impl Pipeline {
         }
     }
 
-    /// Sends progress items out. While the tables are not trusted, they are dropped instead: in other tables they would
-    /// claim records that those tables lack. The next commit publishes again.
+    /// Sends the moves of progress items. While the tables are not trusted, the pipeline drops the moves instead. In
+    /// other tables, a moved item would claim records that those tables do not contain. The next commit publishes the
+    /// restart point again.
     pub(super) fn pump_publishes(&mut self) {
         let publishes = self.publishes.drain(..).filter(|_| !self.held);
         self.outputs.extend(publishes.map(Output::Publish));
     }
 
-    pub(super) fn next_commit_ms(&self) -> i64 {
+    pub(super) fn next_commit_ms(&self) -> SteadyMs {
         self.last_commit_ms.saturating_add(COMMIT_INTERVAL_MS)
     }
 }
@@ -120,8 +124,8 @@ impl Running {
         })
     }
 
-    /// Returns when the sums of the last commit are due without another one.
-    pub(super) fn idle_ms(&self) -> Option<i64> {
+    /// Returns the time at which the sums of the last commit are due for publication without another commit.
+    pub(super) fn idle_ms(&self) -> Option<SteadyMs> {
         let committed = self.committed.filter(|_| self.deadline_ms.is_none())?;
         self.progress.idle_ms(committed)
     }
@@ -130,7 +134,7 @@ impl Running {
         &self,
         committed: Boundary,
         leaving: bool,
-        now_ms: i64,
+        now_ms: SteadyMs,
     ) -> Option<Publish> {
         let place = self.worker.place();
         let due = self

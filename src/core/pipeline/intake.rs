@@ -1,38 +1,41 @@
-//! How records reach a partition's worker: contiguous offsets only, and gaps once they are confirmed.
+//! Passes records to the worker of their partition. Records after a gap wait until a second read has confirmed the gap.
 //!
-//! A record after an unconfirmed gap must not reach the worker. Its row update would move the row's fence past
-//! the records in the gap, and the fence would then refuse them when they are read again. It must not move
-//! the watermark either. So such records wait here, counted by the memory budget, until a second read has
-//! answered. The alternative, to drop them and seek, would cost a fetch for each transaction in the log.
+//! A record after an unconfirmed gap must not reach the worker, because its row update would move the row's fence past
+//! the records in the gap. When these records are read again, the fence would reject them. A record after a gap must
+//! not move the watermark either. Therefore, such records wait in memory until a second read has answered, and they
+//! count toward the memory budget. The alternative is to drop these records and seek, but that would cost a fetch for
+//! each transaction in the log.
 
 use std::collections::VecDeque;
 
 use super::{LOCATE_AGAIN_MS, Output, Pipeline, Running, State};
+use crate::clock::SteadyMs;
 use crate::event::Offset;
 use crate::gap::{Gap, SecondRead, Verdict};
 use crate::worker::{Record, Write};
 
-/// What the client handed on after a gap.
+/// A report of the client that waits because of a gap.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     Record(Record),
-    /// The log ended here.
+    /// The client reached the end of the log at this offset.
     End(Offset),
 }
 
-/// Whether records may reach the worker.
+/// Decides whether new records reach the worker.
 #[derive(Clone, Debug)]
 pub(super) enum Intake {
-    /// Each record follows the one before it.
+    /// The offsets have no gap, so new records reach the worker.
     Contiguous,
-    /// A second read must confirm that the log holds nothing between the worker's position and `to`.
+    /// A second read must confirm that the log has no record between the worker's position and `to`.
     Gap {
         to: Offset,
-        /// What came after the gap, in log order.
+        /// The reports that came after the gap, in log order.
         held: VecDeque<Held>,
     },
-    /// Reading cannot continue from here. The partition starts over, by the start rule, once everything
-    /// before this point is durable and committed.
+    /// The partition takes no more records, because it drains or because reading cannot continue at its position. If
+    /// reading cannot continue, the partition restarts by the start rule once all of its records are durable and
+    /// committed.
     Closed,
 }
 
@@ -50,20 +53,20 @@ impl Intake {
 }
 
 impl Running {
-    /// Returns whether records that arrive now are dropped.
+    /// Returns true if the partition drops new records.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.intake, Intake::Closed)
     }
 
-    /// Stops taking records; those that waited behind a gap are dropped. Returns the bytes of them.
+    /// Stops taking records, and drops the records that wait after a gap. Returns the number of dropped bytes.
     pub(super) fn close_intake(&mut self) -> u64 {
         let bytes = self.intake.bytes();
         self.intake = Intake::Closed;
         bytes
     }
 
-    /// Hands on what may be handed on. Returns the gap before the first thing that may not.
-    fn take_in(&mut self, now_ms: i64, held: Held, writes: &mut Vec<Write>) -> Option<Gap> {
+    /// Passes a report of the client to the worker, or keeps it if it is after a gap. Returns the gap if it is new.
+    fn take_in(&mut self, now_ms: SteadyMs, held: Held, writes: &mut Vec<Write>) -> Option<Gap> {
         if let Intake::Gap { held: behind, .. } = &mut self.intake {
             behind.push_back(held);
             return None;
@@ -89,8 +92,14 @@ impl Running {
 }
 
 impl Pipeline {
-    /// Takes records of one partition; those of an earlier assignment are dropped.
-    pub fn records(&mut self, now_ms: i64, partition: i32, assignment: u64, records: Vec<Record>) {
+    /// Processes records of one partition. Records of an earlier assignment are dropped.
+    pub fn records(
+        &mut self,
+        now_ms: SteadyMs,
+        partition: i32,
+        assignment: u64,
+        records: Vec<Record>,
+    ) {
         let current = self.slots.get_mut(&partition);
         let running = match current.filter(|slot| slot.assignment == assignment) {
             Some(slot) => match &mut slot.state {
@@ -113,8 +122,8 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the client has handed on everything below `end`, where the log ends now.
-    pub fn reached_end(&mut self, now_ms: i64, partition: i32, assignment: u64, end: Offset) {
+    /// Notes that the client has delivered all records below `end`, which is the current end of the log.
+    pub fn reached_end(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, end: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let gap = match self.running(partition, assignment) {
             Some(running) if !running.is_closed() => {
@@ -128,10 +137,10 @@ impl Pipeline {
         }
     }
 
-    /// Takes the answer to [`Output::CheckGap`].
+    /// Processes the answer to [`Output::CheckGap`].
     pub fn gap_checked(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         partition: i32,
         assignment: u64,
         gap: Gap,
@@ -171,8 +180,8 @@ impl Pipeline {
         }
     }
 
-    /// Continues after a confirmed gap, up to the next one.
-    fn pass_gap(&mut self, now_ms: i64, partition: i32, assignment: u64, to: Offset) {
+    /// Continues after a confirmed gap until the next gap.
+    fn pass_gap(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, to: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let Some(running) = self.running(partition, assignment) else {
             return;
@@ -195,8 +204,8 @@ impl Pipeline {
         }
     }
 
-    /// Notes that Kafka cannot continue from a partition's position. Once everything before it is durable and
-    /// committed, the start rule judges by the log's ends.
+    /// Notes that reading cannot continue at a partition's position. Once everything before the position is durable and
+    /// committed, the start rule decides where the partition restarts.
     pub fn out_of_range(&mut self, partition: i32, assignment: u64) {
         if let Some(running) = self.running(partition, assignment) {
             let freed = running.close_intake();
@@ -204,7 +213,7 @@ impl Pipeline {
         }
     }
 
-    fn check_gap(&mut self, partition: i32, assignment: u64, gap: Gap, not_before_ms: i64) {
+    fn check_gap(&mut self, partition: i32, assignment: u64, gap: Gap, not_before_ms: SteadyMs) {
         self.outputs.push_back(Output::CheckGap {
             partition,
             assignment,

@@ -1,8 +1,9 @@
-//! What goes into a pipeline once, and what comes out of it: plain data, decided elsewhere.
+//! The settings and the outputs of a pipeline, as plain data.
 
 use std::sync::Arc;
 
 use crate::batch::Batch;
+use crate::clock::{SteadyMs, UnixMs};
 use crate::event::Offset;
 use crate::gap::Gap;
 use crate::ledger::Ledger;
@@ -11,27 +12,27 @@ use crate::restart::Boundary;
 use crate::window::Rules;
 use crate::worker::{Rejected, Tally};
 
-/// What a pipeline is told once.
+/// The settings of a pipeline, which never change.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// Least time between two updates of one row.
+    /// Minimum time between two updates of one row, in milliseconds.
     pub row_interval_ms: i64,
-    /// Go on behind lost records instead of stopping.
+    /// True if the consumer continues after lost records instead of stopping.
     pub continue_on_loss: bool,
-    /// Most requests in flight per table.
+    /// Maximum number of requests in flight, separately for raw events, for alerts and for row updates.
     pub requests_max: u32,
-    /// How long a partition with lag may stand still, in milliseconds.
+    /// How long a partition with lag may make no progress before it counts as stalled, in milliseconds.
     pub stall_ms: i64,
 }
 
-/// What the tables' config item says.
+/// The content of the config item in the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
     /// The fixed rules.
     pub rules: Rules,
-    /// Which events get a raw row.
+    /// The setting that decides which events get a raw row.
     pub keep: Keep,
 }
 
@@ -40,11 +41,11 @@ pub struct Tables {
 pub struct CommitPart {
     /// The partition.
     pub partition: i32,
-    /// Which assignment of it.
+    /// The number of the assignment.
     pub assignment: u64,
-    /// The offset to commit, and the largest event time below it.
+    /// The restart point to commit.
     pub boundary: Boundary,
-    /// What stands beside the offset.
+    /// The metadata that Kafka stores with the offset.
     pub metadata: String,
 }
 
@@ -53,19 +54,19 @@ pub struct CommitPart {
 pub struct Publish {
     /// The partition.
     pub partition: i32,
-    /// Which assignment of it.
+    /// The number of the assignment.
     pub assignment: u64,
     /// `<topic id>#<partition>`.
     pub log_key: Arc<str>,
-    /// Of which tables it speaks.
+    /// The id of the tables that the item belongs to.
     pub tables_id: String,
-    /// What it shall say.
+    /// The restart point that the item will contain.
     pub boundary: Boundary,
     /// The watermark at the boundary.
-    pub watermark_ms: Option<i64>,
+    pub watermark_ms: Option<UnixMs>,
 }
 
-/// Why the consumer must stop; only a person can mend it.
+/// The reason why the consumer must stop. An operator must fix the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Halt {
     /// The group's commit at this offset was not made by this program.
@@ -74,28 +75,28 @@ pub enum Halt {
         partition: i32,
         /// The committed offset.
         next: Offset,
-        /// The progress item, where the partition would go on.
+        /// The progress item, at which the partition would continue if there were no commit.
         progress: Option<Boundary>,
     },
-    /// Records `[from, to)` are gone from the log's beginning.
+    /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
         /// The partition.
         partition: i32,
-        /// First lost offset.
+        /// The offset of the first lost record.
         from: Offset,
-        /// Where the log begins now.
+        /// The offset at which the log begins now.
         to: Offset,
     },
-    /// A table, or the config item, is missing while partitions count into it.
+    /// A table or the config item is missing while partitions write to the tables.
     TableMissing {
-        /// Its place in [`crate::keys::TABLES`].
+        /// The index of the table in [`crate::keys::TABLES`].
         table: usize,
     },
-    /// The tables were made again while partitions count into them.
+    /// The tables were deleted and created again while partitions write to them.
     TablesReplaced {
-        /// The id of the tables that the partitions count into.
+        /// The id of the tables that the partitions have written to.
         was: String,
-        /// The id that the config item holds.
+        /// The id that the config item now contains.
         is: String,
     },
     /// The log ends at `end`, below the restart point.
@@ -104,114 +105,116 @@ pub enum Halt {
         partition: i32,
         /// The restart point.
         from: Offset,
-        /// Where the log ends now.
+        /// The offset at which the log ends now.
         end: Offset,
     },
 }
 
-/// What the shell must do.
+/// A task that the shell must carry out.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Find the facts of a start, not before `not_before_ms`: [`Pipeline::located`] or
+    /// Find the facts of a start at `not_before_ms` or later. Report to [`Pipeline::located`] or
     /// [`Pipeline::not_located`].
     Locate {
         /// The partition.
         partition: i32,
-        /// Which assignment of it.
+        /// The number of the assignment.
         assignment: u64,
-        /// When to begin.
-        not_before_ms: i64,
+        /// The earliest time at which to begin.
+        not_before_ms: SteadyMs,
     },
-    /// Create the progress item if there is none, then [`Output::Locate`] again by itself.
+    /// Create the progress item if it does not exist. Next, find the facts of the start again, as for
+    /// [`Output::Locate`].
     CreateProgress(Publish),
     /// Stop reading this partition until [`Output::Begin`].
     Hold {
         /// The partition.
         partition: i32,
     },
-    /// Read this partition from here.
+    /// Read this partition from the offset `next` on.
     Begin {
         /// The partition.
         partition: i32,
-        /// Which assignment of it; records carry it.
+        /// The number of the assignment, which the shell passes along with the records.
         assignment: u64,
-        /// The first record wanted.
+        /// The offset of the first record to read.
         next: Offset,
     },
-    /// Read this range a second time, with a client that shares no state with the first, not before
-    /// `not_before_ms`: [`Pipeline::gap_checked`].
+    /// Read a range of offsets a second time, at `not_before_ms` or later, with a Kafka client that shares no state
+    /// with the first client. Report to [`Pipeline::gap_checked`].
     CheckGap {
         /// The partition.
         partition: i32,
-        /// Which assignment of it.
+        /// The number of the assignment.
         assignment: u64,
-        /// The range that the client passed over.
+        /// The range of offsets that the client did not deliver.
         gap: Gap,
-        /// When to begin.
-        not_before_ms: i64,
+        /// The earliest time at which to begin.
+        not_before_ms: SteadyMs,
     },
-    /// The client skipped records, and the partition starts over before them.
+    /// Log a warning, because the Kafka client skipped records. The partition restarts before the skipped records.
     Skipped {
         /// The partition.
         partition: i32,
-        /// The range that the client passed over.
+        /// The range of offsets that the client did not deliver.
         gap: Gap,
-        /// The first record in it.
+        /// The offset of the first record in the range.
         found: Offset,
     },
-    /// Write a batch: [`Pipeline::batch_answered`].
+    /// Write a batch of puts. Report to [`Pipeline::batch_answered`].
     Put(Batch),
-    /// Write a row update: [`Pipeline::update_answered`].
+    /// Write a row update. Report to [`Pipeline::update_answered`].
     Update(RowUpdate),
-    /// Send a dead letter: [`Pipeline::reject_done`].
+    /// Send a rejected record to the dead-letter topic. Report to [`Pipeline::reject_done`].
     Reject(Ticket, Box<Rejected>),
-    /// Send a record to the dead-letter topic because the table refused its item:
-    /// [`Pipeline::refused_done`].
+    /// Send a record to the dead-letter topic because the table refused its item. Report to [`Pipeline::refused_done`].
     Refused(PutTable, Put),
-    /// Ask Kafka for the topic's id: [`Pipeline::topic_checked`].
+    /// Ask Kafka for the topic's id. Report to [`Pipeline::topic_checked`].
     CheckTopic,
-    /// Commit: [`Pipeline::commit_done`].
+    /// Commit these restart points. Report to [`Pipeline::commit_done`].
     Commit(Vec<CommitPart>),
-    /// Move a progress item: [`Pipeline::published`] or [`Pipeline::progress_missing`].
+    /// Move a progress item. Report to [`Pipeline::published`], or to [`Pipeline::progress_missing`] if the item does
+    /// not exist.
     Publish(Publish),
-    /// Create a progress item again after it was deleted: [`Pipeline::published`].
+    /// Create a deleted progress item again. Report to [`Pipeline::published`].
     RestoreProgress(Publish),
-    /// Read the tables' id: [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
+    /// Read the tables' id. Report to [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
     /// [`Pipeline::tables_unread`].
     ReadTables,
-    /// These partitions do not move although there is something to read: replace the Kafka client. The pipeline has
-    /// given up all of its partitions.
+    /// Replace the Kafka client, because some partitions have unread records and make no progress. The pipeline has
+    /// already given up all of its partitions.
     ReplaceClient {
-        /// The partitions that stand still.
+        /// The partitions that make no progress.
         stalled: Vec<i32>,
     },
-    /// A revoked partition is done; commit this and give it up.
+    /// Commit the restart point of a revoked partition, and give the partition up.
     Released {
         /// The partition.
         partition: i32,
-        /// What may still be committed, if it moved.
+        /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// What to publish; durable, so it need not wait for the commit.
+        /// The progress item to move, if a move is due. The move need not wait for the commit, because everything below
+        /// the restart point is durable.
         publish: Option<Publish>,
     },
-    /// Records `[from, to)` are lost; the consumer goes on behind them.
+    /// Log an error, because the records `[from, to)` are lost. The consumer continues after them.
     Lost {
         /// The partition.
         partition: i32,
-        /// First lost offset.
+        /// The offset of the first lost record.
         from: Offset,
-        /// First offset that is there again.
+        /// The first offset after the lost records.
         to: Offset,
     },
-    /// Stop with an error.
+    /// Stop the consumer with an error.
     Halt(Halt),
 }
 
-/// What happened, for logs and metrics.
+/// The counts of a pipeline, for logs and metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// All counts since the start.
+    /// All counts since the start of the pipeline.
     pub ledger: Ledger,
-    /// What happened since the last report; its ledger is empty.
+    /// The counts since the last report. The ledger in this tally is empty.
     pub tally: Tally,
 }

@@ -1,21 +1,22 @@
-//! Where partitions begin, and when they begin over: by the start rule, as a new assignment each time.
+//! Starts and restarts partitions. The start rule decides where a partition begins, and each start is a new assignment.
 
 use std::sync::Arc;
 
 use super::{
     Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables,
 };
+use crate::clock::SteadyMs;
 use crate::event::Offset;
 use crate::keys;
 use crate::restart::{Boundary, Progress, Start, StartFacts, start};
 use crate::worker::{Place, Worker};
 
 impl Pipeline {
-    /// Takes newly assigned partitions.
-    pub fn assigned(&mut self, now_ms: i64, partitions: &[i32]) {
+    /// Starts newly assigned partitions.
+    pub fn assigned(&mut self, now_ms: SteadyMs, partitions: &[i32]) {
         for &partition in partitions {
             if self.is_draining(partition) {
-                // Whoever waits for the drain of the former assignment must hear of its end.
+                // The shell may wait for the drain of the former assignment, so it must get [`Output::Released`].
                 self.give_up(partition);
             } else {
                 self.drop_slot(partition);
@@ -24,7 +25,7 @@ impl Pipeline {
         }
     }
 
-    fn begin(&mut self, now_ms: i64, partition: i32) {
+    fn begin(&mut self, now_ms: SteadyMs, partition: i32) {
         let assignment = self.next_assignment;
         self.next_assignment += 1;
         let state = State::Starting { loss_told: false };
@@ -36,10 +37,10 @@ impl Pipeline {
         });
     }
 
-    /// Takes the facts of a start.
+    /// Processes the facts of a start.
     pub fn located(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         partition: i32,
         assignment: u64,
         facts: &StartFacts,
@@ -51,13 +52,13 @@ impl Pipeline {
             return;
         };
         if !self.identity.is(&facts.tables_id) {
-            // These facts are older than what is known by now.
+            // A newer read has returned another id of the tables, so these facts are outdated.
             return self.not_located(now_ms, partition, assignment);
         }
         let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
         match start(facts) {
             Start::At(at) => {
-                // Some of the records that were cut off may be counted.
+                // The tables may count some of the truncated records.
                 let sums = at.sums.filter(|_| !loss_told);
                 let at = Boundary { sums, ..at };
                 self.run(now_ms, partition, facts, tables, log_key, at);
@@ -79,7 +80,7 @@ impl Pipeline {
             }),
             Start::Expired { from, to } if continue_on_loss => {
                 self.lost(partition, from.next, to);
-                // Some of the lost records may be counted, and it is unknown which.
+                // The tables may count some of the lost records, and it is unknown which ones.
                 let at = Boundary {
                     next: to,
                     max: from.max,
@@ -114,16 +115,16 @@ impl Pipeline {
         });
     }
 
-    /// Waits for a log that was cut to grow past the restart point: the fences refuse what takes the place of the
-    /// cut records.
-    fn wait_for_log(&mut self, now_ms: i64, partition: i32, assignment: u64) {
+    /// Waits until a truncated log has grown past the restart point. New records below the restart point have the
+    /// offsets of the lost records, so the fences would reject them.
+    fn wait_for_log(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         let slot = self.slots.get_mut(&partition).expect("starting");
         slot.state = State::Starting { loss_told: true };
         self.not_located(now_ms, partition, assignment);
     }
 
-    /// Notes that the facts of a start could not be found: they are asked for again.
-    pub fn not_located(&mut self, now_ms: i64, partition: i32, assignment: u64) {
+    /// Notes that the facts of a start could not be found. The pipeline asks for the facts again later.
+    pub fn not_located(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         if self.starting(partition, assignment).is_some() {
             self.outputs.push_back(Output::Locate {
                 partition,
@@ -149,7 +150,7 @@ impl Pipeline {
 
     fn run(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         partition: i32,
         facts: &StartFacts,
         tables: &Tables,
@@ -183,17 +184,17 @@ impl Pipeline {
         });
     }
 
-    /// Starts a partition over by the start rule, as a new assignment.
-    pub(super) fn restart(&mut self, now_ms: i64, partition: i32) {
+    /// Restarts a partition by the start rule, as a new assignment.
+    pub(super) fn restart(&mut self, now_ms: SteadyMs, partition: i32) {
         self.drop_slot(partition);
         self.outputs.push_back(Output::Hold { partition });
         self.begin(now_ms, partition);
     }
 
-    /// Takes the topic's id as Kafka gives it now: what reads another log starts over.
+    /// Processes the topic's current id. Partitions that read the log of another topic id restart.
     ///
-    /// One that is leaving is given up: what it has durable belongs to a log that is no more.
-    pub fn topic_seen(&mut self, now_ms: i64, topic_id: &str) {
+    /// A draining partition that reads the log of another topic id is given up, because that log no longer exists.
+    pub fn topic_seen(&mut self, now_ms: SteadyMs, topic_id: &str) {
         let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
             State::Running(running) => (running.topic_id != topic_id).then_some(*partition),
             State::Starting { .. } => None,

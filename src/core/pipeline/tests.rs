@@ -1,6 +1,7 @@
-//! Each decision of a pipeline, one by one; the simulation (`tests/sim`) has their combinations.
+//! Tests each decision of a pipeline separately. The simulation (`tests/sim`) tests combinations of decisions.
 
 use super::*;
+use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::parse::Body;
 use crate::plan::Keep;
@@ -17,7 +18,7 @@ const DRAIN_MS: i64 = 500;
 
 struct Bench {
     pipeline: Pipeline,
-    boot_ms: i64,
+    boot_ms: BootMs,
 }
 
 fn options() -> Options {
@@ -40,7 +41,7 @@ fn tables() -> Tables {
 fn boundary(next: i64, max_ms: Option<i64>) -> Boundary {
     Boundary {
         next: Offset(next),
-        max: MaxTime::new(max_ms),
+        max: MaxTime::new(max_ms.map(UnixMs)),
         sums: None,
     }
 }
@@ -49,7 +50,7 @@ fn facts(topic_id: &str, commit: Option<(i64, &str)>, progress: Option<i64>) -> 
     StartFacts {
         topic_id: topic_id.to_owned(),
         tables_id: "D".to_owned(),
-        tables_read_ms: 0,
+        tables_read_ms: BootMs(0),
         commit: commit.map(|(next, metadata)| Commit {
             next: Offset(next),
             metadata: metadata.to_owned(),
@@ -62,13 +63,13 @@ fn facts(topic_id: &str, commit: Option<(i64, &str)>, progress: Option<i64>) -> 
 fn record(offset: i64, city: &str, time_ms: i64) -> Record {
     Record {
         offset: Offset(offset),
-        timestamp_ms: Some(time_ms),
+        timestamp_ms: Some(UnixMs(time_ms)),
         bytes: 10,
         content: Content::Valid(Body::Event(Event {
             city: city.into(),
             event_type: "traffic".into(),
             severity: Severity::High,
-            time_ms,
+            time_ms: UnixMs(time_ms),
             description: "".into(),
             event_id: None,
             extra: None,
@@ -80,13 +81,13 @@ impl Bench {
     fn new(options: Options) -> Bench {
         Bench {
             pipeline: Pipeline::new(options),
-            boot_ms: 0,
+            boot_ms: BootMs(0),
         }
     }
 
-    /// What the pipeline wants now; the ledger balances whenever one looks (INV-7).
+    /// Returns the outputs of the pipeline, and checks that the ledger balances (INV-7).
     fn pump(&mut self, now_ms: i64) -> Vec<Output> {
-        self.pipeline.pump(now_ms, self.boot_ms);
+        self.pipeline.pump(SteadyMs(now_ms), self.boot_ms);
         let mut out = Vec::new();
         while let Some(output) = self.pipeline.poll_output() {
             out.push(output);
@@ -97,17 +98,17 @@ impl Bench {
     }
 
     fn locate(&mut self, now_ms: i64, partition: i32, facts: &StartFacts) -> Vec<Output> {
-        self.pipeline.assigned(now_ms, &[partition]);
+        self.pipeline.assigned(SteadyMs(now_ms), &[partition]);
         let out = self.pump(now_ms);
         let Some(Output::Locate { assignment, .. }) = out.last() else {
             panic!("{out:?}");
         };
         self.pipeline
-            .located(now_ms, partition, *assignment, facts, &tables());
+            .located(SteadyMs(now_ms), partition, *assignment, facts, &tables());
         self.pump(now_ms)
     }
 
-    /// Starts a partition at the progress item's offset 0; returns its assignment.
+    /// Starts a partition whose progress item is at offset 0. Returns the number of the assignment.
     fn start(&mut self, partition: i32) -> u64 {
         let out = self.locate(0, partition, &facts("T", None, Some(0)));
         let begun = out.iter().find_map(|o| match o {
@@ -129,15 +130,15 @@ impl Bench {
     fn count(&mut self, now_ms: i64, updates: &[RowUpdate]) {
         for update in updates {
             self.pipeline
-                .update_answered(now_ms, update, UpdateOutcome::Counted, 0);
+                .update_answered(SteadyMs(now_ms), update, UpdateOutcome::Counted, 0);
         }
     }
 
-    /// Takes records 0..n of a partition and counts them.
+    /// Passes the records 0..n of a partition to the pipeline, and answers that their updates are counted.
     fn counted(&mut self, now_ms: i64, partition: i32, assignment: u64, n: i64) -> Vec<Output> {
         let records = (0..n).map(|o| record(o, "NYC", 1_000 + o)).collect();
         self.pipeline
-            .records(now_ms, partition, assignment, records);
+            .records(SteadyMs(now_ms), partition, assignment, records);
         let (updates, others): (Vec<_>, Vec<_>) = self
             .pump(now_ms)
             .into_iter()
@@ -249,9 +250,9 @@ fn with_continue_an_expired_range_is_told_and_skipped() {
         ),
         "{out:?}"
     );
-    // The watermark of before the gap still holds.
+    // The watermark is still the one from before the gap.
     let worker = b.pipeline.workers().next().expect("running");
-    assert_eq!(worker.watermark_ms(), Some(50 - 600_000));
+    assert_eq!(worker.watermark_ms(), Some(UnixMs(50 - 600_000)));
 }
 
 #[test]
@@ -273,17 +274,19 @@ fn with_continue_a_cut_log_is_waited_for_and_told_once() {
         },
         Output::Locate {
             assignment,
-            not_before_ms: LOCATE_AGAIN_MS,
+            not_before_ms: SteadyMs(LOCATE_AGAIN_MS),
             ..
         },
     ] = out[..]
     else {
         panic!("{out:?}");
     };
-    b.pipeline.located(1_000, 3, assignment, &cut(4), &tables());
+    b.pipeline
+        .located(SteadyMs(1_000), 3, assignment, &cut(4), &tables());
     let out = b.pump(1_000);
     assert!(matches!(out[..], [Output::Locate { .. }]), "{out:?}");
-    b.pipeline.located(2_000, 3, assignment, &cut(5), &tables());
+    b.pipeline
+        .located(SteadyMs(2_000), 3, assignment, &cut(5), &tables());
     let out = b.pump(2_000);
     assert!(
         matches!(
@@ -299,7 +302,7 @@ fn with_continue_a_cut_log_is_waited_for_and_told_once() {
 
 #[test]
 fn a_new_partition_starts_at_its_beginning() {
-    // Grown from 3 to 6 partitions: nobody knows partition 5 yet, and records are in it already.
+    // The topic has grown from 3 to 6 partitions. Partition 5 has records, but no commit and no progress item.
     let mut b = Bench::new(options());
     for log_start in [0, 7] {
         let new = StartFacts {
@@ -312,13 +315,14 @@ fn a_new_partition_starts_at_its_beginning() {
         };
         assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
-        // Nothing is counted before the item exists; then the facts are asked again.
+        // The pipeline counts nothing before the progress item exists. Then it gets the facts again.
         let again = StartFacts {
             progress: Some(publish.boundary),
             ..new
         };
         let assignment = publish.assignment;
-        b.pipeline.located(5, 5, assignment, &again, &tables());
+        b.pipeline
+            .located(SteadyMs(5), 5, assignment, &again, &tables());
         let out = b.pump(5);
         assert!(
             matches!(out[0], Output::Begin { next, .. } if next == Offset(log_start)),
@@ -344,11 +348,11 @@ fn a_second_group_starts_at_the_progress_item_and_commits_its_start() {
         ),
         "{out:?}"
     );
-    b.pipeline.topic_checked(5_001, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(5_001), Some("T"));
     let parts = commits(&b.pump(5_001));
     assert_eq!(parts[0].boundary, boundary(9, Some(4)));
     assert_eq!(parts[0].metadata, "v1;topic=T;tables=D;max=4");
-    b.pipeline.commit_done(5_002, true);
+    b.pipeline.commit_done(SteadyMs(5_002), true);
     assert_eq!(checks(&b.pump(99_000)), 0, "once is enough");
 }
 
@@ -372,13 +376,13 @@ fn an_own_commit_is_not_committed_again() {
 fn a_commit_waits_for_the_topics_id() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    // The start itself is to be committed; the topic's id cannot be had now.
-    b.pipeline.topic_checked(10, None);
+    // The pipeline wants to commit the start itself, but the read of the topic's id fails.
+    b.pipeline.topic_checked(SteadyMs(10), None);
     b.counted(20, 0, a, 3);
     assert_eq!(checks(&b.pump(999)), 0, "not before the interval is over");
     assert_eq!(checks(&b.pump(1_000)), 1);
     assert_eq!(checks(&b.pump(9_000)), 0, "one question at a time");
-    b.pipeline.topic_checked(9_001, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(9_001), Some("T"));
     let parts = commits(&b.pump(9_001));
     assert_eq!(parts.len(), 1);
     assert_eq!(parts[0].boundary, boundary(3, Some(1_002)));
@@ -390,18 +394,18 @@ fn a_refused_commit_is_tried_again_with_what_is_durable_then() {
     let mut b = Bench::new(options());
     let a = b.start(0);
     b.counted(20, 0, a, 3);
-    b.pipeline.topic_checked(30, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(30), Some("T"));
     let first = commits(&b.pump(30));
     assert_eq!(first[0].boundary.next, Offset(0), "as it was when asked");
-    b.pipeline.commit_done(40, false);
+    b.pipeline.commit_done(SteadyMs(40), false);
     assert_eq!(checks(&b.pump(1_040)), 1);
-    b.pipeline.topic_checked(1_050, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(1_050), Some("T"));
     assert_eq!(commits(&b.pump(1_050))[0].boundary.next, Offset(3));
-    b.pipeline.commit_done(1_060, false);
+    b.pipeline.commit_done(SteadyMs(1_060), false);
     assert_eq!(checks(&b.pump(2_060)), 1, "the same restart point again");
-    b.pipeline.topic_checked(2_070, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(2_070), Some("T"));
     assert_eq!(commits(&b.pump(2_070))[0].boundary.next, Offset(3));
-    b.pipeline.commit_done(2_080, true);
+    b.pipeline.commit_done(SteadyMs(2_080), true);
     assert_eq!(checks(&b.pump(60_000)), 0);
 }
 
@@ -409,9 +413,10 @@ fn a_refused_commit_is_tried_again_with_what_is_durable_then() {
 fn another_topic_id_starts_the_partition_over() {
     let mut b = Bench::new(options());
     let old = b.start(0);
-    b.pipeline.records(5, 0, old, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(5), 0, old, vec![record(0, "NYC", 7)]);
     let updates = b.updates(5);
-    b.pipeline.topic_checked(10, Some("U"));
+    b.pipeline.topic_checked(SteadyMs(10), Some("U"));
     let out = b.pump(10);
     let [
         Output::Hold { partition: 0 },
@@ -426,11 +431,17 @@ fn another_topic_id_starts_the_partition_over() {
     };
     assert_ne!(assignment, old);
     assert_eq!(b.pipeline.report().ledger.given_up, 1);
-    // What was under way for the old log changes nothing any more.
+    // Answers for the old log no longer change anything.
     b.count(20, &updates);
-    b.pipeline.records(20, 0, old, vec![record(1, "NYC", 7)]);
     b.pipeline
-        .located(30, 0, assignment, &facts("U", None, Some(0)), &tables());
+        .records(SteadyMs(20), 0, old, vec![record(1, "NYC", 7)]);
+    b.pipeline.located(
+        SteadyMs(30),
+        0,
+        assignment,
+        &facts("U", None, Some(0)),
+        &tables(),
+    );
     b.pump(30);
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!(&*worker.place().log_key, "U#0");
@@ -443,14 +454,15 @@ fn another_topic_id_starts_the_partition_over() {
 
 #[test]
 fn a_leaving_partition_of_an_old_topic_is_released() {
-    // Whoever waits for the drain (a revoke, the last one) would wait for ever otherwise.
+    // If the partition were not released, the shell would wait forever for its drain, after a revoke or during a stop.
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(5, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(5), 0, a, vec![record(0, "NYC", 7)]);
     b.pump(5);
-    b.pipeline.revoked(6, &[0], false, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(6), &[0], false, DRAIN_MS);
     assert_eq!(released(&b.pump(6)), []);
-    b.pipeline.topic_checked(10, Some("U"));
+    b.pipeline.topic_checked(SteadyMs(10), Some("U"));
     assert_eq!(released(&b.pump(10)), [(0, None, None)]);
     assert_eq!(b.pipeline.partitions().count(), 0);
 }
@@ -459,19 +471,25 @@ fn a_leaving_partition_of_an_old_topic_is_released() {
 fn a_revoke_drains_then_releases_with_commit_and_publish() {
     let mut b = Bench::new(options());
     let (zero, one) = (b.start(0), b.start(1));
+    b.pipeline.records(
+        SteadyMs(5),
+        0,
+        zero,
+        vec![record(0, "NYC", 7), record(1, "NYC", 8)],
+    );
     b.pipeline
-        .records(5, 0, zero, vec![record(0, "NYC", 7), record(1, "NYC", 8)]);
-    b.pipeline.records(5, 1, one, vec![record(0, "LA", 7)]);
+        .records(SteadyMs(5), 1, one, vec![record(0, "LA", 7)]);
     let updates = b.updates(5);
     assert_eq!(updates.len(), 4);
-    b.pipeline.revoked(6, &[0], false, DRAIN_MS);
-    // Nothing new is taken by what leaves.
-    b.pipeline.records(7, 0, zero, vec![record(2, "NYC", 9)]);
+    b.pipeline.revoked(SteadyMs(6), &[0], false, DRAIN_MS);
+    // A draining partition takes no new records.
+    b.pipeline
+        .records(SteadyMs(7), 0, zero, vec![record(2, "NYC", 9)]);
     assert_eq!(released(&b.pump(7)), [], "it waits for its updates");
     b.count(8, &updates);
     let end = boundary(2, Some(8));
     assert_eq!(released(&b.pump(8)), [(0, Some(end), Some(end))]);
-    // The other one keeps its progress.
+    // The other partition keeps its progress.
     let worker = b.pipeline.workers().next().expect("one is left");
     assert_eq!(worker.place().partition, 1);
     assert_eq!(worker.durable(), boundary(1, Some(7)));
@@ -483,15 +501,20 @@ fn a_revoke_drains_then_releases_with_commit_and_publish() {
 fn a_drain_ends_at_its_deadline_with_the_durable_prefix() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let first = b.updates(1);
     b.count(2, &first);
-    b.pipeline
-        .records(3, 0, a, vec![record(1, "NYC", 8), record(2, "NYC", 9)]);
+    b.pipeline.records(
+        SteadyMs(3),
+        0,
+        a,
+        vec![record(1, "NYC", 8), record(2, "NYC", 9)],
+    );
     let second = b.updates(3);
-    b.pipeline.revoked(10, &[0], false, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(10), &[0], false, DRAIN_MS);
     assert_eq!(released(&b.pump(10 + DRAIN_MS - 1)), []);
-    assert_eq!(b.pipeline.next_ms(), Some(10 + DRAIN_MS));
+    assert_eq!(b.pipeline.next_ms(), Some(SteadyMs(10 + DRAIN_MS)));
     let end = boundary(1, Some(7));
     let out = b.pump(10 + DRAIN_MS);
     assert_eq!(released(&out), [(0, Some(end), Some(end))]);
@@ -505,16 +528,17 @@ fn a_drain_ends_at_its_deadline_with_the_durable_prefix() {
 fn a_lost_partition_is_dropped_at_once_without_a_commit() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     b.pump(1);
-    b.pipeline.revoked(2, &[0], true, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(2), &[0], true, DRAIN_MS);
     assert_eq!(released(&b.pump(2)), [(0, None, None)]);
     let report = b.pipeline.report();
     assert_eq!(report.ledger.given_up, 1);
-    // A partition that never began, and one that is unknown, are released too.
-    b.pipeline.assigned(3, &[4]);
+    // A partition that never began and an unknown partition are released, too.
+    b.pipeline.assigned(SteadyMs(3), &[4]);
     b.pump(3);
-    b.pipeline.revoked(3, &[4, 5], false, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(3), &[4, 5], false, DRAIN_MS);
     assert_eq!(released(&b.pump(3)), [(4, None, None), (5, None, None)]);
 }
 
@@ -522,10 +546,11 @@ fn a_lost_partition_is_dropped_at_once_without_a_commit() {
 fn a_partition_that_comes_back_while_it_drains_is_released_first() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     b.pump(1);
-    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
-    b.pipeline.assigned(3, &[0]);
+    b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
+    b.pipeline.assigned(SteadyMs(3), &[0]);
     let out = b.pump(3);
     assert_eq!(released(&out), [(0, None, None)]);
     assert!(matches!(out[..], [_, Output::Locate { .. }]), "{out:?}");
@@ -538,22 +563,24 @@ fn answers_of_an_earlier_assignment_change_nothing() {
         ..options()
     });
     let old = b.start(0);
-    b.pipeline.topic_checked(0, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(0), Some("T"));
     assert_eq!(commits(&b.pump(0)).len(), 1);
-    b.pipeline.records(1, 0, old, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, old, vec![record(0, "NYC", 7)]);
     let late = b.updates(1);
-    b.pipeline.revoked(2, &[0], true, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(2), &[0], true, DRAIN_MS);
     b.pump(2);
     let new = b.start(0);
     assert_ne!(old, new);
-    // The same record again, in the new assignment; the old answers name the same rows.
-    b.pipeline.records(3, 0, new, vec![record(0, "NYC", 7)]);
+    // The new assignment takes the same record again, and the old answers name the same rows.
+    b.pipeline
+        .records(SteadyMs(3), 0, new, vec![record(0, "NYC", 7)]);
     let own = b.updates(3);
     assert_eq!(own.len(), 2);
     b.count(4, &late);
     for update in &late {
         b.pipeline
-            .update_answered(4, update, UpdateOutcome::Fenced(Offset(1)), 0);
+            .update_answered(SteadyMs(4), update, UpdateOutcome::Fenced(Offset(1)), 0);
     }
     let stale = Ticket {
         partition: 0,
@@ -562,16 +589,16 @@ fn answers_of_an_earlier_assignment_change_nothing() {
     };
     b.pipeline.reject_done(stale);
     b.pipeline.refused_done(PutTable::Raw, stale);
-    b.pipeline.reached_end(4, 0, old, Offset(50));
+    b.pipeline.reached_end(SteadyMs(4), 0, old, Offset(50));
     b.pipeline.out_of_range(0, old);
-    // A commit of before, answered now, says nothing about this assignment.
-    b.pipeline.commit_done(4, true);
+    // The answer to an earlier commit says nothing about the new assignment.
+    b.pipeline.commit_done(SteadyMs(4), true);
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!((worker.in_flight(), worker.position()), (1, Offset(1)));
     assert_eq!(worker.durable().next, Offset(0));
     b.count(5, &own);
     assert_eq!(checks(&b.pump(5_000)), 1);
-    b.pipeline.topic_checked(5_001, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(5_001), Some("T"));
     let parts = commits(&b.pump(5_001));
     assert_eq!(
         (parts[0].assignment, parts[0].boundary.next),
@@ -583,11 +610,11 @@ fn answers_of_an_earlier_assignment_change_nothing() {
 fn a_commit_names_only_partitions_that_are_still_ours() {
     let mut b = Bench::new(options());
     b.start(0);
-    b.pipeline.topic_checked(0, None);
+    b.pipeline.topic_checked(SteadyMs(0), None);
     b.start(1);
     assert_eq!(checks(&b.pump(2_000)), 1);
-    b.pipeline.revoked(2_001, &[0], true, DRAIN_MS);
-    b.pipeline.topic_checked(2_002, Some("T"));
+    b.pipeline.revoked(SteadyMs(2_001), &[0], true, DRAIN_MS);
+    b.pipeline.topic_checked(SteadyMs(2_002), Some("T"));
     let parts: Vec<i32> = commits(&b.pump(2_002))
         .iter()
         .map(|p| p.partition)
@@ -599,12 +626,12 @@ fn a_commit_names_only_partitions_that_are_still_ours() {
 fn progress_is_published_after_a_commit_that_passed_a_window() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.topic_checked(0, None);
+    b.pipeline.topic_checked(SteadyMs(0), None);
     let commit = |b: &mut Bench, now_ms| {
         assert_eq!(checks(&b.pump(now_ms)), 1);
-        b.pipeline.topic_checked(now_ms, Some("T"));
+        b.pipeline.topic_checked(SteadyMs(now_ms), Some("T"));
         b.pump(now_ms);
-        b.pipeline.commit_done(now_ms, true);
+        b.pipeline.commit_done(SteadyMs(now_ms), true);
         let out = b.pump(now_ms).into_iter();
         let publish = |o| match o {
             Output::Publish(publish) => Some(publish),
@@ -612,20 +639,21 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
         };
         out.filter_map(publish).collect::<Vec<_>>()
     };
-    // From max 4 to 1,000: the same window of the watermark.
+    // The largest event time grows from 4 to 1,000, and the watermark stays in the same window.
     b.counted(1, 0, a, 1);
     assert_eq!(commit(&mut b, 2_000), []);
     b.pipeline
-        .records(2_001, 0, a, vec![record(1, "NYC", 600_000)]);
+        .records(SteadyMs(2_001), 0, a, vec![record(1, "NYC", 600_000)]);
     let updates = b.updates(2_001);
     b.count(2_002, &updates);
     let published = commit(&mut b, 4_000);
     assert_eq!(published.len(), 1);
     assert_eq!(published[0].boundary, boundary(2, Some(600_000)));
-    assert_eq!(published[0].watermark_ms, Some(0));
+    assert_eq!(published[0].watermark_ms, Some(UnixMs(0)));
 }
 
-/// Two partitions with six and two cities, and room for two updates at a time.
+/// Returns a pipeline that may send two updates at a time. The busy partition of the pipeline has records of six
+/// cities, and the quiet partition has records of two cities.
 fn busy_and_quiet() -> (Bench, u64) {
     let mut b = Bench::new(Options {
         requests_max: 2,
@@ -637,8 +665,8 @@ fn busy_and_quiet() -> (Bench, u64) {
         records.collect::<Vec<_>>()
     };
     b.pipeline
-        .records(1, 1, busy, many(&["A", "B", "C", "D", "E", "F"]));
-    b.pipeline.records(1, 0, quiet, many(&["A", "B"]));
+        .records(SteadyMs(1), 1, busy, many(&["A", "B", "C", "D", "E", "F"]));
+    b.pipeline.records(SteadyMs(1), 0, quiet, many(&["A", "B"]));
     (b, busy)
 }
 
@@ -651,11 +679,11 @@ fn a_partition_has_its_turn_of_updates_and_starves_nobody() {
         assert!(updates.len() <= 2);
         order.extend(updates.iter().map(|u| u.partition));
         b.count(now_ms, &updates);
-        // The busy one has always more rows that are due; those of the first moment are of its turn.
+        // The busy partition always has more due rows, but only the rows that were due at first belong to its turn.
         let offset = 5 + now_ms;
         let city = format!("more-{now_ms}");
         b.pipeline
-            .records(now_ms, 1, busy, vec![record(offset, &city, 7)]);
+            .records(SteadyMs(now_ms), 1, busy, vec![record(offset, &city, 7)]);
     }
     let of_quiet = |n: usize| order.iter().take(n).filter(|p| **p == 0).count();
     assert_eq!((of_quiet(14), of_quiet(18)), (0, 4), "{order:?}");
@@ -666,7 +694,7 @@ fn who_is_leaving_updates_its_rows_first() {
     let (mut b, _) = busy_and_quiet();
     let first = b.updates(1);
     assert!(first.iter().all(|u| u.partition == 1));
-    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
     b.count(2, &first);
     let mut order = Vec::new();
     for now_ms in 2..5 {
@@ -681,17 +709,18 @@ fn who_is_leaving_updates_its_rows_first() {
 fn out_of_range_waits_until_all_is_durable_and_committed() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.topic_checked(0, None);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline.topic_checked(SteadyMs(0), None);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let updates = b.updates(1);
     b.pipeline.out_of_range(0, a);
     assert!(b.pump(2).is_empty());
     b.count(3, &updates);
     assert!(b.pump(3).is_empty(), "not committed yet");
     assert_eq!(checks(&b.pump(2_000)), 1);
-    b.pipeline.topic_checked(2_001, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(2_001), Some("T"));
     b.pump(2_001);
-    b.pipeline.commit_done(2_002, true);
+    b.pipeline.commit_done(SteadyMs(2_002), true);
     let out = b.pump(2_003);
     assert!(
         matches!(out[..], [Output::Hold { .. }, Output::Locate { .. }]),
@@ -703,12 +732,14 @@ fn out_of_range_waits_until_all_is_durable_and_committed() {
 fn the_end_of_a_log_skips_nothing_of_what_a_drain_has_dropped() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let updates = b.updates(1);
-    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
-    // Both were on their way when the drain began.
-    b.pipeline.records(3, 0, a, vec![record(1, "NYC", 8)]);
-    b.pipeline.reached_end(3, 0, a, Offset(2));
+    b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
+    // The record and the end of the log were under way when the drain began.
+    b.pipeline
+        .records(SteadyMs(3), 0, a, vec![record(1, "NYC", 8)]);
+    b.pipeline.reached_end(SteadyMs(3), 0, a, Offset(2));
     b.count(4, &updates);
     let end = boundary(1, Some(7));
     assert_eq!(released(&b.pump(4)), [(0, Some(end), Some(end))]);
@@ -717,14 +748,14 @@ fn the_end_of_a_log_skips_nothing_of_what_a_drain_has_dropped() {
 #[test]
 fn a_start_whose_facts_cannot_be_had_is_asked_for_again_as_long_as_it_is_wanted() {
     let mut b = Bench::new(options());
-    b.pipeline.assigned(0, &[0, 1]);
+    b.pipeline.assigned(SteadyMs(0), &[0, 1]);
     let asked = |out: &[Output]| -> Vec<(i32, u64, i64)> {
         let asked = |o: &Output| match o {
             Output::Locate {
                 partition,
                 assignment,
                 not_before_ms,
-            } => Some((*partition, *assignment, *not_before_ms)),
+            } => Some((*partition, *assignment, not_before_ms.0)),
             _ => None,
         };
         out.iter().filter_map(asked).collect()
@@ -733,18 +764,18 @@ fn a_start_whose_facts_cannot_be_had_is_asked_for_again_as_long_as_it_is_wanted(
     let [(0, zero, 0), (1, one, 0)] = asked(&out)[..] else {
         panic!("{out:?}");
     };
-    b.pipeline.not_located(7, 0, zero);
-    b.pipeline.not_located(7, 1, one);
+    b.pipeline.not_located(SteadyMs(7), 0, zero);
+    b.pipeline.not_located(SteadyMs(7), 1, one);
     let again = [
         (0, zero, 7 + LOCATE_AGAIN_MS),
         (1, one, 7 + LOCATE_AGAIN_MS),
     ];
     assert_eq!(asked(&b.pump(7)), again);
-    b.pipeline.revoked(8, &[1], true, DRAIN_MS);
-    b.pipeline.not_located(9, 1, one);
+    b.pipeline.revoked(SteadyMs(8), &[1], true, DRAIN_MS);
+    b.pipeline.not_located(SteadyMs(9), 1, one);
     b.pipeline
-        .located(9, 0, zero, &facts("T", None, Some(0)), &tables());
-    b.pipeline.not_located(10, 0, zero);
+        .located(SteadyMs(9), 0, zero, &facts("T", None, Some(0)), &tables());
+    b.pipeline.not_located(SteadyMs(10), 0, zero);
     assert_eq!(asked(&b.pump(10)), [], "one is gone, and the other runs");
 }
 
@@ -752,10 +783,12 @@ fn a_start_whose_facts_cannot_be_had_is_asked_for_again_as_long_as_it_is_wanted(
 fn a_revoke_during_the_last_drain_makes_it_no_longer() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     b.pump(1);
-    b.pipeline.revoked(2, &[0], false, DRAIN_MS);
-    b.pipeline.revoked(1 + DRAIN_MS, &[0], false, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
+    b.pipeline
+        .revoked(SteadyMs(1 + DRAIN_MS), &[0], false, DRAIN_MS);
     assert!(released(&b.pump(1 + DRAIN_MS)).is_empty());
     assert_eq!(released(&b.pump(2 + DRAIN_MS)).len(), 1);
 }
@@ -768,7 +801,8 @@ fn rows_that_only_wait_for_their_interval_make_room() {
         ..options()
     });
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     b.pipeline.make_room();
     let updates = b.updates(1);
     assert_eq!(updates.len(), 2, "a row with something to write stays");
@@ -779,7 +813,8 @@ fn rows_that_only_wait_for_their_interval_make_room() {
     assert!(b.pipeline.workers().all(|worker| worker.bytes() > 0));
     b.pipeline.make_room();
     assert!(b.pipeline.workers().all(|worker| worker.bytes() == 0));
-    b.pipeline.records(3, 0, a, vec![record(1, "NYC", 8)]);
+    b.pipeline
+        .records(SteadyMs(3), 0, a, vec![record(1, "NYC", 8)]);
     assert_eq!(b.updates(3).len(), 2, "sooner than its interval");
 }
 
@@ -793,13 +828,16 @@ fn bytes_of_records_for_nobody_come_back() {
         rows += tally.bytes_taken;
         tally.bytes_freed
     };
-    b.pipeline.records(1, 0, a + 9, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a + 9, vec![record(0, "NYC", 7)]);
     assert_eq!(freed(&mut b), 10, "another assignment's");
-    b.pipeline.records(1, 5, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 5, a, vec![record(0, "NYC", 7)]);
     assert_eq!(freed(&mut b), 10, "another partition's");
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     assert_eq!(freed(&mut b), 0);
-    b.pipeline.revoked(2, &[0], true, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(2), &[0], true, DRAIN_MS);
     let last = freed(&mut b);
     assert!(rows > 0);
     assert_eq!(last, 10 + rows, "given up with its partition");

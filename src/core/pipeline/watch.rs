@@ -1,16 +1,17 @@
-//! What time and answers show of the tables and of the Kafka client: when writes stop, and when the client is replaced.
+//! Decides when writes to the tables must stop, and when the Kafka client must be replaced.
 
 use super::{Halt, Output, Pipeline, Publish};
+use crate::clock::{BootMs, SteadyMs};
 use crate::event::Offset;
 use crate::stall::Look;
 use crate::table_identity::Seen;
 use crate::worker::Worker;
 
 impl Pipeline {
-    /// Decides whether the tables may be written to now.
-    pub(super) fn watch_tables(&mut self, boot_ms: i64) {
+    /// Decides whether the pipeline may write to the tables now.
+    pub(super) fn watch_tables(&mut self, boot_ms: BootMs) {
         if self.workers().next().is_none() {
-            // The next partition begins with whatever tables there are then.
+            // No partition depends on the current tables, so the next partition may start with other tables.
             self.identity.forget();
             self.held = self.halted;
             return;
@@ -21,9 +22,8 @@ impl Pipeline {
         self.held = self.halted || !self.identity.is_trusted(boot_ms);
     }
 
-    /// Takes the tables' id, which was read by a request that began at `asked_ms` of the clock that goes on while the
-    /// host sleeps.
-    pub fn tables_read(&mut self, tables_id: &str, asked_ms: i64) {
+    /// Processes the tables' id, which a request that began at `asked_ms` has read.
+    pub fn tables_read(&mut self, tables_id: &str, asked_ms: BootMs) {
         match self.identity.read(tables_id, asked_ms) {
             Seen::Same => self.restore_progress(asked_ms),
             Seen::Replaced { was } => self.halt_tables(Halt::TablesReplaced {
@@ -33,16 +33,17 @@ impl Pipeline {
         }
     }
 
-    /// Takes the end of a read of the tables' id that found no answer.
-    pub fn tables_unread(&mut self, boot_ms: i64) {
+    /// Notes that a read of the tables' id failed.
+    pub fn tables_unread(&mut self, boot_ms: BootMs) {
         self.identity.read_failed(boot_ms);
     }
 
-    /// Takes an answer that says that a table, or the config item in it, is missing. `table` is its place in
+    /// Notes that a table, or the config item in a table, is missing. `table` is the index of the table in
     /// [`crate::keys::TABLES`].
     ///
-    /// A consumer that waited for the table and went on would have to prove that it is the old table with all of its
-    /// rows; nothing in DynamoDB proves that. So it stops. Before its partitions run, a consumer waits for tables.
+    /// A consumer with running partitions stops. A consumer that waited for the table instead would have to prove that
+    /// the table that appears later is the old table with all of its rows. DynamoDB offers no such proof. A consumer
+    /// without running partitions waits for the tables.
     pub fn table_missing(&mut self, table: usize) {
         if self.workers().next().is_some() {
             self.halt_tables(Halt::TableMissing { table });
@@ -57,20 +58,21 @@ impl Pipeline {
         }
     }
 
-    /// Returns whether writes wait until the tables' id has been read.
+    /// Returns true if the pipeline must not write to the tables now.
     pub fn holds_writes(&self) -> bool {
         self.held
     }
 
-    /// Takes the answer that there is no progress item to move. Either it was deleted, or the tables were made
-    /// again; the tables' id says which.
-    pub fn progress_missing(&mut self, boot_ms: i64, publish: Publish) {
+    /// Notes that the progress item to move does not exist. Either the item was deleted, or the tables were created
+    /// again. The tables' id shows which of the two has happened.
+    pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);
     }
 
-    /// Creates missing progress items once an id that was read after them shows that the tables are the same.
-    fn restore_progress(&mut self, asked_ms: i64) {
+    /// Creates missing progress items again, after a read of the tables' id has shown that the tables are still the
+    /// same. The read must have begun after the items were found missing.
+    fn restore_progress(&mut self, asked_ms: BootMs) {
         for (since_ms, publish) in std::mem::take(&mut self.missing) {
             if since_ms > asked_ms {
                 self.missing.push((since_ms, publish));
@@ -80,9 +82,9 @@ impl Pipeline {
         }
     }
 
-    /// Takes the ends of logs, as their leaders have just given them. `reading_paused` says that the memory budget
-    /// keeps the client from reading.
-    pub fn log_ends(&mut self, now_ms: i64, ends: &[(i32, Offset)], reading_paused: bool) {
+    /// Looks for stalled partitions. `ends` contains the current ends of the logs, as the partition leaders report
+    /// them. `reading_paused` is true if the memory budget keeps the client from reading.
+    pub fn log_ends(&mut self, now_ms: SteadyMs, ends: &[(i32, Offset)], reading_paused: bool) {
         let look = |worker: &Worker| {
             let partition = worker.place().partition;
             let (_, log_end) = ends.iter().find(|(p, _)| *p == partition)?;
@@ -95,7 +97,7 @@ impl Pipeline {
             })
         };
         let looks: Vec<Look> = self.workers().filter_map(look).collect();
-        // A failed write holds nothing back once nothing waits for one.
+        // A failed write explains a lack of progress only while records still wait to be written.
         let writes_wait = self.writes_fail && self.in_flight() > 0;
         let held_back = self.held || writes_wait || reading_paused;
         let stalled = self.stalls.look(now_ms, &looks, held_back);
@@ -103,15 +105,15 @@ impl Pipeline {
             return;
         }
         self.stalls.renewed(&stalled);
-        // The new client joins the group as another member, so the next owner of the partitions reads again what is in
-        // flight here, and the fences reject what is counted (INV-2).
+        // The new client joins the group as a new member. The next owner of the partitions reads the records in flight
+        // again, and the fences reject the records that are already counted (INV-2).
         let all: Vec<i32> = self.partitions().collect();
         self.revoked(now_ms, &all, true, 0);
         self.commit = None;
         self.outputs.push_back(Output::ReplaceClient { stalled });
     }
 
-    /// Returns the partitions that stand still although the client was replaced.
+    /// Returns the partitions that still make no progress after the client was replaced.
     pub fn stuck(&self) -> Vec<i32> {
         self.stalls.stuck()
     }

@@ -1,36 +1,37 @@
-//! The rows of one assignment: which records gather for each, and its one update under way.
+//! The rows of one assignment. Each row has the records that gather for its next update, and at most one update under
+//! way.
 //!
-//! A row is kept from its first record until it was idle for an interval, so that it is not written more often
-//! than that.
+//! The worker keeps a row in memory until the row has been idle for a whole interval. Therefore, the worker writes each
+//! row at most once per interval.
 
 use std::sync::Arc;
 
 use super::{ROOM_KEPT, Worker, pending};
+use crate::clock::{SteadyMs, UnixMs};
 use crate::event::Event;
 use crate::keys;
 use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
 use crate::stretch::{Entry, Stretch};
 
-/// What a row takes until it was idle for an interval: its names, two stretches, and its place in a list that
-/// is half full at worst.
+/// Memory of a row, in bytes: its names, two stretches, and an element of a list that may be only half full.
 pub(super) const ROW_BYTES: u64 = 384;
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     key: RowKey,
-    /// Waits for the next update.
+    /// The records that wait for the next update.
     gathered: Vec<Entry>,
-    /// Is under way, or will be sent again.
+    /// The update that is under way or will be sent again.
     sent: Option<Sent>,
-    /// When the row's place in `Worker::due` lies, if it has one.
-    due_ms: Option<i64>,
-    last_sent_ms: i64,
+    /// The time of the row's entry in `Worker::due`, if the row has one.
+    due_ms: Option<SteadyMs>,
+    last_sent_ms: SteadyMs,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     stretch: Stretch,
-    /// Some try of this very stretch has an unknown outcome.
+    /// True if an earlier attempt with the same stretch has an unknown outcome.
     unknown: bool,
     attempts: u32,
 }
@@ -40,17 +41,17 @@ pub(super) struct SeriesRows {
     /// `city#event_type`.
     name: Arc<str>,
     totals: Option<u32>,
-    windows: Vec<(i64, u32)>,
+    windows: Vec<(UnixMs, u32)>,
 }
 
 impl Worker {
     /// Adds a record to the next stretch of its row.
     pub(super) fn gather(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         series_hash: u32,
         event: &Event,
-        window_start_ms: Option<i64>,
+        window_start_ms: Option<UnixMs>,
         entry: Entry,
     ) {
         let id = self.row_of(series_hash, event, window_start_ms);
@@ -64,7 +65,7 @@ impl Worker {
         }
     }
 
-    fn row_of(&mut self, series_hash: u32, event: &Event, window_start_ms: Option<i64>) -> u32 {
+    fn row_of(&mut self, series_hash: u32, event: &Event, window_start_ms: Option<UnixMs>) -> u32 {
         let same_hash = self.series.entry(series_hash).or_default();
         let at = same_hash
             .iter()
@@ -98,7 +99,7 @@ impl Worker {
             gathered: Vec::new(),
             sent: None,
             due_ms: None,
-            last_sent_ms: i64::MIN,
+            last_sent_ms: SteadyMs::MIN,
         };
         self.bytes += ROW_BYTES;
         self.tally.bytes_taken += ROW_BYTES;
@@ -119,9 +120,9 @@ impl Worker {
         id
     }
 
-    /// Returns the next row update that was due at `due_by_ms`, if any; its outcome must come back through
+    /// Returns the next row update that was due by `due_by_ms`, if there is one. The caller must report the outcome to
     /// [`Worker::update_done`].
-    pub fn next_update(&mut self, now_ms: i64, due_by_ms: i64) -> Option<RowUpdate> {
+    pub fn next_update(&mut self, now_ms: SteadyMs, due_by_ms: SteadyMs) -> Option<RowUpdate> {
         while let Some(&(due_ms, id)) = self.due.first() {
             if due_ms > due_by_ms {
                 return None;
@@ -159,8 +160,8 @@ impl Worker {
         None
     }
 
-    /// Gives up the rows of a partition without records in flight: they are kept for nothing but the time of
-    /// their last update.
+    /// Drops all rows if the partition has no records in flight. Without records in flight, a row only stores the time
+    /// of its last update.
     pub fn free_idle_rows(&mut self) {
         if self.in_flight() > 0 {
             return;
@@ -170,18 +171,20 @@ impl Worker {
         }
     }
 
-    /// Returns when [`Worker::next_update`] should be asked again, if time alone changes it.
-    pub fn next_ms(&self) -> Option<i64> {
+    /// Returns the time at which [`Worker::next_update`] should be called again, or `None` if no row becomes due by
+    /// time alone.
+    pub fn next_ms(&self) -> Option<SteadyMs> {
         self.due.first().map(|(ms, _)| *ms)
     }
 
-    /// Takes the outcome of a row update. `wait_ms(attempts)` says how long a repetition waits.
+    /// Processes the outcome of a row update. `wait_ms(attempts)` returns the wait before the update is sent again, in
+    /// milliseconds.
     ///
     /// # Panics
-    /// If the row has no update under way.
+    /// Panics if the row has no update under way.
     pub fn update_done(
         &mut self,
-        now_ms: i64,
+        now_ms: SteadyMs,
         row_id: u32,
         outcome: UpdateOutcome,
         wait_ms: impl Fn(u32) -> i64,
@@ -210,18 +213,18 @@ impl Worker {
                 self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
             }
             UpdateOutcome::Unknown | UpdateOutcome::Refused => {
-                // The same update again, unchanged: whether or not it took effect, the fence tells.
+                // The worker sends the same update again. The fence shows whether the update took effect.
                 sent.unknown |= outcome == UpdateOutcome::Unknown;
                 due_ms = now_ms + wait_ms(sent.attempts);
                 row.sent = Some(sent);
             }
             UpdateOutcome::Fenced(fence) => {
                 self.tally.fence_conflicts += 1;
-                // An earlier try of this very stretch may be what moved the fence here.
+                // An earlier attempt with the same stretch may have moved the fence to this offset.
                 let own = sent.unknown && fence == sent.stretch.next();
                 let (below, rest) = sent.stretch.split_at_fence(fence);
                 if let Some(rest) = rest {
-                    // What is left goes first and at once, joined by what gathered meanwhile.
+                    // The remaining records are sent at once, followed by the records that gathered meanwhile.
                     let mut entries = rest.into_entries();
                     entries.append(&mut row.gathered);
                     row.gathered = entries;
@@ -240,8 +243,8 @@ impl Worker {
         self.settle();
     }
 
-    /// Stops waiting for company: every gathered stretch leaves as soon as its row allows.
-    pub fn drain(&mut self, now_ms: i64) {
+    /// Stops waiting for row intervals. Every gathered stretch is sent as soon as its row has no update under way.
+    pub fn drain(&mut self, now_ms: SteadyMs) {
         self.draining = true;
         for id in 0..self.rows.len() {
             let Some(row) = &mut self.rows[id] else {
@@ -283,8 +286,8 @@ impl Worker {
     }
 }
 
-/// Most lists here never hold a second element; the room that a list makes for its first would take a third
-/// of a row's memory.
+/// Appends an element, and reserves memory for exactly one element if the list is empty. Most lists of a worker's rows
+/// never get a second element. The default capacity would take a third of a row's memory.
 fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

@@ -1,4 +1,4 @@
-//! Each decision of a worker, one by one; the simulation (`tests/sim`) has their combinations.
+//! Tests each decision of a worker separately. The simulation (`tests/sim`) tests combinations of decisions.
 
 use super::rows::ROW_BYTES;
 use super::*;
@@ -24,7 +24,7 @@ fn event(city: &str, severity: Severity, time_ms: i64) -> Content {
         city: city.into(),
         event_type: "traffic".into(),
         severity,
-        time_ms,
+        time_ms: UnixMs(time_ms),
         description: "".into(),
         event_id: None,
         extra: None,
@@ -44,7 +44,7 @@ fn rejected(offset: i64) -> Content {
     }))
 }
 
-/// A worker with what it wrote, driven by hand.
+/// A worker and its writes.
 struct Bench {
     worker: Worker,
     writes: Vec<Write>,
@@ -66,23 +66,24 @@ impl Bench {
     fn record(&mut self, now_ms: i64, offset: i64, stamp: Option<i64>, content: Content) {
         let record = Record {
             offset: Offset(offset),
-            timestamp_ms: stamp,
+            timestamp_ms: stamp.map(UnixMs),
             bytes: 100,
             content,
         };
-        self.worker.take(now_ms, record, &mut self.writes);
+        self.worker.take(SteadyMs(now_ms), record, &mut self.writes);
     }
 
-    /// A low event of NYC, with a record timestamp that makes it no future.
+    /// Passes an event of NYC with low severity to the worker. The record has the event time as its timestamp, so the
+    /// event is not a future event.
     fn low(&mut self, now_ms: i64, offset: i64, time_ms: i64) {
         let content = event("NYC", Severity::Low, time_ms);
         self.record(now_ms, offset, Some(time_ms), content);
     }
 
-    /// All updates that are due, totals first.
+    /// Returns all updates that are due, with totals first.
     fn updates(&mut self, now_ms: i64) -> Vec<RowUpdate> {
         let mut out = Vec::new();
-        while let Some(update) = self.worker.next_update(now_ms, now_ms) {
+        while let Some(update) = self.worker.next_update(SteadyMs(now_ms), SteadyMs(now_ms)) {
             assert_eq!((update.partition, update.assignment), (2, 7));
             out.push(update);
         }
@@ -92,14 +93,14 @@ impl Bench {
 
     fn done(&mut self, now_ms: i64, update: &RowUpdate, outcome: UpdateOutcome) {
         self.worker
-            .update_done(now_ms, update.row_id, outcome, |attempts| {
+            .update_done(SteadyMs(now_ms), update.row_id, outcome, |attempts| {
                 i64::from(attempts) * 1_000
             });
     }
 
-    /// Counts everything that is due and stores every put.
+    /// Drains the worker, and answers that all of its writes have succeeded.
     fn finish(&mut self, now_ms: i64) {
-        self.worker.drain(now_ms);
+        self.worker.drain(SteadyMs(now_ms));
         loop {
             let updates = self.updates(now_ms);
             if updates.is_empty() {
@@ -122,7 +123,7 @@ impl Bench {
         self.worker.take_tally().ledger
     }
 
-    /// Late flags and offsets of the raw puts so far.
+    /// Returns the offset, the late flag and the future flag of each raw put so far.
     fn raw(&self) -> Vec<(i64, bool, bool)> {
         let raw = self.writes.iter().filter_map(|w| match w {
             Write::Put(PutTable::Raw, p) => Some((p.event.offset.0, p.event.late, p.event.future)),
@@ -152,7 +153,7 @@ fn span(update: &RowUpdate) -> (i64, i64, u64) {
 fn at(next: i64, max_ms: i64) -> Boundary {
     Boundary {
         next: Offset(next),
-        max: MaxTime::new(Some(max_ms)),
+        max: MaxTime::new(Some(UnixMs(max_ms))),
         sums: None,
     }
 }
@@ -164,17 +165,17 @@ fn an_idle_row_is_updated_at_once_and_the_next_stretch_gathers() {
     let first = b.updates(1_000);
     assert_eq!(first.iter().map(span).collect::<Vec<_>>(), [(0, 1, 1); 2]);
     assert_eq!(first[0].row.window_start_ms, None);
-    assert_eq!(first[1].row.window_start_ms, Some(0));
+    assert_eq!(first[1].row.window_start_ms, Some(UnixMs(0)));
     b.low(1_010, 1, 6);
     b.low(1_020, 2, 7);
-    // Not before the outcome is known …
+    // No second update is sent before the outcome of the first is known.
     assert_eq!(b.updates(9_000), []);
     for update in &first {
         b.done(1_030, update, UpdateOutcome::Counted);
     }
-    // … and not before the interval is over.
+    // No second update is sent before the interval is over.
     assert_eq!(b.updates(1_249), []);
-    assert_eq!(b.worker.next_ms(), Some(1_250));
+    assert_eq!(b.worker.next_ms(), Some(SteadyMs(1_250)));
     let second = b.updates(1_250);
     assert_eq!(second.iter().map(span).collect::<Vec<_>>(), [(1, 3, 2); 2]);
 }
@@ -217,7 +218,7 @@ fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
             for update in &first {
                 b.done(now_ms, update, outcome);
             }
-            // The wait grows with the attempts.
+            // The wait grows with each attempt.
             assert_eq!(b.updates(now_ms + attempt * 1_000 - 1), []);
             assert_eq!(b.updates(now_ms + attempt * 1_000), first, "{outcome:?}");
         }
@@ -227,7 +228,8 @@ fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
 
 #[test]
 fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
-    // what was tried before, the fence that refused, counted, already counted
+    // Each case lists the outcome of an earlier attempt, the fence that refused the update, and the expected numbers of
+    // counted and already counted events.
     for (before, fence, counted, already) in [
         (Some(UpdateOutcome::Unknown), 3, 3, 0),
         (Some(UpdateOutcome::Unknown), 9, 0, 3),
@@ -268,7 +270,7 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     b.done(1_020, &updates[0], UpdateOutcome::Fenced(Offset(3)));
     b.done(1_020, &updates[1], UpdateOutcome::Fenced(Offset(5)));
     assert_eq!(b.worker.durable(), at(3, 2), "below both fences");
-    // What is left goes at once, with what gathered meanwhile.
+    // The remaining records are sent at once, together with the records that gathered meanwhile.
     let rest = b.updates(1_020);
     assert_eq!(rest.iter().map(span).collect::<Vec<_>>(), [(3, 6, 3)]);
     b.done(1_030, &rest[0], UpdateOutcome::Counted);
@@ -277,14 +279,14 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     b.done(2_010, &window[0], UpdateOutcome::Counted);
     let tally = b.worker.take_tally();
     assert_eq!(tally.fence_conflicts, 2);
-    // The totals row says who was counted before.
+    // The totals row decides which events count as already counted.
     assert_eq!((tally.ledger.already_counted, tally.ledger.counted), (3, 3));
     assert_eq!(b.worker.durable(), at(6, 5));
 }
 
 #[test]
 fn a_fence_below_the_stretch_is_a_plain_repetition() {
-    // The answer of a zombie's update that was refused just before: nothing of ours is counted.
+    // A fence below the stretch shows that none of its records is counted.
     let mut b = Bench::new(Keep::None);
     b.low(1_000, 4, 5);
     let updates = b.updates(1_000);
@@ -328,12 +330,17 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
         let content = event("NYC", severity, time_ms);
         b.record(1_000, n, Some(time_ms), content);
     }
-    b.record(1_000, 4, Some(hour), Content::Valid(Body::Heartbeat(hour)));
+    b.record(
+        1_000,
+        4,
+        Some(hour),
+        Content::Valid(Body::Heartbeat(UnixMs(hour))),
+    );
     b.record(1_000, 5, None, rejected(5));
     let sums = |b: &Bench| b.worker.durable().sums.map(|sums| sums.numbers());
     assert_eq!(sums(&b), Some([0; 6]), "nothing is durable yet");
-    // All but the last event were counted before.
-    b.worker.drain(1_000);
+    // All events except the last were counted before.
+    b.worker.drain(SteadyMs(1_000));
     for update in b.updates(1_000) {
         b.done(1_001, &update, UpdateOutcome::Fenced(Offset(3)));
     }
@@ -368,7 +375,7 @@ fn a_boundary_carries_the_largest_time_below_it() {
 
 #[test]
 fn a_restart_at_a_boundary_judges_as_no_restart_would() {
-    // From every boundary: the same rows and flags for what follows.
+    // A worker that starts at any boundary must give the following records the same flags.
     let times: [i64; 7] = [0, 950_000, 10, 400_000, 1_600_000, 950_000, 300_000];
     let take = |b: &mut Bench, from: usize| {
         for (n, time_ms) in times.iter().enumerate().skip(from) {
@@ -386,7 +393,7 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
         let max_ms = times[..from].iter().max().copied();
         let start = Boundary {
             next: Offset(i64::try_from(from).unwrap()),
-            max: MaxTime::new(max_ms),
+            max: MaxTime::new(max_ms.map(UnixMs)),
             sums: None,
         };
         let mut b = Bench::new(Keep::All);
@@ -398,7 +405,7 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
 #[test]
 fn late_is_judged_record_by_record_and_counted_apart() {
     let mut b = Bench::new(Keep::All);
-    // One hand-over holds them all; each is judged by the watermark before it.
+    // All events arrive at the same time, but each is judged by the watermark before it.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
     for (n, time_ms) in (0..).zip(times) {
         b.low(1_000, n, time_ms);
@@ -411,7 +418,13 @@ fn late_is_judged_record_by_record_and_counted_apart() {
     assert_eq!(totals.sum.severities, [7, 0, 0, 0]);
     let counted: Vec<_> = windows
         .iter()
-        .map(|w| (w.row.window_start_ms.unwrap(), span(w).2, w.sum.late_count))
+        .map(|w| {
+            (
+                w.row.window_start_ms.unwrap().0,
+                span(w).2,
+                w.sum.late_count,
+            )
+        })
         .collect();
     assert_eq!(
         counted,
@@ -441,13 +454,13 @@ fn one_event_far_ahead_does_not_move_the_watermark() {
     let mut b = Bench::new(Keep::All);
     let now = 1_357_020_000_000;
     b.low(1_000, 0, now);
-    // A clock that runs a day ahead: its record was made now.
+    // The event comes from a sender whose clock is a day ahead.
     let ahead = event("NYC", Severity::Low, now + 86_400_000);
     b.record(1_000, 1, Some(now), ahead);
     for n in 2..12 {
         b.low(1_000, n, now + n);
     }
-    assert_eq!(b.worker.watermark_ms(), Some(now + 11 - 600_000));
+    assert_eq!(b.worker.watermark_ms(), Some(UnixMs(now + 11 - 600_000)));
     let flags = b.raw();
     assert_eq!(flags[1], (1, false, true));
     assert!(
@@ -472,7 +485,12 @@ fn the_skew_is_exact_for_events_and_heartbeats() {
         b.record(0, 0, Some(0), event("NYC", Severity::Low, ahead_ms));
         assert_eq!(b.worker.watermark_ms().is_some(), moves);
         let mut b = Bench::new(Keep::None);
-        b.record(0, 0, Some(0), Content::Valid(Body::Heartbeat(ahead_ms)));
+        b.record(
+            0,
+            0,
+            Some(0),
+            Content::Valid(Body::Heartbeat(UnixMs(ahead_ms))),
+        );
         assert_eq!(b.worker.watermark_ms().is_some(), moves);
     }
 }
@@ -504,16 +522,21 @@ fn a_heartbeat_moves_the_watermark_and_writes_nothing() {
         0,
         0,
         Some(900_000),
-        Content::Valid(Body::Heartbeat(900_000)),
+        Content::Valid(Body::Heartbeat(UnixMs(900_000))),
     );
     assert!(b.writes.is_empty());
     assert_eq!(b.updates(1_000), []);
     assert_eq!(b.worker.durable(), at(1, 900_000));
     b.low(0, 1, 0);
     assert_eq!(b.raw(), [(1, true, false)], "the first window is over");
-    // It never goes back.
-    b.record(0, 2, Some(900_000), Content::Valid(Body::Heartbeat(1)));
-    assert_eq!(b.worker.watermark_ms(), Some(300_000));
+    // The watermark never goes back.
+    b.record(
+        0,
+        2,
+        Some(900_000),
+        Content::Valid(Body::Heartbeat(UnixMs(1))),
+    );
+    assert_eq!(b.worker.watermark_ms(), Some(UnixMs(300_000)));
     let ledger = b.ledger();
     assert_eq!((ledger.consumed, ledger.heartbeats), (3, 1));
     b.finish(1_000);
@@ -530,10 +553,10 @@ fn a_drain_waits_for_no_interval() {
         b.done(1_020, update, UpdateOutcome::Counted);
     }
     assert_eq!(b.updates(1_030), []);
-    b.worker.drain(1_030);
+    b.worker.drain(SteadyMs(1_030));
     let last = b.updates(1_030);
     assert_eq!(last.iter().map(span).collect::<Vec<_>>(), [(1, 2, 1); 2]);
-    // What gathers behind an update under way leaves with its outcome.
+    // Records that gather during an update are sent as soon as its outcome is known.
     b.low(1_040, 2, 7);
     for update in &last {
         b.done(1_050, update, UpdateOutcome::Counted);
@@ -548,7 +571,7 @@ fn a_drain_still_waits_before_repeating() {
     for update in b.updates(1_000) {
         b.done(1_010, &update, UpdateOutcome::Refused);
     }
-    b.worker.drain(1_020);
+    b.worker.drain(SteadyMs(1_020));
     assert_eq!(
         b.updates(1_020),
         [],
@@ -574,7 +597,7 @@ fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
     );
     b.finish(1_000);
     assert_eq!(b.worker.durable(), at(9, 5));
-    // Below it nothing is taken any more.
+    // The worker takes no records below its position.
     b.low(1_000, 8, 6);
     assert_eq!(b.worker.in_flight(), 0);
 }
@@ -583,7 +606,7 @@ fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
 fn every_byte_comes_back() {
     let mut b = Bench::new(Keep::All);
     b.low(0, 0, 1);
-    b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(5)));
+    b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(UnixMs(5))));
     b.record(0, 2, Some(5), rejected(2));
     assert_eq!(b.worker.bytes(), 300 + 2 * ROW_BYTES);
     b.low(0, 0, 1);
@@ -597,7 +620,7 @@ fn every_byte_comes_back() {
     assert_eq!(tally.bytes_freed, 300 + 2 * ROW_BYTES);
     let at = Reason::ALL.iter().position(|r| *r == Reason::NotJson);
     assert_eq!(tally.ledger.rejected[at.unwrap()], 1);
-    assert_eq!(tally.durable_ms, [1, 5, 5]);
+    assert_eq!(tally.durable_ms, [1, 5, 5].map(UnixMs));
 }
 
 #[test]
@@ -610,11 +633,11 @@ fn a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
         let mut b = Bench::new(keep);
         let record = Record {
             offset: Offset(0),
-            timestamp_ms: Some(1),
+            timestamp_ms: Some(UnixMs(1)),
             bytes: 1_000,
             content: event("NYC", severity, 1),
         };
-        b.worker.take(0, record, &mut b.writes);
+        b.worker.take(SteadyMs(0), record, &mut b.writes);
         let tables = b.tables();
         assert_eq!(tables.len(), puts);
         let rows = 2 * ROW_BYTES;
@@ -636,7 +659,7 @@ fn a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
 fn a_rejected_record_holds_the_boundary_until_its_letter_is_acknowledged() {
     let mut b = Bench::new(Keep::All);
     b.record(0, 0, Some(1), rejected(0));
-    b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(5)));
+    b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(UnixMs(5))));
     assert_eq!(b.worker.durable().next, Offset(0));
     let Write::Reject(ticket, letter) = &b.writes[0] else {
         panic!("{:?}", b.writes);
@@ -690,7 +713,7 @@ fn the_room_of_a_large_backlog_is_given_back() {
     assert_eq!(b.worker.in_flight(), 0);
     assert!(b.worker.tracked.capacity() <= 4 * ROOM_KEPT);
     assert!(b.worker.rows.capacity() <= ROOM_KEPT);
-    // What comes then finds its row as ever.
+    // Later records still find their rows.
     b.low(2_000, 40_000, 1);
     assert_eq!(b.updates(2_000).len(), 2);
 }
@@ -704,7 +727,13 @@ fn records_of_different_rows_of_one_hand_over_go_apart() {
     let mut rows: Vec<_> = b
         .updates(0)
         .iter()
-        .map(|u| (u.row.series.to_string(), u.row.window_start_ms, span(u)))
+        .map(|u| {
+            (
+                u.row.series.to_string(),
+                u.row.window_start_ms.map(|ms| ms.0),
+                span(u),
+            )
+        })
         .collect();
     rows.sort();
     assert_eq!(

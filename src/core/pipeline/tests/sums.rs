@@ -1,4 +1,4 @@
-//! The sums of restart points: unknown after a loss, and published in time.
+//! Tests that the sums of restart points are unknown after a loss, and that they are published in time.
 
 use super::*;
 use crate::stretch::Sum;
@@ -33,7 +33,7 @@ fn sums_are_unknown_after_a_loss_and_known_where_nothing_is_lost() {
         panic!("{out:?}");
     };
     b.pipeline
-        .located(1_000, 3, *assignment, &cut(5), &tables());
+        .located(SteadyMs(1_000), 3, *assignment, &cut(5), &tables());
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!(worker.durable().sums, None);
 }
@@ -47,7 +47,7 @@ fn sums_are_published_though_traffic_stops() {
             metadata: "v1;topic=T;tables=D;max=4;sums=0,0,0,0,0,0".to_owned(),
         }),
         progress: Some(Boundary {
-            max: MaxTime::new(Some(4)),
+            max: MaxTime::new(Some(UnixMs(4))),
             ..Boundary::begin(Offset(0))
         }),
         ..facts("T", None, None)
@@ -65,12 +65,12 @@ fn sums_are_published_though_traffic_stops() {
     };
     b.counted(1, 0, assignment, 3);
     b.pump(1_100);
-    b.pipeline.topic_checked(1_101, Some("T"));
+    b.pipeline.topic_checked(SteadyMs(1_101), Some("T"));
     assert_eq!(commits(&b.pump(1_101))[0].boundary.next, Offset(3));
-    b.pipeline.commit_done(1_102, true);
+    b.pipeline.commit_done(SteadyMs(1_102), true);
     assert_eq!(published(b.pump(1_102)), [], "three events can wait");
     assert_eq!(published(b.pump(299_999)), []);
-    assert_eq!(b.pipeline.next_ms(), Some(300_000));
+    assert_eq!(b.pipeline.next_ms(), Some(SteadyMs(300_000)));
     let due = published(b.pump(300_000));
     let sums = Sum::checked([3, 0, 0, 0, 3, 0]);
     assert_eq!(due.len(), 1);
@@ -78,10 +78,10 @@ fn sums_are_published_though_traffic_stops() {
         (due[0].boundary.next, due[0].boundary.sums),
         (Offset(3), sums)
     );
-    // One that fails is asked for again as much later, one that is done is not.
+    // A failed publication is requested again after the same wait, and a successful one is not.
     assert_eq!(published(b.pump(599_999)), []);
     assert_eq!(published(b.pump(600_000)), due);
-    b.pipeline.published(600_001, &due[0]);
+    b.pipeline.published(SteadyMs(600_001), &due[0]);
     assert_eq!(published(b.pump(9_000_000)), []);
     assert_eq!(b.pipeline.next_ms(), None);
 }

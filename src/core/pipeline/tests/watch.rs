@@ -1,4 +1,4 @@
-//! The tables' identity, and clients that stand still.
+//! Tests the identity of the tables, and the replacement of clients that make no progress.
 
 use super::*;
 use crate::keys::AGGREGATIONS;
@@ -26,8 +26,9 @@ fn halts(out: Vec<Output>) -> Vec<Halt> {
 fn a_consumer_that_slept_reads_the_tables_id_before_it_writes() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
-    b.boot_ms = TRUST_MS + 1;
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
+    b.boot_ms = BootMs(TRUST_MS + 1);
     let out = b.pump(1);
     assert_eq!((writes(&out), reads(&out)), (0, 1));
     assert!(b.pipeline.holds_writes());
@@ -44,10 +45,11 @@ fn a_consumer_that_slept_reads_the_tables_id_before_it_writes() {
 fn a_drain_ends_although_writes_are_held() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
-    b.boot_ms = TRUST_MS + 1;
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
+    b.boot_ms = BootMs(TRUST_MS + 1);
     b.pump(1);
-    b.pipeline.revoked(1, &[0], false, DRAIN_MS);
+    b.pipeline.revoked(SteadyMs(1), &[0], false, DRAIN_MS);
     let out = released(&b.pump(1 + DRAIN_MS));
     assert!(matches!(out[..], [(0, Some(_), None)]), "{out:?}");
 }
@@ -55,7 +57,7 @@ fn a_drain_ends_although_writes_are_held() {
 #[test]
 fn the_id_is_read_every_five_seconds_while_partitions_run() {
     let mut b = Bench::new(options());
-    b.boot_ms = READ_INTERVAL_MS;
+    b.boot_ms = BootMs(READ_INTERVAL_MS);
     assert_eq!(reads(&b.pump(0)), 0, "no partition runs");
     b.start(0);
     assert_eq!(reads(&b.pump(1)), 0, "the last pump has asked");
@@ -68,9 +70,11 @@ fn the_id_is_read_every_five_seconds_while_partitions_run() {
 fn another_tables_id_stops_the_consumer_before_its_next_write() {
     let mut b = Bench::new(options());
     let (zero, one) = (b.start(0), b.start(1));
-    b.pipeline.records(1, 0, zero, vec![record(0, "NYC", 7)]);
-    b.pipeline.records(1, 1, one, vec![record(0, "LA", 7)]);
-    b.pipeline.tables_read("E", 1);
+    b.pipeline
+        .records(SteadyMs(1), 0, zero, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 1, one, vec![record(0, "LA", 7)]);
+    b.pipeline.tables_read("E", BootMs(1));
     let out = b.pump(1);
     assert_eq!(writes(&out), 0);
     let replaced = Halt::TablesReplaced {
@@ -78,10 +82,10 @@ fn another_tables_id_stops_the_consumer_before_its_next_write() {
         is: "E".to_owned(),
     };
     assert_eq!(halts(out), [replaced]);
-    b.pipeline.tables_read("E", 2);
+    b.pipeline.tables_read("E", BootMs(2));
     assert_eq!(halts(b.pump(2)), [], "it says so once");
-    // What it has not written belongs to the former tables: no drain waits for it.
-    b.pipeline.revoked(3, &[0, 1], false, DRAIN_MS);
+    // The unwritten records belong to the former tables, so no drain waits for them.
+    b.pipeline.revoked(SteadyMs(3), &[0, 1], false, DRAIN_MS);
     let given_up = [(0, None, None), (1, None, None)];
     assert_eq!(released(&b.pump(3)), given_up);
 }
@@ -92,7 +96,7 @@ fn a_partition_that_starts_on_other_tables_stops_the_consumer() {
     b.start(0);
     let new = StartFacts {
         tables_id: "E".to_owned(),
-        tables_read_ms: 1,
+        tables_read_ms: BootMs(1),
         ..facts("T", None, Some(0))
     };
     let out = b.locate(5, 1, &new);
@@ -103,14 +107,15 @@ fn a_partition_that_starts_on_other_tables_stops_the_consumer() {
 #[test]
 fn facts_that_name_former_tables_are_asked_for_again() {
     let mut b = Bench::new(options());
-    b.pipeline.assigned(0, &[0]);
+    b.pipeline.assigned(SteadyMs(0), &[0]);
     let out = b.pump(0);
     let [Output::Locate { assignment, .. }] = out[..] else {
         panic!("{out:?}");
     };
-    b.pipeline.tables_read("E", 9);
+    b.pipeline.tables_read("E", BootMs(9));
     let former = facts("T", None, Some(0));
-    b.pipeline.located(1, 0, assignment, &former, &tables());
+    b.pipeline
+        .located(SteadyMs(1), 0, assignment, &former, &tables());
     let out = b.pump(1);
     assert!(
         matches!(out[..], [Output::Locate { partition: 0, .. }]),
@@ -125,7 +130,8 @@ fn a_missing_table_stops_a_consumer_that_counts_into_it_and_no_other() {
     assert_eq!(halts(b.pump(0)), [], "before its partitions run, it waits");
     let a = b.start(0);
     b.pipeline.table_missing(AGGREGATIONS);
-    b.pipeline.records(1, 0, a, vec![record(0, "NYC", 7)]);
+    b.pipeline
+        .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let out = b.pump(1);
     assert_eq!(writes(&out), 0);
     let table = AGGREGATIONS;
@@ -144,18 +150,18 @@ fn a_deleted_progress_item_is_restored_once_the_tables_are_known_to_be_the_same(
         boundary: boundary(3, Some(7)),
         watermark_ms: None,
     };
-    b.pipeline.progress_missing(100, publish.clone());
-    b.boot_ms = 100;
+    b.pipeline.progress_missing(BootMs(100), publish.clone());
+    b.boot_ms = BootMs(100);
     assert_eq!(reads(&b.pump(1)), 1);
-    b.pipeline.tables_read("D", 99);
+    b.pipeline.tables_read("D", BootMs(99));
     assert!(b.pump(2).is_empty(), "this read began too early");
-    b.pipeline.tables_read("D", 100);
+    b.pipeline.tables_read("D", BootMs(100));
     let out = b.pump(3);
     assert!(
         matches!(&out[..], [Output::RestoreProgress(p)] if *p == publish),
         "{out:?}"
     );
-    b.pipeline.tables_read("D", 101);
+    b.pipeline.tables_read("D", BootMs(101));
     assert!(b.pump(4).is_empty(), "once");
 }
 
@@ -165,10 +171,10 @@ fn partitions_that_stand_still_have_the_client_replaced_and_all_partitions_given
     b.start(0);
     b.start(1);
     let ends = [(0, Offset(9)), (1, Offset(0))];
-    b.pipeline.log_ends(0, &ends, false);
-    b.pipeline.log_ends(59_999, &ends, false);
+    b.pipeline.log_ends(SteadyMs(0), &ends, false);
+    b.pipeline.log_ends(SteadyMs(59_999), &ends, false);
     assert!(b.pump(59_999).is_empty());
-    b.pipeline.log_ends(60_000, &ends, false);
+    b.pipeline.log_ends(SteadyMs(60_000), &ends, false);
     let out = b.pump(60_000);
     let given_up = [(0, None, None), (1, None, None)];
     assert_eq!(released(&out), given_up);
@@ -193,18 +199,19 @@ fn nothing_stalls_while_memory_is_short_or_writes_fail_or_wait() {
         let mut b = Bench::new(options());
         b.start(0);
         let one = b.start(1);
-        b.pipeline.records(1, 1, one, vec![record(0, "LA", 7)]);
+        b.pipeline
+            .records(SteadyMs(1), 1, one, vec![record(0, "LA", 7)]);
         let updates = b.updates(1);
         if fails {
             b.pipeline
-                .update_answered(2, &updates[0], UpdateOutcome::Unknown, 0);
+                .update_answered(SteadyMs(2), &updates[0], UpdateOutcome::Unknown, 0);
         }
         if held {
-            b.boot_ms = TRUST_MS + 1;
+            b.boot_ms = BootMs(TRUST_MS + 1);
         }
         b.pump(3);
-        b.pipeline.log_ends(3, &ends, paused);
-        b.pipeline.log_ends(600_000, &ends, paused);
+        b.pipeline.log_ends(SteadyMs(3), &ends, paused);
+        b.pipeline.log_ends(SteadyMs(600_000), &ends, paused);
         let replaces = |o: &Output| matches!(o, Output::ReplaceClient { .. });
         assert!(!b.pump(600_000).iter().any(replaces));
     }

@@ -1,14 +1,17 @@
-//! One consumer: the real pipeline, and the requests it waits for.
+//! One consumer, with the real pipeline and the requests that have no answer yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use citystream_core::batch::Batch;
+use citystream_core::clock::{BootMs, SteadyMs};
 use citystream_core::gap::Gap;
 use citystream_core::pipeline::{CommitPart, Halt, Options, Output, Pipeline, Publish, Report};
 use citystream_core::plan::{Put, PutTable, RowUpdate, Ticket};
 use citystream_core::worker::Rejected;
 
-/// How long a partition may stand still.
+use crate::watch::Watch;
+
+/// How long a partition may make no progress before it counts as stalled, in milliseconds.
 const STALL_MS: i64 = 2_000;
 
 /// A request that a consumer has sent.
@@ -23,18 +26,18 @@ pub(crate) enum Request {
     Locate(i32, u64),
     CheckTopic,
     ReadTables,
-    /// Creates a progress item again after it was deleted.
+    /// Creates a deleted progress item again.
     Restore(Publish),
-    /// A write to tables that are gone: the answer says so, or there is none.
+    /// A request to tables that no longer exist. The answer says that the tables are missing, or there is no answer.
     Gone(Box<Request>),
-    /// A move of a progress item, sent before the tables were made again.
+    /// A move of a progress item that was sent before the tables were deleted and created again.
     StalePublish(Publish),
-    /// partition, assignment
+    /// Reads the gap of a partition a second time. The second field is the assignment.
     CheckGap(i32, u64, Gap),
     Commit(Vec<CommitPart>),
 }
 
-/// A write of a consumer that died or lost its reply: it may still land.
+/// A write that may still take effect after its consumer crashed or lost the answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Float {
     Put(Batch),
@@ -44,7 +47,7 @@ pub(crate) enum Float {
 }
 
 impl Request {
-    /// Returns the write that may land without its sender.
+    /// Returns the write in the request, or `None` if the request cannot take effect without its sender.
     pub(crate) fn float(self) -> Option<Float> {
         match self {
             Request::Put(batch) => Some(Float::Put(batch)),
@@ -69,20 +72,21 @@ impl Request {
 pub(crate) struct Consumer {
     pub(crate) pipeline: Pipeline,
     pub(crate) requests: Vec<Request>,
-    /// partition → assignment, next offset to deliver
+    /// The assignment and the next offset to deliver, by partition.
     pub(crate) reading: BTreeMap<i32, (u64, usize)>,
-    /// partition, assignment → the topic it was told of
+    /// The number of the topic that each assignment of a partition started with.
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
-    /// partitions that were given to somebody else without a word
+    /// The partitions that another consumer got while this consumer was not notified.
     pub(crate) zombie: Vec<i32>,
-    /// partitions that its client reads no further
+    /// The partitions on which the client is stuck.
     pub(crate) stuck: BTreeSet<i32>,
-    /// partitions that it gave up with its client, and wants again
+    /// The partitions that the consumer gave up with its client and must get back.
     pub(crate) rejoins: Vec<i32>,
-    /// it has stopped, because its tables are gone
+    /// True if the consumer has stopped because its tables are gone.
     pub(crate) halted: bool,
-    /// when it asked for the ends of the logs
-    pub(crate) looked_ms: i64,
+    /// The time of the last check of the ends of the logs.
+    pub(crate) looked_ms: SteadyMs,
+    pub(crate) watch: Watch,
 }
 
 impl Consumer {
@@ -102,7 +106,8 @@ impl Consumer {
             stuck: BTreeSet::new(),
             rejoins: Vec::new(),
             halted: false,
-            looked_ms: 0,
+            looked_ms: SteadyMs(0),
+            watch: Watch::default(),
         }
     }
 
@@ -110,16 +115,15 @@ impl Consumer {
         self.pipeline.partitions().any(|p| p == partition)
     }
 
-    /// Lets time pass and takes what the pipeline wants done. Returns the restart points of
-    /// partitions that it gives up, which are committed at once, and what happened since the last
-    /// time.
+    /// Advances the pipeline to `now_ms` and collects its requests. Returns the restart points of the partitions that
+    /// the pipeline gives up, which are committed at once, and the report since the last call.
     pub(crate) fn pump(
         &mut self,
-        now_ms: i64,
-        boot_ms: i64,
+        now_ms: SteadyMs,
+        boot_ms: BootMs,
     ) -> Result<(Vec<CommitPart>, Report), String> {
-        // Memory is short now and then.
-        if now_ms % 3 == 0 {
+        // Simulates that memory is short from time to time.
+        if now_ms.0 % 3 == 0 {
             self.pipeline.make_room();
         }
         self.pipeline.pump(now_ms, boot_ms);
@@ -150,7 +154,7 @@ impl Consumer {
         Ok((leaves, report))
     }
 
-    /// Turns an output into a request, or follows it.
+    /// Turns an output into a request, or carries it out at once.
     fn take(&mut self, output: Output) -> Result<(), String> {
         let request = match output {
             Output::Put(batch) => Request::Put(batch),

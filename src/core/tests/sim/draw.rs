@@ -1,12 +1,13 @@
-//! What a seed draws: chance itself, and logs.
+//! Random numbers and random logs that a seed determines.
 
+use citystream_core::clock::UnixMs;
 use citystream_core::event::{Event, Offset, Severity};
 use citystream_core::parse::{Body, Reason};
 use citystream_core::worker::{Content, Record, Rejected};
 
 use crate::reference::{Logged, POISON, Said};
 
-/// SplitMix64: small, and the same everywhere.
+/// The SplitMix64 generator, which is small and returns the same numbers on every platform.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -35,13 +36,14 @@ impl Rng {
 const CITIES: [&str; 3] = ["NYC", "LA", "SF"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
 
-/// The id of the `n`th topic of the name.
+/// Returns the id of the `n`th topic with the simulated name.
 pub(crate) fn topic_id(n: usize) -> String {
     format!("topic-id-{n}")
 }
 
-/// Returns a partition's log: events in and out of order, late, ahead of their record, sent twice,
-/// refused by the table; heartbeats, bad records, records without a time, and control records.
+/// Returns a partition's log. The events are in order or out of order, late, ahead of their record, sent twice, or
+/// refused by the table. The log also has heartbeats, invalid records, records without a timestamp, and control
+/// records.
 pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
     let mut now = 1_357_000_000_000;
     (0..rng.below(60))
@@ -77,7 +79,7 @@ pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
         .collect()
 }
 
-/// Returns a record as a client delivers it; control records are never delivered.
+/// Returns a record as a client delivers it, or `None` for a control record, which is never delivered.
 pub(crate) fn record(
     topic: usize,
     partition: i32,
@@ -94,22 +96,23 @@ pub(crate) fn record(
             headers: Vec::new(),
             partition,
             offset: Offset(offset as i64),
-            timestamp_ms: logged.timestamp_ms,
+            timestamp_ms: logged.timestamp_ms.map(UnixMs),
         })),
-        Said::Heartbeat(ms) => Content::Valid(Body::Heartbeat(*ms)),
+        Said::Heartbeat(ms) => Content::Valid(Body::Heartbeat(UnixMs(*ms))),
         Said::Event(city, kind, severity, time_ms, id) => Content::Valid(Body::Event(Event {
             city: (*city).into(),
             event_type: (*kind).into(),
             severity: Severity::ALL[*severity],
-            time_ms: *time_ms,
-            description: "".into(),
+            time_ms: UnixMs(*time_ms),
+            // The description contains the topic id, so every write names the log that its data comes from.
+            description: topic_id(topic).into(),
             event_id: id.as_deref().map(Into::into),
             extra: None,
         })),
     };
     Some(Record {
         offset: Offset(offset as i64),
-        timestamp_ms: logged.timestamp_ms,
+        timestamp_ms: logged.timestamp_ms.map(UnixMs),
         bytes: 100,
         content,
     })

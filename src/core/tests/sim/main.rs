@@ -1,15 +1,16 @@
-//! The seeded simulation: the real pipeline against a simulated log, group and tables.
+//! The seeded simulation runs the real pipeline on a simulated log, consumer group and tables.
 //!
-//! One seed decides everything: the records, who owns which partition when, which requests are lost
-//! before or after they took effect, who dies and who wakes up as a zombie. After a phase of faults
-//! everything heals; whoever is left must then finish, and the tables must equal a plain fold over
-//! the log (`reference`), which shares no code with the core. Beside it, the recovery law
-//! (`recovery`), and a search through every order of events of a small world (`model`).
+//! One seed decides everything: the records, which consumer owns which partition at which time, which requests are lost
+//! before or after they take effect, which consumers crash, and which continue as zombies. After a phase with faults,
+//! no further faults occur, and the remaining consumers must finish. The tables must then equal a plain fold over the
+//! log (`reference`), which shares no code with the core. In addition, `recovery` tests the recovery law, and `model`
+//! searches through every order of events in a small world.
 //!
 //! ```text
 //! SIM_SEEDS=100000 cargo test --test sim whatever_happens      looks further
 //! MODEL=whole cargo test --test sim every_order                visits more states
 //! SIM_FIRST=4711 SIM_SEEDS=1 cargo test --test sim             a failing seed again
+//! SIM_TRACES=/tmp/traces cargo test --test sim                 writes traces for proof/refine.py into a folder
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +25,8 @@ mod durable;
 mod model;
 mod recovery;
 mod reference;
+mod trace;
+mod watch;
 mod world;
 
 use std::sync::Mutex;
@@ -38,7 +41,7 @@ fn env(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Runs `check` on every seed of a range, on all processors; returns the first seed that fails.
+/// Runs `check` on every seed of a range, on all processors. Returns the first seed that fails.
 fn first_failure<F>(seeds: std::ops::Range<u64>, check: F) -> Option<(u64, String)>
 where
     F: Fn(u64) -> Result<(), String> + Sync,
@@ -56,7 +59,10 @@ where
                     let Some(problem) = problem(|| check(seed)) else {
                         continue;
                     };
-                    next.store(seeds.end, Ordering::Relaxed);
+                    // If traces are requested, all seeds must run.
+                    if !trace::are_wanted() {
+                        next.store(seeds.end, Ordering::Relaxed);
+                    }
                     let mut failure = failure.lock().unwrap();
                     if failure.as_ref().is_none_or(|(other, _)| seed < *other) {
                         *failure = Some((seed, problem));
@@ -68,7 +74,7 @@ where
     failure.into_inner().unwrap()
 }
 
-/// Returns what is wrong; a panic of the core is wrong, too.
+/// Returns the problem that `check` finds. A panic of the core counts as a problem, too.
 fn problem(check: impl FnOnce() -> Result<(), String>) -> Option<String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
         Ok(result) => result.err(),
@@ -80,7 +86,11 @@ fn problem(check: impl FnOnce() -> Result<(), String>) -> Option<String> {
 fn whatever_happens_the_tables_equal_the_log() {
     let (first, seeds) = (env("SIM_FIRST", 0), env("SIM_SEEDS", 4_000));
     let failure = first_failure(first..first + seeds, |seed| {
-        World::new(seed).run().map(|_| ())
+        trace::written(&format!("seed-{seed}"), |lines| match lines {
+            Some(lines) => World::traced(seed, lines).run(),
+            None => World::new(seed).run(),
+        })
+        .map(|_| ())
     });
     if let Some((seed, problem)) = failure {
         panic!("seed {seed}: {problem} (again: SIM_FIRST={seed} SIM_SEEDS=1)");
@@ -97,7 +107,7 @@ fn a_seed_always_ends_alike() {
 
 #[test]
 fn the_faults_happen() {
-    // A simulation that never meets trouble proves nothing.
+    // A simulation without faults proves nothing.
     let seen: Vec<world::Seen> = (0..300)
         .map(|seed| World::new(seed).run().unwrap())
         .collect();

@@ -1,11 +1,11 @@
-//! The recovery law (INV-3): any prefix of any run, stopped anywhere, then resumed by another number of
-//! consumers, gives the tables that no stop would have given: those of the fold over the log.
+//! Tests the recovery law (INV-3). A run may be stopped after any step, and resumed by another number of consumers. The
+//! tables must then be the same as without the stop, which means that they equal the fold over the log.
 
 use crate::world::World;
 use crate::{env, first_failure};
 
-/// Runs a seed's schedule and stops it at about every `every`th step, each time resuming from a copy
-/// of the world with one to four consumers.
+/// Runs the schedule of a seed. At every `every`th step, a copy of the world is stopped and resumed with one to four
+/// consumers.
 fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
     let mut world = World::new(seed);
     let steps = world.draw_steps();

@@ -1,15 +1,15 @@
-//! What the tables must hold: a plain fold over the log, sharing no code with the core.
+//! Computes the expected content of the tables, by a plain fold over the log that shares no code with the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A record of the simulated log.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    /// city, type, severity 0–3, event time, own id
+    /// The city, the event type, the severity from 0 to 3, the event time, and the event's own id.
     Event(&'static str, &'static str, usize, i64, Option<String>),
     Heartbeat(i64),
     Bad,
-    /// Takes an offset and is never delivered.
+    /// A control record, which has an offset but is never delivered.
     Control,
 }
 
@@ -22,7 +22,14 @@ pub(crate) struct Logged {
     pub(crate) timestamp_ms: Option<i64>,
 }
 
-/// Counts of a row: counted, late, by severity.
+impl Logged {
+    /// Returns true if a time is too far ahead of the record's timestamp to move the watermark.
+    pub(crate) fn is_future(&self, time_ms: i64) -> bool {
+        self.timestamp_ms.is_none_or(|stamp| time_ms > stamp + SKEW)
+    }
+}
+
+/// The counts of a row: events in windows, late events, and events by severity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Counts {
     pub(crate) counted: u64,
@@ -40,7 +47,7 @@ impl Counts {
     }
 }
 
-/// `city#type`, window start or none for totals
+/// The series `city#type`, and the start of the window or `None` for totals.
 pub(crate) type RowName = (String, Option<i64>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,20 +55,20 @@ pub(crate) struct Tables {
     pub(crate) rows: BTreeMap<RowName, Counts>,
     pub(crate) raw: BTreeSet<(String, i64)>,
     pub(crate) alerts: BTreeSet<(String, i64, String)>,
-    /// topic id, partition, offset
+    /// The topic id, partition and offset of each rejected record in the dead-letter topic.
     pub(crate) dead: BTreeSet<(String, i32, usize)>,
-    /// partition, offset, whether of an alert
+    /// The partition and offset of each refused item in the dead-letter topic, and whether the item is an alert.
     pub(crate) refused: BTreeSet<(i32, usize, bool)>,
 }
 
-/// What a fold finds besides the tables.
+/// The results of a fold in addition to the tables.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     /// The largest event time below each offset.
     pub(crate) max_below: Vec<Option<i64>>,
-    /// What is counted below each offset.
+    /// The counts of the records below each offset.
     pub(crate) counted_below: Vec<Counts>,
-    /// Row → offset of its last record.
+    /// The offset of the last record of each row.
     pub(crate) last: BTreeMap<RowName, usize>,
 }
 
@@ -79,10 +86,6 @@ pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[L
     };
     let mut counted = Counts::default();
     for (offset, record) in log.iter().enumerate() {
-        let is_future = |t: i64| match record.timestamp_ms {
-            None => true,
-            Some(stamp) => t > stamp + SKEW,
-        };
         let time = match &record.said {
             Said::Control => None,
             Said::Bad => {
@@ -129,7 +132,7 @@ pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[L
                 Some(*t)
             }
         };
-        if let Some(t) = time.filter(|t| !is_future(*t)) {
+        if let Some(t) = time.filter(|t| !record.is_future(*t)) {
             max = Some(max.map_or(t, |m| m.max(t)));
         }
         found.max_below.push(max);
@@ -139,7 +142,7 @@ pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[L
 }
 
 impl Tables {
-    /// Tells whether every item and every acknowledged dead letter of `other` is here.
+    /// Returns true if these tables contain every item and every acknowledged dead letter of `other`.
     pub(crate) fn holds_items_of(&self, other: &Tables) -> bool {
         other.raw.is_subset(&self.raw)
             && other.alerts.is_subset(&self.alerts)
@@ -147,7 +150,7 @@ impl Tables {
             && other.refused.is_subset(&self.refused)
     }
 
-    /// Says where these tables differ from what was wanted.
+    /// Returns a description of how these tables differ from the wanted tables.
     pub(crate) fn differs_from(&self, want: &Tables) -> Option<String> {
         if self == want {
             return None;

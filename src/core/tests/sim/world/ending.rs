@@ -1,0 +1,134 @@
+//! The end of a run. Faults no longer occur, and the remaining consumers must finish.
+
+use citystream_core::table_identity::READ_INTERVAL_MS;
+
+use super::World;
+use crate::consumer::{Consumer, Request};
+
+/// Maximum number of rounds in which the consumers must finish after the last fault.
+const ROUNDS_MAX: usize = 3_000;
+
+impl World {
+    /// Checks that the tables equal the log, before and after the delayed writes take effect.
+    pub(super) fn ends_exact(&mut self) -> Result<(), String> {
+        self.durable.compare(self.partitions)?;
+        while !self.floats.is_empty() {
+            self.land_float()?;
+        }
+        self.durable.compare(self.partitions)
+    }
+
+    /// Stops the faults, so that the remaining consumers must finish. Random numbers decide which consumers crash,
+    /// which consumers stay as zombies, and whether new consumers take the partitions or old consumers keep them.
+    pub(super) fn heal(&mut self) -> Result<(), String> {
+        for who in 0..self.consumers.len() {
+            if self.rng.one_in(3) {
+                self.crash(who);
+            }
+        }
+        let owners = 1 + self.rng.below(3);
+        let (fresh, replaces) = (Consumer::new(20), self.rng.one_in(2));
+        let mut owner_of = Vec::new();
+        for n in 0..owners {
+            let who = n % self.consumers.len();
+            if replaces {
+                // The old consumer continues next to the new consumer, as long as it has something to do.
+                let old = self.consumers[who].replace(fresh.clone());
+                self.consumers.push(old);
+            } else if self.consumers[who].is_none() {
+                self.consumers[who] = Some(fresh.clone());
+            }
+            owner_of.push(who);
+        }
+        self.finish(&owner_of)
+    }
+
+    /// Crashes every consumer. The requests of crashed consumers may still take effect later. Then, `resumed` new
+    /// consumers divide the partitions, and the tables must equal the log in the end.
+    pub(crate) fn stop_and_resume(mut self, resumed: usize) -> Result<(), String> {
+        for who in 0..self.consumers.len() {
+            self.crash(who);
+        }
+        self.consumers = (0..resumed).map(|_| Some(Consumer::new(20))).collect();
+        let owners: Vec<usize> = (0..resumed).collect();
+        self.finish(&owners)?;
+        self.ends_exact()
+    }
+
+    /// Lets every consumer read the tables' id, as it does every few seconds. Consumers whose tables are gone stop.
+    fn look_at_tables(&mut self) -> Result<(), String> {
+        self.now_ms += READ_INTERVAL_MS;
+        for who in 0..self.consumers.len() {
+            if self.consumers[who].is_none() {
+                continue;
+            }
+            self.pump(who)?;
+            let id = self.durable.tables_id();
+            let boot_ms = self.boot_ms();
+            if let Some(c) = &mut self.consumers[who] {
+                c.requests.retain(|r| !matches!(r, Request::ReadTables));
+                c.pipeline.tables_read(&id, boot_ms);
+                self.pump(who)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Divides the partitions among the owners, which read them to the end.
+    fn finish(&mut self, owners: &[usize]) -> Result<(), String> {
+        self.faults = false;
+        self.look_at_tables()?;
+        for who in owners {
+            self.consumers[*who].get_or_insert_with(|| Consumer::new(20));
+        }
+        let all: Vec<i32> = (0..self.partitions).collect();
+        let owner_of = |partition: i32| owners[partition as usize % owners.len()];
+        for &partition in &all {
+            let owner = owner_of(partition);
+            // A partition that drains no longer belongs to its consumer.
+            let reads = self.consumer(owner).reading.contains_key(&partition);
+            let kept = reads && self.rng.one_in(2);
+            for other in (0..self.consumers.len()).filter(|other| *other != owner) {
+                let silent = self.rng.one_in(4);
+                if let Some(c) = &mut self.consumers[other]
+                    && c.has(partition)
+                    && !silent
+                {
+                    c.reading.remove(&partition);
+                    c.pipeline.revoked(self.now_ms, &[partition], false, 500);
+                }
+            }
+            if !kept {
+                self.assign(owner, &[partition]);
+            }
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.now_ms += 20;
+            for who in 0..self.consumers.len() {
+                self.deliver(who);
+                self.pump(who)?;
+                for _ in 0..8 {
+                    self.answer(who)?;
+                    self.pump(who)?;
+                }
+            }
+            // The check ignores the group's commits, because the last commit may be an older, valid restart point of a
+            // zombie.
+            let done = |p: &i32| {
+                let end = self.durable.log(*p).len() as i64;
+                let owner = self.consumers[owner_of(*p)].as_ref();
+                let owner = owner.expect("an owner lives");
+                let mut workers = owner.pipeline.workers();
+                let worker = workers.find(|w| w.place().partition == *p);
+                worker.is_some_and(|w| {
+                    let told = owner.topics.get(&(*p, w.place().assignment));
+                    w.durable().next.0 == end && told == Some(&self.durable.topic)
+                })
+            };
+            if all.iter().all(done) {
+                return Ok(());
+            }
+        }
+        Err(format!("nobody finishes within {ROUNDS_MAX} rounds"))
+    }
+}
