@@ -1,14 +1,13 @@
 """The planted bugs: each changes one transition, and must break the invariant that it names.
 
-`code` names the patches in `src/core/mutants` that plant the same bug in the program.
+`code` names the patches in `src/core/mutants` that plant the same bug in the program. Run as a program, this file
+prints them with what they break, for the table that `scripts/planted-bugs` makes.
 """
 
-import z3
-
-from engine import Bug, instead, is_term, without
+from engine import Bug, instead, is_term, without, z3
 from layers.rows import believed
 from logs import NEVER, UNKNOWN
-from runs import (TOTALS, begin, count, event, other, point, settle, step, update, window, world)
+from runs import TOTALS, begin, count, event, offer, other, point, settle, step, update, window, world
 
 ONE = world(event(1))
 TWO = world(event(1), event(1))
@@ -67,14 +66,22 @@ def _publish_makes(s, log, v):
     s.writes = [(n, key, x) for n, _, x in s.writes] + [("progress_made", key, True)]
 
 
-def _offered(next_=None, max_=None, sums=None):
-    def key(s, log, v):
-        now, w = s.now, v["worker"]
-        (_, (D, L, p, m, k), _), = s.writes
-        at = now.position[w]
-        return (D, L, at if next_ else p, believed(now, log, w, max_(now, w)) if max_ else m,
-                now.base_sums[w] + log.events_from(L, now.base[w], at) if sums else k)
-    return instead("points", key=key)
+def _offers(name, condition):
+    """Offers restart points for which another condition holds."""
+    def change(s, log, v):
+        without(name)(s, log, v)
+        s.require(name, condition(s.now, log, v))
+    return change
+
+
+def _maximum_at(at):
+    """A restart point carries the maximum of another offset."""
+    return _offers("the maximum below it", lambda now, log, v: v["max"] == believed(now, log, v["worker"], at(now, v)))
+
+
+def _sums_at_position(now, log, v):
+    w = v["worker"]
+    return v["sums"] == now.base_sums[w] + log.events_from(now.log_of[w], now.base[w], now.position[w])
 
 
 def _no_commit_is_new(s, log, v):
@@ -98,14 +105,14 @@ def _learnt(until):
 
 
 EXPIRED = [*world(event(6), event(1)), *begin(1, reads=1), *count(1, TOTALS, 0, 1, 1), *count(1, window(6), 0, 1, 1),
-           *settle(1), step("offer", worker=1), step("publish", **point(1, 6, 1)), step("expire", of="A", until=1)]
+           *settle(1), offer(1, 1, 6, 1), step("publish", **point(1, 6, 1)), step("expire", of="A", until=1)]
 LOST_REPLY = [*ONE, *begin(1, reads=1), step("send", worker=1, row=TOTALS, first=0, next=1)]
-OTHER_TABLES = [*TWO, *begin(1, reads=1), *_counted(), *settle(1), step("offer", worker=1),
+OTHER_TABLES = [*TWO, *begin(1, reads=1), *_counted(), *settle(1), offer(1, 1, 1, 1),
                 step("make_tables", tables="E"), step("claim", tables="E", topic=0),
                 step("claim_lands", tables="E", topic=0)]
 TWO_LOGS = world(event(1), event(1, "B"), logs=("A", "B"))
 READING = [*LATE, *begin(1, reads=2), *count(1, TOTALS, 0, 2, 2), *count(1, window(0), 0, 1, 1),
-           *count(1, window(6), 1, 2, 1), *settle(1, 2), step("offer", worker=1)]
+           *count(1, window(6), 1, 2, 1), *settle(1, 2), offer(1, 2, 6, 2)]
 
 BUGS = [
     # Rows.
@@ -146,7 +153,7 @@ BUGS = [
         "row_equals_fold", _into_current_tables,
         [*TWO, *begin(1, reads=2), *count(1, TOTALS, 0, 1, 1), step("send", worker=1, row=TOTALS, first=1, next=2),
          step("make_tables", tables="E"), step("create", tables="E", of="A", next=0),
-         step("land", **update(TOTALS, 1, 2, 1))]),
+         step("land", **update(TOTALS, 1, 2, 1))], "replaced_tables_believed, tables_trusted_forever"),
     Bug("answers of an earlier assignment", "what an earlier assignment settled is kept", "start_at_progress",
         "workers_settle_what_is_counted", without("a new assignment"),
         [*TWO_LOGS, *begin(1, reads=1), *count(1, TOTALS, 0, 1, 1),
@@ -179,15 +186,18 @@ BUGS = [
         "restart_points_are_counted", without("counted in its window"),
         [*ONE, *begin(1, reads=1), *count(1, TOTALS, 0, 1, 1), *settle(1)], "commit_largest"),
     Bug("commit position", "a restart point is the position, not the durable boundary", "offer",
-        "restart_points_are_counted", _offered(next_=True, max_=lambda now, w: now.position[w], sums=True),
-        [*ONE, *begin(1, reads=1), step("offer", worker=1)], "commit_position, progress_early"),
+        "restart_points_are_counted",
+        _offers("durable", lambda now, log, v: v["next"] == now.position[v["worker"]]),
+        [*ONE, *begin(1, reads=1), offer(1, 1, 1, 1)], "commit_position, progress_early"),
     Bug("max ahead", "a restart point carries the maximum of the position", "offer", "points_know_the_watermark",
-        _offered(max_=lambda now, w: now.position[w]), [*ONE, *begin(1, reads=1), step("offer", worker=1)], "max_ahead"),
+        _maximum_at(lambda now, v: now.position[v["worker"]]), [*ONE, *begin(1, reads=1), offer(1, 0, 1, 0)],
+        "max_ahead"),
     Bug("max behind", "a restart point carries the maximum before its last record", "offer", "points_know_the_watermark",
-        _offered(max_=lambda now, w: now.durable[w] - 1),
-        [*ONE, *begin(1, reads=1), *_counted(), *settle(1), step("offer", worker=1)], "max_behind"),
+        _maximum_at(lambda now, v: v["next"] - 1),
+        [*ONE, *begin(1, reads=1), *_counted(), *settle(1), offer(1, 1, None, 1)], "max_behind"),
     Bug("sums ahead", "a restart point carries the sums of the position", "offer", "points_know_the_watermark",
-        _offered(sums=True), [*ONE, *begin(1, reads=1), step("offer", worker=1)], "sums_ahead"),
+        _offers("the sums below it", _sums_at_position), [*ONE, *begin(1, reads=1), offer(1, 0, None, 1)],
+        "sums_ahead"),
     Bug("unknown sums are zero", "unknown sums are taken for zero at a start", "start_at_commit",
         "workers_know_the_watermark",
         instead("base_sums", value=lambda s, log, v: z3.If(v["sums"] == UNKNOWN, 0, v["sums"]) if is_term(v["sums"])
@@ -201,7 +211,7 @@ BUGS = [
          step("start_at_commit", worker=2, **point(1, 1, 1, "A", "E"))], "other_tables_believed"),
     Bug("other topic believed", "a commit of another topic id is taken", "start_at_commit", "restart_points_are_counted",
         without("names this log and these tables"),
-        [*TWO_LOGS, *begin(1, reads=1), *_counted(), *settle(1), step("offer", worker=1),
+        [*TWO_LOGS, *begin(1, reads=1), *_counted(), *settle(1), offer(1, 1, 1, 1),
          step("start_at_commit", worker=2, **point(1, 1, 1, "B"))], "other_topic_believed"),
     Bug("no commit is a new log", "without a commit the partition begins at the log's start, with nothing known",
         "start_at_progress", "workers_know_the_watermark", _no_commit_is_new,
@@ -212,17 +222,17 @@ BUGS = [
     Bug("watermark kept", "the maximum survives into the next assignment", "start_at_commit",
         "workers_know_the_watermark",
         _kept("base_max", lambda s, log, v: believed(s.now, log, v["worker"], s.now.position[v["worker"]])),
-        [*world(event(1), event(6)), *begin(1), step("offer", worker=1), *[step("read", worker=1)] * 2,
+        [*world(event(1), event(6)), *begin(1), offer(1, 0, None, 0), *[step("read", worker=1)] * 2,
          step("start_at_commit", worker=1, **point(0, None, 0))], "watermark_kept"),
     Bug("sums kept", "the sums survive into the next assignment", "start_at_commit", "workers_know_the_watermark",
         _kept("base_sums", lambda s, log, v: s.now.base_sums[v["worker"]] + log.events_from(
             s.now.log_of[v["worker"]], s.now.base[v["worker"]], s.now.position[v["worker"]])),
-        [*ONE, *begin(1), step("offer", worker=1), step("read", worker=1),
+        [*ONE, *begin(1), offer(1, 0, None, 0), step("read", worker=1),
          step("start_at_commit", worker=1, **point(0, None, 0))], "sums_kept"),
     # Progress items.
     Bug("progress moves back", "a progress item takes an older restart point", "publish", "progress_next_never_falls",
         without("forward"),
-        [*TWO, *begin(1, reads=2), step("offer", worker=1), *_counted(), *settle(1), step("offer", worker=1),
+        [*TWO, *begin(1, reads=2), offer(1, 0, None, 0), *_counted(), *settle(1), offer(1, 1, 1, 1),
          step("publish", **point(1, 1, 1)), step("publish", **point(0, None, 0))], "table_progress_back"),
     Bug("progress made by a move", "a move makes the item in tables that were made anew", "publish",
         "restart_points_are_counted", _publish_makes,
@@ -234,6 +244,10 @@ BUGS = [
         "progress_knows_the_watermark",
         lambda s, log, v: (without("there is none", "the origin")(s, log, v)),
         [*EXPIRED, step("create", tables="D", of="A", next=1)]),
+    Bug("progress restored over another", "a deleted progress item is made again although there is one by now",
+        "restore", "progress_next_never_falls", without("it was deleted"),
+        [*TWO, *begin(1, reads=2), offer(1, 0, None, 0), *_counted(), *settle(1), offer(1, 1, 1, 1),
+         step("publish", **point(1, 1, 1)), step("restore", **point(0, None, 0))]),
     # Finality.
     Bug("final without watermark", "a window is final although its log's watermark has not passed", "final",
         "final_rows_are_closed", without("the watermarks have passed"),
@@ -270,3 +284,9 @@ NEEDED = [
       step("look_begins", reader=1, tables="D", row=window(0)), step("show", reader=1),
       step("final", reader=1, fenced="B"), *count(2, window(0), 1, 2, 1, "B")], {"claim_lands": ("in order",)}),
 ]
+
+
+if __name__ == "__main__":
+    for bug in BUGS:
+        for patch in filter(None, bug.code.split(", ")):
+            print(patch, bug.transition, bug.breaks)

@@ -11,6 +11,8 @@ So there is one definition of each transition. `every` and `pick` replace `all` 
 """
 
 from dataclasses import dataclass, field
+from itertools import islice
+from types import CodeType, FunctionType
 from typing import Any, Callable
 
 try:
@@ -25,6 +27,8 @@ INVARIANTS: dict[str, Callable] = {}
 VARIABLES: dict[str, "Variable"] = {}
 # Variables whose values no transition may make smaller.
 RISING = ("end", "fence", "progress_next", "settled", "durable", "position", "topic", "topic_told")
+# Unless this set holds the key: a progress item that was deleted may begin again.
+UNLESS = {"progress_next": "progress_gone"}
 
 
 # --- values -----------------------------------------------------------------------------------------------------
@@ -94,11 +98,21 @@ def variable(name: str, arity: int, kind: str = INT, default: Any = None) -> Non
 class Map:
     """A variable's value: `state.fence[tables, row, log]`."""
 
-    def __init__(self, read: Callable, cells: dict | None = None):
-        self._read, self.cells = read, cells
+    def __init__(self, read: Callable):
+        self._read = read
 
     def __getitem__(self, key: Any) -> Any:
         return self._read(key if isinstance(key, tuple) else (key,))
+
+
+class Cells:
+    """A variable's value in a concrete state: what was written, and the default elsewhere."""
+
+    def __init__(self, default: Any):
+        self.cells, self.default = {}, default
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.cells.get(key if isinstance(key, tuple) else (key,), self.default)
 
 
 def _equal(a: tuple, b: tuple) -> Any:
@@ -106,13 +120,15 @@ def _equal(a: tuple, b: tuple) -> Any:
 
 
 class State:
-    """All variables. `is_symbolic` tells whether their values are z3 terms."""
+    """All variables, as attributes. `is_symbolic` tells whether their values are z3 terms."""
 
-    def __init__(self, maps: dict[str, Map], is_symbolic: bool):
+    def __init__(self, maps: dict, is_symbolic: bool):
         self.maps, self.is_symbolic = maps, is_symbolic
-
-    def __getattr__(self, name: str) -> Map:
-        return self.maps[name]
+        # For `Judge`: what has been found true for good, and what the last step has changed. None: nothing is remembered,
+        # and everything may have changed.
+        self.lasting: dict | None = None
+        self.touched: set | None = None
+        self.__dict__.update(maps)
 
 
 def symbolic_state() -> State:
@@ -137,8 +153,7 @@ def initial_state(is_symbolic: bool) -> State:
             value = z3.IntVal(v.default) if v.kind == INT else z3.BoolVal(v.default)
             maps[v.name] = Map(lambda key, x=value: x)
         else:
-            cells: dict = {}
-            maps[v.name] = Map(lambda key, c=cells, d=v.default: c.get(key, d), cells)
+            maps[v.name] = Cells(v.default)
     return State(maps, is_symbolic)
 
 
@@ -241,8 +256,94 @@ def every(state: State, names: str, within: Any, condition: Callable) -> Any:
     if state.is_symbolic:
         bound = [z3.Int(name) for name in names.split()]
         return z3.ForAll(bound, condition(*bound))
-    keys = list(within.cells) if isinstance(within, Map) else within
+    keys = list(within.cells) if isinstance(within, Cells) else within
     return all(condition(*key) for key in keys)
+
+
+def every_member(state: State, names: str, within: Any, condition: Callable) -> Any:
+    """As `every`, for the members of a set that only grows, and a condition that stays true of a member for good."""
+    if state.is_symbolic or state.lasting is None:
+        return every(state, names, within, condition)
+    site = (_judged, id(within))
+    if not all(condition(*key) for key in islice(within.cells, state.lasting.get(site, 0), None)):
+        return False
+    state.lasting[site] = len(within.cells)
+    return True
+
+
+def every_worker(state: State, names: str, within: Any, condition: Callable) -> Any:
+    """As `every`, for keys that begin with a worker, and a condition that only steps of this worker can make false."""
+    if state.is_symbolic or state.touched is None:
+        return every(state, names, within, condition)
+    return all(condition(*key) for key in list(within.cells) if key[0] in state.touched)
+
+
+def for_good(state: State, key: tuple, condition: Callable) -> Any:
+    """Returns a condition that stays true for good once it is true; `key` names it."""
+    if state.is_symbolic or state.lasting is None:
+        return condition()
+    if key not in state.lasting and condition() is True:
+        state.lasting[key] = True
+    return key in state.lasting
+
+
+# --- judging concrete states ------------------------------------------------------------------------------------
+
+def rises(name: str, key: tuple, before: State, value: Any) -> Any:
+    """Returns whether a variable of RISING may get this value."""
+    excused = before.maps[UNLESS[name]][key] if name in UNLESS else False
+    return either(excused, value >= before.maps[name][key])
+
+
+def falls(step: Step) -> list[str]:
+    """Returns the variables of RISING that a concrete step makes smaller, and the sets that it makes smaller."""
+    shrinks = [name for name, _, value in step.writes if value is False and name not in UNLESS.values()]
+    return shrinks + [name for name, key, value in step.writes
+                      if name in RISING and not rises(name, key, step.now, value)]
+
+
+def read_by(code: Any, names: dict) -> set:
+    """Returns the variables that code, and all functions that it names, may read. `names` are its module's."""
+    found, waiting, seen = set(), [(code, names)], set()
+    while waiting:
+        code, names = waiting.pop()
+        if code in seen:
+            continue
+        seen.add(code)
+        found |= VARIABLES.keys() & set(code.co_names)
+        waiting += [(part, names) for part in code.co_consts if isinstance(part, CodeType)]
+        called = [names.get(name) for name in code.co_names]
+        waiting += [(f.__code__, f.__globals__) for f in called if isinstance(f, FunctionType)]
+    return found
+
+
+class Judge:
+    """Evaluates the invariants in each state of a run, and not more of them than its last step can have changed.
+
+    An invariant is a function of the variables that it reads and of the log. If a step writes none of them, its value
+    is the same. What `every_member` and `for_good` have found true is not evaluated again: it stays true because sets
+    only grow and the variables of RISING only rise, which `falls` checks at each step. `every_worker` leaves out
+    workers that the step did not write.
+    """
+
+    def __init__(self) -> None:
+        self.read = {name: read_by(f.__code__, f.__globals__) for name, f in INVARIANTS.items()}
+        self.lasting: dict = {}
+
+    def broken_by(self, state: State, log: Any, step: Step | None) -> str | None:
+        """Returns an invariant that does not hold after a step; None: what the log means has changed."""
+        written = {name for name, *_ in step.writes + step.fills} if step else None
+        state.lasting = self.lasting
+        state.touched = {key[0] for _, key, _ in step.writes if key} if step else None
+        concerned = (name for name, read in self.read.items() if written is None or written & read)
+        found = next((name for name in concerned if judge(name, state, log) is not True), None)
+        state.lasting = state.touched = None
+        return found
+
+
+def broken(state: State, log: Any) -> str | None:
+    """Returns an invariant that does not hold, evaluated from nothing."""
+    return next((name for name in INVARIANTS if judge(name, state, log) is not True), None)
 
 
 # --- planted bugs -----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@
    the premise of each invariant. z3 must not find the premises of a transition contradictory either.
 6. Every planted bug breaks the invariant that it names: z3 cannot close the obligation, and a run over a concrete log
    ends in a state where the invariant is false.
-7. Each premise of finality is needed, each trace in `traces` is judged as it should be, and random runs (`walk.py`)
-   keep what z3 has proved.
+7. Each premise of finality is needed, each trace in `traces` and each account of real services is judged as it should
+   be, and random runs (`walk.py`) keep what z3 has proved.
 
 The exit code is 1 if anything is open, unknown, contradictory or not refuted.
 """
@@ -24,6 +24,7 @@ import engine
 import refine
 import runs
 from bugs import BUGS, NEEDED
+from check_observed import check_observed
 from check_traces import check_traces
 from engine import INVARIANTS, RISING, TRANSITIONS, VARIABLES, initial_state, judge, symbolic_state
 from layers import fold
@@ -70,7 +71,7 @@ class Report:
 def never_falls(name: str, state, after):
     """Returns that a variable has no smaller value after a step."""
     key = tuple(z3.Int(f"k{at}") for at in range(VARIABLES[name].arity))
-    return after.maps[name][key] >= state.maps[name][key]
+    return engine.rises(name, key, state, after.maps[name][key])
 
 
 def prove_transition(report: Report, transition, state, log, premises, only=None) -> None:
@@ -146,7 +147,7 @@ def is_needed(run: list, left_out: dict) -> str:
     transitions = dict(TRANSITIONS)
     for name, conditions in left_out.items():
         transitions[name] = engine.Bug("", "", name, "", engine.without(*conditions), []).planted()
-    player = refine.Player(transitions, every=0)
+    player = refine.Player(transitions, judges=False)
     try:
         for line in run:
             player.feed(line)
@@ -188,11 +189,15 @@ def main() -> int:
     print(f"{traces} traces judged as expected" if not refusals else "traces misjudged:")
     for problem in refusals:
         print(f"  {problem}")
+    accounts, misjudged = check_observed()
+    print(f"{accounts} accounts of real services judged as expected" if not misjudged else "accounts misjudged:")
+    for problem in misjudged:
+        print(f"  {problem}")
     steps, wrong = walk_all(*WALKS)
     print(f"{steps} random steps keep every invariant" if not wrong else "random runs contradict the proof:")
     for problem in wrong:
         print(f"  {problem}")
-    broken = bool(wrong or report.open or vacuous or kept or unneeded or refusals)
+    broken = bool(wrong or report.open or vacuous or kept or unneeded or refusals or misjudged)
     print(f"{'FAILED' if broken else 'proved'} in {time.monotonic() - begun:.1f} s")
     return int(broken)
 

@@ -73,6 +73,11 @@ def point(next: int, max: int | None, sums: int | None, log: str = "A", tables: 
     return {"tables": tables, "of": log, "next": next, "max": max, "sums": sums}
 
 
+def offer(worker: int, next: int, max: int | None, sums: int | None, log: str = "A", tables: str = "D") -> dict:
+    """Returns the line of a restart point that a worker offers."""
+    return step("offer", worker=worker, **point(next, max, sums, log, tables))
+
+
 # One event on time, one that lifts the watermark, one that is late by then, and everything else a log may hold.
 MIXED = world(event(1, puts=["raw", "alert"]), event(6, puts=["raw"]), event(1, puts=["raw"]), other("rejected"),
               other("blank"), other("heartbeat", time_ms=9, future=False), event(99, future=True))
@@ -92,31 +97,38 @@ EVERYTHING = [
     step("send", worker=1, row=window(6), first=1, next=2), step("land", **update(window(6), 1, 2, 1)),
     # The reply is lost: the same update again meets its own fence.
     step("refused", **update(window(6), 1, 2, 1)), step("learnt", worker=1, row=window(6), fence=2, until=2),
-    *settle(1, 3), step("offer", worker=1), *settle(1, 3), step("offer", worker=1),
+    *settle(1, 3), offer(1, 3, 6, 3), *settle(1, 3), offer(1, 6, 9, 3), offer(1, 4, 6, 3),
     step("look_begins", reader=1, tables="D", row=window(0)), step("publish", **point(3, 6, 3)),
     step("look", reader=1, of="A"), step("show", reader=1), step("final", reader=1, fenced="A"),
     step("publish", **point(6, 9, 3)), step("expire", of="A", until=2),
     step("start_at_commit", worker=3, **point(3, 6, 3)), *[step("read", worker=3)] * 4,
     *count(3, TOTALS, 6, 7, 1), *count(3, window(98), 6, 7, 1),
     step("letter", of="A", offset=3), step("letter_acknowledged", worker=3, offset=3),
-    *settle(3, 1), step("offer", worker=3),
+    *settle(3, 1), offer(3, 4, 6, 3),
+    # Somebody deletes the progress item, and a consumer of an older version forgets the sums.
+    step("delete", tables="D", of="A"), step("restore", **point(6, 9, 3)),
+    step("forget", **point(6, 9, 3)), step("forget_progress", tables="D", of="A"),
+    step("start_at_commit", worker=4, **point(6, 9, None)), offer(4, 6, 9, None),
+    step("start_at_progress", worker=5, tables="D", of="A"), offer(5, 6, 9, None),
+    step("delete", tables="D", of="A"), step("create", tables="D", of="A", next=0),
 ]
 
 # The topic is made again, then the tables: the old log and the old tables influence neither.
 AGAIN = [
     *world(event(1), event(1)), *begin(1, reads=2), *count(1, TOTALS, 0, 2, 2), *count(1, window(0), 0, 2, 2),
-    *settle(1, 2), step("offer", worker=1), step("publish", **point(2, 1, 2)),
+    *settle(1, 2), offer(1, 2, 1, 2), step("publish", **point(2, 1, 2)),
     {"log": "B", "topic": 1}, step("make_topic"), step("claim", tables="D", topic=1), event(1, "B"),
     step("claim_lands", tables="D", topic=1), step("create", tables="D", of="B", next=0), *begin(2, "B", reads=1),
     *count(2, TOTALS, 0, 1, 1, "B"), *count(2, window(0), 0, 1, 1, "B"), *settle(2),
-    step("offer", worker=2),
+    offer(2, 1, 1, 1, "B"),
     step("make_tables", tables="E"), step("claim", tables="E", topic=1), step("claim_lands", tables="E", topic=1),
     step("create", tables="E", of="B", next=0), *begin(3, "B", "E", reads=1),
     *count(3, TOTALS, 0, 1, 1, "B", "E"), *count(3, window(0), 0, 1, 1, "B", "E"), *settle(3),
     # Where retention was faster than the first consumer, the fold begins where the log begins.
     {"log": "C", "topic": 1}, event(9, "C"), event(1, "C"), step("expire", of="C", until=1),
     step("create", tables="E", of="C", next=1), *begin(4, "C", "E", reads=1),
-    *count(4, TOTALS, 1, 2, 1, "C", "E"), *count(4, window(0), 1, 2, 1, "C", "E"), *settle(4), step("offer", worker=4),
+    *count(4, TOTALS, 1, 2, 1, "C", "E"), *count(4, window(0), 1, 2, 1, "C", "E"), *settle(4),
+    offer(4, 2, 1, 1, "C", "E"),
 ]
 
 GOOD = {"everything": EVERYTHING, "made again": AGAIN}
@@ -128,6 +140,7 @@ def play(run: list, transitions: dict, taken: set) -> list[str]:
     try:
         for line in run:
             player.feed(line)
+        player.end()
     except Refused as refused:
         return [str(refused)]
     taken |= player.taken

@@ -7,7 +7,9 @@ Premises: one log counts in the row (`home`): events are keyed by city, and the 
 topic id is made. Updates of the config item's topic id land in the order of the ids.
 """
 
-from engine import BOOL, both, either, every, implies, invariant, negate, transition, variable
+from engine import (BOOL, both, either, every, every_member, every_worker, implies, invariant, negate, transition,
+                    variable)
+from layers.restart import has_progress
 from logs import NEVER
 
 variable("topic", 0)                        # the number of the newest topic id
@@ -62,7 +64,7 @@ def look(step, log, reader, of):
     now = step.now
     tables = now.reads_tables[reader]
     step.require("before the row", both(now.looking[reader], negate(now.showing[reader])))
-    step.require("there is one", now.progress_made[tables, of])
+    step.require("there is one", has_progress(now, tables, of))
     step.write("seen_next", (reader, of), now.progress_next[tables, of])
     step.write("seen_max", (reader, of), now.progress_max[tables, of])
 
@@ -100,11 +102,12 @@ def config_names_a_topic(now, log):
     """The config item names the newest topic id that has counted, or a newer one."""
     return both(
         0 <= now.topic[()],
-        every(now, "D t", now.claims, lambda D, t: implies(now.claims[D, t], lambda: both(0 <= t, t <= now.topic[()]))),
+        every_member(now, "D t", now.claims, lambda D, t: implies(
+            now.claims[D, t], lambda: both(0 <= t, t <= now.topic[()]))),
         every(now, "D", now.topic_told, lambda D: both(0 <= now.topic_told[D], now.topic_told[D] <= now.topic[()])),
-        every(now, "w", now.running, lambda w: implies(
+        every_worker(now, "w", now.running, lambda w: implies(
             now.running[w], lambda: log.topic_of(now.log_of[w]) <= now.topic_told[now.tables_of[w]])),
-        every(now, "D L R f n d", now.updates, lambda D, L, R, f, n, d: implies(
+        every_member(now, "D L R f n d", now.updates, lambda D, L, R, f, n, d: implies(
             now.updates[D, L, R, f, n, d], lambda: log.topic_of(L) <= now.topic_told[D])),
         every(now, "D R L", now.fence, lambda D, R, L: implies(
             now.fence[D, R, L] > 0, lambda: log.topic_of(L) <= now.topic_told[D])))

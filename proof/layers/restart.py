@@ -6,18 +6,27 @@ So `start_at_commit` may take any point, and the proof assumes nothing about the
 
 The log is (topic id, partition), and the tables are named by their random id. A topic made again is another log, and
 tables made again are other tables, which begin empty.
+
+Somebody may delete a progress item, and consumers of a version that knows no sums may take part (`forget`).
 """
 
-from engine import BOOL, both, either, every, implies, invariant, negate, pick, transition, variable
+from engine import (BOOL, both, either, every, every_member, every_worker, for_good, implies, invariant, negate, pick,
+                    transition, variable)
 from layers.rows import believed, is_counted, settled, sums_hold
 from logs import NEVER, UNKNOWN
 
 variable("tables", 0)                       # the tables that exist now
 variable("points", 5, BOOL)                 # tables, log, next, max, sums: offered to Kafka, or committed
-variable("progress_made", 2, BOOL)          # tables, log: the progress item exists
+variable("progress_made", 2, BOOL)          # tables, log: the tables have begun to count the log
+variable("progress_gone", 2, BOOL)          # tables, log: the progress item was deleted
 variable("progress_next", 2)                # tables, log
 variable("progress_max", 2, default=NEVER)  # tables, log
 variable("progress_sums", 2)                # tables, log
+
+
+def has_progress(now, tables, of):
+    """Returns whether there is a progress item."""
+    return both(now.progress_made[tables, of], negate(now.progress_gone[tables, of]))
 
 
 @transition
@@ -29,16 +38,39 @@ def make_tables(step, log, tables):
 
 @transition
 def create(step, log, tables, of, next):
-    """The progress item is created where none is: the tables begin to count this log here."""
+    """The progress item is created where none is: the tables begin, or began, to count this log here."""
     now = step.now
-    step.require("there is none", negate(now.progress_made[tables, of]))
+    step.require("there is none", negate(has_progress(now, tables, of)))
     step.require("within the log", both(0 <= next, next <= now.end[of]))
     # `origin` names the offset at which this step happens, in the only run that there is.
     step.require("the origin", next == log.origin(tables, of))
     step.write("progress_made", (tables, of), True)
+    write_progress(step, tables, of, next, NEVER, 0)
+
+
+def write_progress(step, tables, of, next, maximum, sums):
+    """Writes a progress item."""
+    step.write("progress_gone", (tables, of), False)
     step.write("progress_next", (tables, of), next)
-    step.write("progress_max", (tables, of), NEVER)
-    step.write("progress_sums", (tables, of), 0)
+    step.write("progress_max", (tables, of), maximum)
+    step.write("progress_sums", (tables, of), sums)
+
+
+@transition
+def delete(step, log, tables, of):
+    """Somebody deletes a progress item."""
+    step.require("there is one", has_progress(step.now, tables, of))
+    step.write("progress_gone", (tables, of), True)
+
+
+@transition
+def restore(step, log, tables, of, next, max, sums):
+    """A worker makes a progress item again that was deleted, as it was to be published."""
+    now = step.now
+    step.require("was offered", now.points[tables, of, next, max, sums])
+    step.require("into its own tables", now.tables[()] == tables)
+    step.require("it was deleted", both(now.progress_made[tables, of], now.progress_gone[tables, of]))
+    write_progress(step, tables, of, next, max, sums)
 
 
 def begin(step, log, worker, tables, of, next, maximum, sums):
@@ -64,7 +96,7 @@ def start_at_commit(step, log, worker, tables, of, next, max, sums):
 def start_at_progress(step, log, worker, tables, of):
     """Start rules 3 and 4: at the progress item."""
     now = step.now
-    step.require("there is one", now.progress_made[tables, of])
+    step.require("there is one", has_progress(now, tables, of))
     begin(step, log, worker, tables, of, now.progress_next[tables, of], now.progress_max[tables, of],
           now.progress_sums[tables, of])
 
@@ -91,14 +123,31 @@ def settle(step, log, worker):
 
 
 @transition
-def offer(step, log, worker):
-    """A worker offers its durable boundary as a restart point: the commit, or the last publication."""
+def offer(step, log, worker, tables, of, next, max, sums):
+    """A worker offers a restart point: its durable boundary as it is or was, in a commit or a publication."""
     now = step.now
-    of, at = now.log_of[worker], now.durable[worker]
-    sums = pick(now.base_sums[worker] == UNKNOWN, UNKNOWN,
-                now.base_sums[worker] + log.events_from(of, now.base[worker], at))
+    begun, base = now.base_sums[worker], now.base[worker]
     step.require("running", now.running[worker])
-    step.write("points", (now.tables_of[worker], of, at, believed(now, log, worker, at), sums), True)
+    step.require("names its log and tables", both(now.tables_of[worker] == tables, now.log_of[worker] == of))
+    step.require("durable", both(base <= next, next <= now.durable[worker]))
+    step.require("the maximum below it", max == believed(now, log, worker, next))
+    step.require("the sums below it", sums == pick(
+        begun == UNKNOWN, UNKNOWN, begun + log.events_from(of, base, next)))
+    step.write("points", (tables, of, next, max, sums), True)
+
+
+@transition
+def forget(step, log, tables, of, next, max, sums):
+    """A consumer of an older version commits a restart point without sums."""
+    step.require("was offered", step.now.points[tables, of, next, max, sums])
+    step.write("points", (tables, of, next, max, UNKNOWN), True)
+
+
+@transition
+def forget_progress(step, log, tables, of):
+    """A consumer of an older version moves a progress item: its sums are unknown."""
+    step.require("there is one", has_progress(step.now, tables, of))
+    step.write("progress_sums", (tables, of), UNKNOWN)
 
 
 @transition
@@ -107,11 +156,9 @@ def publish(step, log, tables, of, next, max, sums):
     now = step.now
     step.require("was offered", now.points[tables, of, next, max, sums])
     step.require("into its own tables", now.tables[()] == tables)
-    step.require("there is one", now.progress_made[tables, of])
+    step.require("there is one", has_progress(now, tables, of))
     step.require("forward", now.progress_next[tables, of] < next)
-    step.write("progress_next", (tables, of), next)
-    step.write("progress_max", (tables, of), max)
-    step.write("progress_sums", (tables, of), sums)
+    write_progress(step, tables, of, next, max, sums)
 
 
 def boundary_holds(now, log, tables, of, next, maximum, sums):
@@ -123,7 +170,7 @@ def boundary_holds(now, log, tables, of, next, maximum, sums):
 @invariant
 def points_know_the_watermark(now, log):
     """A restart point carries the log's maximum and sums below its offset."""
-    return every(now, "D L p m s", now.points, lambda D, L, p, m, s: implies(
+    return every_member(now, "D L p m s", now.points, lambda D, L, p, m, s: implies(
         now.points[D, L, p, m, s], lambda: boundary_holds(now, log, D, L, p, m, s)))
 
 
@@ -134,8 +181,8 @@ def progress_knows_the_watermark(now, log):
         now, log, D, L, now.progress_next[D, L], now.progress_max[D, L], now.progress_sums[D, L])))
 
 
-def durable_below(now, log, D, L, p):
-    """Returns what must be durable below an offset, as three conditions."""
+def durable_below(now, log, D, L, p, part):
+    """Returns whether what must be durable below an offset is, in one of three respects."""
     rows = [(R,) for R in {R for _, R, _ in now.fence.cells} | log_rows(log, L)] if not now.is_symbolic else None
     offsets = [(o,) for o in range(p)] if not now.is_symbolic else None
     items = [(o, t) for o in range(p) for t in (0, 1)] if not now.is_symbolic else None
@@ -145,7 +192,7 @@ def durable_below(now, log, D, L, p):
             both(log.origin(D, L) <= o, o < p, log.needs_put(L, o, t)),
             lambda: either(now.stored[D, L, o, t], now.letters[L, o]))),
         lambda: every(now, "o", offsets, lambda o: implies(
-            both(log.origin(D, L) <= o, o < p, log.is_rejected(L, o)), lambda: now.letters[L, o])))
+            both(log.origin(D, L) <= o, o < p, log.is_rejected(L, o)), lambda: now.letters[L, o])))[part]()
 
 
 def log_rows(log, of):
@@ -157,15 +204,17 @@ def log_rows(log, of):
 
 def _durable_everywhere(part):
     """Returns the condition that points, progress items and workers are durable in one respect."""
+    def below(now, log, D, L, p):
+        return for_good(now, (part, D, L, p), lambda: durable_below(now, log, D, L, p, part))
+
     def check(now, log):
         return both(
-            every(now, "D L p m s", now.points, lambda D, L, p, m, s: implies(
-                now.points[D, L, p, m, s], durable_below(now, log, D, L, p)[part])),
+            every_member(now, "D L p m s", now.points, lambda D, L, p, m, s: implies(
+                now.points[D, L, p, m, s], lambda: below(now, log, D, L, p))),
             every(now, "D L", now.progress_made, lambda D, L: implies(
-                now.progress_made[D, L], durable_below(now, log, D, L, now.progress_next[D, L])[part])),
-            every(now, "w", now.running, lambda w: implies(
-                now.running[w],
-                durable_below(now, log, now.tables_of[w], now.log_of[w], now.durable[w])[part])))
+                now.progress_made[D, L], lambda: below(now, log, D, L, now.progress_next[D, L]))),
+            every_worker(now, "w", now.running, lambda w: implies(
+                now.running[w], lambda: below(now, log, now.tables_of[w], now.log_of[w], now.durable[w]))))
     return check
 
 
@@ -195,7 +244,7 @@ def tables_begin_empty(now, log):
             now.progress_made[D, L], now.progress_next[D, L] == 0)),
         every(now, "D R L", now.fence, lambda D, R, L: implies(
             now.fence[D, R, L] > 0, lambda: now.progress_made[D, L])),
-        every(now, "D L R n", now.successes, lambda D, L, R, n: implies(
+        every_member(now, "D L R n", now.successes, lambda D, L, R, n: implies(
             now.successes[D, L, R, n], lambda: now.progress_made[D, L])),
-        every(now, "D L R n", now.refusals, lambda D, L, R, n: implies(
+        every_member(now, "D L R n", now.refusals, lambda D, L, R, n: implies(
             now.refusals[D, L, R, n], lambda: now.progress_made[D, L])))

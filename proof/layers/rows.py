@@ -9,7 +9,8 @@ not assumed. A worker that dies takes no further step. A request that is lost ne
 delayed lands more than once, or after the death of its sender.
 """
 
-from engine import BOOL, both, either, every, implies, invariant, pick, transition, variable
+from engine import (BOOL, both, either, every, every_member, every_worker, for_good, implies, invariant, pick, transition,
+                    variable)
 from logs import NEVER
 
 variable("end", 1)                          # log → offset after its last record
@@ -44,7 +45,8 @@ def settled(now, worker, row):
 
 def is_counted(now, log, tables, of, row, offset):
     """Returns whether all records of the row below an offset are counted in it."""
-    return log.count_below(tables, of, row, offset) <= log.count_below(tables, of, row, now.fence[tables, row, of])
+    return for_good(now, (is_counted, tables, of, row, offset), lambda: (
+        log.count_below(tables, of, row, offset) <= log.count_below(tables, of, row, now.fence[tables, row, of])))
 
 
 @transition
@@ -149,7 +151,7 @@ def row_equals_fold(now, log):
 @invariant
 def updates_continue_rows(now, log):
     """An update that was sent holds exactly the row's records of its range, and all earlier ones are counted."""
-    return every(now, "D L R f n d", now.updates, lambda D, L, R, f, n, d: implies(
+    return every_member(now, "D L R f n d", now.updates, lambda D, L, R, f, n, d: implies(
         now.updates[D, L, R, f, n, d], lambda: both(
             now.progress_made[D, L], log.origin(D, L) <= f, f < n, n <= now.end[L], d > 0,
             d == log.count_below(D, L, R, n) - log.count_below(D, L, R, f), is_counted(now, log, D, L, R, f))))
@@ -159,16 +161,16 @@ def updates_continue_rows(now, log):
 def answers_are_true(now, log):
     """What an answer shows was counted stays counted."""
     return both(
-        every(now, "D L R n", now.successes, lambda D, L, R, n: implies(
+        every_member(now, "D L R n", now.successes, lambda D, L, R, n: implies(
             now.successes[D, L, R, n], lambda: both(n <= now.end[L], is_counted(now, log, D, L, R, n)))),
-        every(now, "D L R n", now.refusals, lambda D, L, R, n: implies(
+        every_member(now, "D L R n", now.refusals, lambda D, L, R, n: implies(
             now.refusals[D, L, R, n], lambda: both(n <= now.end[L], is_counted(now, log, D, L, R, n)))))
 
 
 @invariant
 def workers_know_the_watermark(now, log):
     """A worker stands within its log, and its maximum is the log's own, whoever read up to there before (INV-4)."""
-    return every(now, "w", now.running, lambda w: implies(now.running[w], lambda: both(
+    return every_worker(now, "w", now.running, lambda w: implies(now.running[w], lambda: both(
         now.progress_made[now.tables_of[w], now.log_of[w]],
         log.origin(now.tables_of[w], now.log_of[w]) <= now.base[w], now.base[w] <= now.durable[w],
         now.durable[w] <= now.position[w], now.position[w] <= now.end[now.log_of[w]],
@@ -184,8 +186,7 @@ def sums_hold(now, log, tables, of, offset, sums):
 @invariant
 def workers_settle_what_is_counted(now, log):
     """What a worker takes for counted is counted."""
-    within = [(w, row) for w, row in now.settled.cells] if not now.is_symbolic else None
-    return every(now, "w R", within, lambda w, R: implies(now.running[w], lambda: both(
+    return every_worker(now, "w R", now.settled, lambda w, R: implies(now.running[w], lambda: both(
         settled(now, w, R) <= now.end[now.log_of[w]],
         is_counted(now, log, now.tables_of[w], now.log_of[w], R, settled(now, w, R)))))
 
@@ -193,18 +194,18 @@ def workers_settle_what_is_counted(now, log):
 @invariant
 def assignments_begin_empty(now, log):
     """A worker that has not begun knows nothing: all state belongs to one assignment."""
-    within = [(w, row) for w, row in now.settled.cells] if not now.is_symbolic else None
     return both(
-        every(now, "w R", within, lambda w, R: either(now.running[w], now.settled[w, R] == 0)),
-        every(now, "w", now.position, lambda w: either(
+        every_worker(now, "w R", now.settled, lambda w, R: either(now.running[w], now.settled[w, R] == 0)),
+        every_worker(now, "w", now.position, lambda w: either(
             now.running[w], both(now.position[w] == 0, now.durable[w] == 0))),
-        every(now, "w o", now.skipped, lambda w, o: implies(now.skipped[w, o], lambda: now.running[w])),
-        every(now, "w o t", now.put_done, lambda w, o, t: implies(now.put_done[w, o, t], lambda: now.running[w])),
-        every(now, "w o", now.letter_done, lambda w, o: implies(now.letter_done[w, o], lambda: now.running[w])))
+        every_member(now, "w o", now.skipped, lambda w, o: implies(now.skipped[w, o], lambda: now.running[w])),
+        every_member(now, "w o t", now.put_done, lambda w, o, t: implies(
+            now.put_done[w, o, t], lambda: now.running[w])),
+        every_member(now, "w o", now.letter_done, lambda w, o: implies(now.letter_done[w, o], lambda: now.running[w])))
 
 
 @invariant
 def gaps_are_real(now, log):
     """A worker passed over blank offsets only."""
-    return every(now, "w o", now.skipped, lambda w, o: implies(
+    return every_member(now, "w o", now.skipped, lambda w, o: implies(
         now.skipped[w, o], lambda: log.is_blank(now.log_of[w], o)))

@@ -4,7 +4,7 @@ A put is the same whoever sends it, because its key and its content follow from 
 the proof must only show that no restart point passes a put that is not stored.
 """
 
-from engine import BOOL, both, either, every, implies, invariant, transition, variable
+from engine import BOOL, both, either, every_member, implies, invariant, transition, variable
 
 variable("puts", 4, BOOL)           # tables, log, offset, item table: sent, may land at any time
 variable("stored", 4, BOOL)         # tables, log, offset, item table
@@ -74,15 +74,16 @@ def items_belong_to_records(now, log):
     def belongs(D, L, o, t):
         return both(0 <= o, o < now.end[L], log.needs_put(L, o, t))
     return both(
-        every(now, "D L o t", now.puts, lambda D, L, o, t: implies(now.puts[D, L, o, t], lambda: belongs(D, L, o, t))),
-        every(now, "D L o t", now.stored, lambda D, L, o, t: implies(
+        every_member(now, "D L o t", now.puts, lambda D, L, o, t: implies(
+            now.puts[D, L, o, t], lambda: belongs(D, L, o, t))),
+        every_member(now, "D L o t", now.stored, lambda D, L, o, t: implies(
             now.stored[D, L, o, t], lambda: belongs(D, L, o, t))))
 
 
 @invariant
 def letters_belong_to_records(now, log):
     """Every dead letter belongs to a record of the log."""
-    return every(now, "L o", now.letters, lambda L, o: implies(now.letters[L, o], lambda: both(
+    return every_member(now, "L o", now.letters, lambda L, o: implies(now.letters[L, o], lambda: both(
         0 <= o, o < now.end[L], either(log.is_rejected(L, o), log.is_event(L, o)))))
 
 
@@ -90,7 +91,7 @@ def letters_belong_to_records(now, log):
 def acknowledgements_are_true(now, log):
     """What a worker takes for stored is stored, or is a dead letter."""
     return both(
-        every(now, "w o t", now.put_done, lambda w, o, t: implies(now.put_done[w, o, t], lambda: either(
+        every_member(now, "w o t", now.put_done, lambda w, o, t: implies(now.put_done[w, o, t], lambda: either(
             now.stored[now.tables_of[w], now.log_of[w], o, t], now.letters[now.log_of[w], o]))),
-        every(now, "w o", now.letter_done, lambda w, o: implies(
+        every_member(now, "w o", now.letter_done, lambda w, o: implies(
             now.letter_done[w, o], lambda: now.letters[now.log_of[w], o])))
