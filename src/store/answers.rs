@@ -1,8 +1,8 @@
 //! Checks every answer of DynamoDB before the SDK reads it.
 //!
-//! HTTP does not tie an answer to its request, and the SDK takes any 2xx for a success. So it would
-//! accept an answer that a proxy, a load balancer or an emulator swapped, cut or made up. [`checking`]
-//! wraps the HTTP client, so every operation is checked. [`find_flaw`] decides:
+//! HTTP does not tie an answer to its request, and the SDK treats any answer with status 2xx as a success. The SDK
+//! would therefore accept an answer that a proxy, a load balancer or an emulator swapped, cut or invented.
+//! [`checking`] wraps the HTTP client, so every operation is checked. [`find_answer_flaw`] checks the following:
 //!
 //! | what must hold | for which answers |
 //! |---|---|
@@ -11,9 +11,9 @@
 //! | `ConsumedCapacity` exists and names only tables of the request | 2xx, if the request asked for it |
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
-//! An answer with a flaw becomes an error of the connection. DynamoDB may have carried out the request
-//! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends it again. The module
-//! [`crate::store::proof`] checks what an item must hold to prove a write.
+//! An answer with a flaw becomes a connection error. DynamoDB may have carried out the request
+//! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request again.
+//! The module [`crate::store::proof`] checks what an item must contain to prove a write.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,29 +35,29 @@ use serde_json::value::RawValue;
 
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits the warnings about answers with a flaw. The metric counts all of them.
+/// Limits the warnings about answers with a flaw. A metric counts all such answers.
 static FLAWS: WarnLimit = WarnLimit::new(Duration::from_secs(1));
 
-/// Why an answer cannot be DynamoDB's answer to the request.
+/// The reason why an answer cannot be DynamoDB's answer to the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The body does not match `x-amz-crc32`.
     Checksum,
-    /// A success without a body.
+    /// The answer is a success, but its body is empty.
     Empty,
-    /// A success whose body is not a JSON object.
+    /// The answer is a success, but its body is not a JSON object.
     NotJson,
-    /// A success that contains an error.
+    /// The answer is a success, but its body reports an error.
     ErrorInside,
-    /// The requested `ConsumedCapacity` is missing.
+    /// The answer lacks `ConsumedCapacity`, although the request asked for it.
     NoCapacity,
     /// The answer names a table that the request does not name.
     OtherTable,
-    /// An item in the answer has another key than the request.
+    /// An item in the answer has a different key from the item in the request.
     OtherItem,
-    /// The item in the answer does not hold what this write leaves behind.
+    /// The item in the answer does not contain the values that the write stores.
     OtherValues,
-    /// The answer returns something as unprocessed that the request did not hold.
+    /// The answer returns an item as unprocessed that the request did not contain.
     Unprocessed,
 }
 
@@ -91,12 +91,12 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// The flaw of an answer, as the cause of an error.
+/// The flaw of an answer, wrapped as the cause of an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct FlawedAnswer(pub(super) Flaw);
 
-/// Counts an answer with a flaw, and logs a warning.
+/// Counts an answer with a flaw in the metric, and logs a warning.
 pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
     if let Some(counter) = counter {
         counter.with_label_values(&[operation, flaw.name()]).inc();
@@ -111,7 +111,7 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends through `inner`, and fails if an answer has a flaw.
+/// Returns an HTTP client that sends requests through `inner`, and returns an error if an answer has a flaw.
 pub(super) fn checking(
     inner: SharedHttpClient,
     refused: Option<IntCounterVec>,
@@ -141,7 +141,7 @@ impl CheckingConnector {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        // The clone shares a body that is in memory.
+        // If the body is in memory, the clone shares the bytes of the body.
         let sent = request.body().try_clone().unwrap_or_else(SdkBody::empty);
         let mut answer = self.inner.call(request).await?;
         let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
@@ -149,7 +149,7 @@ impl CheckingConnector {
         let body = body
             .map_err(|error| ConnectorError::io(error.into()))?
             .into_bytes();
-        let flaw = find_flaw(&Exchange {
+        let flaw = find_answer_flaw(&Exchange {
             operation: &operation,
             request: sent.bytes().unwrap_or_default(),
             status: answer.status().as_u16(),
@@ -165,21 +165,21 @@ impl CheckingConnector {
     }
 }
 
-/// A request and its answer.
+/// A request and the answer to it.
 #[derive(Clone, Copy, Debug)]
 struct Exchange<'a> {
-    /// The operation, as DynamoDB calls it.
+    /// The name of the operation, as DynamoDB calls it.
     operation: &'a str,
-    /// The request's body.
+    /// The body of the request.
     request: &'a [u8],
     status: u16,
-    /// The header `x-amz-crc32`.
+    /// The value of the header `x-amz-crc32`.
     checksum: Option<&'a str>,
-    /// The answer's body, as received.
+    /// The body of the answer, as it was received.
     answer: &'a [u8],
 }
 
-/// The fields of an answer that are checked.
+/// The fields of an answer that this module checks.
 #[derive(Deserialize)]
 struct AnswerFields<'a> {
     #[serde(rename = "__type")]
@@ -204,8 +204,8 @@ struct Keyed {
     key: HashMap<String, Value>,
 }
 
-/// Returns the flaw of an answer, if it has one.
-fn find_flaw(x: &Exchange<'_>) -> Option<Flaw> {
+/// Returns the flaw of an answer, or `None` if the answer has no flaw.
+fn find_answer_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if let Some(checksum) = x.checksum
         && checksum.parse() != Ok(crc32fast::hash(x.answer))
     {
@@ -240,12 +240,13 @@ fn find_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Returns the flaw of an error. If an error shows an item, it must be the item of the request.
+/// Returns the flaw of an error answer. If an error answer contains an item, that item must have the key of the
+/// request.
 fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // An answer that is not JSON cannot be a refusal, and the SDK reports it.
+    // An answer that is not JSON cannot be a refusal. The SDK reports an error for such an answer.
     let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item
@@ -253,7 +254,7 @@ fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Checks the capacity in an answer: an object for one table, or a list of several.
+/// Checks the consumed capacity in an answer, which is an object for one table, or a list for several tables.
 fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     let text = capacity.map_or("", RawValue::get);
     let tables = if text.starts_with('[') {
@@ -265,13 +266,13 @@ fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     if tables.is_empty() {
         return Some(Flaw::NoCapacity);
     }
-    // The name of a table needs no escape in JSON.
+    // The name of a table contains no character that JSON escapes.
     let is_named = |c: &Capacity<'_>| memmem::find(request, format!("\"{}\"", c.table).as_bytes());
     let named = tables.iter().all(|c| is_named(c).is_some());
     (!named).then_some(Flaw::OtherTable)
 }
 
-/// Returns whether an item has the key in the request.
+/// Returns true if an item has the key that the request names.
 fn has_key_of(item: &RawValue, request: &[u8]) -> bool {
     let item = serde_json::from_str::<HashMap<String, &RawValue>>(item.get());
     let (Ok(item), Ok(asked)) = (item, serde_json::from_slice::<Keyed>(request)) else {
@@ -299,7 +300,7 @@ mod tests {
             checksum: None,
             answer: answer.as_bytes(),
         };
-        let found = find_flaw(&without);
+        let found = find_answer_flaw(&without);
         for (checksum, want) in [
             (&*right, found),
             ("1", Some(Flaw::Checksum)),
@@ -309,7 +310,7 @@ mod tests {
                 checksum: Some(checksum),
                 ..without
             };
-            assert_eq!(find_flaw(&with), want, "{answer}");
+            assert_eq!(find_answer_flaw(&with), want, "{answer}");
         }
         found
     }
@@ -381,7 +382,7 @@ mod tests {
             assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
             let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
             assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
-            // The request asks for some attributes of the item, and not for its key.
+            // The request asks only for some attributes of the item, which do not include its key.
             assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
             let refusal =
                 format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);

@@ -1,6 +1,6 @@
-//! Names of the attributes of all items, and how the store reads their values.
+//! The names of the attributes of all items, and functions that read attribute values.
 //!
-//! `docs/TABLES.md` says which item has which attributes.
+//! `docs/TABLES.md` describes which item has which attributes.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::core::keys;
 /// An item as the SDK represents it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// Defines a constant for each name.
+/// Defines a constant for each attribute name.
 macro_rules! names {
     ($($constant:ident = $name:literal;)*) => {
         $(#[doc = concat!("The attribute `", $name, "`.")] pub const $constant: &str = $name;)*
@@ -27,14 +27,17 @@ names! {
     EVENT_TYPE = "event_type";
     EXTRA = "extra";
     FUTURE = "future";
+    INCIDENT = "incident";
     LAST_UPDATED = "last_updated";
     LATE = "late";
     LATENESS_MS = "lateness_ms";
     MAX = "max";
     NEXT = "next";
+    OPENED_AT = "opened_at";
     PARTITION_KEY = "partition_key";
     PROCESSING_TIME = "processing_time";
     RAW = "raw";
+    RULE = "rule";
     RULES = "rules";
     SERIES = "series";
     SEVERITIES = "severities";
@@ -44,6 +47,7 @@ names! {
     SHARDS = "shards";
     SKEW_MS = "skew_ms";
     SOURCE = "source";
+    STATE = "state";
     TABLES = "tables";
     TIMESTAMP = "timestamp";
     TOPIC = "topic";
@@ -55,40 +59,40 @@ names! {
     WINDOW_START = "window_start";
 }
 
-/// Events counted in windows.
+/// The attribute with the number of events that are counted in windows.
 pub const EVENT_COUNT: &str = keys::SUMS[0];
-/// Late events.
+/// The attribute with the number of late events.
 pub const LATE_COUNT: &str = keys::SUMS[1];
-/// Events of each severity, in the order of [`Severity::index`].
+/// The attributes with the number of events of each severity, in the order of [`Severity::index`].
 ///
 /// [`Severity::index`]: crate::core::event::Severity::index
 pub const SEVERITY_COUNTS: [&str; 4] = [keys::SUMS[2], keys::SUMS[3], keys::SUMS[4], keys::SUMS[5]];
 
-/// An attribute exists and is not a whole number.
+/// The error for an attribute that exists but is not a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotANumber;
 
-/// Returns a string as the SDK represents it.
+/// Returns a string as an attribute value of the SDK.
 pub(super) fn string(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
-/// Returns the string of an attribute, or an empty one.
+/// Returns the string in an attribute, or an empty string if the attribute is missing or has another type.
 pub(super) fn text<'a>(item: &'a Item, name: &str) -> &'a str {
     let value = item.get(name).and_then(|value| value.as_s().ok());
     value.map_or("", String::as_str)
 }
 
-/// Returns whether an attribute is this string.
+/// Returns true if an attribute holds the string `wanted`.
 pub(super) fn is_text(item: &Item, name: &str, wanted: &str) -> bool {
     let value = item.get(name).and_then(|value| value.as_s().ok());
     value.map(String::as_str) == Some(wanted)
 }
 
-/// Returns the whole number of an attribute; `None` if the attribute is missing.
+/// Returns the whole number in an attribute, or `None` if the attribute is missing.
 ///
 /// # Errors
-/// [`NotANumber`] if the attribute is anything else.
+/// Returns [`NotANumber`] if the attribute holds anything else.
 pub(super) fn checked_number(item: &Item, name: &str) -> Result<Option<i64>, NotANumber> {
     let parse = |value: &AttributeValue| value.as_n().ok()?.parse().ok();
     let value = item.get(name);
@@ -97,7 +101,7 @@ pub(super) fn checked_number(item: &Item, name: &str) -> Result<Option<i64>, Not
         .transpose()
 }
 
-/// Returns the whole number of an attribute; `None` if the attribute is missing or anything else.
+/// Returns the whole number in an attribute. Returns `None` if the attribute is missing or holds anything else.
 pub(super) fn number(item: &Item, name: &str) -> Option<i64> {
     checked_number(item, name).ok().flatten()
 }

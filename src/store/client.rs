@@ -1,12 +1,13 @@
-//! The connection to DynamoDB: region, credentials, timeouts, retries.
+//! The connection to DynamoDB: Region, credentials, timeouts and retries.
 //!
-//! Region, endpoint, profile and credentials come from AWS's own variables, files and instance
-//! roles, through AWS's configuration library. This module adds what the library leaves open. Every
-//! wait has an end, and the caller chooses the number of attempts. Writers choose one attempt and
-//! repeat requests themselves: all requests of a client share the SDK's token bucket for retries, and
-//! concurrent requests empty it.
+//! AWS's configuration library reads the Region, the endpoint, the profile and the credentials from AWS's own
+//! variables, files and instance roles. This module sets timeouts and retries. Every wait has a limit, and the caller
+//! chooses the number of attempts. Writers choose one attempt and repeat requests themselves. The SDK's own retries do
+//! not suit writers, because all requests of a client share one token bucket for retries, and concurrent requests empty
+//! this bucket.
 //!
-//! [`connect`] sends nothing to DynamoDB. The first request finds a missing table or server.
+//! [`connect`] sends no request to DynamoDB. The first request of the caller detects that a table is missing or that
+//! the server does not answer.
 
 use std::time::Duration;
 
@@ -27,33 +28,34 @@ use crate::store::credentials;
 use crate::store::error::StoreError;
 use crate::store::skew::ClockWatch;
 
-/// Longest wait for a TCP and TLS connection.
+/// Maximum wait for a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for the whole answer to one attempt. DynamoDB itself gives up earlier.
+/// Maximum wait for the whole answer to one attempt. DynamoDB itself ends a slow request earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First pause between the SDK's own attempts; it doubles, with jitter.
+/// First pause between the SDK's own attempts. The pause doubles each time, with jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-/// Longest pause between the SDK's own attempts.
+/// Maximum pause between the SDK's own attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// How to connect. The default makes three attempts and takes all else from the environment.
+/// The settings with which to connect. By default, the SDK makes three attempts, and all other settings come from
+/// the environment.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// How often the SDK sends a request before it returns the error; at least 1.
+    /// Maximum number of attempts that the SDK makes for a request. The number is at least 1.
     pub attempts: u32,
-    /// The HTTP client, instead of the shared one.
+    /// The HTTP client to use instead of the shared client.
     pub http: Option<SharedHttpClient>,
-    /// The endpoint, instead of the one from the environment.
+    /// The endpoint to use instead of the endpoint from the environment.
     pub endpoint_url: Option<String>,
-    /// Whether to sign with made-up credentials for a made-up region, and to ignore the environment. A
-    /// server that accepts any signature needs no more.
+    /// True if the client ignores the environment and signs requests with invented credentials for an invented Region.
+    /// Invented credentials suffice for a server that accepts any signature.
     pub test_credentials: bool,
-    /// Whether to log where the credentials come from. A caller that reports it in another way does not
-    /// need the log line.
+    /// True if the client logs the source of the credentials. A caller that reports the source in another way switches
+    /// this log line off.
     pub log_credentials: bool,
-    /// The gauge for the difference between this host's clock and DynamoDB's clock.
+    /// The gauge that shows the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
-    /// The counter of answers with a flaw, by operation and reason.
+    /// The counter of answers with a flaw, labelled by operation and reason.
     pub answers_refused: Option<IntCounterVec>,
 }
 
@@ -71,13 +73,13 @@ impl Default for ConnectOptions {
     }
 }
 
-/// Variables that set the endpoint; the first one that is set counts.
+/// The environment variables that set the endpoint. The first variable that is set takes effect.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
-/// Returns a client. Sends nothing to DynamoDB.
+/// Returns a client, but sends no request to DynamoDB.
 ///
 /// # Errors
-/// [`StoreError::Settings`] if no region is set, or if an endpoint is not a URL.
+/// Returns [`StoreError::Settings`] if no Region is set or the endpoint is not a URL.
 pub async fn connect(options: ConnectOptions) -> Result<Client, StoreError> {
     connect_within(options, ATTEMPT_TIMEOUT).await
 }
@@ -113,7 +115,7 @@ async fn connect_within(
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries)
-        // The timeout of an attempt already covers the body of its answer.
+        // The timeout of an attempt already covers the time in which the body of the answer arrives.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .http_client(http);
     if let Some(url) = options.endpoint_url {
@@ -133,12 +135,14 @@ async fn connect_within(
     {
         credentials::log_source(provider);
     }
-    // Credentials come through the unchecked client, because their answers are not DynamoDB's.
+    // Credentials are requested through the unchecked client, because answers about credentials do not come from
+    // DynamoDB.
     let config = aws_sdk_dynamodb::Config::from(&config).to_builder();
     Ok(client_of(config, answers, options.clock_skew))
 }
 
-/// Checks the settings that AWS's library has loaded. With `has_variable`, a variable sets the endpoint.
+/// Checks the settings that AWS's library has loaded. `has_variable` is true if an environment variable sets the
+/// endpoint.
 async fn check_config(
     config: &aws_config::SdkConfig,
     has_variable: bool,
@@ -166,7 +170,7 @@ async fn check_config(
     Ok(())
 }
 
-/// Returns a client that sends requests through `http`, and measures the skew of this host's clock.
+/// Returns a client that sends requests through `http` and measures the skew of this host's clock.
 fn client_of(
     config: aws_sdk_dynamodb::config::Builder,
     http: SharedHttpClient,
@@ -179,8 +183,8 @@ fn client_of(
     Client::from_conf(config.build())
 }
 
-/// Refuses credentials that name no account. Credentials that cannot be loaded now are not refused,
-/// because requests wait for them.
+/// Returns an error if the credentials do not name an account. Credentials that cannot be loaded now are not an error
+/// here, because later requests load them again.
 async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreError> {
     let Some(provider) = config.credentials_provider() else {
         return Ok(());
@@ -201,7 +205,7 @@ fn endpoint_of_variables() -> Option<(&'static str, String)> {
     ENDPOINT_VARIABLES.into_iter().find_map(set)
 }
 
-/// Refuses a region that cannot be part of an endpoint's host name.
+/// Returns an error if a Region cannot be part of the host name of an endpoint.
 fn check_region(region: &str) -> Result<(), StoreError> {
     let is_label = region
         .bytes()
@@ -215,8 +219,8 @@ fn check_region(region: &str) -> Result<(), StoreError> {
     ))
 }
 
-/// Refuses an endpoint that is not a URL. The SDK accepts any text, so each request would fail, and a
-/// role would repeat it for ever.
+/// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint. With a wrong endpoint, every
+/// request would fail, and a role would repeat the request forever.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
         return Err(StoreError::Settings(
@@ -227,7 +231,8 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     let is_url = url.parse::<hyper::Uri>().is_ok_and(|uri| {
         let schemes = ["http", "https"];
         let host = uri.host().is_some_and(|host| !host.is_empty());
-        // If the port is not a number or is too large, only its colon shows that there is one.
+        // `port_u16` returns `None` for a port that is not a number or is too large. The check therefore also looks for
+        // the colon before the port.
         let port = uri.authority().is_none_or(|authority| {
             let after_bracket = authority.as_str().rsplit_once(']');
             let rest = after_bracket.map_or(authority.as_str(), |(_, rest)| rest);
@@ -251,15 +256,14 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     ))
 }
 
-/// Returns a description of where `client` sends its requests: the endpoint if one is set, otherwise
-/// the region.
+/// Describes where `client` sends its requests: to the endpoint if one is set, and otherwise to the Region.
 pub fn describe_target(client: &Client) -> String {
     let region = client
         .config()
         .region()
         .map_or("no region", Region::as_ref)
         .to_owned();
-    // The SDK's configuration does not show the endpoint, so this reads AWS's own variables.
+    // The SDK's configuration does not reveal the endpoint, so this function reads AWS's own variables.
     match endpoint_of_variables() {
         Some((name, url)) => format!("DynamoDB at {url} ({name})"),
         None => format!("DynamoDB in region {region}"),
@@ -350,7 +354,7 @@ mod tests {
         assert_eq!(error.kind(), StoreErrorKind::Transient, "{error}");
     }
 
-    /// Answers every request on a connection with an empty object.
+    /// Answers every request on a connection with an empty JSON object.
     async fn answer(mut stream: tokio::net::TcpStream) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut request = vec![0; 64 * 1024];
@@ -373,7 +377,7 @@ mod tests {
         let client = connect_within(options, Duration::from_millis(300))
             .await
             .unwrap();
-        // After this request the connection waits in the pool.
+        // The client keeps the connection of the first request in its pool of idle connections.
         let asked = tokio::spawn({
             let client = client.clone();
             async move { client.list_tables().send().await }
@@ -387,7 +391,7 @@ mod tests {
             first.write_all(answer.as_bytes()).await.unwrap();
         }
         asked.await.unwrap().expect("it answered");
-        // From here on the server neither answers on that connection nor closes it.
+        // From now on, the server neither answers on the first connection nor closes it.
         let begun = std::time::Instant::now();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);

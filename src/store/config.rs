@@ -1,6 +1,6 @@
 //! The config item: the settings that all users of one set of tables share.
 //!
-//! It is in the totals table at `shard` = `config`, `series` = `tables`:
+//! The config item is in the totals table, at `shard` = `config` and `series` = `tables`:
 //!
 //! | attribute | meaning | changes |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! | `topic` S | the topic that is counted | set once |
 //! | `topic_id` S | its current id | when the topic is created again |
 //!
-//! Every write is conditional, so two runs of `init-tables` at the same time agree on one item.
-//! Expressions name attributes through `#x`, because several names are reserved words.
+//! Every write has a condition, so that two simultaneous runs of `init-tables` use the same config item. Expressions
+//! name attributes by aliases such as `#x`, because several of the names are reserved words.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -34,36 +34,36 @@ use crate::store::attributes::{
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::refusing_item;
 
-/// The config item.
+/// The content of the config item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigItem {
-    /// Length of a window, lateness and skew.
+    /// The rules of event time: the length of a window, the lateness and the skew.
     pub rules: Rules,
-    /// Shards per city and severity in the indexes.
+    /// Number of shards per city and per severity in the indexes.
     pub shards: u32,
-    /// [`crate::core::RULES`] of the program that created the tables.
+    /// The value of [`crate::core::RULES`] in the program that created the tables.
     pub rules_number: u32,
-    /// Which events have raw items.
+    /// The events that have raw items.
     pub raw: RawRows,
-    /// A random id of this set of tables.
+    /// The random id that identifies the set of tables.
     pub tables_id: String,
-    /// The topic that is counted; `None` until `init-tables` has set it.
+    /// The topic that the tables count, or `None` until `init-tables` has set it.
     pub topic: Option<String>,
-    /// The topic's current id.
+    /// The current id of that topic.
     pub topic_id: Option<String>,
 }
 
-/// Returns a new id for a set of tables: 22 characters, none of them `;` or `=`.
+/// Returns a new random id for a set of tables. The id has 22 characters, and contains neither `;` nor `=`.
 pub fn new_tables_id() -> String {
     let bytes = fastrand::u128(..).to_be_bytes();
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads the config item, consistently. Returns `None` if there is none.
+/// Reads the config item with a consistent read. Returns `None` if the item does not exist.
 ///
 /// # Errors
-/// [`StoreErrorKind::NotFound`] if the table is missing, [`StoreError::Corrupt`] if the item is damaged, or what
-/// DynamoDB answers.
+/// Returns [`StoreErrorKind::NotFound`] if the table is missing, and [`StoreError::Corrupt`] if the item is
+/// damaged. Otherwise returns the error that DynamoDB answers with.
 pub async fn read_config(
     client: &Client,
     names: &TableNames,
@@ -80,11 +80,11 @@ pub async fn read_config(
     answer.item.map(|item| decode(names, &item)).transpose()
 }
 
-/// Writes the config item if there is none, and returns whether it did. The answer of a PutItem does
-/// not prove what is stored, so the caller reads the item afterwards.
+/// Creates the config item, unless it exists. Returns true if the call created the item. The answer to a PutItem does
+/// not prove which values are stored, so the caller must read the item afterwards.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// Returns the error that DynamoDB answers with.
 pub async fn create_config(
     client: &Client,
     names: &TableNames,
@@ -111,11 +111,11 @@ pub async fn create_config(
     }
 }
 
-/// Raises the number of shards. Returns `false` if the number is as high already, or if there is no
-/// config item.
+/// Raises the number of shards to `shards`. Returns `false` if the config item does not exist or already has at least
+/// `shards` shards.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// Returns the error that DynamoDB answers with.
 pub async fn grow_shards(
     client: &Client,
     names: &TableNames,
@@ -149,11 +149,11 @@ pub async fn grow_shards(
     }
 }
 
-/// Writes the topic that is counted, and its current id.
+/// Writes the topic that the tables count, and the current id of that topic.
 ///
 /// # Errors
-/// [`StoreError::Settings`] if these tables count another topic or have no config item, or what
-/// DynamoDB answers.
+/// Returns [`StoreError::Settings`] if these tables count another topic or have no config item. Otherwise returns
+/// the error that DynamoDB answers with.
 pub async fn set_topic(
     client: &Client,
     names: &TableNames,
@@ -202,7 +202,7 @@ pub async fn set_topic(
             ))
             .with_remedy("use a --table-prefix of its own for each topic"),
         ),
-        // An item without a topic, or with this topic, cannot have refused the update.
+        // An item without a topic, or with the same topic, cannot have refused the update, so the answer is wrong.
         Some(_) => wrong_answer(names),
         None => StoreError::Settings(
             Failure::new(format!("table {} has no config item", names.totals))
@@ -211,7 +211,7 @@ pub async fn set_topic(
     })
 }
 
-/// Returns the error for an answer that does not hold what an update of the item leaves behind.
+/// Returns the error for an answer that does not contain the values that the update stores.
 fn wrong_answer(names: &TableNames) -> StoreError {
     let (operation, flaw) = ("UpdateItem", Flaw::OtherValues);
     count_flaw(None, operation, flaw);
@@ -271,10 +271,10 @@ fn encode(config: &ConfigItem) -> Item {
     item
 }
 
-/// Reads the config item from its attributes.
+/// Decodes the config item from its attributes.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] if an attribute is missing or has a value out of range.
+/// Returns [`StoreError::Corrupt`] if an attribute is missing or its value is out of range.
 pub fn decode(names: &TableNames, item: &Item) -> Result<ConfigItem, StoreError> {
     let corrupt = |message: String| StoreError::Corrupt {
         table: names.totals.clone(),
@@ -368,7 +368,7 @@ mod tests {
     async fn shards_only_grow() {
         let (client, names) = start().await;
         make_table(&client, &names).await;
-        // There is no item, so the update changes nothing.
+        // The config item does not exist, so the update changes nothing.
         assert!(!grow_shards(&client, &names, 8).await.unwrap());
         assert_eq!(read_config(&client, &names).await.unwrap(), None);
         create_config(&client, &names, &sample()).await.unwrap();

@@ -1,13 +1,14 @@
-//! Logs at the start where credentials come from and when they expire.
+//! Logs, when a role starts, where its credentials come from and when they expire.
 //!
-//! Nothing waits for this. If a source does not answer now, the SDK asks it again with the first
-//! request, and writes wait until then. No log line shows a secret or a key id.
+//! Requests do not wait for this log line. If the source of the credentials does not answer now, the SDK asks the
+//! source again when it sends the first request. The log never contains a secret or a key id.
 
 use std::time::UNIX_EPOCH;
 
 use aws_credential_types::credential_feature::AwsCredentialFeature as Feature;
 use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, SharedCredentialsProvider};
 
+use crate::core::clock::UnixMs;
 use crate::core::time::format_seconds;
 
 /// Starts a task that logs the source of the credentials of `provider`.
@@ -15,7 +16,7 @@ pub(super) fn log_source(provider: SharedCredentialsProvider) {
     tokio::spawn(async move {
         match provider.provide_credentials().await {
             Ok(credentials) => {
-                let source = source(&credentials);
+                let source = source_name(&credentials);
                 match expiry(&credentials) {
                     Some(expires) => tracing::info!(source, expires, "credentials found"),
                     None => tracing::info!(source, expires = "never", "credentials found"),
@@ -23,7 +24,7 @@ pub(super) fn log_source(provider: SharedCredentialsProvider) {
             }
             Err(error) => {
                 let error = crate::failure::chain(&error);
-                tracing::warn!(error, "no credentials yet, requests wait for them");
+                tracing::warn!(error, "no credentials yet; requests wait for them");
             }
         }
     });
@@ -32,13 +33,14 @@ pub(super) fn log_source(provider: SharedCredentialsProvider) {
 fn expiry(credentials: &Credentials) -> Option<String> {
     let since = credentials.expiry()?.duration_since(UNIX_EPOCH).ok()?;
     let ms = i64::try_from(since.as_millis()).ok()?;
-    Some(format_seconds(ms))
+    Some(format_seconds(UnixMs(ms)))
 }
 
-/// Returns where the credentials come from, as the SDK notes it for AWS's statistics.
-fn source(credentials: &Credentials) -> &'static str {
+/// Returns the source of the credentials, as the SDK records it for AWS's statistics.
+fn source_name(credentials: &Credentials) -> &'static str {
     let notes = credentials.get_property::<Vec<Feature>>();
-    // The last note is the final source: a role that a profile's key assumes has two.
+    // The last entry is the final source. The list has several entries if, for example, a role is assumed with the key
+    // of a profile.
     match notes.and_then(|notes| notes.last()) {
         Some(Feature::CredentialsEnvVars) => "environment variables",
         Some(Feature::CredentialsProfile | Feature::CredentialsProfileSourceProfile) => "profile",
@@ -60,11 +62,11 @@ mod tests {
     fn the_source_and_the_expiry_of_credentials_are_known() {
         let expires = UNIX_EPOCH + Duration::from_secs(1_357_020_000);
         let mut credentials = Credentials::new("id", "secret", None, Some(expires), "test");
-        assert_eq!(source(&credentials), "other");
+        assert_eq!(source_name(&credentials), "other");
         credentials
             .get_property_mut_or_default::<Vec<Feature>>()
             .push(Feature::CredentialsImds);
-        assert_eq!(source(&credentials), "instance role");
+        assert_eq!(source_name(&credentials), "instance role");
         assert_eq!(
             expiry(&credentials).as_deref(),
             Some("2013-01-01T06:00:00Z")

@@ -1,11 +1,12 @@
-//! A DynamoDB inside this process, for `dev` and for tests, without a port or HTTP.
+//! Runs a DynamoDB emulator inside this process for `dev` and for tests. The SDK calls the emulator directly, without a
+//! port or HTTP.
 //!
-//! The SDK's HTTP client is replaced by one that passes the operation and the JSON body of each request
-//! to the embedded database, and returns its JSON answer. Signing, retries and the parsing of answers
-//! and errors are the SDK's own code, as against AWS.
+//! This module replaces the HTTP client of the SDK. The replacement passes the operation and the JSON body of each
+//! request to the embedded database, and returns the database's JSON answer. The SDK signs requests, retries them, and
+//! parses answers and errors exactly as it does with AWS.
 //!
-//! The database library has an HTTP server too, but that one answers every web site that is open in a
-//! browser on this host. `dev` answers requests on its port with [`run`] instead.
+//! The database library also has an HTTP server, but that server accepts requests from any web site that is open in a
+//! browser on this host. `dev` therefore does not use this HTTP server, and answers requests on its port with [`run`].
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
@@ -20,27 +21,27 @@ use dynoxide::{Database, DynoxideError};
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::error::StoreError;
 
-/// Returns an HTTP client that answers requests to DynamoDB from `db`, whatever their endpoint.
+/// Returns an HTTP client that answers requests to DynamoDB from `db`, for any endpoint.
 ///
-/// The client needs a Tokio runtime, whose blocking threads run the requests.
+/// The client needs a Tokio runtime, because the requests run on Tokio's threads for blocking calls.
 pub fn embedded(db: Database) -> SharedHttpClient {
     let connector = SharedHttpConnector::new(Embedded { db });
     http_client_fn(move |_, _| connector.clone())
 }
 
-/// Returns a client of `db` that sends each request once.
+/// Returns a client of `db` that sends each request only once.
 ///
 /// # Errors
-/// [`StoreError::Settings`], as [`connect`].
+/// Returns [`StoreError::Settings`] in the same cases as [`connect`].
 pub async fn client(db: Database) -> Result<Client, StoreError> {
     client_through(embedded(db)).await
 }
 
-/// Returns a client like that of [`client`], whose requests go through `http`. That client must pass
-/// them to [`embedded`].
+/// Returns a client like the one from [`client`], but sends its requests through the HTTP client `http`. The caller
+/// must make `http` pass the requests to [`embedded`].
 ///
 /// # Errors
-/// As [`client`].
+/// Returns the same errors as [`client`].
 pub async fn client_through(http: SharedHttpClient) -> Result<Client, StoreError> {
     connect(ConnectOptions {
         attempts: 1,
@@ -68,7 +69,7 @@ impl HttpConnector for Embedded {
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let db = self.db.clone();
         HttpConnectorFuture::new(async move {
-            // The SDK keeps a JSON body in memory; only a stream has no bytes to read.
+            // The SDK keeps a JSON body in memory. `bytes` returns `None` only for a streamed body.
             let Some(body) = request.body().bytes().map(<[u8]>::to_vec) else {
                 return Err(ConnectorError::user("the body is a stream".into()));
             };
@@ -87,7 +88,7 @@ impl HttpConnector for Embedded {
     }
 }
 
-/// Runs one operation, and returns the HTTP status and the JSON body. Blocks the thread.
+/// Runs one operation. Returns the HTTP status and the JSON body of the answer. The call blocks the thread.
 pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
     macro_rules! call {
         ($method:ident) => {
@@ -114,7 +115,8 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "ListTagsOfResource" => call!(list_tags_of_resource),
         "PutItem" => call!(put_item),
         "Query" => call!(query),
-        // Only init-tables scans, two items at most. Tests compare whole tables with it.
+        // Among the commands, only `init-tables` scans a table, and reads at most two items. Tests scan whole tables to
+        // compare the contents.
         "Scan" => call!(scan),
         "TagResource" => call!(tag_resource),
         "TransactGetItems" => call!(transact_get_items),

@@ -1,15 +1,15 @@
-//! Errors of the store, and what the caller must do about each.
+//! The errors of the store, and what the caller must do about each of them.
 //!
-//! [`CODES`] is the only table from DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in the
-//! table the HTTP status decides: 429 is throttling, and a request with status 5xx may have been
-//! carried out, as may one with status 2xx and a garbled body. Any other status is [`StoreErrorKind::Denied`]. It
-//! is not [`StoreErrorKind::Invalid`], because an invalid item goes to the dead-letter topic, and an unforeseen
-//! answer must never cost data.
+//! [`CODES`] is the only table that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in the
+//! table, the HTTP status decides. Status 429 means throttling. For status 5xx, or status 2xx with a garbled body, the
+//! kind is [`StoreErrorKind::Unknown`], because DynamoDB may have carried out the request. Any other status is
+//! [`StoreErrorKind::Denied`]. An unknown status is never [`StoreErrorKind::Invalid`], because invalid items go to the
+//! dead-letter topic, and an unexpected answer must never lose data.
 //!
-//! The text of an error names code, operation, table, key and request id. For throttling it also has
-//! DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A failed condition is
-//! an outcome and not an error. Code that sends conditions looks for it before it creates a
-//! [`StoreError`].
+//! The text of an error names the code, the operation, the table, the key and the request id. For throttling, the
+//! text also contains DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A failed
+//! condition is an outcome and not an error. Code that sends conditions checks for a failed condition before it
+//! creates a [`StoreError`].
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -19,29 +19,32 @@ use aws_sdk_dynamodb::types::ThrottlingReason;
 use crate::failure::{Failure, chain};
 use crate::store::answers::{Flaw, FlawedAnswer};
 
-/// What the caller of a failed request must do.
+/// The kind of an error, which determines what the caller of a failed request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// DynamoDB did not carry out the request. Send it again, for ever, with a capped back-off.
+    /// DynamoDB did not carry out the request. The caller repeats the request without limit, with growing pauses
+    /// up to a maximum.
     Transient,
-    /// As [`StoreErrorKind::Transient`], and send fewer requests.
+    /// DynamoDB throttled the request. The caller repeats the request as for [`StoreErrorKind::Transient`], and also
+    /// sends fewer requests.
     Throttled,
-    /// DynamoDB may have carried out the request. Send the same conditional update again, without a
-    /// read.
+    /// DynamoDB may have carried out the request. The caller sends the same conditional update again, and does not
+    /// read the item first.
     Unknown,
-    /// The table is missing, or the item of an operation on items. Wait for it, and read the config
-    /// item again before sending the request again.
+    /// The table is missing, or the item that the operation needs is missing. The caller waits until the table or
+    /// the item exists, and reads the config item again before it repeats the request.
     NotFound,
-    /// A condition did not hold.
+    /// The condition of a write did not hold.
     Conflict,
-    /// DynamoDB can never accept the request. Stop for a row; send an item to the dead-letter topic.
+    /// DynamoDB can never accept the request. If the refused request updates a row, the caller stops the consumer.
+    /// If the refused request puts an item, the caller sends the record to the dead-letter topic.
     Invalid,
-    /// Login or rights are missing, and a person must act. Report it, and send the request again with
-    /// the longest back-off.
+    /// The login failed or a right is missing, and an operator must fix it. The caller reports the error, and repeats
+    /// the request with the maximum pause.
     Denied,
-    /// A stored item contradicts itself. Stop.
+    /// A stored item is damaged, so the caller stops.
     Corrupt,
-    /// The settings cannot work. Exit with code 2.
+    /// The settings cannot work, so the program exits with code 2.
     Settings,
 }
 
@@ -61,7 +64,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Returns whether the same request may succeed later.
+    /// Returns true if the same request may succeed later.
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
@@ -74,10 +77,10 @@ impl StoreErrorKind {
     }
 }
 
-/// The error codes of DynamoDB and its front end, and what to do about each.
+/// The error codes of DynamoDB and its front end, each with its kind.
 ///
-/// Source: "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and the service
-/// model of botocore. `scripts/check-aws` compares this table with the model.
+/// The codes come from "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and from the
+/// service model of botocore. `scripts/check-aws` compares the table with botocore's model.
 pub const CODES: [(&str, StoreErrorKind); 39] = [
     ("AccessDeniedException", StoreErrorKind::Denied),
     ("ConditionalCheckFailedException", StoreErrorKind::Conflict),
@@ -138,16 +141,16 @@ pub const CODES: [(&str, StoreErrorKind); 39] = [
     ("ValidationException", StoreErrorKind::Invalid),
 ];
 
-/// The code of an answer with a flaw ([`crate::store::answers`]).
+/// The error code for an answer with a flaw ([`crate::store::answers`]).
 pub const WRONG_ANSWER: &str = "WrongAnswer";
 
-/// Returns what to do about an answer with this code and HTTP status.
+/// Returns the kind of an answer with the error code `code` and the HTTP status `status`.
 pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     let known = CODES.iter().find(|(known, _)| *known == code);
     match (known, status) {
         (Some((_, kind)), _) => *kind,
         (None, 429) => StoreErrorKind::Throttled,
-        // DynamoDB carried out a request that it answers with a success, whatever the body.
+        // An error with a success status means that the body is garbled. DynamoDB has then carried out the request.
         (None, 200..=299 | 500..) => StoreErrorKind::Unknown,
         (None, _) => StoreErrorKind::Denied,
     }
@@ -156,7 +159,7 @@ pub fn classify(code: &str, status: u16) -> StoreErrorKind {
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A request failed.
+    /// A request to DynamoDB failed.
     #[error("{0}")]
     Request(Box<RequestError>),
     /// The settings cannot work.
@@ -169,52 +172,52 @@ pub enum StoreError {
         table: String,
         /// The item's key.
         key: String,
-        /// What is wrong with the item.
+        /// A sentence that describes what is wrong with the item.
         message: String,
     },
-    /// A table exists, but not with the keys and indexes in `docs/TABLES.md`.
+    /// A table exists, but its keys or indexes differ from those in `docs/TABLES.md`.
     #[error("table {table} differs: {}", differences.join("; "))]
     Different {
         /// The table's name.
         table: String,
-        /// One sentence per difference.
+        /// The differences, with one sentence for each.
         differences: Vec<String>,
     },
-    /// Something did not happen in time.
+    /// The program waited for something that did not happen in time.
     #[error("waited {seconds} s for {what} in vain")]
     Waited {
         /// What the program waited for.
         what: String,
-        /// How long it waited.
+        /// How many seconds the program waited.
         seconds: u64,
     },
-    /// An answer needs more read units than one request of the API may cost.
+    /// An answer needs more read units than one request to the API may cost.
     #[error("an answer may read at most {units} units of DynamoDB")]
     TooCostly {
-        /// Most read units of one answer.
+        /// Maximum number of read units of one answer.
         units: u64,
     },
 }
 
-/// A request that failed, in DynamoDB or on the way to it.
+/// A request that failed, either in DynamoDB or on the way to it.
 #[derive(Debug)]
 pub struct RequestError {
-    /// What the caller must do.
+    /// The kind, which determines what the caller must do.
     pub kind: StoreErrorKind,
-    /// The operation, as DynamoDB calls it.
+    /// The name of the operation, as DynamoDB calls it.
     pub operation: &'static str,
-    /// The table's name, or an empty string if the operation has no table.
+    /// The name of the table, or an empty string if the operation has no table.
     pub table: String,
-    /// The item's key, if the request was about one item.
+    /// The key of the item, if the request concerned a single item.
     pub key: Option<String>,
-    /// DynamoDB's code, or one of `Timeout`, `Dispatch`, `Response`, `Construction` and
+    /// The code that DynamoDB returned, or one of `Timeout`, `Dispatch`, `Response`, `Construction` and
     /// [`WRONG_ANSWER`].
     pub code: String,
-    /// DynamoDB's message, or the SDK's.
+    /// The message of DynamoDB or of the SDK.
     pub message: String,
-    /// DynamoDB's id of the request.
+    /// The id that DynamoDB gave the request.
     pub request_id: Option<String>,
-    /// DynamoDB's reasons for throttling.
+    /// The reasons that DynamoDB gives for throttling.
     pub throttling: Vec<String>,
 }
 
@@ -273,7 +276,7 @@ impl From<&RequestError> for Failure {
 }
 
 impl StoreError {
-    /// Returns the error of a request for `operation` (DynamoDB's name) on `table`.
+    /// Returns the error for a failed request. `operation` is DynamoDB's name of the operation on `table`.
     pub fn from_sdk<E>(
         operation: &'static str,
         table: &str,
@@ -290,7 +293,7 @@ impl StoreError {
         let request_id = error.request_id().map(str::to_owned);
         let text = || chain(&error);
         let (kind, code, message) = match &error {
-            SdkError::DispatchFailure(_) if let Some(flaw) = find_flaw(&error) => (
+            SdkError::DispatchFailure(_) if let Some(flaw) = flaw_in_sources(&error) => (
                 StoreErrorKind::Unknown,
                 WRONG_ANSWER.to_owned(),
                 flaw.to_string(),
@@ -347,7 +350,7 @@ impl StoreError {
         )))
     }
 
-    /// Returns the same error with the key of its item.
+    /// Returns the same error with the key of the affected item added.
     #[must_use]
     pub fn with_key(mut self, item: impl Into<String>) -> StoreError {
         match &mut self {
@@ -361,7 +364,7 @@ impl StoreError {
         self
     }
 
-    /// Returns what the caller must do.
+    /// Returns the kind, which determines what the caller must do.
     pub fn kind(&self) -> StoreErrorKind {
         match self {
             StoreError::Request(request) => request.kind,
@@ -371,16 +374,16 @@ impl StoreError {
         }
     }
 
-    /// Returns whether the request was not sent because there are no credentials to sign it. The kind
-    /// is [`StoreErrorKind::Denied`] if no source of credentials is set up, and [`StoreErrorKind::Transient`] if a source
-    /// does not answer now.
+    /// Returns true if the request was not sent because there are no credentials to sign it. Without a configured
+    /// source of credentials, the kind is [`StoreErrorKind::Denied`]. If a source does not answer now, the kind is
+    /// [`StoreErrorKind::Transient`].
     pub fn is_about_credentials(&self) -> bool {
         matches!(self, StoreError::Request(request) if request.code == "Dispatch"
             && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
     }
 
-    /// Returns whether DynamoDB refused a change to a table because an earlier change is not finished.
-    /// It accepts the same change later.
+    /// Returns true if DynamoDB refused a change to a table because an earlier change is not finished. DynamoDB
+    /// accepts the same change later.
     pub fn is_busy(&self) -> bool {
         const BUSY: [&str; 3] = [
             "ContinuousBackupsUnavailableException",
@@ -390,7 +393,7 @@ impl StoreError {
         self.code().is_some_and(|code| BUSY.contains(&code))
     }
 
-    /// Returns the code of a failed request.
+    /// Returns the error code of a failed request.
     pub fn code(&self) -> Option<&str> {
         match self {
             StoreError::Request(request) => Some(&request.code),
@@ -410,26 +413,26 @@ fn sources<'a>(
     std::iter::successors(Some(error), |error| error.source())
 }
 
-/// Returns the flaw of the answer, if a flaw is the cause of the error.
-fn find_flaw(error: &(dyn std::error::Error + 'static)) -> Option<Flaw> {
+/// Returns the flaw that caused the error, or `None` if the error has another cause.
+fn flaw_in_sources(error: &(dyn std::error::Error + 'static)) -> Option<Flaw> {
     sources(error).find_map(|source| source.downcast_ref().map(|FlawedAnswer(flaw)| *flaw))
 }
 
-/// Returns whether there was no connection, so that DynamoDB cannot have carried out the request.
+/// Returns true if the server refused the connection, which means that DynamoDB cannot have carried out the request.
 fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     let io = sources(error).find_map(|source| source.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Returns the kind of an error that came before the network, such as missing credentials.
+/// Returns the kind of an error that occurred before the request was sent, such as missing credentials.
 fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> StoreErrorKind {
     let text = chain(error);
-    // AWS_ACCOUNT_ID_ENDPOINT_MODE is `required`, and the credentials name no account.
+    // AWS_ACCOUNT_ID_ENDPOINT_MODE is `required`, but the credentials do not name an account.
     if text.contains("AccountIdEndpointMode is required") {
         return StoreErrorKind::Settings;
     }
-    // The SDK does not export the type of this error, so only its text tells. If no source is set up, a
-    // person must act. A source that fails may work again later.
+    // The SDK does not export the type of this error, so only its text identifies the cause. If no source of
+    // credentials is configured, an operator must configure one. A source that fails now may work again later.
     if text.contains("credential provider was not enabled")
         || text.contains("no providers in chain provided credentials")
     {
@@ -463,8 +466,8 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
         .collect()
 }
 
-/// Returns which limit was reached, in words. The reasons have the same endings for reads and writes,
-/// tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
+/// Returns a description of the limit that was reached. DynamoDB uses the same words in the reasons for reads and
+/// writes, and for tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
 fn describe_limit(reason: &str) -> &'static str {
     if reason.contains("KeyRange") {
         "one key is hot"

@@ -1,7 +1,8 @@
-//! Finds tables of the system that citystream replaces. They have the same names, but no totals.
+//! Finds the tables of the system that citystream replaces. The former tables have the same names, but no totals
+//! table.
 //!
-//! No consumer can count into these tables, because their rows have no fences. A role that finds them
-//! under its prefix reports them, instead of waiting for the one table that is missing.
+//! No consumer can count into the former tables, because their rows have no fences. A role that finds former tables
+//! under its prefix reports them instead of waiting for the missing totals table.
 
 use aws_sdk_dynamodb::Client;
 
@@ -9,13 +10,13 @@ use crate::core::keys::{AGGREGATIONS, TableNames};
 use crate::store::error::StoreErrorKind;
 use crate::store::rights::{TableUser, try_grant};
 
-/// What to do about tables of the former system.
+/// What an operator can do about the tables of the former system.
 pub const REMEDY: &str = "if these tables belong to the system that citystream replaces, count into other tables: \
      citystream init-tables --table-prefix city2, and the same option here; if the totals were lost, \
      restore them, or rebuild all tables from the log";
 
-/// Returns whether a table of windows exists under this prefix. Callers ask this if the totals are
-/// missing. The request is one that `user` has the right to send, and it changes nothing.
+/// Returns true if a table of windows exists under the prefix of `names`. Callers use this function if the totals table
+/// is missing. The request that this function sends changes nothing, and `user` has the right to send it.
 pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -> bool {
     let grants = user.grants().into_iter();
     let Some(grant) = grants.into_iter().find(|grant| grant.table == AGGREGATIONS) else {
@@ -23,7 +24,7 @@ pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -
     };
     match try_grant(client, names, grant).await {
         Ok(()) => true,
-        // The table exists, with other keys or without the index.
+        // The table exists, but has other keys or lacks the index.
         Err(error) => error.kind() == StoreErrorKind::Invalid,
     }
 }
@@ -49,7 +50,7 @@ mod tests {
                 "there is no table"
             );
         }
-        // The former system used other keys and no index by series.
+        // The former system used another key, and had no index by series.
         let key = "window_key";
         client
             .create_table()

@@ -1,10 +1,10 @@
-//! Writes requests as the JSON that DynamoDB takes.
+//! Writes the JSON bodies of requests to DynamoDB.
 //!
-//! Each body is written by hand into one buffer: at 100,000 events per second, the SDK's typed items
-//! would cost half as much CPU again as all other work. `docs/TABLES.md` describes the items. Every
-//! attribute name in an expression is replaced by an alias such as `#x`, because many of the names are
-//! reserved words.
+//! Each function writes a body directly into one buffer. At 100,000 events per second, building the SDK's typed items
+//! would take half as much CPU time as all other work together. `docs/TABLES.md` describes the items. An alias such as
+//! `#x` replaces every attribute name in an expression, because many of the names are reserved words.
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::keys::{self, FENCE_FIRST, FENCE_NEXT, PROGRESS_PK, SUMS, SUMS_NEXT, TableNames};
 use crate::core::pipeline::Publish;
@@ -17,26 +17,28 @@ use crate::store::attributes::{
     WINDOW_END, WINDOW_START,
 };
 
-/// Aliases of the severity counts in an expression that updates a row, without `#` and `:`.
+/// The aliases of the severity counts in an expression that updates a row, without the leading `#` or `:`.
 const SEVERITY_ALIASES: [&str; 4] = ["a", "b", "c", "d"];
-/// Makes DynamoDB return the item that refuses an update, and the consumed capacity. Neither costs units.
+/// The members of a request that make DynamoDB return the consumed capacity, and the stored item if DynamoDB refuses an
+/// update. Returning them costs no capacity units.
 const RETURNS: &str =
     ",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"";
 
-/// Settings that all items of a consumer share.
+/// The settings that all items of a consumer share.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemOptions {
-    /// Number of shards per city and severity.
+    /// Number of shards per city and per severity.
     pub shards: u32,
-    /// How long raw events are kept.
+    /// How long raw events are kept, in milliseconds.
     pub raw_ttl_ms: i64,
-    /// How long alerts are kept; for ever if `None`.
+    /// How long alerts are kept, in milliseconds, or `None` to keep them forever.
     pub alert_ttl_ms: Option<i64>,
-    /// Length of a window.
+    /// Length of a window in milliseconds.
     pub window_ms: i64,
 }
 
-/// A growing JSON document. Methods that write a member of an object separate it from the one before.
+/// A buffer into which a JSON document is written. Each method that writes a member of an object first writes the comma
+/// after the previous member.
 struct Json(Vec<u8>);
 
 impl Json {
@@ -48,7 +50,7 @@ impl Json {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    /// Writes a comma, unless an object or a list has just begun.
+    /// Writes a comma, unless the last byte opened an object or a list.
     fn comma(&mut self) {
         if !matches!(self.0.last(), Some(b'{' | b'[')) {
             self.raw(",");
@@ -61,8 +63,9 @@ impl Json {
         self.raw("\"");
     }
 
-    /// Writes the inside of a string. Most strings need no escape. Looking at all bytes in one fold is
-    /// several times faster than stopping at the first special one.
+    /// Writes a string without its quotation marks. Most strings contain no character that needs an escape. For most
+    /// strings, checking all bytes in one fold is therefore several times faster than a search that stops at the first
+    /// such character.
     fn escaped(&mut self, text: &str) {
         let is_special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
         if text.bytes().fold(false, |any, b| any | is_special(b)) {
@@ -77,7 +80,7 @@ impl Json {
         self.raw(itoa::Buffer::new().format(value));
     }
 
-    /// Writes `"name":{"kind":`. The name must need no escape.
+    /// Writes `"name":{"kind":`. The name must not contain a character that needs an escape.
     fn open(&mut self, name: &str, kind: &str) {
         self.comma();
         self.raw("\"");
@@ -87,14 +90,14 @@ impl Json {
         self.raw("\":");
     }
 
-    /// Writes `"name":{"S":"value"}`.
+    /// Writes a string attribute: `"name":{"S":"value"}`.
     fn s(&mut self, name: &str, value: &str) {
         self.open(name, "S");
         self.string(value);
         self.raw("}");
     }
 
-    /// Writes `"name":{"N":"value"}`.
+    /// Writes a number attribute: `"name":{"N":"value"}`.
     fn n(&mut self, name: &str, value: impl itoa::Integer) {
         self.open(name, "N");
         self.raw("\"");
@@ -102,13 +105,13 @@ impl Json {
         self.raw("\"}");
     }
 
-    /// Writes `"name":{"BOOL":true}`.
+    /// Writes a boolean attribute: `"name":{"BOOL":true}`.
     fn yes(&mut self, name: &str) {
         self.open(name, "BOOL");
         self.raw("true}");
     }
 
-    /// Writes `"name":{"S":"<text>#<shard>"}`.
+    /// Writes a string attribute with a shard number: `"name":{"S":"<text>#<shard>"}`.
     fn shard(&mut self, name: &str, text: &str, shard: u32) {
         self.open(name, "S");
         self.raw("\"");
@@ -118,7 +121,7 @@ impl Json {
         self.raw("\"}");
     }
 
-    /// Writes `"alias":"name"`.
+    /// Writes a member of the alias map: `"alias":"name"`.
     fn alias(&mut self, alias: &str, name: &str) {
         self.comma();
         self.string(alias);
@@ -133,7 +136,7 @@ pub fn batch_body<'a>(
     table: PutTable,
     events: impl Iterator<Item = &'a StoredEvent>,
     options: &ItemOptions,
-    now_ms: i64,
+    now_ms: UnixMs,
 ) -> Vec<u8> {
     let mut j = Json::with_capacity(12 * 1024);
     j.raw("{\"ReturnConsumedCapacity\":\"TOTAL\",\"RequestItems\":{");
@@ -153,7 +156,7 @@ pub fn batch_body<'a>(
     j.0
 }
 
-/// Returns the name of the table that takes these puts.
+/// Returns the name of the table that stores raw events or alerts.
 pub fn table_name(names: &TableNames, table: PutTable) -> &str {
     match table {
         PutTable::Raw => &names.raw,
@@ -161,11 +164,11 @@ pub fn table_name(names: &TableNames, table: PutTable) -> &str {
     }
 }
 
-fn raw_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now_ms: i64) {
+fn raw_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now_ms: UnixMs) {
     j.s(EVENT_ID, &e.event_id);
     j.s(TIMESTAMP, &format_millis(e.event.time_ms));
     common_attributes(j, e, now);
-    j.n(TTL, (now_ms + options.raw_ttl_ms).div_euclid(1_000));
+    j.n(TTL, (now_ms + options.raw_ttl_ms).0.div_euclid(1_000));
     j.open(SOURCE, "S");
     j.raw("\"");
     j.escaped(&e.topic);
@@ -183,19 +186,19 @@ fn raw_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now
     }
 }
 
-fn alert_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now_ms: i64) {
+fn alert_item(j: &mut Json, e: &StoredEvent, options: &ItemOptions, now: &str, now_ms: UnixMs) {
     j.s(TIMESTAMP, &keys::alert_sk(e.event.time_ms, &e.event_id));
     j.s(EVENT_ID, &e.event_id);
     j.s(EVENT_TIME, &format_millis(e.event.time_ms));
     common_attributes(j, e, now);
     if let Some(ttl_ms) = options.alert_ttl_ms {
-        j.n(TTL, (now_ms + ttl_ms).div_euclid(1_000));
+        j.n(TTL, (now_ms + ttl_ms).0.div_euclid(1_000));
     }
     let severity = e.event.severity.name();
     j.shard(SEVERITY_SHARD, severity, e.id_hash % options.shards);
 }
 
-/// Writes the attributes that raw events and alerts share.
+/// Writes the attributes that raw events and alerts have in common.
 fn common_attributes(j: &mut Json, e: &StoredEvent, now: &str) {
     j.s(CITY, &e.event.city);
     j.s(EVENT_TYPE, &e.event.event_type);
@@ -207,15 +210,16 @@ fn common_attributes(j: &mut Json, e: &StoredEvent, now: &str) {
     }
 }
 
-/// Returns the table and the body of the UpdateItem for one row.
+/// Returns the name of the table, and the body of the UpdateItem for one row.
 ///
-/// One request adds the stretch's sum and moves the fence, or does neither. [`crate::core::stretch`]
-/// explains the condition.
+/// One request adds the stretch's sum and moves the fence, or it does neither. Two separate requests could not keep
+/// INV-2: a crash between them would leave a sum without its fence, or a fence without its sum.
+/// [`crate::core::stretch`] explains the condition.
 pub fn update_body<'a>(
     names: &'a TableNames,
     update: &RowUpdate,
     options: &ItemOptions,
-    now_ms: i64,
+    now_ms: UnixMs,
 ) -> (&'a str, Vec<u8>) {
     let mut j = Json::with_capacity(2 * 1024);
     let is_window = update.row.window_start_ms.is_some();
@@ -232,7 +236,7 @@ pub fn update_body<'a>(
     if is_window {
         j.raw(", #ws = :ws, #we = :we, #lu = :lu, #se = :se");
     }
-    // Zeros are added too, so that a row has all counts from its first update on.
+    // The update also adds counts of zero, so that a row has all count attributes after its first update.
     j.raw(" ADD #n :n, #a :a, #b :b, #c :c, #d :d");
     j.raw(if is_window { ", #set :set" } else { ", #l :l" });
     j.raw("\",\"ConditionExpression\":\"attribute_not_exists(#f) OR #f <= :first\"");
@@ -276,7 +280,7 @@ fn row_aliases(j: &mut Json, log_key: &str, is_window: bool) {
     }
 }
 
-fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: i64) {
+fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: UnixMs) {
     let (series, sum) = (&*update.row.series, &update.sum);
     j.n(":first", update.first.0);
     j.n(":next", update.next.0);
@@ -296,7 +300,7 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: i
     j.s(":se", series);
     j.open(":set", "SS");
     j.raw("[");
-    // DynamoDB refuses an empty set. A stretch of a window holds at least one event.
+    // DynamoDB refuses an empty set. The set is never empty, because a stretch of a window contains at least one event.
     let has_some = |s: &Severity| sum.severities[s.index()] > 0;
     for severity in Severity::ALL.into_iter().filter(has_some) {
         j.comma();
@@ -305,11 +309,11 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: i
     j.raw("]}");
 }
 
-/// Returns the body of the UpdateItem for a progress item. With `create` it creates the item and
-/// leaves an existing one as it is. Otherwise it moves an existing item forward: in tables that were
-/// made again, a new item would hide all that they lack.
+/// Returns the body of the UpdateItem for a progress item. If `create` is true, the request creates the item, but does
+/// not change an existing item. If `create` is false, the request only moves an existing item forward. A move must not
+/// create an item, because a new progress item in recreated tables would hide that the counts are missing.
 ///
-/// It is an update and not a put because only an update returns the item that it leaves behind.
+/// The request is an UpdateItem and not a PutItem, because only UpdateItem returns the item as it is after the write.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {
     let mut j = Json::with_capacity(1024);
     j.raw("{\"TableName\":");
@@ -354,18 +358,18 @@ pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec
     j.0
 }
 
-/// Returns the attributes of a progress item other than its key and `next`. An attribute without a
-/// value is removed from the item.
+/// Returns the attributes of a progress item except its key and `next`. The update removes each attribute whose value
+/// is `None`.
 pub(super) fn progress_attributes(publish: &Publish) -> Vec<(&'static str, Option<i64>)> {
     let at = &publish.boundary;
     let sums = at.sums.map(|sums| sums.numbers());
     let mut out = vec![
-        (MAX, at.max.max_ms()),
-        (WATERMARK, publish.watermark_ms),
+        (MAX, at.max.max_ms().map(|ms| ms.0)),
+        (WATERMARK, publish.watermark_ms.map(|ms| ms.0)),
         (SUMS_NEXT, sums.map(|_| at.next.0)),
     ];
     for (place, name) in SUMS.into_iter().enumerate() {
-        // Offsets are below 2^63, so a count of records is too.
+        // The number of records fits into `i64`, because offsets are below 2^63.
         let number = sums.and_then(|numbers| i64::try_from(numbers[place]).ok());
         out.push((name, number));
     }

@@ -1,6 +1,6 @@
-//! Everything that talks to DynamoDB: client, tables, config item, writes and reads.
+//! All code that uses DynamoDB: the client, the tables, the config item, writes and reads.
 //!
-//! No module here knows Kafka.
+//! The modules in this folder do not use Kafka.
 
 mod answers;
 pub mod attributes;
@@ -11,12 +11,16 @@ mod credentials;
 pub mod embedded;
 pub mod error;
 pub mod former;
+mod incident_items;
+pub mod incidents;
 pub mod items;
 mod proof;
 pub mod protect;
 pub mod reads;
 mod requests;
 pub mod rights;
+mod rollup_items;
+pub mod rollups;
 mod skew;
 pub mod tables;
 mod warn_limit;

@@ -1,10 +1,14 @@
 //! Checks whether the item in an answer proves the outcome of a write.
 //!
-//! DynamoDB returns attributes with every outcome: `UPDATED_NEW` or `ALL_NEW` if it carried out the
-//! write, `ALL_OLD` if the condition refused the write. None of the three costs capacity units. An
-//! answer proves an outcome only if it holds exactly what this write leaves behind, or what must have
-//! refused the write. Otherwise the outcome is unknown, and the same write is sent again. The module
-//! [`crate::store::answers`] checks for every operation that the item has the key of the request.
+//! DynamoDB returns attributes with every outcome. If DynamoDB carried out the write, it returns the new attributes
+//! (`UPDATED_NEW` or `ALL_NEW`). If the condition refused the write, DynamoDB returns the stored attributes
+//! (`ALL_OLD`). The returned attributes cost no capacity units. An answer proves an outcome only if it contains exactly
+//! the values that the write stores, or the values that must have refused the write. If the item contains other values,
+//! the outcome is unknown, and the caller sends the same write again.
+//!
+//! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline would mark
+//! records as durable that no row counts (INV-1, INV-2). The module [`crate::store::answers`] checks for every
+//! operation that the item has the key of the request.
 
 use crate::core::event::Offset;
 use crate::core::keys::{self, FENCE_NEXT, SUMS, SUMS_NEXT};
@@ -18,17 +22,17 @@ use crate::store::attributes::{
 };
 use crate::store::items::progress_attributes;
 
-/// Why a refusal proves nothing.
+/// The reason why a refusal proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
-    /// The answer cannot be DynamoDB's answer to this write.
+    /// The answer cannot be DynamoDB's answer to the write.
     Flaw(Flaw),
-    /// The attribute that the condition compares is not a number in the table. Sending the write again
-    /// cannot change that.
+    /// In the table, the attribute that the condition compares is not a number. Sending the write again cannot
+    /// repair the attribute.
     Corrupt,
 }
 
-/// Reads the row's identity and fence from the answer to a row update.
+/// Reads the identity of the row and its fence from the answer to a successful row update.
 pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Shown {
     let nothing = Item::new();
     let item = updated.unwrap_or(&nothing);
@@ -41,7 +45,7 @@ pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Sh
             is_text(item, CITY, city) && is_text(item, EVENT_TYPE, event_type)
         }),
     };
-    // A fence that is not a number proves as little as a missing one.
+    // A fence that is not a number proves nothing, and is treated like a missing fence.
     let fence = number(item, &fence_name(update));
     Shown {
         same_row,
@@ -49,10 +53,11 @@ pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Sh
     }
 }
 
-/// Reads the row's fence from the item that refused a row update. The item's key has been checked.
+/// Reads the row's fence from the item that refused a row update. The caller has already checked the key of the
+/// item.
 ///
 /// # Errors
-/// [`Unproven::Corrupt`] if its fence is not a number.
+/// Returns [`Unproven::Corrupt`] if the fence in the item is not a number.
 pub(super) fn shown_by_refusal(update: &RowUpdate, old: Option<&Item>) -> Result<Shown, Unproven> {
     let fence = old.map_or(Ok(None), |item| checked_number(item, &fence_name(update)));
     let fence = fence.map_err(|NotANumber| Unproven::Corrupt)?;
@@ -62,12 +67,14 @@ pub(super) fn shown_by_refusal(update: &RowUpdate, old: Option<&Item>) -> Result
     })
 }
 
-/// Returns the name of the fence that an update moves.
+/// Returns the name of the attribute that holds the fence of an update.
 pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
 
-/// Checks the progress item that a write of `publish` returned.
+/// Checks that the progress item in an answer contains what the write of `publish` stores.
+///
+/// The function compares every attribute. For example, a wrong watermark could make a window final too early (INV-4).
 pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(), Flaw> {
     let item = new.ok_or(Flaw::OtherItem)?;
     let mut written = progress_attributes(publish);
@@ -79,7 +86,10 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
     Ok(())
 }
 
-/// Checks the progress item that refused to be created, or to be moved to `publish`.
+/// Checks that the progress item in an answer must have refused the write of `publish`.
+///
+/// Any existing item refuses a creation. Only an item whose `next` is at least as large as the new `next` refuses a
+/// move, because a progress item never moves back (INV-4).
 pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
     match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),
@@ -87,7 +97,7 @@ pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Resu
     }
 }
 
-/// Returns the sums of a progress item; `None` if they are unknown or contradict each other.
+/// Returns the sums of a progress item, or `None` if they are unknown or contradict each other.
 pub(super) fn sums(item: &Item) -> Option<Sum> {
     let count = |name| {
         let number = number(item, name)?;
@@ -109,12 +119,13 @@ mod tests {
     use aws_sdk_dynamodb::types::AttributeValue;
 
     use super::*;
+    use crate::core::clock::UnixMs;
     use crate::core::plan::RowKey;
     use crate::core::restart::Boundary;
     use crate::core::stretch::Sum;
     use crate::core::watermark::MaxTime;
 
-    /// 2013-01-01T06:00:00Z
+    /// The instant 2013-01-01T06:00:00Z.
     const START_MS: i64 = 1_357_020_000_000;
 
     fn update(window_start_ms: Option<i64>) -> RowUpdate {
@@ -124,7 +135,7 @@ mod tests {
             row_id: 0,
             row: RowKey {
                 series: "NYC#traffic".into(),
-                window_start_ms,
+                window_start_ms: window_start_ms.map(UnixMs),
             },
             log_key: "T#3".into(),
             first: Offset(7),
@@ -211,7 +222,7 @@ mod tests {
             whole.insert(name.to_owned(), digits(number));
         }
         assert_eq!(sums(&whole), Sum::checked([2, 1, 3, 0, 0, 0]));
-        // A consumer of an older version moved the item.
+        // A consumer of an older version has moved the item without updating the sums.
         let mut moved = whole.clone();
         moved.insert("next".to_owned(), digits(13));
         assert_eq!(sums(&moved), None);
@@ -238,10 +249,10 @@ mod tests {
             tables_id: "D".into(),
             boundary: Boundary {
                 next: Offset(12),
-                max: MaxTime::new(max),
+                max: MaxTime::new(max.map(UnixMs)),
                 sums: None,
             },
-            watermark_ms,
+            watermark_ms: watermark_ms.map(UnixMs),
         };
         let whole = item(&[
             ("next", digits(12)),

@@ -1,8 +1,8 @@
-//! Protection of tables in production: deletion protection, point-in-time recovery, an own encryption
-//! key, tags, and warm throughput for events that arrive at full rate from the start.
+//! The protection of tables in production: deletion protection, point-in-time recovery, a customer's encryption
+//! key, and tags. Protection also covers warm throughput for events that arrive at the full rate from the start.
 //!
-//! No measure changes what is counted, so `init-tables` can switch each on at any time. It never
-//! switches one off: it leaves everything as it is that the options do not name.
+//! No measure changes the items of the tables, so `init-tables` can switch on each measure at any time. `init-tables`
+//! never switches a measure off, and takes only the measures that its options name.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder;
@@ -15,34 +15,37 @@ use aws_sdk_dynamodb::types::{
 use crate::core::keys::{ALERTS, RAW, TABLES};
 use crate::store::error::StoreError;
 
-/// Measures for every table; none by default.
+/// The measures that every table should have. The default contains no measure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// Deletion protection: no table can be deleted before an operator switches this off.
+    /// True for deletion protection. A protected table cannot be deleted until an operator switches the protection
+    /// off.
     pub deletion: bool,
-    /// Point-in-time recovery: each second of the last 35 days can be restored into a new table.
+    /// True for point-in-time recovery. With this measure, an operator can restore the state of any second of the last
+    /// 35 days into a new table.
     pub pitr: bool,
-    /// KMS key: id, ARN or `alias/…`.
+    /// The KMS key: its id, its ARN, or `alias/…`.
     pub kms_key: Option<String>,
-    /// Tags, name and value.
+    /// The names and values of the tags.
     pub tags: Vec<(String, String)>,
-    /// Write units per second that the tables of raw events and alerts and their indexes accept at
-    /// once. A new on-demand table accepts 4,000, and later twice its last peak.
+    /// Write units per second that the tables of raw events and alerts, and their indexes, accept immediately. A new
+    /// on-demand table accepts 4,000 write units per second. Later it accepts twice its last peak.
     pub warm_writes: Option<u32>,
 }
 
-/// A measure that a table lacks.
+/// A protection measure that a table lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Switch on deletion protection.
+    /// Switch on deletion protection for the table.
     Deletion,
-    /// Switch on point-in-time recovery.
+    /// Switch on point-in-time recovery for the table.
     Pitr,
-    /// Encrypt with this key.
+    /// Encrypt the table with the given KMS key.
     Key(String),
-    /// Add these tags.
+    /// Add the given tags to the table.
     Tags(Vec<(String, String)>),
-    /// Accept this many write units per second at once, in the table or in the index of this name.
+    /// Raise the write units per second that the table accepts immediately. If the second field is set, the measure
+    /// applies to the index with this name instead.
     Warm(u32, Option<String>),
 }
 
@@ -77,11 +80,11 @@ impl std::fmt::Display for Measure {
     }
 }
 
-/// Returns the measures in `wanted` that a table lacks. Sends requests only for wanted measures that
-/// the description does not show.
+/// Returns the measures in `wanted` that a table lacks. The function sends a request only for a wanted measure whose
+/// state is not in the table's description.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// Returns the error that DynamoDB answers with.
 pub async fn missing(
     client: &Client,
     wanted: &Protection,
@@ -118,8 +121,9 @@ pub async fn missing(
     Ok(out)
 }
 
-/// Returns which parts of a table accept fewer than `units` at once, if the table gets an item per
-/// event. Emulators do not report warm throughput, so their tables lack nothing.
+/// Returns a measure for the table and for each of its indexes that accepts fewer than `units` write units per second
+/// immediately. The function checks only tables that get an item per event. Emulators do not report warm throughput, so
+/// their tables never need this measure.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     if !found.table_name().is_some_and(gets_puts) {
         return Vec::new();
@@ -139,22 +143,22 @@ fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     out
 }
 
-/// Returns whether a table gets an item per event, and not a row of counts.
+/// Returns true if consumers put one item per event into a table, instead of updating rows of counts.
 pub fn gets_puts(table: &str) -> bool {
     [TABLES[RAW], TABLES[ALERTS]]
         .iter()
         .any(|suffix| table.ends_with(&format!("-{suffix}")))
 }
 
-/// Returns warm throughput for writes as the SDK represents it.
+/// Returns the warm throughput for `units` write units per second as a value of the SDK.
 pub fn warm(units: u32) -> WarmThroughput {
     WarmThroughput::builder()
         .write_units_per_second(i64::from(units))
         .build()
 }
 
-/// Returns whether a table is encrypted with `key`. DynamoDB always reports the ARN of the key. An
-/// alias cannot be compared with an ARN, so it matches any key of the customer.
+/// Returns true if a table is encrypted with `key`. DynamoDB always reports the ARN of the key. An alias cannot be
+/// compared with an ARN, so an alias matches any customer-managed key.
 fn is_encrypted_with(found: &TableDescription, key: &str) -> bool {
     let Some(sse) = found.sse_description() else {
         return false;
@@ -209,10 +213,10 @@ async fn tags(
     }
 }
 
-/// Takes a measure on an active table.
+/// Carries out a protection measure on an active table.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// Returns the error that DynamoDB answers with.
 pub async fn take(
     client: &Client,
     found: &TableDescription,
@@ -266,7 +270,7 @@ async fn update(table: &str, request: UpdateTableFluentBuilder) -> Result<(), St
         .map_err(|error| StoreError::from_sdk("UpdateTable", table, error))
 }
 
-/// Returns encryption with an own key as the SDK represents it.
+/// Returns the SDK's specification for encryption with the customer-managed key `key`.
 pub fn sse(key: &str) -> SseSpecification {
     SseSpecification::builder()
         .enabled(true)
@@ -275,7 +279,7 @@ pub fn sse(key: &str) -> SseSpecification {
         .build()
 }
 
-/// Returns tags as the SDK represents them.
+/// Returns the tags as values of the SDK.
 pub fn sdk_tags(tags: &[(String, String)]) -> Vec<Tag> {
     let tag = |(name, value): &(String, String)| {
         let tag = Tag::builder().key(name).value(value).build();

@@ -1,22 +1,26 @@
-//! What the API reads from the tables: the trait [`Reads`] and its implementation on DynamoDB.
+//! The data that the API reads from the tables: the trait [`Reads`] and its implementation on DynamoDB.
 //!
-//! The readers use Query, BatchGetItem and GetItem. They never scan, so the cost of an answer depends
-//! on the answer and not on the size of the tables. Expressions name every attribute through `#x`,
-//! because several names are reserved words. Every page and every unprocessed key is read.
+//! The readers use Query, BatchGetItem and GetItem. The readers never use Scan, so the cost of an answer depends on the
+//! size of the answer and not on the size of the tables. Expressions name every attribute by an alias such as `#x`,
+//! because several of the names are reserved words. The readers read every page, and repeat every unprocessed key.
 //!
 //! | question | requests |
 //! |---|---|
 //! | events of a city | a Query per city shard on `city-timestamp-index`, merged |
 //! | alerts of a city | one Query on the alerts table |
 //! | alerts of all cities | a Query per severity and shard on `severity-timestamp-index`, merged |
+//! | incidents | a Query per state on `state-opened-index`, merged |
 //! | windows of a series | `series-window-index` (keys), then progress, then the rows, then config |
+//! | first and last event of a city | two Queries per city shard and per series on those indexes |
 //! | windows of several series, or the newest of them | a Query per series on that index, then as above for all series |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
+//! | hours and days of some series, from rollups | a Query per series on the totals table |
 //! | grand total, if there are too many series | a Query on `progress` |
 //! | totals in order of names, a page | a Query per `totals#n` from a name on, merged by the API |
 //!
-//! The readers tolerate damaged items: an attribute that is missing or has another type is shown as
-//! empty or zero, so that one damaged row does not hide the others. A damaged number is logged.
+//! The readers tolerate damaged items. An attribute that is missing or has another type is returned as empty or zero,
+//! so that one damaged row does not hide the other rows. The readers log a warning for each damaged number, at a
+//! limited rate.
 
 mod aggregations;
 pub mod audit;
@@ -24,79 +28,93 @@ mod batch;
 mod db;
 mod items;
 mod lane;
+mod lists;
 mod meter;
 mod newest_first;
+pub mod rollups;
+mod span;
 mod totals;
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 
-use self::db::{Db, KeyNames};
+use self::db::Db;
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 pub use self::meter::{Cost, Meter, metered, metered_by, units_so_far};
-use self::newest_first::{KeyedSource, ListPartition, read_page};
+pub use self::rollups::{DayItem, HourItem, RolledUp};
 pub use self::totals::EveryTotal;
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
-use crate::core::keys::{CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, TableNames};
-use crate::core::time::{format_millis, parse_timestamp};
-use crate::store::attributes::{
-    CITY, CITY_SHARD, EVENT_ID, Item, SERIES, SEVERITY_SHARD, TIMESTAMP, string,
-};
+use crate::core::keys::{CITY_INDEX, SERIES_INDEX, TableNames};
+use crate::core::rollup::RollupSeries;
+use crate::core::time::parse_timestamp;
+use crate::store::attributes::{CITY, CITY_SHARD, SERIES, string};
 use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
+use crate::store::incidents::StoredIncident;
 use crate::telemetry::Metrics;
 
-/// How long a reader uses a shard count before it reads the count again. `init-tables` raises the
-/// count before any consumer uses it.
+/// How long a reader uses a shard count before it reads the count again. `init-tables` raises the shard count in the
+/// config item before any consumer uses the new count.
 const CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Time between two requests to the tables other than the totals, as long as they answer.
+/// Time between two pings of the tables other than the totals table, while these tables answer.
 const OTHERS_EVERY: Duration = Duration::from_secs(10);
 
-/// The future of an answer.
+/// The future that a method of [`Reads`] returns.
 pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// One page of a list, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// At most as many items as were requested.
+    /// The items of the page, at most as many as were requested.
     pub items: Vec<T>,
-    /// Where the next page begins; `None` at the end.
+    /// The position where the next page begins, or `None` at the end of the list.
     pub next: Option<Position>,
 }
 
 impl<T> Page<T> {
-    /// Returns the page of an empty list.
+    /// Returns the page with each item converted.
+    pub fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            items: self.items.into_iter().map(convert).collect(),
+            next: self.next,
+        }
+    }
+
+    /// Returns the only page of an empty list.
     pub const fn empty() -> Page<T> {
         Page {
             items: Vec::new(),
             next: None,
         }
     }
-
-    fn map<U>(self, from_item: impl FnMut(T) -> U) -> Page<U> {
-        Page {
-            items: self.items.into_iter().map(from_item).collect(),
-            next: self.next,
-        }
-    }
 }
 
-/// A page of windows, and how far counting has come.
+/// The incidents that a list contains. A filter that is `None` leaves out nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IncidentFilter {
+    /// True for open incidents, false for resolved ones.
+    pub is_open: Option<bool>,
+    /// The city by which the rule groups.
+    pub city: Option<String>,
+    /// The name of the rule.
+    pub rule: Option<String>,
+}
+
+/// A page of windows, with the watermark that shows how far the topic has been counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Windows {
-    /// The windows, newest first.
+    /// The windows of the page, newest first.
     pub page: Page<AggregationItem>,
-    /// The smallest watermark that a partition of the current topic has published, in Unix
-    /// milliseconds.
-    pub watermark_ms: Option<i64>,
+    /// The smallest watermark that a partition of the current topic has published.
+    pub watermark_ms: Option<UnixMs>,
 }
 
 impl Windows {
-    /// Returns the page of a list without windows.
+    /// Returns the page of a list that has no windows.
     pub const fn none() -> Windows {
         Windows {
             page: Page::empty(),
@@ -104,65 +122,66 @@ impl Windows {
         }
     }
 
-    /// Returns whether nothing on the page that answers `request` will change: every row is final, and
-    /// no window between or above the rows can still get its first event.
+    /// Returns true if nothing on the page that answers `request` will change. Every row must be final, and no
+    /// window between the rows or after them may still get its first event.
     pub fn are_settled(&self, request: &PageRequest) -> bool {
         let position = request.after.as_ref();
         let above_ms = position.and_then(|position| parse_timestamp(&position.sort_key));
-        let end_ms = request.range.to_ms.min(above_ms.unwrap_or(i64::MAX));
+        let to_ms = request.range.to_ms;
+        let end_ms = above_ms.map_or(to_ms, |above_ms| above_ms.min(to_ms));
         !self.page.items.is_empty()
             && self.page.items.iter().all(|item| item.is_final)
             && self.watermark_ms.is_some_and(|ms| ms >= end_ms)
     }
 }
 
-/// The position after an item of a merged list. Lists are ordered by descending sort key, then by
-/// lane, then as DynamoDB orders equal sort keys within a lane.
+/// The position after an item of a merged list. The list is sorted by descending sort key, and then by lane.
+/// Within a lane, items with equal sort keys keep DynamoDB's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Sort key of the last item that was given out.
+    /// The sort key of the last item on the previous page.
     pub sort_key: String,
-    /// Number of the item's partition among those that are merged.
+    /// The number of the merged partition that holds the item.
     pub lane: u32,
-    /// The third attribute of the item's key; empty if the key has only two.
+    /// The other attributes of the item's key, separated by `#`. The text is empty if the key has only two attributes.
     pub key: String,
 }
 
-/// Event times `[from_ms, to_ms)`.
+/// A range of event times, `[from_ms, to_ms)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// First instant, Unix milliseconds.
-    pub from_ms: i64,
-    /// First instant after the last, Unix milliseconds.
-    pub to_ms: i64,
+    /// The first instant of the range.
+    pub from_ms: UnixMs,
+    /// The first instant after the range.
+    pub to_ms: UnixMs,
 }
 
 impl Range {
-    /// Returns whether the range contains no instant.
-    pub const fn is_empty(&self) -> bool {
+    /// Returns true if the range contains no instant.
+    pub fn is_empty(&self) -> bool {
         self.from_ms >= self.to_ms
     }
 }
 
-/// The part of a list that one page shows.
+/// The part of a list that one page should show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// Range of event times, or of window starts.
+    /// The range of event times or of window starts.
     pub range: Range,
-    /// Most items on the page.
+    /// Maximum number of items on the page.
     pub limit: usize,
-    /// Where the page begins; `None` at the newest item.
+    /// The position where the page begins, or `None` to begin with the newest item.
     pub after: Option<Position>,
-    /// The current time in Unix milliseconds. Rows whose `ttl` is not after it are left out.
-    pub now_ms: i64,
+    /// The current time. The page leaves out rows that have expired by this time.
+    pub now_ms: UnixMs,
 }
 
-/// What the API reads from the tables.
+/// The reads from the tables that the API needs.
 pub trait Reads: Send + Sync + 'static {
-    /// Returns events of a city, newest first.
+    /// Returns the events of a city, newest first.
     fn events(&self, city: String, request: PageRequest) -> ReadFuture<'_, Page<EventItem>>;
 
-    /// Returns alerts of a city, or of all cities, newest first.
+    /// Returns the alerts of a city or of all cities, newest first.
     fn alerts(
         &self,
         city: Option<String>,
@@ -170,35 +189,90 @@ pub trait Reads: Send + Sync + 'static {
         request: PageRequest,
     ) -> ReadFuture<'_, Page<AlertItem>>;
 
-    /// Returns windows of a series (`city#event_type`), newest first.
+    /// Returns incidents, newest first by the time of opening. The kind of the error is
+    /// [`StoreErrorKind::NotFound`](crate::store::error::StoreErrorKind::NotFound) if there is no table of incidents.
+    fn incidents(
+        &self,
+        wanted: IncidentFilter,
+        request: PageRequest,
+    ) -> ReadFuture<'_, Page<StoredIncident>>;
+
+    /// Returns the windows of a series (`city#event_type`), newest first.
     fn aggregations(&self, series: String, request: PageRequest) -> ReadFuture<'_, Windows>;
 
-    /// Returns every window of these series that starts in `range`, in any order.
+    /// Returns every window of the given series that starts in `range`, in any order.
     fn windows(&self, series: Vec<String>, range: Range) -> ReadFuture<'_, Windows>;
 
-    /// Returns the newest window start of these series at or before `until_ms`, in Unix milliseconds.
-    fn newest_window(&self, series: Vec<String>, until_ms: i64) -> ReadFuture<'_, Option<i64>>;
+    /// Returns the start of the newest window of the given series at or before `until_ms`.
+    fn newest_window(
+        &self,
+        series: Vec<String>,
+        until_ms: UnixMs,
+    ) -> ReadFuture<'_, Option<UnixMs>>;
 
-    /// Returns the newest windows of each of these series, in any order. It returns as many windows of
-    /// a series as can be open at the same time.
+    /// Returns the newest windows of each of the given series, in any order. For each series, the function returns
+    /// as many windows as can be open at the same time.
     fn latest_windows(&self, series: Vec<String>) -> ReadFuture<'_, Vec<AggregationItem>>;
 
-    /// Returns the totals of every series, or of every series of one city, in any order.
+    /// Returns how far the current topic is rolled up. The caller reads hours before `until_ms` from rollups, and later
+    /// hours from windows. Costs two read units.
+    ///
+    /// The caller passes the value on to [`Reads::hours`] and [`Reads::days`], and reads it again for each answer. Once
+    /// `until_ms` is past an hour, the rows of that hour change only if the topic is recreated or an idle partition
+    /// counts its first event.
+    fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
+
+    /// Returns the start of the first rolled-up hour in which one of these series has an event. Costs half a read unit
+    /// for each series.
+    fn first_hour(
+        &self,
+        series: Vec<RollupSeries>,
+        rolled_up: RolledUp,
+    ) -> ReadFuture<'_, Option<UnixMs>>;
+
+    /// Returns the hours of these series that start in `range` and end at or before `rolled_up.until_ms`, in any order.
+    /// Hours without events are left out.
+    ///
+    /// Costs about 23 read units for 1,000 hours with events of one series. The cost doubles if `rolled_up` is not
+    /// settled.
+    fn hours(
+        &self,
+        series: Vec<RollupSeries>,
+        range: Range,
+        rolled_up: RolledUp,
+    ) -> ReadFuture<'_, Vec<HourItem>>;
+
+    /// Returns the UTC days of these series that start in `range` and end at or before `rolled_up.until_ms`, in any
+    /// order. Days without events are left out.
+    ///
+    /// Costs about 13 to 22 read units for a year of one series. The cost doubles if `rolled_up` is not settled.
+    fn days(
+        &self,
+        series: Vec<RollupSeries>,
+        range: Range,
+        rolled_up: RolledUp,
+    ) -> ReadFuture<'_, Vec<DayItem>>;
+
+    /// Returns the event times of a city's first event (`from_ms`) and last event (`to_ms`). `series` lists all series
+    /// of the city. If the raw row of an event has expired, the function returns the start of the event's window
+    /// instead. Costs one read unit for each series and one for each shard of the city.
+    fn span(&self, city: String, series: Vec<String>) -> ReadFuture<'_, Option<Range>>;
+
+    /// Returns the totals of every series, or of every series of one city. The order is arbitrary.
     fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>>;
 
-    /// Returns the sums over every series, and at most `kept_max` of the largest series. Adds the
-    /// number of series to `found` while it reads them.
-    fn every_total(&self, kept_max: usize, found: Arc<AtomicUsize>) -> ReadFuture<'_, EveryTotal> {
+    /// Returns the sums over every series, and the totals of at most `kept_max` of the largest series. If the read
+    /// reaches its limit of read units, the result covers only the series that were read before.
+    fn every_total(&self, kept_max: usize) -> ReadFuture<'_, EveryTotal> {
         Box::pin(async move {
             let mut every = EveryTotal::new(kept_max);
             every.take(self.totals(None).await?);
-            found.store(every.series_count, Ordering::Relaxed);
             Ok(every.sorted())
         })
     }
 
-    /// Returns series of one shard of the totals whose name (`city#event_type`) is greater than `after`, in
-    /// order of names, `limit` at most. The flag is true if more of them follow.
+    /// Returns the totals of the series in one totals shard whose names (`city#event_type`) are greater than `after`.
+    /// The function returns at most `limit` series in alphabetical order. The flag is true if more series follow.
     fn totals_after(
         &self,
         shard: String,
@@ -206,27 +280,28 @@ pub trait Reads: Send + Sync + 'static {
         limit: i32,
     ) -> ReadFuture<'_, (Vec<TotalItem>, bool)>;
 
-    /// Returns the sums of all progress items; `None` if the sums of one are unknown.
+    /// Returns the sums over all progress items, or `None` if a progress item has no valid sums.
     fn kept_total(&self) -> ReadFuture<'_, Option<TotalItem>>;
 
-    /// Returns an error unless all tables answer and the config item is there.
+    /// Returns an error unless all tables answer and the config item exists.
     fn ping(&self) -> ReadFuture<'_, ()>;
 }
 
-/// [`Reads`] from DynamoDB.
+/// The implementation of [`Reads`] that reads from DynamoDB.
 pub struct DynamoReads {
     db: Db,
     shards: Mutex<Option<(Instant, u32)>>,
     finals: aggregations::Finals,
-    /// When the tables other than the totals last answered.
+    /// The time at which the tables other than the totals table last answered.
     others_answered: Mutex<Option<Instant>>,
 }
 
 impl DynamoReads {
-    /// Returns a reader of the tables `names`. Sends nothing yet.
+    /// Returns a reader of the tables `names`, but sends no request yet.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> DynamoReads {
         DynamoReads {
-            // A failed request is the client's to repeat: the client waits for the answer.
+            // The reader does not repeat a failed request. The client of the API waits for the answer and can repeat
+            // its own request.
             db: Db::new(client, names, metrics, 1),
             shards: Mutex::new(None),
             finals: aggregations::finals(),
@@ -234,7 +309,7 @@ impl DynamoReads {
         }
     }
 
-    /// Returns the shard count, at most [`CONFIG_AGE_MAX`] old while DynamoDB answers.
+    /// Returns the shard count. The count is at most [`CONFIG_AGE_MAX`] old while DynamoDB answers.
     async fn shards(&self) -> Result<u32, StoreError> {
         let known = *self.shards.lock().expect("no panic holds the shard count");
         match known {
@@ -254,8 +329,9 @@ impl DynamoReads {
         Ok(config)
     }
 
-    /// Asks the tables other than the totals for a key that none of them holds, at half a read unit
-    /// each. It asks once per [`OTHERS_EVERY`], or at every ping while a table does not answer.
+    /// Reads a key that does not exist from each table other than the totals table, at a cost of half a read unit
+    /// each. The function sends these reads once per [`OTHERS_EVERY`], and at every ping while a table does not
+    /// answer.
     async fn ping_others(&self) -> Result<(), StoreError> {
         let is_recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < OTHERS_EVERY);
         let lock = || self.others_answered.lock().expect("no panic holds it");
@@ -275,7 +351,7 @@ impl DynamoReads {
                 .set_index_name(index.map(str::to_owned))
                 .key_condition_expression("#pk = :none")
                 .expression_attribute_names("#pk", key)
-                // No city and no series begins with `#`.
+                // The names of cities and series never begin with `#`, so the Query finds nothing.
                 .expression_attribute_values(":none", string("#"))
                 .limit(1);
             self.db.query_page(query).await?;
@@ -283,82 +359,14 @@ impl DynamoReads {
         *lock() = Some(Instant::now());
         Ok(())
     }
-
-    async fn events_page(
-        &self,
-        city: &str,
-        request: PageRequest,
-    ) -> Result<Page<EventItem>, StoreError> {
-        let table = self.db.names.raw.clone();
-        let source = KeyedSource {
-            keys: KeyNames {
-                table: table.clone(),
-                index: Some(CITY_INDEX),
-                pk: CITY_SHARD,
-                sk: TIMESTAMP,
-            },
-            other_key: Some(EVENT_ID),
-        };
-        let lower = format_millis(request.range.from_ms);
-        // Event times are whole milliseconds, so the last one below `to` is one less.
-        let upper = format_millis(request.range.to_ms - 1);
-        let shards = (0..self.shards().await?)
-            .map(|n| ListPartition::new(format!("{city}#{n}"), &lower, &upper))
-            .collect();
-        // Any number of events may share a time. A shard that gave out all of its events at a time
-        // continues one millisecond below it.
-        let below = |sk: &str| parse_timestamp(sk).map(|ms| format_millis(ms - 1));
-        let page = read_page(&self.db, source, shards, &request, below).await?;
-        Ok(page.map(|item| EventItem::from_table(&table, &item)))
-    }
-
-    async fn alerts_page(
-        &self,
-        city: Option<String>,
-        severity: Option<Severity>,
-        request: PageRequest,
-    ) -> Result<Page<AlertItem>, StoreError> {
-        // Sort keys are `<time>#<id>`: all of one time lie between it and the next millisecond.
-        let (lower, upper) = (
-            format_millis(request.range.from_ms),
-            format_millis(request.range.to_ms),
-        );
-        let source = |index, pk, other_key| KeyedSource {
-            keys: KeyNames {
-                table: self.db.names.alerts.clone(),
-                index,
-                pk,
-                sk: TIMESTAMP,
-            },
-            other_key,
-        };
-        let (source, partitions) = match city {
-            Some(city) => {
-                let partition = ListPartition::new(city, &lower, &upper).only(severity);
-                (source(None, CITY, None), vec![partition])
-            }
-            None => {
-                let raising: Vec<Severity> = Severity::ALL
-                    .into_iter()
-                    .filter(|s| s.is_alert() && severity.is_none_or(|wanted| wanted == *s))
-                    .collect();
-                // The shard is the outer loop, so a lane keeps its number when the shards grow.
-                let partitions = (0..self.shards().await?)
-                    .flat_map(|n| raising.iter().map(move |s| format!("{s}#{n}")))
-                    .map(|pk| ListPartition::new(pk, &lower, &upper))
-                    .collect();
-                let index = Some(SEVERITY_INDEX);
-                (source(index, SEVERITY_SHARD, Some(CITY)), partitions)
-            }
-        };
-        let page = read_page(&self.db, source, partitions, &request, |_| None).await?;
-        Ok(page.map(|item: Item| AlertItem::from_item(&item)))
-    }
 }
 
 impl Reads for DynamoReads {
     fn events(&self, city: String, request: PageRequest) -> ReadFuture<'_, Page<EventItem>> {
-        Box::pin(async move { self.events_page(&city, request).await })
+        Box::pin(async move {
+            let shards = self.shards().await?;
+            lists::events(&self.db, shards, &city, request).await
+        })
     }
 
     fn alerts(
@@ -367,7 +375,23 @@ impl Reads for DynamoReads {
         severity: Option<Severity>,
         request: PageRequest,
     ) -> ReadFuture<'_, Page<AlertItem>> {
-        Box::pin(self.alerts_page(city, severity, request))
+        Box::pin(async move {
+            match city {
+                Some(city) => lists::alerts_of(&self.db, city, severity, request).await,
+                None => {
+                    let shards = self.shards().await?;
+                    lists::alerts(&self.db, shards, severity, request).await
+                }
+            }
+        })
+    }
+
+    fn incidents(
+        &self,
+        wanted: IncidentFilter,
+        request: PageRequest,
+    ) -> ReadFuture<'_, Page<StoredIncident>> {
+        Box::pin(lists::incidents(&self.db, wanted, request))
     }
 
     fn aggregations(&self, series: String, request: PageRequest) -> ReadFuture<'_, Windows> {
@@ -378,7 +402,11 @@ impl Reads for DynamoReads {
         Box::pin(aggregations::windows(&self.db, &self.finals, series, range))
     }
 
-    fn newest_window(&self, series: Vec<String>, until_ms: i64) -> ReadFuture<'_, Option<i64>> {
+    fn newest_window(
+        &self,
+        series: Vec<String>,
+        until_ms: UnixMs,
+    ) -> ReadFuture<'_, Option<UnixMs>> {
         Box::pin(aggregations::newest(&self.db, series, until_ms))
     }
 
@@ -386,12 +414,49 @@ impl Reads for DynamoReads {
         Box::pin(aggregations::latest(&self.db, &self.finals, series))
     }
 
+    fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp> {
+        Box::pin(rollups::rolled_up(&self.db, now_ms))
+    }
+
+    fn first_hour(
+        &self,
+        series: Vec<RollupSeries>,
+        rolled_up: RolledUp,
+    ) -> ReadFuture<'_, Option<UnixMs>> {
+        Box::pin(rollups::first_hour(&self.db, series, rolled_up))
+    }
+
+    fn hours(
+        &self,
+        series: Vec<RollupSeries>,
+        range: Range,
+        rolled_up: RolledUp,
+    ) -> ReadFuture<'_, Vec<HourItem>> {
+        Box::pin(rollups::hours(&self.db, series, range, rolled_up))
+    }
+
+    fn days(
+        &self,
+        series: Vec<RollupSeries>,
+        range: Range,
+        rolled_up: RolledUp,
+    ) -> ReadFuture<'_, Vec<DayItem>> {
+        Box::pin(rollups::days(&self.db, series, range, rolled_up))
+    }
+
+    fn span(&self, city: String, series: Vec<String>) -> ReadFuture<'_, Option<Range>> {
+        Box::pin(async move {
+            let shards = self.shards().await?;
+            span::of_city(&self.db, &city, shards, series).await
+        })
+    }
+
     fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>> {
         Box::pin(totals::all(&self.db, city))
     }
 
-    fn every_total(&self, kept_max: usize, found: Arc<AtomicUsize>) -> ReadFuture<'_, EveryTotal> {
-        Box::pin(async move { totals::every(&self.db, kept_max, &found).await })
+    fn every_total(&self, kept_max: usize) -> ReadFuture<'_, EveryTotal> {
+        Box::pin(totals::every(&self.db, kept_max))
     }
 
     fn totals_after(

@@ -1,4 +1,4 @@
-//! What requests of the readers and the writer have in common: their metrics, and refused conditions.
+//! Functions that the readers and the writer share: one counts requests, and one finds the item that refused a write.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use crate::store::attributes::Item;
 use crate::telemetry::Metrics;
 
-/// Counts a request that has ended: `outcome` is `ok` or the name of an error's kind.
+/// Counts a request that has ended. `outcome` is `ok` or the name of an error kind.
 pub(super) fn count_request(
     metrics: &Metrics,
     operation: &str,
@@ -34,8 +34,8 @@ pub(super) fn count_request(
     }
 }
 
-/// Returns the item whose condition refused an update, if that is what happened. The inner value is
-/// `None` if no such item exists.
+/// Returns the stored item if an update failed because its condition did not hold. The inner value is `None` if the
+/// item does not exist.
 pub(super) fn refusing_item(
     error: &SdkError<UpdateItemError, HttpResponse>,
 ) -> Option<Option<&Item>> {

@@ -1,8 +1,8 @@
-//! The only list of which role may do what with which table.
+//! The rights that each role has on each table. This file is the only list of rights on tables.
 //!
-//! IAM policies are generated from it. `check` tries each right by a call that changes nothing, and a
-//! test compares the list with the requests that the roles really send. A role has no right that it
-//! does not use: `consume`, `serve` and `verify` may not scan, delete or change a table.
+//! The program generates IAM policies from the list of rights. `check` tests each right with a call that changes
+//! nothing. A test compares the list with the requests that the roles really send. No role has a right that it does not
+//! use. The roles `consume`, `serve` and `verify` have no right to scan, delete or change a table.
 
 use std::collections::HashMap;
 
@@ -15,35 +15,38 @@ use aws_sdk_dynamodb::types::{
 use serde_json::{Value, json};
 
 use crate::core::keys::{
-    AGGREGATIONS, ALERTS, CITY_INDEX, RAW, SERIES_INDEX, SEVERITY_INDEX, TOTALS, TableNames,
+    AGGREGATIONS, ALERTS, CITY_INDEX, INCIDENTS, RAW, SERIES_INDEX, SEVERITY_INDEX, STATE_INDEX,
+    TOTALS, TableNames,
 };
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::tables::{TableSpec, specs};
+use crate::store::tables::{TableSpec, spec_of};
 
-/// A key that no item has.
+/// A key that no item in the tables has.
 const NO_KEY: &str = "citystream#check";
 
 /// A role that uses the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableUser {
-    /// `init-tables`
+    /// The command `init-tables`.
     InitTables,
-    /// `consume`
+    /// The role `consume`.
     Consume,
-    /// `serve`
+    /// The role `serve`.
     Serve,
-    /// `verify`
+    /// The role `verify`.
     Verify,
+    /// The role `notify`, and the command `silence`.
+    Notify,
 }
 
-/// One operation on one table or its index.
+/// The right to perform one operation on one table or on its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
-    /// Index of the table in [`crate::core::keys::TABLES`].
+    /// The index of the table in [`crate::core::keys::TABLES`], or [`INCIDENTS`].
     pub table: usize,
-    /// DynamoDB's name of the operation.
+    /// The name of the operation, as DynamoDB calls it.
     pub operation: &'static str,
-    /// The index, if the operation is on an index and not on the table.
+    /// The name of the index, or `None` if the operation applies to the table itself.
     pub index: Option<&'static str>,
 }
 
@@ -63,7 +66,7 @@ const fn on_index(table: usize, index: &'static str) -> Grant {
     }
 }
 
-/// What `consume` does.
+/// The rights that `consume` needs in addition to [`ROLLUPS`].
 const CONSUME: [Grant; 5] = [
     on(RAW, "BatchWriteItem"),
     on(ALERTS, "BatchWriteItem"),
@@ -72,8 +75,16 @@ const CONSUME: [Grant; 5] = [
     on(TOTALS, "UpdateItem"),
 ];
 
-/// What `serve` does. It writes nothing.
-const SERVE: [Grant; 7] = [
+/// The rights that the writer of rollups needs in addition to `GetItem` and `UpdateItem` on the totals table.
+const ROLLUPS: [Grant; 4] = [
+    on(AGGREGATIONS, "BatchGetItem"),
+    on_index(AGGREGATIONS, SERIES_INDEX),
+    on(TOTALS, "BatchWriteItem"),
+    on(TOTALS, "Query"),
+];
+
+/// The rights of `serve`, which writes nothing. The table of incidents may be missing, because only `notify` needs it.
+const SERVE: [Grant; 8] = [
     on_index(RAW, CITY_INDEX),
     on_index(AGGREGATIONS, SERIES_INDEX),
     on(AGGREGATIONS, "BatchGetItem"),
@@ -81,9 +92,10 @@ const SERVE: [Grant; 7] = [
     on_index(ALERTS, SEVERITY_INDEX),
     on(TOTALS, "GetItem"),
     on(TOTALS, "Query"),
+    on_index(INCIDENTS, STATE_INDEX),
 ];
 
-/// What `verify` does. It reads all four tables, and when the table of raw events was created.
+/// The rights of `verify`. `verify` reads all four tables, and the creation time of the table of raw events.
 const VERIFY: [Grant; 10] = [
     on(RAW, "DescribeTable"),
     on(RAW, "BatchGetItem"),
@@ -97,7 +109,17 @@ const VERIFY: [Grant; 10] = [
     on(TOTALS, "Query"),
 ];
 
-/// What `init-tables` does with each table. It scans two items if another table is missing.
+/// The rights of `notify`. It reads the rules of event time in the config item.
+const NOTIFY: [Grant; 5] = [
+    on(TOTALS, "GetItem"),
+    on(INCIDENTS, "GetItem"),
+    on(INCIDENTS, "PutItem"),
+    on(INCIDENTS, "Query"),
+    on(INCIDENTS, "UpdateItem"),
+];
+
+/// The operations of `init-tables` on each table. `init-tables` uses `Scan` only if another table or the config item is
+/// missing, to read at most two items.
 const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
@@ -110,73 +132,77 @@ const INIT_EACH: [&str; 9] = [
     "Scan",
 ];
 
-/// What `init-tables` does with each table whose items may expire.
+/// The operations of `init-tables` on each table whose items may expire.
 const INIT_EXPIRING: [&str; 2] = ["DescribeTimeToLive", "UpdateTimeToLive"];
 
-/// Tables whose items may expire.
+/// The tables whose items may expire.
 const EXPIRING: [usize; 2] = [RAW, ALERTS];
 
-/// What `init-tables` does with the config item.
+/// The operations of `init-tables` on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns what `init-tables` does if a template has created the tables: it checks them, and writes the
-/// config item.
+/// Returns the rights that `init-tables` needs if a template has created the tables. `init-tables` then only checks the
+/// tables, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
     out.extend(EXPIRING.map(|table| on(table, "DescribeTimeToLive")));
     out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
+    out.extend(ROLLUPS);
     out
 }
 
 impl TableUser {
     /// Every role that uses the tables.
-    pub const ALL: [TableUser; 4] = [
+    pub const ALL: [TableUser; 5] = [
         TableUser::InitTables,
         TableUser::Consume,
         TableUser::Serve,
         TableUser::Verify,
+        TableUser::Notify,
     ];
 
-    /// Returns the command's name.
+    /// Returns the name of the command.
     pub const fn name(self) -> &'static str {
         match self {
             TableUser::InitTables => "init-tables",
             TableUser::Consume => "consume",
             TableUser::Serve => "serve",
             TableUser::Verify => "verify",
+            TableUser::Notify => "notify",
         }
     }
 
-    /// Returns everything that the role may do.
+    /// Returns all rights of the role.
     pub fn grants(self) -> Vec<Grant> {
         match self {
-            TableUser::Consume => CONSUME.to_vec(),
+            TableUser::Consume => [&CONSUME[..], &ROLLUPS].concat(),
             TableUser::Serve => SERVE.to_vec(),
             TableUser::Verify => VERIFY.to_vec(),
+            TableUser::Notify => NOTIFY.to_vec(),
             TableUser::InitTables => {
                 let each = |table| INIT_EACH.map(|operation| on(table, operation));
                 let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
                 let expiring = |table| INIT_EXPIRING.map(|operation| on(table, operation));
                 out.extend(EXPIRING.into_iter().flat_map(expiring));
                 out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
+                out.extend(ROLLUPS);
                 out
             }
         }
     }
 }
 
-/// Returns an IAM policy document that allows what `user` does, and nothing else.
+/// Returns an IAM policy document that contains exactly the rights that `user` needs.
 ///
-/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. A part that is not known may
-/// be a `*`.
+/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. The caller may replace an unknown part by `*`.
 pub fn policy(user: TableUser, names: &TableNames, arn_prefix: &str) -> Value {
     policy_of(user.grants(), names, arn_prefix)
 }
 
-/// Returns the partition of AWS that a Region belongs to, as ARNs name it.
+/// Returns the name of a Region's AWS partition, as it appears in ARNs.
 ///
-/// Source: "Amazon Resource Names" and the endpoint rules of AWS's SDKs.
+/// The names come from "Amazon Resource Names" in AWS's documentation and from the endpoint rules of AWS's SDKs.
 pub fn partition(region: &str) -> &'static str {
     [
         ("cn-", "aws-cn"),
@@ -192,12 +218,12 @@ pub fn partition(region: &str) -> &'static str {
     .unwrap_or("aws")
 }
 
-/// As [`policy`], for a list of grants.
+/// Returns an IAM policy document that allows exactly the given grants.
 pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -> Value {
     let mut by_resource: Vec<(String, Vec<&str>)> = Vec::new();
     grants.sort_unstable();
     for grant in grants {
-        let table = names.all()[grant.table];
+        let table = names.of(grant.table);
         let resource = match grant.index {
             None => format!("{arn_prefix}{table}"),
             Some(index) => format!("{arn_prefix}{table}/index/{index}"),
@@ -217,19 +243,19 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// Tries a grant by a call that changes nothing: it reads a key that no item has, or writes under a
+/// Tests a grant with a call that changes nothing. The call reads a key that no item has, or writes with a
 /// condition that cannot hold.
 ///
 /// # Errors
-/// What DynamoDB answers; [`StoreErrorKind::Denied`] if the right is missing.
+/// Returns the error that DynamoDB answers with. The kind is [`StoreErrorKind::Denied`] if the right is missing.
 pub async fn try_grant(
     client: &Client,
     names: &TableNames,
     grant: Grant,
 ) -> Result<(), StoreError> {
-    let spec = &specs(names)[grant.table];
+    let spec = &spec_of(names, grant.table);
     let table = spec.name.as_str();
-    // An answer without its capacity has a flaw.
+    // The request asks for the consumed capacity, because the answer check reports an answer without it as a flaw.
     let units = ReturnConsumedCapacity::Total;
     let answer = match grant.operation {
         "GetItem" => {
@@ -268,7 +294,7 @@ pub async fn try_grant(
         "BatchWriteItem" | "PutItem" | "UpdateItem" => {
             try_write_request(client, grant.operation, spec).await
         }
-        // An operation on a whole table cannot be tried without a change.
+        // A call that tests the right to an operation on a whole table would change the table.
         _ => Ok(()),
     };
     match answer {
@@ -277,7 +303,7 @@ pub async fn try_grant(
     }
 }
 
-/// Sends a write that changes nothing.
+/// Sends a write request that changes nothing.
 async fn try_write_request(
     client: &Client,
     operation: &'static str,
@@ -287,7 +313,8 @@ async fn try_write_request(
     let units = ReturnConsumedCapacity::Total;
     match operation {
         "BatchWriteItem" => {
-            // The only batch that changes nothing deletes an item that does not exist.
+            // A batch cannot have conditions. The only batch that changes nothing deletes an item that does not
+            // exist.
             let delete = DeleteRequest::builder().set_key(Some(no_key(spec))).build();
             let delete = delete.expect("a key is set");
             let write = WriteRequest::builder().delete_request(delete).build();
@@ -323,10 +350,10 @@ async fn try_write_request(
     }
 }
 
-/// Checks that a table accepts the writes of `consume`, by a write that changes nothing.
+/// Checks that a table accepts the writes of `consume`, with a write that changes nothing.
 ///
 /// # Errors
-/// What DynamoDB answers; [`StoreErrorKind::NotFound`] if the table is missing.
+/// Returns the error that DynamoDB answers with. The kind is [`StoreErrorKind::NotFound`] if the table is missing.
 pub async fn try_write(
     client: &Client,
     names: &TableNames,
@@ -340,7 +367,7 @@ pub async fn try_write(
     try_grant(client, names, *grant).await
 }
 
-/// A condition that no item fulfils.
+/// A condition that no item can satisfy.
 const NEVER: &str = "attribute_exists(#k) AND attribute_not_exists(#k)";
 
 fn no_key(spec: &TableSpec) -> HashMap<String, AttributeValue> {
@@ -425,6 +452,7 @@ mod tests {
         let text = policy(TableUser::Serve, &names, "arn:aws:dynamodb:*:*:table/").to_string();
         for part in [
             r#""Resource":"arn:aws:dynamodb:*:*:table/x-raw-events/index/city-timestamp-index""#,
+            r#"{"Action":["dynamodb:Query"],"Effect":"Allow","Resource":"arn:aws:dynamodb:*:*:table/x-incidents/index/state-opened-index"}"#,
             r#"{"Action":["dynamodb:GetItem","dynamodb:Query"],"Effect":"Allow","Resource":"arn:aws:dynamodb:*:*:table/x-totals"}"#,
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
@@ -441,7 +469,8 @@ mod tests {
         let db = dynoxide::Database::memory().unwrap();
         let client = crate::store::embedded::client(db).await.unwrap();
         let names = TableNames::new("citystream");
-        for spec in specs(&names) {
+        for table in RAW..=INCIDENTS {
+            let spec = spec_of(&names, table);
             crate::store::tables::create(&client, &spec).await.unwrap();
         }
         for user in TableUser::ALL {

@@ -1,9 +1,10 @@
-//! Measures how far this host's clock is from DynamoDB's clock, by the `Date` of each answer.
+//! Measures the difference between this host's clock and DynamoDB's clock, using the header `Date` of each answer.
 //!
-//! AWS refuses the signatures of a host whose clock is five minutes off, and its message does not name
-//! the clock. The SDK corrects its own time by the answer, but TTLs, latencies and synthetic events
-//! stay as wrong as the clock. So the difference is a metric and, from 30 seconds on, a warning.
-//! `Date` has whole seconds and an answer takes time to arrive, so a second is not a skew.
+//! AWS refuses the signatures of a host whose clock is wrong by five minutes, and the error message does not mention
+//! the clock. The SDK corrects the time in its own signatures. TTLs, latencies and synthetic events remain as wrong as
+//! the clock. The program therefore shows the difference as a metric, and logs a warning if the difference reaches 30
+//! seconds. A measured difference of about one second is normal, because `Date` has whole seconds and an answer takes
+//! time to arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +17,16 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use prometheus::Gauge;
 
+use crate::core::clock::UnixMs;
 use crate::store::warn_limit::WarnLimit;
 use crate::telemetry::unix_ms;
 
-/// Least skew that is worth a warning. AWS refuses signatures from five minutes on.
+/// Minimum skew in seconds for a warning. AWS refuses signatures if the skew reaches five minutes.
 const WARN_SECONDS: f64 = 30.0;
-/// Least time between two warnings.
+/// Minimum time between two warnings.
 const WARN_EVERY: Duration = Duration::from_mins(10);
 
-/// Compares the clocks with every answer.
+/// Compares the clocks each time an answer arrives.
 #[derive(Clone, Debug)]
 pub(super) struct ClockWatch {
     gauge: Gauge,
@@ -32,7 +34,8 @@ pub(super) struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// Sets `gauge` to the seconds by which DynamoDB's clock is ahead of this one.
+    /// Returns a watch that sets `gauge` to the number of seconds by which DynamoDB's clock is ahead of this
+    /// host's clock.
     pub(super) fn new(gauge: Gauge) -> ClockWatch {
         ClockWatch {
             gauge,
@@ -40,12 +43,12 @@ impl ClockWatch {
         }
     }
 
-    /// Measures the skew by the date of an answer that came at `now_ms`. Returns the skew in seconds if
-    /// a warning is due.
-    fn measure(&self, date: &str, now_ms: i64) -> Option<f64> {
+    /// Measures the skew from the date of an answer that arrived at `now_ms`. Returns the skew in seconds if a
+    /// warning is due.
+    fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;
-        let server_ms = server.to_millis().ok()?;
-        // `Date` leaves out the fraction of the second: half a second on average.
+        let server_ms = UnixMs(server.to_millis().ok()?);
+        // `Date` omits the fraction of the second, which is half a second on average.
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);
@@ -83,7 +86,7 @@ mod tests {
     #[test]
     fn the_skew_is_a_metric_and_half_a_minute_is_a_warning_once_in_a_while() {
         let watch = ClockWatch::new(Gauge::new("x", "x").expect("a name"));
-        let now_ms = 1_357_020_000_000;
+        let now_ms = UnixMs(1_357_020_000_000);
         let check = |date: &str, seconds: f64, is_warned: bool| {
             assert_eq!(watch.measure(date, now_ms).is_some(), is_warned, "{date}");
             assert!((watch.gauge.get() - seconds).abs() < 0.001, "{date}");

@@ -1,9 +1,9 @@
-//! The four tables: their definitions, and how to create, compare and delete them.
+//! The definitions of the tables, and functions that create, compare and delete tables.
 //!
-//! A [`TableSpec`] describes a table as data, so creating and comparing use the same description.
-//! Functions here change nothing about an existing table, except that [`ensure_ttl`] switches TTL on.
-//! Rows of counts never expire, because a row that expired would lose its fences. All tables are billed
-//! on demand.
+//! A [`TableSpec`] describes a table as data, so that the functions that create and compare tables use the same
+//! description. The functions in this file change nothing about an existing table, except that [`ensure_ttl`] switches
+//! TTL on. Rows of counts never expire, because DynamoDB would delete their fences with them. All tables use on-demand
+//! billing.
 //!
 //! | table | keys | index | TTL |
 //! |---|---|---|---|
@@ -11,6 +11,7 @@
 //! | aggregations | `partition_key` | `series`, `window_start`, keys only | — |
 //! | alerts | `city`, `timestamp` | `severity_shard`, `timestamp`, all attributes | — |
 //! | totals | `shard`, `series` | — | — |
+//! | incidents | `rule`, `incident` | `state`, `opened_at`, all attributes | — |
 
 mod waits;
 
@@ -21,11 +22,13 @@ use aws_sdk_dynamodb::types::{
     TimeToLiveSpecification, TimeToLiveStatus,
 };
 
-use crate::core::keys::{CITY_INDEX, CONFIG_PK, SERIES_INDEX, SEVERITY_INDEX, TableNames};
+use crate::core::keys::{
+    CITY_INDEX, CONFIG_PK, INCIDENTS, SERIES_INDEX, SEVERITY_INDEX, STATE_INDEX, TableNames,
+};
 use crate::store::answers::Flaw;
 use crate::store::attributes::{
-    CITY, CITY_SHARD, EVENT_ID, Item, PARTITION_KEY, SERIES, SEVERITY_SHARD, SHARD, TIMESTAMP, TTL,
-    WINDOW_START, is_text,
+    CITY, CITY_SHARD, EVENT_ID, INCIDENT, Item, OPENED_AT, PARTITION_KEY, RULE, SERIES,
+    SEVERITY_SHARD, SHARD, STATE, TIMESTAMP, TTL, WINDOW_START, is_text,
 };
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::protect::{self, Protection, sdk_tags, sse};
@@ -34,30 +37,30 @@ pub use waits::{
     CHANGE_LIMIT, TableReadiness, delete, readiness, repeat_while_busy, wait_active, wait_gone,
 };
 
-/// A table as `docs/TABLES.md` defines it. All keys are strings.
+/// The definition of a table, as in `docs/TABLES.md`. All keys are strings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSpec {
-    /// The full name, with the prefix.
+    /// The full name of the table, with the prefix.
     pub name: String,
-    /// Names of the partition key and of the sort key, if there is one.
+    /// The names of the partition key and of the sort key. A table may have no sort key.
     pub keys: Keys,
-    /// The index, if the table has one.
+    /// The index of the table, if the table has one.
     pub index: Option<IndexSpec>,
-    /// The attribute that holds the time of expiry, if items always expire.
+    /// The attribute that holds the time of expiry, if the items of the table always expire.
     pub ttl: Option<&'static str>,
 }
 
-/// Names of the partition key and of the sort key, if there is one.
+/// The names of a partition key and of a sort key. The sort key is optional.
 pub type Keys = (&'static str, Option<&'static str>);
 
-/// A global secondary index.
+/// The definition of a global secondary index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexSpec {
-    /// The index's name.
+    /// The name of the index.
     pub name: &'static str,
-    /// Names of the partition key and of the sort key.
+    /// The names of the index's partition key and sort key.
     pub keys: Keys,
-    /// Which attributes the index holds.
+    /// The attributes that the index contains.
     pub projection: ProjectionType,
 }
 
@@ -89,7 +92,7 @@ pub fn specs(names: &TableNames) -> [TableSpec; 4] {
             &names.aggregations,
             PARTITION_KEY,
             None,
-            // With keys only, an update of the counts never costs a write to the index.
+            // The index contains only keys, so an update of the counts never costs a write to the index.
             index(SERIES_INDEX, SERIES, WINDOW_START, ProjectionType::KeysOnly),
             None,
         ),
@@ -104,18 +107,43 @@ pub fn specs(names: &TableNames) -> [TableSpec; 4] {
     ]
 }
 
-/// Returns the description of a table, or `None` if there is no such table.
+/// Returns the table of incidents, which only `notify` and those who read its incidents need.
+pub fn incidents_spec(names: &TableNames) -> TableSpec {
+    TableSpec {
+        name: names.incidents.clone(),
+        keys: (RULE, Some(INCIDENT)),
+        // Lists of incidents are by time, whatever the rule. Checkpoints and silences have no state, so the index does
+        // not contain them.
+        index: Some(IndexSpec {
+            name: STATE_INDEX,
+            keys: (STATE, Some(OPENED_AT)),
+            projection: ProjectionType::All,
+        }),
+        ttl: None,
+    }
+}
+
+/// Returns the definition of the table with this index in [`crate::core::keys::TABLES`], or the definition of the table
+/// of incidents for [`INCIDENTS`].
+pub fn spec_of(names: &TableNames, table: usize) -> TableSpec {
+    match table {
+        INCIDENTS => incidents_spec(names),
+        _ => specs(names)[table].clone(),
+    }
+}
+
+/// Returns the description of a table, or `None` if the table does not exist.
 ///
 /// # Errors
-/// If DynamoDB does not answer or refuses.
-pub async fn describe(
+/// Returns an error if DynamoDB does not answer or refuses the request.
+pub async fn describe_table(
     client: &Client,
     table: &str,
 ) -> Result<Option<TableDescription>, StoreError> {
     match client.describe_table().table_name(table).send().await {
         Ok(answer) => match answer.table {
             Some(found) if found.table_name() == Some(table) => Ok(Some(found)),
-            // DynamoDB reports a missing table as an error, and not as an empty answer.
+            // DynamoDB reports a missing table as an error and never as an empty answer.
             _ => Err(StoreError::wrong_answer(
                 "DescribeTable",
                 table,
@@ -132,8 +160,8 @@ pub async fn describe(
     }
 }
 
-/// Returns how a table differs from its definition, one sentence per difference. An additional index
-/// is not a difference, because it only costs money.
+/// Returns the differences between a table and its definition, with one sentence for each. An additional index is not
+/// reported, because it affects only the cost.
 pub fn differences(spec: &TableSpec, actual: &TableDescription) -> Vec<String> {
     let mut out = Vec::new();
     compare_keys("the table", spec.keys, actual.key_schema(), &mut out);
@@ -199,7 +227,7 @@ fn show_keys(pk: &str, sk: Option<&str>) -> String {
     }
 }
 
-/// Returns each attribute that is a key of the table or of its index, once.
+/// Returns the attributes that are keys of the table or of its index, without duplicates.
 pub fn key_attributes(spec: &TableSpec) -> Vec<&'static str> {
     let mut names = vec![spec.keys.0];
     names.extend(spec.keys.1);
@@ -212,18 +240,19 @@ pub fn key_attributes(spec: &TableSpec) -> Vec<&'static str> {
     names
 }
 
-/// Creates a table without waiting until it is active. Returns `false` if it exists.
+/// Creates a table, but does not wait until the table is active. Returns `false` if the table already exists.
 ///
 /// # Errors
-/// If DynamoDB does not answer or refuses.
+/// Returns an error if DynamoDB does not answer or refuses the request.
 pub async fn create(client: &Client, spec: &TableSpec) -> Result<bool, StoreError> {
     create_protected(client, spec, &Protection::default()).await
 }
 
-/// As [`create`], with the measures of protection that a new table can have at once.
+/// Creates a table as [`create`] does, together with the protection measures that a new table can have
+/// immediately.
 ///
 /// # Errors
-/// If DynamoDB does not answer or refuses.
+/// Returns an error if DynamoDB does not answer or refuses the request.
 pub async fn create_protected(
     client: &Client,
     spec: &TableSpec,
@@ -273,7 +302,8 @@ pub async fn create_protected(
         Ok(_) => Ok(true),
         Err(error) => {
             let error = StoreError::from_sdk("CreateTable", &spec.name, error);
-            // The SDK repeats a request whose answer was lost, and then the table exists too.
+            // If the answer to a CreateTable request was lost, the SDK repeats the request. The repeated request finds
+            // that the table exists.
             match error.code() {
                 Some("ResourceInUseException") => Ok(false),
                 _ => Err(error),
@@ -295,11 +325,11 @@ fn key_schema(keys: Keys) -> Vec<KeySchemaElement> {
     out
 }
 
-/// Switches TTL on if it is off, and returns whether it was off. It reads the setting first, because
+/// Switches TTL on if it is off. Returns true if TTL was off. The function reads the setting first, because
 /// DynamoDB refuses a second change within an hour.
 ///
 /// # Errors
-/// [`StoreError::Different`] if TTL is on for another attribute.
+/// Returns [`StoreError::Different`] if TTL uses another attribute.
 pub async fn ensure_ttl(client: &Client, table: &str, attribute: &str) -> Result<bool, StoreError> {
     if ttl_is_on(client, table, attribute).await? {
         return Ok(false);
@@ -319,10 +349,10 @@ pub async fn ensure_ttl(client: &Client, table: &str, attribute: &str) -> Result
     Ok(true)
 }
 
-/// Returns whether items expire at the time in `attribute`.
+/// Returns true if items expire at the time in `attribute`.
 ///
 /// # Errors
-/// [`StoreError::Different`] if they expire at the time in another attribute.
+/// Returns [`StoreError::Different`] if TTL uses another attribute.
 pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<bool, StoreError> {
     let answer = client
         .describe_time_to_live()
@@ -346,14 +376,14 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
     }
 }
 
-/// Returns whether a table holds any item other than the config item.
+/// Returns true if a table contains any item other than the config item.
 ///
-/// This is the only Scan of the program. It reads two items at most, because DynamoDB's own count of
-/// items is hours old. `init-tables` calls it if a table or the config item is missing, so that it does
-/// not mix old counts with new ones.
+/// This is the only Scan in the program, and it reads at most two items. The function does not use DynamoDB's own count
+/// of items, because this count is updated only every few hours. If a table or the config item is missing,
+/// `init-tables` calls this function on the tables that exist, so that it does not mix old counts with new ones.
 ///
 /// # Errors
-/// If DynamoDB does not answer or refuses.
+/// Returns an error if DynamoDB does not answer or refuses the request.
 pub async fn holds_data(client: &Client, table: &str) -> Result<bool, StoreError> {
     let answer = client
         .scan()

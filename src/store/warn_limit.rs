@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Lets one warning through per pause. A warning that repeats with every request would fill the log.
+/// Allows at most one warning in each interval of length `pause`. Without this limit, a warning that repeats with every
+/// request would fill the log.
 #[derive(Debug)]
 pub(super) struct WarnLimit {
     pause: Duration,
@@ -11,7 +12,7 @@ pub(super) struct WarnLimit {
 }
 
 impl WarnLimit {
-    /// Returns a limit of one warning per `pause`.
+    /// Returns a limit that allows one warning per `pause`.
     pub(super) const fn new(pause: Duration) -> WarnLimit {
         WarnLimit {
             pause,
@@ -19,7 +20,8 @@ impl WarnLimit {
         }
     }
 
-    /// Returns whether a warning may be logged now, and counts it if so.
+    /// Returns true if a warning may be logged now. The caller must then log the warning, because the next interval
+    /// begins with this call.
     pub(super) fn is_due(&self) -> bool {
         let mut last = self.last.lock().expect("no panic holds the lock");
         let is_due = last.is_none_or(|at| at.elapsed() >= self.pause);

@@ -1,8 +1,8 @@
-//! Carries out what the pipeline planned: batches of puts, row updates, progress items.
+//! Carries out the writes that the pipeline planned: batches of puts, row updates and progress items.
 //!
-//! Each call sends one request and reports its answer. This module decides nothing and repeats
-//! nothing. The core decides on retries, because all requests of a client share the SDK's own retry
-//! budget, and concurrent requests empty it.
+//! Each call sends one request and reports its answer. This module makes no decisions and repeats no requests, because
+//! the core decides about retries. The SDK's own retries are switched off. All requests of a client would share one
+//! retry budget, and concurrent requests would use it up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
 use crate::core::batch::{Batch, BatchOutcome};
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::keys::{self, PROGRESS_PK, TableNames};
 use crate::core::pipeline::Publish;
@@ -35,7 +36,7 @@ use crate::store::proof::{self, Unproven};
 use crate::store::requests::{count_request, refusing_item};
 use crate::telemetry::Metrics;
 
-/// Writes to the tables of one prefix. Clones share the settings.
+/// Writes to the tables of one prefix. All clones share the settings.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -45,7 +46,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Returns a writer whose raw events expire after `raw_ttl_ms`.
+    /// Returns a writer whose raw events expire after `raw_ttl_ms` milliseconds.
     pub fn new(client: Client, names: TableNames, raw_ttl_ms: i64, metrics: Metrics) -> Writer {
         Writer {
             client,
@@ -60,13 +61,14 @@ impl Writer {
         }
     }
 
-    /// Sets after what time alerts expire; never if `None`.
+    /// Sets the time after which alerts expire. With `None`, alerts never expire.
     pub fn set_alert_ttl(&self, alert_ttl_ms: Option<i64>) {
         let mut options = self.options.lock().expect("no panic holds the lock");
         options.alert_ttl_ms = alert_ttl_ms;
     }
 
-    /// Sets the values of the config item. The caller must do this before the first write.
+    /// Sets the number of shards and the window length from the config item. The caller must call this function before
+    /// the first write.
     pub fn set_tables(&self, shards: u32, window_ms: i64) {
         let mut options = self.options.lock().expect("no panic holds the lock");
         options.shards = shards;
@@ -77,9 +79,9 @@ impl Writer {
         *self.options.lock().expect("no panic holds the lock")
     }
 
-    /// Puts a batch and returns the outcome. An error in addition to the outcome is for the log, and
-    /// shows that a table is missing.
-    pub async fn put(&self, batch: &Batch, now_ms: i64) -> (BatchOutcome, Option<StoreError>) {
+    /// Puts a batch and returns the outcome. The caller logs the error, if there is one, and checks whether the error
+    /// reports a missing table.
+    pub async fn put(&self, batch: &Batch, now_ms: UnixMs) -> (BatchOutcome, Option<StoreError>) {
         let table = table_name(&self.names, batch.table);
         let events = batch.puts.iter().map(|p| &*p.event);
         let body = batch_body(&self.names, batch.table, events, &self.options(), now_ms);
@@ -123,17 +125,20 @@ impl Writer {
         }
     }
 
-    /// Updates a row and returns the outcome, with the request's error for the log.
+    /// Updates a row and returns the outcome. The result also contains the error of the request, if there is one, for
+    /// the log.
     ///
-    /// An answer that does not prove the outcome of this very update is [`UpdateOutcome::Unknown`].
+    /// If an answer does not prove the outcome of this particular update, the outcome is [`UpdateOutcome::Unknown`].
+    /// After an unknown outcome, the caller sends the same update again. The fence ensures that the update counts only
+    /// once (INV-2).
     ///
     /// # Errors
-    /// If sending the update again cannot help: DynamoDB calls the row invalid, or its fence is not a
-    /// number.
+    /// Returns an error if the same update can never succeed: DynamoDB considers the row invalid, or the row's fence is
+    /// not a number.
     pub async fn update(
         &self,
         update: &RowUpdate,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> Result<(UpdateOutcome, Option<StoreError>), StoreError> {
         let (table, body) = update_body(&self.names, update, &self.options(), now_ms);
         let started = Instant::now();
@@ -181,38 +186,40 @@ impl Writer {
         body: Vec<u8>,
     ) -> Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>> {
         let request = self.client.update_item();
-        // The SDK chooses the endpoint by the table; the hand-written body names it again.
+        // The SDK needs the table's name to choose the endpoint, although the body that this program writes also
+        // contains the name.
         let request = request.table_name(table).customize();
         request.mutate_request(with_body(body)).send().await
     }
 
-    /// Creates a progress item, or leaves an existing one as it is.
+    /// Creates a progress item if it does not exist. An existing progress item stays unchanged.
     ///
     /// # Errors
-    /// If the item is not known to exist afterwards.
+    /// Returns an error unless the answer proves that the item exists.
     pub async fn create_progress(&self, publish: &Publish) -> Result<(), StoreError> {
         self.write_progress(publish, true).await.map(drop)
     }
 
-    /// Moves a progress item forward, or leaves an item that is further ahead as it is.
+    /// Moves a progress item forward. A progress item that is already further ahead stays unchanged (INV-4).
     ///
-    /// Returns `false` if there is no item. The consumer created it before the first count, so either
-    /// these are other tables, or an operator deleted the item.
+    /// Returns `false` if the item does not exist. The consumer creates the item before the first count. A missing
+    /// item therefore means that the tables were replaced or that an operator deleted the item.
     ///
     /// # Errors
-    /// If the item is not known to have moved.
+    /// Returns an error unless the answer proves that the item is missing, or that it is at least as far as `publish`.
     pub async fn publish_progress(&self, publish: &Publish) -> Result<bool, StoreError> {
         if self.write_progress(publish, false).await? {
             return Ok(true);
         }
-        // The caller stops counting if the item is gone, so a second request confirms that.
+        // The caller stops counting if the item does not exist, so a second request confirms that the item is
+        // missing.
         match self.read_progress(&publish.log_key).await? {
             None => Ok(false),
             Some(_) => Err(self.other_item(publish)),
         }
     }
 
-    /// Returns `false` if the item does not exist and was not created.
+    /// Creates or moves a progress item. Returns `false` if the item does not exist and the request did not create it.
     async fn write_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
         let (operation, table) = ("UpdateItem", &*self.names.totals);
         let key = || format!("{PROGRESS_PK}/{}", publish.log_key);
@@ -225,7 +232,8 @@ impl Writer {
             }
             Err(error) => match refusing_item(error) {
                 Some(Some(old)) => proof::check_refusal(publish, create, old),
-                // Without an item, the condition of the creation holds.
+                // The condition of a creation holds if no item exists. A refusal without an item is therefore not a
+                // valid answer.
                 Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
                 Some(None) | None => Ok(()),
             },
@@ -264,10 +272,10 @@ impl Writer {
         error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key))
     }
 
-    /// Returns the restart point that the tables hold for a log (`<topic id>#<partition>`).
+    /// Returns the restart point that the tables contain for a log (`<topic id>#<partition>`).
     ///
     /// # Errors
-    /// If the item cannot be read, or does not have the shape in `docs/TABLES.md`.
+    /// Returns an error if the item cannot be read or does not have the shape in `docs/TABLES.md`.
     pub async fn read_progress(&self, log_key: &str) -> Result<Option<Boundary>, StoreError> {
         let (operation, table) = ("GetItem", &self.names.totals);
         let started = Instant::now();
@@ -296,7 +304,7 @@ impl Writer {
             number.map_err(|_| corrupt(table, &key(), name))
         };
         let next = number(NEXT)?.ok_or_else(|| corrupt(table, &key(), NEXT))?;
-        let max_ms = number(MAX)?;
+        let max_ms = number(MAX)?.map(UnixMs);
         Ok(Some(Boundary {
             next: Offset(next),
             max: MaxTime::new(max_ms),
@@ -304,7 +312,7 @@ impl Writer {
         }))
     }
 
-    /// Counts an answer with a flaw, and returns the error for it.
+    /// Counts an answer with a flaw, and returns the matching error.
     fn wrong_answer(
         &self,
         operation: &'static str,
@@ -343,7 +351,7 @@ fn with_body(body: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static
     }
 }
 
-/// Returns the flaw of an answer that proves nothing.
+/// Returns the flaw of an answer that does not prove an outcome.
 fn shown_flaw(shown: Shown) -> Flaw {
     if shown.same_row {
         Flaw::OtherValues
@@ -352,10 +360,11 @@ fn shown_flaw(shown: Shown) -> Flaw {
     }
 }
 
-/// Returns which puts of the batch DynamoDB returned as unprocessed, as indexes.
+/// Returns the indexes of the puts in the batch that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// If the answer returns anything that is not a put of this batch. Then no put is known to be stored.
+/// Returns a flaw if the answer contains anything other than puts of this batch. It is then unknown which puts were
+/// stored.
 fn unprocessed_puts(
     batch: &Batch,
     table: &str,
@@ -375,7 +384,7 @@ fn unprocessed_puts(
     Ok(out)
 }
 
-/// Returns whether `item` is what `put` stores.
+/// Returns true if `item` is the item that `put` stores.
 fn is_item(table: PutTable, put: &Put, item: &Item) -> bool {
     let is = |name: &str, wanted: &str| is_text(item, name, wanted);
     let e = &*put.event;

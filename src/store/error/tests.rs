@@ -1,4 +1,4 @@
-//! Tests of the errors of the store.
+//! Tests of the store's errors.
 
 use super::*;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// Answers every request with the same status and body.
+/// An HTTP client that answers every request with the same status and body.
 #[derive(Clone, Debug)]
 struct FixedAnswer(u16, String);
 

@@ -1,8 +1,9 @@
-//! Tests of the bodies of requests.
+//! Tests of the request bodies that this module writes.
 
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::core::clock::UnixMs;
 use crate::core::event::{Event, Offset};
 use crate::core::plan::RowKey;
 use crate::core::restart::Boundary;
@@ -29,7 +30,7 @@ fn items_have_the_documented_shape() {
         city: "São \"P\"".into(),
         event_type: "traffic".into(),
         severity: Severity::High,
-        time_ms: 1_357_020_000_000,
+        time_ms: UnixMs(1_357_020_000_000),
         description: "".into(),
         event_id: None,
         extra: Some("{\"a\":1.0}".into()),
@@ -41,7 +42,7 @@ fn items_have_the_documented_shape() {
         PutTable::Raw,
         [&stored].into_iter(),
         &options(),
-        5_000,
+        UnixMs(5_000),
     );
     let put = &value(&body)["RequestItems"]["citystream-raw-events"][0]["PutRequest"]["Item"];
     assert_eq!(
@@ -60,7 +61,7 @@ fn items_have_the_documented_shape() {
         PutTable::Alerts,
         [&stored].into_iter(),
         &options(),
-        5_000,
+        UnixMs(5_000),
     );
     let put = &value(&body)["RequestItems"]["citystream-alerts"][0]["PutRequest"]["Item"];
     assert_eq!(
@@ -78,7 +79,7 @@ fn items_have_the_documented_shape() {
         ..options()
     };
     let (table, alert) = (PutTable::Alerts, [&stored].into_iter());
-    let body = value(&batch_body(&names, table, alert, &expiring, 5_000));
+    let body = value(&batch_body(&names, table, alert, &expiring, UnixMs(5_000)));
     let mut with_ttl = put.clone();
     with_ttl["ttl"] = json!({"N": "65"});
     assert_eq!(
@@ -107,7 +108,12 @@ fn an_update_carries_its_fence() {
         },
     };
     let names = TableNames::new("citystream");
-    let (table, body) = update_body(&names, &update(Some(1_357_020_000_000)), &options(), 0);
+    let (table, body) = update_body(
+        &names,
+        &update(Some(UnixMs(1_357_020_000_000))),
+        &options(),
+        UnixMs(0),
+    );
     assert_eq!(table, "citystream-aggregations");
     let v = value(&body);
     assert_eq!(
@@ -128,7 +134,7 @@ fn an_update_carries_its_fence() {
         v["ExpressionAttributeValues"][":we"],
         json!({"S": "2013-01-01T06:05:00Z"})
     );
-    let (table, body) = update_body(&names, &update(None), &options(), 0);
+    let (table, body) = update_body(&names, &update(None), &options(), UnixMs(0));
     assert_eq!(table, "citystream-totals");
     let v = value(&body);
     assert_eq!(
@@ -170,8 +176,8 @@ fn a_progress_item_is_created_once_and_moves_forward_only() {
     );
     assert_eq!(v["ConditionExpression"], "attribute_not_exists(#n)");
     assert_eq!(v["ExpressionAttributeValues"], json!({":next": {"N": "4"}}));
-    publish.boundary.max = MaxTime::new(Some(9));
-    publish.watermark_ms = Some(-5);
+    publish.boundary.max = MaxTime::new(Some(UnixMs(9)));
+    publish.watermark_ms = Some(UnixMs(-5));
     publish.boundary.sums = Sum::checked([2, 1, 3, 0, 0, 0]);
     let v = value(&progress_body(&names, &publish, false));
     assert_eq!(

@@ -1,9 +1,9 @@
-//! Windows of a series, and whether each is final.
+//! Reads the windows of a series, and decides whether each window is final.
 //!
-//! `final` is true because of the order of the reads. The published watermarks are read before the
-//! rows, so a row that they call final holds all of its events already. The current topic id is read
-//! after the rows. A consumer writes the id before it counts the first record of a new topic, so a
-//! fence of any other id belongs to a topic that no longer exists.
+//! The order of the reads guarantees that a window marked as final gets no more events. The published watermarks are
+//! read before the rows. If these watermarks show that a window is final, the row that is read afterwards contains all
+//! events of the window. The current topic id is read after the rows. A consumer writes a new topic id before it counts
+//! the first record of the new topic. A fence with any other id therefore belongs to a topic that no longer exists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::db::{Db, KeyNames, read_together};
 use super::items::{AggregationItem, fences};
 use super::newest_first::{KeyedSource, ListPartition, read_page};
 use super::{Page, PageRequest, Range, Windows};
+use crate::core::clock::UnixMs;
 use crate::core::keys::SERIES_INDEX;
 use crate::core::time::{TIME_MS_END, format_seconds, parse_timestamp};
 use crate::store::attributes::{
@@ -22,20 +23,20 @@ use crate::store::attributes::{
 use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 
-/// Most windows of a series that are read as the newest ones, whatever the rules.
+/// Maximum number of newest windows that are read for each series, even if the rules allow more open windows.
 const LATEST_MAX: i64 = 64;
-/// How long a final row is served from memory. A final row gets no more events, so only tables that
-/// were created again, or a topic that got more partitions, can change it.
+/// How long a final row is served from memory. A final row changes only if the tables are recreated or partitions are
+/// added to the topic.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
-/// Most final rows in memory: a day of 70 series, 10 MB.
+/// Maximum number of final rows in memory, about 10 MB. This is about the number of windows of 70 series in one day.
 const FINALS_MAX: u64 = 20_000;
 
-/// Rows that were final when they were read, by the topic id at that time and the row's key. A topic
-/// that is created again may count in any of these rows. A client that reads the newest windows again and
-/// again, as a chart does, so pays only for the open ones.
+/// The rows that were final when they were read. The key of an entry consists of the topic id at the time of the read
+/// and the key of the row. The topic id is part of the key, because a recreated topic may count events in any final
+/// row. With this cache, a client that reads the newest windows repeatedly pays only for the open windows.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
-/// Returns an empty memory for final rows.
+/// Returns an empty cache of final rows.
 pub(super) fn finals() -> Finals {
     Cache::builder()
         .time_to_live(FINAL_AGE_MAX)
@@ -43,7 +44,7 @@ pub(super) fn finals() -> Finals {
         .build()
 }
 
-/// Reads one page of windows.
+/// Reads one page of the windows of a series.
 pub(super) async fn page(
     db: &Db,
     series: &str,
@@ -51,7 +52,7 @@ pub(super) async fn page(
 ) -> Result<Windows, StoreError> {
     let source = KeyedSource {
         keys: index_keys(db),
-        other_key: Some(PARTITION_KEY),
+        other_keys: &[PARTITION_KEY],
     };
     let (lower, upper) = bounds(request.range);
     let partition = ListPartition::new(series.to_owned(), &lower, &upper);
@@ -70,8 +71,9 @@ pub(super) async fn page(
     })
 }
 
-/// Reads all windows of several series that start in `range`, in any order. The watermark is that of before the read:
-/// a window that ends at or before it and is not among the rows has no events.
+/// Reads all windows of several series that start in `range`, in any order. The watermark in the result was read
+/// before the rows. If a window ends at or before the watermark and is not among the rows, the window has no
+/// events.
 pub(super) async fn windows(
     db: &Db,
     finals: &Finals,
@@ -95,12 +97,13 @@ pub(super) async fn windows(
     })
 }
 
-/// Returns the start of the newest window of several series that starts at or before `until_ms`.
+/// Returns the start of the newest window of several series. Only windows that start at or before `until_ms` are
+/// considered.
 pub(super) async fn newest(
     db: &Db,
     series: Vec<String>,
-    until_ms: i64,
-) -> Result<Option<i64>, StoreError> {
+    until_ms: UnixMs,
+) -> Result<Option<UnixMs>, StoreError> {
     let found = newest_keys(db, series, until_ms, 1).await?;
     Ok(found
         .iter()
@@ -108,8 +111,8 @@ pub(super) async fn newest(
         .max())
 }
 
-/// Reads the newest windows of several series, in any order: as many of each as can be open at the
-/// same time.
+/// Reads the newest windows of several series, in any order. For each series, the function reads as many windows
+/// as can be open at the same time.
 pub(super) async fn latest(
     db: &Db,
     finals: &Finals,
@@ -118,7 +121,7 @@ pub(super) async fn latest(
     let ConfigItem {
         rules, topic_id, ..
     } = db.config().await?;
-    // A window is open while an event that is neither late nor future can be in it.
+    // A window is open while it may still get an event that is neither late nor future.
     let spread_ms = rules.lateness_ms.saturating_add(rules.skew_ms);
     let open = spread_ms / rules.window_ms.max(1) + 2;
     let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);
@@ -126,14 +129,15 @@ pub(super) async fn latest(
     rows_of(db, finals, &found, topic_id, None).await
 }
 
-/// Reads at most `limit` keys of the newest windows of each series that start at or before `until_ms`.
+/// Reads the keys of the newest windows of each series, at most `limit` for each. Only windows that start at or
+/// before `until_ms` are considered.
 async fn newest_keys(
     db: &Db,
     series: Vec<String>,
-    until_ms: i64,
+    until_ms: UnixMs,
     limit: i32,
 ) -> Result<Vec<Item>, StoreError> {
-    let (lower, upper) = (format_seconds(0), format_seconds(until_ms));
+    let (lower, upper) = (format_seconds(UnixMs(0)), format_seconds(until_ms));
     let queries = series.into_iter().map(|series| {
         let query = db
             .query_keys(&index_keys(db), &series, &lower, Some(&upper))
@@ -146,14 +150,14 @@ async fn newest_keys(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// Reads the rows of these items of the index. Takes rows from `finals` that are final while
-/// `topic_id` is current. `published` are watermarks that have just been read, if any have.
+/// Reads the rows that the index items `found` name. The function takes a row from `finals` if the row is final for the
+/// current `topic_id`. `published` contains the watermarks if the caller has just read them.
 async fn rows_of(
     db: &Db,
     finals: &Finals,
     found: &[Item],
     topic_id: Option<String>,
-    published: Option<BTreeMap<String, i64>>,
+    published: Option<BTreeMap<String, UnixMs>>,
 ) -> Result<Vec<AggregationItem>, StoreError> {
     let (mut rows, mut keys) = (Vec::new(), Vec::new());
     for item in found {
@@ -174,8 +178,8 @@ async fn rows_of(
     Ok(rows)
 }
 
-/// Returns the first window start at or after `from` and the last before `to`. Window starts are
-/// whole seconds.
+/// Returns the range of sort keys for window starts from `range.from_ms` (inclusive) to `range.to_ms` (exclusive).
+/// Window starts are whole seconds.
 fn bounds(range: Range) -> (String, String) {
     (
         format_seconds(range.from_ms.saturating_add(999)),
@@ -183,7 +187,7 @@ fn bounds(range: Range) -> (String, String) {
     )
 }
 
-fn index_keys(db: &Db) -> KeyNames {
+pub(super) fn index_keys(db: &Db) -> KeyNames {
     KeyNames {
         table: db.names.aggregations.clone(),
         index: Some(SERIES_INDEX),
@@ -192,24 +196,25 @@ fn index_keys(db: &Db) -> KeyNames {
     }
 }
 
-/// Rows, and the state of the topic when they were read.
+/// Rows, together with the state of the topic when the rows were read.
 struct ReadRows {
-    /// In the order of the keys; with each, whether it is final and [`stays_final`].
+    /// The rows in the order of the requested keys. The flag is true if the row is final and will stay final
+    /// ([`stays_final`]).
     rows: Vec<(AggregationItem, bool)>,
-    /// The current topic's id.
+    /// The id of the current topic.
     topic_id: Option<String>,
-    /// The smallest watermark of the current topic.
-    watermark_ms: Option<i64>,
+    /// The smallest watermark among the partitions of the current topic.
+    watermark_ms: Option<UnixMs>,
 }
 
-/// Reads the rows of `keys`, and whether each is final.
+/// Reads the rows of `keys`, and decides whether each row is final.
 async fn read_rows(
     db: &Db,
     keys: Vec<String>,
-    published: Option<BTreeMap<String, i64>>,
+    published: Option<BTreeMap<String, UnixMs>>,
 ) -> Result<ReadRows, StoreError> {
-    // This order of the three reads is what makes `final` true. Watermarks that were read earlier only make fewer
-    // windows final.
+    // The order of the three reads guarantees that a window marked as final gets no more events. It is safe to use
+    // watermarks that were read earlier, because older watermarks only mark fewer windows as final.
     let watermarks = match published {
         Some(watermarks) => watermarks,
         None => watermarks(db).await?,
@@ -232,7 +237,7 @@ async fn read_rows(
         let stays = is_final && stays_final(end, is_counted, watermark_ms);
         (AggregationItem { is_final, ..item }, stays)
     };
-    // The index may still hold a row that the table no longer has.
+    // The index may still contain a row that the table no longer has.
     let rows = keys.iter().filter_map(|key| found.remove(key));
     Ok(ReadRows {
         rows: rows.map(with_finality).collect(),
@@ -241,33 +246,33 @@ async fn read_rows(
     })
 }
 
-/// Returns whether a log key (`<topic id>#<partition>`) names a log of this topic id.
+/// Returns true if a log key (`<topic id>#<partition>`) names a log of the topic `topic_id`.
 fn is_log_of(log_key: &str, topic_id: Option<&str>) -> bool {
     topic_id.is_some() && log_key.rsplit_once('#').map(|(id, _)| id) == topic_id
 }
 
-/// Returns the smallest watermark of the logs of this topic id.
-fn smallest(watermarks: &BTreeMap<String, i64>, topic_id: Option<&str>) -> Option<i64> {
-    let of_topic = |(log_key, ms): (&String, &i64)| is_log_of(log_key, topic_id).then_some(*ms);
+/// Returns the smallest watermark among the logs of the topic `topic_id`.
+fn smallest(watermarks: &BTreeMap<String, UnixMs>, topic_id: Option<&str>) -> Option<UnixMs> {
+    let of_topic = |(log_key, ms): (&String, &UnixMs)| is_log_of(log_key, topic_id).then_some(*ms);
     watermarks.iter().filter_map(of_topic).min()
 }
 
-/// Returns whether a final window stays final while its topic is current. It does if that topic has
-/// counted in it, or if all partitions of that topic have passed its end. A window that is final
-/// because the topic of its fences is gone can still be counted in.
-fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<i64>) -> bool {
+/// Returns true if a final window stays final as long as the current topic exists. The window stays final if the
+/// current topic has counted an event in it, or if all partitions of that topic have passed the window's end. If a
+/// window is final only because the topic of its fences no longer exists, the window can still get events.
+fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<UnixMs>) -> bool {
     let ends = watermark_ms.zip(parse_timestamp(window_end));
     is_counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
 }
 
-/// Returns whether a window gets no more events: the watermark of every partition with a fence in its
-/// row has reached its end. Fences of a topic id that is not current count as passed. A row without
-/// fences is never final, because no consumer of this program has written it.
+/// Returns true if a window gets no more events. A window is final if every partition with a fence in its row has a
+/// watermark at or after the window's end. A fence of a topic id that is not current does not keep a window open. A row
+/// without fences is never final, because no consumer of this program has written it.
 fn is_final<'a>(
     window_end: &str,
     fences: impl Iterator<Item = &'a str>,
     topic_id: Option<&str>,
-    watermarks: &BTreeMap<String, i64>,
+    watermarks: &BTreeMap<String, UnixMs>,
 ) -> bool {
     let Some(end_ms) = parse_timestamp(window_end) else {
         return false;
@@ -277,7 +282,7 @@ fn is_final<'a>(
         has_fence = true;
         let is_current = match (log_key.rsplit_once('#'), topic_id) {
             (Some((id, _)), Some(topic_id)) => id == topic_id,
-            // The config item names no topic yet, so any topic may be current.
+            // The config item does not name a topic yet, so any topic may be the current one.
             _ => true,
         };
         let is_passed = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);
@@ -288,13 +293,14 @@ fn is_final<'a>(
     has_fence
 }
 
-/// Returns the published watermarks by log key (`<topic id>#<partition>`).
-async fn watermarks(db: &Db) -> Result<BTreeMap<String, i64>, StoreError> {
+/// Returns the published watermark of each log, by log key (`<topic id>#<partition>`).
+async fn watermarks(db: &Db) -> Result<BTreeMap<String, UnixMs>, StoreError> {
     let items = db.progress_items([SERIES, WATERMARK]).await?;
-    Ok(items
-        .iter()
-        .filter_map(|item| Some((text(item, SERIES).to_owned(), number(item, WATERMARK)?)))
-        .collect())
+    let watermark = |item| {
+        let watermark_ms = UnixMs(number(item, WATERMARK)?);
+        Some((text(item, SERIES).to_owned(), watermark_ms))
+    };
+    Ok(items.iter().filter_map(watermark).collect())
 }
 
 #[cfg(test)]
@@ -307,7 +313,7 @@ mod tests {
         let check = |fences: &[&str], watermarks: &[(&str, i64)], want: bool| {
             let watermarks = watermarks
                 .iter()
-                .map(|(key, ms)| ((*key).to_owned(), *ms))
+                .map(|(key, ms)| ((*key).to_owned(), UnixMs(*ms)))
                 .collect();
             let got = is_final(
                 "2013-01-01T06:05:00Z",

@@ -1,10 +1,10 @@
-//! The tables as `verify` reads them: in the order of city and time, by Query and BatchGetItem.
+//! Reads the tables for `verify`, in the order of city and time, with Query and BatchGetItem.
 //!
-//! [`Audit::fill`] fills a [`Slice`] city by city. The totals say which cities there are; they are
-//! sixteen sorted lists, which are merged. Within a city the raw events (a list per shard), the alerts
-//! and the windows (a list per type) are merged by time, so a slice can end at any time. Only a page
-//! of each list is in memory. Raw events and windows come from indexes, which may lag behind their
-//! tables. A caller that finds a difference reads the row by its key before it reports the difference.
+//! [`Audit::fill`] fills a [`Slice`] city by city. To find the cities, `fill` merges the sixteen sorted lists of the
+//! totals. Within a city, `fill` merges the raw events (one list per shard), the alerts, and the windows (one list per
+//! event type) by time. A slice can therefore end at any event time, and memory holds only one page of each list. Raw
+//! events and windows come from indexes, which may lag behind their tables. A caller that finds a difference must
+//! therefore read the row by its key before it reports the difference.
 
 mod decode;
 mod lists;
@@ -14,9 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_dynamodb::Client;
 
 use super::db::Db;
-use crate::core::audit::{FoundPut, FoundRow, Key, Name, Place, Slice, Stored, TOTALS_TIME_MS};
+use super::rollups::{self, RollupSource};
+use crate::core::audit::{FoundPut, FoundRow, Key, Name, RowPlace, Slice, Stored, TOTALS_TIME_MS};
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::keys::{SUMS, SUMS_NEXT, TOTALS_SHARDS, TableNames};
+use crate::core::rollup::RollupMark;
 use crate::core::stretch::Sum;
 use crate::core::time::format_millis;
 use crate::store::attributes::{
@@ -30,95 +33,139 @@ use lists::{CityLists, CityTotals};
 
 pub use decode::{put_from_item, row_from_item};
 
-/// Windows whose rows are read together.
+/// Number of windows whose rows are read together.
 const WINDOWS_AT_ONCE: usize = 800;
-/// How often a request is sent before its error ends the comparison. The pauses add up to ten seconds.
+/// Maximum number of attempts of a request. The error of the last attempt ends the comparison. The pauses between the
+/// attempts add up to ten seconds.
 const ATTEMPTS: u32 = 8;
 
-/// What the reading of rows depends on.
+/// The settings that determine which rows are read and how.
 #[derive(Clone, Debug)]
 pub struct AuditView {
-    /// The current topic id.
+    /// The id of the current topic.
     pub topic_id: String,
     /// Number of shards per city.
     pub shards: u32,
-    /// Length of a window.
+    /// Length of a window in milliseconds.
     pub window_ms: i64,
     /// Which events have raw items and alerts.
     pub stored: Stored,
-    /// Event times and window starts `[from, until)` in Unix milliseconds.
-    pub range: (i64, i64),
-    /// The current time in Unix milliseconds.
-    pub now_ms: i64,
+    /// The range `[from, until)` of event times and window starts.
+    pub range: (UnixMs, UnixMs),
+    /// The current time.
+    pub now_ms: UnixMs,
+    /// Which rollup rows are read.
+    pub rollups: RollupView,
 }
 
-/// A partition's progress item.
+/// Which rollup rows are read.
+#[derive(Clone, Debug, Default)]
+pub struct RollupView {
+    /// Reads the rows of hours and days that end at or before this time, or no such rows if the time is 0.
+    pub until_ms: UnixMs,
+    /// All event types, or an empty list if `until_ms` is 0.
+    pub event_types: Vec<String>,
+}
+
+/// The progress item of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgressItem {
-    /// The id of the topic that the partition belongs to.
+    /// The id of the topic to which the partition belongs.
     pub topic_id: String,
-    /// The partition's number.
+    /// The number of the partition.
     pub partition: i32,
-    /// Offset to read next; everything below it is durable.
+    /// The offset to read next. All records below this offset are durable.
     pub next: Offset,
-    /// Largest event time below `next`; `None` if there is none.
-    pub max_ms: Option<i64>,
-    /// What is counted below `next`; `None` if the item does not know.
+    /// The largest event time of the records below `next` in Unix milliseconds, or `None` if these records contain no
+    /// event.
+    pub max_ms: Option<UnixMs>,
+    /// The sums of the records below `next`, or `None` if the item has no valid sums.
     pub sums: Option<Sum>,
 }
 
-/// Reads of the tables for a comparison.
+/// Reads the tables for the comparison that `verify` makes.
 #[derive(Clone)]
 pub struct Audit {
     db: Db,
 }
 
 impl Audit {
-    /// Returns a reader of the tables `names`. Sends nothing yet.
+    /// Returns a reader of the tables `names`, but sends no request yet.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> Audit {
         Audit {
             db: Db::new(client, names, metrics, ATTEMPTS),
         }
     }
 
-    /// Returns the config item.
+    /// Returns the config item of the tables.
     ///
     /// # Errors
-    /// What DynamoDB answers; [`StoreError::Corrupt`] if there is none.
+    /// Returns [`StoreError::Corrupt`] if the config item does not exist. Otherwise returns the error that
+    /// DynamoDB answers with.
     pub async fn config(&self) -> Result<ConfigItem, StoreError> {
         self.db.config().await
     }
 
-    /// Returns when the table of raw events was created, in Unix milliseconds; 0 if the role may not
-    /// describe the table.
-    pub async fn made_ms(&self) -> i64 {
+    /// Returns the creation time of the table of raw events, or 0 if the role may not describe the table.
+    pub async fn made_ms(&self) -> UnixMs {
         let asked = self.db.client.describe_table();
         let answer = asked.table_name(&self.db.names.raw).send().await;
         let created = answer.ok().and_then(|a| a.table?.creation_date_time);
-        created.and_then(|time| time.to_millis().ok()).unwrap_or(0)
+        UnixMs(created.and_then(|time| time.to_millis().ok()).unwrap_or(0))
     }
 
-    /// Returns all progress items, those of former topic ids included.
+    /// Returns all progress items, including those of former topic ids.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error that DynamoDB answers with.
     pub async fn progress(&self) -> Result<Vec<ProgressItem>, StoreError> {
         let attributes = [SERIES, NEXT, MAX, SUMS_NEXT].into_iter().chain(SUMS);
         let items = self.db.progress_items(attributes).await?;
         Ok(items.iter().filter_map(progress_from_item).collect())
     }
 
-    /// Fills `slice` with the rows from `lo` to `limit`, until it is full or there are no more rows.
-    /// Then it ends the slice where the next one begins. `extra` are keys of rows of counts that the
-    /// lists do not show.
+    /// Returns the mark of the rollups, or `None` if the mark belongs to other tables or another topic id.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error that DynamoDB answers with.
+    pub async fn mark(
+        &self,
+        tables_id: &str,
+        topic_id: &str,
+    ) -> Result<Option<RollupMark>, StoreError> {
+        let mark = rollups::mark(&self.db).await?;
+        Ok(mark.filter(|mark| mark.is_of(Some(topic_id), tables_id)))
+    }
+
+    /// Returns the names (`city#event_type`) of all series that `keep` accepts.
+    ///
+    /// # Errors
+    /// Returns the error that DynamoDB answers with.
+    pub async fn series(
+        &self,
+        mut keep: impl FnMut(&str) -> bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut out = Vec::new();
+        let source = RollupSource::over(self.db.clone());
+        let (mut shard, mut after) = (0, String::new());
+        while shard < TOTALS_SHARDS {
+            let page = source.next_series(&mut shard, &mut after).await?;
+            out.extend(page.into_iter().filter(|series| keep(series)));
+        }
+        Ok(out)
+    }
+
+    /// Fills `slice` with the rows from `lo` to `limit`, until the slice is full or no more rows exist. A full slice
+    /// ends where the next slice begins. `extra` contains the keys of rows of counts that are read in addition to the
+    /// lists.
+    ///
+    /// # Errors
+    /// Returns the error that DynamoDB answers with.
     pub async fn fill(
         &self,
         slice: &mut Slice,
-        lo: Option<&Place>,
-        limit: Option<&Place>,
+        lo: Option<&RowPlace>,
+        limit: Option<&RowPlace>,
         extra: &BTreeSet<Key>,
         view: &AuditView,
     ) -> Result<(), StoreError> {
@@ -132,9 +179,25 @@ impl Audit {
         for (key, row) in self.rows(extra, view).await? {
             slice.add_row(key, row);
         }
-        let mut cities = CityTotals::new(&self.db, lo.map(Place::city));
-        while let Some((city, totals)) = cities.next(&self.db).await? {
-            let begin = Place::new(&city, TOTALS_TIME_MS);
+        // The rollup rows of all cities together have an empty city name. In the order of places, the rows of all
+        // cities together may come between the rows of two cities.
+        let end_of_all = RowPlace::new("", UnixMs(i64::MAX));
+        let mut all_are_due =
+            view.rollups.until_ms > UnixMs(0) && lo.is_none_or(|lo| *lo <= end_of_all);
+        let mut cities = CityTotals::new(&self.db, lo.map(RowPlace::city));
+        loop {
+            let next = cities.next(&self.db).await?;
+            let is_after = |city: &str| RowPlace::new(city, TOTALS_TIME_MS) > end_of_all;
+            if all_are_due && next.as_ref().is_none_or(|(city, _)| is_after(city)) {
+                all_are_due = false;
+                if self.fill_all_cities(slice, lo, view).await? {
+                    return Ok(());
+                }
+            }
+            let Some((city, totals)) = next else {
+                return Ok(());
+            };
+            let begin = RowPlace::new(&city, TOTALS_TIME_MS);
             if slice.hi().is_some_and(|hi| begin >= *hi) {
                 return Ok(());
             }
@@ -157,23 +220,43 @@ impl Audit {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
-    /// Fills `slice` with the rows of a city. Returns whether the slice ended in the city.
+    /// Fills `slice` with the hours and days of all cities together. Returns true if the slice ended within these hours
+    /// and days.
+    async fn fill_all_cities(
+        &self,
+        slice: &mut Slice,
+        lo: Option<&RowPlace>,
+        view: &AuditView,
+    ) -> Result<bool, StoreError> {
+        let resumed = lo.filter(|lo| lo.city().is_empty());
+        let from_ms = resumed.map_or(view.range.0, |lo| lo.time_ms.max(view.range.0));
+        let begin = RowPlace::new("", from_ms);
+        if slice.is_full() {
+            slice.end_at(begin.clone());
+        }
+        if slice.hi().is_some_and(|hi| begin >= *hi) {
+            return Ok(true);
+        }
+        self.fill_city(slice, "", &view.rollups.event_types, from_ms, view)
+            .await
+    }
+
+    /// Fills `slice` with the rows of a city. Returns true if the slice ended within the city.
     async fn fill_city(
         &self,
         slice: &mut Slice,
         city: &str,
         kinds: &[String],
-        from_ms: i64,
+        from_ms: UnixMs,
         view: &AuditView,
     ) -> Result<bool, StoreError> {
         let mut lists = CityLists::open(&self.db, city, kinds, from_ms, view).await?;
         let mut windows = Vec::new();
         let mut last_ms = None;
         while let Some(time_ms) = lists.next_ms() {
-            let place = Place::new(city, time_ms);
+            let place = RowPlace::new(city, time_ms);
             let is_later = last_ms.is_some_and(|last| time_ms > last);
             let is_outside = slice.hi().is_some_and(|hi| place >= *hi);
             if is_outside || (is_later && slice.is_full()) {
@@ -185,6 +268,10 @@ impl Audit {
             let (key, item) = lists.take(&self.db).await?;
             match key.name {
                 Name::Window(_) | Name::Totals(_) => windows.push(key),
+                Name::Hour(_) | Name::Day(_) => {
+                    let row = row_from_item(&item, &key, view);
+                    slice.add_row(key, row);
+                }
                 Name::Raw(_) | Name::Alert(_) => {
                     let put = put_from_item(&item, &key, view.now_ms);
                     slice.add_put(key, put);
@@ -204,17 +291,18 @@ impl Audit {
         keys: &mut Vec<Key>,
         view: &AuditView,
     ) -> Result<(), StoreError> {
-        // The index may still hold a row that the table no longer has; the answer leaves it out.
+        // The index may still contain a row that the table no longer has. BatchGetItem does not return rows that exist
+        // only in the index.
         for (key, row) in self.rows(std::mem::take(keys), view).await? {
             slice.add_row(key, row);
         }
         Ok(())
     }
 
-    /// Returns the rows of counts at `keys` that exist.
+    /// Reads the rows of counts with the given keys, and returns the rows that exist.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error that DynamoDB answers with.
     pub async fn rows(
         &self,
         keys: Vec<Key>,
@@ -228,14 +316,14 @@ impl Audit {
         Ok(found.into_iter().map(row).collect())
     }
 
-    /// Returns the raw events and alerts at `keys` that exist.
+    /// Reads the raw events and alerts with the given keys, and returns the items that exist.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error that DynamoDB answers with.
     pub async fn puts(
         &self,
         keys: Vec<Key>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> Result<BTreeMap<Key, FoundPut>, StoreError> {
         let found = self.by_key(keys).await?;
         let put = |(key, item): (Key, Item)| {
@@ -246,7 +334,7 @@ impl Audit {
     }
 
     async fn by_key(&self, keys: Vec<Key>) -> Result<Vec<(Key, Item)>, StoreError> {
-        // The key of a raw item does not hold its city, so two of our keys may name one item.
+        // The key of a raw item does not contain the city, so two of the requested keys may name the same item.
         let mut asked: BTreeMap<TableKey, Vec<Key>> = BTreeMap::new();
         for key in keys {
             asked.entry(self.table_key(&key)).or_default().push(key);
@@ -274,8 +362,8 @@ impl Audit {
         Ok(out)
     }
 
-    /// Returns table, partition key and sort key of a row. This does not use the code that writes rows,
-    /// so that an error in that code is found.
+    /// Returns the table, the partition key and the sort key of a row. This function does not share code with the
+    /// writer of rows, so that the comparison can find errors in the writer.
     fn table_key(&self, key: &Key) -> TableKey {
         let names = &self.db.names;
         let (city, time_ms) = (key.place.city(), key.place.time_ms);
@@ -286,6 +374,11 @@ impl Audit {
                 (names.totals.clone(), format!("totals#{shard}"), series)
             }
             Name::Window(_) => (names.aggregations.clone(), key.in_table(), String::new()),
+            Name::Hour(_) | Name::Day(_) => {
+                let key = key.in_table();
+                let (shard, start) = key.rsplit_once(' ').unwrap_or_default();
+                (names.totals.clone(), shard.to_owned(), start.to_owned())
+            }
             Name::Raw(id) => (names.raw.clone(), id.to_string(), format_millis(time_ms)),
             Name::Alert(id) => (
                 names.alerts.clone(),
@@ -318,7 +411,7 @@ impl Audit {
     }
 }
 
-/// Table, partition key and sort key; the sort key is empty if the table has none.
+/// A table, a partition key and a sort key. The sort key is empty if the table has no sort key.
 type TableKey = (String, String, String);
 
 fn progress_from_item(item: &Item) -> Option<ProgressItem> {
@@ -327,7 +420,7 @@ fn progress_from_item(item: &Item) -> Option<ProgressItem> {
         topic_id,
         partition,
         next: Offset(number(item, NEXT)?),
-        max_ms: number(item, MAX),
+        max_ms: number(item, MAX).map(UnixMs),
         sums: proof::sums(item),
     })
 }

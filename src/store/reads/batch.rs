@@ -1,4 +1,4 @@
-//! Reads items by key with BatchGetItem: 100 keys at a time, unprocessed keys again after a pause.
+//! Reads items by key with BatchGetItem, 100 keys at a time. Unprocessed keys are read again after a pause.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,16 +11,17 @@ use crate::store::answers::Flaw;
 use crate::store::attributes::Item;
 use crate::store::error::StoreError;
 
-/// Most keys of one BatchGetItem; DynamoDB's limit.
+/// Maximum number of keys in one BatchGetItem. DynamoDB sets this limit.
 const BATCH_KEYS_MAX: usize = 100;
-/// First pause before unprocessed keys are read again; it doubles up to [`PAUSE_MAX`].
+/// First pause before unprocessed keys are read again. Each further pause is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
-/// Longest pause. The caller's deadline ends the waiting.
+/// Maximum pause before unprocessed keys are read again. The number of repetitions has no limit other than the caller's
+/// deadline.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 impl Db {
-    /// Reads items by key, consistently, in any order. Items that do not exist are left out. Each key
-    /// must be given once.
+    /// Reads items by key with consistent reads, in any order. Items that do not exist are left out. The caller
+    /// must list each key only once.
     pub(super) async fn get_all(
         &self,
         table: &str,
@@ -35,7 +36,7 @@ impl Db {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Reads at most [`BATCH_KEYS_MAX`] items by key.
+    /// Reads the items of at most [`BATCH_KEYS_MAX`] keys.
     async fn get_batch(&self, table: &str, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let mut items = Vec::new();
         let mut wanted = keys;
@@ -59,7 +60,7 @@ impl Db {
         Ok(items)
     }
 
-    /// Sends one BatchGetItem; returns the items and the unprocessed keys.
+    /// Sends one BatchGetItem request. Returns the items and the unprocessed keys.
     async fn get_some(
         &self,
         table: &str,
@@ -85,7 +86,7 @@ impl Db {
                 let found = found.flat_map(|(table, items)| items.iter().map(move |i| (table, i)));
                 let left = output.unprocessed_keys().into_iter().flatten();
                 let left = left.flat_map(|(table, l)| l.keys().iter().map(move |key| (table, key)));
-                match find_flaw(table, keys, found, left) {
+                match find_batch_flaw(table, keys, found, left) {
                     Some(flaw) => Err(self.wrong_answer("BatchGetItem", table, flaw)),
                     None => Ok(output),
                 }
@@ -108,9 +109,10 @@ impl Db {
     }
 }
 
-/// Returns the flaw of an answer to a request for `keys`, if it has one. The answer may hold each key
-/// once, as found or as unprocessed, and no other key.
-fn find_flaw<'a>(
+/// Returns the flaw of an answer to a request for `keys`, or `None` if the answer has no flaw. The answer must not
+/// contain a key that was not requested. The answer may contain each requested key only once, either as found or as
+/// unprocessed.
+fn find_batch_flaw<'a>(
     table: &str,
     keys: &'a [Item],
     found: impl Iterator<Item = (&'a String, &'a Item)>,
@@ -161,7 +163,7 @@ mod tests {
         found: &[(&'a String, &'a Item)],
         left: &[(&'a String, &'a Item)],
     ) -> Option<Flaw> {
-        find_flaw("t", keys, found.iter().copied(), left.iter().copied())
+        find_batch_flaw("t", keys, found.iter().copied(), left.iter().copied())
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Requests of the readers: each is sent, checked, counted and, for `verify`, repeated.
+//! Sends the requests of the readers. [`Db`] checks the answer to each request, counts the request, and repeats a
+//! failed request if the caller allows several attempts.
 
 use std::time::{Duration, Instant};
 
@@ -16,22 +17,23 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::count_request;
 use crate::telemetry::Metrics;
 
-/// Most requests of one answer that are sent at the same time.
+/// Maximum number of requests in flight at the same time for one answer.
 const REQUESTS_MAX: usize = 16;
-/// Pause before a request is sent again; it doubles with each attempt.
+/// First pause before a failed request is sent again. The pause doubles with each attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(80);
 
-/// Everything that a request needs. Clones are cheap, so each task has its own.
+/// The client, the table names and the settings that every read needs. A clone is cheap, so each task can have its own
+/// clone.
 #[derive(Clone)]
 pub(crate) struct Db {
     pub(super) client: Client,
     pub(super) names: TableNames,
     metrics: Metrics,
-    /// How often a request is sent before its error ends the reading.
+    /// Maximum number of attempts of a request. The error of the last attempt ends the read.
     attempts: u32,
 }
 
-/// A table or an index, and the names of its keys.
+/// A table or an index, with the names of its keys.
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
     pub(super) table: String,
@@ -51,7 +53,7 @@ impl Db {
         }
     }
 
-    /// Returns a Query of `table` that reports its read units.
+    /// Returns a Query of `table` that makes DynamoDB report the consumed read units.
     pub(super) fn query(&self, table: &str) -> QueryFluentBuilder {
         self.client
             .query()
@@ -59,8 +61,8 @@ impl Db {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
     }
 
-    /// Returns a Query of the sort keys from `lower` to `upper` in one partition, both included.
-    /// Without `upper` the Query has no end.
+    /// Returns a Query of one partition for the sort keys from `lower` to `upper`, both inclusive. If `upper` is
+    /// `None`, the Query has no upper end.
     pub(super) fn query_keys(
         &self,
         keys: &KeyNames,
@@ -83,7 +85,7 @@ impl Db {
         }
     }
 
-    /// Reads these attributes of all progress items, consistently.
+    /// Reads the named attributes of all progress items, with consistent reads.
     pub(super) async fn progress_items(
         &self,
         attributes: impl IntoIterator<Item = &'static str>,
@@ -97,7 +99,7 @@ impl Db {
         self.query_all(project(query, attributes)).await
     }
 
-    /// Sends a Query; returns its items and the key after which its next page begins.
+    /// Sends a Query. Returns the items of the page, and the key after which the next page begins.
     pub(super) async fn query_page(
         &self,
         query: QueryFluentBuilder,
@@ -179,6 +181,27 @@ impl Db {
         }
     }
 
+    /// Reads one item with a consistent read. Returns `None` if the item does not exist.
+    pub(super) async fn get_one(&self, table: &str, key: Item) -> Result<Option<Item>, StoreError> {
+        let mut retries = self.retries();
+        loop {
+            meter::check_bound()?;
+            let started = Instant::now();
+            let request = self.client.get_item().table_name(table);
+            let request = request.set_key(Some(key.clone())).consistent_read(true);
+            let units = ReturnConsumedCapacity::Total;
+            let result = request.return_consumed_capacity(units).send().await;
+            let result = result.map_err(|error| StoreError::from_sdk("GetItem", table, error));
+            let capacity = result.as_ref().ok().and_then(|o| o.consumed_capacity());
+            let units = capacity.and_then(|capacity| capacity.capacity_units());
+            self.count("GetItem", table, started, result.as_ref().err(), units);
+            match result {
+                Ok(output) => return Ok(output.item),
+                Err(error) => retries.pause_after(error).await?,
+            }
+        }
+    }
+
     pub(super) fn retries(&self) -> Retries {
         Retries {
             left: self.attempts.saturating_sub(1),
@@ -186,7 +209,7 @@ impl Db {
         }
     }
 
-    /// Counts an answer with a flaw, and returns the error for it.
+    /// Counts an answer with a flaw, and returns the matching error.
     pub(super) fn wrong_answer(
         &self,
         operation: &'static str,
@@ -197,6 +220,17 @@ impl Db {
         StoreError::wrong_answer(operation, table, flaw)
     }
 
+    /// Returns the outcome under which a failed request is counted. Only `notify` needs the table of incidents, so its
+    /// absence is no fault that an alert should report. If a policy does not name the table, IAM denies the request
+    /// even if the table does not exist.
+    fn outcome(&self, table: &str, kind: StoreErrorKind) -> &'static str {
+        let is_absent = matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Denied);
+        if is_absent && table == self.names.incidents {
+            return "absent";
+        }
+        kind.name()
+    }
+
     pub(super) fn count(
         &self,
         operation: &str,
@@ -205,13 +239,13 @@ impl Db {
         error: Option<&StoreError>,
         units: Option<f64>,
     ) {
-        meter::count(units);
-        let outcome = error.map_or("ok", |error| error.kind().name());
+        meter::add_request(units);
+        let outcome = error.map_or("ok", |error| self.outcome(table, error.kind()));
         count_request(&self.metrics, operation, table, outcome, started, units);
     }
 }
 
-/// Limits a Query to these attributes. The alias of each is its name after a `#`.
+/// Restricts a Query to the named attributes. The alias of each attribute is `#` followed by its name.
 pub(super) fn project(
     mut query: QueryFluentBuilder,
     attributes: impl IntoIterator<Item = &'static str>,
@@ -225,8 +259,7 @@ pub(super) fn project(
     query.projection_expression(projection.join(","))
 }
 
-/// Runs readings as tasks, at most [`REQUESTS_MAX`] at the same time. Returns what they read, in any
-/// order.
+/// Runs reads as tasks, at most [`REQUESTS_MAX`] at the same time. Returns the results in any order.
 pub(super) async fn read_together<T, F>(readings: Vec<F>) -> Result<Vec<T>, StoreError>
 where
     T: Send + 'static,
@@ -248,7 +281,7 @@ where
     Ok(out)
 }
 
-/// How often a request may still be sent again.
+/// The number of times that a request may still be repeated, and the next pause.
 pub(super) struct Retries {
     left: u32,
     pause: Duration,
@@ -258,7 +291,7 @@ impl Retries {
     /// Sleeps before the request is sent again.
     ///
     /// # Errors
-    /// `error` itself if no attempt is left, or if another attempt cannot succeed.
+    /// Returns `error` itself if no attempt is left or another attempt cannot succeed.
     pub(super) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
         let is_passing = matches!(
             error.kind(),
@@ -275,17 +308,17 @@ impl Retries {
     }
 }
 
-/// The partition that a Query reads. An item of another partition is not an answer to the Query.
+/// The partition that a Query reads. An answer must not contain an item of another partition.
 struct QueriedPartition {
     key: String,
     value: AttributeValue,
 }
 
 impl QueriedPartition {
-    /// Reads the partition from the key condition, which begins with `#name = :value`.
+    /// Finds the partition in the key condition of a Query, which begins with `#name = :value`.
     ///
     /// # Panics
-    /// If the key condition begins with anything else.
+    /// Panics if the key condition does not begin with `#name = :value`.
     fn of(query: &QueryFluentBuilder) -> QueriedPartition {
         let condition = query.get_key_condition_expression();
         let mut words = condition.iter().flat_map(|text| text.split(' '));

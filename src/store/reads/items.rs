@@ -1,4 +1,4 @@
-//! What the API shows of the items. Attributes that `docs/TABLES.md` does not name are ignored.
+//! The items of the tables as the API shows them. The decoders ignore attributes that `docs/TABLES.md` does not name.
 
 use std::time::Duration;
 
@@ -7,100 +7,105 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::core::event::Severity;
 use crate::core::keys::{FENCE_NEXT, SUMS, split_series};
 use crate::store::attributes::{
-    CITY, DESCRIPTION, EVENT_COUNT, EVENT_ID, EVENT_TIME, EVENT_TYPE, EXTRA, FUTURE, Item,
-    LAST_UPDATED, LATE, LATE_COUNT, PARTITION_KEY, PROCESSING_TIME, SERIES, SEVERITIES, SEVERITY,
-    SEVERITY_COUNTS, SHARD, TIMESTAMP, TTL, WINDOW_END, WINDOW_START, checked_number, number, text,
+    CITY, DESCRIPTION, EVENT_COUNT, EVENT_ID, EVENT_TIME, EVENT_TYPE, EXTRA, FUTURE, INCIDENT,
+    Item, LAST_UPDATED, LATE, LATE_COUNT, PARTITION_KEY, PROCESSING_TIME, RULE, SERIES, SEVERITIES,
+    SEVERITY, SEVERITY_COUNTS, SHARD, SOURCE, TIMESTAMP, TTL, WINDOW_END, WINDOW_START,
+    checked_number, number, text,
 };
+use crate::store::incidents::{StoredIncident, stored_incident};
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits the warnings about damaged rows. A client that polls such a row would fill the log.
+/// Limits the warnings about damaged rows. Without the limit, a client that polls a damaged row would fill the
+/// log.
 static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
-/// A raw event.
+/// A raw event as the API shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventItem {
     /// The event's own id, or `<topic>-<partition>-<offset>`.
     pub event_id: String,
-    /// Event time, `2013-01-01T06:00:00.000Z`.
+    /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub timestamp: String,
     /// The city, as its producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
-    /// `low`, `medium`, `high` or `critical`.
+    /// The severity: `low`, `medium`, `high` or `critical`.
     pub severity: String,
-    /// The producer's description; may be empty.
+    /// The producer's description, or an empty text.
     pub description: String,
-    /// When a consumer wrote the item.
+    /// When a consumer wrote the item, as UTC text.
     pub processing_time: String,
     /// When the item expires, in Unix seconds.
     pub ttl: i64,
-    /// Whether the event is late.
+    /// True if the event is late.
     pub late: bool,
-    /// Whether the event is future.
+    /// True if the event is future.
     pub future: bool,
-    /// The record's other fields: a JSON object as text.
+    /// The record that holds the event: `<topic>/<partition>/<offset>`.
+    pub source: Option<String>,
+    /// The other fields of the record, as the text of a JSON object.
     pub extra: Option<String>,
 }
 
-/// An alert.
+/// An alert as the API shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertItem {
     /// The event's own id, or `<topic>-<partition>-<offset>`.
     pub event_id: String,
-    /// Event time, `2013-01-01T06:00:00.000Z`.
+    /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub event_time: String,
     /// The city, as its producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
-    /// `low`, `medium`, `high` or `critical`.
+    /// The severity: `high` or `critical`.
     pub severity: String,
-    /// The producer's description; may be empty.
+    /// The producer's description, or an empty text.
     pub description: String,
-    /// When a consumer wrote the item.
+    /// When a consumer wrote the item, as UTC text.
     pub processing_time: String,
-    /// Whether the event is late.
+    /// True if the event is late.
     pub late: bool,
 }
 
-/// A window of a series.
+/// A window of a series as the API shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AggregationItem {
-    /// `city#event_type#window_start`.
+    /// The key of the row: `city#event_type#window_start`.
     pub partition_key: String,
-    /// First instant, `2013-01-01T06:00:00Z`.
+    /// The first instant of the window, in the form `2013-01-01T06:00:00Z`.
     pub window_start: String,
-    /// First instant after the window.
+    /// The first instant after the window.
     pub window_end: String,
     /// The city, as its producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
-    /// Events that are counted in the window.
+    /// Number of events that the window counts.
     pub event_count: u64,
-    /// The distinct severities, low to critical.
+    /// The severities that occur in the window, ordered from low to critical.
     pub severities: Vec<String>,
-    /// Events by [`Severity::index`].
+    /// Number of events of each severity, indexed by [`Severity::index`].
     pub severity_counts: [u64; 4],
     /// When a consumer last wrote the row.
     pub last_updated: String,
-    /// Whether the watermark has passed the window, so that it gets no more events.
+    /// True if the watermark has passed the window, so that the window gets no more events.
     pub is_final: bool,
 }
 
-/// The total of a series.
+/// The totals of a series as the API shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TotalItem {
     /// The city, as its producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
-    /// Events that are counted in windows.
+    /// Number of events that are counted in windows.
     pub event_count: u64,
-    /// Late events, which are in no window.
+    /// Number of late events, which are not counted in any window.
     pub late_count: u64,
-    /// Events of both kinds by [`Severity::index`].
+    /// Number of events of each severity, late events included, indexed by [`Severity::index`].
     pub severity_counts: [u64; 4],
 }
 
@@ -110,20 +115,20 @@ impl TotalItem {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns the total of an item. Damaged attributes are empty or zero.
+    /// Returns the totals that an item contains. Damaged attributes are empty or zero.
     pub fn from_item(item: &Item) -> TotalItem {
         let series = text(item, SERIES);
         let (city, event_type) = split_series(series).unwrap_or((series, ""));
         TotalItem {
             city: city.to_owned(),
             event_type: event_type.to_owned(),
-            event_count: count(item, EVENT_COUNT),
-            late_count: count(item, LATE_COUNT),
+            event_count: count_of(item, EVENT_COUNT),
+            late_count: count_of(item, LATE_COUNT),
             severity_counts: severity_counts(item),
         }
     }
 
-    /// As [`TotalItem::from_item`]; logs a damaged number.
+    /// Works like [`TotalItem::from_item`], but also logs a warning if a count is damaged.
     pub(super) fn from_table(table: &str, item: &Item) -> TotalItem {
         warn_of_damage(&DAMAGE, table, &[SHARD, SERIES], item, &SUMS);
         TotalItem::from_item(item)
@@ -131,9 +136,9 @@ impl TotalItem {
 }
 
 impl EventItem {
-    /// Returns the event of an item. Damaged attributes are empty or zero.
+    /// Returns the event that an item contains. Damaged attributes are empty or zero.
     pub fn from_item(item: &Item) -> EventItem {
-        let extra = item.get(EXTRA).and_then(|value| value.as_s().ok());
+        let optional = |name: &str| item.get(name).and_then(|value| value.as_s().ok().cloned());
         EventItem {
             event_id: owned(item, EVENT_ID),
             timestamp: owned(item, TIMESTAMP),
@@ -145,11 +150,12 @@ impl EventItem {
             ttl: number(item, TTL).unwrap_or_default(),
             late: flag(item, LATE),
             future: flag(item, FUTURE),
-            extra: extra.cloned(),
+            source: optional(SOURCE),
+            extra: optional(EXTRA),
         }
     }
 
-    /// As [`EventItem::from_item`]; logs a damaged number.
+    /// Works like [`EventItem::from_item`], but also logs a warning if the `ttl` is damaged.
     pub(super) fn from_table(table: &str, item: &Item) -> EventItem {
         warn_of_damage(&DAMAGE, table, &[EVENT_ID, TIMESTAMP], item, &[TTL]);
         EventItem::from_item(item)
@@ -157,7 +163,7 @@ impl EventItem {
 }
 
 impl AlertItem {
-    /// Returns the alert of an item. Damaged attributes are empty.
+    /// Returns the alert that an item contains. Damaged attributes are empty.
     pub fn from_item(item: &Item) -> AlertItem {
         AlertItem {
             event_id: owned(item, EVENT_ID),
@@ -173,7 +179,7 @@ impl AlertItem {
 }
 
 impl AggregationItem {
-    /// Returns the window of a row, as not final. Damaged attributes are empty or zero.
+    /// Returns the window that a row contains, marked as not final. Damaged attributes are empty or zero.
     pub fn from_item(item: &Item) -> AggregationItem {
         let severities = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
         let mut severities = severities.cloned().unwrap_or_default();
@@ -184,7 +190,7 @@ impl AggregationItem {
             window_end: owned(item, WINDOW_END),
             city: owned(item, CITY),
             event_type: owned(item, EVENT_TYPE),
-            event_count: count(item, EVENT_COUNT),
+            event_count: count_of(item, EVENT_COUNT),
             severities,
             severity_counts: severity_counts(item),
             last_updated: owned(item, LAST_UPDATED),
@@ -192,19 +198,31 @@ impl AggregationItem {
         }
     }
 
-    /// As [`AggregationItem::from_item`]; logs a damaged number.
+    /// Works like [`AggregationItem::from_item`], but also logs a warning if a count is damaged.
     pub(super) fn from_table(table: &str, item: &Item) -> AggregationItem {
         warn_of_damage(&DAMAGE, table, &[PARTITION_KEY], item, &SUMS);
         AggregationItem::from_item(item)
     }
 }
 
-/// Returns the log keys (`<topic id>#<partition>`) of the partitions with a fence in the row.
+/// Returns the incident in a row. A damaged row gives `None`, so that it hides no other row, and a warning. A limit may
+/// suppress the warning.
+pub(super) fn incident_from_table(table: &str, item: &Item) -> Option<StoredIncident> {
+    let found = stored_incident(item);
+    if found.is_none() && DAMAGE.is_due() {
+        let key = [RULE, INCIDENT].map(|name| text(item, name)).join("/");
+        tracing::warn!(table, key, "leaving a damaged incident out of a list");
+    }
+    found
+}
+
+/// Returns the log keys (`<topic id>#<partition>`) of all partitions that have a fence in the row.
 pub(super) fn fences(item: &Item) -> impl Iterator<Item = &str> {
     item.keys().filter_map(|name| name.strip_prefix(FENCE_NEXT))
 }
 
-/// Logs that an attribute is not a number and is shown as zero, if `limit` allows it.
+/// Logs a warning if an attribute that should be a number is damaged and is therefore shown as zero. `limit` may
+/// suppress the warning.
 fn warn_of_damage(
     limit: &WarnLimit,
     table: &str,
@@ -226,7 +244,7 @@ fn warn_of_damage(
     }
 }
 
-/// Returns the first of these attributes that exists and is not a whole number from zero on.
+/// Returns the first of the named attributes that exists but is not a whole number of at least zero.
 fn damaged_number(item: &Item, names: &[&'static str]) -> Option<&'static str> {
     let is_damaged = |name: &str| match checked_number(item, name) {
         Ok(number) => number.is_some_and(|number| number < 0),
@@ -239,7 +257,7 @@ fn owned(item: &Item, name: &str) -> String {
     text(item, name).to_owned()
 }
 
-fn count(item: &Item, name: &str) -> u64 {
+fn count_of(item: &Item, name: &str) -> u64 {
     number(item, name)
         .and_then(|n| u64::try_from(n).ok())
         .unwrap_or_default()
@@ -250,7 +268,7 @@ fn flag(item: &Item, name: &str) -> bool {
 }
 
 fn severity_counts(item: &Item) -> [u64; 4] {
-    SEVERITY_COUNTS.map(|name| count(item, name))
+    SEVERITY_COUNTS.map(|name| count_of(item, name))
 }
 
 #[cfg(test)]
@@ -260,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    /// Collects log lines.
+    /// A log writer that collects the log lines of a test.
     #[derive(Clone, Default)]
     struct LogLines(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! One Query that is read page by page.
+//! A lane: one Query whose result is read page by page.
 
 use std::collections::VecDeque;
 
@@ -8,41 +8,41 @@ use super::db::{Db, KeyNames, read_together};
 use crate::store::attributes::{Item, TTL, number, text};
 use crate::store::error::StoreError;
 
-/// The sort keys of one partition in a range, and the rows of it that were read and not yet taken.
+/// A range of sort keys in one partition of a table or an index, with the rows that were read but not yet taken.
 #[derive(Clone)]
 pub(super) struct Lane {
     query: QueryFluentBuilder,
     filter: RowFilter,
-    /// The key after which the next page begins.
+    /// The key after which the next page of the Query begins.
     start: Option<Item>,
     has_ended: bool,
     rows: VecDeque<Item>,
 }
 
-/// Rows that a lane leaves out. The default leaves out none.
+/// A filter that leaves out rows of a lane. The default filter leaves out no row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RowFilter {
-    /// Leaves out rows whose attribute has this value.
+    /// Leaves out rows in which the named attribute has the given value.
     pub(super) not: Option<(&'static str, String)>,
-    /// Leaves out rows whose attribute has another value.
-    pub(super) only: Option<(&'static str, &'static str)>,
-    /// Leaves out rows whose `ttl` is not after this time in Unix seconds.
+    /// Leaves out rows in which one of the named attributes has another value.
+    pub(super) only: Vec<(&'static str, String)>,
+    /// Leaves out rows that have expired by the given time, in Unix seconds.
     pub(super) now_s: Option<i64>,
 }
 
 impl RowFilter {
     fn keeps(&self, row: &Item) -> bool {
         let is_not = |(name, value): &(&str, String)| text(row, name) != value;
-        let is_only = |(name, value): (&str, &str)| text(row, name) == value;
+        let is_only = |(name, value): &(&str, String)| text(row, name) == value;
         let has_expired = |now_s| number(row, TTL).is_some_and(|ttl| ttl <= now_s);
         !self.now_s.is_some_and(has_expired)
             && self.not.as_ref().is_none_or(is_not)
-            && self.only.is_none_or(is_only)
+            && self.only.iter().all(is_only)
     }
 }
 
 impl Lane {
-    /// Returns a lane of the sort keys from `lower` to `upper` of one partition. Sends nothing yet.
+    /// Returns a lane over the sort keys from `lower` to `upper` of one partition, but sends no request yet.
     pub(super) fn new(
         db: &Db,
         keys: &KeyNames,
@@ -54,13 +54,13 @@ impl Lane {
             query: db.query_keys(keys, pk, lower, upper),
             filter: RowFilter::default(),
             start: None,
-            // DynamoDB refuses a range that ends before it begins.
+            // DynamoDB refuses a range whose lower bound is greater than its upper bound.
             has_ended: upper.is_some_and(|upper| lower > upper),
             rows: VecDeque::new(),
         }
     }
 
-    /// Changes the Query.
+    /// Changes the Query that the lane sends.
     pub(super) fn with_query(
         mut self,
         change: impl FnOnce(QueryFluentBuilder) -> QueryFluentBuilder,
@@ -69,29 +69,29 @@ impl Lane {
         self
     }
 
-    /// Leaves out rows.
+    /// Makes the lane leave out the rows that `filter` rejects.
     pub(super) fn with_filter(mut self, filter: RowFilter) -> Lane {
         self.filter = filter;
         self
     }
 
-    /// Begins after the row with this key.
+    /// Makes the lane begin after the row with the key `key`.
     pub(super) fn after(mut self, key: Option<Item>) -> Lane {
         self.start = key;
         self
     }
 
-    /// Returns the next row that was read.
+    /// Returns the next row that was already read, without taking it out of the lane.
     pub(super) fn front(&self) -> Option<&Item> {
         self.rows.front()
     }
 
-    /// Takes the next row that was read.
+    /// Takes the next row that was already read.
     pub(super) fn pop(&mut self) -> Option<Item> {
         self.rows.pop_front()
     }
 
-    /// Reads pages until the lane has a row or has ended.
+    /// Reads pages until the lane has a row or the Query has ended.
     pub(super) async fn fill(&mut self, db: &Db) -> Result<(), StoreError> {
         while self.rows.is_empty() && !self.has_ended {
             let query = self.query.clone();
@@ -106,7 +106,7 @@ impl Lane {
     }
 }
 
-/// Fills all lanes at the same time, and returns them in their order.
+/// Fills all lanes at the same time, and returns them in the same order.
 pub(super) async fn fill_all(db: &Db, lanes: Vec<Lane>) -> Result<Vec<Lane>, StoreError> {
     let readings = lanes.into_iter().enumerate().map(|(n, mut lane)| {
         let db = db.clone();

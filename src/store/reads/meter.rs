@@ -1,7 +1,7 @@
-//! Sums the requests and read units that one answer costs.
+//! Sums the number of requests and the read units that one answer costs.
 //!
-//! The meter is a task-local value, so no reader has to pass it on. A reader that spawns a task wraps
-//! the future in [`carry`]. Without a meter nothing is summed.
+//! The meter is a task-local value, so that readers need not pass it on. A reader that spawns a task wraps the
+//! future in [`carry`]. Without a meter, nothing is summed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Sums what the reads of one answer cost, and may limit it. Clones share the sums.
+/// Sums what the reads of one answer cost, and may limit that cost. All clones share the sums.
 #[derive(Clone, Default)]
 pub struct Meter(Arc<CostSums>);
 
@@ -21,24 +21,24 @@ pub struct Meter(Arc<CostSums>);
 struct CostSums {
     requests: AtomicU64,
     milliunits: AtomicU64,
-    /// Most milliunits; 0 means no limit.
+    /// Maximum cost in thousandths of a read unit. 0 means that there is no limit.
     milliunits_max: u64,
 }
 
-/// What an answer cost.
+/// The cost of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
-    /// Requests sent to DynamoDB.
+    /// Number of requests that were sent to DynamoDB.
     pub requests: u64,
-    /// Read units, as DynamoDB reported them.
+    /// Number of read units, as DynamoDB reported them.
     pub units: f64,
-    /// Time from the first request to the last answer, including the work between them.
+    /// Time from the first request to the last answer, including the work between the requests.
     pub time: Duration,
 }
 
 impl Meter {
-    /// Returns a meter that lets no request start once `units` are spent. It does not end requests that
-    /// have been sent, so an answer may cost a little more.
+    /// Returns a meter that prevents further requests after `units` read units have been spent. The meter does not
+    /// abort requests that have been sent, so an answer may cost a little more.
     pub fn bounded(units: u64) -> Meter {
         Meter(Arc::new(CostSums {
             milliunits_max: units.saturating_mul(1_000),
@@ -46,12 +46,12 @@ impl Meter {
         }))
     }
 
-    /// Runs `reading` with this meter, and returns its result.
+    /// Runs `reading` with the meter, and returns the result of `reading`.
     pub async fn run<T>(&self, reading: impl Future<Output = T>) -> T {
         METER.scope(self.clone(), reading).await
     }
 
-    /// Returns the number of requests and read units so far.
+    /// Returns the number of requests and the number of read units so far.
     pub fn spent(&self) -> (u64, f64) {
         #[allow(clippy::cast_precision_loss)] // the units of one answer are few
         let units = self.0.milliunits.load(Ordering::Relaxed) as f64 / 1_000.0;
@@ -59,12 +59,12 @@ impl Meter {
     }
 }
 
-/// Runs `reading`; returns its result and what it cost.
+/// Runs `reading`, and returns its result and its cost.
 pub async fn metered<T>(reading: impl Future<Output = T>) -> (T, Cost) {
     metered_by(&Meter::default(), reading).await
 }
 
-/// Runs `reading` with this meter; returns its result and what it cost.
+/// Runs `reading` with the given meter, and returns its result and its cost.
 pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (T, Cost) {
     let begun = Instant::now();
     let result = meter.run(reading).await;
@@ -84,15 +84,15 @@ pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (
     )
 }
 
-/// Returns the read units that this task's meter has counted; 0 without a meter.
+/// Returns the read units that the meter of this task has counted, or 0 without a meter.
 pub fn units_so_far() -> f64 {
     METER.try_with(|meter| meter.spent().1).unwrap_or_default()
 }
 
-/// Checks that another request may start.
+/// Checks that the meter's limit allows another request.
 ///
 /// # Errors
-/// [`StoreError::TooCostly`] once the limit is reached.
+/// Returns [`StoreError::TooCostly`] if the meter has reached its limit of read units.
 pub(super) fn check_bound() -> Result<(), StoreError> {
     let over = METER.try_with(|meter| {
         let max = meter.0.milliunits_max;
@@ -106,7 +106,7 @@ pub(super) fn check_bound() -> Result<(), StoreError> {
     }
 }
 
-/// Returns a future that another task can run with the meter of this one.
+/// Returns a future that another task can run with the meter of this task.
 pub(super) fn carry<T>(
     reading: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {
@@ -114,8 +114,8 @@ pub(super) fn carry<T>(
     METER.scope(meter, reading)
 }
 
-/// Counts a request.
-pub(super) fn count(units: Option<f64>) {
+/// Adds a request and its read units to the meter of this task.
+pub(super) fn add_request(units: Option<f64>) {
     let _unmetered = METER.try_with(|meter| {
         meter.0.requests.fetch_add(1, Ordering::Relaxed);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
@@ -131,15 +131,15 @@ mod tests {
     #[tokio::test]
     async fn the_cost_of_spawned_reads_is_summed_too() {
         let reading = async {
-            count(Some(0.5));
-            tokio::spawn(carry(async { count(Some(2.0)) }))
+            add_request(Some(0.5));
+            tokio::spawn(carry(async { add_request(Some(2.0)) }))
                 .await
                 .unwrap();
-            count(None);
+            add_request(None);
         };
         let ((), cost) = metered(reading).await;
         assert_eq!((cost.requests, cost.units), (3, 2.5));
-        count(Some(1.0));
+        add_request(Some(1.0));
         let ((), cost) = metered(async {}).await;
         assert_eq!(cost, Cost::default());
     }
@@ -148,10 +148,10 @@ mod tests {
     async fn no_read_starts_once_the_units_of_an_answer_are_spent() {
         let reading = async {
             assert!(check_bound().is_ok());
-            count(Some(4.0));
+            add_request(Some(4.0));
             assert!(check_bound().is_ok());
             assert_eq!(units_so_far(), 4.0);
-            count(Some(1.0));
+            add_request(Some(1.0));
             let spawned = tokio::spawn(carry(async { check_bound() })).await.unwrap();
             assert!(matches!(spawned, Err(StoreError::TooCostly { units: 5 })));
         };

@@ -1,11 +1,10 @@
-//! Merges several partitions of a table or index into one list, newest first.
+//! Merges several partitions of a table or an index into one list with the newest items first.
 //!
-//! A lane reads one partition backwards. The list is ordered by descending sort key. Rows with equal
-//! sort keys are ordered by lane, and within a lane as DynamoDB orders them. This order is total
-//! although no step reads all rows of one time, so a [`Position`] is small and exact. It names a row of
-//! one lane. Earlier lanes have given out all rows with its sort key. The row's own lane continues
-//! after the row, and later lanes still have all rows with that sort key. So each row is given out
-//! once, however many rows share a time.
+//! A lane reads one partition backwards. The merged list is sorted by descending sort key. Rows with equal sort keys
+//! are sorted by lane. Within a lane, rows keep DynamoDB's order. The order of the merged list is total, so a
+//! [`Position`] only has to name one row of one lane. Lanes before the row's lane have returned all their rows with the
+//! same sort key. The row's lane continues after the row. Lanes after the row's lane have not returned any row with the
+//! same sort key. The list therefore returns each row exactly once, even if many rows have the same time.
 
 use std::cmp::Ordering;
 
@@ -14,51 +13,49 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::db::{Db, KeyNames};
 use super::lane::{Lane, RowFilter, fill_all};
 use super::{Page, PageRequest, Position};
-use crate::core::event::Severity;
-use crate::store::attributes::{EXTRA, Item, SEVERITY, string, text};
+use crate::store::attributes::{EXTRA, Item, string, text};
 use crate::store::error::StoreError;
 
-/// Most bytes of the rows of a page, as JSON. A page of large rows ends before it has as many rows as
-/// were requested, but has at least one.
+/// Maximum size of the rows on a page as JSON, in bytes. A page with large rows ends at this size, even if more rows
+/// were requested. Every page contains at least one row, unless the list has ended.
 const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Fewest rows that a request reads if a filter leaves out some of them.
+/// Minimum number of rows that a request reads if a filter leaves out some rows.
 const FILTERED_ROWS_MIN: usize = 100;
 
-/// A table or an index, and the third key attribute of its rows.
+/// A table or an index, with the other key attributes of its rows.
 pub(super) struct KeyedSource {
     pub(super) keys: KeyNames,
-    /// The attribute that is a key of the table and not of the index.
-    pub(super) other_key: Option<&'static str>,
+    /// The attributes that are keys of the table but not of the index. Only the last one may contain `#`.
+    pub(super) other_keys: &'static [&'static str],
 }
 
-/// One partition of the list, and the range of its sort keys.
+/// One partition of the merged list, with the range of its sort keys.
 pub(super) struct ListPartition {
     pk: String,
     lower: String,
     upper: String,
-    only: Option<Severity>,
+    only: Vec<(&'static str, String)>,
 }
 
 impl ListPartition {
-    /// Returns the sort keys from `lower` to `upper` of a partition.
+    /// Returns a partition with the range of sort keys from `lower` to `upper`.
     pub(super) fn new(pk: String, lower: &str, upper: &str) -> ListPartition {
         ListPartition {
             pk,
             lower: lower.to_owned(),
             upper: upper.to_owned(),
-            only: None,
+            only: Vec::new(),
         }
     }
 
-    /// Leaves out rows of other severities, if one is given.
-    pub(super) fn only(self, severity: Option<Severity>) -> ListPartition {
-        ListPartition {
-            only: severity,
-            ..self
-        }
+    /// Leaves out rows in which the named attribute has another value, if `value` is set.
+    pub(super) fn only(mut self, name: &'static str, value: Option<&str>) -> ListPartition {
+        self.only
+            .extend(value.map(|value| (name, value.to_owned())));
+        self
     }
 
-    /// Returns lane number `n`, which begins after the position of the request.
+    /// Opens the lane with the number `n`. The lane begins after the position in `request`.
     fn open(
         self,
         db: &Db,
@@ -69,8 +66,8 @@ impl ListPartition {
     ) -> Lane {
         let mut filter = RowFilter {
             not: None,
-            only: self.only.map(|severity| (SEVERITY, severity.name())),
-            now_s: Some(request.now_ms.div_euclid(1_000)),
+            only: self.only,
+            now_s: Some(request.now_ms.0.div_euclid(1_000)),
         };
         let (mut upper, mut start) = (self.upper, None);
         if let Some(position) = &request.after {
@@ -90,21 +87,27 @@ impl ListPartition {
     }
 }
 
-/// Returns the whole key of the row at `position`, after which a Query can continue.
+/// Returns the complete key of the row at `position`, after which a Query can continue.
 fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
     let attribute = |name: &str, value: &str| (name.to_owned(), string(value));
     let mut key = Item::from([
         attribute(source.keys.pk, pk),
         attribute(source.keys.sk, &position.sort_key),
     ]);
-    let other = source.other_key;
-    key.extend(other.map(|name| attribute(name, &position.key)));
+    let names = source.other_keys;
+    let values = position.key.splitn(names.len(), '#');
+    key.extend(
+        names
+            .iter()
+            .zip(values)
+            .map(|(name, value)| attribute(name, value)),
+    );
     key
 }
 
 /// Reads one page of the merged list.
 ///
-/// `below` returns the largest sort key below the given one, if there is a largest one.
+/// `below` returns the largest sort key that is smaller than the given one, if such a key exists.
 pub(super) async fn read_page(
     db: &Db,
     source: KeyedSource,
@@ -134,26 +137,34 @@ pub(super) async fn read_page(
     let next = items.last().filter(|_| has_more).map(|last| Position {
         sort_key: text(last, source.keys.sk).to_owned(),
         lane: u32::try_from(last_lane).unwrap_or(u32::MAX),
-        key: source
-            .other_key
-            .map_or_else(String::new, |name| text(last, name).to_owned()),
+        key: other_keys_of(last, &source),
     });
     Ok(Page { items, next })
 }
 
-/// Returns how many rows one request reads of a partition.
+/// Returns the other key attributes of a row in one text, as a [`Position`] contains them.
+fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
+    let values = source.other_keys.iter().map(|name| text(row, name));
+    values.collect::<Vec<_>>().join("#")
+}
+
+/// Returns the number of rows that one request reads from a partition.
 fn rows_per_request(partitions: &[ListPartition], limit: usize) -> i32 {
-    // The shards share a list evenly. With half as much again, a lane seldom needs a second page.
+    // The rows of a list are spread evenly over its shards. A lane reads one and a half times its share of the rows, so
+    // that it rarely needs a second page.
     let share = limit.div_ceil(partitions.len().max(1));
     let rows = (share + share / 2 + 4).min(limit + 1);
-    // A filter leaves out rows after DynamoDB has read them, so small pages would mean many requests
-    // for few rows.
-    let is_filtered = partitions.iter().any(|partition| partition.only.is_some());
+    // A filter leaves out rows after DynamoDB has read them. With a filter, small pages would cause many requests for
+    // few rows.
+    let is_filtered = partitions
+        .iter()
+        .any(|partition| !partition.only.is_empty());
     let rows_min = if is_filtered { FILTERED_ROWS_MIN } else { 1 };
     i32::try_from(rows.max(rows_min)).unwrap_or(i32::MAX)
 }
 
-/// Returns the lane whose next row has the largest sort key, the first of several.
+/// Returns the index of the lane whose next row has the largest sort key. If several lanes have rows with this sort
+/// key, the function returns the first of these lanes.
 fn newest_lane(lanes: &[Lane], sk: &str) -> Option<usize> {
     let fronts = lanes.iter().enumerate().rev();
     let fronts = fronts.filter_map(|(n, lane)| Some((n, text(lane.front()?, sk))));
@@ -161,7 +172,8 @@ fn newest_lane(lanes: &[Lane], sk: &str) -> Option<usize> {
     newest.map(|(n, _)| n)
 }
 
-/// Returns roughly how many bytes a row has as JSON. Only strings are counted, as all else is short.
+/// Returns the approximate number of bytes of a row as JSON. Only strings are counted, because all other values
+/// are short.
 fn json_bytes(row: &Item) -> usize {
     let escaped = |c: char| match c {
         '"' | '\\' => 2,
@@ -170,7 +182,7 @@ fn json_bytes(row: &Item) -> usize {
     };
     let attribute = |(name, value): (&String, &AttributeValue)| {
         let text = value.as_s().map_or("", String::as_str);
-        // The value of `extra` is JSON already.
+        // The value of `extra` is already JSON.
         let bytes = if name == EXTRA {
             text.len()
         } else {

@@ -1,8 +1,8 @@
-//! The totals of every series, summed page by page, so that memory does not grow with their number.
+//! Reads the totals of every series and sums them page by page, so that memory does not grow with the number of
+//! series.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -17,30 +17,32 @@ use crate::store::attributes::{CITY, EVENT_TYPE, NEXT, SERIES, SHARD, string};
 use crate::store::error::StoreError;
 use crate::store::proof;
 
-/// Most pages of totals that wait to be summed.
+/// Maximum number of pages of totals that have been read but not yet summed.
 const PAGES_AHEAD: usize = 4;
-/// Series on a page. A small page lets a reading with a bound end soon after its bound, however many
-/// requests are being answered.
+/// Number of series on a page. With small pages, a read with a limited cost ends soon after it reaches the limit,
+/// even if many requests are in flight.
 const PAGE_SERIES: i32 = 250;
 
-/// The sums over every series, and the largest series.
+/// The sums over every series, and the totals of the largest series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EveryTotal {
-    /// Sums over all series; city and type are empty.
+    /// The sums over all series. The `city` and the `event_type` of these sums are empty strings.
     pub all: TotalItem,
-    /// Number of all series.
+    /// The number of all series.
     pub series_count: usize,
-    /// The largest series, largest first; series of equal size by name.
+    /// The largest series, sorted by size. Series of equal size are sorted by name.
     pub largest: Vec<TotalItem>,
-    /// How many series each event type has, and the sums over them; its first `kept_max` types.
+    /// For each event type, the number of its series and their sums. Contains at most `kept_max` event types.
     pub by_type: BTreeMap<String, (usize, TotalItem)>,
-    /// True if there are more types than `by_type` holds.
+    /// True if there are more event types than `by_type` contains.
     pub types_left_out: bool,
+    /// True if the read reached its limit of read units, so that every part of this value lacks some series.
+    pub is_cut: bool,
     kept_max: usize,
 }
 
 impl EveryTotal {
-    /// Returns sums over no series. They will keep at most `kept_max` series.
+    /// Returns empty sums that will keep at most `kept_max` of the largest series.
     pub fn new(kept_max: usize) -> EveryTotal {
         EveryTotal {
             kept_max,
@@ -48,7 +50,7 @@ impl EveryTotal {
         }
     }
 
-    /// Adds series. Each series must be added once.
+    /// Adds series to the sums. The caller must add each series only once.
     pub fn take(&mut self, items: Vec<TotalItem>) {
         for item in &items {
             self.all.add(item);
@@ -74,7 +76,12 @@ impl EveryTotal {
         }
     }
 
-    /// Returns the same sums with the largest series in order.
+    /// Returns true if `largest` contains every series of the tables.
+    pub fn lists_all(&self) -> bool {
+        !self.is_cut && self.largest.len() == self.series_count
+    }
+
+    /// Returns the same sums with the largest series sorted.
     #[must_use]
     pub fn sorted(mut self) -> EveryTotal {
         self.cut();
@@ -100,7 +107,7 @@ impl TotalItem {
         }
     }
 
-    /// Subtracts the counts of a series that were added before.
+    /// Subtracts the counts of a series that was added before.
     pub fn subtract(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_sub(other.event_count);
         self.late_count = self.late_count.saturating_sub(other.late_count);
@@ -110,29 +117,27 @@ impl TotalItem {
     }
 }
 
-/// Reads the totals of every series, or of every series of one city, in any order.
+/// Reads the totals of every series, or of every series of one city. The order is arbitrary.
 pub(super) async fn all(db: &Db, city: Option<String>) -> Result<Vec<TotalItem>, StoreError> {
     let mut out = Vec::new();
     each_page(db, city, |page| out.extend(page)).await?;
     Ok(out)
 }
 
-/// Reads the totals of every series, and keeps the largest.
-pub(super) async fn every(
-    db: &Db,
-    kept_max: usize,
-    found: &AtomicUsize,
-) -> Result<EveryTotal, StoreError> {
+/// Reads the totals of every series, but keeps only the largest series. The read stops early if it reaches the limit
+/// of read units.
+pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreError> {
     let mut every = EveryTotal::new(kept_max);
-    each_page(db, None, |page| {
-        found.fetch_add(page.len(), Ordering::Relaxed);
-        every.take(page);
-    })
-    .await?;
+    match each_page(db, None, |page| every.take(page)).await {
+        Ok(()) => {}
+        Err(StoreError::TooCostly { .. }) => every.is_cut = true,
+        Err(error) => return Err(error),
+    }
     Ok(every.sorted())
 }
 
-/// Reads one page of a shard, in order of names.
+/// Reads one page of the totals of a shard, in alphabetical order of the series. The flag is true if more series
+/// follow.
 pub(super) async fn after(
     db: &Db,
     shard: String,
@@ -153,8 +158,8 @@ pub(super) async fn after(
     Ok((items, next.is_some()))
 }
 
-/// Returns the sums over all progress items; `None` if there is no item, or if the sums of one are
-/// unknown. The read is consistent, so the result never falls behind an earlier result.
+/// Returns the sums over all progress items. Returns `None` if no progress item exists, or if one of them has no valid
+/// sums. The read is consistent, so later calls never return older sums.
 pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
     let attributes = [NEXT, SUMS_NEXT].into_iter().chain(SUMS);
     let items = db.progress_items(attributes).await?;
@@ -173,7 +178,7 @@ pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
     Ok((!items.is_empty()).then_some(all))
 }
 
-/// Reads all shards at the same time, and passes each page to `take`.
+/// Reads all shards at the same time, and passes each page of totals to `take`.
 async fn each_page(
     db: &Db,
     city: Option<String>,
@@ -191,7 +196,7 @@ async fn each_page(
                 let (items, next) = db.query_page(page).await?;
                 let table = &db.names.totals;
                 let totals = items.iter().map(|item| TotalItem::from_table(table, item));
-                // Sending fails if the reading was given up.
+                // `send` fails if the receiver has stopped reading.
                 if pages.send(totals.collect()).await.is_err() || next.is_none() {
                     return Ok::<_, StoreError>(());
                 }
@@ -209,8 +214,8 @@ async fn each_page(
     Ok(())
 }
 
-/// Returns a Query of one shard. It leaves out the fences, of which a row has up to two for each
-/// partition of the topic.
+/// Returns a Query of one shard. The Query leaves out the fences, because a row has up to two fence attributes for
+/// each partition of the topic.
 fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
     let attributes = [SHARD, SERIES, CITY, EVENT_TYPE].into_iter().chain(SUMS);
     let query = project(db.query(&db.names.totals), attributes)

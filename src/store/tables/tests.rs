@@ -1,4 +1,4 @@
-//! Tests of tables, with the embedded database.
+//! Tests of the table definitions on the embedded database.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ async fn client() -> Client {
 async fn a_table_is_created_once_and_as_defined() {
     let client = client().await;
     for spec in specs(&TableNames::new("twice")) {
-        assert!(describe(&client, &spec.name).await.unwrap().is_none());
+        assert!(describe_table(&client, &spec.name).await.unwrap().is_none());
         assert!(create(&client, &spec).await.unwrap());
         assert!(!create(&client, &spec).await.unwrap());
         let found = wait_active(&client, &spec.name, LIMIT).await.unwrap();
         assert_eq!(differences(&spec, &found), Vec::<String>::new());
         assert!(!holds_data(&client, &spec.name).await.unwrap());
         if let Some(ttl) = spec.ttl {
-            // The second call changes nothing.
+            // The second call for the same table changes nothing.
             assert!(ensure_ttl(&client, &spec.name, ttl).await.unwrap());
             assert!(!ensure_ttl(&client, &spec.name, ttl).await.unwrap());
             let other = ttl_is_on(&client, &spec.name, "other").await;
@@ -92,7 +92,7 @@ fn every_status_of_a_table_is_ready_or_passing_or_needs_a_person() {
             other => panic!("{status}: {other:?}"),
         }
     }
-    // This test covers every status that the SDK knows.
+    // The test covers every status that the SDK knows. These counts make the test fail if the SDK adds a status.
     assert_eq!(Table::values().len(), 8);
     assert_eq!(Index::values().len(), 4);
 }
@@ -152,7 +152,7 @@ async fn a_table_with_other_keys_or_indexes_has_differences() {
     let client = client().await;
     let specs = specs(&TableNames::new("other"));
     let name = specs[0].name.clone();
-    // These tables have the name of the raw events and the shape of another table.
+    // Each table gets the name of the raw events table and the keys and indexes of another table.
     for (made, words) in [
         (
             &specs[1],

@@ -1,28 +1,28 @@
-//! Waits for tables: until they are active, until they accept a change, until they are deleted.
+//! Waits for tables: until they are active, until they accept a change, or until they are deleted.
 
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{IndexStatus, TableDescription, TableStatus};
 
-use super::describe;
+use super::describe_table;
 use crate::failure::Failure;
 use crate::store::error::{StoreError, StoreErrorKind};
 
-/// How long a table may take to become active, or to accept a change. AWS needs seconds, and some
-/// minutes before a new table accepts point-in-time recovery.
+/// Maximum time for a table to become active or to accept a change. AWS usually needs a few seconds. A new table
+/// accepts point-in-time recovery only after some minutes.
 pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
-/// First pause between two requests for the status of a table; it doubles up to [`POLL_MAX`].
+/// First pause between two requests for the status of a table. The pause doubles up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(50);
-/// Longest pause between two requests for the status of a table.
+/// Maximum pause between two requests for the status of a table.
 const POLL_MAX: Duration = Duration::from_secs(2);
-/// Least time between two log lines about one wait.
+/// Minimum time between two log lines about the same wait.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Waits until the table and its indexes are active.
 ///
 /// # Errors
-/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+/// Returns [`StoreError::Waited`] after `limit`, or the error that DynamoDB answers with.
 pub async fn wait_active(
     client: &Client,
     table: &str,
@@ -30,7 +30,7 @@ pub async fn wait_active(
 ) -> Result<TableDescription, StoreError> {
     let mut wait = TableWait::new(limit);
     loop {
-        let state = match describe(client, table).await? {
+        let state = match describe_table(client, table).await? {
             None => "it does not exist".to_owned(),
             Some(found) => match readiness(&found) {
                 TableReadiness::Ready => return Ok(found),
@@ -43,20 +43,20 @@ pub async fn wait_active(
     }
 }
 
-/// Whether a table accepts changes and serves requests.
+/// The readiness of a table to accept changes and serve requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableReadiness {
     /// The table and its indexes are active.
     Ready,
-    /// DynamoDB is still working on the table; the text says on what.
+    /// DynamoDB is still working on the table. The text describes what DynamoDB is doing.
     Wait(String),
-    /// A person must act first.
+    /// The table becomes ready only after an operator fixes the problem that the failure describes.
     Never(Failure),
 }
 
-/// Returns whether a table is ready, by its status and the status of its indexes.
+/// Returns the readiness of a table, based on its status and the status of its indexes.
 ///
-/// Source: `TableStatus` and `IndexStatus` in the API reference of DynamoDB.
+/// The states come from `TableStatus` and `IndexStatus` in the API reference of DynamoDB.
 pub fn readiness(found: &TableDescription) -> TableReadiness {
     let name = found.table_name().unwrap_or_default();
     let status = found.table_status().map_or("unknown", TableStatus::as_str);
@@ -99,11 +99,11 @@ pub fn readiness(found: &TableDescription) -> TableReadiness {
     TableReadiness::Ready
 }
 
-/// Sends a change to a table again until DynamoDB accepts it. DynamoDB refuses changes while it creates
-/// or updates the table, and refuses point-in-time recovery for minutes after that.
+/// Repeats a change to a table until DynamoDB accepts it. DynamoDB refuses changes while it creates or updates the
+/// table. DynamoDB refuses point-in-time recovery for some minutes after it has created a table.
 ///
 /// # Errors
-/// The last refusal after `limit`, or any other error at once.
+/// Returns the last refusal after `limit`, and returns any other error immediately.
 pub async fn repeat_while_busy<T>(
     table: &str,
     limit: Duration,
@@ -121,12 +121,12 @@ pub async fn repeat_while_busy<T>(
     }
 }
 
-/// Deletes a table and waits until it is gone. Returns `false` if there was none.
+/// Deletes a table and waits until it no longer exists. Returns `false` if the table did not exist.
 ///
-/// DynamoDB refuses to delete a table that it is creating or updating, so the request is repeated.
+/// DynamoDB refuses to delete a table that it is creating or updating, so the function repeats the request.
 ///
 /// # Errors
-/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+/// Returns [`StoreError::Waited`] after `limit`, or the error that DynamoDB answers with.
 pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<bool, StoreError> {
     let request = async || {
         let sent = client.delete_table().table_name(table).send().await;
@@ -141,25 +141,25 @@ pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<boo
     Ok(true)
 }
 
-/// Waits until a table that is being deleted is gone.
+/// Waits until a table that DynamoDB is deleting no longer exists.
 ///
 /// # Errors
-/// [`StoreError::Waited`] after `limit`, or what DynamoDB answers.
+/// Returns [`StoreError::Waited`] after `limit`, or the error that DynamoDB answers with.
 pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<(), StoreError> {
     let mut wait = TableWait::new(limit);
-    while describe(client, table).await?.is_some() {
+    while describe_table(client, table).await?.is_some() {
         let what = || format!("table {table} to be deleted");
         wait.pause(what).await?;
     }
     Ok(())
 }
 
-/// A wait with growing pauses and a limit. It logs what it waits for.
+/// A wait with growing pauses and a time limit. The wait logs at intervals what it waits for.
 struct TableWait {
     begin: Instant,
     limit: Duration,
     pause: Duration,
-    /// When the wait was last logged; with `None` the next pause logs it.
+    /// The time at which the wait was last logged. If it is `None`, the next pause logs the wait.
     logged: Option<Instant>,
 }
 
@@ -174,10 +174,10 @@ impl TableWait {
         }
     }
 
-    /// Sleeps before the next request.
+    /// Sleeps before the next request for the status.
     ///
     /// # Errors
-    /// [`StoreError::Waited`] once the limit is reached.
+    /// Returns [`StoreError::Waited`] when the time limit is reached.
     async fn pause(&mut self, what: impl Fn() -> String) -> Result<(), StoreError> {
         if self.begin.elapsed() + self.pause > self.limit {
             return Err(StoreError::Waited {

@@ -1,12 +1,13 @@
-//! What a comparison learns from an item. An attribute that contradicts the item's key or cannot be
-//! read is reported, and not skipped.
+//! Decodes the items that a comparison reads. An attribute that contradicts the item's key or cannot be read becomes a
+//! reported difference instead of being skipped.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::AuditView;
-use crate::core::audit::{Counts, Fence, FoundPut, FoundRow, Key, Name, content};
+use crate::core::audit::{Counts, Fence, FoundPut, FoundRow, HourCounts, Key, Name, content};
+use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
 use crate::core::keys::{FENCE_FIRST, FENCE_NEXT};
 use crate::core::time::format_seconds;
@@ -15,7 +16,7 @@ use crate::store::attributes::{
     SEVERITIES, SEVERITY, SEVERITY_COUNTS, SOURCE, TTL, WINDOW_END, WINDOW_START, number, text,
 };
 
-/// Returns the contents of a row of counts.
+/// Decodes a row of counts.
 pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
     let mut row = FoundRow {
         counts: Counts {
@@ -25,7 +26,10 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
         },
         ..FoundRow::default()
     };
-    let mut wanted = vec![(CITY, key.place.city().to_owned())];
+    let mut wanted = Vec::new();
+    if key.grain().is_none() {
+        wanted.push((CITY, key.place.city().to_owned()));
+    }
     match &key.name {
         Name::Window(kind) => {
             let set = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
@@ -43,7 +47,24 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
             ]);
         }
         Name::Totals(kind) => wanted.push((EVENT_TYPE, kind.to_string())),
+        Name::Hour(_) | Name::Day(_) => {
+            let start_ms = key.place.time_ms;
+            let length_ms = key.grain().map_or(0, |(grain, _)| grain.length_ms());
+            wanted.extend([
+                (WINDOW_START, format_seconds(start_ms)),
+                (
+                    WINDOW_END,
+                    format_seconds(start_ms.saturating_add(length_ms)),
+                ),
+            ]);
+        }
         Name::Raw(_) | Name::Alert(_) => {}
+    }
+    if matches!(key.name, Name::Day(_)) {
+        row.hours = hours(item);
+        if row.hours.is_none() {
+            row.odd = Some("its hours cannot be read".to_owned());
+        }
     }
     for (name, wanted) in wanted {
         let found = text(item, name);
@@ -53,6 +74,29 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
     }
     fences(item, view, &mut row);
     row
+}
+
+/// Decodes the hours of a day row. Three bytes mark the hours that have events. Four LEB128 numbers follow for each of
+/// these hours.
+fn hours(item: &Item) -> Option<Box<HourCounts>> {
+    let bytes = item.get("hours")?.as_b().ok()?.as_ref();
+    let mut rest = bytes.get(3..)?.iter();
+    let mut out = Box::<HourCounts>::default();
+    for (hour, counts) in out.iter_mut().enumerate() {
+        if bytes[hour / 8] >> (hour % 8) & 1 == 0 {
+            continue;
+        }
+        for count in counts {
+            for at in 0u32.. {
+                let byte = rest.next()?;
+                *count |= i64::from(byte & 127).checked_shl(7 * at)?;
+                if *byte < 128 {
+                    break;
+                }
+            }
+        }
+    }
+    rest.next().is_none().then_some(out)
 }
 
 fn fences(item: &Item, view: &AuditView, row: &mut FoundRow) {
@@ -83,14 +127,14 @@ fn fences(item: &Item, view: &AuditView, row: &mut FoundRow) {
     }
 }
 
-/// Returns topic id and partition of `<topic id>#<partition>`.
+/// Returns the topic id and the partition of a log key, `<topic id>#<partition>`.
 pub(super) fn split_log_key(text: &str) -> Option<(String, i32)> {
     let (topic_id, partition) = text.rsplit_once('#')?;
     Some((topic_id.to_owned(), partition.parse().ok()?))
 }
 
-/// Returns the contents of a raw item or an alert.
-pub fn put_from_item(item: &Item, key: &Key, now_ms: i64) -> FoundPut {
+/// Decodes a raw item or an alert.
+pub fn put_from_item(item: &Item, key: &Key, now_ms: UnixMs) -> FoundPut {
     let flag = |name: &str| matches!(item.get(name), Some(AttributeValue::Bool(true)));
     let extra = item.get(EXTRA).and_then(|v| v.as_s().ok());
     let is_raw = matches!(key.name, Name::Raw(_));
@@ -104,14 +148,14 @@ pub fn put_from_item(item: &Item, key: &Key, now_ms: i64) -> FoundPut {
             extra.filter(|_| is_raw).map(String::as_str),
         ),
         late: flag(LATE),
-        source: source(text(item, SOURCE)),
+        source: parse_source(text(item, SOURCE)),
         elsewhere: text(item, CITY) != key.place.city(),
-        expired: number(item, TTL).is_some_and(|ttl| ttl <= now_ms.div_euclid(1_000)),
+        expired: number(item, TTL).is_some_and(|ttl| ttl <= now_ms.0.div_euclid(1_000)),
     }
 }
 
-/// Returns partition and offset of `<topic>/<partition>/<offset>`.
-fn source(text: &str) -> Option<(i32, Offset)> {
+/// Parses the partition and the offset from a text of the form `<topic>/<partition>/<offset>`.
+fn parse_source(text: &str) -> Option<(i32, Offset)> {
     let (rest, offset) = text.rsplit_once('/')?;
     let (_, partition) = rest.rsplit_once('/')?;
     Some((partition.parse().ok()?, Offset(offset.parse().ok()?)))

@@ -1,31 +1,33 @@
-//! Sorted lists of the tables, merged: the totals by city, and within a city the raw events, alerts
-//! and windows by time.
+//! Merged lists of the tables for a comparison. The totals are sorted by city. Within a city, raw events, alerts
+//! and windows are sorted by time.
 
 use super::super::db::{Db, KeyNames};
 use super::super::lane::{Lane, fill_all};
 use super::AuditView;
 use crate::core::audit::{Key, Stored};
+use crate::core::clock::UnixMs;
 use crate::core::keys::{CITY_INDEX, SERIES_INDEX, TOTALS_SHARDS};
+use crate::core::rollup::Grain;
 use crate::core::time::{format_millis, format_seconds, parse_timestamp};
 use crate::store::attributes::{
     CITY, CITY_SHARD, EVENT_ID, Item, SERIES, SHARD, TIMESTAMP, WINDOW_START, text,
 };
 use crate::store::error::StoreError;
 
-/// Most items of a page. With about nine lists, a page of each takes some 5 MB.
+/// Maximum number of items on a page. A city has about nine lists, and their pages take about 5 MB together.
 const PAGE_ITEMS_MAX: i32 = 500;
-/// Most totals rows of a page. Each may hold a thousand fences.
+/// Maximum number of totals rows on a page. The limit is low because each row may contain a thousand fences.
 const TOTALS_PAGE_MAX: i32 = 50;
 
-/// The cities and their totals, in the order of their series.
+/// The cities and their totals, sorted by series.
 pub(super) struct CityTotals {
     lanes: Vec<Lane>,
 }
 
 impl CityTotals {
-    /// Begins at `city`, or at the first city.
+    /// Opens the list at `city`, or at the first city if `city` is `None`.
     pub(super) fn new(db: &Db, city: Option<&str>) -> CityTotals {
-        // No city begins with a character below `!`, because cities are trimmed.
+        // A city never begins with a character below `!`, because cities are trimmed.
         let lower = city.map_or_else(|| "!".to_owned(), |city| format!("{city}#"));
         let keys = KeyNames {
             table: db.names.totals.clone(),
@@ -74,35 +76,38 @@ impl CityTotals {
     }
 }
 
-/// What the items of a list are.
+/// The kind of items that a list contains.
 #[derive(Clone)]
 enum ListOf {
     Raw,
     Alerts,
-    /// Windows of this event type.
+    /// The list contains the windows of one event type.
     Windows(String),
+    /// The list contains the hours or the days of one event type.
+    Rollups(Grain, String),
 }
 
-/// The raw events, alerts and windows of a city by time.
+/// The raw events, alerts and windows of a city, merged by time.
 pub(super) struct CityLists {
     city: String,
     lists: Vec<(ListOf, Lane)>,
 }
 
 impl CityLists {
-    /// Opens all lists of a city from `from_ms` on.
+    /// Opens all lists of a city from `from_ms` on. An empty name means all cities together, which have only hours and
+    /// days.
     pub(super) async fn open(
         db: &Db,
         city: &str,
         kinds: &[String],
-        from_ms: i64,
+        from_ms: UnixMs,
         view: &AuditView,
     ) -> Result<CityLists, StoreError> {
         let until_ms = view.range.1;
         let mut of = Vec::new();
         let mut lanes = Vec::new();
         let mut open = |list_of, keys: &KeyNames, pk: String, lower: &str, upper: &str| {
-            // An index cannot be read consistently.
+            // DynamoDB does not support consistent reads of an index.
             let is_consistent = keys.index.is_none();
             let lane = Lane::new(db, keys, &pk, lower, Some(upper));
             of.push(list_of);
@@ -117,13 +122,25 @@ impl CityLists {
             sk,
         };
         let from = format_millis(from_ms);
-        if view.stored != Stored::Nothing {
+        let first = format_seconds(from_ms.saturating_add(999));
+        for (grain, last_ms) in rollup_ends(view) {
+            let rows = keys(&db.names.totals, None, SHARD, SERIES);
+            for kind in kinds {
+                let key = Key::rollup(city, kind, grain, UnixMs(0)).in_table();
+                let shard = key.rsplit_once(' ').map_or("", |(shard, _)| shard);
+                let list_of = ListOf::Rollups(grain, kind.clone());
+                let last = format_seconds(last_ms);
+                open(list_of, &rows, shard.to_owned(), &first, &last);
+            }
+        }
+        if view.stored != Stored::Nothing && !city.is_empty() {
             let raw = keys(&db.names.raw, Some(CITY_INDEX), CITY_SHARD, TIMESTAMP);
             let last = format_millis(until_ms - 1);
             for shard in 0..view.shards {
                 open(ListOf::Raw, &raw, format!("{city}#{shard}"), &from, &last);
             }
-            // Sort keys are `<time>#<id>`: all of one time lie between it and the next millisecond.
+            // Sort keys have the form `<time>#<id>`. All keys of one time therefore lie between the time and the
+            // next millisecond.
             let alerts = keys(&db.names.alerts, None, CITY, TIMESTAMP);
             let end = format_millis(until_ms);
             open(ListOf::Alerts, &alerts, city.to_owned(), &from, &end);
@@ -134,9 +151,8 @@ impl CityLists {
             SERIES,
             WINDOW_START,
         );
-        let first = format_seconds(from_ms.saturating_add(999));
         let last = format_seconds(until_ms - 1);
-        for kind in kinds {
+        for kind in kinds.iter().filter(|_| !city.is_empty()) {
             let list_of = ListOf::Windows(kind.clone());
             open(list_of, &windows, format!("{city}#{kind}"), &first, &last);
         }
@@ -149,15 +165,15 @@ impl CityLists {
         Ok(out)
     }
 
-    /// Returns the time of the next item.
-    pub(super) fn next_ms(&self) -> Option<i64> {
+    /// Returns the time of the next item, in Unix milliseconds.
+    pub(super) fn next_ms(&self) -> Option<UnixMs> {
         self.lists.iter().filter_map(front_ms).min()
     }
 
-    /// Takes the next item and its key.
+    /// Takes the next item, and returns it with its key.
     ///
     /// # Panics
-    /// If there is none.
+    /// Panics if the lists contain no further item.
     pub(super) async fn take(&mut self, db: &Db) -> Result<(Key, Item), StoreError> {
         let lists = self.lists.iter().enumerate();
         let least = lists
@@ -175,20 +191,21 @@ impl CityLists {
                 Key::alert(city, time_ms, id)
             }
             ListOf::Windows(kind) => Key::window(city, kind, time_ms),
+            ListOf::Rollups(grain, kind) => Key::rollup(city, kind, *grain, time_ms),
         };
         lane.fill(db).await?;
         self.skip_unreadable(db).await?;
         Ok((key, item))
     }
 
-    /// Leaves out items whose sort key is not a time. This program does not write such items.
+    /// Skips items whose sort key is not a time. This program never writes such items.
     async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
         for (list_of, lane) in &mut self.lists {
             while let Some(item) = lane.front() {
                 if time_ms(list_of, item).is_some() {
                     break;
                 }
-                tracing::warn!(?item, "left out an item without a time");
+                tracing::warn!(city = self.city, "left out an item whose key is not a time");
                 lane.pop();
                 lane.fill(db).await?;
             }
@@ -197,14 +214,27 @@ impl CityLists {
     }
 }
 
-fn front_ms((list_of, lane): &(ListOf, Lane)) -> Option<i64> {
+/// Returns the start of the last hour and of the last day whose rows are compared. The list leaves out hours if no hour
+/// is compared, and days if no day is compared.
+fn rollup_ends(view: &AuditView) -> impl Iterator<Item = (Grain, UnixMs)> {
+    let end_ms = view.rollups.until_ms.min(view.range.1);
+    let last_ms = move |grain: Grain| end_ms - grain.length_ms();
+    let ends = Grain::ALL
+        .into_iter()
+        .map(move |grain| (grain, last_ms(grain)));
+    let from_ms = view.range.0;
+    ends.filter(move |(_, last_ms)| *last_ms >= from_ms)
+}
+
+fn front_ms((list_of, lane): &(ListOf, Lane)) -> Option<UnixMs> {
     time_ms(list_of, lane.front()?)
 }
 
-fn time_ms(list_of: &ListOf, item: &Item) -> Option<i64> {
+fn time_ms(list_of: &ListOf, item: &Item) -> Option<UnixMs> {
     match list_of {
         ListOf::Raw => parse_timestamp(text(item, TIMESTAMP)),
         ListOf::Alerts => parse_timestamp(text(item, TIMESTAMP).split('#').next()?),
         ListOf::Windows(_) => parse_timestamp(text(item, WINDOW_START)),
+        ListOf::Rollups(..) => parse_timestamp(text(item, SERIES)),
     }
 }
