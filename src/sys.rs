@@ -1,5 +1,4 @@
-//! Calls to the C library, OpenSSL and librdkafka that have no safe wrapper: all unsafe code of the
-//! program.
+//! All unsafe code of the program: calls to the C library, OpenSSL and librdkafka that have no safe wrapper.
 //!
 //! | called | for |
 //! |---|---|
@@ -7,8 +6,7 @@
 //! | OpenSSL | an end of the process without clean-up, and a test for thread support |
 //! | librdkafka | topic ids, rights, group members, property names, log ends, commit metadata, tokens |
 //!
-//! The public functions take and return plain values. Every object of librdkafka is destroyed on every
-//! path.
+//! The public functions take and return plain values. Every code path destroys the librdkafka objects that it creates.
 #![allow(unsafe_code)]
 
 mod brokers;
@@ -17,10 +15,13 @@ mod group;
 mod topic_id;
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
+
+use crate::core::clock::{BootMs, UnixMs};
 
 pub use brokers::{Brokers, brokers};
 pub use describe::{
@@ -29,10 +30,10 @@ pub use describe::{
 pub use group::{Members, MembersError, group_members, group_rights};
 pub use topic_id::TopicId;
 
-/// Makes the C library resolve names from `/etc/hosts` and DNS only.
+/// Makes the C library resolve names only from `/etc/hosts` and DNS.
 ///
-/// Otherwise glibc in a static binary would load the plug-ins that `/etc/nsswitch.conf` names. They
-/// bring the host's own libc into the process, which then crashes. This function must run before the
+/// By default, glibc in a static binary would load the plug-ins that `/etc/nsswitch.conf` names. The plug-ins would
+/// load the host's own libc into the process, and the process would crash. The caller must call the function before the
 /// first name is resolved and before any other thread exists.
 pub fn use_static_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -40,15 +41,15 @@ pub fn use_static_name_service() {
         unsafe extern "C" {
             fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
         }
-        // SAFETY: both arguments are NUL-terminated constants. glibc parses them and does not keep
-        // them. main calls this function before it starts a thread.
+        // SAFETY: both arguments are NUL-terminated constants, which glibc parses and does not keep. `main` calls this
+        // function before it starts a thread.
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
     }
 }
 
-/// Returns the time since the host started, in milliseconds. On Linux this includes time asleep.
-pub fn boot_ms() -> i64 {
+/// Returns the time since the host started. On Linux, the result includes the time for which the host was asleep.
+pub fn boot_ms() -> BootMs {
     #[cfg(target_os = "linux")]
     const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
     #[cfg(not(target_os = "linux"))]
@@ -57,43 +58,43 @@ pub fn boot_ms() -> i64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call writes one value, which outlives it. Both clocks exist on their systems.
+    // SAFETY: the call writes one value, which outlives the call. The chosen clock exists on the system for which the
+    // program is built.
     let failed = unsafe { libc::clock_gettime(CLOCK, &raw mut time) };
     debug_assert_eq!(failed, 0);
-    time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
+    BootMs(time.tv_sec * 1_000 + time.tv_nsec / 1_000_000)
 }
 
-/// Keeps OpenSSL from freeing its memory when the process ends.
+/// Prevents OpenSSL from freeing its memory when the process ends.
 ///
-/// Threads of librdkafka may still close connections at that time, and would use freed memory. This
-/// function must run before OpenSSL is used for the first time.
+/// At the end of the process, threads of librdkafka may still close connections. If OpenSSL freed its memory, these
+/// threads would use freed memory. The caller must call the function before OpenSSL is used for the first time.
 pub fn keep_openssl_at_exit() {
     const OPENSSL_INIT_NO_ATEXIT: u64 = 0x0008_0000;
     unsafe extern "C" {
         fn OPENSSL_init_crypto(options: u64, settings: *const std::ffi::c_void) -> c_int;
     }
-    // SAFETY: OpenSSL documents this as its first call, and a null pointer for no settings.
+    // SAFETY: OpenSSL allows this function as its first call, and allows a null pointer instead of settings.
     let done = unsafe { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, std::ptr::null()) };
     debug_assert_eq!(done, 1);
 }
 
-/// Tells whether OpenSSL was built with thread support.
+/// Returns true if OpenSSL was built with thread support.
 ///
-/// Without it the locks of OpenSSL do nothing, and two connections corrupt memory.
-/// `.cargo/config.toml` explains how such a build comes about.
+/// Without thread support, the locks of OpenSSL do nothing, and two connections can corrupt memory.
+/// `.cargo/config.toml` explains how a build without thread support can occur.
 pub fn openssl_knows_threads() -> bool {
     unsafe extern "C" {
         fn CRYPTO_THREAD_get_current_id() -> libc::pthread_t;
     }
-    // SAFETY: the function takes no arguments. It returns the id of the thread, or 0 without thread
-    // support.
+    // SAFETY: the function takes no arguments, and returns the id of the thread, or 0 without thread support.
     unsafe { CRYPTO_THREAD_get_current_id() != 0 }
 }
 
 /// Raises the limit of open files to the maximum that the host allows.
 ///
-/// The usual limit of 1,024 is lower than the number of connections that the server accepts, so stalled
-/// clients could use up all files.
+/// The usual limit of 1,024 files is lower than the number of connections that the server accepts. With a limit of
+/// 1,024 files, stalled clients could use up all files.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -111,22 +112,22 @@ pub fn raise_open_files() {
     }
 }
 
-/// Returns the current limit of open files, and the limit that it can be raised to.
+/// Returns the current limit of open files, and the maximum to which a process may raise it.
 pub fn open_files() -> Option<(u64, u64)> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the call writes only this struct, which outlives it.
+    // SAFETY: the call writes only this struct, which outlives the call.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 };
     known.then_some((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Returns the names of librdkafka's properties that have a default value, for suggestions.
+/// Returns the names of librdkafka's properties that have a default value. Error messages suggest these names.
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
-    // SAFETY: both objects are created, read and destroyed here. Each dump is an array of `count`
-    // NUL-terminated strings, with names and values in turn. It is freed with the same count.
+    // SAFETY: this block creates, reads and destroys both configuration objects. Each dump is an array of `count`
+    // NUL-terminated strings, which are alternately names and values. Each dump is freed with the same `count`.
     unsafe {
         let global = rdsys::rd_kafka_conf_new();
         let topic = rdsys::rd_kafka_topic_conf_new();
@@ -143,20 +144,20 @@ pub fn kafka_properties() -> Vec<String> {
     out
 }
 
-/// Copies every second string of a dump: the names.
+/// Copies every second string of a dump. Every second string is the name of a property.
 ///
 /// # Safety
-/// `dump` is an array of `count` NUL-terminated strings.
+/// `dump` must be an array of `count` NUL-terminated strings.
 unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<String>) {
     for at in (0..count).step_by(2) {
-        // SAFETY: the caller guarantees it.
+        // SAFETY: the caller guarantees that `dump` is an array of `count` NUL-terminated strings.
         out.push(unsafe { copy_text(*dump.add(at)) });
     }
 }
 
-/// Returns the end of a partition's log as of the last fetch; `None` before the first fetch.
+/// Returns the end of a partition's log as the last fetch reported it, or `None` before the first fetch.
 ///
-/// The function sends no request. The safe wrapper has only a call that sends one.
+/// The function sends no request. rdkafka's safe API offers only a function that sends a request.
 pub fn known_log_end<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -164,8 +165,8 @@ pub fn known_log_end<C: ClientContext>(
 ) -> Option<i64> {
     let name = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
-    // SAFETY: the client is live while it is borrowed. The call reads the NUL-terminated name and
-    // writes the two numbers, which outlive it.
+    // SAFETY: the client is live while it is borrowed. The call reads the NUL-terminated name and writes two numbers.
+    // The name and the numbers outlive the call.
     let error = unsafe {
         rdsys::rd_kafka_get_watermark_offsets(
             client.native_ptr(),
@@ -179,12 +180,13 @@ pub fn known_log_end<C: ClientContext>(
     known.then_some(high)
 }
 
-/// Stops this process as Ctrl-Z does, and returns when the process continues.
+/// Suspends this process as Ctrl-Z does. Returns when the process continues.
 ///
-/// The live screen catches that signal to restore the terminal first. This function raises the signal
-/// again with its default effect. So the system still ignores it if no shell could continue the process.
+/// The live screen itself handles the signal of Ctrl-Z (SIGTSTP), because it must first restore the terminal. This
+/// function raises SIGTSTP again with its default effect, after the screen has restored the terminal. If there is no
+/// shell that could continue the process, the operating system ignores the signal.
 pub fn stop_here() {
-    // SAFETY: both structs are plain data and outlive the calls. The former handler is restored.
+    // SAFETY: both structs are plain data and outlive the calls. The previous signal handler is restored.
     unsafe {
         let mut default: libc::sigaction = std::mem::zeroed();
         let mut former: libc::sigaction = std::mem::zeroed();
@@ -196,38 +198,38 @@ pub fn stop_here() {
     }
 }
 
-/// Stops the process group of this process. The live screen calls it, because a terminal in raw mode
-/// does not turn Ctrl-Z into a signal.
+/// Suspends the process group of this process. The live screen needs this function, because a terminal in raw mode does
+/// not turn Ctrl-Z into a signal.
 pub fn stop_job() {
-    // SAFETY: the call takes two numbers. 0 means the own process group.
+    // SAFETY: the call takes two numbers. The number 0 means the process group of this process.
     let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
     debug_assert_eq!(sent, 0);
 }
 
-/// The signals of Ctrl-Z and of `fg`.
+/// The signals that Ctrl-Z and the shell command `fg` send.
 pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
 
-/// Gives a client a token for SASL/OAUTHBEARER that expires at `end_ms`, in Unix milliseconds.
+/// Gives a client a token for SASL/OAUTHBEARER. The token expires at `end_ms`.
 ///
-/// The safe wrapper gives tokens only to clients whose callbacks it serves. An admin client is not one
-/// of them.
+/// rdkafka's safe API gives tokens only to clients whose callbacks it runs, and it does not run those of an admin
+/// client.
 ///
 /// # Errors
-/// The message of librdkafka, if the client uses another login or the token has expired.
+/// Returns the message of librdkafka if the client uses another login mechanism or the token has expired.
 pub fn set_token<C: ClientContext>(
     client: &Client<C>,
     token: &str,
-    end_ms: i64,
+    end_ms: UnixMs,
 ) -> Result<(), String> {
     let token = CString::new(token).map_err(|e| e.to_string())?;
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: the client is live. librdkafka copies the NUL-terminated texts. There are no extensions.
-    // `text` is writable for the given length.
+    // SAFETY: the client is live. librdkafka copies the NUL-terminated strings. The call passes no extensions. `text`
+    // is writable for the given length.
     let error = unsafe {
         rdsys::rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
             token.as_ptr(),
-            end_ms,
+            end_ms.0,
             c"citystream".as_ptr(),
             std::ptr::null_mut(),
             0,
@@ -238,20 +240,20 @@ pub fn set_token<C: ClientContext>(
     if error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Ok(());
     }
-    // SAFETY: librdkafka has written a NUL-terminated text.
+    // SAFETY: librdkafka has written a NUL-terminated string into the buffer.
     Err(unsafe { copy_text(text.as_ptr()) })
 }
 
-/// Returns the metadata of a partition's committed offset as bytes; empty if there is none.
+/// Returns the metadata of a partition's committed offset as bytes. The result is empty if the commit has no
+/// metadata.
 ///
-/// The safe wrapper panics on metadata that is not UTF-8, and any tool can commit such metadata to the
-/// group.
+/// rdkafka's safe API panics if the metadata is not UTF-8, and any tool can commit arbitrary metadata for the group.
 pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -> Vec<u8> {
     let Ok(topic) = CString::new(topic) else {
         return Vec::new();
     };
-    // SAFETY: `list` owns a live list, and its elements live as long. Metadata that is not null points
-    // to as many bytes as its size says. They are copied here.
+    // SAFETY: `list` owns a live list, whose elements live as long as the list. A pointer to metadata that is not null
+    // points to as many bytes as the size says. This block copies the bytes.
     unsafe {
         let found =
             rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
@@ -263,27 +265,35 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
     }
 }
 
-/// Copies a C string. Returns "" for null.
+/// Returns a timeout in the form that librdkafka expects.
+fn timeout_ms(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis())
+        .unwrap_or(c_int::MAX - 1_000)
+        .clamp(1, c_int::MAX - 1_000)
+}
+
+/// Copies a C string. Returns an empty string if the pointer is null.
 ///
 /// # Safety
-/// `text` is null or NUL-terminated.
+/// `text` must be null or point to a NUL-terminated string.
 unsafe fn copy_text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: the caller guarantees it.
+    // SAFETY: the caller guarantees that the text is NUL-terminated.
     unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned()
 }
 
-/// An object of librdkafka that is destroyed when it goes out of scope. May be null.
+/// An object of librdkafka that is destroyed when this value is dropped. The pointer may be null.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: the matching constructor created the object, and nothing shares it.
+            // SAFETY: the constructor that belongs to this destructor created the object, and nothing else shares the
+            // object.
             unsafe { (self.1)(self.0) }
         }
     }
@@ -301,7 +311,7 @@ mod tests {
     #[test]
     fn librdkafka_names_its_properties() {
         let names = kafka_properties();
-        // One of the client and one of a topic.
+        // The first name is a property of the client, and the second is a property of a topic.
         for name in ["fetch.min.bytes", "request.required.acks"] {
             assert!(names.iter().any(|n| n == name), "{name}");
         }

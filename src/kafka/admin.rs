@@ -1,10 +1,11 @@
-//! Administrative requests: creates, describes and deletes topics, and asks for rights and group members.
+//! Administrative requests: creating, describing and deleting topics, and reading rights and group members.
 //!
-//! An existing topic is never changed. Its partition count decides which partition a record goes to, and its
-//! settings may be the operator's choice. [`differences`](crate::kafka::topic_spec::differences) reports what
-//! differs from the topic that `init-tables` would create.
+//! This module never changes an existing topic. If the number of partitions changed, keys would move to other
+//! partitions. The operator may have chosen the settings of the topic on purpose.
+//! [`differences`](crate::kafka::topic_spec::differences) reports how a topic differs from the topic that `init-tables`
+//! would create.
 //!
-//! Every call ends within its timeout. Blocking calls of librdkafka run on Tokio's threads for blocking work.
+//! Every call ends within its timeout. Blocking calls of librdkafka run on Tokio's threads for blocking tasks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,34 +25,34 @@ use crate::kafka::topic_spec::{Creation, TopicSpec};
 use crate::settings::KafkaArgs;
 use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 
-/// Longest wait for the answer to one request.
+/// Maximum wait for the answer to one request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the brokers may take for a change.
+/// Timeout for the brokers to carry out a change, such as creating a topic.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// The replication factor that asks for the brokers' default.
+/// The value of the replication factor with which the brokers use their own default.
 const REPLICATION_BROKERS: i32 = -1;
 /// Timeout of one attempt to reach a broker.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for the client's report about a failed attempt.
+/// Maximum wait for the client's report about a failed attempt to reach a broker.
 const REPORT_WAIT: Duration = Duration::from_millis(50);
 
 /// Why an administrative request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The settings cannot work.
+    /// The settings cannot work with any broker.
     #[error(transparent)]
     Settings(#[from] ClientConfigError),
-    /// The brokers refuse every client with these settings.
+    /// The brokers refuse every client with the settings of this client.
     #[error("{0}")]
     Refused(Refusal),
-    /// There is no token for the login.
+    /// The client could not get a token for the login.
     #[error("failed to log in to Kafka with AWS credentials")]
     Login(#[from] IamError),
-    /// Kafka did not answer, or refused.
-    // `reason` is not the error's source, because its text already includes its own source.
+    /// Kafka did not answer the request, or refused it.
+    // `reason` is not declared as the source of the error, because its text already includes its own source.
     #[error("failed to {what}: {reason}")]
     Kafka {
-        /// The request.
+        /// What the request should do.
         what: String,
         /// librdkafka's error.
         reason: KafkaError,
@@ -59,50 +60,50 @@ pub enum AdminError {
     /// The brokers refused to create or delete a topic.
     #[error("failed to {what}: {code}")]
     Topic {
-        /// The request.
+        /// What the request should do.
         what: String,
-        /// The brokers' code.
+        /// The error code that the brokers returned.
         code: RDKafkaErrorCode,
     },
-    /// These brokers do not support the request. Some services implement only part of Kafka's protocol.
+    /// The brokers do not support the request, because some services implement only part of Kafka's protocol.
     #[error("these brokers do not report {what}")]
     Unsupported {
-        /// What was requested.
+        /// The information that was requested.
         what: String,
     },
-    /// The members of a group cannot be listed.
+    /// The brokers did not list the members of a group.
     #[error("failed to list the members of group {group}: {reason}")]
     Members {
-        /// The group.
+        /// The name of the group.
         group: String,
-        /// The brokers' message.
+        /// The message that the brokers returned.
         reason: String,
     },
-    /// No broker is the controller, which creates topics.
+    /// No broker is the controller. Only the controller creates topics.
     #[error("these brokers have no controller to create topic {topic}")]
     NoController {
-        /// The topic to create.
+        /// The name of the topic to create.
         topic: String,
     },
     /// A topic could not be described.
     #[error(transparent)]
     Describe(#[from] TopicError),
-    /// A thread for blocking work panicked.
+    /// A thread for blocking calls panicked.
     #[error("failed to wait for a thread")]
     Thread(#[from] tokio::task::JoinError),
 }
 
-/// A client for administrative requests.
+/// A client that sends administrative requests.
 pub struct Admin {
     client: Arc<AdminClient<Context>>,
     config: ClientConfig,
 }
 
 impl Admin {
-    /// Returns a client. Nothing is sent yet.
+    /// Returns a client. The function sends no request yet.
     ///
     /// # Errors
-    /// When the settings cannot work.
+    /// Returns an error if the settings cannot work.
     pub fn new(args: &KafkaArgs) -> Result<Admin, AdminError> {
         let config = client::client_config(args, "init-tables")?;
         let client = config
@@ -114,17 +115,18 @@ impl Admin {
         })
     }
 
-    /// Returns the number of brokers. Waits for them until `timeout`, or shorter if they refuse the client.
+    /// Returns the number of brokers. Waits until `timeout` for a broker to answer, but stops early if the brokers
+    /// refuse the client.
     ///
     /// # Errors
-    /// When no broker answers, or the brokers refuse every client with these settings.
+    /// Returns an error if no broker answers, or if the brokers refuse every client with these settings.
     pub async fn broker_count(&self, timeout: Duration) -> Result<usize, AdminError> {
         let config = self.config.clone();
         tokio::task::spawn_blocking(move || reach(&config, timeout)).await?
     }
 
-    /// Gives the client a token if its login needs one. Nothing polls this client, so librdkafka cannot request
-    /// the token by a callback.
+    /// Gives the client a token if its login needs a token. librdkafka cannot request the token through a callback,
+    /// because this client is never polled, and callbacks run only within a poll.
     async fn log_in(&self) -> Result<(), AdminError> {
         let client = Arc::clone(&self.client);
         let logged_in = tokio::task::spawn_blocking(move || {
@@ -138,7 +140,7 @@ impl Admin {
         logged_in.await?
     }
 
-    /// Sends a blocking request about the topic or group with this name.
+    /// Sends a blocking request about the topic or the group `name`.
     async fn request<T: Send + 'static>(
         &self,
         name: &str,
@@ -152,7 +154,7 @@ impl Admin {
     /// Returns this client's rights on a consumer group. The group need not exist.
     ///
     /// # Errors
-    /// When there is no token for the login.
+    /// Returns an error if the client has no token for the login.
     pub async fn group_rights(&self, name: &str) -> Result<Rights, AdminError> {
         self.request(name, |client, name| {
             sys::group_rights(client, name, REQUEST_TIMEOUT)
@@ -160,7 +162,7 @@ impl Admin {
         .await
     }
 
-    /// Returns a topic's id and partition count; `None` if the topic does not exist.
+    /// Returns the id and the partition count of a topic, or `None` if the topic does not exist.
     ///
     /// # Errors
     /// See [`TopicError`].
@@ -171,7 +173,7 @@ impl Admin {
         Ok(facts.await??)
     }
 
-    /// Returns the same, and this client's rights on the topic.
+    /// Returns the id and the partition count of a topic, and this client's rights on the topic.
     ///
     /// # Errors
     /// See [`TopicError`].
@@ -185,10 +187,11 @@ impl Admin {
         Ok(both.await??)
     }
 
-    /// Creates a topic, without the settings that the brokers refuse.
+    /// Creates a topic. If the brokers refuse some settings of the topic, the function creates the topic without these
+    /// settings.
     ///
     /// # Errors
-    /// When the brokers refuse or do not answer.
+    /// Returns an error if the brokers refuse the topic or do not answer.
     pub async fn create_topic(
         &self,
         spec: &TopicSpec,
@@ -197,10 +200,10 @@ impl Admin {
         self.create(spec, replication, &options()).await
     }
 
-    /// Returns what [`Admin::create_topic`] would do, without a change.
+    /// Returns what [`Admin::create_topic`] would do, but changes nothing.
     ///
     /// # Errors
-    /// When the brokers refuse or do not answer.
+    /// Returns an error if the brokers refuse the topic or do not answer.
     pub async fn try_create_topic(
         &self,
         spec: &TopicSpec,
@@ -210,10 +213,10 @@ impl Admin {
             .await
     }
 
-    /// Returns whether a broker is the controller, which would create `topic`.
+    /// Returns true if the cluster has a controller. The controller is the broker that would create `topic`.
     ///
     /// # Errors
-    /// When there is no token for the login.
+    /// Returns an error if the client has no token for the login.
     pub async fn has_controller(&self, topic: &str) -> Result<bool, AdminError> {
         let brokers = self.request(topic, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         Ok(brokers
@@ -221,12 +224,13 @@ impl Admin {
             .map_or(true, |brokers| brokers.has_controller))
     }
 
-    /// Returns whether this client may create a topic, without creating it.
+    /// Returns true if the brokers would allow this client to create the topic. The call does not create the topic.
     ///
     /// # Errors
-    /// When the brokers do not answer, have no controller, or would refuse for another reason.
+    /// Returns an error if the brokers do not answer, have no controller, or would refuse the topic for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        // librdkafka sends the request to the controller and would wait for one until the timeout.
+        // librdkafka sends the request to the controller. Without a controller, librdkafka would wait for one
+        // until the timeout.
         if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
@@ -290,12 +294,13 @@ impl Admin {
         }
     }
 
-    /// Returns a topic's settings by name.
+    /// Returns the settings of a topic, by the name of the setting.
     ///
     /// # Errors
-    /// When the brokers refuse, do not answer, or do not report settings.
+    /// Returns an error if the brokers refuse, do not answer, or do not report settings.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
-        // Any broker can answer, so ask the one that answers now. librdkafka would ask the controller.
+        // Every broker can describe a topic's settings, so the request goes to a broker that currently answers. By
+        // default, librdkafka would send the request to the controller.
         let brokers = self.request(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         let asked = options().broker_id(brokers.await?.ok().map(|brokers| brokers.answering));
         let what = || format!("describe the settings of topic {name}");
@@ -323,10 +328,10 @@ impl Admin {
         Ok(out)
     }
 
-    /// Deletes a topic. Returns `false` if it did not exist.
+    /// Deletes a topic. Returns `false` if the topic did not exist.
     ///
     /// # Errors
-    /// When the brokers refuse or do not answer.
+    /// Returns an error if the brokers refuse the request or do not answer.
     pub async fn delete_topic(&self, name: &str) -> Result<bool, AdminError> {
         self.log_in().await?;
         let what = || format!("delete topic {name}");
@@ -345,7 +350,7 @@ impl Admin {
     /// Returns the members of a consumer group. The group need not exist.
     ///
     /// # Errors
-    /// When the brokers refuse or do not answer.
+    /// Returns an error if the brokers refuse the request or do not answer.
     pub async fn group_members(&self, group: &str) -> Result<Members, AdminError> {
         let members = self.request(group, |client, group| {
             sys::group_members(client, group, REQUEST_TIMEOUT)
@@ -362,7 +367,7 @@ impl Admin {
     }
 }
 
-/// Returns whether brokers answer with this code to a setting that they do not allow for topics.
+/// Returns true if `code` is the brokers' answer to a setting that they do not allow for topics.
 fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -372,10 +377,10 @@ fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Asks for the list of brokers until one answers, and returns their number.
+/// Requests the list of brokers until a broker answers, and returns their number.
 ///
-/// Uses a separate client that is polled, because callbacks provide the login's token and report why no broker
-/// answers.
+/// The function uses a separate Kafka client, and polls that client. The callbacks of this separate client provide the
+/// token for the login, and report why no broker answers.
 fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
     let context = Context::new(config);
     let errors = context.errors().clone();
@@ -385,7 +390,8 @@ fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> 
     let begin = Instant::now();
     loop {
         while client.poll(REPORT_WAIT).is_some() {}
-        // The answer lists all topics of the cluster, which is large but requested only once.
+        // The answer lists all topics of the cluster. The answer can be large, but the program requests the list only
+        // once.
         let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
             Ok(metadata) => return Ok(metadata.brokers().len()),
             Err(reason) => reason,

@@ -1,11 +1,11 @@
-//! The memory budget: bytes of records that have been read and are not yet durable.
+//! The memory budget for records that the consumer has read and that are not yet durable.
 //!
-//! The consumer thread takes bytes for each record, and the pipeline frees them when the record is durable.
-//! Over the budget, the thread stops reading (INV-5).
+//! The consumer thread takes bytes from the budget for each record. The pipeline returns the bytes when the record is
+//! durable. While more bytes are used than the budget allows, the thread stops reading (INV-5).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number of bytes with a maximum.
+/// Counts used bytes and compares them with a maximum.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
@@ -13,7 +13,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Returns an unused budget of `max` bytes.
+    /// Returns an empty budget with a maximum of `max` bytes.
     pub fn new(max: u64) -> Budget {
         Budget {
             used: AtomicU64::new(0),
@@ -21,22 +21,24 @@ impl Budget {
         }
     }
 
-    /// Takes bytes. One batch may exceed the budget, because its size is known only after it was read.
+    /// Adds bytes to the used bytes. One batch may exceed the budget, because the size of a batch is known only after
+    /// the batch was read.
     pub fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns whether more than the budget is used.
+    /// Returns true if more bytes are used than the budget allows.
     pub fn is_exceeded(&self) -> bool {
         self.used() > self.max
     }
 
-    /// Gives bytes back.
+    /// Subtracts bytes from the used bytes.
     pub fn free(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns whether three quarters of the budget are used. Reading is paused then, or will be soon.
+    /// Returns true if at least three quarters of the budget are used. When three quarters of the budget are used, the
+    /// consumer has paused reading or will soon pause reading.
     pub fn is_tight(&self) -> bool {
         self.used() >= self.max / 4 * 3
     }

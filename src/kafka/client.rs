@@ -1,9 +1,9 @@
 //! The librdkafka options that all clients of the program share.
 //!
-//! [`client_config`] converts the command line to librdkafka's properties. `--kafka-property` is applied last, so
-//! it wins. [`set_default`] sets a role's own default unless the command line set the property. Secrets come from
-//! files or from the environment, and are never logged or shown. Unusable files are found here, before anything
-//! connects.
+//! [`client_config`] converts the options of the command line to librdkafka's properties. `--kafka-property` is applied
+//! last, so it overrides the other options. [`set_default`] sets a role's own default, unless the command line sets the
+//! property. Secrets come from files or from the environment, and the program never logs or shows them. This module
+//! detects unusable files before the program connects.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
-/// Why the settings are wrong (exit code 2).
+/// The reason why a setting of the Kafka client is wrong. A wrong setting makes the program exit with code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientConfigError {
     /// The login mechanism needs an option that is not set.
@@ -28,52 +28,52 @@ pub enum ClientConfigError {
         /// The missing option.
         option: &'static str,
     },
-    /// A file could not be read.
+    /// A file that an option names could not be read.
     #[error("failed to read {} ({option})", path.display())]
     File {
-        /// The option that names it.
+        /// The option that names the file.
         option: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The password file is empty.
     #[error("{} ({option}) holds no password", path.display())]
     Empty {
-        /// The option that names it.
+        /// The option that names the password file.
         option: &'static str,
-        /// The file.
+        /// The path of the password file.
         path: PathBuf,
     },
     /// An option has no effect without TLS.
     #[error("{option} has no effect with --kafka-auth plaintext; {UNENCRYPTED_REMEDY}")]
     Unencrypted {
-        /// The option.
+        /// The option that has no effect.
         option: &'static str,
     },
     /// A certificate or a key cannot be used.
     #[error("{option} cannot be used: {reason}")]
     Unusable {
-        /// The option, or librdkafka's property.
+        /// The name of the option, or of librdkafka's property.
         option: String,
-        /// librdkafka's message.
+        /// The message of librdkafka.
         reason: String,
     },
     /// The login with AWS credentials cannot work.
     #[error("--kafka-auth msk-iam cannot log in: {0}")]
     Iam(IamError),
-    /// librdkafka refuses a property.
+    /// librdkafka refuses a property of the command line.
     #[error(
         "Kafka property {name} cannot be set: {reason}{}",
         nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
     )]
     Property {
-        /// The property.
+        /// The name of the property.
         name: String,
-        /// librdkafka's message.
+        /// The message of librdkafka.
         reason: String,
-        /// The property with the most similar name, if librdkafka has none of this name.
+        /// The existing property with the most similar name, if the given property does not exist.
         nearest: Option<String>,
     },
 }
@@ -114,8 +114,8 @@ impl From<&ClientConfigError> for Failure {
     }
 }
 
-/// Returns the properties of a client of `role`: servers, name, login, trusted authorities, and those of
-/// `--kafka-property`.
+/// Returns the properties of a Kafka client for `role`. The properties contain the brokers' addresses, the client's
+/// name, the login, the trusted certificate authorities, and the values from `--kafka-property`.
 ///
 /// # Errors
 /// See [`ClientConfigError`].
@@ -125,7 +125,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
         .set("bootstrap.servers", &args.brokers)
         .set("client.id", format!("citystream-{role}"))
         .set("socket.keepalive.enable", "true");
-    // "probe" finds this host's authorities. The static OpenSSL would look for them where it was built.
+    // With the value "probe", librdkafka finds the certificate authorities of this host. Without "probe", the
+    // statically linked OpenSSL would search the folder that was configured when OpenSSL was built.
     match &args.kafka_ca_file {
         Some(path) => set_file(&mut config, "ssl.ca.location", "--kafka-ca-file", path)?,
         None => {
@@ -148,7 +149,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without this, rdkafka takes the level from the `log` crate, which is off.
+    // Without an explicit log level, rdkafka takes the level from the `log` crate. The `log` crate is off in this
+    // program.
     let debug = args
         .kafka_properties
         .iter()
@@ -161,7 +163,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
     for (name, value) in &args.kafka_properties {
         config.set(name, value);
     }
-    check(&config)?;
+    check_properties(&config)?;
     if config.get("security.protocol").is_some() {
         assert!(
             sys::openssl_knows_threads(),
@@ -172,7 +174,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
     Ok(config)
 }
 
-/// Sets the properties for `--kafka-auth`.
+/// Sets the properties that belong to `--kafka-auth`.
 fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfigError> {
     match args.kafka_auth {
         KafkaAuth::Plaintext => {
@@ -186,7 +188,7 @@ fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientCo
                 ("--kafka-username", args.kafka_username.is_some()),
                 ("--kafka-password-file", args.kafka_password_file.is_some()),
             ];
-            // An operator who names an authority or a password expects an encrypted connection.
+            // An operator who sets a certificate authority or a password expects an encrypted connection.
             if let Some((option, _)) = given.into_iter().find(|(_, given)| *given && !by_property) {
                 return Err(ClientConfigError::Unencrypted { option });
             }
@@ -228,8 +230,8 @@ fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientCo
     Ok(())
 }
 
-/// Lets librdkafka load the certificates and keys, to find unusable ones. It loads them when a client is created, so
-/// this creates one without brokers.
+/// Makes librdkafka load the certificates and keys, so that it reports unusable files. librdkafka loads these files
+/// when it creates a client, so this function creates a client without brokers.
 fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
     config.remove("bootstrap.servers");
@@ -264,7 +266,7 @@ fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     })
 }
 
-/// Sets a property to the role's default, unless the command line sets it.
+/// Sets a property to the default of the role, unless the command line sets the property.
 pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, value: &str) {
     if !args.kafka_properties.iter().any(|(given, _)| given == name) {
         config.set(name, value);
@@ -274,8 +276,8 @@ pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, valu
 /// Checks that librdkafka accepts every property.
 ///
 /// # Errors
-/// [`ClientConfigError::Property`] with the first that it refuses.
-pub fn check(config: &ClientConfig) -> Result<(), ClientConfigError> {
+/// Returns [`ClientConfigError::Property`] with the first property that librdkafka refuses.
+pub fn check_properties(config: &ClientConfig) -> Result<(), ClientConfigError> {
     match config.create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(_, reason, name, _)) => {
@@ -294,8 +296,8 @@ pub fn check(config: &ClientConfig) -> Result<(), ClientConfigError> {
     }
 }
 
-/// Returns the property with the most similar name, if `reason` says that librdkafka has none of
-/// this name.
+/// Returns the existing property whose name is most similar to `name`. Returns `None` unless `reason` says that the
+/// property `name` does not exist.
 fn nearest_property(name: &str, reason: &str) -> Option<String> {
     if !reason.contains("No such") {
         return None;
@@ -310,7 +312,7 @@ fn set_file(
     option: &'static str,
     path: &Path,
 ) -> Result<(), ClientConfigError> {
-    // librdkafka would report an unreadable file later, and without the option.
+    // librdkafka would report an unreadable file only later, and its message would not name the option.
     std::fs::File::open(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
@@ -327,7 +329,7 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
         path: path.to_owned(),
         source,
     })?;
-    // Editors end files with a line break, and no password has one.
+    // Editors end a file with a line break, but a password does not contain line breaks.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(ClientConfigError::Empty {
@@ -338,8 +340,21 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
     Ok(password.to_owned())
 }
 
-/// Sets the options of a client that reads assigned partitions: no commits, committed records only, and an
-/// event at the end of each partition. librdkafka requires a group name; no member joins `group`.
+/// Sets the options of a group member that decides itself where each partition begins and what is committed. The member
+/// reads only committed records, and gets an event at the end of each partition.
+pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true");
+}
+
+/// Sets the options of a client that reads assigned partitions. The client commits nothing, reads only committed
+/// records, and gets an event at the end of each partition. librdkafka requires a group name (`group`), although no
+/// member joins this group.
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)
@@ -390,7 +405,7 @@ mod tests {
             );
             assert!(error.to_string().contains(option), "{error}");
         }
-        // The protocol may be set by a property instead.
+        // A `--kafka-property` may set the security protocol instead of `--kafka-auth`.
         let line = "--kafka-password-file /dev/null --kafka-property security.protocol=ssl";
         client_config(&args(line), "t").unwrap();
     }

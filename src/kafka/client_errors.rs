@@ -1,8 +1,7 @@
-//! Decides which of librdkafka's log lines and errors a person sees, and keeps the reason why brokers refuse
-//! a client.
+//! Decides which of librdkafka's log lines and errors are logged, and remembers why brokers refuse a client.
 //!
-//! librdkafka reports every lost connection as an error, many times over, although it reconnects by itself.
-//! [`ClientErrors`] filters these reports:
+//! librdkafka reports every lost connection as an error many times, although it reconnects on its own. [`ClientErrors`]
+//! filters these reports:
 //!
 //! | report | written as |
 //! |---|---|
@@ -10,10 +9,10 @@
 //! | no broker can be reached | warning, at most every 30 s; error once it has lasted 30 s |
 //! | brokers refuse the client ([`Refusal`]) | error at once, with the option to check; again at most every 30 s |
 //!
-//! A command that ends by itself gives up on a refusal ([`ClientErrors::lasting_refusal`]). A service logs the
-//! refusal and keeps trying.
+//! A command that ends by itself gives up after a lasting refusal ([`ClientErrors::lasting_refusal`]). A service logs
+//! the refusal and keeps trying.
 //!
-//! [`ClientErrors::token`] provides the login of clients that use MSK IAM.
+//! [`ClientErrors::token`] provides the token for clients that log in with MSK IAM.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -25,38 +24,40 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::kafka::iam::{IamError, Signer, Token};
 use crate::kafka::refusal::{Cause, Refusal, examine_certificate, parse_refusal};
 
-/// Time between two lines about an outage or a refusal. An outage that lasts longer is an error.
+/// Time between two log lines about the same outage or refusal. An outage that lasts longer than 30 s is logged as an
+/// error.
 const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// An outage or refusal ends when nothing is reported for this long. librdkafka reconnects at least every
-/// ten seconds and reports the same failure every thirty.
+/// Time without a report after which an outage or a refusal is considered over. librdkafka reconnects at least every
+/// ten seconds, and reports the same failure every thirty seconds.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
-/// How long a refusal must last before a command gives up. A broker also refuses logins for a moment while
-/// it starts.
+/// How long a refusal must last before a command gives up. A shorter refusal can pass, because a broker that is
+/// starting may also refuse logins.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
-/// The same for a refusal that is only likely.
+/// How long a refusal must last before a command gives up, if the cause of the refusal is not certain.
 const GIVE_UP_AFTER_UNCERTAIN: Duration = Duration::from_secs(6);
-/// The property whose text librdkafka passes to the token callback. Here it holds the region to sign for.
+/// The librdkafka property whose value is passed to the token callback. The value names the AWS Region for which the
+/// token is signed.
 pub(super) const IAM_PROPERTY: &str = "sasl.oauthbearer.config";
-/// The beginning of that text for MSK IAM.
+/// The beginning of the value of [`IAM_PROPERTY`] for a login with MSK IAM.
 pub(super) const IAM_PREFIX: &str = "citystream-msk-iam region=";
 
-/// How loud a report of librdkafka is.
+/// The level at which a report of librdkafka is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loudness {
     Error,
     Warn,
     Debug,
-    /// A connection failed, which counts towards an [`Outage`].
+    /// A connection failed, which may be part of an outage ([`Episode`]).
     Outage,
 }
 
-/// Returns the loudness of a log line.
+/// Returns the log level for a log line of librdkafka.
 fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudness {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             Loudness::Error
         }
-        // Brokers close idle connections every ten minutes, and all connections when they restart.
+        // Brokers close idle connections every ten minutes, and close all connections when they restart.
         _ if message.contains("Disconnected") || message.contains("idle") => Loudness::Debug,
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
             if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") =>
@@ -71,7 +72,7 @@ fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudnes
     }
 }
 
-/// An outage or a refusal, which librdkafka reports many times.
+/// The time span of one outage or one refusal. librdkafka reports the same outage or refusal many times.
 #[derive(Clone, Copy, Debug)]
 struct Episode {
     began: Instant,
@@ -80,7 +81,7 @@ struct Episode {
 }
 
 impl Episode {
-    /// Returns an episode whose first report is logged at `now`.
+    /// Returns an episode whose first report arrives at `now` and is logged at once.
     fn begin(now: Instant) -> Episode {
         Episode {
             began: now,
@@ -93,7 +94,7 @@ impl Episode {
         now.duration_since(self.last_report) >= OUTAGE_OVER_AFTER
     }
 
-    /// Takes another report and returns whether it is logged.
+    /// Adds another report to the episode. Returns true if the caller should log the report.
     fn report(&mut self, now: Instant) -> bool {
         self.last_report = now;
         let due = now.duration_since(self.last_line) >= OUTAGE_LINE_EVERY;
@@ -104,8 +105,8 @@ impl Episode {
     }
 }
 
-/// Takes a report of an outage and returns how to log it. The first line is a warning. Every later one is an error,
-/// because the outage has lasted at least [`OUTAGE_LINE_EVERY`] by then.
+/// Adds a report to an outage and returns the level at which to log the report. The first line is a warning. All later
+/// lines are errors, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
 fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     match outage {
         Some(episode) if !episode.is_over(now) => {
@@ -122,7 +123,7 @@ fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     }
 }
 
-/// Logs librdkafka's reports about one client and keeps its last refusal. Clones share both.
+/// Logs librdkafka's reports about one client, and remembers the last refusal. All clones share their state.
 #[derive(Clone, Debug)]
 pub struct ClientErrors(Arc<ErrorState>);
 
@@ -130,12 +131,12 @@ pub struct ClientErrors(Arc<ErrorState>);
 struct ErrorState {
     outage: Mutex<Option<Episode>>,
     refused: Mutex<Option<KnownRefusal>>,
-    /// The file of certificate authorities, if one is set.
+    /// The path of the file with the certificate authorities, if the operator set one.
     authorities: Option<String>,
     signer: Option<Signer>,
 }
 
-/// A refusal and when it was reported and logged.
+/// A refusal, and the times at which it was reported and logged.
 #[derive(Debug)]
 struct KnownRefusal {
     refusal: Refusal,
@@ -143,7 +144,8 @@ struct KnownRefusal {
 }
 
 impl ClientErrors {
-    /// Returns the errors of a client that is created with `config`, and starts its signer if it uses MSK IAM.
+    /// Returns the error handler of a client that is created with `config`. If the client logs in with MSK IAM, the
+    /// function also starts the thread that signs tokens.
     pub fn new(config: &ClientConfig) -> ClientErrors {
         let authorities = config
             .get("ssl.ca.location")
@@ -159,9 +161,10 @@ impl ClientErrors {
         }))
     }
 
-    /// Takes a log line of librdkafka; for `ClientContext::log`.
+    /// Handles a log line of librdkafka. `ClientContext::log` calls this function.
     pub fn report_line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // librdkafka reports a closed connection only as a line, and every other refusal also as an error.
+        // If a broker refuses the client by closing the connection, librdkafka writes only a log line. librdkafka
+        // reports every other refusal as an error too.
         if matches!(facility, "FAIL" | "SSL")
             && let Some(refusal) = parse_refusal(text)
         {
@@ -176,7 +179,7 @@ impl ClientErrors {
         }
     }
 
-    /// Takes an error of librdkafka; for `ClientContext::error`.
+    /// Handles an error of librdkafka. `ClientContext::error` calls this function.
     pub fn report_error(&self, error: &KafkaError, reason: &str) {
         if let Some(refusal) = parse_refusal(reason) {
             return self.report_refusal(refusal);
@@ -192,12 +195,12 @@ impl ClientErrors {
             )
         );
         if reason.contains("Disconnected") {
-            tracing::debug!(reason, "lost a connection to kafka");
+            tracing::debug!(reason, "lost a connection to Kafka");
         } else if (unreachable || code == Some(RDKafkaErrorCode::Authentication))
             && self.refusal().is_some()
         {
-            // A refusal makes librdkafka report "1/1 brokers are down" as well.
-            tracing::debug!(reason, "failed to reach a kafka broker");
+            // After a refusal, librdkafka also reports "1/1 brokers are down", which adds no information.
+            tracing::debug!(reason, "failed to reach a Kafka broker");
         } else if unreachable {
             self.report_outage(reason);
         } else {
@@ -205,7 +208,8 @@ impl ClientErrors {
         }
     }
 
-    /// Returns why the brokers refuse this client, if they did so within the last minute.
+    /// Returns the reason why the brokers refuse this client. Returns `None` if they have not refused the client within
+    /// the last minute.
     pub fn refusal(&self) -> Option<Refusal> {
         let known = self.lock_refused();
         known
@@ -214,13 +218,13 @@ impl ClientErrors {
             .map(|known| known.refusal.clone())
     }
 
-    /// Forgets the last refusal, because a broker has answered.
+    /// Removes the last refusal, because a broker has answered.
     pub fn clear_refusal(&self) {
         *self.lock_refused() = None;
     }
 
-    /// Returns the refusal if it has lasted so long that waiting does not help. Only clients that have not
-    /// reached any broker yet may give up on it.
+    /// Returns the refusal if it has lasted so long that waiting does not help. Callers use this function only for
+    /// clients that have not reached any broker yet.
     pub fn lasting_refusal(&self) -> Option<Refusal> {
         let known = self.lock_refused();
         let known = known.as_ref()?;
@@ -232,10 +236,10 @@ impl ClientErrors {
         (known.episode.began.elapsed() >= patience).then(|| known.refusal.clone())
     }
 
-    /// Returns a token for librdkafka; for `ClientContext::generate_oauth_token`.
+    /// Returns a login token for librdkafka. `ClientContext::generate_oauth_token` calls this function.
     ///
     /// # Errors
-    /// Why there is no token.
+    /// Returns the reason why there is no token.
     pub fn oauth_token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         match self.token() {
             None => Err("only --kafka-auth msk-iam provides tokens".into()),
@@ -243,12 +247,12 @@ impl ClientErrors {
             Some(Ok(token)) => Ok(OAuthToken {
                 token: token.text,
                 principal_name: "citystream".to_owned(),
-                lifetime_ms: token.end_ms,
+                lifetime_ms: token.end_ms.0,
             }),
         }
     }
 
-    /// Returns a token for MSK IAM; `None` if the client logs in another way.
+    /// Returns a token for MSK IAM, or `None` if the client logs in by another method.
     pub fn token(&self) -> Option<Result<Token, IamError>> {
         self.0.signer.as_ref().map(Signer::token)
     }
@@ -265,13 +269,14 @@ impl ClientErrors {
             && known.refusal.cause == refusal.cause
         {
             if known.episode.report(now) {
-                tracing::error!(why = %known.refusal, "kafka refuses this client");
+                tracing::error!(why = %known.refusal, "Kafka refuses this client");
             }
             return;
         }
         let mut episode = Episode::begin(now);
         if let Some(other) = known {
-            // Another cause continues the same wait, so that [`ClientErrors::lasting_refusal`] ends it in time.
+            // A refusal for another cause does not restart the wait. [`ClientErrors::lasting_refusal`] therefore ends
+            // the wait in time.
             episode.began = other.episode.began;
         }
         *slot = Some(KnownRefusal {
@@ -280,11 +285,11 @@ impl ClientErrors {
         });
         drop(slot);
         if refusal.cause != Cause::Certificate {
-            tracing::error!(why = %refusal, "kafka refuses this client");
+            tracing::error!(why = %refusal, "Kafka refuses this client");
             return;
         }
-        // The examination connects to the broker. This callback runs on the thread that polls, which must not
-        // wait for it.
+        // The examination connects to the broker. The examination needs a thread of its own, because this callback runs
+        // on the polling thread, which must not wait for a connection.
         let this = self.clone();
         std::thread::spawn(move || {
             let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());
@@ -295,7 +300,7 @@ impl ClientErrors {
             if let Some(known) = &mut *this.lock_refused() {
                 known.refusal.clone_from(&refusal);
             }
-            tracing::error!(why = %refusal, "kafka refuses this client");
+            tracing::error!(why = %refusal, "Kafka refuses this client");
         });
     }
 
@@ -304,10 +309,10 @@ impl ClientErrors {
         let loudness = report_outage(&mut outage, Instant::now());
         drop(outage);
         match loudness {
-            Loudness::Error => tracing::error!(reason, "kafka is away"),
-            Loudness::Warn => tracing::warn!(reason, "failed to reach a kafka broker"),
+            Loudness::Error => tracing::error!(reason, "Kafka is unreachable"),
+            Loudness::Warn => tracing::warn!(reason, "failed to reach a Kafka broker"),
             Loudness::Debug | Loudness::Outage => {
-                tracing::debug!(reason, "failed to reach a kafka broker");
+                tracing::debug!(reason, "failed to reach a Kafka broker");
             }
         }
     }

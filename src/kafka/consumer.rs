@@ -1,22 +1,25 @@
-//! The consumer thread, the only place that polls Kafka for events.
+//! The consumer thread. Only this thread polls Kafka for events.
 //!
-//! One OS thread owns one `BaseConsumer`. It polls, parses, and sends records in batches as
-//! [`ConsumerEvent::Records`]. It never waits long for anything else, because a member that stops polling
-//! loses its partitions after `max.poll.interval.ms`
+//! One OS thread owns one `BaseConsumer`. The thread polls, parses records, and sends them in batches as
+//! [`ConsumerEvent::Records`]. The thread never waits long for anything except the poll, because a member that stops
+//! polling loses its partitions after `max.poll.interval.ms`
 //! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
-//! - `rebalance` handles the callbacks of a rebalance. librdkafka calls them from within a poll.
-//! - `poller` is the loop: it takes commands, starts partitions, limits memory, and polls.
+//! - `rebalance` handles the callbacks of a rebalance. librdkafka calls these callbacks from within a poll.
+//! - `poller` is the loop of the thread: it takes commands, starts partitions, limits memory, and polls.
 //!
-//! A partition is assigned in a paused state. The thread drops its records until [`Consumer::begin`] names the
-//! offset to start from.
+//! A newly assigned partition is paused. The thread drops the records of a paused partition until
+//! [`Consumer::begin`] sets the offset to start from.
 //!
-//! When the memory budget is exceeded, the thread waits a moment, then pauses its partitions and continues to
-//! poll. A sink that does not answer therefore costs neither memory nor the membership (INV-5).
+//! When the memory budget is exceeded, the thread waits for a moment. If the budget is still exceeded after a moment,
+//! the thread pauses its partitions and continues to poll. If DynamoDB does not answer, memory therefore stays bounded,
+//! and the member stays in the group (INV-5).
 //!
-//! Two alternatives were rejected. A queue for each partition (`split_partition_queue`) would need a thread or
-//! a poll for each. A blocking commit would stop the polls of this thread while a coordinator is away.
+//! Two alternatives were rejected. A queue for each partition (`split_partition_queue`) would need a thread or a
+//! poll for each partition. A blocking commit would stop the polls of the consumer thread while the coordinator
+//! does not answer.
 
+mod inquiry;
 mod poller;
 mod rebalance;
 #[cfg(test)]
@@ -31,68 +34,71 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::core::clock::SteadyMs;
 use crate::core::event::Offset;
 use crate::core::pipeline::CommitPart;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
 use crate::kafka::client_errors::ClientErrors;
-use crate::kafka::inquiry::Inquiry;
 use crate::kafka::membership;
 use crate::telemetry::steady_ms;
+pub(crate) use inquiry::{Inquiry, committed};
 use poller::Poller;
 pub(super) use rebalance::GroupContext;
 
-/// What the consumer thread reports.
+/// The events that the consumer thread reports.
 #[derive(Debug)]
 pub enum ConsumerEvent {
-    /// The group gave this member these partitions. They are paused until [`Consumer::begin`].
+    /// The group assigned partitions to this member. Assigned partitions stay paused until [`Consumer::begin`].
     Assigned(Vec<i32>),
-    /// The group takes these partitions away. The thread commits what is sent through `answer` before it gives
-    /// them up.
+    /// The group revokes these partitions. The thread receives the restart points through `answer`, commits them, and
+    /// then gives up the partitions.
     Revoked {
-        /// The partitions that are taken away.
+        /// The partitions that are revoked.
         partitions: Vec<i32>,
-        /// Another member may own them already, so a commit would be refused.
+        /// True if another member may already own the partitions. Kafka refuses commits for partitions that another
+        /// member owns.
         lost: bool,
-        /// Takes the restart points once the partitions are drained.
+        /// The channel that carries the restart points to the thread after the partitions have drained.
         answer: mpsc::Sender<Vec<CommitPart>>,
     },
-    /// Records, in log order within each partition.
+    /// Records of one or more partitions. The records of each partition are in log order.
     Records(Vec<PartitionRecords>),
-    /// All records up to the end of this partition have been sent.
+    /// The thread has sent all records up to the current end of a partition.
     End {
-        /// The partition.
+        /// The partition that was read to its end.
         partition: i32,
-        /// The assignment under which it was read.
+        /// The assignment under which the partition was read.
         assignment: u64,
-        /// Where reading continues. Control records and records of aborted transactions may precede it.
+        /// The offset at which reading continues. The offsets directly before `at` may belong to control records or to
+        /// records of aborted transactions.
         at: Offset,
     },
-    /// Kafka has no record at the position of some partition.
+    /// Kafka has no record at the read position of at least one partition.
     OutOfRange,
     /// The topic does not exist.
     TopicMissing,
     /// The brokers refuse this member until its settings change ([`crate::kafka::membership`]).
     MemberRefused(RDKafkaErrorCode),
-    /// The client failed and cannot continue.
+    /// The client has failed and cannot continue.
     Fatal {
-        /// Another member of the group has the same `group.instance.id`.
+        /// True if another member of the group has the same `group.instance.id`.
         fenced: bool,
-        /// librdkafka's message.
+        /// The message of librdkafka.
         text: String,
     },
 }
 
-/// Consecutive records of one partition in a batch.
+/// Records of one partition in a batch, in log order.
 #[derive(Debug)]
 pub struct PartitionRecords {
-    /// The partition.
+    /// The partition that holds the records.
     pub partition: i32,
-    /// The assignment under which they were read.
+    /// The assignment under which the records were read.
     pub assignment: u64,
     /// The records in log order.
     pub records: Vec<Record>,
-    /// How many of the records carry the producer's time instead of the broker's.
+    /// Number of records that carry the producer's time instead of the broker's.
     pub producer_time: u64,
 }
 
@@ -108,17 +114,17 @@ enum PollerCommand {
     Close,
 }
 
-/// Options of the consumer thread.
+/// The settings of the consumer thread.
 pub struct ConsumerOptions {
-    /// The topic to read.
+    /// The name of the topic to read.
     pub topic: String,
-    /// Longest wait for a drain after a revoke.
+    /// Maximum wait for the drain after a revoke.
     pub drain_max: Duration,
-    /// The memory budget. The pipeline frees what the thread takes.
+    /// The memory budget. The thread takes bytes from the budget for each record, and the pipeline returns them.
     pub budget: Arc<Budget>,
 }
 
-/// A handle on the consumer thread.
+/// A handle with which other threads send commands to the consumer thread.
 pub struct Consumer {
     client: Arc<BaseConsumer<GroupContext>>,
     commands: mpsc::Sender<PollerCommand>,
@@ -128,10 +134,10 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Subscribes and starts the thread.
+    /// Subscribes to the topic and starts the consumer thread.
     ///
     /// # Errors
-    /// When librdkafka refuses the settings.
+    /// Returns an error if librdkafka refuses the settings.
     pub fn start(
         config: &ClientConfig,
         options: ConsumerOptions,
@@ -145,7 +151,7 @@ impl Consumer {
         client.subscribe(&[&topic])?;
         let client = Arc::new(client);
         let (commands, inbox) = mpsc::channel();
-        let beat_ms = Arc::new(AtomicI64::new(steady_ms()));
+        let beat_ms = Arc::new(AtomicI64::new(steady_ms().0));
         let poller = Poller::new(
             Arc::clone(&client),
             inbox,
@@ -166,7 +172,7 @@ impl Consumer {
         })
     }
 
-    /// Asks the thread to read `partition` from `next` on.
+    /// Tells the thread to read `partition`, starting at the offset `next`.
     pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
         self.send(PollerCommand::Begin {
             partition,
@@ -175,7 +181,7 @@ impl Consumer {
         });
     }
 
-    /// Asks the thread to stop reading `partition` until the next [`Consumer::begin`].
+    /// Tells the thread to stop reading `partition` until the next call of [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
         self.send(PollerCommand::Hold { partition });
     }
@@ -186,12 +192,12 @@ impl Consumer {
         }
     }
 
-    /// Returns when the thread last began a turn of its loop, by [`steady_ms`].
-    pub fn beat_ms(&self) -> i64 {
-        self.beat_ms.load(Ordering::Relaxed)
+    /// Returns when the thread last began an iteration of its loop.
+    pub fn beat_ms(&self) -> SteadyMs {
+        SteadyMs(self.beat_ms.load(Ordering::Relaxed))
     }
 
-    /// Returns the errors of the client, which say why brokers are not reached.
+    /// Returns the errors of the client. The errors say why the client does not reach the brokers.
     pub fn client_errors(&self) -> ClientErrors {
         self.client.context().errors().clone()
     }
@@ -205,14 +211,15 @@ impl Consumer {
         )
     }
 
-    /// Asks the thread to end. The member leaves the group when the last [`Inquiry`] is dropped too.
+    /// Tells the thread to end. The member leaves the group after the last [`Inquiry`] has been dropped too.
     pub fn close(self) {
         let Consumer {
             client, commands, ..
         } = self;
-        // Dropping the last handle closes the client, and closing waits for the answer to the last revoke. The
-        // caller gives that answer, so it must not be the one who waits. Therefore this handle goes before the
-        // command, and the thread or an inquiry drops the last one.
+        // Dropping the last handle closes the client, and the close waits for the answer to the last revoke. The caller
+        // of this function sends the answer, so the caller must not be blocked by dropping the last handle. The
+        // function therefore drops its own handle before it sends the command to end. The consumer thread or an inquiry
+        // then drops the last handle.
         drop(client);
         if commands.send(PollerCommand::Close).is_err() {
             tracing::debug!("the consumer thread has ended");

@@ -1,4 +1,4 @@
-//! The librdkafka callbacks of clients outside a group, and the offset at which a log ends.
+//! The librdkafka callbacks of clients that join no group. The callbacks also remember the offset at which a log ends.
 
 use std::sync::Mutex;
 
@@ -11,10 +11,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::core::event::Offset;
 use crate::kafka::client_errors::ClientErrors;
 
-/// Passes log lines and errors to [`ClientErrors`], and keeps the offset of a partition's end.
+/// Passes log lines and errors to [`ClientErrors`], and remembers the end offset of the partition that was read to its
+/// end.
 ///
-/// A poll that reaches the end of a partition returns an error without the offset. librdkafka passes the
-/// offset only to the error callback, which runs inside the same poll.
+/// If a poll reaches the end of a partition, the poll returns an error that does not contain the end offset. librdkafka
+/// passes the offset only to the error callback, which runs within the same poll.
 #[derive(Debug)]
 pub(crate) struct Context {
     errors: ClientErrors,
@@ -30,12 +31,12 @@ impl Context {
         }
     }
 
-    /// Returns the errors of this client.
+    /// Returns the error handler of this client.
     pub(crate) fn errors(&self) -> &ClientErrors {
         &self.errors
     }
 
-    /// Takes the offset of the end that the last poll reported.
+    /// Returns and removes the end offset that the last poll reported.
     pub(crate) fn take_end_of_log(&self) -> Option<Offset> {
         self.end_of_log
             .lock()
@@ -56,7 +57,8 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::PartitionEOF) => {
                 *self.end_of_log.lock().expect("no panic holds the lock") = end_of_log(reason);
             }
-            // The poll also returns these two errors, and its caller handles them.
+            // The callback ignores offset errors. The poll also returns these errors, and the code that polls handles
+            // them.
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
             _ => self.errors.report_error(&error, reason),
         }
@@ -76,9 +78,10 @@ impl ConsumerContext for Context {}
 
 /// Returns the offset in librdkafka's message about the end of a partition.
 ///
-/// All records below the offset have been handed out, and the last fetch found nothing from there on. No
-/// call returns this offset. The client's position follows the last record, and the log ends that brokers
-/// report may come from another moment or from another replica.
+/// All records before the returned offset have been delivered, and the last fetch found no record at or after it. No
+/// function of librdkafka returns the offset at which the last fetch found the end. The client's position is only the
+/// offset after the last record. The end of the log that brokers report may be from another moment or from another
+/// replica.
 pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
     let (_, rest) = reason.split_once("end of partition at offset ")?;
     let digits = rest.split(' ').next()?;

@@ -1,8 +1,8 @@
-//! Sends rejected records to the dead-letter topic, with the original and the reason.
+//! Sends rejected records to the dead-letter topic, each with the original record and the reject reason.
 //!
-//! A send is repeated until Kafka acknowledges it. A record that is too large with the added headers is sent
-//! without its value, and if that is still too large, without its key and headers as well. So no record can block
-//! its partition.
+//! The sender repeats each send until Kafka acknowledges it. If the added headers make a record too large, the sender
+//! omits the record's value. If the record is still too large without its value, the sender omits its key and its own
+//! headers as well. A record can therefore never block its partition.
 
 use std::time::Duration;
 
@@ -16,14 +16,16 @@ use crate::core::pace::backoff_ms;
 use crate::core::worker::Rejected;
 use crate::kafka::context::Context;
 
-/// Largest message of the dead-letter topic. It has room for the largest record and the added headers.
+/// Maximum size of a message in the dead-letter topic, in bytes. Two MiB are enough for the largest record and the
+/// added headers.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
-/// Longest `detail` header. The parser's message may quote the record.
+/// Maximum number of characters in the header `detail`. The limit is necessary because the parser's message may quote
+/// the record.
 const DETAIL_CHARS_MAX: usize = 1_000;
-/// How long one attempt may take before it fails.
+/// How long one attempt to send a dead letter may take before it fails, in milliseconds.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
 
-/// Sends dead letters.
+/// Sends dead letters to one dead-letter topic.
 #[derive(Clone)]
 pub struct DeadLetters {
     producer: FutureProducer<Context>,
@@ -31,7 +33,7 @@ pub struct DeadLetters {
     source_topic: String,
 }
 
-/// How much of the original a dead letter carries.
+/// How much of the original record a dead letter contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Whole,
@@ -40,10 +42,10 @@ enum Form {
 }
 
 impl DeadLetters {
-    /// Returns a sender to `topic` for records of `source_topic`.
+    /// Returns a sender that writes dead letters for records of `source_topic` to `topic`.
     ///
     /// # Errors
-    /// When librdkafka refuses the settings.
+    /// Returns an error if librdkafka refuses the settings.
     pub fn new(
         config: &ClientConfig,
         topic: String,
@@ -51,15 +53,15 @@ impl DeadLetters {
     ) -> KafkaResult<DeadLetters> {
         let mut config = config.clone();
         config
-            // A dead letter may be written twice; readers know it by the offset of its record. An idempotent
-            // producer was rejected: it fails for good when a broker has lost its state, and then the source
-            // partition would wait forever.
+            // A dead letter may be written twice, so readers identify a dead letter by the partition and the offset of
+            // its record. An idempotent producer is not used, because it fails permanently when a broker has lost its
+            // state. If the producer failed permanently, the partition of the rejected record would wait forever.
             .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "5")
             .set("message.max.bytes", DLQ_MESSAGE_BYTES_MAX.to_string())
             .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
-            // Bounds the memory when a log is full of bad records.
+            // The size limit of the queue bounds the memory when a log contains many bad records.
             .set("queue.buffering.max.kbytes", "16384");
         Ok(DeadLetters {
             producer: config.create_with_context(Context::new(&config))?,
@@ -68,7 +70,8 @@ impl DeadLetters {
         })
     }
 
-    /// Sends a record and returns once Kafka acknowledges it. `chance` returns random bits that spread the retries.
+    /// Sends a record, and returns after Kafka has acknowledged it. The pauses between attempts vary with the random
+    /// bits that `chance` returns.
     pub async fn send(&self, rejected: &Rejected, topic_id: &str, chance: impl Fn() -> u32) {
         let mut form = Form::Whole;
         let mut attempt = 0;
@@ -89,7 +92,7 @@ impl DeadLetters {
             attempt += 1;
             if attempt % 20 == 1 {
                 tracing::warn!(
-                    partition = rejected.partition, offset = %rejected.offset, topic = self.topic, %error,
+                    partition = rejected.partition, offset = rejected.offset.0, topic = self.topic, %error,
                     "failed to send a dead letter, trying again"
                 );
             }
@@ -120,7 +123,9 @@ impl DeadLetters {
             }
         }
         let detail: String = r.detail.chars().take(DETAIL_CHARS_MAX).collect();
-        let timestamp = r.timestamp_ms.map_or_else(String::new, |ms| ms.to_string());
+        let timestamp = r
+            .timestamp_ms
+            .map_or_else(String::new, |ms| ms.0.to_string());
         let mut ours = vec![
             ("reason", r.reason.name().to_owned()),
             ("detail", detail),
@@ -158,7 +163,7 @@ mod tests {
     use rdkafka::message::Headers as _;
     use rdkafka::mocking::MockCluster;
 
-    /// The headers that [`DeadLetters`] adds. The last two come with a value that is left out.
+    /// The headers that [`DeadLetters`] adds. The last two headers are added only if the value was omitted.
     const ADDED: [&str; 9] = [
         "reason",
         "detail",
@@ -192,7 +197,8 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.bootstrap_servers());
         let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
-        // (key, value and header bytes of the record), (key, value and own headers that arrive), hash is added
+        // Each case lists the sizes of the record's key, value and headers. Each case also lists which of the key,
+        // value and headers arrive, and whether the hash is added.
         let large = DLQ_MESSAGE_BYTES_MAX;
         let cases = [
             ((5, 100, 10), (Some(5), Some(100), 2), false),

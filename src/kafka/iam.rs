@@ -1,13 +1,14 @@
-//! The login to MSK with AWS credentials (IAM): short-lived tokens for SASL/OAUTHBEARER.
+//! The login to MSK with AWS credentials (IAM), which uses short-lived tokens for SASL/OAUTHBEARER.
 //!
-//! A token is a presigned URL (Signature Version 4) of the action `kafka-cluster:Connect` on
-//! `https://kafka.<region>.amazonaws.com/`, in URL-safe base64 without padding. AWS's own clients make the same
-//! token; a test compares with two of theirs. A token lives for 15 minutes, or as long as the credentials if that
-//! is less. librdkafka requests the next one after four fifths of that time.
+//! A token is a presigned URL (Signature Version 4) for the action `kafka-cluster:Connect` on
+//! `https://kafka.<region>.amazonaws.com/`. The presigned URL is encoded as URL-safe base64 without padding. AWS's own
+//! clients create the same token, and a test compares the tokens of this module with those of two AWS clients. A token
+//! is valid for 15 minutes, or until the credentials expire if that is earlier. librdkafka requests the next token
+//! after four fifths of a token's validity.
 //!
-//! librdkafka requests tokens on threads outside the async runtime. Therefore a [`Signer`] has its own thread with
-//! a small runtime, on which AWS's library finds the credentials. The signer asks for credentials for each token.
-//! If that fails, it uses the last ones while they are valid.
+//! librdkafka requests tokens on threads outside the async runtime. A [`Signer`] therefore has a thread of its own with
+//! a small runtime, in which AWS's library finds the credentials. The signer requests credentials for each token. If a
+//! request for credentials fails, the signer uses the previous credentials while they are valid.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,47 +24,49 @@ use base64::Engine as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::aws::{http_client, profile};
+use crate::core::clock::UnixMs;
 use crate::failure::{Failure, chain};
 
-/// How long a token lives. MSK rejects tokens that live longer.
+/// How long a token is valid. MSK rejects tokens that are valid for longer.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
-/// Longest wait for credentials. The thread that polls waits for them, and its group would remove the member after
-/// five minutes. Instance metadata answers in milliseconds.
+/// Maximum wait for credentials. The polling thread waits for the credentials too, and the group removes a member that
+/// has not polled for five minutes. Instance metadata answers within milliseconds.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// Credentials with less life than this are not used, because the login itself takes time.
+/// Minimum remaining validity of credentials. Credentials that expire sooner are not used, because the login itself
+/// takes time.
 const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(5);
-/// Encodes all but the unreserved characters of RFC 3986.
+/// The characters that are percent-encoded: all except the unreserved characters of RFC 3986.
 const QUERY: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// Why there is no token.
+/// The reason why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum IamError {
-    /// AWS's configuration names no region.
+    /// The AWS configuration does not name a Region.
     #[error("no AWS region is set; {REGION_REMEDY}")]
     NoRegion,
-    /// The profile uses a login that this program does not support.
+    /// The AWS profile uses a login that this program does not support.
     #[error("{0}")]
     Profile(Failure),
-    /// No credentials were found, or not in time.
+    /// AWS's library found no credentials, or did not find them in time.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
         /// The message of AWS's library.
         reason: String,
     },
-    /// The credentials have expired, or will within seconds.
+    /// The credentials have expired, or will expire within seconds.
     #[error("the AWS credentials have expired")]
     Expired,
     /// The URL could not be signed.
     #[error("failed to sign: {reason}")]
     Sign {
-        /// What the signing library reports.
+        /// The message of the signing library.
         reason: String,
     },
-    /// The signing thread has ended or is busy.
+    /// The signing thread has ended, or does not answer in time.
     #[error("no answer from the signing thread")]
     Thread,
 }
@@ -83,10 +86,10 @@ impl From<&IamError> for Failure {
 /// A token for one login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// The encoded URL.
+    /// The encoded, presigned URL.
     pub text: String,
-    /// When it ends, in Unix milliseconds.
-    pub end_ms: i64,
+    /// When the token expires.
+    pub end_ms: UnixMs,
 }
 
 impl std::fmt::Debug for Token {
@@ -97,17 +100,17 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Makes tokens from the credentials that AWS's library finds.
+/// Creates tokens from the credentials that AWS's library finds.
 #[derive(Debug)]
 pub struct Signer {
     requests: mpsc::Sender<mpsc::Sender<Result<Token, IamError>>>,
 }
 
 impl Signer {
-    /// Starts the thread that signs for `region`. The thread ends when the signer is dropped.
+    /// Starts the thread that signs tokens for `region`. The thread ends when the signer is dropped.
     ///
     /// # Panics
-    /// If the system cannot start a thread.
+    /// Panics if the operating system cannot start a thread.
     pub fn start(region: String) -> Signer {
         let (requests, inbox) = mpsc::channel::<mpsc::Sender<Result<Token, IamError>>>();
         std::thread::Builder::new()
@@ -127,7 +130,7 @@ impl Signer {
         Signer { requests }
     }
 
-    /// Returns a new token. Blocks for some seconds at most.
+    /// Returns a new token. The call blocks for a few seconds at most.
     ///
     /// # Errors
     /// See [`IamError`].
@@ -142,12 +145,12 @@ impl Signer {
     }
 }
 
-/// Returns the region in AWS's configuration. Blocks for some seconds at most.
+/// Returns the AWS Region from the AWS configuration. The call blocks for a few seconds at most.
 ///
 /// # Errors
-/// [`IamError::NoRegion`] if there is none, and [`IamError::Profile`] if the profile cannot be used.
+/// Returns [`IamError::NoRegion`] if no Region is set, and [`IamError::Profile`] if the profile cannot be used.
 pub fn region() -> Result<String, IamError> {
-    // Needs its own thread, since a runtime must not block on another one.
+    // The function starts a thread, because a runtime must not block within another runtime.
     let found = std::thread::spawn(|| {
         let chain = async {
             let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
@@ -183,7 +186,8 @@ async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
         .credentials_provider()
 }
 
-/// Asks for credentials and signs with them. Uses `last` if there are no new ones.
+/// Requests credentials and signs a token with them. If the request fails, the function uses the previous credentials
+/// in `last`.
 async fn next_token(
     region: &str,
     provider: Option<&SharedCredentialsProvider>,
@@ -204,10 +208,11 @@ async fn next_token(
     match asked {
         Ok(credentials) => {
             if last.is_none() {
-                // Only the debug text of credentials names their source, in its first quotes. It has no secrets.
+                // The source of the credentials is named only in their debug text, in the first pair of quotes. The
+                // debug text contains no secrets.
                 let text = format!("{credentials:?}");
                 let source = text.split('"').nth(1).unwrap_or_default();
-                tracing::info!(region, source, "logging in to kafka with aws credentials");
+                tracing::info!(region, source, "logging in to Kafka with AWS credentials");
             }
             let token = token(region, &credentials, now);
             *last = Some(credentials);
@@ -220,16 +225,16 @@ async fn next_token(
             let token = token(region, credentials, now).map_err(|_| IamError::NoCredentials {
                 reason: format!("the last ones have expired, and there are no new ones: {error}"),
             })?;
-            tracing::warn!(%error, "logging in to kafka with the last aws credentials");
+            tracing::warn!(%error, "logging in to Kafka with the previous AWS credentials");
             Ok(token)
         }
     }
 }
 
-/// Returns the token for `credentials` at `now`.
+/// Returns the token for `credentials` at the time `now`.
 ///
 /// # Errors
-/// [`IamError::Expired`], and [`IamError::Sign`] if the credentials cannot sign.
+/// Returns [`IamError::Expired`] if the credentials expire too soon, and [`IamError::Sign`] if signing with them fails.
 pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result<Token, IamError> {
     let wrong = |error: &dyn std::fmt::Display| IamError::Sign {
         reason: error.to_string(),
@@ -238,7 +243,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
         None => TOKEN_LIFE,
         Some(end) => end.duration_since(now).unwrap_or_default().min(TOKEN_LIFE),
     };
-    // The URL has whole seconds.
+    // The URL states the token's validity in whole seconds.
     let life = Duration::from_secs(life.as_secs());
     if life < CREDENTIALS_LEFT_MIN {
         return Err(IamError::Expired);
@@ -266,7 +271,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
         let value = utf8_percent_encode(value, &QUERY);
         url.push_str(&format!("&{name}={value}"));
     }
-    // MSK logs the user agent. It is not signed.
+    // MSK logs the user agent. The user agent is not part of the signature.
     url.push_str(concat!(
         "&User-Agent=citystream%2F",
         env!("CARGO_PKG_VERSION")
@@ -275,7 +280,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
     let end = Duration::from_secs(signed.as_secs()) + life;
     Ok(Token {
         text: base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(url),
-        end_ms: i64::try_from(end.as_millis()).unwrap_or(i64::MAX),
+        end_ms: UnixMs(i64::try_from(end.as_millis()).unwrap_or(i64::MAX)),
     })
 }
 
@@ -283,7 +288,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
 mod tests {
     use super::*;
 
-    /// 2026-01-02T03:04:05Z
+    /// The instant 2026-01-02T03:04:05Z.
     const NOW_S: u64 = 1_767_323_045;
 
     fn now() -> SystemTime {
@@ -305,7 +310,8 @@ mod tests {
         String::from_utf8(bytes.unwrap()).unwrap()
     }
 
-    /// Returns the parameters in sorted order, because their order has no meaning, without the user agent.
+    /// Returns the parameters of a URL in sorted order, without the user agent. Sorting allows a comparison, because
+    /// the order of the parameters has no meaning.
     fn query(url: &str) -> Vec<&str> {
         let mut pairs: Vec<&str> = url.split(['?', '&']).collect();
         pairs.retain(|pair| !pair.starts_with("User-Agent="));
@@ -315,7 +321,8 @@ mod tests {
 
     #[test]
     fn the_token_equals_that_of_awss_own_client() {
-        // Made by AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8 at the same time.
+        // The expected tokens come from AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8, for the same
+        // instant.
         for (session, theirs) in [
             (
                 None,
@@ -340,7 +347,7 @@ mod tests {
             let token = token("eu-west-1", &credentials(session, None), now()).unwrap();
             assert_eq!(query(&url(&token)), query(theirs));
             assert!(url(&token).contains("&User-Agent=citystream%2F"));
-            assert_eq!(token.end_ms, (NOW_S as i64 + 900) * 1_000);
+            assert_eq!(token.end_ms, UnixMs((NOW_S as i64 + 900) * 1_000));
             assert!(!format!("{token:?}").contains(&token.text));
         }
     }
@@ -352,10 +359,10 @@ mod tests {
             token("eu-west-1", &credentials, now())
         };
         let short = end(Duration::from_millis(60_900)).unwrap();
-        assert_eq!(short.end_ms, (NOW_S as i64 + 60) * 1_000);
+        assert_eq!(short.end_ms, UnixMs((NOW_S as i64 + 60) * 1_000));
         assert!(url(&short).contains("&X-Amz-Expires=60&"));
         let long = end(Duration::from_secs(3_600)).unwrap();
-        assert_eq!(long.end_ms, (NOW_S as i64 + 900) * 1_000);
+        assert_eq!(long.end_ms, UnixMs((NOW_S as i64 + 900) * 1_000));
         assert!(matches!(
             end(Duration::from_secs(4)),
             Err(IamError::Expired)

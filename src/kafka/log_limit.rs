@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-/// Time between two log lines about the same wait.
+/// Time between two log lines about the same reason for waiting.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Allows a repeated log line at most every ten seconds.
+/// Allows a repeated log line at most once every ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit {
     last: Option<Instant>,
 }
 
 impl LogLimit {
-    /// Returns whether the line may be written now, and if so starts the next ten seconds.
+    /// Returns true if the line may be written now. If the result is true, the function allows no further line for ten
+    /// seconds.
     pub(crate) fn allow(&mut self) -> bool {
         let due = self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due {
@@ -21,7 +22,7 @@ impl LogLimit {
         due
     }
 
-    /// Returns whether a line was allowed before.
+    /// Returns true if a line has been allowed at least once.
     pub(crate) fn was_used(&self) -> bool {
         self.last.is_some()
     }

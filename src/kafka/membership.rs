@@ -1,11 +1,13 @@
-//! Errors with which brokers refuse a member of a group until its settings change.
+//! The errors with which brokers refuse a group member until the member's settings change.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Returns the remedy for an error of joining a group; `None` if the error may pass by itself.
+/// Returns the remedy for an error that a member gets when it joins a group. Returns `None` if the error may pass
+/// without a change of settings.
 ///
-/// Source: the error table of Kafka's protocol guide, <https://kafka.apache.org/protocol#protocol_error_codes>.
+/// The codes come from the error table of Kafka's protocol guide,
+/// <https://kafka.apache.org/protocol#protocol_error_codes>.
 pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
     Some(match code {
         RDKafkaErrorCode::InvalidSessionTimeout => {
@@ -25,18 +27,20 @@ pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
     })
 }
 
-/// Returns the error with which these brokers refuse the group, if this log line of librdkafka reports one.
+/// Returns the error with which the brokers refuse a group member, if `text` is a log line of librdkafka that reports
+/// such an error.
 ///
-/// With `group.protocol=consumer`, librdkafka 2.12 looks for another coordinator forever if the brokers do not
-/// support the protocol. It reports no error, so the log line is the only sign. [`log_coordinator_lines`] makes
-/// librdkafka write the line.
+/// With `group.protocol=consumer`, librdkafka 2.12 searches for another coordinator forever if the brokers do not
+/// support the protocol. While librdkafka searches, it reports no error, so a log line is the only sign of the problem.
+/// [`log_coordinator_lines`] makes librdkafka write this line.
 pub fn parse_refused_member(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
     let unknown = facility == "COORD"
         && text.contains("ConsumerGroupHeartbeatRequest not supported by broker");
     unknown.then_some(RDKafkaErrorCode::UnsupportedFeature)
 }
 
-/// Makes librdkafka write the lines that [`parse_refused_member`] reads, a few each second.
+/// Makes librdkafka write the log lines that [`parse_refused_member`] reads. librdkafka then writes a few lines per
+/// second.
 pub fn log_coordinator_lines(config: &mut ClientConfig) {
     if config.get("group.protocol") != Some("consumer") {
         return;

@@ -1,4 +1,5 @@
-//! Clients of Kafka: options and login, topics and rights, the consumer thread, and readers outside a group.
+//! Clients of Kafka: their settings and logins, topics and rights, the consumer thread, and readers that join no
+//! consumer group.
 //!
 //! | module | holds |
 //! |---|---|
@@ -21,7 +22,6 @@ pub mod consumer;
 pub(crate) mod context;
 pub mod dlq;
 pub mod iam;
-pub mod inquiry;
 pub(crate) mod log_limit;
 pub mod membership;
 pub mod reader;
@@ -36,23 +36,23 @@ pub mod topic_spec;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
-/// The remedy for brokers that do not answer.
+/// The remedy if no broker answers.
 pub(crate) const REACH_REMEDY: &str = "check --brokers, and that Kafka runs there";
 /// The remedy for a missing topic.
-pub(crate) const MISSING_REMEDY: &str = "citystream init-tables makes it";
+pub(crate) const MISSING_REMEDY: &str = "citystream init-tables creates it";
 
-/// Returns the partitions of `topic` in `metadata`; `None` if there is no such topic.
+/// Returns the partitions of `topic` in `metadata`, or `None` if the topic does not exist.
 ///
-/// Callers request the metadata of all topics. A request for one topic by name would create it where the
-/// brokers allow that, with the wrong settings (`allow.auto.create.topics` in
-/// <https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
+/// `metadata` should list all topics. A request for the metadata of one topic by name would create the topic with wrong
+/// settings, if the brokers allow automatic creation. Source: `allow.auto.create.topics` in
+/// <https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>.
 pub(crate) fn partitions_of(metadata: &Metadata, topic: &str) -> Option<Vec<i32>> {
     let found = metadata.topics().iter().find(|t| t.name() == topic)?;
     let partitions: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
     (!partitions.is_empty()).then_some(partitions)
 }
 
-/// Returns whether an error says that the topic does not exist.
+/// Returns true if an error says that the topic does not exist.
 pub(crate) fn is_topic_missing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

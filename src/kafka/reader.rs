@@ -1,10 +1,11 @@
-//! Reads a topic without a group: partitions are assigned by hand, and nothing is committed.
+//! Reads a topic without a consumer group: the reader assigns the partitions itself and commits nothing.
 //!
-//! `tail` and `verify` use it. [`LogReader::run`] blocks and calls back for each record, in log order within each
-//! partition, and whenever no record has arrived for a moment.
+//! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. The reader calls a
+//! callback for each record, in log order within each partition. The reader also calls the callback when no record has
+//! arrived for a moment.
 //!
-//! - `start` finds the partitions and the offset at which each one begins.
-//! - `reading` reads them until the range ends.
+//! - `start` finds the partitions, and the offset at which reading each partition begins.
+//! - `reading` reads the partitions until the range ends.
 
 mod reading;
 mod start;
@@ -17,6 +18,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::parse::{Body, Reject};
 use crate::kafka::client::configure_scan;
@@ -30,17 +32,17 @@ use crate::shutdown::Shutdown;
 use reading::Reading;
 use start::OpenPartition;
 
-/// The group name, which librdkafka requires. No member ever joins this group.
+/// The group name that librdkafka requires. No member ever joins this group.
 const GROUP: &str = "citystream-tail";
-/// Timeout of one request at the start.
+/// Timeout of each request before reading begins.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of the first request. Each attempt adds as much. It is short, because the client reports why it cannot
-/// connect only after the request has failed.
+/// Timeout of the first request, and the time by which the timeout grows after each attempt. The first timeout is
+/// short, because the client reports why it cannot connect only after the request has failed.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for a record before the caller gets a turn to draw, flush or stop.
+/// Maximum wait for a record. After the maximum wait, the caller can draw, flush or stop.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Why reading failed.
+/// The reason why reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReaderError {
     /// librdkafka refused the settings.
@@ -49,85 +51,89 @@ pub enum ReaderError {
     /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// The client failed and cannot continue.
+    /// The client has failed and cannot continue.
     #[error("failed to read the topic")]
     Read(#[source] KafkaError),
 }
 
-/// Where reading begins.
+/// Where reading a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStart {
-    /// With the next record that is written.
+    /// Reading begins with the next record that is written.
     End,
-    /// With the oldest record.
+    /// Reading begins with the oldest record.
     Beginning,
-    /// With the first record whose timestamp is at or after this time, in Unix milliseconds.
-    At(i64),
+    /// Reading begins with the first record whose Kafka timestamp is at or after the given time.
+    At(UnixMs),
 }
 
-/// The records to read.
+/// The range of records to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRange {
-    /// Where to begin.
+    /// Where reading each partition begins.
     pub start: ReadStart,
-    /// A partition ends before its first record at or after this time, in Unix milliseconds.
-    pub until_ms: Option<i64>,
-    /// A partition ends where its log ended when reading began.
+    /// Reading a partition ends before the first record whose Kafka timestamp is at or after `until_ms`. `None` sets no
+    /// limit.
+    pub until_ms: Option<UnixMs>,
+    /// True if reading stops at the ends that the partitions' logs had when reading began.
     pub stop_at_end: bool,
 }
 
-/// One record of the topic of events.
+/// A record of the topic of events.
 #[derive(Debug)]
 pub struct LogRecord {
-    /// The partition that holds it.
+    /// The partition that holds the record.
     pub partition: i32,
-    /// Its offset in the partition.
+    /// The offset of the record in its partition.
     pub offset: Offset,
-    /// Its Kafka timestamp in Unix milliseconds.
-    pub record_ms: Option<i64>,
-    /// The broker set the timestamp when it received the record.
+    /// The Kafka timestamp of the record.
+    pub record_ms: Option<UnixMs>,
+    /// True if the broker set the timestamp when it received the record.
     pub by_broker: bool,
-    /// The event or heartbeat in it, or why it is rejected.
+    /// The event or heartbeat in the record, or the reason why the record is rejected.
     pub body: Result<Body, Reject>,
-    /// The value of a rejected record. The body of a valid one holds all of its value.
+    /// The value of a rejected record. The value is `None` for a valid record, because `body` then holds all its
+    /// content.
     pub value: Option<Box<[u8]>>,
 }
 
-/// A record of the dead-letter topic, as it is in the log.
+/// A record of the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
-    /// The partition that holds it.
+    /// The partition that holds the dead letter.
     pub partition: i32,
-    /// Its offset in the partition.
+    /// The offset of the dead letter in its partition.
     pub offset: Offset,
-    /// Its Kafka timestamp in Unix milliseconds.
-    pub record_ms: Option<i64>,
-    /// Its headers in order. Bytes that are not UTF-8 become replacement characters.
+    /// The Kafka timestamp of the dead letter.
+    pub record_ms: Option<UnixMs>,
+    /// The headers in their original order. Bytes that are not UTF-8 are replaced by the replacement character.
     pub headers: Vec<(String, String)>,
-    /// Its key.
+    /// The key of the dead letter.
     pub key: Option<Vec<u8>>,
-    /// Its value.
+    /// The value of the dead letter.
     pub value: Option<Vec<u8>>,
 }
 
-/// What [`LogReader::run`] calls back with.
+/// The values that [`LogReader::run`] passes to its callback.
 #[derive(Debug)]
 pub enum ReadStep {
-    /// A record.
+    /// A record of the topic of events.
     Record(LogRecord),
-    /// A dead letter, from a reader that was created by [`LogReader::of_letters`].
+    /// A dead letter. Only a reader from [`LogReader::of_letters`] passes dead letters.
     Letter(Letter),
     /// No record has arrived for a moment.
     Idle,
-    /// The brokers answer, and this many records follow the position. Repeated several times a second.
+    /// The brokers answer, and the reader has the given number of records left to read. The reader reports this number
+    /// several times a second.
     Behind(u64),
-    /// The brokers or the topic are away: the reason, `; `, and the remedy. Repeated until [`ReadStep::Behind`].
+    /// The brokers do not answer, or the topic does not exist. The text holds the reason, `; `, and the remedy. The
+    /// reader repeats this step until the brokers answer ([`ReadStep::Behind`]).
     Waiting(String),
 }
 
 type Callback<'a> = &'a mut dyn FnMut(ReadStep) -> ControlFlow<()>;
 
-/// A consumer of all partitions of a topic.
+/// Reads all partitions of a topic.
 pub struct LogReader {
     consumer: BaseConsumer<Context>,
     config: ClientConfig,
@@ -136,16 +142,18 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Returns a reader of the events in `topic`. Nothing is sent yet.
+    /// Returns a reader of the events in `topic`. The function sends no request yet.
     ///
     /// # Errors
-    /// [`ReaderError::Create`] when librdkafka refuses the settings.
+    /// Returns [`ReaderError::Create`] if librdkafka refuses the settings.
     pub fn new(mut config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
         configure_scan(&mut config, GROUP);
         for (name, value) in [
-            // The default of 1 s stalls a reader that is faster than the fetches.
+            // With librdkafka's default of 1 s, a reader that is faster than the fetches would pause for up to a
+            // second.
             ("fetch.queue.backoff.ms", "5"),
-            // A broker reports the end of a log only after this wait.
+            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. The value is
+            // small, so that the end of a log is reported soon.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
             ("reconnect.backoff.max.ms", "2000"),
@@ -164,22 +172,22 @@ impl LogReader {
         })
     }
 
-    /// Returns a reader of the dead letters in `topic`. Nothing is sent yet.
+    /// Returns a reader of the dead letters in `topic`. The function sends no request yet.
     ///
     /// # Errors
-    /// [`ReaderError::Create`] when librdkafka refuses the settings.
+    /// Returns [`ReaderError::Create`] if librdkafka refuses the settings.
     pub fn of_letters(config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
         let mut reader = LogReader::new(config, topic)?;
         reader.letters = true;
         Ok(reader)
     }
 
-    /// Reads until the range ends, `step` breaks, or a stop is requested. Blocks. Waits for Kafka and the topic,
-    /// and logs that every ten seconds.
+    /// Reads until the range ends, until `step` returns `Break`, or until a stop is requested. The call blocks. While
+    /// Kafka or the topic is missing, the reader waits and logs the reason every ten seconds.
     ///
     /// # Errors
-    /// [`ReaderError::Refused`] when the brokers refuse every client with these settings, and
-    /// [`ReaderError::Read`] when the client cannot continue.
+    /// Returns [`ReaderError::Refused`] if the brokers refuse every client with these settings. Returns
+    /// [`ReaderError::Read`] if the client cannot continue.
     pub fn run(
         &self,
         range: &ReadRange,
@@ -196,8 +204,8 @@ impl LogReader {
         Reading::new(self, range, scan, open, log_limit, step).run(shutdown)
     }
 
-    /// Assigns the partitions once Kafka and the topic are there. Returns `None` after a request to stop, or when
-    /// `step` breaks.
+    /// Assigns the partitions as soon as Kafka and the topic are available. Returns `None` if a stop was requested, or
+    /// if `step` returned `Break`.
     fn wait_for_topic(
         &self,
         range: &ReadRange,
@@ -207,7 +215,7 @@ impl LogReader {
     ) -> Result<Option<BTreeMap<i32, OpenPartition>>, ReaderError> {
         let mut timeout = FIRST_TIMEOUT;
         let errors = self.consumer.context().errors();
-        // Serves the callback that provides the login's first token.
+        // The poll runs the callback that provides the first token for the login.
         self.consumer.poll(Duration::ZERO);
         while !shutdown.is_triggered() {
             let waiting = match self.assign(range, timeout) {
@@ -217,7 +225,7 @@ impl LogReader {
                     let why = format!("there is no topic {}", self.topic);
                     self.explain(log_limit, &why, MISSING_REMEDY)
                 }
-                // The client's context has logged the refusal.
+                // The client's error handler has already logged the refusal.
                 Err(_) if let Some(refusal) = errors.refusal() => refusal.to_string(),
                 Err(error) => {
                     timeout = (timeout + FIRST_TIMEOUT).min(REQUEST_TIMEOUT);
@@ -235,21 +243,21 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Logs what the reader waits for, and returns it as text for [`ReadStep::Waiting`].
+    /// Logs what the reader waits for, and returns the text for [`ReadStep::Waiting`].
     fn explain(&self, log_limit: &mut LogLimit, why: &str, todo: &str) -> String {
         if log_limit.allow() {
             tracing::warn!(
                 topic = self.topic,
                 why,
                 todo,
-                "waiting for kafka and the topic"
+                "waiting for Kafka and the topic"
             );
         }
         format!("{why}; {todo}")
     }
 }
 
-/// Describes an error for operators. librdkafka's messages are for its developers.
+/// Returns a description of an error for operators. librdkafka's own error messages address developers.
 fn plain(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {

@@ -1,13 +1,14 @@
-//! Converts a Kafka message to what the core reads: a parsed record, or the whole record for the dead-letter topic.
+//! Converts a Kafka message into a parsed record for the pipeline, or into a whole record for the dead-letter topic.
 
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::worker::{Content, Rejected};
 
-/// Memory of a header in addition to its name and value.
+/// Memory that a header needs in addition to its name and value.
 const HEADER_OVERHEAD_BYTES: usize = 64;
 
 /// Returns the event or heartbeat in a record, or the whole record with its reject reason.
@@ -18,7 +19,7 @@ pub(super) fn content(message: &BorrowedMessage<'_>) -> Content {
     }
 }
 
-/// Returns the values of the record's heartbeat headers. A valid record has at most one.
+/// Returns the values of the record's heartbeat headers. A valid record has at most one heartbeat header.
 pub(super) fn heartbeat_values<'a>(
     message: &'a BorrowedMessage<'_>,
 ) -> impl Iterator<Item = Option<&'a [u8]>> {
@@ -29,7 +30,7 @@ pub(super) fn heartbeat_values<'a>(
         .map(|header| header.value)
 }
 
-/// Returns the memory of the headers in `content`. Only a rejected record keeps its headers.
+/// Returns the number of bytes of the headers in `content`. Only a rejected record keeps its headers.
 pub(super) fn header_bytes(content: &Content) -> usize {
     let Content::Rejected(rejected) = content else {
         return 0;
@@ -40,7 +41,7 @@ pub(super) fn header_bytes(content: &Content) -> usize {
     rejected.headers.iter().map(bytes).sum()
 }
 
-/// Copies a whole record for the dead-letter topic.
+/// Copies a whole record, including its headers, for the dead-letter topic.
 pub(super) fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: String) -> Rejected {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let own = |h: rdkafka::message::Header<'_, &[u8]>| {
@@ -56,6 +57,6 @@ pub(super) fn original(message: &BorrowedMessage<'_>, reason: Reason, detail: St
         headers,
         partition: message.partition(),
         offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis(),
+        timestamp_ms: message.timestamp().to_millis().map(UnixMs),
     }
 }

@@ -1,11 +1,12 @@
-//! Why a broker refuses a client, and which option to check.
+//! Finds out why a broker refuses a client, and says which option the operator should check.
 //!
-//! librdkafka retries forever and reports each failure as text. [`parse_refusal`] finds in that text the causes
-//! that only a person can fix: an untrusted certificate, a wrong password, a port that speaks another protocol.
-//! Every other failure passes by itself: a refused connection, a name that does not resolve, a broker that restarts.
+//! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches the text for causes that an
+//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol. Failures
+//! with other causes may end by themselves, such as a refused connection, a name that does not resolve, or a broker
+//! that restarts.
 //!
-//! librdkafka's text does not say what OpenSSL found wrong with a certificate. [`examine_certificate`] connects to
-//! the same port with another TLS library and the same authorities, and returns the flaw.
+//! librdkafka's text does not say which flaw OpenSSL found in a certificate. [`examine_certificate`] therefore connects
+//! to the same port with another TLS library and the same authorities, and returns the flaw that this library finds.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use rustls::{CertificateError, ClientConnection, RootCertStore};
 
 use crate::failure::Failure;
 
-/// Longest wait of [`examine_certificate`] for a connection and for each answer.
+/// How long [`examine_certificate`] waits for a connection, and then for each answer.
 const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The cause of a refusal.
@@ -25,34 +26,34 @@ const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Cause {
     /// This client does not accept the broker's certificate.
     Certificate,
-    /// The broker requires a client certificate, or another one.
+    /// The broker requires a client certificate, or a different client certificate.
     ClientCertificate,
     /// The user name or the password is wrong.
     Password,
     /// The broker does not accept the token.
     Token,
-    /// This client has no token to send.
+    /// This client does not have a token to send.
     NoToken,
     /// The broker does not support the login mechanism.
     Mechanism,
-    /// The listener supports no login.
+    /// The listener does not support a login.
     NoLogin,
-    /// The listener requires a login.
+    /// The listener requires a login, but this client does not log in.
     LoginWanted,
-    /// This client uses TLS, but the port does not.
+    /// This client uses TLS, but the broker's port does not.
     NoTls,
-    /// The port uses TLS, but this client does not.
+    /// The broker's port uses TLS, but this client does not.
     TlsWanted,
 }
 
-/// A refusal, whose text says what the broker does and which option to check.
+/// A refusal by a broker. The text of a refusal says what the broker does and which option the operator should check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The cause.
     pub cause: Cause,
-    /// The broker as librdkafka names it: `host:port`.
+    /// The broker's address as librdkafka writes it: `host:port`.
     pub broker: String,
-    /// More about the cause; may be empty.
+    /// Further details about the cause, or an empty string.
     pub detail: String,
 }
 
@@ -81,7 +82,7 @@ impl Refusal {
                 "--kafka-ca-file must hold the authority that signed it, --brokers its host name",
             ),
             Cause::ClientCertificate => (
-                "wants a client certificate that it trusts",
+                "requires a client certificate that it trusts",
                 "check --kafka-cert-file and --kafka-key-file",
             ),
             Cause::Password => (
@@ -94,19 +95,19 @@ impl Refusal {
                  in AWS_REGION, and a clock that is right",
             ),
             Cause::NoToken => (
-                "wants a login with AWS credentials, but none are available",
-                "--kafka-auth msk-iam takes them from the instance's role, a profile or the environment",
+                "requires a login with AWS credentials, but none are available",
+                "--kafka-auth msk-iam reads them from the instance's role, a profile or the environment",
             ),
             Cause::Mechanism => (
-                "does not know this way to log in",
+                "does not support this login mechanism",
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::NoLogin => (
-                "takes no login on this port",
+                "accepts no login on this port",
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::LoginWanted => (
-                "closes the connection, probably because it wants a login",
+                "closes the connection, probably because it requires a login",
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::NoTls => (
@@ -114,14 +115,14 @@ impl Refusal {
                 "check --kafka-auth, and the port in --brokers",
             ),
             Cause::TlsWanted => (
-                "closes the connection, probably because it wants TLS",
+                "closes the connection, probably because it requires TLS",
                 "check --kafka-auth, and the port in --brokers",
             ),
         }
     }
 
-    /// Returns whether the cause is certain. The other causes are the most likely reason for a closed connection, but
-    /// a load balancer without a broker closes connections as well.
+    /// Returns true if the cause is certain. All other causes are only the most likely reason for a closed connection.
+    /// A load balancer without a broker behind it also closes connections.
     pub fn is_certain(&self) -> bool {
         match self.cause {
             Cause::Certificate
@@ -135,13 +136,16 @@ impl Refusal {
     }
 }
 
-/// Longest life of a connection that a broker closes because the client does not log in. The broker delays the
-/// close by `connection.failed.authentication.delay.ms`, by default 100. Kafka 4.1 took 6 ms and Kafka 3.9 300 ms.
+/// Maximum lifetime of a connection that a broker closes because the client does not log in. The broker delays the
+/// close by `connection.failed.authentication.delay.ms`, which is 100 by default. In tests, the close took 6 ms with
+/// Kafka 4.1 and 300 ms with Kafka 3.9.
 const HUNG_UP_WITHIN_MS: u64 = 1_000;
 
-/// Returns the refusal in librdkafka's text about a failed connection; `None` if the failure may pass by itself.
+/// Returns the refusal in librdkafka's text about a failed connection. Returns `None` if the failure may pass without a
+/// change of settings.
 ///
-/// The texts are those of librdkafka 2.12 with OpenSSL 3. The tests with real brokers check that they still are.
+/// The recognized texts are those of librdkafka 2.12 with OpenSSL 3. Tests with real brokers check that librdkafka
+/// still writes these texts.
 pub fn parse_refusal(reason: &str) -> Option<Refusal> {
     let says = |words: &str| reason.contains(words);
     let (cause, detail) =
@@ -167,7 +171,7 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
             (Cause::NoToken, why.to_owned())
         } else if says("SASL authentication error") {
             let said = between(reason, "SASL authentication error: ", " (after ");
-            // The connection was lost during the login, which says nothing about the login.
+            // The connection was lost during the login, which says nothing about the login itself.
             if said.contains("Disconnected") || said.contains("timed out") {
                 return None;
             }
@@ -195,7 +199,8 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
     })
 }
 
-/// Returns the text after `begin` and before `end`, or up to the text's end. Returns "" without `begin`.
+/// Returns the part of the text between `begin` and `end`. If `end` is absent, the part extends to the end of the text.
+/// If `begin` is absent, the result is an empty string.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let Some((_, rest)) = text.split_once(begin) else {
         return "";
@@ -204,7 +209,8 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     rest[..end.unwrap_or(rest.len())].trim()
 }
 
-/// Returns the broker's name, `[protocol://]host:port/id`. The protocol is absent without TLS and login.
+/// Returns the broker's address from the text, which has the form `[protocol://]host:port/id`. The protocol is absent
+/// if the connection uses neither TLS nor a login.
 fn name(reason: &str) -> Option<&str> {
     reason
         .split(": ")
@@ -225,15 +231,16 @@ fn broker(reason: &str) -> Option<&str> {
     name.trim_start_matches("[thrd:").split('/').next()
 }
 
-/// Returns whether the connection was closed within [`HUNG_UP_WITHIN_MS`].
+/// Returns true if the broker closed the connection within [`HUNG_UP_WITHIN_MS`].
 fn hung_up_soon(reason: &str) -> bool {
     let up_ms = between(reason, "(after ", "ms in state UP").parse::<u64>();
     up_ms.is_ok_and(|ms| ms < HUNG_UP_WITHIN_MS)
 }
 
-/// Returns the flaw in the certificate of `broker` (`host:port`), or `None` if no flaw can be found.
+/// Returns the flaw in the certificate of `broker` (`host:port`), or `None` if the function finds no flaw.
 ///
-/// Trusts the authorities in the PEM file `ca`, or those of the host without one. Blocks for some seconds at most.
+/// The function trusts the authorities in the PEM file `ca`, or the authorities of the host if `ca` is `None`. The
+/// call blocks for a few seconds at most.
 pub fn examine_certificate(broker: &str, ca: Option<&str>) -> Option<String> {
     let (host, _) = broker.rsplit_once(':')?;
     let mut roots = RootCertStore::empty();
@@ -308,7 +315,7 @@ mod tests {
     const PLAIN: &str = "b-1.example.com:9094/bootstrap: ";
     const NUMBERED: &str = "[thrd:ssl://b-1.example.com:9094/2]: ssl://b-1.example.com:9094/2: ";
 
-    /// The broker and the text in librdkafka's report, and the cause and the detail in it.
+    /// A test case: the broker, the text of librdkafka's report, and the cause and detail that the parser should find.
     type Case = (&'static str, &'static str, Option<Cause>, &'static str);
     const CASES: &[Case] = &[
         (

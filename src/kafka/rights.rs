@@ -1,54 +1,58 @@
-//! The rights that each role needs on Kafka. This is the only list, as `store::rights` is for DynamoDB.
+//! The rights that each role needs on Kafka. This file is the only list of Kafka rights. The list of DynamoDB rights is
+//! `store::rights`.
 //!
-//! `check` compares the list with the rights that the brokers report for this client. For a missing right it names
-//! the command of Kafka's own tool, or the IAM actions of Amazon MSK.
+//! `check` compares the list of rights with the rights that the brokers report for the client. For a missing right,
+//! `check` prints the command of Kafka's own tool that grants the right, or the IAM actions of Amazon MSK.
 //!
-//! In Kafka, the right to read, write or delete includes the right to describe. The list has Describe only where no
-//! other right includes it.
+//! In Kafka, each right to read, write or delete a resource includes the right to describe that resource. The list
+//! therefore contains Describe only if no other right on the resource includes it.
 
 use std::fmt;
 
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
 
-/// The group whose commits record how far `produce --from-dlq` has read the dead letters. It has no members.
+/// The consumer group whose commits record how far `produce --from-dlq` has read the dead letters. No member joins
+/// this group.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
-/// Returns the transactional id of the producer that resends the dead letters of `topic`. A new producer fences an
-/// older one with the same id.
+/// Returns the transactional id of the producer that resends the dead letters of `topic`. If a new producer uses the
+/// same transactional id, Kafka fences the older producer.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
 
-/// A role that uses Kafka, or a mode of one.
+/// A role that uses Kafka, or one mode of such a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaUser<'a> {
-    /// `produce`
+    /// The role `produce`.
     Produce,
-    /// `produce --from-dlq`
+    /// The mode `produce --from-dlq`.
     FromDlq,
-    /// `consume`, in this group
+    /// The role `consume` in this consumer group.
     Consume(&'a str),
-    /// `tail`
+    /// The role `notify` in this consumer group.
+    Notify(&'a str),
+    /// The role `tail`.
     Tail,
-    /// `tail --dlq`
+    /// The mode `tail --dlq`.
     TailDlq,
-    /// `verify`, for this group
+    /// The role `verify`, which reads the commits of this consumer group.
     Verify(&'a str),
-    /// `init-tables`
+    /// The command `init-tables`.
     InitTables,
-    /// `init-tables --delete`, unless this group has members
+    /// The command `init-tables --delete`, which refuses to run while this consumer group has members.
     Delete(&'a str),
 }
 
-/// What a right applies to.
+/// A resource in Kafka to which a right applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A topic.
     Topic(String),
     /// A consumer group.
     Group(String),
-    /// A transactional id, which names a producer of transactions.
+    /// A transactional id, which identifies a producer that uses transactions.
     TransactionalId(String),
 }
 
@@ -62,17 +66,17 @@ impl fmt::Display for Resource {
     }
 }
 
-/// The rights that a role needs on a resource.
+/// The rights that a role needs on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     /// The resource.
     pub resource: Resource,
-    /// The operations that must be allowed on it.
+    /// The operations that the role must be allowed to perform on the resource.
     pub operations: Vec<Operation>,
 }
 
 impl Need {
-    /// Returns the same need with only these rights.
+    /// Returns a need that has the same resource, but only the given `operations`.
     pub fn only(&self, operations: &[Operation]) -> Need {
         Need {
             resource: self.resource.clone(),
@@ -80,7 +84,7 @@ impl Need {
         }
     }
 
-    /// Returns the rights that are missing; `None` if the brokers do not report rights.
+    /// Returns the needed operations that are not in `rights`, or `None` if the brokers do not report rights.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
             Rights::Listed(told) => {
@@ -120,6 +124,7 @@ pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
             on_topic(dlq, &[Write]),
             on_group(group, Read),
         ],
+        KafkaUser::Notify(group) => vec![on_topic(topic, &[Read]), on_group(group, Read)],
         KafkaUser::Tail => vec![on_topic(topic, &[Read])],
         KafkaUser::TailDlq => vec![on_topic(dlq, &[Read])],
         KafkaUser::Verify(group) => vec![
@@ -138,7 +143,7 @@ pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     }
 }
 
-/// Returns the command or the IAM actions that give this client rights on a resource.
+/// Returns the command or the IAM actions that would give this client `operations` on a resource.
 pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) -> String {
     if args.kafka_auth == KafkaAuth::MskIam {
         let mut actions: Vec<String> = operations
@@ -169,11 +174,11 @@ pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) ->
     )
 }
 
-/// Returns Kafka's name for this client.
+/// Returns the principal name that Kafka's ACLs use for this client.
 fn principal(args: &KafkaArgs) -> String {
     match (args.kafka_auth, &args.kafka_username) {
         (KafkaAuth::Scram, Some(name)) => format!("User:{name}"),
-        // The brokers decide which part of the subject is the name.
+        // The brokers' settings decide which part of the certificate's subject is the principal name.
         (KafkaAuth::Tls, _) if args.kafka_cert_file.is_some() => {
             "User:SUBJECT_OF_THE_CERTIFICATE".to_owned()
         }
@@ -181,10 +186,11 @@ fn principal(args: &KafkaArgs) -> String {
     }
 }
 
-/// Returns the IAM actions for a right, including the actions that they require. No IAM action includes another.
+/// Returns the IAM actions for a right, and all further actions that these actions require. No IAM action includes
+/// another action.
 ///
-/// Source: "Actions, resources, and condition keys for Apache Kafka APIs for Amazon MSK clusters" in AWS's
-/// documentation.
+/// The table comes from "Actions, resources, and condition keys for Apache Kafka APIs for Amazon MSK clusters" in
+/// AWS's documentation.
 fn actions(resource: &Resource, operation: Operation) -> &'static [&'static str] {
     match (resource, operation) {
         (Resource::Topic(_), Operation::Read) => &["DescribeTopic", "ReadData"],
@@ -270,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Keeps the table in the guide equal to the list here.
+    /// Checks that the table in the operations guide lists the same rights as this file.
     #[test]
     fn the_operations_guide_has_every_right() {
         let guide = include_str!("../../docs/OPERATIONS.md");

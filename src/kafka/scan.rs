@@ -1,8 +1,8 @@
-//! Reads assigned partitions without a group, and confirms every gap between two records.
+//! Reads assigned partitions without a consumer group, and confirms every gap between two records.
 //!
-//! librdkafka may skip records, so the scan does not trust a record whose offset is not the next one. It asks
-//! [`SecondReader`] for what is in between, and moves the client back if that was a record
-//! (docs/ARCHITECTURE.md describes the check). All calls block.
+//! librdkafka may skip records, so the scan checks the offset of every record. If an offset is not the expected one,
+//! the scan lets a [`SecondReader`] read the offsets in between. If there is a record at one of the offsets in between,
+//! the scan moves the client back to that record. docs/ARCHITECTURE.md describes the details. All calls block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use rdkafka::topic_partition_list::Offset as ListOffset;
 use crate::core::event::Offset;
 use crate::core::gap::{Gap, Verdict};
 use crate::kafka::context::Context;
-use crate::kafka::second_read::{SecondReader, report};
+use crate::kafka::second_read::{SecondReader, warn_if_skipped};
 use crate::shutdown::Shutdown;
 
-/// Longest wait of a seek.
+/// Maximum wait for a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after a second read without an answer.
+/// Pause after a second read that returned no answer.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What [`Scan::poll`] found.
+/// The result of [`Scan::poll`].
 pub(crate) enum Scanned<'a> {
     /// The next record of a partition.
     Record(BorrowedMessage<'a>),
-    /// All records of this partition have been read.
+    /// All records of the given partition have been read.
     End(i32),
-    /// No record arrived in time, or the client was moved back to records that it had skipped.
+    /// No record arrived in time, or the scan moved the client back to records that the client had skipped.
     Nothing,
 }
 
@@ -39,12 +39,13 @@ pub(crate) struct Scan<'a> {
     second: &'a SecondReader,
     topic: &'a str,
     shutdown: &'a Shutdown,
-    /// The offset after the last record, by partition that is still read.
+    /// The next offset to read, for each partition that is still being read.
     next: BTreeMap<i32, Offset>,
 }
 
 impl<'a> Scan<'a> {
-    /// Returns a scan of `client`, which has been assigned partitions of `topic` at the offsets in `next`.
+    /// Returns a scan of `client`. The caller has assigned partitions of `topic` to the client at the offsets in
+    /// `next`.
     pub(crate) fn new(
         client: &'a BaseConsumer<Context>,
         second: &'a SecondReader,
@@ -61,25 +62,25 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns whether every partition has been closed.
+    /// Returns true if every partition has been closed.
     pub(crate) fn is_done(&self) -> bool {
         self.next.is_empty()
     }
 
-    /// Returns the offset after the last record of `partition`, unless it has been closed.
+    /// Returns the next offset to read in `partition`, or `None` if the partition has been closed.
     pub(crate) fn position(&self, partition: i32) -> Option<Offset> {
         self.next.get(&partition).copied()
     }
 
-    /// Ignores what still arrives from `partition`.
+    /// Closes `partition`. From then on, the scan ignores the records of the partition.
     pub(crate) fn close(&mut self, partition: i32) {
         self.next.remove(&partition);
     }
 
-    /// Waits at most `wait` for the next record. Takes longer while a gap is checked.
+    /// Waits for the next record for at most the duration `wait`. The call may take longer while the scan checks a gap.
     ///
     /// # Errors
-    /// The client's errors, and [`KafkaError::Seek`] if it cannot be moved back.
+    /// Returns the errors of the client, and [`KafkaError::Seek`] if the client cannot be moved back.
     pub(crate) fn poll(&mut self, wait: Duration) -> KafkaResult<Scanned<'a>> {
         match self.client.poll(wait) {
             None => Ok(Scanned::Nothing),
@@ -105,8 +106,9 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns whether the log has no record between the position of `partition` and `to`. If the client
-    /// skipped one, moves the client back and returns `false`; also after a request to stop.
+    /// Returns true if the log holds no record between the position of `partition` and the offset `to`. If the client
+    /// skipped a record, the function moves the client back and returns `false`. The function also returns `false` if a
+    /// stop was requested.
     fn passes(&self, partition: i32, to: Offset) -> KafkaResult<bool> {
         let Some(from) = self.position(partition) else {
             return Ok(false);
@@ -120,14 +122,19 @@ impl<'a> Scan<'a> {
             match verdict {
                 Verdict::Real => return Ok(true),
                 Verdict::Skipped { .. } => {
-                    report(partition, gap, verdict);
+                    warn_if_skipped(partition, gap, verdict);
                     let from = ListOffset::Offset(from.0);
                     self.client
                         .seek(self.topic, partition, from, SEEK_TIMEOUT)?;
                     return Ok(false);
                 }
                 Verdict::OutOfRange => {
-                    tracing::warn!(partition, %from, %to, "kafka removed records before they were read");
+                    tracing::warn!(
+                        partition,
+                        from = from.0,
+                        to = to.0,
+                        "Kafka removed records before they were read"
+                    );
                     return Ok(true);
                 }
                 Verdict::Unknown => std::thread::sleep(RETRY_PAUSE),

@@ -1,8 +1,9 @@
-//! Reads a range of a log a second time, to tell real gaps from skipped records ([`crate::core::gap`]).
+//! Reads a range of a log a second time, to distinguish real gaps from records that the client skipped
+//! ([`crate::core::gap`]).
 //!
-//! The second read uses its own Kafka client, so that it shares no fetch position with the first. The client
-//! assigns partitions at numeric offsets only. For a logical offset such as "beginning" or "end", librdkafka
-//! asks the broker first. All calls block.
+//! The second read uses a Kafka client of its own, which shares no fetch position with the first client. The second
+//! client assigns partitions only at numeric offsets. For a logical offset such as "beginning" or "end", librdkafka
+//! would have to ask the broker first. All calls block.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -19,26 +20,27 @@ use crate::core::gap::{Gap, SecondRead, Verdict};
 use crate::kafka::client::configure_scan;
 use crate::kafka::context::Context;
 
-/// The group name when the settings have none. librdkafka requires a name, and no member joins this group.
+/// The group name that is used if the settings contain no group name. librdkafka requires a group name, but no member
+/// joins this group.
 const GROUP: &str = "citystream-second-read";
-/// Longest time that one call waits for an answer.
+/// Maximum time that one call waits for an answer.
 const WAIT: Duration = Duration::from_secs(1);
-/// How long the first client may look for the answer about a gap before another client replaces it. A range
-/// of aborted transactions is read in full before its end shows, so each further client gets twice the time.
+/// How long the first client may search a gap for records before a new client replaces the first one. Each further
+/// client gets twice the time of the previous client, because a range of aborted transactions must be read completely.
 const LIFE_FIRST: Duration = Duration::from_secs(5);
-/// Longest time that any client gets.
+/// Maximum time that any client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// The reader forgets a gap that no call asks about for this long.
+/// Time after which the reader forgets a gap if no further call has asked about the gap.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// Most clients kept for later gaps.
+/// Maximum number of idle clients that the reader keeps for later gaps.
 const IDLE_MAX: usize = 8;
-/// Longest wait of one poll.
+/// Maximum wait of one poll.
 const POLL: Duration = Duration::from_millis(100);
 
 type ReadClient = BaseConsumer<Context>;
 
-/// Reads ranges of one topic a second time. Every open gap has its own client, so a partition without a leader
-/// does not delay the others.
+/// Reads ranges of one topic a second time. Every open gap has its own client, so that a partition without a leader
+/// does not delay the second reads of other partitions.
 pub struct SecondReader {
     config: ClientConfig,
     topic: String,
@@ -48,32 +50,32 @@ pub struct SecondReader {
 #[derive(Default)]
 struct ReadClients {
     idle: Vec<ReadClient>,
-    /// Gaps without an answer yet, by partition.
+    /// The gaps for which the search for records has not ended yet, by partition.
     open: BTreeMap<i32, OpenGap>,
 }
 
-/// A gap without an answer yet.
+/// A gap for which the search for records has not ended yet.
 struct OpenGap {
     gap: Gap,
-    /// The client that the next call about this gap continues with.
+    /// The client with which the next call about this gap continues the search.
     client: Option<ReadClient>,
-    /// When `client` began.
+    /// When the current client of this gap began to read.
     began: Instant,
-    /// How long `client` may take.
+    /// How long the current client may search this gap.
     life: Duration,
     /// When the last call about this gap began.
     asked: Instant,
 }
 
 impl SecondReader {
-    /// Returns a reader of `topic`. It connects with `config` when the first gap needs it.
+    /// Returns a reader of `topic`. The reader connects with `config` when it has to read the first gap.
     pub fn new(config: &ClientConfig, topic: &str) -> SecondReader {
         let mut config = config.clone();
         let group = config.get("group.id").unwrap_or(GROUP).to_owned();
         configure_scan(&mut config, &group);
         config
             .set("auto.offset.reset", "error")
-            // The answer is the first record of the range, so fetching more is a waste.
+            // The answer is the first record of the range, so the client need not fetch further records.
             .set("fetch.message.max.bytes", "65536")
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "1024")
@@ -87,10 +89,11 @@ impl SecondReader {
         }
     }
 
-    /// Reads `partition` from [`Gap::from`] and returns what came first. Blocks for about a second at most.
+    /// Reads `partition` starting at [`Gap::from`], and returns what comes first: a record or the end of the log. The
+    /// call blocks for about a second at most.
     ///
-    /// After [`SecondRead::NoAnswer`], the next call about the same gap continues where this one stopped.
-    /// Calls about different partitions may run at the same time.
+    /// After [`SecondRead::NoAnswer`], the next call about the same gap continues the search. Calls about different
+    /// partitions may run at the same time.
     pub fn read(&self, partition: i32, gap: Gap) -> SecondRead {
         let mut open = self.open(partition, gap);
         let (client, answer) = match self.poll_until_answer(&mut open, partition) {
@@ -105,7 +108,7 @@ impl SecondReader {
             open.client = client;
             clients.open.insert(partition, open);
         } else if clients.idle.len() < IDLE_MAX {
-            // Releases what the client has fetched beyond the answer.
+            // Unassigning the partition releases the records that the client has fetched after the answer.
             clients
                 .idle
                 .extend(client.filter(|client| client.unassign().is_ok()));
@@ -113,7 +116,7 @@ impl SecondReader {
         answer
     }
 
-    /// Returns the state that the last call about this gap left, or a new one.
+    /// Returns the state of the gap from the last call, or a new state if the gap is new.
     fn open(&self, partition: i32, gap: Gap) -> OpenGap {
         let now = Instant::now();
         let mut clients = self.clients();
@@ -128,7 +131,7 @@ impl SecondReader {
             asked: now,
         });
         open.asked = now;
-        // The client may be stuck, so a new one replaces it.
+        // The client has used up its time and may be stuck, so a new client replaces it.
         if open.client.is_some() && now.duration_since(open.began) >= open.life {
             open.client = None;
             open.began = now;
@@ -155,7 +158,7 @@ impl SecondReader {
         Ok((client, SecondRead::NoAnswer))
     }
 
-    /// Returns a client that reads the gap from its beginning.
+    /// Returns a client that reads the gap from its first offset.
     fn assign_client(&self, partition: i32, gap: Gap) -> KafkaResult<ReadClient> {
         let idle = self.clients().idle.pop();
         let client = match idle {
@@ -176,17 +179,20 @@ impl SecondReader {
     }
 }
 
-/// Logs a gap if the client skipped records in it.
-pub fn report(partition: i32, gap: Gap, verdict: Verdict) {
+/// Logs a warning if the client skipped records in a gap.
+pub fn warn_if_skipped(partition: i32, gap: Gap, verdict: Verdict) {
     if let Verdict::Skipped { found } = verdict {
         tracing::warn!(
-            partition, from = %gap.from, to = %gap.to, %found,
-            "the kafka client skipped records, reading them again"
+            partition,
+            from = gap.from.0,
+            to = gap.to.0,
+            found = found.0,
+            "the Kafka client skipped records, reading them again"
         );
     }
 }
 
-/// Polls once and returns what came first after [`Gap::from`], if it is known now.
+/// Polls once. Returns what comes first after [`Gap::from`], if the poll has found it.
 fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
@@ -196,7 +202,7 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
             Ok(asked.then_some(SecondRead::Next(offset)))
         }
         Some(Err(KafkaError::PartitionEOF(ended))) => {
-            // An end inside the gap proves nothing, because this replica may lack the rest of the log.
+            // A log end inside the gap proves nothing, because the answering replica may lack the rest of the log.
             let end = client.context().take_end_of_log().unwrap_or(Offset(0));
             let passed = ended == partition && end >= gap.to;
             Ok(passed.then_some(SecondRead::Next(end)))
@@ -204,7 +210,7 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
         Some(Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
         ))) => Ok(Some(SecondRead::OutOfRange)),
-        // Brokers may be away for a while. The next client tries again.
+        // Brokers may be unreachable for a while, so the next poll or the next client tries again.
         Some(Err(KafkaError::MessageConsumption(code))) => {
             tracing::debug!(%code, "waiting for a second read");
             Ok(None)
@@ -230,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Repeats the call until it has an answer, as its callers do.
+    /// Repeats the call of `read` until it returns an answer. The callers of the reader do the same.
     fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {

@@ -1,7 +1,7 @@
-//! Looks up what `verify` compares with the tables: the topic's id, the ends of its log, the commits of a group,
-//! and the records whose items DynamoDB refused.
+//! Reads the facts from Kafka that `verify` compares with the tables: the topic's id, the ends of its log, the commits
+//! of a group, and the dead letters for items that DynamoDB refused.
 //!
-//! The client joins no group and commits nothing. All calls block.
+//! The client joins no consumer group and commits nothing. All calls block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::restart::Commit;
 use crate::kafka::client::configure_scan;
+use crate::kafka::consumer::committed;
 use crate::kafka::context::Context;
-use crate::kafka::inquiry::committed;
 use crate::kafka::partitions_of;
 use crate::kafka::scan::{Scan, Scanned};
 use crate::kafka::second_read::SecondReader;
 use crate::shutdown::Shutdown;
 use crate::sys::{self, TopicError, TopicFacts};
 
-/// Longest wait for one answer.
+/// Maximum wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait of a poll of the dead-letter topic.
+/// Maximum wait of one poll of the dead-letter topic.
 const POLL: Duration = Duration::from_millis(500);
-/// Most polls in a row without a record before the read fails.
+/// Maximum number of consecutive polls without a record before the read fails.
 const SILENT_POLLS_MAX: u32 = 20;
 
-/// A client that looks up one topic.
+/// A client that reads facts about one topic.
 pub struct Survey {
     client: BaseConsumer<Context>,
     config: ClientConfig,
@@ -39,10 +39,11 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Returns a client for `topic` and the commits of `group`. Sends nothing yet.
+    /// Returns a client that reads facts about `topic` and the commits of `group`. The function sends no request
+    /// yet.
     ///
     /// # Errors
-    /// When librdkafka refuses the settings.
+    /// Returns an error if librdkafka refuses the settings.
     pub fn new(config: &ClientConfig, topic: &str, group: &str) -> KafkaResult<Survey> {
         let mut config = config.clone();
         configure_scan(&mut config, group);
@@ -53,20 +54,21 @@ impl Survey {
         })
     }
 
-    /// Returns the topic's id and number of partitions; `None` if the topic does not exist.
+    /// Returns the id and the number of partitions of the topic, or `None` if the topic does not exist.
     ///
     /// # Errors
     /// See [`TopicError`].
     pub fn topic(&self) -> Result<Option<TopicFacts>, TopicError> {
-        // Nothing is assigned, so this poll only serves callbacks. One of them provides the login's first token.
+        // The client has no assigned partitions, so the poll only serves callbacks. A callback provides the first token
+        // for the login.
         self.client.poll(Duration::ZERO);
         sys::topic_facts(self.client.client(), &self.topic, ANSWER_TIMEOUT)
     }
 
-    /// Returns the offset of each partition's oldest record and the offset after its newest.
+    /// Returns the offset of the oldest record and the offset after the newest record, for each partition.
     ///
     /// # Errors
-    /// When a leader does not answer in time.
+    /// Returns an error if the leader of a partition does not answer in time.
     pub fn ends(&self, partitions: i32) -> KafkaResult<BTreeMap<i32, (Offset, Offset)>> {
         let ask = |partition: i32| {
             let ends = self
@@ -80,16 +82,16 @@ impl Survey {
     /// Returns the group's commit for each partition that has one.
     ///
     /// # Errors
-    /// When the coordinator refuses or does not answer in time.
+    /// Returns an error if the coordinator refuses the request or does not answer in time.
     pub fn commits(&self, partitions: i32) -> KafkaResult<BTreeMap<i32, Commit>> {
         committed(&self.client, &self.topic, 0..partitions, ANSWER_TIMEOUT)
     }
 
-    /// Reads the dead-letter topic `dlq_topic` to its end. Returns the records of the topic with id `topic_id`
-    /// whose raw row or alert row DynamoDB refused.
+    /// Reads the dead-letter topic `dlq_topic` up to its end. Returns the records whose raw row or alert row DynamoDB
+    /// refused. Only records of the topic with the id `topic_id` count.
     ///
     /// # Errors
-    /// When Kafka does not answer in time.
+    /// Returns an error if Kafka does not answer in time.
     pub fn refused(&self, dlq_topic: &str, topic_id: &str) -> KafkaResult<BTreeSet<(i32, Offset)>> {
         let metadata = self.client.fetch_metadata(None, ANSWER_TIMEOUT)?;
         let client: BaseConsumer<Context> = self
@@ -130,8 +132,8 @@ impl Survey {
     }
 }
 
-/// Returns the partition and offset of a dead letter's record, if the record is of the topic with this id and
-/// DynamoDB refused one of its items.
+/// Returns the partition and the offset of a dead letter's record. Returns `None` unless DynamoDB refused one of the
+/// record's items, and the record belongs to the topic with the id `topic_id`.
 fn refused_record(letter: &BorrowedMessage<'_>, topic_id: &str) -> Option<(i32, Offset)> {
     let header = |name: &str| {
         let found = letter.headers()?.iter().filter(|h| h.key == name).last()?;

@@ -1,12 +1,12 @@
-//! The topics as `init-tables` creates them, and how an existing topic differs.
+//! Describes the topics that `init-tables` creates, and compares them with existing topics.
 
 use std::collections::BTreeMap;
 
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 
-/// The topic settings that MSK Serverless allows, and therefore every broker.
+/// The topic settings that MSK Serverless allows. All other brokers allow the settings in this list too.
 ///
-/// Source: "Configuration properties for MSK Serverless clusters" in AWS's documentation.
+/// The list comes from "Configuration properties for MSK Serverless clusters" in AWS's documentation.
 const TAKEN_EVERYWHERE: [&str; 7] = [
     "cleanup.policy",
     "compression.type",
@@ -17,17 +17,17 @@ const TAKEN_EVERYWHERE: [&str; 7] = [
     "retention.ms",
 ];
 
-/// The result of creating a topic.
+/// The result of a request to create a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Creation {
-    /// The topic did not exist before.
+    /// True if the topic did not exist before.
     pub made: bool,
-    /// Settings that the topic does not have, because these brokers refuse them.
+    /// The settings that the topic was created without, because the brokers refuse them.
     pub left_out: Vec<&'static str>,
 }
 
 impl Creation {
-    /// Returns a note about the settings that were left out, if there are any.
+    /// Returns a note about the settings that were left out, or `None` if there are none.
     pub fn note(&self) -> Option<String> {
         let names = self.left_out.join(", ");
         (!self.left_out.is_empty())
@@ -35,19 +35,19 @@ impl Creation {
     }
 }
 
-/// A topic as `init-tables` creates it.
+/// A topic as `init-tables` would create it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     /// The topic's name.
     pub name: String,
-    /// Number of partitions.
+    /// The number of partitions.
     pub partitions: i32,
-    /// Settings that must not depend on the brokers' defaults.
+    /// The settings that must not depend on the brokers' defaults.
     pub config: Vec<(&'static str, String)>,
 }
 
 impl TopicSpec {
-    /// Returns the settings that some brokers refuse, and the topic without these.
+    /// Returns the names of the settings that some brokers refuse, and the specification without these settings.
     pub fn reduced(&self) -> (Vec<&'static str>, TopicSpec) {
         let (config, refused): (Vec<_>, Vec<_>) = self
             .config
@@ -61,10 +61,11 @@ impl TopicSpec {
         (refused.into_iter().map(|(name, _)| name).collect(), reduced)
     }
 
-    /// Returns the topic of events.
+    /// Returns the specification of the topic that holds the events.
     pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
         let mut config = common(replication, 24);
-        // The broker sets the ingest time. So a producer with a wrong clock cannot move both times of an event.
+        // With `LogAppendTime`, the broker sets the ingest time. A wrong clock of a producer can therefore not make
+        // both the event time and the ingest time wrong.
         config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
         TopicSpec {
             name: name.to_owned(),
@@ -73,7 +74,7 @@ impl TopicSpec {
         }
     }
 
-    /// Returns the dead-letter topic.
+    /// Returns the specification of the dead-letter topic.
     pub fn dead_letters(name: &str, replication: i32) -> TopicSpec {
         let mut config = common(replication, 14 * 24);
         config.push(("max.message.bytes", DLQ_MESSAGE_BYTES_MAX.to_string()));
@@ -97,7 +98,7 @@ fn common(replication: i32, retention_hours: u64) -> Vec<(&'static str, String)>
     config
 }
 
-/// Returns how a topic differs from its specification, as one phrase for each difference.
+/// Returns how an existing topic differs from its specification, as one phrase for each difference.
 ///
 /// A setting that is absent from `actual` is not compared, because some services do not report all settings.
 pub fn differences(

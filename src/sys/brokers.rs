@@ -1,7 +1,7 @@
-//! Asks which broker answers, and whether the cluster has a controller, which creates topics.
+//! Finds a broker that answers, and finds out whether the cluster has a controller. Only the controller creates topics.
 //!
-//! librdkafka sends questions about topics to the controller, and waits until there is one. But every
-//! broker knows the answer, and a mock cluster never has a controller.
+//! librdkafka sends requests about topics to the controller, and waits until the cluster has one. However, every broker
+//! can answer requests about topics, and a mock cluster never has a controller.
 
 use std::time::Duration;
 
@@ -9,40 +9,40 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 use rdsys::rd_kafka_resp_err_t as Code;
 
-use super::copy_text;
-use super::describe::timeout_ms;
+use super::{copy_text, timeout_ms};
 
 /// What a broker reports about the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brokers {
-    /// Id of the broker that answered, or of another one if that broker is not in the list.
+    /// The id of the broker that answered. If the list of brokers does not contain the broker that answered, the value
+    /// is the id of another broker in the list.
     pub answering: i32,
-    /// The cluster has a controller.
+    /// True if the cluster has a controller.
     pub has_controller: bool,
 }
 
-/// Asks any broker for the list of brokers. Blocks for at most `timeout`.
+/// Requests the list of brokers from any broker. The call blocks for at most `timeout`.
 ///
 /// # Errors
-/// A message if no broker answers in time.
+/// Returns a message if no broker answers in time.
 pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<Brokers, String> {
     let rk = client.native_ptr();
     let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
-    // SAFETY: the client is live while it is borrowed. `metadata` is set unless an error is returned.
-    // With zero and null the request names only topics that this client uses already. Naming another
-    // topic could create it.
+    // SAFETY: the client is live while it is borrowed. `metadata` is set unless the call returns an error. The
+    // arguments zero and null make the request name only topics that this client already uses. A request that named
+    // another topic could make the brokers create that topic.
     let error = unsafe {
         let (all, topic, timeout) = (0, std::ptr::null_mut(), timeout_ms(timeout));
         rdsys::rd_kafka_metadata(rk, all, topic, &raw mut metadata, timeout)
     };
     if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-        // SAFETY: the text of a code is a constant of librdkafka.
+        // SAFETY: the text of an error code is a constant in librdkafka.
         return Err(unsafe { copy_text(rdsys::rd_kafka_err2str(error)) });
     }
     if metadata.is_null() {
         return Err("the answer is empty".to_owned());
     }
-    // SAFETY: `metadata` is live until it is destroyed here. `brokers` has `broker_cnt` elements.
+    // SAFETY: `metadata` is live until this block destroys it. The array `brokers` has `broker_cnt` elements.
     let (answered, all) = unsafe {
         let found = &*metadata;
         let brokers: &[rdsys::rd_kafka_metadata_broker] = if found.brokers.is_null() {

@@ -1,8 +1,8 @@
-//! Asks the brokers about a topic: its id, its partitions, and the rights of this client.
+//! Reads facts about a topic from the brokers: its id, its partitions, and the rights of this client.
 //!
-//! librdkafka does not report that a topic was deleted and created again under the same name. Its safe
-//! wrapper has no DescribeTopics. Each question here is one small request that changes nothing, after
-//! one that finds a broker that answers.
+//! librdkafka does not report that a topic was deleted and created again under the same name. rdkafka's safe API has no
+//! function for DescribeTopics. Each function of this module first finds a broker that answers. Each function then
+//! sends one small request, which changes nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int};
@@ -14,32 +14,32 @@ use rdsys::rd_kafka_resp_err_t as Code;
 
 use super::brokers::brokers;
 use super::topic_id::TopicId;
-use super::{Owned, copy_text};
+use super::{Owned, copy_text, timeout_ms};
 
 /// What the brokers report about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFacts {
-    /// The id. It changes when the topic is deleted and created again.
+    /// The id of the topic. The id changes when the topic is deleted and created again.
     pub id: TopicId,
-    /// Number of partitions.
+    /// The number of partitions of the topic.
     pub partitions: i32,
 }
 
-/// Why a topic could not be described.
+/// The reason why a topic could not be described.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// No usable answer came in time. Another attempt may succeed.
+    /// No usable answer arrived in time. A later attempt may succeed.
     #[error("failed to ask Kafka about topic {topic}: {reason}")]
     Unreachable {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
         /// The message of librdkafka.
         reason: String,
     },
-    /// This client has no right on the topic, not even Describe.
+    /// This client has no right on the topic, not even the right to describe it.
     #[error("Kafka refuses to describe topic {topic}: {reason}")]
     Denied {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
         /// The message of the brokers.
         reason: String,
@@ -47,38 +47,38 @@ pub enum TopicError {
     /// The brokers refused the request for another reason.
     #[error("Kafka refuses to describe topic {topic}: {reason}")]
     Refused {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
         /// The message of the brokers.
         reason: String,
     },
-    /// The topic has no id. Ids need Kafka 2.8 with KRaft, or with inter-broker protocol 2.8.
+    /// The topic has no id. Topic ids require Kafka 2.8 with KRaft, or with the inter-broker protocol 2.8.
     #[error("topic {topic} has no id; the brokers must run Kafka 2.8 or later")]
     NoId {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
     },
 }
 
-/// An operation that needs a right, among those that the roles use.
+/// An operation on Kafka that needs a right. The enum contains only operations that the roles use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Fetch records. For a group: join it and commit.
+    /// Fetch records. On a group, the right to read allows joining the group and committing offsets.
     Read,
-    /// Send records. For a transactional id: use it.
+    /// Send records. On a transactional id, the right to write allows using the id.
     Write,
     /// Create a topic.
     Create,
     /// Delete a topic.
     Delete,
-    /// See that the resource exists.
+    /// Find out whether the topic or the group exists.
     Describe,
-    /// Read the settings.
+    /// Read the settings of a topic.
     DescribeConfigs,
 }
 
 impl Operation {
-    /// Returns the name that `kafka-acls.sh` uses.
+    /// Returns the name that `kafka-acls.sh` uses for the operation.
     pub const fn name(self) -> &'static str {
         match self {
             Operation::Read => "Read",
@@ -90,7 +90,7 @@ impl Operation {
         }
     }
 
-    /// Returns the operation with this code; `None` if no role needs it.
+    /// Returns the operation with the code `code` in Kafka's protocol, or `None` if no role needs the operation.
     fn of_code(code: u32) -> Option<Operation> {
         use rdsys::rd_kafka_AclOperation_t as Acl;
         [
@@ -113,24 +113,23 @@ impl Operation {
 /// The rights of this client on a topic or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// Exactly these operations.
+    /// The client may perform exactly the listed operations.
     Listed(BTreeSet<Operation>),
-    /// No operation, not even Describe.
+    /// The client may perform no operation, not even Describe.
     Denied,
-    /// These brokers do not report rights: Kafka before 2.3, and emulators.
+    /// The brokers do not report rights. Kafka before version 2.3 and emulators of Kafka do not report rights.
     Unsupported,
     /// The brokers did not answer.
     Unknown {
-        /// Why.
+        /// The reason why the brokers did not answer.
         reason: String,
     },
 }
 
-/// Asks the brokers for the id and the partition count of a topic. Returns `Ok(None)` if there is no
-/// such topic.
+/// Requests the id and the partition count of a topic. Returns `Ok(None)` if the topic does not exist.
 ///
-/// Blocks for at most twice `timeout` and a second, for two small requests. `client` may be that of any
-/// consumer, producer or admin client.
+/// The call sends two small requests, and blocks for at most twice `timeout` plus a second. `client` may be the client
+/// of any consumer, producer or admin client.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -143,7 +142,7 @@ pub fn topic_facts<C: ClientContext>(
     Ok(described.map(|(facts, _)| facts))
 }
 
-/// Asks as [`topic_facts`] does, and in the same request for the rights of this client.
+/// Requests the same facts as [`topic_facts`]. The request for the facts also asks for the rights of this client.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -169,12 +168,6 @@ pub(super) fn unknown(reason: &str) -> Rights {
     }
 }
 
-pub(super) fn timeout_ms(timeout: Duration) -> c_int {
-    c_int::try_from(timeout.as_millis())
-        .unwrap_or(c_int::MAX - 1_000)
-        .clamp(1, c_int::MAX - 1_000)
-}
-
 type Described = (TopicFacts, Option<BTreeSet<Operation>>);
 
 fn describe_topic<C: ClientContext>(
@@ -190,7 +183,7 @@ fn describe_topic<C: ClientContext>(
     let name =
         CString::new(topic).map_err(|_| unreachable("its name has a zero byte".to_owned()))?;
     let mut names = [name.as_ptr()];
-    // SAFETY: `names` has one NUL-terminated string, which the function copies.
+    // SAFETY: `names` contains one NUL-terminated string, which the function copies.
     let collection = Owned(
         unsafe { rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) },
         rdsys::rd_kafka_TopicCollection_destroy,
@@ -201,18 +194,18 @@ fn describe_topic<C: ClientContext>(
     let question = Question {
         operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         timeout_ms: timeout_ms(timeout),
-        // By default librdkafka asks the controller, which a mock cluster does not have. Every broker
-        // knows the answer, and the broker that has just answered is the most likely to answer again.
+        // By default, librdkafka sends the request to the controller, but a mock cluster has no controller. Every
+        // broker can answer. The broker that has just answered is the most likely one to answer again.
         broker: Some(brokers(client, timeout).map_err(unreachable)?.answering),
         rights,
     };
     let send = |rk, options, queue| {
-        // SAFETY: `ask` passes live objects. The call copies collection and options.
+        // SAFETY: `ask` passes live objects. The call copies the collection and the options.
         unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
     };
     let read = |event| {
-        // SAFETY: `event` is live while this closure runs. For an event of another type the result is
-        // null. The description lives as long as `event`.
+        // SAFETY: `event` is a valid event of librdkafka while this closure runs. If the event has another type, the
+        // result is null. The description lives as long as `event`.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeTopics_result(event);
             let description = single(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
@@ -222,21 +215,21 @@ fn describe_topic<C: ClientContext>(
     ask(client, &question, send, read).map_err(unreachable)?
 }
 
-/// The parameters of a request.
+/// The parameters of a request to the brokers.
 pub(super) struct Question {
     pub(super) operation: rdsys::rd_kafka_admin_op_t,
     pub(super) timeout_ms: c_int,
-    /// The broker to ask; `None` lets librdkafka choose.
+    /// The broker that receives the request. If the value is `None`, librdkafka chooses the broker.
     pub(super) broker: Option<i32>,
-    /// Whether the answer includes the rights of this client.
+    /// True if the answer should include the rights of this client.
     pub(super) rights: bool,
 }
 
-/// Sends a request, waits for its answer, and returns the result of `read`.
+/// Sends a request and waits for its answer. Returns the result of `read`.
 ///
-/// `send` gets the client, the options and the queue, which are live while it runs. The function that it
-/// calls keeps its own reference to the queue until it has put exactly one event there. `read` gets that
-/// event, which is live while it runs.
+/// `send` receives the client, the options and the queue, which are live while `send` runs. The librdkafka function
+/// that `send` calls keeps its own reference to the queue, until it has put exactly one event into the queue. `read`
+/// receives that event, which is live while `read` runs.
 pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
     question: &Question,
@@ -249,8 +242,8 @@ pub(super) fn ask<C: ClientContext, T>(
 ) -> Result<T, String> {
     let rk = client.native_ptr();
     let options = make_options(client, question)?;
-    // SAFETY: `rk` is a live client for as long as `client` is borrowed. This queue is used for one
-    // request, so it never yields another event.
+    // SAFETY: `rk` is a live client while `client` is borrowed. The queue never yields a second event, because only one
+    // request uses the queue.
     let queue = Owned(
         unsafe { rdsys::rd_kafka_queue_new(rk) },
         rdsys::rd_kafka_queue_destroy,
@@ -259,7 +252,7 @@ pub(super) fn ask<C: ClientContext, T>(
         return Err("librdkafka is out of memory".to_owned());
     }
     send(rk, options.0, queue.0);
-    // SAFETY: `queue` is live. An event that comes too late is destroyed with the queue.
+    // SAFETY: `queue` is live. An event that arrives too late is destroyed with the queue.
     let event = Owned(
         unsafe { rdsys::rd_kafka_queue_poll(queue.0, question.timeout_ms + 1_000) },
         rdsys::rd_kafka_event_destroy,
@@ -267,7 +260,7 @@ pub(super) fn ask<C: ClientContext, T>(
     if event.0.is_null() {
         return Err("no answer in time".to_owned());
     }
-    // SAFETY: `event` is live. Its error text lives as long and is copied here.
+    // SAFETY: `event` is live. The error text lives as long as the event, and this block copies it.
     unsafe {
         if rdsys::rd_kafka_event_error(event.0) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(copy_text(rdsys::rd_kafka_event_error_string(event.0)));
@@ -276,7 +269,7 @@ pub(super) fn ask<C: ClientContext, T>(
     read(event.0)
 }
 
-/// Returns the options of a request.
+/// Returns the options of a request in the form that librdkafka expects.
 fn make_options<C: ClientContext>(
     client: &Client<C>,
     question: &Question,
@@ -303,7 +296,7 @@ fn make_options<C: ClientContext>(
         return Err("librdkafka refuses the timeout".to_owned());
     }
     if let Some(broker) = question.broker {
-        // SAFETY: as for the timeout.
+        // SAFETY: `options` is live. `text` is writable for the given length.
         let error = unsafe {
             rdsys::rd_kafka_AdminOptions_set_broker(
                 options.0,
@@ -317,7 +310,7 @@ fn make_options<C: ClientContext>(
         }
     }
     if question.rights {
-        // SAFETY: `options` is live. The call returns null or an error, which is destroyed here.
+        // SAFETY: `options` is live. The call returns null or an error, and this block destroys the error.
         let error = Owned(
             unsafe { rdsys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1) },
             rdsys::rd_kafka_error_destroy,
@@ -329,10 +322,10 @@ fn make_options<C: ClientContext>(
     Ok(options)
 }
 
-/// Returns the only description in an answer.
+/// Returns the only description that an answer contains.
 ///
 /// # Safety
-/// `result` is null or a valid argument of `list`.
+/// `result` must be null or a valid argument of `list`.
 pub(super) unsafe fn single<R, T>(
     result: *const R,
     list: unsafe extern "C" fn(*const R, *mut usize) -> *mut *const T,
@@ -341,21 +334,22 @@ pub(super) unsafe fn single<R, T>(
         return Err("the answer is for another request".to_owned());
     }
     let mut count = 0;
-    // SAFETY: the caller guarantees `result`. `count` is set to the length of the array.
+    // SAFETY: the caller guarantees that `result` is valid. `count` is set to the length of the array.
     let found = unsafe { list(result, &raw mut count) };
     if found.is_null() || count != 1 {
         return Err(format!(
             "the answer has {count} descriptions instead of one"
         ));
     }
-    // SAFETY: the array has one element.
+    // SAFETY: the array contains exactly one element.
     Ok(unsafe { *found })
 }
 
-/// Reads an array of operations. Returns `None` for null, which means that rights are not reported.
+/// Reads an array of operations. Returns `None` if the pointer is null. A null pointer means that the brokers do not
+/// report rights.
 ///
 /// # Safety
-/// `codes` is null or an array of `count` operations.
+/// `codes` must be null or point to an array of `count` operations.
 pub(super) unsafe fn read_operations(
     codes: *const rdsys::rd_kafka_AclOperation_t,
     count: usize,
@@ -363,8 +357,8 @@ pub(super) unsafe fn read_operations(
     if codes.is_null() {
         return None;
     }
-    // The codes are read as numbers, because an unknown code would be an invalid value of the enum.
-    // SAFETY: the caller guarantees the array. The enum has the layout of a u32.
+    // The codes are read as numbers, because an unknown code would be an invalid value of the enum. SAFETY: the caller
+    // guarantees that the array is valid. The enum has the same layout as `u32`.
     let codes = unsafe { std::slice::from_raw_parts(codes.cast::<u32>(), count) };
     Some(
         codes
@@ -374,15 +368,15 @@ pub(super) unsafe fn read_operations(
     )
 }
 
-/// Reads one description.
+/// Reads the description of one topic.
 ///
 /// # Safety
-/// `description` points to a live `rd_kafka_TopicDescription_t`.
+/// `description` must point to a live `rd_kafka_TopicDescription_t`.
 unsafe fn read_description(
     description: *const rdsys::rd_kafka_TopicDescription_t,
     topic: &str,
 ) -> Result<Option<Described>, TopicError> {
-    // SAFETY: the caller guarantees it. The returned objects live as long as the description.
+    // SAFETY: the caller guarantees that the description is live. The returned objects live as long as the description.
     let (code, reason, id, partitions, rights) = unsafe {
         let error = rdsys::rd_kafka_TopicDescription_error(description);
         let (code, reason) = if error.is_null() {

@@ -1,7 +1,7 @@
-//! Asks the brokers about a consumer group: its members, and the rights of this client.
+//! Reads facts about a consumer group from the brokers: its members, and the rights of this client.
 //!
-//! The request works with both group protocols. DescribeGroups, which the safe wrapper sends, reports a
-//! group of the newer protocol as empty.
+//! The request works with both group protocols. rdkafka's safe API sends the older request DescribeGroups instead,
+//! whose answer reports a group of the newer protocol as empty.
 
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
@@ -10,39 +10,37 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 use rdsys::rd_kafka_resp_err_t as Code;
 
-use super::copy_text;
-use super::describe::{
-    Question, Rights, ask, read_operations, rights_of, single, timeout_ms, unknown,
-};
+use super::describe::{Question, Rights, ask, read_operations, rights_of, single, unknown};
+use super::{copy_text, timeout_ms};
 
-/// Time between two requests while the group has no coordinator yet.
+/// Pause between two requests while the group does not have a coordinator yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The members of a consumer group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// One `client id (host)` per member.
+    /// The members of the group, each as `client id (host)`.
     pub names: Vec<String>,
-    /// The group uses the protocol of Kafka 4 (`group.protocol=consumer`).
+    /// True if the group uses the protocol of Kafka 4 (`group.protocol=consumer`).
     pub is_newer: bool,
 }
 
-/// Why the members of a group are unknown.
+/// The reason why the members of a group are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembersError {
-    /// These brokers do not support the request.
+    /// The brokers do not support the request.
     Unsupported,
-    /// No usable answer.
+    /// The brokers gave no usable answer.
     Failed(String),
 }
 
-/// The description of a group in an answer.
+/// A pointer to the description of a group in an answer.
 type Description = *const rdsys::rd_kafka_ConsumerGroupDescription_t;
 
-/// Asks the coordinator of a group for the rights of this client. The group need not exist.
+/// Requests this client's rights on a group from the coordinator of the group. The group need not exist yet.
 ///
-/// Blocks for at most twice `timeout` and a second. In a new cluster, the first request for a
-/// coordinator creates the topic of the coordinators.
+/// The call blocks for at most twice `timeout` plus a second. In a new cluster, the first request for a coordinator
+/// makes Kafka create the internal topic in which it stores the groups.
 pub fn group_rights<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -57,7 +55,7 @@ pub fn group_rights<C: ClientContext>(
         );
         rights_of(read_operations(codes, count))
     };
-    match describe(client, group, timeout, true, read) {
+    match describe_group(client, group, timeout, true, read) {
         Ok(Ok(rights)) => rights,
         Ok(Err(Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)) => Rights::Denied,
         Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => Rights::Unsupported,
@@ -66,9 +64,9 @@ pub fn group_rights<C: ClientContext>(
     }
 }
 
-/// Asks the coordinator of a group for its members. The group need not exist.
+/// Requests the members of a group from the coordinator of the group. The group need not exist yet.
 ///
-/// Blocks for at most twice `timeout` and a second.
+/// The call blocks for at most twice `timeout` plus a second.
 ///
 /// # Errors
 /// See [`MembersError`].
@@ -77,7 +75,7 @@ pub fn group_members<C: ClientContext>(
     group: &str,
     timeout: Duration,
 ) -> Result<Members, MembersError> {
-    match describe(client, group, timeout, false, read_members) {
+    match describe_group(client, group, timeout, false, read_members) {
         Ok(Ok(members)) => Ok(members),
         Ok(Err(Code::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND)) => Ok(Members::default()),
         Ok(Err(Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE)) => Err(MembersError::Unsupported),
@@ -87,7 +85,7 @@ pub fn group_members<C: ClientContext>(
 }
 
 fn read_members(description: Description) -> Members {
-    // SAFETY: `describe` passes a live description. Its members and their texts live as long. Each
+    // SAFETY: `describe` passes a live description. The members and their strings live as long as the description. Each
     // index is below the count.
     unsafe {
         let count = rdsys::rd_kafka_ConsumerGroupDescription_member_count(description);
@@ -107,12 +105,12 @@ fn read_members(description: Description) -> Members {
 }
 
 fn message_of(code: Code) -> String {
-    // SAFETY: the text of a code is a constant of librdkafka.
+    // SAFETY: the text of an error code is a constant in librdkafka.
     unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }
 }
 
-/// Repeats the request until a coordinator answers, for at most `timeout`.
-fn describe<C: ClientContext, T>(
+/// Repeats the request until a coordinator answers. Gives up after `timeout`.
+fn describe_group<C: ClientContext, T>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
@@ -122,7 +120,7 @@ fn describe<C: ClientContext, T>(
     let name = CString::new(group).map_err(|_| "its name has a zero byte".to_owned())?;
     let begin = Instant::now();
     loop {
-        match describe_once(client, &name, timeout, rights, &read)? {
+        match describe_group_once(client, &name, timeout, rights, &read)? {
             Err(code) if is_transient(code) && begin.elapsed() < timeout => {
                 std::thread::sleep(RETRY_PAUSE);
             }
@@ -131,7 +129,7 @@ fn describe<C: ClientContext, T>(
     }
 }
 
-/// Tells whether the coordinator is starting, or has just moved to another broker.
+/// Returns true if the error says that the coordinator is starting, or has just moved to another broker.
 fn is_transient(code: Code) -> bool {
     matches!(
         code,
@@ -141,8 +139,8 @@ fn is_transient(code: Code) -> bool {
     )
 }
 
-/// Sends the request once, and returns the answer or the error code of the coordinator.
-fn describe_once<C: ClientContext, T>(
+/// Sends the request once. Returns the answer, or the coordinator's error code.
+fn describe_group_once<C: ClientContext, T>(
     client: &Client<C>,
     name: &CStr,
     timeout: Duration,
@@ -157,8 +155,7 @@ fn describe_once<C: ClientContext, T>(
     };
     let send = |rk, options, queue| {
         let mut names = [name.as_ptr()];
-        // SAFETY: `ask` passes live objects. `names` has one NUL-terminated string, which the function
-        // copies.
+        // SAFETY: `ask` passes live objects. `names` contains one NUL-terminated string, which the function copies.
         unsafe {
             rdsys::rd_kafka_DescribeConsumerGroups(
                 rk,
@@ -170,8 +167,8 @@ fn describe_once<C: ClientContext, T>(
         }
     };
     let read_event = |event| {
-        // SAFETY: `event` is live while this closure runs. For an event of another type the result is
-        // null. The description and its error live as long as `event`.
+        // SAFETY: `event` is live while this closure runs. If the event has another type, the result is null. The
+        // description and its error live as long as `event`.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);
             let group = single(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;

@@ -1,15 +1,15 @@
-//! The id that Kafka gives a topic when it creates the topic.
+//! The id that Kafka assigns to a topic when it creates the topic.
 
 use base64::Engine as _;
 
-/// A topic id in Kafka's own text form: URL-safe base64 without padding, 22 characters.
+/// A topic id in the text form of Kafka: 22 characters of URL-safe base64 without padding.
 ///
-/// librdkafka formats ids in standard base64, which differs in the characters `+` and `/`.
+/// librdkafka formats topic ids in standard base64, which has the characters `+` and `/` instead of `-` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicId(String);
 
 impl TopicId {
-    /// Returns the id with these 128 bits; `None` for zero, which means that there is no id.
+    /// Returns the topic id with the given 128 bits. Returns `None` for zero, which means that the topic has no id.
     pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
         if most_significant == 0 && least_significant == 0 {
             return None;
@@ -21,7 +21,7 @@ impl TopicId {
         Some(TopicId(text))
     }
 
-    /// Returns the 22 characters.
+    /// Returns the 22 characters of the id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn an_id_is_url_safe_and_zero_is_none() {
-        // This id has both characters in which the two alphabets differ.
+        // The tested id contains both characters that differ between standard and URL-safe base64.
         let id = TopicId::from_bits(-0x0400_0000_0000_0001, -1).unwrap();
         assert_eq!(id.as_str(), "-____________________w");
         assert_eq!(TopicId::from_bits(0, 0), None);

@@ -1,8 +1,8 @@
 //! The loop of the consumer thread.
 //!
-//! Each turn takes the commands, starts partitions, pauses or resumes for the memory budget, and polls a batch.
-//! The callbacks of a rebalance ([`GroupContext`]) run inside the poll. No step may block for long, because a
-//! member that stops polling loses its partitions.
+//! Each iteration of the loop carries out commands, starts partitions, pauses or resumes reading depending on the
+//! memory budget, and polls a batch. The rebalance callbacks ([`GroupContext`]) run within the poll. No step may block
+//! for long, because a member that stops polling loses its partitions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,6 +16,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message as _, Offset as KafkaOffset, Timestamp, TopicPartitionList};
 
 use super::{ConsumerEvent, GroupContext, PartitionRecords, PollerCommand};
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
@@ -23,32 +24,33 @@ use crate::kafka::record::{content, header_bytes};
 use crate::kafka::{is_topic_missing, membership};
 use crate::telemetry::steady_ms;
 
-/// Most records in one batch: enough to make the hand-over cheap, few enough for a low latency.
+/// Maximum number of records in one batch. The maximum is large enough to keep the cost of sending to the shell low,
+/// and small enough to keep the latency low.
 const BATCH_RECORDS_MAX: usize = 500;
-/// Longest wait of a poll when no partition waits to start.
+/// Maximum wait of a poll when no partition waits to start.
 const POLL_IDLE: Duration = Duration::from_millis(50);
-/// Longest wait of a poll while a partition waits to start.
+/// Maximum wait of a poll while a partition waits to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
-/// How long the thread waits for free memory before it pauses its partitions. A pause discards what is already
-/// fetched, so a sink that is merely slower than Kafka should not cause one.
+/// How long the thread waits for free memory before it pauses its partitions. A pause discards records that were
+/// already fetched, so a sink that is only a little slower than Kafka should not cause a pause.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
-/// Memory of a record in addition to its value: the event, two puts, its entries in two rows, and its share of a
-/// request body.
+/// Estimated memory that a record needs in addition to its value. The estimate covers the event, two puts, the entries
+/// in two rows, and a share of a request body.
 const RECORD_OVERHEAD_BYTES: usize = 700;
-/// Longest wait of a seek. librdkafka's own thread answers it, so no broker is involved.
+/// Maximum wait for a seek. No broker is involved, because librdkafka's own thread carries out the seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The state of the loop.
+/// The state of the consumer thread's loop.
 pub(super) struct Poller {
     client: Arc<BaseConsumer<GroupContext>>,
     inbox: mpsc::Receiver<PollerCommand>,
     topic: String,
     budget: Arc<Budget>,
     beat_ms: Arc<AtomicI64>,
-    /// Partitions that wait to start, with their newest assignment and its first offset.
+    /// The partitions that wait for their start. Each partition has its newest assignment and the first offset to read.
     pub(super) beginning: BTreeMap<i32, (u64, Offset)>,
     paused: bool,
-    /// The batch that is being filled.
+    /// The batch that the loop is filling.
     batch: Vec<PartitionRecords>,
     batch_records: usize,
 }
@@ -74,10 +76,10 @@ impl Poller {
         }
     }
 
-    /// Polls until a command closes the consumer or the sender of commands is dropped.
+    /// Polls until a command closes the consumer, or until the sender of commands is dropped.
     pub(super) fn run(mut self) {
         loop {
-            self.beat_ms.store(steady_ms(), Ordering::Relaxed);
+            self.beat_ms.store(steady_ms().0, Ordering::Relaxed);
             if self.process_commands().is_break() {
                 return;
             }
@@ -92,11 +94,12 @@ impl Poller {
         }
     }
 
-    /// Carries out the waiting commands. Breaks when the loop must end.
+    /// Carries out the commands that have arrived. Returns `Break` if the loop must end.
     pub(super) fn process_commands(&mut self) -> ControlFlow<()> {
         loop {
             match self.inbox.try_recv() {
-                // Replaces an older assignment that still waits, since its restart point is out of date.
+                // A newer assignment replaces an older one that still waits, because the restart point of the older
+                // assignment is out of date.
                 Ok(PollerCommand::Begin {
                     partition,
                     assignment,
@@ -120,7 +123,7 @@ impl Poller {
                 Some(Err(error)) => self.process_error(error),
                 None => break,
             }
-            // A batch holds what has arrived. It does not wait for more.
+            // A batch contains only records that have already arrived. The loop does not wait to fill the batch.
             wait = Duration::ZERO;
         }
         self.send_batch();
@@ -136,19 +139,20 @@ impl Poller {
 
     fn process_message(&mut self, message: &BorrowedMessage<'_>) {
         let partition = message.partition();
-        // Records of a partition that has not started, or is being revoked, belong to no assignment.
+        // The records of a partition belong to no assignment before the partition has started or while it is being
+        // revoked.
         let Some(&assignment) = self.client.context().active().get(&partition) else {
             return;
         };
         let (timestamp_ms, producer_time) = match message.timestamp() {
-            Timestamp::LogAppendTime(ms) => (Some(ms), 0),
-            Timestamp::CreateTime(ms) => (Some(ms), 1),
+            Timestamp::LogAppendTime(ms) => (Some(UnixMs(ms)), 0),
+            Timestamp::CreateTime(ms) => (Some(UnixMs(ms)), 1),
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // While its items are sent, a large value is also in the body of the raw row and perhaps of an alert.
-        // Three times its size leaves room for memory that the allocator cannot reuse at once, because the
-        // bodies have many different sizes.
+        // While the items of a large value are sent, the value is also part of the request body of the raw row, and
+        // perhaps of the alert row. The estimate for a record is at least three times the size of its value. The
+        // allocator cannot reuse the memory of request bodies at once, because they have many different sizes.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -195,7 +199,7 @@ impl Poller {
     }
 
     fn process_partition_eof(&mut self, partition: i32) {
-        // The records before the end must arrive before the event that reports it.
+        // The records before the end must arrive before the event that reports the end of the log.
         self.send_batch();
         let context = self.client.context();
         let assignment = context.active().get(&partition).copied();
@@ -209,7 +213,7 @@ impl Poller {
     }
 
     fn process_fatal_error(&self, code: RDKafkaErrorCode) {
-        // The error of the poll only says that some error is fatal. The client knows which.
+        // The error of the poll says only that a fatal error has occurred. The cause must be requested from the client.
         let fatal = self.client.client().fatal_error();
         let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
         if membership::remedy(cause).is_some() {
@@ -240,23 +244,24 @@ impl Poller {
         }
     }
 
-    /// Starts the waiting partitions. A partition that cannot start is tried again in the next turn.
+    /// Starts the waiting partitions. If a partition cannot start now, the next iteration of the loop tries again.
     fn begin_partitions(&mut self) {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
             match self.seek_and_resume(partition, next) {
-                // Only now may records pass. One before the seek would put a later offset in front of `next`,
-                // which looks like a gap.
+                // The partition may become active only after the seek. A record that was fetched before the seek could
+                // otherwise arrive first. The offset of such a record would differ from `next`, which would look like a
+                // gap.
                 Ok(()) => {
                     self.client.context().active().insert(partition, assignment);
                 }
                 Err(error) => {
-                    tracing::debug!(partition, %next, %error, "failed to seek, trying again");
+                    tracing::debug!(partition, next = next.0, %error, "failed to seek, trying again");
                     self.beginning.insert(partition, (assignment, next));
                 }
             }
         }
-        // A partition that was revoked meanwhile can never start.
+        // A partition that was revoked in the meantime can never start, so it is removed.
         if !self.beginning.is_empty()
             && let Ok(assigned) = self.client.assignment()
         {
@@ -269,8 +274,8 @@ impl Poller {
         let at = KafkaOffset::Offset(next.0);
         let sought = self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT);
         if let Err(KafkaError::Seek(_)) = &sought {
-            // After an offset error, librdkafka stops fetching the partition and refuses to seek. A new
-            // assignment starts the fetch again.
+            // After an offset error, librdkafka stops fetching the partition and refuses to seek. Assigning the
+            // partition again starts the fetch again.
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&self.topic, partition, at)?;
             self.client.incremental_unassign(&self.one(partition))?;
@@ -284,10 +289,11 @@ impl Poller {
         self.client.resume(&self.one(partition))
     }
 
-    /// Waits a moment for free memory, then pauses. Resumes once a quarter of the budget is free.
+    /// Waits a moment for free memory, and then pauses reading. Resumes paused reading when a quarter of the budget is
+    /// free.
     ///
-    /// Keeps INV-5: memory stays bounded, and polling continues. Waiting longer instead of pausing was rejected,
-    /// because the group would remove a member that does not poll.
+    /// Pausing keeps INV-5: memory stays bounded, and polling continues. A longer wait instead of a pause is not
+    /// possible, because the group would remove a member that does not poll.
     fn apply_back_pressure(&mut self) {
         let deadline = Instant::now() + PRESSURE_WAIT;
         while !self.paused && self.budget.is_exceeded() {

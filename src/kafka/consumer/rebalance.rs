@@ -1,12 +1,12 @@
-//! The callbacks of the consumer's client, above all those of a rebalance.
+//! The librdkafka callbacks of the consumer's client. The most important callbacks handle a rebalance.
 //!
-//! librdkafka calls them on the thread that polls. The group uses the cooperative protocol, so an assign or a
-//! revoke names only the partitions that change, and the others are read on. Sources:
+//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol, so an assign or a
+//! revoke names only the partitions that change. The consumer continues to read all other partitions. Sources:
 //!
-//! - the protocol: KIP-429,
-//!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>
-//! - what a callback must call: `rd_kafka_conf_set_rebalance_cb` in
-//!   <https://github.com/confluentinc/librdkafka/blob/v2.12.1/src/rdkafka.h>
+//! - The protocol is KIP-429,
+//!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>.
+//! - The duties of a callback are described at `rd_kafka_conf_set_rebalance_cb` in
+//!   <https://github.com/confluentinc/librdkafka/blob/v2.12.1/src/rdkafka.h>.
 //!
 //! | event | steps |
 //! |---|---|
@@ -27,18 +27,19 @@ use rdkafka::{ClientConfig, Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::ConsumerEvent;
+use super::inquiry::commit;
 use crate::core::event::Offset;
 use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::context::Context;
-use crate::kafka::inquiry::commit;
 use crate::kafka::{is_topic_missing, membership};
+use crate::telemetry::join_list;
 
-/// The context of the client that is a member of the group.
+/// The context of the Kafka client that is a member of the group.
 pub(crate) struct GroupContext {
     base: Context,
     topic: String,
     events: UnboundedSender<ConsumerEvent>,
-    /// Partitions that are read, with their assignment. Records of others are dropped.
+    /// The partitions that are being read, each with its assignment. The poller drops records of all other partitions.
     active: Mutex<BTreeMap<i32, u64>>,
     drain_max: Duration,
 }
@@ -77,7 +78,7 @@ impl GroupContext {
         self.active.lock().expect("no panic holds the lock")
     }
 
-    /// Returns the listed partitions and drops their further records.
+    /// Returns the partitions in `list`, and makes the consumer drop all further records of these partitions.
     fn deactivate(&self, list: &TopicPartitionList) -> Vec<i32> {
         let elements = list.elements_for_topic(&self.topic);
         let partitions: Vec<i32> = elements.iter().map(|e| e.partition()).collect();
@@ -90,23 +91,27 @@ impl GroupContext {
         client: &BaseConsumer<GroupContext>,
         list: &mut TopicPartitionList,
     ) {
-        // 1. Assign at a numeric offset. Without one, librdkafka starts at the group's commit, but only the
-        //    start rule may decide whether that commit is valid (INV-3). A logical offset such as "end" was
-        //    rejected: librdkafka asks the broker for it, and if the answer crosses the later seek, version
-        //    2.12 asks again half a second later and jumps to the end, over all records in between
-        //    (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` shows it.
-        // 2. Pause, so that nothing is fetched from offset 0.
+        // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
+        //   commit, but only the start rule may decide whether that commit is valid (INV-3). A logical offset such as
+        //   "end" is not used, because librdkafka asks the broker for the end. If the answer arrives after a later
+        //   seek, librdkafka 2.12 asks again half a second later. After the second answer, librdkafka jumps to the end
+        //   of the log and skips all records in between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A
+        //   test in `consumer/tests.rs` shows the jump to the end.
+        //
+        // 2. Pause the partitions, so that the client fetches nothing from offset 0.
         let result = list
             .set_all_offsets(KafkaOffset::Offset(0))
             .and_then(|()| client.incremental_assign(list))
             .and_then(|()| client.pause(list));
         if let Err(error) = result {
-            tracing::warn!(%error, "failed to take an assignment");
+            tracing::warn!(%error, "failed to apply an assignment");
         }
-        // 3. Drop records of an earlier assignment. They belong before the restart point that is read next.
+        // 3. Drop records of an earlier assignment, because they may be before the restart point at which the
+        //   partition starts.
         let partitions = self.deactivate(list);
-        // 4. Report. The consumer locates the restart points without blocking this thread.
-        tracing::info!(?partitions, "partitions assigned");
+        // 4. Report the assignment. The shell locates the restart points, so that the consumer thread does not
+        //   block.
+        tracing::info!(partitions = join_list(&partitions), "partitions assigned");
         self.send(ConsumerEvent::Assigned(partitions));
     }
 
@@ -115,34 +120,38 @@ impl GroupContext {
         client: &BaseConsumer<GroupContext>,
         list: &TopicPartitionList,
     ) {
-        // 1. Stop sending records, so that the drain ends.
+        // 1. Stop sending records of these partitions, so that the drain can end.
         let partitions = self.deactivate(list);
-        // A lost partition may have another owner already (`rd_kafka_assignment_lost` in rdkafka.h), so a
-        // commit would be refused. The next owner reads the records since the last commit again, and the rows
-        // refuse what they have counted (INV-2).
+        // A lost partition may already have another owner (`rd_kafka_assignment_lost` in rdkafka.h), so Kafka would
+        // refuse a commit. The next owner reads the records since the last commit again. The fences reject the records
+        // that the rows already count (INV-2).
         let lost = client.assignment_lost();
-        tracing::info!(?partitions, lost, "partitions revoked");
+        tracing::info!(
+            partitions = join_list(&partitions),
+            lost,
+            "partitions revoked"
+        );
         let (answer, drained) = mpsc::channel();
         self.send(ConsumerEvent::Revoked {
             partitions,
             lost,
             answer,
         });
-        // 2. Wait for the drain. The wait is bounded, because the group waits for this member.
+        // 2. Wait for the drain. The wait has a limit, because the whole group waits for this member.
         if !lost
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
         {
-            // 3. Commit the durable boundaries (INV-1) before the partitions go, so that the next owner starts
-            //    there. The request leaves before the next JoinGroup on the same connection. A synchronous
-            //    commit was rejected: waiting for the answer here could delay the whole group.
+            // 3. Commit the durable boundaries (INV-1) before giving the partitions up, so that the next owner starts
+            //   at these boundaries. The commit request is sent before the next JoinGroup, on the same connection. A
+            //   synchronous commit was rejected, because waiting for the answer here could delay the whole group.
             if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
             }
         }
-        // 4. Give the partitions up. librdkafka rejoins the group after this call.
+        // 4. Give the partitions up. After the unassignment, librdkafka joins the group again.
         if let Err(error) = client.incremental_unassign(list) {
-            tracing::warn!(%error, "failed to give partitions up");
+            tracing::warn!(%error, "failed to give up partitions");
         }
     }
 }
@@ -158,7 +167,8 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The poll also returns the error of a missing topic, and the poller reports it.
+        // The callback ignores the error about a missing topic. The poll also returns this error, and the poller
+        // reports it.
         if !is_topic_missing(&error) {
             self.base.error(error, reason);
         }
@@ -185,7 +195,8 @@ impl ConsumerContext for GroupContext {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.process_assign_partitions(client, list);
             }
-            // Besides revokes there are errors. librdkafka asks to give everything up then.
+            // librdkafka calls this arm for revokes and for errors. After an error, librdkafka also expects the member
+            // to give up all partitions.
             _ => self.process_revoke_partitions(client, list),
         }
     }

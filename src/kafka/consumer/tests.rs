@@ -1,4 +1,4 @@
-//! Tests of the consumer thread against librdkafka's mock cluster.
+//! Tests of the consumer thread, run against librdkafka's mock cluster.
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A broker with a topic of one partition, and a consumer of it.
+/// A mock broker with one topic of one partition, and a consumer of that topic.
 struct Bed {
     broker: MockCluster<'static, DefaultProducerContext>,
     consumer: Consumer,
@@ -52,12 +52,12 @@ impl Bed {
         }
     }
 
-    /// Sends `count` records with `value` and a header.
+    /// Sends `count` records, each with `value` and a header.
     fn send(&self, count: usize, value: Option<&str>, header: &str) {
         send(&self.broker, count, value, header);
     }
 
-    /// Waits for an event that `pick` accepts.
+    /// Waits for an event for which `pick` returns a value.
     async fn until<T>(&mut self, pick: impl Fn(ConsumerEvent) -> Option<T>) -> T {
         let found = async {
             loop {
@@ -72,7 +72,7 @@ impl Bed {
             .expect("it comes")
     }
 
-    /// Waits for the partition and starts it from the beginning.
+    /// Waits for the assignment of the partition, and starts the partition from its beginning.
     async fn begin(&mut self) {
         self.until(|event| match event {
             ConsumerEvent::Assigned(partitions) => (partitions == [0]).then_some(()),
@@ -91,7 +91,7 @@ impl Bed {
     }
 }
 
-/// Sends records with `value` and a header in one batch.
+/// Sends `count` records with `value` and a header in one batch.
 fn send(
     broker: &MockCluster<'static, DefaultProducerContext>,
     count: usize,
@@ -113,7 +113,7 @@ fn send(
     producer.flush(WAIT_MAX).expect("the broker takes it");
 }
 
-/// The offset comes from a message of librdkafka, so this test fails when a new version changes the message.
+/// The offset is parsed from a message of librdkafka, so this test fails when a new version changes the message.
 #[tokio::test]
 async fn the_end_of_a_log_comes_with_its_offset() {
     let mut bed = Bed::new();
@@ -124,7 +124,7 @@ async fn the_end_of_a_log_comes_with_its_offset() {
     assert_eq!(bed.end().await, Offset(5));
 }
 
-/// A rejected record is kept whole, with its headers.
+/// A rejected record is kept completely in memory, including its headers.
 #[tokio::test]
 async fn headers_of_rejected_records_count_towards_the_budget() {
     let mut bed = Bed::new();
@@ -146,15 +146,16 @@ async fn headers_of_rejected_records_count_towards_the_budget() {
     }
 }
 
-/// How long each answer of the slow broker takes.
+/// How long the slow mock broker takes for each answer.
 const SLOW_RTT: Duration = Duration::from_millis(300);
-/// Number of records to read from it, each by its own request. Reading them takes longer than a request for the
-/// log's end, librdkafka's pause of 500 ms before it repeats that request, and the second answer.
+/// Number of records to read from the slow broker, each with its own request. Reading all these records takes longer
+/// than a first request for the log's end, librdkafka's pause of 500 ms, and a second request together.
 const RECORDS: usize = 10;
 
-/// When a partition is assigned at a logical offset, librdkafka asks for the end of its log. librdkafka 2.12 finds
-/// the answer outdated by the seek, asks again half a second later, and then jumps to the end over all records in
-/// between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
+/// If a partition is assigned at a logical offset, librdkafka asks the broker for the end of the log. If a seek happens
+/// before the answer, librdkafka 2.12 considers the answer outdated and asks again half a second later. After the
+/// second answer, librdkafka jumps to the end of the log and skips all records in between
+/// (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
 #[tokio::test]
 async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() {
     let broker = MockCluster::new(1).expect("a broker");
@@ -167,7 +168,7 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
     let mut bed = Bed::on(broker, &[("fetch.message.max.bytes", "1")]);
     bed.until(|event| matches!(event, ConsumerEvent::Assigned(_)).then_some(()))
         .await;
-    // A request for the end that was sent at the assignment is under way now.
+    // At the assignment, librdkafka sent a request for the log's end, and the answer is still on its way.
     tokio::time::sleep(SLOW_RTT / 3).await;
     bed.consumer.begin(0, 1, Offset(0));
     let mut offsets = Vec::new();

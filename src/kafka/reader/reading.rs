@@ -14,6 +14,7 @@ use super::{
     Callback, Letter, LogReader, LogRecord, POLL, ReadRange, ReadStart, ReadStep, ReaderError,
     plain,
 };
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::parse::parse_record;
 use crate::kafka::REACH_REMEDY;
@@ -24,14 +25,15 @@ use crate::shutdown::Shutdown;
 use crate::sys;
 use crate::telemetry::unix_ms;
 
-/// Time between two reports of how many records follow the position.
+/// Time between two reports of the number of records that are left to read.
 const LAG_EVERY: Duration = Duration::from_millis(250);
-/// Timeout of the request that asks whether a broker is back.
+/// Timeout of the request that asks whether a broker is reachable again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long after `until_ms` a quiet partition is still read, for records that are under way.
+/// How long the reader still reads a quiet partition after the time `until_ms`, in milliseconds. Records from before
+/// `until_ms` may still be on their way.
 const UNTIL_GRACE_MS: i64 = 1_000;
 
-/// One run of a reader, with the partitions that are still read.
+/// One run of a reader, with the partitions that are not read to the end of the range yet.
 pub(super) struct Reading<'a> {
     reader: &'a LogReader,
     range: &'a ReadRange,
@@ -92,7 +94,7 @@ impl<'a> Reading<'a> {
         };
         open.at_end = false;
         let end = open.end;
-        let record_ms = message.timestamp().to_millis();
+        let record_ms = message.timestamp().to_millis().map(UnixMs);
         let too_new = self
             .range
             .until_ms
@@ -104,7 +106,8 @@ impl<'a> Reading<'a> {
         if end.is_some_and(|end| offset >= end) || too_new {
             return ControlFlow::Continue(());
         }
-        // Timestamps of producers are not in order, so an older record may follow the offset of the start time.
+        // The timestamps of producers are not in order. A record after the offset for the start time may therefore be
+        // older than the start time.
         if let (ReadStart::At(from_ms), Some(record_ms)) = (self.range.start, record_ms)
             && record_ms < from_ms
         {
@@ -136,7 +139,7 @@ impl<'a> Reading<'a> {
             return Err(ReaderError::Read(error));
         }
         match error.rdkafka_error_code() {
-            // The reader needs no right on its group, because it never joins it.
+            // The reader does not need any right on its group, because it never joins the group.
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.brokers_away = true;
@@ -154,7 +157,8 @@ impl<'a> Reading<'a> {
     }
 
     fn report_lag(&mut self) -> ControlFlow<()> {
-        // A quiet topic sends nothing when its broker is back, so the reader asks.
+        // If the topic is quiet, the broker sends nothing when it becomes reachable again. The reader therefore sends a
+        // request.
         if self.brokers_away {
             let answer = self.reader.consumer.fetch_metadata(None, PROBE_TIMEOUT);
             self.brokers_away = answer.is_err();
@@ -166,7 +170,8 @@ impl<'a> Reading<'a> {
         (self.step)(ReadStep::Behind(lag))
     }
 
-    /// Returns how many records follow the position, by the log ends in the last fetches. Sends no request.
+    /// Returns the number of records that are left to read, according to the log ends in the last fetches. The function
+    /// sends no request.
     fn lag(&self) -> u64 {
         let of_partition = |(partition, open): (&i32, &OpenPartition)| {
             let next = self.scan.position(*partition).filter(|_| !open.at_end)?;
@@ -177,7 +182,8 @@ impl<'a> Reading<'a> {
         self.open.iter().filter_map(of_partition).sum()
     }
 
-    /// Closes the partitions that are at their end once no record before `until_ms` is expected any more.
+    /// Closes the partitions that were read to their end, as soon as no further record before `until_ms` can be
+    /// expected.
     fn close_after_until(&mut self) {
         let until_ms = self.range.until_ms;
         if until_ms.is_none_or(|until_ms| unix_ms() < until_ms.saturating_add(UNTIL_GRACE_MS)) {
@@ -189,7 +195,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Stops reading a partition, so that its records do not delay those of the others.
+    /// Stops reading a partition, so that its records do not delay the records of other partitions.
     fn close(&mut self, partition: i32) {
         self.open.remove(&partition);
         self.scan.close(partition);
@@ -207,7 +213,7 @@ fn record(message: &BorrowedMessage<'_>) -> LogRecord {
     LogRecord {
         partition: message.partition(),
         offset: Offset(message.offset()),
-        record_ms: message.timestamp().to_millis(),
+        record_ms: message.timestamp().to_millis().map(UnixMs),
         by_broker: matches!(message.timestamp(), Timestamp::LogAppendTime(_)),
         value: value.map(Box::from),
         body,
@@ -225,7 +231,7 @@ fn letter(message: &BorrowedMessage<'_>) -> Letter {
     Letter {
         partition: message.partition(),
         offset: Offset(message.offset()),
-        record_ms: message.timestamp().to_millis(),
+        record_ms: message.timestamp().to_millis().map(UnixMs),
         headers,
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),

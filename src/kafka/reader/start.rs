@@ -1,4 +1,4 @@
-//! Finds the partitions of a topic and the offset at which each one begins.
+//! Finds the partitions of a topic, and the offset at which reading each partition begins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,28 +8,29 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::{LogReader, REQUEST_TIMEOUT, ReadRange, ReadStart};
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::kafka::partitions_of;
 
-/// How long to wait for the client's report why no broker was reached.
+/// Maximum wait for one report of the client. A report says why the client reached no broker.
 const REPORT_WAIT: Duration = Duration::from_millis(300);
-/// Most reports to wait for.
+/// Maximum number of reports of the client to wait for.
 const REPORTS_MAX: usize = 10;
 
-/// A partition that is read.
+/// A partition that is being read.
 #[derive(Debug)]
 pub(super) struct OpenPartition {
-    /// Where reading begins.
+    /// The offset at which reading begins.
     pub(super) first: Offset,
-    /// Where reading ends, if it does.
+    /// The offset at which reading ends, or `None` if reading has no end.
     pub(super) end: Option<Offset>,
-    /// All records so far have been read.
+    /// True if the reader has read all records that the partition holds so far.
     pub(super) at_end: bool,
 }
 
 impl LogReader {
-    /// Finds where each partition begins and assigns all of them; `None` if the topic does not exist. Leaves out
-    /// partitions without a record to read.
+    /// Finds where reading each partition begins, and assigns the partitions. Returns `None` if the topic does not
+    /// exist. Partitions without a record to read are not assigned.
     pub(super) fn assign(
         &self,
         range: &ReadRange,
@@ -37,8 +38,9 @@ impl LogReader {
     ) -> KafkaResult<Option<BTreeMap<i32, OpenPartition>>> {
         let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
-            // No partition is assigned yet, so these polls only serve callbacks. The client reports why no broker
-            // was reached a moment after the request failed, and more precisely than the request's error.
+            // No partition is assigned yet, so the polls in this loop only run callbacks. The client reports why it
+            // reached no broker a moment after the request has failed. The client's report is more precise than the
+            // error of the request.
             for _ in 0..REPORTS_MAX {
                 if self.consumer.poll(REPORT_WAIT).is_none() {
                     break;
@@ -79,20 +81,20 @@ impl LogReader {
         Ok(Some(open))
     }
 
-    /// Returns the first offset at or after this time for each partition that has one; `None` if the broker does
-    /// not support the request.
+    /// Returns the offset of the first record at or after the time `from_ms`, for each partition that has such a
+    /// record. Returns `None` if the broker does not support the request.
     ///
-    /// Reading then starts at the beginning and skips older records. librdkafka's mock cluster is such a broker:
-    /// it finds no offset for any time.
+    /// If the broker does not support the request, the caller reads from the beginning and skips older records.
+    /// librdkafka's mock cluster does not support the request by time: it finds no offset for any time.
     fn offsets_at(
         &self,
-        from_ms: i64,
+        from_ms: UnixMs,
         bounds: &BTreeMap<i32, (i64, i64)>,
     ) -> KafkaResult<Option<BTreeMap<i32, i64>>> {
-        let request = |time_ms: i64| -> KafkaResult<BTreeMap<i32, i64>> {
+        let request = |time_ms: UnixMs| -> KafkaResult<BTreeMap<i32, i64>> {
             let mut list = TopicPartitionList::new();
             for partition in bounds.keys() {
-                list.add_partition_offset(&self.topic, *partition, ListOffset::Offset(time_ms))?;
+                list.add_partition_offset(&self.topic, *partition, ListOffset::Offset(time_ms.0))?;
             }
             let answer = self.consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
             let elements = answer.elements();
@@ -102,7 +104,7 @@ impl LogReader {
             });
             Ok(found.collect())
         };
-        let found = match request(from_ms.max(0)) {
+        let found = match request(from_ms.max(UnixMs(0))) {
             Ok(found) => found,
             Err(error)
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) =>
@@ -111,10 +113,10 @@ impl LogReader {
             }
             Err(error) => return Err(error),
         };
-        // An empty answer means that all records are older, or that the broker finds none for any time. The time 0
-        // tells these apart, because it matches the first record of every log.
+        // An empty answer means either that all records are older, or that the broker does not support the request. A
+        // second request for the time 0 distinguishes the two cases, because every record is at or after the time 0.
         let has_records = bounds.values().any(|(low, end)| low < end);
-        if found.is_empty() && has_records && request(0)?.is_empty() {
+        if found.is_empty() && has_records && request(UnixMs(0))?.is_empty() {
             return Ok(None);
         }
         Ok(Some(found))

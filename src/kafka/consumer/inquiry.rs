@@ -1,7 +1,7 @@
-//! Requests about the group and the log over the consumer's connections, and the consumer's commits.
+//! Requests about the group and the log over the consumer's connections, and commits of the consumer.
 //!
-//! All of them block, so callers run them on a thread for blocking work. An [`Inquiry`] keeps the client alive.
-//! The member leaves the group when the last one is dropped.
+//! All requests block, so callers run them on a thread for blocking tasks. An [`Inquiry`] keeps the Kafka client alive.
+//! The member leaves the group when the last inquiry is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::KafkaResult;
 use rdkafka::{ClientConfig, Message as _, Offset as KafkaOffset, TopicPartitionList};
 
+use super::GroupContext;
 use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::pipeline::CommitPart;
 use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
-use crate::kafka::consumer::GroupContext;
 use crate::kafka::context::Context;
 use crate::kafka::record::original;
 use crate::sys;
 
-/// Returns the commits of `client`'s group for those of `partitions` that have one.
+/// Returns the commits of the group to which `client` belongs. Partitions without a commit are absent from the result.
 ///
 /// # Errors
-/// When the coordinator refuses or does not answer in time.
+/// Returns an error if the coordinator refuses the request or does not answer in time.
 pub(crate) fn committed<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -73,10 +73,10 @@ impl Inquiry {
         }
     }
 
-    /// Returns the group's commits for those of `partitions` that have one.
+    /// Returns the group's commits for `partitions`. Partitions without a commit are absent from the result.
     ///
     /// # Errors
-    /// When the coordinator does not answer in time.
+    /// Returns an error if the coordinator does not answer in time.
     pub fn commits(
         &self,
         partitions: &[i32],
@@ -93,15 +93,16 @@ impl Inquiry {
     /// Commits restart points and waits for the coordinator's answer.
     ///
     /// # Errors
-    /// When the coordinator refuses, as it does during a rebalance, or does not answer.
+    /// Returns an error if the coordinator does not answer. Also returns an error if the coordinator refuses the
+    /// commit, as it does during a rebalance.
     pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
         commit(&self.client, &self.topic, parts, CommitMode::Sync)
     }
 
-    /// Returns the offset of a partition's oldest record and the one after its newest.
+    /// Returns the offset of a partition's oldest record, and the offset after its newest record.
     ///
     /// # Errors
-    /// When the leader does not answer in time.
+    /// Returns an error if the leader of the partition does not answer in time.
     pub fn log_range(&self, partition: i32, timeout: Duration) -> KafkaResult<(Offset, Offset)> {
         let (start, end) = self
             .client
@@ -109,15 +110,15 @@ impl Inquiry {
         Ok((Offset(start), Offset(end)))
     }
 
-    /// Returns the topic's id and number of partitions; `None` if the topic does not exist.
+    /// Returns the id and the number of partitions of the topic, or `None` if the topic does not exist.
     ///
     /// # Errors
-    /// When no broker answers in time.
+    /// Returns an error if no broker answers in time.
     pub fn topic(&self, timeout: Duration) -> Result<Option<sys::TopicFacts>, sys::TopicError> {
         sys::topic_facts(self.client.client(), &self.topic, timeout)
     }
 
-    /// Reads one record again, with a separate client. Returns `None` if the record cannot be read in time.
+    /// Reads one record again with a separate client. Returns `None` if the record cannot be read in time.
     pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
         let mut config = self.config.clone();
         config
@@ -135,7 +136,7 @@ impl Inquiry {
     }
 }
 
-/// Commits restart points. If the coordinator refuses one part, the whole commit is an error.
+/// Commits restart points. Returns an error if the coordinator refuses any of the restart points.
 pub(super) fn commit<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -148,6 +149,6 @@ pub(super) fn commit<C: ConsumerContext>(
         element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
         element.set_metadata(&part.metadata);
     }
-    // The list is explicit, because a commit of all stored offsets would drop the metadata.
+    // The function commits an explicit list of offsets, because a commit of all stored offsets would lose the metadata.
     client.commit(&list, mode)
 }
