@@ -1,9 +1,11 @@
-//! How requests end: what the shell learns from DynamoDB and Kafka, and how it gets there.
+//! The results of requests to DynamoDB and Kafka, and the channel that brings them to the shell.
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::consume::locate::{Found, Trouble, Unlocated};
+use crate::consume::locate::{Found, Unlocated};
+use crate::consume::trouble::Trouble;
 use crate::core::batch::{Batch, BatchOutcome};
+use crate::core::clock::BootMs;
 use crate::core::event::Offset;
 use crate::core::gap::{Gap, SecondRead};
 use crate::core::pipeline::Publish;
@@ -11,7 +13,7 @@ use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::exit::SettingsError;
 use crate::store::error::StoreError;
 
-/// The end of a request.
+/// The result of a request.
 pub(super) enum Done {
     Batch(Batch, BatchOutcome, Option<StoreError>),
     Update(
@@ -24,16 +26,18 @@ pub(super) enum Done {
         partition: i32,
         assignment: u64,
     },
-    /// A partition's progress item could not be created.
+    /// The request to create the progress item of a partition failed.
     NotCreated(Unlocated),
     Published(Publish),
-    /// There is no progress item to move. The request began at this time of [`sys::boot_ms`].
-    ProgressMissing(i64, Publish),
-    /// The tables' id, and when its read began, by [`sys::boot_ms`].
-    TablesRead(String, i64),
-    /// The tables' id could not be read.
+    /// The progress item to move does not exist in the table. The [`BootMs`] says when the request began, on the clock
+    /// of [`crate::sys::boot_ms`].
+    ProgressMissing(BootMs, Publish),
+    /// The id of the tables. The [`BootMs`] says when the read of the id began, on the clock of
+    /// [`crate::sys::boot_ms`].
+    TablesRead(String, BootMs),
+    /// The id of the tables could not be read.
     TablesUnread(Trouble),
-    /// This table is missing, or the config item in it.
+    /// The table with the given index does not exist, or the config item in it does not exist.
     TableMissing(usize),
     GapRead {
         partition: i32,
@@ -41,34 +45,35 @@ pub(super) enum Done {
         gap: Gap,
         second: SecondRead,
     },
-    /// An answer to the Kafka client of this generation. Answers to a former client mean nothing.
+    /// A result from the Kafka client of the given generation. The shell ignores results from former clients.
     Kafka(u64, Answer),
 }
 
-/// What a question to Kafka brought.
+/// The result of a request to Kafka.
 pub(super) enum Answer {
     Located(Result<Found, SettingsError>),
-    /// The topic's id, asked for before a commit.
+    /// The id of the topic, which the shell requests before each commit.
     Topic(Option<String>),
     Committed(bool),
     Looked(Looked),
-    /// Positions outside of their logs.
-    Outside(Vec<Position>),
-    /// Positions for which no broker returned the ends of the log.
-    RangesUnknown(Vec<Position>),
-    /// The records that are left until the end of `--stop-at-end`; `None` if that was not asked or not answered.
+    /// The read positions that are outside of the logs of their partitions.
+    Outside(Vec<ReadPosition>),
+    /// The read positions of partitions for which no broker has returned the range of the log.
+    RangesUnknown(Vec<ReadPosition>),
+    /// The number of records that the group must still commit before `--stop-at-end` ends the role. The value is `None`
+    /// if the shell did not request the number or Kafka did not answer.
     AtEnd(Option<u64>),
 }
 
-/// Where a partition is read next.
+/// The position at which the consumer reads a partition next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct ReadPosition {
     pub(super) partition: i32,
     pub(super) assignment: u64,
     pub(super) next: Offset,
 }
 
-/// Brings ends of requests back to the shell.
+/// Sends results of requests to the shell.
 #[derive(Clone)]
 pub(super) struct Answers {
     done: UnboundedSender<Done>,
@@ -76,7 +81,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Returns the way back for a first Kafka client.
+    /// Returns the sender that the requests of the first Kafka client use.
     pub(super) fn new(done: UnboundedSender<Done>) -> Answers {
         Answers {
             done,
@@ -84,36 +89,36 @@ impl Answers {
         }
     }
 
-    /// Makes answers to the Kafka client so far mean nothing.
+    /// Begins a new generation. From then on, the shell ignores the results of all former Kafka clients.
     pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
     }
 
-    /// Returns whether an answer belongs to the Kafka client of now.
+    /// Returns true if a result comes from the current Kafka client.
     pub(super) fn is_current(&self, generation: u64) -> bool {
         generation == self.generation
     }
 
-    /// Sends an answer of the Kafka client.
+    /// Sends a result from the Kafka client of the current generation.
     pub(super) fn kafka(&self, answer: Answer) {
         self.send(Done::Kafka(self.generation, answer));
     }
 
     pub(super) fn send(&self, done: Done) {
-        // Fails only once the shell is gone, and then no one waits for it.
+        // Sending fails only after the shell has ended. Nothing waits for the result then.
         if self.done.send(done).is_err() {
             tracing::trace!("a request outlived the role");
         }
     }
 }
 
-/// The topic, and the ends of its logs if they were asked for.
+/// The topic's id, and the end of each partition's log if the shell requested the ends.
 pub(super) struct Looked {
     pub(super) topic: TopicNow,
     pub(super) ends: Option<Vec<(i32, Offset)>>,
 }
 
-/// What the brokers say about the topic now.
+/// What the brokers report about the topic.
 pub(super) enum TopicNow {
     Is(String),
     Missing,

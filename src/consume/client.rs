@@ -1,24 +1,25 @@
-//! The Kafka client of a consumer, and its replacement when partitions stand still.
+//! The Kafka client of a consumer, and its replacement when partitions stall.
 
 use std::sync::Arc;
 
 use rdkafka::error::KafkaResult;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::core::clock::SteadyMs;
 use crate::core::event::Offset;
 use crate::kafka::budget::Budget;
 use crate::kafka::client_errors::ClientErrors;
+use crate::kafka::consumer::Inquiry;
 use crate::kafka::consumer::{Consumer, ConsumerEvent};
-use crate::kafka::inquiry::Inquiry;
 
-/// Starts a client with a memory budget and a channel of its own.
+/// Starts a Kafka client that has its own memory budget and its own channel of events.
 pub(super) type StartClient = Box<
     dyn Fn() -> KafkaResult<(Consumer, Arc<Budget>, UnboundedReceiver<ConsumerEvent>)>
         + Send
         + Sync,
 >;
 
-/// The Kafka client that reads now.
+/// The Kafka client that the consumer currently uses.
 pub(super) struct Client {
     consumer: Consumer,
     budget: Arc<Budget>,
@@ -27,7 +28,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Starts the first client.
+    /// Starts the first Kafka client of the consumer.
     pub(super) fn start(start: StartClient) -> KafkaResult<Client> {
         let (consumer, budget, events) = start()?;
         Ok(Client {
@@ -38,7 +39,8 @@ impl Client {
         })
     }
 
-    /// Starts another client and closes this one. It does not wait for the close, which may never end.
+    /// Starts another client and closes the current one. The function does not wait until the current client is closed,
+    /// because closing a stalled client may never end.
     pub(super) fn replace(&mut self) -> KafkaResult<()> {
         let (consumer, budget, events) = (self.start)()?;
         self.budget = budget;
@@ -47,28 +49,28 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for the next event; `None` once the consumer thread has ended.
+    /// Waits for the next event. Returns `None` after the consumer thread has ended.
     pub(super) async fn next_event(&mut self) -> Option<ConsumerEvent> {
         self.events.recv().await
     }
 
-    /// Returns the next event that has arrived.
+    /// Returns the next event if an event has already arrived.
     pub(super) fn try_event(&mut self) -> Option<ConsumerEvent> {
         self.events.try_recv().ok()
     }
 
-    /// Reads a partition from `next` on.
+    /// Makes the consumer thread read a partition, starting at `next`.
     pub(super) fn begin(&self, partition: i32, assignment: u64, next: Offset) {
         self.consumer.begin(partition, assignment, next);
     }
 
-    /// Stops reading a partition until [`Client::begin`].
+    /// Makes the consumer thread stop reading a partition until [`Client::begin`] is called for that partition.
     pub(super) fn hold(&self, partition: i32) {
         self.consumer.hold(partition);
     }
 
-    /// Returns when the consumer thread polled last, in milliseconds of the monotonic clock.
-    pub(super) fn beat_ms(&self) -> i64 {
+    /// Returns when the consumer thread last polled.
+    pub(super) fn beat_ms(&self) -> SteadyMs {
         self.consumer.beat_ms()
     }
 
@@ -77,17 +79,17 @@ impl Client {
         self.consumer.client_errors()
     }
 
-    /// Returns a handle for questions to Kafka.
+    /// Returns a handle for requests to Kafka.
     pub(super) fn inquiry(&self) -> Inquiry {
         self.consumer.inquiry()
     }
 
-    /// Returns the memory budget for records.
+    /// Returns the memory budget for the records that the client has read.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Closes the client. Its events go on until it has left the group.
+    /// Closes the client. The returned channel delivers events until the client has left the group.
     pub(super) fn close(self) -> UnboundedReceiver<ConsumerEvent> {
         self.consumer.close();
         self.events

@@ -1,10 +1,10 @@
-//! The messages of a consumer that stops because only a person can help.
+//! The messages of a consumer that stops because an operator must repair the cause.
 
 use crate::core::keys::{self, TableNames};
 use crate::core::pipeline::Halt;
 use crate::exit::SettingsError;
 
-/// The names that the messages use.
+/// The names of the topic, the group and the tables for the messages.
 pub(super) struct Names<'a> {
     pub(super) topic: &'a str,
     pub(super) topic_id: &'a str,
@@ -12,8 +12,8 @@ pub(super) struct Names<'a> {
     pub(super) tables: &'a TableNames,
 }
 
-/// Returns what happened, why the consumer stops, and what to do.
-pub(super) fn explain(halt: &Halt, names: &Names<'_>) -> SettingsError {
+/// Returns a message that says what happened, why the consumer stops, and what to do.
+pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
     let (topic, group) = (names.topic, names.group);
     match halt {
         Halt::Unreadable {
@@ -77,4 +77,4 @@ pub(super) fn explain(halt: &Halt, names: &Names<'_>) -> SettingsError {
     }
 }
 
-const TABLES_REMEDY: &str = "stop all consumers; restore all four tables to one moment, or delete the rest with citystream init-tables --delete and make new tables with citystream init-tables; then start the consumers";
+const TABLES_REMEDY: &str = "stop all consumers; restore all four tables to one moment, or delete the rest with citystream init-tables --delete and create new tables with citystream init-tables; then start the consumers";

@@ -1,4 +1,4 @@
-//! The end of the role: stop reading, drain, commit, leave the group, within ten seconds.
+//! The end of the role: the consumer stops reading, drains, commits and leaves the group within ten seconds.
 
 use std::time::{Duration, Instant};
 
@@ -10,26 +10,34 @@ use crate::failure::Failure;
 use crate::kafka::consumer::ConsumerEvent;
 use crate::telemetry::steady_ms;
 
-/// Longest drain after SIGTERM. Together with the last commit and leaving the group it stays below 10 s.
+/// Maximum duration of the drain after SIGTERM, in milliseconds.
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
-/// Longest wait for the last commit, and for the consumer thread to leave the group.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(1_200);
+/// Maximum wait for the last commit before the consumer leaves the group.
+const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
+/// Maximum total duration of the drain, the last commit and leaving the group. The sum of these times must stay below
+/// 10 s.
+const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {
-    /// Stops reading, drains, commits and leaves the group.
+    /// Stops reading, drains the partitions, commits and leaves the group.
     pub(super) async fn leave(mut self) -> anyhow::Result<Exit> {
         let started = Instant::now();
+        self.stop_rollups();
         let given_up_before = self.pipeline.report().ledger.given_up;
         self.drain().await;
         let parts = self.revokes.take_parts();
+        // The commit precedes the close of the client, so that the next owner of each partition starts at the durable
+        // boundary (INV-1). Without the last commit, the next owner would start at the previous commit and read all
+        // later records again.
         self.commit_last(parts).await;
         let ledger = self.pipeline.report().ledger;
-        // Rebalances before this drain may have given up records as well; their new owners read those.
+        // Rebalances before the last drain may also have given up records. The new owners of the partitions read the
+        // records that were given up.
         let given_up = ledger.given_up - given_up_before;
         let metrics = &self.host.metrics;
         *metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
-        // The client leaves the group when its last handle is dropped, and `requests` holds some. After that the
-        // channel of events closes.
+        // The client leaves the group when its last handle is dropped, and `requests` holds some of the handles.
+        // The channel of events closes after the client has left the group.
         drop(self.requests);
         let mut events = self.client.close();
         let left = async {
@@ -39,7 +47,11 @@ impl Shell {
                 }
             }
         };
-        if tokio::time::timeout(LEAVE_TIMEOUT, left).await.is_err() {
+        // During a rebalance, Kafka takes a member out of the group only after the other members have joined again. If
+        // a member exits earlier, it stays in the group until its session is over, and until then no other member reads
+        // its partitions.
+        let timeout = END_TIMEOUT.saturating_sub(started.elapsed());
+        if tokio::time::timeout(timeout, left).await.is_err() {
             tracing::warn!("Kafka did not confirm in time that this member left the group");
         }
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -51,7 +63,7 @@ impl Shell {
             }
             None if self.options.stop_at_end => anyhow::bail!(
                 Failure::new("stopped before the group has committed the end of every partition")
-                    .with_remedy("run it again: it continues where it stopped")
+                    .with_remedy("run the command again: it continues where it stopped")
             ),
             _ => Ok(Exit::Done),
         }
@@ -87,10 +99,10 @@ impl Shell {
         }
         let inquiry = self.requests.locator().inquiry();
         let answered = run_blocking(move || inquiry.commit(&parts));
-        match tokio::time::timeout(LEAVE_TIMEOUT, answered).await {
+        match tokio::time::timeout(COMMIT_TIMEOUT, answered).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last commit was refused"),
-            Err(_) => tracing::warn!("the last commit was not answered"),
+            Ok(Err(error)) => tracing::warn!(%error, "Kafka refused the last commit"),
+            Err(_) => tracing::warn!("Kafka did not answer the last commit in time"),
         }
     }
 }

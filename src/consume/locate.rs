@@ -1,8 +1,9 @@
-//! Finds the facts of a start: topic id, config item, commits, progress items, the log's ends.
+//! Finds the facts that a partition needs to start: topic id, config item, commits, progress items, and the ends
+//! of the log.
 //!
-//! A partition whose facts cannot be had keeps no other from starting: it is told with the reason, and the
-//! pipeline asks again. Order matters in one place: the topic's id is read before all else, so that facts
-//! of an older log are never taken for those of a newer one.
+//! If the facts of one partition are missing, all other partitions start without that partition. The pipeline receives
+//! the reason why facts are missing, and requests the facts again later. The topic's id must be read before everything
+//! else. If the id were read later, facts of an older log could be taken for facts of a newer log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rdkafka::error::KafkaResult;
 
 use crate::blocking::run_blocking;
 use crate::consume::tables::TableSet;
+use crate::consume::trouble::{Trouble, dynamodb, kafka};
 use crate::core::RULES;
 use crate::core::event::Offset;
 use crate::core::keys;
@@ -19,25 +21,23 @@ use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
 use crate::core::restart::StartFacts;
 use crate::exit::SettingsError;
-use crate::kafka::REACH_REMEDY;
-use crate::kafka::inquiry::Inquiry;
-use crate::remedy::of_store;
+use crate::kafka::consumer::Inquiry;
 use crate::settings::RawRows;
 use crate::store::config::{ConfigItem, set_topic};
-use crate::store::error::StoreError;
 use crate::store::write::Writer;
 use crate::sys;
 
-/// Longest wait for one answer of a broker.
+/// Maximum wait for one answer of a broker.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a partition's leader, beside others: those whose leader answers begin no later than this.
+/// Timeout of a request to the leader of a partition, when requests go to several leaders. If one leader does not
+/// answer, the other partitions start after five seconds at the latest.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Leaders asked at the same time.
+/// Maximum number of requests to partition leaders at the same time.
 const QUESTIONS_MAX: usize = 16;
-/// More partitions would fill a row with fences.
+/// Maximum number of partitions of a topic. The fences of more partitions would not fit into a row.
 const PARTITIONS_MAX: usize = 1_000;
 
-/// Asks Kafka and DynamoDB.
+/// Requests from Kafka and DynamoDB the facts that a partition needs to start.
 #[derive(Clone)]
 pub(super) struct Locator {
     inquiry: Inquiry,
@@ -46,7 +46,7 @@ pub(super) struct Locator {
     topic: String,
 }
 
-/// A start that is known.
+/// A partition for which all facts that it needs to start are known.
 #[derive(Clone, Debug)]
 pub(super) struct Located {
     pub(super) partition: i32,
@@ -55,29 +55,20 @@ pub(super) struct Located {
     pub(super) tables: Tables,
 }
 
-/// What could be found of what was wanted.
+/// The facts of starting partitions that were found, and the partitions whose facts are missing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) located: Vec<Located>,
     pub(super) missing: Vec<Unlocated>,
 }
 
-/// A start that is not known yet.
+/// A partition for which some facts that it needs to start are not known yet.
 #[derive(Clone, Debug)]
 pub(super) struct Unlocated {
     pub(super) partition: i32,
     pub(super) assignment: u64,
-    /// What is waited for.
+    /// What the partition waits for.
     pub(super) why: String,
-}
-
-/// Why a start is not known yet, or never will be.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// Try again; what is waited for.
-    Wait(String),
-    /// Stop.
-    Settings(SettingsError),
 }
 
 impl Locator {
@@ -95,7 +86,7 @@ impl Locator {
         }
     }
 
-    /// Returns one that asks over another client.
+    /// Returns a locator that sends its requests over another Kafka client.
     pub(super) fn renewed(&self, inquiry: Inquiry) -> Locator {
         Locator {
             inquiry,
@@ -103,7 +94,7 @@ impl Locator {
         }
     }
 
-    /// Finds what it can of what is wanted.
+    /// Finds the facts for all starts in `wanted` whose facts are available now.
     pub(super) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
         match self.try_locate(&wanted).await {
             Ok(found) => Ok(found),
@@ -128,7 +119,9 @@ impl Locator {
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
-        // One that the topic has no longer is taken away soon; one that it has not yet, for this broker, comes.
+        // A partition whose number is not below the topic's partition count is skipped. If the topic lost the
+        // partition, the group will soon revoke the partition. If the answering broker does not know the partition yet,
+        // a later attempt finds the facts.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
@@ -139,10 +132,12 @@ impl Locator {
             rules: config.rules,
             keep: keep(config.raw),
         };
-        // A topic made again meanwhile, or a broker that had not heard of it: facts of two logs.
+        // The topic's id is read a second time. A different id means that the topic was recreated in the meantime, or
+        // that one broker did not know the new topic yet. If the id is different, the facts may come from two different
+        // logs.
         if self.topic().await?.0 != topic_id {
             return Err(Trouble::Wait(
-                "the topic to settle, it was made again".to_owned(),
+                "the topic to settle, because it was recreated".to_owned(),
             ));
         }
         let (mut located, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
@@ -171,7 +166,7 @@ impl Locator {
                         Err(error) => dynamodb(&error),
                     }
                 }
-                Some(Err(error)) => format!("partition {partition}'s leader: {error}"),
+                Some(Err(error)) => format!("the leader of partition {partition}: {error}"),
                 None => format!("partition {partition} to exist"),
             };
             missing.push(Unlocated {
@@ -181,13 +176,13 @@ impl Locator {
             });
         }
         if self.tables.config().await?.tables_id != config.tables_id {
-            let why = "the tables to settle, they were made again";
+            let why = "the tables to settle, because they were recreated";
             return Err(Trouble::Wait(why.to_owned()));
         }
         Ok(Found { located, missing })
     }
 
-    /// Asks the leaders of partitions for the ends of their logs, several at a time.
+    /// Requests the first offset and the end of each partition's log from the leaders, several leaders at a time.
     pub(super) async fn ranges(
         &self,
         partitions: impl IntoIterator<Item = i32>,
@@ -201,7 +196,7 @@ impl Locator {
         asked.buffer_unordered(QUESTIONS_MAX).collect().await
     }
 
-    /// Returns the topic's id and its number of partitions.
+    /// Returns the id of the topic and the number of its partitions.
     pub(super) async fn topic(&self) -> Result<(String, i32), Trouble> {
         let inquiry = self.inquiry.clone();
         let found = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
@@ -210,14 +205,14 @@ impl Locator {
                 let partitions = topic.partitions;
                 if usize::try_from(partitions).unwrap_or(usize::MAX) > PARTITIONS_MAX {
                     return Err(Trouble::Settings(SettingsError::new(format!(
-                        "topic {} has {partitions} partitions, at most {PARTITIONS_MAX} are supported",
+                        "topic {} has {partitions} partitions, but at most {PARTITIONS_MAX} are supported",
                         self.topic
                     ))));
                 }
                 Ok((topic.id.to_string(), partitions))
             }
             Ok(None) => Err(Trouble::Wait(format!(
-                "topic {} to exist (citystream init-tables makes it)",
+                "topic {} to exist (citystream init-tables creates it)",
                 self.topic
             ))),
             Err(error) => Err(Trouble::Wait(kafka(&error))),
@@ -228,12 +223,12 @@ impl Locator {
         let config = self.tables.config().await?;
         if config.rules_number != RULES {
             let what = format!(
-                "the tables {}… were made under rules {}, this program has rules {RULES}",
+                "the tables {}… were created with version {} of the rules, but this program has version {RULES}",
                 self.tables.names().totals,
                 config.rules_number
             );
             let error = SettingsError::new(what)
-                .with_remedy("use the matching version, or a new --table-prefix and a replay");
+                .with_remedy("use the matching version of citystream, or replay the log with a new --table-prefix");
             return Err(Trouble::Settings(error));
         }
         self.writer
@@ -241,7 +236,7 @@ impl Locator {
         Ok(config)
     }
 
-    /// Writes the topic and its id into the config item where they are not there yet.
+    /// Writes the topic's name and id into the config item, unless the config item already holds both.
     async fn claim(&self, config: &ConfigItem, topic_id: &str) -> Result<(), Trouble> {
         match &config.topic {
             Some(topic) if *topic != self.topic => {
@@ -250,7 +245,7 @@ impl Locator {
                     self.tables.names().totals,
                     self.topic
                 );
-                let remedy = format!("give --topic {topic}, or another --table-prefix");
+                let remedy = format!("set --topic {topic}, or use another --table-prefix");
                 return Err(Trouble::Settings(
                     SettingsError::new(what).with_remedy(remedy),
                 ));
@@ -273,7 +268,7 @@ impl Locator {
         .map_err(|e| Trouble::Wait(dynamodb(&e)))
     }
 
-    /// Returns the tables.
+    /// Returns the set of tables that the locator reads.
     pub(super) fn tables(&self) -> TableSet {
         self.tables.clone()
     }
@@ -281,19 +276,6 @@ impl Locator {
     pub(super) fn inquiry(&self) -> Inquiry {
         self.inquiry.clone()
     }
-}
-
-/// Returns what is waited for where DynamoDB does not answer, or refuses.
-pub(super) fn dynamodb(error: &StoreError) -> String {
-    match of_store(error) {
-        Some(todo) => format!("DynamoDB: {error}; {todo}"),
-        None => format!("DynamoDB: {error}"),
-    }
-}
-
-/// Returns what is waited for where brokers do not answer.
-pub(super) fn kafka(error: &dyn std::fmt::Display) -> String {
-    format!("Kafka: {error}; {REACH_REMEDY}")
 }
 
 fn keep(raw: RawRows) -> Keep {

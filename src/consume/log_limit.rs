@@ -1,19 +1,20 @@
-//! A limit on log lines about the same trouble.
+//! Limits how often the consumer logs the same problem.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Least time between two lines about the same trouble.
+/// Minimum time between two log lines about the same problem.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Remembers when each trouble was logged last.
+/// Remembers when each problem was last logged.
 #[derive(Default)]
-pub(super) struct LogLimit {
+pub(super) struct LogLimits {
     logged: BTreeMap<&'static str, Instant>,
 }
 
-impl LogLimit {
-    /// Returns whether a line about `trouble` may be logged now, and counts it as logged.
+impl LogLimits {
+    /// Returns true if a line about `trouble` may be logged now. If the result is true, the function counts the line as
+    /// logged.
     pub(super) fn allows(&mut self, trouble: &'static str) -> bool {
         let last = self.logged.get(trouble);
         let allowed = last.is_none_or(|at| at.elapsed() >= INTERVAL);

@@ -1,9 +1,9 @@
-//! The pipeline from Kafka to DynamoDB.
+//! The pipeline that counts Kafka records in DynamoDB tables.
 //!
-//! The consumer thread (`kafka::consumer`) tells what happens, the pipeline
-//! (`core::pipeline`) decides, the shell (`consume::shell`) carries its decisions to Kafka and
-//! DynamoDB, and `consume::locate` finds the facts of a start. Whatever is missing at the start
-//! (Kafka, the topic, the tables) is waited for, and said.
+//! The consumer thread (`kafka::consumer`) reports records and rebalances. The pipeline (`core::pipeline`) decides
+//! what to do. The shell (`consume::shell`) carries out the decisions on Kafka and DynamoDB. `consume::locate` finds
+//! the facts that a partition needs to start. If Kafka, the topic or the tables are missing at the start, the consumer
+//! waits and reports what it waits for.
 
 mod answers;
 mod client;
@@ -15,11 +15,13 @@ pub(crate) mod progress;
 mod report;
 mod requests;
 mod revokes;
+mod rollups;
 mod shell;
 mod status;
 mod stop_ends;
 mod tables;
 mod topic_watch;
+mod trouble;
 mod write_errors;
 
 use std::sync::Arc;
@@ -33,48 +35,57 @@ use crate::core::keys::TableNames;
 use crate::core::pipeline::{Options, Pipeline};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
-use crate::kafka::client::{client_config, set_default};
+use crate::kafka::client::{client_config, configure_member, set_default};
 use crate::kafka::consumer::{Consumer, ConsumerOptions};
 use crate::kafka::dlq::DeadLetters;
 use crate::kafka::second_read::SecondReader;
 use crate::settings::{Consume, GroupProtocol, OnDataLoss};
 use crate::shutdown::Shutdown;
+use crate::store::rollups::RollupWriter;
 use crate::store::write::Writer;
 use crate::telemetry::Metrics;
 
 use client::{Client, StartClient};
 use locate::Locator;
 use requests::Requests;
+pub use rollups::RollupPace;
+use rollups::Rollups;
 use shell::{Shell, ShellOptions, done_channel};
 pub use status::{Status, Wait};
 
-/// Most requests in flight per table. A table answers in 5–10 ms, so this is some 100,000 items a
-/// second; more only moves the queue from here into DynamoDB.
+/// Maximum number of requests in flight per table. A table answers in 5 to 10 ms, so 64 requests allow about 100,000
+/// items per second. With more than 64 requests, items would only wait in DynamoDB instead of in this process.
 const REQUESTS_MAX: u32 = 64;
-/// The session timeout unless `--kafka-property` says otherwise: a killed member is noticed in 10 s.
+/// Default session timeout, which `--kafka-property` overrides. With the default, the group notices a killed member
+/// after 10 s.
 const SESSION_TIMEOUT_MS: u64 = 10_000;
 
-/// Hears of each partition how far it is durable: partition and next offset.
-pub type Settled = Arc<dyn Fn(i32, i64) + Send + Sync>;
+/// A callback that receives a partition and the offset of the partition's durable boundary.
+pub type SettledCallback = Arc<dyn Fn(i32, i64) + Send + Sync>;
 
-/// What surrounds a pipeline.
+/// The parts of the process outside the pipeline that the pipeline uses.
 pub struct Host {
-    /// Where it counts.
+    /// The metrics that the pipeline updates.
     pub metrics: Metrics,
-    /// Where it tells how it is.
+    /// The status that the pipeline updates.
     pub status: Arc<Status>,
-    /// Who must not run ahead of it, if anybody.
-    pub settled: Option<Settled>,
-    /// The broker sets no timestamps, and the log need not report it.
+    /// A callback for a producer that must not send more than the pipeline can settle. `None` if there is no such
+    /// producer.
+    pub settled: Option<SettledCallback>,
+    /// True if records may carry the producer's timestamp. If false, the consumer logs a warning about records with the
+    /// producer's timestamp.
     pub producer_time_is_fine: bool,
-    /// How long a partition may stand still, in milliseconds: [`PATIENCE_MS`] but in tests.
+    /// How long a partition with lag may make no progress before it counts as stalled, in milliseconds. Only tests use
+    /// a value other than [`PATIENCE_MS`](crate::core::stall::PATIENCE_MS).
     pub stall_ms: i64,
+    /// When and how fast the consumer rolls up hours, or `None` if the consumer does not roll up hours.
+    pub rollups: Option<RollupPace>,
 }
 
-/// Runs the pipeline with a given DynamoDB client, without an HTTP server of its own.
+/// Runs the pipeline with the given DynamoDB client, and without an HTTP server of its own.
 ///
 /// # Errors
-/// Returns what made the role fail.
+/// Returns the error that ended the role.
 pub async fn run_with(
     args: Consume,
     client: aws_sdk_dynamodb::Client,
@@ -101,22 +112,11 @@ pub async fn run_with(
         args.kafka.topic.clone(),
     )
     .context("failed to start the dead-letter producer")?;
-    // A revoke may wait as long as the group would wait for this member.
+    // The drain after a revoke may take half of the session timeout. After the whole session timeout, the group would
+    // remove a member that sends nothing.
     let drain_max = Duration::from_millis(session_ms / 2);
-    // The other half is for what lies outside: fetched pieces, requests under way, the program.
     let second_reader = SecondReader::new(&config, &args.kafka.topic);
-    let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 2);
-    let start_client: StartClient = Box::new(move || {
-        let budget = Arc::new(Budget::new(budget_bytes));
-        let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
-        let options = ConsumerOptions {
-            topic: topic.clone(),
-            drain_max: drain_max + Duration::from_millis(500),
-            budget: Arc::clone(&budget),
-        };
-        let consumer = Consumer::start(&config, options, events_in)?;
-        Ok((consumer, budget, events))
-    });
+    let start_client = start_client(config, &args, drain_max);
     let client_error =
         |e: KafkaError| SettingsError::new("the Kafka client cannot start").with_why(e.to_string());
     let kafka = Client::start(start_client).map_err(client_error)?;
@@ -126,6 +126,10 @@ pub async fn run_with(
         continue_on_loss: args.on_data_loss == OnDataLoss::Continue,
         requests_max: REQUESTS_MAX,
         stall_ms: host.stall_ms,
+    });
+    let rollups = host.rollups.map(|pace| {
+        let writer = RollupWriter::new(client.clone(), names.clone(), host.metrics.clone());
+        Rollups::new(writer, host.metrics.clone(), pace)
     });
     let tables = tables::TableSet::new(client, names);
     let topic = args.kafka.topic.clone();
@@ -138,23 +142,42 @@ pub async fn run_with(
         drain_max,
         stop_at_end: args.stop_at_end,
     };
-    let shell = Shell::new(pipeline, kafka, requests, done, host, options);
+    let shell = Shell::new(pipeline, kafka, requests, rollups, done, host, options);
     shell.run(shutdown).await
 }
 
-/// Returns an error if the settings cannot make a Kafka client.
+/// Returns a function that starts a client of the group.
+fn start_client(config: ClientConfig, args: &Consume, drain_max: Duration) -> StartClient {
+    // Records in the pipeline may use half of the memory budget. The other half of the budget is for fetched data,
+    // requests in flight, and the program itself.
+    let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 2);
+    Box::new(move || {
+        let budget = Arc::new(Budget::new(budget_bytes));
+        let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
+        let options = ConsumerOptions {
+            topic: topic.clone(),
+            drain_max: drain_max + Duration::from_millis(500),
+            budget: Arc::clone(&budget),
+        };
+        let consumer = Consumer::start(&config, options, events_in)?;
+        Ok((consumer, budget, events))
+    })
+}
+
+/// Checks whether librdkafka accepts the consumer's settings.
 ///
 /// # Errors
-/// What is wrong with them.
+/// Returns an error that says which setting is wrong.
 pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
     consumer_config(args).map(drop)
 }
 
-/// Returns the consumer's librdkafka settings: ours below the user's, the fixed ones above.
+/// Returns the consumer's librdkafka settings. The user's properties override the defaults, and the fixed settings
+/// override the user's properties.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     let mut config = client_config(&args.kafka, "consume")?;
-    // What is fetched and not yet taken, in KiB of values; librdkafka needs about three times that
-    // for small records.
+    // Maximum size of the queue of fetched records, in KiB of values. For small records, librdkafka needs about
+    // three times as much memory.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
     let defaults = [
         ("fetch.queue.backoff.ms", "5".to_owned()),
@@ -164,9 +187,9 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
             "fetch.max.bytes",
             (args.memory_budget / 16).max(1 << 20).to_string(),
         ),
-        // Of each partition in one answer, still compressed. Six at librdkafka's default of 1 MiB,
-        // unpacked, were 100 MiB beyond the budget, and 24 at 128 KiB were 50; at 64 KiB a broker is read
-        // no slower.
+        // Maximum compressed bytes of one partition in one fetch response. With librdkafka's default of 1 MiB, six
+        // partitions exceeded the budget by 100 MiB after decompression. With 128 KiB, 24 partitions exceeded the
+        // budget by 50 MiB. Reading from a broker is not slower with 64 KiB than with larger values.
         (
             "fetch.message.max.bytes",
             (args.memory_budget / 2_048)
@@ -174,7 +197,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
                 .to_string(),
         ),
         ("fetch.wait.max.ms", "100".to_owned()),
-        // How soon a new topic or new partitions are noticed.
+        // How long the client may take to notice a new topic or new partitions.
         ("topic.metadata.refresh.interval.ms", "5000".to_owned()),
     ];
     for (name, value) in defaults {
@@ -187,7 +210,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
             set_default(&mut config, &args.kafka, "heartbeat.interval.ms", "3000");
             config.set("partition.assignment.strategy", "cooperative-sticky");
         }
-        // Timeouts and the way to assign are the broker's.
+        // With the protocol of KIP-848, the broker decides the timeouts and the assignment of partitions.
         GroupProtocol::Consumer => {
             config.set("group.protocol", "consumer");
         }
@@ -195,13 +218,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     if let Some(id) = &args.group_instance_id {
         config.set("group.instance.id", id);
     }
-    config
-        .set("group.id", &args.group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true");
+    configure_member(&mut config, &args.group);
     Ok(config)
 }
 

@@ -1,5 +1,5 @@
-//! What `consume --stop-at-end` shows on a terminal: how many of the records that were there at the
-//! start the group has committed, the rate, and the time left.
+//! The progress that `consume --stop-at-end` shows on a terminal. The progress shows how many of the initial
+//! records the group has committed, the rate, and the remaining time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +7,24 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::consume::Status;
-use crate::core::progress::{Progress, show_eta};
+use crate::core::clock::SteadyMs;
+use crate::core::progress::{TaskProgress, show_eta};
 use crate::telemetry::{print_stderr, steady_ms};
 
-/// Time between two looks.
+/// Time between two updates of the progress line.
 const TICK: Duration = Duration::from_millis(200);
-/// Columns that the whole line fits in; on fewer it goes without the bar.
+/// Number of columns that the whole progress line needs. On a narrower terminal, the line omits the bar.
 const COLUMNS_MIN: u16 = 80;
 
-/// Shows the progress until it is dropped.
-pub(crate) struct Shown {
+/// Shows the progress line until the value is dropped.
+pub(crate) struct ProgressLine {
     task: tokio::task::JoinHandle<()>,
     bar: ProgressBar,
-    begun_ms: i64,
+    begun_ms: SteadyMs,
     status: Arc<Status>,
 }
 
-impl Drop for Shown {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.task.abort();
         self.bar.finish_and_clear();
@@ -42,8 +43,8 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
 }
 
-/// Begins to show it on standard error.
-pub(crate) fn show(status: Arc<Status>) -> Shown {
+/// Begins to show the progress line on standard error.
+pub(crate) fn show(status: Arc<Status>) -> ProgressLine {
     let bar = ProgressBar::no_length();
     bar.set_style(style("{spinner} {msg}"));
     bar.set_message("waiting for Kafka");
@@ -58,7 +59,7 @@ pub(crate) fn show(status: Arc<Status>) -> Shown {
             tokio::time::sleep(TICK).await;
         }
     });
-    Shown {
+    ProgressLine {
         task,
         bar,
         begun_ms: steady_ms(),
@@ -70,7 +71,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a constant template is right")
 }
 
-fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<Progress>) {
+fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<TaskProgress>) {
     if bar.length().is_none() {
         let is_wide = crossterm::terminal::size().is_ok_and(|(columns, _)| columns >= COLUMNS_MIN);
         bar.set_style(style(if is_wide {
@@ -81,11 +82,12 @@ fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<Prog
         bar.set_length(total);
     }
     let done = total.saturating_sub(left);
-    let progress = progress.get_or_insert_with(|| Progress::new(steady_ms(), done));
+    let progress = progress.get_or_insert_with(|| TaskProgress::new(steady_ms(), done));
     progress.look(steady_ms(), done);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = HumanCount(progress.per_second().round() as u64);
-    // In this order: no frame shows all records beside a time left.
+    // The message of the bar is set before the position. With the reverse order, a frame could show all records as
+    // read next to a remaining time.
     bar.set_message(format!(
         "{rate}/s, {}",
         show_eta(progress.seconds_left(left))

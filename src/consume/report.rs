@@ -1,12 +1,12 @@
-//! Copies what the pipeline counts into the metrics.
+//! Copies the pipeline's counts into the metrics.
 
 use crate::consume::Host;
 use crate::core::pipeline::Pipeline;
 use crate::kafka::budget::Budget;
 use crate::telemetry::unix_ms;
 
-/// Copies what happened since the last call, and gives the memory of finished records back to the budget.
-pub(super) fn report(pipeline: &mut Pipeline, host: &Host, budget: &Budget) {
+/// Copies the counts since the last call into the metrics, and returns the memory of finished records to the budget.
+pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budget) {
     if let Some(settled) = &host.settled {
         for worker in pipeline.workers() {
             settled(worker.place().partition, worker.durable().next.0);
@@ -33,19 +33,20 @@ pub(super) fn report(pipeline: &mut Pipeline, host: &Host, budget: &Budget) {
     }
     let now_ms = unix_ms();
     for at_ms in tally.durable_ms {
-        // Clocks may differ by a little, and a replayed record may be years old.
+        // The difference between the times can be negative, because the clocks of two hosts differ a little. The
+        // difference can also be very large, because a replayed record may be years old.
         let ms = (now_ms - at_ms).clamp(0, i64::from(u32::MAX));
         let ms = u32::try_from(ms).expect("just clamped");
         m.event_latency_seconds.observe(f64::from(ms) / 1_000.0);
     }
 }
 
-/// Copies the watermark of each partition.
+/// Copies the watermark of each partition into the metrics.
 pub(super) fn report_watermarks(pipeline: &Pipeline, host: &Host) {
     for worker in pipeline.workers() {
         if let Some(ms) = worker.watermark_ms() {
             #[allow(clippy::cast_precision_loss)] // far below 2^53
-            let seconds = ms as f64 / 1_000.0;
+            let seconds = ms.0 as f64 / 1_000.0;
             let label = worker.place().partition.to_string();
             let watermark = &host.metrics.watermark_seconds;
             watermark.with_label_values(&[&label]).set(seconds);
@@ -53,7 +54,8 @@ pub(super) fn report_watermarks(pipeline: &Pipeline, host: &Host) {
     }
 }
 
-/// Copies the lag of each partition. `ends` are the offsets after the newest records.
+/// Copies the lag of each partition into the metrics. `ends` holds the offset after the newest record of each
+/// partition.
 pub(super) fn report_lag(
     pipeline: &Pipeline,
     host: &Host,
@@ -71,10 +73,10 @@ pub(super) fn report_lag(
     }
 }
 
-/// Removes the series of a partition that this consumer no longer has.
+/// Removes the metrics of a partition that this consumer no longer owns.
 pub(super) fn forget_partition(host: &Host, topic: &str, partition: i32) {
     let label = partition.to_string();
-    // A series that was never made cannot be removed, which is no error here.
+    // Removing a metric returns an error if the partition never had the metric. The function ignores that error.
     let lag = &host.metrics.lag_records;
     drop(lag.remove_label_values(&[topic, &label]));
     let watermark = &host.metrics.watermark_seconds;

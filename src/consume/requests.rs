@@ -1,4 +1,5 @@
-//! Runs what the pipeline asks for. Each request is a task of its own, and its end comes back as a [`Done`].
+//! Runs the requests that the pipeline asks for. Each request is a task of its own and sends its result as a
+//! [`Done`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::blocking::run_blocking;
 use crate::consume::answers::{Answer, Answers, Done};
-use crate::consume::locate::{ANSWER_TIMEOUT, Locator, Unlocated, dynamodb};
+use crate::consume::locate::{ANSWER_TIMEOUT, Locator, Unlocated};
+use crate::consume::trouble::dynamodb;
 use crate::core::batch::Batch;
 use crate::core::gap::Gap;
 use crate::core::keys;
@@ -18,29 +20,30 @@ use crate::core::parse::Reason;
 use crate::core::pipeline::{CommitPart, Pipeline, Publish};
 use crate::core::plan::{Put, PutTable, RowUpdate, Ticket};
 use crate::core::worker::Rejected;
+use crate::kafka::consumer::Inquiry;
 use crate::kafka::dlq::DeadLetters;
-use crate::kafka::inquiry::Inquiry;
 use crate::kafka::second_read::SecondReader;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::write::Writer;
 use crate::sys;
 use crate::telemetry::unix_ms;
 
-/// Most gaps that are read a second time at once.
+/// Maximum number of gaps that are read a second time in parallel.
 const SECOND_READS_MAX: usize = 8;
 
-/// What requests need.
+/// The clients and settings that the requests use.
 pub(super) struct Requests {
     writer: Writer,
     locator: Locator,
     dead_letters: DeadLetters,
     second_reader: Arc<SecondReader>,
     pub(super) answers: Answers,
-    /// The topic's id at the last start of a partition.
+    /// The id that the topic had when a partition last started.
     topic_id: String,
-    /// Dead letters under way, by partition and assignment.
+    /// The tasks that send dead letters. The key of the map is the partition and the assignment of the rejected record.
     letters: BTreeMap<(i32, u64), JoinSet<()>>,
-    /// Reading one record again takes a Kafka client of its own, so only one is read at a time.
+    /// Reading a record again needs a Kafka client of its own. The semaphore therefore allows only one repeated read of
+    /// a record at a time.
     reads_again: Arc<Semaphore>,
     second_reads: Arc<Semaphore>,
 }
@@ -66,18 +69,18 @@ impl Requests {
         }
     }
 
-    /// Asks another Kafka client from now on. Answers of the former one are no longer current.
+    /// Makes further requests use another Kafka client. The shell ignores later results from the former Kafka client.
     pub(super) fn use_client(&mut self, inquiry: Inquiry) {
         self.answers.begin_generation();
         self.locator = self.locator.renewed(inquiry);
     }
 
-    /// Notes the topic's id, which dead letters carry.
+    /// Sets the topic id that later dead letters carry.
     pub(super) fn set_topic_id(&mut self, topic_id: &str) {
         topic_id.clone_into(&mut self.topic_id);
     }
 
-    /// Returns the topic's id at the last start of a partition.
+    /// Returns the id that the topic had when a partition last started.
     pub(super) fn topic_id(&self) -> &str {
         &self.topic_id
     }
@@ -86,12 +89,12 @@ impl Requests {
         &self.locator
     }
 
-    /// Returns how to bring answers of Kafka back.
+    /// Returns a sender for results of requests.
     pub(super) fn answers(&self) -> Answers {
         self.answers.clone()
     }
 
-    /// Writes a batch of puts.
+    /// Sends a batch of puts to DynamoDB.
     pub(super) fn put(&self, batch: Batch) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -100,7 +103,11 @@ impl Requests {
         });
     }
 
-    /// Writes a row update.
+    /// Sends a row update to DynamoDB.
+    ///
+    /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects the update if
+    /// it was already applied (INV-2). The SDK's own retries are not used, because all requests would share one retry
+    /// budget, which concurrent requests empty.
     pub(super) fn update(&self, update: RowUpdate) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -109,7 +116,7 @@ impl Requests {
         });
     }
 
-    /// Creates a progress item if there is none.
+    /// Creates the progress item of a partition, unless the item already exists.
     pub(super) fn create_progress(&self, publish: Publish) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -134,7 +141,10 @@ impl Requests {
         });
     }
 
-    /// Moves a progress item. If that fails, the next commit publishes again.
+    /// Moves a progress item forward. If the request fails, the next commit publishes the item again.
+    ///
+    /// The condition of the write never lets the item move back (INV-4), so a late request of a former owner
+    /// changes nothing.
     pub(super) fn publish(&self, publish: Publish) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -147,7 +157,7 @@ impl Requests {
         });
     }
 
-    /// Creates a progress item again after it was deleted.
+    /// Creates a progress item again after it was deleted from the table.
     pub(super) fn restore_progress(&self, publish: Publish) {
         tracing::warn!(key = %publish.log_key, "a progress item was deleted, restoring it");
         let (writer, answers) = (self.writer.clone(), self.answers());
@@ -159,7 +169,7 @@ impl Requests {
         });
     }
 
-    /// Reads the tables' id.
+    /// Reads the random id of the tables.
     pub(super) fn read_tables(&self) {
         let (tables, answers) = (self.locator.tables(), self.answers());
         tokio::spawn(async move {
@@ -172,7 +182,10 @@ impl Requests {
         });
     }
 
-    /// Asks for the topic's id before a commit.
+    /// Requests the topic's id before a commit.
+    ///
+    /// If the topic was recreated, the pipeline drops the restart points of the former log. In the new log, the records
+    /// before the offsets of these restart points are not durable (INV-1).
     pub(super) fn check_topic(&self) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
@@ -182,20 +195,24 @@ impl Requests {
         });
     }
 
-    /// Commits restart points.
+    /// Commits restart points. All records before a restart point are durable (INV-1).
+    ///
+    /// The commit blocks a thread of the blocking pool. A blocking commit on the consumer thread was rejected,
+    /// because it would stop the polls while a coordinator does not answer (INV-5).
     pub(super) fn commit(&self, parts: Vec<CommitPart>) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
             let result = run_blocking(move || inquiry.commit(&parts)).await;
             if let Err(error) = &result {
-                // Most often a rebalance is under way; the next commit covers this one.
+                // In most cases the commit fails because a rebalance is in progress. The next commit covers at least
+                // the same restart points.
                 tracing::debug!(%error, "failed to commit, trying again");
             }
             answers.kafka(Answer::Committed(result.is_ok()));
         });
     }
 
-    /// Finds the facts of starts after `wait`.
+    /// Waits for the duration `wait`, and then finds the facts that the partitions in `wanted` need to start.
     pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, answers) = (self.locator.clone(), self.answers());
         tokio::spawn(async move {
@@ -205,7 +222,10 @@ impl Requests {
         });
     }
 
-    /// Reads a gap a second time after `wait`.
+    /// Waits for the duration `wait`, and then reads a gap a second time.
+    ///
+    /// The reader has a Kafka client of its own, because the consumer's client may have skipped records. A commit of an
+    /// offset after skipped records would lose these records (INV-6).
     pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
         let (reader, answers) = (Arc::clone(&self.second_reader), self.answers());
         let turn = Arc::clone(&self.second_reads);
@@ -234,14 +254,15 @@ impl Requests {
         });
     }
 
-    /// Sends a record to the dead-letter topic because a table refused its item permanently. The record stays counted.
+    /// Sends a record to the dead-letter topic because a table refused its item permanently. The counts still include
+    /// that record.
     pub(super) fn refuse(&mut self, table: PutTable, put: Put) {
         let (letters, answers) = (self.dead_letters.clone(), self.answers());
         let (topic_id, inquiry) = (self.topic_id.clone(), self.locator.inquiry());
         let turn = Arc::clone(&self.reads_again);
         let (partition, offset) = (put.event.partition, put.event.offset);
         tracing::error!(
-            partition, %offset, event_id = %put.event.event_id,
+            partition, offset = offset.0, event_id = %put.event.event_id,
             "the table refused an item, its record goes to the dead-letter topic"
         );
         self.spawn_letter(put.ticket, async move {
@@ -271,18 +292,19 @@ impl Requests {
         });
     }
 
-    /// Runs `sending` until it ends or the assignment of its record does. The next owner of the partition sends the
-    /// letter too, and this task would hold the record for as long as the topic refuses it.
+    /// Runs the task `sending` until it ends, or until the assignment of the record ends. If the task outlived the
+    /// assignment, it would keep the record in memory for as long as Kafka refuses the dead letter. The next owner of
+    /// the partition reads the record again and sends its dead letter.
     fn spawn_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
         let letters = self.letters.entry((ticket.partition, ticket.assignment));
         letters.or_default().spawn(sending);
     }
 
-    /// Ends the letters of former assignments.
+    /// Ends the tasks that send dead letters of former assignments.
     pub(super) fn end_former_letters(&mut self, pipeline: &Pipeline) {
         self.letters.retain(|(partition, assignment), letters| {
             while letters.try_join_next().is_some() {}
-            // Dropping a set ends what still runs in it.
+            // Dropping a `JoinSet` aborts the tasks that still run in it.
             !letters.is_empty() && pipeline.has(*partition, *assignment)
         });
     }
@@ -298,7 +320,7 @@ impl Answers {
     }
 }
 
-/// What partitions wait for that cannot start yet.
+/// The reasons why partitions cannot start yet.
 #[derive(Default)]
 pub(super) struct WaitingStarts {
     why: BTreeMap<i32, String>,
@@ -309,12 +331,12 @@ impl WaitingStarts {
         self.why.insert(partition, why);
     }
 
-    /// Returns whether the partition waited.
+    /// Removes a partition from the waiting partitions. Returns true if the partition was waiting.
     pub(super) fn end(&mut self, partition: i32) -> bool {
         self.why.remove(&partition).is_some()
     }
 
-    /// Returns one of the reasons.
+    /// Returns the reason why the first waiting partition waits, or `None` if no partition waits.
     pub(super) fn first(&self) -> Option<&str> {
         self.why.values().next().map(String::as_str)
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use crate::core::pipeline::CommitPart;
 
-/// All revokes that wait.
+/// All revokes that wait for partitions to drain.
 #[derive(Default)]
 pub(super) struct Revokes {
     waiting: Vec<Revoke>,
@@ -14,12 +14,14 @@ pub(super) struct Revokes {
 struct Revoke {
     partitions: BTreeSet<i32>,
     parts: Vec<CommitPart>,
-    /// The consumer thread waits here, inside of librdkafka's rebalance callback; `None` for the drain at the end.
+    /// The consumer thread receives from this channel, and waits for the restart points inside librdkafka's rebalance
+    /// callback. The drain at the end of the role has no channel (`None`).
     answer: Option<Sender<Vec<CommitPart>>>,
 }
 
 impl Revokes {
-    /// Adds a revoke of `partitions`. Its restart points go to `answer`, or are kept for [`Revokes::take_parts`].
+    /// Adds a revoke of `partitions`. After the drain, the restart points are sent to `answer`. Without `answer`, the
+    /// restart points are kept for [`Revokes::take_parts`].
     pub(super) fn add(&mut self, partitions: &[i32], answer: Option<Sender<Vec<CommitPart>>>) {
         self.waiting.push(Revoke {
             partitions: partitions.iter().copied().collect(),
@@ -28,10 +30,11 @@ impl Revokes {
         });
     }
 
-    /// Takes a partition that was released, with the restart point to commit.
+    /// Removes a released partition from all revokes, and adds its restart point to the points to commit.
     ///
-    /// A partition is released once, however many revokes wait for it: one during the drain at the end waits as well.
-    /// Committing one restart point twice changes nothing.
+    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Several revokes
+    /// wait if a rebalance happens during the drain at the end of the role. Every waiting revoke therefore gets the
+    /// restart point. Committing the same restart point twice changes nothing.
     pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
         for revoke in &mut self.waiting {
             if revoke.partitions.remove(&partition) {
@@ -52,12 +55,12 @@ impl Revokes {
         });
     }
 
-    /// Returns whether all partitions have been released.
+    /// Returns true if all partitions of all revokes have been released.
     pub(super) fn are_done(&self) -> bool {
         self.waiting.iter().all(|r| r.partitions.is_empty())
     }
 
-    /// Takes the restart points of revokes that have no answer.
+    /// Takes the restart points of the revokes that have no channel.
     pub(super) fn take_parts(&mut self) -> Vec<CommitPart> {
         self.waiting.drain(..).flat_map(|r| r.parts).collect()
     }

@@ -1,8 +1,8 @@
 //! The loop that carries out the pipeline's decisions.
 //!
-//! One task owns the pipeline. It passes events of the consumer thread and ends of requests to the pipeline, lets time
-//! pass, and starts what the pipeline asks for. The pipeline decides what is read, written and committed; the shell
-//! decides only when the role ends.
+//! One task owns the pipeline. The task passes events of the consumer thread, results of requests, and the current time
+//! to the pipeline. After each event or result, the task carries out what the pipeline asks for. The pipeline decides
+//! what the consumer reads, writes and commits. The shell decides only when the role ends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,21 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::consume::Host;
-use crate::consume::answers::{Answer, Done, Looked, Position, TopicNow};
+use crate::consume::answers::{Answer, Done, Looked, ReadPosition, TopicNow};
 use crate::consume::client::Client;
-use crate::consume::explain::{Names, explain};
-use crate::consume::locate::{Found, Trouble, Unlocated};
-use crate::consume::log_limit::LogLimit;
-use crate::consume::report::{forget_partition, report, report_lag, report_watermarks};
+use crate::consume::explain::{Names, explain_halt};
+use crate::consume::locate::{Found, Unlocated};
+use crate::consume::log_limit::LogLimits;
+use crate::consume::report::{forget_partition, report_counts, report_lag, report_watermarks};
 use crate::consume::requests::{Requests, WaitingStarts};
 use crate::consume::revokes::Revokes;
+use crate::consume::rollups::Rollups;
 use crate::consume::status::Wait;
 use crate::consume::stop_ends::StopEnds;
 use crate::consume::topic_watch::{TOPIC_INTERVAL, TopicWatch, check_ranges};
+use crate::consume::trouble::Trouble;
 use crate::consume::write_errors::WriteErrors;
+use crate::core::clock::SteadyMs;
 use crate::core::gap::Verdict;
 use crate::core::keys;
 use crate::core::pipeline::{CommitPart, Halt, Output, Pipeline, Publish};
@@ -37,44 +40,46 @@ use crate::kafka::second_read;
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys;
-use crate::telemetry::steady_ms;
+use crate::telemetry::{join_list, steady_ms};
 
-/// Most ends of requests and most events that one round of decisions covers.
+/// Maximum number of results, and maximum number of events, that one round of decisions handles.
 const ROUND_MAX: usize = 64;
 
-/// Settings of the shell that do not change.
+/// Settings of the shell that stay the same while it runs.
 pub(super) struct ShellOptions {
     pub(super) topic: String,
     pub(super) group: String,
-    /// How long a revoked partition may drain.
+    /// How long a revoked partition may take to drain.
     pub(super) drain_max: Duration,
     pub(super) stop_at_end: bool,
 }
 
-/// The parts of the consumer. `leave` takes them apart at the end, hence `pub(super)`.
+/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` uses them at the end of
+/// the role.
 pub(super) struct Shell {
     pub(super) pipeline: Pipeline,
     pub(super) client: Client,
     pub(super) requests: Requests,
+    pub(super) rollups: Option<Rollups>,
     pub(super) done: UnboundedReceiver<Done>,
     pub(super) revokes: Revokes,
     pub(super) host: Host,
     pub(super) options: ShellOptions,
-    /// Why the role ends, once it does.
+    /// The reason why the role ends; `None` while the role runs.
     pub(super) end: Option<anyhow::Result<()>>,
     topic: TopicWatch,
     starts: WaitingStarts,
     write_errors: WriteErrors,
-    log_limit: LogLimit,
+    log_limit: LogLimits,
     producer_time_logged: bool,
 }
 
-/// Makes the channel on which ends of requests come back.
+/// Returns a channel for the results of requests.
 pub(super) fn done_channel() -> (UnboundedSender<Done>, UnboundedReceiver<Done>) {
     mpsc::unbounded_channel()
 }
 
-/// Returns once the brokers refuse this consumer permanently.
+/// Waits until the brokers refuse this consumer permanently. Returns the refusal.
 async fn refused(errors: ClientErrors) -> Refusal {
     loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -89,6 +94,7 @@ impl Shell {
         pipeline: Pipeline,
         client: Client,
         requests: Requests,
+        rollups: Option<Rollups>,
         done: UnboundedReceiver<Done>,
         host: Host,
         options: ShellOptions,
@@ -97,6 +103,7 @@ impl Shell {
             pipeline,
             client,
             requests,
+            rollups,
             done,
             revokes: Revokes::default(),
             host,
@@ -105,12 +112,13 @@ impl Shell {
             topic: TopicWatch::new(),
             starts: WaitingStarts::default(),
             write_errors: WriteErrors::default(),
-            log_limit: LogLimit::default(),
+            log_limit: LogLimits::default(),
             producer_time_logged: false,
         }
     }
 
-    /// Runs until something ends the role, then drains, commits and leaves the group.
+    /// Runs until something ends the role. At the end of the role, the shell drains the partitions, commits and leaves
+    /// the group.
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(TOPIC_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -121,7 +129,7 @@ impl Shell {
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
             tokio::select! {
                 ends = ends => self.topic.stop_at(ends?),
-                // The caller waits for this consumer to end, so this wait has a limit.
+                // A script may wait for `--stop-at-end`, so a permanent refusal ends the role instead of waiting.
                 refusal = refused(errors) => return Err(SettingsError((&refusal).into()).into()),
                 () = shutdown.wait() => {}
             }
@@ -139,8 +147,9 @@ impl Shell {
                 _ = look.tick() => self.look(),
                 () = tokio::time::sleep(wake) => {}
             }
-            // Tasks that are ready run first, so that one round of decisions covers all of their answers. A round for
-            // each answer would start one request each, and wake a thread for it.
+            // The yield lets all ready tasks run first, so that one round of decisions handles all their results. If
+            // each result had a round of its own, every round would start one request and wake a thread for that
+            // request.
             tokio::task::yield_now().await;
             self.take_arrived();
             self.act();
@@ -148,14 +157,14 @@ impl Shell {
         self.leave().await
     }
 
-    /// Returns the time until the pipeline wants to be asked again, at most `ms_max` milliseconds.
+    /// Returns the time until the pipeline's next deadline, at most `ms_max` milliseconds.
     pub(super) fn until_next(&self, ms_max: i64) -> Duration {
         let next_ms = self.pipeline.next_ms();
         let wait_ms = next_ms.map_or(ms_max, |ms| (ms - steady_ms()).clamp(0, ms_max));
         Duration::from_millis(wait_ms.unsigned_abs())
     }
 
-    /// Takes what else has arrived.
+    /// Handles the results and events that have already arrived.
     pub(super) fn take_arrived(&mut self) {
         for _ in 0..ROUND_MAX {
             let (done, event) = (self.done.try_recv().ok(), self.client.try_event());
@@ -171,13 +180,13 @@ impl Shell {
         }
     }
 
-    /// Takes an event of the consumer thread.
+    /// Handles an event of the consumer thread.
     pub(super) fn event(&mut self, event: ConsumerEvent) {
         let now_ms = steady_ms();
         match event {
             ConsumerEvent::Assigned(partitions) => {
                 if partitions.is_empty() {
-                    // There are more members than partitions, and this one stands by.
+                    // The group has more members than partitions, and this member is on standby.
                     self.host.status.set_waiting(Wait::Start, None);
                 }
                 self.pipeline.assigned(now_ms, &partitions);
@@ -189,6 +198,9 @@ impl Shell {
             } => {
                 for partition in &partitions {
                     self.forget(*partition);
+                }
+                if partitions.contains(&0) {
+                    self.stop_rollups();
                 }
                 self.revokes.add(&partitions, Some(answer));
                 let drain_max = self.options.drain_max;
@@ -220,20 +232,21 @@ impl Shell {
                 });
                 self.end = Some(Err(error.into()));
             }
-            // A restart would fence the other consumer, which would restart and fence this one, for ever.
+            // The consumer must not restart here, because a restart would fence the other consumer with the same
+            // id. Both consumers would then restart and fence each other without end.
             ConsumerEvent::Fatal { fenced: true, .. } => {
                 let text =
                     "another consumer of the group has joined with the same --group-instance-id";
-                let error = SettingsError::new(text).with_remedy("give each its own");
+                let error = SettingsError::new(text).with_remedy("give each consumer its own id");
                 self.end = Some(Err(error.into()));
             }
             ConsumerEvent::Fatal { text, .. } => {
-                self.fail(&format!("the Kafka client cannot go on: {text}"));
+                self.fail(&format!("the Kafka client cannot continue: {text}"));
             }
         }
     }
 
-    /// Takes the end of a request.
+    /// Handles the result of a request.
     pub(super) fn finish(&mut self, done: Done) {
         let now_ms = steady_ms();
         let chance = fastrand::u32(..);
@@ -257,7 +270,7 @@ impl Shell {
                     .update_answered(now_ms, &update, outcome, chance);
             }
             Done::Update(_, Err(error)) => {
-                let text = "a row cannot be updated, which is a bug or a foreign writer";
+                let text = "a row cannot be updated, because this program has a bug or another program wrote to the table";
                 let error = SettingsError::new(text).with_why(error.to_string());
                 self.end = Some(Err(error.into()));
             }
@@ -298,7 +311,7 @@ impl Shell {
         }
     }
 
-    fn answered(&mut self, now_ms: i64, answer: Answer) {
+    fn answered(&mut self, now_ms: SteadyMs, answer: Answer) {
         match answer {
             Answer::Located(Ok(found)) => self.located(now_ms, found),
             Answer::Located(Err(error)) => self.end = Some(Err(error.into())),
@@ -308,8 +321,8 @@ impl Shell {
             Answer::Outside(outside) => {
                 let now = self.positions();
                 for at in outside.iter().filter(|at| now.contains(at)) {
-                    let (partition, position) = (at.partition, at.next);
-                    tracing::warn!(partition, %position, "the log has no record at the position");
+                    let (partition, position) = (at.partition, at.next.0);
+                    tracing::warn!(partition, position, "the log has no record at the position");
                     self.pipeline.out_of_range(partition, at.assignment);
                 }
             }
@@ -327,7 +340,7 @@ impl Shell {
         }
     }
 
-    fn located(&mut self, now_ms: i64, found: Found) {
+    fn located(&mut self, now_ms: SteadyMs, found: Found) {
         for l in found.located {
             self.requests.set_topic_id(&l.facts.topic_id);
             self.starts.end(l.partition);
@@ -340,7 +353,7 @@ impl Shell {
         self.show_waiting_starts();
     }
 
-    fn not_located(&mut self, now_ms: i64, missing: Unlocated) {
+    fn not_located(&mut self, now_ms: SteadyMs, missing: Unlocated) {
         let (partition, assignment) = (missing.partition, missing.assignment);
         if self.pipeline.has(partition, assignment) {
             self.starts.wait(partition, missing.why);
@@ -348,7 +361,7 @@ impl Shell {
         self.pipeline.not_located(now_ms, partition, assignment);
     }
 
-    /// Shows what partitions wait for that cannot start yet.
+    /// Reports why some partitions cannot start yet.
     fn show_waiting_starts(&mut self) {
         let waiting = self.starts.first().map(|why| format!("waiting for {why}"));
         if let Some(waiting) = &waiting
@@ -380,7 +393,7 @@ impl Shell {
         }
     }
 
-    /// Looks at what only time shows: the polling thread, watermarks, the topic and lag.
+    /// Runs the periodic checks: the polling thread, the watermarks, the topic, and the lag.
     fn look(&mut self) {
         let status = &self.host.status;
         if self.pipeline.in_flight() == 0 {
@@ -392,14 +405,19 @@ impl Shell {
             status.still_waiting(refusal.to_string());
         }
         report_watermarks(&self.pipeline, &self.host);
+        if let Some(rollups) = &mut self.rollups {
+            let mut workers = self.pipeline.workers().map(Worker::place);
+            let first = workers.find(|place| place.partition == 0);
+            rollups.look(first.map(|place| place.assignment), self.requests.locator());
+        }
         let partitions = self.positions().iter().map(|at| at.partition).collect();
         let answers = self.requests.answers();
         self.topic
             .look(self.requests.locator(), answers, partitions);
     }
 
-    /// Takes what a look brought.
-    fn looked(&mut self, now_ms: i64, looked: &Looked) {
+    /// Handles what the brokers report about the topic.
+    fn looked(&mut self, now_ms: SteadyMs, looked: &Looked) {
         match &looked.topic {
             TopicNow::Is(id) => {
                 self.host.status.set_waiting(Wait::Topic, None);
@@ -416,15 +434,15 @@ impl Shell {
         }
     }
 
-    fn check_ranges(&self, mut positions: Vec<Position>) {
+    fn check_ranges(&self, mut positions: Vec<ReadPosition>) {
         let now = self.positions();
         positions.retain(|at| now.contains(at));
         check_ranges(self.requests.locator(), self.requests.answers(), positions);
     }
 
-    /// Returns where each running partition is read next.
-    fn positions(&self) -> Vec<Position> {
-        let position = |w: &Worker| Position {
+    /// Returns the read position of each running partition.
+    fn positions(&self) -> Vec<ReadPosition> {
+        let position = |w: &Worker| ReadPosition {
             partition: w.place().partition,
             assignment: w.place().assignment,
             next: w.position(),
@@ -432,12 +450,13 @@ impl Shell {
         self.pipeline.workers().map(position).collect()
     }
 
-    /// Lets time pass and starts what is due.
+    /// Passes the current time to the pipeline, and carries out what the pipeline asks for.
     pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
         self.pipeline.pump(now_ms, sys::boot_ms());
-        // One question finds the facts of many starts.
-        let mut starts: BTreeMap<i64, Vec<(i32, u64)>> = BTreeMap::new();
+        // The facts for several starts are requested together, so that one request to Kafka finds the facts for all of
+        // these starts.
+        let mut starts: BTreeMap<SteadyMs, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.pipeline.poll_output() {
             match output {
                 Output::Locate {
@@ -458,7 +477,7 @@ impl Shell {
             self.pipeline.make_room();
         }
         self.requests.end_former_letters(&self.pipeline);
-        report(&mut self.pipeline, &self.host, self.client.budget());
+        report_counts(&mut self.pipeline, &self.host, self.client.budget());
     }
 
     fn start(&mut self, output: Output) {
@@ -474,7 +493,7 @@ impl Shell {
             Output::CheckTopic => self.requests.check_topic(),
             Output::Commit(parts) => self.requests.commit(parts),
             Output::Hold { partition } => {
-                tracing::info!(partition, "partition starts over");
+                tracing::info!(partition, "restarting the partition");
                 self.forget(partition);
                 self.client.hold(partition);
             }
@@ -483,7 +502,7 @@ impl Shell {
                 assignment,
                 next,
             } => {
-                tracing::info!(partition, %next, "partition begins");
+                tracing::info!(partition, next = next.0, "partition begins");
                 self.client.begin(partition, assignment, next);
             }
             Output::Released {
@@ -498,7 +517,10 @@ impl Shell {
             } => {
                 let lost = to.0 - from.0;
                 tracing::error!(
-                    partition, %from, %to, lost,
+                    partition,
+                    from = from.0,
+                    to = to.0,
+                    lost,
                     "records are lost; counts across this range are not exact"
                 );
                 self.host.metrics.records_lost.inc_by(lost.unsigned_abs());
@@ -507,7 +529,7 @@ impl Shell {
                 partition,
                 gap,
                 found,
-            } => second_read::report(partition, gap, Verdict::Skipped { found }),
+            } => second_read::warn_if_skipped(partition, gap, Verdict::Skipped { found }),
             Output::CheckGap {
                 partition,
                 assignment,
@@ -523,20 +545,31 @@ impl Shell {
         }
     }
 
-    /// Replaces the Kafka client. The old one leaves the group by itself, and nothing waits for it.
+    /// Replaces the Kafka client. The old client leaves the group on its own, and the shell does not wait for the old
+    /// client.
     fn replace_client(&mut self, stalled: &[i32]) {
         tracing::warn!(
-            partitions = ?stalled,
-            "partitions have records to read and do not move, making a new Kafka client"
+            partitions = join_list(stalled),
+            "partitions have records to read but make no progress, creating a new Kafka client"
         );
         self.host.metrics.stalls.inc();
-        // The partitions are given up; their bytes belong to the budget of the old client.
-        report(&mut self.pipeline, &self.host, self.client.budget());
+        // The pipeline has given up all partitions. The memory of the records that were given up must be returned to
+        // the old client's budget before the client is replaced.
+        report_counts(&mut self.pipeline, &self.host, self.client.budget());
         if let Err(error) = self.client.replace() {
-            return self.fail(&format!("failed to make a new Kafka client: {error}"));
+            return self.fail(&format!("failed to create a new Kafka client: {error}"));
         }
+        // The rollup task holds a handle of the old client, so the task must end too.
+        self.stop_rollups();
         self.requests.use_client(self.client.inquiry());
         self.topic.look_ended();
+    }
+
+    /// Ends the task that rolls up hours. The task starts again with the next assignment of partition 0.
+    pub(super) fn stop_rollups(&mut self) {
+        if let Some(rollups) = &mut self.rollups {
+            rollups.stop();
+        }
     }
 
     fn halt(&mut self, halt: &Halt) {
@@ -547,7 +580,7 @@ impl Shell {
             group: &self.options.group,
             tables: tables.names(),
         };
-        self.end = Some(Err(explain(halt, &names).into()));
+        self.end = Some(Err(explain_halt(halt, &names).into()));
     }
 
     fn released(&mut self, partition: i32, commit: Option<&CommitPart>, publish: Option<Publish>) {
@@ -558,7 +591,7 @@ impl Shell {
         self.revokes.release(partition, commit);
     }
 
-    /// Removes what is shown of a partition.
+    /// Removes the metrics of a partition, and the reason why the partition waits to start.
     fn forget(&mut self, partition: i32) {
         if self.starts.end(partition) {
             self.show_waiting_starts();
@@ -568,7 +601,7 @@ impl Shell {
 
     fn topic_missing(&mut self) {
         let what = format!(
-            "waiting for topic {} to exist (citystream init-tables makes it)",
+            "waiting for topic {} to exist (citystream init-tables creates it)",
             self.options.topic
         );
         self.host.status.set_waiting(Wait::Topic, Some(what));
@@ -593,7 +626,7 @@ impl Shell {
     }
 }
 
-/// Returns how long it is until `at_ms`.
-fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
+/// Returns the time from `now_ms` until `at_ms`.
+fn wait_until(at_ms: SteadyMs, now_ms: SteadyMs) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - now_ms).unwrap_or(0))
 }

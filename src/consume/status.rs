@@ -1,35 +1,38 @@
-//! What a consumer tells about itself: alive, ready, and what it waits for.
+//! The status of a consumer: whether it is alive, whether it is ready, and what it waits for.
 //!
-//! Ready and alive are two questions. It is ready while it waits for nothing. It is alive while its
-//! thread polls and every partition that has records to read moves; a dependency that is down makes
-//! it unready and never dead, since no restart would help.
+//! A consumer is ready while it waits for nothing. A consumer is alive while its thread polls and no partition
+//! stalls. If a dependency is down, the consumer is not ready. A consumer that is not ready is still alive,
+//! because a restart would not help.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use crate::api::ops::Probe;
-use crate::telemetry::steady_ms;
+use crate::core::clock::SteadyMs;
+use crate::telemetry::{join_list, steady_ms};
 
-/// Without a poll for this long the thread hangs, and a restart would help, in milliseconds.
+/// Maximum time without a poll of the consumer thread, in milliseconds. If the consumer thread has not polled for a
+/// minute, it hangs, and a restart of the role would help.
 const BEAT_MS_MAX: i64 = 60_000;
 
-/// What a consumer may wait for, each told apart: one that is there again says nothing of the others.
+/// The things that a consumer can wait for. Each thing has a status of its own, so that one wait can end while other
+/// waits continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Partitions and the facts of their start.
+    /// The consumer waits for partitions, or for the facts of their start.
     Start,
-    /// The topic.
+    /// The consumer waits for the topic.
     Topic,
-    /// The tables.
+    /// The consumer waits for the tables.
     Tables,
-    /// DynamoDB to take writes.
+    /// The consumer waits until DynamoDB accepts writes.
     Sink,
 }
 
-/// Shared between the shell and whoever asks.
+/// The status that the shell updates and the HTTP server reads.
 #[derive(Debug)]
 pub struct Status {
-    /// By the order of [`Wait`].
+    /// The reasons for waiting, indexed by [`Wait`].
     waiting_for: Mutex<[Option<String>; 4]>,
     beat_ms: AtomicI64,
     stuck: Mutex<Vec<i32>>,
@@ -38,23 +41,23 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns the status of a role that has just begun.
+    /// Returns the status of a role that has just started.
     pub fn new() -> Status {
         Status {
             waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
-            beat_ms: AtomicI64::new(steady_ms()),
+            beat_ms: AtomicI64::new(steady_ms().0),
             stuck: Mutex::new(Vec::new()),
             left: Mutex::new(None),
             left_at_first: OnceLock::new(),
         }
     }
 
-    /// Says what the role waits for; `None` once it is there.
+    /// Sets the reason for one kind of waiting, or `None` when that waiting is over.
     pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
-    /// Says why the role still waits to start, if it does.
+    /// Replaces the reason why the role waits to start. Changes nothing if the role has already started.
     pub fn still_waiting(&self, why: String) {
         let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
         let start = &mut waiting[Wait::Start as usize];
@@ -63,28 +66,28 @@ impl Status {
         }
     }
 
-    /// Notes how many records are left until the end of `--stop-at-end`.
+    /// Sets the number of records that the group must still commit before `--stop-at-end` ends the role.
     pub fn set_left(&self, records: u64) {
         self.left_at_first.get_or_init(|| records);
         *self.left.lock().expect("no panic holds the lock") = Some(records);
     }
 
-    /// Returns how many records were left when that was noted for the first time.
+    /// Returns the number of records that were left at the first call of [`Status::set_left`].
     pub fn left_at_first(&self) -> Option<u64> {
         self.left_at_first.get().copied()
     }
 
-    /// Returns how many records are left, once that is known.
+    /// Returns the number of records that `--stop-at-end` still waits for, or `None` if it is unknown.
     pub fn left(&self) -> Option<u64> {
         *self.left.lock().expect("no panic holds the lock")
     }
 
-    /// Notes when the consumer thread polled last.
-    pub fn set_beat(&self, beat_ms: i64) {
-        self.beat_ms.store(beat_ms, Ordering::Relaxed);
+    /// Sets the time at which the consumer thread last polled.
+    pub fn set_beat(&self, beat_ms: SteadyMs) {
+        self.beat_ms.store(beat_ms.0, Ordering::Relaxed);
     }
 
-    /// Notes the partitions that stand still although there is something to read.
+    /// Sets the partitions that stall.
     pub fn set_stuck(&self, partitions: Vec<i32>) {
         *self.stuck.lock().expect("no panic holds the lock") = partitions;
     }
@@ -98,7 +101,7 @@ impl Default for Status {
 
 impl Probe for Status {
     fn live(&self) -> Result<(), String> {
-        let silent_ms = steady_ms() - self.beat_ms.load(Ordering::Relaxed);
+        let silent_ms = steady_ms() - SteadyMs(self.beat_ms.load(Ordering::Relaxed));
         if silent_ms > BEAT_MS_MAX {
             return Err(format!(
                 "the consumer has not polled for {} s",
@@ -108,7 +111,8 @@ impl Probe for Status {
         let stuck = self.stuck.lock().expect("no panic holds the lock");
         if !stuck.is_empty() {
             return Err(format!(
-                "partitions {stuck:?} have records to read and do not move, even with a new client"
+                "partitions {} have records to read but make no progress, even with a new client",
+                join_list(stuck.iter())
             ));
         }
         Ok(())
@@ -163,7 +167,11 @@ mod tests {
         status.set_beat(steady_ms());
         assert_eq!(status.live(), Ok(()));
         status.set_stuck(vec![3]);
-        assert!(status.live().is_err_and(|why| why.contains("[3]")));
+        assert!(
+            status
+                .live()
+                .is_err_and(|why| why.contains("partitions 3 have"))
+        );
         status.set_stuck(Vec::new());
         assert_eq!(status.live(), Ok(()));
     }

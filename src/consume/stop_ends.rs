@@ -1,4 +1,5 @@
-//! The end of `consume --stop-at-end`: the group has committed what the logs held when it began.
+//! The condition under which `consume --stop-at-end` ends: the group has committed all records that the logs held at
+//! the start.
 
 use std::time::Duration;
 
@@ -7,20 +8,21 @@ use rdkafka::error::KafkaResult;
 use crate::blocking::run_blocking;
 use crate::consume::client::Client;
 use crate::consume::locate::ANSWER_TIMEOUT;
-use crate::consume::locate::{Locator, Trouble, kafka};
+use crate::consume::locate::Locator;
 use crate::consume::status::{Status, Wait};
+use crate::consume::trouble::{Trouble, kafka};
 use crate::core::event::Offset;
-use crate::kafka::inquiry::Inquiry;
+use crate::kafka::consumer::Inquiry;
 
-/// The partitions that held records, each with its first offset and the offset after its last.
+/// The partitions that held records at the start, each with its first offset and the offset after its last record.
 #[derive(Clone)]
 pub(super) struct StopEnds(Vec<(i32, Offset, Offset)>);
 
 impl StopEnds {
-    /// Asks for the ends of all logs until Kafka answers.
+    /// Requests the ends of all partitions' logs, and repeats the request until Kafka answers.
     ///
     /// # Errors
-    /// If the topic cannot be one of this program's.
+    /// Returns an error if this program cannot read the topic.
     pub(super) async fn find(
         locator: &Locator,
         client: &Client,
@@ -42,7 +44,8 @@ impl StopEnds {
             match found {
                 Ok(ranges) => {
                     let ends = StopEnds::of(ranges);
-                    // The first record is not read yet, so the answer covers all that is not committed.
+                    // The consumer has not read any record yet, so the number of records left covers all records
+                    // that are not committed.
                     let (inquiry, asked) = (locator.inquiry(), ends.clone());
                     if let Some(left) = run_blocking(move || asked.left(&inquiry)).await {
                         status.set_left(left);
@@ -61,21 +64,23 @@ impl StopEnds {
         }
     }
 
-    /// Drops the partitions without a record.
+    /// Returns the ranges of the partitions that hold a record. A range is the first offset and the offset after the
+    /// last record.
     fn of(ranges: Vec<(i32, (Offset, Offset))>) -> StopEnds {
         let some = |(p, (start, end))| (end > start).then_some((p, start, end));
         StopEnds(ranges.into_iter().filter_map(some).collect())
     }
 
-    /// Returns how many records lie between the group's commits and the ends, whichever member owns the partitions;
-    /// `None` if Kafka does not answer. Blocks.
+    /// Returns the number of records between the group's commits and the ends that were found at the start. The number
+    /// covers all partitions, no matter which member owns them. Returns `None` if Kafka does not answer. The call
+    /// blocks.
     pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
         let partitions: Vec<i32> = self.0.iter().map(|(p, _, _)| *p).collect();
         let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT).ok()?;
         Some(self.count_left(|p| commits.get(&p).map(|commit| commit.next)))
     }
 
-    /// Counts a partition without a commit from its start.
+    /// Counts the records that the group has not committed. In a partition without a commit, all records count.
     fn count_left(&self, committed: impl Fn(i32) -> Option<Offset>) -> u64 {
         let left = |(p, start, end): &(i32, Offset, Offset)| {
             let at = committed(*p).unwrap_or(*start).max(*start);

@@ -1,8 +1,8 @@
-//! What the tables say about themselves: whether they are there, and which set of tables they are.
+//! Reads the config item, which shows whether the tables exist and identifies the set of tables.
 
 use aws_sdk_dynamodb::Client;
 
-use crate::consume::locate::{Trouble, dynamodb};
+use crate::consume::trouble::{Trouble, dynamodb};
 use crate::core::keys::{TOTALS, TableNames};
 use crate::exit::SettingsError;
 use crate::store::config::{ConfigItem, read_config};
@@ -10,7 +10,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::former;
 use crate::store::rights::TableUser;
 
-/// The tables of one prefix.
+/// The tables that share one prefix.
 #[derive(Clone)]
 pub(super) struct TableSet {
     client: Client,
@@ -30,16 +30,17 @@ impl TableSet {
         &self.names
     }
 
-    /// Returns the config item.
+    /// Returns the config item of the tables.
     ///
     /// # Errors
-    /// [`Trouble::Wait`] while there is none, or no answer; [`Trouble::Settings`] if it can be none of ours.
+    /// Returns [`Trouble::Wait`] if the config item does not exist or DynamoDB does not answer. Returns
+    /// [`Trouble::Settings`] if the item was not written by this program.
     pub(super) async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = match read_config(&self.client, &self.names).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound && self.has_windows().await => {
                 let (totals, windows) = (&self.names.totals, &self.names.aggregations);
                 return Err(Trouble::Wait(format!(
-                    "table {totals} to exist; {windows} is there without it: {}",
+                    "table {totals} to exist; table {windows} exists without it: {}",
                     former::REMEDY
                 )));
             }
@@ -49,7 +50,7 @@ impl TableSet {
         config.ok_or_else(|| {
             let table = &self.names.totals;
             Trouble::Wait(format!(
-                "the config item of {table} (citystream init-tables makes it)"
+                "the config item of {table} (citystream init-tables creates it)"
             ))
         })
     }
@@ -58,7 +59,7 @@ impl TableSet {
         former::has_windows(&self.client, &self.names, TableUser::Consume).await
     }
 
-    /// Returns the tables' random id now; `None` if there is no config item, or no table for it.
+    /// Returns the random id of the tables. Returns `None` if the config item or its table does not exist.
     pub(super) async fn id(&self) -> Result<Option<String>, Trouble> {
         match read_config(&self.client, &self.names).await {
             Ok(config) => Ok(config.map(|config| config.tables_id)),
@@ -67,18 +68,18 @@ impl TableSet {
         }
     }
 
-    /// Says what an error of a table's means.
+    /// Returns whether an error of a table makes the consumer wait or stop.
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {
             StoreErrorKind::NotFound => Trouble::Wait(format!(
-                "table {name} to exist (citystream init-tables makes it)"
+                "table {name} to exist (citystream init-tables creates it)"
             )),
             StoreErrorKind::Invalid | StoreErrorKind::Corrupt | StoreErrorKind::Settings => {
-                let what = format!("table {name} is not as citystream init-tables makes it");
+                let what = format!("table {name} is not as citystream init-tables creates it");
                 let error = SettingsError::new(what)
                     .with_why(error.to_string())
-                    .with_remedy("use another --table-prefix, or make the tables anew");
+                    .with_remedy("use another --table-prefix, or create the tables again");
                 Trouble::Settings(error)
             }
             _ => Trouble::Wait(dynamodb(error)),

@@ -1,24 +1,25 @@
-//! Questions to Kafka about the topic: its id, the ends of its logs, and positions outside of them.
+//! Periodic requests to Kafka for the topic's id, the ends of its logs, and positions outside of their logs.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaResult;
 
 use crate::blocking::run_blocking;
-use crate::consume::answers::{Answer, Answers, Looked, Position, TopicNow};
+use crate::consume::answers::{Answer, Answers, Looked, ReadPosition, TopicNow};
 use crate::consume::locate::{ANSWER_TIMEOUT, Locator};
 use crate::consume::stop_ends::StopEnds;
 use crate::core::event::Offset;
 
-/// Time between two questions for the topic's id. What is sent to a topic that was made again is safe once a consumer
-/// has seen the new id.
+/// Time between two requests for the topic's id. After a topic was recreated, counts may become wrong until the
+/// consumer has seen the new id.
 pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
-/// Time between two questions for the ends of the logs and the group's commits.
+/// Time between two requests for the ends of the logs and the group's commits.
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
-/// How long the leader of a partition may take to name the end of its log. The other partitions wait for it.
+/// How long the leader of a partition may take to report the end of its log. All other partitions wait for the
+/// slowest leader.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks now and then; one look at a time.
+/// Requests the state of the topic periodically, with at most one request in flight.
 pub(super) struct TopicWatch {
     looking: bool,
     asked_ends_at: Instant,
@@ -34,18 +35,18 @@ impl TopicWatch {
         }
     }
 
-    /// Ends the role once the group has committed these ends.
+    /// Makes the role end after the group has committed all records before `ends`.
     pub(super) fn stop_at(&mut self, ends: StopEnds) {
         self.stop_ends = Some(ends);
     }
 
-    /// Takes the end of a look, or forgets one whose client was replaced.
+    /// Notes that the request in flight has ended, or that its client was replaced.
     pub(super) fn look_ended(&mut self) {
         self.looking = false;
     }
 
-    /// Asks for the topic's id, and for the ends of the logs of `partitions` when that is due. The answers are
-    /// [`Answer::Looked`] and then [`Answer::AtEnd`].
+    /// Requests the topic's id. If [`ENDS_INTERVAL`] has passed since the last request for the ends, also requests the
+    /// ends of the logs of `partitions`. The results are [`Answer::Looked`] and then [`Answer::AtEnd`].
     pub(super) fn look(&mut self, locator: &Locator, answers: Answers, partitions: Vec<i32>) {
         if self.looking {
             return;
@@ -66,7 +67,7 @@ impl TopicWatch {
                 Err(_) => TopicNow::Unknown,
             };
             let ends = if !matches!(topic, TopicNow::Is(_)) {
-                // Nothing else would be answered.
+                // If the topic does not exist, Kafka would not answer the request for the ends.
                 Some(Vec::new())
             } else if asks_ends {
                 let ranges = locator.ranges(partitions, END_TIMEOUT).await;
@@ -87,11 +88,12 @@ impl TopicWatch {
     }
 }
 
-/// Looks which of `positions` lie outside of their logs.
+/// Finds out which of `positions` are outside of their logs.
 ///
-/// librdkafka says only that some position does, says so once, and then reads that partition no further. So a position
-/// without an answer comes back as [`Answer::RangesUnknown`], to be asked for again.
-pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<Position>) {
+/// librdkafka reports only that some position is outside of its log, and reports it only once. After the report,
+/// librdkafka no longer reads the partition. If no broker reports the range of a log, its positions are therefore
+/// returned as [`Answer::RangesUnknown`], and the shell checks these positions again.
+pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<ReadPosition>) {
     if positions.is_empty() {
         return;
     }
@@ -109,11 +111,11 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<P
     });
 }
 
-/// Returns the positions outside of their logs, and those whose `range` is unknown.
+/// Returns the positions that are outside of their logs, and the positions whose `range` is unknown.
 fn split_by_range(
-    positions: Vec<Position>,
+    positions: Vec<ReadPosition>,
     range: impl Fn(i32) -> Option<(Offset, Offset)>,
-) -> (Vec<Position>, Vec<Position>) {
+) -> (Vec<ReadPosition>, Vec<ReadPosition>) {
     let (mut outside, mut unknown) = (Vec::new(), Vec::new());
     for position in positions {
         match range(position.partition) {
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn a_position_that_no_broker_answers_for_is_asked_for_again() {
         let positions = [(0, 4), (1, 5), (2, 10), (3, 11), (4, 7)];
-        let positions = positions.map(|(partition, next)| Position {
+        let positions = positions.map(|(partition, next)| ReadPosition {
             partition,
             assignment: 1,
             next: Offset(next),

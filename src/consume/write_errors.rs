@@ -1,25 +1,25 @@
-//! Which tables refuse writes now, for `/readyz` and the log.
+//! Tracks which tables currently refuse writes, for `/readyz` and the log.
 
 use std::collections::BTreeMap;
 
-use crate::consume::log_limit::LogLimit;
+use crate::consume::log_limit::LogLimits;
 use crate::consume::status::{Status, Wait};
 use crate::store::error::StoreError;
 
-/// The tables whose last write failed, each with its error.
+/// The tables whose last write failed, each with the error of that write.
 #[derive(Default)]
 pub(super) struct WriteErrors {
     failing: BTreeMap<usize, String>,
 }
 
 impl WriteErrors {
-    /// Takes the end of a write to `table`, which has its place in [`crate::core::keys::TABLES`].
+    /// Notes the result of a write to `table`, an index into [`crate::core::keys::TABLES`].
     pub(super) fn note(
         &mut self,
         table: usize,
         error: Option<&StoreError>,
         status: &Status,
-        limit: &mut LogLimit,
+        limit: &mut LogLimits,
     ) {
         let Some(error) = error else {
             if self.failing.remove(&table).is_some() {
@@ -36,19 +36,19 @@ impl WriteErrors {
         }
     }
 
-    /// Forgets all errors: no write waits for a table any more.
-    pub(super) fn clear(&mut self, status: &Status, limit: &mut LogLimit) {
+    /// Removes all errors. The shell calls this function when no request is in flight.
+    pub(super) fn clear(&mut self, status: &Status, limit: &mut LogLimits) {
         if !self.failing.is_empty() {
             self.failing.clear();
             self.show(status, limit);
         }
     }
 
-    fn show(&self, status: &Status, limit: &mut LogLimit) {
+    fn show(&self, status: &Status, limit: &mut LogLimits) {
         let first = self.failing.values().next();
-        let waiting = first.map(|error| format!("waiting for DynamoDB to take writes: {error}"));
+        let waiting = first.map(|error| format!("waiting for DynamoDB to accept writes: {error}"));
         if waiting.is_none() && limit.allows("sink again") {
-            tracing::info!("DynamoDB takes writes again");
+            tracing::info!("DynamoDB accepts writes again");
         }
         status.set_waiting(Wait::Sink, waiting);
     }
