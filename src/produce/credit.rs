@@ -1,19 +1,21 @@
-//! Limits how far a producer runs ahead of a consumer, for each partition.
+//! Limits how many records a producer may be ahead of a consumer, for each partition.
 //!
-//! A broker that keeps its log on disk needs no limit. librdkafka's mock cluster keeps 5 MB or 100,000 records for
-//! each partition, and then drops the oldest, whether they were read or not. `dev` uses that cluster, so its producer
-//! takes credit for each record and waits until the consumer has settled enough records.
+//! With a broker that keeps its log on disk, no such limit is needed. The broker of `dev` is librdkafka's mock cluster,
+//! which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster drops the
+//! oldest records, even if no consumer has read them. The producer of `dev` therefore takes credit for each record, and
+//! waits until the consumer has settled enough records.
 //!
-//! The accounts are exact if one producer alone writes the topic from offset 0. Then records get their offsets in the
-//! order of [`Credit::try_take`], and [`Credit::settle`] returns the credit of every record below an offset.
+//! The credit is exact if only one producer writes to the topic, starting at offset 0. With only one producer, the
+//! records get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] returns the credit
+//! of every record before an offset.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Bytes of a record in addition to key and value: its headers and its share of the batch.
+/// Bytes that a record needs in addition to its key and value: its headers and its share of the batch.
 const RECORD_OVERHEAD_BYTES: u64 = 100;
 
-/// The credit of all partitions. Clones share it.
+/// The credit of all partitions. All clones share it.
 #[derive(Clone, Debug)]
 pub struct Credit {
     records_max: usize,
@@ -23,14 +25,15 @@ pub struct Credit {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// Sizes of the unsettled records, the first of which has offset `settled`.
+    /// The sizes of the records that are not settled yet. The first unsettled record has the offset `settled`.
     open: VecDeque<u64>,
     open_bytes: u64,
     settled: i64,
 }
 
 impl Credit {
-    /// Returns credit of `records_max` unsettled records and `bytes_max` bytes for each of `partitions` partitions.
+    /// Returns credit for `partitions` partitions. Each partition may have at most `records_max` records that are not
+    /// settled, with at most `bytes_max` bytes in total.
     pub fn new(partitions: usize, records_max: usize, bytes_max: u64) -> Credit {
         Credit {
             records_max,
@@ -41,10 +44,11 @@ impl Credit {
         }
     }
 
-    /// Takes credit for one record with `bytes` of key and value. Returns whether there was enough.
+    /// Takes credit for one record with `bytes` bytes of key and value. Returns true if there was enough credit.
     ///
-    /// A partition without unsettled records accepts a record of any size, so that a large one does not wait forever.
-    /// A partition beyond those given to [`Credit::new`] has no limit.
+    /// A partition whose records are all settled accepts a record of any size. If a partition could refuse its only
+    /// unsettled record, a large record would wait forever. Partitions with higher numbers than those given to
+    /// [`Credit::new`] have no limit.
     pub fn try_take(&self, partition: i32, bytes: usize) -> bool {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {
@@ -61,8 +65,8 @@ impl Credit {
         true
     }
 
-    /// Returns the credit of all records of a partition below `next_offset`. A smaller offset than before has no
-    /// effect.
+    /// Returns the credit of all records of a partition before `next_offset`. The call has no effect if an earlier call
+    /// passed a larger offset.
     pub fn settle(&self, partition: i32, next_offset: i64) {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {

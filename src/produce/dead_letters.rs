@@ -1,4 +1,4 @@
-//! `citystream produce --from-dlq`: resends the dead letters and reports the result.
+//! `citystream produce --from-dlq`: resends the dead letters and prints the result.
 
 use anyhow::Context as _;
 
@@ -8,6 +8,7 @@ use crate::produce::report;
 use crate::produce::resend::{self, ResendError, Resent};
 use crate::settings::{LogFormat, Produce};
 use crate::shutdown::Shutdown;
+use crate::telemetry::join_list;
 
 pub(crate) async fn run(args: &Produce, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let config = client_config(&args.kafka, "produce")?;
@@ -35,15 +36,18 @@ fn report_result(args: &Produce, resent: &Resent) {
             letters,
             sent,
             stay = stay_count,
-            reasons = ?stay,
-            "done with the dead letters"
+            reasons = join_list(
+                stay.iter()
+                    .map(|(reason, count)| format!("{reason} {count}"))
+            ),
+            "processed the dead letters"
         );
         return;
     }
-    report::print(&format!(
+    report::print_line(&format!(
         "looked at {letters} new dead letters: sent {sent} again, {stay_count} stay"
     ));
     for (reason, count) in stay {
-        report::print(&format!("  {reason} {count}"));
+        report::print_line(&format!("  {reason} {count}"));
     }
 }

@@ -1,7 +1,7 @@
-//! The results of what a producer sent, for progress, health and metrics.
+//! Counts what became of the records that a producer has sent, for progress, health and metrics.
 //!
-//! The sending and the delivering thread update the counts for every event, so they share no lock. Figures that
-//! only a reader needs are computed when it reads.
+//! The sending thread and the thread of the delivery callbacks update the counts for every event, so the counts use no
+//! lock. Values that are derived from the counts are computed only when they are read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -14,16 +14,16 @@ use crate::kafka::log_limit::LogLimit;
 use crate::produce::latency::{LatencyHistogram, LatencySummary};
 use crate::telemetry::Metrics;
 
-/// The role is not ready when records have waited for this long without an acknowledgement.
+/// If events wait for an acknowledgement and none arrives for this time, the role is not ready.
 const STALL: Duration = Duration::from_secs(10);
 
-/// A counter on its own cache line. The sending thread writes it for each event, and the delivering thread writes
-/// the others.
+/// A counter on its own cache line. The sending thread writes one counter for each event, while the thread of the
+/// delivery callbacks writes the others.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded(AtomicU64);
 
-/// The results of all records so far.
+/// The counts and latencies of all records that were sent so far.
 #[derive(Debug)]
 pub struct Deliveries {
     started: Instant,
@@ -35,19 +35,20 @@ pub struct Deliveries {
     bad: AtomicU64,
     heartbeats: AtomicU64,
     latency: LatencyHistogram,
-    /// The number of settled events at the last change, and when a reader noticed the change. A moment at which no
-    /// event waits counts as a change. Readers keep it, because the two writing threads would pay for reading each
-    /// other's counters with every event.
+    /// The number of settled events when it last changed, and the time at which a reader noticed the change. The time
+    /// also changes at each moment at which no event waits for an acknowledgement. Only threads that read the counts
+    /// update this field. If the threads that count events updated this field, each thread would have to read the
+    /// other's counters for every event.
     last_change: Mutex<(u64, Instant)>,
-    trouble: Mutex<Trouble>,
+    last_error: Mutex<LastError>,
     produced_metric: IntCounter,
     failed_metric: IntCounter,
     ack_metric: Histogram,
 }
 
-/// The last error, and the limit of the log lines about failed events.
+/// The last error, and the limit on how often failed events are logged.
 #[derive(Debug, Default)]
-struct Trouble {
+struct LastError {
     last: Option<String>,
     log_limit: LogLimit,
 }
@@ -55,29 +56,29 @@ struct Trouble {
 /// The counts of [`Deliveries`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeliveryCounts {
-    /// Events handed to librdkafka.
+    /// Number of events that were passed to librdkafka.
     pub sent: u64,
-    /// Events that Kafka acknowledged.
+    /// Number of events that Kafka acknowledged.
     pub acknowledged: u64,
-    /// Events that were refused, or whose outcome is unknown.
+    /// Number of events that Kafka refused or whose outcome is unknown.
     pub failed: u64,
-    /// Lines of the input that are not events.
+    /// Number of input lines that are not events.
     pub bad: u64,
-    /// Heartbeats handed to librdkafka.
+    /// Number of heartbeats that were passed to librdkafka.
     pub heartbeats: u64,
-    /// Time from sending to acknowledgement.
+    /// The latencies of acknowledged events. A latency is the time from sending an event to its acknowledgement.
     pub latency: LatencySummary,
-    /// Time since the producer was created.
+    /// The time since the producer was created.
     pub uptime: Duration,
 }
 
 impl DeliveryCounts {
-    /// Returns the number of events that are neither acknowledged nor failed.
+    /// Returns the number of events that are neither acknowledged nor failed yet.
     pub fn undelivered(&self) -> u64 {
         self.sent.saturating_sub(self.acknowledged + self.failed)
     }
 
-    /// Returns acknowledged events per second since the producer was created.
+    /// Returns the number of acknowledged events per second since the producer was created.
     #[allow(clippy::cast_precision_loss)]
     pub fn per_second(&self) -> f64 {
         let seconds = self.uptime.as_secs_f64();
@@ -102,7 +103,7 @@ impl Deliveries {
             heartbeats: AtomicU64::new(0),
             latency: LatencyHistogram::new(),
             last_change: Mutex::new((0, Instant::now())),
-            trouble: Mutex::default(),
+            last_error: Mutex::default(),
             produced_metric: metrics.events_produced.clone(),
             failed_metric: metrics.events_failed.clone(),
             ack_metric: metrics.produce_ack_seconds.clone(),
@@ -111,7 +112,7 @@ impl Deliveries {
 
     /// Returns the current counts.
     pub fn counts(&self) -> DeliveryCounts {
-        // Reads `sent` last, so that the number of undelivered events is never too small.
+        // `sent` is read last, so that the number of undelivered events is never too low.
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
         let failed = self.failed.load(Ordering::Acquire);
         DeliveryCounts {
@@ -125,13 +126,14 @@ impl Deliveries {
         }
     }
 
-    /// Returns why events do not reach Kafka now. Callers ask at least once a second, as progress displays do,
-    /// because the time of a stall is measured between two calls.
+    /// Returns the reason why events currently do not reach Kafka. Callers must call this function at least once a
+    /// second, as the displays of progress do, because the function detects a stall by comparing two calls.
     ///
     /// # Errors
-    /// A sentence for operators: Kafka was not reached yet, the topic is missing, or Kafka acknowledges nothing.
+    /// Returns a sentence for the operator. It says that the producer has not reached Kafka yet, that the topic is
+    /// missing, or that Kafka acknowledges no events.
     pub fn check_flow(&self) -> Result<(), String> {
-        let with_trouble = |text: String| match self.trouble() {
+        let with_trouble = |text: String| match self.last_error() {
             Some(trouble) => format!("{text} ({trouble})"),
             None => text,
         };
@@ -149,10 +151,11 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Like [`Deliveries::check_flow`], but `Ok` until Kafka is reached. The producer logs that wait itself.
+    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Until the producer
+    /// has reached Kafka, it logs that it waits for Kafka.
     ///
     /// # Errors
-    /// A sentence for operators.
+    /// Returns a sentence for the operator that gives the reason.
     pub fn check_flow_once_connected(&self) -> Result<(), String> {
         if self.connected.load(Ordering::Relaxed) {
             self.check_flow()
@@ -161,7 +164,7 @@ impl Deliveries {
         }
     }
 
-    /// Returns how long events have waited without any being settled.
+    /// Returns how long events have been waiting since an event was last acknowledged or failed.
     fn stall_time(&self) -> Duration {
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
         let settled = acknowledged + self.failed.load(Ordering::Acquire);
@@ -176,55 +179,56 @@ impl Deliveries {
         last_change.1.elapsed()
     }
 
-    /// Returns the time since the producer was created, in µs.
+    /// Returns the time since the producer was created, in microseconds.
     pub(super) fn elapsed_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn lock_trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble
+    fn lock_last_error(&self) -> MutexGuard<'_, LastError> {
+        self.last_error
             .lock()
             .expect("no panic is possible while the lock is held")
     }
 
-    /// Returns the last error, unless it is over.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.lock_trouble().last.clone()
+    /// Returns the last error, or `None` if its cause no longer exists.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.lock_last_error().last.clone()
     }
 
-    /// Sets the last error.
-    pub(super) fn set_trouble(&self, trouble: String) {
-        self.lock_trouble().last = Some(trouble);
+    /// Sets the last error to `error`.
+    pub(super) fn set_last_error(&self, error: String) {
+        self.lock_last_error().last = Some(error);
     }
 
-    /// Notes that Kafka was reached and has the topic.
+    /// Notes that the producer has reached Kafka and that the topic exists.
     pub(super) fn set_connected(&self) {
         self.connected.store(true, Ordering::Relaxed);
-        self.lock_trouble().last = None;
+        self.lock_last_error().last = None;
     }
 
     /// Notes that the topic of a record does not exist.
     pub(super) fn set_topic_missing(&self, topic: &str) {
-        self.set_trouble(format!("no topic {topic}"));
+        self.set_last_error(format!("no topic {topic}"));
         self.topic_missing.store(true, Ordering::Relaxed);
     }
 
-    /// Counts a line of the input that is not an event.
+    /// Counts an input line that is not an event.
     pub fn count_bad(&self) {
         self.bad.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an event handed to librdkafka.
+    /// Counts an event that was passed to librdkafka.
     pub(super) fn count_sent(&self) {
         self.sent.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Counts a heartbeat handed to librdkafka.
+    /// Counts a heartbeat that was passed to librdkafka.
     pub(super) fn count_heartbeat(&self) {
         self.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an acknowledged event that was sent at `sent_us`. The topic exists again if it was missing.
+    /// Counts an acknowledged event. `sent_us` is the time at which the event was sent. If the topic was missing, the
+    /// acknowledgement shows that the topic exists again.
     pub(super) fn count_acknowledged(&self, sent_us: u64) {
         let us = self.elapsed_us().saturating_sub(sent_us);
         self.latency.record(us);
@@ -232,20 +236,21 @@ impl Deliveries {
         self.ack_metric.observe(us as f64 / 1_000_000.0);
         self.acknowledged.fetch_add(1, Ordering::AcqRel);
         self.produced_metric.inc();
-        // The load is cheap for every event. Only the first event after an outage pays for the swap.
+        // An atomic load is cheap enough to run for every event. Only the first event after an outage needs the more
+        // expensive atomic swap.
         if self.topic_missing.load(Ordering::Relaxed)
             && self.topic_missing.swap(false, Ordering::Relaxed)
         {
-            self.lock_trouble().last = None;
-            tracing::info!("the topic takes records again");
+            self.lock_last_error().last = None;
+            tracing::info!("the topic accepts records again");
         }
     }
 
-    /// Counts an event that was refused, or whose outcome is unknown.
+    /// Counts an event that Kafka refused or whose outcome is unknown.
     pub(super) fn count_failed(&self, error: &KafkaError) {
         self.failed.fetch_add(1, Ordering::AcqRel);
         self.failed_metric.inc();
-        let mut trouble = self.lock_trouble();
+        let mut trouble = self.lock_last_error();
         trouble.last = Some(error.to_string());
         if trouble.log_limit.allow() {
             drop(trouble);

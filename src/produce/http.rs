@@ -1,7 +1,7 @@
-//! The HTTP routes of `produce`, in addition to those of every role.
+//! The HTTP routes that only `produce` has. Every role has further routes.
 //!
-//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` keep the response shapes of the producer that this
-//! program replaces.
+//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` answer in the same format as the producer that
+//! this program replaces.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::telemetry::{Metrics, unix_ms};
 struct ProducerProbe(Arc<Deliveries>);
 
 impl Probe for ProducerProbe {
-    /// Always succeeds. A restart does not help, because librdkafka reconnects by itself.
+    /// The role always counts as alive. A restart would not help, because librdkafka reconnects on its own.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
@@ -31,7 +31,7 @@ impl Probe for ProducerProbe {
     }
 }
 
-/// Returns the probe of the role's health.
+/// Returns the probe that `/livez` and `/readyz` use.
 pub(crate) fn probe(deliveries: Arc<Deliveries>) -> Arc<dyn Probe> {
     Arc::new(ProducerProbe(deliveries))
 }
@@ -57,13 +57,13 @@ pub(crate) fn router(metrics: Metrics, deliveries: Arc<Deliveries>) -> Router {
         .merge(observed(own, metrics))
 }
 
-/// Answers `{"names":[…]}` with the names of all metrics, sorted.
+/// Answers with `{"names":[…]}`, which lists the names of all metrics in sorted order.
 fn names(metrics: &Metrics) -> Response {
     let body = json!({ "names": metrics.names() });
     ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// Returns whether a client accepts JSON and not plain text.
+/// Returns true if a client accepts JSON but not plain text.
 fn wants_json(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter();
     let accepted: Vec<&str> = accepted
@@ -78,9 +78,10 @@ fn wants_json(headers: &HeaderMap) -> bool {
             .any(|kind| ["*/*", "text/*", "text/plain", "text/html"].contains(kind))
 }
 
-/// Answers `Producer is healthy`, or 503 and the reason while events do not reach Kafka.
+/// Answers with `Producer is healthy`. If events do not reach Kafka, answers with status 503 and the reason.
 ///
-/// A client that accepts only JSON gets `{"status":"UP","timestamp","service"}`, or `"DOWN"` and a `reason`.
+/// A client that accepts only JSON gets `{"status":"UP","timestamp","service"}`. If events do not reach Kafka, a client
+/// that accepts only JSON gets the status `"DOWN"` and a `reason`.
 fn health(deliveries: &Deliveries, headers: &HeaderMap) -> Response {
     let (status, name, reason) = match deliveries.check_flow() {
         Ok(()) => (StatusCode::OK, "UP", None),
@@ -104,8 +105,9 @@ fn health(deliveries: &Deliveries, headers: &HeaderMap) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// Answers the figures of the producer. `successRate` is the acknowledged share, in percent, of the events that are
-/// acknowledged or failed, and 0 while there are none. Latencies run from sending to acknowledgement.
+/// Answers with the counts and latencies of the producer. `successRate` is the percentage of acknowledged events among
+/// all acknowledged and failed events, or 0 if there are no such events. A latency is the time from sending an event to
+/// its acknowledgement.
 #[allow(clippy::cast_precision_loss)]
 fn producer(deliveries: &Deliveries) -> Response {
     let counts = deliveries.counts();

@@ -1,12 +1,18 @@
-//! Reads lines of JSON from a file, a .gz file or standard input, and checks them, on a separate thread.
+//! Reads lines of JSON or rows of CSV from a file, a .gz file or standard input in a separate thread, and checks each.
 //!
-//! The value of a record is the line as it is, without its line break (`lines`). A line that is longer than a record
-//! may be is rejected as `too_large`.
+//! The value of a record is the line exactly as it is in the input, without its line break (`lines`), or the JSON object
+//! that a row of CSV becomes (`rows`, `mapping`, `local_time`). A line or row that exceeds the maximum size of a
+//! record's value is rejected as `too_large`.
 //!
-//! A pipe may stay silent for hours, but heartbeats and a request to stop must not wait for it. Therefore a separate
-//! thread reads. It sends a batch at the end of each buffer, so that a line that has arrived never waits for the next.
+//! A separate thread reads the input, because a pipe may be silent for hours, and heartbeats and a request to stop must
+//! not wait for the pipe. The thread sends a batch after each buffer that it has read, so a complete line never waits
+//! for the next line.
 
 mod lines;
+mod local_time;
+mod mapping;
+mod records;
+mod rows;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,71 +21,81 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, judge_event};
+use crate::core::clock::UnixMs;
+use crate::core::parse::Reject;
 use crate::core::replay::Replay;
-use lines::{BUFFER_BYTES, InputLines, RawLine, open_lines};
+use crate::failure::Failure;
+use lines::BUFFER_BYTES;
+use records::Records;
 
-/// Most batches between the reading thread and the producer. They keep both threads busy.
+pub use mapping::CsvRules;
+pub use records::InputFormatRules;
+
+/// Maximum number of batches that wait between the reading thread and the producer. Four batches keep both threads
+/// busy.
 const BATCHES_MAX: usize = 4;
 
-/// Why an input could not be read.
+/// The reason why an input could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The file cannot be opened.
     #[error("failed to open {}", path.display())]
     Open {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Reading failed in the middle, as in a truncated .gz file.
+    /// Reading failed before the end of the input, for example in a truncated .gz file.
     #[error("failed to read the input after line {line}")]
     Read {
         /// The number of the last complete line.
         line: u64,
-        /// The error of the system or of the decoder.
+        /// The error of the operating system or of the decoder.
         source: io::Error,
     },
-    /// The system cannot start the reading thread.
+    /// The first row of a CSV file does not name the columns that the options name.
+    #[error(transparent)]
+    Columns(Failure),
+    /// The operating system cannot start the reading thread.
     #[error("failed to start reading the input")]
     Start(#[source] io::Error),
 }
 
-/// A line that is not empty.
+/// A line of the input that is not empty, or a row of a CSV file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputLine {
-    /// The line number, from 1. Empty lines are numbered too.
+    /// The number of the line, counted from 1. Empty lines are counted too. A row has the number of its first line.
     pub number: u64,
-    /// The event, or why the line is not one.
+    /// The event in the line, or the reason why the line is not an event.
     pub outcome: Result<InputEvent, Reject>,
 }
 
-/// A valid event. [`LineBatch`] holds its city and its value.
+/// A valid event. The city and the value of the event are stored in its [`LineBatch`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputEvent {
-    /// Event time in Unix milliseconds.
-    pub time_ms: i64,
+    /// The event time.
+    pub time_ms: UnixMs,
     city: Range<usize>,
     value: Range<usize>,
 }
 
-/// Lines in order, with the bytes of those that are events.
+/// Consecutive lines of the input, with the bytes of the lines that are events.
 #[derive(Debug, Default)]
 pub struct LineBatch {
-    /// The lines.
+    /// The lines of the batch.
     pub lines: Vec<InputLine>,
     values: Vec<u8>,
     cities: String,
 }
 
 impl LineBatch {
-    /// Returns the bytes of the line.
+    /// Returns the line of the event as bytes.
     pub fn value(&self, event: &InputEvent) -> &[u8] {
         &self.values[event.value.clone()]
     }
 
-    /// Returns the trimmed city of the event.
+    /// Returns the city of the event without surrounding white space.
     pub fn city(&self, event: &InputEvent) -> &str {
         &self.cities[event.city.clone()]
     }
@@ -91,7 +107,7 @@ pub struct Input {
     batches: Receiver<Result<LineBatch, InputError>>,
 }
 
-/// What [`Input::next_batch`] returns.
+/// The result of [`Input::next_batch`].
 #[derive(Debug)]
 pub enum NextBatch {
     /// The next lines.
@@ -103,13 +119,13 @@ pub enum NextBatch {
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`.
+    /// Opens a file, or standard input for `-`. Of a CSV file, the function checks the first row.
     ///
     /// # Errors
-    /// [`InputError::Open`] when the file cannot be opened.
-    pub fn open(path: &Path) -> Result<Input, InputError> {
+    /// Returns [`InputError`] if the file cannot be opened, or if its columns are not those of the rules.
+    pub fn open(path: &Path, format: &InputFormatRules) -> Result<Input, InputError> {
         if path.as_os_str() == "-" {
-            return Input::from_reader(io::stdin());
+            return Input::from_reader(io::stdin(), format);
         }
         let failed = |source| InputError::Open {
             path: path.to_owned(),
@@ -120,62 +136,94 @@ impl Input {
         if about.is_dir() {
             return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        Input::from_reader(file)
+        if !about.is_file() {
+            return Input::from_reader(file, format);
+        }
+        // A wrong column of a file is reported before the program waits for Kafka.
+        let records = Records::open(file, format)?;
+        Input::start(move |sender| send_lines(records, sender))
     }
 
-    /// Reads from a stream.
+    /// Returns an input that reads lines from a stream.
     ///
     /// # Errors
-    /// [`InputError::Start`] when the system cannot start a thread.
-    pub fn from_reader(reader: impl Read + Send + 'static) -> Result<Input, InputError> {
+    /// Returns [`InputError::Start`] if the operating system cannot start a thread.
+    pub fn from_reader(
+        reader: impl Read + Send + 'static,
+        format: &InputFormatRules,
+    ) -> Result<Input, InputError> {
+        let format = format.clone();
+        Input::start(move |sender| match Records::open(reader, &format) {
+            Ok(records) => send_lines(records, sender),
+            Err(error) => {
+                // If the receiver no longer exists, no code needs the error.
+                let _gone = sender.send(Err(error));
+            }
+        })
+    }
+
+    /// Starts the reading thread.
+    fn start(
+        read: impl FnOnce(&SyncSender<Result<LineBatch, InputError>>) + Send + 'static,
+    ) -> Result<Input, InputError> {
         let (sender, batches) = sync_channel(BATCHES_MAX);
-        // The thread is never joined, because a read from a silent pipe cannot be interrupted. It ends with the
-        // process.
+        // The program never joins this thread, because a read from a silent pipe cannot be interrupted. The thread ends
+        // with the process.
         std::thread::Builder::new()
             .name("input".to_owned())
-            .spawn(move || send_lines(reader, &sender))
+            .spawn(move || read(&sender))
             .map_err(InputError::Start)?;
         Ok(Input { batches })
     }
 
-    /// Reads a whole file and returns its largest event time; `None` if it has no event.
+    /// Reads a whole file and returns the largest event time in it, or `None` if the file has no event.
     ///
     /// # Errors
-    /// [`InputError`] when the file cannot be opened or read.
-    pub fn newest_ms(path: &Path) -> Result<Option<i64>, InputError> {
+    /// Returns [`InputError`] if the file cannot be opened or read.
+    pub fn newest_ms(path: &Path, format: &InputFormatRules) -> Result<Option<UnixMs>, InputError> {
         let mut newest_ms = None;
-        Input::for_each_event(path, |event| {
+        Input::for_each_event(path, format, |event| {
             newest_ms = newest_ms.max(Some(event.time_ms));
             ControlFlow::Continue(())
         })?;
         Ok(newest_ms)
     }
 
-    /// Counts the lines of a file that are not empty, at most `lines_max`, without checking them.
+    /// Counts the lines of a file that are not empty, or the rows of a CSV file, without checking them. Counting stops at `lines_max`.
     ///
     /// # Errors
-    /// When the file cannot be opened or read.
-    pub fn count_lines(path: &Path, lines_max: u64) -> io::Result<u64> {
-        let mut lines = open_lines(File::open(path)?)?;
+    /// Returns [`InputError`] if the file cannot be opened or read.
+    pub fn count_lines(
+        path: &Path,
+        format: &InputFormatRules,
+        lines_max: u64,
+    ) -> Result<u64, InputError> {
+        let file = File::open(path).map_err(|source| InputError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut records = Records::open(file, format)?;
         let mut count = 0;
-        while count < lines_max && lines.read_line()?.is_some() {
+        let failed = |source| InputError::Read { line: 0, source };
+        while count < lines_max && records.skip().map_err(failed)? {
             count += 1;
         }
         Ok(count)
     }
 
-    /// Reads at most `events_max` events of a file. Returns their number, and when the last of them is due, in
-    /// milliseconds after the first.
+    /// Reads at most `events_max` events of a file. Returns the number of events, and the time in milliseconds from the
+    /// first event until the last event is due.
     ///
     /// # Errors
-    /// [`InputError`] when the file cannot be opened or read.
+    /// Returns [`InputError`] if the file cannot be opened or read.
     pub fn last_due(
         path: &Path,
+        format: &InputFormatRules,
         mut replay: Replay,
         events_max: u64,
     ) -> Result<(u64, i64), InputError> {
         let (mut events, mut due_ms) = (0, 0);
-        Input::for_each_event(path, |event| {
+        Input::for_each_event(path, format, |event| {
             if events == events_max {
                 return ControlFlow::Break(());
             }
@@ -186,12 +234,13 @@ impl Input {
         Ok((events, due_ms))
     }
 
-    /// Calls `take` with each event of a file, until it breaks.
+    /// Calls `take` with each event of a file until `take` returns `Break`.
     fn for_each_event(
         path: &Path,
+        format: &InputFormatRules,
         mut take: impl FnMut(&InputEvent) -> ControlFlow<()>,
     ) -> Result<(), InputError> {
-        let input = Input::open(path)?;
+        let input = Input::open(path, format)?;
         loop {
             match input.next_batch(Duration::from_secs(1))? {
                 NextBatch::Lines(batch) => {
@@ -206,10 +255,10 @@ impl Input {
         }
     }
 
-    /// Waits at most `timeout` for the next lines.
+    /// Waits for the next lines for at most the duration `timeout`.
     ///
     /// # Errors
-    /// [`InputError::Read`] when reading failed. All lines before the failure have been returned already.
+    /// Returns [`InputError::Read`] if reading failed. All lines before the failure have already been returned.
     pub fn next_batch(&self, timeout: Duration) -> Result<NextBatch, InputError> {
         match self.batches.recv_timeout(timeout) {
             Ok(Ok(batch)) => Ok(NextBatch::Lines(batch)),
@@ -220,40 +269,24 @@ impl Input {
     }
 }
 
-/// Sends all lines of the input in batches, and the error that ends it.
-fn send_lines(
-    input: impl Read + Send + 'static,
-    sender: &SyncSender<Result<LineBatch, InputError>>,
-) {
-    let mut line = 0;
-    let done = open_lines(input).and_then(|mut lines| {
-        let done = send_batches(&mut lines, sender);
-        line = lines.number();
-        done
-    });
-    if let Err(source) = done {
-        // If the receiver is gone, the error is of no use.
+/// Sends all lines of the input in batches. If reading fails, sends the error after the last batch.
+fn send_lines(mut records: Records, sender: &SyncSender<Result<LineBatch, InputError>>) {
+    if let Err(source) = send_batches(&mut records, sender) {
+        let line = records.number();
+        // If the receiver no longer exists, no code needs the error.
         let _gone = sender.send(Err(InputError::Read { line, source }));
     }
 }
 
 fn send_batches(
-    lines: &mut InputLines,
+    records: &mut Records,
     sender: &SyncSender<Result<LineBatch, InputError>>,
 ) -> io::Result<()> {
     let mut batch = LineBatch::default();
     loop {
-        let more = lines.read_line().map(|line| {
-            let Some(line) = line else { return false };
-            let outcome = parse_line(&line, &mut batch.values, &mut batch.cities);
-            batch.lines.push(InputLine {
-                number: line.number,
-                outcome,
-            });
-            true
-        });
+        let more = records.read_into(&mut batch);
         let ended = !matches!(more, Ok(true));
-        if (ended || lines.is_buffer_empty() || batch.values.len() >= BUFFER_BYTES)
+        if (ended || records.is_buffer_empty() || batch.values.len() >= BUFFER_BYTES)
             && !batch.lines.is_empty()
             && sender.send(Ok(std::mem::take(&mut batch))).is_err()
         {
@@ -265,29 +298,6 @@ fn send_batches(
     }
 }
 
-/// Parses a line. Appends its bytes and its city if it is an event.
-fn parse_line(
-    line: &RawLine<'_>,
-    values: &mut Vec<u8>,
-    cities: &mut String,
-) -> Result<InputEvent, Reject> {
-    if let Some(bytes) = line.too_long_bytes {
-        return Err(Reject {
-            reason: Reason::TooLarge,
-            detail: format!("{bytes} bytes, at most {VALUE_BYTES_MAX}"),
-        });
-    }
-    let event = judge_event(line.value)?;
-    let (city, value) = (cities.len(), values.len());
-    cities.push_str(&event.city);
-    values.extend_from_slice(line.value);
-    Ok(InputEvent {
-        time_ms: event.time_ms,
-        city: city..cities.len(),
-        value: value..values.len(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Cursor, Write as _};
@@ -297,8 +307,10 @@ mod tests {
 
     use super::*;
 
+    const NDJSON: InputFormatRules = InputFormatRules::Ndjson;
+
     fn outcomes(bytes: Vec<u8>) -> Result<Vec<(u64, String)>, InputError> {
-        let input = Input::from_reader(Cursor::new(bytes))?;
+        let input = Input::from_reader(Cursor::new(bytes), &NDJSON)?;
         let mut out = Vec::new();
         loop {
             match input.next_batch(Duration::from_secs(60))? {
@@ -327,7 +339,7 @@ mod tests {
         assert_eq!(outcomes(text.clone().into_bytes()).expect("readable"), want);
 
         let mut zipped = Vec::new();
-        // Two gzip members, as `cat a.gz b.gz` writes them.
+        // The input consists of two gzip members. The command `cat a.gz b.gz` writes such an input.
         for part in [&text.as_bytes()[..50], &text.as_bytes()[50..]] {
             let mut gz = GzEncoder::new(&mut zipped, Compression::fast());
             gz.write_all(part).expect("memory takes it");
@@ -356,7 +368,7 @@ mod tests {
     #[test]
     fn a_line_does_not_wait_for_the_next() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
-        let input = Input::from_reader(reader).expect("a thread");
+        let input = Input::from_reader(reader, &NDJSON).expect("a thread");
         writer.write_all(GOOD.as_bytes()).expect("room");
         writer.write_all(b"\n").expect("room");
         let next = input.next_batch(Duration::from_secs(60)).expect("readable");
@@ -381,21 +393,22 @@ mod tests {
         let text = format!("\n{}\n{{}}\n{}\r\n{}", at(0), at(30), at(20));
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &text).expect("room");
-        let lines = |max| Input::count_lines(file.path(), max).expect("readable");
+        let lines = |max| Input::count_lines(file.path(), &NDJSON, max).expect("readable");
         assert_eq!(
             (lines(u64::MAX), lines(2)),
             (4, 2),
             "empty lines do not count"
         );
         let replay = Replay::at_speed(Some(60.0));
-        let due = |max| Input::last_due(file.path(), replay, max).expect("readable");
+        let due = |max| Input::last_due(file.path(), &NDJSON, replay, max).expect("readable");
         assert_eq!(due(u64::MAX), (3, 30_000), "bad lines do not count");
         assert_eq!(due(1), (1, 0));
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Input::open(Path::new("/nonexistent.ndjson")).expect_err("no such file");
+        let path = Path::new("/nonexistent.ndjson");
+        let error = Input::open(path, &NDJSON).expect_err("no such file");
         assert_eq!(error.to_string(), "failed to open /nonexistent.ndjson");
     }
 }

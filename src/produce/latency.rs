@@ -1,16 +1,17 @@
-//! A histogram of latencies with a fixed size and no locks, so any thread can read it while others write.
+//! A histogram of latencies that has a fixed size and uses no locks. Any thread can read the histogram while other
+//! threads write to it.
 //!
-//! Each power of two of microseconds has eight buckets, so a quantile is at most 12.5 % above its true value.
-//! Minimum, maximum and mean are exact.
+//! Each power of two of microseconds is divided into eight buckets, so a quantile is at most 12.5 % larger than its
+//! true value. The minimum, the maximum and the mean are exact.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Each power of two has `1 << CUT_BITS` buckets.
+/// The binary logarithm of the number of buckets for each power of two.
 const CUT_BITS: u32 = 3;
-/// Enough for every `u64`.
+/// Number of buckets that are needed for all values of a `u64`.
 const BUCKETS: usize = (64 - CUT_BITS as usize + 1) << CUT_BITS;
 
-/// All latencies since the start, in microseconds.
+/// A histogram of latencies in microseconds, since the histogram was created.
 #[derive(Debug)]
 pub struct LatencyHistogram {
     buckets: Box<[AtomicU64]>,
@@ -20,18 +21,18 @@ pub struct LatencyHistogram {
     max_us: AtomicU64,
 }
 
-/// The figures of a [`LatencyHistogram`] at one moment. All are zero before the first latency.
+/// The statistics of a [`LatencyHistogram`] at one moment. All values are zero if the histogram is empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LatencySummary {
-    /// Arithmetic mean.
+    /// The arithmetic mean of the latencies.
     pub mean_us: f64,
-    /// The smallest.
+    /// The smallest latency.
     pub min_us: u64,
-    /// The largest.
+    /// The largest latency.
     pub max_us: u64,
-    /// Half of the latencies are at most this.
+    /// The median: half of the latencies are at most this long.
     pub p50_us: u64,
-    /// 99 of 100 latencies are at most this.
+    /// The 99th percentile: 99 of 100 latencies are at most this long.
     pub p99_us: u64,
 }
 
@@ -56,7 +57,8 @@ impl LatencyHistogram {
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
 
-    /// Returns the current figures. While other threads write, these may differ by a few latencies.
+    /// Returns the current statistics. If other threads write at the same time, the values may disagree by a few
+    /// latencies.
     #[allow(clippy::cast_precision_loss)]
     pub fn summary(&self) -> LatencySummary {
         let count = self.count.load(Ordering::Relaxed);
@@ -73,7 +75,8 @@ impl LatencyHistogram {
         }
     }
 
-    /// Returns the upper end of the bucket with the value of this rank, counted from 1.
+    /// Returns the upper end of the bucket that contains the value with the rank `rank`. The smallest value has the
+    /// rank 1.
     fn at_rank(&self, rank: u64) -> u64 {
         let mut seen = 0;
         for (index, bucket) in self.buckets.iter().enumerate() {
@@ -92,8 +95,8 @@ impl Default for LatencyHistogram {
     }
 }
 
-/// Returns the bucket of a value. Each value below 2^3 has its own bucket. Above, the leading bit and the three bits
-/// after it decide.
+/// Returns the index of the bucket for a value. Each value below 8 has a bucket of its own. The bucket of a larger
+/// value depends on the leading bit and the three bits after it.
 fn bucket_of(us: u64) -> usize {
     let exponent = us.checked_ilog2().unwrap_or(0);
     if exponent < CUT_BITS {
@@ -104,7 +107,7 @@ fn bucket_of(us: u64) -> usize {
     (usize::try_from(shift + 1).unwrap_or(0) << CUT_BITS) + usize::try_from(cut).unwrap_or(0)
 }
 
-/// Returns the largest value of a bucket.
+/// Returns the largest value that belongs to a bucket.
 fn bucket_end(index: usize) -> u64 {
     let (row, cut) = (index >> CUT_BITS, index & ((1 << CUT_BITS) - 1));
     let cut = u64::try_from(cut).unwrap_or(0);
@@ -112,7 +115,8 @@ fn bucket_end(index: usize) -> u64 {
         return cut;
     }
     let base = (1 << CUT_BITS) + cut;
-    // The end of the last bucket is u64::MAX. In u64 the sum before the subtraction would overflow.
+    // The end of the last bucket is `u64::MAX`. For this bucket, the sum before the subtraction needs more than 64
+    // bits.
     let wide = (u128::from(base) + 1) << (row - 1);
     u64::try_from(wide - 1).unwrap_or(u64::MAX)
 }

@@ -1,59 +1,58 @@
-//! The producer of events and heartbeats: idempotent, and acknowledged by all replicas.
+//! The Kafka producer of events and heartbeats. The producer is idempotent, and waits until all in-sync replicas have
+//! acknowledged a record.
 //!
-//! [`EventProducer`] hands records to librdkafka and counts the results in delivery callbacks, without a future for
-//! each record. When librdkafka's queue is full, [`EventProducer::send`] waits. No record times out. A record is
-//! acknowledged, refused by the broker, or still undelivered when the process ends; [`EventProducer::finish`]
-//! returns how many are undelivered.
+//! [`EventProducer`] passes records to librdkafka. The producer counts the results in delivery callbacks, without a
+//! future for each record. If librdkafka's queue is full, [`EventProducer::send`] waits. Records never time out: a
+//! record is acknowledged, refused by the broker, or still undelivered when the process ends. [`EventProducer::finish`]
+//! returns the number of undelivered records.
 //!
-//! When the topic is deleted, librdkafka returns the records that wait for it. The producer sends them again before
-//! any new record.
+//! When the topic is deleted, librdkafka returns the records that wait for this topic. The producer sends the returned
+//! records again before any new record.
 //!
-//! The calls block, so they belong on a thread for blocking work. Any thread may read the results in the shared
+//! The calls block, so they must run on a thread for blocking tasks. Any thread may read the results in the shared
 //! [`Deliveries`].
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::OAuthToken;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
-};
-use rdkafka::{ClientContext, Message as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
+use crate::core::clock::UnixMs;
 use crate::core::parse::HEARTBEAT_HEADER;
-use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, is_topic_missing, partitions_of};
 use crate::produce::deliveries::Deliveries;
+use crate::produce::delivery_context::{DeliveryContext, HEARTBEAT_MARK, ReturnedEvent};
+use crate::produce::receipts::{Batch, Receipts};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Pause before a record is offered to a full queue again. At 500,000 records/s it frees 1,000 places.
+/// Pause before a record is offered to a full queue again. At 500,000 records per second, the queue gets room for 1,000
+/// records within two milliseconds.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
-/// Time between two checks for undelivered records at the end.
+/// Time between two checks for undelivered records at the end of a run.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
-/// At the end of its input, a producer gives up after this time without an acknowledgement.
+/// Time without an acknowledgement after which a producer stops waiting at the end of its input.
 const FINISH_IDLE_MAX: Duration = Duration::from_secs(60);
-/// After a request to stop, a producer waits this long in total. systemd ends the process after 10 s.
+/// Maximum time that a producer waits for acknowledgements after a request to stop. systemd ends the process after 10
+/// s.
 const FINISH_STOP_MAX: Duration = Duration::from_secs(8);
-/// Timeout of the first metadata request. It is short, so that missing brokers are reported soon.
+/// Timeout of the first metadata request. The timeout is short, so that the role soon reports that no broker answers.
 const METADATA_TIMEOUT_FIRST: Duration = Duration::from_secs(1);
-/// Timeout of the further metadata requests.
+/// Timeout of all further metadata requests.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two metadata requests.
 const METADATA_PAUSE: Duration = Duration::from_millis(500);
-/// Most records that wait in memory. With 64 MiB of them, the process stays below 250 MB.
+/// Maximum number of records in librdkafka's queue. Together with the limit of 64 MiB for the records, the maximum
+/// keeps the memory of the process below 250 MB.
 const QUEUE_RECORDS_MAX: &str = "300000";
 const QUEUE_KBYTES_MAX: &str = "65536";
-/// The delivery mark of heartbeats. The mark of an event is the time of sending in µs, plus one.
-const HEARTBEAT_MARK: usize = 0;
 
-/// Why the producer cannot go on.
+/// The reason why the producer cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
     /// librdkafka refused the settings.
@@ -62,92 +61,12 @@ pub enum ProducerError {
     /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// The idempotent producer can no longer guarantee an order without gaps.
+    /// The idempotent producer can no longer guarantee that the records are in order and complete.
     #[error("the Kafka producer failed for good: {reason}")]
     Fatal {
-        /// librdkafka's message.
+        /// The message of librdkafka.
         reason: String,
     },
-}
-
-/// An event that librdkafka returned because the topic is missing.
-struct ReturnedEvent {
-    mark: usize,
-    key: Vec<u8>,
-    value: Vec<u8>,
-}
-
-/// The callbacks of the producer's client.
-struct DeliveryContext {
-    deliveries: Arc<Deliveries>,
-    /// Events to send again before any new one. There are at most as many as the queue held.
-    returned: Mutex<VecDeque<ReturnedEvent>>,
-    errors: ClientErrors,
-}
-
-impl DeliveryContext {
-    fn returned(&self) -> MutexGuard<'_, VecDeque<ReturnedEvent>> {
-        self.returned
-            .lock()
-            .expect("no panic is possible while the lock is held")
-    }
-}
-
-impl ClientContext for DeliveryContext {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.errors.report_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.errors.report_error(&error, reason);
-        let refusal = self.errors.refusal();
-        self.deliveries
-            .set_trouble(refusal.map_or_else(|| reason.to_owned(), |refusal| refusal.to_string()));
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-
-    fn generate_oauth_token(
-        &self,
-        _config: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.errors.oauth_token()
-    }
-}
-
-impl ProducerContext for DeliveryContext {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
-        match (mark, result) {
-            (HEARTBEAT_MARK, Ok(_)) => {}
-            (HEARTBEAT_MARK, Err((error, _))) => {
-                tracing::warn!(%error, "failed to deliver a heartbeat");
-            }
-            (mark, Ok(_)) => {
-                let sent_us = u64::try_from(mark - 1).unwrap_or(0);
-                self.deliveries.count_acknowledged(sent_us);
-            }
-            // These are sent to the topic's next log. A copy can only be in the log that was deleted.
-            (mark, Err((error, message))) if is_topic_missing(error) => {
-                self.deliveries.set_topic_missing(message.topic());
-                let returned = ReturnedEvent {
-                    mark,
-                    key: message.key().unwrap_or_default().to_vec(),
-                    value: message.payload().unwrap_or_default().to_vec(),
-                };
-                self.returned().push_back(returned);
-            }
-            // Not sent again, because the outcome may be unknown. One such error is `DestroyBroker`, when the
-            // metadata no longer lists a broker that has requests in flight. librdkafka retries these requests
-            // itself while the producer id is the same. It fails them only after the id has changed, and then
-            // always with the status "possibly persisted" (`rd_kafka_handle_idempotent_Produce_error` in
-            // rdkafka_request.c, version 2.12). So `rd_kafka_message_status` cannot show that a resend is safe.
-            (_, Err((error, _))) => self.deliveries.count_failed(error),
-        }
-    }
 }
 
 /// Sends events and heartbeats to one topic.
@@ -158,13 +77,14 @@ pub struct EventProducer {
 }
 
 impl EventProducer {
-    /// Returns a producer. Nothing is sent yet.
+    /// Returns a producer. The function sends no request yet.
     ///
-    /// `config` says how to reach the brokers. This function sets what exact counting depends on: idempotence,
-    /// acknowledgement by all replicas, and the partitioner of the Java clients.
+    /// `config` contains the addresses of the brokers and the login. The function itself sets the properties on which
+    /// exact counting depends: idempotence, acknowledgement by all in-sync replicas, and the partitioner of the Java
+    /// clients.
     ///
     /// # Errors
-    /// [`ProducerError::Create`] when librdkafka refuses the settings.
+    /// Returns [`ProducerError::Create`] if librdkafka refuses the settings.
     pub fn new(
         mut config: ClientConfig,
         topic: &str,
@@ -175,12 +95,12 @@ impl EventProducer {
             .set("acks", "all")
             .set("partitioner", "murmur2_random");
         for (names, value) in [
-            // A record never times out (see the module's documentation).
+            // A record must never time out, as the documentation of this module explains.
             (&["message.timeout.ms", "delivery.timeout.ms"][..], "0"),
             (&["linger.ms", "queue.buffering.max.ms"], "5"),
             (&["queue.buffering.max.messages"], QUEUE_RECORDS_MAX),
             (&["queue.buffering.max.kbytes"], QUEUE_KBYTES_MAX),
-            // Built into librdkafka, unlike other codecs. Events shrink to a fifth.
+            // lz4 compresses events to a fifth of their size. The codec lz4 is part of librdkafka, unlike other codecs.
             (&["compression.codec", "compression.type"], "lz4"),
             (&["reconnect.backoff.max.ms"], "2000"),
         ] {
@@ -189,11 +109,7 @@ impl EventProducer {
             }
         }
         let deliveries = Arc::new(Deliveries::new(metrics));
-        let context = DeliveryContext {
-            deliveries: Arc::clone(&deliveries),
-            returned: Mutex::default(),
-            errors: ClientErrors::new(&config),
-        };
+        let context = DeliveryContext::new(&config, Arc::clone(&deliveries));
         let client = ThreadedProducer::from_config_and_context(&config, context)
             .map_err(ProducerError::Create)?;
         Ok(EventProducer {
@@ -203,7 +119,7 @@ impl EventProducer {
         })
     }
 
-    /// Returns the shared results.
+    /// Returns the shared counts of all records.
     pub fn deliveries(&self) -> Arc<Deliveries> {
         Arc::clone(&self.deliveries)
     }
@@ -212,13 +128,15 @@ impl EventProducer {
         self.client.client().context()
     }
 
-    /// Waits for Kafka and the topic, and logs that every ten seconds. Returns the number of partitions, or `None`
-    /// after a request to stop. Blocks.
+    /// Waits for Kafka and the topic, and logs the reason for the wait every ten seconds. Returns the number of
+    /// partitions, or `None` if a stop was requested. The call blocks.
     ///
-    /// If `patient`, also waits for brokers that refuse this client, because an operator may fix that.
+    /// If `patient` is true, the function keeps waiting if the brokers refuse this client, because an operator may
+    /// repair the cause.
     ///
     /// # Errors
-    /// [`ProducerError::Refused`] unless `patient`, and [`ProducerError::Fatal`].
+    /// Returns [`ProducerError::Refused`] if `patient` is false and the brokers refuse this client. Returns
+    /// [`ProducerError::Fatal`] if the producer cannot continue.
     pub fn wait_for_topic(
         &self,
         shutdown: &Shutdown,
@@ -239,13 +157,13 @@ impl EventProducer {
                 Ok(None) => {
                     errors.clear_refusal();
                     self.deliveries
-                        .set_trouble(format!("no topic {}", self.topic));
+                        .set_last_error(format!("no topic {}", self.topic));
                     MISSING_REMEDY
                 }
                 Err(error) => {
-                    // The error callback may have reported a more precise reason than "timed out".
-                    if self.deliveries.trouble().is_none() {
-                        self.deliveries.set_trouble(error.to_string());
+                    // The error callback may already have reported a reason that is more precise than "timed out".
+                    if self.deliveries.last_error().is_none() {
+                        self.deliveries.set_last_error(error.to_string());
                     }
                     REACH_REMEDY
                 }
@@ -255,45 +173,41 @@ impl EventProducer {
             if let Some(refusal) = errors.lasting_refusal().filter(|_| !patient) {
                 return Err(ProducerError::Refused(refusal));
             }
-            // The client's context has logged a refusal.
+            // The client's error handler has already logged the refusal.
             if errors.refusal().is_none() && log_limit.allow() {
-                let why = self.deliveries.trouble().unwrap_or_default();
+                let why = self.deliveries.last_error().unwrap_or_default();
                 let topic = &self.topic;
-                tracing::warn!(topic, why, todo, "waiting for kafka and the topic");
+                tracing::warn!(topic, why, todo, "waiting for Kafka and the topic");
             }
             sleep_unless_stopped(shutdown, METADATA_PAUSE);
         }
         Ok(None)
     }
 
-    /// Returns the topic's number of partitions; `None` if the topic does not exist. Blocks.
+    /// Returns the number of partitions of the topic, or `None` if the topic does not exist. The call blocks.
     ///
     /// # Errors
-    /// librdkafka's, when Kafka does not answer in time.
+    /// Returns the error of librdkafka if Kafka does not answer in time.
     pub fn partition_count(&self, timeout: Duration) -> Result<Option<i32>, KafkaError> {
         let metadata = self.client.client().fetch_metadata(None, timeout)?;
         let partitions = partitions_of(&metadata, &self.topic);
         Ok(partitions.map(|ids| i32::try_from(ids.len()).unwrap_or(i32::MAX)))
     }
 
-    /// Sends one event. Its key decides the partition. Waits while the queue is full.
+    /// Sends one event. The key of the event determines the partition. Waits while the queue is full.
     ///
-    /// Returns whether the event was queued. It was not if a stop is requested while there is no room.
+    /// Returns true if the event was queued. Returns false if a stop was requested while the queue was full.
     ///
     /// # Errors
-    /// [`ProducerError::Fatal`] when the producer can send no more records.
+    /// Returns [`ProducerError::Fatal`] if the producer can send no more records.
     pub fn send(
         &self,
         key: &str,
         value: &[u8],
         shutdown: &Shutdown,
     ) -> Result<bool, ProducerError> {
-        while let Some(returned) = self.take_returned() {
-            let queued = self.enqueue(self.record_of(&returned), shutdown);
-            if !matches!(queued, Ok(true)) {
-                self.put_back(returned);
-                return queued;
-            }
+        if !self.resend_returned(shutdown)? {
+            return Ok(false);
         }
         let mark = usize::try_from(self.deliveries.elapsed_us()).unwrap_or(usize::MAX - 1) + 1;
         let record = BaseRecord::with_opaque_to(&self.topic, mark)
@@ -304,6 +218,55 @@ impl EventProducer {
             self.deliveries.count_sent();
         }
         Ok(queued)
+    }
+
+    /// Sends the events again that librdkafka returned because the topic was missing. Waits while the queue is full.
+    /// Returns false if a stop is requested while the queue has no room.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`EventProducer::send`].
+    pub fn resend_returned(&self, shutdown: &Shutdown) -> Result<bool, ProducerError> {
+        while let Some(returned) = self.take_returned() {
+            let queued = self.enqueue(self.record_of(&returned), shutdown);
+            if !matches!(queued, Ok(true)) {
+                self.put_back(returned);
+                return queued;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns the receipts of the events that [`EventProducer::try_send`] sends.
+    pub(super) fn receipts(&self) -> &Receipts {
+        &self.context().receipts
+    }
+
+    /// Sends an event of a batch without waiting. The outcome of the event at `index` appears in `batch`.
+    ///
+    /// # Errors
+    /// Returns the error of librdkafka if it has not taken the event. The event is then not sent.
+    pub(super) fn try_send(
+        &self,
+        batch: &Batch,
+        index: usize,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), KafkaError> {
+        let record = BaseRecord::with_opaque_to(&self.topic, batch.mark(index))
+            .key(key)
+            .payload(value);
+        match self.client.send(record) {
+            Ok(()) => {
+                self.deliveries.count_sent();
+                Ok(())
+            }
+            Err((error, _)) => {
+                if is_topic_missing(&error) {
+                    self.deliveries.set_topic_missing(&self.topic);
+                }
+                Err(error)
+            }
+        }
     }
 
     fn take_returned(&self) -> Option<ReturnedEvent> {
@@ -320,17 +283,18 @@ impl EventProducer {
             .payload(&returned.value[..])
     }
 
-    /// Sends a heartbeat with event time `time_ms` to one partition. Waits as [`EventProducer::send`] does.
+    /// Sends a heartbeat with the event time `time_ms` to one partition. Waits while the queue is full, like
+    /// [`EventProducer::send`].
     ///
     /// # Errors
-    /// As [`EventProducer::send`].
+    /// Returns the same errors as [`EventProducer::send`].
     pub fn send_heartbeat(
         &self,
         partition: i32,
-        time_ms: i64,
+        time_ms: UnixMs,
         shutdown: &Shutdown,
     ) -> Result<bool, ProducerError> {
-        let text = time_ms.to_string();
+        let text = time_ms.0.to_string();
         let headers = OwnedHeaders::new().insert(Header {
             key: HEARTBEAT_HEADER,
             value: Some(&text),
@@ -363,7 +327,8 @@ impl EventProducer {
                     error
                 }
             };
-            // The topic was deleted while the producer runs. `init-tables` may create it again.
+            // The topic was deleted while the producer was running. The operator may create the topic again with
+            // `init-tables`.
             let missing = is_topic_missing(&error);
             match error.rdkafka_error_code() {
                 code if missing || code == Some(RDKafkaErrorCode::QueueFull) => {
@@ -386,8 +351,8 @@ impl EventProducer {
                     });
                 }
                 _ => {
-                    // An event that librdkafka refuses at once, such as one that is too large, counts as sent
-                    // and failed. A heartbeat is not counted.
+                    // librdkafka may refuse an event at once, for example because the event is too large. An event that
+                    // is refused at once counts as sent and failed. A refused heartbeat is not counted.
                     let is_event = record.delivery_opaque != HEARTBEAT_MARK;
                     if is_event {
                         self.deliveries.count_failed(&error);
@@ -398,9 +363,10 @@ impl EventProducer {
         }
     }
 
-    /// Waits until every event is acknowledged or has failed, and returns how many are still undelivered. Blocks.
+    /// Waits until every event is acknowledged or has failed. Returns the number of events that are still undelivered.
+    /// The call blocks.
     ///
-    /// Gives up after a minute without an acknowledgement, or eight seconds after a request to stop.
+    /// The function stops waiting after a minute without an acknowledgement, or eight seconds after a request to stop.
     pub fn finish(&self, shutdown: &Shutdown) -> u64 {
         let begun = Instant::now();
         let mut stop_begun = None;
@@ -434,7 +400,11 @@ impl EventProducer {
         }
     }
 
-    fn check_fatal(&self) -> Result<(), ProducerError> {
+    /// Returns an error if the producer can send no more records.
+    ///
+    /// # Errors
+    /// Returns [`ProducerError::Fatal`].
+    pub fn check_fatal(&self) -> Result<(), ProducerError> {
         match self.client.client().fatal_error() {
             Some((_, reason)) => Err(ProducerError::Fatal { reason }),
             None => Ok(()),
@@ -442,7 +412,7 @@ impl EventProducer {
     }
 }
 
-/// Sleeps, but no longer than until a request to stop.
+/// Sleeps for the duration `time`. The sleep ends early if a stop is requested.
 fn sleep_unless_stopped(shutdown: &Shutdown, time: Duration) {
     let until = Instant::now() + time;
     while !shutdown.is_triggered() && Instant::now() < until {

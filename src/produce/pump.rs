@@ -1,17 +1,21 @@
-//! Sends the events of a source: pace, count, heartbeats, flow control.
+//! Sends the events of a source, and controls the rate, the number of events and the heartbeats.
 //!
-//! `produce` and `dev` use [`run`]. It blocks, so it belongs on a thread for blocking work of a Tokio runtime. It ends
-//! with the source, at the count, or after a request to stop. [`EventProducer::finish`] then waits for the
-//! acknowledgements.
+//! If the events come from HTTP requests, the requests send them, and the pump only sends heartbeats.
 //!
-//! Heartbeats go to every partition. Each round asks for the number of partitions again. The value of a heartbeat is
-//! the current time for synthetic events, and the largest event time sent so far for an input. An input ends with one
-//! more round, so that its last windows can become final.
+//! The commands `produce` and `dev` use [`run`]. The function blocks, so it must run on a Tokio thread for
+//! blocking calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to
+//! stop. [`EventProducer::finish`] then waits for the acknowledgements.
+//!
+//! A round of heartbeats consists of one heartbeat for every partition. Before each round, the pump requests the number
+//! of partitions again. If the events are synthetic, the value of a heartbeat is the current time. If the events come
+//! from an input, the value of a heartbeat is the largest event time that was sent so far. At the end of an input, the
+//! pump sends one more round, so that the last windows of the input can become final.
 
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use crate::core::clock::UnixMs;
 use crate::core::murmur2::partition_of;
 use crate::core::parse::Reject;
 use crate::core::patch::replace_member;
@@ -25,16 +29,19 @@ use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// Longest delay after which the late events are still sent, as fast as possible.
+/// Maximum delay for which the pump catches up, in microseconds. After a longer delay, the pump does not send events
+/// faster to make up for the delay.
 const CATCH_UP_US: f64 = 1_000_000.0;
-/// Longest wait for input before the next check of heartbeats and of a request to stop.
+/// Maximum wait for input before the pump checks whether heartbeats are due or a stop was requested.
 const INPUT_WAIT: Duration = Duration::from_millis(100);
-/// Pause before credit is requested again.
+/// Pause before the pump tries to take credit again.
 const CREDIT_PAUSE: Duration = Duration::from_millis(1);
-/// Longest wait for the number of partitions. Without an answer, the heartbeats use the previous number.
+/// Time between two checks while the events come from other tasks.
+const ATTEND_EVERY: Duration = Duration::from_millis(250);
+/// Maximum wait for the number of partitions. Without an answer, the heartbeats use the previous number.
 const PARTITIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why events stopped.
+/// The reason why the pump stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum PumpError {
     /// The rest of the input cannot be read.
@@ -45,49 +52,52 @@ pub enum PumpError {
     Producer(#[from] ProducerError),
 }
 
-/// Where events come from.
+/// The source of the events.
 #[derive(Debug)]
 pub enum EventSource {
-    /// Synthetic events, with the time of sending as event time.
+    /// Synthetic events, whose event time is the time at which they are sent.
     Synthetic(Stream),
-    /// Events of an input. They are sent as they are, except for event times that the replay moves.
+    /// The events of an input. The pump sends the events of an input unchanged, unless the replay moves their event
+    /// times.
     Input(Input, Replay),
+    /// Events that other tasks send, until a stop is requested.
+    Requests,
 }
 
-/// How to send.
+/// The settings with which the pump sends events.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The rate of events.
     pub rate: Rate,
-    /// Most events to send.
+    /// Maximum number of events to send.
     pub count: Option<u64>,
-    /// Time between two heartbeats; `None` for no heartbeats at all.
+    /// Time between two heartbeats in milliseconds, or `None` if no heartbeats are sent.
     pub heartbeat_ms: Option<i64>,
-    /// Wait for brokers that refuse the login.
+    /// True if the pump also waits for brokers that refuse the login.
     pub patient: bool,
-    /// How far a consumer may lag; `None` for a broker that keeps its log.
+    /// The limit on how far the producer may be ahead of the consumer. The value is `None` if the broker keeps its log.
     pub credit: Option<Credit>,
 }
 
-/// Synthetic events that were made late or bad on purpose.
+/// Counts the synthetic events that the generator has made late or invalid on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {
-    /// Events that were made late.
+    /// Number of synthetic events that were made late.
     pub late: u64,
-    /// Events that were made bad.
+    /// Number of synthetic events that were made invalid.
     pub bad: u64,
 }
 
-/// Sends until the source ends, the plan's count is reached, or a stop is requested.
+/// Sends events until the source ends, the number of events in the plan is reached, or a stop is requested.
 ///
-/// Waits for Kafka first. Passes lines of the input that are not events to `on_bad` with their number, and counts
-/// them. The caller must call [`EventProducer::finish`] afterwards, also after an error.
+/// The function first waits for Kafka. The function counts each input line that is not an event, and passes the line
+/// with its number to `on_bad`. The caller must call [`EventProducer::finish`] afterwards, even after an error.
 ///
 /// # Errors
-/// [`PumpError`]. Events that were sent before it remain sent.
+/// Returns [`PumpError`] if the source or the producer fails. The events that were sent before the error remain sent.
 ///
 /// # Panics
-/// Outside a Tokio runtime, or on one of its async threads.
+/// Panics if it is called outside a Tokio runtime, or on a thread that runs the runtime's async tasks.
 pub fn run(
     source: EventSource,
     producer: &EventProducer,
@@ -112,7 +122,7 @@ pub fn run(
         heartbeat_every,
         heartbeat_at: heartbeat_every.map(|every| started + every),
         heartbeat_value: match &source {
-            EventSource::Synthetic(_) => HeartbeatValue::Now,
+            EventSource::Synthetic(_) | EventSource::Requests => HeartbeatValue::Now,
             EventSource::Input(..) => HeartbeatValue::Largest(None),
         },
         left: plan.count,
@@ -121,6 +131,7 @@ pub fn run(
     match source {
         EventSource::Synthetic(stream) => pump.send_synthetic(stream)?,
         EventSource::Input(input, replay) => pump.send_input(&input, replay, on_bad)?,
+        EventSource::Requests => pump.attend_requests()?,
     }
     Ok(pump.faults)
 }
@@ -142,7 +153,7 @@ struct Pump<'a> {
 #[derive(Clone, Copy, Debug)]
 enum HeartbeatValue {
     Now,
-    Largest(Option<i64>),
+    Largest(Option<UnixMs>),
 }
 
 impl Pump<'_> {
@@ -218,8 +229,19 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Waits until the rate allows the next event, but not before `from`, and sends due heartbeats meanwhile. Returns
-    /// `false` after a request to stop.
+    /// Does what is not part of a request: sends heartbeats, and sends events again that librdkafka returned.
+    fn attend_requests(&mut self) -> Result<(), ProducerError> {
+        while !self.shutdown.is_triggered() {
+            self.producer.check_fatal()?;
+            self.producer.resend_returned(self.shutdown)?;
+            self.send_heartbeats_if_due()?;
+            self.sleep_until(Instant::now() + ATTEND_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Waits until the rate allows the next event, but not before the instant `from`. Meanwhile sends due
+    /// heartbeats. Returns `false` after a request to stop.
     fn wait_for_turn(&mut self, from: Instant) -> Result<bool, ProducerError> {
         loop {
             if self.shutdown.is_triggered() {
@@ -228,7 +250,7 @@ impl Pump<'_> {
             self.send_heartbeats_if_due()?;
             let by_rate = self.pace.due_us().map(Duration::from_micros);
             if by_rate.is_none() && from <= self.started {
-                // At full speed, reading the clock for each event would cost a twentieth of the time.
+                // Without a rate limit, reading the clock for each event would take a twentieth of the time.
                 return Ok(true);
             }
             let due = by_rate.map_or(from, |us| from.max(self.started + us));
@@ -242,7 +264,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Sends one event once there is credit for it. Returns `false` after a request to stop.
+    /// Sends one event as soon as there is enough credit for it. Returns `false` if a stop was requested.
     fn send(&mut self, city: &str, value: &[u8]) -> Result<bool, ProducerError> {
         if let Some(credit) = &self.plan.credit {
             let partition = partition_of(city.as_bytes(), self.partitions);
@@ -275,7 +297,7 @@ impl Pump<'_> {
         if now < at {
             return Ok(());
         }
-        // A late round does not cause an extra one.
+        // If a round of heartbeats is late, the pump does not make up for it with an additional round.
         self.heartbeat_at = Some((at + every).max(now));
         self.send_heartbeats()
     }
@@ -314,13 +336,13 @@ impl Pump<'_> {
     }
 }
 
-/// Returns the event with another event time; `None` if `value` has no timestamp to replace.
-fn with_time(value: &[u8], time_ms: i64) -> Option<String> {
+/// Returns the event with the event time `time_ms`, or `None` if `value` has no timestamp to replace.
+pub(crate) fn with_time(value: &[u8], time_ms: UnixMs) -> Option<String> {
     let time = format!("\"{}\"", format_millis(time_ms));
     replace_member(std::str::from_utf8(value).ok()?, "timestamp", &time)
 }
 
-/// The pace of events, in µs since the start.
+/// The pace of the events, with times in microseconds since the start.
 #[derive(Debug)]
 struct Pace {
     step_us: Option<f64>,
@@ -338,17 +360,18 @@ impl Pace {
         }
     }
 
-    /// Returns when the next event is due; `None` without a rate, when every event is due at once.
+    /// Returns when the next event is due. Returns `None` if there is no rate limit, because every event is then due at
+    /// once.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn due_us(&self) -> Option<u64> {
-        // The value is never negative, and 2^53 µs are 285 years.
+        // The time is never negative, and it is exact up to 2^53 µs, which are 285 years.
         self.step_us.map(|_| self.due_us as u64)
     }
 
-    /// Counts an event that is sent at `now_us`.
+    /// Notes that an event was sent at `now_us`.
     ///
-    /// The pace makes up for a short delay and forgets a long one. After an outage of an hour, the events of that hour
-    /// must not be sent at once.
+    /// After a short delay, the pace sends events faster until it has caught up. After a long delay, it does not. After
+    /// an outage of an hour, the missed events must not be sent all at once.
     #[allow(clippy::cast_precision_loss)]
     fn take(&mut self, now_us: u64) {
         let now_us = now_us as f64;
@@ -363,7 +386,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Returns how many events are sent between `from_us` and `to_us` if the pace is asked every millisecond.
+    /// Returns how many events are sent between `from_us` and `to_us` if the pace is checked every millisecond.
     fn count(pace: &mut Pace, from_us: u64, to_us: u64) -> u64 {
         let mut count = 0;
         for now_us in (from_us..to_us).step_by(1_000) {

@@ -1,8 +1,9 @@
-//! What `produce` prints on standard error: progress, bad lines, and the summary.
+//! Prints the progress of `produce`, invalid lines, and a summary on standard error.
 //!
-//! On a terminal it draws a bar. Elsewhere it prints a plain line every ten seconds, without escape codes. With
-//! `--log-format json` it writes log lines only, so that each line is an object. The bar compares acknowledged events
-//! with the expected total: `--count`, or the number of lines in the file ([`find_total`]).
+//! On a terminal, the report draws a progress bar. If standard error is not a terminal, the report prints a plain line
+//! every ten seconds. With `--log-format json`, the report writes only log lines, so that each line is a JSON object.
+//! The bar compares the number of acknowledged events with the expected number. The expected number is `--count`, or
+//! the number of lines in the file ([`find_total`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,21 +11,24 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::core::clock::SteadyMs;
 use crate::core::parse::Reject;
-use crate::core::progress::{Progress, show_eta};
+use crate::core::progress::{TaskProgress, show_eta};
 use crate::core::replay::Replay;
 use crate::kafka::log_limit::LogLimit;
 use crate::produce::deliveries::{Deliveries, DeliveryCounts};
-use crate::produce::input::Input;
+use crate::produce::input::{Input, InputFormatRules};
+use crate::produce::input_rules;
 use crate::produce::pump::FaultCounts;
 use crate::settings::{LogFormat, Produce};
 use crate::telemetry::{self, can_draw, steady_ms};
 
-/// Time between two plain lines.
+/// Time between two plain lines that show the progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Frames per second of the bar.
+/// How often the progress bar is drawn, in frames per second.
 const FRAMES: u8 = 10;
-/// Columns that the whole line needs. On a narrower terminal the bar and the rate are left out.
+/// Number of columns that the complete progress line needs. On a narrower terminal, the line omits the bar and the
+/// rate.
 const COLUMNS_MIN: u16 = 80;
 
 pub(crate) struct ProgressReport {
@@ -35,22 +39,23 @@ pub(crate) struct ProgressReport {
     last: Mutex<LastShown>,
 }
 
-/// What the last progress showed.
+/// The state of the display after the last update.
 struct LastShown {
-    /// When the last plain line was printed, and the acknowledged events then.
+    /// The time of the last plain line, and the number of events that were acknowledged at that time.
     line: (Instant, u64),
-    progress: Progress,
-    /// When the first event was sent, by [`steady_ms`].
-    begun_ms: Option<i64>,
+    progress: TaskProgress,
+    /// The time at which the first event was sent.
+    begun_ms: Option<SteadyMs>,
     stall_limit: LogLimit,
 }
 
-/// How many events are to be sent, as far as that is known.
+/// The number of events that the role will send, if that number is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ExpectedTotal {
-    /// The number of events; without `--speed` the number of lines, including bad ones.
+    /// The expected number of events. Without `--speed`, the expected number is the number of lines, which includes
+    /// invalid lines.
     count: Option<u64>,
-    /// When the last event is due, in milliseconds after the first. Only known with `--speed`.
+    /// The time in milliseconds from the first event until the last event is due, which is known only with `--speed`.
     due_ms: Option<i64>,
 }
 
@@ -62,11 +67,12 @@ impl ProgressReport {
             count: args.count.filter(|_| args.input.is_none()),
             due_ms: None,
         }));
-        if draws && let Some(path) = args.input.clone().filter(|path| path.as_os_str() != "-") {
+        let file = args.input.clone().filter(|path| path.as_os_str() != "-");
+        if draws && let (Some(path), Ok(format)) = (file, input_rules(args)) {
             let (count, speed, total) = (args.count, args.speed, Arc::clone(&total));
-            // Counting a long file takes a while, and sending does not wait for it.
+            // Counting the lines of a long file takes a while, so the role sends events while it counts.
             let counting = move || {
-                let found = find_total(&path, count, speed);
+                let found = find_total(&path, &format, count, speed);
                 *total.lock().expect("no panic holds the lock") = found;
             };
             std::thread::spawn(counting);
@@ -78,14 +84,14 @@ impl ProgressReport {
             json,
             last: Mutex::new(LastShown {
                 line: (Instant::now(), 0),
-                progress: Progress::new(steady_ms(), 0),
+                progress: TaskProgress::new(steady_ms(), 0),
                 begun_ms: None,
                 stall_limit: LogLimit::default(),
             }),
         }
     }
 
-    /// Updates the progress. To be called about ten times a second.
+    /// Updates the display. The caller calls this function about ten times a second.
     pub(crate) fn update(&self) {
         let counts = self.deliveries.counts();
         let mut last = self
@@ -95,7 +101,7 @@ impl ProgressReport {
         if let Err(why) = self.deliveries.check_flow_once_connected()
             && last.stall_limit.allow()
         {
-            tracing::warn!(waiting = counts.undelivered(), why, "waiting for kafka");
+            tracing::warn!(waiting = counts.undelivered(), why, "waiting for Kafka");
         }
         if let Some(bar) = &self.bar {
             let now_ms = steady_ms();
@@ -113,26 +119,26 @@ impl ProgressReport {
                 let (sent, acked, bad) = (counts.sent, counts.acknowledged, counts.bad);
                 tracing::info!(sent, acked, bad, per_second = rate.round(), "producing");
             } else {
-                print(&progress_text(&counts, rate));
+                print_line(&progress_text(&counts, rate));
             }
         }
     }
 
-    /// Reports one line of the input that was skipped.
+    /// Reports an input line that was skipped.
     pub(crate) fn report_bad_line(&self, line: u64, reject: &Reject) {
         if self.json {
             let (reason, detail) = (reject.reason.name(), &reject.detail);
-            tracing::warn!(line, reason, detail, "skipped a bad line");
+            tracing::warn!(line, reason, detail, "skipped an invalid line");
             return;
         }
         let text = format!("line {line}: {reject}");
         match &self.bar {
-            Some(bar) => bar.suspend(|| print(&text)),
-            None => print(&text),
+            Some(bar) => bar.suspend(|| print_line(&text)),
+            None => print_line(&text),
         }
     }
 
-    /// Reports the final counts.
+    /// Prints the final counts of the run.
     pub(crate) fn report_summary(
         &self,
         counts: &DeliveryCounts,
@@ -176,7 +182,7 @@ fn print_summary(counts: &DeliveryCounts, undelivered: u64, faults: FaultCounts)
         let (p50, p99) = (millis(latency.p50_us), millis(latency.p99_us));
         format!("acknowledged within {p50} (p50) and {p99} (p99)")
     };
-    print(&format!(
+    print_line(&format!(
         "sent {}, bad {}, failed {}, undelivered {}; {:.1} s, {}/s, {acknowledged}",
         HumanCount(counts.sent),
         HumanCount(counts.bad),
@@ -187,10 +193,12 @@ fn print_summary(counts: &DeliveryCounts, undelivered: u64, faults: FaultCounts)
     ));
     if faults != FaultCounts::default() {
         let (late, bad) = (HumanCount(faults.late), HumanCount(faults.bad));
-        print(&format!("of these made late {late}, made broken {bad}"));
+        print_line(&format!(
+            "of these, {late} were made late and {bad} were made invalid"
+        ));
     }
     if undelivered > 0 {
-        print(&format!("{undelivered} events are undelivered"));
+        print_line(&format!("{undelivered} events are undelivered"));
     }
 }
 
@@ -205,31 +213,36 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the constant template is valid")
 }
 
-/// Counts what a file holds, at most `count`. Returns no total if the file cannot be read; the thread that reads it
-/// to send reports that error.
-fn find_total(path: &Path, count: Option<u64>, speed: Option<f64>) -> ExpectedTotal {
+/// Counts the events or lines of a file, up to `count`. If the file cannot be read, the total stays unknown. The
+/// reading thread reports the error.
+fn find_total(
+    path: &Path,
+    format: &InputFormatRules,
+    count: Option<u64>,
+    speed: Option<f64>,
+) -> ExpectedTotal {
     let most = count.unwrap_or(u64::MAX);
     match speed {
         Some(speed) => {
-            let found = Input::last_due(path, Replay::at_speed(Some(speed)), most).ok();
+            let found = Input::last_due(path, format, Replay::at_speed(Some(speed)), most).ok();
             ExpectedTotal {
                 count: found.map(|(events, _)| events),
                 due_ms: found.map(|(_, due_ms)| due_ms),
             }
         }
         None => ExpectedTotal {
-            count: Input::count_lines(path, most).ok(),
+            count: Input::count_lines(path, format, most).ok(),
             due_ms: None,
         },
     }
 }
 
-/// Draws the bar. `since_ms` is the time since the first event was sent.
+/// Draws the progress bar. `since_ms` is the time in milliseconds since the first event was sent.
 fn draw(
     bar: &ProgressBar,
     counts: &DeliveryCounts,
     total: ExpectedTotal,
-    progress: &Progress,
+    progress: &TaskProgress,
     since_ms: Option<i64>,
 ) {
     let Some((total, eta)) = total_and_eta(counts, total, progress, since_ms) else {
@@ -246,7 +259,8 @@ fn draw(
         }));
     }
     let eta = show_eta(eta);
-    // Set before the position, so that no frame shows all events together with a remaining time.
+    // The message of the bar is set before the position. With the reverse order, a frame could show all events as sent
+    // together with a remaining time.
     bar.set_message(if is_wide {
         let rate = rate_text(progress.per_second());
         format!("acknowledged{}, {rate}/s, {eta}", error_counts(counts))
@@ -256,7 +270,7 @@ fn draw(
     bar.set_position(counts.acknowledged);
 }
 
-/// Returns the counts of bad and failed events that are not zero, to be added to other counts.
+/// Returns the counts of invalid and failed events as text, to be appended to other counts. Counts of zero are omitted.
 fn error_counts(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
@@ -267,16 +281,17 @@ fn error_counts(counts: &DeliveryCounts) -> String {
     out
 }
 
-/// Returns the expected number of events and the seconds until the last is acknowledged. Returns `None` while the
-/// number is unknown.
+/// Returns the expected number of events, and the number of seconds until the last event is acknowledged. Returns
+/// `None` while the expected number is unknown.
 fn total_and_eta(
     counts: &DeliveryCounts,
     total: ExpectedTotal,
-    progress: &Progress,
+    progress: &TaskProgress,
     since_ms: Option<i64>,
 ) -> Option<(u64, Option<u64>)> {
     let count = total.count?;
-    // With `--speed` the total has events only. Otherwise it has all lines, of which some turn out to be bad.
+    // With `--speed`, the total counts only events. Without `--speed`, the total counts all lines, including lines that
+    // turn out to be invalid.
     let bad = if total.due_ms.is_some() {
         0
     } else {
@@ -308,7 +323,7 @@ fn per_second(since: (Instant, u64), acked: u64) -> f64 {
     acked.saturating_sub(since.1) as f64 / since.0.elapsed().as_secs_f64().max(0.001)
 }
 
-/// Formats a rate with one decimal below 10, and with thousands separators above.
+/// Formats a rate. A rate below 10 has one decimal, and a larger rate has thousands separators.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn rate_text(rate: f64) -> String {
     if rate < 10.0 {
@@ -323,8 +338,8 @@ fn millis(us: u64) -> String {
     format!("{:.1} ms", us as f64 / 1_000.0)
 }
 
-/// Prints a line of this role, which is not a log line.
-pub(super) fn print(text: &str) {
+/// Prints a line of this role that does not belong to the log.
+pub(super) fn print_line(text: &str) {
     telemetry::print_stderr(&format!("citystream: {text}"));
 }
 
@@ -347,9 +362,9 @@ mod tests {
         }
     }
 
-    fn at_rate(per_second: u64) -> Progress {
-        let mut progress = Progress::new(0, 0);
-        progress.look(1_000, per_second);
+    fn at_rate(per_second: u64) -> TaskProgress {
+        let mut progress = TaskProgress::new(SteadyMs(0), 0);
+        progress.look(SteadyMs(1_000), per_second);
         progress
     }
 
@@ -396,13 +411,14 @@ mod tests {
     fn the_total_is_at_most_what_the_file_holds() {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(b"a\nb\n\nc\n").expect("room");
-        let total = |count, speed| find_total(file.path(), count, speed).count;
+        let ndjson = InputFormatRules::Ndjson;
+        let total = |count, speed| find_total(file.path(), &ndjson, count, speed).count;
         assert_eq!(total(None, None), Some(3));
         assert_eq!(total(Some(2), None), Some(2));
         assert_eq!(total(Some(6_000), None), Some(3));
         assert_eq!(total(None, Some(2.0)), Some(0), "no line is an event");
         assert_eq!(
-            find_total(Path::new("/nonexistent"), None, None).count,
+            find_total(Path::new("/nonexistent"), &ndjson, None, None).count,
             None
         );
     }

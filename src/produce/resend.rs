@@ -1,16 +1,22 @@
-//! Resends repaired dead letters to the topic of events, each once. Other dead letters stay.
+//! Sends the events of dead letters to the topic of events again, if the events can be repaired. Each repaired event is
+//! sent only once. All dead letters remain in the dead-letter topic.
 //!
-//! Each transaction sends a batch of events and commits, for the group [`RESEND_GROUP`], the offset up to which the
-//! dead letters were processed. A run that dies in the middle has sent nothing of its last batch, and the next run
-//! continues after the previous one. If two runs overlap, the newer one fences the older one by the transactional
-//! id. Readers of the events see committed events only.
+//! Each transaction sends a batch of events. In the same transaction, the run commits the offset up to which it has
+//! processed dead letters. The commit is for the group [`RESEND_GROUP`]. If a run dies, its last batch is not sent, and
+//! the next run continues after the previous batch. If two runs overlap, the newer run fences the older run through the
+//! transactional id. Consumers of the events read only committed events.
 //!
-//! A consumer that was killed may have sent a dead letter twice. Therefore a dead letter is identified by the partition
-//! and offset of its record. Each run reads all dead letters from the beginning: those of earlier runs only to know
-//! them, the others to resend them.
+//! Each transaction has its own producer. Kafka's protocol before KIP-890 does not name the transaction that a request
+//! belongs to, and librdkafka has not implemented KIP-890. If the network delays the request that ends a transaction, the
+//! client repeats it and begins the next transaction. The delayed request would then commit the next transaction before
+//! it is complete. A new producer gets a new epoch, and Kafka refuses requests of older epochs.
 //!
-//! Dead letters of other topics stay, and so do those with the reason `refused_by_table`, because their events are
-//! counted already. [`run`] blocks.
+//! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
+//! partition and the offset of its record. Each run reads all dead letters from the beginning. The run only remembers
+//! the dead letters that earlier runs have processed, and processes the others.
+//!
+//! The run skips dead letters of other topics. The run also skips dead letters with the reason `refused_by_table`,
+//! because their events are already counted. The function [`run`] blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -27,8 +33,8 @@ use crate::core::parse::Reason;
 use crate::core::repair::repair;
 use crate::failure::Failure;
 use crate::kafka::client::configure_scan;
+use crate::kafka::consumer::committed;
 use crate::kafka::context::Context;
-use crate::kafka::inquiry::committed;
 use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::rights::{RESEND_GROUP, resend_transactional_id};
@@ -37,18 +43,19 @@ use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, partitions_of};
 use crate::shutdown::Shutdown;
 
-/// Most dead letters in a transaction: few enough for its timeout of a minute, enough for a quick run.
+/// Maximum number of dead letters in a transaction. The number is small enough for the transaction's timeout of a
+/// minute, and large enough for a fast run.
 const BATCH_MAX: u64 = 500;
-/// Most records that a run can identify. They take some 500 MB.
+/// Maximum number of records that a run can identify. The maximum number of records needs about 500 MB of memory.
 const KNOWN_MAX: usize = 5_000_000;
-/// Timeout of one request, and the longest time without a dead letter.
+/// Timeout of one request, and maximum wait for the next dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long a request is repeated that Kafka asks to repeat.
+/// How long the program repeats a request if the error of the request says that it may be repeated.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Why not all dead letters were processed.
+/// The reason why not all dead letters were processed.
 #[derive(Debug, thiserror::Error)]
 pub enum ResendError {
     /// librdkafka refused the settings.
@@ -57,12 +64,12 @@ pub enum ResendError {
     /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// A request failed. What was sent before it remains sent.
+    /// A request failed. The events that were sent before the failed request remain sent.
     #[error("failed to {what}")]
     Kafka {
-        /// The request.
+        /// What the request should do.
         what: &'static str,
-        /// librdkafka's error.
+        /// The error of librdkafka.
         #[source]
         source: KafkaError,
     },
@@ -72,16 +79,19 @@ pub enum ResendError {
         /// The missing topic.
         topic: String,
     },
-    /// The topic has more dead letters than a run can identify.
+    /// The topic has more dead letters than one run can identify.
     #[error(
         "{topic} holds more than {KNOWN_MAX} letters; shorten its retention.ms until it holds fewer"
     )]
     TooMany {
-        /// The dead-letter topic.
+        /// The name of the dead-letter topic.
         topic: String,
     },
-    /// No dead letter arrived before the end of the topic.
-    #[error("no dead letter came for {} s", TIMEOUT.as_secs())]
+    /// Another run has processed dead letters between two transactions of this run.
+    #[error("another run resends the dead letters")]
+    Overtaken,
+    /// No dead letter arrived for a while, although the end of the topic was not reached.
+    #[error("no dead letter arrived for {} s", TIMEOUT.as_secs())]
     Silence,
 }
 
@@ -96,23 +106,24 @@ impl From<&ResendError> for Failure {
                 Failure::new(format!("{topic} holds more than {KNOWN_MAX} letters"))
                     .with_remedy("shorten its retention.ms until it holds fewer")
             }
-            ResendError::Kafka { .. } | ResendError::Silence => Failure::new(error.to_string())
-                .with_remedy(
+            ResendError::Kafka { .. } | ResendError::Overtaken | ResendError::Silence => {
+                Failure::new(error.to_string()).with_remedy(
                     "run it again: it continues where it stopped and sends no event twice",
-                ),
+                )
+            }
             ResendError::Create(_) => Failure::new(error.to_string()),
         }
     }
 }
 
-/// The result of a run.
+/// The result of a run with `--from-dlq`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resent {
-    /// Dead letters that no earlier run has processed.
+    /// Number of dead letters that no earlier run has processed.
     pub letters: u64,
-    /// Events that were sent again.
+    /// Number of events that were sent again.
     pub sent: u64,
-    /// Dead letters that stay, by reason.
+    /// Number of dead letters that were not sent again, by reason.
     pub stay: BTreeMap<&'static str, u64>,
 }
 
@@ -126,10 +137,10 @@ impl Resent {
     }
 }
 
-/// Processes all dead letters that no earlier run has processed, and resends those that can be repaired.
+/// Processes all dead letters that no earlier run has processed, and sends the events of those that can be repaired.
 ///
 /// # Errors
-/// See [`ResendError`].
+/// Returns [`ResendError`] if not all dead letters could be processed.
 pub fn run(
     config: &ClientConfig,
     topic: &str,
@@ -137,15 +148,14 @@ pub fn run(
     shutdown: &Shutdown,
 ) -> Result<Resent, ResendError> {
     let consumer = consumer(config).map_err(ResendError::Create)?;
-    let producer = producer(config, topic).map_err(ResendError::Create)?;
     let mut out = Resent::default();
     let assigned = wait_and_assign(&consumer, topic, dlq_topic, shutdown)?;
     if assigned.is_none_or(|partitions| partitions.is_empty()) {
         return Ok(out);
     }
-    retry(|| producer.init_transactions(TIMEOUT)).map_err(failed("begin sending"))?;
-    // The call above has fenced any other run, so the committed offsets can no longer change. Until then another run
-    // may have moved them, so they are read again.
+    let mut producer = next_producer(config, topic)?;
+    // The call above has fenced all other runs, so the committed offsets can no longer change. Before the call, another
+    // run may have changed the committed offsets, so this run reads them again.
     let Some(partitions) = wait_and_assign(&consumer, topic, dlq_topic, shutdown)? else {
         return Ok(out);
     };
@@ -154,7 +164,6 @@ pub fn run(
     let scan = Scan::new(&consumer, &second, dlq_topic, shutdown, first.collect());
     let mut resend = Resend {
         scan,
-        producer: &producer,
         topic,
         dlq_topic,
         partitions,
@@ -164,7 +173,7 @@ pub fn run(
         producer
             .begin_transaction()
             .map_err(failed("begin a transaction"))?;
-        let batch = resend.fill_transaction(shutdown)?;
+        let batch = resend.fill_transaction(&producer, shutdown)?;
         if batch.next_offsets.count() == 0 {
             break;
         }
@@ -175,6 +184,12 @@ pub fn run(
             .map_err(failed("commit how far the dead letters were processed"))?;
         retry(|| producer.commit_transaction(TIMEOUT)).map_err(failed("commit a transaction"))?;
         out.add(batch.resent);
+        resend.advance(&batch.next_offsets);
+        if !resend.scan.is_done() {
+            producer = next_producer(config, topic)?;
+            // A run that began in the meantime is fenced now, but it may have committed transactions before.
+            resend.expect_unchanged(&consumer)?;
+        }
     }
     Ok(out)
 }
@@ -189,16 +204,23 @@ fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
     config.create_with_context(Context::new(&config))
 }
 
-fn producer(config: &ClientConfig, topic: &str) -> KafkaResult<FutureProducer<Context>> {
+/// Returns a producer for one transaction. Fences all earlier producers, and waits until their transactions have ended.
+fn next_producer(
+    config: &ClientConfig,
+    topic: &str,
+) -> Result<FutureProducer<Context>, ResendError> {
     let mut config = config.clone();
     config
         .set("transactional.id", resend_transactional_id(topic))
         .set("acks", "all")
         .set("partitioner", "murmur2_random");
-    config.create_with_context(Context::new(&config))
+    let created = config.create_with_context(Context::new(&config));
+    let producer: FutureProducer<Context> = created.map_err(ResendError::Create)?;
+    retry(|| producer.init_transactions(TIMEOUT)).map_err(failed("begin sending"))?;
+    Ok(producer)
 }
 
-/// Repeats a request for at most [`RETRY_MAX`] while its error says that it may be repeated.
+/// Repeats a request while its error says that it may be repeated. Gives up after [`RETRY_MAX`].
 fn retry(request: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     let began = Instant::now();
     loop {
@@ -213,26 +235,26 @@ fn retry(request: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     }
 }
 
-/// A partition of the dead-letter topic.
+/// A partition of the dead-letter topic, with its offsets at the beginning of the run.
 #[derive(Clone, Copy, Debug)]
 struct LetterPartition {
-    /// The oldest dead letter.
+    /// The offset of the oldest dead letter.
     first: Offset,
-    /// The first dead letter that no earlier run has processed.
+    /// The offset of the first dead letter that no earlier run has processed.
     first_new: Offset,
-    /// The end of the partition when the run began.
+    /// The offset after the newest dead letter at the beginning of the run.
     end: Offset,
 }
 
-/// Assigns the partitions of the dead-letter topic from their beginning, once Kafka is reached. There are none if no
-/// dead letter is new. Returns `None` after a request to stop.
+/// Waits for Kafka and assigns the partitions of the dead-letter topic from their beginning. The result is empty if
+/// there is no new dead letter. Returns `None` if a stop was requested.
 fn wait_and_assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
     dlq_topic: &str,
     shutdown: &Shutdown,
 ) -> Result<Option<BTreeMap<i32, LetterPartition>>, ResendError> {
-    // Serves the callback that provides the login's first token.
+    // The poll runs the callback that provides the first token for the login.
     consumer.poll(Duration::ZERO);
     let mut log_limit = LogLimit::default();
     while !shutdown.is_triggered() {
@@ -245,16 +267,16 @@ fn wait_and_assign(
         if let Some(refusal) = errors.lasting_refusal() {
             return Err(ResendError::Refused(refusal));
         }
-        // The client's context has logged a refusal.
+        // The client's error handler has already logged the refusal.
         if errors.refusal().is_none() && log_limit.allow() {
-            tracing::warn!(%error, todo = REACH_REMEDY, "waiting for kafka");
+            tracing::warn!(%error, todo = REACH_REMEDY, "waiting for Kafka");
         }
         consumer.poll(RETRY_PAUSE);
     }
     Ok(None)
 }
 
-/// Assigns the partitions; returns the name of a missing topic as the inner error.
+/// Assigns the partitions. If a topic is missing, the inner error is the name of that topic.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -291,30 +313,33 @@ fn assign(
     Ok(Ok(partitions))
 }
 
-/// Identifies a record by its topic id, partition and offset.
+/// The topic id, the partition and the offset of a record. Together they identify the record.
 type SourceRecord = (String, i32, i64);
 
 /// The content of one transaction.
 struct TransactionBatch {
     resent: Resent,
-    /// The offsets after the last dead letters of the transaction.
+    /// The offsets after the last dead letters of the transaction, one for each partition.
     next_offsets: TopicPartitionList,
 }
 
-/// The state of a run.
+/// The state of a run with `--from-dlq`.
 struct Resend<'a> {
     scan: Scan<'a>,
-    producer: &'a FutureProducer<Context>,
     topic: &'a str,
     dlq_topic: &'a str,
     partitions: BTreeMap<i32, LetterPartition>,
-    /// The records whose dead letter was read already.
+    /// The records whose dead letters have already been read.
     known: BTreeSet<SourceRecord>,
 }
 
 impl Resend<'_> {
-    /// Fills one transaction. Closes partitions that have been read to their end.
-    fn fill_transaction(&mut self, shutdown: &Shutdown) -> Result<TransactionBatch, ResendError> {
+    /// Fills one transaction. Closes each partition of the dead-letter topic that has been read to its end.
+    fn fill_transaction(
+        &mut self,
+        producer: &FutureProducer<Context>,
+        shutdown: &Shutdown,
+    ) -> Result<TransactionBatch, ResendError> {
         let mut resent = Resent::default();
         let mut next = BTreeMap::new();
         let mut last_letter = Instant::now();
@@ -323,7 +348,7 @@ impl Resend<'_> {
             match scanned.map_err(failed("read the dead letters"))? {
                 Scanned::Record(letter) => {
                     last_letter = Instant::now();
-                    if let Some(after) = self.process_letter(&letter, &mut resent)? {
+                    if let Some(after) = self.process_letter(producer, &letter, &mut resent)? {
                         next.insert(letter.partition(), after);
                     }
                 }
@@ -346,10 +371,39 @@ impl Resend<'_> {
         })
     }
 
-    /// Resends a dead letter if it can be repaired. Returns the offset after it, or `None` if an earlier run has
-    /// processed it.
+    /// Notes the offsets of a committed transaction.
+    fn advance(&mut self, next_offsets: &TopicPartitionList) {
+        for element in next_offsets.elements() {
+            if let (Some(part), KafkaOffset::Offset(next)) = (
+                self.partitions.get_mut(&element.partition()),
+                element.offset(),
+            ) {
+                part.first_new = Offset(next);
+            }
+        }
+    }
+
+    /// Returns an error unless the committed offsets are those of this run's last transaction.
+    fn expect_unchanged(&self, consumer: &BaseConsumer<Context>) -> Result<(), ResendError> {
+        let ids = self.partitions.keys().copied();
+        let commits = committed(consumer, self.dlq_topic, ids, TIMEOUT)
+            .map_err(failed("read how far the dead letters were processed"))?;
+        let is_unchanged = self.partitions.iter().all(|(id, part)| {
+            let next = commits.get(id).map_or(part.first, |commit| commit.next);
+            part.first.max(next) == part.first_new
+        });
+        if is_unchanged {
+            Ok(())
+        } else {
+            Err(ResendError::Overtaken)
+        }
+    }
+
+    /// Sends the event of a dead letter if the event can be repaired. Returns the offset after the dead letter, or
+    /// `None` if this run does not process the dead letter.
     fn process_letter(
         &mut self,
+        producer: &FutureProducer<Context>,
         letter: &BorrowedMessage<'_>,
         resent: &mut Resent,
     ) -> Result<Option<Offset>, ResendError> {
@@ -371,7 +425,7 @@ impl Resend<'_> {
         if offset < part.first_new {
             return Ok(None);
         }
-        // A second dead letter of the same record is passed over, but its offset is committed.
+        // A second dead letter of the same record is not processed, but its offset is committed.
         if is_first {
             resent.letters += 1;
             match repaired(letter, self.topic) {
@@ -379,9 +433,9 @@ impl Resend<'_> {
                     let record = FutureRecord::<str, str>::to(self.topic)
                         .key(&event.city)
                         .payload(&value);
-                    // The commit of the transaction fails if the event is not delivered.
-                    let _delivery = self
-                        .producer
+                    // The result of the delivery is not needed, because the commit of the transaction fails if the
+                    // event is not delivered.
+                    let _delivery = producer
                         .send_result(record)
                         .map_err(|(error, _)| failed("send an event again")(error))?;
                     resent.sent += 1;
@@ -393,8 +447,8 @@ impl Resend<'_> {
     }
 }
 
-/// Returns the value of a header that the consumer added. These follow the last `reason`; the record's own headers may
-/// have the same names.
+/// Returns the value of a header that the consumer added. The consumer's headers begin with the last `reason`. Headers
+/// before the last `reason` belong to the record, and may have the same names.
 fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     let headers: Vec<_> = letter.headers()?.iter().collect();
     let ours = headers.iter().rposition(|header| header.key == "reason")?;
@@ -405,7 +459,7 @@ fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     String::from_utf8(found.value?.to_vec()).ok()
 }
 
-/// Returns the record of a dead letter.
+/// Returns the identity of a dead letter's record, or `None` if the headers do not identify a record.
 fn source_of(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     Some((
         header(letter, "source_topic_id")?,
@@ -414,7 +468,8 @@ fn source_of(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     ))
 }
 
-/// Returns the repaired event of a dead letter, or why it stays.
+/// Returns the repaired event of a dead letter, both as JSON and parsed. If the event cannot be repaired, the error is
+/// the reason.
 fn repaired(letter: &BorrowedMessage<'_>, topic: &str) -> Result<(String, Event), &'static str> {
     let header = |name: &str| header(letter, name);
     let text = |name: &str| header(name).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! Splits a stream of bytes into lines, and unpacks gzip.
+//! Splits a stream of bytes into lines. Unpacks the stream if it is compressed with gzip.
 //!
-//! Lines end with LF or CRLF. A byte order mark at the start of the stream is dropped. Empty lines are skipped but
-//! numbered. A line that is longer than a record may be is dropped while it is read, so it needs no memory.
+//! A line ends with LF or CRLF. A byte order mark at the start of the stream is dropped. Empty lines are skipped, but
+//! they count in the line numbers. A line that exceeds the maximum size of a record is dropped while it is read, so
+//! that it needs no memory.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -9,32 +10,39 @@ use flate2::read::MultiGzDecoder;
 
 use crate::core::parse::VALUE_BYTES_MAX;
 
-/// Bytes read at once.
+/// Number of bytes that the program requests with one read.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
-/// Compressed bytes read at once. It is less, because they unpack to a multiple.
+/// Number of compressed bytes that the program requests with one read. The number is smaller than for plain text
+/// ([`BUFFER_BYTES`]), because events become several times larger when they are unpacked.
 const PACKED_BYTES: usize = 16 * 1024;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The mark with which some programs begin a file of UTF-8.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines of an opened input.
-pub(super) type InputLines = Lines<BufReader<Box<dyn Read>>>;
+/// The lines of an input that has been opened.
+pub(super) type InputLines = Lines<BufReader<Box<dyn Read + Send>>>;
 
-/// Returns the lines of an input, unpacked if it is gzip.
+/// Returns the lines of an input. If the input is gzip, the function unpacks it.
+pub(super) fn open_lines(input: impl Read + Send + 'static) -> io::Result<InputLines> {
+    let bytes = unpack(input)?;
+    Ok(Lines::new(BufReader::with_capacity(BUFFER_BYTES, bytes)))
+}
+
+/// Returns the bytes of an input. If the input is gzip, the function unpacks it.
 ///
-/// The first two bytes of gzip are never the start of JSON, so they decide. The name of a file could not decide for a
-/// pipe.
-pub(super) fn open_lines(mut input: impl Read + 'static) -> io::Result<InputLines> {
+/// The function recognizes gzip by its first two bytes, which can never begin JSON and do not begin a CSV file. The
+/// function does not use the file name, because a pipe has none.
+pub(super) fn unpack(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     input.by_ref().take(2).read_to_end(&mut head)?;
     let is_gzip = head == [0x1f, 0x8b];
     let whole = Cursor::new(head).chain(input);
-    let reader: Box<dyn Read> = if is_gzip {
+    Ok(if is_gzip {
         let packed = BufReader::with_capacity(PACKED_BYTES, whole);
         Box::new(MultiGzDecoder::new(packed))
     } else {
         Box::new(whole)
-    };
-    Ok(Lines::new(BufReader::with_capacity(BUFFER_BYTES, reader)))
+    })
 }
 
 /// A line without its line break.
@@ -42,21 +50,21 @@ pub(super) fn open_lines(mut input: impl Read + 'static) -> io::Result<InputLine
 pub(super) struct RawLine<'a> {
     /// The number of the line, counted from 1.
     pub(super) number: u64,
-    /// Empty if the line is too long.
+    /// The bytes of the line, or an empty slice if the line is too long.
     pub(super) value: &'a [u8],
-    /// The length of a line that is too long.
+    /// The length of a line that is too long, in bytes. `None` means that the line is not too long.
     pub(super) too_long_bytes: Option<u64>,
 }
 
-/// How a line ended.
+/// The length and the kind of a line's end.
 struct LineEnd {
-    /// All bytes before the LF, also those that were not kept.
+    /// The number of bytes before the LF, including bytes that were dropped.
     length: u64,
-    /// The line ends with CRLF.
+    /// True if the line ends with CRLF.
     is_crlf: bool,
 }
 
-/// Reads lines, and keeps at most the bytes of one record in memory.
+/// Reads lines. Keeps at most as many bytes in memory as one record may have.
 pub(super) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
@@ -74,12 +82,12 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Returns the number of lines that were read, empty ones included.
+    /// Returns the number of lines that were read, including empty lines.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Returns the next line that is not empty, or `None` at the end.
+    /// Returns the next line that is not empty, or `None` at the end of the stream.
     pub(super) fn read_line(&mut self) -> io::Result<Option<RawLine<'_>>> {
         loop {
             let Some(end) = self.fill_line()? else {
@@ -111,9 +119,10 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Reads up to the next line break and keeps the first bytes; `None` at the end of the stream.
+    /// Reads up to the next line break, and keeps only the first bytes of a long line. Returns `None` at the end of the
+    /// stream.
     fn fill_line(&mut self) -> io::Result<Option<LineEnd>> {
-        // Room for the mark at the start and for the CR before the LF, which are not part of the value.
+        // The additional four bytes are for a byte order mark before the value and for a CR after the value.
         const KEEP_BYTES: usize = VALUE_BYTES_MAX + 4;
         self.line.clear();
         let (mut length, mut last_byte, mut has_lf) = (0u64, 0, false);
@@ -144,7 +153,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 impl<R: Read> Lines<BufReader<R>> {
-    /// Returns whether the next line must be read from the stream, which may take long.
+    /// Returns true if the buffer is empty. The next line must then be read from the stream, which may take long.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }
@@ -154,7 +163,7 @@ impl<R: Read> Lines<BufReader<R>> {
 mod tests {
     use super::*;
 
-    /// Returns the number and the value of each line, or the length of a line that is too long.
+    /// Returns the number and the value of each line. If a line is too long, its length replaces its value.
     fn lines(bytes: &[u8], buffer: usize) -> Vec<(u64, String)> {
         let mut lines = Lines::new(BufReader::with_capacity(buffer, bytes));
         let mut out = Vec::new();

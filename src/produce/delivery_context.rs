@@ -1,0 +1,124 @@
+//! The callbacks of the producer's Kafka client: what became of each record.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rdkafka::client::OAuthToken;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::{ClientContext, Message as _};
+
+use crate::kafka::client_errors::ClientErrors;
+use crate::kafka::is_topic_missing;
+use crate::produce::deliveries::Deliveries;
+use crate::produce::receipts::{Outcome, Receipts};
+
+/// The delivery mark of heartbeats. The delivery mark of an event is its time of sending in microseconds, plus one. An
+/// event whose sender waits for its outcome has a mark of [`Receipts`].
+pub(super) const HEARTBEAT_MARK: usize = 0;
+
+/// An event that librdkafka returned because the topic is missing.
+pub(super) struct ReturnedEvent {
+    pub(super) mark: usize,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// The callbacks of the producer's Kafka client.
+pub(super) struct DeliveryContext {
+    pub(super) deliveries: Arc<Deliveries>,
+    pub(super) receipts: Arc<Receipts>,
+    /// The events to send again before any new event. There are at most as many returned events as librdkafka's
+    /// queue can hold.
+    returned: Mutex<VecDeque<ReturnedEvent>>,
+    pub(super) errors: ClientErrors,
+}
+
+impl DeliveryContext {
+    pub(super) fn new(config: &ClientConfig, deliveries: Arc<Deliveries>) -> DeliveryContext {
+        DeliveryContext {
+            deliveries,
+            receipts: Arc::default(),
+            returned: Mutex::default(),
+            errors: ClientErrors::new(config),
+        }
+    }
+
+    pub(super) fn returned(&self) -> MutexGuard<'_, VecDeque<ReturnedEvent>> {
+        self.returned
+            .lock()
+            .expect("no panic is possible while the lock is held")
+    }
+}
+
+impl ClientContext for DeliveryContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.errors.report_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.errors.report_error(&error, reason);
+        let refusal = self.errors.refusal();
+        self.deliveries.set_last_error(
+            refusal.map_or_else(|| reason.to_owned(), |refusal| refusal.to_string()),
+        );
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.errors.oauth_token()
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        match (mark, result) {
+            (HEARTBEAT_MARK, Ok(_)) => {}
+            (HEARTBEAT_MARK, Err((error, _))) => {
+                tracing::warn!(%error, "failed to deliver a heartbeat");
+            }
+            (mark, Ok(message)) => {
+                let outcome = Outcome::Acknowledged {
+                    partition: message.partition(),
+                    // If Kafka had the record already, after a lost answer, librdkafka may not learn its offset.
+                    offset: Some(message.offset()).filter(|offset| *offset >= 0),
+                };
+                let sent_us = match self.receipts.settle(mark, outcome) {
+                    Some(batch) => batch.sent_us(),
+                    None => u64::try_from(mark - 1).unwrap_or(0),
+                };
+                self.deliveries.count_acknowledged(sent_us);
+            }
+            // The producer sends returned events to the next log of the topic. Another copy of a returned event
+            // can only be in the log that was deleted.
+            (mark, Err((error, message))) if is_topic_missing(error) => {
+                self.deliveries.set_topic_missing(message.topic());
+                let returned = ReturnedEvent {
+                    mark,
+                    key: message.key().unwrap_or_default().to_vec(),
+                    value: message.payload().unwrap_or_default().to_vec(),
+                };
+                self.returned().push_back(returned);
+            }
+            // The event is not sent again, because its outcome may be unknown. An example is the error
+            // `DestroyBroker`, which occurs when the metadata no longer lists a broker that has requests in
+            // flight. librdkafka itself retries these requests while the producer id is the same. The requests
+            // fail only after the producer id has changed, and then always with the status "possibly persisted"
+            // (`rd_kafka_handle_idempotent_Produce_error` in rdkafka_request.c, version 2.12). Therefore
+            // `rd_kafka_message_status` cannot show that sending again is safe.
+            (mark, Err((error, _))) => {
+                self.receipts.settle(mark, Outcome::Unknown);
+                self.deliveries.count_failed(error);
+            }
+        }
+    }
+}

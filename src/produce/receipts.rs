@@ -1,0 +1,254 @@
+//! Receipts: the outcome of each event for a sender that waits for it.
+//!
+//! A sender opens a [`Batch`] for all events of a request before it sends the first. librdkafka returns the mark of each
+//! event with its outcome, and the mark names the batch and the event. A batch stays open until its last outcome is
+//! known, even if its sender no longer waits. Open batches are limited, and the limits are below those of librdkafka's
+//! queue. Therefore, either the queue has room for a whole batch, or no event of the batch is sent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+
+/// Maximum number of events of a batch, so that an event's number fits into [`INDEX_BITS`].
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+/// Maximum number of events in open batches. librdkafka's queue holds 300,000 records.
+const EVENTS_MAX: usize = 250_000;
+/// Maximum number of bytes of keys and values in open batches. librdkafka's queue holds 64 MiB.
+const BYTES_MAX: usize = 48 << 20;
+/// The bit that distinguishes the marks of batches from those of other events, which are microseconds.
+const BATCH_BIT: usize = 1 << (usize::BITS - 1);
+/// The number of bits of a mark that hold the number of the event in its batch.
+const INDEX_BITS: u32 = 14;
+
+const _: () = assert!(BATCH_EVENTS_MAX <= 1 << INDEX_BITS);
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The event waits for its acknowledgement.
+    Pending,
+    /// All replicas have the record.
+    Acknowledged {
+        /// The partition of the record.
+        partition: i32,
+        /// The offset of the record, if librdkafka knows it.
+        offset: Option<i64>,
+    },
+    /// The delivery failed, and the record may be in the log or not.
+    Unknown,
+    /// The event was not sent.
+    NotSent,
+}
+
+/// The open batches of a producer.
+#[derive(Debug, Default)]
+pub struct Receipts(Mutex<OpenBatches>);
+
+#[derive(Debug, Default)]
+struct OpenBatches {
+    batches: HashMap<usize, Arc<Batch>>,
+    next_id: usize,
+    events: usize,
+    bytes: usize,
+}
+
+/// The events of one request.
+#[derive(Debug)]
+pub struct Batch {
+    id: usize,
+    bytes: usize,
+    sent_us: u64,
+    state: Mutex<BatchState>,
+    settled: Notify,
+}
+
+#[derive(Debug)]
+struct BatchState {
+    outcomes: Vec<Outcome>,
+    pending: usize,
+}
+
+impl Receipts {
+    /// Opens a batch of `events` events, whose keys and values have `bytes` bytes in total. `sent_us` is the time on the
+    /// clock of the deliveries. Returns `None` if too much waits for Kafka.
+    ///
+    /// # Panics
+    /// Panics if `events` is 0 or exceeds [`BATCH_EVENTS_MAX`].
+    pub fn open(&self, events: usize, bytes: usize, sent_us: u64) -> Option<Arc<Batch>> {
+        assert!((1..=BATCH_EVENTS_MAX).contains(&events));
+        let mut open = self.lock();
+        if open.events + events > EVENTS_MAX || open.bytes + bytes > BYTES_MAX {
+            return None;
+        }
+        let id = open.next_id;
+        // Ids repeat after 2^49 batches, far more than a process can send.
+        open.next_id = (id + 1) & ((BATCH_BIT - 1) >> INDEX_BITS);
+        open.events += events;
+        open.bytes += bytes;
+        let batch = Arc::new(Batch {
+            id,
+            bytes,
+            sent_us,
+            state: Mutex::new(BatchState {
+                outcomes: vec![Outcome::Pending; events],
+                pending: events,
+            }),
+            settled: Notify::new(),
+        });
+        open.batches.insert(id, Arc::clone(&batch));
+        Some(batch)
+    }
+
+    /// Sets the outcome of the event with this mark, and returns its batch. Returns `None` for the marks of events
+    /// without a batch.
+    pub fn settle(&self, mark: usize, outcome: Outcome) -> Option<Arc<Batch>> {
+        if mark & BATCH_BIT == 0 {
+            return None;
+        }
+        let id = (mark & !BATCH_BIT) >> INDEX_BITS;
+        let index = mark & ((1 << INDEX_BITS) - 1);
+        let batch = self.lock().batches.get(&id).map(Arc::clone)?;
+        self.settle_range(&batch, index, index + 1, outcome);
+        Some(batch)
+    }
+
+    /// Sets the outcome of all events from `index` on to "not sent".
+    pub fn cancel_from(&self, batch: &Batch, index: usize) {
+        self.settle_range(batch, index, usize::MAX, Outcome::NotSent);
+    }
+
+    fn settle_range(&self, batch: &Batch, from: usize, until: usize, outcome: Outcome) {
+        let mut state = batch.lock();
+        let until = until.min(state.outcomes.len());
+        for index in from..until {
+            if state.outcomes[index] == Outcome::Pending {
+                state.outcomes[index] = outcome;
+                state.pending -= 1;
+            }
+        }
+        let (is_settled, events) = (state.pending == 0, state.outcomes.len());
+        drop(state);
+        if is_settled && self.lock().close(batch, events) {
+            batch.settled.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OpenBatches> {
+        self.0.lock().expect("no panic holds the lock")
+    }
+}
+
+impl OpenBatches {
+    /// Removes a batch. Returns false if it is already removed.
+    fn close(&mut self, batch: &Batch, events: usize) -> bool {
+        let was_open = self.batches.remove(&batch.id).is_some();
+        if was_open {
+            self.events -= events;
+            self.bytes -= batch.bytes;
+        }
+        was_open
+    }
+}
+
+impl Batch {
+    /// Returns the delivery mark of the event at `index`.
+    pub fn mark(&self, index: usize) -> usize {
+        BATCH_BIT | (self.id << INDEX_BITS) | index
+    }
+
+    /// Returns the time at which the batch was opened.
+    pub fn sent_us(&self) -> u64 {
+        self.sent_us
+    }
+
+    /// Waits until no event is pending. Only one task may wait.
+    pub async fn wait(&self) {
+        while self.lock().pending > 0 {
+            self.settled.notified().await;
+        }
+    }
+
+    /// Returns the current outcome of each event.
+    pub fn outcomes(&self) -> Vec<Outcome> {
+        self.lock().outcomes.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BatchState> {
+        self.state.lock().expect("no panic holds the lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const ACKNOWLEDGED: Outcome = Outcome::Acknowledged {
+        partition: 3,
+        offset: Some(811),
+    };
+
+    #[test]
+    fn each_mark_finds_its_event_and_other_marks_find_none() {
+        let receipts = Receipts::default();
+        let (first, second) = (
+            receipts.open(3, 10, 7).expect("room"),
+            receipts.open(BATCH_EVENTS_MAX, 10, 8).expect("room"),
+        );
+        assert!(receipts.settle(1_000_000, ACKNOWLEDGED).is_none());
+        let found = receipts.settle(first.mark(1), ACKNOWLEDGED).expect("found");
+        assert_eq!(found.sent_us(), 7);
+        let last = BATCH_EVENTS_MAX - 1;
+        receipts.settle(second.mark(last), Outcome::Unknown);
+        let pending = Outcome::Pending;
+        assert_eq!(first.outcomes(), [pending, ACKNOWLEDGED, pending]);
+        assert_eq!(second.outcomes()[last], Outcome::Unknown);
+        assert_eq!(second.outcomes()[..last], vec![pending; last]);
+    }
+
+    #[test]
+    fn an_outcome_is_final() {
+        let receipts = Receipts::default();
+        let batch = receipts.open(2, 10, 0).expect("room");
+        receipts.settle(batch.mark(0), ACKNOWLEDGED);
+        receipts.settle(batch.mark(0), Outcome::Unknown);
+        receipts.cancel_from(&batch, 0);
+        assert_eq!(batch.outcomes(), [ACKNOWLEDGED, Outcome::NotSent]);
+    }
+
+    #[test]
+    fn a_batch_takes_room_until_its_last_outcome() {
+        let receipts = Receipts::default();
+        let large = receipts.open(2, BYTES_MAX - 5, 0).expect("room");
+        assert!(receipts.open(1, 6, 0).is_none(), "too many bytes");
+        receipts.settle(large.mark(0), ACKNOWLEDGED);
+        assert!(receipts.open(1, 6, 0).is_none(), "one event is pending");
+        receipts.settle(large.mark(1), Outcome::Unknown);
+        receipts.settle(large.mark(1), Outcome::Unknown);
+        drop(receipts.open(1, BYTES_MAX, 0).expect("room again"));
+
+        let receipts = Receipts::default();
+        let held: Vec<_> = (0..EVENTS_MAX / BATCH_EVENTS_MAX)
+            .map(|_| receipts.open(BATCH_EVENTS_MAX, 1, 0).expect("room"))
+            .collect();
+        assert!(receipts.open(1, 1, 0).is_none(), "too many events");
+        receipts.cancel_from(&held[0], 0);
+        assert!(receipts.open(1, 1, 0).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_sender_waits_for_the_last_outcome_only() {
+        let receipts = Arc::new(Receipts::default());
+        let batch = receipts.open(2, 1, 0).expect("room");
+        receipts.settle(batch.mark(1), ACKNOWLEDGED);
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, batch.wait()).await.is_err());
+        let (settling, mark) = (Arc::clone(&receipts), batch.mark(0));
+        std::thread::spawn(move || settling.settle(mark, ACKNOWLEDGED));
+        batch.wait().await;
+        batch.wait().await;
+        assert_eq!(batch.outcomes(), [ACKNOWLEDGED; 2]);
+    }
+}
