@@ -1,4 +1,5 @@
-//! The question before `--delete`. The operator types the prefix, and so knows which tables are deleted.
+//! The questions that `init-tables` asks before `--delete` and `--rollups`. For `--delete`, the operator must type the
+//! prefix of the tables, so that the operator sees which tables are deleted.
 
 use std::io::IsTerminal as _;
 
@@ -8,27 +9,38 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::telemetry;
 
-/// Returns an error if there is no terminal to ask on, unless `agreed`.
+/// Returns an error if there is no terminal on which to ask, unless the operator has already agreed (`agreed`).
 pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
-    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if agreed || terminal {
+    if agreed || has_terminal() {
         return Ok(());
     }
     Err(SettingsError::new("nothing was deleted")
         .with_why("--delete asks for the prefix, and there is no terminal to ask on")
-        .with_remedy("give --yes if that is meant"))
+        .with_remedy("add --yes if you intend that"))
 }
 
-/// Asks for the prefix. Returns an error if the answer is anything else.
-pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
-    telemetry::print_stderr("This deletes the following, with everything they hold, for good:");
-    for topic in topics {
-        telemetry::print_stderr(&format!("  topic {topic}"));
+fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks whether to roll up hours. Returns an error if the answer is not yes, or if there is no terminal on which to
+/// ask.
+pub(super) async fn ask_rollups() -> anyhow::Result<()> {
+    let nothing = || SettingsError::new("nothing was rolled up");
+    if !has_terminal() {
+        return Err(nothing()
+            .with_why("--rollups asks before it reads, and there is no terminal to ask on")
+            .with_remedy("add --yes to agree to the cost")
+            .into());
     }
-    for table in names.all() {
-        telemetry::print_stderr(&format!("  table {table}"));
+    match read_answer("To continue, type yes: ").await?.as_str() {
+        "yes" => Ok(()),
+        _ => Err(nothing().with_why("the answer was not yes").into()),
     }
-    telemetry::write_stderr(format!("To continue, type the prefix {prefix}: ").as_bytes());
+}
+
+async fn read_answer(question: &str) -> anyhow::Result<String> {
+    telemetry::write_stderr(question.as_bytes());
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)
@@ -37,11 +49,24 @@ pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> 
         .await
         .context("failed to ask")?
         .context("failed to ask")?;
-    if line.trim() == prefix {
+    Ok(line.trim().to_owned())
+}
+
+/// Asks the operator to type the prefix. Returns an error if the answer is not the prefix.
+pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
+    telemetry::print_stderr("This deletes the following, with everything they hold, for good:");
+    for topic in topics {
+        telemetry::print_stderr(&format!("  topic {topic}"));
+    }
+    for table in names.all() {
+        telemetry::print_stderr(&format!("  table {table}"));
+    }
+    let question = format!("To continue, type the prefix {prefix}: ");
+    if read_answer(&question).await? == prefix {
         return Ok(());
     }
     Err(SettingsError::new("nothing was deleted")
         .with_why(format!("the answer was not {prefix}"))
-        .with_remedy("run it again to answer anew")
+        .with_remedy("run the command again to give another answer")
         .into())
 }

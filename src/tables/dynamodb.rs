@@ -1,6 +1,6 @@
 //! Inspects, creates and checks the tables and the config item.
 //!
-//! [`ensure`] does all of this without Kafka. `dev` calls it for its embedded database.
+//! [`ensure`] inspects, creates and checks the tables without Kafka, so `dev` calls it for its embedded database.
 
 mod wanted;
 
@@ -22,10 +22,10 @@ use crate::tables::steps::{Finding, FindingOutcome, StepDisplay};
 
 pub use wanted::WantedTables;
 
-/// What to do about tables that were created for other values.
+/// The remedy for tables that were created with other settings.
 const OTHER_PREFIX: &str = "use another --table-prefix for other values";
 
-/// The tables and the config item as they are in DynamoDB.
+/// The tables and the config item as DynamoDB reports them.
 #[derive(Debug)]
 pub struct FoundTables {
     found: Vec<(TableSpec, Option<TableDescription>)>,
@@ -35,17 +35,17 @@ pub struct FoundTables {
 /// Describes all tables and reads the config item. Changes nothing.
 ///
 /// # Errors
-/// What DynamoDB answers, or a damaged config item.
+/// Returns the error of a failed request to DynamoDB, or an error about a damaged config item.
 pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables, StoreError> {
     let mut found = Vec::new();
     for spec in tables::specs(names) {
-        let description = tables::describe(client, &spec.name).await?;
-        // A table that is being deleted counts as missing.
+        let description = tables::describe_table(client, &spec.name).await?;
+        // A table that DynamoDB is deleting counts as missing.
         let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
         found.push((spec, description.filter(stays)));
     }
-    // A table with other keys cannot hold the item. A table that is being created cannot be read yet,
-    // and holds nothing.
+    // A table with other keys cannot contain the config item. A table that DynamoDB is still creating cannot be read
+    // yet, and contains nothing.
     let readable = found.last().is_some_and(|(spec, description)| {
         let description = description.as_ref();
         description.is_some_and(|found| tables::differences(spec, found).is_empty())
@@ -61,10 +61,10 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
     Ok(FoundTables { found, config })
 }
 
-/// Returns an error if the tables cannot become `wanted` without harm.
+/// Returns an error if changing the tables to `wanted` would make their data unusable.
 ///
 /// # Errors
-/// A [`SettingsError`] with the differences, or what DynamoDB answers.
+/// Returns a [`SettingsError`] with the differences, or the error of a failed request to DynamoDB.
 pub async fn refuse(
     client: &Client,
     names: &TableNames,
@@ -81,7 +81,7 @@ pub async fn refuse(
         let conflicts = wanted.conflicts(config);
         if !conflicts.is_empty() {
             let why = format!(
-                "the tables of {} cannot be used so: {}",
+                "the tables of {} cannot be used with these settings: {}",
                 names.totals,
                 conflicts.join("; ")
             );
@@ -95,14 +95,14 @@ pub async fn refuse(
         return Err(SettingsError::new("nothing was changed")
             .with_why(format!("{lost} is missing while table {full} holds data"))
             .with_remedy(
-                "restore it, or begin anew with another --table-prefix or after --delete --yes",
+                "restore it, or start again with another --table-prefix or after --delete --yes",
             )
             .into());
     }
     Ok(())
 }
 
-/// Returns an error if a table does not have its keys and index.
+/// Returns an error if the keys or the index of a table differ from its definition.
 fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Result<()> {
     let (table, differences) = (spec.name.clone(), tables::differences(spec, found));
     if differences.is_empty() {
@@ -111,7 +111,8 @@ fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Res
     Err(mark_settings(StoreError::Different { table, differences }))
 }
 
-/// Returns what is missing, and a table that holds data, if there are both.
+/// Returns what is missing and the name of a table that holds data. Returns `None` if nothing is missing or no table
+/// holds data.
 async fn find_loss(
     client: &Client,
     state: &FoundTables,
@@ -129,7 +130,7 @@ async fn find_loss(
         match tables::holds_data(client, &spec.name).await {
             Ok(true) => return Ok(Some((lost, spec.name.clone()))),
             Ok(false) => {}
-            // The table is still being created.
+            // The table is still being created, so it holds no data.
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -137,12 +138,12 @@ async fn find_loss(
     Ok(None)
 }
 
-/// Creates what is missing. The caller must call [`refuse`] first.
+/// Creates everything that is missing. The caller must call [`refuse`] before this function.
 ///
-/// It creates one table after the other, because AWS creates only one table with an index at a time.
+/// The tables are created one after another, because AWS allows the creation of only one table with an index at a time.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// Returns the error of a failed request to DynamoDB.
 pub async fn make(
     client: &Client,
     names: &TableNames,
@@ -172,8 +173,52 @@ pub async fn make(
     Ok(findings)
 }
 
-/// Waits until a table is active, then switches on its TTL and the wanted measures of protection.
-/// Returns one sentence per change.
+/// Creates the table of incidents if it is missing.
+///
+/// # Errors
+/// Returns the error of a failed request to DynamoDB, or an error about a table with other keys.
+pub async fn make_incidents(
+    client: &Client,
+    names: &TableNames,
+    wanted: &WantedTables,
+    steps: &StepDisplay,
+) -> anyhow::Result<Finding> {
+    let spec = tables::incidents_spec(names);
+    let step = steps.begin(format!("making table {}", spec.name));
+    let is_new = create(client, &spec, wanted).await.map_err(mark_settings)?;
+    let changes = make_complete(client, names, &spec, wanted).await?;
+    let outcome = match (is_new, changes.is_empty()) {
+        (true, _) => FindingOutcome::Made,
+        (false, true) => FindingOutcome::Kept,
+        (false, false) => FindingOutcome::Changed,
+    };
+    step.end(outcome);
+    let notes = if is_new { Vec::new() } else { changes };
+    Ok(Finding::with_notes(
+        outcome,
+        format!("table {}", spec.name),
+        notes,
+    ))
+}
+
+/// Compares the table of incidents with its definition. Changes nothing.
+///
+/// # Errors
+/// Returns the error of a failed request to DynamoDB.
+pub async fn check_incidents(client: &Client, names: &TableNames) -> Result<Finding, StoreError> {
+    let spec = tables::incidents_spec(names);
+    let what = format!("table {}", spec.name);
+    Ok(match tables::describe_table(client, &spec.name).await? {
+        None => Finding::new(FindingOutcome::Missing, what),
+        Some(found) => match tables::differences(&spec, &found) {
+            differences if differences.is_empty() => Finding::new(FindingOutcome::Kept, what),
+            differences => Finding::with_notes(FindingOutcome::Differs, what, differences),
+        },
+    })
+}
+
+/// Waits until a table is active, and then turns on its TTL and the wanted protection measures. Returns one sentence
+/// for each change.
 async fn make_complete(
     client: &Client,
     names: &TableNames,
@@ -182,13 +227,13 @@ async fn make_complete(
 ) -> anyhow::Result<Vec<String>> {
     let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
     let found = active.map_err(mark_settings)?;
-    // Another program may have created the table in the meantime.
+    // Another program may have created the table with other keys in the meantime.
     refuse_differences(spec, &found)?;
     let mut changes = Vec::new();
     if let Some(ttl) = ttl_of(spec, names, wanted) {
         let was_off = tables::ensure_ttl(client, &spec.name, ttl).await;
         if was_off.map_err(mark_settings)? {
-            changes.push(format!("TTL on {ttl} is on now"));
+            changes.push(format!("TTL on {ttl} is now on"));
         }
     }
     let missing = protect::missing(client, &wanted.protection, &found).await;
@@ -197,22 +242,22 @@ async fn make_complete(
         tables::repeat_while_busy(&spec.name, CHANGE_LIMIT, change)
             .await
             .map_err(|error| blame_option(error, Some(&measure)))?;
-        // DynamoDB accepts no second change while it updates the table.
+        // DynamoDB does not accept another change while it still updates the table.
         let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
         active.map_err(mark_settings)?;
-        changes.push(format!("{measure} is on now"));
+        changes.push(format!("{measure} is now on"));
     }
     Ok(changes)
 }
 
-/// Creates a table, after a table of the same name that is being deleted is gone. Returns `false` if
-/// the table exists.
+/// Creates a table. If DynamoDB is still deleting a table of the same name, the function first waits until the deletion
+/// is complete. Returns `false` if the table already exists.
 async fn create(
     client: &Client,
     spec: &TableSpec,
     wanted: &WantedTables,
 ) -> Result<bool, StoreError> {
-    if tables::describe(client, &spec.name)
+    if tables::describe_table(client, &spec.name)
         .await?
         .is_some_and(|found| found.table_status() == Some(&TableStatus::Deleting))
     {
@@ -221,14 +266,14 @@ async fn create(
     tables::create_protected(client, spec, &wanted.protection).await
 }
 
-/// Returns the attribute with the time at which the items of a table expire, if they do.
+/// Returns the attribute that holds the expiry time of a table's items, or `None` if the items do not expire.
 fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &WantedTables) -> Option<&'static str> {
     let is_expiring = wanted.alerts_expire && spec.name == names.alerts;
     if is_expiring { Some(TTL) } else { spec.ttl }
 }
 
-/// Returns an error that names the option if this DynamoDB does not know the option or refuses its
-/// value. Without a measure, the failed request asked which measures are on.
+/// Returns an error that names the option that the server does not know or whose value it refuses. `measure` is `None`
+/// if the failed request only read which measures are turned on.
 fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     let option = match (&error, measure) {
         (_, Some(measure)) => measure.option(),
@@ -237,7 +282,7 @@ fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     };
     match error.code() {
         Some("UnknownOperationException" | "ValidationException") => {
-            SettingsError(remedy::describe(&error.into()))
+            SettingsError(remedy::describe_error(&error.into()))
                 .with_remedy(format!(
                     "correct {option}, or leave it out: emulators do not know all that AWS does"
                 ))
@@ -254,7 +299,7 @@ async fn make_config(
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
     config::create_config(client, names, &fresh).await?;
-    // If two runs write the item at the same time, one succeeds and both read the same item.
+    // If two processes write the config item at the same time, one of them succeeds, and both then read the same item.
     let config = config::read_config(client, names)
         .await?
         .context("the config item is gone")?;
@@ -294,10 +339,11 @@ fn show(config: &ConfigItem) -> String {
     )
 }
 
-/// Inspects, refuses and creates, so that the tables are as `wanted` afterwards. Returns the config item.
+/// Inspects the tables, refuses impossible changes, and creates what is missing. After the function has succeeded, the
+/// tables are as `wanted` describes. Returns the config item.
 ///
 /// # Errors
-/// As [`refuse`] and [`make`].
+/// Returns the same errors as [`refuse`] and [`make`].
 pub async fn ensure(
     client: &Client,
     names: &TableNames,
@@ -316,7 +362,7 @@ pub async fn ensure(
 /// Compares the tables with `wanted`. Changes nothing.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// Returns the error of a failed request to DynamoDB.
 pub async fn check(
     client: &Client,
     names: &TableNames,

@@ -1,67 +1,73 @@
-//! `init-tables --explain RATE`: what the tables will cost, and whether a key gets too hot.
+//! `init-tables --explain RATE`: calculates the cost of the tables, and whether a partition key gets too much load.
 //!
-//! The report is arithmetic on the items in `docs/TABLES.md` and needs no connection. An item of up to
-//! 1 KiB costs one write unit, and one more for each index that holds it. So a raw event and an alert
-//! cost two units. A row of counts costs one, because its index changes only when the row is created. A
-//! row is written at most once per interval, however many events it counts, so rows cost almost nothing
-//! at high rates. `scripts/bench` measures the same by the consumed capacity.
+//! The report is calculated from the sizes of the items in `docs/TABLES.md`, and needs no connection. Writing an item
+//! of up to 1 KiB costs one write unit, and one more unit for each index that contains the item. A raw event and an
+//! alert therefore cost two units each. An update of a row of counts costs one unit, because the row's index entry
+//! changes only when the row is created. A row is written at most once per interval, no matter how many events it
+//! counts. At high rates of events, the rows of counts therefore cost almost nothing. `scripts/bench` measures the
+//! capacity that a load really consumes.
 
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
 };
+use crate::core::rollup::windows_per_hour;
 use crate::settings::{Mix, RawRows, show_ms};
 
-/// Dollars for a million write units on demand, in us-east-1 (AWS's price list of November 2024).
-const DOLLARS_PER_MILLION: f64 = 0.625;
-/// Dollars per month for a GB of storage, in the same Region.
+/// Price of a million on-demand write units in us-east-1 in dollars, from AWS's price list of November 2024.
+pub(super) const DOLLARS_PER_MILLION: f64 = 0.625;
+/// Price of a million on-demand read units in us-east-1 in dollars.
+pub(super) const DOLLARS_PER_MILLION_READS: f64 = 0.125;
+/// Price of a GB of storage per month in us-east-1 in dollars.
 const DOLLARS_PER_GB: f64 = 0.25;
-/// Seconds in a month, a twelfth of 365.25 days.
+/// Number of event types that the report assumes for the rollups of all cities together.
+const EVENT_TYPES: f64 = 4.0;
+/// Number of seconds in a month. A month is a twelfth of 365.25 days.
 const MONTH_S: f64 = 2_629_800.0;
-/// Bytes of a raw event in the table and in its index, with the 100 bytes that AWS adds to each copy;
-/// measured on the events of January 2013.
+/// Bytes of a raw event in the table and in its index together, measured on the events of January 2013. The value
+/// includes 100 bytes that AWS adds to each of the two copies.
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
-/// Bytes of an alert in the table and in its index, measured in the same way.
+/// Bytes of an alert in the table and in its index together, measured in the same way as [`RAW_BYTES`].
 const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
-/// Dollars per month for point-in-time recovery of a GB, in the same Region.
+/// Price of the point-in-time recovery of a GB per month in us-east-1 in dollars.
 const PITR_DOLLARS_PER_GB: f64 = 0.2;
-/// Write units per second that AWS allows a table or an index, unless the quota is raised.
+/// Maximum write units per second that AWS allows for a table or an index, unless AWS raises the quota.
 const TABLE_UNITS_QUOTA: f64 = 40_000.0;
-/// Write units per second that a new table or index accepts at once.
+/// Maximum write units per second that a new table or index accepts immediately.
 const TABLE_UNITS_AT_FIRST: f64 = 4_000.0;
-/// Write units per second that DynamoDB accepts for one partition key.
+/// Maximum write units per second that DynamoDB accepts for one partition key.
 pub const KEY_UNITS_MAX: f64 = 1_000.0;
 
-/// The load that the report is about.
+/// The load for which the report is calculated.
 #[derive(Clone, Debug)]
 pub struct CostQuestion {
-    /// Events per second.
+    /// Number of events per second.
     pub rate: f64,
-    /// Properties of the events.
+    /// The properties of the events that affect the load.
     pub mix: Mix,
-    /// Shards per city and severity.
+    /// Number of shards per city and per severity.
     pub shards: u32,
-    /// Which events have raw items.
+    /// Which events get raw items.
     pub raw: RawRows,
-    /// Length of a window.
+    /// Length of a window in milliseconds.
     pub window_ms: i64,
-    /// How long alerts are kept; for ever if `None`.
+    /// How long alerts are kept in milliseconds, or `None` if they are kept forever.
     pub alert_ttl_ms: Option<i64>,
 }
 
-/// The write load of a table or an index.
+/// The write load of a table or of an index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
-    /// Name of the table or index.
+    /// The name of the table or of the index.
     pub name: String,
     /// Write units per second.
     pub units: f64,
     /// Write units per second on the busiest partition key.
     pub busiest: f64,
-    /// What a partition key stands for.
+    /// What a partition key of the table or index identifies, such as a city.
     pub key: &'static str,
 }
 
-/// Returns the load of each table, followed by the load of its index.
+/// Returns the load of each table. The load of a table's index comes after the load of the table.
 #[allow(clippy::cast_precision_loss)] // far below 2^53
 pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     let CostQuestion { rate, mix, .. } = question;
@@ -75,9 +81,11 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         RawRows::All | RawRows::Alerts => rate * mix.alerts,
         RawRows::None => 0.0,
     };
-    // One partition counts each series, in a window row and a totals row.
+    // All events of a series are in one partition. Each event of a series is counted in a window row and in a totals
+    // row.
     let per_series = (rate / mix.series).min(1_000.0 / mix.row_interval_ms.max(1) as f64);
     let rows = per_series * mix.series;
+    let rollups = rollup_units(*rate, mix.series, question.window_ms);
     let new_rows = rate.min(mix.series * 1_000.0 / question.window_ms as f64);
     let load = |name: &str, units: f64, busiest: f64, key| Load {
         name: name.to_owned(),
@@ -96,7 +104,8 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         load(&names.aggregations, rows, per_series, "window"),
         load(SERIES_INDEX, new_rows, new_rows / mix.series, "series"),
         load(&names.alerts, alerts, alerts * mix.hottest, "city"),
-        // Two severities raise alerts. In the worst case all alerts have the same one.
+        // Events of two severities become alerts. In the worst case, all alerts have the same severity and therefore
+        // the same key.
         load(
             SEVERITY_INDEX,
             alerts,
@@ -105,15 +114,26 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         ),
         load(
             &names.totals,
-            rows,
+            rows + rollups,
             per_series * (mix.series / f64::from(TOTALS_SHARDS)).ceil(),
             "shard of totals",
         ),
     ]
 }
 
+/// Returns the write units per second for rollups. In each hour, consumers write the mark, and a row for each series
+/// and each event type that has events. In each day, consumers also write a row for each series and each event type
+/// that has events in the day.
+fn rollup_units(rate: f64, series: f64, window_ms: i64) -> f64 {
+    if windows_per_hour(window_ms).is_none() {
+        return 0.0;
+    }
+    let rows = |seconds: f64| (rate * seconds).min(series) + (rate * seconds).min(EVENT_TYPES);
+    (rows(3_600.0) + 1.0) / 3_600.0 + rows(86_400.0) / 86_400.0
+}
+
 /// Returns the report as text.
-pub fn report(question: &CostQuestion, names: &TableNames) -> String {
+pub fn cost_report(question: &CostQuestion, names: &TableNames) -> String {
     let loads = loads(question, names);
     let dollars = |units: f64| units * MONTH_S / 1e6 * DOLLARS_PER_MILLION;
     let mix = &question.mix;
@@ -184,7 +204,7 @@ pub fn report(question: &CostQuestion, names: &TableNames) -> String {
     out
 }
 
-/// Returns a time in days if it is a whole number of days.
+/// Returns a time as text, in days if it is a whole number of days.
 fn days(ms: i64) -> String {
     match ms % 86_400_000 {
         0 => format!("{} days", ms / 86_400_000),
@@ -192,14 +212,15 @@ fn days(ms: i64) -> String {
     }
 }
 
-/// Returns the GB of all alerts that are kept. If alerts never expire, returns the GB of one month.
+/// Returns the size of all alerts that are kept, in GB. If alerts never expire, returns the size of the alerts of one
+/// month.
 #[allow(clippy::cast_precision_loss)] // far below 2^53
 fn alert_gb(alerts: &Load, question: &CostQuestion) -> f64 {
     let seconds = question.alert_ttl_ms.map_or(MONTH_S, |ms| ms as f64 / 1e3);
     alerts.units * ALERT_BYTES * seconds / 1e9
 }
 
-/// Returns the sentence about the storage of alerts, which never expire without `--alert-ttl`.
+/// Returns the sentence about the storage for alerts. Without `--alert-ttl`, alerts never expire.
 fn alerts_kept(alerts: &Load, question: &CostQuestion) -> String {
     let kept = alert_gb(alerts, question);
     let (gb, dollars) = (number(kept), number(kept * DOLLARS_PER_GB));
@@ -214,7 +235,7 @@ fn alerts_kept(alerts: &Load, question: &CostQuestion) -> String {
     }
 }
 
-/// Returns advice if a table or index needs more than AWS accepts at first, or more than its quota.
+/// Returns advice if a table or an index needs more write units than AWS accepts at first, or more than the quota.
 fn limits(loads: &[Load]) -> String {
     let busiest = loads.iter().map(|load| load.units).fold(0.0, f64::max);
     let mut out = String::new();
@@ -236,7 +257,7 @@ fn limits(loads: &[Load]) -> String {
     out
 }
 
-/// Returns advice about a key that is too hot.
+/// Returns advice about a partition key that would get too much load.
 fn advice(load: &Load, question: &CostQuestion) -> String {
     let times = load.busiest / KEY_UNITS_MAX;
     let what = format!(
@@ -265,7 +286,7 @@ fn advice(load: &Load, question: &CostQuestion) -> String {
     format!("{what} {cure}\n")
 }
 
-/// Returns a number with separators for thousands, and with decimals if it is small.
+/// Returns a number as text with thousands separators. A small number also has decimals.
 fn number(value: f64) -> String {
     if value < 10.0 {
         let text = format!("{value:.2}");
@@ -297,7 +318,7 @@ mod tests {
         let report_at = |rate: f64, alert_ttl_ms| {
             let mut question = question(rate);
             question.alert_ttl_ms = alert_ttl_ms;
-            report(&question, &names)
+            cost_report(&question, &names)
         };
         let few = report_at(1_000.0, None);
         assert!(
@@ -334,7 +355,7 @@ mod tests {
 
     #[test]
     fn units_per_event_match_the_measured_ones() {
-        // Measured by scripts/bench: 5.3, 3.2 and 3.0.
+        // The units per event that `scripts/bench` measured are 5.3, 3.2 and 3.0.
         let slow = per_event(&question(0.2));
         assert!((5.0..5.5).contains(&slow), "{slow}");
         let fast = per_event(&question(1_000.0));
@@ -349,6 +370,19 @@ mod tests {
     }
 
     #[test]
+    fn rollups_cost_less_than_a_tenth_of_a_unit_for_each_event() {
+        for (rate, series, least, most) in [
+            (0.2, 24.0, 0.041, 0.043),
+            (1_000.0, 24.0, 0.0, 0.000_01),
+            (1_000.0, 10_000.0, 0.002, 0.003),
+        ] {
+            let each = rollup_units(rate, series, 300_000) / rate;
+            assert!((least..most).contains(&each), "{rate}: {each}");
+        }
+        assert!(rollup_units(0.2, 24.0, 420_000).abs() < f64::EPSILON);
+    }
+
+    #[test]
     fn two_thousand_events_a_second_mostly_in_one_city_stay_below_the_limit_of_a_key() {
         let mut hot = question(2_000.0);
         hot.mix.hottest = 0.9;
@@ -357,10 +391,10 @@ mod tests {
             assert!(load.busiest <= KEY_UNITS_MAX, "{load:?}");
         }
         hot.rate = 10_000.0;
-        let text = report(&hot, &names);
+        let text = cost_report(&hot, &names);
         assert!(text.contains("use --shards 9"), "{text}");
         hot.rate = 100_000.0;
-        assert!(report(&hot, &names).contains("the maximum of 64 shards is too low"));
+        assert!(cost_report(&hot, &names).contains("the maximum of 64 shards is too low"));
         assert!(
             text.contains("citystream-alerts: 4,500 write units/s on one city"),
             "{text}"
@@ -381,7 +415,7 @@ mod tests {
             let report_at = |raw| {
                 let mut question = question(rate);
                 (question.raw, question.mix.row_interval_ms) = (raw, row_interval_ms);
-                let text = report(&question, &names);
+                let text = cost_report(&question, &names);
                 let all = text.lines().find(|line| line.starts_with("all "));
                 let cells: Vec<String> = all
                     .expect(&text)
@@ -395,7 +429,7 @@ mod tests {
             let row = format!("| {events} | {units} | {all} | {alerts} | {none} |");
             assert!(guide.contains(&row), "{row}");
         }
-        let text = report(&question(1.0), &names);
+        let text = cost_report(&question(1.0), &names);
         let kept = text.lines().find(|line| line.starts_with("Raw events"));
         let words: Vec<&str> = kept.expect(&text).split_whitespace().collect();
         let (gb, dollars) = (words[7], words[9].trim_start_matches('$'));
@@ -405,7 +439,7 @@ mod tests {
 
     #[test]
     fn the_report_matches_the_sample() {
-        let text = report(&question(1_000.0), &TableNames::new("citystream"));
+        let text = cost_report(&question(1_000.0), &TableNames::new("citystream"));
         let want = include_str!("explain.txt");
         assert_eq!(text, want, "\n{text}");
     }

@@ -1,8 +1,8 @@
 //! `citystream init-tables`: creates, checks or deletes the tables and topics.
 //!
-//! It inspects everything before it changes anything. So it leaves everything as it was if a table has
-//! other keys, if a frozen setting has another value, or if Kafka is missing. A second run changes nothing: it keeps
-//! what exists, and reports a topic that differs but works.
+//! The command inspects everything before it changes anything. The command changes nothing if a table has other keys,
+//! if a frozen setting has another value, or if Kafka does not answer. A second run of the command changes nothing: it
+//! keeps what exists, and reports topics that differ from the settings but work.
 //!
 //! | finding | create | `--check` |
 //! |---|---|---|
@@ -12,10 +12,10 @@
 //! | a topic has other partitions or settings | kept, reported, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
-//! `--delete` asks for the prefix before it deletes anything. It deletes nothing if a table has deletion
-//! protection or is not one of this program's tables.
+//! With `--delete`, the command asks the operator to type the prefix before it deletes anything. The command deletes
+//! nothing if a table has deletion protection or is not one of this program's tables.
 //!
-//! The plan and the steps go to standard error, the findings to standard output.
+//! The plan and the steps go to standard error. The findings go to standard output.
 
 use std::time::{Duration, Instant};
 
@@ -38,27 +38,29 @@ pub(crate) mod confirm;
 pub mod dynamodb;
 pub mod explain;
 pub(crate) mod plan;
+pub(crate) mod rollups;
 pub mod steps;
 pub mod topics;
 
 use dynamodb::WantedTables;
 use steps::{Finding, FindingOutcome, StepDisplay};
 
-/// Longest wait for DynamoDB, and for Kafka.
+/// Maximum wait until DynamoDB answers, and maximum wait until Kafka answers.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
-/// Least time between two log lines about one wait.
+/// Minimum time between two log lines that report the same wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// How long a killed member stays in its group: the `session.timeout.ms` of `consume`.
+/// Default time for which a killed member stays in its group, in milliseconds. The value is the `session.timeout.ms` of
+/// `consume`.
 const SESSION_MS: u64 = 10_000;
-/// How long a killed member stays in its group with the newer group protocol: the default of the
-/// brokers' `group.consumer.session.timeout.ms`.
+/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. The value
+/// is the default of the brokers' setting `group.consumer.session.timeout.ms`.
 const SESSION_MS_NEWER: u64 = 45_000;
-/// How long the brokers may take to notice the end of a session.
+/// How long the brokers may take to detect the end of a session, in milliseconds.
 const SESSION_GRACE_MS: u64 = 2_000;
-/// How long the deletion of a table may take. AWS needs seconds to minutes.
+/// Maximum duration of the deletion of a table. On AWS, a deletion takes seconds to minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Turns an error into a [`SettingsError`] if a restart cannot help.
+/// Converts an error to a [`SettingsError`] if restarting the program cannot help.
 pub fn mark_settings(error: StoreError) -> anyhow::Error {
     match error.kind() {
         StoreErrorKind::Settings => match error {
@@ -78,7 +80,7 @@ pub fn mark_settings(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Creates what is missing, or with `--check` compares what exists.
+/// Creates what is missing. With `--check`, the function only compares what exists with the settings.
 pub(crate) async fn make_or_check(
     args: &InitTables,
     client: &Client,
@@ -92,6 +94,9 @@ pub(crate) async fn make_or_check(
     let wanted = WantedTables::from_args(args);
     if args.check {
         let mut findings = dynamodb::check(client, &names, &wanted).await?;
+        if args.incidents {
+            findings.push(dynamodb::check_incidents(client, &names).await?);
+        }
         let (more, facts) = topics::check(admin, &topic_specs).await?;
         findings.extend(more);
         if let Ok(Some(config)) = config::read_config(client, &names).await
@@ -107,7 +112,7 @@ pub(crate) async fn make_or_check(
         }
         return Ok(findings);
     }
-    // Both inspections come before the first change.
+    // Both the tables and the topics are inspected before the first change.
     let state = dynamodb::inspect(client, &names).await?;
     dynamodb::refuse(client, &names, &state, &wanted).await?;
     let found = topics::inspect(admin, &topic_specs).await?;
@@ -115,6 +120,9 @@ pub(crate) async fn make_or_check(
     let lacks = dynamodb::check(client, &names, &wanted).await?;
     plan::print_plan(&lacks, &topics::missing(&topic_specs, &found));
     let mut findings = dynamodb::make(client, &names, state, &wanted, steps).await?;
+    if args.incidents {
+        findings.push(dynamodb::make_incidents(client, &names, &wanted, steps).await?);
+    }
     let (more, facts) = topics::make(admin, &topic_specs, found, steps).await?;
     findings.extend(more);
     config::set_topic(client, &names, &args.kafka.topic, facts.id.as_str())
@@ -146,7 +154,7 @@ pub(crate) async fn delete(
                 .with_remedy("stop them first, or name the group of these tables (--group)")
         );
     }
-    // A damaged config item does not prevent its deletion.
+    // A damaged config item must not prevent the deletion of the tables.
     if let Ok(Some(config)) = config::read_config(client, &names).await
         && let Some(topic) = config.topic.filter(|topic| *topic != args.kafka.topic)
     {
@@ -165,8 +173,15 @@ pub(crate) async fn delete(
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
     }
     let mut findings = Vec::new();
-    // Topics come last: as long as a table exists, the log from which it can be counted again exists.
-    for name in names.all() {
+    // The topics are deleted last. As long as a table exists, the log from which the table can be counted again exists
+    // too.
+    let incidents = match store_tables::describe_table(client, &names.incidents).await {
+        Ok(found) => found.map(|_| &*names.incidents),
+        // A policy that does not name the table of incidents belongs to an installation without it.
+        Err(error) if error.kind() == StoreErrorKind::Denied => None,
+        Err(error) => return Err(error.into()),
+    };
+    for name in names.all().into_iter().chain(incidents) {
         let step = steps.begin(format!("deleting table {name}"));
         let deleted = store_tables::delete(client, name, DELETE_LIMIT).await?;
         let outcome = if deleted {
@@ -197,12 +212,13 @@ async fn reach_dynamodb(
     Ok(())
 }
 
-/// Describes a table until DynamoDB answers, an error cannot pass, or the limit is reached.
+/// Requests the description of a table until DynamoDB answers or the limit is reached. The function also stops if an
+/// error occurs that waiting cannot repair.
 async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut logged: Option<Instant> = None;
     loop {
-        match store_tables::describe(client, &names.totals).await {
+        match store_tables::describe_table(client, &names.totals).await {
             Ok(_) => return Ok(()),
             Err(error) => {
                 let is_final =
@@ -212,7 +228,7 @@ async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyh
                         .with_context(|| format!("failed to use {target}"));
                 }
                 if logged.is_none_or(|at| at.elapsed() >= REACH_LINE_EVERY) {
-                    tracing::warn!(%error, target, "waiting for dynamodb");
+                    tracing::warn!(%error, target, "waiting for DynamoDB");
                     logged = Some(Instant::now());
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -221,7 +237,7 @@ async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyh
     }
 }
 
-/// Waits until Kafka answers, and returns the number of brokers.
+/// Waits until Kafka answers. Returns the number of brokers.
 async fn reach_kafka(
     args: &InitTables,
     admin: &Admin,
@@ -244,7 +260,7 @@ async fn reach_kafka(
     Ok(brokers)
 }
 
-/// Waits for members of the group that ended without leaving it. Returns the members that stay.
+/// Waits for the sessions of killed group members to end. Returns the members that remain.
 async fn members_left(
     args: &InitTables,
     admin: &Admin,
@@ -283,27 +299,31 @@ async fn members_left(
     Ok(members.names)
 }
 
-/// Returns how long a killed member may stay in its group. Each member sets the length of its session,
-/// so a length other than the default of `consume` must be given to `init-tables` as well.
+/// Returns the maximum time for which a killed member stays in its group. Each member chooses its own session timeout.
+/// If `consume` has a session timeout other than the default, `init-tables` must be given the same timeout.
+///
+/// A member that was killed while it joined may stay for two sessions. The session of such a member begins only after
+/// the rebalance, and the rebalance may wait for the session of another killed member. With the newer group protocol, a
+/// session does not wait for another session.
 fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     let given = properties
         .iter()
         .rfind(|(name, _)| name == "session.timeout.ms");
     let given = given.and_then(|(_, value)| value.parse::<u64>().ok());
-    let session_ms = match given {
+    let listed_ms = match given {
         _ if is_newer => SESSION_MS_NEWER,
-        Some(ms) => ms,
-        None => SESSION_MS,
+        Some(ms) => 2 * ms,
+        None => 2 * SESSION_MS,
     };
-    Duration::from_millis(session_ms + SESSION_GRACE_MS)
+    Duration::from_millis(listed_ms + SESSION_GRACE_MS)
 }
 
-/// Returns an error if a table has deletion protection or belongs to another program, such as the
-/// system that citystream replaces. The check comes before the first deletion.
+/// Returns an error if a table has deletion protection or belongs to another program, such as the system that
+/// citystream replaces. Callers use this function before the first deletion.
 async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
     for spec in store_tables::specs(names) {
-        let Some(found) = store_tables::describe(client, &spec.name).await? else {
+        let Some(found) = store_tables::describe_table(client, &spec.name).await? else {
             continue;
         };
         let differences = store_tables::differences(&spec, &found);
@@ -348,8 +368,8 @@ mod tests {
     fn init_tables_waits_for_a_killed_member_as_long_as_its_session_may_last() {
         let given = |ms: &str| vec![("session.timeout.ms".to_owned(), ms.to_owned())];
         for (properties, is_newer, seconds) in [
-            (Vec::new(), false, 12),
-            (given("30000"), false, 32),
+            (Vec::new(), false, 22),
+            (given("30000"), false, 62),
             (given("30000"), true, 47),
             (Vec::new(), true, 47),
         ] {

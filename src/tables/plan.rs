@@ -1,4 +1,4 @@
-//! Prints the plan before the changes, and the table of `--check`.
+//! Prints the plan of `init-tables` before the changes. For `--check`, prints the differences as a table.
 //!
 //! ```text
 //! state    what                             difference
@@ -14,12 +14,12 @@ use crate::output;
 use crate::tables::steps::{Finding, FindingOutcome};
 use crate::telemetry;
 
-/// Prints to standard error what will be created and changed.
+/// Prints on standard error what will be created and what will be changed.
 pub(super) fn print_plan(tables: &[Finding], topics: &[Finding]) {
-    telemetry::write_stderr(text(tables, topics).as_bytes());
+    telemetry::write_stderr(plan_text(tables, topics).as_bytes());
 }
 
-fn text(tables: &[Finding], topics: &[Finding]) -> String {
+fn plan_text(tables: &[Finding], topics: &[Finding]) -> String {
     let mut lines = String::new();
     for finding in tables.iter().chain(topics) {
         let verb = match finding.outcome {
@@ -39,15 +39,15 @@ fn text(tables: &[Finding], topics: &[Finding]) -> String {
         let _infallible = writeln!(lines, "  {verb:<6} {}{notes}", finding.what);
     }
     if lines.is_empty() {
-        return "plan: nothing to make or change\n".to_owned();
+        return "plan: nothing to create or change\n".to_owned();
     }
     format!("plan:\n{lines}")
 }
 
-/// Prints the findings as a table to standard output. A closed pipe is not an error.
+/// Prints the findings as a table on standard output. A pipe that the reader has closed does not count as an error.
 ///
 /// # Errors
-/// If writing fails for another reason.
+/// Returns an error if writing fails for a reason other than a closed pipe.
 pub(crate) fn print_table(findings: &[Finding]) -> std::io::Result<()> {
     output::print(&table(findings))
 }
@@ -57,7 +57,7 @@ fn table(findings: &[Finding]) -> String {
     let width = whats.max().unwrap_or(0);
     let mut out = format!("{:<8} {:<width$}  difference\n", "state", "what");
     for finding in findings {
-        // The notes of a kept finding describe it, and do not name differences.
+        // The notes of a kept finding describe what exists, so the column for differences does not show them.
         let notes: Vec<&str> = finding.notes.iter().map(String::as_str).collect();
         let notes = match notes.as_slice() {
             notes if notes.is_empty() || !finding.outcome.is_difference() => &["-"],
@@ -110,12 +110,12 @@ mod tests {
             &["6 partitions"],
         )];
         assert_eq!(
-            text(&tables, &topics),
+            plan_text(&tables, &topics),
             "plan:\n  make   table a\n  change table c: TTL on ttl is off\n  make   topic d: 6 partitions\n"
         );
         assert_eq!(
-            text(&tables[1..2], &[]),
-            "plan: nothing to make or change\n"
+            plan_text(&tables[1..2], &[]),
+            "plan: nothing to create or change\n"
         );
     }
 

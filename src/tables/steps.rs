@@ -1,8 +1,8 @@
-//! The output of `init-tables`: steps while it works, findings at its end.
+//! The output of `init-tables`: the steps while it works, and the findings at its end.
 //!
-//! On a terminal a step is a spinner that becomes a line at its end. Elsewhere, and if `TERM=dumb` or
-//! `NO_COLOR` is set, a step is one plain line at its end, without escape codes. StepDisplay go to standard
-//! error. The findings go to standard output, one line each:
+//! On a terminal, a running step is a spinner, and a line replaces the spinner when the step ends. If standard error is
+//! not a terminal, or if `TERM=dumb` or `NO_COLOR` is set, each step is printed as one plain line without escape codes.
+//! Steps go to standard error. The findings go to standard output, one line for each:
 //!
 //! ```text
 //! made     table citystream-raw-events
@@ -17,30 +17,30 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output;
 use crate::telemetry;
 
-/// Longest wait without a line that announces it.
+/// Maximum time that a step waits without a line that announces the wait.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
-/// What `init-tables` found or did.
+/// What `init-tables` found or did for one table or topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindingOutcome {
-    /// It was missing and was created.
+    /// The table or topic was missing and was created.
     Made,
-    /// It existed and was left as it is.
+    /// The table or topic existed and was left unchanged.
     Kept,
-    /// It existed and was changed.
+    /// The table or topic existed and was changed.
     Changed,
-    /// It is missing, and nothing was changed.
+    /// The table or topic is missing, and nothing was changed.
     Missing,
-    /// It differs, and nothing was changed.
+    /// The table or topic differs from the settings, and nothing was changed.
     Differs,
-    /// It existed and was deleted.
+    /// The table or topic existed and was deleted.
     Deleted,
-    /// It did not exist, so there was nothing to delete.
+    /// The table or topic did not exist, so there was nothing to delete.
     Absent,
 }
 
 impl FindingOutcome {
-    /// Returns the first word of a finding's line.
+    /// Returns the word with which the line of a finding begins.
     pub const fn name(self) -> &'static str {
         match self {
             FindingOutcome::Made => "made",
@@ -53,30 +53,30 @@ impl FindingOutcome {
         }
     }
 
-    /// Returns whether `--check` fails because of it.
+    /// Returns true if `--check` fails because of this outcome.
     pub const fn is_difference(self) -> bool {
         matches!(self, FindingOutcome::Missing | FindingOutcome::Differs)
     }
 }
 
-/// A line of the summary.
+/// One line of the findings that `init-tables` prints at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What was found or done.
     pub outcome: FindingOutcome,
-    /// The subject, such as `table citystream-totals`.
+    /// What the finding is about, such as `table citystream-totals`.
     pub what: String,
-    /// One sentence per difference.
+    /// Notes about the finding, such as one sentence for each difference.
     pub notes: Vec<String>,
 }
 
 impl Finding {
-    /// Returns a finding without notes.
+    /// Returns a finding that has no notes.
     pub fn new(outcome: FindingOutcome, what: String) -> Finding {
         Finding::with_notes(outcome, what, Vec::new())
     }
 
-    /// Returns a finding with notes.
+    /// Returns a finding that has notes.
     pub fn with_notes(outcome: FindingOutcome, what: String, notes: Vec<String>) -> Finding {
         Finding {
             outcome,
@@ -96,16 +96,16 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Prints the findings to standard output. A closed pipe is not an error.
+/// Prints the findings on standard output. A pipe that the reader has closed does not count as an error.
 ///
 /// # Errors
-/// If writing fails for another reason.
-pub fn print(findings: &[Finding]) -> std::io::Result<()> {
+/// Returns an error if writing fails for a reason other than a closed pipe.
+pub fn print_findings(findings: &[Finding]) -> std::io::Result<()> {
     let lines = findings.iter().map(|finding| format!("{finding}\n"));
     output::print(&lines.collect::<String>())
 }
 
-/// How steps are shown.
+/// Shows the steps while the command works.
 #[derive(Clone, Copy, Debug)]
 pub struct StepDisplay {
     show: Show,
@@ -119,7 +119,7 @@ enum Show {
 }
 
 impl StepDisplay {
-    /// Returns the display that standard error supports.
+    /// Returns the kind of display that standard error supports.
     pub fn new() -> StepDisplay {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb")
             || std::env::var_os("NO_COLOR").is_some();
@@ -131,14 +131,14 @@ impl StepDisplay {
         StepDisplay { show }
     }
 
-    /// Returns a display that shows nothing, for callers that have their own.
+    /// Returns a display that shows nothing, for callers that have their own display.
     pub fn silent() -> StepDisplay {
         StepDisplay {
             show: Show::Nothing,
         }
     }
 
-    /// Begins a step with a name such as `creating table x`.
+    /// Begins a step. `what` is the name of the step, such as `creating table x`.
     pub fn begin(&self, what: String) -> Step {
         let bar = (self.show == Show::Spinners).then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
@@ -163,7 +163,8 @@ impl Default for StepDisplay {
     }
 }
 
-/// A step that has begun. If it is dropped without an end, as after an error, it leaves no line.
+/// A step that has begun. If the step is dropped before it has ended, for example after an error, the step prints no
+/// line.
 #[derive(Debug)]
 pub struct Step {
     what: String,
@@ -173,8 +174,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Waits for `future`, and prints a line if that takes longer than [`QUIET_MAX`]. The line says what
-    /// the program waits for, and for how long at most.
+    /// Waits for `future`. If the wait takes longer than [`QUIET_MAX`], the function prints what the program waits for,
+    /// and for how long at most.
     pub async fn announce_wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> T {
         let announce = || {
             let (what, seconds) = (&self.what, limit.as_secs());
@@ -188,7 +189,7 @@ impl Step {
         after(QUIET_MAX, announce, future).await
     }
 
-    /// Ends the step and prints a line with the time it took.
+    /// Ends the step, and prints a line with the outcome and the duration of the step.
     pub fn end(self, outcome: FindingOutcome) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -204,7 +205,7 @@ impl Step {
     }
 }
 
-/// Waits for `future`, and calls `announce` once if that takes longer than `quiet`.
+/// Waits for `future`, and calls `announce` once if the wait takes longer than `quiet`.
 async fn after<T>(quiet: Duration, announce: impl FnOnce(), future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     tokio::select! {

@@ -10,16 +10,16 @@ use crate::settings::InitTables;
 use crate::sys::TopicFacts;
 use crate::tables::steps::{Finding, FindingOutcome, StepDisplay};
 
-/// Replication factor of new topics, if there are enough brokers and no option says otherwise.
+/// Replication factor of new topics if there are enough brokers and `--replication` is not given.
 const REPLICATION_DEFAULT: i32 = 3;
-/// How long a new topic may take to appear on all brokers, and a deleted topic to disappear.
+/// Maximum wait until all brokers know a new topic, and until no broker knows a deleted topic.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-/// How long brokers may be without a controller while they elect another one.
+/// Maximum wait for the brokers to elect a controller.
 const CONTROLLER_LIMIT: Duration = Duration::from_secs(5);
-/// Pause between two requests.
+/// Pause between two requests to the brokers.
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
-/// Both topics as they should be, the topic of events first.
+/// The specifications of both topics. The topic of events comes first.
 #[derive(Clone, Debug)]
 pub struct Specs {
     replication: i32,
@@ -33,7 +33,7 @@ impl Specs {
     }
 }
 
-/// Returns both topics for a cluster with this number of brokers.
+/// Returns the specifications of both topics for a cluster with `brokers` brokers.
 pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     let most = i32::try_from(brokers).unwrap_or(REPLICATION_DEFAULT);
     let replication = args
@@ -48,14 +48,14 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// A topic as it is: its facts, its differences, and what the brokers do not report. `None` if there is
-/// no such topic.
+/// The state of an existing topic: the facts about the topic, its differences from the specification, and a note about
+/// settings that the brokers do not report. The value is `None` if the topic does not exist.
 pub type FoundTopic = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
 /// Inspects both topics. Changes nothing.
 ///
 /// # Errors
-/// What Kafka answers.
+/// Returns the error of a failed request to Kafka.
 pub async fn inspect(admin: &Admin, specs: &Specs) -> anyhow::Result<[FoundTopic; 2]> {
     Ok([
         inspect_one(admin, &specs.topics[0]).await?,
@@ -68,7 +68,8 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<FoundTop
         return Ok(None);
     };
     let (actual, untold) = match admin.topic_config(&spec.name).await {
-        // Some servers only speak Kafka's protocol. Settings that they do not report are not compared.
+        // Some servers support only part of Kafka's protocol. If a server does not report settings, the function does
+        // not compare them.
         Err(error @ AdminError::Unsupported { .. }) => (BTreeMap::new(), Some(error.to_string())),
         answer => (answer?, None),
     };
@@ -83,8 +84,9 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<FoundTop
     Ok(Some((facts, notes, untold)))
 }
 
-/// Returns whether the brokers refuse settings of a topic. It validates the creation of another topic
-/// with these settings. If the brokers cannot validate, the settings count as accepted.
+/// Returns true if the brokers refuse some of the settings of a topic. To find out what the brokers refuse, the
+/// function asks them to validate the creation of another topic with the same settings. If the brokers cannot validate
+/// a creation, the function assumes that they accept the settings.
 async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     let probe = TopicSpec {
         name: format!("{}-settings-probe", spec.name),
@@ -94,11 +96,11 @@ async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     tried.is_ok_and(|creation| !creation.left_out.is_empty())
 }
 
-/// Returns an error if a topic is missing and no broker creates topics. A server that only speaks
-/// Kafka's protocol, such as `citystream dev`, does not create any.
+/// Returns an error if a topic is missing and no broker can create topics. A server that supports only part of Kafka's
+/// protocol, such as `citystream dev`, cannot create topics.
 ///
 /// # Errors
-/// [`AdminError::NoController`], after waiting a moment for an election.
+/// Returns [`AdminError::NoController`] if no controller is elected within a moment.
 pub async fn refuse(admin: &Admin, specs: &Specs, found: &[FoundTopic; 2]) -> anyhow::Result<()> {
     let missing = specs.topics.iter().zip(found).find(|(_, f)| f.is_none());
     let Some((spec, _)) = missing else {
@@ -112,9 +114,7 @@ pub async fn refuse(admin: &Admin, specs: &Specs, found: &[FoundTopic; 2]) -> an
             anyhow::bail!(
                 Failure::new("nothing was changed")
                     .with_why(error.to_string())
-                    .with_remedy(
-                        "use a topic that is there, or try again when the brokers are well"
-                    )
+                    .with_remedy("use an existing topic, or try again when the brokers work again")
             );
         }
         tokio::time::sleep(SETTLE_POLL).await;
@@ -122,10 +122,10 @@ pub async fn refuse(admin: &Admin, specs: &Specs, found: &[FoundTopic; 2]) -> an
     Ok(())
 }
 
-/// Creates the missing topics. Returns the facts of the topic of events in addition to the findings.
+/// Creates the missing topics. Returns the findings for both topics, and the facts about the topic of events.
 ///
 /// # Errors
-/// What Kafka answers.
+/// Returns the error of a failed request to Kafka.
 pub async fn make(
     admin: &Admin,
     specs: &Specs,
@@ -158,7 +158,7 @@ pub async fn make(
         findings.push(Finding::with_notes(outcome, what, notes));
         all_facts.push(facts);
     }
-    // The topic of events comes first.
+    // The first element belongs to the topic of events.
     Ok((findings, all_facts.swap_remove(0)))
 }
 
@@ -191,11 +191,11 @@ async fn settle(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<TopicFacts> {
     }
 }
 
-/// Compares the topics. Changes nothing. Returns the facts of the topic of events in addition to the
-/// findings.
+/// Compares the topics with their specifications. Changes nothing. Returns the findings, and the facts about the topic
+/// of events.
 ///
 /// # Errors
-/// What Kafka answers.
+/// Returns the error of a failed request to Kafka.
 pub async fn check(
     admin: &Admin,
     specs: &Specs,
@@ -206,7 +206,8 @@ pub async fn check(
         let what = format!("topic {}", spec.name);
         findings.push(match found {
             None => {
-                // If the topic cannot be created, the run that creates it reports the reason.
+                // An error of this validation is ignored, because a later run without `--check` reports why the topic
+                // cannot be created.
                 let tried = admin.try_create_topic(spec, specs.replication).await;
                 let note = tried.ok().and_then(|creation| creation.note());
                 Finding::with_notes(FindingOutcome::Missing, what, note.into_iter().collect())
@@ -225,10 +226,10 @@ pub async fn check(
     Ok((findings, events.map(|(facts, ..)| facts)))
 }
 
-/// Deletes a topic and waits until the brokers no longer report it.
+/// Deletes a topic, and waits until the brokers no longer report the topic.
 ///
 /// # Errors
-/// What Kafka answers.
+/// Returns the error of a failed request to Kafka.
 pub async fn delete(admin: &Admin, name: &str, steps: &StepDisplay) -> anyhow::Result<Finding> {
     let step = steps.begin(format!("deleting topic {name}"));
     let deleted = admin.delete_topic(name).await?;

@@ -1,4 +1,4 @@
-//! Tests of creating and checking tables, with the embedded database.
+//! Tests that create and check tables in the embedded database.
 
 use super::*;
 use crate::exit::Exit;
@@ -157,7 +157,7 @@ async fn alerts_expire_only_if_an_option_says_so() {
     assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
     run(&client, &names, &expiring).await.unwrap();
     assert!(is_on().await);
-    // A run without the option does not switch it off.
+    // A run without the option does not turn the protection off.
     run(&client, &names, &plain).await.unwrap();
     assert!(is_on().await);
 }
@@ -181,7 +181,12 @@ async fn a_lost_table_is_created_again_only_if_nothing_was_counted() {
         tables::delete(&client, lost, limit).await.unwrap();
         let error = run(&client, &names, &wanted).await.expect_err(lost);
         assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
-        assert!(tables::describe(&client, lost).await.unwrap().is_none());
+        assert!(
+            tables::describe_table(&client, lost)
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
 }
 
@@ -198,7 +203,7 @@ async fn a_table_with_other_keys_prevents_every_change() {
     assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
     assert!(format!("{error:#}").contains("(partition_key) instead of (shard, series)"));
     assert!(
-        tables::describe(&client, &names.raw)
+        tables::describe_table(&client, &names.raw)
             .await
             .unwrap()
             .is_none()

@@ -1,4 +1,4 @@
-//! What the command line wants of the tables, and where that contradicts the config item.
+//! The table settings that the command line requests, and their conflicts with the config item.
 
 use crate::core::RULES;
 use crate::core::window::Rules;
@@ -6,32 +6,32 @@ use crate::settings::{InitTables, RawRows, show_ms};
 use crate::store::config::{self, ConfigItem};
 use crate::store::protect::Protection;
 
-/// Shards per city and severity, unless `--shards` says otherwise.
+/// Number of shards per city and per severity if `--shards` is not given.
 const SHARDS_DEFAULT: u32 = 4;
 
-/// The wanted settings. `None` means the value in the config item, or the default.
+/// The requested settings. `None` means that the value in the config item applies, or the default for new tables.
 #[derive(Clone, Debug, Default)]
 pub struct WantedTables {
-    /// Length of a window.
+    /// Length of a window in milliseconds.
     pub window_ms: Option<i64>,
-    /// How far the watermark is behind the largest event time.
+    /// How far the watermark is before the largest event time, in milliseconds.
     pub lateness_ms: Option<i64>,
-    /// How far an event time may be after the ingest time.
+    /// Maximum time by which an event time may be after the ingest time, in milliseconds.
     pub skew_ms: Option<i64>,
-    /// Shards per city and severity.
+    /// Number of shards per city and per severity.
     pub shards: Option<u32>,
-    /// Which events have raw items.
+    /// Which events get raw items.
     pub raw: Option<RawRows>,
-    /// The topic that is counted.
+    /// The topic that the tables count.
     pub topic: Option<String>,
-    /// Whether alerts expire, so that their table needs TTL.
+    /// True if alerts expire, so that their table needs TTL.
     pub alerts_expire: bool,
-    /// Measures of protection for every table.
+    /// The protection measures that every table should have.
     pub protection: Protection,
 }
 
 impl WantedTables {
-    /// Returns the settings of the command line.
+    /// Returns the settings that the command line requests.
     pub fn from_args(args: &InitTables) -> WantedTables {
         WantedTables {
             window_ms: args.window,
@@ -69,7 +69,7 @@ impl WantedTables {
         }
     }
 
-    /// Returns how the wanted settings contradict `config`, one sentence per contradiction.
+    /// Returns the conflicts between the requested settings and `config`, as one sentence for each.
     pub(super) fn conflicts(&self, config: &ConfigItem) -> Vec<String> {
         let mut out = Vec::new();
         let rules = &config.rules;
@@ -101,7 +101,7 @@ impl WantedTables {
         }
         if config.rules_number != RULES {
             out.push(format!(
-                "the tables were created under rules {}, and this program has rules {RULES}",
+                "the tables were created with version {} of the rules, but this program has version {RULES}",
                 config.rules_number
             ));
         }
