@@ -1,13 +1,13 @@
-//! Compares log and tables slice by slice: first the rows of a slice, then the log.
+//! Compares the log and the tables slice by slice. A slice is a range of rows that fits into memory.
 //!
-//! The order of the reads keeps the comparison exact while consumers run:
+//! The following order of the reads keeps the comparison exact while consumers run:
 //!
-//! 1. the topic's id;
-//! 2. the claims: progress items and the group's commits, below which everything is stored;
-//! 3. the rows, which hold at least what was claimed; their fences show what else they hold;
-//! 4. the log's end, which is after every fence;
+//! 1. the topic's id, and the hour before which all hours are rolled up;
+//! 2. the claims of the consumers: the progress items and the group's commits, below which all records are stored;
+//! 3. the rows, which contain at least the claimed records; their fences show which other records they contain;
+//! 4. the end of the log, which is at or after every fence;
 //! 5. the log;
-//! 6. by its key, each row that an index may not show yet.
+//! 6. the rows that an index may not show yet, each by its key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -21,8 +21,9 @@ use rdkafka::ClientConfig;
 use crate::blocking::run_blocking;
 use crate::core::RULES;
 use crate::core::audit::{
-    Counts, Key, Log, Name, Outcome, Place, Published, Scope, Slice, Stamp, Stored,
+    AuditOutcome, Counts, Key, Log, Name, Published, RowPlace, Scope, Slice, Stamp, Stored,
 };
+use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::keys::TableNames;
 use crate::core::restart::Metadata;
@@ -35,17 +36,17 @@ use crate::settings::RawRows;
 use crate::shutdown::Shutdown;
 use crate::store::config::ConfigItem;
 use crate::store::error::StoreErrorKind;
-use crate::store::reads::audit::{Audit, AuditView};
+use crate::store::reads::audit::{Audit, AuditView, RollupView};
 use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::key_pages::KeyPages;
 use crate::verify::report::VerifyReport;
 
-/// Longest time without a record before the end of the log.
+/// Maximum wait for the next record before the end of the log.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How often a slice is read if the log names rows that the lists did not show.
+/// Maximum number of times that a slice is read. The log may name rows that the lists of rows did not contain.
 const AGAIN_MAX: u32 = 3;
 
-/// The log and the tables to compare.
+/// The log and the tables that a comparison reads.
 #[derive(Clone)]
 pub struct CompareSource {
     /// The connection to DynamoDB.
@@ -54,34 +55,34 @@ pub struct CompareSource {
     pub names: TableNames,
     /// The settings of the Kafka client.
     pub kafka: ClientConfig,
-    /// The topic of events. Dead letters are in `<topic>-dlq`.
+    /// The topic of events. The dead-letter topic is `<topic>-dlq`.
     pub topic: String,
     /// The consumer group.
     pub group: String,
 }
 
-/// What to compare.
+/// The settings of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct CompareOptions {
-    /// First event time and window start in Unix milliseconds; the first of all if `None`.
-    pub from_ms: Option<i64>,
-    /// First instant after the last, in Unix milliseconds; the end of all if `None`.
-    pub until_ms: Option<i64>,
-    /// How long raw events are kept.
+    /// The first event time and window start of the range. `None` means that the range has no beginning.
+    pub from_ms: Option<UnixMs>,
+    /// The first instant after the range. `None` means that the range has no end.
+    pub until_ms: Option<UnixMs>,
+    /// How long raw events are kept in milliseconds.
     pub raw_ttl_ms: i64,
-    /// How long alerts are kept; for ever if `None`.
+    /// How long alerts are kept in milliseconds, or `None` if they are kept forever.
     pub alert_ttl_ms: Option<i64>,
-    /// Most bytes of rows in memory.
+    /// Maximum memory for rows, in bytes.
     pub memory_bytes: usize,
 }
 
-/// First instant after the last possible event time.
-const UNTIL_MS_MAX: i64 = crate::core::time::TIME_MS_END;
+/// The first instant after the largest possible event time.
+const UNTIL_MS_MAX: UnixMs = crate::core::time::TIME_MS_END;
 
-/// Compares once, and counts the records in `read`. Returns `None` if `shutdown` is triggered.
+/// Compares the log and the tables once. `read` counts the records. Returns `None` if `shutdown` is triggered.
 ///
 /// # Errors
-/// If log or tables cannot be read (exit code 1), or do not belong together (exit code 2).
+/// Returns an error if the log or the tables cannot be read (exit code 1) or do not belong together (exit code 2).
 pub async fn compare(
     source: &CompareSource,
     options: &CompareOptions,
@@ -104,7 +105,8 @@ async fn compare_all(
 ) -> anyhow::Result<Option<VerifyReport>> {
     let begun = Instant::now();
     let facts = Facts::find(source, metrics).await?;
-    let from_ms = options.from_ms.unwrap_or(0).clamp(0, UNTIL_MS_MAX);
+    let from_ms = options.from_ms.unwrap_or(UnixMs(0));
+    let from_ms = from_ms.clamp(UnixMs(0), UNTIL_MS_MAX);
     let until_ms = options.until_ms.unwrap_or(UNTIL_MS_MAX);
     let range = (from_ms, until_ms.clamp(from_ms, UNTIL_MS_MAX));
     let mut report = VerifyReport {
@@ -112,7 +114,7 @@ async fn compare_all(
         range,
         ..VerifyReport::default()
     };
-    let mut lo: Option<Place> = None;
+    let mut lo: Option<RowPlace> = None;
     loop {
         let slice = facts.slice(lo.as_ref(), range, options, read, shutdown);
         let Some(slice) = slice.await? else {
@@ -135,14 +137,14 @@ async fn compare_all(
     }
 }
 
-/// A slice that was compared.
+/// A slice that has been compared.
 struct JudgedSlice {
     slice: Slice,
-    outcome: Outcome,
+    outcome: AuditOutcome,
     passes: u32,
 }
 
-/// Facts that hold for the whole comparison.
+/// The facts that stay the same for the whole comparison.
 pub(super) struct Facts {
     source: CompareSource,
     pub(super) audit: Audit,
@@ -150,25 +152,27 @@ pub(super) struct Facts {
     survey: Arc<Survey>,
     pub(super) topic_id: String,
     partitions: i32,
-    made_ms: i64,
+    made_ms: UnixMs,
 }
 
-/// Up to where consumers report the log as stored.
+/// The claims of the consumers. A claim is an offset of a partition before which all records are stored.
 pub(super) struct Claims {
     pub(super) logs: BTreeMap<i32, Log>,
-    /// Whether an earlier topic of this name was counted.
+    /// For each restart point: its partition, its offset, and the sums of all records before it, if the sums are known.
+    pub(super) sums: Vec<(i32, Offset, Option<Sum>)>,
+    /// True if the tables also count an earlier topic with the same name.
     remade: bool,
 }
 
 impl Facts {
-    /// Checks that log and tables exist and belong together.
+    /// Checks that the log and the tables exist and belong together.
     pub(super) async fn find(source: &CompareSource, metrics: &Metrics) -> anyhow::Result<Facts> {
         let names = source.names.clone();
         let audit = Audit::new(source.client.clone(), names, metrics.clone());
         let config = audit.config().await.map_err(|error| match error.kind() {
             StoreErrorKind::NotFound => {
                 Failure::new(format!("there is no table {}", source.names.totals))
-                    .with_remedy("citystream init-tables makes it, or says how to get it back")
+                    .with_remedy("citystream init-tables creates it, or says how to restore it")
                     .into()
             }
             _ => anyhow::Error::new(error).context("failed to read the config item"),
@@ -186,7 +190,7 @@ impl Facts {
         if config.rules_number != RULES {
             bail!(
                 SettingsError::new(format!(
-                    "the tables {}… were made under rules {}, this program has rules {RULES}",
+                    "the tables {}… were created with version {} of the rules, but this program has version {RULES}",
                     source.names.totals, config.rules_number
                 ))
                 .with_remedy("use the matching version")
@@ -198,7 +202,7 @@ impl Facts {
         let survey = Arc::new(survey);
         let asked = Arc::clone(&survey);
         let found = run_blocking(move || asked.topic()).await;
-        let found = found.with_context(|| unreached(&source.kafka))?;
+        let found = found.with_context(|| super::unreached(&source.kafka))?;
         let found = found.ok_or_else(|| {
             Failure::new(format!("there is no topic {topic}"))
                 .with_remedy(crate::kafka::MISSING_REMEDY)
@@ -215,7 +219,7 @@ impl Facts {
         })
     }
 
-    pub(super) fn view(&self, range: (i64, i64)) -> AuditView {
+    pub(super) fn view(&self, range: (UnixMs, UnixMs), rollups: RollupView) -> AuditView {
         AuditView {
             topic_id: self.topic_id.clone(),
             shards: self.config.shards,
@@ -223,6 +227,7 @@ impl Facts {
             stored: self.stored(),
             range,
             now_ms: unix_ms(),
+            rollups,
         }
     }
 
@@ -234,8 +239,8 @@ impl Facts {
         }
     }
 
-    /// Reads up to where everything is stored. The caller must do this before it reads rows. A later
-    /// claim could cover records that the rows did not hold yet.
+    /// Reads the claims of the consumers. The caller must read the claims before the rows. A claim that is read later
+    /// could cover records that were stored after the rows were read.
     pub(super) async fn claims(&self) -> anyhow::Result<Claims> {
         let progress = self.audit.progress().await?;
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
@@ -243,16 +248,17 @@ impl Facts {
             run_blocking(move || (survey.commits(partitions), survey.ends(partitions))).await;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
-            // The progress items hold the same claims with a delay.
+            // Without the commits, the progress items give the same restart points with a delay.
             tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
             BTreeMap::new()
         });
         let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
-        // Partition, next offset, and largest event time below that offset.
-        let mut points: Vec<(i32, Offset, Option<i64>)> = Vec::new();
-        let mut published = BTreeMap::new();
+        // Each point holds a partition, the next offset, and the largest event time before that offset.
+        let mut points: Vec<(i32, Offset, Option<UnixMs>)> = Vec::new();
+        let (mut published, mut sums) = (BTreeMap::new(), Vec::new());
         for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
             points.push((item.partition, item.next, item.max_ms));
+            sums.push((item.partition, item.next, item.sums));
             published.insert(item.partition, item);
         }
         for (partition, commit) in &commits {
@@ -260,14 +266,15 @@ impl Facts {
                 .filter(|m| m.topic_id == self.topic_id && m.tables_id == self.config.tables_id);
             if let Some(m) = ours {
                 points.push((*partition, commit.next, m.max.max_ms()));
+                sums.push((*partition, commit.next, m.sums));
             }
         }
         let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
-            // All lost records are below each point that the log still has.
+            // Every record that the log has lost is before each restart point whose offset the log still contains.
             let bounds = own.filter(|(_, next, _)| *next >= start);
-            let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(i64::MIN)).min();
+            let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(UnixMs::MIN)).min();
             let log = Log {
                 start,
                 claim: claim.unwrap_or(Offset(0)),
@@ -282,15 +289,16 @@ impl Facts {
         };
         Ok(Claims {
             logs: ends.into_iter().map(log).collect(),
+            sums,
             remade,
         })
     }
 
-    /// Compares the rows from `lo` on, as many as fit into the memory.
+    /// Compares as many rows as fit into memory, starting with the row at `lo`.
     async fn slice(
         &self,
-        lo: Option<&Place>,
-        range: (i64, i64),
+        lo: Option<&RowPlace>,
+        range: (UnixMs, UnixMs),
         options: &CompareOptions,
         read: &Arc<AtomicU64>,
         shutdown: &Shutdown,
@@ -298,14 +306,16 @@ impl Facts {
         let (mut extra, mut limit) = (BTreeSet::new(), None);
         let mut passes = 0;
         loop {
+            let mark = self.mark().await?;
             let claims = self.claims().await?;
-            let view = self.view(range);
+            let view = self.view(range, self.rollups(mark, &claims).await?);
             let scope = Scope {
                 topic: self.source.topic.clone(),
                 rules: self.config.rules,
                 stored: self.stored(),
                 range,
                 remade: claims.remade,
+                rolled_until_ms: view.rollups.until_ms,
                 raw_ttl_ms: options.raw_ttl_ms,
                 alert_ttl_ms: options.alert_ttl_ms,
                 made_ms: self.made_ms,
@@ -330,12 +340,14 @@ impl Facts {
                 extra.extend(self.audit.rows(missing, &view).await?.into_keys());
             }
             if extra.len() > known && passes < AGAIN_MAX {
-                // No list shows these rows: an index lags, or totals are missing.
+                // The lists did not contain the rows that the log names, because an index lags behind its table or
+                // totals are missing.
                 limit = slice.hi().cloned();
                 continue;
             }
             self.look_again(&mut slice, view.now_ms).await?;
-            let outcome = slice.judge();
+            self.look_at_rollups(&mut slice, &view).await?;
+            let outcome = slice.outcome();
             return Ok(Some(JudgedSlice {
                 slice,
                 outcome,
@@ -344,8 +356,9 @@ impl Facts {
         }
     }
 
-    /// Reads by key the rows that seem to differ, and looks for reasons why they may be missing.
-    async fn look_again(&self, slice: &mut Slice, now_ms: i64) -> anyhow::Result<()> {
+    /// Reads the rows that seem to differ a second time, by their keys. The function also looks for reasons why rows
+    /// may be missing.
+    async fn look_again(&self, slice: &mut Slice, now_ms: UnixMs) -> anyhow::Result<()> {
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {
             let mut now = self.audit.puts(keys.clone(), now_ms).await?;
@@ -353,12 +366,13 @@ impl Facts {
                 slice.look_again(key, now.remove(key));
             }
         }
-        // An alert does not name its record, but its raw event does.
+        // An alert does not name its record. The raw event of the same record does, so the function reads the raw
+        // event.
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
                 Name::Alert(id) => Some(Key::raw(key.place.city(), key.place.time_ms, id)),
-                Name::Raw(_) | Name::Totals(_) | Name::Window(_) => None,
+                _ => None,
             };
             let pairs: Vec<(Key, &Key)> = keys.iter().filter_map(|k| Some((raw(k)?, k))).collect();
             let raws = pairs.iter().map(|(raw, _)| raw.clone()).collect();
@@ -378,15 +392,16 @@ impl Facts {
         Ok(())
     }
 
-    /// Checks that the topic is still the one that was read, and removes records that expired meanwhile.
+    /// Checks that the topic has not been recreated since the log was read. After this check, removes records that have
+    /// expired in the meantime.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;
-        let topic = topic.with_context(|| unreached(&self.source.kafka))?;
+        let topic = topic.with_context(|| super::unreached(&self.source.kafka))?;
         if topic.is_none_or(|topic| topic.id.as_str() != self.topic_id) {
             bail!(
                 Failure::new(format!(
-                    "topic {} was made again meanwhile",
+                    "topic {} was recreated in the meantime",
                     self.source.topic
                 ))
                 .with_remedy("compare again")
@@ -398,7 +413,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Passes the whole log to `slice`. Returns `None` if `shutdown` is triggered.
+    /// Passes all records of the log to `slice`. Returns `None` if `shutdown` is triggered.
     async fn read_log(
         &self,
         slice: Slice,
@@ -414,8 +429,8 @@ impl Facts {
         .await
     }
 
-    /// Passes each record of the log to `take` together with `state`, and returns `state` at the end.
-    /// Returns `None` if `shutdown` is triggered.
+    /// Passes each record of the log to `take`, together with `state`. Returns `state` after the last record, or `None`
+    /// if `shutdown` is triggered.
     pub(super) async fn each_record<T: Send + 'static>(
         &self,
         shutdown: &Shutdown,
@@ -465,15 +480,15 @@ impl Facts {
     }
 }
 
-/// Returns the timestamp of a record, and whether the broker set it.
-pub(super) const fn stamp(record: &LogRecord) -> Stamp {
+/// Returns the timestamp of a record, and whether the broker set the timestamp.
+pub(super) fn stamp(record: &LogRecord) -> Stamp {
     Stamp {
         ms: record.record_ms,
         by_broker: record.by_broker,
     }
 }
 
-/// Returns the sums of a progress item as signed counts.
+/// Returns the sums of a progress item as signed numbers.
 fn counts(sums: Sum) -> Counts {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     Counts {
@@ -481,10 +496,4 @@ fn counts(sums: Sum) -> Counts {
         late_count: signed(sums.late_count),
         severities: sums.severities.map(signed),
     }
-}
-
-/// Returns the context of an error if no broker answers.
-fn unreached(kafka: &ClientConfig) -> String {
-    let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
-    format!("failed to reach Kafka at {brokers}")
 }

@@ -1,4 +1,4 @@
-//! `--explain`: traces the counts of one window to the records that made them.
+//! `verify --explain`: shows which records make up the counts of one window.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::core::audit::{Counts, Fence, FoundRow, Key, Lateness, Log, Watermark};
+use crate::core::clock::UnixMs;
 use crate::core::event::{Event, Offset, Severity};
 use crate::core::parse::{self, Body};
 use crate::core::time::{format_millis, format_seconds, parse_timestamp};
@@ -16,39 +17,40 @@ use crate::exit::{Exit, SettingsError};
 use crate::kafka::reader::LogRecord;
 use crate::settings::{VerifyOutput, WindowName, nearest};
 use crate::shutdown::Shutdown;
+use crate::store::reads::audit::RollupView;
 use crate::telemetry::Metrics;
 use crate::verify::compare::{CompareSource, Facts, stamp};
 use crate::verify::report::printable;
 
-/// Most names of series that are kept for a suggestion.
+/// Maximum number of series names that are remembered for the suggestion of another window.
 const SERIES_MAX: usize = 1_000;
 
-/// Follows the records of one window through the log.
+/// Follows the records of one window through the log, and counts them.
 struct Trace {
     window: WindowName,
     rules: Rules,
     topic: String,
     found: FoundRow,
     logs: BTreeMap<i32, (Log, Watermark)>,
-    /// The record that last moved the watermark, by partition.
+    /// The offset of the record that last moved the watermark, for each partition.
     moved_by: BTreeMap<i32, Offset>,
     counts: Counts,
     late: u64,
     rejected: u64,
     waiting: u64,
     unknown: u64,
-    /// Series (`city#event_type`) of the events in the log.
+    /// The series (`city#event_type`) of the events that the log contains.
     series: BTreeSet<String>,
     output: VerifyOutput,
     out: Arc<Mutex<dyn Write + Send>>,
 }
 
-/// Prints which records counted and which did not, with the reasons. Returns [`Exit::Failed`] if the row
-/// holds other counts, or if neither the log nor the tables have such a window.
+/// Prints which records were counted and which were not, each with the reason. Returns [`Exit::Failed`] if the counts
+/// in the row differ, or if neither the log nor the tables contain the window.
 ///
 /// # Errors
-/// If log or tables cannot be read, or if no window starts at this time.
-pub async fn explain(
+/// Returns an error if the log or the tables cannot be read, or if no window starts at the given time.
+pub async fn explain_window(
     source: &CompareSource,
     window: WindowName,
     output: VerifyOutput,
@@ -72,7 +74,7 @@ pub async fn explain(
     }
     let claims = facts.claims().await?;
     let key = Key::window(&window.city, &window.event_type, start_ms);
-    let view = facts.view((0, i64::MAX));
+    let view = facts.view((UnixMs(0), UnixMs(i64::MAX)), RollupView::default());
     let rows = facts.audit.rows(vec![key.clone()], &view).await;
     let row = rows.context("failed to read the row")?.remove(&key);
     let logs = claims.logs.iter();
@@ -117,7 +119,8 @@ pub async fn explain(
     })
 }
 
-/// Turns the error of a closed pipe into `Some(None)`.
+/// Returns `Some(None)` if the error says that the reader of the output has closed the pipe. Wraps a value in `Some`,
+/// and returns other errors unchanged.
 fn ignore_closed_pipe<T>(result: anyhow::Result<Option<T>>) -> anyhow::Result<Option<Option<T>>> {
     match result {
         Ok(value) => Ok(value.map(Some)),
@@ -133,14 +136,15 @@ enum WindowVerdict {
     Agrees,
     Differs,
     NotComparable,
-    /// The log has no record of the window, and there is no row. Usually the name is wrong.
+    /// The log has no record of the window, and the tables have no row for the window. The name of the window is
+    /// probably wrong.
     Nowhere,
 }
 
-/// What happened to a record.
+/// What happened to a record of the window.
 struct Fate {
     name: &'static str,
-    /// The reason, as text; may be empty.
+    /// The reason as text, or an empty string if there is none.
     why: String,
 }
 
@@ -228,8 +232,8 @@ impl Trace {
             && self.rules.window_start(event.time_ms) == self.window.start_ms
     }
 
-    /// Counts an event that is not late, unless it still waits for a consumer. Everything below `claim`
-    /// should be stored.
+    /// Returns what happened to an event that is not late, and counts it if the row should contain it. Consumers claim
+    /// that all records before the offset `claim` are stored.
     fn count_in_time(
         &mut self,
         partition: i32,
@@ -270,7 +274,7 @@ impl Trace {
         }
     }
 
-    /// Returns a suggestion for the name of the window, from the series in the log.
+    /// Returns a suggestion for another window name, based on the series in the log.
     fn hint(&self) -> Option<String> {
         let asked = format!("{}#{}", self.window.city, self.window.event_type);
         if self.series.contains(&asked) {
@@ -280,7 +284,7 @@ impl Trace {
         Some(format!("did you mean {nearest}?"))
     }
 
-    /// Returns whether a rejected record may belong to the window, by the fields that can be read.
+    /// Returns true if a rejected record may belong to the window, judging by the fields that can be read.
     fn may_belong(&self, value: &[u8]) -> bool {
         let Ok(Value::Object(fields)) = serde_json::from_slice(value) else {
             return false;
@@ -290,7 +294,7 @@ impl Trace {
         let kind = text("event_type").map(|k| k.eq_ignore_ascii_case(&self.window.event_type));
         let time = text("timestamp").and_then(parse_timestamp);
         let time = time.map(|ms| self.rules.window_start(ms) == self.window.start_ms);
-        // At most one field may be unreadable.
+        // A rejected record may belong to the window only if at most one of its fields is unreadable.
         let read = [city, kind, time];
         read.iter().filter(|r| r.is_none()).count() <= 1 && read.iter().all(|r| r.unwrap_or(true))
     }
@@ -298,7 +302,7 @@ impl Trace {
     fn line(
         &self,
         record: &LogRecord,
-        event: Option<(i64, &str, &str)>,
+        event: Option<(UnixMs, &str, &str)>,
         fate: &Fate,
     ) -> io::Result<()> {
         let (partition, offset) = (record.partition, record.offset);

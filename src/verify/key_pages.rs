@@ -1,19 +1,20 @@
-//! Pages of keys, so that `verify` reads rows by key in bounded memory.
+//! Divides keys into pages, so that `verify` reads rows by key in bounded memory.
 
 use crate::core::audit::Key;
 
-/// Rows that are read by key together. The limit keeps their memory small.
+/// Maximum number of rows that are read by key at the same time. The limit keeps the memory for these rows small.
 const KEYS_AT_ONCE: usize = 1_000;
 
-/// Pages through keys, [`KEYS_AT_ONCE`] at a time.
+/// Divides keys into pages of at most [`KEYS_AT_ONCE`] keys.
 #[derive(Default)]
 pub(super) struct KeyPages {
-    /// The last key of the page before.
+    /// The last key of the previous page.
     after: Option<Key>,
 }
 
 impl KeyPages {
-    /// Returns the next page, or `None` at the end. `find` returns the keys after the given one.
+    /// Returns the next page, or `None` after the last page. `find` returns the keys that follow the given key, up to
+    /// the given number.
     pub(super) fn next(
         &mut self,
         find: impl FnOnce(Option<&Key>, usize) -> Vec<Key>,

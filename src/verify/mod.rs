@@ -1,15 +1,17 @@
-//! `citystream verify`: reads the log and the tables, and reports whether they agree.
+//! `citystream verify`: reads the log and the tables, and reports whether their counts agree.
 //!
-//! It joins no group, commits nothing and writes nothing. It reads the tables by Query and by key. One
-//! comparison ends with the result as its exit code. With `--watch` it compares again and again, and
-//! shows the result as metrics. Other roles can call [`compare::compare`].
+//! The command joins no group, commits nothing and writes nothing. The command reads the tables by Query and by key.
+//! Without `--watch`, the command compares once, and its exit code shows the result. With `--watch`, the command
+//! compares repeatedly and shows the results as metrics. Other roles can call [`compare::compare`].
 
 pub mod compare;
 pub mod explain;
 mod key_pages;
 mod report;
+mod rollups;
 pub(crate) mod watch;
 
+use rdkafka::ClientConfig;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +26,7 @@ use compare::CompareOptions;
 
 pub use report::VerifyReport;
 
-/// Returns what to compare. Relative times of the command line count from now.
+/// Returns the settings of the comparison. Relative times on the command line are relative to the current time.
 pub(crate) fn options(args: &Verify) -> CompareOptions {
     let now_ms = unix_ms();
     CompareOptions {
@@ -36,8 +38,8 @@ pub(crate) fn options(args: &Verify) -> CompareOptions {
     }
 }
 
-/// Prints a report. A closed pipe is not an error.
-pub(crate) fn print(
+/// Prints a report. A pipe that the reader has closed does not count as an error.
+pub(crate) fn print_report(
     report: &VerifyReport,
     output: VerifyOutput,
     out: &mut dyn Write,
@@ -52,7 +54,7 @@ pub(crate) fn print(
     }
 }
 
-/// Shows on the terminal how many records were read.
+/// Shows on the terminal how many records of the log have been read.
 pub(crate) fn show_progress(read: &Arc<AtomicU64>) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
         .expect("the template is constant");
@@ -70,4 +72,10 @@ pub(crate) fn show_progress(read: &Arc<AtomicU64>) -> ProgressBar {
         }
     });
     bar
+}
+
+/// Returns the text that begins an error message if no broker answers.
+fn unreached(kafka: &ClientConfig) -> String {
+    let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
+    format!("failed to reach Kafka at {brokers}")
 }

@@ -1,41 +1,42 @@
-//! The result of a comparison, as text and as JSON.
+//! The result of a comparison, which can be printed as text and as JSON.
 
 use std::io::{self, Write};
 
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::core::audit::{Incomparable, Kind, Outcome, PROGRESS_ITEM, Seen, Sums};
+use crate::core::audit::{AuditOutcome, Incomparable, Kind, LogCounts, PROGRESS_ITEM, Sums};
+use crate::core::clock::UnixMs;
 use crate::core::time::format_millis;
 
 /// The result of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyReport {
-    /// Whether the comparison was limited to a range.
+    /// True if the comparison was limited to a range.
     pub ranged: bool,
-    /// Event times and window starts `[from, until)`.
-    pub range: (i64, i64),
-    /// How the rows compare.
-    pub outcome: Outcome,
-    /// What the log contained.
-    pub seen: Seen,
-    /// How often the log was read.
+    /// The range of event times and window starts that was compared, including its start but not its end.
+    pub range: (UnixMs, UnixMs),
+    /// The result of comparing the rows.
+    pub outcome: AuditOutcome,
+    /// The counts of the records in the log.
+    pub seen: LogCounts,
+    /// How often the comparison read the log.
     pub passes: u32,
-    /// Largest size of all rows in memory, in bytes.
+    /// Largest memory of all rows during the comparison, in bytes.
     pub bytes_peak: usize,
-    /// How long the comparison took.
+    /// Duration of the comparison in seconds.
     pub seconds: f64,
 }
 
 impl VerifyReport {
-    /// Returns whether log and tables agree in every row that can be compared.
+    /// Returns true if the log and the tables agree in every row that can be compared.
     pub fn agrees(&self) -> bool {
         self.outcome.difference_count == 0
     }
 
-    /// Returns the sums of the events in log and tables over all rows that can be compared. These are the
-    /// totals rows, with late events. If the totals cannot be compared, or if the comparison was limited
-    /// to a range, these are the windows.
+    /// Returns the number of events in the log and in the tables, over all rows that can be compared. By default, these
+    /// numbers are the sums of the totals rows, which include late events. If the totals rows cannot be compared or the
+    /// comparison was limited to a range, the numbers are the sums of the window rows.
     pub fn events(&self) -> Sums {
         let totals = self.outcome.compared.contains_key("totals");
         if totals && !self.ranged {
@@ -45,7 +46,8 @@ impl VerifyReport {
         }
     }
 
-    /// Returns whether any row of counts can be compared. Without any row the result is true as well.
+    /// Returns true if at least one row of counts was compared. The result is also true if all rows could be compared,
+    /// even if no row contains counts.
     pub fn has_counts(&self) -> bool {
         let compared = |kind| {
             self.outcome
@@ -56,14 +58,15 @@ impl VerifyReport {
         compared("totals") || compared("window") || self.incomparable() == 0
     }
 
-    /// Returns how many rows could not be compared.
+    /// Returns the number of rows that could not be compared.
     pub fn incomparable(&self) -> u64 {
         self.outcome.incomparable.values().sum()
     }
 
-    /// Returns `log 33,960 = tables 33,960, difference 0`, or the same with `≠` and the differences.
+    /// Returns a summary such as `log 33,960 = tables 33,960, difference 0`. If rows differ, the summary has `≠`
+    /// instead of `=` and lists the differences.
     ///
-    /// Rows can differ although the sums are equal, so the sign depends on the rows.
+    /// Rows can differ although the sums are equal, so the sign (`=` or `≠`) depends on the rows and not on the sums.
     pub fn summary(&self) -> String {
         if !self.has_counts() && self.agrees() {
             return "no counts can be compared, difference 0".to_owned();
@@ -95,10 +98,10 @@ impl VerifyReport {
         out
     }
 
-    /// Writes the report as text. The last line is the summary.
+    /// Writes the report as text, with the summary as the last line.
     ///
     /// # Errors
-    /// If writing fails.
+    /// Returns an error if writing fails.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         for d in &self.outcome.differences {
             let line = format!("{} {}: {}", d.kind.name(), d.key, d.detail);
@@ -118,9 +121,13 @@ impl VerifyReport {
             writeln!(out, "... and {} more rows that differ", HumanCount(more))?;
         }
         let compared = |kind: &str| self.outcome.compared.get(kind).copied().unwrap_or(0);
+        let rollups = match (compared("hour"), compared("day")) {
+            (0, 0) => String::new(),
+            (hours, days) => format!(", {} hours, {} days", HumanCount(hours), HumanCount(days)),
+        };
         writeln!(
             out,
-            "compared {} raw events, {} alerts, {} windows, {} totals, {} progress items with {} records of the log",
+            "compared {} raw events, {} alerts, {} windows, {} totals, {} progress items{rollups} with {} records of the log",
             HumanCount(compared("raw event")),
             HumanCount(compared("alert")),
             HumanCount(compared("window")),
@@ -174,6 +181,7 @@ impl VerifyReport {
                 "raw_events": compared("raw event"), "alerts": compared("alert"),
                 "windows": compared("window"), "totals": compared("totals"),
                 "progress_items": compared(PROGRESS_ITEM),
+                "hours": compared("hour"), "days": compared("day"),
             },
             "not_comparable": incomparable,
             "records": self.seen.records,
@@ -190,7 +198,7 @@ impl VerifyReport {
     }
 }
 
-/// Returns a number of rows and their difference, such as `2 raw events missing`.
+/// Returns a number of rows together with how they differ, such as `2 raw events missing`.
 fn describe_rows(row: &str, how: Kind, count: u64) -> String {
     let rows = match (row, count) {
         ("totals", 1) => "totals row".to_owned(),
@@ -207,8 +215,8 @@ fn describe_rows(row: &str, how: Kind, count: u64) -> String {
     format!("{} {rows} {how}", HumanCount(count))
 }
 
-/// Returns the text with control characters as escapes. Producers choose keys and contents, so a
-/// terminal must not interpret them.
+/// Returns the text with control characters replaced by escapes. A terminal must not interpret control characters,
+/// because any producer can put them into keys and values.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -228,12 +236,12 @@ mod tests {
     use super::*;
 
     fn report(log: i64, tables: i64, differing: &[((&'static str, Kind), u64)]) -> VerifyReport {
-        let outcome = Outcome {
+        let outcome = AuditOutcome {
             difference_count: differing.iter().map(|(_, count)| count).sum(),
             differing: differing.iter().copied().collect(),
             compared: BTreeMap::from([("totals", 1)]),
             totals: Sums { log, tables },
-            ..Outcome::default()
+            ..AuditOutcome::default()
         };
         VerifyReport {
             outcome,

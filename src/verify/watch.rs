@@ -1,4 +1,4 @@
-//! `--watch`: compares again and again, and shows the results as metrics.
+//! `verify --watch`: compares the log with the tables repeatedly, and shows the results as metrics.
 //!
 //! | metric | |
 //! |---|---|
@@ -24,9 +24,9 @@ use crate::settings::{Verify, show_ms};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::compare::{CompareSource, compare};
-use crate::verify::{VerifyReport, options, print};
+use crate::verify::{VerifyReport, options, print_report};
 
-/// The metrics of this role.
+/// The metrics that only `verify --watch` has.
 pub(super) struct VerifyMetrics {
     difference_rows: IntGauge,
     not_comparable_rows: IntGauge,
@@ -37,7 +37,7 @@ pub(super) struct VerifyMetrics {
 }
 
 impl VerifyMetrics {
-    /// Registers the metrics. A process must do this once at most.
+    /// Registers the metrics. A process must not register the metrics twice.
     pub(super) fn new(metrics: &Metrics) -> VerifyMetrics {
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help).expect("constant name");
@@ -74,8 +74,8 @@ impl VerifyMetrics {
         for outcome in ["agree", "differ", "failed"] {
             m.runs.with_label_values(&[outcome]).inc_by(0);
         }
-        // Until the first success, its age counts from the start.
-        m.last_success.set(unix_ms() / 1_000);
+        // Until the first comparison that finds no difference, the metric shows the start of the role.
+        m.last_success.set(unix_ms().0 / 1_000);
         m
     }
 
@@ -93,14 +93,14 @@ impl VerifyMetrics {
         self.events.with_label_values(&["log"]).set(sums.log);
         self.events.with_label_values(&["tables"]).set(sums.tables);
         self.runs.with_label_values(&[outcome]).inc();
-        self.last_run.set(unix_ms() / 1_000);
+        self.last_run.set(unix_ms().0 / 1_000);
         if report.agrees() {
-            self.last_success.set(unix_ms() / 1_000);
+            self.last_success.set(unix_ms().0 / 1_000);
         }
     }
 }
 
-/// Why the last comparison was not possible; `None` if it was.
+/// The reason why the last comparison was not possible, or `None` if the last comparison was possible.
 #[derive(Debug, Default)]
 struct WatchState(Mutex<Option<String>>);
 
@@ -111,7 +111,7 @@ impl WatchState {
 }
 
 impl ops::Probe for WatchState {
-    /// Always succeeds, because a restart repairs neither the log nor the tables.
+    /// The role always counts as alive, because a restart would repair neither the log nor the tables.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
@@ -122,10 +122,10 @@ impl ops::Probe for WatchState {
     }
 }
 
-/// Compares until `shutdown` is triggered.
+/// Compares repeatedly until `shutdown` is triggered.
 ///
 /// # Errors
-/// If the port cannot be opened, or if the settings are wrong.
+/// Returns an error if the port cannot be opened or the settings are wrong.
 pub(crate) async fn watch(
     args: &Verify,
     source: &CompareSource,
@@ -134,7 +134,7 @@ pub(crate) async fn watch(
 ) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
-    print_picked("health and metrics", args.listen, address);
+    print_picked("health and metrics", "http", args.listen, address);
     warn_if_open(address);
     let state = Arc::new(WatchState::default());
     state.set(Some("waiting for the first comparison".to_owned()));
@@ -153,7 +153,7 @@ pub(crate) async fn watch(
             Ok(Some(report)) => {
                 own.done(&report);
                 state.set(None);
-                print(&report, args.output, &mut io::stdout())?;
+                print_report(&report, args.output, &mut io::stdout())?;
                 if !report.agrees() {
                     let rows = report.outcome.difference_count;
                     tracing::error!(rows, "log and tables differ");

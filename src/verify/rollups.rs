@@ -1,0 +1,102 @@
+//! Decides which hours and days a comparison covers, and reads those that seem to differ a second time.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+
+use crate::core::audit::{FoundRow, Key, Slice};
+use crate::core::clock::UnixMs;
+use crate::core::keys::split_series;
+use crate::core::rollup::RollupMark;
+use crate::store::reads::audit::{AuditView, RollupView};
+use crate::verify::compare::{Claims, Facts};
+use crate::verify::key_pages::KeyPages;
+
+impl Facts {
+    /// Reads the mark of the rollups. The caller must read the mark before it reads the claims. The claims then cover
+    /// all events of the hours before the mark.
+    pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
+        let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
+        mark.await.context("failed to read the mark of the rollups")
+    }
+
+    /// Returns the hours and days that can be compared.
+    pub(super) async fn rollups(
+        &self,
+        mark: Option<RollupMark>,
+        claims: &Claims,
+    ) -> anyhow::Result<RollupView> {
+        let Some(mark) = mark else {
+            return Ok(RollupView::default());
+        };
+        let counted = |partition: i32| {
+            let points = claims.sums.iter().filter(|(p, ..)| *p == partition);
+            match points.max_by_key(|(_, next, _)| *next) {
+                Some((.., sums)) => sums.map(|sums| sums.events()),
+                None => Some(0),
+            }
+        };
+        let mut event_types = BTreeSet::new();
+        let collect = |series: &str| {
+            event_types.extend(split_series(series).map(|(_, kind)| kind.to_owned()));
+            false
+        };
+        let reading = self.audit.series(collect);
+        reading.await.context("failed to read the series")?;
+        Ok(RollupView {
+            until_ms: mark.whole_until_ms(counted),
+            event_types: event_types.into_iter().collect(),
+        })
+    }
+
+    /// Reads the hours and days that seem to differ a second time.
+    pub(super) async fn look_at_rollups(
+        &self,
+        slice: &mut Slice,
+        view: &AuditView,
+    ) -> anyhow::Result<()> {
+        if view.rollups.until_ms == UnixMs(0) {
+            return Ok(());
+        }
+        let is_whole = |mark: &RollupMark| mark.until_ms >= view.rollups.until_ms;
+        if !self.mark().await?.as_ref().is_some_and(is_whole) {
+            // In the meantime, a partition that was idle has counted an event, so hours before the mark may have
+            // changed.
+            slice.forget_rollups();
+            return Ok(());
+        }
+        let mut pages = KeyPages::default();
+        while let Some(suspects) = pages.next(|after, max| slice.suspect_rollups(after, max)) {
+            let mut now = self.audit.rows(suspects.clone(), view).await?;
+            for key in suspects {
+                if !slice.look_at_rollup(&key, now.remove(&key)) {
+                    continue;
+                }
+                let found = self.parts(&key, view).await?;
+                if key.place.city().is_empty() {
+                    slice.look_at_series(&key, found.iter());
+                } else {
+                    slice.look_at_windows(&key, found.iter());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the rows that add up to an hour or a day. For one series, the rows are its windows. For all cities
+    /// together, the rows are those of each city.
+    async fn parts(&self, key: &Key, view: &AuditView) -> anyhow::Result<Vec<FoundRow>> {
+        let keys = if key.place.city().is_empty() {
+            let (grain, kind) = key.grain().context("the key is that of an hour or a day")?;
+            let is_of_kind =
+                |series: &str| split_series(series).is_some_and(|(_, own)| own == kind);
+            let series = self.audit.series(is_of_kind).await?;
+            let cities = series.iter().filter_map(|series| split_series(series));
+            let row = |(city, _): (&str, &str)| Key::rollup(city, kind, grain, key.place.time_ms);
+            cities.map(row).collect()
+        } else {
+            key.windows(view.window_ms)
+        };
+        Ok(self.audit.rows(keys, view).await?.into_values().collect())
+    }
+}
