@@ -1,8 +1,8 @@
-//! The data of the live screen: counts, the last records, rates and the lag.
+//! The data that the live screen of `tail` shows: counts, the last records, rates and the lag.
 //!
-//! A board is a plain value. The reading thread adds records; the drawing thread sets the time and draws. Memory is
-//! bounded by [`RECORDS_MAX`] records of each list, [`LETTER_BYTES_MAX`] of dead letters, and the bounds of
-//! [`LiveCounts`].
+//! A board is a plain value. The reading thread adds records to the board. The drawing thread sets the board's time and
+//! draws the board. The memory of a board is bounded by [`RECORDS_MAX`] records per list, [`LETTER_BYTES_MAX`] bytes of
+//! dead letters, and the limits of [`LiveCounts`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,70 +11,78 @@ use super::classify::{Classified, TailEvent};
 use super::counts::{CountRow, LiveCounts};
 use super::dead_letters;
 use super::history::{MARKS, SeverityCounts};
+use crate::core::clock::UnixMs;
 use crate::kafka::reader::Letter;
 
-/// Records kept in each list: alerts, and all events or dead letters.
+/// Maximum number of records in each list. One list holds alerts, and the other list holds all events or all dead
+/// letters.
 pub(super) const RECORDS_MAX: usize = 500;
-/// Time between two marks of the counts, from which rates are computed.
+/// Time between two snapshots (marks) of the counts, in milliseconds. The screen computes rates from the marks.
 const MARK_EVERY_MS: i64 = 1_000;
-/// Memory for dead letters, in bytes. One can have 2 MiB, but most have less than 1 KiB.
+/// Maximum memory for dead letters, in bytes. A dead letter can have 2 MiB, but most dead letters have less than 1 KiB.
 const LETTER_BYTES_MAX: usize = 16 << 20;
 
-/// A record in the lists.
+/// A record in one of the lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListedRecord {
-    /// The position among all records, from 1. It identifies the record while newer ones arrive.
+    /// The number of the record among all records, starting with 1. The number identifies the record while newer
+    /// records arrive.
     pub(super) number: u64,
+    /// The time by which the lists are sorted.
+    pub(super) time_ms: UnixMs,
     pub(super) content: RecordContent,
 }
 
 /// The content of a listed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RecordContent {
-    /// From the event topic.
+    /// An event from the topic of events.
     Event(TailEvent),
-    /// From the dead-letter topic.
+    /// A dead letter from the dead-letter topic.
     DeadLetter(Letter),
 }
 
 /// What the reader is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadState {
-    /// It waits for Kafka or for the topic. The text says what is wrong and, after `; `, what to do.
+    /// The reader waits for Kafka or for the topic. The text says what is wrong and, after a semicolon, what the
+    /// user can do.
     Waiting(String),
-    /// It reads, with this lag in records.
+    /// The reader reads records. The value is the reader's lag in records.
     Reading(u64),
 }
 
-/// Everything that the live screen can show.
+/// All data that the live screen can show.
 #[derive(Clone, Debug)]
 pub(super) struct Board {
     pub(super) counts: LiveCounts,
-    /// The last events of severity high or critical, newest first.
+    /// The newest events of severity high or critical, sorted by event time with the newest event first. A list in the
+    /// order of arrival would mix the times, because a replay reads one partition after another.
     pub(super) alerts: VecDeque<Arc<ListedRecord>>,
-    /// The last events or dead letters, newest first.
+    /// The newest events or dead letters, sorted by time with the newest first.
     pub(super) records: VecDeque<Arc<ListedRecord>>,
-    /// The number of alerts since the beginning.
+    /// The number of alerts since reading began.
     pub(super) alert_count: u64,
-    /// The smallest and the largest time, not counting future events.
-    pub(super) times_ms: Option<(i64, i64)>,
+    /// The smallest and the largest event time so far, without future events.
+    pub(super) times_ms: Option<(UnixMs, UnixMs)>,
     pub(super) state: ReadState,
-    /// A hint about a filter that matches no event.
+    /// A hint for the user about a filter that matches no event.
     pub(super) hint: Option<String>,
-    /// Whether late events are recognized.
+    /// True if the board can tell which events are late.
     pub(super) knows_late: bool,
     /// The time of the last [`Board::tick`].
-    pub(super) now_ms: i64,
-    /// When the counts were marked, by index in the rows' histories. `mark` is the index of the newest.
-    mark_times: [Option<i64>; MARKS],
+    pub(super) now_ms: UnixMs,
+    /// The times at which the counts were marked. The index of a mark is the same as in the histories of the rows.
+    /// `mark` is the index of the newest mark.
+    mark_times: [Option<UnixMs>; MARKS],
     mark: usize,
-    /// Memory of the dead letters among the records.
+    /// Memory of the dead letters in the list of records, in bytes.
     letter_bytes: usize,
 }
 
 impl Board {
     /// Returns an empty board.
-    pub(super) fn new(knows_late: bool, now_ms: i64) -> Board {
+    pub(super) fn new(knows_late: bool, now_ms: UnixMs) -> Board {
         let mut mark_times = [None; MARKS];
         mark_times[0] = Some(now_ms);
         Board {
@@ -93,7 +101,7 @@ impl Board {
         }
     }
 
-    /// Counts a record and puts it into the lists.
+    /// Counts a record and adds it to the lists.
     pub(super) fn add(&mut self, classified: Classified) {
         match classified {
             Classified::Hidden => {}
@@ -107,8 +115,8 @@ impl Board {
                 let record = self.list(RecordContent::Event(event));
                 if is_alert {
                     self.alert_count += 1;
-                    self.alerts.truncate(RECORDS_MAX - 1);
-                    self.alerts.push_front(record);
+                    insert_by_time(&mut self.alerts, record);
+                    self.alerts.truncate(RECORDS_MAX);
                 }
             }
             Classified::DeadLetter(letter) => {
@@ -124,14 +132,22 @@ impl Board {
         }
     }
 
-    fn extend_times(&mut self, time_ms: i64) {
+    fn extend_times(&mut self, time_ms: UnixMs) {
         let (from, to) = self.times_ms.unwrap_or((time_ms, time_ms));
         self.times_ms = Some((from.min(time_ms), to.max(time_ms)));
     }
 
-    /// Puts a counted record into the list of all records, and drops the oldest ones beyond the bounds.
+    /// Adds a counted record to the list of all records, and drops the oldest records if the list exceeds its limits.
     fn list(&mut self, content: RecordContent) -> Arc<ListedRecord> {
-        while self.records.len() >= RECORDS_MAX || self.letter_bytes > LETTER_BYTES_MAX {
+        let record = Arc::new(ListedRecord {
+            number: self.counts.sum.total(),
+            time_ms: list_time(&content),
+            content,
+        });
+        insert_by_time(&mut self.records, Arc::clone(&record));
+        while self.records.len() > RECORDS_MAX
+            || self.letter_bytes > LETTER_BYTES_MAX && self.records.len() > 1
+        {
             let Some(oldest) = self.records.pop_back() else {
                 break;
             };
@@ -139,17 +155,14 @@ impl Board {
                 self.letter_bytes -= dead_letters::bytes(oldest);
             }
         }
-        let number = self.counts.sum.total();
-        let record = Arc::new(ListedRecord { number, content });
-        self.records.push_front(Arc::clone(&record));
         record
     }
 
-    /// Takes the current time, and marks the counts once a second.
-    pub(super) fn tick(&mut self, now_ms: i64) {
+    /// Sets the current time. Marks the counts if a second has passed since the last mark.
+    pub(super) fn tick(&mut self, now_ms: UnixMs) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];
-        // A clock that was set back must not stop the marks.
+        // The board must also continue to mark the counts after the wall clock was set back.
         if last.is_none_or(|last| now_ms - last >= MARK_EVERY_MS || now_ms < last) {
             self.mark = (self.mark + 1) % MARKS;
             self.mark_times[self.mark] = Some(now_ms);
@@ -157,16 +170,16 @@ impl Board {
         }
     }
 
-    /// Returns the largest time, not counting future events.
-    pub(super) fn newest_ms(&self) -> Option<i64> {
+    /// Returns the largest event time so far, without future events.
+    pub(super) fn newest_ms(&self) -> Option<UnixMs> {
         self.times_ms.map(|(_, newest_ms)| newest_ms)
     }
 
-    /// Returns a row's records per second over the last ten seconds, of the chosen severities.
+    /// Returns the rate of a row: the records per second over the last ten seconds, for the chosen severities.
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn rate(&self, row: &CountRow, severities: [bool; 4]) -> f64 {
         let after = (self.mark + 1) % MARKS;
-        // Until every place is used, the oldest mark is at index 0.
+        // The oldest mark is at index 0 until every index holds a mark.
         let oldest = if self.mark_times[after].is_some() {
             after
         } else {
@@ -179,7 +192,29 @@ impl Board {
     }
 }
 
-/// Returns the sum of the chosen severities.
+/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record, because its
+/// event time would keep the event at the top of the list for long.
+fn list_time(content: &RecordContent) -> UnixMs {
+    match content {
+        RecordContent::Event(event) => match event.record_ms {
+            Some(record_ms) if event.future => record_ms,
+            _ => event.event.time_ms,
+        },
+        RecordContent::DeadLetter(letter) => {
+            dead_letters::time_ms(letter).unwrap_or_else(|| letter.record_ms.unwrap_or_default())
+        }
+    }
+}
+
+/// Inserts a record into a list in which the newest record comes first. Among records with equal times, the last one
+/// that arrived comes first.
+fn insert_by_time(list: &mut VecDeque<Arc<ListedRecord>>, record: Arc<ListedRecord>) {
+    let key = |record: &ListedRecord| (record.time_ms, record.number);
+    let at = list.partition_point(|listed| key(listed) > key(&record));
+    list.insert(at, record);
+}
+
+/// Returns the sum of the counts, for the chosen severities only.
 pub(super) fn sum(counts: SeverityCounts, severities: [bool; 4]) -> u64 {
     let chosen = counts.into_iter().zip(severities);
     chosen
@@ -191,16 +226,17 @@ pub(super) fn sum(counts: SeverityCounts, severities: [bool; 4]) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::core::clock::UnixMs;
     use crate::core::event::{Event, Offset, Severity};
 
-    /// Returns an event at `ms` milliseconds after 2013-01-01T06:00:00Z.
+    /// Returns an event whose time is `ms` milliseconds after 2013-01-01T06:00:00Z.
     pub(in crate::tail) fn event(city: &str, kind: &str, severity: Severity, ms: i64) -> TailEvent {
         TailEvent {
             event: Event {
                 city: city.into(),
                 event_type: kind.into(),
                 severity,
-                time_ms: 1_357_020_000_000 + ms,
+                time_ms: UnixMs(1_357_020_000_000 + ms),
                 description: format!("{kind} in {city}").into(),
                 event_id: None,
                 extra: None,
@@ -209,11 +245,11 @@ pub(super) mod tests {
             future: false,
             partition: 2,
             offset: Offset(17),
-            record_ms: Some(1_357_020_000_000 + ms + 1_500),
+            record_ms: Some(UnixMs(1_357_020_000_000 + ms + 1_500)),
         }
     }
 
-    /// Returns a dead letter about a record of `city-events`.
+    /// Returns a dead letter for a record of `city-events`.
     pub(in crate::tail) fn letter(
         reason: &str,
         partition: i32,
@@ -234,7 +270,7 @@ pub(super) mod tests {
         Letter {
             partition: 0,
             offset: Offset(offset + 100),
-            record_ms: Some(time_ms + 1_500),
+            record_ms: Some(UnixMs(time_ms + 1_500)),
             headers: headers
                 .map(|(name, value)| (name.to_owned(), value))
                 .to_vec(),
@@ -245,7 +281,7 @@ pub(super) mod tests {
 
     #[test]
     fn dead_letters_are_counted_by_reason_and_their_memory_is_bounded() {
-        let mut board = Board::new(false, 0);
+        let mut board = Board::new(false, UnixMs(0));
         let big = vec![b'x'; 1 << 20];
         for n in 0..700 {
             let reason = ["not_json", "bad_city"][usize::from(n % 4 == 0)];
@@ -262,7 +298,7 @@ pub(super) mod tests {
             (board.records[0].number, board.records[499].number),
             (700, 201)
         );
-        let times = (1_357_020_000_000, 1_357_020_699_000);
+        let times = (UnixMs(1_357_020_000_000), UnixMs(1_357_020_699_000));
         assert_eq!(board.times_ms, Some(times));
         for n in 700..750 {
             board.add(Classified::DeadLetter(letter(
@@ -272,7 +308,7 @@ pub(super) mod tests {
                 Some(&big),
             )));
         }
-        // 16 MiB hold 15 values of 1 MiB and their headers.
+        // The limit of 16 MiB has room for 15 values of 1 MiB with their headers.
         assert_eq!(board.records.len(), 15);
         let sum = |board: &Board| {
             let bytes = board.records.iter().map(|record| match &record.content {
@@ -303,15 +339,15 @@ pub(super) mod tests {
         ] {
             let mut letter = letter("not_json", 3, 0, None);
             own.clone_into(&mut letter.headers.last_mut().unwrap().1);
-            let mut board = Board::new(false, 0);
+            let mut board = Board::new(false, UnixMs(0));
             board.add(Classified::DeadLetter(letter));
-            assert_eq!(board.times_ms, Some((want, want)), "{own}");
+            assert_eq!(board.newest_ms(), Some(UnixMs(want)), "{own}");
         }
     }
 
     #[test]
     fn the_last_records_are_kept_newest_first() {
-        let mut board = Board::new(true, 0);
+        let mut board = Board::new(true, UnixMs(0));
         for n in 0..1_200 {
             let severity = Severity::ALL[usize::try_from(n % 4).unwrap()];
             board.add(Classified::Event(event("NYC", "traffic", severity, n)));
@@ -326,18 +362,47 @@ pub(super) mod tests {
             (1_200, 1_199)
         );
         assert_eq!((board.alert_count, board.counts.sum.total()), (600, 1_200));
-        assert_eq!(board.times_ms, Some((1_357_020_000_000, 1_357_020_001_199)));
+        let times = (UnixMs(1_357_020_000_000), UnixMs(1_357_020_001_199));
+        assert_eq!(board.times_ms, Some(times));
+    }
+
+    #[test]
+    fn a_replay_lists_alerts_by_time_whatever_their_order_of_arrival() {
+        let mut board = Board::new(true, UnixMs(0));
+        // The test adds the events of one partition after another, as a replay does.
+        for partition in 0..3 {
+            for n in 0..400 {
+                let event = event("NYC", "traffic", Severity::High, n * 3 + partition);
+                board.add(Classified::Event(event));
+            }
+        }
+        let times = |list: &VecDeque<Arc<ListedRecord>>| -> Vec<i64> {
+            list.iter()
+                .map(|r| r.time_ms.0 - 1_357_020_000_000)
+                .collect()
+        };
+        let want: Vec<i64> = (700..1_200).rev().collect();
+        assert_eq!(times(&board.alerts), want);
+        assert_eq!(times(&board.records), want);
+        // A future event is listed by the time of its record.
+        let mut far = event("NYC", "traffic", Severity::High, 9_000_000_000);
+        (far.future, far.record_ms) = (true, Some(UnixMs(1_357_020_000_900)));
+        board.add(Classified::Event(far));
+        assert_eq!(
+            board.alerts.iter().position(|r| r.number == 1_201),
+            Some(299)
+        );
     }
 
     #[test]
     fn a_future_event_is_counted_but_not_charted() {
-        let mut board = Board::new(true, 0);
+        let mut board = Board::new(true, UnixMs(0));
         board.add(Classified::Event(event("NYC", "traffic", Severity::Low, 0)));
         let mut far = event("NYC", "traffic", Severity::Low, 9_000_000_000);
         far.future = true;
         board.add(Classified::Event(far));
         assert_eq!(board.counts.sum.total(), 2);
-        assert_eq!(board.newest_ms(), Some(1_357_020_000_000));
+        assert_eq!(board.newest_ms(), Some(UnixMs(1_357_020_000_000)));
         let (_, _, row) = board.counts.rows().next().unwrap();
         let history = row.history.as_ref().unwrap();
         assert_eq!(history.window(1, 1_357_020_000_000 / 300_000), [1, 0, 0, 0]);
@@ -345,12 +410,13 @@ pub(super) mod tests {
 
     #[test]
     fn a_rate_covers_the_last_ten_seconds() {
-        let mut board = Board::new(true, 0);
+        let mut board = Board::new(true, UnixMs(0));
         let rate = |board: &Board, severities| {
             let (_, _, row) = board.counts.rows().next().unwrap();
             board.rate(row, severities)
         };
-        // 100 events a second for 20 s, every fourth of each severity, then none for 20 s.
+        // For 20 s, the test adds 100 events per second, with the four severities in turn. For the next 20 s, the test
+        // adds no events.
         for now_ms in (50..=20_000).step_by(50) {
             for n in 0..5 {
                 let at = usize::try_from(now_ms / 50 * 5 + n).unwrap();
@@ -361,21 +427,21 @@ pub(super) mod tests {
                     now_ms,
                 )));
             }
-            board.tick(now_ms);
+            board.tick(UnixMs(now_ms));
             if now_ms >= 2_000 {
                 assert!((rate(&board, [true; 4]) - 100.0).abs() < 0.1, "{now_ms}");
             }
         }
         assert!((rate(&board, [false, false, false, true]) - 25.0).abs() < 0.2);
         for (now_ms, want) in [(25_000, 50.0), (30_000, 0.0), (40_000, 0.0)] {
-            for now_ms in (board.now_ms + 50..=now_ms).step_by(50) {
-                board.tick(now_ms);
+            for now_ms in (board.now_ms.0 + 50..=now_ms).step_by(50) {
+                board.tick(UnixMs(now_ms));
             }
             assert!((rate(&board, [true; 4]) - want).abs() < 6.0, "{now_ms}");
         }
-        // The clock is set back.
-        board.tick(5_000);
-        board.tick(6_000);
+        // The test sets the clock back.
+        board.tick(UnixMs(5_000));
+        board.tick(UnixMs(6_000));
         board.add(Classified::Event(event("NYC", "traffic", Severity::Low, 0)));
         assert!(rate(&board, [true; 4]) >= 0.0);
     }

@@ -1,6 +1,7 @@
-//! Turns each record of the log into what `tail` shows: an event that passes the filter, a rejection, or nothing.
+//! Classifies each record of the log for `tail` as an event that passes the filter, as rejected, or as hidden.
 
 use super::filter_hint::FilterHint;
+use crate::core::clock::UnixMs;
 use crate::core::event::{Event, Offset, Severity};
 use crate::core::parse;
 use crate::core::parse::{Body, Reason};
@@ -18,7 +19,7 @@ pub(super) struct OptionFilter {
 }
 
 impl OptionFilter {
-    /// Returns the filter of the options, with names normalized as in an event.
+    /// Returns the filter of the command line. The filter normalizes names in the same way as the parser of events.
     pub(super) fn new(args: &Tail) -> OptionFilter {
         let mut severities = [args.severities.is_empty(); 4];
         for severity in &args.severities {
@@ -40,7 +41,8 @@ impl OptionFilter {
             && among(&self.types, &event.event_type)
     }
 
-    /// Returns the filter as text, such as `NYC, LA · traffic`. The text is empty if all events pass.
+    /// Returns the filter as text, such as `NYC, LA · traffic`. The result is an empty string if all events pass the
+    /// filter.
     pub(super) fn text(&self) -> String {
         let mut parts = Vec::new();
         for names in [&self.cities, &self.types] {
@@ -57,21 +59,22 @@ impl OptionFilter {
     }
 }
 
-/// An event, its place in the log, and whether it is late or future.
+/// An event with its position in the log, and with the results of the checks for late and future events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TailEvent {
     pub(super) event: Event,
-    /// Whether the watermark had passed its window. Always false unless reading began at the oldest record.
+    /// True if the watermark had passed the end of the event's window. Always false unless reading began at the oldest
+    /// record.
     pub(super) late: bool,
-    /// Whether its event time is too far after the record's timestamp.
+    /// True if the event time is too far after the record's timestamp.
     pub(super) future: bool,
     pub(super) partition: i32,
     pub(super) offset: Offset,
-    /// The record's Kafka timestamp in Unix milliseconds.
-    pub(super) record_ms: Option<i64>,
+    /// The Kafka timestamp of the record.
+    pub(super) record_ms: Option<UnixMs>,
 }
 
-/// What `tail` shows of a record.
+/// The result of classifying a record.
 #[derive(Debug)]
 pub(super) enum Classified {
     /// An event that passes the filter.
@@ -84,21 +87,21 @@ pub(super) enum Classified {
     Hidden,
 }
 
-/// Classifies records in the order of their log.
+/// Classifies the records of each partition, in the order of the partition's log.
 #[derive(Debug)]
 pub(super) struct Classifier {
     filter: OptionFilter,
-    /// For cities and for types.
+    /// The hints about names in the filter that match no event. One hint is for cities, and one is for event types.
     hints: [FilterHint; 2],
     hint: Option<String>,
-    /// The largest event time of each partition, by number. Present only if reading began at the oldest record,
-    /// because the watermark depends on every record before.
+    /// The largest event time of each partition, indexed by the partition's number. `None` unless reading began at the
+    /// oldest record, because the watermark depends on every earlier record.
     max_times: Option<Vec<MaxTime>>,
     rules: Rules,
 }
 
 impl Classifier {
-    /// Returns the state before the first record.
+    /// Returns a classifier that has not seen any record yet.
     pub(super) fn new(args: &Tail) -> Classifier {
         let filter = OptionFilter::new(args);
         Classifier {
@@ -113,17 +116,17 @@ impl Classifier {
         }
     }
 
-    /// Returns whether late events are recognized.
+    /// Returns true if the classifier can tell which events are late.
     pub(super) fn knows_late(&self) -> bool {
         self.max_times.is_some()
     }
 
-    /// Returns a hint about a city or type of the filter that no event has had so far.
+    /// Returns a hint about a city or an event type that the filter names and that no event has had so far.
     pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Classifies the next record.
+    /// Classifies the next record of the log.
     pub(super) fn classify(&mut self, record: LogRecord) -> Classified {
         let event = match record.body {
             Ok(Body::Event(event)) => event,
@@ -133,7 +136,7 @@ impl Classifier {
             }
             Err(reject) => return Classified::Rejected(reject.reason),
         };
-        // This comes before the filter, because hidden events move the watermark, too.
+        // The check runs before the filter, because events that the filter hides also move the watermark.
         let (late, future) = self.judge_time(record.partition, record.record_ms, event.time_ms);
         let [cities, types] = &mut self.hints;
         if cities.observe(&event.city) | types.observe(&event.event_type) {
@@ -152,8 +155,14 @@ impl Classifier {
         })
     }
 
-    /// Returns whether a time is late and whether it is future, then lets it move the watermark.
-    fn judge_time(&mut self, partition: i32, record_ms: Option<i64>, time_ms: i64) -> (bool, bool) {
+    /// Returns whether an event time is late and whether it is in the future. After the check, the event time moves the
+    /// watermark.
+    fn judge_time(
+        &mut self,
+        partition: i32,
+        record_ms: Option<UnixMs>,
+        time_ms: UnixMs,
+    ) -> (bool, bool) {
         let future = self.rules.is_future(time_ms, record_ms);
         let (Some(max_times), Ok(index)) = (&mut self.max_times, usize::try_from(partition)) else {
             return (false, future);

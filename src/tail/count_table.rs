@@ -1,6 +1,6 @@
-//! The table of counts that `tail` leaves behind.
+//! The table of counts that `tail` prints when it ends.
 //!
-//! A table that is wider than the terminal gets shorter headings, then fewer columns, then shorter names.
+//! If a table is wider than the terminal, it first gets shorter headings, then fewer columns, and then shorter names.
 
 use std::cmp::Reverse;
 
@@ -8,12 +8,14 @@ use super::counts::{CountRow, LiveCounts};
 use super::printable::{fit, printable, width};
 use crate::output;
 
-/// Columns that a narrow table leaves out, in this order. Their counts are still in `total`.
+/// The columns that a narrow table omits, in the order in which it omits them. The column `total` still includes the
+/// counts of omitted columns.
 const OPTIONAL_COLUMNS: [&str; 4] = ["late", "low", "med", "high"];
-/// Shorter names would not tell rows apart.
+/// Minimum number of characters of a shortened name. With shorter names, different rows would look the same.
 const NAME_WIDTH_MIN: usize = 4;
 
-/// Returns a line for each city and type, a line for their sum, and the rejected records.
+/// Returns the table of events. The table has a line for each city and event type, a line for their sum, and a line for
+/// the rejected records.
 pub(super) fn event_table(
     counts: &LiveCounts,
     with_late: bool,
@@ -48,7 +50,8 @@ pub(super) fn event_table(
     text
 }
 
-/// Returns a line for each reject reason, the most frequent first, a line for their sum, and the number of repeats.
+/// Returns the table of dead letters. The table has a line for each reject reason, a line for their sum, and the number
+/// of repeats. The most frequent reason comes first.
 pub(super) fn dead_letter_table(counts: &LiveCounts, width_max: Option<usize>) -> String {
     let mut rows: Vec<_> = counts.rows().collect();
     rows.sort_by_key(|(reason, _, row)| (Reverse(row.total()), *reason));
@@ -99,7 +102,7 @@ impl TextColumn {
     }
 }
 
-/// Returns the table as lines. Names are aligned left, numbers right.
+/// Returns the table as lines of text. Names are aligned left, and numbers are aligned right.
 fn aligned(mut table: Vec<TextColumn>, width_max: Option<usize>) -> String {
     let is_too_wide = |table: &[TextColumn], gap: usize| {
         let cells = table.iter().map(|column| column.width).sum::<usize>();

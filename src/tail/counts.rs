@@ -1,7 +1,7 @@
-//! The counts that `tail` shows: events by city, type and severity, or dead letters by reason.
+//! The counts that `tail` shows: events by city, event type and severity, or dead letters by reject reason.
 //!
-//! Memory is bounded: after [`ROWS_MAX`] rows, the rest counts in one row. For the live screen each row also keeps a
-//! [`RowHistory`] of 7 KB.
+//! The memory for the counts is bounded. After [`ROWS_MAX`] rows, one common row counts all records with other names.
+//! For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,24 +9,27 @@ use std::hash::{BuildHasher as _, RandomState};
 use super::classify::TailEvent;
 use super::dead_letters;
 use super::history::{RowHistory, SeverityCounts};
+use crate::core::clock::UnixMs;
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 
-/// Rows at most. A feed with more different names than this is broken.
+/// Maximum number of rows. A topic with more than 10,000 different names is broken.
 pub(super) const ROWS_MAX: usize = 10_000;
-/// Rejected records that are remembered to recognize repeats; they take 16 MB. After that, repeats count again.
+/// Maximum number of rejected records that are remembered to recognize repeats. The memory for the maximum number of
+/// records is 16 MB. When the maximum is reached, repeated rejections of further records are counted again.
 const REJECTED_KNOWN_MAX: usize = 1_000_000;
-/// The row for everything after [`ROWS_MAX`] rows. No event can have this city, because `#` is not allowed.
+/// The name of the common row, which counts the records of all names that get no row of their own. No event can have
+/// this name as its city, because a city must not contain `#`.
 const OTHER: &str = "#other";
 
-/// The counts of one city and type, of one reject reason, or of everything.
+/// The counts of one city and event type, of one reject reason, or of all records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CountRow {
-    /// Events by severity, late ones included.
+    /// The number of events by severity, including late events.
     pub(super) severities: SeverityCounts,
-    /// Late events.
+    /// The number of late events.
     pub(super) late: u64,
-    /// Present only for the live screen.
+    /// The history of the row. Only the live screen needs it.
     pub(super) history: Option<Box<RowHistory>>,
 }
 
@@ -37,20 +40,21 @@ impl CountRow {
     }
 }
 
-/// Everything counted so far.
+/// The counts of all records so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LiveCounts {
-    /// The keys are city and event type, or reject reason and an empty text.
+    /// The rows by city and event type. For dead letters, the keys are the reject reason and an empty string.
     rows: BTreeMap<Box<str>, BTreeMap<Box<str>, CountRow>>,
     row_count: usize,
     with_history: bool,
     /// The sum of all rows.
     pub(super) sum: CountRow,
-    /// Records of the event topic that are neither events nor heartbeats, by reject reason.
+    /// The number of records of the event topic that are neither events nor heartbeats, by reject reason.
     pub(super) rejected: [u64; Reason::ALL.len()],
-    /// Dead letters about the same record as an earlier one. A consumer that restarts rejects records again.
+    /// The number of dead letters for records that already had a dead letter. A consumer that restarts rejects the
+    /// same records again.
     pub(super) repeat_count: u64,
-    /// Hashes that identify the records of the dead letters so far.
+    /// Hashes of the rejected records whose dead letters were counted.
     known: HashSet<u64>,
     hasher: RandomState,
 }
@@ -72,13 +76,13 @@ impl LiveCounts {
             future,
             ..
         } = event;
-        // A future event would push all other windows off the chart.
+        // The time of a future event is not charted, because it would move all other windows out of the chart.
         let time_ms = (!future).then_some(event.time_ms);
         let severity = event.severity.index();
         self.add(&event.city, &event.event_type, severity, time_ms, *late);
     }
 
-    /// Counts one dead letter. Returns `false` if an earlier one is about the same record.
+    /// Counts one dead letter. Returns `false` if an earlier dead letter belongs to the same record.
     pub(super) fn add_dead_letter(&mut self, letter: &Letter) -> bool {
         if self.is_repeat(letter) {
             self.repeat_count += 1;
@@ -105,7 +109,7 @@ impl LiveCounts {
         city: &str,
         event_type: &str,
         severity: usize,
-        time_ms: Option<i64>,
+        time_ms: Option<UnixMs>,
         late: bool,
     ) {
         let add = |row: &mut CountRow| {
@@ -134,7 +138,7 @@ impl LiveCounts {
         }));
     }
 
-    /// Returns each row with its city and type, or with its reject reason and an empty text.
+    /// Returns each row with its city and event type, or with its reject reason and an empty string.
     pub(super) fn rows(&self) -> impl Iterator<Item = (&str, &str, &CountRow)> {
         self.rows.iter().flat_map(|(city, types)| {
             let rows = types.iter();
@@ -142,7 +146,7 @@ impl LiveCounts {
         })
     }
 
-    /// Keeps each row's counts at index `at` of its history.
+    /// Stores the counts of each row at index `at` of the row's history.
     pub(super) fn mark(&mut self, at: usize) {
         for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             if let Some(history) = &mut row.history {
@@ -163,7 +167,8 @@ impl LiveCounts {
         self.rejected.iter().sum()
     }
 
-    /// Returns the reject reasons that occurred, with their counts, in the order in which records are judged.
+    /// Returns the reject reasons that occurred, each with its count. The order of the reasons is the order in which
+    /// the parser checks them.
     pub(super) fn rejected_by_reason(&self) -> impl Iterator<Item = (Reason, u64)> {
         let counts = Reason::ALL.into_iter().zip(self.rejected);
         counts.filter(|(_, count)| *count > 0)

@@ -1,7 +1,7 @@
-//! Dead letters: why each record was rejected, where it came from, and what it held.
+//! Extracts from a dead letter why its record was rejected, where the record came from, and what it contained.
 //!
-//! The consumer adds its headers after the record's own headers, which may have the same names. So only the last
-//! `reason` and the headers after it count.
+//! The consumer adds its headers after the record's own headers, and both may use the same names. Only the last
+//! `reason` and the headers after it certainly come from the consumer.
 
 use std::io::Write as _;
 
@@ -10,19 +10,21 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::printable::{escape_json, printable};
-use crate::core::time::{TIME_MS_END, format_millis};
+use crate::core::clock::UnixMs;
+use crate::core::time::{format_millis, is_event_time};
 use crate::core::window::Rules;
 use crate::kafka::reader::Letter;
 
-/// Characters of the value that a text line shows.
+/// Number of characters of the record's value that a text line shows.
 const PREVIEW_CHARS: usize = 120;
-/// Characters of a reason that are used. The reason names a row, and another producer's may be of any length.
+/// Maximum number of characters of a reason that are used. The limit is necessary because the reason names a row, and
+/// another producer may write a reason of any length.
 const REASON_CHARS_MAX: usize = 64;
-/// Memory that a header takes in addition to its text, in bytes.
+/// Memory that a header needs in addition to its text, in bytes.
 const HEADER_BYTES: usize = 64;
-/// The headers that hold text, in the order of the JSON output.
+/// The headers that contain text, in the order of the JSON output.
 const TEXT_HEADERS: [&str; 4] = ["reason", "detail", "source_topic", "source_topic_id"];
-/// The headers that hold numbers.
+/// The headers that contain numbers.
 const NUMBER_HEADERS: [&str; 4] = [
     "source_partition",
     "source_offset",
@@ -36,26 +38,26 @@ fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// Returns the headers that the record had before it was rejected.
+/// Returns the headers that the record had before the consumer rejected it.
 pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
     let headers = &letter.headers;
     let added = headers.iter().rposition(|(name, _)| name == "reason");
     &headers[..added.unwrap_or(headers.len())]
 }
 
-/// Returns the reject reason, in at most 64 characters.
+/// Returns the reject reason, shortened to at most 64 characters.
 pub(super) fn reason(letter: &Letter) -> &str {
     let reason = header(letter, "reason").unwrap_or("unknown");
     let end = reason.char_indices().nth(REASON_CHARS_MAX);
     end.map_or(reason, |(end, _)| &reason[..end])
 }
 
-/// Returns the explanation of the reject reason.
+/// Returns the consumer's detailed explanation of the rejection.
 pub(super) fn detail(letter: &Letter) -> &str {
     header(letter, "detail").unwrap_or("?")
 }
 
-/// Returns the memory that a dead letter takes, in bytes.
+/// Returns the memory that a dead letter needs, in bytes.
 pub(super) fn bytes(letter: &Letter) -> usize {
     let headers = letter.headers.iter();
     let headers = headers.map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
@@ -63,17 +65,18 @@ pub(super) fn bytes(letter: &Letter) -> usize {
     headers.sum::<usize>() + key + value
 }
 
-/// Returns the rejected record's own timestamp in Unix milliseconds.
-pub(super) fn source_ms(letter: &Letter) -> Option<i64> {
-    header(letter, "source_timestamp")?.parse().ok()
+/// Returns the timestamp of the rejected record.
+pub(super) fn source_ms(letter: &Letter) -> Option<UnixMs> {
+    header(letter, "source_timestamp")?.parse().ok().map(UnixMs)
 }
 
-/// Returns the time of a dead letter in the charts, in Unix milliseconds.
+/// Returns the time at which the charts show a dead letter.
 ///
-/// This is the rejected record's own timestamp if it is plausible, otherwise the time of the rejection.
-pub(super) fn time_ms(letter: &Letter) -> Option<i64> {
-    let in_range = |ms: &i64| (0..TIME_MS_END).contains(ms);
-    // A timestamp far in the future would push all other windows off the chart.
+/// The time is the timestamp of the rejected record if that timestamp is plausible. If the timestamp of the rejected
+/// record is not plausible, the time is the timestamp of the dead letter.
+pub(super) fn time_ms(letter: &Letter) -> Option<UnixMs> {
+    let in_range = |ms: &UnixMs| is_event_time(*ms);
+    // A timestamp far in the future would move all other windows out of the chart.
     let is_future = |ms| Rules::default().is_future(ms, letter.record_ms);
     let own = source_ms(letter).filter(in_range);
     let own = own.filter(|ms| !is_future(*ms));
@@ -86,7 +89,7 @@ pub(super) fn origin(letter: &Letter) -> [&str; 3] {
         .map(|name| header(letter, name).unwrap_or("?"))
 }
 
-/// Returns what identifies the rejected record: its topic id, partition and offset.
+/// Returns the topic id, the partition and the offset, which identify the rejected record.
 pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
     Some([
         header(letter, "source_topic_id")?,
@@ -95,13 +98,13 @@ pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
     ])
 }
 
-/// Returns the rejected record's key as text.
+/// Returns the key of the rejected record as text.
 pub(super) fn key(letter: &Letter) -> Option<String> {
-    letter.key.as_deref().map(text)
+    letter.key.as_deref().map(lossless_text)
 }
 
-/// Returns bytes as text, with `\xff` in place of bytes that are not UTF-8.
-fn text(bytes: &[u8]) -> String {
+/// Returns bytes as text. Each byte that is not UTF-8 becomes an escape such as `\xff`.
+fn lossless_text(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());
@@ -112,7 +115,8 @@ fn text(bytes: &[u8]) -> String {
     out
 }
 
-/// Returns at most `chars_max` characters of the rejected record's value, or why there is no value.
+/// Returns at most `chars_max` characters of the rejected record's value. If the value is missing, returns a note such
+/// as `(no value)`.
 pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     if let Some(bytes) = header(letter, "truncated") {
         return format!("(too large to keep, bytes: {bytes})");
@@ -123,9 +127,9 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     if value.is_empty() {
         return "(0 bytes)".to_owned();
     }
-    // A character has at most four bytes, so the rest of a large value need not be decoded.
+    // A character has at most four bytes, so decoding four bytes for each wanted character is enough.
     let head = &value[..value.len().min(chars_max.saturating_mul(4))];
-    let text = text(head);
+    let text = lossless_text(head);
     let start: String = text.chars().take(chars_max).collect();
     if start.len() < text.len() || head.len() < value.len() {
         start + "…"
@@ -138,7 +142,8 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
 /// `{"reason","detail","source_topic","source_topic_id","source_partition","source_offset"`
 /// `[,"source_timestamp"][,"truncated","sha256"],"key","value","partition","offset"}`.
 ///
-/// Key and value are text or null. If one is not UTF-8, it is `key_base64` or `value_base64` instead.
+/// The key and the value are strings or null. A key that is not UTF-8 is in the field `key_base64` instead, and a value
+/// that is not UTF-8 is in `value_base64`.
 pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
     let begin = out.len();
     let texts = TEXT_HEADERS.map(|name| (name, Value::from(header(letter, name))));
@@ -172,9 +177,9 @@ pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
     escape_json(out, begin);
 }
 
-/// Appends `time  reason  topic/partition/offset  detail  beginning of the value` and a line end.
+/// Appends a line with the fields `time reason topic/partition/offset detail beginning of the value`.
 ///
-/// The time is the rejected record's own.
+/// The time in the line is the timestamp of the rejected record.
 pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
     let time = source_ms(letter).map_or_else(|| "-".to_owned(), format_millis);
     let line = printable(&format!(
@@ -198,7 +203,7 @@ mod tests {
         Letter {
             partition: 0,
             offset: Offset(5),
-            record_ms: Some(1_357_020_001_000),
+            record_ms: Some(UnixMs(1_357_020_001_000)),
             headers: headers.iter().map(own).collect(),
             key: Some(b"\xff".to_vec()),
             value: value.map(<[u8]>::to_vec),

@@ -1,4 +1,4 @@
-//! One event as a line: a JSON object for programs, or text for people.
+//! Formats one event as a line: as a JSON object for programs, or as text for people.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use crate::core::event::{Event, Offset};
 use crate::core::keys::event_id;
 use crate::core::time::format_millis;
 
-/// The place of an event in the log.
+/// The topic, partition and offset of an event's record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordOrigin<'a> {
     pub(super) topic: &'a str,
@@ -17,9 +17,10 @@ pub(super) struct RecordOrigin<'a> {
 
 /// Appends the event as one JSON object and a line end.
 ///
-/// `{"city","event_type","severity","timestamp","description","event_id"[,"extra"],"partition","offset"}`:
-/// the fields after validation, as DynamoDB stores them. `extra` holds the record's other fields with their values
-/// unchanged.
+/// The object is
+/// `{"city","event_type","severity","timestamp","description","event_id"[,"extra"],"partition","offset"}`. The fields
+/// have their values after validation, as DynamoDB stores them. The field `extra` contains all other fields of the
+/// record with their values unchanged.
 pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, origin: RecordOrigin<'_>) {
     let begin = out.len();
     let id = event_id(event, origin.topic, origin.partition, origin.offset);
@@ -38,8 +39,8 @@ pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, origin: RecordOrigin<'
     }
     if let Some(extra) = &event.extra {
         out.extend_from_slice(b",\"extra\":");
-        // The sender's JSON may span lines. JSON allows a line end only between tokens, where a space means
-        // the same.
+        // The sender's JSON may contain line ends. In JSON, a line end can occur only between tokens, and a space
+        // between tokens has the same meaning.
         let is_line_end = |b| matches!(b, b'\n' | b'\r');
         out.extend(extra.bytes().map(|b| if is_line_end(b) { b' ' } else { b }));
     }
@@ -49,7 +50,7 @@ pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, origin: RecordOrigin<'
     escape_json(out, begin);
 }
 
-/// Appends `time  city  type  severity  description` and a line end.
+/// Appends a line with the fields `time city type severity description`.
 pub(super) fn push_text(out: &mut Vec<u8>, event: &Event) {
     let line = printable(&format!(
         "{}  {:<8}  {:<12}  {:<8}  {}",

@@ -1,4 +1,4 @@
-//! A suggestion for a filter that matches no event.
+//! Suggests a correction for a filter that matches no event.
 //!
 //! City names are case-sensitive, so `--city nyc` matches nothing if producers send `NYC`.
 
@@ -6,22 +6,23 @@ use std::collections::BTreeSet;
 
 use crate::settings::nearest;
 
-/// Other names that are kept to compare with; a feed has far fewer cities.
+/// Maximum number of names outside the filter that are kept for comparison. A topic usually has far fewer cities than
+/// this maximum.
 const OTHERS_MAX: usize = 200;
-/// Other names that a hint lists.
+/// Maximum number of names outside the filter that a hint lists.
 const LISTED_MAX: usize = 5;
 
-/// The names that a filter asks for and that no event has had so far.
+/// The names in a filter that no event has had so far.
 #[derive(Clone, Debug)]
 pub(super) struct FilterHint {
     field: &'static str,
     missing: Vec<String>,
-    /// The names that events had instead.
+    /// The names of events that are not in the filter.
     others: BTreeSet<Box<str>>,
 }
 
 impl FilterHint {
-    /// Returns the state before the first event.
+    /// Returns a hint that has not seen any event yet.
     pub(super) fn new(field: &'static str, names: &[String]) -> FilterHint {
         FilterHint {
             field,
@@ -30,7 +31,7 @@ impl FilterHint {
         }
     }
 
-    /// Takes the name in the next event. Returns whether the hint may have changed.
+    /// Observes the name in the next event. Returns true if the hint may have changed.
     pub(super) fn observe(&mut self, name: &str) -> bool {
         if self.missing.is_empty() {
             return false;
@@ -43,10 +44,10 @@ impl FilterHint {
         !is_full && !self.others.contains(name) && self.others.insert(name.into())
     }
 
-    /// Returns a hint about the first name that no event has had, such as
-    /// `city nyc: none so far; did you mean NYC?`.
+    /// Returns a hint about the first name in the filter that no event has had. An example is `city nyc: none so far;
+    /// did you mean NYC?`.
     ///
-    /// Returns `None` if no name is missing, or before the first event.
+    /// Returns `None` before the first event, and after every name in the filter has occurred.
     pub(super) fn hint(&self) -> Option<String> {
         let missing = self.missing.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;

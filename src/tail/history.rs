@@ -1,32 +1,35 @@
-//! The recent past of one row, for the charts and rates of the live screen.
+//! The recent counts of one row, for the charts and rates of the live screen.
 //!
-//! A history holds counts by severity in event-time windows of four lengths, and the counts of the last seconds. It
-//! reads no clock; [`Board`](super::board::Board) decides when a second is over.
+//! A history contains counts by severity for event-time windows of four lengths, and snapshots of the counts at the
+//! last seconds. A history reads no clock: [`Board`](super::board::Board) decides when a second is over.
 
-/// Counts by severity, in rising order. Dead letters all count in the first place.
+/// Counts by severity, from low to critical. For dead letters, which have no severity, only the first of the four
+/// counts is used.
 pub(super) type SeverityCounts = [u64; 4];
+use crate::core::clock::UnixMs;
 
-/// The lengths of the windows that the screen can show: milliseconds, and the name.
+/// The lengths of the windows that the screen can show. Each entry has the length in milliseconds and its name.
 pub(super) const LENGTHS: [(i64, &str); 4] = [
     (60_000, "minute"),
     (300_000, "5 minutes"),
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
-/// The index of the length that the screen begins with: that of the windows in the tables.
+/// The index of the window length that the screen shows first, which is the length of the windows in the tables.
 pub(super) const LENGTH_DEFAULT: usize = 1;
-/// Windows kept of each length.
+/// Number of windows of each length that a history keeps.
 pub(super) const WINDOWS: usize = 96;
 const WINDOWS_I64: i64 = WINDOWS as i64;
-/// Places for the counts of past seconds: a rate covers the ten seconds between the oldest and the newest.
+/// Number of snapshots (marks) of the counts, one per second. A rate covers the ten seconds between the oldest and the
+/// newest mark.
 pub(super) const MARKS: usize = 11;
 
-/// The newest windows of one length.
+/// The newest windows of one length, kept in a ring buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WindowRing {
-    /// The number of the newest window, counted from 1970.
+    /// The number of the newest window. Window 0 starts at the Unix epoch.
     newest: Option<i64>,
-    /// Window `n` is at index `n mod WINDOWS`.
+    /// The windows. Window `n` is at index `n mod WINDOWS`.
     windows: Box<[[u32; 4]; WINDOWS]>,
 }
 
@@ -47,7 +50,8 @@ impl WindowRing {
     fn add(&mut self, window: i64, severity: usize) {
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
-            // The windows in between had no events; their places hold older windows.
+            // No event fell into the windows between the newest window so far and this one. The ring still holds older
+            // windows at the indices of these empty windows, so the loop clears these entries.
             for empty in (newest + 1).max(window - WINDOWS_I64 + 1)..=window {
                 self.windows[ring_index(empty)] = [0; 4];
             }
@@ -69,7 +73,7 @@ impl WindowRing {
     }
 }
 
-/// The recent past of one row.
+/// The recent counts of one row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RowHistory {
     rings: [WindowRing; LENGTHS.len()],
@@ -77,24 +81,26 @@ pub(super) struct RowHistory {
 }
 
 impl RowHistory {
-    /// Counts an event in its window of each length.
-    pub(super) fn add(&mut self, time_ms: i64, severity: usize) {
+    /// Counts an event in one window of each of the four lengths.
+    pub(super) fn add(&mut self, time_ms: UnixMs, severity: usize) {
         for (ring, (length_ms, _)) in self.rings.iter_mut().zip(LENGTHS) {
-            ring.add(time_ms.div_euclid(length_ms), severity);
+            ring.add(time_ms.0.div_euclid(length_ms), severity);
         }
     }
 
-    /// Returns the counts of a window. `length` is an index into [`LENGTHS`], `window` counts from 1970.
+    /// Returns the counts of a window. `length` is an index into [`LENGTHS`], and `window` is the number of the window
+    /// since the Unix epoch.
     pub(super) fn window(&self, length: usize, window: i64) -> [u32; 4] {
         self.rings[length].get(window)
     }
 
-    /// Keeps the counts of a second at index `at`.
+    /// Stores a snapshot of the counts at index `at`.
     pub(super) fn mark(&mut self, at: usize, counts: SeverityCounts) {
         self.marks[at] = counts;
     }
 
-    /// Returns the counts kept at index `at`; they are 0 for seconds before the row's first event.
+    /// Returns the snapshot that was stored at index `at`. All counts of the snapshot are 0 if the snapshot is older
+    /// than the row's first event.
     pub(super) fn marked(&self, at: usize) -> SeverityCounts {
         self.marks[at]
     }
@@ -104,7 +110,7 @@ impl RowHistory {
 mod tests {
     use super::*;
 
-    /// Compares the ring with a plain list of all windows.
+    /// Compares the ring buffer with a plain list of all windows.
     #[test]
     fn a_ring_keeps_the_newest_windows_and_forgets_the_others() {
         let mut random = fastrand::Rng::with_seed(1);
@@ -116,7 +122,7 @@ mod tests {
             let window = base - [0, 0, 1, 3, 50, 95, 96, 200][random.usize(..8)];
             let newest = all.keys().next_back().copied();
             ring.add(window, 2);
-            // An event in a window that the ring has dropped must not bring it back.
+            // An event in a window that the ring has dropped must not bring that window back.
             if newest.is_none_or(|newest| window > newest - 96) {
                 *all.entry(window).or_insert(0) += 1;
             }
@@ -135,8 +141,8 @@ mod tests {
     #[test]
     fn an_event_counts_in_a_window_of_each_length() {
         let mut history = RowHistory::default();
-        history.add(86_399_999, 0);
-        history.add(86_400_000, 3);
+        history.add(UnixMs(86_399_999), 0);
+        history.add(UnixMs(86_400_000), 3);
         for (length, (length_ms, _)) in LENGTHS.iter().enumerate() {
             let first = 86_400_000 / length_ms - 1;
             assert_eq!(history.window(length, first), [1, 0, 0, 0]);

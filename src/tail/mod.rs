@@ -1,7 +1,7 @@
-//! `citystream tail`: live counts by city, type and severity, the events themselves, or the dead letters.
+//! `citystream tail`: shows live counts by city, type and severity, the events themselves, or the dead letters.
 //!
-//! `tail` reads the topic without a consumer group and commits nothing, so it does not affect consumers. On a terminal
-//! it is a live screen ([`screen`]); elsewhere it prints lines ([`printer`]).
+//! `tail` reads the topic without a consumer group and commits nothing, so it does not affect consumers. On a terminal,
+//! `tail` shows a live screen ([`screen`]). If the output is not a terminal, `tail` prints lines ([`printer`]).
 
 mod board;
 mod classify;
@@ -29,7 +29,10 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 use printer::Printer;
 
-/// Returns the topic to read.
+/// The advice for a user whose `tail` starts at the end of the log and receives no record.
+const QUIET_HINT: &str = "only new records are shown; --from beginning shows the older ones, too";
+
+/// Returns the name of the topic to read.
 pub(crate) fn topic(args: &Tail) -> String {
     if args.dlq {
         args.kafka.dlq_topic()
@@ -38,7 +41,7 @@ pub(crate) fn topic(args: &Tail) -> String {
     }
 }
 
-/// Returns the part of the log to read.
+/// Returns the range of the log to read.
 ///
 /// # Errors
 /// Returns an error if the range is empty because it ends before it begins.
@@ -61,14 +64,14 @@ pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     })
 }
 
-/// Reads the log and prints lines to standard output.
+/// Reads the log and prints lines on standard output.
 ///
-/// Returns at the end of the range, after `-n` records, when `shutdown` is triggered, or when the reader of the output
-/// closes its pipe.
+/// The function returns at the end of the range, after `-n` records, or when `shutdown` is triggered. The function also
+/// returns when the program that reads the output closes the pipe.
 ///
 /// # Errors
 /// Returns an error if reading fails or the output cannot be written.
-pub(crate) fn print(
+pub(crate) fn print_lines(
     reader: &LogReader,
     range: &ReadRange,
     args: &Tail,
@@ -91,7 +94,7 @@ pub(crate) fn print(
     }
 }
 
-/// Counts down the records that are left to show (`-n`). Returns whether this was the last one.
+/// Decreases the number of records that `-n` still allows. Returns true if this record was the last one.
 fn count_down(left: &mut Option<u64>) -> bool {
     left.as_mut().is_some_and(|left| {
         *left -= 1;

@@ -1,15 +1,15 @@
-//! Text that is safe to print, cut and padded to terminal columns.
+//! Makes text safe to print, and cuts or pads it to terminal columns.
 //!
-//! A record can hold any characters. Those that a terminal would obey or hide are shown as escapes.
+//! A record can contain any characters. Characters that a terminal would interpret or hide are shown as escapes.
 
 use textwrap::{Options, WordSplitter};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Returns whether a terminal obeys or hides the character instead of showing it.
+/// Returns true if a terminal would interpret or hide the character instead of showing it.
 ///
-/// These are control characters and Unicode's `Default_Ignorable_Code_Point`, which includes characters that
-/// change the text direction or have no width. Two city names can differ by such a character alone, so it must be
-/// visible.
+/// Hidden characters are control characters and characters with the Unicode property `Default_Ignorable_Code_Point`.
+/// The property includes characters that change the text direction or have no width. Hidden characters must become
+/// visible, because two city names may differ only in such a character.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -20,9 +20,10 @@ fn is_hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Replaces hidden characters in JSON from byte `begin` on by JSON's own escapes.
+/// Replaces hidden characters in JSON by JSON escapes, starting at the byte `begin`.
 ///
-/// The values stay the same: such characters occur only inside strings, because JSON's tokens are ASCII.
+/// The escapes do not change the values in the JSON. Hidden characters occur only inside strings, because the tokens of
+/// JSON are ASCII.
 pub(super) fn escape_json(out: &mut Vec<u8>, begin: usize) {
     if out[begin..].iter().all(|byte| *byte < 0x7f) {
         return;
@@ -40,7 +41,7 @@ pub(super) fn escape_json(out: &mut Vec<u8>, begin: usize) {
     }
 }
 
-/// Returns text with escapes in place of hidden characters.
+/// Returns the text with all hidden characters replaced by escapes.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -53,12 +54,12 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
-/// Returns the number of terminal columns that text takes.
+/// Returns the number of terminal columns that a text needs.
 pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Returns printable text of at most `columns` columns. Text that had to be cut ends with `…`.
+/// Returns printable text with a width of at most `columns` columns. If the text is cut, it ends with `…`.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     let text = printable(text);
     if width(&text) <= columns {
@@ -79,7 +80,7 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
-/// Returns printable text, cut or filled with spaces to exactly `columns` columns.
+/// Returns printable text, cut or padded with spaces to exactly `columns` columns.
 pub(super) fn fit(text: &str, columns: usize, align_right: bool) -> String {
     let text = cut(text, columns);
     let space = " ".repeat(columns.saturating_sub(width(&text)));
@@ -90,7 +91,7 @@ pub(super) fn fit(text: &str, columns: usize, align_right: bool) -> String {
     }
 }
 
-/// Returns printable lines of at most `columns` columns, broken at spaces where possible.
+/// Returns printable lines of at most `columns` columns each. Lines are broken at spaces if possible.
 pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let options = Options::new(columns).word_splitter(WordSplitter::NoHyphenation);
     let text = printable(text);

@@ -1,7 +1,8 @@
-//! `tail` without a screen: one line for each event or dead letter, or counts every ten seconds and a table at the end.
+//! Prints the output of `tail` without a live screen. The printer writes a line for each event or dead letter. With
+//! `--output table`, the printer instead writes the counts every ten seconds and a table at the end.
 //!
-//! Lines are buffered until the log is quiet or 100 ms have passed, so that a hundred thousand events a second need
-//! few writes.
+//! The printer buffers lines until no record arrives for a moment or 100 ms have passed. A hundred thousand events per
+//! second therefore need only a few writes.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -14,42 +15,45 @@ use super::count_table::{dead_letter_table, event_table};
 use super::counts::LiveCounts;
 use super::event_line::{self, RecordOrigin};
 use super::printable::printable;
-use super::{count_down, dead_letters};
+use super::{QUIET_HINT, count_down, dead_letters};
 use crate::kafka::reader::ReadStep;
-use crate::settings::{Output, Tail};
+use crate::settings::{From, Tail, TailOutput};
 
-/// The longest time that a line stays in the buffer.
+/// Maximum time that a line stays in the buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
-/// The time between two lines of counts.
+/// Time between two lines that show the counts so far.
 const COUNTS_EVERY: Duration = Duration::from_secs(10);
-/// The size of the buffer. One write of this size costs as much as the write of one line.
+/// Size of the buffer in bytes. A write of 64 KiB costs about as much as a write of one line.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// The printer looks at the clock after this many records: every 1 ms at a million records a second.
+/// Number of records after which the printer reads the clock. At a million records per second, the printer reads the
+/// clock every millisecond.
 const RECORDS_PER_LOOK: u32 = 1_000;
 
-/// Prints what the reader delivers.
+/// Prints the records that the reader delivers.
 pub(super) struct Printer<'a> {
     classifier: Classifier,
-    output: Output,
-    /// Whether records come from the dead-letter topic.
+    output: TailOutput,
+    /// True if the records come from the dead-letter topic.
     dlq: bool,
     topic: String,
-    /// The number of lines until the end (`-n`).
+    /// The number of lines that are left to print (`-n`).
     left: Option<u64>,
     counts: LiveCounts,
     out: &'a mut dyn Write,
-    /// The width of the terminal that `out` writes to.
+    /// The width of the terminal to which `out` writes, in columns.
     columns: Option<usize>,
     buffer: Vec<u8>,
     records_since_look: u32,
     flushed_at: Instant,
-    /// When the last line of counts was printed, and the total at that time.
+    /// The time of the last line of counts, and the total number of records at that time.
     counts_at: (Instant, u64),
     hint_logged: bool,
+    /// True if only new records are printed, and none has arrived yet.
+    may_be_quiet: bool,
 }
 
 impl Printer<'_> {
-    /// Returns a printer at the beginning of the log.
+    /// Returns a printer that has not printed any record yet.
     pub(super) fn new<'a>(
         args: &Tail,
         out: &'a mut dyn Write,
@@ -69,10 +73,11 @@ impl Printer<'_> {
             flushed_at: Instant::now(),
             counts_at: (Instant::now(), 0),
             hint_logged: false,
+            may_be_quiet: args.from == From::End,
         }
     }
 
-    /// Handles one step of the reader. Breaks after the last line of `-n`.
+    /// Handles one step of the reader. Returns `Break` after the last line that `-n` allows.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.
@@ -85,7 +90,7 @@ impl Printer<'_> {
                 self.print_due()?;
                 return Ok(ControlFlow::Continue(()));
             }
-            // The reader logs what it waits for.
+            // The reader itself logs what it waits for, so the printer does not.
             ReadStep::Behind(_) | ReadStep::Waiting(_) => return Ok(ControlFlow::Continue(())),
         };
         if self.print(&classified) && count_down(&mut self.left) {
@@ -101,14 +106,14 @@ impl Printer<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Counts a record and buffers its line. Returns whether it is an event or a dead letter.
+    /// Counts a record and buffers its line. Returns true if the record is an event or a dead letter.
     fn print(&mut self, classified: &Classified) -> bool {
         match classified {
             Classified::Event(event) => {
                 self.counts.add_event(event);
                 match self.output {
-                    Output::Table => {}
-                    Output::Json => {
+                    TailOutput::Table => {}
+                    TailOutput::Json => {
                         let origin = RecordOrigin {
                             topic: &self.topic,
                             partition: event.partition,
@@ -116,15 +121,15 @@ impl Printer<'_> {
                         };
                         event_line::push_json(&mut self.buffer, &event.event, origin);
                     }
-                    Output::Text => event_line::push_text(&mut self.buffer, &event.event),
+                    TailOutput::Text => event_line::push_text(&mut self.buffer, &event.event),
                 }
             }
             Classified::DeadLetter(letter) => {
                 self.counts.add_dead_letter(letter);
                 match self.output {
-                    Output::Table => {}
-                    Output::Json => dead_letters::push_json(&mut self.buffer, letter),
-                    Output::Text => dead_letters::push_text(&mut self.buffer, letter),
+                    TailOutput::Table => {}
+                    TailOutput::Json => dead_letters::push_json(&mut self.buffer, letter),
+                    TailOutput::Text => dead_letters::push_text(&mut self.buffer, letter),
                 }
             }
             Classified::Rejected(reason) => {
@@ -136,7 +141,7 @@ impl Printer<'_> {
         true
     }
 
-    /// Looks at the clock, and flushes lines or prints counts if it is time to.
+    /// Reads the clock. If enough time has passed, flushes lines or prints counts.
     fn print_due(&mut self) -> io::Result<()> {
         self.records_since_look = 0;
         if self.flushed_at.elapsed() < FLUSH_EVERY {
@@ -148,9 +153,13 @@ impl Printer<'_> {
             return Ok(());
         }
         self.log_hint();
+        if self.may_be_quiet && self.counts.sum.total() == 0 {
+            tracing::info!("{QUIET_HINT}");
+        }
+        self.may_be_quiet = false;
         let counts = self.counts_line();
         self.counts_at = (Instant::now(), self.counts.sum.total());
-        if self.output == Output::Table {
+        if self.output == TailOutput::Table {
             writeln!(self.out, "{counts}")?;
             self.out.flush()?;
         }
@@ -188,7 +197,7 @@ impl Printer<'_> {
         text
     }
 
-    /// Logs the hint about a filter that matches no event, once.
+    /// Logs the hint about a filter that matches no event. The hint is logged only once.
     fn log_hint(&mut self) {
         if let Some(hint) = self.classifier.hint().filter(|_| !self.hint_logged) {
             tracing::warn!(hint = %printable(hint), "no event matches a name in the filter");
@@ -205,14 +214,14 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// Prints the buffered lines, or the table with `--output table`.
+    /// Prints the buffered lines. With `--output table`, prints the table of counts instead.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         self.log_hint();
-        if self.output == Output::Table {
+        if self.output == TailOutput::Table {
             let table = if self.dlq {
                 dead_letter_table(&self.counts, self.columns)
             } else {

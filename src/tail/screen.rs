@@ -1,8 +1,9 @@
-//! `tail` on a terminal: a live screen.
+//! The live screen that `tail` shows on a terminal.
 //!
-//! Two threads share a [`Board`]. One reads and counts as fast as Kafka delivers. The other takes keys and draws, at
-//! most ten times a second and only after a change, so that a hundred thousand events a second do not wait for the
-//! terminal. The picture is a function of the board and the [`ScreenView`].
+//! Two threads share a [`Board`]. The reading thread reads and counts as fast as Kafka delivers records. The drawing
+//! thread handles keys and draws. The drawing thread draws at most ten times a second, and only after a change. A slow
+//! terminal therefore does not delay the reading thread. Each picture is a function of the board and the
+//! [`ScreenView`].
 
 mod chart;
 mod draw;
@@ -11,6 +12,7 @@ mod format;
 mod overlay;
 mod picture;
 mod query;
+mod record_kind;
 mod record_list;
 mod table;
 #[cfg(test)]
@@ -34,7 +36,7 @@ use super::classify::{Classified, Classifier, OptionFilter};
 use super::count_table::{dead_letter_table, event_table};
 use super::printable::printable;
 use super::terminal::FullScreen;
-use super::{count_down, topic};
+use super::{QUIET_HINT, count_down, topic};
 use crate::kafka::reader::{LogReader, ReadRange, ReadStart, ReadStep, ReaderError};
 use crate::output;
 use crate::settings::Tail;
@@ -43,36 +45,39 @@ use crate::sys;
 use crate::telemetry::unix_ms;
 use format::TimeDetail;
 use picture::Heading;
-use view::{KeyAction, RecordKind, ScreenView};
+use record_kind::RecordKind;
+use view::{KeyAction, ScreenView};
 
-/// The least time between two pictures.
+/// Minimum time between two pictures that are drawn.
 const FRAME: Duration = Duration::from_millis(100);
-/// How long the reader may take to end after the screen. It may be waiting for a broker that does not answer.
+/// Maximum wait for the reader after the screen has ended. The reader may itself be waiting for a broker that does not
+/// answer.
 const READER_END: Duration = Duration::from_millis(500);
 
-/// What the threads and the signal handlers share.
+/// The state that the threads and the signal handlers share.
 #[derive(Debug)]
 struct Shared {
     board: Mutex<Board>,
-    /// Whether anything has changed since the last picture.
+    /// True if anything has changed since the last picture.
     changed: AtomicBool,
-    /// Whether SIGTSTP has arrived.
+    /// True if the signal SIGTSTP has arrived.
     suspend: AtomicBool,
-    /// Whether SIGCONT has arrived.
+    /// True if the signal SIGCONT has arrived.
     resumed: AtomicBool,
 }
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
-        // A panic of the reader ends the screen. The board before the panic is still worth printing.
+        // A panic of the reader ends the screen. The counts that the board held before the panic are still worth
+        // printing.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Shows the screen until the user leaves it or the range ends, then prints the counts.
+/// Shows the screen until the user leaves it or the range ends. Then prints the counts.
 ///
 /// # Errors
-/// Returns an error if reading or the terminal fails. The terminal is restored before.
+/// Returns an error if reading or the terminal fails. The terminal is restored before the function returns.
 pub(crate) async fn run(
     reader: LogReader,
     range: ReadRange,
@@ -133,11 +138,12 @@ fn heading(args: &Tail, range: &ReadRange) -> Heading {
             ReadStart::Beginning => "from the beginning".to_owned(),
             ReadStart::At(ms) => format!("from {}", format::time(ms, TimeDetail::Date)),
         },
+        quiet_hint: matches!(range.start, ReadStart::End).then_some(QUIET_HINT),
         filter: OptionFilter::new(args).text(),
     }
 }
 
-/// Notes the signals of Ctrl-Z and `fg`.
+/// Listens for the signals that Ctrl-Z and the shell command `fg` send.
 fn listen_for_job_control(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let [stop, go] = sys::STOP_AND_GO.map(SignalKind::from_raw).map(signal);
     let mut stop = stop.context("failed to listen for SIGTSTP")?;
@@ -154,7 +160,7 @@ fn listen_for_job_control(shared: &Arc<Shared>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the log into the board.
+/// Reads the log and adds each record to the board.
 fn read(
     reader: &LogReader,
     range: &ReadRange,
@@ -192,7 +198,8 @@ fn read(
     })
 }
 
-/// Takes keys and draws until a key, a signal or the end of the reader ends it.
+/// Handles keys and draws the screen. The loop ends when the user presses the key to leave, when a signal arrives, or
+/// when the reader has ended.
 fn show(
     shared: &Shared,
     heading: &Heading,
@@ -213,7 +220,7 @@ fn show(
         }
         if shared.suspend.swap(false, Ordering::SeqCst) {
             screen.suspend()?;
-            // The SIGCONT that ended `suspend` needs no further handling.
+            // The signal SIGCONT ended `suspend` and needs no further handling.
             shared.resumed.store(false, Ordering::SeqCst);
             shared.changed.store(true, Ordering::Relaxed);
         } else if shared.resumed.swap(false, Ordering::SeqCst) {
@@ -225,9 +232,9 @@ fn show(
         }
         next_frame = Instant::now() + FRAME;
         let now_ms = unix_ms();
-        // Even without records, rates fall and messages expire.
-        let changed = shared.changed.swap(false, Ordering::Relaxed) || now_ms / 1_000 != second;
-        second = now_ms / 1_000;
+        // The picture changes every second even without new records, because rates fall and messages expire.
+        let changed = shared.changed.swap(false, Ordering::Relaxed) || now_ms.0 / 1_000 != second;
+        second = now_ms.0 / 1_000;
         if changed {
             let mut board = shared.board();
             board.tick(now_ms);
@@ -252,12 +259,13 @@ fn handle_event(
     match action {
         KeyAction::Draw | KeyAction::Quit => {}
         KeyAction::Redraw => screen.clear()?,
-        // The signal comes back to this process like one from outside.
+        // The process sends the signal to itself, and handles it like a signal from outside.
         KeyAction::Suspend => sys::stop_job(),
         KeyAction::Export => {
             let board = shared.board();
             let (json, now_ms) = (export::json(heading, &board, view), board.now_ms);
-            // The reader must not wait for the disk.
+            // The lock on the board is released first. If the lock were held, the reader would wait until the file is
+            // stored.
             drop(board);
             let saved = json
                 .map_err(std::io::Error::from)

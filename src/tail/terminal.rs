@@ -1,12 +1,13 @@
-//! The terminal in full-screen mode, and its restoration.
+//! Puts the terminal into full-screen mode, and restores the terminal afterwards.
 //!
-//! [`FullScreen::enter`] is the only way in. The terminal is restored:
+//! Only [`FullScreen::enter`] turns on full-screen mode. The terminal is restored in three cases:
 //!
 //! - when the [`FullScreen`] is dropped, which includes every error;
-//! - on a panic, before its message is printed;
+//! - when a thread panics, before the message of the panic is printed;
 //! - while the process is suspended.
 //!
-//! Log lines are held back while the screen is up, see [`hold_log_lines`](crate::telemetry::hold_log_lines).
+//! While the screen is shown, log lines are held back, as [`hold_log_lines`](crate::telemetry::hold_log_lines)
+//! describes.
 
 use std::io::{self, BufWriter, Stdout};
 use std::panic::PanicHookInfo;
@@ -27,12 +28,12 @@ use ratatui::buffer::Buffer;
 use crate::sys;
 use crate::telemetry::{hold_log_lines, release_log_lines, write_stderr};
 
-/// Bytes of a picture that are written at once.
+/// Size of the buffer through which a picture is written, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Whether the terminal is in full-screen mode.
+/// True if the terminal is in full-screen mode.
 static ENTERED: AtomicBool = AtomicBool::new(false);
-/// The thread that draws.
+/// The id of the thread that draws the screen.
 static DRAWING_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
 static PANIC_HOOK: Once = Once::new();
 
@@ -45,10 +46,10 @@ pub struct FullScreen {
 }
 
 impl FullScreen {
-    /// Puts the terminal of standard output into full-screen mode. The calling thread has to draw.
+    /// Puts the terminal of standard output into full-screen mode. Only the drawing thread may call this function.
     ///
     /// # Errors
-    /// Returns an error if standard output is not a terminal or fails. The terminal is then unchanged.
+    /// Returns an error if standard output fails or is not a terminal. The terminal then stays unchanged.
     pub fn enter(title: &str) -> io::Result<FullScreen> {
         PANIC_HOOK.call_once(|| {
             let previous = std::panic::take_hook();
@@ -59,7 +60,7 @@ impl FullScreen {
             .unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current().id());
         let terminal = new_terminal()?;
         enter()?;
-        // The title is not restored: few terminals report the previous one.
+        // The previous title cannot be restored, because few terminals report their title.
         if let Err(error) = execute!(io::stdout(), SetTitle(title)) {
             restore();
             return Err(error);
@@ -67,10 +68,10 @@ impl FullScreen {
         Ok(FullScreen { terminal })
     }
 
-    /// Shows what `draw` draws, with the cursor at the position that it returns.
+    /// Shows the picture that `draw` creates. The cursor is placed at the position that `draw` returns.
     ///
     /// # Errors
-    /// Returns an error if the terminal is gone.
+    /// Returns an error if the terminal no longer exists.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Buffer) -> Option<(u16, u16)>) -> io::Result<()> {
         self.terminal.draw(|frame| {
             if let Some(cursor) = draw(frame.buffer_mut()) {
@@ -80,22 +81,23 @@ impl FullScreen {
         Ok(())
     }
 
-    /// Clears the terminal, so that the next picture is drawn as a whole.
+    /// Clears the terminal, so that the next picture is drawn completely.
     ///
     /// # Errors
-    /// Returns an error if the terminal is gone.
+    /// Returns an error if the terminal no longer exists.
     pub fn clear(&mut self) -> io::Result<()> {
-        // `Terminal::clear` asks for the cursor position and fails if the terminal does not answer.
+        // `Terminal::clear` is not used, because it asks the terminal for the cursor position, and fails if the
+        // terminal does not answer.
         execute!(io::stdout(), Clear(ClearType::All))?;
         self.terminal = new_terminal()?;
         Ok(())
     }
 
-    /// Restores the terminal, stops the process as Ctrl-Z does, and enters full-screen mode again when the process is
-    /// continued.
+    /// Restores the terminal and suspends the process, as Ctrl-Z does. When the process continues, the function turns
+    /// on full-screen mode again.
     ///
     /// # Errors
-    /// Returns an error if the terminal is gone.
+    /// Returns an error if the terminal no longer exists.
     pub fn suspend(&mut self) -> io::Result<()> {
         restore();
         sys::stop_here();
@@ -103,13 +105,14 @@ impl FullScreen {
         self.clear()
     }
 
-    /// Enters full-screen mode again after another program has changed the terminal, as a shell does while the process
-    /// is stopped by SIGSTOP.
+    /// Turns on full-screen mode again after another program has changed the terminal's settings. For example, a shell
+    /// changes these settings while the process is stopped by SIGSTOP.
     ///
     /// # Errors
-    /// Returns an error if the terminal is gone.
+    /// Returns an error if the terminal no longer exists.
     pub fn reenter(&mut self) -> io::Result<()> {
-        // Otherwise crossterm assumes that the terminal is still in raw mode and changes nothing.
+        // Raw mode must be turned off before it is turned on again. Otherwise, crossterm would assume that the terminal
+        // is still in raw mode, and would change nothing.
         disable_raw_mode()?;
         enter()?;
         self.clear()
@@ -134,7 +137,7 @@ fn enter() -> io::Result<()> {
     execute!(io::stdout(), EnterAlternateScreen, Hide).inspect_err(|_| restore())
 }
 
-/// Restores the terminal if it is in full-screen mode, then writes the log lines that were held back.
+/// Restores the terminal if it is in full-screen mode, and then writes the log lines that were held back.
 fn restore() {
     if ENTERED.swap(false, Ordering::SeqCst) {
         let left = execute!(io::stdout(), LeaveAlternateScreen, Show);
@@ -146,9 +149,9 @@ fn restore() {
     }
 }
 
-/// Restores the terminal at once if the drawing thread panics.
+/// Restores the terminal immediately if the drawing thread panics.
 ///
-/// After a panic of another thread the screen stays up, so its message waits with the log lines.
+/// If another thread panics, the screen stays, and the message of the panic is held back together with the log lines.
 fn on_panic(info: &PanicHookInfo<'_>, previous: &(dyn Fn(&PanicHookInfo<'_>) + Sync + Send)) {
     let drawing = *DRAWING_THREAD
         .lock()

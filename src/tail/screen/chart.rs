@@ -1,30 +1,33 @@
-//! Charts of events per window: a large one of all rows, and a small one (a spark) in each row.
+//! Draws charts of events per window: a large chart of all rows, and a small chart (a spark) in each row.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 
 use super::picture::Picture;
+use crate::core::clock::UnixMs;
 use crate::tail::board::sum;
 use crate::tail::history::{LENGTHS, RowHistory, WINDOWS};
 
-/// The widest bar, in columns.
+/// Maximum width of a bar, in columns.
 const BAR_COLUMNS_MAX: u16 = 4;
-/// The height of a full bar in a spark, in eighths of a line. The gap separates sparks of rows above each other.
+/// The height of a full bar in a spark, in eighths of a line. The remaining eighth separates the sparks of adjacent
+/// rows.
 const SPARK_FULL: u64 = 7;
-/// Bars of zero to eight eighths of a line.
+/// The characters for bars of zero to eight eighths of a line.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The events of consecutive windows, oldest first. The last window is the newest one.
+/// The events of consecutive windows, starting with the oldest window.
 pub(super) struct Bars {
-    /// For each window, the number of all events and of alerts.
+    /// The number of all events and the number of alerts, for each window.
     pub(super) windows: Vec<(u64, u64)>,
-    /// The start of the first window and the end of the last one, in Unix milliseconds.
-    pub(super) range_ms: (i64, i64),
+    /// The start of the first window and the end of the last window.
+    pub(super) range_ms: (UnixMs, UnixMs),
 }
 
 impl Bars {
-    /// Sums the windows of the visible rows: at most `room` windows, and none before the first event.
+    /// Sums the windows of the visible rows. The result contains at most `room` windows, and starts no earlier than the
+    /// window of the first event.
     pub(super) fn new(picture: &Picture<'_>, room: usize) -> Option<Bars> {
         let (view, rows) = (picture.view, picture.rows.iter());
         let histories = rows.filter_map(|row| row.row.history.as_deref());
@@ -42,12 +45,12 @@ impl Bars {
         histories: impl Iterator<Item = &'a RowHistory>,
         severities: [bool; 4],
         length: usize,
-        (oldest_ms, newest_ms): (i64, i64),
+        (oldest_ms, newest_ms): (UnixMs, UnixMs),
         room: usize,
     ) -> Bars {
         let (length_ms, _) = LENGTHS[length];
-        let newest = newest_ms.div_euclid(length_ms);
-        let count = newest - oldest_ms.div_euclid(length_ms) + 1;
+        let newest = newest_ms.0.div_euclid(length_ms);
+        let count = newest - oldest_ms.0.div_euclid(length_ms) + 1;
         let count = usize::try_from(count).unwrap_or(WINDOWS);
         let count = count.min(room).min(WINDOWS);
         let first = newest + 1 - i64::try_from(count).unwrap_or(0);
@@ -62,17 +65,18 @@ impl Bars {
         }
         Bars {
             windows,
-            range_ms: (first * length_ms, (newest + 1) * length_ms),
+            range_ms: (UnixMs(first * length_ms), UnixMs((newest + 1) * length_ms)),
         }
     }
 
-    /// Returns the largest number of events in one window.
+    /// Returns the largest number of events in any window.
     pub(super) fn most(&self) -> u64 {
         self.windows.iter().map(|bar| bar.0).max().unwrap_or(0)
     }
 }
 
-/// Returns the height of a bar if the largest one has the height `full`. A count above 0 is always visible.
+/// Returns the height of a bar for `count`. A bar for the count `most` has the height `full`. The bar of any count
+/// above 0 is visible.
 fn bar_height(count: u64, most: u64, full: u64) -> u64 {
     if count == 0 || most == 0 {
         return 0;
@@ -81,12 +85,12 @@ fn bar_height(count: u64, most: u64, full: u64) -> u64 {
     u64::try_from(height).unwrap_or(u64::MAX).max(1)
 }
 
-/// Returns the character of a bar within one line.
+/// Returns the character for a bar whose height is less than or equal to one line.
 fn eighths(height: u64) -> char {
     EIGHTHS[usize::try_from(height.min(8)).unwrap_or(8)]
 }
 
-/// Draws the windows at the right end of an area. Each bar has the alerts below the other events.
+/// Draws the windows, aligned to the right end of an area. In each bar, the alerts are below the other events.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     let most = bars.most();
     let full = u64::from(area.height) * 8;
@@ -99,7 +103,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
         for line in 0..area.height {
             let below = u64::from(line) * 8;
             let (height, style) = if alerts > below && all >= below + 8 && alerts < below + 8 {
-                // The alerts end within this line and the other events fill it.
+                // The alerts end within this line, and the other events fill the rest of the line.
                 let style = Style::new().fg(Color::Yellow).bg(Color::Blue);
                 (alerts - below, style)
             } else if alerts > below {
@@ -119,12 +123,13 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     }
 }
 
-/// Returns the spark of one row as text of at most `columns` columns, with no window before the board's first event.
+/// Returns the spark of one row as text of at most `columns` columns. The spark starts no earlier than the window of
+/// the board's first event.
 pub(super) fn spark(
     history: &RowHistory,
     severities: [bool; 4],
     length: usize,
-    times_ms: (i64, i64),
+    times_ms: (UnixMs, UnixMs),
     columns: usize,
 ) -> String {
     let history = std::iter::once(history);
@@ -147,11 +152,11 @@ mod tests {
         let mut history = RowHistory::default();
         for (minute, count) in [(0, 80), (1, 1), (3, 40), (5, 10)] {
             for _ in 0..count {
-                history.add(minute * 60_000, 0);
+                history.add(UnixMs(minute * 60_000), 0);
             }
         }
         let all = [true; 4];
-        let until = |minute: i64| (0, minute * 60_000);
+        let until = |minute: i64| (UnixMs(0), UnixMs(minute * 60_000));
         assert_eq!(spark(&history, all, 0, until(5), 6), "▇▁ ▃ ▁");
         assert_eq!(spark(&history, all, 0, until(5), 11), "▇▁ ▃ ▁");
         assert_eq!(spark(&history, all, 0, until(5), 12), "▇▇▁▁  ▃▃  ▁▁");
@@ -159,7 +164,7 @@ mod tests {
         assert_eq!(spark(&history, all, 0, until(7), 4), " ▇  ");
         assert_eq!(spark(&history, [false; 4], 0, until(5), 3), "   ");
         assert_eq!(spark(&history, all, 0, until(0), 50), "▇▇▇▇");
-        let long = (-500 * 60_000, 5 * 60_000);
+        let long = (UnixMs(-500 * 60_000), UnixMs(5 * 60_000));
         assert_eq!(spark(&history, all, 0, long, 500).chars().count(), 4 * 96);
         assert_eq!(spark(&history, all, 0, long, 100).chars().count(), 96);
     }
@@ -168,9 +173,9 @@ mod tests {
     fn the_chart_has_alerts_below_the_other_events() {
         let bars = Bars {
             windows: vec![(16, 0), (16, 4), (16, 16), (1, 1), (0, 0), (12, 0)],
-            range_ms: (0, 0),
+            range_ms: (UnixMs(0), UnixMs(0)),
         };
-        // Seven columns for six windows: the bars are at the right end.
+        // The area has seven columns for six windows, and the bars are at its right end.
         let area = Rect::new(0, 0, 7, 2);
         let mut buf = Buffer::empty(area);
         draw(&mut buf, area, &bars);

@@ -1,7 +1,7 @@
-//! The picture: the place of each part of the screen, and its lines of numbers and keys.
+//! Draws the picture: it arranges the parts of the screen, and draws the lines of numbers and the line of keys.
 //!
-//! The picture is a function of the board and the view, so that tests can check it without a terminal. What does not
-//! fit is left out, the least important first; nothing important is cut from 40 to 200 columns.
+//! The picture is a function of the board and the view, so tests can check it without a terminal. If the screen is too
+//! small, the least important parts are omitted first. With 40 to 200 columns, nothing important is cut.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -14,21 +14,23 @@ use super::format::{
     time,
 };
 use super::picture::{Heading, Picture};
-use super::view::{Overlay, RecordKind, ScreenView};
+use super::record_kind::RecordKind;
+use super::view::{Focus, Overlay, ScreenView};
 use super::{overlay, record_list, table};
 use crate::core::event::Severity;
 use crate::tail::board::{Board, ReadState};
 use crate::tail::history::{LENGTHS, WINDOWS};
 use crate::tail::printable::cut;
 
-/// The smallest screen that is drawn: columns and lines.
+/// The size of the smallest screen that is drawn, in columns and lines.
 const SCREEN_MIN: (u16, u16) = (24, 6);
-/// From this width on, the table and the records are next to each other.
+/// Minimum number of columns for drawing the table and the records next to each other.
 const SIDE_BY_SIDE_COLUMNS: u16 = 150;
-/// A lag of at most this many records is shown as "live": it is read within a moment.
+/// Maximum lag, in records, at which the screen shows "live". The reader needs only a moment for a lag of 1,000
+/// records.
 const LIVE_LAG_MAX: u64 = 1_000;
 
-/// Draws everything. Returns the position of the cursor if it is visible.
+/// Draws the whole picture. Returns the position of the cursor if the cursor is visible.
 pub(super) fn draw(
     buf: &mut Buffer,
     heading: &Heading,
@@ -64,7 +66,7 @@ pub(super) fn draw(
     cursor
 }
 
-/// The places of the parts between the numbers and the keys. A part of height 0 is not drawn.
+/// The positions of the parts between the line of numbers and the line of keys. A part with the height 0 is not drawn.
 struct Places {
     chart: Rect,
     table: Rect,
@@ -78,7 +80,7 @@ impl Places {
             RecordKind::DeadLetters => 2,
         };
         let rest = band(area, numbers, area.height - numbers - 1);
-        // With the line of its title.
+        // The height of the chart includes one line for the chart's title.
         let chart_height = match area.height {
             40.. => 8,
             30.. => 5,
@@ -93,7 +95,7 @@ impl Places {
             let left = Rect {
                 width: match kind {
                     RecordKind::Events => area.width * 3 / 5,
-                    // Dead letters have few columns of numbers, and long values.
+                    // The counts of dead letters need few columns, but the values of dead letters are long.
                     RecordKind::DeadLetters => area.width * 2 / 5,
                 },
                 ..rest
@@ -128,7 +130,8 @@ impl Places {
     }
 }
 
-/// Returns `height` lines of an area, from line `top` on, as far as the area goes.
+/// Returns a band of an area: `height` lines, starting at line `top`. If the area has too few lines, the band is
+/// shorter than `height`.
 fn band(area: Rect, top: u16, height: u16) -> Rect {
     let top = top.min(area.height);
     Rect {
@@ -147,7 +150,7 @@ fn draw_text(buf: &mut Buffer, area: Rect, text: &str, style: Style) {
     buf.set_stringn(area.x, area.y, text, area.width.into(), style);
 }
 
-/// Draws as many parts as fit completely, from the left. Returns the columns that they take.
+/// Draws parts from left to right, as many as fit completely. Returns the number of columns that the drawn parts use.
 fn draw_parts(buf: &mut Buffer, area: Rect, parts: Vec<Vec<Span<'_>>>, gap: u16) -> u16 {
     let mut used = 0;
     for part in parts {
@@ -169,7 +172,7 @@ fn draw_right(buf: &mut Buffer, area: Rect, line: &Line<'_>) {
     buf.set_line(area.right() - width, area.y, line, width);
 }
 
-/// Draws a title on a line across the area, with a text at its right end.
+/// Draws a horizontal line across the area, with a title at its left end and a text at its right end.
 fn draw_rule(buf: &mut Buffer, area: Rect, title: &str, right: &str) {
     draw_text(buf, area, &"─".repeat(area.width.into()), dim());
     let title = cut(title, area.width.into());
@@ -196,7 +199,7 @@ fn draw_head(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
             Line::styled(format!(" frozen, {} since ", count(since)), style)
         }
         (None, ReadState::Waiting(why)) => {
-            // The reason is more important than the topic, so it may take most of the line.
+            // The reason for waiting is more important than the topic, so the reason may use most of the line.
             let room = usize::from(area.width.saturating_sub(16));
             let text = cut(&format!("◌ {}", problem_and_remedy(why).0), room);
             Line::styled(text, color(Color::Yellow))
@@ -230,7 +233,7 @@ fn draw_head(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     draw_right(buf, area, &state);
 }
 
-/// Splits the reason for waiting into the problem and what to do about it.
+/// Splits the reason for waiting into the problem and its remedy.
 fn problem_and_remedy(why: &str) -> (&str, Option<&str>) {
     match why.split_once("; ") {
         Some((problem, remedy)) => (problem, Some(remedy)),
@@ -293,7 +296,7 @@ fn draw_numbers(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     draw_parts(buf, area, parts, gap);
 }
 
-/// Draws the counts of the four severities, and a bar of their shares in the rest of the line.
+/// Draws the counts of the four severities. A bar in the rest of the line shows the share of each severity.
 fn draw_severities(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let rows = &picture.rows;
     let sum = |severity: Severity| {
@@ -326,13 +329,13 @@ fn draw_severities(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
         let share = u128::from(sum(severity)) * u128::from(width) / u128::from(total);
         let share = match (severity, sum(severity)) {
             (_, 0) => 0,
-            // The rest of the line, so that rounding leaves no gap.
+            // The severity low gets the rest of the bar, so that rounding leaves no gap.
             (Severity::Low, _) => left,
             _ => u16::try_from(share).unwrap_or(0).clamp(1, left.max(1)),
         };
         let share = share.min(left);
         let x = area.right() - left;
-        // Some terminals draw a bold block differently.
+        // Some terminals draw a bold block differently from a normal one.
         let style = severity_style(severity).remove_modifier(Modifier::BOLD);
         buf.set_stringn(x, area.y, "▬".repeat(share.into()), share.into(), style);
         left -= share;
@@ -365,7 +368,7 @@ fn draw_chart(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     chart::draw(buf, below(area, 1), &bars);
 }
 
-/// Draws the list of the last alerts, or of all records.
+/// Draws the list of the last alerts or of all records.
 fn draw_records(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let Picture { board, view, .. } = picture;
     let (name, total, kept) = if view.all_records {
@@ -388,7 +391,7 @@ fn draw_records(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     record_list::draw(buf, below(area, 1), picture);
 }
 
-/// Draws the filter that is being typed, or a message, or the keys.
+/// Draws the bottom line, which shows the filter that the user is typing, a message, or the keys.
 fn draw_foot(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) -> Option<(u16, u16)> {
     let Picture { live, view, .. } = picture;
     if let Overlay::Typing(_) = view.overlay {
@@ -411,6 +414,10 @@ fn draw_foot(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) -> Option<(u16
         format!("“{}”", cut(&view.query.text, 20))
     };
     let sort = format!("by {}", view.sort.name(view.kind));
+    let (other_list, enter) = match view.focus {
+        Focus::Records => ("rows", "record"),
+        Focus::Rows => ("records", "filter by row"),
+    };
     let keys = [
         ("?", "help"),
         ("q", "quit"),
@@ -418,7 +425,8 @@ fn draw_foot(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) -> Option<(u16
         ("s", &sort),
         ("w", LENGTHS[view.length].1),
         ("space", "freeze"),
-        ("enter", "record"),
+        ("enter", enter),
+        ("tab", other_list),
         ("e", "export"),
     ];
     let keys = keys.map(|(key, action)| {

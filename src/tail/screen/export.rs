@@ -1,4 +1,4 @@
-//! What the screen shows, as a JSON file in the working directory.
+//! Exports the content of the screen to a JSON file in the working directory.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -10,26 +10,28 @@ use serde_json::{Map, Value, json};
 
 use super::chart::Bars;
 use super::picture::{Heading, Picture};
-use super::view::{RecordKind, ScreenView, VisibleRow};
+use super::record_kind::RecordKind;
+use super::view::{ScreenView, VisibleRow};
+use crate::core::clock::UnixMs;
 use crate::core::time::{format_millis, format_seconds};
 use crate::tail::board::{Board, ReadState, RecordContent};
 use crate::tail::dead_letters;
 use crate::tail::event_line::{RecordOrigin, push_json};
 use crate::tail::history::{LENGTHS, WINDOWS};
 
-/// Files that can be written in one second.
+/// Maximum number of files that the export can create within one second.
 const NAMES_MAX: u32 = 100;
 
 #[derive(Serialize)]
 struct Export {
     #[serde(flatten)]
     summary: Value,
-    /// The listed records. They are raw JSON, so that the numbers in `extra` keep their text.
+    /// The listed records as raw JSON, so that the numbers in `extra` keep their original digits.
     records: Vec<Box<RawValue>>,
 }
 
-/// Returns the export as one JSON object: the rows in their order, the windows that have events, and the listed records
-/// in the form of `--output json`.
+/// Returns the export as one JSON object. The object contains the rows in the order of the screen, the windows that
+/// have events, and the listed records in the format of `--output json`.
 pub(super) fn json(
     heading: &Heading,
     live: &Board,
@@ -129,11 +131,11 @@ fn windows(picture: &Picture<'_>) -> Vec<Value> {
     windows.collect()
 }
 
-/// Writes text into a new file of `folder` and returns the file's name, which contains the time.
+/// Writes the text to a new file in `folder`. Returns the name of the file. The name contains the time.
 ///
 /// # Errors
-/// Returns an error if no file can be created there, or the text cannot be written.
-pub(super) fn save(text: &str, folder: &Path, now_ms: i64) -> io::Result<PathBuf> {
+/// Returns an error if no file can be created in the folder, or if the text cannot be written.
+pub(super) fn save(text: &str, folder: &Path, now_ms: UnixMs) -> io::Result<PathBuf> {
     let time = format_seconds(now_ms).replace(':', "");
     for n in 1..=NAMES_MAX {
         let suffix = if n == 1 {
@@ -142,7 +144,7 @@ pub(super) fn save(text: &str, folder: &Path, now_ms: i64) -> io::Result<PathBuf
             format!("-{n}")
         };
         let name = format!("citystream-tail-{time}{suffix}.json");
-        // An existing file is never overwritten.
+        // An existing file must never be overwritten.
         match File::create_new(folder.join(&name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -164,7 +166,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut names = std::collections::BTreeSet::new();
         for n in 0..3 {
-            let name = save(&n.to_string(), folder.path(), 1_357_020_000_000).unwrap();
+            let name = save(&n.to_string(), folder.path(), UnixMs(1_357_020_000_000)).unwrap();
             let text = std::fs::read_to_string(folder.path().join(&name)).unwrap();
             assert_eq!(text, format!("{n}\n"));
             names.insert(name.to_string_lossy().into_owned());
@@ -172,6 +174,6 @@ mod tests {
         let want = ["", "-2", "-3"];
         let want = want.map(|n| format!("citystream-tail-2013-01-01T060000Z{n}.json"));
         assert!(want.iter().all(|name| names.contains(name)), "{names:?}");
-        assert!(save("x", &folder.path().join("missing"), 0).is_err());
+        assert!(save("x", &folder.path().join("missing"), UnixMs(0)).is_err());
     }
 }

@@ -1,15 +1,16 @@
-//! How numbers, times and severities look on the screen.
+//! Formats numbers, times and severities for the screen.
 
 use indicatif::HumanCount;
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::time::{format_millis, format_seconds};
 
-/// From this width on, words are not abbreviated.
+/// Minimum number of columns of a screen on which words are not abbreviated.
 pub(super) const ROOMY_COLUMNS: u16 = 60;
 
-/// Returns the style of a severity. These are the terminal's own colors, so that they fit its background.
+/// Returns the style of a severity. The style uses the terminal's palette, whose colors fit the terminal's background.
 pub(super) fn severity_style(severity: Severity) -> Style {
     match severity {
         Severity::Low => Style::new().fg(Color::Blue),
@@ -29,7 +30,7 @@ pub(super) fn bold() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
 }
 
-/// Returns a severity's name in at most four columns.
+/// Returns the name of a severity, shortened to at most four columns.
 pub(super) const fn short_severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Low => "low",
@@ -44,7 +45,7 @@ pub(super) fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-/// Returns a number in at most five columns, such as `9,999`, `12.3k`, `123k` or `4.5M`.
+/// Returns a number as text of at most five columns, such as `9,999`, `12.3k`, `123k` or `4.5M`.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn short_count(number: u64) -> String {
     if number < 10_000 {
@@ -53,7 +54,7 @@ pub(super) fn short_count(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["k", "M", "G", "T", "P"] {
         value /= 1_000.0;
-        // Above these bounds, rounding would add a column.
+        // A larger value would be rounded to a text with one more column.
         if value < 99.95 {
             return format!("{value:.1}{unit}");
         }
@@ -64,7 +65,7 @@ pub(super) fn short_count(number: u64) -> String {
     "lots".to_owned()
 }
 
-/// Returns a rate per second, such as `0`, `0.25`, `12.3` or `1,234`.
+/// Returns a rate per second as text, such as `0`, `0.25`, `12.3` or `1,234`.
 pub(super) fn rate(per_second: f64) -> String {
     if per_second <= 0.0 {
         "0".to_owned()
@@ -74,25 +75,25 @@ pub(super) fn rate(per_second: f64) -> String {
     } else if per_second < 99.5 {
         format!("{per_second:.1}")
     } else {
-        // The value is positive and far below the largest number.
+        // The rate is positive and far below the largest `u64`, so the cast does not change it.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         count(per_second.round() as u64)
     }
 }
 
-/// How much of a time is shown.
+/// How much of a time the screen shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeDetail {
-    /// `22:54:07`
+    /// The time only, such as `22:54:07`.
     Time,
-    /// `01-31 22:54:07`
+    /// The day and the time, such as `01-31 22:54:07`.
     Day,
-    /// `2013-01-31 22:54:07`
+    /// The date and the time, such as `2013-01-31 22:54:07`.
     Date,
 }
 
-/// Returns a time in UTC.
-pub(super) fn time(ms: i64, detail: TimeDetail) -> String {
+/// Returns a time in UTC as text, with as much detail as requested.
+pub(super) fn time(ms: UnixMs, detail: TimeDetail) -> String {
     let text = format_seconds(ms).replace('T', " ");
     let from = match detail {
         TimeDetail::Time => 11,
@@ -102,8 +103,8 @@ pub(super) fn time(ms: i64, detail: TimeDetail) -> String {
     text.get(from..19).unwrap_or_default().to_owned()
 }
 
-/// Returns a time in UTC with its milliseconds.
-pub(super) fn exact_time(ms: i64) -> String {
+/// Returns a time in UTC as text, including its milliseconds.
+pub(super) fn exact_time(ms: UnixMs) -> String {
     format_millis(ms).replace('T', " ").replace('Z', " UTC")
 }
 
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        let ms = 1_359_672_847_123;
+        let ms = UnixMs(1_359_672_847_123);
         assert_eq!(time(ms, TimeDetail::Time), "22:54:07");
         assert_eq!(time(ms, TimeDetail::Day), "01-31 22:54:07");
         assert_eq!(time(ms, TimeDetail::Date), "2013-01-31 22:54:07");

@@ -1,4 +1,4 @@
-//! Overlays drawn on top of the live screen: the key help and the full record.
+//! Draws overlays on top of the live screen: the help for the keys, and the full record.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,7 +7,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Widget as _};
 
 use super::format::{bold, count, dim, exact_time, severity_style};
-use super::view::RecordKind;
+use super::record_kind::RecordKind;
+use crate::core::clock::UnixMs;
 use crate::core::keys::event_id;
 use crate::core::parse::VALUE_BYTES_MAX;
 use crate::kafka::reader::Letter;
@@ -16,15 +17,16 @@ use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
 use crate::tail::printable::{fit, wrap};
 
-/// The widest overlay.
+/// Maximum width of an overlay, in columns.
 const COLUMNS_MAX: u16 = 96;
-/// Characters that are shown of a dead letter's value. A value is shorter unless it is too large for an event.
+/// Maximum number of characters of a dead letter's value that are shown. Only a value that is too large for an event
+/// has more characters.
 const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
-/// The key that does nothing for dead letters, which have no alerts.
+/// The key for alerts. The key does nothing for dead letters, because they have no alerts.
 const ALERTS_KEY: &str = "a";
 
-/// Keys and what they do, in at most 25 columns so that they fit a screen of 40 columns.
-const KEYS: [(&str, &str); 14] = [
+/// The keys and their effects. Each line has at most 25 columns, so that it fits a screen of 40 columns.
+const KEYS: [(&str, &str); 15] = [
     ("q", "leave, keep the counts"),
     ("space", "freeze or continue"),
     ("/", "filter by words"),
@@ -32,20 +34,21 @@ const KEYS: [(&str, &str); 14] = [
     ("s", "sort order of the rows"),
     ("w", "length of the windows"),
     (ALERTS_KEY, "alerts only, or all"),
-    ("↑ ↓", "choose a record"),
-    ("enter", "show the record in full"),
+    ("↑ ↓", "choose a record or row"),
+    ("tab", "among records or rows"),
+    ("enter", "show record, filter row"),
     ("← →", "previous or next record"),
     ("PgUp PgDn", "scroll the rows"),
     ("e", "export to a JSON file"),
     ("Ctrl-Z", "suspend until fg"),
     ("Ctrl-L", "redraw the screen"),
 ];
-/// Columns of the keys in the help.
+/// Number of columns for the keys in the help.
 const KEY_COLUMNS: usize = 11;
-/// Columns of the field names in a record.
+/// Number of columns for the field names of a record.
 const FIELD_COLUMNS: usize = 10;
 
-/// Draws the key help.
+/// Draws the help for the keys.
 pub(super) fn help(buf: &mut Buffer, area: Rect, kind: RecordKind) {
     let keys = KEYS.iter();
     let keys = keys.filter(|(key, _)| kind == RecordKind::Events || *key != ALERTS_KEY);
@@ -57,7 +60,7 @@ pub(super) fn help(buf: &mut Buffer, area: Rect, kind: RecordKind) {
     draw_box(buf, area, " keys ", &lines, 0, " any key closes this ");
 }
 
-/// Draws a record in full, scrolled down by `scroll` lines.
+/// Draws a complete record, without its first `scroll` lines.
 pub(super) fn record(
     buf: &mut Buffer,
     area: Rect,
@@ -83,7 +86,7 @@ pub(super) fn record(
     draw_box(buf, area, &title, &lines, scroll, " ← → next  esc close ");
 }
 
-/// A name, a text, which may be long, and the style of the text.
+/// A field of a record: the name, the text, and the style of the text. The text may have many lines.
 type RecordField = (&'static str, String, Style);
 
 fn event_fields(event: &TailEvent, topic: &str) -> Vec<RecordField> {
@@ -127,7 +130,7 @@ fn event_fields(event: &TailEvent, topic: &str) -> Vec<RecordField> {
 }
 
 fn letter_fields(letter: &Letter) -> Vec<RecordField> {
-    let time = |ms: Option<i64>| ms.map_or_else(|| "without a timestamp".to_owned(), exact_time);
+    let time = |ms: Option<UnixMs>| ms.map_or_else(|| "without a timestamp".to_owned(), exact_time);
     let plain = Style::new();
     let [topic, partition, offset] = dead_letters::origin(letter);
     let place = format!("{topic}, partition {partition}, offset {offset}");
@@ -151,7 +154,7 @@ fn letter_fields(letter: &Letter) -> Vec<RecordField> {
     fields
 }
 
-/// Returns a delay such as `1.5 s after`, or `2 h before` if it is negative.
+/// Returns a delay as text, such as `1.5 s after`. For a negative delay, the text is such as `2 h before`.
 fn delay_text(ms: i64) -> String {
     let word = if ms < 0 { "before" } else { "after" };
     let text = match ms.abs() {
@@ -164,7 +167,8 @@ fn delay_text(ms: i64) -> String {
     format!("{text} {word}")
 }
 
-/// Draws a box in the middle of an area, with as many lines as fit after the first `scroll`.
+/// Draws a box in the middle of an area. The box omits the first `scroll` lines and shows as many of the other lines as
+/// fit.
 fn draw_box(
     buf: &mut Buffer,
     area: Rect,

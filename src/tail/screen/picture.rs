@@ -1,32 +1,34 @@
-//! Everything that a picture depends on.
+//! The values that determine a picture of the screen.
 
 use super::view::{ScreenView, VisibleRow};
 use crate::tail::board::Board;
 
-/// What does not change while the screen is up.
+/// The part of the picture that stays the same while the screen is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Heading {
     pub(super) topic: String,
-    /// Where reading began, such as `from the beginning`.
+    /// The position where reading began, such as `from the beginning`.
     pub(super) from: String,
-    /// The filter of the command line; empty if all events pass.
+    /// The advice for a user who sees no record, or `None` if older records are shown too.
+    pub(super) quiet_hint: Option<&'static str>,
+    /// The filter of the command line as text, or an empty string if all events pass.
     pub(super) filter: String,
 }
 
-/// The board and how the user looks at it. One picture or export is a function of this value.
+/// The board, together with the user's view of the board. Each picture and each export is a function of a `Picture`.
 pub(super) struct Picture<'a> {
     pub(super) heading: &'a Heading,
-    /// The board that the reader fills.
+    /// The board to which the reader adds records.
     pub(super) live: &'a Board,
-    /// The board that is shown: the live one, or a frozen copy.
+    /// The board that is shown: either the live board or a frozen copy.
     pub(super) board: &'a Board,
     pub(super) view: &'a ScreenView,
-    /// The rows that pass the filter, in the chosen order.
+    /// The rows that pass the filter, in the order that the user chose.
     pub(super) rows: Vec<VisibleRow<'a>>,
 }
 
 impl<'a> Picture<'a> {
-    /// Returns the picture of this moment.
+    /// Returns the picture for the current moment.
     pub(super) fn new(heading: &'a Heading, live: &'a Board, view: &'a ScreenView) -> Picture<'a> {
         let board = view.shown(live);
         Picture {

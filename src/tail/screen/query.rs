@@ -1,28 +1,30 @@
-//! The filter that is typed after `/`: words that must all occur, and severities.
+//! The filter that the user types after `/`. The filter consists of words that must all occur, and of severities.
 
-use super::view::RecordKind;
+use super::record_kind::RecordKind;
 use crate::core::event::Severity;
 use crate::tail::board::RecordContent;
 use crate::tail::dead_letters;
 
-/// Characters of a dead letter's value that are searched. Each picture searches up to 500 values.
+/// Number of characters of a dead letter's value that the filter searches. The limit is necessary because the filter
+/// searches up to 500 values for each picture.
 const VALUE_CHARS_MAX: usize = 1_000;
 
-/// A filter on what the screen shows.
+/// A filter for the rows and records on the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
-    /// The filter as it was typed.
+    /// The filter as the user typed it.
     pub(super) text: String,
-    /// In lower case.
+    /// The words of the filter in lower case.
     words: Vec<String>,
-    /// The severities that are shown: all of them if the filter names none.
+    /// The severities that are shown. If the filter names no severity, all severities are shown.
     pub(super) severities: [bool; 4],
 }
 
 impl Query {
-    /// Parses a filter. Any text is valid: `nyc critical` shows the critical events of New York.
+    /// Parses a filter. Every text is a valid filter. For example, `nyc critical` shows the critical events of New
+    /// York.
     ///
-    /// Dead letters have no severity, so for them the name of a severity is an ordinary word.
+    /// Dead letters have no severity, so a filter for dead letters treats the name of a severity as an ordinary word.
     pub(super) fn parse(text: &str, kind: RecordKind) -> Query {
         let mut query = Query {
             text: text.to_owned(),
@@ -31,7 +33,7 @@ impl Query {
         };
         for word in text.split_whitespace() {
             let word = word.to_lowercase();
-            // The headings of the columns work as well.
+            // The user may also type the short names of severities that the column headings show.
             let name = match &*word {
                 "med" => "medium",
                 "crit" => "critical",
@@ -50,19 +52,20 @@ impl Query {
         query
     }
 
-    /// Returns whether everything passes.
+    /// Returns true if all rows and records pass the filter.
     pub(super) fn is_empty(&self) -> bool {
         self.words.is_empty() && self.severities == [true; 4]
     }
 
-    /// Returns whether a row passes, severities aside.
+    /// Returns true if a row passes the filter. The function does not check severities.
     pub(super) fn passes_row(&self, city: &str, event_type: &str) -> bool {
         self.words_occur(|| format!("{city} {event_type}"))
     }
 
-    /// Returns whether a record passes.
+    /// Returns true if a record passes the filter.
     ///
-    /// The words may also be in an event's description or id, or in a dead letter's detail, origin or beginning.
+    /// For an event, the words may also occur in the description or the event id. For a dead letter, the words may also
+    /// occur in the detail, the origin, or the beginning of the value.
     pub(super) fn passes(&self, content: &RecordContent) -> bool {
         match content {
             RecordContent::Event(event) => {
@@ -85,7 +88,7 @@ impl Query {
         }
     }
 
-    /// Returns whether all words occur in a text.
+    /// Returns true if all words of the filter occur in a text.
     fn words_occur(&self, text: impl FnOnce() -> String) -> bool {
         self.words.is_empty() || {
             let text = text().to_lowercase();

@@ -1,4 +1,4 @@
-//! The list of the last records.
+//! Draws the list of the last records.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::format::{ROOMY_COLUMNS, TimeDetail, dim, severity_style, short_severity, time};
 use super::picture::Picture;
+use crate::core::clock::UnixMs;
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 use crate::tail::board::{ListedRecord, RecordContent};
@@ -14,12 +15,12 @@ use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
 use crate::tail::printable::{cut, fit, width};
 
-/// From this width on, a dead letter's detail is shown before its value.
+/// Minimum number of columns of a list that shows the detail of a dead letter before its value.
 const DETAIL_FROM_COLUMNS: u16 = 110;
-/// Columns of the detail.
+/// Number of columns for the detail of a dead letter.
 const DETAIL_COLUMNS: usize = 36;
 
-/// Draws as many records as fit, newest first. The chosen one is always among them.
+/// Draws as many records as fit, with the newest record first. The record that the user has chosen is always drawn.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let records: Vec<_> = picture.view.records(picture.board).collect();
     if records.is_empty() {
@@ -44,24 +45,26 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     }
 }
 
-/// Draws why there is no record.
+/// Draws the reason why the list is empty.
 fn draw_empty(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let text = if picture.view.query.is_empty() {
         "none yet"
     } else {
         "no record passes the filter"
     };
-    let hint = cut(
-        picture.board.hint.as_deref().unwrap_or(""),
-        area.width.into(),
-    );
+    let quiet = picture.heading.quiet_hint;
+    let is_quiet = picture.board.counts.sum.total() == 0;
+    let hint = picture.board.hint.as_deref();
+    let hint = hint.or_else(|| quiet.filter(|_| is_quiet)).unwrap_or("");
+    let hint = cut(hint, area.width.into());
     let lines = [Line::styled(text, dim()), Line::raw(hint)];
     for (y, line) in (area.y..area.bottom()).zip(&lines) {
         buf.set_line(area.x, y, line, area.width);
     }
 }
 
-/// Returns the widths of the first columns: the city; or the reason and the place.
+/// Returns the widths of the first two columns. For events, the first column is the city and the second is empty. For
+/// dead letters, the columns are the reason and the position.
 fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, usize) {
     let widths = shown.map(|record| match &record.content {
         RecordContent::Event(event) => (width(&event.event.city), 0),
@@ -74,7 +77,8 @@ fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, u
     (first.clamp(4, 16), second.clamp(4, 16))
 }
 
-/// Returns the partition and offset of a rejected record. Its topic is the same for all.
+/// Returns the partition and the offset of a rejected record. The topic is omitted, because it is the same for all
+/// listed records.
 fn place(letter: &Letter) -> String {
     let [_, partition, offset] = dead_letters::origin(letter);
     format!("{partition}/{offset}")
@@ -92,10 +96,10 @@ fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Line<'s
     let detail = time_detail(columns);
     let time = match dead_letters::source_ms(letter) {
         Some(ms) => time(ms, detail),
-        None => fit("-", time(0, detail).len(), false),
+        None => fit("-", time(UnixMs(0), detail).len(), false),
     };
     let reason = dead_letters::reason(letter);
-    // An event that a table refused is valid, so its sender cannot fix it.
+    // An event that a table refused is valid, so its sender cannot correct it.
     let style = if reason == Reason::RefusedByTable.name() {
         Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
     } else {
@@ -140,7 +144,7 @@ fn event_line(event: &TailEvent, columns: u16, city_columns: usize) -> Line<'sta
     fill_line(spans, columns, |_| event.description.to_string())
 }
 
-/// Returns spans separated by spaces, and as much of a text as fits after them.
+/// Returns a line of spans that are separated by spaces, followed by as much of a text as fits.
 fn fill_line(
     spans: Vec<Span<'static>>,
     columns: u16,
@@ -152,7 +156,7 @@ fn fill_line(
         line.push_span(" ");
     }
     let left = usize::from(columns).saturating_sub(line.width());
-    // Fewer columns show too little to be useful.
+    // With three columns or fewer, the text would be too short to be useful.
     if left > 3 {
         line.push_span(cut(&text(left), left));
     }

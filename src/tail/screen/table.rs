@@ -1,8 +1,8 @@
-//! The rows by city and type, or by reject reason: which columns fit, and drawing them.
+//! Chooses the columns that fit, and draws a row for each city and event type, or for each reject reason.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Style};
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::chart;
@@ -10,21 +10,22 @@ use super::format::{
     ROOMY_COLUMNS, bold, count, dim, rate, severity_style, short_count, short_severity,
 };
 use super::picture::Picture;
-use super::view::{RecordKind, ScreenView, Sort, VisibleRow};
+use super::record_kind::RecordKind;
+use super::view::{ScreenView, Sort, VisibleRow};
 use crate::core::event::Severity;
 use crate::tail::history::{LENGTHS, WINDOWS};
 use crate::tail::printable::{fit, width};
 
-/// The widest city or reject reason.
+/// Maximum width of a city or a reject reason, in columns.
 const CITY_COLUMNS_MAX: usize = 24;
-/// The widest event type.
+/// Maximum width of an event type, in columns.
 const TYPE_COLUMNS_MAX: usize = 16;
-/// The narrowest spark that is drawn.
+/// Minimum width of a spark, in columns. If fewer columns are left for a spark, no spark is drawn.
 const SPARK_COLUMNS_MIN: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
-    /// The city, or the reject reason.
+    /// The column for the city or the reject reason.
     City,
     Type,
     Severity(Severity),
@@ -34,7 +35,8 @@ enum Column {
     Spark,
 }
 
-/// The columns from left to right, each with its rank. If not all fit, those with the highest ranks are left out.
+/// The columns from left to right, each with its rank. If not all columns fit, the columns with the highest ranks are
+/// omitted.
 const COLUMNS: [(Column, u8); 10] = [
     (Column::City, 0),
     (Column::Type, 2),
@@ -48,7 +50,8 @@ const COLUMNS: [(Column, u8); 10] = [
     (Column::Spark, 3),
 ];
 
-/// Draws the headings and as many rows as fit, from the first row of the view on.
+/// Draws the headings and as many rows as fit, starting with the first visible row of the view. The row that the user
+/// has chosen is always drawn. If not all rows fit, the last line says which rows are drawn.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let (rows, view) = (&picture.rows, picture.view);
     let columns = columns(area.width.into(), picture);
@@ -69,16 +72,32 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
         [Span::styled(text, style), Span::raw(" ")]
     });
     buf.set_line(area.x, area.y, &Line::from_iter(headings), area.width);
-    let room = usize::from(area.height.saturating_sub(1));
-    // The last page is always full.
+    let lines = usize::from(area.height.saturating_sub(1));
+    let room = if rows.len() > lines {
+        lines.saturating_sub(1)
+    } else {
+        lines
+    };
+    let chosen = view.chosen_row_index(rows);
+    // Scrolling stops when the last row is visible, so that the last page is always full.
     let first = view.scroll.min(rows.len().saturating_sub(room));
-    for (y, row) in (area.y + 1..area.bottom()).zip(&rows[first..]) {
+    let first = chosen.map_or(first, |at| first.clamp((at + 1).saturating_sub(room), at));
+    for (at, row) in rows.iter().enumerate().skip(first).take(room) {
+        let y = area.y + 1 + u16::try_from(at - first).unwrap_or(u16::MAX);
         let spans = columns.iter().flat_map(|(column, columns)| {
             let (text, style) = cell(row, *column, picture, *columns);
             let text = fit(&text, *columns, is_number(*column));
             [Span::styled(text, style), Span::raw(" ")]
         });
         buf.set_line(area.x, y, &Line::from_iter(spans), area.width);
+        if chosen == Some(at) {
+            buf.set_style(Rect::new(area.x, y, area.width, 1), Modifier::REVERSED);
+        }
+    }
+    if room < lines {
+        let last = (first + room).min(rows.len());
+        let text = format!("rows {}–{last} of {}", first + 1, rows.len());
+        buf.set_stringn(area.x, area.bottom() - 1, text, area.width.into(), dim());
     }
 }
 
@@ -149,12 +168,12 @@ fn cell(
     }
 }
 
-/// Returns the columns that fit, from left to right, with their widths. The spark gets the rest of the room.
+/// Returns the columns that fit from left to right, each with its width. The spark uses the remaining width.
 fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
     let (rows, view) = (&picture.rows, picture.view);
     let is_roomy = room >= usize::from(ROOMY_COLUMNS);
     let city_max = match view.kind {
-        // On a narrow screen the city leaves room for the type.
+        // On a narrow screen, the city gets fewer columns, so that the event type fits.
         RecordKind::Events => CITY_COLUMNS_MAX.min((room / 4).max(8)),
         RecordKind::DeadLetters => CITY_COLUMNS_MAX,
     };
@@ -175,7 +194,7 @@ fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
     by_rank.sort_by_key(|(_, rank)| *rank);
     for (column, _) in by_rank {
         let columns = match column {
-            // Dead letters have no type and no severity, and are never late.
+            // Dead letters have no event type and no severity, and they are never late.
             Column::Type | Column::Severity(_) | Column::Late
                 if view.kind == RecordKind::DeadLetters =>
             {
@@ -193,7 +212,7 @@ fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
                 widest(4, &|row| number_width(row.severities[severity.index()]))
             }
             Column::Total => widest(5, &|row| number_width(row.total)),
-            // Late events are not counted by severity.
+            // Late events are not counted separately for each severity.
             Column::Late if !picture.board.knows_late || view.query.severities != [true; 4] => {
                 continue;
             }

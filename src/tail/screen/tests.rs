@@ -1,7 +1,7 @@
-//! The screen as a whole: keys in, pictures out.
+//! Tests of the whole screen, which press keys and compare pictures.
 //!
-//! The expected pictures are in `tests/golden/tail`. `UPDATE_GOLDEN=1 cargo test --lib tail` rewrites them; look at the
-//! changes before you commit them.
+//! The expected pictures are in `tests/golden/tail`. The command `UPDATE_GOLDEN=1 cargo test --lib tail` replaces the
+//! expected pictures with the current ones. Check the new pictures before you commit them.
 #![allow(clippy::unwrap_used)]
 
 mod keys;
@@ -15,25 +15,29 @@ use ratatui::style::{Color, Modifier};
 
 use super::draw::draw;
 use super::picture::Heading;
-use super::view::{KeyAction, Overlay, RecordKind, ScreenView};
+use super::record_kind::RecordKind;
+use super::view::{KeyAction, Overlay, ScreenView};
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::parse::Reason;
+use crate::tail::QUIET_HINT;
 use crate::tail::board::tests::{event, letter};
 use crate::tail::board::{Board, ReadState};
 use crate::tail::classify::Classified;
 use crate::tail::printable::width;
 
-const NOW_MS: i64 = 1_357_027_200_000;
+const NOW_MS: UnixMs = UnixMs(1_357_027_200_000);
 
 fn heading() -> Heading {
     Heading {
+        quiet_hint: None,
         topic: "city-events".to_owned(),
         from: "from the beginning".to_owned(),
         filter: String::new(),
     }
 }
 
-/// Returns a board with three hours of events, the same at each call.
+/// Returns a board with three hours of events. The events are the same at each call.
 fn board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(true, NOW_MS);
@@ -69,7 +73,7 @@ fn board() -> Board {
     board
 }
 
-/// Returns a board with an hour and a half of dead letters, the same at each call.
+/// Returns a board with an hour and a half of dead letters. The dead letters are the same at each call.
 fn dead_letter_board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(false, NOW_MS);
@@ -95,7 +99,8 @@ fn dead_letter_board() -> Board {
         };
         let offset = i64::from(n) * 4 + i64::from((n / 300) % 2) * 300;
         let mut letter = letter(reason, partition, offset, value.map(str::as_bytes));
-        // Some letters have the same offset, and none should count as a repeat.
+        // Some dead letters have the same offset, so they get different topic ids. Otherwise, they would count as
+        // repeats.
         let topic_id = letter
             .headers
             .iter_mut()
@@ -119,7 +124,7 @@ fn picture(columns: u16, lines: u16, board: &Board, view: &ScreenView) -> Buffer
     buf
 }
 
-/// Returns the picture as a terminal shows it.
+/// Returns the picture as the text that a terminal would show.
 fn text(buf: &Buffer) -> String {
     let mut out = String::new();
     for y in 0..buf.area.height {
@@ -127,7 +132,7 @@ fn text(buf: &Buffer) -> String {
         while x < buf.area.width {
             let symbol = buf[(x, y)].symbol();
             line.push_str(symbol);
-            // The second half of a wide character has its own cell.
+            // The second half of a wide character has a cell of its own in the buffer.
             x += u16::try_from(width(symbol)).unwrap().max(1);
         }
         out.push_str(line.trim_end());
@@ -163,6 +168,7 @@ fn press(view: &mut ScreenView, board: &Board, keys: &str) {
             '→' => KeyCode::Right,
             '⇟' => KeyCode::PageDown,
             '⇞' => KeyCode::PageUp,
+            '\t' => KeyCode::Tab,
             c => KeyCode::Char(c),
         };
         assert_eq!(view.press(key(code), board), KeyAction::Draw, "{c}");
@@ -190,6 +196,7 @@ fn pictures_of_overlays_and_filters() {
         ("filtered-80x24", "/paulo crit\nssw", (80, 24)),
         ("nothing-80x24", "/nowhere\n", (80, 24)),
         ("events-80x24", "asww↓↓", (80, 24)),
+        ("rows-80x24", "\t↓↓", (80, 24)),
     ] {
         let mut view = ScreenView::new(RecordKind::Events);
         press(&mut view, &board, keys);
@@ -214,7 +221,7 @@ fn pictures_of_dead_letters() {
         ("live-80x24", "", (80, 24)),
         ("live-40x20", "", (40, 20)),
         ("live-200x45", "", (200, 45)),
-        // Dead letters have no alerts, so `a` does nothing.
+        // Dead letters have no alerts, so the key `a` does nothing.
         ("help-80x24", "a?", (80, 24)),
         ("help-40x20", "a?", (40, 20)),
         ("record-80x24", "↓↓↓↓↓\n", (80, 24)),
@@ -237,14 +244,22 @@ fn pictures_of_an_empty_log_and_of_waiting() {
     };
     check("waiting-80x24.txt", 80, 24, &board);
     board.state = ReadState::Waiting(
-        "there is no topic city-events; citystream init-tables makes it".to_owned(),
+        "there is no topic city-events; citystream init-tables creates it".to_owned(),
     );
     check("missing-60x10.txt", 60, 10, &board);
     board.state = ReadState::Reading(0);
     check("empty-80x24.txt", 80, 24, &board);
+    let quiet = Heading {
+        from: "from now on".to_owned(),
+        quiet_hint: Some(QUIET_HINT),
+        ..heading()
+    };
+    let mut buf = Buffer::empty(Rect::new(0, 0, 80, 24));
+    draw(&mut buf, &quiet, &board, &view);
+    assert!(text(&buf).contains("--from beginning"));
 }
 
-/// At any size, nothing panics, no line is wider than the screen, and the counts are visible.
+/// For any size of the screen, drawing does not panic, no line is too wide, and the counts are visible.
 #[test]
 fn every_size_can_be_drawn() {
     for (kind, board, sum, row) in [

@@ -1,6 +1,7 @@
-//! How the user looks at the board: filter, order, window length, chosen record, and what each key does.
+//! The user's view of the board, and the effect of each key on this view.
 //!
-//! A view is a plain value. It takes keys, and returns as a [`KeyAction`] what only the screen can do.
+//! A view is a plain value that holds the filter, the order, the window length and the chosen record. The view handles
+//! most keys itself, and returns a [`KeyAction`] for anything that only the screen can do.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -8,51 +9,36 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::query::Query;
+use super::record_kind::RecordKind;
+use crate::core::clock::UnixMs;
+use crate::core::event::Severity;
 use crate::tail::board::{Board, ListedRecord, sum};
 use crate::tail::counts::CountRow;
 use crate::tail::history::{LENGTH_DEFAULT, LENGTHS, SeverityCounts};
 
-/// How long a message is shown.
+/// How long the screen shows a message, in milliseconds.
 const MESSAGE_MS: i64 = 6_000;
-/// Characters of a filter.
+/// Maximum number of characters of a filter that the user types.
 const QUERY_CHARS_MAX: usize = 80;
-/// Rows that a page key moves.
+/// Number of rows by which the keys Page Up and Page Down move.
 const PAGE: usize = 10;
-
-/// The records that the screen shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RecordKind {
-    /// Events, in rows by city and type.
-    Events,
-    /// Dead letters, in rows by reject reason.
-    DeadLetters,
-}
-
-impl RecordKind {
-    /// Returns the name of the records on the screen.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            RecordKind::Events => "events",
-            RecordKind::DeadLetters => "rejected records",
-        }
-    }
-}
 
 /// The order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// Most records first.
+    /// The row with the most records comes first.
     Total,
-    /// Highest rate first.
+    /// The row with the highest rate comes first.
     Rate,
-    /// Most critical events first, then most of severity high.
+    /// The row with the most critical events comes first. Among rows with equally many critical events, the row with
+    /// the most events of severity high comes first.
     Alerts,
-    /// By city and type, or by reject reason.
+    /// The rows are sorted by city and event type, or by reject reason.
     Name,
 }
 
 impl Sort {
-    /// Returns the next order in the cycle.
+    /// Returns the order that follows this order when the user presses the key for sorting.
     const fn next(self, kind: RecordKind) -> Sort {
         match (self, kind) {
             (Sort::Total, _) => Sort::Rate,
@@ -62,7 +48,7 @@ impl Sort {
         }
     }
 
-    /// Returns the name of the order on the screen.
+    /// Returns the name by which the screen shows this order.
     pub(super) const fn name(self, kind: RecordKind) -> &'static str {
         match (self, kind) {
             (Sort::Total, _) => "total",
@@ -74,51 +60,58 @@ impl Sort {
     }
 }
 
-/// What is drawn on top of the board, or which text is being typed.
+/// The overlay on top of the board, or the filter that the user is typing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Overlay {
     Nothing,
     /// The list of keys.
     Help,
-    /// The user types a filter. The text is the previous filter.
+    /// The user is typing a filter. The string is the filter that applied before the user began to type.
     Typing(String),
-    /// A record in full, scrolled down by a number of lines.
+    /// A complete record, and the number of lines by which it is scrolled down.
     Record(Arc<ListedRecord>, u16),
 }
 
-/// What the screen has to do after a key.
+/// The list in which the arrow keys move the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Focus {
+    Records,
+    Rows,
+}
+
+/// What the screen must do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyAction {
     /// Draw the next picture.
     Draw,
     /// Leave the screen.
     Quit,
-    /// Stop the process until it is continued.
+    /// Suspend the process until it receives SIGCONT.
     Suspend,
-    /// Write what is shown to a file.
+    /// Write the content of the screen to a file.
     Export,
-    /// Clear the terminal and draw everything, because another program has written on it.
+    /// Clear the terminal and draw the whole picture, because another program has written to the terminal.
     Redraw,
 }
 
 /// A row that passes the filter.
 #[derive(Clone, Debug)]
 pub(super) struct VisibleRow<'a> {
-    /// The city, or the reject reason.
+    /// The city or the reject reason of the row.
     pub(super) city: &'a str,
-    /// The event type; empty for a reject reason.
+    /// The event type of the row, or an empty string if the row is for a reject reason.
     pub(super) event_type: &'a str,
-    /// Events of the shown severities; the others are 0.
+    /// The number of events for each severity. The number is 0 for severities that are not shown.
     pub(super) severities: SeverityCounts,
     /// The sum of `severities`.
     pub(super) total: u64,
-    /// Records per second, of the shown severities.
+    /// The number of records per second, for the severities that are shown.
     pub(super) rate: f64,
-    /// The row with all severities.
+    /// The row of the board, with the counts of all severities.
     pub(super) row: &'a CountRow,
 }
 
-/// How the user looks at the board.
+/// The user's view of the board.
 #[derive(Clone, Debug)]
 pub(super) struct ScreenView {
     pub(super) kind: RecordKind,
@@ -127,20 +120,23 @@ pub(super) struct ScreenView {
     pub(super) sort: Sort,
     /// The length of the windows, as an index into [`LENGTHS`].
     pub(super) length: usize,
-    /// Whether the list shows all events, not only alerts.
+    /// True if the list shows all events, and false if it shows only alerts.
     pub(super) all_records: bool,
-    /// The number of the chosen record.
+    pub(super) focus: Focus,
+    /// The city (or reject reason) and the event type of the row that the user has chosen.
+    chosen_row: Option<(String, String)>,
+    /// The number of the record that the user has chosen.
     pub(super) chosen: Option<u64>,
-    /// The index of the first visible row.
+    /// The index of the first row that is visible.
     pub(super) scroll: usize,
-    /// A copy of the board from when the user froze the screen.
+    /// A copy of the board from the moment at which the user froze the screen.
     pub(super) frozen: Option<Box<Board>>,
-    /// A message, whether it is an error, and when it expires.
-    message: Option<(String, bool, i64)>,
+    /// The message, whether the message is an error, and when the message expires.
+    message: Option<(String, bool, UnixMs)>,
 }
 
 impl ScreenView {
-    /// Returns the view at the start.
+    /// Returns the view with which the screen starts.
     pub(super) fn new(kind: RecordKind) -> ScreenView {
         ScreenView {
             kind,
@@ -149,6 +145,8 @@ impl ScreenView {
             sort: Sort::Total,
             length: LENGTH_DEFAULT,
             all_records: kind == RecordKind::DeadLetters,
+            focus: Focus::Records,
+            chosen_row: None,
             chosen: None,
             scroll: 0,
             frozen: None,
@@ -156,7 +154,7 @@ impl ScreenView {
         }
     }
 
-    /// Handles a key. `live` is the board that is not frozen.
+    /// Handles a key. `live` is the board that still receives records.
     pub(super) fn press(&mut self, key: KeyEvent, live: &Board) -> KeyAction {
         if key.kind == KeyEventKind::Release {
             return KeyAction::Draw;
@@ -212,8 +210,16 @@ impl ScreenView {
             }
             KeyCode::Esc => {
                 self.chosen = None;
+                self.chosen_row = None;
+                self.focus = Focus::Records;
                 self.set_filter("");
             }
+            KeyCode::Tab => self.change_focus(live),
+            KeyCode::Home => {
+                self.chosen_row = None;
+                self.scroll = 0;
+            }
+            _ if self.focus == Focus::Rows => self.press_on_rows(code, live),
             KeyCode::Up | KeyCode::Char('k') => self.choose(live, -1),
             KeyCode::Down | KeyCode::Char('j') => self.choose(live, 1),
             KeyCode::Enter => self.open_chosen(live),
@@ -222,9 +228,69 @@ impl ScreenView {
                 let rows = self.rows(self.shown(live)).len();
                 self.scroll = (self.scroll + PAGE).min(rows.saturating_sub(1));
             }
-            KeyCode::Home => self.scroll = 0,
             _ => {}
         }
+    }
+
+    fn press_on_rows(&mut self, code: KeyCode, live: &Board) {
+        let page = isize::try_from(PAGE).unwrap_or(1);
+        match code {
+            KeyCode::Up | KeyCode::Char('k') => self.choose_row(live, -1),
+            KeyCode::Down | KeyCode::Char('j') => self.choose_row(live, 1),
+            KeyCode::PageUp => self.choose_row(live, -page),
+            KeyCode::PageDown => self.choose_row(live, page),
+            KeyCode::Enter => self.filter_by_row(),
+            _ => {}
+        }
+    }
+
+    fn change_focus(&mut self, live: &Board) {
+        self.focus = match self.focus {
+            Focus::Records => Focus::Rows,
+            Focus::Rows => Focus::Records,
+        };
+        if self.focus == Focus::Rows && self.chosen_row.is_none() {
+            self.choose_row(live, 0);
+        }
+    }
+
+    /// Moves the choice by `by` rows.
+    fn choose_row(&mut self, live: &Board, by: isize) {
+        let rows = self.rows(self.shown(live));
+        let at = match self.chosen_row_index(&rows) {
+            None => self.scroll,
+            Some(at) => at.saturating_add_signed(by),
+        };
+        let row = rows.get(at.min(rows.len().saturating_sub(1)));
+        self.chosen_row = row.map(|row| (row.city.to_owned(), row.event_type.to_owned()));
+    }
+
+    /// Returns the index of the chosen row. Returns `None` if the arrow keys move in the other list, or if the row is
+    /// not shown.
+    pub(super) fn chosen_row_index(&self, rows: &[VisibleRow<'_>]) -> Option<usize> {
+        let (city, event_type) = self.chosen_row.as_ref()?;
+        let is_chosen = |row: &VisibleRow<'_>| row.city == city && row.event_type == event_type;
+        rows.iter()
+            .position(is_chosen)
+            .filter(|_| self.focus == Focus::Rows)
+    }
+
+    /// Sets the filter to the names of the chosen row, and keeps the severities that the filter contained.
+    fn filter_by_row(&mut self) {
+        let Some((city, event_type)) = self.chosen_row.take() else {
+            return;
+        };
+        let severities = match self.query.severities {
+            [true, true, true, true] => String::new(),
+            chosen => Severity::ALL
+                .into_iter()
+                .filter(|severity| chosen[severity.index()])
+                .map(|severity| format!(" {severity}"))
+                .collect(),
+        };
+        self.focus = Focus::Records;
+        self.chosen = None;
+        self.set_filter(format!("{city} {event_type}{severities}").trim());
     }
 
     fn press_in_record(
@@ -277,15 +343,15 @@ impl ScreenView {
         self.scroll = 0;
     }
 
-    /// Returns the board that is shown: the live one, or the frozen copy.
+    /// Returns the board that is shown: either the live board or the frozen copy.
     pub(super) fn shown<'a>(&'a self, live: &'a Board) -> &'a Board {
         self.frozen.as_deref().unwrap_or(live)
     }
 
-    /// Returns the rows of a board that pass the filter, in the chosen order.
+    /// Returns the rows of a board that pass the filter, in the order that the user chose.
     ///
-    /// All rows of dead letters pass: they count by reason alone, so a row cannot say how many of its records contain
-    /// a word.
+    /// All rows of dead letters pass the filter. The counts of dead letters are known only by reason, so a row cannot
+    /// show how many of its records contain a word.
     pub(super) fn rows<'a>(&self, board: &'a Board) -> Vec<VisibleRow<'a>> {
         let shown = self.query.severities;
         let rows = board.counts.rows();
@@ -307,7 +373,7 @@ impl ScreenView {
             }
         });
         let mut rows: Vec<VisibleRow<'_>> = rows.filter(|row| row.total > 0).collect();
-        // The sort is stable: equal rows stay in the order of their names.
+        // The sort is stable, so rows with equal values stay in the order of their names.
         rows.sort_by(|a, b| match self.sort {
             Sort::Total => b.total.cmp(&a.total),
             Sort::Rate => b.rate.total_cmp(&a.rate).then(b.total.cmp(&a.total)),
@@ -320,7 +386,7 @@ impl ScreenView {
         rows
     }
 
-    /// Returns the records of a board that pass the filter, newest first.
+    /// Returns the records of a board that pass the filter, with the newest record first.
     pub(super) fn records<'a>(
         &'a self,
         board: &'a Board,
@@ -335,14 +401,15 @@ impl ScreenView {
             .filter(|record| self.query.passes(&record.content))
     }
 
-    /// Returns the index of the chosen record. If it has left the list, the last record takes its place.
+    /// Returns the index of the chosen record. If the chosen record is no longer in the list, the last record of the
+    /// list is chosen instead.
     pub(super) fn chosen_index(&self, records: &[&Arc<ListedRecord>]) -> Option<usize> {
         let chosen = self.chosen?;
-        let at = records.iter().position(|record| record.number <= chosen);
+        let at = records.iter().position(|record| record.number == chosen);
         Some(at.unwrap_or(records.len().saturating_sub(1)))
     }
 
-    /// Moves the choice by one record, or chooses the newest record if none is chosen.
+    /// Moves the choice by `by` records. If no record is chosen, chooses the newest record.
     fn choose(&mut self, live: &Board, by: isize) {
         let records: Vec<_> = self.records(self.shown(live)).collect();
         let at = match self.chosen_index(&records) {
@@ -353,7 +420,7 @@ impl ScreenView {
         self.chosen = records.get(at).map(|record| record.number);
     }
 
-    /// Opens the chosen record, or the newest one if none is chosen.
+    /// Opens the chosen record. If no record is chosen, opens the newest record.
     fn open_chosen(&mut self, live: &Board) {
         let records: Vec<_> = self.records(self.shown(live)).collect();
         let at = self.chosen_index(&records).unwrap_or(0);
@@ -366,12 +433,12 @@ impl ScreenView {
     }
 
     /// Shows a message for a few seconds.
-    pub(super) fn show_message(&mut self, text: &str, is_error: bool, now_ms: i64) {
+    pub(super) fn show_message(&mut self, text: &str, is_error: bool, now_ms: UnixMs) {
         self.message = Some((text.to_owned(), is_error, now_ms + MESSAGE_MS));
     }
 
-    /// Returns the message of a time, and whether it is an error.
-    pub(super) fn message(&self, now_ms: i64) -> Option<(&str, bool)> {
+    /// Returns the message to show at `now_ms`, and whether the message is an error.
+    pub(super) fn message(&self, now_ms: UnixMs) -> Option<(&str, bool)> {
         let (text, is_error, until_ms) = self.message.as_ref()?;
         (now_ms < *until_ms).then_some((text.as_str(), *is_error))
     }

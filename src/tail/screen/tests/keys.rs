@@ -1,16 +1,17 @@
-//! What keys do to the view, and what the export contains.
+//! Tests of what keys do to the view, and of what the export contains.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::export;
-use super::super::view::{KeyAction, Overlay, RecordKind, ScreenView, Sort};
+use super::super::record_kind::RecordKind;
+use super::super::view::{Focus, KeyAction, Overlay, ScreenView, Sort};
 use super::{NOW_MS, board, dead_letter_board, heading, key, picture, press, text};
 use crate::core::event::Severity;
 use crate::tail::board::Board;
 use crate::tail::board::tests::{event, letter};
 use crate::tail::classify::Classified;
 
-/// Adds an event `n` to the board.
+/// Adds an event to the board. The time of the event is `n` milliseconds after 2013-01-01T06:00:00Z.
 fn add(board: &mut Board, city: &str, kind: &str, severity: Severity, n: i64) {
     board.add(Classified::Event(event(city, kind, severity, n)));
 }
@@ -45,26 +46,32 @@ fn the_choice_stays_with_its_record_while_others_arrive() {
     press(&mut view, &board, "↓↓↓");
     let chosen = view.chosen;
     assert_eq!(chosen, Some(board.alerts[2].number));
-    add(&mut board, "Oslo", "traffic", Severity::High, 0);
+    add(&mut board, "Oslo", "traffic", Severity::High, 20_000_000);
     press(&mut view, &board, "\n");
     let Overlay::Record(record, _) = &view.overlay else {
         panic!("a record is open");
     };
     assert_eq!(Some(record.number), chosen);
-    // The next record, then back to the list.
+    // The keys open the next record, and then return from the record to the list.
     press(&mut view, &board, "→\u{1b}");
     assert_eq!(view.chosen, Some(board.alerts[4].number));
     assert_eq!(view.overlay, Overlay::Nothing);
-    // If the chosen record has left the list, the last one takes its place.
+    // If the chosen record is no longer in the list, the last record of the list is chosen.
     for n in 0..600 {
-        add(&mut board, "Oslo", "traffic", Severity::High, n);
+        add(
+            &mut board,
+            "Oslo",
+            "traffic",
+            Severity::High,
+            30_000_000 + n,
+        );
     }
     press(&mut view, &board, "\n");
     let Overlay::Record(record, _) = &view.overlay else {
         panic!("a record is open");
     };
     assert_eq!(record.number, board.alerts[499].number);
-    // With an empty list there is nothing to open.
+    // If the list is empty, there is no record to open.
     let mut view = ScreenView::new(RecordKind::Events);
     press(&mut view, &board, "/nowhere\n\n");
     assert_eq!(view.overlay, Overlay::Nothing);
@@ -73,6 +80,37 @@ fn the_choice_stays_with_its_record_while_others_arrive() {
         Some(("no record to show", true))
     );
     assert_eq!(view.message(board.now_ms + 6_000), None);
+}
+
+#[test]
+fn enter_on_a_row_filters_by_its_names_and_keeps_the_severities() {
+    let board = board();
+    let mut view = ScreenView::new(RecordKind::Events);
+    press(&mut view, &board, "/crit\n\t↓↓↑");
+    let names = |view: &ScreenView, at: usize| {
+        let rows = view.rows(&board);
+        format!("{} {}", rows[at].city, rows[at].event_type)
+    };
+    let second = names(&view, 1);
+    assert_eq!(view.chosen_row_index(&view.rows(&board)), Some(1));
+    // The same row stays chosen when the order of the rows changes.
+    press(&mut view, &board, "sss");
+    let at = view.chosen_row_index(&view.rows(&board)).unwrap();
+    assert_eq!(names(&view, at), second);
+    press(&mut view, &board, "\n");
+    assert_eq!(view.query.text, format!("{second} critical"));
+    assert_eq!((view.focus, view.rows(&board).len()), (Focus::Records, 1));
+    press(&mut view, &board, "\u{1b}\t⇟⇟⇟⇟⇟⇟⇟⇟");
+    let rows = view.rows(&board);
+    assert_eq!(view.chosen_row_index(&rows), Some(rows.len() - 1));
+    // The chosen row is drawn, and the screen says which rows are drawn.
+    let shown = text(&picture(80, 24, &board, &view));
+    let last = rows.last().unwrap();
+    assert!(shown.contains(last.city), "{shown}");
+    assert!(
+        shown.contains(&format!("–{0} of {0}", rows.len())),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -170,7 +208,7 @@ fn an_export_contains_what_is_shown() {
     let json = export::json(&heading(), &board, &view).unwrap();
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     let totals = value["totals"].as_array().unwrap();
-    // None of its weather events has the severity high.
+    // No weather event in the row has the severity high.
     assert_eq!(totals.len(), 2);
     let lines = view.rows(&board);
     let (mut sum, mut windows, mut alerts) = (0, 0, 0);
@@ -224,10 +262,10 @@ fn dead_letters_are_sorted_exported_and_shown_in_full() {
         assert!(record["reason"].as_str().unwrap().starts_with("bad_"));
         assert_eq!(record["source_topic"], "city-events");
     }
-    // The export holds the raw value; the picture shows escapes.
+    // The export contains the raw value, while the screen shows escapes.
     assert!(records[0]["value"].as_str().unwrap().contains("\r\n"));
 
-    // A value that is longer than a screen can be read to its last character.
+    // The user can read the last character of a value that is longer than a screen.
     let mut board = Board::new(false, NOW_MS);
     let long = format!("{}the end", "x".repeat(60_000));
     board.add(Classified::DeadLetter(letter(
