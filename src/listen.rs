@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 
 use crate::telemetry;
 
-/// Prints the role's address if the operating system chose the port (`:0`), because no setting shows that port.
+/// Prints the address of the role if the operating system chose the port (`:0`). If the operating system chose the
+/// port, no setting shows it.
 ///
-/// `service` names what answers there.
-pub(crate) fn print_picked(service: &str, setting: SocketAddr, address: SocketAddr) {
+/// `service` names the service that listens on the address. `scheme` is `http` or `https`.
+pub(crate) fn print_picked(service: &str, scheme: &str, setting: SocketAddr, address: SocketAddr) {
     if setting.port() == 0 {
-        telemetry::print_stdout(&format!("{service}: http://{address}\n"));
+        telemetry::print_stdout(&format!("{service}: {scheme}://{address}\n"));
     }
 }
 
-/// Logs a warning if other hosts can reach the address of a role that has no login.
+/// Logs a warning if a role whose port needs no login listens on an address that other hosts can reach.
 pub(crate) fn warn_if_open(address: SocketAddr) {
     if !address.ip().is_loopback() {
         tracing::warn!(

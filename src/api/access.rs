@@ -1,7 +1,7 @@
 //! Access rules: bearer tokens, a request rate per client, and foreign origins.
 //!
-//! Without a token file every client may ask. `/livez` never needs a token and has its own rate limit, so that a
-//! load balancer can use it. The page at `/` and its files contain no data and need no token either.
+//! Without a token file, every client may send requests. `/livez` never needs a token and has its own rate limit, so
+//! that a load balancer can use it. The dashboard at `/` and its files need no token, because they contain no data.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -31,16 +31,17 @@ pub use crate::api::tokens::Tokens;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// The path at which a load balancer checks whether the role is alive.
+/// The path that a load balancer reads to check whether the role is alive.
 pub(super) const LIVEZ: &str = "/livez";
-/// Maximum number of answers of `/livez` per second to one client, also the size of a burst.
+/// Maximum number of `/livez` answers per second to one client. A burst may contain as many requests as this limit
+/// allows in one second.
 const LIVEZ_PER_SECOND: f64 = 50.0;
-/// Time between two removals of clients that have been quiet for a while.
+/// Time between two runs that remove the rate limits of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long a browser may cache a preflight answer.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// The address of the client. The server adds it to the extensions of each request.
+/// The address of the client. The server adds the client's address to the extensions of each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
@@ -51,14 +52,14 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>,
 >;
 
-/// A limit of requests per client, with bursts of up to one second's worth.
+/// Limits the request rate of each client. A burst may contain as many requests as the limit allows in one second.
 pub struct ClientRate {
     limiter: Limiter,
     clock: MonotonicClock,
 }
 
 impl ClientRate {
-    /// Returns a limit of `per_second` requests per second.
+    /// Returns a limit of `per_second` requests per second for each client.
     pub fn new(per_second: f64) -> ClientRate {
         let period = Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e6));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
@@ -73,10 +74,10 @@ impl ClientRate {
         }
     }
 
-    /// Counts a request.
+    /// Counts one request of a client.
     ///
     /// # Errors
-    /// The seconds to wait, if the request exceeds the limit.
+    /// Returns the number of seconds to wait if the request exceeds the limit.
     fn count(&self, client: IpAddr) -> Result<(), u64> {
         self.limiter.check_key(&client).map_err(|early| {
             let wait = early.wait_time_from(self.clock.now());
@@ -96,8 +97,8 @@ impl ClientRate {
     }
 }
 
-/// Returns what identifies a client: its IPv4 address, or the upper half of its IPv6 address. A client can choose
-/// the lower half itself.
+/// Returns the key that identifies a client: its IPv4 address, or the upper half of its IPv6 address. The key leaves
+/// out the lower half, because a client can choose the lower half itself.
 pub(super) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -108,15 +109,16 @@ pub(super) fn client(peer: IpAddr) -> IpAddr {
 /// The access rules of one server.
 #[derive(Default)]
 pub struct Access {
-    /// The valid tokens. Without them, every client may ask.
+    /// The valid tokens, or `None` if every client may send requests.
     pub tokens: Option<Tokens>,
     /// The limit of requests per client.
     pub rate: Option<ClientRate>,
-    /// Foreign origins whose pages may ask.
+    /// Foreign origins whose pages may send requests.
     pub origins: Vec<HeaderValue>,
 }
 
-/// Returns `router` protected by these rules, and spawns the tasks that the rules need until `shutdown`.
+/// Returns `router` protected by the rules in `access`. Also spawns the background tasks of the rules, which run until
+/// `shutdown`.
 pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shutdown) -> Router {
     if let Some(tokens) = &access.tokens {
         tokio::spawn(tokens.clone().watch(shutdown.clone()));
@@ -129,7 +131,7 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
     tokio::spawn(Arc::clone(&livez).sweep(shutdown.clone()));
     let (tokens, metrics) = (access.tokens, metrics.clone());
     let router = router.layer(from_fn(move |request: Request, next: Next| {
-        let checked = check(&request, tokens.as_ref(), rate.as_deref(), &livez);
+        let checked = check_request(&request, tokens.as_ref(), rate.as_deref(), &livez);
         if let Err(refused) = &checked {
             let route = request.extensions().get::<MatchedPath>();
             let route = route.map_or(UNMATCHED, MatchedPath::as_str);
@@ -165,7 +167,7 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
     )
 }
 
-/// Completes when a token is revoked.
+/// A future that completes when a token is revoked.
 type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Makes a stream end when the token of its request is revoked.
@@ -177,11 +179,11 @@ fn end_with_token(response: Response, revoked: Revoked) -> Response {
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(revoked)))
 }
 
-/// Checks a request. If it needed a token, returns a future that completes when that token is revoked.
+/// Checks a request. If the request needed a token, returns a future that completes when that token is revoked.
 ///
 /// # Errors
-/// The answer 401 or 429.
-fn check(
+/// Returns the answer with status 401 or 429 if the request is rejected.
+fn check_request(
     request: &Request,
     tokens: Option<&Tokens>,
     rate: Option<&ClientRate>,
@@ -388,7 +390,7 @@ mod tests {
             ("https://city.example", true),
             ("https://evil.example", false),
         ] {
-            // The page of an allowed origin can read refusals too.
+            // A refused request also gets the CORS headers, so that a page of an allowed origin can read the error.
             let response = ask(&router, "/api/v1/stats", "192.0.2.1:1", &[("origin", from)]).await;
             assert_eq!(response.status(), 401);
             assert_eq!(

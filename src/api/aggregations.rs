@@ -1,61 +1,73 @@
-//! `GET /api/v1/aggregations?city=&event_type=&limit=10&from=&to=&cursor=`: windows, newest first.
+//! `GET /api/v1/aggregations?city=&event_type=&step=&limit=10&from=&to=&cursor=`: windows, hours or days, newest first.
 //!
-//! Lists the windows that start in `[from, to)`. `eventType` is an alias of `event_type`, for older clients.
+//! The list contains the windows, hours or days that start in `[from, to)` and have events. `eventType` is an alias of
+//! `event_type` for older clients.
 
-use axum::extract::State;
-use axum::http::Uri;
+mod steps;
+
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use self::steps::{StepSum, read_steps};
+use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
+use crate::api::export::{Export, ExportRow, ListFormat};
 use crate::api::params::{Params, is_possible_city, is_possible_type};
-use crate::api::schemas::Level;
+use crate::api::schemas::{Level, StepUnit};
 use crate::api::state::{ApiState, Freshness};
+use crate::core::clock::UnixMs;
+use crate::core::event::Severity;
 use crate::core::keys::series;
-use crate::core::time::format_millis;
-use crate::store::reads::{AggregationItem, Windows};
+use crate::core::rollup::Grain;
+use crate::core::time::{format_millis, format_seconds};
+use crate::store::reads::{AggregationItem, Page, PageRequest};
 
 pub(super) const PATH: &str = "/api/v1/aggregations";
 
-/// A page of windows.
+/// A page of the list of windows, hours or days.
 #[derive(Serialize, ToSchema)]
 struct Aggregations {
     /// The requested city.
     city: String,
     /// The requested event type, in lower case.
     event_type: String,
-    /// The number of windows on this page.
+    /// The number of items on this page.
     count: usize,
-    /// The smallest watermark of all partitions that have published one; absent if none has.
+    /// The smallest watermark among the partitions that have published one. The field is absent if no partition
+    /// has published a watermark.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     watermark: Option<String>,
-    /// Windows, newest first.
+    /// Windows, hours or days, newest first.
     aggregations: Vec<Aggregation>,
     /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// The counts of a city and event type in one window.
+/// The counts of a city and event type in one window, hour or day.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Aggregation {
-    /// The key of the window: `<city>#<event_type>#<window_start>`.
+    /// The key of the window row: `<city>#<event_type>#<window_start>`. Absent for hours and days.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     partition_key: String,
-    /// First instant of the window.
+    /// First instant of the window, hour or day.
     #[schema(format = DateTime)]
     window_start: String,
-    /// First instant after the window.
+    /// First instant after the window, hour or day.
     #[schema(format = DateTime)]
     window_end: String,
     /// The city, as producers spell it.
     city: String,
     /// The event type, such as `traffic`.
     event_type: String,
-    /// Events counted in the window. Late events are in no window.
+    /// Events counted in windows. Late events are not counted in any window.
     event_count: u64,
-    /// The severities that occur in the window, from low to critical.
+    /// The severities that occur, ordered from low to critical.
     #[schema(value_type = Vec<Level>)]
     severities: Vec<String>,
     /// Events of low severity.
@@ -66,12 +78,31 @@ pub(super) struct Aggregation {
     severity_high: u64,
     /// Events of critical severity.
     severity_critical: u64,
-    /// When a consumer last updated the window.
-    #[schema(format = DateTime)]
+    /// When a consumer last updated the window. Absent for hours and days that are rolled up.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(format = DateTime, required = false)]
     last_updated: String,
-    /// True if the watermark has passed the window, so it gets no more events.
+    /// True if the watermark has passed the window, hour or day, so it gets no more events.
     #[serde(rename = "final")]
     is_final: bool,
+}
+
+impl ExportRow for Aggregation {
+    const COLUMNS: &'static [&'static str] = &[
+        "partition_key",
+        "window_start",
+        "window_end",
+        "city",
+        "event_type",
+        "event_count",
+        "severities",
+        "severity_low",
+        "severity_medium",
+        "severity_high",
+        "severity_critical",
+        "last_updated",
+        "final",
+    ];
 }
 
 impl From<AggregationItem> for Aggregation {
@@ -95,66 +126,175 @@ impl From<AggregationItem> for Aggregation {
     }
 }
 
-/// Returns the counts of a city and event type by window, newest first
+impl Aggregation {
+    fn of_step(city: &str, event_type: &str, step: StepSum) -> Aggregation {
+        let [low, medium, high, critical] = step.counts;
+        let occurring = Severity::ALL
+            .into_iter()
+            .filter(|severity| step.counts[severity.index()] > 0);
+        Aggregation {
+            partition_key: String::new(),
+            window_start: format_seconds(step.start_ms),
+            window_end: format_seconds(step.end_ms),
+            city: city.to_owned(),
+            event_type: event_type.to_owned(),
+            event_count: step.counts.iter().sum(),
+            severities: occurring.map(|one| one.name().to_owned()).collect(),
+            severity_low: low,
+            severity_medium: medium,
+            severity_high: high,
+            severity_critical: critical,
+            last_updated: step.last_updated,
+            is_final: step.is_final,
+        }
+    }
+}
+
+/// Returns the counts of a city and event type by window, hour or day, newest first
 #[utoipa::path(
     get,
     path = "/api/v1/aggregations",
     operation_id = "list_aggregations",
     tag = "counts",
-    summary = "Counts of a city and event type by window, newest first",
+    summary = "Counts of a city and event type by window, hour or day, newest first",
     params(
         ("city" = String, Query, description = "A city", min_length = 1, example = "NYC"),
         ("event_type" = Option<String>, Query, description = "An event type. Either this or `eventType` is required", min_length = 1, example = "traffic"),
         ("eventType" = Option<String>, Query, description = "Alias of `event_type`", min_length = 1),
-        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 10),
+        ("step" = Option<StepUnit>, Query, description = "What an item sums. Days are those of UTC", example = "hour"),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page; of `csv` and `ndjson`, maximum number of all items, up to 100,000", minimum = 1, maximum = 100000, example = 10),
         ("from" = Option<String>, Query, description = "Start of the range (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
         ("to" = Option<String>, Query, description = "End of the range (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
-        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit` and `format`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("format" = Option<ListFormat>, Query, description = "Form of the answer. `csv` and `ndjson` hold all pages, up to 100,000 items; `limit` may then be as large. An `Accept` header works, too", example = "json"),
     ),
     responses(
-        (status = 200, description = "Counts of a city and event type by window, newest first", body = Aggregations, example = json!({"city": "NYC", "event_type": "traffic", "count": 1, "aggregations": [{"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "window_start": "2013-01-02T05:55:00Z", "window_end": "2013-01-02T06:00:00Z", "city": "NYC", "event_type": "traffic", "event_count": 5, "severities": ["low", "high"], "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "last_updated": "2013-01-02T06:00:00.000Z", "final": false}]})),
+        (status = 200, description = "Counts of a city and event type by window, hour or day, newest first", body = Aggregations, example = json!({"city": "NYC", "event_type": "traffic", "count": 1, "aggregations": [{"partition_key": "NYC#traffic#2013-01-02T05:55:00Z", "window_start": "2013-01-02T05:55:00Z", "window_end": "2013-01-02T06:00:00Z", "city": "NYC", "event_type": "traffic", "event_count": 5, "severities": ["low", "high"], "severity_low": 1, "severity_medium": 0, "severity_high": 4, "severity_critical": 0, "last_updated": "2013-01-02T06:00:00.000Z", "final": false}]})),
     ),
 )]
-pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let allowed = "city event_type eventType limit from to cursor";
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    charge: Option<Extension<ReadCharge>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let allowed = "city event_type eventType step limit from to cursor format";
     let params = Params::parse(PATH, None, &uri, allowed)?;
-    let Some(city) = params.text("city").map(ToOwned::to_owned) else {
-        return Err(ApiError::bad_parameter("city is required"));
+    let format = ListFormat::of(&params, &headers)?;
+    let (city, event_type) = wanted_series(&params)?;
+    let list = List {
+        city,
+        event_type,
+        grain: match StepUnit::parse(&params)? {
+            None | Some(StepUnit::Window) => None,
+            Some(StepUnit::Hour) => Some(Grain::Hour),
+            Some(StepUnit::Day) => Some(Grain::Day),
+        },
+        params,
     };
-    let event_type = match (params.text("event_type"), params.text("eventType")) {
-        (Some(event_type), None) | (None, Some(event_type)) => event_type.to_ascii_lowercase(),
-        (None, None) => return Err(ApiError::bad_parameter("event_type is required")),
-        (Some(_), Some(_)) => {
-            return Err(ApiError::bad_parameter(
-                "event_type and eventType are the same parameter; give only one",
-            ));
-        }
-    };
-    let slice = params.slice(10, 0, state.now_ms())?;
-    let impossible = !is_possible_city(&city) || !is_possible_type(&event_type);
+    let slice = list
+        .params
+        .slice(format.page_limit(10), UnixMs(0), state.now_ms())?;
+    if format != ListFormat::Json {
+        let read = move |state: ApiState, slice| {
+            let list = list.clone();
+            async move { Ok(list.read(&state, &slice).await?.page) }
+        };
+        return Export::new("aggregations", format, slice, read)
+            .respond(state, charge)
+            .await;
+    }
+    let key = list.params.key();
     let make = async {
-        let windows = if slice.range.is_empty() || impossible {
-            Windows::none()
-        } else {
-            let series = series(&city, &event_type);
-            let read = state.reads().aggregations(series, slice.clone());
-            read.await.map_err(|error| params.read_error(error))?
-        };
-        let freshness = if windows.are_settled(&slice) {
-            Freshness::Settled
-        } else {
-            Freshness::Revalidate
-        };
-        let page = windows.page;
+        let read = list.read(&state, &slice).await?;
+        let page = read.page;
         let answer = Aggregations {
+            count: page.items.len(),
+            watermark: read.watermark_ms.map(format_millis),
+            next: list.params.next(page.next.as_ref(), slice.range),
+            aggregations: page.items,
+            city: list.city,
+            event_type: list.event_type,
+        };
+        Ok::<_, ApiError>((answer, read.freshness))
+    };
+    state.answer_with_freshness(key, make).await
+}
+
+/// A page of the list, with the data that the answer needs.
+struct ReadPage {
+    page: Page<Aggregation>,
+    watermark_ms: Option<UnixMs>,
+    freshness: Freshness,
+}
+
+/// The list that a request asks for.
+#[derive(Clone)]
+struct List {
+    city: String,
+    event_type: String,
+    /// The length of the listed steps (hours or days), or `None` to list windows.
+    grain: Option<Grain>,
+    params: Params,
+}
+
+impl List {
+    async fn read(&self, state: &ApiState, slice: &PageRequest) -> Result<ReadPage, ApiError> {
+        let List {
             city,
             event_type,
-            count: page.items.len(),
-            watermark: windows.watermark_ms.map(format_millis),
-            next: params.next(page.next.as_ref(), slice.range),
-            aggregations: page.items.into_iter().map(Aggregation::from).collect(),
-        };
-        Ok::<_, ApiError>((answer, freshness))
+            grain,
+            params,
+        } = self;
+        let is_possible = is_possible_city(city) && is_possible_type(event_type);
+        let series = series(city, event_type);
+        if slice.range.is_empty() || !is_possible {
+            return Ok(ReadPage {
+                page: Page::empty(),
+                watermark_ms: None,
+                freshness: Freshness::Revalidate,
+            });
+        }
+        if let Some(grain) = grain {
+            let read = read_steps(state, params, &series, *grain, slice).await?;
+            return Ok(ReadPage {
+                page: read
+                    .page
+                    .map(|step| Aggregation::of_step(city, event_type, step)),
+                watermark_ms: read.watermark_ms,
+                freshness: Freshness::Revalidate,
+            });
+        }
+        let read = state.reads().aggregations(series, slice.clone()).await;
+        let windows = read.map_err(|error| params.read_error(error))?;
+        Ok(ReadPage {
+            freshness: if windows.are_settled(slice) {
+                Freshness::Settled
+            } else {
+                Freshness::Revalidate
+            },
+            page: windows.page.map(Aggregation::from),
+            watermark_ms: windows.watermark_ms,
+        })
+    }
+}
+
+/// Returns the requested city and event type.
+///
+/// # Errors
+/// Returns `bad_parameter` if the city or the event type is absent, or if the request has both `event_type` and
+/// `eventType`.
+fn wanted_series(params: &Params) -> Result<(String, String), ApiError> {
+    let Some(city) = params.text("city") else {
+        return Err(ApiError::bad_parameter("city is required"));
     };
-    state.answer_with_freshness(params.key(), make).await
+    match (params.text("event_type"), params.text("eventType")) {
+        (Some(event_type), None) | (None, Some(event_type)) => {
+            Ok((city.to_owned(), event_type.to_ascii_lowercase()))
+        }
+        (None, None) => Err(ApiError::bad_parameter("event_type is required")),
+        (Some(_), Some(_)) => Err(ApiError::bad_parameter(
+            "event_type and eventType are the same parameter; give only one",
+        )),
+    }
 }

@@ -1,33 +1,38 @@
 //! `GET /api/v1/alerts?city=&severity=&hours=24&limit=50&from=&to=&cursor=`: alerts, newest first.
 //!
-//! `hours` counts back from now in event time. It defaults to 24 if `hours`, `from` and `to` are all absent. If
-//! both `hours` and `from` are given, the later start wins.
+//! `hours` requests the alerts whose event time is within that many hours before now. `hours` defaults to 24 if
+//! `hours`, `from` and `to` are all absent. If both `hours` and `from` are given, the list begins at the later of the
+//! two starts.
 
-use axum::extract::State;
-use axum::http::Uri;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
+use crate::api::export::{Export, ExportRow, ListFormat};
 use crate::api::params::{HOUR_MS, HOURS_MAX, Params, is_possible_city};
 use crate::api::schemas::{Level, Severities};
 use crate::api::state::ApiState;
-use crate::store::reads::{AlertItem, Page};
+use crate::core::clock::UnixMs;
+use crate::core::event::Severity;
+use crate::store::reads::{AlertItem, Page, PageRequest};
 
 pub(super) const PATH: &str = "/api/v1/alerts";
 
 const HOURS_DEFAULT: u32 = 24;
 
-/// A page of alerts.
+/// A page of the list of alerts.
 #[derive(Serialize, ToSchema)]
 struct Alerts {
     /// The number of alerts on this page.
     count: usize,
-    /// The hours that the list covers: `hours`, or the length from `from` to `to` rounded up. Null if only one
-    /// of `from` and `to` is given.
+    /// The number of hours that the list covers. The number is `hours`, or the length from `from` to `to`, rounded
+    /// up. The value is null if only one of `from` and `to` is given.
     time_range_hours: Option<i64>,
-    /// The parameter `city`, unchanged.
+    /// The parameter `city`, exactly as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
     /// The parameter `severity`, in lower case.
@@ -66,6 +71,19 @@ pub(super) struct Alert {
     late: bool,
 }
 
+impl ExportRow for Alert {
+    const COLUMNS: &'static [&'static str] = &[
+        "event_id",
+        "timestamp",
+        "city",
+        "event_type",
+        "severity",
+        "description",
+        "processing_time",
+        "late",
+    ];
+}
+
 impl From<AlertItem> for Alert {
     fn from(item: AlertItem) -> Alert {
         Alert {
@@ -92,53 +110,77 @@ impl From<AlertItem> for Alert {
         ("city" = Option<String>, Query, description = "Only alerts of this city", example = "NYC"),
         ("severity" = Option<Severities>, Query, description = "Only alerts of this severity. `low` and `medium` events raise no alerts", example = "critical"),
         ("hours" = Option<u32>, Query, description = "Length of the range in hours, back from now in event time. Defaults to 24 if `from` and `to` are absent", minimum = 1, maximum = 720, example = 24),
-        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 50),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page; of `csv` and `ndjson`, maximum number of all items, up to 100,000", minimum = 1, maximum = 100000, example = 50),
         ("from" = Option<String>, Query, description = "Start of the range (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
         ("to" = Option<String>, Query, description = "End of the range (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
-        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit` and `format`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("format" = Option<ListFormat>, Query, description = "Form of the answer. `csv` and `ndjson` hold all pages, up to 100,000 items; `limit` may then be as large. An `Accept` header works, too", example = "json"),
     ),
     responses(
         (status = 200, description = "Events of high and critical severity, newest first", body = Alerts, example = json!({"count": 1, "time_range_hours": 24, "city": "NYC", "alerts": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "incident", "severity": "critical", "description": "water main break", "processing_time": "2013-01-02T06:00:00.412Z"}]})),
     ),
 )]
-pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let allowed = "city severity hours limit from to cursor";
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    charge: Option<Extension<ReadCharge>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let allowed = "city severity hours limit from to cursor format";
     let params = Params::parse(PATH, None, &uri, allowed)?;
+    let format = ListFormat::of(&params, &headers)?;
     let now_ms = state.now_ms();
     let (from, to) = (params.instant("from")?, params.instant("to")?);
     let hours = match params.number("hours", HOURS_MAX)? {
         None if from.is_none() && to.is_none() => Some(HOURS_DEFAULT),
         hours => hours,
     };
-    let since = hours.map_or(0, |hours| now_ms - i64::from(hours) * HOUR_MS);
-    let slice = params.slice(50, since, now_ms)?;
+    let since = hours.map_or(UnixMs(0), |hours| now_ms - i64::from(hours) * HOUR_MS);
+    let slice = params.slice(format.page_limit(50), since, now_ms)?;
     let time_range_hours = match (hours, from, to) {
         (Some(hours), _, _) => Some(i64::from(hours)),
-        // Rounded up, so that the range covers every listed alert.
+        // The number of hours is rounded up, so that these hours cover every listed alert.
         (None, Some(from), Some(to)) => Some((to - from + HOUR_MS - 1).div_euclid(HOUR_MS).max(0)),
         _ => None,
     };
     let city = params.text("city").map(ToOwned::to_owned);
     let echo = params.given("city").map(ToOwned::to_owned);
     let severity = params.severity()?;
-    let impossible = city.as_deref().is_some_and(|city| !is_possible_city(city))
-        || severity.is_some_and(|severity| !severity.is_alert());
+    if format != ListFormat::Json {
+        let read =
+            move |state, slice| read_page(state, params.clone(), city.clone(), severity, slice);
+        return Export::new("alerts", format, slice, read)
+            .respond(state, charge)
+            .await;
+    }
+    let (key, range) = (params.key(), slice.range);
     let make = async {
-        let page = if slice.range.is_empty() || impossible {
-            Page::empty()
-        } else {
-            let reads = state.reads();
-            let read = reads.alerts(city.clone(), severity, slice.clone());
-            read.await.map_err(|error| params.read_error(error))?
-        };
+        let page = read_page(state.clone(), params.clone(), city, severity, slice).await?;
         Ok::<_, ApiError>(Alerts {
             count: page.items.len(),
             time_range_hours,
             city: echo,
-            severity: severity.map(crate::core::event::Severity::name),
-            next: params.next(page.next.as_ref(), slice.range),
-            alerts: page.items.into_iter().map(Alert::from).collect(),
+            severity: severity.map(Severity::name),
+            next: params.next(page.next.as_ref(), range),
+            alerts: page.items,
         })
     };
-    state.answer(params.key(), make).await
+    state.answer(key, make).await
+}
+
+async fn read_page(
+    state: ApiState,
+    params: Params,
+    city: Option<String>,
+    severity: Option<Severity>,
+    slice: PageRequest,
+) -> Result<Page<Alert>, ApiError> {
+    let is_impossible = city.as_deref().is_some_and(|city| !is_possible_city(city))
+        || severity.is_some_and(|severity| !severity.is_alert());
+    if slice.range.is_empty() || is_impossible {
+        return Ok(Page::empty());
+    }
+    let page = state.reads().alerts(city, severity, slice).await;
+    let page = page.map_err(|error| params.read_error(error))?;
+    Ok(page.map(Alert::from))
 }

@@ -1,8 +1,9 @@
 //! Limits the DynamoDB read units that one client may spend per minute.
 //!
-//! The cost of an answer is known only afterwards, so the client is charged then. A client that has spent its
-//! units gets 429 until its minute is over. Requests in flight are not aborted; each is bounded by
-//! [`super::state::READ_UNITS_MAX`]. A shared answer costs only the client whose request computed it.
+//! The server charges a client after it has computed an answer, because only then the read units of the answer are
+//! known. A client that has spent its read units gets status 429 until its minute is over. Requests in flight are not
+//! aborted, and each of them costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an answer, only
+//! the client whose request computed the answer is charged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,20 +20,40 @@ use crate::api::error::ApiError;
 use crate::api::spent::Spent;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Maximum number of clients remembered, at about 200 bytes each. Further clients replace others.
+/// Maximum number of clients whose spending is remembered. Each client takes about 200 bytes. Further clients replace
+/// older ones.
 const CLIENTS_MAX: u64 = 100_000;
 
-/// The read units spent by each client. Clones share one count.
+/// The read units that each client has spent. All clones share one count.
 #[derive(Clone)]
 pub(crate) struct ReadBudget {
     units_max: u64,
     minutes: Cache<IpAddr, Arc<ClientMinute>>,
 }
 
-/// What a client has spent since its minute began.
+/// The read units that a client has spent since its current minute began.
 struct ClientMinute {
     begun: Instant,
     milliunits: AtomicU64,
+}
+
+impl ClientMinute {
+    fn add(&self, units: f64) {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+        let milliunits = (units * 1_000.0).clamp(0.0, 1e12) as u64;
+        self.milliunits.fetch_add(milliunits, Ordering::Relaxed);
+    }
+}
+
+/// Charges the client of a request for reads after the response has begun. The middleware adds this value to the
+/// extensions of each request.
+#[derive(Clone)]
+pub(crate) struct ReadCharge(Arc<ClientMinute>);
+
+impl ReadCharge {
+    pub(crate) fn add(&self, units: f64) {
+        self.0.add(units);
+    }
 }
 
 impl ReadBudget {
@@ -46,7 +67,7 @@ impl ReadBudget {
         }
     }
 
-    /// Returns the client's minute, or the seconds to wait if the client has spent its units.
+    /// Returns the client's current minute, or the number of seconds to wait if the client has spent its read units.
     fn current_minute(&self, client: IpAddr) -> Result<Arc<ClientMinute>, u64> {
         let minute = self.minutes.get_with(client, || {
             Arc::new(ClientMinute {
@@ -61,8 +82,9 @@ impl ReadBudget {
         Err(left.as_secs() + 1)
     }
 
-    /// Runs the request and charges the client what it cost. Answers 429 if the client has nothing left.
-    pub(crate) async fn charge(self, request: Request, next: Next) -> Response {
+    /// Runs the request and charges its read units to the client. Answers with status 429 if the client has no
+    /// read units left.
+    pub(crate) async fn charge(self, mut request: Request, next: Next) -> Response {
         let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() else {
             return next.run(request).await;
         };
@@ -72,11 +94,11 @@ impl ReadBudget {
                 return ApiError::read_budget_spent(self.units_max, seconds).into_response();
             }
         };
+        let charge = ReadCharge(Arc::clone(&minute));
+        request.extensions_mut().insert(charge);
         let response = next.run(request).await;
         if let Some(Spent(units)) = response.extensions().get() {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
-            let milliunits = (units * 1_000.0).clamp(0.0, 1e12) as u64;
-            minute.milliunits.fetch_add(milliunits, Ordering::Relaxed);
+            minute.add(*units);
         }
         response
     }

@@ -1,50 +1,55 @@
-//! `GET /api/v1/cities?limit=1000&cursor=`: cities with their number of events, largest first.
+//! `GET /api/v1/cities?limit=1000&cursor=`: cities with their number of events, the largest city first.
 //!
-//! The largest cities are known only after all series have been read. If that costs too much, the cities come in
-//! order of names, and a page reads only its own series.
+//! The server knows the largest cities only after it has read all series. If reading all series costs too much, the
+//! server lists the cities in alphabetical order instead. Each page then reads only the series of its own cities.
 
 mod by_name;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use axum::extract::State;
-use axum::http::Uri;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
+use crate::api::export::{Export, ExportRow, ListFormat};
 use crate::api::params::{LIMIT_MAX, Params};
 use crate::api::state::ApiState;
 use crate::api::totals::Totals;
+use crate::core::clock::UnixMs;
 use crate::core::time::format_millis;
-use crate::store::reads::{PageRequest, Position};
+use crate::store::reads::{Page, PageRequest, Position};
 
 pub(super) const PATH: &str = "/api/v1/cities";
 
-/// A page of cities.
+/// A page of the list of cities.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Cities)]
 struct CitiesPage {
     /// The number of cities on this page.
     count: usize,
-    /// `events`: largest first; cities with equally many events are sorted by name. `name`: there are too many
-    /// series to read for a page, so cities are sorted by name.
+    /// The order of the cities. `events`: the city with the most events first; cities with equal numbers are
+    /// sorted by name. `name`: alphabetical, because there are too many series to read all of them for one page.
     order: Order,
-    /// The number of all cities; null in order of names, because it is unknown.
+    /// The number of all cities. The value is null if the cities are in alphabetical order, because the server
+    /// then does not count all cities.
     #[schema(required = true)]
     city_count: Option<usize>,
-    /// Events of all cities and all time, late ones included. In order of names, these are the sums that consumers
-    /// publish for each partition of the topic, at most about five minutes old, or null if they are unknown.
+    /// Events of all cities and all time, late events included. If the cities are in alphabetical order, the value
+    /// is the sum that consumers publish for each partition of the topic. The published sum is at most about five
+    /// minutes old, and null if it is unknown.
     #[schema(required = true)]
     total_events: Option<u64>,
-    /// When the totals were read.
+    /// When the server read the totals.
     #[schema(format = DateTime)]
     generated_at: String,
-    /// The cities in this order.
+    /// The cities of this page, in the order that `order` names.
     cities: Vec<City>,
-    /// The sum of the cities that this page does not list.
+    /// The sum of all cities that this page does not list.
     others: OtherCities,
     /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,27 +65,32 @@ enum Order {
     Name,
 }
 
-/// A city with its number of events.
+/// A city and its number of events.
 #[derive(Clone, Serialize, ToSchema)]
 struct City {
     /// The city, as producers spell it.
     city: String,
-    /// Events of all time, late ones included.
+    /// Events of all time, late events included.
     total_events: u64,
 }
 
-/// The sum of the cities that a page does not list.
+impl ExportRow for City {
+    const COLUMNS: &'static [&'static str] = &["city", "total_events"];
+}
+
+/// The sum of all cities that a page does not list.
 #[derive(Serialize, ToSchema)]
 struct OtherCities {
-    /// The number of these cities; null if it is unknown.
+    /// The number of cities that the page does not list; null if it is unknown.
     #[schema(required = true)]
     city_count: Option<usize>,
-    /// Their events of all time, late ones included; null if they are unknown.
+    /// Events of all time in the cities that the page does not list, late events included; null if they are
+    /// unknown.
     #[schema(required = true)]
     total_events: Option<u64>,
 }
 
-/// Returns cities with their number of events, largest first
+/// Returns cities with their number of events, the largest city first
 #[utoipa::path(
     get,
     path = "/api/v1/cities",
@@ -88,52 +98,91 @@ struct OtherCities {
     tag = "counts",
     summary = "Cities with their number of events, largest first",
     params(
-        ("limit" = Option<u32>, Query, description = "Maximum number of cities per page", minimum = 1, maximum = 1000, example = 1000),
+        ("limit" = Option<u32>, Query, description = "Maximum number of cities per page; of `csv` and `ndjson`, maximum number of all cities, up to 100,000", minimum = 1, maximum = 100000, example = 1000),
         ("cursor" = Option<String>, Query, description = "`next` of the previous page", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("format" = Option<ListFormat>, Query, description = "Form of the answer. `csv` and `ndjson` hold all pages, up to 100,000 items; `limit` may then be as large. An `Accept` header works, too", example = "json"),
     ),
     responses(
         (status = 200, description = "Cities with their number of events, largest first", body = CitiesPage, example = json!({"count": 1, "order": "events", "city_count": 1, "total_events": 33960, "generated_at": "2013-01-02T06:00:00.000Z", "cities": [{"city": "NYC", "total_events": 33960}], "others": {"city_count": 0, "total_events": 0}})),
     ),
 )]
-pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {
-    let params = Params::parse(PATH, None, &uri, "limit cursor")?;
-    let slice = params.slice(LIMIT_MAX, 0, state.now_ms())?;
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    charge: Option<Extension<ReadCharge>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let params = Params::parse(PATH, None, &uri, "limit cursor format")?;
+    let format = ListFormat::of(&params, &headers)?;
+    let slice = params.slice(format.page_limit(LIMIT_MAX), UnixMs(0), state.now_ms())?;
+    if format != ListFormat::Json {
+        let read = async |state, slice| Ok(read_page(state, slice).await?.page);
+        return Export::new("cities", format, slice, read)
+            .respond(state, charge)
+            .await;
+    }
+    let range = slice.range;
     let make = async {
-        match slice.after.as_ref().map(Place::parse) {
-            Some(None) => Err(ApiError::bad_cursor()),
-            Some(Some(Place::Name(after))) => list_by_name(&state, &params, &slice, &after).await,
-            Some(Some(Place::Events(events, city))) => match state.totals_if_few().await? {
-                Some(totals) => Ok(list_by_events(
-                    &params,
-                    &slice,
-                    &totals,
-                    Some((events, city)),
-                )),
-                // The series have become too many since the previous page.
-                None => Err(ApiError::bad_cursor()),
+        let read = read_page(state.clone(), slice).await?;
+        let cities = read.page.items;
+        let listed = sum_of(&cities);
+        // The sums from the progress items may be older than the totals of the series.
+        let total_events = read.total_events.map(|all| all.max(listed));
+        Ok::<_, ApiError>(CitiesPage {
+            count: cities.len(),
+            order: read.order,
+            city_count: read.city_count,
+            total_events,
+            generated_at: format_millis(read.read_ms),
+            others: OtherCities {
+                city_count: read.city_count.map(|all| all - cities.len()),
+                total_events: total_events.map(|all| all - listed),
             },
-            None => match state.totals_if_few().await? {
-                Some(totals) => Ok(list_by_events(&params, &slice, &totals, None)),
-                None => list_by_name(&state, &params, &slice, "").await,
-            },
-        }
+            next: params.next(read.page.next.as_ref(), range),
+            cities,
+        })
     };
     state.answer(params.key(), make).await
 }
 
-/// Returns a page of the largest cities after `after`.
+/// A page of cities, with the known sums over all cities.
+struct CitiesRead {
+    page: Page<City>,
+    order: Order,
+    city_count: Option<usize>,
+    total_events: Option<u64>,
+    /// When the totals were read.
+    read_ms: UnixMs,
+}
+
+async fn read_page(state: ApiState, slice: PageRequest) -> Result<CitiesRead, ApiError> {
+    match slice.after.as_ref().map(PageEnd::parse) {
+        Some(None) => Err(ApiError::bad_cursor()),
+        Some(Some(PageEnd::Name(after))) => list_by_name(&state, &slice, &after).await,
+        Some(Some(PageEnd::Events(events, city))) => match state.totals_if_few().await? {
+            Some(totals) => Ok(list_by_events(&slice, &totals, Some((events, city)))),
+            // Since the previous page, the number of series has grown too large to read all series.
+            None => Err(ApiError::bad_cursor()),
+        },
+        None => match state.totals_if_few().await? {
+            Some(totals) => Ok(list_by_events(&slice, &totals, None)),
+            None => list_by_name(&state, &slice, "").await,
+        },
+    }
+}
+
+/// Returns a page of cities with the largest city first, starting after the position `after`.
 fn list_by_events(
-    params: &Params,
     slice: &PageRequest,
     totals: &Totals,
     after: Option<(u64, String)>,
-) -> CitiesPage {
+) -> CitiesRead {
     let mut by_city = BTreeMap::<&str, u64>::new();
     for total in &totals.every.largest {
         *by_city.entry(&total.city).or_default() += total.events();
     }
     let city_count = by_city.len();
-    let total_events: u64 = by_city.values().sum();
+    let total_events = by_city.values().sum();
     let mut order: Vec<(Reverse<u64>, &str)> = by_city
         .into_iter()
         .map(|(city, events)| (Reverse(events), city))
@@ -151,49 +200,36 @@ fn list_by_events(
         })
         .collect();
     let next = cities.last().filter(|_| end < order.len());
-    let next = next.map(|last| Place::Events(last.total_events, last.city.clone()).position());
-    CitiesPage {
-        count: cities.len(),
+    let next = next.map(|last| PageEnd::Events(last.total_events, last.city.clone()).position());
+    CitiesRead {
+        page: Page {
+            items: cities,
+            next,
+        },
         order: Order::Events,
         city_count: Some(city_count),
         total_events: Some(total_events),
-        generated_at: format_millis(totals.read_ms),
-        others: OtherCities {
-            city_count: Some(city_count - cities.len()),
-            total_events: Some(total_events - sum_of(&cities)),
-        },
-        next: params.next(next.as_ref(), slice.range),
-        cities,
+        read_ms: totals.read_ms,
     }
 }
 
-/// Returns a page of cities in order of names, whose series come after `after`.
+/// Returns a page of cities in alphabetical order, starting with the series after `after`.
 async fn list_by_name(
     state: &ApiState,
-    params: &Params,
     slice: &PageRequest,
     after: &str,
-) -> Result<CitiesPage, ApiError> {
-    let page = by_name::read_cities(state, after, slice.limit).await?;
-    let all = state
-        .partition_sums()
-        .await?
-        .map(|grand| grand.all.events());
-    let listed = sum_of(&page.cities);
-    let next = page.next.map(|series| Place::Name(series).position());
-    Ok(CitiesPage {
-        count: page.cities.len(),
+) -> Result<CitiesRead, ApiError> {
+    let read = by_name::read_cities(state, after, slice.limit).await?;
+    let sums = state.partition_sums().await?;
+    Ok(CitiesRead {
+        page: Page {
+            items: read.cities,
+            next: read.next.map(|series| PageEnd::Name(series).position()),
+        },
         order: Order::Name,
         city_count: None,
-        // The sums of partitions may be older than the series.
-        total_events: all.map(|all| all.max(listed)),
-        generated_at: format_millis(state.now_ms()),
-        others: OtherCities {
-            city_count: None,
-            total_events: all.map(|all| all.saturating_sub(listed)),
-        },
-        next: params.next(next.as_ref(), slice.range),
-        cities: page.cities,
+        total_events: sums.map(|grand| grand.all.events()),
+        read_ms: state.now_ms(),
     })
 }
 
@@ -201,19 +237,19 @@ fn sum_of(cities: &[City]) -> u64 {
     cities.iter().map(|city| city.total_events).sum()
 }
 
-/// Where a page ends.
-enum Place {
-    /// After the city with these events and this name.
+/// The position where a page ends.
+enum PageEnd {
+    /// The page ends after the city with this number of events and this name.
     Events(u64, String),
-    /// After the series with this name.
+    /// The page ends after the series with this name.
     Name(String),
 }
 
-impl Place {
+impl PageEnd {
     fn position(self) -> Position {
         let (sort_key, lane, key) = match self {
-            Place::Events(events, city) => (events.to_string(), 0, city),
-            Place::Name(series) => (series, 1, String::new()),
+            PageEnd::Events(events, city) => (events.to_string(), 0, city),
+            PageEnd::Name(series) => (series, 1, String::new()),
         };
         Position {
             sort_key,
@@ -222,13 +258,13 @@ impl Place {
         }
     }
 
-    fn parse(position: &Position) -> Option<Place> {
+    fn parse(position: &Position) -> Option<PageEnd> {
         match position.lane {
-            0 => Some(Place::Events(
+            0 => Some(PageEnd::Events(
                 position.sort_key.parse().ok()?,
                 position.key.clone(),
             )),
-            1 => Some(Place::Name(position.sort_key.clone())),
+            1 => Some(PageEnd::Name(position.sort_key.clone())),
             _ => None,
         }
     }

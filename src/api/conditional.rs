@@ -1,4 +1,4 @@
-//! Answers `If-None-Match`: a client does not receive again what it already has.
+//! Answers requests with `If-None-Match`, so that a client does not download an answer again that it already has.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Replaces an answer by 304 if the client names its tag.
+/// Replaces an answer by status 304 if the request's `If-None-Match` contains the `ETag` of the answer.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let known = request.headers().get(IF_NONE_MATCH).cloned();
     let mut response = next.run(request).await;
@@ -28,7 +28,7 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
     response
 }
 
-/// Returns true if a list of tags contains `tag` by weak comparison (RFC 9110, section 8.8.3.2).
+/// Returns true if a list of entity tags contains `tag`, by weak comparison (RFC 9110, section 8.8.3.2).
 fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
     let opaque = |text: &str| text.trim().trim_start_matches("W/").to_owned();
     let (Ok(list), Ok(tag)) = (list.to_str(), tag.to_str()) else {

@@ -1,11 +1,12 @@
-//! The life of one connection: handshake, requests, end.
+//! Serves one connection from the handshake to the end of the connection.
 //!
-//! A connection ends when one of these happens:
-//! - The client is too slow with the handshake or the head of a request, or leaves the connection idle.
-//! - The client takes nothing of an answer.
-//! - The connection has reached its age or its number of requests.
-//! - The server is full and this connection is idle.
-//! - The server shuts down. Answers in flight may then finish; over HTTP/2, within the drain time.
+//! A connection ends in each of the following cases:
+//! - The client is too slow with the handshake or with the head of a request.
+//! - The client leaves the connection idle, or stops reading an answer.
+//! - The connection has reached its maximum age or its maximum number of requests.
+//! - The server is full, and this connection is idle.
+//! - The server shuts down. Answers in flight may finish. Over HTTP/2, answers in flight must finish within the
+//!   drain time.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,42 +35,47 @@ use crate::api::usage::{InFlight, Usage};
 use crate::api::write_timeout::WriteTimeout;
 use crate::shutdown::Shutdown;
 
-/// How long answers in flight may take to finish once the server shuts down.
+/// Maximum time for answers in flight to finish after the server begins to shut down.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How long a TLS handshake may take.
+/// Maximum duration of a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent requests on an HTTP/2 connection.
 pub(super) const STREAMS_MAX: u32 = 32;
-/// Size of hyper's read buffer for HTTP/1.1. It exceeds our own limits, so our errors answer first.
+/// Size of hyper's read buffer for HTTP/1.1. The buffer is larger than this server's own limits, so an oversized
+/// request gets this server's error instead of hyper's.
 const READ_BUFFER_BYTES: usize = 32 * 1_024;
 /// Maximum number of bytes of an HTTP/2 answer that wait for the socket.
 const SEND_BUFFER_BYTES: usize = 16 * 1_024;
-/// Maximum number of unread bytes of request bodies on an HTTP/2 connection: the smallest window that the protocol
-/// allows. No route reads a body.
+/// Maximum number of unread bytes of request bodies on an HTTP/2 connection. Most routes read no body, so
+/// the window is the smallest one that the protocol allows.
 const RECEIVE_BYTES_MAX: u32 = 65_535;
-/// Time between two checks whether an old connection is idle.
+/// Time between two checks whether an old connection has become idle.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long a spare connection waits for its only request.
+/// How long a spare connection waits for the only request that it serves.
 const SPARE_HEAD_MAX: Duration = Duration::from_secs(2);
-/// Maximum number of header lines. Beyond it, hyper answers 431 itself.
+/// Maximum number of header lines. If a request exceeds the maximum, hyper itself answers with status 431.
 const HEADERS_MAX: usize = 128;
 
-/// How long a connection waits for its client.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionTimeouts {
-    /// Time to send the head of a request. Over HTTP/2 it applies to the first request only.
+    /// Maximum time for the client to send the head of a request. Over HTTP/2, this timeout applies only to the first
+    /// request.
     pub head: Duration,
-    /// Over HTTP/2, the time without a request after the first one. HTTP/1.1 uses `head`.
+    /// Over HTTP/2, the maximum time without a request in flight after the first request. Over HTTP/1.1, the timeout
+    /// `head` also limits the time without a request.
     pub idle: Duration,
-    /// Over HTTP/2, the time until the server sends a ping.
+    /// Over HTTP/2, the time without received frames after which the server sends a ping.
     pub ping: Duration,
-    /// Over HTTP/2, the time to answer that ping.
+    /// Over HTTP/2, the maximum time for the client to answer a ping.
     pub pong: Duration,
-    /// Time within which the client must take some of an answer.
+    /// Maximum time during which the client may read no bytes of a waiting answer.
     pub write_progress: Duration,
-    /// Over HTTP/2, the time for answers in flight to finish once the connection should end.
+    /// Over HTTP/2, the maximum time for answers in flight to finish after the server has decided to end the
+    /// connection.
     pub drain: Duration,
-    /// Age at which a connection closes between two answers, so that busy ones also come to an end.
+    /// Age after which the server closes a connection between two answers. Without a maximum age, a busy connection
+    /// would never close.
     pub age: Duration,
 }
 
@@ -87,7 +93,7 @@ impl Default for ConnectionTimeouts {
     }
 }
 
-/// What all connections of a server share.
+/// The parts that all connections of a server share.
 pub(super) struct Endpoint {
     pub(super) handler: Handler,
     pub(super) tls: Option<TlsAcceptor>,
@@ -95,14 +101,15 @@ pub(super) struct Endpoint {
 }
 
 tokio::task_local! {
-    /// The progress of the HTTP/2 stream that this task serves.
+    /// The write progress of the HTTP/2 stream that this task serves.
     static PROGRESS: Arc<WriteProgress>;
 }
 
-/// Runs the streams of an HTTP/2 connection and resets a stream whose client takes nothing of its answer.
+/// Runs the streams of an HTTP/2 connection. The executor resets a stream if the client stops reading the stream's
+/// answer.
 ///
-/// A write timeout on the socket does not suffice here: such a client may still answer pings and read other
-/// streams.
+/// A write timeout on the socket does not detect such a client, because the client may still read the other streams of
+/// the connection and answer pings.
 #[derive(Clone)]
 struct StreamExecutor {
     write_progress: Duration,
@@ -117,14 +124,14 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamE
         tokio::spawn(PROGRESS.scope(progress, async move {
             tokio::select! {
                 () = answering => {}
-                // Dropping the other branch resets the stream.
+                // When the client stalls, `select!` drops the future of the stream, which resets the stream.
                 () = watched.wait_for_stall(stall_max) => usage.stalled.notify_one(),
             }
         }));
     }
 }
 
-/// One connection.
+/// The state that all requests of one connection share.
 struct Connection {
     peer: Peer,
     endpoint: Arc<Endpoint>,
@@ -190,7 +197,7 @@ where
         .keep_alive(true)
         .serve_connection(
             TokioIo::new(stream),
-            service_fn(move |request| answer(request, Arc::clone(&answering))),
+            service_fn(move |request| answer_request(request, Arc::clone(&answering))),
         );
     let end = http1::Connection::graceful_shutdown;
     drive(connection, end, &conn, false, &shutdown).await;
@@ -217,14 +224,14 @@ where
         .keep_alive_timeout(timeouts.pong)
         .serve_connection(
             TokioIo::new(stream),
-            service_fn(move |request| answer(request, Arc::clone(&answering))),
+            service_fn(move |request| answer_request(request, Arc::clone(&answering))),
         );
     let end = http2::Connection::graceful_shutdown;
     drive(connection, end, &conn, true, &shutdown).await;
 }
 
-/// Answers a request, or rejects it if the client already holds too many bytes.
-async fn answer(
+/// Answers a request, or rejects the request if the client already uses too many bytes.
+async fn answer_request(
     request: hyper::Request<Incoming>,
     conn: Arc<Connection>,
 ) -> Result<Response<PacedBody>, Infallible> {
@@ -238,7 +245,7 @@ async fn answer(
         .flatten();
     let handler = &conn.endpoint.handler;
     let mut response = handler.answer(request, conn.peer, &mut share).await;
-    // A probe does not keep its connection, and a spare connection serves one request.
+    // The server closes a connection after an answer to a probe, and closes a spare connection after one request.
     if (conn.share.is_spare || is_livez) && version < Version::HTTP_2 {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
@@ -249,10 +256,10 @@ async fn answer(
     Ok(response.map(|body| PacedBody::new(body, progress, share, in_flight)))
 }
 
-/// Drives a connection until it ends. The function `end` asks the connection to finish after the answers in flight.
+/// Drives a connection until it ends. The closure `end` tells the connection to end after its answers in flight.
 ///
-/// hyper itself ends an HTTP/1.1 connection that is idle or should end. Over HTTP/2 (`is_http2`) it does
-/// neither, so this function does.
+/// Over HTTP/1.1, hyper itself ends a connection that is idle or should end. Over HTTP/2 (`is_http2`), this function
+/// ends such a connection.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
@@ -264,7 +271,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let (usage, timeouts) = (&*conn.usage, conn.timeouts);
     let old = Instant::now() + timeouts.age;
     let mut ending = None;
-    // The first request must arrive within the `head` timeout. Over HTTP/1.1 hyper enforces this.
+    // The first request must arrive within the timeout `head`. Over HTTP/1.1, hyper enforces this timeout.
     let head = Instant::now() + timeouts.head;
     let mut check_at = if is_http2 { head } else { old };
     loop {
@@ -273,7 +280,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         let is_to_end = tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    // A client that leaves or never finishes a request is no fault of the server.
+                    // A client that disconnects or never finishes a request is not an error of the server.
                     tracing::debug!(%error, "connection ended");
                 }
                 return;
@@ -289,13 +296,15 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 let now = Instant::now();
                 let (is_old, is_idle) = (now >= old, usage.is_idle());
                 check_at = now + if is_old { CHECK_EVERY } else { timeouts.idle };
-                // An old connection ends between two answers. Over HTTP/1.1 hyper waits for that itself.
+                // A connection that has reached its maximum age ends between two answers. Over HTTP/1.1, hyper itself
+                // waits until no answer is in flight.
                 (is_idle && usage.begun() == begun) || (is_old && (is_idle || !is_http2))
             }
         };
         if is_to_end {
             if usage.begun() == 0 {
-                // No request has begun: a browser's spare connection, or half a request.
+                // The connection has not begun a request. For example, a browser has opened it in advance, or the
+                // client has sent half a request.
                 return;
             }
             end(connection.as_mut());

@@ -1,33 +1,36 @@
-//! Cursors: opaque tokens that say where the next page of a list starts.
+//! Cursors: opaque tokens that mark where the next page of a list starts.
 //!
-//! A cursor is URL-safe base64 of one version byte, four bytes of CRC-32 over query and payload, and the
-//! payload: the JSON array `[sort key, lane, key, from_ms, to_ms]`. The range is part of it because "the last 24
-//! hours" moves between two pages. [`decode`] rejects a cursor that was changed, or that belongs to another
-//! query or version. A cursor grants no access: a forged one reads only what its query may read anyway.
+//! A cursor is the URL-safe base64 encoding of a version byte, four bytes of CRC-32 over query and payload, and the
+//! payload. The payload is the JSON array `[sort key, lane, key, from_ms, to_ms]`. The payload contains the range,
+//! because a range such as "the last 24 hours" would otherwise move between two pages. [`decode`] rejects a cursor that
+//! was changed or that belongs to another query or version. A cursor grants no access. Even with a forged cursor, a
+//! client reads only items that its query can read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::api::error::ApiError;
+use crate::core::clock::UnixMs;
 use crate::core::time::TIME_MS_END;
 use crate::store::reads::{Position, Range};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
-/// Longer than any cursor of this API: an event id takes up to 512 bytes, and a window key takes fewer.
+/// Maximum length of a cursor in bytes. Every cursor of the API is shorter, because an event id has at most 512 bytes,
+/// and a window key has fewer bytes.
 const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// Longest sort key that DynamoDB allows. The partition keys of our tables are shorter.
+/// Maximum length of a sort key in DynamoDB, in bytes. The partition keys of this program's tables are shorter.
 const KEY_BYTES_MAX: usize = 1_024;
 
-/// Returns the cursor for a position in the list that `query` names.
+/// Returns the cursor of a position in the list that `query` identifies.
 pub fn encode(query: &str, position: &Position, range: Range) -> String {
     let payload = serde_json::json!([
         position.sort_key,
         position.lane,
         position.key,
-        range.from_ms,
-        range.to_ms
+        range.from_ms.0,
+        range.to_ms.0
     ])
     .to_string();
     let mut token = vec![VERSION];
@@ -36,10 +39,10 @@ pub fn encode(query: &str, position: &Position, range: Range) -> String {
     URL_SAFE_NO_PAD.encode(token)
 }
 
-/// Returns the position and range of a cursor.
+/// Returns the position and the range that a cursor contains.
 ///
 /// # Errors
-/// `bad_cursor` if the cursor does not belong to `query`.
+/// Returns `bad_cursor` if the cursor is damaged or does not belong to `query`.
 pub fn decode(query: &str, token: &str) -> Result<(Position, Range), ApiError> {
     parse(query, token).ok_or_else(ApiError::bad_cursor)
 }
@@ -55,17 +58,21 @@ fn parse(query: &str, token: &str) -> Option<(Position, Range)> {
         return None;
     }
     let (sort_key, lane, key, from_ms, to_ms) = serde_json::from_slice(payload).ok()?;
+    let range = Range {
+        from_ms: UnixMs(from_ms),
+        to_ms: UnixMs(to_ms),
+    };
     let position = Position {
         sort_key,
         lane,
         key,
     };
-    let times = 0..=TIME_MS_END;
-    let is_possible = times.contains(&from_ms)
-        && times.contains(&to_ms)
+    let times = UnixMs(0)..=TIME_MS_END;
+    let is_possible = times.contains(&range.from_ms)
+        && times.contains(&range.to_ms)
         && (1..=KEY_BYTES_MAX).contains(&position.sort_key.len())
         && position.key.len() <= KEY_BYTES_MAX;
-    is_possible.then_some((position, Range { from_ms, to_ms }))
+    is_possible.then_some((position, range))
 }
 
 fn checksum(query: &str, payload: &[u8]) -> u32 {
@@ -90,11 +97,15 @@ mod tests {
             };
             decode("q", &encode("q", &position, Range { from_ms, to_ms })).is_ok()
         };
-        assert!(is_accepted("2013", 0, TIME_MS_END));
-        assert!(!is_accepted("", 0, 1));
-        assert!(!is_accepted(&"a".repeat(KEY_BYTES_MAX + 1), 0, 1));
-        assert!(!is_accepted("2013", -1, 1));
-        assert!(!is_accepted("2013", 0, i64::MAX));
+        assert!(is_accepted("2013", UnixMs(0), TIME_MS_END));
+        assert!(!is_accepted("", UnixMs(0), UnixMs(1)));
+        assert!(!is_accepted(
+            &"a".repeat(KEY_BYTES_MAX + 1),
+            UnixMs(0),
+            UnixMs(1)
+        ));
+        assert!(!is_accepted("2013", UnixMs(-1), UnixMs(1)));
+        assert!(!is_accepted("2013", UnixMs(0), UnixMs(i64::MAX)));
     }
 
     #[test]
@@ -105,8 +116,8 @@ mod tests {
             key: "São \"Paulo\"#1".into(),
         };
         let range = Range {
-            from_ms: 1,
-            to_ms: 2,
+            from_ms: UnixMs(1),
+            to_ms: UnixMs(2),
         };
         let token = encode("events?city=NYC", &position, range);
         assert_eq!(decode("events?city=NYC", &token), Ok((position, range)));

@@ -1,11 +1,14 @@
-//! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules from `web/`, inside the binary.
+//! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules. The files come from `web/` and are
+//! part of the binary.
 //!
-//! The page loads nothing from elsewhere and runs nothing inline, so its policy ([`POLICY`]) forbids both. The path of
-//! each file contains a hash of all files. So a browser caches the files forever and still gets the files of a new
-//! binary at once, because it revalidates `/` each time. A path with another hash, as during an upgrade, returns the
-//! current file and must not be cached.
+//! The page loads no files from other hosts and contains no inline code, so its content security policy ([`POLICY`])
+//! forbids both. The path of each file contains a hash of all files, so browsers may cache a file forever. After an
+//! upgrade, a browser still gets the new files at once, because it revalidates `/` each time. During an upgrade, a
+//! browser may request a path with the hash of another version. The server then answers with the current file, which
+//! the browser must not cache.
 //!
-//! The page uses the public API. `dev` gives it a token ([`Dashboard::with_token`]) that also lets it inject faults.
+//! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]) that allows it to
+//! inject faults.
 
 use std::sync::Arc;
 
@@ -21,14 +24,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::error::ApiError;
 
-/// The page may load from this server and talk to it. Inline code, inline styles and frames are forbidden.
+/// The content security policy: the page may load files from this server and send requests to it. Inline code,
+/// inline styles and frames are forbidden.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; \
                       img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 const INDEX: &str = include_str!("../../web/index.html");
-/// The placeholder for the hash of the files in [`INDEX`].
+/// The placeholder in [`INDEX`] for the hash of the files.
 const VERSION_MARK: &str = "{version}";
-/// The placeholder for the token of `dev` in [`INDEX`].
+/// The placeholder in [`INDEX`] for the token of `dev`.
 const TOKEN_MARK: &str = "<!-- token -->";
 
 macro_rules! file {
@@ -41,25 +45,47 @@ macro_rules! file {
     };
 }
 
-/// Name, content type and content of each file besides [`INDEX`].
-const FILES: [(&str, &str, &[u8]); 14] = [
+/// The name, the content type and the content of each file of the page except [`INDEX`].
+const FILES: [(&str, &str, &[u8]); 36] = [
     file!("app.css", "text/css; charset=utf-8"),
+    file!("controls.css", "text/css; charset=utf-8"),
+    file!("drawer.css", "text/css; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("alerts.js", "text/javascript; charset=utf-8"),
+    file!("answers.js", "text/javascript; charset=utf-8"),
+    file!("axis.js", "text/javascript; charset=utf-8"),
     file!("break.js", "text/javascript; charset=utf-8"),
     file!("cities.js", "text/javascript; charset=utf-8"),
+    file!("city-drawer.js", "text/javascript; charset=utf-8"),
     file!("data.js", "text/javascript; charset=utf-8"),
     file!("dom.js", "text/javascript; charset=utf-8"),
+    file!("drawer.js", "text/javascript; charset=utf-8"),
+    file!("event-drawer.js", "text/javascript; charset=utf-8"),
+    file!("events.js", "text/javascript; charset=utf-8"),
     file!("filters.js", "text/javascript; charset=utf-8"),
     file!("heatmap.js", "text/javascript; charset=utf-8"),
+    file!("incidents.js", "text/javascript; charset=utf-8"),
+    file!("keys.js", "text/javascript; charset=utf-8"),
+    file!("own-event.js", "text/javascript; charset=utf-8"),
+    file!("paging.js", "text/javascript; charset=utf-8"),
     file!("pipeline.js", "text/javascript; charset=utf-8"),
+    file!("plot.js", "text/javascript; charset=utf-8"),
+    file!("range-bar.js", "text/javascript; charset=utf-8"),
+    file!("range.js", "text/javascript; charset=utf-8"),
+    file!("series.js", "text/javascript; charset=utf-8"),
+    file!("sheet.js", "text/javascript; charset=utf-8"),
+    file!("step-drawer.js", "text/javascript; charset=utf-8"),
+    file!("theme.js", "text/javascript; charset=utf-8"),
+    file!("time.js", "text/javascript; charset=utf-8"),
     file!("timeline.js", "text/javascript; charset=utf-8"),
     file!("totals.js", "text/javascript; charset=utf-8"),
+    file!("unseen.js", "text/javascript; charset=utf-8"),
+    file!("view.js", "text/javascript; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
     file!("inter.woff2", "font/woff2"),
 ];
 
-/// The page as the server sends it. Clones share its content.
+/// The page as the server sends it. All clones share its content.
 #[derive(Clone, Debug)]
 pub struct Dashboard {
     index: Bytes,
@@ -68,12 +94,12 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Returns the page that can only read.
+    /// Returns the page without a token, so that the page can only read data.
     pub fn new() -> Dashboard {
         Dashboard::rendered("")
     }
 
-    /// Returns the page that also sends this token with its requests. The token must consist of letters and digits.
+    /// Returns a page that also sends `token` with its requests. The token must consist of letters and digits.
     #[must_use]
     pub fn with_token(token: &str) -> Dashboard {
         Dashboard::rendered(&format!(
@@ -106,7 +132,7 @@ impl Default for Dashboard {
     }
 }
 
-/// Returns the first eight bytes of a hash in hexadecimal, enough to tell versions apart.
+/// Returns the first eight bytes of a hash in hexadecimal. Eight bytes are enough to distinguish versions.
 fn hex(hash: &[u8]) -> String {
     hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
@@ -147,8 +173,8 @@ async fn asset(
 mod tests {
     use super::*;
 
-    /// Maximum number of bytes that a visitor downloads.
-    const BYTES_MAX: usize = 200_000;
+    /// Maximum number of bytes that a visitor downloads to see the page.
+    const BYTES_MAX: usize = 226_000;
 
     #[test]
     fn the_page_and_its_files_stay_small() {

@@ -1,18 +1,19 @@
 //! The body of every error: `{"error":"<sentence>","code":"<stable word>","request_id":"<hex>"}`.
 //!
-//! The sentence is public and written here: no text of AWS, the SDK or the operating system reaches a client.
-//! Such details go to the log only, under the same `request_id`, which the header `x-request-id` repeats. The
-//! codes are a closed set, so a client can decide by them:
+//! Every sentence that clients see is written in this program. A client never receives text from AWS, the SDK or the
+//! operating system. Internal details appear only in the log, with the same `request_id`. The header `x-request-id`
+//! repeats the request id. Clients can rely on the codes. The API uses only the codes in this table:
 //!
 //! | status | code |
 //! |---|---|
-//! | 400 | `bad_parameter` `bad_cursor` `bad_event_id` `bad_path` `bad_header` |
+//! | 400 | `bad_parameter` `bad_cursor` `bad_event_id` `bad_path` `bad_header` `bad_body` |
 //! | 401, 403 | `unauthorized` `forbidden` |
-//! | 404, 405 | `not_found` `method_not_allowed` |
-//! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_large` `uri_too_long` `headers_too_large` |
+//! | 404, 405 | `not_found` `no_incidents_table` `method_not_allowed` |
+//! | 408, 413, 414, 431 | `deadline_exceeded` `body_too_slow` `body_too_large` `too_many_events` `uri_too_long` `headers_too_large` |
+//! | 415, 422 | `unsupported_media_type` `no_valid_event` |
 //! | 429 | `too_many_requests` `read_budget_spent`, with `Retry-After` |
 //! | 500 | `internal` |
-//! | 503, 504 | `store_unavailable` `read_ceiling` `busy` `store_timeout`, with `Retry-After`; `too_many_series` without |
+//! | 503, 504 | `store_unavailable` `read_ceiling` `busy` `kafka_unavailable` `stopping` `store_timeout`, with `Retry-After`; `too_many_series` without |
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -24,10 +25,10 @@ use crate::api::spent::Spent;
 /// The header that carries the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Seconds after which a client should retry if DynamoDB is slow or unreachable.
+/// Number of seconds after which a client should retry if DynamoDB is slow or unreachable.
 const RETRY_AFTER_S: u64 = 2;
 
-/// Longest id that the server accepts from a client.
+/// Maximum number of characters of a request id that the server accepts from a client.
 const ID_CHARS_MAX: usize = 64;
 
 tokio::task_local! {
@@ -36,13 +37,13 @@ tokio::task_local! {
 
 /// The id of a request in answers and logs.
 ///
-/// It is the client's own `x-request-id` if that consists of letters, digits, dots, dashes and underscores,
-/// and a random one otherwise.
+/// If the client's header `x-request-id` consists of letters, digits, dots, dashes and underscores, it is the id.
+/// Otherwise the server chooses a random id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// Returns the id of a request with these headers.
+    /// Returns the id of the request to which `headers` belong.
     pub(super) fn from_headers(headers: &HeaderMap) -> RequestId {
         let legal = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
         let given = headers.get(REQUEST_ID).filter(|id| {
@@ -57,7 +58,7 @@ impl RequestId {
         RequestId(HeaderValue::from_str(&text).expect("hex digits"))
     }
 
-    /// Runs the future of a request, so that its errors carry this id.
+    /// Runs the future that answers a request, so that the request's errors carry its id.
     pub(super) async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answering).await
     }
@@ -79,7 +80,7 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// An answer that reports an error.
+/// An error that the server sends as an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{public}")]
 pub struct ApiError {
@@ -87,13 +88,14 @@ pub struct ApiError {
     code: &'static str,
     public: String,
     detail: Option<String>,
-    /// Seconds for `Retry-After`.
+    /// The number of seconds in the header `Retry-After`.
     retry_after_s: Option<u64>,
-    /// Thousandths of read units spent before the failure. An integer, so that errors can be compared.
+    /// The cost of the request before it failed, in thousandths of a read unit. The cost is an integer, so that
+    /// `ApiError` can implement `Eq`.
     milliunits: u64,
 }
 
-/// Defines constructors of errors with a fixed sentence. The name of each is its code.
+/// Defines constructors of errors with a fixed sentence. The name of each constructor is the error's code.
 macro_rules! fixed_errors {
     ($($(#[$doc:meta])* $code:ident = $status:literal, $public:literal;)*) => {
         impl ApiError {$(
@@ -112,16 +114,24 @@ fixed_errors! {
     bad_event_id = 400, "Last-Event-ID is not an id of this stream; reconnect without it";
     /// 400: the path is not percent-encoded UTF-8.
     bad_path = 400, "the path is not percent-encoded UTF-8";
-    /// 503: this client, or all clients together, have reached a limit.
+    /// 503: this client, or all clients together, have reached a limit of the server.
     busy = 503, "too many connections or unread answers; read or close some, then retry";
     /// 401: the request has no valid token.
     unauthorized = 401, "missing or unknown token; send the header Authorization: Bearer <token>";
     /// 404: no route has this path.
     not_found = 404, "there is nothing at this path";
+    /// 404: the table of incidents does not exist.
+    no_incidents_table = 404, "there is no table of incidents; citystream init-tables --incidents makes it, and citystream notify fills it";
     /// 405: the path supports other methods.
     method_not_allowed = 405, "this path does not support that method; see the header Allow";
     /// 408: the answer took too long.
     deadline_exceeded = 408, "the server could not answer in time";
+    /// 408: the body arrived too slowly.
+    body_too_slow = 408, "the request body did not arrive in time; send smaller bodies";
+    /// 422: the body has events, but none of them obeys the rules.
+    no_valid_event = 422, "no event is valid; `results` says why";
+    /// 503: the role is stopping. Nothing of the request was sent to Kafka.
+    stopping = 503, "the server is stopping; nothing of this request was sent, so send it again";
 }
 
 impl ApiError {
@@ -141,7 +151,7 @@ impl ApiError {
         self
     }
 
-    /// Adds the read units that were spent before the failure.
+    /// Adds the read units that the request spent before it failed.
     #[must_use]
     pub(super) fn with_units(mut self, units: f64) -> ApiError {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
@@ -150,17 +160,43 @@ impl ApiError {
         self
     }
 
-    /// 400: a parameter is unknown, repeated, malformed or out of range. `public` names it.
+    /// 400: a parameter is unknown, repeated, malformed or out of range. The sentence `public` names the
+    /// parameter.
     pub fn bad_parameter(public: impl Into<String>) -> ApiError {
         ApiError::new(400, "bad_parameter", public)
     }
 
-    /// 400: a header of the request is missing or repeated. `public` names it.
+    /// 400: a header of the request is missing or repeated. The sentence `public` names the header.
     pub fn bad_header(public: impl Into<String>) -> ApiError {
         ApiError::new(400, "bad_header", public)
     }
 
-    /// 403: the request is not allowed. `public` gives the reason.
+    /// 400: the body cannot be divided into events. The sentence `public` gives the reason.
+    pub fn bad_body(public: impl Into<String>) -> ApiError {
+        ApiError::new(400, "bad_body", public)
+    }
+
+    /// 415: the route cannot read bodies of this type or encoding. The sentence `public` names what it can read.
+    pub fn unsupported_media_type(public: impl Into<String>) -> ApiError {
+        ApiError::new(415, "unsupported_media_type", public)
+    }
+
+    /// 413: the body has more than `events_max` events.
+    pub fn too_many_events(events_max: usize) -> ApiError {
+        let public = format!("the body has more than {events_max} events; send several requests");
+        ApiError::new(413, "too_many_events", public)
+    }
+
+    /// 503: Kafka does not acknowledge events. The sentence `public` says what became of the request, and the text
+    /// `detail` appears only in the log.
+    pub fn kafka_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
+        ApiError {
+            detail: Some(detail.into()),
+            ..ApiError::new(503, "kafka_unavailable", public)
+        }
+    }
+
+    /// 403: the request is not allowed. The sentence `public` gives the reason.
     pub fn forbidden(public: impl Into<String>) -> ApiError {
         ApiError::new(403, "forbidden", public)
     }
@@ -175,7 +211,7 @@ impl ApiError {
         .with_retry_after(retry_after_s)
     }
 
-    /// 429: the client has spent its read units for this minute.
+    /// 429: the client has spent its read units for the current minute.
     pub fn read_budget_spent(units: u64, retry_after_s: u64) -> ApiError {
         ApiError::new(
             429,
@@ -188,7 +224,7 @@ impl ApiError {
         .with_retry_after(retry_after_s)
     }
 
-    /// 503: the answer would cost more read units than one request may.
+    /// 503: the answer would cost more read units than one request may spend.
     pub fn read_ceiling(units: u64) -> ApiError {
         ApiError::new(
             503,
@@ -200,18 +236,16 @@ impl ApiError {
         )
     }
 
-    /// 503: the tables hold more event types than the server keeps sums for. It has no `Retry-After`, because rows of
-    /// totals stay, so a repeated request fails as well.
-    pub fn too_many_series(types_max: usize) -> ApiError {
+    /// 503: the tables contain too many series to sum the series of one event type. The answer has no `Retry-After`,
+    /// because totals rows are never deleted, and a repeated request would fail as well.
+    pub fn too_many_series() -> ApiError {
         ApiError {
             retry_after_s: None,
             ..ApiError::new(
                 503,
                 "too_many_series",
-                format!(
-                    "the tables hold more than {types_max} event types, and this one is not among those that \
-                     the server sums; ask for one city"
-                ),
+                "the tables hold too many series to sum those of one event type; ask for one city"
+                    .to_owned(),
             )
         }
     }
@@ -222,7 +256,7 @@ impl ApiError {
         ApiError::new(413, "body_too_large", public)
     }
 
-    /// 414: path and query are longer than `bytes_max` bytes.
+    /// 414: the path and the query are longer than `bytes_max` bytes.
     pub fn uri_too_long(bytes_max: usize) -> ApiError {
         let public = format!("path and query are longer than {bytes_max} bytes");
         ApiError::new(414, "uri_too_long", public)
@@ -234,7 +268,7 @@ impl ApiError {
         ApiError::new(431, "headers_too_large", public)
     }
 
-    /// 500: a bug. `detail` goes to the log only.
+    /// 500: the server has a bug. The text `detail` appears only in the log.
     pub fn internal(detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
@@ -246,7 +280,8 @@ impl ApiError {
         }
     }
 
-    /// 503: DynamoDB cannot answer. `public` gives the reason; `detail` goes to the log only.
+    /// 503: DynamoDB cannot answer. The sentence `public` gives the reason, and the text `detail` appears only in
+    /// the log.
     pub fn store_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
@@ -262,17 +297,17 @@ impl ApiError {
         }
     }
 
-    /// Returns the HTTP status.
+    /// Returns the HTTP status of the error.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Returns the stable error code.
+    /// Returns the stable code of the error.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// Returns the HTTP response. The body also has the fields of the JSON object `fields`.
+    /// Returns the HTTP response for the error. The body also contains the fields of the JSON object `fields`.
     pub fn into_response_with(self, fields: serde_json::Value) -> Response {
         let id = RequestId::current();
         let request_id = id.to_string();
@@ -311,7 +346,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Adds an error body to the empty 404 and 405 answers of the router. Other headers, such as `Allow`, stay.
+/// Adds an error body to the router's empty answers with status 404 or 405. Other headers of such an answer, such as
+/// `Allow`, stay unchanged.
 pub fn with_error_body(response: Response) -> Response {
     let error = match response.status() {
         StatusCode::NOT_FOUND => ApiError::not_found(),

@@ -1,21 +1,24 @@
 //! `GET /api/v1/events/{city}?limit=20&from=&to=&cursor=`: the events of a city, newest first.
 
-use axum::extract::State;
-use axum::http::Uri;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
+use crate::api::export::{Export, ExportRow, ListFormat};
 use crate::api::params::{CityPath, Params, is_possible_city};
 use crate::api::schemas::Level;
 use crate::api::state::ApiState;
-use crate::store::reads::{EventItem, Page};
+use crate::core::clock::UnixMs;
+use crate::store::reads::{EventItem, Page, PageRequest};
 
 pub(super) const PATH: &str = "/api/v1/events/{city}";
 
-/// A page of events.
+/// A page of the list of events.
 #[derive(Serialize, ToSchema)]
 struct Events {
     /// The requested city.
@@ -29,7 +32,7 @@ struct Events {
     next: Option<String>,
 }
 
-/// An event as it was stored.
+/// An event as the consumer stored it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
 struct ListedEvent {
@@ -55,14 +58,34 @@ struct ListedEvent {
     /// True if the event arrived too late for its window; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
-    /// True if the event time is more than five minutes (or `--max-skew`) after Kafka's timestamp; absent
-    /// otherwise.
+    /// True if the event time is more than five minutes (or `--max-skew`) after Kafka's timestamp of the record;
+    /// absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     future: bool,
-    /// All other fields of the record as one object, their values unchanged.
+    /// The Kafka record that holds the event: `<topic>/<partition>/<offset>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    /// All other fields of the record in one JSON object, with their values unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     extra: Option<Box<RawValue>>,
+}
+
+impl ExportRow for ListedEvent {
+    const COLUMNS: &'static [&'static str] = &[
+        "event_id",
+        "timestamp",
+        "city",
+        "event_type",
+        "severity",
+        "description",
+        "processing_time",
+        "ttl",
+        "late",
+        "future",
+        "source",
+        "extra",
+    ];
 }
 
 impl From<EventItem> for ListedEvent {
@@ -78,6 +101,7 @@ impl From<EventItem> for ListedEvent {
             ttl: item.ttl,
             late: item.late,
             future: item.future,
+            source: item.source,
             extra: item.extra.and_then(|text| RawValue::from_string(text).ok()),
         }
     }
@@ -92,36 +116,57 @@ impl From<EventItem> for ListedEvent {
     summary = "Events of a city, newest first",
     params(
         ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),
-        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 20),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page; of `csv` and `ndjson`, maximum number of all items, up to 100,000", minimum = 1, maximum = 100000, example = 20),
         ("from" = Option<String>, Query, description = "Start of the range (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
         ("to" = Option<String>, Query, description = "End of the range (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),
-        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page. Except for `limit` and `format`, the other parameters must be the same", pattern = "^[A-Za-z0-9_-]+$", min_length = 1),
+        ("format" = Option<ListFormat>, Query, description = "Form of the answer. `csv` and `ndjson` hold all pages, up to 100,000 items; `limit` may then be as large. An `Accept` header works, too", example = "json"),
     ),
     responses(
-        (status = 200, description = "Events of a city, newest first", body = Events, example = json!({"city": "NYC", "count": 1, "events": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "traffic", "severity": "high", "description": "high traffic congestion detected", "processing_time": "2013-01-02T06:00:00.412Z", "ttl": 1359698400}]})),
+        (status = 200, description = "Events of a city, newest first", body = Events, example = json!({"city": "NYC", "count": 1, "events": [{"event_id": "city-events-3-811", "timestamp": "2013-01-02T05:59:58.000Z", "city": "NYC", "event_type": "traffic", "severity": "high", "description": "high traffic congestion detected", "processing_time": "2013-01-02T06:00:00.412Z", "ttl": 1359698400, "source": "city-events/3/811"}]})),
     ),
 )]
 pub(super) async fn get(
     State(state): State<ApiState>,
     CityPath(city): CityPath,
+    charge: Option<Extension<ReadCharge>>,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let allowed = "limit from to cursor";
+    let allowed = "limit from to cursor format";
     let params = Params::parse(PATH, Some(city.clone()), &uri, allowed)?;
-    let slice = params.slice(20, 0, state.now_ms())?;
+    let format = ListFormat::of(&params, &headers)?;
+    let slice = params.slice(format.page_limit(20), UnixMs(0), state.now_ms())?;
+    if format != ListFormat::Json {
+        let read =
+            move |state: ApiState, slice| read_page(state, params.clone(), city.clone(), slice);
+        return Export::new("events", format, slice, read)
+            .respond(state, charge)
+            .await;
+    }
+    let (key, range) = (params.key(), slice.range);
     let make = async {
-        let page = if slice.range.is_empty() || !is_possible_city(&city) {
-            Page::empty()
-        } else {
-            let read = state.reads().events(city.clone(), slice.clone());
-            read.await.map_err(|error| params.read_error(error))?
-        };
+        let page = read_page(state.clone(), params.clone(), city.clone(), slice).await?;
         Ok::<_, ApiError>(Events {
             city,
             count: page.items.len(),
-            next: params.next(page.next.as_ref(), slice.range),
-            events: page.items.into_iter().map(ListedEvent::from).collect(),
+            next: params.next(page.next.as_ref(), range),
+            events: page.items,
         })
     };
-    state.answer(params.key(), make).await
+    state.answer(key, make).await
+}
+
+async fn read_page(
+    state: ApiState,
+    params: Params,
+    city: String,
+    slice: PageRequest,
+) -> Result<Page<ListedEvent>, ApiError> {
+    if slice.range.is_empty() || !is_possible_city(&city) {
+        return Ok(Page::empty());
+    }
+    let page = state.reads().events(city, slice).await;
+    let page = page.map_err(|error| params.read_error(error))?;
+    Ok(page.map(ListedEvent::from))
 }

@@ -1,7 +1,7 @@
-//! The recent events of the stream, in one bounded memory for all listeners.
+//! The recent events of the stream, kept in one bounded buffer for all listeners.
 //!
-//! Each listener reads the memory at its own pace, so a slow listener delays no other one and no queue
-//! grows for it.
+//! Each listener reads the buffer at its own pace. A slow listener therefore delays no other listener, and the
+//! server needs no queue per listener.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,31 +12,32 @@ use bytes::{BufMut as _, BytesMut};
 use moka::future::Cache;
 use tokio::sync::watch;
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::store::reads::{AlertItem, Page};
 
-/// Maximum number of events in memory.
+/// Maximum number of events in the buffer.
 const EVENTS_MAX: usize = 4_096;
-/// Maximum number of bytes of events in memory.
+/// Maximum number of bytes of events in the buffer.
 const BYTES_MAX: usize = 4 << 20;
-/// Maximum number of bytes that a listener gets at once.
-const BATCH_BYTES_MAX: usize = 64 << 10;
-/// How long resuming listeners share one list of alerts, and for how many filters.
+/// Maximum number of bytes that a listener gets in one read.
+pub(super) const BATCH_BYTES_MAX: usize = 64 << 10;
+/// How long resuming listeners share one list of alerts. The next constant limits the number of these lists.
 const RESUME_AGE_MAX: Duration = Duration::from_secs(1);
 const RESUME_FILTERS_MAX: u64 = 16;
 
-/// Which listeners receive an event.
+/// The listeners that receive an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// All listeners.
+    /// All listeners receive the event.
     Everyone,
-    /// Listeners of this city.
+    /// Only listeners of the given city receive the event.
     WindowOf(String),
-    /// Listeners of this city and severity.
+    /// Only listeners of the given city and severity receive the event.
     AlertOf(String, String),
 }
 
-/// The events that one listener wants.
+/// A filter that selects the events for one listener.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamFilter {
     pub(super) city: Option<String>,
@@ -56,13 +57,14 @@ impl StreamFilter {
     }
 }
 
-/// A position in the feed, written as `<Unix ms>.<feed>.<number>` in `id:` and `Last-Event-ID`.
+/// A position in the feed. The field `id:` and the header `Last-Event-ID` contain the position as `<Unix
+/// ms>.<feed>.<number>`.
 ///
-/// Each process draws its feed id at random when it starts. A process that does not know the feed id uses
-/// the time to find the alerts that the listener missed.
+/// Each process chooses a random feed id when it starts. If a position has the feed id of another process, this process
+/// uses the position's time to find the alerts that the listener missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FeedPosition {
-    pub(super) ms: i64,
+    pub(super) ms: UnixMs,
     pub(super) feed: u32,
     pub(super) number: u64,
 }
@@ -77,7 +79,7 @@ impl FeedPosition {
             return None;
         }
         Some(FeedPosition {
-            ms: ms.parse().ok()?,
+            ms: UnixMs(ms.parse().ok()?),
             feed: u32::from_str_radix(feed, 16).ok()?,
             number: number.parse().ok()?,
         })
@@ -86,49 +88,49 @@ impl FeedPosition {
 
 impl std::fmt::Display for FeedPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:08x}.{}", self.ms, self.feed, self.number)
+        write!(f, "{}.{:08x}.{}", self.ms.0, self.feed, self.number)
     }
 }
 
-/// Returns an event in the text form of server-sent events.
+/// Returns an event in the text format of server-sent events.
 pub(super) fn frame(event: &str, id: Option<FeedPosition>, data: &str) -> Bytes {
     let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
     Bytes::from(format!("{id}event: {event}\ndata: {data}\n\n"))
 }
 
-struct StoredEvent {
+struct FeedEvent {
     number: u64,
     audience: Audience,
     frame: Bytes,
 }
 
 struct Memory {
-    events: VecDeque<StoredEvent>,
+    events: VecDeque<FeedEvent>,
     bytes: usize,
-    /// The memory holds every event after this number.
+    /// The buffer contains every event whose number is higher than `base`.
     base: u64,
     last: FeedPosition,
     stats: Option<String>,
     status: String,
     listener_count: usize,
-    /// Whether a poller feeds this memory.
+    /// True if a poller adds events to the buffer.
     has_poller: bool,
 }
 
-/// What a listener reads next.
+/// The result of one read of the feed for a listener.
 pub(super) enum FeedRead {
-    /// Send these bytes and continue after this number.
+    /// The matching events as bytes, and the number after which the next read continues.
     Events(Bytes, u64),
-    /// No event matches; continue after this number.
+    /// No event matches the filter, and the next read continues after the given number.
     Nothing(u64),
-    /// The memory dropped events that the listener has not read; continue after this position.
+    /// The buffer dropped events that the listener has not read, and the next read continues after the given position.
     Lost(FeedPosition),
 }
 
-/// The newest alerts of a city and severity.
+/// A cache of the newest alerts of a city and a severity.
 type RecentAlerts = Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem>>>;
 
-/// The memory of recent events.
+/// The buffer of recent events, shared by the poller and all listeners.
 pub(crate) struct Feed {
     memory: Mutex<Memory>,
     last: watch::Sender<u64>,
@@ -139,7 +141,7 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new() -> Feed {
         let last = FeedPosition {
-            ms: 0,
+            ms: UnixMs(0),
             feed: fastrand::u32(..),
             number: 0,
         };
@@ -166,9 +168,9 @@ impl Feed {
         self.memory.lock().expect("no panic holds the feed")
     }
 
-    /// Counts a listener until the guard is dropped. Returns true if the caller must start the poller.
+    /// Counts a listener until the returned guard is dropped. The flag is true if the caller must start the poller.
     #[must_use]
-    pub(super) fn add_listener(self: &Arc<Feed>, now_ms: i64) -> (ListenerGuard, bool) {
+    pub(super) fn add_listener(self: &Arc<Feed>, now_ms: UnixMs) -> (ListenerGuard, bool) {
         let mut memory = self.memory();
         memory.listener_count += 1;
         let must_start = !memory.has_poller;
@@ -183,10 +185,10 @@ impl Feed {
         self.memory().listener_count > 0
     }
 
-    /// Takes note that the poller stops, unless a listener came in the meantime. Returns whether it may stop.
+    /// Records that the poller stops, unless a listener is connected. Returns true if the poller may stop.
     ///
-    /// The check and the change share one lock. Otherwise a listener could arrive between them and wait for
-    /// a poller that has stopped.
+    /// The check and the change happen under one lock. Without the lock, a listener could connect between the check and
+    /// the change, and wait for a poller that has stopped.
     #[must_use]
     pub(super) fn try_stop_poller(&self) -> bool {
         let mut memory = self.memory();
@@ -194,8 +196,8 @@ impl Feed {
         !memory.has_poller
     }
 
-    /// Adds an event. A `status` event has no id, because a client cannot resume after it.
-    pub(super) fn publish(&self, event: &str, audience: Audience, data: String, now_ms: i64) {
+    /// Adds an event to the buffer. A `status` event has no id, because a client cannot resume after a `status` event.
+    pub(super) fn publish(&self, event: &str, audience: Audience, data: String, now_ms: UnixMs) {
         let mut memory = self.memory();
         memory.last.number += 1;
         memory.last.ms = memory.last.ms.max(now_ms);
@@ -208,7 +210,7 @@ impl Feed {
             _ => {}
         }
         memory.bytes += frame.len();
-        memory.events.push_back(StoredEvent {
+        memory.events.push_back(FeedEvent {
             number: position.number,
             audience,
             frame,
@@ -223,7 +225,7 @@ impl Feed {
         self.last.send_replace(position.number);
     }
 
-    /// Returns the position at which a new listener starts, and the events that it gets first.
+    /// Returns the position at which a new listener starts, and the events that the listener gets first.
     pub(super) fn greeting(&self) -> (FeedPosition, Bytes) {
         let memory = self.memory();
         let mut first = BytesMut::from("retry: 2000\n\n");
@@ -234,7 +236,7 @@ impl Feed {
         (memory.last, first.freeze())
     }
 
-    /// Returns true if the memory holds every event after `position`.
+    /// Returns true if the buffer contains every event after `position`.
     pub(super) fn remembers(&self, position: FeedPosition) -> bool {
         let memory = self.memory();
         position.feed == memory.last.feed
@@ -266,16 +268,16 @@ impl Feed {
         }
     }
 
-    /// Returns a receiver that changes whenever an event is added.
+    /// Returns a receiver that is notified whenever an event is added.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }
 }
 
 impl Memory {
-    /// Drops all events. Nothing polled the tables for a while, so events may be missing after every
-    /// position handed out before.
-    fn clear(&mut self, now_ms: i64) {
+    /// Drops all events before a poller starts. No poller has read the tables for a while, so the feed may lack events
+    /// after any position that a client remembers.
+    fn clear(&mut self, now_ms: UnixMs) {
         self.last.number += 1;
         self.last.ms = now_ms;
         self.base = self.last.number;
@@ -285,7 +287,7 @@ impl Memory {
     }
 }
 
-/// A listener that is counted until this is dropped.
+/// Counts one listener until the guard is dropped.
 pub(super) struct ListenerGuard(Arc<Feed>);
 
 impl ListenerGuard {
@@ -306,13 +308,18 @@ mod tests {
 
     fn publish(feed: &Feed, n: usize) {
         let data = format!("{{\"n\":{n}}}");
-        feed.publish("window", Audience::WindowOf("NYC".into()), data, 1_000);
+        feed.publish(
+            "window",
+            Audience::WindowOf("NYC".into()),
+            data,
+            UnixMs(1_000),
+        );
     }
 
     #[test]
     fn a_position_parses_from_its_own_text() {
         let position = FeedPosition {
-            ms: 1_357_106_400_123,
+            ms: UnixMs(1_357_106_400_123),
             feed: 0x00c0_ffee,
             number: 17,
         };
@@ -336,7 +343,7 @@ mod tests {
         let feed = Feed::new();
         publish(&feed, 1);
         let alert = Audience::AlertOf("LA".into(), "high".into());
-        feed.publish("alert", alert, "{}".into(), 1_000);
+        feed.publish("alert", alert, "{}".into(), UnixMs(1_000));
         let la = StreamFilter {
             city: Some("LA".into()),
             severity: None,
@@ -383,7 +390,7 @@ mod tests {
         assert!(batches > 1 && at == feed.greeting().0.number);
         let big = "x".repeat(BYTES_MAX / 2);
         for _ in 0..4 {
-            feed.publish("alert", Audience::Everyone, big.clone(), 1_000);
+            feed.publish("alert", Audience::Everyone, big.clone(), UnixMs(1_000));
         }
         assert!(feed.memory().bytes <= BYTES_MAX);
     }
@@ -394,7 +401,7 @@ mod tests {
         publish(&feed, 1);
         let (before, _) = feed.greeting();
         assert!(feed.remembers(before));
-        feed.memory().clear(2_000);
+        feed.memory().clear(UnixMs(2_000));
         assert!(!feed.remembers(before));
         assert!(feed.remembers(feed.greeting().0));
     }

@@ -1,14 +1,13 @@
-//! Answers one request within its bounds, and logs it.
+//! Answers one request within its limits, and logs the request.
 //!
-//! Every answer gets a request id and headers that restrict what a browser may do with it.
+//! Every answer carries a request id, and headers that restrict what a browser may do with the answer.
 
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::BytesMut;
 use http_body_util::{BodyExt as _, Limited};
@@ -17,20 +16,22 @@ use tower::ServiceExt as _;
 
 use crate::api::access::Peer;
 use crate::api::error::{ApiError, REQUEST_ID, RequestId, with_error_body};
+use crate::api::export::StreamedBody;
 use crate::api::heads::{self, BODY_BYTES_MAX, Hosts};
 use crate::api::shares::{BASE_BYTES, ByteShare};
 
-/// How long an answer may take before the client gets 408.
+/// Maximum time to compute an answer before the client gets status 408.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum number of characters of a path in the access log.
 const LOGGED_CHARS_MAX: usize = 256;
-/// Maximum number of characters of a method in the access log. A client can make up a long one.
+/// Maximum number of characters of a method in the access log. The limit exists because a client can invent a long
+/// method.
 const LOGGED_METHOD_CHARS_MAX: usize = 16;
-/// Parameters whose values the access log shows. Any other parameter may hold a token by mistake.
-const LOGGED_PARAMETERS: &str =
-    "city cursor event_type eventType from hours limit series_limit severity to";
+/// Parameters whose values appear in the access log. A client may put a token into any other parameter by mistake.
+const LOGGED_PARAMETERS: &str = "city compare cursor event_type eventType format from hours limit rule series_limit severity state step to tz verbose";
 
-/// Headers that restrict browsers, unless the answer sets its own. The dashboard has its own policy.
+/// Headers that restrict browsers, with their default values. An answer may set its own values, as the dashboard does
+/// for its content security policy.
 const GUARDS: [(&str, &str); 5] = [
     (
         "content-security-policy",
@@ -41,21 +42,35 @@ const GUARDS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
 ];
-/// Two years, as the browsers' preload lists require. Sent over TLS only.
+/// The header that makes browsers use TLS for two years, as the browsers' preload lists require. The server sends
+/// the HSTS header only over TLS.
 const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
 
-/// What answers the requests of all connections.
+/// The path on which clients send large bodies, and the limits of its requests. All other paths ignore bodies.
+#[derive(Clone, Copy, Debug)]
+pub struct Uploads {
+    /// The path. Its method is POST.
+    pub path: &'static str,
+    /// Maximum number of bytes of a body as it is sent, which may be compressed.
+    pub body_bytes_max: usize,
+    /// How long an answer may take, including the time in which the body arrives.
+    pub deadline: Duration,
+}
+
+/// The parts that answer the requests of all connections.
 pub(super) struct Handler {
     pub(super) router: Router,
     pub(super) over_tls: bool,
     pub(super) access_log: bool,
     pub(super) hosts: Option<Hosts>,
+    pub(super) uploads: Option<Uploads>,
 }
 
 impl Handler {
-    /// Answers one request. `share` counts the bytes that the client holds with it.
+    /// Answers one request. `share` counts the bytes of the request and its answer for the client.
     ///
-    /// If there is no share, or the answer does not fit into it, the client gets 503 `busy`.
+    /// If `share` is `None`, or if the answer exceeds the client's limit of bytes, the client gets status 503 with the
+    /// code `busy`.
     pub(super) async fn answer(
         &self,
         request: hyper::Request<Incoming>,
@@ -73,9 +88,16 @@ impl Handler {
             let Some(held) = share else {
                 return ApiError::busy().into_response();
             };
-            let response = self.answer_in_time(request, peer).await;
-            let bytes = response.body().size_hint().exact().unwrap_or(0);
-            if held.resize(BASE_BYTES + usize::try_from(bytes).unwrap_or(usize::MAX / 2)) {
+            let response = self.answer_in_time(request, peer, held.clone()).await;
+            let bytes = match response.extensions().get::<StreamedBody>() {
+                Some(streamed) => streamed.held_bytes,
+                None => response
+                    .body()
+                    .size_hint()
+                    .exact()
+                    .map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX / 2)),
+            };
+            if held.resize(BASE_BYTES + bytes) {
                 return response;
             }
             *share = None;
@@ -107,20 +129,33 @@ impl Handler {
         response
     }
 
-    async fn answer_in_time(&self, request: hyper::Request<Incoming>, peer: Peer) -> Response {
-        if let Err(error) = heads::check(&request, self.hosts.as_ref()) {
+    async fn answer_in_time(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: Peer,
+        share: ByteShare,
+    ) -> Response {
+        let is_upload = |uploads: &Uploads| {
+            request.method() == Method::POST && request.uri().path() == uploads.path
+        };
+        let (body_bytes_max, deadline) = match self.uploads.filter(is_upload) {
+            Some(uploads) => (uploads.body_bytes_max, uploads.deadline),
+            None => (BODY_BYTES_MAX, REQUEST_DEADLINE),
+        };
+        if let Err(error) = heads::check_head(&request, self.hosts.as_ref(), body_bytes_max) {
             return error.into_response();
         }
         let mut request: Request =
-            request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)));
+            request.map(|body| Body::new(Limited::new(body, body_bytes_max)));
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(share);
         let answer = async {
             match self.router.clone().oneshot(request).await {
                 Ok(response) => collect_body(with_error_body(response)).await,
                 Err(never) => match never {},
             }
         };
-        match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
+        match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => error.into_response(),
             Err(_elapsed) => ApiError::deadline_exceeded().into_response(),
@@ -128,7 +163,7 @@ impl Handler {
     }
 }
 
-/// Returns path and query as the access log shows them.
+/// Returns the path and the query as the access log shows them.
 fn logged_target(uri: &Uri) -> String {
     let mut target = uri.path().to_owned();
     let mut separator = '?';
@@ -142,13 +177,12 @@ fn logged_target(uri: &Uri) -> String {
     target.chars().take(LOGGED_CHARS_MAX).collect()
 }
 
-/// Collects the body of an answer, unless it is an endless stream.
+/// Collects the body of an answer, unless it is sent piece by piece.
 ///
-/// A slow client then holds only bytes, never a handler that waits for it.
+/// With a collected body, a slow client occupies only memory, and no handler has to wait for the client.
 async fn collect_body(response: Response) -> Result<Response, ApiError> {
-    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
     let is_whole = response.body().size_hint().exact().is_some();
-    if is_whole || response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
+    if is_whole || response.extensions().get::<StreamedBody>().is_some() {
         return Ok(response);
     }
     let (head, mut body) = response.into_parts();
@@ -158,7 +192,7 @@ async fn collect_body(response: Response) -> Result<Response, ApiError> {
         if let Ok(data) = frame.into_data() {
             bytes.extend_from_slice(&data);
         }
-        // Compression takes time, so other requests get a turn after each frame.
+        // Compression takes time, so this task yields to other requests after each frame.
         tokio::task::yield_now().await;
     }
     Ok(Response::from_parts(head, Body::from(bytes.freeze())))

@@ -1,9 +1,9 @@
-//! Checks the head of a request: its size, the headers that must appear once, and its host.
+//! Checks the head of a request: its size, its host, and the headers that must appear exactly once.
 //!
-//! A page of another site can make its own name resolve to this host (DNS rebinding). The browser then lets
-//! that page read the answers of this host. Such a request carries the site's name in `Host`. On ports
-//! without a login, [`Hosts`] therefore accepts only names that no site can own (`localhost` and IP
-//! addresses), and the names that the operator allows.
+//! Another site can make its own name resolve to the address of this host (DNS rebinding). The browser then lets the
+//! pages of the other site read the answers of this host. The requests of such pages carry the name of the other site
+//! in the header `Host`. On ports without a login, [`Hosts`] therefore accepts only names that no site can own
+//! (`localhost` and IP addresses), and names that the operator allows.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,14 +16,15 @@ use hyper::body::Incoming;
 
 use crate::api::error::ApiError;
 
-/// Longest path and query: room for a cursor and every parameter many times over.
+/// Maximum number of bytes of the path and the query. Even a request with a cursor and every parameter is many times
+/// shorter than this maximum.
 pub(super) const URI_BYTES_MAX: usize = 8 * 1_024;
 /// Maximum number of bytes of all header lines.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1_024;
-/// Largest request body. No route reads a body.
+/// Maximum number of bytes of a request body, except on the path of [`Uploads`](super::handler::Uploads).
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1_024;
 
-/// The host names that clients may use.
+/// The host names that clients may use in their requests.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(Vec<String>);
 
@@ -33,7 +34,7 @@ impl Hosts {
         Hosts(names.iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
-    /// Returns true if `host`, with or without a port, is allowed.
+    /// Returns true if the host name `host`, with or without a port, is allowed.
     fn allows(&self, host: &[u8]) -> bool {
         let Ok(authority) = Authority::try_from(host) else {
             return false;
@@ -47,8 +48,13 @@ impl Hosts {
     }
 }
 
-/// Rejects a head that is too large, is ambiguous, or names a host that is not allowed.
-pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Result<(), ApiError> {
+/// Rejects a request whose head is too large or ambiguous, whose host is not allowed, or whose head announces a body
+/// of more than `body_bytes_max` bytes.
+pub(super) fn check_head(
+    request: &Request<Incoming>,
+    hosts: Option<&Hosts>,
+    body_bytes_max: usize,
+) -> Result<(), ApiError> {
     let uri = request.uri().path_and_query();
     if uri.map_or(0, |uri| uri.as_str().len()) > URI_BYTES_MAX {
         return Err(ApiError::uri_too_long(URI_BYTES_MAX));
@@ -56,8 +62,8 @@ pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Resul
     if head_bytes(request) > HEADERS_BYTES_MAX {
         return Err(ApiError::headers_too_large(HEADERS_BYTES_MAX));
     }
-    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(ApiError::body_too_large(BODY_BYTES_MAX));
+    if request.body().size_hint().lower() > body_bytes_max as u64 {
+        return Err(ApiError::body_too_large(body_bytes_max));
     }
     for name in [HOST, AUTHORIZATION] {
         if values(request, &name).count() > 1 {
@@ -84,7 +90,7 @@ pub(super) fn check(request: &Request<Incoming>, hosts: Option<&Hosts>) -> Resul
     Ok(())
 }
 
-/// Returns the size of the header lines in bytes.
+/// Returns the number of bytes of all header lines.
 pub(super) fn head_bytes<B>(request: &Request<B>) -> usize {
     let lines = request.headers().iter();
     lines

@@ -1,4 +1,5 @@
-//! `GET /api/v1/health`: `UP`, or 503 and `DOWN` with a reason if the tables cannot be read.
+//! `GET /api/v1/health`: reports `UP` if the tables can be read. If the tables cannot be read, the answer is
+//! status 503 with `DOWN` and the reason.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -16,17 +17,17 @@ pub(super) const PATH: &str = "/api/v1/health";
 
 const SERVICE: &str = "CityStream API";
 
-/// Whether the API can answer.
+/// Reports whether the API can read the tables.
 #[derive(Serialize, ToSchema)]
 struct Health {
-    /// `UP` or `DOWN`.
+    /// The status: `UP` or `DOWN`.
     status: &'static str,
     /// When the server answered.
     #[schema(format = DateTime)]
     timestamp: String,
     /// The name of this service.
     service: &'static str,
-    /// Why DynamoDB cannot be read, for people; absent if the status is `UP`.
+    /// Why DynamoDB cannot be read, as a sentence for people; absent if the status is `UP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }

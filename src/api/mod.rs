@@ -1,13 +1,14 @@
-//! HTTP: the server of every role, its health and metrics, and the REST API of `serve`.
+//! The HTTP server of every role, the routes for health and metrics, and the REST API of `serve`.
 //!
-//! [`server`] accepts connections and limits what one client may hold ([`shares`], [`paced`]). [`connection`]
-//! drives each connection, over [`tls`] if configured, and [`handler`] answers each request. [`heads`] checks the
-//! head of a request, [`access`] its token and rate. [`ops`] answers `/livez`, `/readyz` and `/metrics`. [`error`]
-//! defines the body of every error. [`observe`] counts requests.
+//! [`server`] accepts connections and limits the resources of each client ([`shares`], [`paced`]). [`connection`]
+//! drives each connection, over [`tls`] if the operator configures certificates. [`handler`] answers each request.
+//! [`heads`] checks the head of a request, and [`access`] checks its token and its rate. [`ops`] answers `/livez`,
+//! `/readyz` and `/metrics`. [`error`] defines the body of every error. [`observe`] counts requests.
 //!
-//! The REST API is [`router`] over an [`ApiState`]. Each resource has one file, and all are alike: [`params`] checks
-//! the parameters strictly, [`state`] computes an answer once for all requests within a second, and a [`cursor`]
-//! continues a list. Handlers read the tables only through [`crate::store::reads::Reads`].
+//! [`router`] returns the REST API, and [`ApiState`] is the state of its handlers. Each resource has one file, and the
+//! files of all resources have the same structure. [`params`] checks the parameters strictly. [`state`] computes an
+//! answer once for all requests within a second. A [`cursor`] marks where the next page of a list starts. Handlers read
+//! the tables only through [`crate::store::reads::Reads`].
 
 pub mod access;
 mod aggregations;
@@ -20,16 +21,19 @@ pub mod cursor;
 pub mod dashboard;
 pub mod error;
 mod events;
+mod export;
 mod feed;
 mod handler;
 mod heads;
 mod health;
+mod incidents;
 pub mod observe;
 pub mod openapi;
 pub mod ops;
 mod paced;
 pub mod params;
 mod reload;
+mod rollup_cache;
 mod schemas;
 pub mod server;
 mod shares;
@@ -56,7 +60,7 @@ pub use self::state::ApiState;
 
 /// Returns the routes of the REST API and the page at `/`.
 ///
-/// Merge it with [`ops::router`] for the operator's routes.
+/// The caller merges this router with [`ops::router`], which has the operator's routes.
 pub fn router(state: ApiState) -> Router {
     let (metrics, dashboard) = (state.metrics().clone(), state.dashboard().clone());
     let budget = state.read_budget();
@@ -65,6 +69,7 @@ pub fn router(state: ApiState) -> Router {
         .route(events::PATH, get(events::get))
         .route(summary::PATH, get(summary::get))
         .route(alerts::PATH, get(alerts::get))
+        .route(incidents::PATH, get(incidents::get))
         .route(cities::PATH, get(cities::get))
         .route(aggregations::PATH, get(aggregations::get))
         .route(stats::PATH, get(stats::get))

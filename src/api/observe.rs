@@ -1,7 +1,8 @@
-//! Counts and times every request.
+//! Counts each HTTP request and measures its duration.
 //!
-//! The label is the matched route, never the raw path, so clients cannot add label values. This layer also
-//! gives the router's empty 404 and 405 answers a body, and answers `OPTIONS`.
+//! The label of a request in the metrics is the matched route and never the raw path, so that clients cannot create new
+//! label values. This layer also adds a body to the router's empty answers with status 404 or 405, and answers
+//! `OPTIONS` requests.
 
 use std::time::Instant;
 
@@ -21,7 +22,8 @@ pub const UNMATCHED: &str = "unmatched";
 /// Updates `citystream_http_requests_total{route,status}` and `citystream_http_request_seconds{route}` for each
 /// request of `router`.
 ///
-/// Routes added afterwards are not counted, so a merged router counts each request once.
+/// The layer does not count routes that are added to the router later. A merged router therefore counts each request
+/// only once.
 pub fn observed(router: Router, metrics: Metrics) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| {
         let metrics = metrics.clone();
@@ -50,8 +52,8 @@ pub fn observed(router: Router, metrics: Metrics) -> Router {
     }))
 }
 
-/// Turns the router's 405 for `OPTIONS` on an existing path into 200. The router adds `Allow` to both outside
-/// of this layer.
+/// Replaces the router's status 405 for `OPTIONS` on an existing path by status 200. The router adds the header `Allow`
+/// to the answer after this layer.
 fn answer_options(refusal: Response) -> Response {
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
         Response::new(Body::empty())

@@ -1,7 +1,7 @@
-//! `GET /openapi.json`: the API in OpenAPI 3.1, generated from the handlers and their answers.
+//! `GET /openapi.json`: the description of the API in OpenAPI 3.1, generated from the handlers and their answers.
 //!
-//! Parameters, schemas and examples are next to each handler. This module adds what all handlers have in common:
-//! errors and tokens.
+//! Each handler declares its own parameters, schemas and examples. This module adds the errors and the token scheme
+//! that all operations have in common.
 
 use std::sync::LazyLock;
 
@@ -16,27 +16,30 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::api::schemas::{Level, Severities};
-use crate::api::{aggregations, alerts, cities, events, health, stats, stream, summary, timeline};
+use crate::api::export::ListFormat;
+use crate::api::schemas::{Compare, IncidentState, Level, Severities, StepUnit};
+use crate::api::{
+    aggregations, alerts, cities, events, health, incidents, stats, stream, summary, timeline,
+};
 
 pub(super) const PATH: &str = "/openapi.json";
 
-/// The errors that every operation can return: status, meaning and codes.
+/// The errors that every operation can return, each with its status, its meaning and its codes.
 const ERRORS: &str = "\
 400 A parameter, cursor, header or path is invalid: `bad_parameter`, `bad_cursor`, `bad_event_id`, `bad_path`, `bad_header`
 401 A valid bearer token is required: `unauthorized`
 403 The name in `Host` is not allowed: `forbidden`
-404 There is nothing at this path: `not_found`
+404 There is nothing at this path (`not_found`), or no table of incidents (`no_incidents_table`)
 408 The server could not answer in time: `deadline_exceeded`
 413 The body is too large: `body_too_large`
 414 Path and query are too long: `uri_too_long`
 429 This client sends too many requests, or its reads cost too much: `too_many_requests`, `read_budget_spent`. See `Retry-After`
 431 The header lines are too long: `headers_too_large`
 500 A bug: `internal`
-503 DynamoDB cannot be read (`store_unavailable`), the answer would cost too much (`read_ceiling`), there are too many event types to sum this one (`too_many_series`, without `Retry-After`), or a limit of connections or unread answers is reached (`busy`). See `Retry-After`
+503 DynamoDB cannot be read (`store_unavailable`), the answer would cost too much (`read_ceiling`), there are too many series to sum those of one event type (`too_many_series`, without `Retry-After`), or a limit of connections or unread answers is reached (`busy`). See `Retry-After`
 504 DynamoDB did not answer in time: `store_timeout`. See `Retry-After`";
 
-/// The routes without a utoipa handler: path, operation id, content type and summary.
+/// The routes without a utoipa handler, each with its path, operation id, content type and summary.
 const OPERATOR_ROUTES: &str = "\
 /livez | get_livez | text/plain | `ok` while the process is alive
 /readyz | get_readyz | text/plain | `ok` while DynamoDB can be read
@@ -50,12 +53,12 @@ const OPERATOR_ROUTES: &str = "\
     "code": "bad_parameter",
     "request_id": "5f0c2d9b8a7e6f10",
 }))]
-struct ErrorBody {
-    /// What is wrong, for people.
+pub(crate) struct ErrorBody {
+    /// A sentence for people that says what is wrong.
     error: String,
-    /// A stable word for programs.
+    /// A stable code for programs.
     code: String,
-    /// The id of the request, which the server's log repeats.
+    /// The id of the request, which also appears in the server's log.
     request_id: String,
 }
 
@@ -63,7 +66,7 @@ struct ErrorBody {
 #[openapi(
     info(
         title = "CityStream API",
-        description = "Counts, events and alerts of cities, from DynamoDB. Lists are newest first. If a list \
+        description = "Counts, events, alerts and incidents of cities, from DynamoDB. Lists are newest first. If a list \
                        continues, the answer has `next`: repeat the request with it as `cursor`. Counts are \
                        exact: each event is counted once, in its window or, if it arrives too late, as late.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -71,7 +74,7 @@ struct ErrorBody {
     servers((url = "/", description = "The server of this document")),
     tags(
         (name = "counts", description = "Sums of all time, windows, and the timeline"),
-        (name = "events", description = "Events and alerts, and the stream of new ones"),
+        (name = "events", description = "Events, alerts and incidents, and the stream of new events"),
         (name = "operation", description = "Health, readiness and metrics"),
     ),
     paths(
@@ -81,11 +84,12 @@ struct ErrorBody {
         summary::get,
         events::get,
         alerts::get,
+        incidents::get,
         aggregations::get,
         timeline::get,
         stream::get,
     ),
-    components(schemas(ErrorBody, Level, Severities)),
+    components(schemas(Compare, ErrorBody, IncidentState, Level, ListFormat, Severities, StepUnit)),
     modifiers(&Common)
 )]
 struct Document;
@@ -94,31 +98,42 @@ struct Common;
 
 impl Modify for Common {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let components = document.components.get_or_insert_default();
-        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        components.add_security_scheme("bearer", bearer);
-        // A token is required only if the server has a token file.
-        let anonymous = SecurityRequirement::default();
-        let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
-        document.security = Some(vec![anonymous, bearer]);
-        let paths = &mut document.paths.paths;
-        for operation in paths.values_mut().filter_map(|path| path.get.as_mut()) {
-            add_errors(operation);
-            remove_null_types(operation);
-        }
-        for route in OPERATOR_ROUTES.lines() {
-            let columns: Vec<&str> = route.split(" | ").collect();
-            let [path, id, kind, summary] = columns[..] else {
-                unreachable!("a route has four columns");
-            };
-            let operation = operator_operation(id, kind, summary);
-            paths.insert(path.to_owned(), PathItem::new(HttpMethod::Get, operation));
-        }
+        complete(document, ERRORS, OPERATOR_ROUTES);
     }
 }
 
-fn add_errors(operation: &mut Operation) {
-    for (status, description) in ERRORS.lines().filter_map(|line| line.split_once(' ')) {
+/// Adds to a document what all operations of a server have in common: tokens, errors and the operator's routes.
+///
+/// Each line of `errors` has a status and its description. Each line of `routes` has a path, an operation id, a
+/// content type and a summary.
+pub(crate) fn complete(document: &mut utoipa::openapi::OpenApi, errors: &str, routes: &str) {
+    let components = document.components.get_or_insert_default();
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("bearer", bearer);
+    // The server requires a token only if it has a token file.
+    let anonymous = SecurityRequirement::default();
+    let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
+    document.security = Some(vec![anonymous, bearer]);
+    let paths = &mut document.paths.paths;
+    for path in paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+            add_errors(operation, errors);
+            add_tables(operation);
+            remove_null_types(operation);
+        }
+    }
+    for route in routes.lines() {
+        let columns: Vec<&str> = route.split(" | ").collect();
+        let [path, id, kind, summary] = columns[..] else {
+            unreachable!("a route has four columns");
+        };
+        let operation = operator_operation(id, kind, summary);
+        paths.insert(path.to_owned(), PathItem::new(HttpMethod::Get, operation));
+    }
+}
+
+fn add_errors(operation: &mut Operation, errors: &str) {
+    for (status, description) in errors.lines().filter_map(|line| line.split_once(' ')) {
         let schema = Some(Ref::from_schema_name("Error"));
         let response = response(description, "application/json", schema);
         let all = &mut operation.responses.responses;
@@ -126,7 +141,31 @@ fn add_errors(operation: &mut Operation) {
     }
 }
 
-/// Removes `null` from the types of parameters. A client leaves an optional parameter out; it never sends null.
+/// Describes the answer as a table, if the operation has the parameter `format`.
+fn add_tables(operation: &mut Operation) {
+    let mut parameters = operation.parameters.iter().flatten();
+    if !parameters.any(|parameter| parameter.name == "format") {
+        return;
+    }
+    let Some(RefOr::T(answer)) = operation.responses.responses.get_mut("200") else {
+        return;
+    };
+    for (kind, example) in [
+        ("text/csv", "city,total_events\nNYC,12\n"),
+        (
+            "application/x-ndjson",
+            "{\"city\":\"NYC\",\"total_events\":12}\n",
+        ),
+    ] {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let content = ContentBuilder::new()
+            .schema(Some(text))
+            .example(Some(example.into()));
+        answer.content.insert(kind.to_owned(), content.build());
+    }
+}
+
+/// Removes `null` from the types of parameters. A client omits an optional parameter and never sends null.
 fn remove_null_types(operation: &mut Operation) {
     for parameter in operation.parameters.iter_mut().flatten() {
         if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
@@ -168,7 +207,7 @@ static JSON: LazyLock<String> = LazyLock::new(|| {
         .expect("the document consists of texts and numbers")
 });
 
-/// Returns the document.
+/// Returns the OpenAPI document as JSON.
 pub fn json() -> &'static str {
     &JSON
 }
@@ -197,6 +236,7 @@ mod tests {
             summary::PATH,
             events::PATH,
             alerts::PATH,
+            incidents::PATH,
             aggregations::PATH,
             timeline::PATH,
             stream::PATH,
@@ -216,9 +256,25 @@ mod tests {
                 let typed = schema["type"].is_string() || schema["$ref"].is_string();
                 assert!(typed, "{path} {name}");
             }
+            let has_format = get["parameters"]
+                .to_string()
+                .contains("\"name\":\"format\"");
+            assert_eq!(has_format, content.contains_key("text/csv"), "{path}");
         }
-        // The routes of `dev` are not part of the document.
+        // The routes of `dev` are not part of the OpenAPI document.
         assert!(!json().contains("/break"));
+    }
+
+    #[test]
+    fn each_reference_names_a_schema() {
+        let document: Value = serde_json::from_str(json()).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let references: Vec<&str> = json().split("\"#/components/schemas/").skip(1).collect();
+        assert!(references.len() > 20, "{}", references.len());
+        for reference in references {
+            let (name, _) = reference.split_once('"').unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
     }
 
     #[test]
@@ -238,7 +294,7 @@ mod tests {
             assert!(schema["description"].is_string(), "{name}");
             for (field, of) in schema["properties"].as_object().into_iter().flatten() {
                 assert!(
-                    of["description"].is_string() || of["$ref"].is_string(),
+                    of.to_string().contains("\"description\"") || of["$ref"].is_string(),
                     "{name}.{field}: {of}"
                 );
             }

@@ -1,9 +1,10 @@
-//! The operator's routes of every role: `/livez`, `/readyz` and `/metrics`. Also `/actuator/health` and
-//! `/actuator/info`, for probes made for Spring Boot.
+//! The operator's routes of every role: `/livez`, `/readyz` and `/metrics`. The routes `/actuator/health` and
+//! `/actuator/info` serve probes that were made for Spring Boot.
 //!
-//! Alive and ready answer different questions. Alive: would a restart help? Ready: does the role do its work
-//! now? If a dependency is down, a role is alive but not ready. Both routes answer 200 `ok`, or 503 with the
-//! reason as plain text. Neither waits for anything: a [`Probe`] answers from memory.
+//! `/livez` and `/readyz` answer different questions. A role is alive if a restart would not help. A role is ready if
+//! it can do its work now. If a dependency is down, a role is alive but not ready. Both routes answer with status 200
+//! and `ok`, or with status 503 and the reason as plain text. The routes answer at once, because a [`Probe`] answers
+//! from memory.
 
 use std::sync::Arc;
 
@@ -23,18 +24,18 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
-/// Reports whether a role is alive and ready. Both methods must return without waiting.
+/// Reports whether a role is alive and whether it is ready. The methods must return without waiting.
 pub trait Probe: Send + Sync + 'static {
     /// Returns `Ok` if the role is alive.
     ///
     /// # Errors
-    /// Why a restart would help, for people.
+    /// Returns a sentence for the operator that explains why a restart would help.
     fn live(&self) -> Result<(), String>;
 
-    /// Returns `Ok` if the role does its work now.
+    /// Returns `Ok` if the role can do its work now.
     ///
     /// # Errors
-    /// What the role waits for, for people.
+    /// Returns a sentence for the operator that names what the role waits for.
     fn ready(&self) -> Result<(), String>;
 }
 
@@ -56,7 +57,7 @@ pub fn actuator(metrics: Metrics, probe: Arc<dyn Probe>) -> Router {
     observed(router, metrics)
 }
 
-/// Returns all metrics as an HTTP response.
+/// Returns an HTTP response with all metrics.
 pub fn rendered(metrics: &Metrics) -> Response {
     let kind = [(CONTENT_TYPE, PROMETHEUS_TEXT)];
     (kind, NO_STORE, metrics.render()).into_response()
@@ -66,13 +67,13 @@ pub fn rendered(metrics: &Metrics) -> Response {
 pub fn router(metrics: Metrics, probe: Arc<dyn Probe>) -> Router {
     let (live, ready, all) = (Arc::clone(&probe), probe, metrics.clone());
     let router = Router::new()
-        .route("/livez", get(async move || answer(live.live())))
-        .route("/readyz", get(async move || answer(ready.ready())))
+        .route("/livez", get(async move || answer_probe(live.live())))
+        .route("/readyz", get(async move || answer_probe(ready.ready())))
         .route("/metrics", get(async move || rendered(&all)));
     observed(router, metrics)
 }
 
-fn answer(state: Result<(), String>) -> Response {
+fn answer_probe(state: Result<(), String>) -> Response {
     let (status, text) = match state {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),

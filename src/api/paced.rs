@@ -1,12 +1,15 @@
-//! The body of an answer in small pieces, counted until the client has taken it.
+//! Sends the body of an answer in small pieces, whose bytes count against the client's share until the client has taken
+//! them.
 //!
-//! hyper takes a whole frame of a body at once, however little of it the client reads. With small pieces,
-//! most of an answer stays here until it is on its way, and each piece that hyper takes is progress.
+//! hyper takes a whole frame of a body at once, even if the client reads only a few bytes of it. With small pieces,
+//! most of an answer stays in [`PacedBody`] until it is sent. Each piece that hyper takes shows that the client makes
+//! progress.
 //!
-//! Over HTTP/2 a client grants a window of bytes, and hyper asks the body for more only when the window is
-//! open. [`WriteProgress`] observes that from outside: a piece was offered and not taken. The last byte is a
-//! piece of its own, because hyper hands a piece to h2 as soon as one byte of it fits into the window. When
-//! hyper takes the last byte, everything before it fitted too.
+//! Over HTTP/2, a client grants a window of bytes, and hyper asks the body for more bytes only while the window is
+//! open. A closed window is visible to [`WriteProgress`], because hyper does not take the piece that the body offers.
+//! hyper hands a piece to h2 as soon as one byte of the piece fits into the window. For this reason, the last byte of
+//! an answer is a separate piece. When hyper takes the last byte, all earlier bytes have fitted into the window as
+//! well.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +31,8 @@ pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
 /// Records whether the client takes the pieces of an answer.
 pub(super) struct WriteProgress {
     begun: Instant,
-    /// 0 if no piece waits. Otherwise one more than the milliseconds from `begun` until it was offered.
+    /// The value is 0 if no piece waits for the client. Otherwise the value is the number of milliseconds from `begun`
+    /// until the piece was offered, plus one.
     offered: AtomicU64,
 }
 
@@ -49,7 +53,7 @@ impl WriteProgress {
         self.offered.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until the client has left a piece untaken for `stall_max`.
+    /// Waits until the client has not taken a piece for the duration `stall_max`.
     pub(super) async fn wait_for_stall(&self, stall_max: Duration) {
         loop {
             tokio::time::sleep(stall_max / 8).await;
@@ -62,19 +66,19 @@ impl WriteProgress {
     }
 }
 
-/// A body that hyper takes in pieces.
+/// A response body that hyper takes in small pieces.
 pub(super) struct PacedBody {
     inner: Body,
-    /// The rest of the current frame.
+    /// The part of the current frame that hyper has not taken yet.
     rest: Bytes,
-    /// Set over HTTP/2 only.
+    /// The write progress of the stream; `None` over HTTP/1.1.
     progress: Option<Arc<WriteProgress>>,
     share: Option<ByteShare>,
     _in_flight: InFlight,
 }
 
 impl PacedBody {
-    /// Wraps `inner`. `share` counts the bytes of the body; an error answer has none.
+    /// Wraps the body `inner`. `share` counts the bytes of the body, and is `None` for an error answer.
     pub(super) fn new(
         inner: Body,
         progress: Option<Arc<WriteProgress>>,
@@ -124,9 +128,10 @@ impl HttpBody for PacedBody {
                 Ok(empty) => return Poll::Ready(Some(Ok(Frame::data(empty)))),
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             };
-            // The handler has counted a body of known length. A stream is counted frame by frame.
+            // The handler has already counted the bytes of a body with a known length. The bytes of a stream are
+            // counted here, frame by frame.
             let is_stream = self.inner.size_hint().upper().is_none();
-            if let Some(share) = &mut self.share
+            if let Some(share) = &self.share
                 && is_stream
                 && !share.resize(BASE_BYTES + data.len())
             {

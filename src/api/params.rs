@@ -1,7 +1,7 @@
-//! Query parameters, checked strictly.
+//! Reads the query parameters of a request and checks them strictly.
 //!
-//! An unknown, repeated, malformed or out-of-range parameter is 400, with a sentence that names the parameter and
-//! the allowed values. Nothing is guessed or clamped.
+//! A parameter that is unknown, repeated, malformed or out of range results in status 400. The error's sentence
+//! names the parameter and the allowed values. The server never guesses or clamps a value.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 
 use crate::api::cursor;
 use crate::api::error::ApiError;
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::parse::CITY_CHARS_MAX;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
@@ -22,12 +23,21 @@ use crate::store::reads::{PageRequest, Position, Range};
 /// Maximum number of items per page.
 pub const LIMIT_MAX: u32 = 1_000;
 pub(super) const HOUR_MS: i64 = 3_600_000;
-/// Largest `hours` of a list: as long as raw events are kept.
+/// Maximum value of `hours` for a list, equal to the default retention of raw events.
 pub const HOURS_MAX: u32 = 720;
-/// Maximum number of characters of the client's text that an error repeats.
+/// Maximum number of characters that an error message repeats from a parameter value.
 const ECHO_CHARS_MAX: usize = 40;
 
-/// The parameters of one request.
+/// The default and the maximum of the parameter `limit`.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// The number of items if the client gives no `limit`.
+    pub default: u32,
+    /// The maximum `limit` that a client may give.
+    pub max: u32,
+}
+
+/// The query parameters of one request.
 #[derive(Clone, Debug)]
 pub struct Params {
     route: &'static str,
@@ -39,7 +49,8 @@ impl Params {
     /// Returns the parameters of `uri`.
     ///
     /// # Errors
-    /// `bad_parameter` if a parameter appears twice or is not in `allowed`, names separated by spaces.
+    /// Returns `bad_parameter` if a parameter appears twice or is not in `allowed`. The names in `allowed` are
+    /// separated by spaces.
     pub fn parse(
         route: &'static str,
         city: Option<String>,
@@ -70,17 +81,17 @@ impl Params {
         Ok(Params { route, city, pairs })
     }
 
-    /// Returns the cache key of the answer. Two requests have the same key only if they are equal.
+    /// Returns the cache key of the answer. Two requests have the same key only if their parameters are equal.
     pub fn key(&self) -> String {
         format!("{:?}", (self.route, &self.city, &self.pairs))
     }
 
-    /// Returns the text that identifies the list, the same for each of its pages.
+    /// Returns a text that identifies a list. The text is the same for all pages of the list.
     fn list_key(&self) -> String {
         let pairs: Vec<_> = self
             .pairs
             .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "cursor" | "limit"))
+            .filter(|(name, _)| !matches!(name.as_str(), "cursor" | "format" | "limit"))
             .collect();
         format!("{:?}", (self.route, &self.city, pairs))
     }
@@ -98,10 +109,10 @@ impl Params {
         self.pairs.get(name).map(String::as_str)
     }
 
-    /// Returns a whole number.
+    /// Returns the value of a parameter as a whole number.
     ///
     /// # Errors
-    /// `bad_parameter` unless it is from 1 to `most`.
+    /// Returns `bad_parameter` unless the number is from 1 to `most`.
     pub fn number(&self, name: &str, most: u32) -> Result<Option<u32>, ApiError> {
         let Some(text) = self.pairs.get(name) else {
             return Ok(None);
@@ -116,10 +127,10 @@ impl Params {
         }
     }
 
-    /// Returns the severity, whatever its case.
+    /// Returns the severity that the client requested. The name of the severity is not case-sensitive.
     ///
     /// # Errors
-    /// `bad_parameter` if there is no such severity.
+    /// Returns `bad_parameter` if the value names no severity.
     pub fn severity(&self) -> Result<Option<Severity>, ApiError> {
         let Some(text) = self.text("severity") else {
             return Ok(None);
@@ -133,15 +144,15 @@ impl Params {
         }
     }
 
-    /// Returns an instant in Unix milliseconds.
+    /// Returns the value of a parameter as an instant.
     ///
     /// # Errors
-    /// `bad_parameter` if the text is not an RFC 3339 time.
-    pub fn instant(&self, name: &str) -> Result<Option<i64>, ApiError> {
+    /// Returns `bad_parameter` if the text is not an RFC 3339 time.
+    pub fn instant(&self, name: &str) -> Result<Option<UnixMs>, ApiError> {
         let Some(text) = self.pairs.get(name) else {
             return Ok(None);
         };
-        // A client that forgets to percent-encode `+02:00` sends a space instead of the plus sign.
+        // If a client does not percent-encode the plus sign of `+02:00`, the server receives a space instead.
         let plus = text
             .len()
             .checked_sub(6)
@@ -157,16 +168,21 @@ impl Params {
         }
     }
 
-    /// Returns the requested part of a list, from `limit`, `from`, `to` and `cursor`.
+    /// Returns the part of a list that `limit`, `from`, `to` and `cursor` request.
     ///
-    /// `limit` is the default page size. The list starts at `from_ms` or `from`, whichever is later.
+    /// The list starts at `from_ms` or `from`, whichever is later.
     ///
     /// # Errors
-    /// `bad_parameter` or `bad_cursor`.
-    pub fn slice(&self, limit: u32, from_ms: i64, now_ms: i64) -> Result<PageRequest, ApiError> {
-        let limit = self.number("limit", LIMIT_MAX)?.unwrap_or(limit);
+    /// Returns `bad_parameter` or `bad_cursor` if a parameter is wrong.
+    pub fn slice(
+        &self,
+        limit: PageLimit,
+        from_ms: UnixMs,
+        now_ms: UnixMs,
+    ) -> Result<PageRequest, ApiError> {
+        let limit = self.number("limit", limit.max)?.unwrap_or(limit.default);
         let mut range = Range {
-            from_ms: self.instant("from")?.unwrap_or(0).max(from_ms),
+            from_ms: self.instant("from")?.unwrap_or(UnixMs(0)).max(from_ms),
             to_ms: self.instant("to")?.unwrap_or(TIME_MS_END),
         };
         let mut after = None;
@@ -183,10 +199,10 @@ impl Params {
         })
     }
 
-    /// Returns the error that the client gets for a failed read.
+    /// Returns the error that the client gets for a failed read of the tables.
     ///
-    /// DynamoDB rejects positions that cannot exist. Only a forged cursor names one, so that is the client's
-    /// mistake.
+    /// DynamoDB rejects positions that cannot exist. Only a forged cursor contains such a position, so the client gets
+    /// `bad_cursor`.
     pub fn read_error(&self, error: StoreError) -> ApiError {
         if error.kind() == StoreErrorKind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();
@@ -194,13 +210,14 @@ impl Params {
         error.into()
     }
 
-    /// Returns the cursor of the page that starts after `position`.
+    /// Returns the cursor of the page that starts after `position`, or `None` if `position` is `None`.
     pub fn next(&self, position: Option<&Position>, range: Range) -> Option<String> {
         position.map(|position| cursor::encode(&self.list_key(), position, range))
     }
 }
 
-/// Returns true if an event can have this city. If not, the answer is empty without a read.
+/// Returns true if an event can have the city `city`. For any other city, a handler answers with an empty list without
+/// reading the tables.
 pub fn is_possible_city(city: &str) -> bool {
     !city.is_empty()
         && city.chars().count() <= CITY_CHARS_MAX
@@ -208,7 +225,7 @@ pub fn is_possible_city(city: &str) -> bool {
         && !city.chars().any(char::is_control)
 }
 
-/// Returns true if an event can have this event type, which must be in lower case.
+/// Returns true if an event can have the event type `event_type`. The caller passes the event type in lower case.
 pub fn is_possible_type(event_type: &str) -> bool {
     let bytes = event_type.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_lowercase)
@@ -218,7 +235,7 @@ pub fn is_possible_type(event_type: &str) -> bool {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
-/// The city in a path, percent-decoded.
+/// The city in the path of a request, after percent-decoding.
 pub struct CityPath(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for CityPath {
@@ -234,7 +251,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CityPath {
     }
 }
 
-/// Returns the client's text for an error: quoted, escaped and shortened.
+/// Quotes, escapes and shortens a parameter value for an error message.
 fn echo(text: &str) -> String {
     match text.char_indices().nth(ECHO_CHARS_MAX) {
         Some((at, _)) => format!("{:?}…", &text[..at]),

@@ -1,25 +1,26 @@
-//! Files that are read again when they change: tokens and certificates.
+//! Watches the files of tokens and certificates, and reads them again when they change.
 //!
-//! The contents are compared every few seconds instead of modification times or kernel notifications. This also
-//! notices files that are swapped through a symbolic link, and costs little for a few kilobytes.
+//! Every few seconds, the watcher compares the contents of the files with the known contents. The watcher uses neither
+//! modification times nor kernel notifications, so that it also notices a file that is replaced through a symbolic
+//! link. The cost is low, because the files have only a few kilobytes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::shutdown::Shutdown;
 
-/// Time between two checks.
+/// Time between two comparisons of a file with its known contents.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// Largest file accepted.
+/// Maximum size of a file in bytes. The server rejects larger files.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A file that cannot be used.
+/// The error for a file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct FileError {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Why it cannot be used, for people.
+    /// A sentence for the operator that explains why the file cannot be used.
     pub reason: String,
 }
 
@@ -42,10 +43,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(failed)
 }
 
-/// Calls `apply` with the contents of the files each time they change, until `shutdown`. `known` are the contents
+/// Calls `apply` with the contents of the files each time they change, until `shutdown`. `known` contains the contents
 /// in use.
 ///
-/// If new contents cannot be read or applied, the error is logged once and the previous contents stay in use.
+/// If new contents cannot be read or applied, the watcher logs the error once, and the previous contents stay in
+/// use.
 pub(super) async fn watch(
     what: &'static str,
     paths: Vec<PathBuf>,

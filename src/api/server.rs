@@ -1,14 +1,15 @@
-//! The accept loop: serves a router on a bound listener until the role shuts down.
+//! The accept loop: serves a router on an open listener until the role shuts down.
 //!
-//! This loop replaces `axum::serve`, which sets no timeouts and no limits: with it, a client that sends half
-//! a request line keeps its connection forever. Here everything that a client can hold is bounded, in total
-//! and per client: connections ([`CONNECTIONS_MAX`]) and the bytes of requests and answers in flight
-//! (`shares::BYTES_MAX`). Bounds of a single connection are in [`ConnectionTimeouts`], those of a request in
-//! [`heads`](super::heads) and [`handler`](super::handler). The server never guesses the protocol from the
-//! first bytes: a plain connection uses HTTP/1.1, and a TLS connection uses the protocol that its handshake negotiated.
+//! This loop replaces `axum::serve`, which sets no timeouts and no limits. With `axum::serve`, a client that sends half
+//! a request line keeps its connection forever. This server limits every resource that clients can use, in total and
+//! for each client. The limited resources are connections ([`CONNECTIONS_MAX`]) and the bytes of requests and answers
+//! in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the limits of a single connection.
+//! [`heads`](super::heads) and [`handler`](super::handler) contain the limits of a request. The server never guesses
+//! the protocol from the first bytes of a connection. A plain connection uses HTTP/1.1, and a TLS connection uses the
+//! protocol that its handshake negotiated.
 //!
-//! A shutdown closes the listener first, so that a successor can bind the port. Answers in flight may finish
-//! within [`DRAIN_MAX`]; then the remaining connections are dropped.
+//! A shutdown closes the listener first, so that the next process can bind the port. Answers in flight may finish
+//! within [`DRAIN_MAX`]. After this time, the server drops the remaining connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,39 +24,42 @@ use crate::api::access::{Peer, client};
 pub use crate::api::connection::ConnectionTimeouts;
 use crate::api::connection::{self, DRAIN_MAX, Endpoint};
 use crate::api::handler::Handler;
+pub use crate::api::handler::Uploads;
 pub use crate::api::heads::Hosts;
 use crate::api::shares::{self, Limits, Shares};
+pub(crate) use crate::api::shares::{BASE_BYTES, ByteShare};
 use crate::shutdown::Shutdown;
 
-/// Maximum number of connections at a time, unless the role sets another limit.
+/// Maximum number of connections at the same time, unless the role sets another limit.
 ///
-/// `shares::SPARE_MAX` further connections are only for `/livez`; the server closes any beyond these. A
-/// hostile client can make the server hold about 80 KiB per connection in addition to `shares::BYTES_MAX` for
-/// all, so connections and bytes together fit into 512 MiB.
+/// The server accepts `shares::SPARE_MAX` additional connections, which serve only `/livez`, and closes all further
+/// connections. Hostile clients can make the server use about 80 KiB of memory per connection, in addition to
+/// `shares::BYTES_MAX` for all clients. All connections and all bytes in flight together therefore fit into 512 MiB of
+/// memory.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles this value internally.
+/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles this value.
 const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
-/// Maximum number of connections that wait to be accepted.
+/// Maximum number of connections in the kernel's queue that the server has not accepted yet.
 const BACKLOG: u32 = 1_024;
-/// Pause after a failed accept, so that the loop does not spin while file descriptors are exhausted.
+/// Pause after a failed accept. Without the pause, the loop would spin while file descriptors are exhausted.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// The server could not open its port.
+/// The error for a port that the server cannot listen on.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen on {address} ({option})")]
 pub struct BindError {
-    /// The requested address.
+    /// The address that the server should listen on.
     pub address: SocketAddr,
     /// The command-line option that named the address.
     pub option: String,
-    /// The error of the operating system.
+    /// The error that the operating system returned.
     pub source: std::io::Error,
 }
 
-/// Opens a listener on `address`. `option` is the command-line option that named it, for the error.
+/// Opens a listener on `address`. An error names `option`, the command-line option that set the address.
 ///
 /// # Errors
-/// If the address is in use or does not belong to this host.
+/// Returns an error if the address is in use or does not belong to this host.
 #[allow(clippy::unused_async)] // it needs the runtime
 pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, BindError> {
     listen(address).map_err(|source| BindError {
@@ -72,32 +76,34 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     };
     // A restarted role must be able to bind the port while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit this buffer size. By default the kernel lets each grow to 4 MiB.
+    // Accepted connections inherit this buffer size. By default, the kernel lets each send buffer grow to 4 MiB.
     socket.set_send_buffer_size(SOCKET_BYTES_MAX)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// How to serve.
+/// The settings with which [`serve`] runs a server.
 pub struct ServeOptions {
-    /// Maximum number of connections at a time.
+    /// Maximum number of connections at the same time.
     pub connections_max: usize,
-    /// Accepts TLS connections; without it, connections are plain.
+    /// The acceptor of TLS connections. If the acceptor is `None`, connections use no TLS.
     pub tls: Option<TlsAcceptor>,
-    /// Whether each request is logged.
+    /// True if the server logs each request.
     pub access_log: bool,
-    /// How long a connection waits for its client.
+    /// The timeouts of each connection.
     pub timeouts: ConnectionTimeouts,
-    /// Maximum number of connections of one client at a time. Without it, a quarter of `connections_max`.
+    /// Maximum number of connections of one client at the same time. `None` means a quarter of `connections_max`.
     pub client_connections_max: Option<usize>,
-    /// Maximum number of bytes of requests and answers in flight.
+    /// Maximum number of bytes of requests and answers in flight, over all clients.
     pub bytes_max: usize,
-    /// The host names that clients may use. Without it, any name.
+    /// The host names that clients may use. `None` allows any host name.
     pub hosts: Option<Hosts>,
+    /// The path on which clients may send large bodies.
+    pub uploads: Option<Uploads>,
 }
 
 impl ServeOptions {
-    /// Returns options for a port without a login, which rejects host names that another site could own.
+    /// Returns settings for a port without a login. Such a port rejects host names that another site could own.
     pub fn without_login(allowed_hosts: &[String]) -> ServeOptions {
         ServeOptions {
             hosts: Some(Hosts::new(allowed_hosts)),
@@ -112,6 +118,7 @@ impl Default for ServeOptions {
             client_connections_max: None,
             bytes_max: shares::BYTES_MAX,
             hosts: None,
+            uploads: None,
             connections_max: CONNECTIONS_MAX,
             tls: None,
             access_log: false,
@@ -120,8 +127,8 @@ impl Default for ServeOptions {
     }
 }
 
-/// Serves `router` on `listener` until `shutdown`. Returns when every connection is closed, at most
-/// [`DRAIN_MAX`] later.
+/// Serves `router` on `listener` until `shutdown`. Returns when every connection is closed, at most [`DRAIN_MAX`]
+/// after the shutdown began.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -134,6 +141,7 @@ pub async fn serve(
             over_tls: options.tls.is_some(),
             access_log: options.access_log,
             hosts: options.hosts,
+            uploads: options.uploads,
         },
         tls: options.tls,
         timeouts: options.timeouts,
@@ -187,7 +195,7 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
 
-    /// Long enough for a loaded test host, short enough to notice a hang.
+    /// A timeout that is long enough for a busy test host, and short enough to notice a server that hangs.
     const PATIENCE: Duration = Duration::from_secs(4);
 
     async fn started() -> (SocketAddr, Shutdown, JoinHandle<()>) {
@@ -214,7 +222,7 @@ mod tests {
         stream
     }
 
-    /// Reads until the answer contains `end`.
+    /// Reads from the connection until the answer contains `end`.
     async fn read_until(stream: &mut TcpStream, end: &str) -> String {
         let mut text = String::new();
         let mut buf = [0; 4_096];

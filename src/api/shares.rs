@@ -1,27 +1,28 @@
-//! What each client holds of this server: connections, and bytes of requests and answers in flight.
+//! Counts the resources that each client uses: connections, and bytes of requests and answers in flight.
 //!
-//! Both are limited in total and per client, so one client cannot starve the others. A client is an IPv4
-//! address or the /64 of an IPv6 address.
+//! Connections and bytes are limited in total and for each client, so that one client cannot starve the others. A
+//! client is an IPv4 address or the /64 network of an IPv6 address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 /// Maximum number of bytes of requests and answers in flight, over all clients.
 pub(super) const BYTES_MAX: usize = 128 << 20;
-/// One client may hold one part in this many of the connections and bytes.
+/// The divisor that limits one client to a quarter of all connections and a quarter of all bytes.
 pub(super) const CLIENT_PART: usize = 4;
-/// Memory of a request and its answer in addition to their text: tasks, buffers, headers. Measured: 13 KiB for
-/// each of 3,200 HTTP/2 streams whose client reads nothing.
-pub(super) const BASE_BYTES: usize = 16 * 1_024;
-/// Connections above the limit that may ask for `/livez` only.
+/// Memory that a request and its answer use in addition to their text, for tasks, buffers and headers. With 3,200
+/// HTTP/2 streams whose client reads nothing, each stream used 13 KiB.
+pub(crate) const BASE_BYTES: usize = 16 * 1_024;
+/// Number of connections above the limit, which serve only `/livez`.
 pub(super) const SPARE_MAX: usize = 16;
-/// How many of these one client may have.
+/// Maximum number of spare connections that one client may have.
 const CLIENT_SPARE_MAX: usize = 2;
 
-/// The limits.
+/// The limits on connections and bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) connections_max: usize,
@@ -29,7 +30,7 @@ pub(super) struct Limits {
     pub(super) bytes_max: usize,
 }
 
-/// What all clients hold. Clones share one count.
+/// Counts the connections and bytes of all clients. All clones share one count.
 #[derive(Clone)]
 pub(super) struct Shares(Arc<Mutex<AllShares>>);
 
@@ -70,10 +71,10 @@ impl Shares {
         self.0.lock().expect("no panic holds the shares")
     }
 
-    /// Counts a connection of `client`. Returns `None` if the client may not even have a spare one.
+    /// Counts a connection of `client`. Returns `None` if the client may open neither a normal nor a spare connection.
     ///
-    /// A client at its limit makes its own idle connections end. A full server makes all idle connections
-    /// end.
+    /// When a client has reached its limit, the function asks the client's own idle connections to end. When the server
+    /// is full, the function asks all idle connections to end.
     pub(super) fn add_connection(&self, client: IpAddr) -> Option<ConnectionShare> {
         let mut held = self.lock();
         let limits = held.limits;
@@ -109,28 +110,29 @@ impl Shares {
     }
 }
 
-/// A connection that counts until this is dropped.
+/// Counts one connection until the value is dropped.
 pub(super) struct ConnectionShare {
     shares: Shares,
     client: IpAddr,
-    /// True if the connection is above the limit and may only ask for `/livez`.
+    /// True if the connection is above the limit and may request only `/livez`.
     pub(super) is_spare: bool,
     crowded: Arc<Notify>,
 }
 
 impl ConnectionShare {
-    /// Waits until another connection finds no room.
+    /// Waits until the server or the client has reached its limit of connections.
     pub(super) async fn crowded(&self) {
         self.crowded.notified().await;
     }
 
-    /// Counts bytes. Returns `None` if the client, or all clients together, would hold too many.
+    /// Counts `bytes` bytes for the client of the connection. Returns `None` if the client, or all clients together,
+    /// would exceed their limit of bytes.
     pub(super) fn bytes(&self, bytes: usize) -> Option<ByteShare> {
-        let mut share = ByteShare {
+        let share = ByteShare(Arc::new(ClientBytes {
             shares: self.shares.clone(),
             client: self.client,
-            bytes: 0,
-        };
+            bytes: AtomicUsize::new(0),
+        }));
         share.resize(bytes).then_some(share)
     }
 }
@@ -156,34 +158,60 @@ impl Drop for ConnectionShare {
     }
 }
 
-/// Bytes that count until this is dropped.
-pub(super) struct ByteShare {
+/// Counts the bytes of one request and its answer, until the last clone is dropped. All clones share one count. A
+/// route that reads bodies finds a clone in the extensions of the request.
+#[derive(Clone)]
+pub(crate) struct ByteShare(Arc<ClientBytes>);
+
+struct ClientBytes {
     shares: Shares,
     client: IpAddr,
-    bytes: usize,
+    /// Changes only while the lock of `shares` is held.
+    bytes: AtomicUsize,
 }
 
 impl ByteShare {
-    /// Changes the number of bytes. Returns false and changes nothing if they are too many.
+    /// Changes the number of counted bytes. If the new number exceeds a limit, returns false and changes nothing.
+    /// A smaller number never exceeds a limit.
     #[must_use]
-    pub(super) fn resize(&mut self, bytes: usize) -> bool {
+    pub(crate) fn resize(&self, bytes: usize) -> bool {
+        self.0.resize(bytes)
+    }
+
+    /// Returns a share of a client without other requests, which may hold `bytes_max` bytes.
+    #[cfg(test)]
+    pub(crate) fn alone(bytes_max: usize) -> ByteShare {
+        let shares = Shares::new(Limits {
+            connections_max: 1,
+            client_connections_max: 1,
+            bytes_max: bytes_max * CLIENT_PART,
+        });
+        let connection = shares.add_connection(IpAddr::from([127, 0, 0, 1]));
+        let share = connection.and_then(|connection| connection.bytes(0));
+        share.expect("nothing else is held")
+    }
+}
+
+impl ClientBytes {
+    fn resize(&self, bytes: usize) -> bool {
         let mut held = self.shares.lock();
+        let before = self.bytes.load(Ordering::Relaxed);
         let bytes_max = held.limits.bytes_max;
-        let of_all = held.bytes - self.bytes + bytes;
+        let of_all = held.bytes - before + bytes;
         let one = held.clients.entry(self.client).or_default();
-        let of_client = one.bytes - self.bytes + bytes;
+        let of_client = one.bytes - before + bytes;
         let fits = of_all <= bytes_max && of_client <= bytes_max / CLIENT_PART;
-        if fits || bytes <= self.bytes {
+        if fits || bytes <= before {
             one.bytes = of_client;
             held.bytes = of_all;
-            self.bytes = bytes;
+            self.bytes.store(bytes, Ordering::Relaxed);
             return true;
         }
         false
     }
 }
 
-impl Drop for ByteShare {
+impl Drop for ClientBytes {
     fn drop(&mut self) {
         let fits = self.resize(0);
         debug_assert!(fits, "releasing bytes always succeeds");
@@ -222,7 +250,7 @@ mod tests {
         assert_eq!(spare, [false, false, true, true]);
         let others: Vec<_> = (0..2).map(|_| shares.add_connection(client(2))).collect();
         assert!(others.iter().flatten().all(|one| !one.is_spare));
-        // The server is full now, so a third client gets a spare connection.
+        // The server is full now, so a third client gets only a spare connection.
         assert!(
             shares
                 .add_connection(client(3))
@@ -252,7 +280,7 @@ mod tests {
             shares.add_connection(client(2)),
         );
         let (one, other) = (one.unwrap(), other.unwrap());
-        let mut first = one.bytes(60).unwrap();
+        let first = one.bytes(60).unwrap();
         assert!(one.bytes(41).is_none());
         assert!(other.bytes(100).is_some());
         assert!(!first.resize(101) && first.resize(100) && one.bytes(1).is_none());

@@ -1,5 +1,6 @@
-//! What a request has cost. Each response carries it among its extensions, error responses too.
+//! The read units that a request has cost. Each response, including an error response, carries the read units that it
+//! cost in its extensions.
 
-/// DynamoDB read units.
+/// A number of DynamoDB read units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spent(pub(crate) f64);

@@ -1,17 +1,17 @@
-//! What all handlers share: the tables, the clock, and the cache of answers.
+//! The state that all handlers share: the tables, the clock, and the cache of answers.
 //!
-//! An answer is cached for a second, or longer if it was expensive. Concurrent requests for the same
-//! answer wait for one computation, so a thousand dashboards cost DynamoDB no more than one. One request
-//! costs at most [`READ_UNITS_MAX`]. Errors are not cached, but every request that waits for a failed
-//! computation receives its error. Each answer has a deadline ([`STORE_DEADLINE`]) below the server's own.
+//! The cache keeps an answer for a second, or longer if the answer was expensive. Concurrent requests for the same
+//! answer wait for one computation, so a thousand dashboards cost no more reads than one dashboard. A request costs at
+//! most [`READ_UNITS_MAX`]. The cache stores no errors, but every request that waits for a failed computation gets its
+//! error. Each answer has a deadline ([`STORE_DEADLINE`]) that is shorter than the server's deadline for a request.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,15 +25,17 @@ use crate::api::budget::ReadBudget;
 use crate::api::dashboard::Dashboard;
 use crate::api::error::ApiError;
 use crate::api::feed::Feed;
+use crate::api::rollup_cache::RollupCache;
 use crate::api::spent::Spent;
 use crate::api::totals::{GrandTotal, Totals, TotalsCache};
 use crate::api::window_cache::{WindowCache, window_cache};
+use crate::core::clock::UnixMs;
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::{Cost, Meter, Reads, metered_by};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, unix_ms};
 
-/// How long DynamoDB may take for an answer before the client gets 504.
+/// Maximum time that an answer waits for DynamoDB before the client gets status 504.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a cheap answer stays in the cache.
 const ANSWER_AGE: Duration = Duration::from_secs(1);
@@ -41,22 +43,24 @@ const ANSWER_AGE: Duration = Duration::from_secs(1);
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
 /// An answer stays in the cache for one second for every 200 read units that it cost.
 const ANSWER_UNITS_PER_SECOND: f64 = 200.0;
-/// Maximum number of read units that one request may cost. Reads in flight when the request reaches it still finish.
+/// Maximum number of read units that one request may cost. When a request reaches this maximum, its reads in flight may
+/// still finish.
 pub const READ_UNITS_MAX: u64 = 5_000;
-/// Maximum number of answers computed at a time; further requests wait.
+/// Maximum number of answers that are computed at the same time. Further requests wait.
 const BUILDS_MAX: usize = 32;
-/// Maximum number of bytes of answers in the cache.
+/// Maximum number of bytes of all answers in the cache.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
 
-/// Returns Unix milliseconds.
-type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// A clock that returns Unix milliseconds.
+type Clock = Arc<dyn Fn() -> UnixMs + Send + Sync>;
 
-/// What all handlers share. Clones share one state.
+/// The state that all handlers share. All clones use the same state.
 #[derive(Clone)]
 pub struct ApiState {
     reads: Arc<dyn Reads>,
     metrics: Metrics,
     windows: WindowCache,
+    rollups: RollupCache,
     dashboard: Dashboard,
     answers: Cache<String, CachedAnswer>,
     totals: Arc<TotalsCache>,
@@ -78,37 +82,38 @@ impl ApiState {
                 .expire_after(ExpiryByCost)
                 .max_capacity(ANSWERS_BYTES_MAX)
                 .weigher(|key: &String, answer: &CachedAnswer| {
-                    u32::try_from(key.len() + answer.json.len()).unwrap_or(u32::MAX)
+                    u32::try_from(key.len() + answer.body.bytes.len()).unwrap_or(u32::MAX)
                 })
                 .build(),
             windows: window_cache(),
+            rollups: RollupCache::new(),
             dashboard: Dashboard::new(),
             totals: Arc::default(),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             budget: None,
             feed: Arc::new(Feed::new()),
             shutdown: Shutdown::new(),
-            clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
+            clock: Arc::new(unix_ms),
             deadline: STORE_DEADLINE,
         }
     }
 
-    /// Replaces the clock, which returns Unix milliseconds.
+    /// Replaces the system clock by `clock`, which returns Unix milliseconds.
     #[must_use]
-    pub fn with_clock(self, clock: impl Fn() -> i64 + Send + Sync + 'static) -> ApiState {
+    pub fn with_clock(self, clock: impl Fn() -> UnixMs + Send + Sync + 'static) -> ApiState {
         ApiState {
             clock: Arc::new(clock),
             ..self
         }
     }
 
-    /// Replaces the deadline of answers.
+    /// Replaces the deadline for computing an answer.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ApiState {
         ApiState { deadline, ..self }
     }
 
-    /// Replaces the page at `/`.
+    /// Replaces the dashboard at `/`.
     #[must_use]
     pub fn with_dashboard(self, dashboard: Dashboard) -> ApiState {
         ApiState { dashboard, ..self }
@@ -131,7 +136,7 @@ impl ApiState {
         self.budget.clone()
     }
 
-    /// Ends the streams of this state when `shutdown` triggers.
+    /// Makes all event streams of this state end when `shutdown` triggers.
     #[must_use]
     pub fn with_shutdown(self, shutdown: Shutdown) -> ApiState {
         ApiState { shutdown, ..self }
@@ -150,19 +155,27 @@ impl ApiState {
         &self.metrics
     }
 
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     pub(crate) fn reads(&self) -> &dyn Reads {
         &*self.reads
+    }
+
+    pub(crate) fn rollups(&self) -> &RollupCache {
+        &self.rollups
     }
 
     pub(crate) fn windows(&self) -> &WindowCache {
         &self.windows
     }
 
-    pub(crate) fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> UnixMs {
         (self.clock)()
     }
 
-    /// Returns the answer for `key`: from the cache, from the computation in flight, or from `make`.
+    /// Returns the answer for `key`, either from the cache, from a computation in flight, or from `make`.
     pub(crate) async fn answer<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
@@ -172,11 +185,24 @@ impl ApiState {
         self.answer_with_freshness(key, make).await
     }
 
-    /// Like [`ApiState::answer`], but `make` also decides how long the client may keep the answer.
+    /// Works like [`ApiState::answer`], but `make` also decides how long the client may keep the answer.
     pub(crate) async fn answer_with_freshness<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
         make: impl Future<Output = Result<(T, Freshness), E>>,
+    ) -> Result<Response, ApiError> {
+        let make = async {
+            let (answer, freshness) = make.await.map_err(Into::into)?;
+            Ok((AnswerBody::json(&answer)?, freshness))
+        };
+        self.answer_with_body(key, make).await
+    }
+
+    /// Works like [`ApiState::answer_with_freshness`], but `make` also decides the format of the body.
+    pub(crate) async fn answer_with_body(
+        &self,
+        key: String,
+        make: impl Future<Output = Result<(AnswerBody, Freshness), ApiError>>,
     ) -> Result<Response, ApiError> {
         let meter = Meter::bounded(READ_UNITS_MAX);
         let mut spent = None;
@@ -184,13 +210,10 @@ impl ApiState {
             let _slot = self.acquire_build_slot().await;
             let (made, cost) = metered_by(&meter, make).await;
             spent = Some(cost);
-            let (answer, freshness) = made.map_err(Into::into)?;
-            let mut json = serde_json::to_vec(&answer)
-                .map_err(|error| ApiError::internal(error.to_string()))?;
-            json.push(b'\n');
+            let (body, freshness) = made?;
             Ok::<_, ApiError>(CachedAnswer {
-                etag: etag(&json),
-                json: json.into(),
+                etag: etag(&body.bytes),
+                body,
                 freshness,
                 age: match freshness {
                     Freshness::Partial => ANSWER_AGE,
@@ -214,7 +237,7 @@ impl ApiState {
         slot.expect("the semaphore is never closed")
     }
 
-    /// Returns the sums over all series, at a bounded cost if the progress items contain them.
+    /// Returns the sums over all series. The cost is bounded if the progress items contain the sums.
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
         let grand = self.totals.grand(&self.reads, self.now_ms());
         let grand = self.within_deadline(grand).await?;
@@ -230,7 +253,8 @@ impl ApiState {
         }
     }
 
-    /// Returns the totals of all series, as fresh as their number allows.
+    /// Returns the totals of all series. If there are many series, the function may return totals that were read before
+    /// the request arrived.
     pub(crate) async fn totals(&self) -> Result<Arc<Totals>, ApiError> {
         let totals = self.totals.get(&self.reads, self.now_ms());
         let totals = self.within_deadline(totals).await?;
@@ -240,7 +264,7 @@ impl ApiState {
         Ok(totals)
     }
 
-    /// Returns the totals of all series, or `None` if there are too many to read at a bounded cost.
+    /// Returns the totals of all series, or `None` if there are too many series to read at a bounded cost.
     pub(crate) async fn totals_if_few(&self) -> Result<Option<Arc<Totals>>, ApiError> {
         let totals = self.totals.get_if_few(&self.reads, self.now_ms());
         let totals = self.within_deadline(totals).await?;
@@ -249,7 +273,7 @@ impl ApiState {
         Ok(totals)
     }
 
-    /// Returns the sums of the progress items, or `None` if one of them does not know its sums.
+    /// Returns the sums over all progress items, or `None` if a progress item has no valid sums.
     pub(crate) async fn partition_sums(&self) -> Result<Option<GrandTotal>, ApiError> {
         let sums = self.totals.read_progress_sums(&self.reads, self.now_ms());
         let sums = self.within_deadline(sums).await?;
@@ -257,13 +281,13 @@ impl ApiState {
         Ok(sums)
     }
 
-    /// Returns the totals of all series if they arrive within half the deadline.
+    /// Returns the totals of all series, or `None` if the read takes longer than half of the deadline of an answer.
     pub(crate) async fn totals_soon(&self) -> Option<Arc<Totals>> {
         let soon = tokio::time::timeout(self.deadline / 2, self.totals());
         soon.await.ok()?.ok()
     }
 
-    /// Runs a read within the deadline of an answer and turns its failure into a public error.
+    /// Runs a read with the deadline of an answer. Converts a failure into the error that the client gets.
     pub(crate) async fn within_deadline<T, E: Borrow<StoreError>>(
         &self,
         reading: impl Future<Output = Result<T, E>>,
@@ -279,28 +303,49 @@ fn deadline_passed() -> ApiError {
     ApiError::store_timeout("the deadline passed")
 }
 
-/// How long a client may use an answer without asking again.
+/// How long a client may reuse an answer before it must send the request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// The client must revalidate the answer by its `ETag`.
+    /// The client must revalidate the answer with its `ETag`.
     Revalidate,
-    /// Like `Revalidate`, but the next request may get more, so the cache keeps the answer only briefly.
+    /// The client must revalidate the answer. The cache keeps the answer only briefly, because the next request may
+    /// read more series.
     Partial,
-    /// The client may keep the answer for an hour, because nothing in it will change.
+    /// The client may keep the answer for an hour, because nothing in the answer will change.
     Settled,
 }
 
-/// An answer that several requests share.
+/// The body of an answer, and the headers that describe its format.
+#[derive(Clone)]
+pub(crate) struct AnswerBody {
+    pub(crate) bytes: Bytes,
+    pub(crate) headers: HeaderMap,
+}
+
+impl AnswerBody {
+    fn json(answer: &impl Serialize) -> Result<AnswerBody, ApiError> {
+        let json = serde_json::to_vec(answer);
+        let mut json = json.map_err(|error| ApiError::internal(error.to_string()))?;
+        json.push(b'\n');
+        let form = HeaderValue::from_static("application/json");
+        Ok(AnswerBody {
+            bytes: json.into(),
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, form)]),
+        })
+    }
+}
+
+/// A computed answer that several requests share.
 #[derive(Clone)]
 struct CachedAnswer {
-    json: Bytes,
+    body: AnswerBody,
     etag: HeaderValue,
     freshness: Freshness,
-    /// How long the answer stays in the cache.
+    /// How long the cache keeps the answer.
     age: Duration,
 }
 
-/// Keeps expensive answers longer than cheap ones.
+/// An expiry rule that keeps expensive answers longer than cheap ones.
 struct ExpiryByCost;
 
 impl Expiry<String, CachedAnswer> for ExpiryByCost {
@@ -320,12 +365,15 @@ fn answer_age(units: f64) -> Duration {
 }
 
 impl CachedAnswer {
-    /// Returns the HTTP response. `spent` is what this request paid, or `None` if the answer was cached.
+    /// Returns the HTTP response. `spent` is the number of read units that this request cost, or `None` if the answer
+    /// came from the cache.
     fn into_response(self, spent: Option<Cost>) -> Response {
-        let mut response = Response::new(Body::from(self.json));
+        let mut response = Response::new(Body::from(self.body.bytes));
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *headers = self.body.headers;
         headers.insert(ETAG, self.etag);
+        // The header `Accept` selects the format of a list, so caches must store the formats separately.
+        headers.insert(VARY, HeaderValue::from_name(ACCEPT));
         let caching = match self.freshness {
             Freshness::Revalidate | Freshness::Partial => "no-cache",
             Freshness::Settled => "max-age=3600",
@@ -349,9 +397,10 @@ impl CachedAnswer {
     }
 }
 
-/// Returns a weak tag: compression changes the bytes of an answer but not its meaning.
-fn etag(json: &[u8]) -> HeaderValue {
-    let digest = sha2::Sha256::digest(json);
+/// Returns a weak `ETag` for an answer. The tag is weak, because compression changes the bytes of an answer but not its
+/// meaning.
+fn etag(body: &[u8]) -> HeaderValue {
+    let digest = sha2::Sha256::digest(body);
     let tag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));
     HeaderValue::from_str(&tag).expect("base64 is legal in a header")
 }
@@ -362,7 +411,7 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Returns the error that a client gets for a failed read.
+/// Returns the error that a client gets when a read of the tables fails.
 fn public_error(error: &StoreError) -> ApiError {
     if let StoreError::TooCostly { units } = error {
         return ApiError::read_ceiling(*units);
@@ -371,13 +420,13 @@ fn public_error(error: &StoreError) -> ApiError {
         StoreErrorKind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
         }
-        // DynamoDB can never accept such a request, so sending it is a bug here.
+        // DynamoDB can never accept the request that failed, so this program has a bug.
         StoreErrorKind::Invalid | StoreErrorKind::Conflict => ApiError::internal(error.to_string()),
         _ => ApiError::store_unavailable(public_reason(error), error.to_string()),
     }
 }
 
-/// Returns why the tables cannot be read, in words that may be public.
+/// Returns the reason why the tables cannot be read, in words that a client is allowed to see.
 pub fn public_reason(error: &StoreError) -> &'static str {
     match error.kind() {
         StoreErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! `GET /api/v1/stats`: the number of events of all cities, late ones included.
+//! `GET /api/v1/stats`: the number of events of all cities, late events included.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -15,22 +15,23 @@ use crate::core::time::format_millis;
 
 pub(super) const PATH: &str = "/api/v1/stats";
 
-/// The number of events of all cities.
+/// The number of events, summed over all cities.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
-    /// Events of all cities and all time, late ones included.
+    /// Events of all cities and all time, late events included.
     total_events_processed: u64,
-    /// The events of high severity among them.
+    /// The events of high severity, over all cities and all time.
     high_severity_alerts: u64,
-    /// The events of critical severity among them.
+    /// The events of critical severity, over all cities and all time.
     critical_alerts: u64,
-    /// The events among them that arrived too late for their window.
+    /// The events that arrived too late for their window, over all cities and all time.
     late_events: u64,
-    /// When the totals were read.
+    /// When the server read the totals.
     #[schema(format = DateTime)]
     generated_at: String,
-    /// `partitions` if there are too many series to read. The numbers are then the sums that consumers publish
-    /// for each partition of the topic, at most about five minutes old. Absent otherwise.
+    /// The value `partitions` if there are too many series to read. If the value is `partitions`, all numbers are
+    /// sums that consumers publish for each partition of the topic, at most about five minutes old. The field is
+    /// absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     summed_over: Option<&'static str>,
 }
@@ -49,7 +50,7 @@ impl From<&GrandTotal> for Stats {
     }
 }
 
-/// Returns the number of events of all cities, late ones included
+/// Returns the number of events of all cities, late events included
 #[utoipa::path(
     get,
     path = "/api/v1/stats",

@@ -1,11 +1,12 @@
 //! `GET /api/v1/stream?city=&severity=`: new alerts and changed windows as server-sent events.
 //!
-//! One [`poller`] reads DynamoDB for all listeners together and publishes into the [`Feed`]; each listener
-//! reads the feed at its own pace. [`changes`] decides what is new.
+//! One [`poller`] reads DynamoDB for all listeners together and publishes events into the [`Feed`]. Each listener
+//! reads the feed at its own pace. [`changes`] decides which events are new.
 //!
-//! A listener that reconnects with `Last-Event-ID` continues after that event. If the feed does not reach
-//! back that far (another process, or a time without listeners), the stream starts with `reset`, which
-//! names what may be missing, followed by the alerts stored since then. Missed windows are not repeated.
+//! A listener that reconnects with `Last-Event-ID` continues after the event with that id. The feed may no longer
+//! contain the events after that id, because another process served the listener or because there was a time without
+//! listeners. In this case, the stream starts with the event `reset`, which names the kinds of events that may be
+//! missing. The stream then repeats the alerts that were stored since that event, but not the missed windows.
 
 mod changes;
 mod poller;
@@ -26,7 +27,10 @@ use self::changes::sort_as_stored;
 use self::poller::{json, newest};
 use crate::api::alerts::Alert;
 use crate::api::error::ApiError;
-use crate::api::feed::{FeedPosition, FeedRead, ListenerGuard, StreamFilter, frame};
+use crate::api::export::StreamedBody;
+use crate::api::feed::{
+    BATCH_BYTES_MAX, FeedPosition, FeedRead, ListenerGuard, StreamFilter, frame,
+};
 use crate::api::params::Params;
 use crate::api::schemas::Severities;
 use crate::api::spent::Spent;
@@ -40,10 +44,11 @@ pub(super) const PATH: &str = "/api/v1/stream";
 /// Time between two heartbeats. Proxies and browsers close a connection after about a minute of silence.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
-/// How far back in event time a resuming listener gets the alerts it missed, and how many at most.
+/// Maximum age, by event time, of the missed alerts that a resuming listener gets, in milliseconds. The next constant
+/// limits the number of these alerts.
 const RESUME_BACK_MS: i64 = 24 * 3_600_000;
 const RESUME_ALERTS_MAX: usize = 1_000;
-/// An alert stored up to this long before the resume position is repeated, because hosts' clocks differ.
+/// The stream also repeats alerts that were stored up to this many milliseconds before the resume position.
 const RESUME_SLACK_MS: i64 = 5_000;
 
 struct Listener {
@@ -56,7 +61,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Returns the next bytes, or `None` when the server stops.
+    /// Returns the next bytes of the stream, or `None` when the server stops.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
@@ -67,7 +72,8 @@ impl Listener {
             if self.shutdown.is_triggered() {
                 return None;
             }
-            // Marked before the read, so an event published after the read still wakes this listener.
+            // The receiver is marked as unchanged before the read, so that an event that is published after the read
+            // still wakes this listener.
             self.wakes.mark_unchanged();
             match self.guard.feed().read(self.after, &self.filter) {
                 FeedRead::Events(bytes, reached) => {
@@ -90,7 +96,7 @@ impl Listener {
     }
 }
 
-/// Returns the event that names what the listener may have missed.
+/// Returns the event `reset`, which names the kinds of events that the listener may have missed.
 fn reset(reason: &str, missed: &[&str], id: Option<FeedPosition>) -> Bytes {
     let data = serde_json::json!({"reason": reason, "missed": missed});
     frame("reset", id, &data.to_string())
@@ -161,10 +167,13 @@ pub(super) async fn get(
     });
     let mut response = Response::new(Body::from_stream(body));
     response.extensions_mut().insert(Spent(spent));
+    response.extensions_mut().insert(StreamedBody {
+        held_bytes: BATCH_BYTES_MAX,
+    });
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Without this header, proxies such as nginx buffer the events.
+    // Without the header `x-accel-buffering`, a proxy such as nginx would buffer the events.
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
@@ -172,10 +181,10 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Returns `reset` and the alerts stored since a position that the feed does not remember, together with
-/// the read units that they cost.
+/// Returns the event `reset`, followed by the alerts that were stored since `resumed`, a position that the feed does
+/// not remember. Also returns the number of read units that the read of the alerts cost.
 ///
-/// The last line carries the id `now`, so a client that reconnects later resumes after these alerts.
+/// The last line carries the id `now`, so a client that reconnects later resumes after the returned alerts.
 async fn missed_since(
     state: &ApiState,
     filter: &StreamFilter,
@@ -215,8 +224,8 @@ async fn missed_since(
     (out.freeze(), meter.spent().1)
 }
 
-/// Returns the newest alerts that match a filter. Listeners with the same filter share one read per
-/// second, so reconnecting clients cannot multiply the cost.
+/// Returns the newest alerts that match a filter. All listeners with the same filter share one read per second, so that
+/// many reconnecting clients do not multiply the cost.
 async fn newest_alerts(
     state: &ApiState,
     filter: &StreamFilter,

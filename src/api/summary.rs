@@ -1,4 +1,5 @@
-//! `GET /api/v1/summary/{city}`: a city's events by event type, late ones included.
+//! `GET /api/v1/summary/{city}`: the events of a city by event type and by severity, late events
+//! included, and the times of its first and last event.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ use utoipa::ToSchema;
 use crate::api::error::ApiError;
 use crate::api::params::{CityPath, Params, is_possible_city};
 use crate::api::state::ApiState;
+use crate::core::keys::series;
+use crate::core::rollup::{SeverityCounts, add_counts};
 use crate::core::time::format_millis;
 use crate::store::error::StoreError;
 
@@ -21,27 +24,49 @@ pub(super) const PATH: &str = "/api/v1/summary/{city}";
 struct Summary {
     /// The requested city.
     city: String,
-    /// Events of all time, late ones included.
+    /// Events of the city of all time, late events included.
     total_events: u64,
-    /// The same events by event type.
+    /// The events of the city by event type.
     event_type_breakdown: BTreeMap<String, u64>,
-    /// When the totals were read.
+    by_severity: BySeverity,
+    /// Event time of the first event. If its raw row has expired, the start of its window. Absent if there is no event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    first_event: Option<String>,
+    /// Event time of the last event. If its raw row has expired, the start of its window. Absent if there is no event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    last_event: Option<String>,
+    /// When the server read the totals.
     #[schema(format = DateTime)]
     generated_at: String,
 }
 
-/// Returns the number of events of a city by event type
+/// The number of events of a city by severity, late events included.
+#[derive(Serialize, ToSchema)]
+struct BySeverity {
+    /// Events of low severity.
+    low: u64,
+    /// Events of medium severity.
+    medium: u64,
+    /// Events of high severity.
+    high: u64,
+    /// Events of critical severity.
+    critical: u64,
+}
+
+/// Returns the number of events of a city by event type and by severity
 #[utoipa::path(
     get,
     path = "/api/v1/summary/{city}",
     operation_id = "get_summary",
     tag = "counts",
-    summary = "Number of events of a city by event type",
+    summary = "Number of events of a city by event type and by severity",
     params(
         ("city" = String, Path, description = "A city, percent-encoded", min_length = 1, example = "NYC"),
     ),
     responses(
-        (status = 200, description = "Number of events of a city by event type", body = Summary, example = json!({"city": "NYC", "total_events": 12, "event_type_breakdown": {"traffic": 9, "weather": 3}, "generated_at": "2013-01-02T06:00:00.000Z"})),
+        (status = 200, description = "Number of events of a city by event type and by severity", body = Summary, example = json!({"city": "NYC", "total_events": 12, "event_type_breakdown": {"traffic": 9, "weather": 3}, "by_severity": {"low": 4, "medium": 3, "high": 4, "critical": 1}, "first_event": "2013-01-01T05:00:02.000Z", "last_event": "2013-01-02T05:59:58.000Z", "generated_at": "2013-01-02T06:00:00.000Z"})),
     ),
 )]
 pub(super) async fn get(
@@ -51,17 +76,37 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, Some(city.clone()), &uri, "")?;
     let make = async {
+        let totals = match is_possible_city(&city) {
+            true => state.reads().totals(Some(city.clone())).await?,
+            false => Vec::new(),
+        };
         let mut by_type = BTreeMap::<String, u64>::new();
-        if is_possible_city(&city) {
-            for total in state.reads().totals(Some(city.clone())).await? {
-                let events = total.events();
-                *by_type.entry(total.event_type).or_default() += events;
-            }
+        let mut severities = SeverityCounts::default();
+        for total in &totals {
+            *by_type.entry(total.event_type.clone()).or_default() += total.events();
+            add_counts(&mut severities, &total.severity_counts);
         }
+        let names = totals.iter();
+        let names = names
+            .map(|total| series(&city, &total.event_type))
+            .collect();
+        let span = match totals.is_empty() {
+            true => None,
+            false => state.reads().span(city.clone(), names).await?,
+        };
+        let [low, medium, high, critical] = severities;
         Ok::<_, StoreError>(Summary {
             city,
             total_events: by_type.values().sum(),
             event_type_breakdown: by_type,
+            by_severity: BySeverity {
+                low,
+                medium,
+                high,
+                critical,
+            },
+            first_event: span.map(|span| format_millis(span.from_ms)),
+            last_event: span.map(|span| format_millis(span.to_ms)),
             generated_at: format_millis(state.now_ms()),
         })
     };

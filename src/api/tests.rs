@@ -1,5 +1,6 @@
-//! The router without a socket: on a fake of the tables (shapes, errors, sharing) and, in [`dynamo`], on the embedded
-//! database with handwritten items as docs/TABLES.md describes them.
+//! Tests of the router without a socket. The tests in this file use a fake of the tables, and check the fields of
+//! answers, errors, and that requests share answers. [`dynamo`] uses the embedded database, with handwritten items as
+//! docs/TABLES.md describes them.
 
 #[cfg(feature = "dev")]
 mod aggregations;
@@ -7,7 +8,14 @@ mod aggregations;
 mod calls;
 #[cfg(feature = "dev")]
 mod dynamo;
+#[cfg(feature = "dev")]
+mod exports;
+mod fake;
+#[cfg(feature = "dev")]
+mod history;
 mod hostile;
+#[cfg(feature = "dev")]
+mod incidents;
 #[cfg(feature = "dev")]
 mod many;
 #[cfg(feature = "dev")]
@@ -21,7 +29,7 @@ mod stream;
 mod timeline;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -31,17 +39,14 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use self::fake::Fake;
 use crate::api::state::ApiState;
-use crate::core::event::Severity;
-use crate::store::error::{RequestError, StoreError, StoreErrorKind};
-use crate::store::reads::{
-    AggregationItem, AlertItem, EventItem, Page, PageRequest, Range, ReadFuture, Reads, TotalItem,
-    Windows,
-};
+use crate::core::clock::UnixMs;
+use crate::store::error::StoreErrorKind;
 use crate::telemetry::Metrics;
 
-/// 2013-01-02T06:00:00Z.
-pub(super) const NOW_MS: i64 = 1_357_106_400_000;
+/// The instant 2013-01-02T06:00:00Z.
+pub(super) const NOW_MS: UnixMs = UnixMs(1_357_106_400_000);
 
 pub(super) async fn ask(router: &Router, method: &str, uri: &str) -> (StatusCode, Value, String) {
     let request = Request::builder()
@@ -54,7 +59,7 @@ pub(super) async fn ask(router: &Router, method: &str, uri: &str) -> (StatusCode
     let headers = format!("{:?}", response.headers());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    // A terminal shows its prompt on a line of its own.
+    // The body ends with a line break, so that a terminal shows its prompt on a new line.
     let is_json = headers.contains("\"application/json\"");
     assert!(
         !is_json || body.is_empty() || body.ends_with(b"\n"),
@@ -67,103 +72,6 @@ pub(super) async fn get(router: &Router, uri: &str) -> Value {
     let (status, value, _) = ask(router, "GET", uri).await;
     assert_eq!(status, 200, "{uri}: {value}");
     value
-}
-
-/// Tables that answer from memory, fail, or never answer.
-#[derive(Default)]
-struct Fake {
-    error: Option<(StoreErrorKind, &'static str)>,
-    hangs: bool,
-    slow: Option<Duration>,
-    asked: AtomicUsize,
-}
-
-impl Fake {
-    fn answer<T: Send + 'static>(&self, value: T) -> ReadFuture<'_, T> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move {
-            if self.hangs {
-                std::future::pending::<()>().await;
-            }
-            if let Some(slow) = self.slow {
-                tokio::time::sleep(slow).await;
-            }
-            tokio::task::yield_now().await;
-            match self.error {
-                None => Ok(value),
-                Some((kind, code)) => Err(StoreError::Request(Box::new(RequestError {
-                    kind,
-                    operation: "Query",
-                    table: "secret-table".into(),
-                    key: None,
-                    code: code.into(),
-                    message: "AWS said something private".into(),
-                    request_id: Some("AWSID".into()),
-                    throttling: Vec::new(),
-                }))),
-            }
-        })
-    }
-}
-
-fn total(city: &str, event_type: &str, counts: [u64; 2], severities: [u64; 4]) -> TotalItem {
-    TotalItem {
-        city: city.into(),
-        event_type: event_type.into(),
-        event_count: counts[0],
-        late_count: counts[1],
-        severity_counts: severities,
-    }
-}
-
-impl Reads for Fake {
-    fn events(&self, _city: String, _slice: PageRequest) -> ReadFuture<'_, Page<EventItem>> {
-        self.answer(Page::empty())
-    }
-    fn alerts(
-        &self,
-        _city: Option<String>,
-        _severity: Option<Severity>,
-        _slice: PageRequest,
-    ) -> ReadFuture<'_, Page<AlertItem>> {
-        self.answer(Page::empty())
-    }
-    fn aggregations(&self, _series: String, _slice: PageRequest) -> ReadFuture<'_, Windows> {
-        self.answer(Windows::none())
-    }
-    fn windows(&self, _series: Vec<String>, _range: Range) -> ReadFuture<'_, Windows> {
-        self.answer(Windows::none())
-    }
-    fn newest_window(&self, _series: Vec<String>, _until_ms: i64) -> ReadFuture<'_, Option<i64>> {
-        self.answer(None)
-    }
-    fn latest_windows(&self, _series: Vec<String>) -> ReadFuture<'_, Vec<AggregationItem>> {
-        self.answer(Vec::new())
-    }
-    fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>> {
-        let all = vec![
-            total("LA", "traffic", [1, 0], [1, 0, 0, 0]),
-            total("NYC", "traffic", [5, 2], [1, 2, 3, 1]),
-            total("NYC", "weather", [3, 0], [0, 0, 1, 2]),
-            total("Austin", "weather", [1, 0], [0, 1, 0, 0]),
-        ];
-        let wanted = |t: &TotalItem| city.as_ref().is_none_or(|city| t.city == *city);
-        self.answer(all.into_iter().filter(wanted).collect())
-    }
-    fn totals_after(
-        &self,
-        _shard: String,
-        _after: String,
-        _limit: i32,
-    ) -> ReadFuture<'_, (Vec<TotalItem>, bool)> {
-        self.answer((Vec::new(), false))
-    }
-    fn kept_total(&self) -> ReadFuture<'_, Option<TotalItem>> {
-        self.answer(None)
-    }
-    fn ping(&self) -> ReadFuture<'_, ()> {
-        self.answer(())
-    }
 }
 
 fn routed(fake: Fake) -> (Router, Arc<Fake>, Metrics) {
@@ -196,12 +104,14 @@ async fn totals_have_the_documented_shapes() {
         (
             "/api/v1/summary/NYC",
             json!({"city": "NYC", "total_events": 10, "generated_at": now,
-                   "event_type_breakdown": {"traffic": 7, "weather": 3}}),
+                   "event_type_breakdown": {"traffic": 7, "weather": 3},
+                   "by_severity": {"low": 1, "medium": 2, "high": 4, "critical": 3}}),
         ),
         (
             "/api/v1/summary/Nowhere",
             json!({"city": "Nowhere", "total_events": 0, "generated_at": now,
-                   "event_type_breakdown": {}}),
+                   "event_type_breakdown": {},
+                   "by_severity": {"low": 0, "medium": 0, "high": 0, "critical": 0}}),
         ),
         (
             "/api/v1/health",
@@ -249,6 +159,7 @@ async fn impossible_queries_are_answered_without_reading_the_tables() {
         "/api/v1/events/NYC?from=2013-01-02T00:00:00Z&to=2013-01-01T00:00:00Z",
         "/api/v1/alerts?city=NYC%231",
         "/api/v1/alerts?severity=low",
+        "/api/v1/incidents?city=NYC%231",
         "/api/v1/aggregations?city=NYC&event_type=9",
     ] {
         get(&router, uri).await;
@@ -256,7 +167,7 @@ async fn impossible_queries_are_answered_without_reading_the_tables() {
     assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
 }
 
-/// Path, status, code, and a word of the error.
+/// Each line contains the path of a request, and the status, the code and a word of the expected error.
 const INVALID: &str = "
     /api/v1/events/NYC?limit=0 400 bad_parameter limit
     /api/v1/events/NYC?limit=1001 400 bad_parameter limit
@@ -279,6 +190,9 @@ const INVALID: &str = "
     /api/v1/alerts?hours=1.5 400 bad_parameter hours
     /api/v1/alerts?severity=awful 400 bad_parameter severity
     /api/v1/alerts?event_type=traffic 400 bad_parameter event_type
+    /api/v1/incidents?state=closed 400 bad_parameter state
+    /api/v1/incidents?state= 400 bad_parameter state
+    /api/v1/incidents?hours=5 400 bad_parameter hours
     /api/v1/aggregations 400 bad_parameter city
     /api/v1/aggregations?city=NYC 400 bad_parameter event_type
     /api/v1/aggregations?city=&event_type=a 400 bad_parameter city
@@ -468,7 +382,7 @@ async fn the_page_is_cached_until_it_changes_and_runs_nothing_foreign() {
     assert_eq!(response.status(), 200);
     let cached = response.headers()["cache-control"].to_str().unwrap();
     assert!(cached.contains("immutable"), "{cached}");
-    // The page of another version, as during an upgrade.
+    // During an upgrade, the page of another version requests files under another hash.
     let response = ask("/assets/0123456789abcdef/app.js", "none").await;
     assert_eq!(response.headers()["cache-control"], "no-cache");
     assert_eq!(ask("/assets/x/nothing.js", "none").await.status(), 404);

@@ -1,8 +1,9 @@
-//! TLS for the server: a certificate chain and its key, read again when the files change.
+//! TLS for the server. The server reads the certificate chain and its key again when their files change.
 //!
-//! rustls on aws-lc-rs serves TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1. A renewed certificate applies to the next
-//! connection. If certificate and key do not match at the start, the role exits with code 2. Later, it logs the
-//! error and keeps using the previous files.
+//! The server supports TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1, through rustls and aws-lc-rs. A renewed certificate
+//! applies to new connections. If the certificate and the key do not match when the role starts, the role exits with
+//! code 2. If they do not match after a change of the files, the role logs the error and keeps the previous certificate
+//! and key.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -21,7 +22,7 @@ use crate::shutdown::Shutdown;
 /// The protocol name of HTTP/2 in the handshake.
 pub(super) const H2: &[u8] = b"h2";
 
-/// The certificate in use.
+/// The certificate that the server currently uses.
 #[derive(Debug)]
 pub struct Certificate {
     paths: [PathBuf; 2],
@@ -30,10 +31,11 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Returns the certificate chain in the PEM file `cert`, with the key in the PEM file `key`.
+    /// Returns the certificate chain from the PEM file `cert`, with the key from the PEM file `key`.
     ///
     /// # Errors
-    /// If a file cannot be read, does not hold a certificate or key, or the key belongs to another certificate.
+    /// Returns an error if a file cannot be read or does not contain a certificate or key. Also returns an error if the
+    /// key belongs to another certificate.
     pub fn load(cert: &Path, key: &Path) -> Result<Certificate, FileError> {
         let paths = [cert.to_owned(), key.to_owned()];
         let contents = vec![reload::read(cert)?, reload::read(key)?];
@@ -45,7 +47,7 @@ impl Certificate {
         })
     }
 
-    /// Uses the files again whenever they change, until `shutdown`.
+    /// Loads the certificate and the key again whenever their files change, until `shutdown`.
     pub async fn watch(self: Arc<Certificate>, shutdown: Shutdown) {
         let apply = |contents: &[Vec<u8>]| {
             let fresh = Arc::new(parse(&self.paths, contents)?);
@@ -62,7 +64,7 @@ impl Certificate {
     /// Returns the acceptor of TLS connections.
     ///
     /// # Panics
-    /// If aws-lc-rs offers no cipher for TLS 1.2 or 1.3.
+    /// Panics if aws-lc-rs offers no cipher for TLS 1.2 or 1.3.
     pub fn acceptor(self: Arc<Certificate>) -> TlsAcceptor {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)

@@ -1,4 +1,4 @@
-//! The bearer tokens of a token file, read again when the file changes.
+//! The bearer tokens of a token file. The server reads the token file again when it changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use crate::api::reload::{self, FileError};
 use crate::shutdown::Shutdown;
 
-/// Shortest token. Anything shorter could be guessed.
+/// Minimum number of characters of a token. An attacker could guess a shorter token.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// The valid tokens, as hashes. Clones share one list.
+/// The hashes of the valid tokens. All clones share one list.
 #[derive(Clone)]
 pub struct Tokens {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl Tokens {
     /// Reads a file with one token per line. Empty lines and lines that begin with `#` are ignored.
     ///
     /// # Errors
-    /// If the file cannot be read, holds no token, or has a line that cannot be a token.
+    /// Returns an error if the file cannot be read, contains no token, or has a line that is not a valid token.
     pub fn load(path: &Path) -> Result<Tokens, FileError> {
         let content = reload::read(path)?;
         let hashes = parse(path, &content)?;
@@ -36,7 +36,7 @@ impl Tokens {
         })
     }
 
-    /// Uses the file again whenever it changes, until `shutdown`.
+    /// Loads the token file again whenever it changes, until `shutdown`.
     pub async fn watch(self, shutdown: Shutdown) {
         let apply = |contents: &[Vec<u8>]| {
             self.hashes.send_replace(parse(&self.path, &contents[0])?);
@@ -53,16 +53,16 @@ impl Tokens {
         self.hashes.send_replace(hashes.collect());
     }
 
-    /// Returns the hash of `token` if it is valid.
+    /// Returns the hash of `token`, or `None` if the token is not valid.
     pub(super) fn find(&self, token: &[u8]) -> Option<[u8; 32]> {
         let given: [u8; 32] = Sha256::digest(token).into();
         contains(&self.hashes.borrow(), &given).then_some(given)
     }
 
-    /// Waits until a token is no longer valid.
+    /// Waits until the token with the hash `given` is no longer valid.
     pub(super) async fn wait_until_revoked(self, given: [u8; 32]) {
         let mut hashes = self.hashes.subscribe();
-        // This fails only if the sender is dropped, and `self` holds the sender.
+        // The wait fails only if the sender is dropped. `self` owns the sender, so the wait cannot fail.
         let revoked = hashes.wait_for(|hashes| !contains(hashes, &given)).await;
         debug_assert!(revoked.is_ok(), "the sender is held here");
     }
@@ -70,7 +70,8 @@ impl Tokens {
 
 /// Returns true if `hashes` contains `given`.
 ///
-/// Compares with every hash in constant time, so the duration reveals nothing about the tokens.
+/// The function compares `given` with every hash in constant time, so that the duration reveals nothing about the
+/// tokens.
 fn contains(hashes: &[[u8; 32]], given: &[u8; 32]) -> bool {
     let mut found = Choice::from(0);
     for hash in hashes {
@@ -113,7 +114,7 @@ pub(super) mod tests {
 
     pub(crate) const TOKEN: &str = "0123456789abcdef0123";
 
-    /// Returns the tokens of a file with this text.
+    /// Returns the tokens of a file that contains `text`.
     pub(crate) fn tokens(text: &str) -> Result<Tokens, FileError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");

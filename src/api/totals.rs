@@ -1,14 +1,18 @@
-//! The totals of all series, shared by every answer that needs them.
+//! The totals of all series, shared by all answers that need them.
 //!
-//! A read costs more if there are more series, and its result is then kept longer. So the average cost stays below
-//! [`UNITS_PER_SECOND_MAX`] read units per second, even if a producer makes up many series. A read continues when the
-//! request that started it gives up, so the next request finds its result. Meanwhile answers show the previous totals.
+//! The more a read of all series costs, the longer the cache keeps its result. The average cost therefore stays below
+//! [`UNITS_PER_SECOND_MAX`] read units per second, even if a producer invents many series. A read continues even if the
+//! request that started it gives up, so that a later request finds the result. During a long read, answers show the
+//! previous totals.
 //!
-//! An answer that needs only the sums over all series has a bounded cost, and so has a page of cities. Series are read up to
-//! [`SERIES_UNITS_MAX`]. If they cost more, the sums come from the progress items, which cost a few read units
-//! however many series exist. The cache remembers for [`TOO_MANY_AGE`] that there are too many series.
+//! An answer that needs only the sums over all series has a bounded cost, and so does a page of cities. The reader
+//! stops when the read of the series has cost [`SERIES_UNITS_MAX`]. If all series cost more than this limit, the sums
+//! come from the progress items, which cost a few read units for any number of series. The cache remembers for
+//! [`TOO_MANY_AGE`] that there are too many series.
+//!
+//! The timeline and the stream need a list of series. The read of such a list ends when it has cost
+//! [`LIST_UNITS_MAX`]. Timeline and stream then cover only the series in the list.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,62 +20,72 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
 use crate::api::error::ApiError;
+use crate::core::clock::UnixMs;
 use crate::store::error::StoreError;
 use crate::store::reads::{Cost, EveryTotal, Meter, Reads, TotalItem, metered, metered_by};
 
-/// Maximum number of read units per second that the totals cost on average. 100 units read about 3,800 series.
+/// Maximum average number of read units per second for reading the totals. About 3,800 series cost 100 read units.
 const UNITS_PER_SECOND_MAX: f64 = 100.0;
-/// How long totals count as fresh if they cost little.
+/// How long totals count as fresh if the read of the totals cost little.
 const AGE_MIN: Duration = Duration::from_secs(1);
-/// Longest read: about ten million series at the rate that one DynamoDB partition allows.
+/// Maximum duration of a read of totals.
 const READ_TIME_MAX: Duration = Duration::from_secs(600);
-/// Maximum number of read units spent on all series for a bounded answer: about 23,000 series.
+/// Maximum number of read units that an answer with a bounded cost spends on reading all series. This limit suffices
+/// for about 23,000 series.
 const SERIES_UNITS_MAX: u64 = 600;
-/// How long the series count as too many. One attempt in this time costs about two read units per second.
+/// Maximum number of read units of one read for a list of series. This limit suffices for about 230,000 series. At
+/// [`UNITS_PER_SECOND_MAX`], such a read happens at most once a minute.
+const LIST_UNITS_MAX: u64 = 6_000;
+/// How long the cache remembers that there are too many series. The repeated attempts to read all series then cost
+/// about two read units per second.
 const TOO_MANY_AGE: Duration = Duration::from_secs(300);
-/// How long the sums of the progress items count as unknown.
+/// How long the cache remembers that the sums of the progress items are unknown.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 /// How long a request waits for a read of many series before it uses the previous totals.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Largest age of previous totals that may still be shown.
+/// Maximum age of the previous totals for which answers may still show them, in milliseconds.
 const OLD_MS_MAX: i64 = 900_000;
-/// Maximum number of series kept in memory, about 50 MB. These are the largest ones; the sums cover all series. As
-/// many event types have their own sums.
+/// Maximum number of series in memory, which take about 50 MB. If there are more series, the memory contains only the
+/// largest ones, but the sums cover all series. The memory also contains the sums of at most 200,000 event types.
 const SERIES_KEPT_MAX: usize = 200_000;
 
-/// The totals of all series, and when they were read.
+/// The totals of all series, and the time at which they were read.
 #[derive(Default)]
 pub(crate) struct Totals {
-    /// When the read began, in Unix milliseconds.
-    pub(crate) read_ms: i64,
-    /// The sums, and the largest series.
+    /// The time at which the read began.
+    pub(crate) read_ms: UnixMs,
+    /// The sums over all series, and the counts of each of the largest series.
     pub(crate) every: EveryTotal,
 }
 
 impl Totals {
-    /// Returns the number of series of an event type, and their sums.
+    /// Returns the number of series of an event type, and the sums over these series.
     ///
     /// # Errors
-    /// `too_many_series` if there are more event types than the memory holds, and this one is left out.
+    /// Returns `too_many_series` if the sums of this event type are unknown because there are too many event types, or
+    /// because the read found only a part of the series.
     pub(crate) fn of_type(&self, event_type: &str) -> Result<(usize, TotalItem), ApiError> {
+        if self.every.is_cut {
+            return Err(ApiError::too_many_series());
+        }
         match self.every.by_type.get(event_type) {
             Some((count, sums)) => Ok((*count, sums.clone())),
-            None if self.every.types_left_out => Err(ApiError::too_many_series(SERIES_KEPT_MAX)),
+            None if self.every.types_left_out => Err(ApiError::too_many_series()),
             None => Ok((0, TotalItem::default())),
         }
     }
 }
 
-/// The sums over all series, and their origin.
+/// The sums over all series, with their source.
 #[derive(Clone)]
 pub(crate) struct GrandTotal {
-    /// When the read began, in Unix milliseconds.
-    pub(crate) read_ms: i64,
-    /// The sums. City and event type are empty.
+    /// The time at which the read began.
+    pub(crate) read_ms: UnixMs,
+    /// The sums over all series. The city and the event type of the sums are empty.
     pub(crate) all: TotalItem,
     /// True if the sums come from the progress items because there are too many series to read.
     pub(crate) from_progress: bool,
-    /// There are at least this many series.
+    /// A lower bound for the number of series.
     pub(crate) series_min: usize,
 }
 
@@ -84,17 +98,19 @@ enum BoundedRead {
 
 type SharedRead<T> = Shared<BoxFuture<'static, Result<T, Arc<StoreError>>>>;
 
-/// What was read last, and the reads in flight, at most one of each kind.
+/// A cache with the results of the last reads, and with at most one read of each kind in flight.
 #[derive(Default)]
 pub(crate) struct TotalsCache(Mutex<CacheState>);
 
 #[derive(Default)]
 struct CacheState {
-    /// The last totals, and until when they count as fresh.
+    /// The last totals, and the instant until which they count as fresh.
     known: Option<(Arc<Totals>, Instant)>,
-    /// The number of series that a bounded read found before it stopped, and until when they count as too many.
+    /// The number of series that a bounded read found before it stopped, and the instant until which the cache assumes
+    /// that there are too many series.
     too_many: Option<(usize, Instant)>,
-    /// The sums of the progress items if all of them know theirs, and until when they count as fresh.
+    /// The sums of the progress items, and the instant until which they count as fresh. The sums are `None` if a
+    /// progress item has no valid sums.
     progress_sums: Option<(Option<GrandTotal>, Instant)>,
     bounded: Option<SharedRead<BoundedRead>>,
     full: Option<SharedRead<Arc<Totals>>>,
@@ -102,12 +118,12 @@ struct CacheState {
 }
 
 impl TotalsCache {
-    /// Returns the totals of all series: cached ones, or the result of a read. During a long read, returns the
-    /// previous totals.
+    /// Returns the totals of all series from the cache or from a read. During a long read, returns the previous
+    /// totals. If the series cost more than [`LIST_UNITS_MAX`], the totals lack some series.
     pub(crate) async fn get(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> Result<Arc<Totals>, Arc<StoreError>> {
         if let Some(known) = self.fresh() {
             return Ok(known);
@@ -124,16 +140,16 @@ impl TotalsCache {
             .unwrap_or(Ok(previous))
     }
 
-    /// Returns the totals of all series, or `None` if there are too many to read at a bounded cost.
+    /// Returns the totals of all series, or `None` if there are too many series to read at a bounded cost.
     pub(crate) async fn get_if_few(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> Result<Option<Arc<Totals>>, Arc<StoreError>> {
         if self.too_many().is_some() {
             return Ok(None);
         }
-        if let Some(known) = self.fresh() {
+        if let Some(known) = self.fresh().filter(|known| !known.every.is_cut) {
             return Ok(Some(known));
         }
         match self.read_bounded(reads, now_ms).await? {
@@ -144,12 +160,15 @@ impl TotalsCache {
 
     /// Returns the sums over all series.
     ///
-    /// The sums come from the series if these cost little, and from the progress items otherwise. If a progress
-    /// item does not know its sums, all series are read.
+    /// The sums come from the series if reading the series costs little, and from the progress items otherwise. If a
+    /// progress item has no valid sums, the function reads all series.
+    ///
+    /// # Errors
+    /// Returns `TooCostly` if all series cost more than [`LIST_UNITS_MAX`], or the error of a failed read.
     pub(crate) async fn grand(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> Result<GrandTotal, Arc<StoreError>> {
         if let Some(totals) = self.get_if_few(reads, now_ms).await? {
             return Ok(GrandTotal::of(&totals));
@@ -157,7 +176,12 @@ impl TotalsCache {
         if let Some(kept) = self.read_progress_sums(reads, now_ms).await? {
             return Ok(kept);
         }
-        Ok(GrandTotal::of(&*self.get(reads, now_ms).await?))
+        let totals = self.get(reads, now_ms).await?;
+        if totals.every.is_cut {
+            let units = LIST_UNITS_MAX;
+            return Err(Arc::new(StoreError::TooCostly { units }));
+        }
+        Ok(GrandTotal::of(&totals))
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheState> {
@@ -170,43 +194,42 @@ impl TotalsCache {
         (Instant::now() < *until).then(|| Arc::clone(known))
     }
 
-    /// Returns totals that are not fresh but may still be shown.
-    fn previous(&self, now_ms: i64) -> Option<Arc<Totals>> {
+    /// Returns the previous totals if answers may still show them, even if they are no longer fresh.
+    fn previous(&self, now_ms: UnixMs) -> Option<Arc<Totals>> {
         let inner = self.lock();
         let (known, _) = inner.known.as_ref()?;
         (now_ms - known.read_ms < OLD_MS_MAX).then(|| Arc::clone(known))
     }
 
-    /// Returns the least number of series, if they are known to be too many.
+    /// Returns a lower bound for the number of series if the cache knows that there are too many series.
     fn too_many(&self) -> Option<usize> {
         let (series, until) = self.lock().too_many?;
         (Instant::now() < until).then_some(series)
     }
 
-    /// Reads the series, but stops once they cost too much.
+    /// Reads all series, but stops when the read has cost [`SERIES_UNITS_MAX`].
     fn read_bounded(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> SharedRead<BoundedRead> {
         let (cache, reads) = (Arc::clone(self), Arc::clone(reads));
         let read = async move {
-            let found = Arc::new(AtomicUsize::new(0));
-            let every = reads.every_total(SERIES_KEPT_MAX, Arc::clone(&found));
-            let every = limit_time(READ_TIME_MAX, every);
+            let every = limit_time(READ_TIME_MAX, reads.every_total(SERIES_KEPT_MAX));
             let (read, cost) = metered_by(&Meter::bounded(SERIES_UNITS_MAX), every).await;
-            // One lock frees the slot and stores the result, so a request finds either the read or its result.
+            // The slot of the read is freed and the result is stored under one lock. A request therefore always finds
+            // either the read in flight or its result.
             let mut inner = cache.lock();
             inner.bounded = None;
             match read {
+                Ok(every) if every.is_cut => {
+                    let until = Instant::now() + TOO_MANY_AGE;
+                    inner.too_many = Some((every.series_count, until));
+                    Ok(BoundedRead::TooMany)
+                }
                 Ok(every) => {
                     inner.too_many = None;
                     Ok(BoundedRead::All(inner.store_totals(every, now_ms, cost)))
-                }
-                Err(StoreError::TooCostly { .. }) => {
-                    let until = Instant::now() + TOO_MANY_AGE;
-                    inner.too_many = Some((found.load(Ordering::Relaxed), until));
-                    Ok(BoundedRead::TooMany)
                 }
                 Err(error) => Err(Arc::new(error)),
             }
@@ -218,25 +241,23 @@ impl TotalsCache {
             .clone()
     }
 
-    /// Reads every series, whatever that costs.
+    /// Reads all series, but stops when the read has cost [`LIST_UNITS_MAX`].
     fn read_all(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> SharedRead<Arc<Totals>> {
         let (cache, reads) = (Arc::clone(self), Arc::clone(reads));
         let read = async move {
-            let every = limit_time(
-                READ_TIME_MAX,
-                reads.every_total(SERIES_KEPT_MAX, Arc::default()),
-            );
-            let (read, cost) = metered(every).await;
+            let every = limit_time(READ_TIME_MAX, reads.every_total(SERIES_KEPT_MAX));
+            let (read, cost) = metered_by(&Meter::bounded(LIST_UNITS_MAX), every).await;
             let mut inner = cache.lock();
             inner.full = None;
             let every = read.map_err(Arc::new)?;
             #[allow(clippy::cast_precision_loss)] // a small number
             if cost.units > SERIES_UNITS_MAX as f64 {
-                // They are still too many, so a bounded read need not find that out again.
+                // The cache remembers that there are too many series, so that no bounded read has to find that out
+                // again.
                 inner.too_many = Some((every.series_count, Instant::now() + TOO_MANY_AGE));
             }
             Ok(inner.store_totals(every, now_ms, cost))
@@ -245,11 +266,11 @@ impl TotalsCache {
         inner.full.get_or_insert_with(|| spawn_read(read)).clone()
     }
 
-    /// Adds up the sums of the progress items; `None` if one of them does not know its sums.
+    /// Returns the sums over all progress items, or `None` if a progress item has no valid sums.
     pub(crate) async fn read_progress_sums(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
-        now_ms: i64,
+        now_ms: UnixMs,
     ) -> Result<Option<GrandTotal>, Arc<StoreError>> {
         let progress_read = {
             let mut inner = self.lock();
@@ -287,7 +308,7 @@ impl TotalsCache {
 }
 
 impl CacheState {
-    fn store_totals(&mut self, every: EveryTotal, now_ms: i64, cost: Cost) -> Arc<Totals> {
+    fn store_totals(&mut self, every: EveryTotal, now_ms: UnixMs, cost: Cost) -> Arc<Totals> {
         let totals = Arc::new(Totals {
             read_ms: now_ms,
             every,
@@ -308,7 +329,7 @@ impl GrandTotal {
     }
 }
 
-/// Starts a read in its own task, so that it outlives the request.
+/// Starts a read in a task of its own, so that the read may outlive the request.
 fn spawn_read<T: Clone + Send + Sync + 'static>(
     read: impl Future<Output = Result<T, Arc<StoreError>>> + Send + 'static,
 ) -> SharedRead<T> {
@@ -317,7 +338,7 @@ fn spawn_read<T: Clone + Send + Sync + 'static>(
     joined.boxed().shared()
 }
 
-/// Aborts a read that takes too long.
+/// Aborts a read that takes longer than `max`.
 async fn limit_time<T>(
     max: Duration,
     read: impl Future<Output = Result<T, StoreError>>,
@@ -332,7 +353,7 @@ async fn limit_time<T>(
         })
 }
 
-/// Returns how long totals that cost this many read units count as fresh.
+/// Returns how long totals count as fresh if reading them cost `units` read units.
 fn fresh_for(units: f64) -> Duration {
     Duration::from_secs_f64((units / UNITS_PER_SECOND_MAX).clamp(0.0, 86_400.0)).max(AGE_MIN)
 }

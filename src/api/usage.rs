@@ -1,26 +1,26 @@
-//! How a connection has been used so far.
+//! Counts the requests of a connection, and signals when the connection should end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Requests after which a connection closes, so that long-lived clients spread over new servers.
+/// Number of requests after which the server closes a connection, so that long-lived clients also reach new servers.
 const REQUESTS_MAX: u64 = 10_000;
 
-/// The requests of one connection, and the reasons to end it.
+/// The request counts of one connection, and the signals that end the connection.
 #[derive(Default)]
 pub(super) struct Usage {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// Notified when the connection should end after the answers in flight.
+    /// This signal tells the connection to end after its answers in flight.
     pub(super) worn_out: Notify,
-    /// Notified when the client takes nothing of an answer.
+    /// This signal reports that the client has stopped reading an answer.
     pub(super) stalled: Notify,
 }
 
 impl Usage {
-    /// Returns how many requests have begun.
+    /// Returns the number of requests that have begun on the connection.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
@@ -30,7 +30,7 @@ impl Usage {
     }
 }
 
-/// A request in flight, from its head to the end of the answer's body.
+/// A request in flight, from the head of the request to the end of the answer's body.
 #[derive(Default)]
 pub(super) struct InFlight(Arc<Usage>);
 

@@ -1,20 +1,22 @@
-//! The windows that the timeline keeps between requests: whole hours in which every window is final.
+//! Caches windows between requests of the timeline. The cache contains only hours in which every window is final.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::core::clock::UnixMs;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::AggregationItem;
 
-/// How long a cached hour is trusted. Final windows do not change while the topic keeps its partition count,
-/// but it can grow, so the cache does not trust them forever.
+/// How long a cached hour is used. Final windows do not change while the topic keeps its partition count. An
+/// operator may add partitions, so the cache does not keep an hour forever.
 const HOUR_AGE_MAX: Duration = Duration::from_secs(300);
-/// Maximum number of windows in the cache, at about 60 bytes each.
+/// Maximum number of windows in the cache. Each window takes about 60 bytes.
 const WINDOWS_MAX: u64 = 600_000;
 
-/// The windows of one series in one hour, by series and hours since the epoch.
+/// A cache of the windows of one series in one hour. The key is the series and the number of the hour since the
+/// epoch.
 pub(crate) type WindowCache = Cache<(String, i64), Arc<Vec<SeriesWindow>>>;
 
 /// Returns an empty cache.
@@ -31,15 +33,15 @@ pub(crate) fn window_cache() -> WindowCache {
 /// The part of a window row that a chart needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeriesWindow {
-    pub(crate) start_ms: i64,
-    pub(crate) end_ms: i64,
-    /// Events by severity, from low to critical.
+    pub(crate) start_ms: UnixMs,
+    pub(crate) end_ms: UnixMs,
+    /// The number of events by severity, from low to critical.
     pub(crate) counts: [u64; 4],
     pub(crate) is_final: bool,
 }
 
 impl SeriesWindow {
-    /// Returns the window of a row, or `None` if the row's times are malformed.
+    /// Returns the window of a row, or `None` if the times in the row are malformed.
     pub(crate) fn from_row(row: &AggregationItem) -> Option<SeriesWindow> {
         let start_ms = parse_timestamp(&row.window_start)?;
         let end_ms = parse_timestamp(&row.window_end)?;

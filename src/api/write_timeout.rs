@@ -1,7 +1,7 @@
-//! A stream whose writes fail if the peer takes no bytes for too long.
+//! A stream whose writes fail if the peer does not take any bytes for too long.
 //!
-//! hyper limits how long the head of a request may take, but not how long an answer waits for a client that
-//! has stopped reading. Without this timeout, such a connection would keep its answer in memory forever.
+//! hyper has a timeout for the head of a request, but no timeout for an answer to a client that has stopped reading.
+//! Without a write timeout, the server would keep the answer to such a client in memory forever.
 
 use std::io;
 use std::pin::Pin;
@@ -11,17 +11,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that a slow peer must take within the timeout, unless fewer are waiting.
+/// Minimum number of bytes that a slow peer must take within the timeout. If fewer bytes are waiting, the peer must
+/// take all of them.
 const PROGRESS_BYTES: usize = 16 * 1_024;
 
-/// Forwards reads and writes. A write fails with `TimedOut` if, within `stall_max`, the peer takes neither
-/// [`PROGRESS_BYTES`] nor all waiting bytes.
+/// Forwards reads and writes to the inner stream. A write fails with `TimedOut` if the peer is too slow. The peer
+/// is too slow if, within `stall_max`, it takes neither [`PROGRESS_BYTES`] nor all waiting bytes.
 pub(crate) struct WriteTimeout<S> {
     stream: S,
     stall_max: Duration,
-    /// Runs while bytes are waiting.
+    /// The timer of the timeout, which runs while bytes are waiting.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes taken since the timer started.
+    /// The number of bytes that the peer has taken since the timer started.
     taken: usize,
 }
 
@@ -49,7 +50,7 @@ impl<S> WriteTimeout<S> {
         }
     }
 
-    /// Forwards a ready result and turns a wait that is too long into an error.
+    /// Returns a ready result unchanged, and returns an error if the peer has been too slow.
     fn check_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,5 +1,4 @@
-//! What `citystream serve` adds to the API: the access rules of its command line, and the readiness
-//! of its tables.
+//! The parts of `citystream serve` in addition to the API: the access rules of its options, and the readiness of its
+//! tables.
 
-pub(crate) mod access;
 pub(crate) mod tables_probe;

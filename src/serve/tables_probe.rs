@@ -1,4 +1,4 @@
-//! Tells whether the tables can be read, for `/readyz` and the log.
+//! Checks periodically whether the tables can be read, for `/readyz` and the log.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::store::former;
 use crate::store::reads::Reads;
 use crate::store::rights::TableUser;
 
-/// Time between two checks. A check costs half a read unit.
+/// Time between two checks. Each check costs half a read unit.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// Longest wait for one check.
+/// Maximum duration of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The result of the last check of the tables.
@@ -29,7 +29,7 @@ pub(crate) struct TablesProbe {
 }
 
 impl TablesProbe {
-    /// Returns a probe that is not ready until its first check.
+    /// Returns a probe that reports "not ready" until its first check.
     pub(crate) fn new(client: Client, names: TableNames) -> TablesProbe {
         TablesProbe {
             state: Mutex::new(Err("waiting for DynamoDB".to_owned())),
@@ -38,7 +38,7 @@ impl TablesProbe {
         }
     }
 
-    /// Checks the tables until `shutdown`, and logs each change once.
+    /// Checks the tables periodically until `shutdown`. Logs each change of the result once.
     pub(crate) async fn watch(self: Arc<TablesProbe>, reads: Arc<dyn Reads>, shutdown: Shutdown) {
         loop {
             let state = match tokio::time::timeout(CHECK_TIMEOUT, reads.ping()).await {
@@ -60,8 +60,8 @@ impl TablesProbe {
         }
     }
 
-    /// Tells whether the prefix has the tables of the former system: a table of windows, but no
-    /// table of totals.
+    /// Returns true if the tables with the configured prefix belong to the former system, which citystream replaces.
+    /// The former system has a table of windows, but no table of totals.
     async fn are_former(&self, error: &StoreError) -> bool {
         let (client, names) = (&self.client, &self.names);
         error.kind() == StoreErrorKind::NotFound
@@ -73,7 +73,7 @@ impl TablesProbe {
         let public = match state {
             Ok(()) => Ok(()),
             Err(_) if are_former => {
-                Err("waiting: there is a table of windows and none of totals".to_owned())
+                Err("waiting: there is a table of windows, but no table of totals".to_owned())
             }
             Err(error) => Err(format!("waiting: {}", public_reason(error))),
         };
@@ -97,7 +97,7 @@ impl TablesProbe {
 }
 
 impl Probe for TablesProbe {
-    /// Always succeeds, because a restart cannot bring a table back.
+    /// The role always counts as alive, because a restart cannot bring a table back.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Pages of cities in order of names, at a bounded cost for any number of series.
+//! Pages of cities in alphabetical order, at a bounded cost for any number of series.
 //!
-//! A shard of the totals returns its series in order of their names (`city#event_type`), and the series of one city
-//! are adjacent in that order. So the series of all shards are merged up to the name that every shard has reached, and
-//! the cities before that name are complete. A cursor is the name of the last series of a page.
+//! A shard of the totals table returns its series (`city#event_type`) in alphabetical order, so the series of one city
+//! are adjacent. The reader merges the series of all shards up to the smallest name that a shard has reached. All
+//! cities before this smallest name are complete. A cursor contains the name of the last series on its page.
 
 use std::collections::BTreeMap;
 
@@ -14,29 +14,29 @@ use crate::api::state::ApiState;
 use crate::core::keys::{series, split_series, totals_shards};
 use crate::store::reads::{TotalItem, units_so_far};
 
-/// A page reads no further once it has cost this many read units. A round in flight still finishes: with rows of 210
-/// bytes it costs 112 units at most.
+/// Number of read units after which a page sends no further requests. Requests in flight still finish. With rows of 210
+/// bytes, one round of requests costs at most 112 read units.
 const PAGE_UNITS_MAX: f64 = 400.0;
-/// Maximum number of series of a page, which bounds its memory.
+/// Maximum number of series that a page reads. This maximum bounds the memory that a page uses.
 const PAGE_SERIES_MAX: usize = 20_000;
-/// Maximum number of series that one Query reads.
+/// Maximum number of series that one DynamoDB Query reads.
 const QUERY_SERIES_MAX: usize = 250;
 
-/// Cities in order of names.
+/// A page of cities in alphabetical order.
 pub(super) struct CitiesByName {
     pub(super) cities: Vec<City>,
-    /// The name of the last series of this page, if more series follow.
+    /// The name of the last series of this page, or `None` if no more series follow.
     pub(super) next: Option<String>,
 }
 
-/// Reads at most `limit` cities whose series come after `after`, a name of a series.
+/// Reads at most `limit` cities, starting with the first series whose name is greater than `after`.
 pub(super) async fn read_cities(
     state: &ApiState,
     after: &str,
     limit: usize,
 ) -> Result<CitiesByName, ApiError> {
     let mut merge = Merge::new(after);
-    // Usual cities have four series, and sixteen shards hold about equally many of them.
+    // A typical city has four series, and each of the sixteen shards holds about the same number of series.
     let query_limit = (limit / 4 + 8).min(QUERY_SERIES_MAX);
     let query_limit = i32::try_from(query_limit).unwrap_or(i32::MAX);
     loop {
@@ -61,19 +61,19 @@ pub(super) async fn read_cities(
     }
 }
 
-/// The series read so far.
+/// The series that a page has read so far.
 struct Merge {
     shards: Vec<ShardPosition>,
-    /// Events by name of the series.
+    /// The number of events of each series, by the series' name.
     read: BTreeMap<String, u64>,
 }
 
-/// How far a shard has been read.
+/// The position up to which the page has read one shard.
 struct ShardPosition {
     name: String,
-    /// The name of the last series that was read.
+    /// The name of the last series that was read from the shard.
     reached: String,
-    /// True if further series may follow.
+    /// True if the shard may contain further series.
     more: bool,
 }
 
@@ -90,7 +90,8 @@ impl Merge {
         }
     }
 
-    /// Returns the shards to read next: those that are furthest behind, at most half of them after the first round.
+    /// Returns the indexes of the shards to read next, sorted by the name that each shard has reached. After the first
+    /// round, the function returns at most half of the shards that are not read completely.
     fn due(&self) -> Vec<usize> {
         let open = (0..self.shards.len()).filter(|n| self.shards[*n].more);
         let mut open: Vec<usize> = open.collect();
@@ -110,13 +111,14 @@ impl Merge {
         }
     }
 
-    /// Returns the name that every shard has reached; `None` if all series have been read.
+    /// Returns the largest name up to which every shard has been read, or `None` if all series have been read.
     fn reached_by_all(&self) -> Option<&str> {
         let open = self.shards.iter().filter(|shard| shard.more);
         open.map(|shard| shard.reached.as_str()).min()
     }
 
-    /// Returns each city with its events and its last series, in order of names. The last one may be incomplete.
+    /// Returns the cities in alphabetical order, each with its number of events and the name of its last series. Some
+    /// series of the last city may be missing.
     fn cities(&self) -> Vec<(&str, u64, &str)> {
         let end = self.reached_by_all();
         let mut cities: Vec<(&str, u64, &str)> = Vec::new();
@@ -136,7 +138,7 @@ impl Merge {
         cities
     }
 
-    /// Returns true if further series of this city may follow.
+    /// Returns true if some series of `city` may not have been read yet.
     fn is_incomplete(&self, city: &str) -> bool {
         self.reached_by_all()
             .is_some_and(|end| city_of(end) == city)
@@ -150,8 +152,9 @@ impl Merge {
         cities.len() - usize::from(incomplete)
     }
 
-    /// Returns the complete cities. A city with more series than a page can read comes alone, with the sum of those
-    /// that were read; the next page continues with it.
+    /// Returns a page of the complete cities. If one city has more series than a page can read, the page contains only
+    /// this city, with the sum of the series that were read. The next page then continues with the remaining series of
+    /// this city.
     fn into_page(self, limit: usize) -> CitiesByName {
         let mut cities = self.cities();
         let is_incomplete = cities
@@ -185,8 +188,8 @@ fn city_of(series: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Reads pages of `limit` cities from series that are spread over the shards, `query_limit` at a time, at most
-    /// `rounds` rounds per page.
+    /// Returns all pages of `limit` cities for series that are spread over the shards. Each request reads `query_limit`
+    /// series, and each page makes at most `rounds` rounds of requests.
     fn pages(
         series: &[(&str, u64)],
         limit: usize,

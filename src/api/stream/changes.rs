@@ -1,52 +1,62 @@
-//! Decides what is new since the last poll, from the answers of the tables alone.
+//! Decides which alerts and windows are new since the last poll, using only the answers of the tables.
 //!
-//! The totals act as the alarm. If the total of a series grew, its windows are read. If the high and
-//! critical counts of a city grew by n, n new alerts are expected there. So a poll costs what changed, not
-//! what the tables hold. Consumers write counts and alerts separately, so an expected alert may appear some
-//! polls later. After [`ALERT_POLLS_MAX`] polls it is no longer expected.
+//! The totals show which series have changed. If the total of a series grew, the poller reads the windows of that
+//! series. If the high and critical counts of a city grew by n, the poller expects n new alerts of that city. The cost
+//! of a poll therefore depends on the number of changes and not on the size of the tables. Consumers write counts and
+//! alerts separately, so an expected alert may appear some polls after its count. After [`ALERT_POLLS_MAX`] polls, the
+//! poller no longer expects the alert, and tells the listeners to read the list again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::keys::series;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 
-/// Maximum number of series whose windows are read in one poll; the others wait for the next poll.
+/// Maximum number of series whose windows one poll reads. The other series wait for the next poll.
 pub(super) const SERIES_PER_POLL_MAX: usize = 100;
-/// Polls between two reads of one series' windows. A busy series changes with every poll, and its rows
-/// make up most of the cost of the stream.
+/// Number of polls between two reads of the windows of a series. A busy series changes with every poll, and reading the
+/// windows of busy series is most of the cost of the stream.
 const SERIES_EVERY: u64 = 5;
-/// Maximum number of cities whose alerts are read in one poll.
+/// Maximum number of cities whose alerts one poll reads.
 pub(super) const CITIES_PER_POLL_MAX: usize = 50;
-/// Minimum and maximum number of alerts read for one city. New alerts are not always the newest by event time.
+/// Minimum and maximum number of alerts that one poll reads for a city. A poll reads more alerts than it expects,
+/// because new alerts are not always the newest by event time.
 const ALERTS_PER_CITY: std::ops::RangeInclusive<u64> = 20..=500;
-/// Polls after which a counted alert is no longer expected: the tables may store no alerts, or two records
-/// were the same alert.
+/// Number of polls after which the poller no longer expects a counted alert. A counted alert may never appear, because
+/// the tables store no alerts or because two records were the same alert.
 const ALERT_POLLS_MAX: u32 = 5;
-/// Polls after which series with open windows are read again, to notice when the windows become final.
+/// Number of polls after which the poller reads series with open windows again, to find the windows that have become
+/// final.
 const OPEN_EVERY: u64 = 10;
-/// Maximum number of published alerts remembered.
+/// Minimum number of polls between two events that ask the listeners to read the list of alerts again. A city whose alerts
+/// keep growing may also lack some of them for this number of polls.
+const MISSED_EVERY: u64 = 30;
+/// Maximum number of published alerts whose keys the poller remembers.
 const PUBLISHED_MAX: usize = 20_000;
 
-/// The totals of one series.
+/// The counts of one series, from its totals row.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct SeenCounts {
-    /// Events in windows.
+    /// Number of events that are counted in windows.
     events: u64,
     late: u64,
-    /// Events of high and critical severity.
+    /// Number of events of high and critical severity.
     alerts: u64,
 }
 
-/// Alerts of one city that the totals count but no read has found yet.
+/// The alerts of one city that the totals count but that no read has found yet.
 #[derive(Clone, Copy, Default)]
 struct ExpectedAlerts {
     count: u64,
+    /// Number of reads since the count last grew.
     polls: u32,
+    /// The number of the poll since which alerts are missing.
+    since: u64,
 }
 
-/// What is known between two polls.
+/// The state that the poller keeps between two polls.
 #[derive(Default)]
 pub(super) struct Changes {
     totals: Option<BTreeMap<String, SeenCounts>>,
@@ -55,25 +65,32 @@ pub(super) struct Changes {
     dirty: BTreeSet<String>,
     /// Series with windows that are not final.
     open: BTreeSet<String>,
-    /// The poll that last read the windows of a series.
+    /// The number of the poll that last read the windows of each series.
     read_at: BTreeMap<String, u64>,
-    /// The windows as last published, by series: start, count, final.
+    /// The windows of each series as they were last published: start, count, and whether the window is final.
     windows: BTreeMap<String, Vec<(String, u64, bool)>>,
     expected: BTreeMap<String, ExpectedAlerts>,
     published: HashSet<String>,
     published_in_order: VecDeque<String>,
+    /// True if counted alerts were not found, and the listeners do not know that yet.
+    has_missed: bool,
+    /// The number of the poll that last told the listeners about missed alerts.
+    missed_at: Option<u64>,
     polls: u64,
 }
 
 impl Changes {
-    /// Applies the grand total of a poll. Returns true if it changed.
+    /// Applies the grand total of a poll. Returns true if the grand total changed.
     pub(super) fn apply_grand_total(&mut self, all: &TotalItem) -> bool {
         let before = self.grand.replace(all.clone());
         before.as_ref() != Some(all)
     }
 
-    /// Applies the totals of a poll. The first call only sets the baseline.
-    pub(super) fn apply_totals(&mut self, totals: &[TotalItem]) {
+    /// Applies the totals of a poll. The first call only stores the totals as the baseline for later comparisons.
+    ///
+    /// If the list lacks some series (`lists_all` is false), a series that appears for the first time may have old
+    /// events. The function then only stores the counts of the series as a baseline.
+    pub(super) fn apply_totals(&mut self, totals: &[TotalItem], lists_all: bool) {
         self.polls += 1;
         if self.polls.is_multiple_of(OPEN_EVERY) {
             self.dirty.append(&mut self.open);
@@ -99,12 +116,18 @@ impl Changes {
         };
         for total in totals {
             let name = series(&total.city, &total.event_type);
-            let (was, is) = (before.get(&name).copied().unwrap_or_default(), now[&name]);
+            let is = now[&name];
+            let unknown = if lists_all { SeenCounts::default() } else { is };
+            let was = before.get(&name).copied().unwrap_or(unknown);
             if is.events != was.events {
                 self.dirty.insert(name);
             }
             if is.alerts > was.alerts {
-                let expected = self.expected.entry(total.city.clone()).or_default();
+                let none = ExpectedAlerts {
+                    since: self.polls,
+                    ..ExpectedAlerts::default()
+                };
+                let expected = self.expected.entry(total.city.clone()).or_insert(none);
                 expected.count += is.alerts - was.alerts;
                 expected.polls = 0;
             }
@@ -112,7 +135,7 @@ impl Changes {
         self.totals = Some(now);
     }
 
-    /// Returns the series whose windows must be read now, starting with those that have waited longest.
+    /// Returns the series whose windows the poll must read. The series whose last read is the longest ago come first.
     pub(super) fn series_to_read(&mut self) -> Vec<String> {
         let mut due: Vec<(u64, &String)> = self
             .dirty
@@ -131,8 +154,8 @@ impl Changes {
         out
     }
 
-    /// Applies the windows that were read. Returns those that are new, changed their count or became final,
-    /// oldest first.
+    /// Applies the windows that were read. Returns new windows, windows with another count, and windows that
+    /// became final, with the oldest first.
     pub(super) fn apply_windows(
         &mut self,
         mut windows: Vec<AggregationItem>,
@@ -160,7 +183,7 @@ impl Changes {
         windows
     }
 
-    /// Marks series as due again after a failed read of their windows.
+    /// Marks series as due again after a read of their windows has failed.
     pub(super) fn read_again(&mut self, series: Vec<String>) {
         for name in &series {
             self.read_at.remove(name);
@@ -168,12 +191,12 @@ impl Changes {
         self.dirty.extend(series);
     }
 
-    /// Returns the cities whose alerts must be read now, and how many alerts of each.
+    /// Returns the cities whose alerts the poll must read, each with the number of alerts to read.
     pub(super) fn alerts_to_read(&self) -> Vec<(String, usize)> {
         let wanted = self.expected.iter().take(CITIES_PER_POLL_MAX);
         wanted
             .map(|(city, expected)| {
-                // Each further poll reads twice as deep.
+                // Each further poll for the same expected alerts reads twice as many alerts as the previous poll.
                 let depth = (expected.count + 10) << expected.polls.min(6);
                 let depth = depth.clamp(*ALERTS_PER_CITY.start(), *ALERTS_PER_CITY.end());
                 (city.clone(), usize::try_from(depth).unwrap_or(usize::MAX))
@@ -181,19 +204,20 @@ impl Changes {
             .collect()
     }
 
-    /// Applies the newest alerts of a city. Returns the new ones in the order in which they were stored.
+    /// Applies the newest alerts of a city. Returns the new alerts in the order in which consumers stored them.
     ///
-    /// An alert is new if it was stored at or after `since_ms` and has not been published. If more alerts
-    /// qualify than the counts predict, the ones stored last are returned.
+    /// An alert is new if it was stored at or after `since_ms` and has not been published. If more alerts are new than
+    /// the poller expects, the function returns the alerts that were stored last.
     pub(super) fn apply_alerts(
         &mut self,
         city: &str,
         alerts: Vec<AlertItem>,
-        since_ms: i64,
+        since_ms: UnixMs,
     ) -> Vec<AlertItem> {
         let Some(expected) = self.expected.get_mut(city) else {
             return Vec::new();
         };
+        let keeps_alerts = !alerts.is_empty();
         let mut new: Vec<AlertItem> = alerts
             .into_iter()
             .filter(|a| parse_timestamp(&a.processing_time).is_some_and(|ms| ms >= since_ms))
@@ -204,7 +228,13 @@ impl Changes {
         let new = new.split_off(new.len().saturating_sub(most));
         expected.count -= new.len() as u64;
         expected.polls += 1;
-        if expected.count == 0 || expected.polls >= ALERT_POLLS_MAX {
+        // In a busy city, the count grows with every poll.
+        let is_late =
+            expected.polls >= ALERT_POLLS_MAX || self.polls >= expected.since + MISSED_EVERY;
+        if expected.count == 0 || is_late {
+            // A consumer that died after the count leaves the alert to its successor. And among many newer alerts, an older
+            // one is not found. Tables that keep no alerts miss nothing.
+            self.has_missed |= expected.count > 0 && keeps_alerts;
             self.expected.remove(city);
         }
         for alert in &new {
@@ -220,9 +250,22 @@ impl Changes {
         }
         new
     }
+
+    /// Returns true if the listeners must read the list of alerts again, because the poller did not find all of them.
+    pub(super) fn take_missed(&mut self) -> bool {
+        let is_soon = self
+            .missed_at
+            .is_some_and(|at| self.polls < at + MISSED_EVERY);
+        if !self.has_missed || is_soon {
+            return false;
+        }
+        self.has_missed = false;
+        self.missed_at = Some(self.polls);
+        true
+    }
 }
 
-/// Sorts alerts by the time at which a consumer stored them.
+/// Sorts alerts by the time at which consumers stored them.
 pub(super) fn sort_as_stored(alerts: &mut [AlertItem]) {
     alerts.sort_by(|a, b| {
         (&a.processing_time, &a.event_time, &a.event_id).cmp(&(
@@ -276,7 +319,7 @@ mod tests {
         alerts.iter().map(|a| a.event_id.as_str()).collect()
     }
 
-    const SINCE_MS: i64 = 1_357_020_010_000; // 2013-01-01T06:00:10Z
+    const SINCE_MS: UnixMs = UnixMs(1_357_020_010_000); // 2013-01-01T06:00:10Z
 
     #[test]
     fn a_grand_total_is_published_when_it_changes() {
@@ -290,28 +333,40 @@ mod tests {
     #[test]
     fn only_series_and_cities_that_grew_are_read() {
         let mut changes = Changes::default();
-        changes.apply_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)]);
+        changes.apply_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)], true);
         assert!(changes.series_to_read().is_empty());
         assert!(changes.alerts_to_read().is_empty());
-        changes.apply_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)]);
+        changes.apply_totals(&[total("NYC", 5, 0, 2), total("LA", 1, 0, 1)], true);
         assert!(changes.series_to_read().is_empty());
-        changes.apply_totals(&[total("NYC", 6, 0, 2), total("LA", 1, 1, 2)]);
+        changes.apply_totals(&[total("NYC", 6, 0, 2), total("LA", 1, 1, 2)], true);
         assert_eq!(changes.series_to_read(), ["NYC#traffic"]);
         assert!(changes.series_to_read().is_empty());
         assert_eq!(changes.alerts_to_read(), [("LA".to_owned(), 20)]);
     }
 
     #[test]
+    fn a_series_that_appears_in_a_cut_list_only_sets_its_baseline() {
+        let mut changes = Changes::default();
+        changes.apply_totals(&[total("NYC", 5, 0, 2)], false);
+        changes.apply_totals(&[total("NYC", 5, 0, 2), total("LA", 9, 0, 9)], false);
+        assert!(changes.series_to_read().is_empty());
+        assert!(changes.alerts_to_read().is_empty());
+        changes.apply_totals(&[total("LA", 10, 0, 10)], false);
+        assert_eq!(changes.series_to_read(), ["LA#traffic"]);
+        assert_eq!(changes.alerts_to_read(), [("LA".to_owned(), 20)]);
+    }
+
+    #[test]
     fn a_busy_series_is_read_every_fifth_poll_and_a_quiet_one_at_once() {
         let mut changes = Changes::default();
-        changes.apply_totals(&[]);
+        changes.apply_totals(&[], true);
         let mut read = Vec::new();
         for poll in 1..=12 {
             let mut totals = vec![total("NYC", poll, 0, 0)];
             totals.extend((poll >= 4).then(|| total("LA", 1, 0, 0)));
-            changes.apply_totals(&totals);
+            changes.apply_totals(&totals, true);
             let names = changes.series_to_read();
-            // A series whose read failed is due at once.
+            // After a failed read of its windows, a series is due again at once.
             if poll == 6 {
                 changes.read_again(names.clone());
                 assert_eq!(changes.series_to_read(), names);
@@ -326,11 +381,11 @@ mod tests {
     #[test]
     fn series_that_have_waited_longest_are_read_first() {
         let mut changes = Changes::default();
-        changes.apply_totals(&[]);
+        changes.apply_totals(&[], true);
         let mut read = BTreeMap::<String, u32>::new();
         for poll in 1..=30 {
             let cities = (0..1_000).map(|n| total(&format!("c{n}"), poll, 0, 0));
-            changes.apply_totals(&cities.collect::<Vec<_>>());
+            changes.apply_totals(&cities.collect::<Vec<_>>(), true);
             let names = changes.series_to_read();
             assert_eq!(names.len(), SERIES_PER_POLL_MAX);
             for name in names {
@@ -354,10 +409,10 @@ mod tests {
         assert!(changes.apply_windows(rows(1, 2, false)).is_empty());
         let changed = changes.apply_windows(rows(1, 2, true));
         assert_eq!((changed.len(), changed[0].is_final), (1, true));
-        // The other window is open, so its series is read again although no total grew.
+        // The other window is still open, so the poller reads the series again although its total did not grow.
         let mut again = Vec::new();
         for _poll in 0..OPEN_EVERY {
-            changes.apply_totals(&[]);
+            changes.apply_totals(&[], true);
             again.extend(changes.series_to_read());
         }
         assert_eq!(again, ["NYC#traffic"]);
@@ -366,16 +421,16 @@ mod tests {
     #[test]
     fn an_expected_alert_is_published_once_even_if_it_arrives_later() {
         let mut changes = Changes::default();
-        changes.apply_totals(&[total("NYC", 5, 0, 2)]);
-        changes.apply_totals(&[total("NYC", 7, 0, 4)]);
+        changes.apply_totals(&[total("NYC", 5, 0, 2)], true);
+        changes.apply_totals(&[total("NYC", 7, 0, 4)], true);
         let stored = |ids: &[(&str, u32)]| ids.iter().map(|(id, s)| alert(id, *s)).collect();
         let read: Vec<_> = stored(&[("b", 12), ("old", 3)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["b"]);
         let read: Vec<_> = stored(&[("c", 13), ("b", 12), ("old", 3)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["c"]);
         assert!(changes.alerts_to_read().is_empty());
-        // One alert is expected, so of the two new ones the last stored is published.
-        changes.apply_totals(&[total("NYC", 8, 0, 5)]);
+        // One alert is expected. Of the two new alerts, the one that was stored last is published.
+        changes.apply_totals(&[total("NYC", 8, 0, 5)], true);
         let read: Vec<_> = stored(&[("e", 15), ("d", 14), ("c", 13), ("b", 12)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["e"]);
     }
@@ -383,8 +438,8 @@ mod tests {
     #[test]
     fn alerts_that_never_arrive_are_no_longer_expected() {
         let mut changes = Changes::default();
-        changes.apply_totals(&[total("NYC", 0, 0, 0)]);
-        changes.apply_totals(&[total("NYC", 9, 0, 9)]);
+        changes.apply_totals(&[total("NYC", 0, 0, 0)], true);
+        changes.apply_totals(&[total("NYC", 9, 0, 9)], true);
         let mut depths = Vec::new();
         while let Some((city, depth)) = changes.alerts_to_read().pop() {
             depths.push(depth);
@@ -392,5 +447,32 @@ mod tests {
         }
         assert_eq!(depths.len(), ALERT_POLLS_MAX as usize);
         assert!(depths.is_sorted() && depths[0] < depths[4], "{depths:?}");
+        // These tables keep no alerts, so nothing was missed.
+        assert!(!changes.take_missed());
+    }
+
+    #[test]
+    fn listeners_are_told_of_alerts_that_were_counted_and_not_found() {
+        let mut changes = Changes::default();
+        changes.apply_totals(&[total("NYC", 0, 0, 0)], true);
+        let mut told = Vec::new();
+        for poll in 1..=100 {
+            // Each poll counts another alert, which never appears.
+            changes.apply_totals(&[total("NYC", poll, 0, poll.min(40))], true);
+            for (city, _) in changes.alerts_to_read() {
+                changes.apply_alerts(&city, vec![alert("old", 3)], SINCE_MS);
+            }
+            told.extend(changes.take_missed().then_some(poll));
+        }
+        assert_eq!(told, [31, 61]);
+        changes.apply_totals(&[total("NYC", 101, 0, 41)], true);
+        for poll in 102..=140 {
+            for (city, _) in changes.alerts_to_read() {
+                changes.apply_alerts(&city, vec![alert("old", 3)], SINCE_MS);
+            }
+            told.extend(changes.take_missed().then_some(poll));
+            changes.apply_totals(&[total("NYC", poll, 0, 41)], true);
+        }
+        assert_eq!(told.len(), 3, "{told:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The poller that reads the tables for all listeners about once a second and publishes what is new.
+//! Reads the tables about once a second for all listeners, and publishes new alerts and changed windows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,25 +13,27 @@ use crate::api::error::ApiError;
 use crate::api::feed::{Audience, Feed};
 use crate::api::state::ApiState;
 use crate::api::stats::Stats;
+use crate::core::clock::UnixMs;
 use crate::core::time::TIME_MS_END;
 use crate::store::reads::{AlertItem, PageRequest, Range};
 
 /// Time between two polls.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// The pause after a poll is at least this many times its duration, so polling takes at most a third of
-/// the time.
+/// Minimum ratio of the pause after a poll to the duration of the poll. With this ratio, polling takes at most a third
+/// of the time.
 const PAUSE_PER_POLL: u32 = 2;
-/// Longest pause while DynamoDB does not answer.
+/// Maximum pause between two polls while DynamoDB does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How long polling continues after the last listener left, because visitors reload the page.
+/// How long polling continues after the last listener has disconnected. A visitor who reloads the page reconnects
+/// within this time.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
-/// An alert stored up to this long before the last poll is still new. The consumer's clock may differ from
-/// ours, and a consumer writes an alert after its count.
+/// An alert may still be new if it was stored up to this many milliseconds before the last poll. The consumer's clock
+/// may differ from this host's clock, and a consumer writes an alert after its count.
 const CLOCK_SLACK_MS: i64 = 60_000;
 /// Maximum number of concurrent reads of alerts.
 const CITIES_AT_A_TIME: usize = 8;
 
-/// Polls until no listener has been connected for a while.
+/// Polls the tables until no listener has been connected for a while.
 pub(super) async fn run(state: ApiState) {
     let feed = Arc::clone(state.feed());
     let mut changes = Changes::default();
@@ -81,12 +83,12 @@ pub(super) async fn run(state: ApiState) {
     }
 }
 
-/// Polls once. The next poll repeats each read that failed.
+/// Polls the tables once. If a read fails, the next poll repeats the read.
 async fn poll(
     state: &ApiState,
     feed: &Feed,
     changes: &mut Changes,
-    since_ms: i64,
+    since_ms: UnixMs,
 ) -> Result<(), ApiError> {
     let grand = state.grand_total().await?;
     let now_ms = state.now_ms();
@@ -95,7 +97,7 @@ async fn poll(
         feed.publish("stats", Audience::Everyone, stats, now_ms);
     }
     let totals = state.totals().await?;
-    changes.apply_totals(&totals.every.largest);
+    changes.apply_totals(&totals.every.largest, totals.every.lists_all());
     let cities = changes.alerts_to_read();
     let mut found = stream::iter(cities)
         .map(|(city, limit)| async move { (alerts_of(state, &city, limit).await, city) })
@@ -111,6 +113,13 @@ async fn poll(
             }
             Err(error) => failed = Some(error),
         }
+    }
+    if changes.take_missed() {
+        let missed = serde_json::json!({
+            "reason": "alerts were counted that the server did not find in time",
+            "missed": ["alerts"],
+        });
+        feed.publish("reset", Audience::Everyone, missed.to_string(), now_ms);
     }
     let series = changes.series_to_read();
     if !series.is_empty() {
@@ -137,11 +146,11 @@ async fn alerts_of(state: &ApiState, city: &str, limit: usize) -> Result<Vec<Ale
     Ok(state.within_deadline(read).await?.items)
 }
 
-/// Returns the slice of the `limit` newest items of all time.
-pub(super) fn newest(limit: usize, now_ms: i64) -> PageRequest {
+/// Returns a page request for the `limit` newest items of all time.
+pub(super) fn newest(limit: usize, now_ms: UnixMs) -> PageRequest {
     PageRequest {
         range: Range {
-            from_ms: 0,
+            from_ms: UnixMs(0),
             to_ms: TIME_MS_END,
         },
         limit,

@@ -1,9 +1,10 @@
-//! Windows on the embedded database: when they are final, and how they are paged.
+//! Tests windows on the embedded database: when windows become final, and how the list of windows is paged.
 
 use serde_json::json;
 
 use super::dynamo::{OLD_TOPIC, TOPIC, TestTables, each, walk};
 use super::{NOW_MS, ask, get};
+use crate::core::clock::UnixMs;
 use crate::core::keys;
 
 #[tokio::test]
@@ -13,10 +14,11 @@ async fn windows_are_final_once_every_watermark_has_passed() {
     let log = |topic: &str, partition: i32| keys::log_key(topic, partition);
     tables.progress(&log(TOPIC, 0), start(1)).await;
     tables.progress(&log(TOPIC, 1), start(3)).await;
-    tables.progress(&log(OLD_TOPIC, 0), 0).await;
-    // This window ends at start(0), after every watermark.
+    tables.progress(&log(OLD_TOPIC, 0), UnixMs(0)).await;
+    // The window ends at start(0), after every watermark.
     tables.window(start(1), &[log(TOPIC, 0)]).await;
-    // This window ends at start(1). The watermark of partition 0 has reached it, that of partition 1 has not.
+    // The window ends at start(1). The watermark of partition 0 has reached the end of the window, and the
+    // watermark of partition 1 has not.
     tables.window(start(2), &[log(TOPIC, 0)]).await;
     tables
         .window(start(3), &[log(TOPIC, 0), log(TOPIC, 1)])
@@ -54,7 +56,7 @@ async fn windows_are_final_once_every_watermark_has_passed() {
     .await;
     let starts = each(&value, "aggregations", "window_start");
     assert_eq!(starts, ["2013-01-02T05:50:00Z", "2013-01-02T05:45:00Z"]);
-    // Every watermark has passed 05:45, so earlier windows will not change.
+    // All watermarks have passed 05:45, so windows that end at or before 05:45 no longer change.
     for (range, age) in [
         (
             "to=2013-01-02T05:45:00Z&limit=2&from=2013-01-02T05:40:00Z",

@@ -1,4 +1,5 @@
-//! The requests that the API sends to DynamoDB, recorded at the SDK's HTTP client, and the requests of older clients.
+//! Tests the requests that the API sends to DynamoDB, which a recorder in the SDK counts. Also tests the requests that
+//! older clients send.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,7 @@ use super::{NOW_MS, ask, get};
 use crate::core::event::Severity;
 use crate::core::keys;
 
-/// Counts requests by operation.
+/// A recorder that counts the requests to DynamoDB by operation.
 #[derive(Clone, Debug, Default)]
 struct Recorder(Arc<Mutex<BTreeMap<String, usize>>>);
 
@@ -46,7 +47,7 @@ impl Intercept for Recorder {
     }
 }
 
-/// Returns tables with every kind of item, and a router whose requests are recorded.
+/// Returns tables with every kind of item, and a router whose DynamoDB requests are recorded.
 async fn recorded() -> (TestTables, Router, Recorder) {
     let tables = TestTables::new().await;
     for n in 0..8 {
@@ -61,6 +62,7 @@ async fn recorded() -> (TestTables, Router, Recorder) {
         .await;
     tables.progress(&keys::log_key(TOPIC, 0), NOW_MS).await;
     tables.total("NYC#traffic", [8, 0, 0, 0, 8, 0]).await;
+    tables.make_incidents().await;
     let recorder = Recorder::default();
     let router = tables.router_recorded(recorder.clone());
     (tables, router, recorder)
@@ -78,7 +80,9 @@ async fn no_request_scans() {
         "/api/v1/events/NYC?limit=3",
         "/api/v1/alerts?limit=3",
         "/api/v1/alerts?city=NYC&severity=high",
+        "/api/v1/incidents?city=NYC&rule=critical",
         "/api/v1/aggregations?city=NYC&event_type=traffic",
+        "/api/v1/aggregations?city=NYC&event_type=traffic&step=day",
         "/api/v1/timeline",
     ] {
         get(&router, path).await;
@@ -110,7 +114,7 @@ async fn a_thousand_clients_cost_dynamodb_no_more_than_one() {
     }
     crowd.join_all().await;
     let reads = recorder.taken()["Query"] / 16;
-    // One read of the sixteen shards per second of the test.
+    // At most one read of the sixteen shards is allowed for each second of the test.
     let most = 1 + usize::try_from(begun.elapsed().as_secs()).unwrap();
     assert!((1..=most).contains(&reads), "{reads} reads in {most} s");
 }
@@ -130,7 +134,8 @@ async fn resuming_listeners_share_one_read_whatever_their_last_id() {
         assert!(String::from_utf8_lossy(&first).contains("event: reset"));
         streams.push(body);
     }
-    // Per second, 16 requests of the poller, and 8 for the newest alerts of two severities in four shards.
+    // In each second, the poller may send 16 requests. The listeners together may send 8 requests for the newest alerts
+    // of two severities in four shards.
     let most = 24 * (2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
     let queries = recorder.taken()["Query"];
     assert!(queries <= most, "{queries} Queries, at most {most}");
@@ -175,14 +180,15 @@ async fn answers_show_their_cost_and_are_not_sent_twice() {
             .is_empty()
     );
     assert_eq!(send(Some("\"other\""), path).await.status(), 200);
-    // The stream is sent event by event and never collected.
+    // The server sends the stream event by event and never collects it into one body.
     let events = send(None, "/api/v1/events/NYC").await;
     assert_eq!(events.headers()["cache-control"], "no-cache");
     let stream = send(None, "/api/v1/stream").await;
     assert!(!stream.headers().contains_key("content-encoding"));
 }
 
-/// Returns true if `value` has the same names and types as `shape`. Items of a list are compared with its first item.
+/// Returns true if `value` has the same names and types as `shape`. Items of a list are compared with the first
+/// item of the list in `shape`.
 fn has_shape(value: &Value, shape: &Value) -> bool {
     match (value, shape) {
         (Value::Object(value), Value::Object(shape)) => shape

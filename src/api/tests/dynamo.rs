@@ -1,7 +1,8 @@
-//! The router on the embedded database, with items as docs/TABLES.md describes them.
+//! Tests the router on the embedded database, with the items that docs/TABLES.md describes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::Intercept;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::{NOW_MS, ask, get};
 use crate::api::state::ApiState;
 use crate::core::RULES;
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::keys::{self, TableNames};
 use crate::core::time::{format_millis, format_seconds};
@@ -20,25 +22,25 @@ use crate::settings::RawRows;
 use crate::store::config::{ConfigItem, create_config, new_tables_id, set_topic};
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
-use crate::store::tables::{create, specs};
+use crate::store::tables::{create, incidents_spec, specs};
 use crate::telemetry::Metrics;
 
-/// A topic id has 22 characters.
+/// A topic id, which has 22 characters.
 pub(super) const TOPIC: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 pub(super) const OLD_TOPIC: &str = "-_BBBBBBBBBBBBBBBBBBBB";
 const SHARDS: u32 = 4;
 
-fn s(text: impl Into<String>) -> AttributeValue {
+pub(super) fn s(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
-fn n(number: i64) -> AttributeValue {
+pub(super) fn n(number: i64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
 pub(super) struct TestTables {
-    client: Client,
-    names: TableNames,
+    pub(super) client: Client,
+    pub(super) names: TableNames,
     pub(super) metrics: Metrics,
 }
 
@@ -67,6 +69,12 @@ impl TestTables {
         assert!(created.unwrap());
     }
 
+    /// Creates the table of incidents, which not every installation has.
+    pub(super) async fn make_incidents(&self) {
+        let spec = incidents_spec(&self.names);
+        assert!(create(&self.client, &spec).await.unwrap());
+    }
+
     pub(super) async fn missing() -> TestTables {
         let client = embedded::client(dynoxide::Database::memory().unwrap())
             .await
@@ -78,12 +86,12 @@ impl TestTables {
         }
     }
 
-    async fn put<const N: usize>(&self, table: &str, item: [(&str, AttributeValue); N]) {
+    pub(super) async fn put<const N: usize>(&self, table: &str, item: [(&str, AttributeValue); N]) {
         self.put_map(table, item.map(|(k, v)| (k.to_owned(), v)).into())
             .await;
     }
 
-    async fn put_map(&self, table: &str, item: HashMap<String, AttributeValue>) {
+    pub(super) async fn put_map(&self, table: &str, item: HashMap<String, AttributeValue>) {
         let put = self
             .client
             .put_item()
@@ -96,7 +104,7 @@ impl TestTables {
         &self,
         city: &str,
         id: &str,
-        time_ms: i64,
+        time_ms: UnixMs,
         more: &[(&str, AttributeValue)],
     ) {
         let mut item: HashMap<String, AttributeValue> = [
@@ -107,7 +115,7 @@ impl TestTables {
             ("severity", s("high")),
             ("description", s("jam")),
             ("processing_time", s("2013-01-02T06:00:00.000Z")),
-            ("ttl", n(NOW_MS / 1_000 + 60)),
+            ("ttl", n(NOW_MS.0 / 1_000 + 60)),
             ("source", s("city-events/0/0")),
             ("city_shard", s(keys::city_shard(city, id, SHARDS))),
         ]
@@ -117,7 +125,7 @@ impl TestTables {
         self.put_map(&self.names.raw, item).await;
     }
 
-    pub(super) async fn alert(&self, city: &str, id: &str, time_ms: i64, severity: Severity) {
+    pub(super) async fn alert(&self, city: &str, id: &str, time_ms: UnixMs, severity: Severity) {
         self.put(
             &self.names.alerts,
             [
@@ -139,17 +147,17 @@ impl TestTables {
         .await;
     }
 
-    /// Writes a window of NYC#traffic with these fences.
-    pub(super) async fn window(&self, start_ms: i64, fences: &[String]) {
+    /// Writes a window row of the series NYC#traffic with the given fences.
+    pub(super) async fn window(&self, start_ms: UnixMs, fences: &[String]) {
         self.window_of("NYC#traffic", start_ms, [1, 0, 3, 1], fences)
             .await;
     }
 
-    /// Writes a window of a series with these counts and fences.
+    /// Writes a window row of a series with the given counts and fences.
     pub(super) async fn window_of(
         &self,
         series: &str,
-        start_ms: i64,
+        start_ms: UnixMs,
         counts: [i64; 4],
         fences: &[String],
     ) {
@@ -181,21 +189,21 @@ impl TestTables {
         self.put_map(&self.names.aggregations, item).await;
     }
 
-    pub(super) async fn progress(&self, log_key: &str, watermark_ms: i64) {
+    pub(super) async fn progress(&self, log_key: &str, watermark_ms: UnixMs) {
         self.put(
             &self.names.totals,
             [
                 ("shard", s(keys::PROGRESS_PK)),
                 ("series", s(log_key)),
                 ("next", n(10)),
-                ("max", n(watermark_ms + 600_000)),
-                ("watermark", n(watermark_ms)),
+                ("max", n(watermark_ms.0 + 600_000)),
+                ("watermark", n(watermark_ms.0)),
             ],
         )
         .await;
     }
 
-    /// Changes the current topic.
+    /// Changes the current topic id in the config item.
     pub(super) async fn set_topic_id(&self, topic_id: &str) {
         let set = set_topic(&self.client, &self.names, "city-events", topic_id).await;
         set.unwrap();
@@ -232,11 +240,13 @@ impl TestTables {
     fn router_on(&self, client: Client) -> Router {
         let reads = DynamoReads::new(client, self.names.clone(), self.metrics.clone());
         let state = ApiState::new(Arc::new(reads), self.metrics.clone());
+        // The deadline is long, because a busy machine may need a long time for an answer.
+        let state = state.with_deadline(Duration::from_secs(300));
         super::super::router(state.with_clock(|| NOW_MS))
     }
 }
 
-/// Returns a field of each item of a list.
+/// Returns the value of one field for each item of a list.
 pub(super) fn each<'a>(value: &'a Value, list: &str, field: &str) -> Vec<&'a str> {
     let items = value[list].as_array().unwrap();
     items
@@ -245,7 +255,7 @@ pub(super) fn each<'a>(value: &'a Value, list: &str, field: &str) -> Vec<&'a str
         .collect()
 }
 
-/// Follows `next` from the first page of `uri` to the last. Returns a field of each item.
+/// Reads all pages of a list, starting with the page at `uri`. Returns the value of `field` for each item.
 pub(super) async fn walk(
     router: &Router,
     uri: &str,
@@ -285,11 +295,17 @@ async fn events_of_a_city_come_newest_first_from_all_shards() {
         ("late", AttributeValue::Bool(true)),
         ("future", AttributeValue::Bool(true)),
         ("extra", s(r#"{"b":1.50,"a":[1e3]}"#)),
+        ("source", s("city-events/3/811")),
     ];
     tables.event("NYC", "flagged", NOW_MS + 1, &flags).await;
-    // DynamoDB may delete expired rows up to two days late.
+    // DynamoDB may delete an expired row up to two days after it has expired.
     tables
-        .event("NYC", "expired", NOW_MS + 2, &[("ttl", n(NOW_MS / 1_000))])
+        .event(
+            "NYC",
+            "expired",
+            NOW_MS + 2,
+            &[("ttl", n(NOW_MS.0 / 1_000))],
+        )
         .await;
     let router = tables.router();
     let value = get(&router, "/api/v1/events/NYC").await;
@@ -302,7 +318,8 @@ async fn events_of_a_city_come_newest_first_from_all_shards() {
         value["events"][1],
         json!({"event_id": "e0", "timestamp": "2013-01-02T06:00:00.000Z", "city": "NYC",
                "event_type": "traffic", "severity": "high", "description": "jam",
-               "processing_time": "2013-01-02T06:00:00.000Z", "ttl": NOW_MS / 1_000 + 60})
+               "processing_time": "2013-01-02T06:00:00.000Z", "ttl": NOW_MS.0 / 1_000 + 60,
+               "source": "city-events/0/0"})
     );
     let flagged = &value["events"][0];
     assert_eq!(
@@ -310,7 +327,8 @@ async fn events_of_a_city_come_newest_first_from_all_shards() {
         (&json!(true), &json!(true))
     );
     assert_eq!(flagged["extra"], json!({"b": 1.5, "a": [1000.0]}));
-    // `from` is inclusive, `to` is exclusive, and a plus sign need not be escaped.
+    assert_eq!(flagged["source"], "city-events/3/811");
+    // The parameter `from` is inclusive, `to` is exclusive, and a plus sign need not be escaped.
     let uri = "/api/v1/events/NYC?from=2013-01-02T05:59:58Z&to=2013-01-02T06:00:00.000+00:00";
     let value = get(&router, uri).await;
     assert_eq!(each(&value, "events", "event_id"), ["e1", "e2"]);
@@ -324,10 +342,11 @@ async fn paging_lists_every_event_exactly_once_even_at_one_instant() {
     let tables = TestTables::new().await;
     let mut want = BTreeSet::new();
     for n in 0..60 {
-        // Three instants with twenty events each, over four shards. A third of the events has expired.
+        // The test writes twenty events at each of three instants, spread over four shards. A third of the events has
+        // expired.
         let ttl = if n % 3 == 0 { -1 } else { 60 };
         let id = format!("e{n}");
-        let more = [("ttl", self::n(NOW_MS / 1_000 + ttl))];
+        let more = [("ttl", self::n(NOW_MS.0 / 1_000 + ttl))];
         tables
             .event("NYC", &id, NOW_MS - (n / 20) * 1_000, &more)
             .await;
@@ -375,7 +394,7 @@ async fn alerts_are_listed_for_one_city_and_for_all() {
             .alert(city, id, NOW_MS - ago_h * hour, severity)
             .await;
     }
-    // A second alert with the same id and instant in another city.
+    // The second alert has the same id and instant as the first alert, but another city.
     tables.alert("SF", "a", NOW_MS, Severity::High).await;
     let router = tables.router();
     for (query, want) in [

@@ -1,4 +1,5 @@
-//! Hostile clients on a real socket: they read nothing, read slowly, open many connections, or send false headers.
+//! Tests hostile clients on a real socket. The hostile clients read nothing, read slowly, open many connections, or
+//! send false headers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,21 +13,21 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::secure::{PATIENT, connect, write};
+use super::secure::{FIRST, PATIENT, connect};
 use crate::api::connection::STREAMS_MAX;
 use crate::api::server::{ConnectionTimeouts, Hosts, ServeOptions, bind, serve};
 use crate::api::shares::CLIENT_PART;
 use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
-/// A timeout that a test waits for.
+/// A server timeout that is short enough for a test to wait for.
 const SHORT: Duration = Duration::from_millis(800);
-/// Longer than any timeout takes on a busy host.
+/// A duration that exceeds every timeout of these tests, even on a busy host.
 const LONG: Duration = Duration::from_secs(30);
-/// Size of an answer that is sent in many pieces.
+/// Size in bytes of an answer that the server sends in many pieces.
 const LARGE: usize = 256 << 10;
 
-/// Serves until the end of the test. Returns the address.
+/// Starts a server that runs until the end of the test. Returns its address.
 async fn served(options: ServeOptions) -> (SocketAddr, JoinHandle<()>) {
     let listener = bind("127.0.0.1:0".parse().unwrap(), "--port")
         .await
@@ -54,7 +55,7 @@ async fn served(options: ServeOptions) -> (SocketAddr, JoinHandle<()>) {
     )
 }
 
-/// An HTTP/2 client that sends single frames, so that it can do what no library allows.
+/// An HTTP/2 client that writes its frames itself, so that it can send frames that no library would send.
 struct Frames<S>(S);
 
 const HEADERS: u8 = 1;
@@ -64,7 +65,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// Opens a connection with a window of zero bytes for each answer.
+    /// Opens an HTTP/2 connection with a window of zero bytes for each answer.
     async fn begin(stream: S) -> Frames<S> {
         let mut frames = Frames(stream);
         frames
@@ -81,24 +82,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
-        // The server may have ended the connection.
+        // A failed write is ignored, because the server may already have ended the connection.
         let _sent = self.0.write_all(&frame).await;
     }
 
     async fn ask(&mut self, stream: u32, path: &str) {
-        // :method GET, :scheme https, and :path and :authority as literals without indexing.
+        // The header block holds :method GET, :scheme https, and :path and :authority as literals without
+        // indexing.
         let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
         block.extend(path.bytes());
         block.extend(b"\x01\x09localhost");
         self.send(HEADERS, 0x5, stream, &block).await;
     }
 
-    /// Grants a window of bytes to a stream.
+    /// Grants a window of `bytes` bytes to a stream.
     async fn grant(&mut self, stream: u32, bytes: u32) {
         self.send(8, 0, stream, &bytes.to_be_bytes()).await;
     }
 
-    /// Returns type, stream and payload of the next frame. Answers pings on the way.
+    /// Returns the type, the stream and the payload of the next frame that is not a ping. Answers each ping before that
+    /// frame.
     async fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         loop {
             let mut head = [0; 9];
@@ -127,12 +130,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
 async fn http2(options: ServeOptions) -> Frames<impl AsyncRead + AsyncWrite + Unpin> {
     let dir = tempfile::tempdir().unwrap();
-    let trusted = write(dir.path());
+    FIRST.write(dir.path());
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
     let tls = Some(certificate.acceptor());
     let (address, _) = served(ServeOptions { tls, ..options }).await;
-    Frames::begin(connect(address, &trusted, "h2").await.unwrap()).await
+    Frames::begin(connect(address, FIRST.certificate, "h2").await.unwrap()).await
 }
 
 fn with_timeouts(timeouts: ConnectionTimeouts) -> ServeOptions {
@@ -190,7 +193,7 @@ async fn after_goaway_a_connection_ends_within_the_drain_time() {
         ..PATIENT
     };
     let mut client = http2(with_timeouts(timeouts)).await;
-    // One endless stream that the client reads, and one that it does not read.
+    // The client opens two endless streams, and reads only the first of them.
     client.ask(1, "/endless").await;
     client.grant(1, 1 << 20).await;
     client.ask(3, "/large").await;
@@ -218,14 +221,15 @@ async fn memory_for_unread_answers_is_bounded_and_further_requests_are_refused()
     let (mut held, mut refused) = (0, 0);
     while held + refused < asked {
         match client.next().await.expect("an answer to each") {
-            // The first byte of the block is the status: the index of 200, or a literal.
+            // The first byte of the header block encodes the status. The byte is 0x88 for status 200, and it begins a
+            // literal for any other status of this test.
             (HEADERS, _, block) if block[0] == 0x88 => held += 1,
             (HEADERS, ..) => refused += 1,
             _ => {}
         }
     }
     assert!((1..4).contains(&held), "{held} held, {refused} refused");
-    // A closed stream frees its bytes.
+    // When the client closes a stream, the server no longer counts the bytes of the stream.
     for n in 0..asked {
         client
             .send(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes())
@@ -261,10 +265,10 @@ async fn from(ip: &str, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// Sends one request. Returns everything received until the connection ends or `LONG` has passed.
+/// Sends one request. Returns everything that the client receives until the connection ends. Fails after [`LONG`].
 async fn ask(stream: &mut TcpStream, head: &str) -> String {
     let mut text = Vec::new();
-    // The server may have closed the connection already.
+    // A failed write is ignored, because the server may already have closed the connection.
     let _sent = stream.write_all(head.as_bytes()).await;
     let read = tokio::time::timeout(LONG, stream.read_to_end(&mut text)).await;
     let _ended = read.expect("it ends");
@@ -281,7 +285,8 @@ async fn one_client_cannot_lock_out_others_or_the_probe() {
         ..with_timeouts(PATIENT)
     };
     let (address, _server) = served(options).await;
-    // Each sends half a request, so no connection is idle and none makes room.
+    // Each connection sends half a request. No connection is idle, so the server closes none of them to make room for
+    // another one.
     let mut held = Vec::new();
     for _ in 0..40 {
         let mut one = from("127.0.0.2", address).await;
@@ -290,7 +295,8 @@ async fn one_client_cannot_lock_out_others_or_the_probe() {
     }
     let mut other = from("127.0.0.3", address).await;
     assert!(ask(&mut other, CLOSE).await.ends_with("hello"));
-    // Many clients together do fill the server. It then answers the probe, and 503 to everyone else.
+    // Many clients together can use all connections of the server. The full server still answers the probe, and answers
+    // all other requests with status 503.
     for n in 10..30 {
         let mut one = from(&format!("127.0.0.{n}"), address).await;
         one.write_all(b"GET / HT").await.unwrap();

@@ -1,13 +1,14 @@
-//! Pages of lists: their size, and forged cursors.
+//! Tests the size of pages, and pages that are requested with forged cursors.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::dynamo::TestTables;
 use super::{NOW_MS, ask, get};
 use crate::api::cursor;
+use crate::core::clock::UnixMs;
 use crate::store::reads::{Position, Range};
 
-/// Maximum number of bytes of a page: its rows and the JSON around them.
+/// Maximum size of a page in bytes, including the JSON around its rows.
 const PAGE_BYTES_MAX: usize = (4 << 20) + 4_096;
 
 #[tokio::test]
@@ -48,12 +49,12 @@ async fn a_forged_cursor_is_the_clients_mistake() {
     let tables = TestTables::new().await;
     tables.event("NYC", "e1", NOW_MS - 1_000, &[]).await;
     let router = tables.router();
-    // The text by which the API identifies the list: see `Params::list_key`.
+    // This text identifies the list in the list's cursors, as `Params::list_key` defines it.
     let query = "(\"/api/v1/events/{city}\", Some(\"NYC\"), [])";
     for (sort_key, key, from_ms, to_ms) in [
-        ("2013-01-02T05:59:59.000Z", "", 0, NOW_MS),
-        ("x", "", 0, NOW_MS),
-        ("", "e1", 0, NOW_MS),
+        ("2013-01-02T05:59:59.000Z", "", 0, NOW_MS.0),
+        ("x", "", 0, NOW_MS.0),
+        ("", "e1", 0, NOW_MS.0),
         ("2013-01-02T05:59:59.000Z", "e1", i64::MIN, i64::MAX),
         ("2013-01-02T05:59:59.000Z", "e1", 0, i64::MAX),
     ] {
@@ -63,10 +64,15 @@ async fn a_forged_cursor_is_the_clients_mistake() {
                 lane,
                 key: key.to_owned(),
             };
-            let token = cursor::encode(query, &position, Range { from_ms, to_ms });
+            let range = Range {
+                from_ms: UnixMs(from_ms),
+                to_ms: UnixMs(to_ms),
+            };
+            let token = cursor::encode(query, &position, range);
             let path = format!("/api/v1/events/NYC?cursor={token}");
             let (status, value, _) = ask(&router, "GET", &path).await;
-            // A possible position works. No forged position is an error of the server.
+            // The server accepts forged positions that are possible, and rejects all others. No forged position causes
+            // a status 5xx.
             assert!(status == 400 || status == 200, "{sort_key} {lane}: {value}");
             if status == 400 {
                 assert_eq!(value["code"], "bad_cursor", "{sort_key} {lane}");

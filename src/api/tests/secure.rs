@@ -1,4 +1,4 @@
-//! The server over TLS on a real socket.
+//! Tests the server over TLS on a real socket.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,12 +25,27 @@ use crate::api::server::{ConnectionTimeouts, ServeOptions, bind, serve};
 use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
-/// Writes a new self-signed certificate and its key. Returns the certificate.
-pub(super) fn write(dir: &Path) -> String {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-    made.cert.pem()
+/// A self-signed certificate for `localhost` and its key, made for these tests only. The certificate is valid until
+/// 2126.
+pub(super) struct TestCertificate {
+    pub(super) certificate: &'static str,
+    key: &'static str,
+}
+
+pub(super) const FIRST: TestCertificate = TestCertificate {
+    certificate: include_str!("certificates/first.cert.pem"),
+    key: include_str!("certificates/first.key.pem"),
+};
+const SECOND: TestCertificate = TestCertificate {
+    certificate: include_str!("certificates/second.cert.pem"),
+    key: include_str!("certificates/second.key.pem"),
+};
+
+impl TestCertificate {
+    pub(super) fn write(&self, dir: &Path) {
+        std::fs::write(dir.join("key.pem"), self.key).unwrap();
+        std::fs::write(dir.join("cert.pem"), self.certificate).unwrap();
+    }
 }
 
 pub(super) async fn connect(
@@ -56,7 +71,7 @@ pub(super) async fn connect(
         .await
 }
 
-/// Serves over TLS with these timeouts. Returns the address and the server.
+/// Starts a server over TLS with the given timeouts. Returns the address and the task of the server.
 async fn served(
     certificate: Arc<Certificate>,
     timeouts: ConnectionTimeouts,
@@ -80,7 +95,7 @@ async fn served(
     )
 }
 
-/// Starts HTTP/2. Returns the request sender and the connection.
+/// Starts HTTP/2 on a stream. Returns the request sender and the task of the connection.
 async fn http2(
     stream: TlsStream<TcpStream>,
 ) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
@@ -92,7 +107,7 @@ async fn http2(
 #[tokio::test]
 async fn both_protocols_work_and_a_renewed_certificate_is_used() {
     let dir = tempfile::tempdir().unwrap();
-    let first = write(dir.path());
+    FIRST.write(dir.path());
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
     let shutdown = Shutdown::new();
@@ -100,7 +115,9 @@ async fn both_protocols_work_and_a_renewed_certificate_is_used() {
     let (address, server) =
         served(certificate, ConnectionTimeouts::default(), shutdown.clone()).await;
 
-    let mut plain = connect(address, &first, "http/1.1").await.unwrap();
+    let mut plain = connect(address, FIRST.certificate, "http/1.1")
+        .await
+        .unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     plain.write_all(request).await.unwrap();
     let mut text = String::new();
@@ -114,7 +131,7 @@ async fn both_protocols_work_and_a_renewed_certificate_is_used() {
         assert!(text.contains(header), "{text}");
     }
 
-    let stream = connect(address, &first, "h2").await.unwrap();
+    let stream = connect(address, FIRST.certificate, "h2").await.unwrap();
     let (mut requests, connection) = http2(stream).await;
     for id in ["mine-1", "mine 2"] {
         let request = hyper::Request::get("https://localhost/")
@@ -126,25 +143,24 @@ async fn both_protocols_work_and_a_renewed_certificate_is_used() {
             (answer.status().as_u16(), answer.version()),
             (200, hyper::Version::HTTP_2)
         );
-        // The server keeps a client's own id if it is safe to log.
+        // The server keeps the client's own request id if the id is safe to log.
         assert_eq!(answer.headers()["x-request-id"] == id, id == "mine-1");
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "hello");
     }
 
-    let second = write(dir.path());
-    while connect(address, &second, "h2").await.is_err() {
+    SECOND.write(dir.path());
+    while connect(address, SECOND.certificate, "h2").await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(connect(address, &first, "h2").await.is_err());
-    // The key of another certificate is rejected, and the previous files stay in use.
-    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    assert!(connect(address, FIRST.certificate, "h2").await.is_err());
+    // The server rejects the key of another certificate and keeps using the previous files.
+    std::fs::write(&key, FIRST.key).unwrap();
     assert!(Certificate::load(&cert, &key).is_err());
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    connect(address, &second, "h2").await.unwrap();
+    connect(address, SECOND.certificate, "h2").await.unwrap();
 
-    // The idle connection ends with the server.
+    // The shutdown of the server also ends the idle connection.
     shutdown.trigger();
     let stopped = tokio::time::timeout(Duration::from_secs(10), server).await;
     stopped.expect("idle connections hold up nothing").unwrap();
@@ -154,7 +170,7 @@ async fn both_protocols_work_and_a_renewed_certificate_is_used() {
 #[test]
 fn invalid_certificate_files_are_rejected_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path());
+    FIRST.write(dir.path());
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let none = dir.path().join("none.pem");
     for (cert, key, names) in [
@@ -167,9 +183,9 @@ fn invalid_certificate_files_are_rejected_by_name() {
     }
 }
 
-/// Longer than any test runs.
+/// A duration that is longer than any test runs.
 const FOREVER: Duration = Duration::from_secs(3_600);
-/// A timeout that a test waits for.
+/// A server timeout that is short enough for a test to wait for.
 const SHORT: Duration = Duration::from_millis(500);
 pub(super) const PATIENT: ConnectionTimeouts = ConnectionTimeouts {
     head: FOREVER,
@@ -181,17 +197,18 @@ pub(super) const PATIENT: ConnectionTimeouts = ConnectionTimeouts {
     age: FOREVER,
 };
 
-/// Serves over TLS with these timeouts until the end of the test. Returns an HTTP/2 connection to the server.
+/// Starts a TLS server with the given timeouts, which runs until the end of the test. Returns a TLS connection to the
+/// server for HTTP/2.
 async fn http2_with(timeouts: ConnectionTimeouts) -> TlsStream<TcpStream> {
     let dir = tempfile::tempdir().unwrap();
-    let trusted = write(dir.path());
+    FIRST.write(dir.path());
     let certificate =
         Certificate::load(&dir.path().join("cert.pem"), &dir.path().join("key.pem")).unwrap();
     let (address, _) = served(Arc::new(certificate), timeouts, Shutdown::new()).await;
-    connect(address, &trusted, "h2").await.unwrap()
+    connect(address, FIRST.certificate, "h2").await.unwrap()
 }
 
-/// Waits for a future that must finish by itself.
+/// Waits for a future that must finish within a minute.
 async fn ended<T>(ending: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(Duration::from_secs(60), ending).await;
     ended.expect("the server ends the connection")
@@ -224,7 +241,8 @@ async fn an_http2_connection_without_a_first_request_ends() {
         stream.write_all(opening).await.unwrap();
         let seen = frames(&mut stream).await;
         assert!(!seen.contains(&PING), "{seen:?}");
-        // The timeout starts before the handshake ends, so the rest is a little shorter.
+        // The server starts the timeout before the client finishes the handshake, so the test measures a slightly
+        // shorter time.
         assert!(begun.elapsed() > SHORT / 2, "{:?}", begun.elapsed());
     }
 }
@@ -248,7 +266,7 @@ async fn an_http2_client_is_dropped_only_if_it_does_not_answer_pings() {
         let request = hyper::Request::get(format!("https://localhost{path}"));
         request.body(Empty::<Bytes>::new()).unwrap()
     };
-    // This takes about twenty-five pings.
+    // The server sends about twenty-five pings before this answer ends.
     let answer = requests.send_request(request("/slow")).await.unwrap();
     assert_eq!(answer.status(), 200);
     requests.send_request(request("/")).await.unwrap();
@@ -258,7 +276,7 @@ async fn an_http2_client_is_dropped_only_if_it_does_not_answer_pings() {
 #[tokio::test]
 async fn an_idle_http2_connection_ends_and_one_with_a_request_in_flight_does_not() {
     let timeouts = ConnectionTimeouts {
-        // On a busy host, this must also be long enough for the first request.
+        // The timeout `head` must be long enough for the first request on a busy host.
         head: 4 * SHORT,
         idle: SHORT,
         ..PATIENT
@@ -268,6 +286,6 @@ async fn an_idle_http2_connection_ends_and_one_with_a_request_in_flight_does_not
     let request = request.body(Empty::<Bytes>::new()).unwrap();
     let answer = requests.send_request(request).await.unwrap();
     assert_eq!(answer.status(), 200);
-    // The connection ends in order: the server sends GOAWAY and cuts nothing off.
+    // The connection ends without an error, because the server sends GOAWAY before it closes the connection.
     ended(connection).await.unwrap().unwrap();
 }

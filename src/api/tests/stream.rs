@@ -1,4 +1,4 @@
-//! The stream on the embedded database.
+//! Tests the stream on the embedded database.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::{NOW_MS, ask};
 use crate::core::event::Severity;
 use crate::core::keys;
 
-/// Long enough for a loaded test host.
+/// A timeout that is long enough for a busy test host.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An event received.
+/// An event that the client received.
 #[derive(Clone, Debug, Default)]
 struct ReceivedEvent {
     name: String,
@@ -48,7 +48,7 @@ impl SseClient {
         }
     }
 
-    /// Returns the next event. Skips heartbeats and notes lone ids.
+    /// Returns the next event, skipping heartbeats. An id that arrives without an event is stored in `last_id`.
     async fn next(&mut self) -> ReceivedEvent {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -75,7 +75,7 @@ impl SseClient {
         }
     }
 
-    /// Returns the next event of this kind.
+    /// Returns the next event with the given name.
     async fn next_of(&mut self, name: &str) -> ReceivedEvent {
         let finding = async {
             loop {
@@ -118,7 +118,7 @@ async fn listeners_receive_new_alerts_windows_and_stats_by_their_filters() {
         .window(NOW_MS - 300_000, std::slice::from_ref(&log))
         .await;
     tables.total("NYC#traffic", [6, 0, 4, 0, 2, 0]).await;
-    // One poll publishes the stats, then alerts, then windows.
+    // One poll publishes the stats first, then alerts, then windows.
     let stats = all.next_of("stats").await;
     assert_eq!(stats.data["total_events_processed"], 8);
     let alert = all.next_of("alert").await;
@@ -130,7 +130,8 @@ async fn listeners_receive_new_alerts_windows_and_stats_by_their_filters() {
     );
     assert_eq!(window.data["final"], false);
 
-    // The other listener receives events of its city only. A resuming listener continues where it stopped.
+    // The listener `la` receives only events of its own city. The resuming listener `back` continues after the event
+    // with its last id.
     tables
         .alert("LA", "crash", NOW_MS, Severity::Critical)
         .await;
@@ -140,7 +141,7 @@ async fn listeners_receive_new_alerts_windows_and_stats_by_their_filters() {
     let mut back = SseClient::open(&router, "", Some(&alert.id)).await;
     assert_eq!(back.next_of("alert").await.data["event_id"], "crash");
 
-    // No count grows, but the watermark passes the window.
+    // The counts stay the same, but the watermark passes the end of the window.
     tables.progress(&log, NOW_MS).await;
     let event = back.next_of("window").await;
     assert_eq!(
@@ -160,8 +161,8 @@ async fn another_process_resumes_with_missed_alerts_from_the_table_and_a_reset()
         .alert("LA", "elsewhere", NOW_MS - 5, Severity::High)
         .await;
     let router = tables.router();
-    // The alerts in these tables were stored at NOW_MS.
-    let before = format!("{}.00000001.5", NOW_MS - 1_000);
+    // The alerts in the test's tables were stored at NOW_MS.
+    let before = format!("{}.00000001.5", (NOW_MS - 1_000).0);
     let mut client = SseClient::open(&router, "?city=NYC", Some(&before)).await;
     let event = client.next_of("reset").await;
     assert_eq!(event.data["missed"], serde_json::json!(["windows"]));
@@ -170,11 +171,11 @@ async fn another_process_resumes_with_missed_alerts_from_the_table_and_a_reset()
         (event.name.as_str(), event.data["event_id"].as_str()),
         ("alert", Some("missed"))
     );
-    let after = format!("{}.00000001.5", NOW_MS + 60_000);
+    let after = format!("{}.00000001.5", (NOW_MS + 60_000).0);
     let mut client = SseClient::open(&router, "", Some(&after)).await;
     client.next_of("reset").await;
     assert!(!client.text.contains("alert"), "{}", client.text);
-    // The last line is a position of this process.
+    // The last line contains a position in the feed of this process.
     assert!(
         client.text.starts_with("id: ") && !client.text.contains(".00000001."),
         "{}",

@@ -1,4 +1,4 @@
-//! The timeline on the embedded database: which windows it reads, caches and shows.
+//! Tests which windows a timeline reads, caches and shows, on the embedded database.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     let ago = |minutes: i64| NOW_MS - minutes * 60_000;
     tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
     tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
-    // Windows of an old hour, of the previous hour, and of the current hour.
+    // The windows belong to an old hour, to the previous hour, and to the current hour.
     for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
         tables
             .window(ago(minutes), std::slice::from_ref(&log))
@@ -45,7 +45,8 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
                "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
     );
     assert_eq!(value["series"][1]["steps"], json!([]));
-    // A different query, so the cached answer does not apply. Of four rows, only the open one is read again.
+    // The second query differs from the first, so the server does not use the cached answer. Of the four window rows,
+    // the server reads only the open one again.
     let rows = units("BatchGetItem");
     let again = get(
         &router,
@@ -58,7 +59,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
         (rows - 4.0).abs() < 0.01 && (more - 1.0).abs() < 0.01,
         "{more} after {rows}"
     );
-    // The window counts more events and becomes final, so it is read once more.
+    // The open window becomes final, so the server reads the row once more and then caches it.
     tables.total("NYC#traffic", [25, 2, 5, 0, 16, 6]).await;
     tables.progress(&log, NOW_MS).await;
     for (limit, read) in [(52, 2.0), (53, 2.0)] {
@@ -83,7 +84,7 @@ async fn a_series_of_a_partition_that_lags_behind_shows_its_windows_at_once() {
     let router = tables.router();
     let value = get(&router, "/api/v1/timeline?hours=6").await;
     assert_eq!(value["totals"]["event_count"], 5);
-    // The lagging partition counts in a window of three hours ago, an hour that was empty before.
+    // The lagging partition counts an event in a window three hours ago. The hour of this window had no events before.
     tables.window(ago(180), &[lagging]).await;
     let value = get(&router, "/api/v1/timeline?hours=6&series_limit=51").await;
     assert_eq!(value["totals"]["event_count"], 10);
@@ -101,20 +102,21 @@ async fn a_window_that_a_new_topic_may_still_change_is_not_cached_as_final() {
     tables.progress(&old_log, start_ms).await;
     tables.set_topic_id(OLD_TOPIC).await;
     let router = tables.router();
-    // Each query differs from the previous ones, so no cached answer applies.
+    // Each query differs from the previous queries, so no cached answer applies.
     let open = async |n: u8| {
         let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00Z&series_limit={n}");
         get(&router, &uri).await["open"].clone()
     };
     assert_eq!(open(1).await, json!([70]));
-    // The topic was recreated. Nothing of it is counted yet, so the fences show no later change of the window.
+    // The topic was recreated. The row has no fence of the new topic yet, so the fences do not show that the window may
+    // still change.
     tables.set_topic_id(TOPIC).await;
     assert_eq!(open(2).await, json!([]));
     tables.window(start_ms, &[old_log, log.clone()]).await;
     assert_eq!(open(3).await, json!([70]));
     tables.progress(&log, NOW_MS).await;
     assert_eq!(open(4).await, json!([]));
-    // The topic was recreated once more. Its log may count in the window, too.
+    // The topic was recreated again. Records of the newest log may also be counted in the window.
     tables.set_topic_id("CCCCCCCCCCCCCCCCCCCCCC").await;
     tables
         .window(start_ms, &[log, keys::log_key("CCCCCCCCCCCCCCCCCCCCCC", 0)])
@@ -129,13 +131,13 @@ async fn a_timeline_without_recent_events_ends_with_the_newest_window() {
     let days = |n: i64| n * 86_400_000;
     tables.window(NOW_MS - days(9), &[]).await;
     tables.window(NOW_MS - days(8), &[]).await;
-    // An event with a wrong clock must not hide all others.
+    // A window in the future, from a producer with a wrong clock, must not hide all other windows.
     tables.window(NOW_MS + days(400), &[]).await;
     let router = tables.router();
     let value = get(&router, "/api/v1/timeline?hours=1").await;
     assert_eq!(value["to"], "2012-12-25T06:05:00Z");
     assert_eq!(value["series"][0]["steps"], json!([[11, 1, 0, 3, 1]]));
-    // A given end is not moved.
+    // If the request names an end, the range keeps this end.
     let value = get(&router, "/api/v1/timeline?to=2013-01-02T06:00:00Z").await;
     assert_eq!(value["to"], "2013-01-02T06:00:00Z");
     assert_eq!(value["series"][0]["steps"], json!([]));
@@ -156,7 +158,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
                 .window_of(&series, start_ms, [1, 0, 0, 0], logs)
                 .await;
         }
-        // The cities are in the order of their totals.
+        // Cities with a lower number have larger totals, so the series are sorted by city.
         let total = 1_000 - i64::try_from(city).unwrap();
         tables.total(&series, [total, 0, total, 0, 0, 0]).await;
     }
@@ -164,7 +166,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
     let router = tables.router();
     let mut read = Vec::new();
     loop {
-        // Each query differs from the previous ones, so no cached answer applies.
+        // Each query differs from the previous queries, so no cached answer applies.
         let uri = format!(
             "/api/v1/timeline?hours=24&to=2013-01-02T06:00:00Z&series_limit={}",
             read.len() + 1
@@ -172,7 +174,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
         let value = get(&router, &uri).await;
         let covered = value["series_read"].as_u64().unwrap();
         read.push(covered);
-        // What it covers is complete, and it covers the largest.
+        // The answer covers the largest series, and contains all windows of these series.
         assert_eq!(value["totals"]["event_count"], covered * 288, "{read:?}");
         assert_eq!(value["series_total"], CITIES);
         assert_eq!(value["all_time"]["event_count"], 1_000 * CITIES - 780);
@@ -182,7 +184,8 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
         }
         assert!(read.len() < 8, "{read:?}");
     }
-    // A request reads at least the seven series of one part. The ceiling and the reads in flight allow 28.
+    // A request reads at least the seven series of one part. The read ceiling allows at most 28 series, including the
+    // reads in flight.
     assert!((7..=28).contains(&read[0]), "{read:?}");
     assert_eq!(*read.last().unwrap(), 40, "{read:?}");
 }

@@ -1,34 +1,67 @@
-//! What a request asks for, and the series that match it.
+//! The parameters of a timeline request, and the series that match it.
 
+use super::range::AskedRange;
 use crate::api::error::ApiError;
 use crate::api::params::HOUR_MS;
+use crate::api::schemas::StepUnit;
 use crate::api::state::ApiState;
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
-use crate::core::time::TIME_MS_END;
+use crate::core::rollup::{DAY_MS, RollupSeries};
 use crate::store::reads::{EveryTotal, TotalItem};
 
-/// `to` is rounded up to a multiple of this, so that requests a few milliseconds apart share an answer.
-const TO_MS: i64 = 300_000;
-/// Maximum number of series read for one answer. Each costs half a read unit, plus one for each window that is
-/// not final.
+/// Maximum number of event types whose rollups of all cities are read for one answer. Each event type costs at least
+/// half a read unit.
+const TYPES_READ_MAX: usize = 400;
+/// Maximum number of series that are read for one answer. Each series costs half a read unit, plus one unit for
+/// each window that is not final.
 pub(super) const SERIES_READ_MAX: usize = 400;
-/// Maximum number of windows read for one answer, estimated from the totals: a day of 416 series, or a week of 59.
+/// Maximum number of windows that are read for one answer, as estimated from the totals. This maximum allows one day of
+/// 416 series, or one week of 59 series.
 pub(super) const WINDOWS_MAX: u64 = 120_000;
 
-/// The parameters of a request.
+/// Number of series that an answer lists at most, and at least, if the client does not say.
+const LISTED_MAX: usize = 50;
+const LISTED_MIN: usize = 5;
+/// Listed series times days, if the client does not say: 50 series for 36 days, or 5 for a year.
+const LISTED_DAYS: usize = 1_825;
+
+/// The parameters of a timeline request.
 #[derive(Clone, Debug)]
 pub(super) struct TimelineQuery {
-    pub(super) hours: u32,
-    pub(super) to_ms: Option<i64>,
+    pub(super) range: AskedRange,
+    pub(super) step: Option<StepUnit>,
     pub(super) city: Option<String>,
     pub(super) event_type: Option<String>,
     pub(super) severity: Option<Severity>,
-    pub(super) limit: usize,
+    pub(super) limit: Option<usize>,
+    /// True if the answer also contains the previous range of the same length.
+    pub(super) with_previous: bool,
 }
 
 impl TimelineQuery {
-    pub(super) fn span_ms(&self) -> i64 {
-        i64::from(self.hours) * HOUR_MS
+    /// Returns how many series the answer for a range lists. If the client does not say, a long range lists fewer, because
+    /// each listed series costs about 13 read units a year.
+    pub(super) fn listed_max(&self, range_ms: i64) -> usize {
+        self.limit.unwrap_or_else(|| {
+            let days = usize::try_from(range_ms / DAY_MS).unwrap_or(0).max(1);
+            (LISTED_DAYS / days).clamp(LISTED_MIN, LISTED_MAX)
+        })
+    }
+
+    /// Returns the text that identifies the answer in the cache.
+    pub(super) fn key(&self) -> String {
+        let TimelineQuery {
+            range,
+            step,
+            city,
+            event_type,
+            severity,
+            limit,
+            with_previous,
+        } = self;
+        let rest = (step, city, event_type, severity, limit, with_previous);
+        format!("{} {rest:?}", range.key())
     }
 
     fn matches(&self, total: &TotalItem) -> bool {
@@ -37,22 +70,68 @@ impl TimelineQuery {
     }
 }
 
-pub(super) fn round_up(to_ms: i64) -> i64 {
-    ((to_ms + TO_MS - 1).div_euclid(TO_MS) * TO_MS).min(TIME_MS_END)
-}
-
 /// The series that match a request.
 pub(super) struct MatchingSeries {
-    /// The series to read, largest first.
+    /// The series to read, with the largest series first.
     pub(super) read: Vec<TotalItem>,
     pub(super) series_total: usize,
+    /// The event types of the matching series, or `None` if the request names a city. If set, the rollups of all cities
+    /// for these types sum all matching series.
+    pub(super) all_cities: Option<Vec<String>>,
     /// The sums over all matching series.
     pub(super) all: TotalItem,
-    /// True if `all` comes from the progress items, which may be ahead of the totals of series.
+    /// True if the sums in `all` come from the progress items, which may be newer than the totals of the series.
     pub(super) from_progress: bool,
-    pub(super) read_ms: i64,
+    pub(super) read_ms: UnixMs,
 }
 
+impl MatchingSeries {
+    /// Shortens the list `read`, so that its series have at most [`WINDOWS_MAX`] windows in a range of the given
+    /// length.
+    pub(super) fn with_windows_of(&self, range_ms: i64) -> MatchingSeries {
+        // A series has at most one window per event, and at most twelve windows per hour.
+        let most = u64::try_from(range_ms / HOUR_MS + 1).unwrap_or_default() * 12;
+        let mut windows = 0;
+        let mut fits = |total: &TotalItem| {
+            windows += total.event_count.min(most);
+            windows <= WINDOWS_MAX
+        };
+        MatchingSeries {
+            read: self
+                .read
+                .iter()
+                .take_while(|total| fits(total))
+                .cloned()
+                .collect(),
+            all: self.all.clone(),
+            all_cities: self.all_cities.clone(),
+            ..*self
+        }
+    }
+
+    /// Returns the rollups of all cities that together sum all matching series, or `None` if the request names a city.
+    pub(super) fn all_rollups(&self) -> Option<Vec<RollupSeries>> {
+        let types = self.all_cities.as_ref()?.iter();
+        Some(types.map(|name| RollupSeries::all_cities(name)).collect())
+    }
+
+    /// Returns the rollups that sum the matching series: those of all cities if possible, and otherwise those of each
+    /// series.
+    pub(super) fn rollups(&self) -> Vec<RollupSeries> {
+        self.all_rollups()
+            .unwrap_or_else(|| self.read.iter().map(rollups_of).collect())
+    }
+}
+
+/// Returns the rollups of a series.
+pub(super) fn rollups_of(total: &TotalItem) -> RollupSeries {
+    RollupSeries {
+        city: Some(total.city.clone()),
+        event_type: total.event_type.clone(),
+    }
+}
+
+/// Finds the series that match a request.
 pub(super) async fn find_series(
     state: &ApiState,
     query: &TimelineQuery,
@@ -64,7 +143,7 @@ pub(super) async fn find_series(
     }
 }
 
-/// Finds the largest series of all.
+/// Finds the series for a request that names neither a city nor an event type.
 async fn find_all(state: &ApiState, query: &TimelineQuery) -> Result<MatchingSeries, ApiError> {
     let grand = state.grand_total().await?;
     if !grand.from_progress {
@@ -72,17 +151,19 @@ async fn find_all(state: &ApiState, query: &TimelineQuery) -> Result<MatchingSer
         return Ok(MatchingSeries {
             read: choose(&totals.every.largest, query),
             series_total: totals.every.series_count,
+            all_cities: Some(largest_types(&totals.every)),
             all: totals.every.all.clone(),
             from_progress: false,
             read_ms: totals.read_ms,
         });
     }
-    // The sums are known already. The first read of very many series may outlast this request, so the answer may
-    // have to go without a list of series.
+    // The sums are already known. If there are very many series, the first read of all of them may take longer than
+    // this request. The answer then lists no series.
     let totals = state.totals_soon().await.unwrap_or_default();
     Ok(MatchingSeries {
         read: choose(&totals.every.largest, query),
         series_total: totals.every.series_count,
+        all_cities: Some(largest_types(&totals.every)),
         all: grand.all,
         from_progress: true,
         read_ms: grand.read_ms,
@@ -100,14 +181,15 @@ async fn find_type(
     Ok(MatchingSeries {
         read: choose(&totals.every.largest, query),
         series_total,
+        all_cities: Some(vec![event_type.to_owned()]),
         all,
         from_progress: false,
         read_ms: totals.read_ms,
     })
 }
 
-/// Finds the largest series of a city. If there are too many series to read all of them, only those of the city are
-/// read.
+/// Finds the largest series of a city. If there are too many series to read all of them, only the series of the
+/// requested city are read.
 async fn find_city(
     state: &ApiState,
     query: &TimelineQuery,
@@ -135,34 +217,51 @@ async fn find_city(
     Ok(MatchingSeries {
         read: choose(list, query),
         series_total,
+        all_cities: None,
         all,
         from_progress: false,
         read_ms,
     })
 }
 
-/// Returns the series to read: the largest ones that match, as many as an answer may read.
+/// Returns the series to read: the largest matching series, at most [`SERIES_READ_MAX`].
 fn choose(list: &[TotalItem], query: &TimelineQuery) -> Vec<TotalItem> {
-    // A series has at most one window per event, and at most twelve per hour.
-    let mut windows = 0;
-    let fits = |total: &&TotalItem| {
-        windows += total.event_count.min(u64::from(query.hours) * 12);
-        windows <= WINDOWS_MAX
-    };
     let matching = list.iter().filter(|total| query.matches(total));
-    let chosen = matching.take(SERIES_READ_MAX).take_while(fits);
-    chosen.cloned().collect()
+    matching.take(SERIES_READ_MAX).cloned().collect()
+}
+
+/// Returns the event types with the most events, at most [`TYPES_READ_MAX`].
+fn largest_types(every: &EveryTotal) -> Vec<String> {
+    let mut types: Vec<(u64, &String)> = every
+        .by_type
+        .iter()
+        .map(|(name, (_, sums))| (sums.events(), name))
+        .collect();
+    types.sort_unstable_by(|a, b| b.cmp(a));
+    types.truncate(TYPES_READ_MAX);
+    types.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::params::Params;
 
     #[test]
-    fn to_is_rounded_up_to_five_minutes() {
-        assert_eq!(round_up(0), 0);
-        assert_eq!(round_up(1), TO_MS);
-        assert_eq!(round_up(TO_MS), TO_MS);
-        assert_eq!(round_up(TO_MS + 1), 2 * TO_MS);
+    fn a_long_range_lists_fewer_series_unless_the_client_says_how_many() {
+        let params = Params::parse("/", None, &"/?hours=6".parse().unwrap(), "hours").unwrap();
+        let query = |limit| TimelineQuery {
+            range: AskedRange::parse(&params).unwrap(),
+            step: None,
+            city: None,
+            event_type: None,
+            severity: None,
+            limit,
+            with_previous: false,
+        };
+        for (days, listed) in [(0, 50), (1, 50), (36, 50), (60, 30), (365, 5), (36_500, 5)] {
+            assert_eq!(query(None).listed_max(days * DAY_MS), listed, "{days}");
+            assert_eq!(query(Some(400)).listed_max(days * DAY_MS), 400);
+        }
     }
 }

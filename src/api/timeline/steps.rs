@@ -1,155 +1,94 @@
-//! Sums windows into the steps of a chart.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Builds the answer of a timeline from the counts of its range.
 
 use super::answer::{AllTimeCounts, Others, RangeCounts, Series, Timeline};
+use super::collect::{Collected, StepCounts};
+use super::grid::Grid;
 use super::query::{MatchingSeries, TimelineQuery};
-use crate::api::window_cache::SeriesWindow;
+use crate::api::schemas::StepUnit;
 use crate::core::event::Severity;
-use crate::core::keys::series;
+use crate::core::rollup::{SeverityCounts, add_counts};
 use crate::core::time::{format_millis, format_seconds};
 use crate::store::reads::TotalItem;
 
-/// The default window length, for tables without any row.
-const WINDOW_MS_DEFAULT: i64 = 300_000;
-/// Maximum number of steps of a chart. More bars would be too thin to see.
-const STEPS_MAX: i64 = 100;
-
-/// Returns the length of a step: whole windows, so many that about [`STEPS_MAX`] steps fill the span.
-fn step_ms(window_ms: i64, span_ms: i64) -> i64 {
-    // With windows of five minutes these are 5, 10, 15 and 30 minutes, then whole hours.
-    let least = (span_ms / STEPS_MAX).max(window_ms);
-    let candidates = [1, 2, 3, 6, 12, 24, 36, 72, 144].map(|n| n * window_ms);
-    let fits = candidates.into_iter().find(|step| *step >= least);
-    fits.unwrap_or(least.div_euclid(window_ms).max(1) * window_ms)
-}
-
-/// The windows of each series.
-type WindowsBySeries = BTreeMap<String, Vec<SeriesWindow>>;
-
-/// Counts by severity of each step with an event.
-type StepCounts = BTreeMap<i64, [u64; 4]>;
-
-/// The steps of a range.
-struct StepGrid {
-    from_ms: i64,
-    to_ms: i64,
-    step_ms: i64,
-}
-
-impl StepGrid {
-    /// Returns the grid whose last step contains the last instant before `to_ms`. Whole steps before it fill
-    /// the span.
-    fn new(windows: &WindowsBySeries, to_ms: i64, span_ms: i64) -> StepGrid {
-        let lengths = windows.values().flatten().map(|w| w.end_ms - w.start_ms);
-        let step_ms = step_ms(lengths.min().unwrap_or(WINDOW_MS_DEFAULT), span_ms);
-        let to_ms = ((to_ms - 1).div_euclid(step_ms) + 1) * step_ms;
-        StepGrid {
-            from_ms: to_ms - (span_ms + step_ms - 1).div_euclid(step_ms) * step_ms,
-            to_ms,
-            step_ms,
-        }
-    }
-
-    /// Returns the windows of a series inside the grid, each with the number of its step.
-    fn place<'a>(
-        &'a self,
-        windows: &'a WindowsBySeries,
-        total: &TotalItem,
-    ) -> impl Iterator<Item = (i64, &'a SeriesWindow)> {
-        let own = windows.get(&series(&total.city, &total.event_type));
-        let inside = |w: &&SeriesWindow| (self.from_ms..self.to_ms).contains(&w.start_ms);
-        let own = own.into_iter().flatten().filter(inside);
-        own.map(|window| ((window.start_ms - self.from_ms) / self.step_ms, window))
-    }
-}
-
-/// Sums the windows of each series into the steps of the range.
-pub(super) fn sum_windows(
+/// Returns the answer for a range.
+pub(super) fn make_timeline(
     query: &TimelineQuery,
     mut matching: MatchingSeries,
-    windows: &WindowsBySeries,
-    to_ms: i64,
+    grid: &Grid,
+    collected: Collected,
 ) -> Timeline {
-    let grid = StepGrid::new(windows, to_ms, query.span_ms());
-    raise_totals(&mut matching, windows, &grid);
-    let (mut open, mut newest_ms) = (BTreeSet::new(), None);
-    let (mut listed, mut others) = (Vec::new(), StepCounts::new());
-    let mut range = [0; 4];
-    let mut rest = matching.all.clone();
-    let series_read = matching.read.len();
-    for (n, total) in matching.read.into_iter().enumerate() {
-        let mut own = StepCounts::new();
-        let is_listed = n < query.limit;
-        let steps = if is_listed { &mut own } else { &mut others };
-        for (step, window) in grid.place(windows, &total) {
-            if !window.is_final {
-                open.insert(step);
-            }
-            let counts = only_severity(window.counts, query.severity);
-            if counts != [0; 4] {
-                newest_ms = newest_ms.max(Some(window.start_ms));
-                add(steps.entry(step).or_default(), counts);
-                add(&mut range, counts);
-            }
-        }
-        if is_listed {
-            rest.subtract(&total);
-            listed.push(Series {
-                counts: AllTimeCounts::from(&total),
-                city: total.city,
-                event_type: total.event_type,
-                steps: list_steps(own),
-            });
-        }
+    raise_totals(&mut matching, &collected);
+    let is_partial = collected.listed_complete < collected.by_series.len()
+        || collected.series_complete < matching.read.len();
+    let range = sum(&collected.all);
+    let (mut others, mut rest) = (collected.all, matching.all.clone());
+    let mut listed = Vec::new();
+    let own = matching.read.into_iter().zip(collected.by_series);
+    for (total, steps) in own.take(collected.listed_complete) {
+        rest.subtract(&total);
+        subtract_steps(&mut others, &steps);
+        listed.push(Series {
+            counts: AllTimeCounts::from(&total),
+            city: total.city,
+            event_type: total.event_type,
+            steps: list_steps(steps, query.severity),
+        });
     }
+    // Windows do not count late events. If the range contains all other events of all time, it also contains all late
+    // events.
+    let is_everything = range.iter().sum::<u64>() == matching.all.event_count;
+    let late_count = (is_everything && query.severity.is_none()).then_some(matching.all.late_count);
+    let days = (grid.unit == StepUnit::Day).then(|| grid.starts().iter().copied());
     Timeline {
-        from: format_seconds(grid.from_ms),
-        to: format_seconds(grid.to_ms),
+        from: format_seconds(grid.begin_ms()),
+        to: format_seconds(grid.end_ms()),
+        step: grid.unit,
         step_seconds: grid.step_ms / 1_000,
+        step_starts: days.map(|days| days.map(format_seconds).collect()),
         generated_at: format_millis(matching.read_ms),
         city: query.city.clone(),
         event_type: query.event_type.clone(),
         severity: query.severity.map(Severity::name),
-        newest_window_start: newest_ms.map(format_seconds),
-        open,
-        totals: RangeCounts::from(range),
+        newest_window_start: collected.newest_ms.map(format_seconds),
+        open: collected.open,
+        totals: RangeCounts::new(only_severity(range, query.severity), late_count),
         all_time: AllTimeCounts::from(&matching.all),
         series_count: listed.len(),
-        series_read,
-        partial: None,
+        series_read: match (collected.is_rolled_up, &matching.all_cities) {
+            (true, Some(_)) => matching.series_total,
+            _ => collected.series_complete,
+        },
+        partial: is_partial.then_some(true),
         series_total: matching.series_total,
         others: Others {
             series_count: matching.series_total - listed.len(),
             counts: AllTimeCounts::from(&rest),
-            steps: list_steps(others),
+            steps: list_steps(others, query.severity),
         },
         series: listed,
+        previous: None,
     }
 }
 
-/// Raises the totals of all time to at least what the windows count.
+/// Raises the totals of all time to at least the sums of the range.
 ///
-/// The windows are read after the totals, so they may count more events. Without this step, a range could
-/// show more events than all time.
-fn raise_totals(matching: &mut MatchingSeries, windows: &WindowsBySeries, grid: &StepGrid) {
+/// The range is read after the totals, so it may count events that the totals do not count yet. If the totals were not
+/// raised, a range could show more events than all time.
+fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
     let mut all = matching.all.clone();
-    for total in &mut matching.read {
-        let mut counts = [0; 4];
-        for (_, window) in grid.place(windows, total) {
-            add(&mut counts, window.counts);
-        }
-        raise_total(total, &mut all, counts);
+    for (total, steps) in matching.read.iter_mut().zip(&collected.by_series) {
+        raise_total(total, &mut all, sum(steps));
     }
-    // Progress items may be ahead of the totals rows. They may already count the events that the windows
-    // added here, so raising their sum could count these events twice.
+    raise_total(&mut all, &mut TotalItem::default(), sum(&collected.all));
+    // If the sums come from progress items, they may already count the events that the totals rows lack. Raising these
+    // sums could count the events twice.
     if !matching.from_progress {
         matching.all = all;
     }
 }
 
-/// Raises a total to at least `counts`, and the sum over all series by the same amount.
-fn raise_total(total: &mut TotalItem, all: &mut TotalItem, counts: [u64; 4]) {
+/// Raises a total to at least `counts`, and raises the sum over all series by the same amount.
+fn raise_total(total: &mut TotalItem, all: &mut TotalItem, counts: SeverityCounts) {
     let raise = |count: &mut u64, sum: &mut u64, least: u64| {
         *sum += least.saturating_sub(*count);
         *count = least.max(*count);
@@ -162,53 +101,59 @@ fn raise_total(total: &mut TotalItem, all: &mut TotalItem, counts: [u64; 4]) {
     }
 }
 
-fn add(sums: &mut [u64; 4], counts: [u64; 4]) {
-    for (sum, count) in sums.iter_mut().zip(counts) {
-        *sum += count;
+fn sum(steps: &StepCounts) -> SeverityCounts {
+    let mut sums = SeverityCounts::default();
+    steps
+        .values()
+        .for_each(|counts| add_counts(&mut sums, counts));
+    sums
+}
+
+/// Subtracts the counts of one series from the sums in `all`.
+fn subtract_steps(all: &mut StepCounts, own: &StepCounts) {
+    for (step, counts) in own {
+        let Some(left) = all.get_mut(step) else {
+            continue;
+        };
+        for (left, count) in left.iter_mut().zip(counts) {
+            *left = left.saturating_sub(*count);
+        }
     }
 }
 
-/// Returns only the count of `severity`, or all counts if no severity is requested.
-fn only_severity(counts: [u64; 4], severity: Option<Severity>) -> [u64; 4] {
+/// Sets the counts of all other severities to zero. If `severity` is `None`, the function returns the counts unchanged.
+fn only_severity(counts: SeverityCounts, severity: Option<Severity>) -> SeverityCounts {
     let Some(severity) = severity else {
         return counts;
     };
-    let mut only = [0; 4];
+    let mut only = SeverityCounts::default();
     only[severity.index()] = counts[severity.index()];
     only
 }
 
-fn list_steps(steps: StepCounts) -> Vec<[u64; 5]> {
+/// Returns the steps that have an event of the requested severity, in the form of the answer.
+fn list_steps(steps: StepCounts, severity: Option<Severity>) -> Vec<[u64; 5]> {
     let steps = steps.into_iter();
-    let steps = steps.map(|(step, [low, medium, high, critical])| {
-        let step = u64::try_from(step).expect("steps begin at from");
+    let counted = steps.map(|(step, counts)| (step, only_severity(counts, severity)));
+    let counted = counted.filter(|(_, counts)| *counts != SeverityCounts::default());
+    let listed = counted.map(|(step, [low, medium, high, critical])| {
+        let step = u64::try_from(step).expect("a chart has few steps");
         [step, low, medium, high, critical]
     });
-    steps.collect()
+    listed.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use jiff::tz::TimeZone;
+
     use super::*;
     use crate::api::params::HOUR_MS;
-
-    #[test]
-    fn a_step_is_whole_windows_and_a_chart_has_about_a_hundred_steps_at_most() {
-        const MINUTE: i64 = 60_000;
-        for (window, hours, want) in [
-            (5, 1, 5),
-            (5, 6, 5),
-            (5, 24, 15),
-            (5, 168, 120),
-            (1, 1, 1),
-            (1, 24, 24),
-            (10, 1, 10),
-            (7, 1, 7),
-        ] {
-            let step = step_ms(window * MINUTE, hours * HOUR_MS);
-            assert_eq!(step, want * MINUTE, "{window} min, {hours} h");
-        }
-    }
+    use crate::api::timeline::grid::StepRange;
+    use crate::api::timeline::range::{AskedRange, Begin};
+    use crate::core::clock::UnixMs;
 
     fn nyc() -> TotalItem {
         TotalItem {
@@ -219,58 +164,82 @@ mod tests {
         }
     }
 
-    /// Windows of NYC with 1, 2 and 4 low events, and one critical event each. The last one is open.
-    fn windows() -> WindowsBySeries {
-        let window = |minute: i64, low, is_final| SeriesWindow {
-            start_ms: minute * 60_000,
-            end_ms: (minute + 5) * 60_000,
-            counts: [low, 0, 0, 1],
-            is_final,
-        };
-        BTreeMap::from([(
-            "NYC#traffic".to_owned(),
-            vec![window(0, 1, true), window(5, 2, true), window(55, 4, false)],
-        )])
-    }
-
-    fn query(hours: u32, severity: Option<Severity>, limit: usize) -> TimelineQuery {
+    fn query(severity: Option<Severity>, limit: usize) -> TimelineQuery {
         TimelineQuery {
-            hours,
-            to_ms: None,
+            range: AskedRange {
+                begin: Begin::Before(HOUR_MS),
+                to_ms: None,
+                zone: TimeZone::UTC,
+            },
+            step: None,
             city: None,
             event_type: None,
             severity,
-            limit,
+            limit: Some(limit),
+            with_previous: false,
         }
     }
 
     fn matching(read: &[TotalItem]) -> MatchingSeries {
         let mut all = nyc();
-        all.event_count = 30;
+        (all.event_count, all.late_count) = (30, 4);
         MatchingSeries {
             read: read.to_vec(),
             series_total: 7,
+            all_cities: Some(vec!["traffic".into()]),
             all,
             from_progress: false,
-            read_ms: 0,
+            read_ms: UnixMs(0),
+        }
+    }
+
+    /// Returns a grid of the first hour of 1970, in steps of five minutes.
+    fn grid() -> Grid {
+        let range = StepRange {
+            from_ms: UnixMs(0),
+            to_ms: UnixMs(HOUR_MS),
+            keeps_length: true,
+        };
+        Grid::new(range, None, 300_000, &TimeZone::UTC).unwrap()
+    }
+
+    /// Returns three steps with 1, 2 and 4 low events. Each step also has one critical event, and the last step is
+    /// open.
+    fn collected(series: usize) -> Collected {
+        let steps = StepCounts::from([(0, [1, 0, 0, 1]), (1, [2, 0, 0, 1]), (11, [4, 0, 0, 1])]);
+        let mut all = StepCounts::new();
+        for _ in 0..series {
+            for (step, counts) in &steps {
+                add_counts(all.entry(*step).or_default(), counts);
+            }
+        }
+        Collected {
+            all,
+            by_series: vec![steps; series],
+            open: BTreeSet::from([11]),
+            newest_ms: Some(UnixMs(3_300_000)),
+            listed_complete: series,
+            series_complete: series,
+            is_rolled_up: false,
         }
     }
 
     #[test]
-    fn steps_count_each_window_once_and_show_which_may_change() {
-        let got = sum_windows(&query(1, None, 5), matching(&[nyc()]), &windows(), HOUR_MS);
+    fn steps_show_what_was_counted_and_which_may_change() {
+        let got = make_timeline(&query(None, 5), matching(&[nyc()]), &grid(), collected(1));
         assert_eq!(
             (got.from.as_str(), got.to.as_str()),
             ("1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z")
         );
+        assert_eq!((got.step, got.step_seconds), (StepUnit::Window, 300));
         assert_eq!(
-            (got.step_seconds, got.series_count, got.series_total),
-            (300, 1, 7)
+            (got.series_count, got.series_read, got.series_total),
+            (1, 1, 7)
         );
         let steps = [[0, 1, 0, 0, 1], [1, 2, 0, 0, 1], [11, 4, 0, 0, 1]];
         assert_eq!(got.series[0].steps, steps);
         assert_eq!(got.open, BTreeSet::from([11]));
-        assert_eq!(got.totals, RangeCounts::from([7, 0, 0, 3]));
+        assert_eq!(got.totals, RangeCounts::new([7, 0, 0, 3], None));
         assert_eq!(
             (got.others.series_count, got.others.counts.event_count),
             (6, 21)
@@ -280,21 +249,24 @@ mod tests {
             got.newest_window_start.as_deref(),
             Some("1970-01-01T00:55:00Z")
         );
-        let got = sum_windows(&query(24, None, 5), matching(&[]), &windows(), HOUR_MS);
-        assert_eq!(got.step_seconds, 900);
     }
 
     #[test]
-    fn windows_raise_the_sums_over_series_but_not_those_of_progress_items() {
-        let query = query(1, None, 5);
-        let got = sum_windows(&query, matching(&[nyc()]), &windows(), HOUR_MS);
-        assert_eq!(got.all_time.severity_critical, 3);
-        let kept = MatchingSeries {
-            from_progress: true,
-            ..matching(&[nyc()])
+    fn a_range_with_every_event_has_all_late_events() {
+        let ten = TotalItem {
+            event_count: 10,
+            ..nyc()
         };
-        let got = sum_windows(&query, kept, &windows(), HOUR_MS);
-        assert_eq!(got.all_time.severity_critical, 0);
+        let all = MatchingSeries {
+            series_total: 1,
+            all: TotalItem {
+                late_count: 4,
+                ..ten.clone()
+            },
+            ..matching(&[ten])
+        };
+        let got = make_timeline(&query(None, 5), all, &grid(), collected(1));
+        assert_eq!(got.totals.late_count, Some(4));
     }
 
     #[test]
@@ -303,15 +275,35 @@ mod tests {
             city: "LA".into(),
             ..nyc()
         };
-        let query = query(1, Some(Severity::Critical), 1);
-        let got = sum_windows(&query, matching(&[la, nyc()]), &windows(), HOUR_MS);
+        let one = Collected {
+            by_series: collected(1).by_series,
+            listed_complete: 1,
+            ..collected(2)
+        };
+        let query = query(Some(Severity::Critical), 1);
+        let got = make_timeline(&query, matching(&[la, nyc()]), &grid(), one);
         assert_eq!((got.series.len(), got.series_read), (1, 2));
-        assert!(got.series[0].steps.is_empty());
-        assert_eq!(
-            got.others.steps,
-            [[0, 0, 0, 0, 1], [1, 0, 0, 0, 1], [11, 0, 0, 0, 1]]
-        );
-        assert_eq!(got.totals, RangeCounts::from([0, 0, 0, 3]));
+        let steps = [[0, 0, 0, 0, 1], [1, 0, 0, 0, 1], [11, 0, 0, 0, 1]];
+        assert_eq!(got.series[0].steps, steps);
+        assert_eq!(got.others.steps, steps);
+        assert_eq!(got.totals, RangeCounts::new([0, 0, 0, 6], None));
+        assert_eq!(got.partial, None);
+    }
+
+    #[test]
+    fn series_that_could_not_be_read_are_in_the_others() {
+        let la = TotalItem {
+            city: "LA".into(),
+            ..nyc()
+        };
+        let cut = Collected {
+            listed_complete: 1,
+            ..collected(2)
+        };
+        let got = make_timeline(&query(None, 5), matching(&[la, nyc()]), &grid(), cut);
+        assert_eq!((got.series.len(), got.partial), (1, Some(true)));
+        assert_eq!(got.others.steps, got.series[0].steps);
+        assert_eq!(got.totals.event_count, 20);
     }
 
     #[test]
@@ -323,10 +315,23 @@ mod tests {
         };
         let (mut one, mut all) = (total(7, 3), total(20, 16));
         raise_total(&mut one, &mut all, [7, 6, 0, 0]);
-        // The windows hold 13 events, but the totals knew of only seven.
+        // The range counts 13 events, but the totals counted only seven.
         assert_eq!((one.event_count, one.severity_counts), (13, [7, 6, 0, 0]));
         assert_eq!((all.event_count, all.severity_counts), (26, [20, 6, 0, 0]));
         raise_total(&mut one, &mut all, [1, 3, 0, 0]);
         assert_eq!((one.event_count, all.event_count), (13, 26));
+    }
+
+    #[test]
+    fn a_range_raises_the_sums_over_series_but_not_those_of_progress_items() {
+        let query = query(None, 5);
+        let got = make_timeline(&query, matching(&[nyc()]), &grid(), collected(1));
+        assert_eq!(got.all_time.severity_critical, 3);
+        let kept = MatchingSeries {
+            from_progress: true,
+            ..matching(&[nyc()])
+        };
+        let got = make_timeline(&query, kept, &grid(), collected(1));
+        assert_eq!(got.all_time.severity_critical, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the windows of many series, hour by hour, and caches the hours that can no longer change.
+//! Reads the windows of many series hour by hour, and caches the hours that can no longer change.
 
 use std::collections::BTreeMap;
 use std::ops::Range as HourRange;
@@ -9,45 +9,46 @@ use futures_util::{StreamExt as _, stream};
 use crate::api::params::HOUR_MS;
 use crate::api::state::ApiState;
 use crate::api::window_cache::{SeriesWindow, WindowCache};
+use crate::core::clock::UnixMs;
 use crate::core::keys::series;
 use crate::store::error::StoreError;
 use crate::store::reads::Range;
 
-/// Maximum number of windows that one part of a read can return. Two parts are read at a time, and both together stay
-/// below the ceiling of a request. So each request completes at least one part.
+/// Maximum number of windows that one part of a read can return. A request reads two parts at the same time, which
+/// together cost less than its read ceiling. Each request therefore completes at least one part.
 const PART_WINDOWS_MAX: u32 = 2_016;
 const PARTS_AT_A_TIME: usize = 2;
 
-/// The windows of the series that a request could read.
+/// The windows that were read before the request reached its read ceiling, by series.
 pub(super) struct WindowsRead {
     pub(super) windows: BTreeMap<String, Vec<SeriesWindow>>,
-    /// The number of series, from the first name on, whose windows are complete. The request reached its read ceiling
-    /// if these are not all.
+    /// The number of series, counted from the first name, whose windows are complete. If the windows of some series are
+    /// not complete, the request reached its read ceiling.
     pub(super) series_complete: usize,
 }
 
-/// Returns the windows of each series that overlap `[to_ms - span_ms, to_ms)`. A request that reaches its read ceiling
-/// gets those of the first series.
+/// Returns the windows of each series in the hours that overlap `[to_ms - span_ms, to_ms)`. If the request reaches its
+/// read ceiling, the function returns only the windows of the first series.
 ///
 /// # Errors
-/// `TooCostly` if the ceiling does not suffice for one series, or any other failure of a read.
+/// Returns `TooCostly` if the ceiling does not suffice for one series, and otherwise the error of a failed read.
 pub(super) async fn read_windows(
     state: &ApiState,
     names: &[String],
-    to_ms: i64,
+    to_ms: UnixMs,
     span_ms: i64,
 ) -> Result<WindowsRead, StoreError> {
     let cache = state.windows();
-    let first = (to_ms - span_ms).div_euclid(HOUR_MS).max(0);
-    let hours = first..(to_ms + HOUR_MS - 1).div_euclid(HOUR_MS);
+    let first = (to_ms - span_ms).0.div_euclid(HOUR_MS).max(0);
+    let hours = first..(to_ms.0 + HOUR_MS - 1).div_euclid(HOUR_MS);
     let (mut found, missing) = look_up(cache, names, &hours);
     let mut reading = stream::iter(split_into_parts(missing))
         .map(|(hours, ranks)| async move {
             let first = ranks[0];
             let names: Vec<String> = ranks.into_iter().map(|rank| names[rank].clone()).collect();
             let range = Range {
-                from_ms: hours.start * HOUR_MS,
-                to_ms: hours.end * HOUR_MS,
+                from_ms: UnixMs(hours.start * HOUR_MS),
+                to_ms: UnixMs(hours.end * HOUR_MS),
             };
             let read = state.reads().windows(names.clone(), range).await;
             (first, hours, names, read)
@@ -57,7 +58,8 @@ pub(super) async fn read_windows(
     let mut series_complete = names.len();
     while let Some((first, hours, names, answer)) = reading.next().await {
         let answer = match answer {
-            // The parts come in the order of their first series, so all series before this one are complete.
+            // The parts arrive in the order of their first series. All series before the first series of the failed
+            // part are therefore complete.
             Err(StoreError::TooCostly { .. }) if first > 0 => {
                 series_complete = first;
                 break;
@@ -67,13 +69,13 @@ pub(super) async fn read_windows(
         let mut read = BTreeMap::<(String, i64), Vec<SeriesWindow>>::new();
         for row in answer.page.items {
             if let Some(window) = SeriesWindow::from_row(&row) {
-                let hour = window.start_ms.div_euclid(HOUR_MS);
+                let hour = window.start_ms.0.div_euclid(HOUR_MS);
                 newest = newest.max(hour);
                 let name = series(&row.city, &row.event_type);
                 read.entry((name, hour)).or_default().push(window);
             }
         }
-        let passed = answer.watermark_ms.map_or(0, |ms| ms.div_euclid(HOUR_MS));
+        let passed = answer.watermark_ms.map_or(0, |ms| ms.0.div_euclid(HOUR_MS));
         let until = hours.end.min(passed).min(newest.saturating_sub(1));
         cache_final_hours(cache, &names, hours.start..until, &read);
         for ((name, _), windows) in read {
@@ -90,10 +92,11 @@ pub(super) async fn read_windows(
     })
 }
 
-/// The series that miss the same hours, by these hours, as indexes into the names. One read covers them together.
+/// The hours that the cache lacks. The map contains, for each range of hours, the indexes of the series that lack
+/// exactly these hours, so that one read covers all these series.
 type MissingHours = BTreeMap<(i64, i64), Vec<usize>>;
 
-/// Returns the cached windows, and the hours that are not cached.
+/// Returns the windows from the cache, and the hours that the cache lacks.
 fn look_up(
     cache: &WindowCache,
     names: &[String],
@@ -108,7 +111,7 @@ fn look_up(
                 Some(windows) if gap.is_none() => {
                     found.entry(name.clone()).or_default().extend(&*windows);
                 }
-                // One Query reads everything from the first missing hour on.
+                // A single Query reads all hours of a series from the first missing hour to the last one.
                 _ => gap = Some((gap.map_or(hour, |(from, _)| from), hour + 1)),
             }
         }
@@ -119,7 +122,7 @@ fn look_up(
     (found, missing)
 }
 
-/// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows, in the order of their first series.
+/// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows. The parts are sorted by their first series.
 fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> {
     let mut parts = Vec::new();
     for ((from, until), ranks) in missing {
@@ -134,8 +137,9 @@ fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> 
 
 /// Caches the hours in which every window is final.
 ///
-/// In an hour that not every partition has passed, a series may still get its first window. The newest hour with a
-/// window and the hour before it may change if the topic is recreated. So the caller leaves out these hours.
+/// The caller must leave out hours that may still change. A series may get its first window in an hour until every
+/// partition has passed the hour. If the topic is recreated, the newest hour with a window and the hour before it may
+/// change.
 fn cache_final_hours(
     cache: &WindowCache,
     names: &[String],
@@ -160,7 +164,8 @@ mod tests {
 
     #[test]
     fn parts_come_in_the_order_of_their_first_series() {
-        // The fourth and fifth series are not cached; of the others, only the newest hour is missing.
+        // The cache lacks all hours of the fourth and later series. The cache lacks only the newest hour of the first
+        // three series.
         let missing = MissingHours::from([((0, 24), (3..20).collect()), ((23, 24), vec![0, 1, 2])]);
         let parts = split_into_parts(missing);
         let firsts: Vec<usize> = parts.iter().map(|(_, ranks)| ranks[0]).collect();
@@ -173,8 +178,8 @@ mod tests {
     fn only_hours_that_can_no_longer_change_are_cached() {
         let cache = window_cache();
         let window = |hour: i64, is_final| SeriesWindow {
-            start_ms: hour * HOUR_MS,
-            end_ms: hour * HOUR_MS + 300_000,
+            start_ms: UnixMs(hour * HOUR_MS),
+            end_ms: UnixMs(hour * HOUR_MS + 300_000),
             counts: [1, 0, 0, 0],
             is_final,
         };
