@@ -1,0 +1,356 @@
+//! Sends the messages that receivers still lack, and notes in the rows what became of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::core::clock::SteadyMs;
+use crate::core::incident::message::Message;
+use crate::core::incident::outbox::{Outcome, Sent, Step, next};
+use crate::core::incident::owner::{Name, name_of};
+use crate::core::incident::silence::Silence;
+use crate::notify::done::{Attempt, Done};
+use crate::notify::send::{Delivery, Receiver};
+use crate::store::incidents::{IncidentTable, StoredIncident};
+use crate::telemetry::{Metrics, steady_ms, unix_ms};
+
+/// Maximum number of messages under way to one receiver.
+const UNDER_WAY_MAX: usize = 32;
+/// The pause after the first failure. It doubles with each further one.
+const PAUSE_FIRST_MS: i64 = 1_000;
+/// Maximum pause between two attempts.
+const PAUSE_MAX_MS: i64 = 300_000;
+
+/// An incident of which a receiver may lack a message.
+struct Live {
+    partition: i32,
+    row: StoredIncident,
+    under_way: BTreeSet<usize>,
+    /// By receiver: the number of failures, and when to try again.
+    pauses: BTreeMap<usize, (u32, SteadyMs)>,
+}
+
+/// The messages of the partitions that this process owns.
+pub(super) struct Deliveries {
+    receivers: Vec<Arc<Receiver>>,
+    under_way: Vec<usize>,
+    live: BTreeMap<Name, Live>,
+    silences: Vec<Silence>,
+    table: IncidentTable,
+    link: Option<Arc<str>>,
+    done: UnboundedSender<Done>,
+    metrics: Metrics,
+}
+
+impl Deliveries {
+    pub(super) fn new(
+        receivers: Vec<Receiver>,
+        table: IncidentTable,
+        link: Option<String>,
+        done: UnboundedSender<Done>,
+        metrics: Metrics,
+    ) -> Deliveries {
+        Deliveries {
+            under_way: vec![0; receivers.len()],
+            receivers: receivers.into_iter().map(Arc::new).collect(),
+            live: BTreeMap::new(),
+            silences: Vec::new(),
+            table,
+            link: link.map(Arc::from),
+            done,
+            metrics,
+        }
+    }
+
+    pub(super) fn set_silences(&mut self, silences: Vec<Silence>) {
+        self.silences = silences;
+    }
+
+    /// Returns the number of incidents of which a receiver may lack a message.
+    pub(super) fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Returns the names of a partition's incidents that have ended and of which a receiver may lack a message.
+    pub(super) fn owed(&self, partition: i32) -> Vec<Name> {
+        let of_partition = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.partition == partition);
+        let ended = of_partition.filter(|(_, live)| !live.row.incident.is_open());
+        ended.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Forgets the incidents of a partition that this process no longer owns.
+    pub(super) fn forget(&mut self, partition: i32) {
+        self.live.retain(|_, live| live.partition != partition);
+    }
+
+    /// Takes a row as it is stored, and sends what is due.
+    pub(super) fn take_row(&mut self, partition: i32, row: StoredIncident) {
+        let name = name_of(&row.incident);
+        let live = self.live.entry(name.clone()).or_insert_with(|| Live {
+            partition,
+            row: row.clone(),
+            under_way: BTreeSet::new(),
+            pauses: BTreeMap::new(),
+        });
+        live.merge(row);
+        self.send_due(&name);
+    }
+
+    /// Takes the result of an attempt, and sends what is due.
+    pub(super) fn take_attempt(&mut self, attempt: Attempt) {
+        let Attempt {
+            name,
+            receiver,
+            row,
+            failure,
+        } = attempt;
+        self.under_way[receiver] -= 1;
+        let of = &self.receivers[receiver].config().name;
+        let last = row.as_ref().and_then(|row| sent_to(row, of));
+        let outcome = match last.map(|sent| &sent.outcome) {
+            _ if failure.is_some() => "failed",
+            Some(Outcome::Refused(_)) => "refused",
+            Some(Outcome::Silenced) => "silenced",
+            _ => "sent",
+        };
+        self.metrics
+            .notify_attempts
+            .with_label_values(&[of, outcome])
+            .inc();
+        let Some(live) = self.live.get_mut(&name) else {
+            return;
+        };
+        live.under_way.remove(&receiver);
+        if let Some(row) = row {
+            live.merge(row);
+        }
+        match failure {
+            None => drop(live.pauses.remove(&receiver)),
+            Some((why, after)) => {
+                let (failures, _) = live.pauses.get(&receiver).copied().unwrap_or_default();
+                let pause_ms = after.map_or_else(
+                    || pause_ms(failures),
+                    |after| i64::try_from(after.as_millis()).unwrap_or(PAUSE_MAX_MS),
+                );
+                tracing::warn!(
+                    receiver = &**of,
+                    incident = &*name.1,
+                    error = why,
+                    pause_ms,
+                    "failed to send a message"
+                );
+                live.pauses
+                    .insert(receiver, (failures + 1, steady_ms() + pause_ms));
+            }
+        }
+        self.send_due(&name);
+    }
+
+    /// Shows how many incidents wait for each receiver to answer.
+    pub(super) fn report(&self) {
+        for (at, receiver) in self.receivers.iter().enumerate() {
+            let waiting = self
+                .live
+                .values()
+                .filter(|live| live.pauses.contains_key(&at));
+            let waiting = i64::try_from(waiting.count()).unwrap_or(i64::MAX);
+            let gauge = &self.metrics.notify_waiting;
+            gauge
+                .with_label_values(&[&*receiver.config().name])
+                .set(waiting);
+        }
+    }
+
+    /// Sends everything that is due.
+    pub(super) fn send_all_due(&mut self) {
+        let names: Vec<Name> = self.live.keys().cloned().collect();
+        for name in names {
+            self.send_due(&name);
+        }
+    }
+
+    fn send_due(&mut self, name: &Name) {
+        let Some(live) = self.live.get_mut(name) else {
+            return;
+        };
+        let now_ms = unix_ms();
+        let mut is_done = !live.row.incident.is_open();
+        let silenced = self
+            .silences
+            .iter()
+            .any(|s| s.covers(&live.row.incident, now_ms));
+        for (at, receiver) in self.receivers.iter().enumerate() {
+            let config = receiver.config();
+            if !config.wants(&live.row.incident.rule) {
+                continue;
+            }
+            let last = live.last(&config.name);
+            let step = next(
+                &live.row.incident,
+                last.as_ref(),
+                config.timing,
+                silenced,
+                now_ms,
+            );
+            is_done &= step == Step::Done;
+            let pause = live.pauses.get(&at);
+            if live.under_way.contains(&at)
+                || self.under_way[at] >= UNDER_WAY_MAX
+                || pause.is_some_and(|(_, until_ms)| steady_ms() < *until_ms)
+            {
+                continue;
+            }
+            let (sent, skips) = match step {
+                Step::Send(sent) => (sent, false),
+                Step::Skip(sent) => (sent, true),
+                Step::Wait(_) | Step::Done => continue,
+            };
+            live.under_way.insert(at);
+            self.under_way[at] += 1;
+            let errand = Errand {
+                name: name.clone(),
+                receiver: Arc::clone(receiver),
+                at,
+                row: live.row.clone(),
+                last,
+                sent,
+                skips,
+                table: self.table.clone(),
+                link: self.link.clone(),
+            };
+            let done = self.done.clone();
+            tokio::spawn(async move {
+                let attempt = errand.run().await;
+                drop(done.send(Done::Attempt(attempt)));
+            });
+        }
+        if is_done {
+            self.live.remove(name);
+        }
+    }
+}
+
+fn pause_ms(failures: u32) -> i64 {
+    let cap = (PAUSE_FIRST_MS << failures.min(20)).min(PAUSE_MAX_MS);
+    cap / 2 + fastrand::i64(0..=cap / 2)
+}
+
+impl Live {
+    /// Takes over what is newer in a row: the incident by its fence, and each message by its number and outcome.
+    fn merge(&mut self, row: StoredIncident) {
+        if row.incident.next > self.row.incident.next {
+            self.row.incident = row.incident;
+        }
+        for (receiver, sent) in row.sent {
+            match self.row.sent.iter_mut().find(|(name, _)| *name == receiver) {
+                None => self.row.sent.push((receiver, sent)),
+                Some((_, known)) => {
+                    let is_known = sent.n == known.n && sent.outcome == Outcome::Unknown;
+                    if sent.n >= known.n && !is_known {
+                        *known = sent;
+                    }
+                }
+            }
+        }
+    }
+
+    fn last(&self, receiver: &str) -> Option<Sent> {
+        sent_to(&self.row, receiver).cloned()
+    }
+}
+
+/// One attempt to send a message.
+struct Errand {
+    name: Name,
+    receiver: Arc<Receiver>,
+    at: usize,
+    row: StoredIncident,
+    last: Option<Sent>,
+    sent: Sent,
+    /// True if nothing is sent, and only the row says so.
+    skips: bool,
+    table: IncidentTable,
+    link: Option<Arc<str>>,
+}
+
+impl Errand {
+    async fn run(self) -> Attempt {
+        let result = self.try_run().await;
+        let (row, failure) = match result {
+            Ok(row) => (row, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        Attempt {
+            name: self.name,
+            receiver: self.at,
+            row,
+            failure,
+        }
+    }
+
+    async fn try_run(&self) -> Result<Option<StoredIncident>, (String, Option<Duration>)> {
+        let mut last = self.last.clone();
+        if self.skips {
+            return self.note(last.as_ref(), &self.sent).await.map(Some);
+        }
+        // Before a number other than 1 is used, the row says for what.
+        if self.sent.n > 1 && last.as_ref() != Some(&self.sent) {
+            let row = self.note(last.as_ref(), &self.sent).await?;
+            if sent_to(&row, &self.receiver.config().name) != Some(&self.sent) {
+                // Another process was faster.
+                return Ok(Some(row));
+            }
+            last = Some(self.sent.clone());
+        }
+        let message = Message {
+            kind: self.sent.kind,
+            n: self.sent.n,
+            incident: &self.row.incident,
+            link: self.link.as_deref(),
+        };
+        let outcome = match self.receiver.send(&message).await {
+            Delivery::Taken => Outcome::Taken,
+            Delivery::Refused { why } => {
+                let receiver = &*self.receiver.config().name;
+                tracing::error!(
+                    receiver,
+                    incident = &*self.name.1,
+                    error = why,
+                    "a receiver refused a message, and it is not sent again"
+                );
+                Outcome::Refused(why.into())
+            }
+            Delivery::Again { after, why } => return Err((why, after)),
+        };
+        let sent = Sent {
+            outcome,
+            ..self.sent.clone()
+        };
+        self.note(last.as_ref(), &sent).await.map(Some)
+    }
+
+    async fn note(
+        &self,
+        last: Option<&Sent>,
+        sent: &Sent,
+    ) -> Result<StoredIncident, (String, Option<Duration>)> {
+        let name = (&*self.name.0, &*self.name.1);
+        let noted = self
+            .table
+            .write_sent(name, &self.receiver.config().name, last, sent)
+            .await;
+        noted.map_err(|error| (error.to_string(), None))
+    }
+}
+
+fn sent_to<'a>(row: &'a StoredIncident, receiver: &str) -> Option<&'a Sent> {
+    row.sent
+        .iter()
+        .find(|(name, _)| name == receiver)
+        .map(|(_, sent)| sent)
+}

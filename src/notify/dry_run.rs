@@ -1,0 +1,166 @@
+//! `notify --dry-run`: reads the log and prints the messages that the rules call for, without sending any.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::core::event::Offset;
+use crate::core::incident::fold::{Change, Checkpoint, Fold, Source, What};
+use crate::core::incident::message::Message;
+use crate::core::incident::outbox::Kind;
+use crate::core::incident::rule::Rule;
+use crate::core::time::format_seconds;
+use crate::core::window::Rules;
+use crate::exit::SettingsError;
+use crate::kafka::client::client_config;
+use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep, ReaderError};
+use crate::settings::{From, Notify, NotifyOutput};
+use crate::shutdown::Shutdown;
+use crate::telemetry::unix_ms;
+
+/// The topic id in the ids of a dry run. The real id needs a right that a dry run does not.
+const TOPIC_ID: &str = "dry-run";
+
+/// Reads the log and prints. Blocks until the end of the log, or until `shutdown` is triggered.
+///
+/// # Errors
+/// Returns an error if reading fails or the output cannot be written.
+pub(crate) fn run(args: &Notify, rules: &[Rule], shutdown: &Shutdown) -> anyhow::Result<()> {
+    let config = client_config(&args.kafka, "notify")?;
+    let reader = LogReader::new(config, &args.kafka.topic)?;
+    let range = ReadRange {
+        start: start_of(args.from),
+        until_ms: None,
+        stop_at_end: args.exit_at_end,
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut run = DryRun::new(&args.kafka.topic, rules);
+    let mut written = Ok(());
+    let done = reader.run(&range, shutdown, &mut |step| {
+        let result = match step {
+            ReadStep::Record(record) => run.take(&record, args.output, &mut out),
+            ReadStep::Waiting(why) => {
+                tracing::warn!(why, "waiting for Kafka");
+                Ok(())
+            }
+            ReadStep::Idle => out.flush(),
+            ReadStep::Letter(_) | ReadStep::Behind(_) => Ok(()),
+        };
+        match result {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                written = Err(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    done.map_err(|error| match error {
+        ReaderError::Refused(refusal) => anyhow::Error::from(SettingsError((&refusal).into())),
+        other => other.into(),
+    })?;
+    match written.and_then(|()| run.finish(args.output, &mut out)) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("failed to write the output"),
+    }
+}
+
+fn start_of(from: From) -> ReadStart {
+    match from {
+        From::End => ReadStart::End,
+        From::Beginning => ReadStart::Beginning,
+        From::Ago(ms) => ReadStart::At(unix_ms() - ms),
+        From::At(ms) => ReadStart::At(ms),
+    }
+}
+
+/// The folds of all partitions, and what they found.
+struct DryRun<'a> {
+    topic: Arc<str>,
+    rules: &'a [Rule],
+    folds: BTreeMap<i32, Fold>,
+    changes: Vec<Change>,
+    records: u64,
+    /// The incidents of each rule: opened, resolved.
+    found: Vec<[u64; 2]>,
+}
+
+impl<'a> DryRun<'a> {
+    fn new(topic: &str, rules: &'a [Rule]) -> DryRun<'a> {
+        DryRun {
+            topic: topic.into(),
+            rules,
+            folds: BTreeMap::new(),
+            changes: Vec::new(),
+            records: 0,
+            found: vec![[0; 2]; rules.len()],
+        }
+    }
+
+    fn take(
+        &mut self,
+        record: &LogRecord,
+        output: NotifyOutput,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.records += 1;
+        let (topic, rules) = (&self.topic, self.rules);
+        let fold = self.folds.entry(record.partition).or_insert_with(|| {
+            let source = Source {
+                topic: Arc::clone(topic),
+                topic_id: TOPIC_ID.into(),
+                partition: record.partition,
+                times: Rules::default(),
+            };
+            Fold::new(source, rules, &Checkpoint::begin(Offset(0)), &[])
+        });
+        let body = record.body.as_ref().ok();
+        fold.take(record.offset, record.record_ms, body, &mut self.changes);
+        for change in self.changes.drain(..) {
+            let (kind, at) = match change.what {
+                What::Opened => (Kind::Opened, 0),
+                What::Resolved => (Kind::Resolved, 1),
+                // How many updates are sent depends on the time of sending.
+                What::Updated => continue,
+            };
+            self.found[change.rule][at] += 1;
+            print(&change, kind, output, out)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, output: NotifyOutput, out: &mut dyn Write) -> io::Result<()> {
+        if output == NotifyOutput::Text {
+            writeln!(out, "{} records", self.records)?;
+            for (rule, [opened, resolved]) in self.rules.iter().zip(&self.found) {
+                let open = opened - resolved;
+                let name = &rule.name;
+                writeln!(out, "{name}: {opened} incidents, of which {open} are open")?;
+            }
+        }
+        out.flush()
+    }
+}
+
+fn print(change: &Change, kind: Kind, output: NotifyOutput, out: &mut dyn Write) -> io::Result<()> {
+    let incident = &change.incident;
+    let message = Message {
+        kind,
+        n: 1,
+        incident,
+        link: None,
+    };
+    match output {
+        NotifyOutput::Json => writeln!(out, "{}", message.body()),
+        NotifyOutput::Text => {
+            // Of events that were sent again, the records' timestamps say little.
+            let at_ms = match kind {
+                Kind::Resolved => incident.last_event_ms,
+                Kind::Opened | Kind::Updated => incident.first_event_ms,
+            };
+            writeln!(out, "{}  {}", format_seconds(at_ms), message.title())
+        }
+    }
+}

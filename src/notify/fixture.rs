@@ -1,0 +1,90 @@
+//! An incident for the tests of this folder.
+
+use std::sync::Arc;
+
+use crate::core::clock::UnixMs;
+use crate::core::event::{Offset, Severity};
+use crate::core::incident::message::Message;
+use crate::core::incident::outbox::Kind;
+use crate::core::incident::{Group, Incident, Sample, State};
+
+/// The instant 2026-01-02T03:04:05Z.
+pub(super) const NOW_MS: UnixMs = UnixMs(1_767_323_045_000);
+/// An address where a person sees more.
+pub(super) const LINK: &str = "https://city.example/?city=NYC&type=traffic";
+
+fn minutes_ago(minutes: i64) -> UnixMs {
+    NOW_MS.saturating_sub(minutes * 60_000)
+}
+
+/// Returns an incident of two events, which was opened ten minutes ago.
+pub(super) fn incident() -> Incident {
+    let sample = |id: &str, severity, minutes, description: &str| {
+        Arc::new(Sample {
+            event_id: id.into(),
+            city: "NYC".into(),
+            event_type: "traffic".into(),
+            severity,
+            time_ms: minutes_ago(minutes),
+            description: description.into(),
+        })
+    };
+    Incident {
+        rule: "critical".into(),
+        id: "AAAAAAAAQACAAAAAAAAAAA#3#000000000000042".into(),
+        group: Group {
+            city: Some("NYC".into()),
+            event_type: Some("traffic".into()),
+        },
+        state: State::Open,
+        severity: Some(Severity::Critical),
+        event_count: 2,
+        first_event_ms: minutes_ago(11),
+        last_event_ms: minutes_ago(9),
+        opened_at_ms: minutes_ago(10),
+        samples: vec![
+            sample("e-1", Severity::Medium, 11, "5th & <Main>"),
+            sample("e-2", Severity::Critical, 9, ""),
+        ],
+        quiet_at_ms: Some(NOW_MS),
+        opened: Offset(0),
+        next: Offset(44),
+    }
+}
+
+/// Returns the incident, resolved a minute ago.
+pub(super) fn resolved() -> Incident {
+    Incident {
+        state: State::Resolved {
+            at_ms: minutes_ago(1),
+        },
+        ..incident()
+    }
+}
+
+/// Returns an open incident of a silence, without a group.
+pub(super) fn silence() -> Incident {
+    Incident {
+        rule: "silent".into(),
+        group: Group::default(),
+        severity: None,
+        event_count: 0,
+        samples: Vec::new(),
+        ..incident()
+    }
+}
+
+/// Returns a message. The number follows from the kind.
+pub(super) fn message(kind: Kind, incident: &Incident) -> Message<'_> {
+    let n = match kind {
+        Kind::Opened => 1,
+        Kind::Updated => 2,
+        Kind::Resolved => 3,
+    };
+    Message {
+        kind,
+        n,
+        incident,
+        link: Some(LINK),
+    }
+}

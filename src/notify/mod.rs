@@ -1,0 +1,102 @@
+//! The role `notify`: finds incidents in the log and tells receivers about them.
+//!
+//! - [`config`]: the file of rules and receivers
+//! - `role`: the loop that folds records, writes rows and publishes checkpoints
+//! - `partitions`: rows are written, and checkpoints published
+//! - `start`: where a partition's fold continues
+//! - `deliveries`: which messages are sent when
+//! - `done`: what the tasks report to the loop
+//! - [`send`]: a request is sent, and its answer judged
+//! - [`receiver`]: a message becomes a request
+//! - [`silences`]: no messages about certain incidents for a while
+//! - [`secret`]: files with URLs, tokens and keys
+//! - [`dry_run`], [`trial`]: messages that are only printed, and a message that is only a test
+
+pub mod config;
+mod deliveries;
+mod done;
+pub(crate) mod dry_run;
+#[cfg(test)]
+mod fixture;
+mod partitions;
+pub mod receiver;
+mod role;
+pub mod secret;
+pub mod send;
+pub(crate) mod silences;
+mod start;
+pub mod status;
+pub(crate) mod trial;
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use rdkafka::ClientConfig;
+
+use crate::core::keys::TableNames;
+use crate::exit::{Exit, SettingsError};
+use crate::kafka::client::{client_config, configure_member, set_default};
+use crate::settings::Notify;
+use crate::shutdown::Shutdown;
+use crate::store::config::read_config;
+use crate::store::incidents::IncidentTable;
+use crate::telemetry::Metrics;
+use config::NotifyConfig;
+use role::{Role, RoleOptions};
+use status::Status;
+
+/// Runs the role until `shutdown` is triggered or the role cannot go on.
+///
+/// # Errors
+/// Returns the error with which the role ended.
+pub async fn run_with(
+    args: &Notify,
+    config: NotifyConfig,
+    client: Client,
+    metrics: Metrics,
+    status: Arc<Status>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Exit> {
+    let names = TableNames::new(&args.tables.table_prefix);
+    let tables = read_config(&client, &names).await?;
+    let Some(tables) = tables else {
+        let error = SettingsError::new("the tables have no config item");
+        return Err(error.with_remedy("run citystream init-tables").into());
+    };
+    let role = Role::start(RoleOptions {
+        config,
+        kafka: consumer_config(args)?,
+        topic: args.kafka.topic.clone(),
+        table: IncidentTable::new(client, &names.incidents),
+        times: tables.rules,
+        from: args.from,
+        link: args.link.clone(),
+        metrics,
+        status,
+    })
+    .await?;
+    role.run(shutdown).await
+}
+
+/// Returns the librdkafka settings of a member of the group.
+///
+/// # Errors
+/// Returns an error if librdkafka refuses the settings.
+pub(crate) fn consumer_config(args: &Notify) -> anyhow::Result<ClientConfig> {
+    let mut config = client_config(&args.kafka, "notify")?;
+    let defaults = [
+        ("fetch.wait.max.ms", "100"),
+        ("fetch.queue.backoff.ms", "5"),
+        ("queued.max.messages.kbytes", "8192"),
+        ("fetch.message.max.bytes", "262144"),
+        ("topic.metadata.refresh.interval.ms", "5000"),
+        ("session.timeout.ms", "10000"),
+        ("heartbeat.interval.ms", "3000"),
+    ];
+    for (name, value) in defaults {
+        set_default(&mut config, &args.kafka, name, value);
+    }
+    config.set("partition.assignment.strategy", "cooperative-sticky");
+    configure_member(&mut config, &args.notify_group);
+    Ok(config)
+}

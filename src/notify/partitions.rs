@@ -1,0 +1,198 @@
+//! The partitions that the group has assigned to this process: their rows are written, and their checkpoints published.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::core::incident::fold::Fold;
+use crate::core::incident::owner::{Name, Owner, name_of};
+use crate::notify::done::Done;
+use crate::store::incidents::{IncidentTable, StoredCheckpoint};
+
+/// Minimum time between two checkpoints of a partition, in ticks of the role.
+const CHECKPOINT_TICKS: u32 = 50;
+/// Maximum number of rows that are written at the same time.
+const WRITES_MAX: usize = 64;
+
+/// An assigned partition.
+struct Assigned {
+    assignment: u64,
+    /// `None` until the start is known.
+    owner: Option<Owner>,
+    /// The checkpoint that is published once the rows are complete.
+    checkpoint: Option<StoredCheckpoint>,
+    is_publishing: bool,
+    /// The ticks since the last checkpoint.
+    ticks: u32,
+    /// The last published offset.
+    published: i64,
+}
+
+/// All assigned partitions.
+pub(super) struct Partitions {
+    assigned: BTreeMap<i32, Assigned>,
+    assignments: u64,
+    /// The number of writes that are under way.
+    writes: usize,
+    table: IncidentTable,
+    done: UnboundedSender<Done>,
+}
+
+impl Partitions {
+    pub(super) fn new(table: IncidentTable, done: UnboundedSender<Done>) -> Partitions {
+        Partitions {
+            assigned: BTreeMap::new(),
+            assignments: 0,
+            writes: 0,
+            table,
+            done,
+        }
+    }
+
+    /// Adds a partition whose start is not known yet. Returns the number of the assignment.
+    pub(super) fn assign(&mut self, partition: i32) -> u64 {
+        self.assignments += 1;
+        let assigned = Assigned {
+            assignment: self.assignments,
+            owner: None,
+            checkpoint: None,
+            is_publishing: false,
+            ticks: 0,
+            published: -1,
+        };
+        self.assigned.insert(partition, assigned);
+        self.assignments
+    }
+
+    pub(super) fn remove(&mut self, partition: i32) {
+        self.assigned.remove(&partition);
+    }
+
+    /// Returns the numbers of all partitions.
+    pub(super) fn numbers(&self) -> Vec<i32> {
+        self.assigned.keys().copied().collect()
+    }
+
+    /// Returns the owners of all partitions whose start is known.
+    pub(super) fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.assigned.values().filter_map(|a| a.owner.as_ref())
+    }
+
+    fn current(&mut self, partition: i32, assignment: u64) -> Option<&mut Assigned> {
+        let assigned = self.assigned.get_mut(&partition)?;
+        (assigned.assignment == assignment).then_some(assigned)
+    }
+
+    /// Returns the owner of a partition, if the assignment is still the current one.
+    pub(super) fn owner(&mut self, partition: i32, assignment: u64) -> Option<&mut Owner> {
+        self.current(partition, assignment)?.owner.as_mut()
+    }
+
+    /// Starts a partition. Returns `false` if the assignment is over.
+    pub(super) fn start(&mut self, partition: i32, assignment: u64, fold: Fold) -> bool {
+        let current = self.current(partition, assignment);
+        current.map(|a| a.owner = Some(Owner::new(fold))).is_some()
+    }
+
+    /// Starts the writes of rows that are behind.
+    pub(super) fn write_rows(&mut self) {
+        for (&partition, assigned) in &mut self.assigned {
+            let Some(owner) = &mut assigned.owner else {
+                continue;
+            };
+            let assignment = assigned.assignment;
+            for incident in owner.next_writes(WRITES_MAX.saturating_sub(self.writes)) {
+                self.writes += 1;
+                let (table, done) = (self.table.clone(), self.done.clone());
+                tokio::spawn(async move {
+                    let result = table.write(&incident).await;
+                    drop(done.send(Done::Written {
+                        partition,
+                        assignment,
+                        name: name_of(&incident),
+                        result,
+                    }));
+                });
+            }
+        }
+    }
+
+    /// Notes the end of a write. Returns `false` if the assignment is over.
+    pub(super) fn written(
+        &mut self,
+        partition: i32,
+        assignment: u64,
+        name: &Name,
+        is_known: bool,
+    ) -> bool {
+        self.writes -= 1;
+        let Some(owner) = self.owner(partition, assignment) else {
+            return false;
+        };
+        if is_known {
+            owner.written(name);
+        } else {
+            owner.failed(name);
+        }
+        true
+    }
+
+    /// Makes checkpoints, and publishes those that the rows have reached. `owed` returns the names of a partition's
+    /// incidents that have ended and of which a receiver may lack a message.
+    pub(super) fn publish(&mut self, topic_id: &Arc<str>, owed: impl Fn(i32) -> Vec<Name>) {
+        for (&partition, assigned) in &mut self.assigned {
+            let Some(owner) = &assigned.owner else {
+                continue;
+            };
+            assigned.ticks = assigned.ticks.saturating_add(1);
+            if assigned.checkpoint.is_none() && assigned.ticks >= CHECKPOINT_TICKS {
+                let checkpoint = owner.fold().checkpoint();
+                if checkpoint.next.0 > assigned.published {
+                    let owed = owed(partition);
+                    assigned.checkpoint = Some(StoredCheckpoint { checkpoint, owed });
+                }
+            }
+            let is_ready = |stored: &mut StoredCheckpoint| owner.is_complete(&stored.checkpoint);
+            if assigned.is_publishing {
+                continue;
+            }
+            let Some(stored) = assigned.checkpoint.take_if(is_ready) else {
+                continue;
+            };
+            assigned.is_publishing = true;
+            assigned.published = stored.checkpoint.next.0;
+            let (table, done) = (self.table.clone(), self.done.clone());
+            let (topic_id, assignment) = (Arc::clone(topic_id), assigned.assignment);
+            tokio::spawn(async move {
+                let result = table.publish(&topic_id, partition, &stored).await;
+                drop(done.send(Done::Published {
+                    partition,
+                    assignment,
+                    result,
+                }));
+            });
+        }
+    }
+
+    /// Notes the end of a publication, whether it succeeded or not. A later checkpoint replaces one that failed.
+    pub(super) fn published(&mut self, partition: i32, assignment: u64) {
+        if let Some(assigned) = self.current(partition, assignment) {
+            assigned.is_publishing = false;
+            assigned.ticks = 0;
+        }
+    }
+
+    /// Makes the next checkpoint of each partition due.
+    pub(super) fn hurry(&mut self) {
+        for assigned in self.assigned.values_mut() {
+            assigned.ticks = CHECKPOINT_TICKS;
+        }
+    }
+
+    /// Returns true if a write or a publication is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        let is_publishing = |a: &Assigned| a.is_publishing || a.checkpoint.is_some();
+        self.writes > 0 || self.assigned.values().any(is_publishing)
+    }
+}

@@ -1,0 +1,60 @@
+//! [ntfy](https://docs.ntfy.sh/publish/#publish-as-json), with messages as JSON.
+
+use serde_json::json;
+use url::Url;
+
+use crate::core::event::Severity;
+use crate::core::incident::message::Message;
+use crate::core::incident::outbox::Kind;
+
+use super::{Request, cut, facts, rank, sample_line};
+
+/// Maximum length of a message in bytes. ntfy makes a longer one an attachment.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+/// Maximum length of a title in characters, so that a phone shows all of it.
+const TITLE_CHARS_MAX: usize = 250;
+
+/// Returns the request for a topic. `url` is the root of the server, because only the root takes JSON.
+pub fn request(url: Url, topic: &str, token: Option<&str>, message: &Message<'_>) -> Request {
+    let priority = match (message.kind, rank(message)) {
+        (Kind::Resolved, _) | (_, Severity::Low) => 2,
+        (_, Severity::Medium) => 3,
+        (_, Severity::High) => 4,
+        (_, Severity::Critical) => 5,
+    };
+    let sign = match message.kind {
+        Kind::Opened => "rotating_light",
+        Kind::Updated => "hourglass_flowing_sand",
+        Kind::Resolved => "white_check_mark",
+    };
+    let mut body = json!({
+        "topic": topic,
+        "title": cut(&message.title(), TITLE_CHARS_MAX),
+        "message": text(message),
+        "priority": priority,
+        "tags": [sign, &*message.incident.rule],
+    });
+    if let Some(link) = message.link {
+        body["click"] = json!(link);
+    }
+    Request::json(url, token, &body)
+}
+
+/// Returns the facts and then the samples, one a line. Lines beyond the limit are left out.
+fn text(message: &Message<'_>) -> String {
+    let facts = facts(message).into_iter();
+    let facts = facts.map(|(name, value)| format!("{name}: {value}"));
+    let samples = message.incident.samples.iter();
+    let samples = samples.map(|sample| sample_line(sample));
+    let mut text = String::new();
+    for line in facts.chain(samples) {
+        if text.len() + line.len() + 1 > MESSAGE_BYTES_MAX {
+            break;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line);
+    }
+    text
+}

@@ -1,0 +1,490 @@
+//! The loop of `notify`: records go into the owners of partitions, rows and checkpoints go to the table, and messages go
+//! to the receivers.
+//!
+//! The core decides what an incident is, which rows are behind and which messages are due. The loop carries that out. It
+//! keeps no state that a file or another process would need: a process that takes over a partition continues from the
+//! checkpoint and the rows. When a partition is revoked, the loop therefore gives it up at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::blocking::run_blocking;
+use crate::core::gap::{Gap, Verdict};
+use crate::core::incident::owner::{Name, Owner};
+use crate::core::incident::rule::Rule;
+use crate::core::window::Rules;
+use crate::core::worker::{Content, Record};
+use crate::exit::{Exit, SettingsError};
+use crate::kafka::budget::Budget;
+use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
+use crate::kafka::second_read::{SecondReader, warn_if_skipped};
+use crate::notify::config::NotifyConfig;
+use crate::notify::deliveries::Deliveries;
+use crate::notify::done::Done;
+use crate::notify::partitions::Partitions;
+use crate::notify::send::Receiver;
+use crate::notify::start::Starter;
+use crate::notify::status::Status;
+use crate::settings::From;
+use crate::shutdown::Shutdown;
+use crate::store::error::StoreError;
+use crate::store::incidents::{IncidentTable, StoredIncident};
+use crate::telemetry::Metrics;
+
+/// Memory for records that were read and not folded yet.
+const BUDGET_BYTES: u64 = 32 << 20;
+/// How long a revoke may wait for this loop.
+const REVOKE_MAX: Duration = Duration::from_secs(5);
+/// Time between two looks at what is due.
+const TICK: Duration = Duration::from_millis(100);
+/// Time between two reads of the silences, in ticks.
+const SILENCE_TICKS: u32 = 50;
+/// Time between two looks at the topic's id, in ticks.
+const TOPIC_TICKS: u32 = 50;
+/// Time between two warnings of the same kind, in ticks.
+const WARN_TICKS: u32 = 600;
+/// Maximum number of incidents whose row is behind. The loop folds no further record meanwhile.
+const UNWRITTEN_MAX: usize = 10_000;
+/// Maximum number of incidents of which a receiver may lack a message. The loop folds no further record meanwhile.
+const LIVE_MAX: usize = 50_000;
+/// Maximum wait for answers at the end of the role.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// Maximum wait for an answer of Kafka.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a role is made of.
+pub(super) struct RoleOptions {
+    /// The rules and the receivers.
+    pub(super) config: NotifyConfig,
+    /// The settings of the Kafka client.
+    pub(super) kafka: ClientConfig,
+    /// The topic to read.
+    pub(super) topic: String,
+    /// The table of incidents.
+    pub(super) table: IncidentTable,
+    /// The lateness and the skew that `consume` uses, too.
+    pub(super) times: Rules,
+    /// Where a partition without a checkpoint starts.
+    pub(super) from: From,
+    /// The address to which messages link.
+    pub(super) link: Option<String>,
+    /// The metrics of the process.
+    pub(super) metrics: Metrics,
+    /// The status that the health routes show.
+    pub(super) status: Arc<Status>,
+}
+
+/// A running role.
+pub(super) struct Role {
+    consumer: Consumer,
+    budget: Arc<Budget>,
+    events: UnboundedReceiver<ConsumerEvent>,
+    second: Arc<SecondReader>,
+    starter: Starter,
+    table: IncidentTable,
+    partitions: Partitions,
+    deliveries: Deliveries,
+    /// Records that wait until rows are written or messages are sent.
+    backlog: VecDeque<PartitionRecords>,
+    done_in: UnboundedSender<Done>,
+    done: UnboundedReceiver<Done>,
+    ticks: u32,
+    /// How much the rules had left out at the last warning.
+    left_out: u64,
+    metrics: Metrics,
+    status: Arc<Status>,
+    end: Option<anyhow::Result<()>>,
+}
+
+impl Role {
+    /// Joins the group.
+    ///
+    /// # Errors
+    /// Returns an error if the topic or the table cannot be used.
+    pub(super) async fn start(options: RoleOptions) -> anyhow::Result<Role> {
+        let (events_in, events) = mpsc::unbounded_channel();
+        let (done_in, done) = mpsc::unbounded_channel();
+        let budget = Arc::new(Budget::new(BUDGET_BYTES));
+        let second = Arc::new(SecondReader::new(&options.kafka, &options.topic));
+        let consumer_options = ConsumerOptions {
+            topic: options.topic.clone(),
+            drain_max: REVOKE_MAX,
+            budget: Arc::clone(&budget),
+        };
+        let rules: Arc<[Rule]> = options.config.rules.clone().into();
+        let mut receivers = Vec::new();
+        for config in options.config.receivers {
+            receivers.push(Receiver::new(config).await.map_err(SettingsError)?);
+        }
+        let consumer =
+            Consumer::start(&options.kafka, consumer_options, events_in).map_err(|e| {
+                SettingsError::new("the Kafka client cannot start").with_why(e.to_string())
+            })?;
+        let starter = Starter {
+            inquiry: consumer.inquiry(),
+            table: options.table.clone(),
+            topic: options.topic.into(),
+            topic_id: "".into(),
+            rules,
+            times: options.times,
+            from: options.from,
+        };
+        let deliveries = Deliveries::new(
+            receivers,
+            options.table.clone(),
+            options.link,
+            done_in.clone(),
+            options.metrics.clone(),
+        );
+        Ok(Role {
+            consumer,
+            budget,
+            events,
+            second,
+            starter,
+            partitions: Partitions::new(options.table.clone(), done_in.clone()),
+            table: options.table,
+            deliveries,
+            backlog: VecDeque::new(),
+            done_in,
+            done,
+            ticks: 0,
+            left_out: 0,
+            metrics: options.metrics,
+            status: options.status,
+            end: None,
+        })
+    }
+
+    /// Runs until `shutdown` is triggered or the role cannot go on.
+    ///
+    /// # Errors
+    /// Returns the error with which the role ended.
+    pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        tokio::select! {
+            () = shutdown.wait() => return Ok(Exit::Done),
+            id = self.wait_for_topic() => self.starter.topic_id = id.into(),
+        }
+        self.wait("waiting for Kafka to assign partitions");
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while self.end.is_none() {
+            self.status.beat();
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => break,
+                done = self.done.recv() => self.finish(done.expect("the role holds a sender")),
+                event = self.events.recv() => match event {
+                    Some(event) => self.take_event(event),
+                    None => self.fail("the consumer thread ended"),
+                },
+                _ = tick.tick() => self.tick(),
+            }
+            self.fold_backlog().await;
+            self.partitions.write_rows();
+        }
+        self.stop().await
+    }
+
+    fn wait(&self, what: &str) {
+        self.status.set_waiting(Some(what.to_owned()));
+    }
+
+    fn fail(&mut self, what: &str) {
+        self.end = Some(Err(anyhow::anyhow!("{what}")));
+    }
+
+    /// Waits until Kafka names the topic's id.
+    async fn wait_for_topic(&self) -> String {
+        loop {
+            if let Some(id) = topic_id(self.starter.inquiry.clone()).await {
+                return id;
+            }
+            self.wait("waiting for Kafka to describe the topic");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn take_event(&mut self, event: ConsumerEvent) {
+        match event {
+            ConsumerEvent::Assigned(partitions) => {
+                self.status.set_waiting(None);
+                for partition in partitions {
+                    self.begin(partition);
+                }
+            }
+            ConsumerEvent::Revoked {
+                partitions, answer, ..
+            } => {
+                for partition in partitions {
+                    self.partitions.remove(partition);
+                    self.deliveries.forget(partition);
+                }
+                // There is nothing to wait for: the next owner continues from the table.
+                drop(answer.send(Vec::new()));
+            }
+            ConsumerEvent::Records(runs) => self.backlog.extend(runs),
+            ConsumerEvent::End { .. } => {}
+            ConsumerEvent::OutOfRange => self.begin_again(),
+            ConsumerEvent::TopicMissing => self.fail("the topic does not exist any more"),
+            ConsumerEvent::MemberRefused(code) => {
+                let error = SettingsError::new("Kafka refuses this member of the group");
+                self.end = Some(Err(error.with_why(code.to_string()).into()));
+            }
+            ConsumerEvent::Fatal { text, .. } => {
+                self.fail(&format!("the Kafka client cannot continue: {text}"));
+            }
+        }
+    }
+
+    /// Finds out where a partition continues, in a task.
+    fn begin(&mut self, partition: i32) {
+        let assignment = self.partitions.assign(partition);
+        let (starter, done) = (self.starter.clone(), self.done_in.clone());
+        tokio::spawn(async move {
+            let started = starter.start(partition).await;
+            drop(done.send(Done::Started {
+                partition,
+                assignment,
+                started,
+            }));
+        });
+    }
+
+    /// Starts every partition again from its checkpoint, which tells what retention has removed.
+    fn begin_again(&mut self) {
+        for partition in self.partitions.numbers() {
+            self.consumer.hold(partition);
+            self.deliveries.forget(partition);
+            self.begin(partition);
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Started {
+                partition,
+                assignment,
+                started,
+            } => {
+                if !self.partitions.start(partition, assignment, started.fold) {
+                    return;
+                }
+                self.consumer.begin(partition, assignment, started.next);
+                for row in started.rows {
+                    self.deliveries.take_row(partition, row);
+                }
+            }
+            Done::Written {
+                partition,
+                assignment,
+                name,
+                result,
+            } => self.row_written(partition, assignment, &name, result),
+            Done::Published {
+                partition,
+                assignment,
+                result,
+            } => {
+                if let Err(error) = result {
+                    tracing::warn!(partition, %error, "failed to publish a checkpoint, trying again");
+                }
+                self.partitions.published(partition, assignment);
+            }
+            Done::Attempt(attempt) => self.deliveries.take_attempt(attempt),
+            Done::Silences(Ok(silences)) => self.deliveries.set_silences(silences),
+            Done::Silences(Err(error)) => tracing::warn!(%error, "failed to read the silences"),
+            Done::TopicId(Some(id)) if *id != *self.starter.topic_id => {
+                self.fail("the topic was made again; the next start reads it from its beginning");
+            }
+            Done::TopicId(_) => {}
+        }
+    }
+
+    fn row_written(
+        &mut self,
+        partition: i32,
+        assignment: u64,
+        name: &Name,
+        result: Result<StoredIncident, StoreError>,
+    ) {
+        let is_current = self
+            .partitions
+            .written(partition, assignment, name, result.is_ok());
+        match result {
+            Ok(row) if is_current => self.deliveries.take_row(partition, row),
+            Ok(_) => {}
+            Err(error) => {
+                let incident = &*name.1;
+                tracing::warn!(partition, incident, %error, "failed to write an incident, trying again");
+            }
+        }
+    }
+
+    /// Folds the records that wait, unless too many rows or messages wait already.
+    async fn fold_backlog(&mut self) {
+        while !self.is_full()
+            && let Some(run) = self.backlog.pop_front()
+        {
+            let PartitionRecords {
+                partition,
+                assignment,
+                records,
+                ..
+            } = run;
+            let bytes: u64 = records.iter().map(|record| u64::from(record.bytes)).sum();
+            self.budget.free(bytes);
+            self.fold_records(partition, assignment, records).await;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let unwritten: usize = self.partitions.owners().map(Owner::unwritten_count).sum();
+        unwritten > UNWRITTEN_MAX || self.deliveries.live_count() > LIVE_MAX
+    }
+
+    async fn fold_records(&mut self, partition: i32, assignment: u64, records: Vec<Record>) {
+        for record in records {
+            let Some(owner) = self.partitions.owner(partition, assignment) else {
+                return;
+            };
+            let expected = owner.fold().next();
+            if record.offset > expected {
+                let gap = Gap {
+                    from: expected,
+                    to: record.offset,
+                };
+                match confirm(&self.second, partition, gap).await {
+                    Verdict::Real => owner.skip_gap(gap.to),
+                    Verdict::Skipped { .. } | Verdict::Unknown => {
+                        self.consumer.begin(partition, assignment, expected);
+                        return;
+                    }
+                    Verdict::OutOfRange => {
+                        self.consumer.hold(partition);
+                        self.begin(partition);
+                        return;
+                    }
+                }
+            }
+            let body = match &record.content {
+                Content::Valid(body) => Some(body),
+                Content::Rejected(_) => None,
+            };
+            owner.take(record.offset, record.timestamp_ms, body);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.deliveries.send_all_due();
+        self.publish();
+        if self.ticks.is_multiple_of(SILENCE_TICKS) || self.ticks == 1 {
+            let (table, done) = (self.table.clone(), self.done_in.clone());
+            tokio::spawn(async move { drop(done.send(Done::Silences(table.silences().await))) });
+        }
+        if self.ticks.is_multiple_of(TOPIC_TICKS) {
+            let (inquiry, done) = (self.starter.inquiry.clone(), self.done_in.clone());
+            tokio::spawn(async move { drop(done.send(Done::TopicId(topic_id(inquiry).await))) });
+        }
+        self.report();
+    }
+
+    /// Updates the metrics, and warns if a rule has too many incidents or groups.
+    fn report(&mut self) {
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let open: usize = self
+            .partitions
+            .owners()
+            .map(|owner| owner.fold().open().count())
+            .sum();
+        self.metrics.notify_open.set(whole(open));
+        self.metrics
+            .notify_live
+            .set(whole(self.deliveries.live_count()));
+        self.deliveries.report();
+        let left_out = self
+            .partitions
+            .owners()
+            .map(|owner| owner.fold().left_out());
+        let (incidents, events) = left_out.fold((0, 0), |sum, left_out| {
+            (sum.0 + left_out.incidents, sum.1 + left_out.events)
+        });
+        let left_out = incidents + events;
+        if left_out > self.left_out && self.ticks.is_multiple_of(WARN_TICKS) {
+            tracing::warn!(
+                incidents,
+                events,
+                "rules leave out what goes beyond their limits"
+            );
+            self.left_out = left_out;
+        }
+        self.metrics
+            .notify_left_out
+            .set(i64::try_from(incidents).unwrap_or(i64::MAX));
+    }
+
+    fn publish(&mut self) {
+        let topic_id = &self.starter.topic_id;
+        let deliveries = &self.deliveries;
+        self.partitions
+            .publish(topic_id, |partition| deliveries.owed(partition));
+    }
+
+    /// Finishes what is under way, publishes, and leaves the group.
+    async fn stop(mut self) -> anyhow::Result<Exit> {
+        let deadline = tokio::time::Instant::now() + STOP_MAX;
+        self.partitions.hurry();
+        self.publish();
+        while self.partitions.is_busy() {
+            match tokio::time::timeout_at(deadline, self.done.recv()).await {
+                Ok(Some(done)) => self.finish(done),
+                _ => break,
+            }
+            self.partitions.write_rows();
+            self.publish();
+        }
+        let Role {
+            consumer,
+            mut events,
+            starter,
+            end,
+            ..
+        } = self;
+        drop(starter);
+        consumer.close();
+        let left = async {
+            while let Some(event) = events.recv().await {
+                if let ConsumerEvent::Revoked { answer, .. } = event {
+                    drop(answer.send(Vec::new()));
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_MAX, left).await.is_err() {
+            tracing::warn!("left the group without an answer");
+        }
+        end.unwrap_or(Ok(())).map(|()| Exit::Done)
+    }
+}
+
+/// Asks Kafka for the topic's id. Returns `None` if Kafka does not answer or there is no such topic.
+async fn topic_id(inquiry: crate::kafka::consumer::Inquiry) -> Option<String> {
+    let facts = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
+    facts
+        .ok()
+        .flatten()
+        .map(|facts| facts.id.as_str().to_owned())
+}
+
+/// Reads a gap a second time.
+async fn confirm(second: &Arc<SecondReader>, partition: i32, gap: Gap) -> Verdict {
+    let reader = Arc::clone(second);
+    let read = run_blocking(move || reader.read(partition, gap)).await;
+    let verdict = gap.verdict(read);
+    warn_if_skipped(partition, gap, verdict);
+    verdict
+}

@@ -1,0 +1,191 @@
+//! The HTTP client of a receiver: one POST request with its redirects, within a limit of time and bytes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, LOCATION, USER_AGENT};
+use hyper::{Response, StatusCode};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use url::{Host, Url};
+
+use crate::failure::chain;
+use crate::notify::receiver::Request;
+
+use super::Delivery;
+use super::addresses::{is_public, refusal};
+use super::route::Route;
+
+/// Maximum wait for an answer, which includes the connection and redirects.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// Maximum number of bytes of an answer that are read.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Maximum number of redirects that are followed.
+pub const REDIRECTS_MAX: usize = 2;
+/// Maximum wait for the body after the head of an answer. The status alone decides, so a slow body is given up soon.
+const BODY_WAIT: Duration = Duration::from_secs(1);
+/// Time after which an idle connection is closed: see `src/aws.rs`.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+/// Maximum number of idle connections.
+const POOL_COUNT: usize = 4;
+pub(super) const AGENT: &str = concat!("citystream/", env!("CARGO_PKG_VERSION"));
+
+/// The part of an answer that matters.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// The host that answered.
+    pub(super) host: String,
+    /// The beginning of the body.
+    pub(super) text: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    inner: legacy::Client<HttpsConnector<Route>, Full<Bytes>>,
+    allow_private: bool,
+}
+
+impl Client {
+    pub(super) fn new(tls: ClientConfig, allow_private: bool) -> Client {
+        Client::through(tls, allow_private, Matcher::from_env())
+    }
+
+    pub(super) fn through(tls: ClientConfig, allow_private: bool, proxies: Matcher) -> Client {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(Route::new(allow_private, proxies));
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_COUNT)
+            .http1_max_buf_size(ANSWER_BYTES_MAX)
+            .build(connector);
+        Client {
+            inner,
+            allow_private,
+        }
+    }
+
+    /// Sends the request and returns the answer, or what its absence means.
+    pub(super) async fn post(&self, request: Request) -> Result<Answer, Delivery> {
+        let host = request.url.host_str().unwrap_or_default().to_owned();
+        let answer = tokio::time::timeout(ANSWER_WAIT, self.post_following(request));
+        answer.await.unwrap_or_else(|_| {
+            let seconds = ANSWER_WAIT.as_secs();
+            Err(Delivery::again(format!(
+                "{host} did not answer within {seconds} s"
+            )))
+        })
+    }
+
+    async fn post_following(&self, mut request: Request) -> Result<Answer, Delivery> {
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.post_once(&request).await?;
+            match redirect(&request.url, response.status(), response.headers()) {
+                Redirect::None => return Ok(read(&request.url, response).await),
+                Redirect::To(url) => request.url = url,
+                Redirect::Away(why) => return Err(Delivery::Refused { why }),
+            }
+        }
+        let host = request.url.host_str().unwrap_or_default();
+        let why = format!("{host} redirects more than {REDIRECTS_MAX} times");
+        Err(Delivery::Refused { why })
+    }
+
+    async fn post_once(&self, request: &Request) -> Result<Response<Incoming>, Delivery> {
+        let host = request.url.host_str().unwrap_or_default();
+        // The connector resolves names, and uses an address in a URL as it is.
+        let address = match request.url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => None,
+        };
+        if let Some(address) = address.filter(|a| !self.allow_private && !is_public(*a)) {
+            return Err(Delivery::again(refusal(host, address)));
+        }
+        let mut built = hyper::Request::post(request.url.as_str()).header(USER_AGENT, AGENT);
+        for (name, value) in &request.headers {
+            built = built.header(*name, value);
+        }
+        let body = Full::new(Bytes::from(request.body.clone()));
+        let built = built.body(body).map_err(|error| Delivery::Refused {
+            why: format!("the request to {host} is invalid: {error}"),
+        })?;
+        let answer = self.inner.request(built).await;
+        answer.map_err(|error| {
+            let reason = chain(&error);
+            Delivery::again(format!("failed to send to {host}: {reason}"))
+        })
+    }
+}
+
+enum Redirect {
+    /// The answer is not a redirect that keeps the request.
+    None,
+    To(Url),
+    /// The reason why the redirect is not followed.
+    Away(String),
+}
+
+/// Returns where an answer redirects to. Only an address on the same host is followed, because every other host is one
+/// that the file of rules does not name.
+fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Redirect {
+    if !matches!(status.as_u16(), 301 | 302 | 307 | 308) {
+        return Redirect::None;
+    }
+    let host = from.host_str().unwrap_or_default();
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let Some(to) = location.and_then(|text| from.join(text).ok()) else {
+        return Redirect::Away(format!("{host} answered {status} without a valid Location"));
+    };
+    let ports = (from.port_or_known_default(), to.port_or_known_default());
+    let is_upgrade = (from.scheme(), to.scheme()) == ("http", "https");
+    let is_same = from.scheme() == to.scheme() && ports.0 == ports.1;
+    if from.host() != to.host() || !(is_same || is_upgrade) {
+        let other = to.host_str().unwrap_or_default();
+        let port = ports.1.unwrap_or_default();
+        return Redirect::Away(format!(
+            "{host} redirects to {}://{other}:{port}, which is another server",
+            to.scheme()
+        ));
+    }
+    Redirect::To(to)
+}
+
+/// Reads the beginning of the body, as much as arrives in time.
+async fn read(url: &Url, response: Response<Incoming>) -> Answer {
+    let (head, mut body) = response.into_parts();
+    let mut bytes = Vec::new();
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let room = ANSWER_BYTES_MAX - bytes.len();
+            bytes.extend_from_slice(&data[..data.len().min(room)]);
+            if data.len() >= room {
+                break;
+            }
+        }
+    };
+    let is_late = tokio::time::timeout(BODY_WAIT, reading).await.is_err();
+    if is_late {
+        tracing::debug!("a receiver did not finish its answer in time");
+    }
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        host: url.host_str().unwrap_or_default().to_owned(),
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}

@@ -1,0 +1,97 @@
+//! The AWS credentials and the address of SNS.
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use tokio::sync::Mutex;
+use url::Url;
+
+use crate::aws::{http_client, profile};
+use crate::failure::{Failure, chain};
+use crate::notify::config::TopicArn;
+use crate::notify::secret::parse_url;
+
+/// The variable that replaces the address of SNS.
+const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SNS";
+/// Maximum wait for credentials.
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
+/// Credentials are requested again when they expire sooner than this.
+const CREDENTIALS_LEFT: Duration = Duration::from_secs(300);
+/// Credentials without an end are requested again after this time, because their file may have changed.
+const CREDENTIALS_KEPT: Duration = Duration::from_secs(600);
+
+/// Provides the credentials that AWS's library finds.
+#[derive(Debug)]
+pub(super) struct CredentialSource {
+    provider: SharedCredentialsProvider,
+    last: Mutex<Option<(Credentials, SystemTime)>>,
+}
+
+impl CredentialSource {
+    /// # Errors
+    /// Returns a failure if the AWS profile cannot be used, or if nothing provides credentials.
+    pub(super) async fn load(region: &str) -> Result<CredentialSource, Failure> {
+        if let Some(refusal) = profile::refusal().await {
+            return Err(refusal);
+        }
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .http_client(http_client())
+            .profile_files(profile::files_with_session_name().await)
+            .load()
+            .await;
+        let provider = config.credentials_provider();
+        let provider = provider.ok_or_else(|| Failure::new("nothing provides AWS credentials"))?;
+        Ok(CredentialSource {
+            provider,
+            last: Mutex::new(None),
+        })
+    }
+
+    /// Returns credentials. If new ones cannot be had, the previous ones are used until they expire.
+    ///
+    /// # Errors
+    /// Returns the reason in one line.
+    pub(super) async fn credentials(&self) -> Result<Credentials, String> {
+        // The lock is held during the request, so that many messages cause one request.
+        let mut last = self.last.lock().await;
+        let now = SystemTime::now();
+        if let Some((credentials, renew)) = &*last
+            && now < *renew
+        {
+            return Ok(credentials.clone());
+        }
+        let asked = tokio::time::timeout(CREDENTIALS_WAIT, self.provider.provide_credentials());
+        let error = match asked.await {
+            Ok(Ok(fresh)) => {
+                let renew = match fresh.expiry() {
+                    Some(end) => end - CREDENTIALS_LEFT,
+                    None => now + CREDENTIALS_KEPT,
+                };
+                *last = Some((fresh.clone(), renew));
+                return Ok(fresh);
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        match &*last {
+            Some((old, _)) if old.expiry().is_none_or(|end| now < end) => Ok(old.clone()),
+            _ => Err(format!("no AWS credentials: {error}")),
+        }
+    }
+}
+
+/// Returns the address of SNS.
+///
+/// # Errors
+/// Returns a failure if the variable holds no URL.
+pub(super) fn sns_endpoint(topic: &TopicArn) -> Result<Url, Failure> {
+    let given = std::env::var(ENDPOINT_VARIABLE).ok();
+    let text = given.filter(|text| !text.trim().is_empty());
+    parse_url(&text.unwrap_or_else(|| topic.endpoint()), true).map_err(|flaw| {
+        Failure::new(format!("{ENDPOINT_VARIABLE} holds a URL that {flaw}"))
+            .with_remedy("set it to a URL such as http://127.0.0.1:4566, or unset it")
+    })
+}

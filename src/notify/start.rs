@@ -1,0 +1,131 @@
+//! Finds out where a partition's fold continues.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::blocking::run_blocking;
+use crate::core::event::Offset;
+use crate::core::incident::Incident;
+use crate::core::incident::fold::{Checkpoint, Fold, Source};
+use crate::core::incident::owner::name_of;
+use crate::core::incident::rule::Rule;
+use crate::core::window::Rules;
+use crate::kafka::consumer::Inquiry;
+use crate::settings::From;
+use crate::store::incidents::{IncidentTable, StoredCheckpoint, StoredIncident};
+
+/// Maximum wait for an answer of Kafka.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed attempt.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a start needs to know.
+#[derive(Clone)]
+pub(super) struct Starter {
+    pub(super) inquiry: Inquiry,
+    pub(super) table: IncidentTable,
+    pub(super) topic: Arc<str>,
+    pub(super) topic_id: Arc<str>,
+    pub(super) rules: Arc<[Rule]>,
+    pub(super) times: Rules,
+    pub(super) from: From,
+}
+
+/// A partition that can be read.
+pub(super) struct Started {
+    pub(super) fold: Fold,
+    /// The first offset to read.
+    pub(super) next: Offset,
+    /// The incidents about which a receiver may still lack a message.
+    pub(super) rows: Vec<StoredIncident>,
+}
+
+impl Starter {
+    /// Returns where the partition's fold continues. Tries until Kafka and DynamoDB have answered.
+    pub(super) async fn start(self, partition: i32) -> Started {
+        loop {
+            match self.try_start(partition).await {
+                Ok(started) => return started,
+                Err(error) => {
+                    tracing::warn!(
+                        partition,
+                        error,
+                        "failed to start a partition, trying again"
+                    );
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_start(&self, partition: i32) -> Result<Started, String> {
+        let inquiry = self.inquiry.clone();
+        let range = run_blocking(move || inquiry.log_range(partition, ANSWER_TIMEOUT)).await;
+        let (begin, end) = range.map_err(|error| error.to_string())?;
+        let mut stored = self.find_checkpoint(partition, begin, end).await?;
+        let at = &mut stored.checkpoint;
+        if at.start.next < begin {
+            // The events before a checkpoint are only counted again for windows that are still open.
+            if at.next < begin {
+                let (from, to) = (at.next.0, begin.0);
+                tracing::error!(
+                    partition,
+                    from,
+                    to,
+                    "the log no longer has records that no rule has seen"
+                );
+            }
+            at.start.next = begin;
+            at.next = at.next.max(begin);
+        }
+        let names: Vec<_> = at.open.iter().chain(&stored.owed).cloned().collect();
+        let rows = self.table.read(&names).await.map_err(|e| e.to_string())?;
+        let open: Vec<Incident> = rows
+            .iter()
+            .filter(|row| stored.checkpoint.open.contains(&name_of(&row.incident)))
+            .map(|row| row.incident.clone())
+            .collect();
+        let source = Source {
+            topic: Arc::clone(&self.topic),
+            topic_id: Arc::clone(&self.topic_id),
+            partition,
+            times: self.times,
+        };
+        Ok(Started {
+            next: stored.checkpoint.start.next,
+            fold: Fold::new(source, &self.rules, &stored.checkpoint, &open),
+            rows,
+        })
+    }
+
+    /// Returns the stored checkpoint. Without one, stores the first: at the log's beginning if the topic was made again,
+    /// else where `--from` says.
+    async fn find_checkpoint(
+        &self,
+        partition: i32,
+        begin: Offset,
+        end: Offset,
+    ) -> Result<StoredCheckpoint, String> {
+        let (table, topic_id) = (&self.table, &self.topic_id);
+        let error = |error: crate::store::error::StoreError| error.to_string();
+        if let Some(stored) = table.checkpoint(topic_id, partition).await.map_err(error)? {
+            return Ok(stored);
+        }
+        let is_new_log = table.knows_another_topic(topic_id).await.map_err(error)?;
+        let next = match self.from {
+            _ if is_new_log => begin,
+            From::Beginning => begin,
+            From::End | From::Ago(_) | From::At(_) => end,
+        };
+        let first = StoredCheckpoint {
+            checkpoint: Checkpoint::begin(next),
+            owed: Vec::new(),
+        };
+        table
+            .create_checkpoint(topic_id, partition, &first)
+            .await
+            .map_err(error)?;
+        let stored = table.checkpoint(topic_id, partition).await.map_err(error)?;
+        stored.ok_or_else(|| "the checkpoint that was just stored is gone".to_owned())
+    }
+}
