@@ -1,37 +1,40 @@
-//! A thousand late and invalid events, for the panel.
+//! Creates the thousand late and invalid events that the user can send from the panel.
 
+use crate::core::clock::UnixMs;
 use crate::core::synth::{CITIES, Synth};
 use crate::core::synth_faults::broken;
 
-/// Number of late and invalid events together.
+/// Number of events to send, both late and invalid.
 const COUNT: usize = 1_000;
-/// Distance of a late event from the watermark: far enough that its window is final.
+/// How far a late event is before the watermark, in milliseconds. Two hours are long enough for the window of a late
+/// event to be final.
 const LATE_MS: i64 = 2 * 3_600_000;
 
-/// Events to send.
+/// The late and invalid events that the panel sends.
 #[derive(Debug, Default)]
 pub(crate) struct BadEvents {
-    /// Keys and values.
+    /// The key and the value of each event.
     pub(crate) events: Vec<(String, Vec<u8>)>,
-    /// How many of the events are late. The others are invalid.
+    /// Number of late events in `events`. All other events are invalid.
     pub(crate) late: usize,
 }
 
-/// Returns the events, every second one late.
+/// Returns the late and invalid events. Every second event is late.
 ///
-/// `watermark_ms` returns the watermark of a city's partition. A partition without a watermark cannot
-/// have late events, so its events are all invalid.
-pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<i64>) -> BadEvents {
+/// `watermark_ms` returns the watermark of the partition to which a city belongs. Without a watermark, no event can be
+/// late, so all events for that city are invalid.
+pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<UnixMs>) -> BadEvents {
     let mut synth = Synth::new(fastrand::u64(..));
     let mut text = String::new();
     let mut made = BadEvents::default();
     for n in 0..COUNT {
-        let city = synth.next_event(0, &mut text);
+        let city = synth.next_event(UnixMs(0), &mut text);
         let event = match watermark_ms(city) {
             Some(watermark) if n % 2 == 0 => {
                 made.late += 1;
-                // The generator stamps all events with time 0, so the text gets its time here.
-                let time = crate::core::time::format_millis((watermark - LATE_MS).max(0));
+                // The generator gives all events the time 0. The function replaces this time in the text by the real
+                // time.
+                let time = crate::core::time::format_millis((watermark - LATE_MS).max(UnixMs(0)));
                 let late = text.replace("1970-01-01T00:00:00.000Z", &time);
                 (city.to_owned(), late.into_bytes())
             }
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn half_is_late_and_half_is_invalid_in_many_ways() {
-        let watermark = 1_357_106_400_000;
+        let watermark = UnixMs(1_357_106_400_000);
         let mut late = 0;
         let mut reasons = BTreeSet::new();
         let made = make_bad_events(|_| Some(watermark));

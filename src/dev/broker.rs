@@ -1,26 +1,26 @@
-//! The embedded broker. It has its own thread, because its handle must not move between threads.
+//! The embedded broker. The broker runs in a thread of its own, because its handle must not move between threads.
 
 use std::sync::mpsc::{self, Sender};
 
 use anyhow::Context as _;
 use rdkafka::mocking::MockCluster;
 
-/// The only broker of the cluster.
+/// The id of the embedded broker. The cluster has no other broker.
 const BROKER: i32 = 1;
 
-/// A running broker. It stops when this handle is dropped.
+/// A running embedded broker, which stops when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    /// Its address, as `host:port`.
+    /// The address of the broker, as `host:port`.
     pub(crate) servers: String,
     switch: Sender<bool>,
 }
 
 impl Broker {
-    /// Starts a broker with these topics, each with its number of partitions.
+    /// Starts a broker with the given topics, each with its number of partitions.
     ///
     /// # Errors
-    /// If librdkafka cannot start the broker or create a topic.
+    /// Returns an error if librdkafka cannot start the broker or create a topic.
     pub(crate) fn start(topics: Vec<(String, i32)>) -> anyhow::Result<Broker> {
         let (switch, switched) = mpsc::channel();
         let (report, started) = mpsc::channel();
@@ -40,7 +40,7 @@ impl Broker {
         Ok(Broker { servers, switch })
     }
 
-    /// Closes all connections and refuses new ones, or accepts connections again.
+    /// Makes the broker close all connections and refuse new ones (`false`), or accept connections again (`true`).
     pub(crate) fn set_reachable(&self, reachable: bool) {
         if self.switch.send(reachable).is_err() {
             tracing::warn!("the embedded broker has ended");

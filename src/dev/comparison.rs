@@ -1,7 +1,7 @@
-//! Compares the log with the tables again and again, for the line under the panel.
+//! Compares the log with the tables repeatedly, for the line below the panel on the page.
 //!
-//! The comparison is the one of `citystream verify`. It reads the whole log and every row. So it runs
-//! only while a page is open, and at most a third of the time.
+//! The comparison is the same as in `citystream verify`: it reads the whole log and every row. The comparison runs only
+//! while a page is open, and pauses for at least two thirds of that time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,21 +14,21 @@ use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::VerifyReport;
 use crate::verify::compare::{CompareOptions, CompareSource, compare};
 
-/// Shortest pause between two comparisons.
+/// Minimum pause between two comparisons.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A page asks every second. After this time without a request, no page is open.
+/// Time without a request after which no page is considered open. An open page sends a request every second.
 const WATCHED: Duration = Duration::from_secs(5);
-/// Memory for the rows of one comparison.
+/// Maximum memory for the rows of one comparison, in bytes.
 const MEMORY_BYTES: usize = 64 << 20;
 
-/// Compares until `shutdown`, and gives each result to the panel.
+/// Compares repeatedly until `shutdown`, and gives each result to the panel.
 pub(crate) async fn watch(
     panel: Panel,
     source: CompareSource,
     raw_ttl_ms: i64,
     shutdown: Shutdown,
 ) {
-    // Separate metrics, so that these reads do not count as reads of the API.
+    // The comparison has its own metrics, so that the metrics of the API do not include its reads.
     let metrics = Metrics::new();
     let options = CompareOptions {
         from_ms: None,
@@ -45,7 +45,7 @@ pub(crate) async fn watch(
             match compare(&source, &options, &metrics, &read, &shutdown).await {
                 Ok(Some(report)) => panel.set_comparison(summarize(&report)),
                 Ok(None) => return,
-                // The panel itself stops the broker, so this is expected.
+                // An error is expected here, because a user of the panel may have stopped the broker.
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "failed to compare"),
             }
             pause = pause.max(begun.elapsed() * 2);
@@ -57,10 +57,11 @@ pub(crate) async fn watch(
     }
 }
 
-/// Returns why some rows cannot be compared; `None` if all can.
+/// Returns the reason why some rows cannot be compared, or `None` if all rows can be compared.
 fn why_incomparable(report: &VerifyReport) -> Option<String> {
     let why = |reason: &Incomparable| match reason {
-        // Each start is a new log, so a kept folder has rows of earlier runs.
+        // Each start of `dev` creates a new log, so the tables in a kept folder contain rows with counts of an earlier
+        // log.
         Incomparable::Remade => "counted in an earlier run, whose log is gone",
         other => other.reason(),
     };
@@ -74,7 +75,7 @@ fn summarize(report: &VerifyReport) -> Comparison {
     let compared = |kind| report.outcome.compared.get(kind).is_some_and(|n| *n > 0);
     let compares_counts = compared("totals") || compared("window");
     Comparison {
-        at_ms: unix_ms(),
+        at_ms: unix_ms().0,
         log: sums.log,
         tables: sums.tables,
         difference: report.outcome.difference_count,
@@ -92,15 +93,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::core::audit::{Outcome, Sums};
+    use crate::core::audit::{AuditOutcome, Sums};
 
     #[test]
     fn rows_of_an_earlier_run_are_counted_with_the_reason() {
-        let outcome = Outcome {
+        let outcome = AuditOutcome {
             compared: BTreeMap::from([("raw event", 3), ("totals", 1)]),
             totals: Sums { log: 3, tables: 3 },
             incomparable: BTreeMap::from([(Incomparable::Remade, 40)]),
-            ..Outcome::default()
+            ..AuditOutcome::default()
         };
         let shown = summarize(&VerifyReport {
             outcome,
@@ -120,10 +121,10 @@ mod tests {
 
     #[test]
     fn a_kept_folder_without_comparable_counts_is_shown_as_such() {
-        let outcome = Outcome {
+        let outcome = AuditOutcome {
             compared: BTreeMap::from([("raw event", 0), ("progress item", 3)]),
             incomparable: BTreeMap::from([(Incomparable::Remade, 272)]),
-            ..Outcome::default()
+            ..AuditOutcome::default()
         };
         let shown = summarize(&VerifyReport {
             outcome,

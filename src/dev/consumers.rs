@@ -1,7 +1,8 @@
-//! The consumers of `dev`: the active one, the successor of each killed one, and zombies.
+//! The consumers of `dev`: the active consumer, its successor after it was killed, and zombies.
 //!
-//! A zombie is a consumer that others believe to be dead: it reads for a while, its writes are held
-//! back, and then all of them reach the tables at once. The fences must reject what was counted before.
+//! A zombie is a consumer that other consumers believe to be dead. At first, a zombie reads while its writes are held
+//! back. Then all writes of the zombie reach the tables at once, and the fences must reject the records that the rows
+//! already count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use dynoxide::Database;
 use tokio::sync::Notify;
 
 use crate::api::ops::Probe as _;
-use crate::consume::{self, Host, Settled, Status, Wait};
+use crate::consume::{self, Host, RollupPace, SettledCallback, Status, Wait};
 use crate::core::ledger::Ledger;
 use crate::core::stall::PATIENCE_MS;
 use crate::dev::faults::WriteFaults;
@@ -23,41 +24,43 @@ use crate::shutdown::Shutdown;
 use crate::store::embedded;
 use crate::telemetry::Metrics;
 
-/// How long a zombie reads while its writes are held back. Its requests would time out later.
+/// How long a zombie reads while its writes are held back. If the writes were held back for longer, the requests of the
+/// zombie would time out.
 const ASLEEP: Duration = Duration::from_secs(4);
-/// Longest wait for a zombie's first record. Clients reconnect slowly to a broker that was stopped.
+/// How long `dev` waits until a zombie reads its first record. Clients reconnect slowly to a broker that was stopped.
 const FIRST_RECORD_MAX: Duration = Duration::from_secs(60);
-/// How long a zombie writes in addition to the active consumer.
+/// Minimum time for which a zombie writes at the same time as the active consumer.
 const AWAKE_MIN: Duration = Duration::from_secs(6);
-/// When a zombie ends that has not caught up before.
+/// Maximum time for which a zombie writes. A zombie ends earlier if it has nothing left to write.
 const AWAKE_MAX: Duration = Duration::from_secs(30);
-/// Time between two looks at a consumer's state.
+/// Time between two checks of a consumer's state.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Everything that a consumer is started with.
+/// The settings and clients with which `dev` starts each consumer.
 #[derive(Clone)]
 pub(crate) struct Consumers {
-    /// The settings.
+    /// The settings of `consume`.
     pub(crate) args: Consume,
-    /// The database, to which each zombie connects with its own client.
+    /// The embedded database, to which each zombie connects with its own client.
     pub(crate) database: Database,
-    /// The active consumer's client of the database.
+    /// The database client of the active consumer.
     pub(crate) client: Client,
-    /// Where the active consumer counts.
+    /// The metrics of the active consumer.
     pub(crate) metrics: Metrics,
-    /// The state of the active consumer.
+    /// The status of the active consumer.
     pub(crate) status: Arc<Status>,
-    /// Receives the boundary of each partition.
-    pub(crate) settled: Settled,
-    /// Kills the active consumer.
+    /// A callback that receives the durable boundary of each partition.
+    pub(crate) settled: SettledCallback,
+    /// A signal that makes `dev` kill the active consumer.
     pub(crate) killer: Arc<Notify>,
 }
 
 impl Consumers {
-    /// Returns consumers whose active one writes through `faults` and gives credit back.
+    /// Returns the consumers of `dev`. The active consumer sends its writes through `faults`, and returns credit to the
+    /// producer when records are durable.
     ///
     /// # Errors
-    /// If the client of the database cannot be made.
+    /// Returns an error if the client of the database cannot be created.
     pub(crate) async fn new(
         args: Consume,
         database: Database,
@@ -78,16 +81,16 @@ impl Consumers {
         })
     }
 
-    /// Returns the outcomes of all records that active consumers have read so far.
+    /// Returns the ledger of all records that active consumers have read since `dev` started.
     pub(crate) fn ledger(&self) -> Ledger {
         ledger(&self.metrics)
     }
 
-    /// Runs the active consumer and starts a successor each time it is killed. Returns when one of
-    /// them ends by itself.
+    /// Runs the active consumer. Each time the active consumer is killed, starts a successor. Returns when a consumer
+    /// ends by itself.
     ///
     /// # Errors
-    /// The error that ended the consumer.
+    /// Returns the error with which the consumer ended.
     pub(crate) async fn run(&self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
         loop {
             let host = Host {
@@ -96,6 +99,7 @@ impl Consumers {
                 settled: Some(Arc::clone(&self.settled)),
                 producer_time_is_fine: true,
                 stall_ms: PATIENCE_MS,
+                rollups: Some(RollupPace::EMBEDDED),
             };
             let (args, client) = (self.args.clone(), self.client.clone());
             let mut running = tokio::spawn(consume::run_with(args, client, host, shutdown.clone()));
@@ -105,7 +109,8 @@ impl Consumers {
                     tracing::warn!("killing the consumer");
                     running.abort();
                     let _killed = running.await;
-                    // Its successor reports its own waits.
+                    // The successor reports its own reasons for waiting, so the reasons of the killed consumer are
+                    // removed.
                     for wait in [Wait::Topic, Wait::Tables, Wait::Sink] {
                         self.status.set_waiting(wait, None);
                     }
@@ -114,8 +119,7 @@ impl Consumers {
         }
     }
 
-    /// Kills the active consumer without draining or committing anything. Returns when its successor
-    /// is ready.
+    /// Kills the active consumer without a drain or a commit. Returns when its successor is ready.
     pub(crate) async fn kill(&self) {
         self.status
             .set_waiting(Wait::Start, Some("the consumer was killed".to_owned()));
@@ -125,13 +129,13 @@ impl Consumers {
         }
     }
 
-    /// Runs a zombie and returns the outcomes of its records.
+    /// Runs a zombie and returns the ledger of its records.
     ///
-    /// It begins at the last published restart point. For [`ASLEEP`] after its first record its writes
-    /// are held back. Then `woken` is called, and all of them go out.
+    /// The zombie begins at the last published restart point. After the zombie's first record, its writes are held back
+    /// for [`ASLEEP`]. The function then calls `woken`, and all writes that were held back are sent.
     ///
     /// # Errors
-    /// The error that ended the zombie.
+    /// Returns the error with which the zombie ended.
     pub(crate) async fn run_zombie(
         &self,
         shutdown: &Shutdown,
@@ -143,7 +147,7 @@ impl Consumers {
         let client = embedded::client_through(through).await?;
         let metrics = Metrics::new();
         let args = Consume {
-            // In its own group no other member takes its partitions away.
+            // The zombie has a group of its own, so the active consumer cannot take its partitions away.
             group: format!("zombie-{:x}", fastrand::u32(..)),
             ..self.args.clone()
         };
@@ -153,6 +157,7 @@ impl Consumers {
             settled: None,
             producer_time_is_fine: true,
             stall_ms: PATIENCE_MS,
+            rollups: None,
         };
         let mut running = tokio::spawn(consume::run_with(args, client, host, shutdown.clone()));
         let life = async {

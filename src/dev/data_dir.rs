@@ -1,4 +1,4 @@
-//! The database of `dev`: in memory, or in the folder of `--data-dir`.
+//! The database of `dev`, which is either in memory or in the folder of `--data-dir`.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,18 +10,18 @@ use crate::exit::SettingsError;
 use crate::failure::Failure;
 use crate::remedy;
 
-/// The file of the tables.
+/// The name of the file that holds the tables.
 const DATABASE: &str = "dynamodb.sqlite";
 
-/// Tells whether the folder has tables of an earlier run.
+/// Returns true if the folder holds the tables of an earlier run.
 pub(crate) fn has_tables(dir: Option<&Path>) -> bool {
     dir.is_some_and(|dir| dir.join(DATABASE).exists())
 }
 
-/// Opens the database. The returned file holds a lock that keeps other processes from the folder.
+/// Opens the database. The returned file holds a lock, so that no other process can use the folder.
 ///
 /// # Errors
-/// If the folder cannot be used (exit 2), or another process uses it (exit 1).
+/// Returns an error if the folder cannot be used (exit code 2) or another process uses it (exit code 1).
 pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Option<File>)> {
     let Some(dir) = dir else {
         let database = Database::memory().map_err(|e| anyhow::anyhow!("{e}"))?;
@@ -29,9 +29,9 @@ pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Opt
     };
     let what = format!("failed to use {} (--data-dir)", dir.display());
     let failed =
-        |error: anyhow::Error| SettingsError(remedy::describe(&error.context(what.clone())));
+        |error: anyhow::Error| SettingsError(remedy::describe_error(&error.context(what.clone())));
     std::fs::create_dir_all(dir).map_err(|e| failed(e.into()))?;
-    // A symbolic link of another user could make this program open a file elsewhere.
+    // The file must not be a symbolic link, because another user's link could make this program open a file elsewhere.
     let path = dir.join(DATABASE);
     if path.is_symlink() {
         let error = Failure::new(format!("{DATABASE} is a symbolic link")).with_remedy("remove it");
@@ -57,8 +57,8 @@ pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Opt
     }
     let database =
         Database::new(&path.to_string_lossy()).map_err(|e| failed(anyhow::anyhow!("{e}")))?;
-    // This mode does not wait for the disk after each request and is several times as fast. After a
-    // kill of the process the file is still consistent; a power failure may destroy it.
+    // In bulk mode, the database does not wait for the disk after each request. Bulk mode is several times as fast as
+    // the default mode. If the process is killed, the file is still consistent. A power failure may destroy the file.
     database
         .enable_bulk_loading()
         .map_err(|e| failed(anyhow::anyhow!("{e}")))?;

@@ -1,7 +1,7 @@
-//! Faults between a consumer and its DynamoDB, switched on and off by the panel.
+//! Injects faults between a consumer and the embedded DynamoDB. The panel switches the faults on and off.
 //!
-//! The faults sit between the SDK and the embedded database. They affect writes only, so that the page
-//! can still read. To the consumer they look like throttling and network failures of a real table.
+//! The faults are injected between the SDK and the embedded database. The faults affect only writes, so that the page
+//! can still read. To the consumer, the faults look like throttling and network failures of a real table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,12 +16,12 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// While DynamoDB is throttled, one of this many writes succeeds.
+/// While DynamoDB is throttled, one of this number of writes succeeds.
 const THROTTLED_ONE_OF: u64 = 5;
-/// How often a held write checks whether it may continue.
+/// Time between two checks of whether a write that is held back may continue.
 const HOLD_POLL: Duration = Duration::from_millis(20);
 
-/// The switches of one client. Clones share them.
+/// The fault switches of one client. All clones share the switches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteFaults(Arc<Switches>);
 
@@ -36,32 +36,33 @@ struct Switches {
 }
 
 impl WriteFaults {
-    /// Refuses four of five writes as DynamoDB does beyond its capacity.
+    /// Turns on or off the refusal of four of five writes. DynamoDB refuses writes with the same error when a table
+    /// exceeds its capacity.
     pub(crate) fn throttle(&self, on: bool) {
         self.0.throttled.store(on, Ordering::SeqCst);
     }
 
-    /// Carries out every write and drops its answer.
+    /// Turns on or off the loss of answers: every write is carried out, but the client gets no answer.
     pub(crate) fn cut_replies(&self, on: bool) {
         self.0.cut.store(on, Ordering::SeqCst);
     }
 
-    /// Holds every write back, as if the process were suspended.
+    /// Turns on or off the holding of writes. While writes are held, they wait as if the process were suspended.
     pub(crate) fn hold(&self, on: bool) {
         self.0.held.store(on, Ordering::SeqCst);
     }
 
-    /// Returns how many writes were refused.
+    /// Returns the number of writes that were refused.
     pub(crate) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::SeqCst)
     }
 
-    /// Returns how many answers were dropped.
+    /// Returns the number of answers that were dropped.
     pub(crate) fn answers_lost(&self) -> u64 {
         self.0.answers_lost.load(Ordering::SeqCst)
     }
 
-    /// Returns a client that applies the switches and sends through `inner`.
+    /// Returns a client that applies the fault switches and sends requests through `inner`.
     pub(crate) fn wrap(&self, inner: SharedHttpClient) -> SharedHttpClient {
         let switches = Arc::clone(&self.0);
         http_client_fn(move |settings, components| {

@@ -1,15 +1,18 @@
-//! The text that `dev` prints at its start: the addresses, and commands to try.
+//! The text that `dev` prints when it starts: its addresses, and commands to try.
 
 use crate::dev::TOPIC;
 use crate::dev::ports::Addresses;
 use crate::settings::Dev;
 
-/// Event time between January's first event and its first flight, in seconds. Before the first
-/// flight there are only three weather reports an hour.
+/// Event time between the first event of January 2013 and the first flight, in seconds. Before the first flight, there
+/// are only three weather reports an hour.
 const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 
-/// Returns the command that starts this program in a shell: the command that started it if the search
-/// path finds that, or else the path of the program.
+/// The event that the greeting offers. Its time is the time of its arrival.
+const OWN_EVENT: &str = r#"{"city":"NYC","event_type":"incident","severity":"critical","description":"Water main break","timestamp":"now"}"#;
+
+/// Returns the shell command that starts this program. The command is the path of the program if the program was
+/// started by a path, and its name otherwise.
 pub(crate) fn own_command() -> String {
     let command = std::env::args().next().unwrap_or_default();
     match std::env::current_exe() {
@@ -28,7 +31,7 @@ fn quote_for_shell(word: &str) -> String {
     }
 }
 
-/// Returns the text. `own` is the command that starts this program.
+/// Returns the greeting. `own` is the shell command that starts this program.
 pub(crate) fn greeting(args: &Dev, addresses: Addresses, own: &str) -> String {
     let Addresses {
         page,
@@ -60,7 +63,9 @@ pub(crate) fn greeting(args: &Dev, addresses: Addresses, own: &str) -> String {
          http://{page}/\n\n\
          This is the page. The API is at /api/v1, and all metrics are at /metrics.\n\
          Kafka is embedded at {kafka}, with topic {TOPIC}; DynamoDB, {tables}, at {dynamodb}.\n\n\
-         Try in another terminal:\n  \
+         Send an event of your own from another terminal, and watch it arrive on the page:\n  \
+         curl -d '{OWN_EVENT}' http://{page}/api/v1/events\n\n\
+         Also try:\n  \
          curl http://{page}/api/v1/stats\n  \
          curl 'http://{page}/api/v1/events/NYC?limit=3'\n\n\
          With these variables, the other commands work there too:\n  \
@@ -99,7 +104,9 @@ mod tests {
             "citystream dev: sending synthetic events; Ctrl-C stops it\n\n  http://127.0.0.1:8082/\n\n\
              This is the page. The API is at /api/v1, and all metrics are at /metrics.\n\
              Kafka is embedded at 127.0.0.1:9092, with topic city-events; DynamoDB, in kept, at 127.0.0.1:8000.\n\n\
-             Try in another terminal:\n  curl http://127.0.0.1:8082/api/v1/stats\n  \
+             Send an event of your own from another terminal, and watch it arrive on the page:\n  \
+             curl -d '{\"city\":\"NYC\",\"event_type\":\"incident\",\"severity\":\"critical\",\"description\":\"Water main break\",\"timestamp\":\"now\"}' http://127.0.0.1:8082/api/v1/events\n\n\
+             Also try:\n  curl http://127.0.0.1:8082/api/v1/stats\n  \
              curl 'http://127.0.0.1:8082/api/v1/events/NYC?limit=3'\n\n\
              With these variables, the other commands work there too:\n  \
              export KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092\n  \

@@ -1,5 +1,6 @@
-//! Events of the last hours. `dev` sends them at the start, so that the page has something to show.
+//! Sends events of the last hours when `dev` starts, so that the page has data to show at once.
 
+use crate::core::clock::UnixMs;
 use crate::core::murmur2::partition_of;
 use crate::core::synth_faults::Stream;
 use crate::produce::credit::Credit;
@@ -7,25 +8,26 @@ use crate::produce::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 
-/// Most events of the history. The embedded broker and database take this many in a few seconds.
+/// Maximum number of events in the history. The embedded broker and database process this many events within a few
+/// seconds.
 const EVENTS_MAX: u64 = 30_000;
-/// Pause between two attempts to send while the embedded broker has no room.
+/// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// Returns the times of the events up to `now_ms`.
+/// Returns the times of the events in the history. The times end at `now_ms`.
 ///
-/// The events have the live rate, so that the chart shows no step where live events begin. With more
-/// than [`EVENTS_MAX`] events the history becomes shorter than `history_ms`. At the rate `max`, the
-/// events are spread evenly over `history_ms`.
+/// The history has the same rate as the live events, so the chart has no step where the live events begin. If a history
+/// of `history_ms` would have more than [`EVENTS_MAX`] events, the history is made shorter. If the rate is `max`, the
+/// history has [`EVENTS_MAX`] events that are spread evenly over `history_ms`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss
 )]
-fn times(now_ms: i64, history_ms: i64, rate: Rate) -> impl Iterator<Item = i64> {
+fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = UnixMs> {
     let (count, span_ms) = match rate {
         Rate::Max => (EVENTS_MAX, history_ms),
-        // The number is never negative, and it is capped before it loses digits.
+        // The rate is never negative. The cast to `u64` saturates, and `min` then limits the number of events.
         Rate::PerSecond(n) => {
             let count = ((history_ms as f64 / 1_000.0 * n) as u64).min(EVENTS_MAX);
             (
@@ -38,7 +40,7 @@ fn times(now_ms: i64, history_ms: i64, rate: Rate) -> impl Iterator<Item = i64> 
     (0..count).map(move |n| now_ms - span_ms + span_ms * n / count)
 }
 
-/// Sends the history and returns the number of its events. Blocks. Ends early at `shutdown`.
+/// Sends the history and returns the number of events that were sent. The call blocks, and ends early at `shutdown`.
 ///
 /// # Errors
 /// See [`EventProducer::send`].
@@ -46,7 +48,7 @@ pub(crate) fn send_history(
     producer: &EventProducer,
     credit: &Credit,
     partitions: i32,
-    (now_ms, history_ms, rate): (i64, i64, Rate),
+    (now_ms, history_ms, rate): (UnixMs, i64, Rate),
     shutdown: &Shutdown,
 ) -> Result<u64, ProducerError> {
     let mut stream = Stream::new(
@@ -78,18 +80,18 @@ mod tests {
     #[test]
     fn the_history_ends_now_and_has_the_live_rate() {
         let hour_ms = 3_600_000;
-        let all: Vec<i64> = times(10 * hour_ms, hour_ms, Rate::PerSecond(2.0)).collect();
+        let all: Vec<UnixMs> = times(UnixMs(10 * hour_ms), hour_ms, Rate::PerSecond(2.0)).collect();
         assert_eq!(all.len(), 7_200);
-        assert_eq!(all[0], 9 * hour_ms);
-        assert_eq!(all[7_199], 10 * hour_ms - 500);
+        assert_eq!(all[0], UnixMs(9 * hour_ms));
+        assert_eq!(all[7_199], UnixMs(10 * hour_ms - 500));
         assert!(all.is_sorted());
-        let three_hours = times(0, 3 * hour_ms, Rate::PerSecond(2.0)).count();
+        let three_hours = times(UnixMs(0), 3 * hour_ms, Rate::PerSecond(2.0)).count();
         assert_eq!(three_hours, 21_600, "the defaults are not cut short");
         for (rate, first) in [(Rate::Max, -hour_ms), (Rate::PerSecond(1_000.0), -30_000)] {
-            let all: Vec<i64> = times(0, hour_ms, rate).collect();
+            let all: Vec<UnixMs> = times(UnixMs(0), hour_ms, rate).collect();
             assert_eq!(u64::try_from(all.len()), Ok(EVENTS_MAX));
-            assert_eq!(all[0], first, "it is shorter, with the live rate");
+            assert_eq!(all[0], UnixMs(first), "it is shorter, with the live rate");
         }
-        assert_eq!(times(0, 0, Rate::PerSecond(2.0)).count(), 0);
+        assert_eq!(times(UnixMs(0), 0, Rate::PerSecond(2.0)).count(), 0);
     }
 }

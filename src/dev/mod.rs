@@ -1,15 +1,16 @@
 //! The parts of `citystream dev`: every role in one process, with an embedded broker and database.
 //!
-//! The broker is librdkafka's mock cluster, in memory. The database is SQLite behind the SDK's own
-//! request path, in memory or in `--data-dir`. Both are for trying the program out only. The mock keeps
-//! 5 MB or 100,000 records per partition, so the producer waits for the consumer ([`Credit`]). Each
-//! start is a new log with a new topic id. A kept database therefore has no fences for it, and the same
-//! input counts again.
+//! The broker is librdkafka's mock cluster, which keeps its records in memory. The database is SQLite, which answers
+//! the SDK's requests without a network. The database is either in memory or in `--data-dir`. The embedded broker and
+//! database exist only for trying the program. The mock cluster keeps at most 5 MB or 100,000 records per partition, so
+//! the producer waits for the consumer ([`Credit`]). Each start creates a new log with a new topic id. The rows of a
+//! kept database have no fences for the new log, so the same input is counted again.
 //!
-//! One port serves the API, the page, health and the metrics of all roles. Two more ports lead to the
-//! broker and the database, so that every other command works in a second terminal ([`ports`]). The
-//! page has a panel that `serve` does not have: it breaks things and shows that the counts stay right
-//! ([`panel`]).
+//! One port serves the API, the page, the health routes and the metrics of all roles, and takes events like
+//! `produce --accept`. Two further ports lead to
+//! the broker and to the database, so that every other command works in a second terminal ([`ports`]). The page
+//! has a panel that `serve` does not have. The panel injects faults, and shows that the counts stay correct
+//! ([`panel`]). The role `notify` runs with three rules, and its receiver is a route of the same port ([`incidents`]).
 //!
 //! [`Credit`]: crate::produce::credit::Credit
 
@@ -21,6 +22,7 @@ pub(crate) mod data_dir;
 pub(crate) mod faults;
 pub(crate) mod greeting;
 mod history;
+pub(crate) mod incidents;
 pub(crate) mod panel;
 pub(crate) mod ports;
 pub(crate) mod source;
@@ -32,30 +34,30 @@ use std::io::Read as _;
 
 use crate::settings::{Command, Consume, parse};
 
-/// The topic of the events.
+/// The name of the topic that holds the events.
 pub(crate) const TOPIC: &str = "city-events";
-/// Number of its partitions.
+/// The number of partitions of the topic.
 pub(crate) const PARTITIONS: i32 = 6;
-/// Number of unsettled records per partition. This is half of what the mock broker keeps, because the
-/// broker counts a little more than keys and values.
+/// Maximum number of unsettled records per partition in the broker, which is half of the mock cluster's limit. The mock
+/// cluster counts a little more than keys and values.
 pub(crate) const CREDIT_RECORDS_MAX: usize = 50_000;
-/// Bytes of unsettled records per partition, chosen in the same way.
+/// Maximum bytes of unsettled records per partition, which is also half of the mock cluster's limit.
 pub(crate) const CREDIT_BYTES_MAX: u64 = 2_500_000;
 
-/// Returns a random token that only the page of this process knows.
+/// Returns a random token. Only the page of this process receives the token.
 ///
 /// # Errors
-/// If the system provides no random bytes.
+/// Returns an error if the operating system provides no random bytes.
 pub(crate) fn random_token() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Returns the consumer's settings, parsed from a command line of its own.
+/// Returns the settings of the consumer. The function builds a command line and parses the settings from it.
 ///
 /// # Errors
-/// If the parser refuses the line.
+/// Returns an error if the parser refuses the command line.
 pub(crate) fn consumer_settings(brokers: &str) -> anyhow::Result<Consume> {
     let line = [
         "citystream",
@@ -64,16 +66,17 @@ pub(crate) fn consumer_settings(brokers: &str) -> anyhow::Result<Consume> {
         brokers,
         "--topic",
         TOPIC,
-        // A person waits while the consumer reconnects to a stopped broker, and while the group
-        // notices a killed member. So both take a few seconds at most.
+        // The user of the page waits while the consumer reconnects to a stopped broker, and while the group detects
+        // that a member was killed. The following settings limit the reconnect and the detection of a killed member to
+        // a few seconds.
         "--kafka-property",
         "reconnect.backoff.max.ms=500",
         "--kafka-property",
         "session.timeout.ms=6000",
         "--kafka-property",
         "heartbeat.interval.ms=1000",
-        // When a consumer of a second terminal leaves, the mock broker leaves one request unanswered.
-        // The group waits until that request times out, after 60 s by default.
+        // When a consumer in a second terminal leaves the group, the mock cluster leaves one request unanswered. The
+        // group waits until this request times out. The default timeout is 60 s.
         "--kafka-property",
         "socket.timeout.ms=10000",
     ];

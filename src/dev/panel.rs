@@ -1,13 +1,14 @@
-//! The panel on the page of `dev`, with which a user breaks things: its requests and its state.
+//! The panel on the page of `dev`, with which a user injects faults. This file holds the state of the panel and the
+//! handlers of its HTTP requests.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /dev/state` | running actions, past events, and the comparison of log and tables |
 //! | `POST /dev/break/{what}` | starts `kill` `zombie` `throttle` `cut` `broker` or `garbage`; the state |
 //!
-//! Only the page of this process may send these requests. They need the token from the page, a `Host`
-//! that names this machine, and an `Origin` (if there is one) equal to it. A page of another site can
-//! neither send the token's header nor read this page.
+//! Only the page of this process may send these requests. A request needs the token from the page and a `Host` that
+//! names this machine. If a request has an `Origin`, the `Origin` must be equal to the `Host`. A page of another site
+//! cannot read the token, and cannot send the header that carries the token.
 
 mod actions;
 
@@ -37,37 +38,37 @@ use crate::produce::producer::EventProducer;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{steady_ms, unix_ms};
 
-/// The header that carries the page's token.
+/// The header that carries the token of the page.
 const TOKEN: HeaderName = HeaderName::from_static("x-citystream-token");
 /// Number of past events that the panel keeps.
 const LOG_LINES_MAX: usize = 30;
 
-/// What the panel can break.
+/// The parts of `dev` that the panel can disrupt.
 pub(crate) struct Parts {
-    /// The active consumer and its zombies.
+    /// The active consumer and the zombies.
     pub(crate) consumers: Consumers,
-    /// The faults of the active consumer's client.
+    /// The write faults of the active consumer's client.
     pub(crate) faults: WriteFaults,
-    /// The producer, for bad events.
+    /// The producer that sends late and invalid events.
     pub(crate) producer: Arc<EventProducer>,
-    /// The room in the embedded broker.
+    /// The room that is left in the embedded broker.
     pub(crate) credit: Credit,
-    /// Number of partitions of the topic.
+    /// The number of partitions of the topic.
     pub(crate) partitions: i32,
-    /// Ends the actions.
+    /// A signal that ends the running actions.
     pub(crate) shutdown: Shutdown,
-    /// Dropped last: a client that outlived the broker would log that Kafka is down.
+    /// The embedded broker, which is dropped last. A client that outlived the broker would log that Kafka is down.
     pub(crate) broker: Broker,
 }
 
-/// The panel. Clones share its state.
+/// The panel of the page. All clones share its state.
 #[derive(Clone)]
 pub(crate) struct Panel(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
     token: String,
-    /// The state of each running action.
+    /// The running actions, each with a text about its current state.
     running: Mutex<BTreeMap<&'static str, String>>,
     log: Mutex<VecDeque<LogLine>>,
     comparison: Mutex<Option<Comparison>>,
@@ -81,29 +82,30 @@ struct LogLine {
     text: String,
 }
 
-/// The result of comparing the log with the tables.
+/// The result of a comparison of the log with the tables.
 #[derive(Clone, Default, Serialize)]
 pub(crate) struct Comparison {
-    /// When it was made, in Unix milliseconds.
+    /// When the comparison was made, in Unix milliseconds.
     pub(crate) at_ms: i64,
-    /// Events of the log in all comparable rows.
+    /// Number of events in the log that belong to comparable rows.
     pub(crate) log: i64,
-    /// Events of the tables in the same rows.
+    /// Total number of events that the tables count in all comparable rows.
     pub(crate) tables: i64,
-    /// Rows that differ.
+    /// Number of rows that differ.
     pub(crate) difference: u64,
-    /// True if rows of counts were compared. If not, the sums are equal only because both are empty.
+    /// True if rows of counts were compared. If no rows of counts were compared, the two sums are equal only because
+    /// both are 0.
     pub(crate) compares_counts: bool,
-    /// Rows that were compared.
+    /// Number of rows that were compared.
     pub(crate) rows: u64,
-    /// Rows that could not be compared.
+    /// Number of rows that could not be compared.
     pub(crate) not_comparable: u64,
-    /// Why those rows could not be compared.
+    /// The reason why some rows could not be compared, if there are such rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_comparable_why: Option<String>,
-    /// Events of the log that no consumer has stored yet.
+    /// Number of events in the log that no consumer has stored yet.
     pub(crate) waiting: u64,
-    /// The first row that differs.
+    /// A description of the first row that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first: Option<String>,
 }
@@ -114,13 +116,13 @@ struct RunningAction {
     says: String,
 }
 
-/// The answer to every request.
+/// The JSON answer to every request of the panel.
 #[derive(Serialize)]
 struct PanelState {
     running: Vec<RunningAction>,
     log: Vec<LogLine>,
     difference: Option<Comparison>,
-    /// What the numbers wait for, if they stand still.
+    /// The reason why the numbers on the page do not change, if they do not change.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<String>,
 }
@@ -139,7 +141,7 @@ impl Panel {
         }))
     }
 
-    /// Returns the routes.
+    /// Returns the routes of the panel.
     pub(crate) fn router(&self) -> Router {
         let metrics = self.0.parts.consumers.metrics.clone();
         let router = Router::new()
@@ -150,7 +152,7 @@ impl Panel {
         observed(router, metrics)
     }
 
-    /// Tells whether a page sent a request within this time.
+    /// Returns true if an open page has sent a request within the duration `within`.
     pub(crate) fn is_watched(&self, within: Duration) -> bool {
         lock(&self.0.last_request).is_some_and(|at| at.elapsed() < within)
     }
@@ -165,7 +167,7 @@ impl Panel {
         tracing::info!(text, "the panel");
         let mut lines = lock(&self.0.log);
         lines.push_front(LogLine {
-            at_ms: unix_ms(),
+            at_ms: unix_ms().0,
             text,
         });
         lines.truncate(LOG_LINES_MAX);
@@ -186,7 +188,7 @@ impl Panel {
         ([(CACHE_CONTROL, "no-store")], Json(state)).into_response()
     }
 
-    /// Returns what the numbers of the page wait for.
+    /// Returns the reason why the numbers on the page do not change, or `None` if they change.
     fn explain_wait(&self) -> Option<String> {
         let parts = &self.0.parts;
         let ledger = parts.consumers.ledger();
@@ -234,15 +236,15 @@ async fn require_own_page(State(panel): State<Panel>, request: Request, next: Ne
     }
 }
 
-/// Returns an error unless the page of this process sent the request.
+/// Returns an error unless the page of this process has sent the request.
 fn check_request(headers: &HeaderMap, token: &str) -> Result<(), &'static str> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     let host = text(HOST).unwrap_or_default();
     if !is_this_machine(host) {
-        return Err("only a page of this machine may break things");
+        return Err("only a page of this machine may inject faults");
     }
     if text(ORIGIN).is_some_and(|origin| origin != format!("http://{host}")) {
-        return Err("a page of another site may not break things");
+        return Err("a page of another site may not inject faults");
     }
     if text(TOKEN) != Some(token) {
         return Err("the token belongs to another process; load the page again");

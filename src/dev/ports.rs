@@ -1,8 +1,9 @@
-//! The ports of the page, the embedded Kafka and the embedded DynamoDB, all on loopback only.
+//! The ports of the page, the embedded Kafka and the embedded DynamoDB. All three ports are on the loopback interface
+//! only.
 //!
-//! librdkafka's mock broker chooses its own port. The fixed Kafka port forwards to it: the first
-//! answer tells a client the broker's own address. DynamoDB requests are answered here, because the
-//! server of the database library accepts requests from any web site.
+//! librdkafka's mock broker chooses its own port. `dev` forwards connections from a fixed Kafka port to the mock
+//! broker, and the broker's first answer gives the client the broker's own address. This module answers DynamoDB
+//! requests itself, because the server in the database library accepts requests from any web site.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,36 +26,36 @@ use crate::settings::Dev;
 use crate::shutdown::Shutdown;
 use crate::store::embedded;
 
-/// The usual port of Kafka.
+/// The default port of Kafka.
 const KAFKA_PORT: u16 = 9092;
-/// The port of DynamoDB Local.
+/// The default port of DynamoDB Local.
 const DYNAMODB_PORT: u16 = 8000;
-/// Most open connections to Kafka. Further ones wait.
+/// Maximum number of open connections to Kafka. Further connections to Kafka wait until an open connection is closed.
 const CONNECTIONS_MAX: usize = 256;
-/// DynamoDB accepts requests of up to 16 MiB.
+/// Maximum size of a request body in bytes, which is also the maximum of DynamoDB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// The open ports.
+/// The open ports of `dev`.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    /// The page, the API and all metrics.
+    /// The listener of the page, the API and all metrics.
     pub(crate) page: TcpListener,
-    /// The embedded Kafka.
+    /// The listener of the embedded Kafka.
     pub(crate) kafka: TcpListener,
-    /// The embedded DynamoDB.
+    /// The listener of the embedded DynamoDB.
     pub(crate) dynamodb: TcpListener,
-    /// The addresses of all three.
+    /// The addresses of all three listeners.
     pub(crate) addresses: Addresses,
 }
 
 /// The addresses of the open ports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addresses {
-    /// The page, the API and all metrics.
+    /// The address of the page, the API and all metrics.
     pub(crate) page: SocketAddr,
-    /// The embedded Kafka.
+    /// The address of the embedded Kafka.
     pub(crate) kafka: SocketAddr,
-    /// The embedded DynamoDB.
+    /// The address of the embedded DynamoDB.
     pub(crate) dynamodb: SocketAddr,
 }
 
@@ -62,7 +63,7 @@ impl Ports {
     /// Opens the three ports.
     ///
     /// # Errors
-    /// If a port cannot be opened.
+    /// Returns an error if a port cannot be opened.
     pub(crate) async fn open(args: &Dev) -> anyhow::Result<Ports> {
         let page = open(Some(args.port), 0, "--port").await?;
         let kafka = open(args.kafka_port, KAFKA_PORT, "--kafka-port").await?;
@@ -85,7 +86,7 @@ impl Ports {
     }
 }
 
-/// Opens the given port. Without one, opens the usual port, or a free one if that is taken.
+/// Opens the given port. If no port is given, opens the port `usual`, or any free port if `usual` is in use.
 async fn open(given: Option<u16>, usual: u16, option: &str) -> Result<TcpListener, BindError> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match given {
@@ -99,7 +100,7 @@ async fn open(given: Option<u16>, usual: u16, option: &str) -> Result<TcpListene
     }
 }
 
-/// Forwards connections to `target` until `shutdown`.
+/// Forwards all connections to `target` until `shutdown`.
 pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown: Shutdown) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -114,7 +115,8 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
             continue;
         };
         tokio::spawn(async move {
-            // A stopped broker refuses connections. This port then closes the connection at once.
+            // A stopped broker refuses connections. If the broker refuses the connection, the client's connection is
+            // closed at once.
             if let Ok(mut broker) = TcpStream::connect(target).await
                 && let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut broker).await
             {
@@ -128,7 +130,7 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
 /// Answers DynamoDB requests until `shutdown`.
 ///
 /// # Errors
-/// If the port fails.
+/// Returns an error if the port fails.
 pub(crate) async fn serve_database(
     listener: TcpListener,
     database: Database,
@@ -142,16 +144,18 @@ pub(crate) async fn serve_database(
 }
 
 fn database_router(database: Database) -> Router {
-    let answer =
-        async move |headers: HeaderMap, body: Bytes| answer(database, &headers, body).await;
+    let answer = async move |headers: HeaderMap, body: Bytes| {
+        answer_database_request(database, &headers, body).await
+    };
     Router::new()
         .route("/", post(answer))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
-async fn answer(database: Database, headers: &HeaderMap, body: Bytes) -> Response {
+async fn answer_database_request(database: Database, headers: &HeaderMap, body: Bytes) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // A browser sends `Origin` for whatever site is open in it. Clients of DynamoDB never send it.
+    // A browser sends `Origin` with the requests of any web site that it shows. Clients of DynamoDB never send
+    // `Origin`.
     if headers.contains_key(ORIGIN) || !text(HOST).is_some_and(is_this_machine) {
         let why = "only programs on this machine may send requests here\n";
         return (StatusCode::FORBIDDEN, why).into_response();
@@ -168,9 +172,9 @@ async fn answer(database: Database, headers: &HeaderMap, body: Bytes) -> Respons
     (status, kind, json).into_response()
 }
 
-/// Tells whether a `Host` header names this machine.
+/// Returns true if a `Host` header names this machine.
 ///
-/// Another name belongs to a web site that resolves its own name to this machine (DNS rebinding).
+/// Any other name may belong to a web site whose name resolves to this machine (DNS rebinding).
 pub(crate) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)

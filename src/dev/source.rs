@@ -1,4 +1,4 @@
-//! The events that `dev` sends: synthetic ones, a file, or the built-in events of January 2013.
+//! The events that `dev` sends: synthetic events, the events of a file, or the built-in events of January 2013.
 
 use crate::core::replay::Replay;
 use crate::core::synth_faults::{Faults, Stream};
@@ -6,35 +6,35 @@ use crate::dev::{PARTITIONS, history};
 use crate::exit::SettingsError;
 use crate::produce;
 use crate::produce::credit::Credit;
-use crate::produce::input::Input;
+use crate::produce::input::{Input, InputFormatRules};
 use crate::produce::producer::EventProducer;
 use crate::produce::pump::{self, EventSource, Plan, PumpError};
 use crate::settings::{Dev, Rate};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// Number of invalid lines of the input that are logged.
+/// Maximum number of invalid input lines that are logged.
 const BAD_LINES_LOGGED_MAX: u32 = 10;
-/// The real events that `--replay` plays without `--input`.
+/// The real events that `--replay` plays if `--input` is not given.
 const JANUARY: &[u8] = include_bytes!("../../data/city-events-2013-01.ndjson.gz");
 /// Time between two heartbeats of synthetic events.
 const HEARTBEAT_MS: i64 = 60_000;
 
-/// Everything that is needed to send the events.
+/// The source of the events, and how `dev` sends them.
 pub(crate) struct Sending {
-    /// The events.
+    /// The source that supplies the events.
     source: EventSource,
-    /// Length of the history to send first, in milliseconds; 0 for none.
+    /// Length of the history that `dev` sends first, in milliseconds. 0 means no history.
     history_ms: i64,
     rate: Rate,
     is_synthetic: bool,
 }
 
 impl Sending {
-    /// Opens the source. With `is_new`, a history precedes synthetic events.
+    /// Opens the source of the events. If `is_new` is true, `dev` sends a history before synthetic events.
     ///
     /// # Errors
-    /// If the settings contradict each other, or the input cannot be opened.
+    /// Returns an error if the settings contradict each other or the input cannot be opened.
     pub(crate) fn open(args: &Dev, is_new: bool) -> anyhow::Result<Sending> {
         let history_ms = args.history_ms().map_err(SettingsError)?;
         if history_ms > 0 && args.history.is_some() && !is_new {
@@ -54,16 +54,20 @@ impl Sending {
         })
     }
 
-    /// Sends all events, and returns at the end of the source or at `shutdown`. Blocks.
+    /// Sends all events. Returns at the end of the source or at `shutdown`. The call blocks.
     ///
     /// # Errors
-    /// If the producer fails, or the input cannot be read.
+    /// Returns an error if the producer fails or the input cannot be read.
     pub(crate) fn run(
         self,
         producer: &EventProducer,
         credit: Credit,
         shutdown: &Shutdown,
     ) -> Result<(), PumpError> {
+        // Requests send events as soon as the producer has reached Kafka, even while the history is sent.
+        if producer.wait_for_topic(shutdown, true)?.is_none() {
+            return Ok(());
+        }
         if self.history_ms > 0 {
             let span = (unix_ms(), self.history_ms, self.rate);
             let events = history::send_history(producer, &credit, PARTITIONS, span, shutdown)?;
@@ -112,8 +116,11 @@ fn open_source(args: &Dev) -> anyhow::Result<EventSource> {
         None => Replay::default(),
     };
     Ok(match &args.input {
-        Some(path) => EventSource::Input(produce::open(path)?, replay),
-        None if args.replay.is_some() => EventSource::Input(Input::from_reader(JANUARY)?, replay),
+        Some(path) => EventSource::Input(produce::open(path, &InputFormatRules::Ndjson)?, replay),
+        None if args.replay.is_some() => {
+            let input = Input::from_reader(JANUARY, &InputFormatRules::Ndjson)?;
+            EventSource::Input(input, replay)
+        }
         None => EventSource::Synthetic(Stream::new(fastrand::u64(..), Faults::default())),
     })
 }

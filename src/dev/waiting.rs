@@ -1,22 +1,25 @@
-//! Why the numbers of the page stand still, decided from active faults and from progress.
+//! Finds out why the numbers on the page do not change, from the active faults and the progress.
 
-/// Time without progress after which the page says so, in milliseconds.
+use crate::core::clock::SteadyMs;
+
+/// Time without progress after which the page shows the reason, in milliseconds.
 const STILL_MS: i64 = 3_000;
 
-/// The state of all parts at one moment.
+/// The state of all parts of `dev` at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    /// The monotonic clock, in milliseconds.
-    pub(crate) now_ms: i64,
-    /// The broker is stopped.
+    /// The time of the snapshot, from the monotonic clock.
+    pub(crate) now_ms: SteadyMs,
+    /// True if the broker is stopped.
     pub(crate) broker_stopped: bool,
-    /// What the consumer waits for.
+    /// The reason why the consumer waits, or `None` if it does not wait.
     pub(crate) consumer: Option<String>,
-    /// DynamoDB refuses writes, or their answers are lost.
+    /// True if DynamoDB refuses writes, or if the answers to writes are lost.
     pub(crate) writes_fail: bool,
-    /// Records that are counted, late or rejected.
+    /// Number of settled records, which are records that are counted, late or rejected.
     pub(crate) settled: u64,
-    /// All other records: sent and not acknowledged, not read yet, or in flight.
+    /// Number of unsettled records. The broker has not acknowledged them, or the consumer has not read them, or they
+    /// are in flight.
     pub(crate) pending: u64,
 }
 
@@ -24,11 +27,12 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Default)]
 pub(crate) struct WaitTracker {
     settled: u64,
-    since_ms: Option<i64>,
+    since_ms: Option<SteadyMs>,
 }
 
 impl WaitTracker {
-    /// Returns what the numbers wait for; `None` while they change or are complete.
+    /// Returns the reason why the numbers on the page do not change. Returns `None` while the numbers change, and when
+    /// all records are settled.
     pub(crate) fn explain(&mut self, now: &Snapshot) -> Option<String> {
         if now.settled != self.settled || now.pending == 0 {
             self.settled = now.settled;
@@ -63,7 +67,7 @@ impl WaitTracker {
     }
 }
 
-/// Returns what a consumer waits for, without the error messages of clients. The log has those.
+/// Returns why a consumer waits, without the error messages of its clients. The log contains the error messages.
 pub(crate) fn without_details(why: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in why.split("; ") {
@@ -85,12 +89,12 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_wait_is_shown_without_client_errors() {
-        let long = "waiting for DynamoDB to take writes: BatchWriteItem on raw-events failed with \
+        let long = "waiting for DynamoDB to accept writes: BatchWriteItem on raw-events failed with \
                     Dispatch: dispatch failure: io error; waiting for Query on totals failed with \
                     Timeout; waiting for Query on alerts failed with Timeout";
         assert_eq!(
             without_details(long),
-            "waiting for DynamoDB to take writes; waiting for DynamoDB to answer"
+            "waiting for DynamoDB to accept writes; waiting for DynamoDB to answer"
         );
         let short = "waiting for Kafka to assign partitions";
         assert_eq!(without_details(short), short);
@@ -101,7 +105,7 @@ mod tests {
         let mut waits = WaitTracker::default();
         let mut at = |now_ms, settled, pending, broker_stopped, consumer: Option<&str>| {
             waits.explain(&Snapshot {
-                now_ms,
+                now_ms: SteadyMs(now_ms),
                 settled,
                 pending,
                 broker_stopped,
@@ -132,7 +136,7 @@ mod tests {
             ..Snapshot::default()
         };
         assert_eq!(waits.explain(&now), None);
-        now.now_ms = STILL_MS;
+        now.now_ms = SteadyMs(STILL_MS);
         let text = waits.explain(&now).expect("they stand still");
         assert!(text.starts_with("The numbers wait for DynamoDB"), "{text}");
     }

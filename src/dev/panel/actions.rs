@@ -1,4 +1,4 @@
-//! What each button of the panel does.
+//! The actions that the buttons of the panel start.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,19 +7,20 @@ use prometheus::core::Collector as _;
 
 use super::{Panel, lock};
 use crate::api::ops::Probe as _;
+use crate::core::clock::UnixMs;
 use crate::core::murmur2::partition_of;
 use crate::dev::bad_events::make_bad_events;
 use crate::dev::waiting::without_details;
 
-/// How long a fault lasts.
+/// How long a fault lasts, unless it has not affected any write yet.
 const FAULT: Duration = Duration::from_secs(10);
-/// Additional time for a fault that has not affected any write yet.
+/// Maximum additional time of a fault that has not affected any write yet.
 const FAULT_EXTRA_MAX: Duration = Duration::from_secs(60);
-/// How often the state of a running action is updated.
+/// Time between two updates of the state of a running action.
 const SECOND: Duration = Duration::from_secs(1);
-/// Pause between two attempts to send while the embedded broker has no room.
+/// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
-/// The actions, each with its first state.
+/// The actions. Each has its name and the state that the panel shows first.
 const ACTIONS: [(&str, &str); 6] = [
     ("kill", "waiting for its successor"),
     ("zombie", "it reads, and its writes are held back"),
@@ -30,7 +31,7 @@ const ACTIONS: [(&str, &str); 6] = [
 ];
 
 impl Panel {
-    /// Starts an action unless it is running already. Returns whether there is such an action.
+    /// Starts the action `what`, unless it is already running. Returns true if there is an action with this name.
     pub(super) fn start(&self, what: &str) -> bool {
         let Some((what, state)) = ACTIONS.into_iter().find(|(name, _)| *name == what) else {
             return false;
@@ -71,7 +72,7 @@ impl Panel {
             () = self.0.parts.consumers.kill() => {}
             () = updates => {}
         }
-        self.log("a new consumer goes on from the last commit");
+        self.log("a new consumer continues from the last commit");
     }
 
     async fn run_zombie(&self) {
@@ -108,8 +109,8 @@ impl Panel {
             .await;
         faults.throttle(false);
         self.log(match refused() {
-            0 => "DynamoDB takes writes again; there was no write to refuse".to_owned(),
-            count => format!("DynamoDB takes writes again; {count} were refused"),
+            0 => "DynamoDB accepts writes again; there was no write to refuse".to_owned(),
+            count => format!("DynamoDB accepts writes again; {count} were refused"),
         });
     }
 
@@ -147,7 +148,7 @@ impl Panel {
         let sent = tokio::task::spawn_blocking(move || panel.send(&made.events)).await;
         self.log(match sent {
             Ok(Ok(count)) => format!(
-                "sent {late} late events and {} broken ones",
+                "sent {late} late events and {} invalid ones",
                 count.saturating_sub(late)
             ),
             Ok(Err(error)) => format!("failed to send: {error:#}"),
@@ -155,13 +156,13 @@ impl Panel {
         });
     }
 
-    /// Sends events in addition to those of the source, and returns how many. Blocks.
+    /// Sends events in addition to the events of the source, and returns the number of events sent. The call blocks.
     fn send(&self, events: &[(String, Vec<u8>)]) -> anyhow::Result<usize> {
         let parts = &self.0.parts;
         for (sent, (city, value)) in events.iter().enumerate() {
             let partition = partition_of(city.as_bytes(), parts.partitions);
-            // The source may send between taking the credit and sending. Then two neighbours are
-            // accounted with each other's size, but their sum is right.
+            // The source may send an event after this thread has taken credit and before it sends. Two adjacent records
+            // may then be counted with each other's size, but the sum of both sizes is correct.
             while !parts.credit.try_take(partition, city.len() + value.len()) {
                 if parts.shutdown.is_triggered() {
                     return Ok(sent);
@@ -175,16 +176,16 @@ impl Panel {
         Ok(events.len())
     }
 
-    /// Returns the watermark of each partition that has one, in Unix milliseconds.
+    /// Returns the watermark of each partition that has a watermark.
     #[allow(clippy::cast_possible_truncation)]
-    fn watermarks(&self) -> BTreeMap<i32, i64> {
+    fn watermarks(&self) -> BTreeMap<i32, UnixMs> {
         let families = self.0.parts.consumers.metrics.watermark_seconds.collect();
         let samples = families.iter().flat_map(|family| family.get_metric());
         samples
             .filter_map(|sample| {
                 let partition = sample.get_label().first()?.value().parse().ok()?;
                 let seconds = sample.get_gauge().get_value();
-                (seconds > 0.0).then_some((partition, (seconds * 1_000.0) as i64))
+                (seconds > 0.0).then_some((partition, UnixMs((seconds * 1_000.0) as i64)))
             })
             .collect()
     }
@@ -195,8 +196,8 @@ impl Panel {
         }
     }
 
-    /// Waits for [`FAULT`], and then until the fault has affected a write: while the broker is
-    /// stopped there may be none. Gives up after [`FAULT_EXTRA_MAX`] more.
+    /// Keeps a fault active for [`FAULT`], and then until the fault has affected a write. The second wait takes at most
+    /// [`FAULT_EXTRA_MAX`], because the consumer may have nothing to write while the broker is stopped.
     async fn hold_fault(
         &self,
         what: &'static str,

@@ -1,0 +1,125 @@
+//! The role `notify` of `dev`: three rules, and a receiver of webhooks on the port of the page.
+//!
+//! The receiver takes every message. The page shows the messages, because the role notes in the row of an incident what
+//! became of each of them.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
+use tokio::task::JoinHandle;
+
+use crate::dev::TOPIC;
+use crate::notify::config::{NotifyConfig, SecretReading};
+use crate::notify::run_with;
+use crate::notify::status::Status;
+use crate::settings::{Command, Notify, parse};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+/// The path of the receiver.
+const PATH: &str = "/dev/webhook";
+
+/// The rules and the receiver. `URL` stands for the receiver's address.
+const RULES: &str = r#"
+[[rule]]
+name = "critical"
+severity = ["critical"]
+group_by = ["city"]
+quiet = "15m"
+
+[[rule]]
+name = "traffic-surge"
+event_type = ["traffic"]
+count = 50
+window = "5m"
+group_by = ["city"]
+quiet = "15m"
+
+[[rule]]
+name = "silent-city"
+silence = "30m"
+group_by = ["city"]
+
+[[receiver]]
+name = "page"
+type = "webhook"
+url = "URL"
+allow_private = true
+min_interval = "10s"
+"#;
+
+/// Starts a task that finds incidents until `shutdown`, and tells the receiver at the address `page` about them. The task
+/// logs the error if the role fails, because the rest of `dev` works without it.
+pub(crate) fn start(
+    brokers: String,
+    page: SocketAddr,
+    client: &Client,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> JoinHandle<()> {
+    let (client, metrics, shutdown) = (client.clone(), metrics.clone(), shutdown.clone());
+    let role = async move {
+        let (settings, config) = (settings(&brokers)?, config(page)?);
+        let status = Arc::new(Status::new());
+        run_with(&settings, config, client, metrics, status, shutdown).await
+    };
+    tokio::spawn(async {
+        if let Err(error) = role.await {
+            tracing::warn!(%error, "the role notify ended");
+        }
+    })
+}
+
+/// Returns the route of the receiver.
+pub(crate) fn router() -> Router {
+    Router::new().route(PATH, post(async || StatusCode::NO_CONTENT))
+}
+
+fn config(page: SocketAddr) -> anyhow::Result<NotifyConfig> {
+    let text = RULES.replace("URL", &format!("http://{page}{PATH}"));
+    let parsed = NotifyConfig::parse(Path::new("dev"), &text, None, SecretReading::Check);
+    parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes}"))
+}
+
+/// Returns the settings of the role. The function builds a command line and parses the settings from it.
+fn settings(brokers: &str) -> anyhow::Result<Notify> {
+    let line = [
+        "citystream",
+        "notify",
+        "--config",
+        "dev",
+        "--from",
+        "beginning",
+        "--brokers",
+        brokers,
+        "--topic",
+        TOPIC,
+        // As for the consumer of `dev`, after a stop of the broker.
+        "--kafka-property",
+        "reconnect.backoff.max.ms=500",
+    ];
+    match parse(line.map(OsString::from))?.command {
+        Command::Notify(args) => Ok(args),
+        _ => unreachable!("the line says notify"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_and_the_rules_are_valid() {
+        let page = SocketAddr::from(([127, 0, 0, 1], 8082));
+        let config = config(page).expect("the rules are valid");
+        assert_eq!((config.rules.len(), config.receivers.len()), (3, 1));
+        let settings = settings("127.0.0.1:1").expect("the line is valid");
+        assert_eq!(settings.kafka.brokers, "127.0.0.1:1");
+    }
+}
