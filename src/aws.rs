@@ -1,11 +1,11 @@
 //! The HTTP client for AWS: timeouts, proxies, and the certificate authorities that TLS trusts.
 //!
-//! All requests to AWS (DynamoDB, and credentials for DynamoDB and Kafka) go through [`http_client`].
-//! TLS trusts the certificate authorities of the host, or the built-in ones if the host has none. They
-//! are loaded for the first `https` connection.
+//! All requests to AWS go through [`http_client`]: those to DynamoDB, and those for the credentials of DynamoDB and
+//! Kafka. TLS trusts the certificate authorities of the host. If the host has no certificate authorities, TLS trusts
+//! authorities that are built into the program. The authorities are loaded for the first `https` connection.
 //!
-//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply to `https`. Requests by `http`, such as those for
-//! instance metadata, never use a proxy.
+//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply to `https` only. Requests over `http`, such as those
+//! for instance metadata, never use a proxy.
 
 pub mod profile;
 
@@ -24,11 +24,11 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine as _;
 
-/// When an idle connection is closed. Load balancers and NAT gateways drop idle connections after a
-/// minute or more. A longer time would let a few more requests reuse a connection.
+/// Time after which the client closes an idle connection. Load balancers and NAT gateways drop idle connections after a
+/// minute or more. If idle connections were kept longer, only a few more requests would reuse one.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
-/// Returns a client for `http` and `https`.
+/// Returns an HTTP client for `http` and `https`.
 pub fn http_client() -> SharedHttpClient {
     SharedHttpClient::new(Transport {
         plain: aws_smithy_http_client::Builder::new()
@@ -37,8 +37,8 @@ pub fn http_client() -> SharedHttpClient {
     })
 }
 
-/// The `https` client of the whole process, so that all clients share connections and the authorities
-/// are loaded once.
+/// The `https` client of the whole process. All AWS clients use this client, so they share its connections, and the
+/// certificate authorities are loaded only once.
 static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs().certs.len();
     let store = if found > 0 {
@@ -65,7 +65,7 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
         .with_trust_store(store)
         .build()
         .expect("a context with only a trust store is valid");
-    // Only the builder of connectors accepts a proxy, not the builder of clients.
+    // A proxy can be set on a connector's builder, but not on the builder of the client.
     aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .pool_idle_timeout(POOL_IDLE)
@@ -81,7 +81,7 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
     })
 }
 
-/// Returns the authorities that Mozilla trusted when this program was built.
+/// Returns the certificate authorities that Mozilla trusted when this program was built.
 fn built_in_authorities() -> TrustStore {
     let mut pem = String::new();
     for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
@@ -89,7 +89,7 @@ fn built_in_authorities() -> TrustStore {
         pem.push_str("-----BEGIN CERTIFICATE-----\n");
         let mut rest = text.as_str();
         while !rest.is_empty() {
-            // Base64 is ASCII, so every index is the start of a character.
+            // Base64 text is ASCII, so every index is at the start of a character.
             let (line, tail) = rest.split_at(rest.len().min(64));
             pem.push_str(line);
             pem.push('\n');
@@ -100,7 +100,7 @@ fn built_in_authorities() -> TrustStore {
     TrustStore::empty().with_pem_certificate(pem)
 }
 
-/// Sends `http` requests directly, and `https` requests through [`TLS`].
+/// Sends `http` requests without a proxy, and sends `https` requests through [`TLS`].
 #[derive(Debug)]
 struct Transport {
     plain: SharedHttpClient,
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use aws_sdk_dynamodb::config::Credentials;
 
-    /// Returns the first line that a proxy receives, or "" if it receives nothing.
+    /// Returns the first line that a test proxy receives, or an empty string if the proxy receives nothing.
     async fn first_line_at_proxy(no_proxy: &str) -> String {
         use tokio::io::AsyncReadExt as _;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_built_in_authorities_make_a_client() {
-        // The connector parses every certificate when it is created, and panics on an invalid one.
+        // The connector parses every certificate when it is created, and panics if a certificate is invalid.
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(aws_config::BehaviorVersion::latest())
             .region(aws_sdk_dynamodb::config::Region::from_static("us-east-1"))

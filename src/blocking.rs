@@ -1,9 +1,9 @@
-//! Blocking calls in asynchronous code.
+//! Runs blocking calls from asynchronous code.
 
-/// Runs a blocking call on one of Tokio's threads for such calls, and returns its result.
+/// Runs a blocking call on one of Tokio's threads for blocking tasks, and returns its result.
 ///
 /// # Panics
-/// If the call panics: with the same panic.
+/// Panics if the call panics.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> T {

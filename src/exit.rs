@@ -6,23 +6,23 @@ use crate::failure::Failure;
 use crate::kafka::client::ClientConfigError;
 use crate::store::error::StoreError;
 
-/// How long a role may take to stop. After that it gives up on a sink that does not answer, and the
-/// process ends. `TimeoutStopSec` in the units must be longer.
+/// Maximum time for a role to drain. After the maximum drain time, the role gives up on a sink that does not answer,
+/// and the process ends. The setting `TimeoutStopSec` in the service units must be longer.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done, drained after SIGTERM, or the output pipe was closed.
+    /// Exit code 0: the work is done, the role has drained after SIGTERM, or the output pipe was closed.
     Done,
-    /// 1: failed; a restart may help.
+    /// Exit code 1: the command has failed, and a restart may help.
     Failed,
-    /// 2: wrong usage or settings; a restart does not help.
+    /// Exit code 2: the usage or the settings are wrong, and a restart does not help.
     Settings,
 }
 
 impl Exit {
-    /// Returns the process's exit code.
+    /// Returns the exit code of the process.
     pub const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -31,7 +31,7 @@ impl Exit {
         }
     }
 
-    /// Returns the exit of an error: [`Exit::Settings`] if the error, or one of its sources, says
+    /// Returns the exit code for an error. The result is [`Exit::Settings`] if the error or one of its sources says
     /// that the settings are wrong.
     pub fn of(error: &anyhow::Error) -> Exit {
         let is_wrong_setting = error.chain().any(|error| {
@@ -47,9 +47,9 @@ impl Exit {
     }
 }
 
-/// Prints the parser's message as the role itself would, and returns the exit.
+/// Prints the parser's message in the same way as the role itself would, and returns the exit code.
 ///
-/// `--help` among the options prints the help and is no error.
+/// If the options contain `--help`, the parser's message is the help text, which is not an error.
 pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {
     if let Err(error) = error.print() {
         tracing::debug!(%error, "failed to print what is wrong");
@@ -60,24 +60,24 @@ pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {
     }
 }
 
-/// A failure that only a person can repair. Service units do not restart after it.
+/// A failure whose cause an operator must repair. Service units do not restart a role after such a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub Failure);
 
 impl SettingsError {
-    /// Returns an error without a reason and without a remedy.
+    /// Returns an error that has no reason and no remedy yet.
     pub fn new(what: impl Into<String>) -> SettingsError {
         SettingsError(Failure::new(what))
     }
 
-    /// Sets the reason.
+    /// Sets the reason of the failure.
     #[must_use]
     pub fn with_why(self, why: impl Into<String>) -> SettingsError {
         SettingsError(self.0.with_why(why))
     }
 
-    /// Sets the remedy.
+    /// Sets the remedy of the failure.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<String>) -> SettingsError {
         SettingsError(self.0.with_remedy(remedy))

@@ -1,4 +1,4 @@
-//! A failure as a person reads it: what failed, why, and what to do about it.
+//! A failure as the user reads it: what failed, why it failed, and what to do about it.
 //!
 //! ```text
 //! citystream: failed to listen on 127.0.0.1:8080 (--listen)
@@ -6,27 +6,27 @@
 //!   > stop the program that listens there, or choose another address; port 0 picks a free one
 //! ```
 //!
-//! The code that detects a failure fills in the three parts, and they stay separate fields until they
-//! are printed. [`crate::remedy`] adds remedies to errors of other crates.
+//! The code that detects a failure fills in the three parts, which stay separate fields until the failure is printed.
+//! [`crate::remedy`] adds remedies to errors of other crates.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::output::lines;
 
-/// A failure in its parts.
+/// A failure with its parts in separate fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
-    /// What could not be done.
+    /// What the program could not do.
     pub what: String,
-    /// Why, if more is known.
+    /// The reason of the failure, if it is known.
     pub why: Option<String>,
-    /// What a person can do about it, if that is known.
+    /// What the user can do about the failure, if that is known.
     pub remedy: Option<String>,
 }
 
 impl Failure {
-    /// Returns a failure without a reason and without a remedy.
+    /// Returns a failure that has no reason and no remedy yet.
     pub fn new(what: impl Into<String>) -> Failure {
         Failure {
             what: what.into(),
@@ -34,7 +34,7 @@ impl Failure {
         }
     }
 
-    /// Sets the reason.
+    /// Sets the reason of the failure.
     #[must_use]
     pub fn with_why(self, why: impl Into<String>) -> Failure {
         Failure {
@@ -43,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// Sets the remedy.
+    /// Sets the remedy of the failure.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<String>) -> Failure {
         Failure {
@@ -60,11 +60,11 @@ impl Failure {
         }
     }
 
-    /// Returns the lines for standard error, broken between words if it has `columns`.
+    /// Returns the lines to print on standard error. If `columns` is given, long lines are wrapped between words.
     pub fn to_lines(&self, columns: Option<usize>) -> String {
         let mut out = lines("citystream: ", &self.what, 2, columns);
         if let Some(why) = &self.why {
-            // The message of another program may have several lines.
+            // A message from another program may have several lines.
             for (at, line) in why.lines().enumerate() {
                 let first = if at == 0 { "  because: " } else { "    " };
                 out.push_str(&lines(first, line, 4, columns));
@@ -77,7 +77,7 @@ impl Failure {
     }
 }
 
-/// Writes all parts in one line, for logs and `/readyz`.
+/// Writes all parts of the failure in one line, for logs and `/readyz`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.cause())?;
@@ -90,9 +90,9 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// Returns an error and its sources in one line.
+/// Returns the messages of an error and its sources in one line.
 ///
-/// A source whose message the line already ends with is left out.
+/// If the line already ends with the message of a source, the function does not repeat that message.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut out = in_one_line(&error.to_string());
     let mut next = error.source();
@@ -106,7 +106,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     out
 }
 
-/// Removes line breaks, and cuts a message where the AWS SDK prints one of its own values.
+/// Replaces line breaks by spaces. If the AWS SDK prints one of its own values in a message, the text is cut before
+/// that value.
 fn in_one_line(text: &str) -> String {
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let starts = ["Request {", "Response {", "SdkBody {"];

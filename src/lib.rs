@@ -1,6 +1,6 @@
-//! citystream: counts city events exactly, from Kafka to DynamoDB.
+//! The library of citystream, which reads city events from Kafka and counts them exactly in DynamoDB.
 //!
-//! In reading order:
+//! The modules, in the order in which a new reader should read them:
 //!
 //! | module | holds |
 //! |---|---|
@@ -14,6 +14,7 @@
 //!
 //! `docs/ARCHITECTURE.md` describes how the parts work together.
 
+mod access;
 pub mod api;
 pub mod aws;
 mod blocking;
@@ -27,6 +28,7 @@ pub mod exit;
 pub mod failure;
 pub mod kafka;
 mod listen;
+pub mod notify;
 mod output;
 pub mod produce;
 pub mod remedy;

@@ -1,4 +1,5 @@
-//! The program: parses the command line, starts logging, runs one command, and returns its exit code.
+//! The entry point of the program. The program parses the command line, starts logging, runs one command, and returns
+//! the exit code.
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
             Command::Consume(args) => cmd::consume::run(args, metrics, shutdown).await,
             Command::Serve(args) => cmd::serve::run(args, metrics, shutdown).await,
             Command::Tail(args) => cmd::tail::run(args, metrics, shutdown).await,
+            Command::Notify(args) => cmd::notify::run(args, metrics, shutdown).await,
+            Command::Silence(args) => cmd::silence::run(args).await,
             Command::Verify(args) => cmd::verify::run(args, metrics, shutdown).await,
             Command::Check(args) => cmd::check::run(args, shutdown).await,
             Command::Config(args) => cmd::config::run(&args),
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }
     });
-    // Does not wait for calls into librdkafka that still block.
+    // The program must not wait for calls into librdkafka that still block.
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,

@@ -1,12 +1,13 @@
-//! Text for standard output and terminals.
+//! Prints text on standard output, and wraps text that is printed on a terminal.
 //!
-//! Text for a terminal is wrapped between words. Elsewhere each text stays on one line, so that programs can read it.
+//! On a terminal, text is wrapped between words. In a file or a pipe, each text stays on one line, so that programs can
+//! read it.
 
 use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use textwrap::{Options, WordSplitter, fill};
 
-/// Prints text on standard output. A closed pipe is not an error.
+/// Prints text on standard output. A pipe that the reader has closed does not count as an error.
 ///
 /// # Errors
 /// Returns any other error of standard output.
@@ -17,16 +18,18 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
-/// Returns the width of the terminal that a stream writes to, in columns. Returns `None` if it is not a terminal.
+/// Returns the width of the terminal to which a stream writes, in columns. Returns `None` if the stream does not write
+/// to a terminal.
 pub(crate) fn columns(stream: &impl IsTerminal) -> Option<usize> {
     let size = stream.is_terminal().then(crossterm::terminal::size)?;
     let (columns, _) = size.ok()?;
     (columns > 0).then_some(columns.into())
 }
 
-/// Returns `first` and `text`, wrapped to `columns`, and a line end. Lines after the first are indented by `indent`.
+/// Returns `first` followed by `text` and a line end. If `columns` is given, the text is wrapped to that width, and all
+/// lines after the first are indented by `indent` columns.
 ///
-/// A word that is longer than a line is not broken, so that it can be copied.
+/// A word that is longer than a line is not broken, so that a user can copy it as a whole.
 pub(crate) fn lines(first: &str, text: &str, indent: usize, columns: Option<usize>) -> String {
     let Some(columns) = columns else {
         return format!("{first}{text}\n");

@@ -1,7 +1,7 @@
-//! Reports the error that ends a command, with a remedy that follows from the error's type.
+//! Reports the error that ends a command, with a remedy that depends on the type of the error.
 //!
-//! This module alone knows what a person can do about errors of the system, of Kafka and of DynamoDB.
-//! Errors of this program that know their remedy carry it as a [`Failure`].
+//! Only this module knows what a user can do about errors of the operating system, of Kafka and of DynamoDB. Errors of
+//! this program that have a remedy of their own contain a [`Failure`].
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -24,11 +24,11 @@ const DYNAMODB_REMEDY: &str = "check AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB if it
 const PERMISSION_REMEDY: &str = "give this user the permission, or choose another place";
 const CONTINUE_REMEDY: &str = "run it again: it continues where it stopped";
 
-/// Reports an error on standard error and returns how the process ends.
+/// Reports an error on standard error, and returns the exit code.
 ///
-/// With `--log-format json` the report is one JSON object.
+/// With `--log-format json`, the report is one JSON object.
 pub fn report(error: &anyhow::Error, format: Option<LogFormat>) -> Exit {
-    let failure = describe(error);
+    let failure = describe_error(error);
     if format == Some(LogFormat::Json) {
         let Failure { what, why, remedy } = failure;
         tracing::error!(what, why, todo = remedy, "failed");
@@ -38,11 +38,11 @@ pub fn report(error: &anyhow::Error, format: Option<LogFormat>) -> Exit {
     Exit::of(error)
 }
 
-/// Returns an error as a failure: the outermost message is `what`, its sources are `why`.
+/// Converts an error to a failure. The outermost message becomes `what`, and the messages of its sources become `why`.
 ///
-/// The remedy is that of the outermost error that has one. A source that repeats the end of the
-/// message before it is shown once.
-pub fn describe(error: &anyhow::Error) -> Failure {
+/// The remedy of the failure is that of the outermost error that has a remedy. If the message of a source is the end of
+/// the previous message, the message is shown only once.
+pub fn describe_error(error: &anyhow::Error) -> Failure {
     let mut texts: Vec<String> = Vec::new();
     let mut remedy = None;
     for error in error.chain() {
@@ -73,7 +73,7 @@ pub fn describe(error: &anyhow::Error) -> Failure {
     }
 }
 
-/// Returns one error of a chain, without its sources.
+/// Converts a single error to a failure, without its sources.
 fn describe_one(error: &(dyn Error + 'static)) -> Failure {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.clone();
@@ -110,7 +110,7 @@ fn describe_one(error: &(dyn Error + 'static)) -> Failure {
 fn describe_store_error(error: &StoreError) -> Failure {
     let failure = match error {
         StoreError::Settings(failure) => return failure.clone(),
-        // Only commands that end report this error: they wait until a table is active.
+        // Only a command that ends by itself waits until a table is active, so the user can run that command again.
         StoreError::Waited { .. } => {
             return Failure::new(error.to_string()).with_remedy(CONTINUE_REMEDY);
         }
@@ -123,7 +123,7 @@ fn describe_store_error(error: &StoreError) -> Failure {
     }
 }
 
-/// Returns what to do about an error of the system.
+/// Returns what the user can do about an error of the operating system.
 fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::NotFound => Some("check the path, and that the file or folder exists"),
@@ -138,7 +138,7 @@ fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
 }
 
-/// Returns what to do while a role keeps trying: about an error answer of DynamoDB, or about none.
+/// Returns what the operator can do while a role keeps retrying a request to DynamoDB.
 pub(crate) fn of_store(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Request(request) => match (request.kind, request.code.as_str()) {
@@ -175,7 +175,7 @@ fn of_admin(error: &AdminError) -> Failure {
         AdminError::Topic { what, code } => Failure::new(format!("failed to {what}"))
             .with_why(code.to_string())
             .with_remedy("check the rights on the topic, and --replication"),
-        // Its source may know a better remedy.
+        // The source of a login error may have a better remedy.
         AdminError::Login(IamError::NoRegion | IamError::Profile(_)) => {
             Failure::new(error.to_string())
         }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     fn shown(error: &anyhow::Error) -> String {
-        let text = describe(error).to_lines(None);
+        let text = describe_error(error).to_lines(None);
         let own = text
             .strip_prefix("citystream: ")
             .and_then(|t| t.strip_suffix('\n'));
@@ -248,7 +248,7 @@ mod tests {
         };
         let waiting = of_store(&waited()).expect("a remedy");
         assert!(waiting.starts_with("check AWS_REGION"), "{waiting}");
-        let ended = describe(&waited().into()).remedy.expect("a remedy");
+        let ended = describe_error(&waited().into()).remedy.expect("a remedy");
         assert!(ended.starts_with("run it again"), "{ended}");
     }
 

@@ -1,13 +1,14 @@
-//! Notifies systemd of a role's state: ready, status, watchdog, stopping.
+//! Notifies systemd that a role is ready, alive or stopping, and of the role's status.
 //!
-//! Each notification is a datagram to `NOTIFY_SOCKET`. Without that variable, nothing is sent.
+//! Each notification is a datagram to the socket whose path is in `NOTIFY_SOCKET`. If `NOTIFY_SOCKET` is not set, the
+//! role sends no notifications.
 //!
-//! - READY is sent when the settings are valid and the port is open. It does not depend on Kafka: a
-//!   role waits for missing services by itself, and systemd must not kill it for that.
-//! - WATCHDOG is sent while the role's [`Probe`] says that the role is alive. It is sent from the
-//!   runtime that does the role's work, so a runtime that hangs sends none.
-//! - STOPPING comes with an extension of the stop timeout, so that a short `TimeoutStopSec` does not
-//!   end the drain.
+//! - READY is sent when the settings are valid and the port is open. READY does not depend on Kafka, because a role
+//!   waits for missing services, and systemd must not end the role during that wait.
+//! - WATCHDOG is sent while the role's [`Probe`] reports that the role is alive. WATCHDOG is sent from the runtime that
+//!   does the work of the role, so it stops when that runtime hangs.
+//! - STOPPING is sent with an extension of the stop timeout, so that systemd does not end the drain after a short
+//!   `TimeoutStopSec`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +21,12 @@ use crate::exit::DRAIN_MAX;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Time between two looks at the role's state.
+/// Time between two checks of the state of the role.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Longest stop: the drain, then the last commit and the end of the process.
+/// Maximum duration of a stop of the role, which includes the drain, the last commit and the end of the process.
 const STOP_MAX: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(5));
 
-/// Sends notifications until it is dropped.
+/// Sends notifications to systemd until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Notifier(Option<(tokio::task::JoinHandle<()>, Arc<AtomicBool>)>);
 
@@ -33,13 +34,13 @@ impl Drop for Notifier {
     fn drop(&mut self) {
         if let Some((task, is_stopping)) = &self.0 {
             task.abort();
-            // A role without work in flight can end before its task notices the shutdown.
+            // A role without work in flight can end before the task of this notifier has noticed the shutdown.
             send_stopping(is_stopping);
         }
     }
 }
 
-/// Sends READY, and starts to send the status and the watchdog.
+/// Sends READY, and then sends the status and the watchdog notification periodically.
 pub(crate) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) -> Notifier {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Notifier(None);
@@ -80,7 +81,8 @@ async fn notify(
         }
     }
     send_stopping(&is_stopping);
-    // The watchdog must not end a drain that is within its time.
+    // The role keeps sending watchdog notifications, so that systemd does not end a drain that is still within its time
+    // limit.
     let begin = Instant::now();
     while watchdog.is_some() && begin.elapsed() < STOP_MAX {
         ticks.tick().await;
@@ -88,7 +90,7 @@ async fn notify(
     }
 }
 
-/// Sends STOPPING, once.
+/// Sends STOPPING. Does nothing if STOPPING has already been sent.
 fn send_stopping(is_sent: &AtomicBool) {
     if is_sent.swap(true, Ordering::SeqCst) {
         return;
@@ -105,13 +107,16 @@ fn is_alive(probe: &dyn Probe) -> bool {
     match probe.live() {
         Ok(()) => true,
         Err(reason) => {
-            tracing::error!(reason, "the role is not alive, so the watchdog is not fed");
+            tracing::error!(
+                reason,
+                "the role is not alive, so the watchdog is not notified"
+            );
             false
         }
     }
 }
 
-/// Returns what the role waits for, or its progress.
+/// Returns the reason why the role waits. If the role does not wait, returns its progress.
 fn status(probe: &dyn Probe, metrics: &Metrics) -> String {
     if let Err(reason) = probe.ready() {
         return reason;

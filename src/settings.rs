@@ -1,10 +1,12 @@
 //! The command line and the environment, parsed into typed settings.
 //!
-//! Only this module reads the environment, except for the variables of AWS and `RUST_LOG`, which their
-//! libraries read. It refuses a value that cannot work before a role starts. The error names the
-//! option, the value and the allowed values, and the exit code is 2.
+//! Only this module reads the environment, except for the variables of AWS and `RUST_LOG`, which libraries read. Before
+//! a role starts, the module refuses values that cannot work. The error names the option, the value and the allowed
+//! values, and the exit code is 2.
 
+mod access;
 mod consume;
+mod csv;
 #[cfg(feature = "dev")]
 mod dev;
 mod effective;
@@ -12,18 +14,22 @@ mod environment;
 mod help;
 mod init_tables;
 mod kafka;
+mod notify;
 mod ops;
 mod parse;
 mod produce;
 mod secrets;
 mod serve;
+mod silence;
 mod tail;
 mod values;
 mod verify;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use access::AccessArgs;
 pub use consume::{Consume, GroupProtocol, OnDataLoss};
+pub use csv::{CsvArgs, EventField, FieldList, InputFormat, SeverityList};
 #[cfg(feature = "dev")]
 pub use dev::Dev;
 pub use effective::{Effective, Parsed, hide_login, other_variables, parse_role};
@@ -31,16 +37,19 @@ pub use environment::{check_environment, known_variables, nearest};
 pub use help::command;
 pub use init_tables::{InitTables, Mix, RawRows};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
-pub use ops::{Carried, Check, Config, Print, Role, Shell};
+pub use notify::{Notify, NotifyOutput};
+pub use ops::{Carried, Check, CompletionShell, Config, Print, Role};
 pub use parse::parse;
 pub use produce::{Heartbeat, LISTEN, Produce};
 pub use secrets::warn_if_others_can_read;
-pub use serve::{AccessArgs, Serve};
-pub use tail::{From, Output, Tail};
+pub use serve::Serve;
+pub use silence::{SilenceAction, SilenceAdd, SilenceCommand};
+pub use tail::{From, Tail, TailOutput};
+pub(crate) use values::parse_duration_ms;
 pub use values::{Rate, show_ms};
 pub use verify::{Moment, Verify, VerifyOutput, WindowName};
 
-/// City events from Kafka to DynamoDB, counted exactly.
+/// Counts city events from Kafka exactly and stores the counts in DynamoDB.
 #[derive(Debug, Parser)]
 #[command(
     name = "citystream",
@@ -70,6 +79,10 @@ pub enum Command {
     Serve(Serve),
     /// Show live counts by city, type and severity
     Tail(Tail),
+    /// Tell people about incidents, by rules
+    Notify(Notify),
+    /// Tell nobody about certain incidents for a while
+    Silence(SilenceCommand),
     /// Compare the Kafka log with the tables, row by row
     Verify(Verify),
     /// Test settings, host names, logins, rights, topics and tables before you start a role
@@ -132,6 +145,8 @@ impl Command {
             Command::Consume(c) => ("consume", &c.log),
             Command::Serve(c) => ("serve", &c.log),
             Command::Tail(c) => ("tail", &c.log),
+            Command::Notify(c) => ("notify", &c.log),
+            Command::Silence(c) => ("silence", &c.log),
             Command::Verify(c) => ("verify", &c.log),
             Command::Check(c) => ("check", &c.log),
             Command::Config(c) => ("config", &c.log),
@@ -144,7 +159,7 @@ impl Command {
 
 fn parse_table_prefix(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    // The longest suffix is "-aggregations"; DynamoDB allows 255 characters.
+    // DynamoDB allows 255 characters for a table name, and the longest suffix after the prefix is "-aggregations".
     if text.is_empty() || text.len() > 240 || !text.chars().all(legal) {
         return Err("a prefix has 1 to 240 of the characters a-z A-Z 0-9 . _ -".to_owned());
     }

@@ -1,9 +1,9 @@
-//! One request to stop, visible to every task of a role.
+//! A request to stop the role, which every task of the role can see.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// A flag that is raised once, when the role has to stop. Clones share it.
+/// A flag that is raised when the role has to stop, and is never lowered. All clones share the flag.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     sender: watch::Sender<bool>,
@@ -17,14 +17,15 @@ impl Shutdown {
         }
     }
 
-    /// Returns a flag that SIGTERM and SIGINT raise. A second signal ends the process at once.
+    /// Returns a flag that SIGTERM and SIGINT raise. A second signal ends the process immediately.
     ///
     /// # Panics
-    /// Panics outside a Tokio runtime.
+    /// Panics if it is called outside a Tokio runtime.
     pub fn on_signals() -> Shutdown {
         let shutdown = Shutdown::new();
         let flag = shutdown.clone();
-        // The handlers are installed before the task starts: a signal in between would kill the process.
+        // The signal handlers are installed before the task starts. If the task installed the signal handlers, a signal
+        // that arrives before the task runs would end the process.
         let (Ok(mut term), Ok(mut int)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
@@ -52,7 +53,7 @@ impl Shutdown {
         self.sender.send_replace(true);
     }
 
-    /// Returns whether the flag is raised.
+    /// Returns true if the flag is raised.
     pub fn is_triggered(&self) -> bool {
         *self.sender.borrow()
     }
@@ -60,7 +61,7 @@ impl Shutdown {
     /// Waits until the flag is raised.
     pub async fn wait(&self) {
         let mut receiver = self.sender.subscribe();
-        // `wait_for` fails only if the sender is dropped, and `self` holds the sender.
+        // `wait_for` fails only if the sender has been dropped, but `self` holds the sender.
         let _stopped = receiver.wait_for(|stop| *stop).await;
     }
 }

@@ -3,34 +3,44 @@
 mod logs;
 mod metrics;
 
+use std::fmt::Display;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::core::clock::{SteadyMs, UnixMs};
 
 pub use logs::{
     hold_log_lines, print_stderr, print_stdout, release_log_lines, start_logging, write_stderr,
 };
 pub use metrics::Metrics;
 
-/// Returns the wall clock in Unix milliseconds.
-pub fn unix_ms() -> i64 {
+/// Returns the current time of the wall clock, in milliseconds since the Unix epoch.
+pub fn unix_ms() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    UnixMs(since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// Returns a monotonic time in milliseconds, for measuring durations.
+/// Returns a monotonic time in milliseconds, which is suitable for measuring durations.
 ///
-/// It starts at the wall clock's value and never goes back, even if an operator sets the clock back.
-pub fn steady_ms() -> i64 {
-    static BEGAN: OnceLock<(Instant, i64)> = OnceLock::new();
-    let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), unix_ms()));
+/// The monotonic time starts with the value that the wall clock has at the first call. The monotonic time never goes
+/// back, even if an operator sets the wall clock back.
+pub fn steady_ms() -> SteadyMs {
+    static BEGAN: OnceLock<(Instant, SteadyMs)> = OnceLock::new();
+    let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), SteadyMs(unix_ms().0)));
     let since_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
     began_ms.saturating_add(since_ms)
 }
 
-/// Returns whether a stream is a terminal that understands escape codes.
+/// Returns the items of a list as text for a log field or a message. Commas separate the items.
+pub fn join_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let texts: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    texts.join(", ")
+}
+
+/// Returns true if a stream is a terminal that supports escape codes.
 ///
-/// Progress bars and screens are drawn only there; elsewhere a role prints a plain line now and then. The
-/// drawing libraries themselves leave out colors if `NO_COLOR` is set.
+/// A role draws progress bars and screens only on a terminal that supports escape codes. On streams without escape
+/// codes, the role prints a plain line now and then. If `NO_COLOR` is set, the drawing libraries omit colors.
 pub fn can_draw(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

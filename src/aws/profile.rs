@@ -1,7 +1,9 @@
-//! The AWS profile in use: logins that this program does not support, and the session name of a role.
+//! Inspects the AWS profile in use. Rejects logins that this program does not support, and sets a session name for a
+//! role.
 //!
-//! The `sso` and `credentials-login` features of `aws-config` are off (Cargo.toml gives the reason).
-//! Without them the library reports an error only when it needs credentials. A role would retry forever.
+//! The features `sso` and `credentials-login` of `aws-config` are off. Cargo.toml gives the reason. Without `sso` and
+//! `credentials-login`, the library reports an unsupported login only when it needs credentials. Without the check in
+//! this module, a role would then retry forever.
 
 use aws_config::profile::{Profile, ProfileSet, load};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
@@ -9,14 +11,14 @@ use aws_types::os_shim_internal::{Env, Fs};
 
 use crate::failure::Failure;
 
-/// Longest chain of `source_profile` links. Real chains have two or three profiles.
+/// Maximum number of `source_profile` links that are followed. Real chains of profiles have two or three links.
 const CHAIN_LENGTH_MAX: usize = 16;
-/// Session name for a role whose profile gives none.
+/// The session name for a role whose profile does not set one.
 const SESSION_NAME: &str = "citystream";
 
-/// Returns a failure if the profile in use has a login that this program does not support.
+/// Returns a failure if the AWS profile in use has a login that this program does not support.
 ///
-/// Returns `None` if environment variables provide credentials.
+/// Returns `None` if environment variables provide the credentials.
 pub async fn refusal() -> Option<Failure> {
     let is_set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
     if is_set("AWS_ACCESS_KEY_ID") && is_set("AWS_SECRET_ACCESS_KEY") {
@@ -25,10 +27,10 @@ pub async fn refusal() -> Option<Failure> {
     login_refusal(&load_profiles().await?)
 }
 
-/// Returns the profile files, with a session name for the role of the profile.
+/// Returns the profile files, with a session name added for the role that the profile assumes.
 ///
-/// Without a session name, the AWS library chooses a new one each time it assumes the role. MSK takes
-/// another session name for another user, and refuses a second login on the same connection.
+/// Without a session name, the AWS library chooses a new name each time it assumes the role. MSK treats each session
+/// name as a user of its own, and refuses a second login on a connection as another user.
 pub async fn files_with_session_name() -> EnvConfigFiles {
     let files = EnvConfigFiles::builder()
         .include_default_config_file(true)
@@ -42,14 +44,14 @@ pub async fn files_with_session_name() -> EnvConfigFiles {
     }
 }
 
-/// Loads the profiles. If a file is invalid, returns `None`: the AWS library reports that itself.
+/// Loads the AWS profiles. Returns `None` if a file is invalid, because the AWS library reports that error itself.
 async fn load_profiles() -> Option<ProfileSet> {
     load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None)
         .await
         .ok()
 }
 
-/// Returns the last profile of the `source_profile` chain, which has the credentials.
+/// Returns the last profile in the chain of `source_profile` links, which holds the credentials.
 fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
     let mut profile = profiles.get_profile(profiles.selected_profile())?;
     for _ in 0..CHAIN_LENGTH_MAX {
@@ -65,7 +67,8 @@ fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
 fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     let profile = credentials_profile(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    // The AWS library uses the first of these that the profile has, in this order.
+    // If a profile has several kinds of login, the AWS library uses the first kind in the order of the following
+    // conditions.
     let way = if has(&["credential_source", "web_identity_token_file"]) {
         return None;
     } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {
@@ -83,7 +86,8 @@ fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     )))
 }
 
-/// Returns a config file with a session name, if the profile has a role and no session name.
+/// Returns the text of a config file that adds a session name. Returns `None` if the profile has no role, or already
+/// has a session name.
 fn session_name_file(profiles: &ProfileSet) -> Option<String> {
     let name = profiles.selected_profile();
     let profile = profiles.get_profile(name)?;
@@ -182,7 +186,7 @@ source_profile = circle
         ] {
             let addition = session_name_file(&parsed(name, CONFIG).await);
             assert_eq!(addition.as_deref(), wanted, "{name}");
-            // The library merges it with the profile in the file.
+            // The AWS library merges the added text with the profile from the user's file.
             if let Some(addition) = addition {
                 let merged = parsed(name, &format!("{CONFIG}{addition}")).await;
                 let profile = merged.get_profile(name).unwrap();

@@ -1,7 +1,8 @@
-//! A CloudFormation template of the four tables and of a policy for each role.
+//! Generates a CloudFormation template that creates the four tables and an IAM policy for each role.
 //!
-//! It is generated from the table specifications that `init-tables` uses. `init-tables` still has to
-//! run once afterwards: it keeps the tables, writes the config item and creates the topics.
+//! The template is generated from the same table specifications that `init-tables` uses. After creating the stack, the
+//! operator still runs `init-tables` once. After the template, `init-tables` keeps the tables that exist, writes the
+//! config item and creates the topics.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,7 @@ use crate::store::attributes::TTL;
 use crate::store::rights::{TableUser, grants_after_template, policy_of};
 use crate::store::tables::{Keys, TableSpec, key_attributes, specs};
 
-/// Returns the template. Its parameters choose how the tables are protected.
+/// Returns the CloudFormation template. The template's parameters determine how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
     let mut resources = tables(names);
     let mut outputs = Map::new();
@@ -55,8 +56,8 @@ fn parameters() -> Value {
 
 fn tables(names: &TableNames) -> Map<String, Value> {
     let mut resources = Map::new();
-    // CloudFormation creates all tables at once, but DynamoDB creates only one table with an index at
-    // a time. So each such table depends on the one before it.
+    // CloudFormation would create all tables at once, but DynamoDB allows the creation of only one table with an index
+    // at a time. Each table with an index therefore depends on the previous table with an index.
     let mut previous: Option<String> = None;
     for (spec, suffix) in specs(names).iter().zip(TABLES) {
         let mut resource = table(spec);
@@ -76,9 +77,9 @@ fn tables(names: &TableNames) -> Map<String, Value> {
 }
 
 fn policy(user: TableUser, names: &TableNames) -> Value {
-    // CloudFormation fills in partition, Region and account.
+    // CloudFormation replaces the placeholders by the AWS partition, the Region and the account.
     let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
-    // The template creates the tables, so `init-tables` only needs to read their description.
+    // The template creates the tables, so `init-tables` only needs the right to describe them.
     let grants = match user {
         TableUser::InitTables => grants_after_template(),
         user => user.grants(),
@@ -97,7 +98,7 @@ fn policy(user: TableUser, names: &TableNames) -> Value {
     })
 }
 
-/// Returns the logical id of a resource: `RawEvents` for `raw-events`.
+/// Returns the logical id of a resource, such as `RawEvents` for `raw-events`.
 fn logical_id(name: &str) -> String {
     let capital = |word: &str| {
         let mut chars = word.chars();
@@ -139,7 +140,7 @@ fn table(spec: &TableSpec) -> Value {
     }
     json!({
         "Type": "AWS::DynamoDB::Table",
-        // The counts must outlive the stack.
+        // The tables with their counts must remain after the stack is deleted.
         "DeletionPolicy": "Retain",
         "UpdateReplacePolicy": "Retain",
         "Properties": properties,
@@ -164,9 +165,9 @@ fn key_schema(keys: Keys) -> Value {
 mod tests {
     use super::*;
     use crate::store::embedded;
-    use crate::store::tables::{describe, differences};
+    use crate::store::tables::{describe_table, differences};
 
-    /// Creates the tables as CloudFormation would, and compares them as `init-tables --check` does.
+    /// Creates the tables as CloudFormation would create them, and compares them as `init-tables --check` does.
     #[tokio::test]
     async fn the_template_creates_the_tables_that_init_tables_expects() {
         let db = dynoxide::Database::memory().unwrap();
@@ -187,7 +188,7 @@ mod tests {
                 .unwrap();
         }
         for spec in specs(&names) {
-            let found = describe(&client, &spec.name).await.unwrap();
+            let found = describe_table(&client, &spec.name).await.unwrap();
             let found = found.unwrap_or_else(|| panic!("{} is missing", spec.name));
             assert_eq!(differences(&spec, &found), Vec::<String>::new());
         }

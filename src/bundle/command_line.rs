@@ -1,16 +1,16 @@
-//! Manual pages and shell completions, generated from the command line itself.
+//! Generates manual pages and shell completions from the definition of the command line.
 
 use clap::Command;
 use clap_complete::aot;
 
 use super::NamedFile;
-use crate::settings::{Shell, command};
+use crate::settings::{CompletionShell, command};
 
-/// Returns the manual: one page for the program and one for each command.
+/// Returns the manual pages. There is one page for the program and one for each command.
 pub(super) fn man() -> Vec<NamedFile> {
     let mut command = command().disable_help_subcommand(true);
     command.build();
-    // The template of the program's own help is made for terminals.
+    // The help template of the program is made for terminals, so the manual page uses another template.
     let program = command.clone().help_template("{all-args}");
     let mut out = vec![page(program, "citystream")];
     for sub in command.get_subcommands() {
@@ -33,18 +33,18 @@ fn page(command: Command, name: &str) -> NamedFile {
     (format!("{name}.1"), text)
 }
 
-/// Returns the completions for a shell, under the file name that the shell looks for.
+/// Returns the completions for a shell, with the file name that the shell expects.
 ///
-/// One of the first two lines says how to install it.
-pub(crate) fn completion(shell: Shell) -> NamedFile {
+/// One of the first two lines of the file says how to install the completions.
+pub(crate) fn completion(shell: CompletionShell) -> NamedFile {
     let (generator, name, folder) = match shell {
-        Shell::Bash => (
+        CompletionShell::Bash => (
             aot::Shell::Bash,
             "citystream.bash",
             "~/.local/share/bash-completion/completions",
         ),
-        Shell::Zsh => (aot::Shell::Zsh, "_citystream", "a folder of $fpath"),
-        Shell::Fish => (
+        CompletionShell::Zsh => (aot::Shell::Zsh, "_citystream", "a folder of $fpath"),
+        CompletionShell::Fish => (
             aot::Shell::Fish,
             "citystream.fish",
             "~/.config/fish/completions",
@@ -55,7 +55,7 @@ pub(crate) fn completion(shell: Shell) -> NamedFile {
     let text = String::from_utf8(text).expect("the texts are UTF-8");
     let install =
         format!("# To install: write this file as {name} into {folder}, and start a new shell.");
-    // Zsh reads the first line, `#compdef citystream`.
+    // Zsh requires `#compdef citystream` in the first line, so the instructions go into the second.
     let text = match text.split_once('\n') {
         Some((first, rest)) if first.starts_with('#') => format!("{first}\n{install}\n{rest}"),
         _ => format!("{install}\n{text}"),
@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn completions_say_how_to_install_them() {
         for (shell, first) in [
-            (Shell::Bash, "# To install"),
-            (Shell::Zsh, "#compdef citystream"),
-            (Shell::Fish, "# "),
+            (CompletionShell::Bash, "# To install"),
+            (CompletionShell::Zsh, "#compdef citystream"),
+            (CompletionShell::Fish, "# "),
         ] {
             let (name, text) = completion(shell);
             assert!(text.starts_with(first), "{text}");

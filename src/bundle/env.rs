@@ -1,24 +1,50 @@
-//! The environment files of the service units, generated from the options.
+//! Generates the environment files of the service units from the options.
 
 use std::fmt::Write as _;
 
 use crate::settings::{Role, command};
 
-/// Options that make no sense for a service: they end the role, which systemd then starts again, or
-/// they need an option that does.
-const NOT_FOR_SERVICES: [&str; 7] = [
+/// Options that a service should not use. Some of these options end the role, and systemd would start the role
+/// again. The other options depend on an option that ends the role.
+const NOT_FOR_SERVICES: [&str; 18] = [
+    // The unit of `produce --accept` sets this option itself.
+    "accept",
     "stop_at_end",
     "from_dlq",
+    "exit_at_end",
+    "test",
+    "output",
     "input",
+    "input_format",
+    "dry_run",
+    "map",
+    "set",
+    "severity_map",
+    "time_format",
+    "time_zone",
     "count",
     "speed",
     "restamp",
     "skip_bad",
 ];
 
-/// Returns `common.env` and one file for each role that runs as a service.
+/// The options of `produce` that its unit with `--accept` has, in addition to those of [`ACCESS`].
+const FOR_ACCEPT: [&str; 2] = ["heartbeat", "listen"];
+/// The file of the unit with `--accept`.
+const ACCEPT: &str = "accept.env";
+/// The heading of the options that say who may send requests. Each service has its own, because the tokens of
+/// those who send events should not read the API.
+const ACCESS: &str = "Access";
+
+/// Returns true if each service that has an option sets it in its own file. Each service needs a port of its own.
+fn is_own(arg: &clap::Arg) -> bool {
+    let id = arg.get_id().as_str();
+    id == "listen" || (id != "allowed_host" && arg.get_help_heading() == Some(ACCESS))
+}
+
+/// Returns `common.env` and one file for each unit of a service.
 ///
-/// Each setting is explained, commented out, and shown with its default.
+/// In these environment files, each setting has an explanation and is commented out with its default value.
 pub(super) fn files() -> Vec<(String, String)> {
     let cli = command();
     let arguments = |role: Role| {
@@ -28,10 +54,9 @@ pub(super) fn files() -> Vec<(String, String)> {
             arg.get_env().is_some() && !NOT_FOR_SERVICES.contains(&arg.get_id().as_str())
         })
     };
-    let is_common = |id: &str| {
-        let of = |role| arguments(role).any(|arg| arg.get_id().as_str() == id);
-        // Two roles have --listen, but each needs its own port.
-        id != "listen" && Role::SERVICES.into_iter().filter(|r| of(*r)).count() > 1
+    let is_common = |arg: &clap::Arg| {
+        let of = |role| arguments(role).any(|other| other.get_id() == arg.get_id());
+        !is_own(arg) && Role::SERVICES.into_iter().filter(|r| of(*r)).count() > 1
     };
     let mut common = opening("common.env", "settings of all services");
     common.push_str(
@@ -50,7 +75,10 @@ pub(super) fn files() -> Vec<(String, String)> {
         );
         for arg in arguments(role) {
             let id = arg.get_id().as_str();
-            if !is_common(id) {
+            let is_elsewhere = role == Role::Produce && id != "listen" && is_own(arg);
+            if is_elsewhere {
+                // The unit with `--accept` has a file for these.
+            } else if !is_common(arg) {
                 setting(&mut own, arg);
             } else if !seen.contains(&id) {
                 seen.push(id);
@@ -59,6 +87,13 @@ pub(super) fn files() -> Vec<(String, String)> {
         }
         out.push((name, own));
     }
+    let mut accept = opening(ACCEPT, "further settings of citystream produce --accept");
+    for arg in arguments(Role::Produce) {
+        if is_own(arg) || FOR_ACCEPT.contains(&arg.get_id().as_str()) {
+            setting(&mut accept, arg);
+        }
+    }
+    out.push((ACCEPT.to_owned(), accept));
     out.insert(0, ("common.env".to_owned(), common));
     out
 }
@@ -72,7 +107,7 @@ fn opening(name: &str, what: &str) -> String {
 
 fn setting(out: &mut String, arg: &clap::Arg) {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    // A file cannot repeat a variable: the last line would win.
+    // An environment file cannot set a variable twice, because only the last line would apply.
     let help = help.replace("can be repeated", "separate several with commas");
     let allowed: Vec<String> = arg
         .get_possible_values()
@@ -81,7 +116,8 @@ fn setting(out: &mut String, arg: &clap::Arg) {
         .collect();
     let env = arg.get_env().unwrap_or_default().to_string_lossy();
     let default = match arg.get_id().as_str() {
-        // On the host that prints this, both may come from another variable.
+        // The parser's defaults for the brokers and the topic are not used, because variables on the host that prints
+        // the file may have set them.
         "brokers" => "localhost:9092".to_owned(),
         "topic" => "city-events".to_owned(),
         _ => {
@@ -117,26 +153,44 @@ mod tests {
 
     #[test]
     fn every_setting_of_a_service_occurs_once() {
-        let text: String = files().into_iter().map(|(_, content)| content).collect();
+        let files = files();
         let known = known_variables();
-        let mut named: Vec<&str> = text
-            .lines()
-            .filter_map(|l| l.strip_prefix('#')?.split_once('='))
-            .map(|(name, _)| name)
-            .filter(|name| name.starts_with("CITYSTREAM_"))
+        let variables = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter_map(|l| l.strip_prefix('#')?.split_once('='))
+                .map(|(name, _)| name.to_owned())
+                .filter(|name| name.starts_with("CITYSTREAM_"))
+                .collect()
+        };
+        let common = variables(&files[0].1);
+        let own: Vec<(&str, Vec<String>)> = files[1..]
+            .iter()
+            .map(|(name, text)| (name.as_str(), variables(text)))
             .collect();
-        for name in [
-            "CITYSTREAM_BROKERS",
-            "CITYSTREAM_ROW_INTERVAL",
-            "CITYSTREAM_BIND",
-        ] {
-            assert!(named.contains(&name), "{name}");
+        for (name, own) in &own {
+            let mut named = [&common[..], own].concat();
+            assert!(named.iter().all(|name| known.contains(name)));
+            let count = named.len();
+            named.sort_unstable();
+            named.dedup();
+            assert_eq!(named.len(), count, "twice in {name}");
         }
-        assert!(named.iter().all(|name| known.contains(*name)));
-        named.retain(|name| *name != "CITYSTREAM_LISTEN");
-        let count = named.len();
-        named.sort_unstable();
-        named.dedup();
-        assert_eq!(named.len(), count, "twice");
+        for (file, variable) in [
+            ("consume.env", "CITYSTREAM_ROW_INTERVAL"),
+            ("serve.env", "CITYSTREAM_BIND"),
+            ("serve.env", "CITYSTREAM_AUTH_TOKEN_FILE"),
+            ("accept.env", "CITYSTREAM_AUTH_TOKEN_FILE"),
+            ("accept.env", "CITYSTREAM_LISTEN"),
+            ("produce.env", "CITYSTREAM_LISTEN"),
+        ] {
+            let (_, own) = own.iter().find(|(name, _)| *name == file).expect(file);
+            assert!(own.iter().any(|name| name == variable), "{file} {variable}");
+        }
+        assert!(common.iter().any(|name| name == "CITYSTREAM_BROKERS"));
+        assert!(
+            !common
+                .iter()
+                .any(|name| name == "CITYSTREAM_AUTH_TOKEN_FILE")
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! The files that the binary carries for installation and monitoring: `citystream print WHAT`.
+//! The files that the binary carries for installation and monitoring. `citystream print WHAT` prints them.
 //!
-//! Units, alert rules, dashboards and the scrape configuration are files of the source tree. The
-//! environment files are generated from the options, and the policies and the template from the
-//! tables and rights that `init-tables` and the roles use. So the files always match the binary.
+//! Units, alert rules, dashboards and the scrape configuration are copies of files in the source tree. The environment
+//! files are generated from the options. The policies and the CloudFormation template are generated from the tables and
+//! rights that `init-tables` and the roles use. All printed files therefore match the binary.
 
 mod cloudformation;
 mod command_line;
@@ -17,7 +17,7 @@ use crate::api;
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::failure::Failure;
-use crate::settings::{Carried, Role, Shell};
+use crate::settings::{Carried, CompletionShell, Role};
 use crate::store::rights::{self, TableUser};
 use crate::telemetry;
 
@@ -32,18 +32,21 @@ macro_rules! carried {
     };
 }
 
-const UNITS: [(&str, &str); 5] = carried!(
+const UNITS: [(&str, &str); 7] = carried!(
     "systemd/citystream-produce.service"
+    "systemd/citystream-accept.service"
     "systemd/citystream-consume.service"
     "systemd/citystream-consume@.service"
     "systemd/citystream-serve.service"
+    "systemd/citystream-notify.service"
     "systemd/kafka.service"
 );
 const SCRAPE: [(&str, &str); 1] = carried!("deploy/prometheus/prometheus.yml");
 const ALERTS: [(&str, &str); 1] = carried!("deploy/prometheus/rules.yml");
-const DASHBOARDS: [(&str, &str); 1] = carried!("deploy/grafana/citystream.json");
+const DASHBOARDS: [(&str, &str); 2] =
+    carried!("deploy/grafana/citystream.json" "deploy/grafana/city-events.json");
 
-/// Returns the files of one kind, for tables with this prefix.
+/// Returns the files of one kind. `prefix` is the prefix of the tables that the files name.
 pub(crate) fn files(what: Carried, prefix: &str) -> Vec<NamedFile> {
     match what {
         Carried::Units => embedded(&UNITS),
@@ -64,9 +67,13 @@ pub(crate) fn files(what: Carried, prefix: &str) -> Vec<NamedFile> {
             vec![("openapi.json".to_owned(), text)]
         }
         Carried::Man => command_line::man(),
-        Carried::Completions => [Shell::Bash, Shell::Zsh, Shell::Fish]
-            .map(completion)
-            .to_vec(),
+        Carried::Completions => [
+            CompletionShell::Bash,
+            CompletionShell::Zsh,
+            CompletionShell::Fish,
+        ]
+        .map(completion)
+        .to_vec(),
     }
 }
 
@@ -78,22 +85,23 @@ fn embedded(files: &[(&str, &str)]) -> Vec<NamedFile> {
         .collect()
 }
 
-/// Returns the IAM policy of one role, for tables with this prefix.
+/// Returns the IAM policy of one role. `prefix` is the prefix of the tables that the policy names.
 ///
 /// # Errors
-/// If the role does not use the tables.
+/// Returns an error if the role does not use the tables.
 pub(crate) fn policy(role: Role, prefix: &str) -> Result<String, SettingsError> {
     let user = match role {
         Role::InitTables => TableUser::InitTables,
         Role::Consume => TableUser::Consume,
         Role::Serve => TableUser::Serve,
         Role::Verify => TableUser::Verify,
+        Role::Notify => TableUser::Notify,
         Role::Produce | Role::Tail => {
             let role = role.name();
             return Err(SettingsError::new(format!("{role} needs no policy"))
                 .with_why("it does not use DynamoDB")
                 .with_remedy(format!(
-                    "choose consume, serve, verify or init-tables; for its rights in Amazon MSK, run \
+                    "choose consume, serve, notify, verify or init-tables; for its rights in Amazon MSK, run \
                      citystream check --for {role}"
                 )));
         }
@@ -102,8 +110,8 @@ pub(crate) fn policy(role: Role, prefix: &str) -> Result<String, SettingsError> 
 }
 
 fn policy_text(user: TableUser, prefix: &str) -> String {
-    // IAM allows no wildcard for the partition, so it comes from the region. Region and account can
-    // be wildcards, because the policy names the tables.
+    // IAM does not allow a wildcard for the AWS partition, so the function derives the partition from the Region. The
+    // Region and the account can be wildcards, because the policy names the tables.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(std::env::var);
     let region = region
         .into_iter()
@@ -120,7 +128,8 @@ fn pretty(value: &serde_json::Value) -> String {
     text
 }
 
-/// Returns the files as one text. With several files, each one follows its name.
+/// Returns the contents of the files as one string. If there are several files, the name of each file precedes its
+/// content.
 pub(crate) fn to_text(files: &[NamedFile]) -> String {
     let mut text = String::new();
     for (at, (name, content)) in files.iter().enumerate() {
@@ -133,10 +142,11 @@ pub(crate) fn to_text(files: &[NamedFile]) -> String {
     text
 }
 
-/// Writes the files into a folder, and prints the path of each.
+/// Writes the files into a folder, and prints the path of each file.
 ///
 /// # Errors
-/// If a file cannot be written, or exists with other content: a person may have edited it.
+/// Returns an error if a file cannot be written. Also returns an error if a file already exists with other content,
+/// because the operator may have edited it.
 pub(crate) fn write_files(folder: &Path, files: &[NamedFile]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("failed to create {} (--into)", folder.display()))?;
@@ -222,7 +232,7 @@ mod tests {
             }
             sandboxes.push(sandbox(&text));
         }
-        assert_eq!(sandboxes.len(), 4);
+        assert_eq!(sandboxes.len(), 6);
         assert!(sandboxes.windows(2).all(|pair| pair[0] == pair[1]));
         assert!(sandboxes[0].contains("AF_NETLINK"));
     }

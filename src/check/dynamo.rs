@@ -1,11 +1,11 @@
-//! Tests of DynamoDB: region, credentials, tables, rules, rights and the clock.
+//! Tests for `check` that use DynamoDB: the Region, the credentials, the tables, their rules, the rights and the clock.
 
 use aws_sdk_dynamodb::Client;
 use prometheus::Gauge;
 
 use super::{CheckTable, Outcome};
 use crate::core::RULES;
-use crate::core::keys::TableNames;
+use crate::core::keys::{INCIDENTS, TableNames};
 use crate::failure::chain;
 use crate::remedy;
 use crate::settings::{Role, TableArgs};
@@ -14,7 +14,8 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::rights::{TableUser, try_grant};
 use crate::store::{config, tables};
 
-/// Largest accepted difference between the clocks, in seconds. From 300 on AWS refuses requests.
+/// Maximum accepted difference between this host's clock and the clock of AWS, in seconds. AWS refuses requests if the
+/// difference is 300 seconds or more.
 const SKEW_S_MAX: f64 = 5.0;
 
 pub(crate) async fn check(
@@ -24,7 +25,7 @@ pub(crate) async fn check(
     topic: Option<&str>,
 ) {
     let clock_skew = Gauge::new("clock_skew", "seconds").expect("the name is valid");
-    // An emulator may send no date, and then the gauge keeps this value.
+    // An emulator may send no date in its answers. The gauge then keeps the value NaN.
     clock_skew.set(f64::NAN);
     let options = ConnectOptions {
         log_credentials: false,
@@ -34,7 +35,7 @@ pub(crate) async fn check(
     let client = match connect(options).await {
         Ok(client) => client,
         Err(error) => {
-            let failure = remedy::describe(&error.into());
+            let failure = remedy::describe_error(&error.into());
             let found = failure.cause();
             return table.add(Outcome::Wrong, "DynamoDB client", found, failure.remedy);
         }
@@ -51,7 +52,7 @@ pub(crate) async fn check(
     check_rights(table, &client, &names, role).await;
 }
 
-/// Tests each table, and returns whether all of them exist.
+/// Tests each table. Returns true if all tables exist.
 async fn check_tables(
     table: &mut CheckTable,
     client: &Client,
@@ -61,7 +62,7 @@ async fn check_tables(
     let mut all_exist = true;
     for spec in tables::specs(names) {
         let what = format!("table {}", spec.name);
-        match tables::describe(client, &spec.name).await {
+        match tables::describe_table(client, &spec.name).await {
             Ok(None) => {
                 all_exist = false;
                 if role == Role::InitTables {
@@ -93,10 +94,10 @@ async fn check_tables(
     all_exist
 }
 
-/// Describes a table, and returns whether DynamoDB answers. A refusal is an answer, too.
+/// Requests the description of a table. Returns true if DynamoDB answers, even if it refuses the request.
 async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) -> bool {
     let target = describe_target(client);
-    let error = tables::describe(client, &names.totals).await.err();
+    let error = tables::describe_table(client, &names.totals).await.err();
     if error
         .as_ref()
         .is_some_and(|e| e.is_about_credentials() && e.kind() == StoreErrorKind::Denied)
@@ -151,7 +152,7 @@ async fn check_rules(
             Outcome::Wrong,
             what,
             format!(
-                "the tables have rules {}, this program has rules {RULES}",
+                "the tables have version {} of the rules, but this program has version {RULES}",
                 found.rules_number
             ),
             "use another --table-prefix and replay the topic, or use the version that created the tables",
@@ -181,20 +182,33 @@ async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableName
         Role::Consume => TableUser::Consume,
         Role::Serve => TableUser::Serve,
         Role::Verify => TableUser::Verify,
+        Role::Notify => TableUser::Notify,
         Role::InitTables => TableUser::InitTables,
     };
-    let mut tried = 0;
+    let (mut tried, mut skipped) = (0, 0);
     for grant in user.grants() {
         match try_grant(client, names, grant).await {
             Ok(()) => tried += 1,
+            // Only installations with `notify` have the table of incidents.
+            Err(error) if grant.table == INCIDENTS && error.kind() == StoreErrorKind::NotFound => {
+                skipped += 1;
+            }
+            // Without the right, IAM does not say whether the table exists.
+            Err(error) if grant.table == INCIDENTS && error.kind() == StoreErrorKind::Denied => {
+                skipped += 1;
+                let found = "missing; the API cannot list incidents";
+                let remedy = "if you run notify, give the role the policy that init-tables \
+                              --print-iam-policy prints";
+                table.add_bad(Outcome::Note, "right Query", found, remedy);
+            }
             Err(error) => {
-                let on = grant.index.unwrap_or(names.all()[grant.table]);
+                let on = grant.index.unwrap_or(names.of(grant.table));
                 add_error(table, &format!("right {}", grant.operation), &error);
                 tracing::debug!(on, "a right is missing");
             }
         }
     }
-    if tried == user.grants().len() {
+    if tried + skipped == user.grants().len() {
         table.add_ok(
             "rights",
             format!(
@@ -221,5 +235,32 @@ fn check_clock(table: &mut CheckTable, skew_s: f64) {
             "clock",
             format!("within {SKEW_S_MAX} s of DynamoDB's clock"),
         );
+    }
+}
+
+#[cfg(all(test, feature = "dev"))]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+    use crate::store::embedded;
+
+    #[tokio::test]
+    async fn serve_needs_no_table_of_incidents() {
+        let database = dynoxide::Database::memory().expect("a database");
+        let client = embedded::client(database).await.expect("a client");
+        let names = TableNames::new("citystream");
+        let rights = async || {
+            let mut table = CheckTable::new();
+            check_rights(&mut table, &client, &names, Role::Serve).await;
+            table.exit()
+        };
+        assert_eq!(rights().await, Exit::Failed, "there is no table at all");
+        for spec in tables::specs(&names) {
+            tables::create(&client, &spec).await.expect("a table");
+        }
+        assert_eq!(rights().await, Exit::Done);
+        let incidents = tables::incidents_spec(&names);
+        tables::create(&client, &incidents).await.expect("a table");
+        assert_eq!(rights().await, Exit::Done);
     }
 }

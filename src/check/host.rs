@@ -1,4 +1,4 @@
-//! Tests of the host: the limit of open files, and a free port.
+//! Tests of the host for `check`: whether enough files can be open, and whether the role's port is free.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{CheckTable, Outcome};
 
-/// Enough for the connections of a server, or for the requests of a consumer.
+/// Minimum limit of open files. A limit of 4,096 files suffices for the connections of a server and for the requests of
+/// a consumer.
 const OPEN_FILES_MIN: u64 = 4_096;
-/// Longest wait for an answer of the program that has the port.
+/// How long the test waits for an answer from the program that already uses the port.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Longest answer that is read.
+/// Maximum number of bytes that the test reads from an answer.
 const ANSWER_BYTES_MAX: u64 = 4_096;
 
 pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr)>) {
@@ -44,7 +45,7 @@ pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr
     }
 }
 
-/// Tells whether the program at this address answers `/livez` as a role does.
+/// Returns true if the program at `address` answers `/livez` as a role does.
 async fn is_role_at(address: SocketAddr) -> bool {
     let request = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
@@ -65,7 +66,7 @@ async fn is_role_at(address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// Answers every request with `text`.
+    /// Starts a test server that answers every request with `text`.
     async fn answering(text: &'static str) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Tests of Kafka: host names, connections, the login, rights, and the settings of topics.
+//! Tests for `check` that use Kafka: host names, connections, the login, rights, and the settings of topics.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::kafka::topic_spec::{TopicSpec, differences};
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
 
-/// Longest wait for brokers that do not answer.
+/// How long the test waits until a broker answers.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
 const BROKERS_REMEDY: &str = "check the state of the brokers, and try again";
 
 pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaUser<'_>) {
     check_names(table, args).await;
     if args.kafka_auth == KafkaAuth::MskIam && user == KafkaUser::FromDlq {
-        // Brokers do not report their version, so this cannot be tested.
+        // Brokers do not report their version, so `check` cannot test whether the version is new enough.
         let found = "MSK accepts them with msk-iam from Kafka 3.8 on";
         let remedy = "use a cluster with Kafka 3.8 or later";
         table.add_bad(Outcome::Note, "transactions", found, remedy);
@@ -55,7 +55,7 @@ pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaU
                 let rights = admin.group_rights(name).await;
                 add_rights(table, args, &need, rights);
             }
-            // Kafka reports these rights only to a client that uses the id.
+            // Kafka reports the rights on a transactional id only to a client that uses this id.
             Resource::TransactionalId(_) => table.add_bad(
                 Outcome::Note,
                 "rights on a transactional id",
@@ -82,7 +82,8 @@ async fn check_members(table: &mut CheckTable, admin: &Admin, group: &str) {
     }
 }
 
-/// Resolves every bootstrap server. librdkafka resolves one at a time, when it connects.
+/// Resolves the host name of every bootstrap server. librdkafka would resolve only the names to which it connects, one
+/// at a time.
 async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     for server in args.brokers.split(',').map(str::trim) {
         match tokio::net::lookup_host(server).await {
@@ -105,10 +106,10 @@ async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     }
 }
 
-/// Tests a topic of the role, and the role's rights on it.
+/// Tests whether a topic is as the role needs it, and whether the role has the rights on the topic.
 ///
-/// `spec` is the topic as it should be. Its number of partitions is taken from the existing topic,
-/// because the owner of the topic chooses it.
+/// `spec` describes the expected topic. The function takes the number of partitions from the existing topic, because
+/// the operator chooses that number.
 async fn check_topic(
     table: &mut CheckTable,
     admin: &Admin,
@@ -121,7 +122,7 @@ async fn check_topic(
         Ok(Some(found)) => found,
         Ok(None) => return check_missing_topic(table, admin, args, need, &spec).await,
         Err(AdminError::Describe(TopicError::Denied { .. })) => {
-            // Without this right the test cannot see whether the topic exists.
+            // Without the right to describe the topic, the client cannot find out whether the topic exists.
             return add_rights(table, args, need, Ok(Rights::Denied));
         }
         Err(error) => {
@@ -160,14 +161,15 @@ async fn check_topic(
             ),
         ),
     }
-    // The topic exists, so the role does not need to create it.
+    // The topic exists, so the role does not need the right to create it.
     let others = need.operations.iter().copied();
     let others: Vec<Operation> = others.filter(|o| *o != Operation::Create).collect();
     let need = need.only(&others);
     add_rights(table, args, &need, Ok(rights));
 }
 
-/// Reports a topic that does not exist. If the role creates it, tests the right to do that.
+/// Adds a row that reports a topic that does not exist. If the role would create the topic, the function also tests the
+/// right to create it.
 async fn check_missing_topic(
     table: &mut CheckTable,
     admin: &Admin,
@@ -195,7 +197,7 @@ async fn check_missing_topic(
     add_rights(table, args, &need.only(&[Operation::Create]), rights);
 }
 
-/// Returns `1 partition` or `6 partitions`.
+/// Returns a number together with its noun, such as `1 partition` or `6 partitions`.
 fn counted(number: impl TryInto<u64>, thing: &str) -> String {
     match number.try_into().unwrap_or(0) {
         1 => format!("1 {thing}"),
@@ -203,7 +205,7 @@ fn counted(number: impl TryInto<u64>, thing: &str) -> String {
     }
 }
 
-/// Compares the rights that the role needs with those that it has.
+/// Compares the rights that the role needs with the rights that the client has.
 fn add_rights(
     table: &mut CheckTable,
     args: &KafkaArgs,

@@ -1,7 +1,7 @@
-//! `citystream check`: tests whether a role can run here, before it is started.
+//! `citystream check`: tests whether a role can run on this host, before the role is started.
 //!
-//! The command parses the settings as the role would. Then it tests the host, Kafka and DynamoDB with
-//! calls that change nothing. It prints one row per test, with a remedy if the test fails:
+//! The command parses the settings as the role would, and then tests the host, Kafka and DynamoDB with calls that
+//! change nothing. The command prints one row for each test. A row for a failed test also says what to do:
 //!
 //! ```text
 //! ok     Kafka                3 brokers answer at b-1:9092
@@ -26,10 +26,11 @@ use crate::exit::Exit;
 use crate::output::{columns, lines};
 use crate::settings::hide_login;
 
-/// Terminal width from which the finding is printed next to the tested thing, not below it.
+/// Minimum terminal width for printing the finding of a test next to the name of the test. On a narrower terminal, the
+/// finding is printed below the name of the test.
 const WIDE_COLUMNS_MIN: usize = 80;
 
-/// The outcome of one test, from best to worst.
+/// The outcome of one test, ordered from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     Ok,
@@ -57,19 +58,19 @@ impl Outcome {
     }
 }
 
-/// A row of the table.
+/// A row of the table that `check` prints.
 #[derive(Clone, Debug)]
-struct Row {
+struct CheckRow {
     outcome: Outcome,
-    /// The tested thing.
+    /// The name of the test, such as `topic city-events`.
     what: String,
-    /// The finding.
+    /// What the test found.
     found: String,
-    /// What to do, if there is something to do.
+    /// What the operator can do, or `None` if the operator need not do anything.
     remedy: Option<String>,
 }
 
-/// The table. Each row is printed at once.
+/// The table of test results. Each row is printed as soon as it is added.
 pub(crate) struct CheckTable {
     worst: Outcome,
 }
@@ -80,22 +81,22 @@ impl CheckTable {
         CheckTable { worst: Outcome::Ok }
     }
 
-    /// Returns the exit that the worst row demands.
+    /// Returns the exit code that belongs to the worst outcome in the table.
     pub(crate) fn exit(&self) -> Exit {
         self.worst.exit()
     }
 
-    /// Adds a row for a test that succeeded.
+    /// Adds a row for a test that has succeeded.
     pub(crate) fn add_ok(&mut self, what: &str, found: impl Into<String>) {
         self.add(Outcome::Ok, what, found, None);
     }
 
-    /// Adds a row with a remedy.
+    /// Adds a row for a test that found a problem. The row says what the operator can do.
     fn add_bad(&mut self, outcome: Outcome, what: &str, found: impl Into<String>, remedy: &str) {
         self.add(outcome, what, found, Some(remedy.to_owned()));
     }
 
-    fn add(
+    pub(crate) fn add(
         &mut self,
         outcome: Outcome,
         what: &str,
@@ -103,14 +104,14 @@ impl CheckTable {
         remedy: Option<String>,
     ) {
         self.worst = self.worst.max(outcome);
-        let row = Row {
+        let row = CheckRow {
             outcome,
             what: what.to_owned(),
             found: hide_login(&found.into()),
             remedy,
         };
         let mut out = std::io::stdout().lock();
-        // If the reader of the output has closed the pipe, the exit code still gives the result.
+        // If the program that reads the output has closed the pipe, the exit code still reports the result.
         let printed = out.write_all(row.text(columns(&out)).as_bytes());
         if let Err(error) = printed {
             tracing::debug!(%error, "failed to print a row");
@@ -118,9 +119,9 @@ impl CheckTable {
     }
 }
 
-impl Row {
-    /// Returns the row as text. On a terminal, long lines are broken; on a narrow one, the finding is
-    /// printed below the tested thing.
+impl CheckRow {
+    /// Returns the row as text. On a terminal, long lines are wrapped. On a narrow terminal, the finding of the test is
+    /// printed below the name of the test.
     fn text(&self, columns: Option<usize>) -> String {
         let name = self.outcome.name();
         let is_narrow = columns.is_some_and(|columns| columns < WIDE_COLUMNS_MIN);
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_remedy_is_printed_below_the_finding() {
-        let row = Row {
+        let row = CheckRow {
             outcome: Outcome::Away,
             what: "topic t".to_owned(),
             found: "does not exist".to_owned(),

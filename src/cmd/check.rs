@@ -1,26 +1,29 @@
-//! `citystream check`: parses the settings as a role would, and tests what the role needs.
+//! `citystream check`: parses the settings as a role would, and tests what the role needs to run.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use crate::check::{CheckTable, dynamo, host, kafka};
+use crate::check::{CheckTable, Outcome, dynamo, host, kafka};
 use crate::exit::{Exit, print_parser_message};
 use crate::kafka::rights::KafkaUser;
+use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::settings::{Check, Command, KafkaArgs, TableArgs, parse_role};
 use crate::shutdown::Shutdown;
 
-/// What a role needs.
+/// What a role needs from the host, from Kafka and from DynamoDB.
 struct Needs<'a> {
-    /// The option and address of its port.
+    /// The name of the option that sets the role's port, and the address to listen on.
     port: Option<(&'static str, SocketAddr)>,
     kafka: Option<(&'a KafkaArgs, KafkaUser<'a>)>,
-    /// The tables, and the topic that they count.
+    /// The tables that the role uses, and the topic that these tables should count.
     tables: Option<(&'a TableArgs, Option<&'a str>)>,
 }
 
-/// Runs the tests.
+/// Runs all tests that apply to the role, and prints the results.
 ///
 /// # Errors
-/// If `shutdown` is triggered before all tests are done. A failed test is a row, not an error.
+/// Returns an error if `shutdown` is triggered before all tests are done. A test that fails does not cause an error. It
+/// becomes a row of the table.
 pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let parsed = match parse_role(args.role, &args.options) {
         Ok(parsed) => parsed,
@@ -29,6 +32,9 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let mut table = CheckTable::new();
     let accepted = format!("citystream {} accepts them", args.role.name());
     table.add_ok("settings", accepted);
+    if let Command::Notify(notify) = &parsed.command {
+        check_rules(&mut table, &notify.config);
+    }
     let needs = needs_of(&parsed.command);
     let work = async {
         host::check(&mut table, needs.port).await;
@@ -44,6 +50,16 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
         () = shutdown.wait() => anyhow::bail!("stopped before everything was checked"),
     }
     Ok(table.exit())
+}
+
+fn check_rules(table: &mut CheckTable, path: &Path) {
+    match NotifyConfig::load(path, SecretReading::Check) {
+        Ok(config) => {
+            let (rules, receivers) = (config.rules.len(), config.receivers.len());
+            table.add_ok("rules", format!("{rules} rules, {receivers} receivers"));
+        }
+        Err(failure) => table.add(Outcome::Wrong, "rules", failure.cause(), failure.remedy),
+    }
 }
 
 fn needs_of(command: &Command) -> Needs<'_> {
@@ -80,6 +96,11 @@ fn needs_of(command: &Command) -> Needs<'_> {
                 KafkaUser::Tail
             };
             (None, Some((&a.kafka, user)), None)
+        }
+        Command::Notify(a) => {
+            let port = ("--listen", a.listen);
+            let user = KafkaUser::Notify(&a.notify_group);
+            (Some(port), Some((&a.kafka, user)), Some(&a.tables))
         }
         Command::Verify(a) => {
             let port = a.watch.map(|_| ("--listen", a.listen));

@@ -1,19 +1,20 @@
-//! `citystream config`: the settings that a role would run with, and the origin of each.
+//! `citystream config`: prints the settings that a role would use, and where each setting comes from.
 //!
-//! The command reads what the role itself would read, and opens no connection. It reports a wrong
-//! value as the role would, with exit code 2.
+//! The command reads the same settings as the role, and opens no connection. If a value is wrong, the command reports
+//! the same error as the role would, with exit code 2.
 
 use crate::exit::{Exit, print_parser_message};
 use crate::output::{self, columns, lines};
 use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
 
-/// Columns that an origin needs. On a narrower terminal, value and origin go below the name.
+/// Number of columns that the origin of a setting needs. On a narrower terminal, the value and its origin are printed
+/// below the name of the setting.
 const ORIGIN_COLUMNS: usize = 20;
 
-/// Prints the settings.
+/// Prints the settings of a role.
 ///
 /// # Errors
-/// If standard output cannot be written.
+/// Returns an error if standard output cannot be written.
 pub fn run(args: &Config) -> anyhow::Result<Exit> {
     let mut text = String::new();
     if args.role.is_none() {
@@ -43,7 +44,7 @@ fn push_section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<u
     settings.extend(other_variables());
     let width = |f: fn(&Effective) -> &str| settings.iter().map(|s| f(s).chars().count()).max();
     let names = width(|s| &s.name).unwrap_or(0);
-    // A long list of brokers must not push every origin off the screen.
+    // The column of values has a maximum width, because a long list of brokers would push all origins off the screen.
     let values = width(|s| s.value.as_deref().unwrap_or("-"))
         .unwrap_or(0)
         .min(32);

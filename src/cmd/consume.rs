@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::api::{ops, server};
 use crate::cmd::connect_dynamodb;
-use crate::consume::{Host, Status, check_settings, progress, run_with};
+use crate::consume::{Host, RollupPace, Status, check_settings, progress, run_with};
 use crate::core::stall::PATIENCE_MS;
 use crate::exit::Exit;
 use crate::listen::{print_picked, warn_if_open};
@@ -16,22 +16,22 @@ use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
 use crate::telemetry::{Metrics, can_draw};
 
-/// Runs the role until it is done or `shutdown` is triggered.
+/// Runs the role until its work is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error that ended the role.
+/// Returns the error with which the role ended.
 pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
-    print_picked("health and metrics", args.listen, address);
+    print_picked("health and metrics", "http", args.listen, address);
     warn_if_open(address);
     let status = Arc::new(Status::new());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
-    // Only librdkafka can judge some settings. It does so here, before the role reports that it is
-    // ready.
+    // Only librdkafka can check some of the settings. librdkafka checks these settings before the role reports that it
+    // is ready.
     check_settings(&args)?;
     let client = connect_dynamodb(ConnectOptions {
         attempts: 1,
@@ -49,13 +49,14 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         settled: None,
         producer_time_is_fine: false,
         stall_ms: PATIENCE_MS,
+        rollups: Some(RollupPace::PACED),
     };
     let shows_progress = args.stop_at_end
         && args.log.log_format != Some(LogFormat::Json)
         && can_draw(&std::io::stderr());
     let shown = shows_progress.then(|| progress::show(shown_status));
-    // A task of its own, because waking the thread that started the runtime costs more than handling
-    // the answer to a request.
+    // The pipeline runs in a task of its own. In the main task, each answer to a request would wake the thread that
+    // started the runtime. Waking that thread costs more than handling the answer.
     let result = tokio::spawn(run_with(args, client, host, shutdown))
         .await
         .context("the consumer panicked")?;

@@ -1,9 +1,10 @@
-//! `citystream dev`: every role in one process, with an embedded broker and an embedded DynamoDB.
+//! `citystream dev`: runs every role in one process, with an embedded broker and an embedded DynamoDB.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -18,10 +19,11 @@ use crate::dev::ports::{self, Ports};
 use crate::dev::source::Sending;
 use crate::dev::{
     CREDIT_BYTES_MAX, CREDIT_RECORDS_MAX, PARTITIONS, TOPIC, comparison, consumer_settings,
-    data_dir, greeting, random_token,
+    data_dir, greeting, incidents, random_token,
 };
 use crate::exit::Exit;
 use crate::kafka::client::client_config;
+use crate::produce::accept::{EventDoor, UPLOADS};
 use crate::produce::credit::Credit;
 use crate::produce::producer::EventProducer;
 use crate::settings::Dev;
@@ -37,7 +39,7 @@ use crate::verify::compare::CompareSource;
 /// Runs all roles until `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error that ended a role.
+/// Returns the error with which a role ended.
 pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let ports = Ports::open(&args).await?;
     let is_new = !data_dir::has_tables(args.data_dir.as_deref());
@@ -45,20 +47,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let (database, _lock) = data_dir::open_database(args.data_dir.as_deref())?;
     let client = embedded::client(database.clone()).await?;
     let names = TableNames::new("citystream");
-    tables::dynamodb::ensure(
-        &client,
-        &names,
-        &WantedTables::default(),
-        &StepDisplay::silent(),
-    )
-    .await?;
-    let broker = Broker::start(vec![
-        (TOPIC.to_owned(), PARTITIONS),
-        (format!("{TOPIC}-dlq"), 1),
-    ])?;
-    let target = broker.servers.parse();
-    let target = target.context("failed to read the broker's address")?;
-    tokio::spawn(ports::forward(ports.kafka, target, shutdown.clone()));
+    make_tables(&client, &names).await?;
+    let broker = start_broker(ports.kafka, &shutdown)?;
     let answering = ports::serve_database(ports.dynamodb, database.clone(), shutdown.clone());
     tokio::spawn(answering);
 
@@ -76,6 +66,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         group: settings.group.clone(),
     };
     let raw_ttl_ms = settings.raw_ttl;
+    let brokers = settings.kafka.brokers.clone();
     let consumers = Consumers::new(settings, database, &faults, &credit, &metrics).await?;
     let token = random_token().context("failed to read random bytes")?;
     let parts = Parts {
@@ -88,25 +79,53 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown: shutdown.clone(),
     };
     let panel = Panel::new(parts, token.clone());
+    // Only the server keeps the door, because its producer must end before the panel's broker.
+    let door = EventDoor::new(Arc::clone(&producer), TOPIC, &metrics, &shutdown);
+    let door = door.with_credit(credit.clone(), PARTITIONS).router();
     let comparing = comparison::watch(panel.clone(), source, raw_ttl_ms, shutdown.clone());
     let comparing = tokio::spawn(comparing);
     let dashboard = Dashboard::with_token(&token);
+    let page = ports.addresses.page;
+    let telling = incidents::start(brokers, page, &client, &metrics, &shutdown);
     let api = api_state(client, names, &metrics, dashboard, &shutdown);
-    let http = serve(ports.page, api, &panel, &args, &consumers, &shutdown);
+    let routes = api::router(api).merge(panel.router()).merge(door);
+    let routes = routes.merge(incidents::router());
+    let http = serve(ports.page, routes, &args, &consumers, &shutdown);
     let own = greeting::own_command();
     telemetry::print_stdout(&greeting::greeting(&args, ports.addresses, &own));
 
     let stop = shutdown.clone();
     let sending = tokio::task::spawn_blocking(move || sending.run(&producer, credit, &stop));
     let result = consumers.run(&shutdown).await;
-    // The producer waits for the consumer, so it must stop when the consumer has failed.
+    // The producer waits for the consumer, so the producer must stop if the consumer has failed.
     shutdown.trigger();
     sending.await.context("the producer panicked")??;
     comparing.await.context("the comparison panicked")?;
+    telling.await.context("the role notify panicked")?;
     http.await.context("the HTTP server panicked")?;
-    // The panel owns the broker, which all other parts need until they end.
+    // The panel owns the broker and is dropped last, because all other parts need the broker until they end.
     drop(panel);
     result
+}
+
+/// Creates the tables that are missing, and the table of incidents.
+async fn make_tables(client: &Client, names: &TableNames) -> anyhow::Result<()> {
+    let (wanted, steps) = (WantedTables::default(), StepDisplay::silent());
+    tables::dynamodb::ensure(client, names, &wanted, &steps).await?;
+    tables::dynamodb::make_incidents(client, names, &wanted, &steps).await?;
+    Ok(())
+}
+
+/// Starts the broker, and forwards connections of `listener` to it.
+fn start_broker(listener: TcpListener, shutdown: &Shutdown) -> anyhow::Result<Broker> {
+    let broker = Broker::start(vec![
+        (TOPIC.to_owned(), PARTITIONS),
+        (format!("{TOPIC}-dlq"), 1),
+    ])?;
+    let target = broker.servers.parse();
+    let target = target.context("failed to read the broker's address")?;
+    tokio::spawn(ports::forward(listener, target, shutdown.clone()));
+    Ok(broker)
 }
 
 fn api_state(
@@ -124,18 +143,19 @@ fn api_state(
 
 fn serve(
     listener: TcpListener,
-    state: ApiState,
-    panel: &Panel,
+    routes: Router,
     args: &Dev,
     consumers: &Consumers,
     shutdown: &Shutdown,
 ) -> JoinHandle<()> {
     let probe = Arc::clone(&consumers.status) as Arc<dyn ops::Probe>;
     let metrics = consumers.metrics.clone();
-    let router = api::router(state)
-        .merge(panel.router())
+    let router = routes
         .merge(ops::actuator(metrics.clone(), Arc::clone(&probe)))
         .merge(ops::router(metrics, probe));
-    let options = server::ServeOptions::without_login(&args.allowed_host);
+    let options = server::ServeOptions {
+        uploads: Some(UPLOADS),
+        ..server::ServeOptions::without_login(&args.allowed_host)
+    };
     tokio::spawn(server::serve(listener, router, options, shutdown.clone()))
 }

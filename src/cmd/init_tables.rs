@@ -12,24 +12,26 @@ use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
 use crate::tables::dynamodb::WantedTables;
 use crate::tables::explain::{self, CostQuestion};
+use crate::tables::rollups::roll_up;
 use crate::tables::steps::{self, StepDisplay};
 use crate::tables::{confirm, delete, make_or_check, plan};
 use crate::telemetry::Metrics;
 
-/// Runs the role until it is done or `shutdown` is triggered.
+/// Runs the command until its work is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error that ended the command; a [`SettingsError`] if only a person can repair it.
+/// Returns the error with which the command ended. The error is a [`SettingsError`] if an operator must repair the
+/// cause.
 ///
 /// [`SettingsError`]: crate::exit::SettingsError
-pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+pub async fn run(args: InitTables, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if let Some(role) = args.print_iam_policy {
         output::print(&bundle::policy(role, &args.tables.table_prefix)?)?;
         return Ok(Exit::Done);
     }
     if let Some(rate) = args.explain {
         let wanted = WantedTables::from_args(&args);
-        return explain(rate, &args, &wanted);
+        return print_cost_report(rate, &args, &wanted);
     }
     if args.delete {
         confirm::can_ask(args.yes)?;
@@ -43,6 +45,8 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     let work = async {
         if args.delete {
             delete(&args, &client, &admin, &steps).await
+        } else if args.rollups {
+            roll_up(&args, &client, metrics).await
         } else {
             make_or_check(&args, &client, &admin, &steps).await
         }
@@ -54,7 +58,7 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     if args.check {
         plan::print_table(&findings)?;
     } else {
-        steps::print(&findings)?;
+        steps::print_findings(&findings)?;
     }
     let differs = findings.iter().any(|f| f.outcome.is_difference());
     Ok(if args.check && differs {
@@ -64,7 +68,7 @@ pub async fn run(args: InitTables, _metrics: Metrics, shutdown: Shutdown) -> any
     })
 }
 
-fn explain(rate: f64, args: &InitTables, wanted: &WantedTables) -> anyhow::Result<Exit> {
+fn print_cost_report(rate: f64, args: &InitTables, wanted: &WantedTables) -> anyhow::Result<Exit> {
     let config = wanted.config();
     let question = CostQuestion {
         rate,
@@ -74,7 +78,7 @@ fn explain(rate: f64, args: &InitTables, wanted: &WantedTables) -> anyhow::Resul
         window_ms: config.rules.window_ms,
         alert_ttl_ms: args.alert_ttl,
     };
-    let text = explain::report(&question, &TableNames::new(&args.tables.table_prefix));
+    let text = explain::cost_report(&question, &TableNames::new(&args.tables.table_prefix));
     output::print(&text)?;
     Ok(Exit::Done)
 }

@@ -1,7 +1,7 @@
-//! The subcommands, one small file each. A file turns settings into parts and runs them.
+//! The subcommands. Each has a small file, which builds the parts of the subcommand from its settings and runs them.
 //!
-//! Each `run` function returns when the work is done, or after `shutdown` was triggered and everything
-//! in flight is settled.
+//! Each function `run` returns when its work is done. After `shutdown` is triggered, `run` returns when everything in
+//! flight is finished.
 
 pub mod check;
 pub mod config;
@@ -9,9 +9,11 @@ pub mod consume;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod init_tables;
+pub mod notify;
 pub mod print;
 pub mod produce;
 pub mod serve;
+pub mod silence;
 pub mod tail;
 pub mod verify;
 
@@ -20,7 +22,7 @@ use aws_sdk_dynamodb::Client;
 use crate::store::client::{ConnectOptions, connect};
 use crate::tables::mark_settings;
 
-/// Sets up the connection to DynamoDB. Sends nothing yet.
+/// Prepares a client of DynamoDB. The function sends no request yet.
 async fn connect_dynamodb(options: ConnectOptions) -> anyhow::Result<Client> {
     connect(options).await.map_err(mark_settings)
 }

@@ -5,11 +5,11 @@ use crate::exit::{Exit, SettingsError};
 use crate::output;
 use crate::settings::{Carried, Print};
 
-/// Prints or writes the files of one kind.
+/// Prints the files of one kind, or writes them into a folder.
 ///
 /// # Errors
-/// If standard output or a file cannot be written, or completions are printed without `--shell`
-/// (exit 2).
+/// Returns an error if standard output or a file cannot be written. Also returns an error (exit code 2) if
+/// completions are printed without `--shell`.
 pub fn run(args: &Print) -> anyhow::Result<Exit> {
     let files = match (args.what, args.shell) {
         (Carried::Completions, Some(shell)) => vec![bundle::completion(shell)],

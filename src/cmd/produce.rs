@@ -1,45 +1,64 @@
-//! `citystream produce`: sends events from a source to Kafka, with an HTTP port and a progress report.
+//! `citystream produce`: sends events from a source to Kafka, opens an HTTP port, and shows the progress.
 //!
-//! The exit code is 1 if Kafka refused an event or did not acknowledge it, if the input could not be
-//! read, or if it had an invalid line (unless `--skip-bad` is given). While Kafka does not answer, the
-//! role waits.
+//! The exit code is 1 if Kafka refused an event or did not acknowledge it, or if the input could not be read. The
+//! exit code is also 1 if the input had an invalid line, unless `--skip-bad` is given. The role waits while Kafka
+//! does not answer.
+//!
+//! With `--accept`, the events come from HTTP requests. After a request to stop, requests under way get their answers
+//! while the producer delivers what they sent. The exit code is 0 if Kafka has acknowledged everything.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
-use crate::api::server::{self, BindError};
+use crate::access::{check_address, load_certificate, rules, server_options};
+use crate::api::access::{Access, guarded};
+use crate::api::server::{self, BindError, ServeOptions};
+use crate::api::tls::Certificate;
 use crate::blocking::run_blocking;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
 use crate::listen::{print_picked, warn_if_open};
+use crate::produce::accept::{EventDoor, UPLOADS};
 use crate::produce::producer::{EventProducer, ProducerError};
 use crate::produce::pump::{self, PumpError};
 use crate::produce::report::ProgressReport;
-use crate::produce::{dead_letters, exit, http, plan, source};
+use crate::produce::{dead_letters, dry_run, exit, http, input_error, open_source, plan};
 use crate::service;
 use crate::settings::{LISTEN, Produce};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Time between two updates of the progress.
+/// Time between two updates of the displayed progress.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs the role until it is done or `shutdown` is triggered.
+/// Runs the role until its work is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error that ended the role.
+/// Returns the error with which the role ended.
 pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     if args.from_dlq {
         return dead_letters::run(&args, shutdown).await;
     }
-    let source = source(&args)?;
-    let listener = open_port(&args).await?;
+    if args.dry_run {
+        return run_blocking(move || dry_run::run(&args, &shutdown)).await;
+    }
+    let source = open_source(&args)?;
+    // Requests end with the role. Otherwise, health is answered until all events are delivered.
+    let http_stop = if args.accept {
+        shutdown.clone()
+    } else {
+        Shutdown::new()
+    };
+    let guard = Guard::new(&args)?;
+    let listener = open_port(&args, guard.scheme).await?;
     let config = client_config(&args.kafka, "produce")?;
-    let producer = EventProducer::new(config, &args.kafka.topic, &metrics)?;
+    let producer = Arc::new(EventProducer::new(config, &args.kafka.topic, &metrics)?);
     let deliveries = producer.deliveries();
     let address = listener.as_ref().and_then(|it| it.local_addr().ok());
     tracing::info!(
@@ -48,62 +67,116 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         "producing"
     );
 
-    let http_stop = Shutdown::new();
     let probe = http::probe(Arc::clone(&deliveries));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
-    let router = http::router(metrics, Arc::clone(&deliveries));
-    let served = server::ServeOptions::without_login(&args.allowed_host);
-    let server = listener.map(|listener| {
-        let serving = server::serve(listener, router, served, http_stop.clone());
-        tokio::spawn(serving)
-    });
-
+    let mut router = http::router(metrics.clone(), Arc::clone(&deliveries));
+    if args.accept {
+        let topic = &args.kafka.topic;
+        let door = EventDoor::new(Arc::clone(&producer), topic, &metrics, &shutdown);
+        router = router.merge(door.router()).merge(door.description());
+    }
+    let server = listener.map(|listener| guard.serve(listener, router, &metrics, &http_stop));
     let report = Arc::new(ProgressReport::new(&args, Arc::clone(&deliveries)));
-    let ticking = {
-        let report = Arc::clone(&report);
-        tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(TICK);
-            loop {
-                ticks.tick().await;
-                report.update();
-            }
-        })
-    };
+    let ticking = tokio::spawn(update_every_tick(Arc::clone(&report)));
 
     let plan = plan(&args);
     let (bad_lines, stop) = (Arc::clone(&report), shutdown.clone());
+    // The producer must outlive the report, because it counts undelivered events as failed when it is dropped.
+    let sender = Arc::clone(&producer);
     let work = run_blocking(move || {
-        let pumped = pump::run(source, &producer, &plan, &stop, &mut |line, reject| {
+        let pumped = pump::run(source, &sender, &plan, &stop, &mut |line, reject| {
             bad_lines.report_bad_line(line, reject);
         });
-        let undelivered = producer.finish(&stop);
-        (pumped, undelivered, producer.deliveries().counts())
+        sender.finish(&stop);
+        pumped
     });
-    let (pumped, undelivered, counts) = work.await;
+    let pumped = work.await;
     ticking.abort();
-    report.report_summary(
-        &counts,
-        undelivered,
-        pumped.as_ref().copied().unwrap_or_default(),
-    );
     http_stop.trigger();
     if let Some(server) = server {
         server.await.context("the HTTP server panicked")?;
     }
-    pumped.map_err(|error| match error {
+    let counts = deliveries.counts();
+    let faults = pumped.as_ref().copied().unwrap_or_default();
+    report.report_summary(&counts, counts.undelivered(), faults);
+    pumped.map_err(pump_error)?;
+    // The senders of requests know which of their events failed.
+    if args.accept && counts.undelivered() == 0 {
+        return Ok(Exit::Done);
+    }
+    Ok(exit(&counts, counts.undelivered(), args.skip_bad))
+}
+
+fn pump_error(error: PumpError) -> anyhow::Error {
+    match error {
+        PumpError::Input(error) => input_error(error),
         PumpError::Producer(ProducerError::Refused(refusal)) => {
             SettingsError((&refusal).into()).into()
         }
-        other => anyhow::Error::from(other),
-    })?;
-    Ok(exit(&counts, undelivered, args.skip_bad))
+        other => other.into(),
+    }
 }
 
-/// Opens the port for health and metrics.
+async fn update_every_tick(report: Arc<ProgressReport>) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        ticks.tick().await;
+        report.update();
+    }
+}
+
+/// The rules and limits of the role's port.
+struct Guard {
+    access: Access,
+    options: ServeOptions,
+    certificate: Option<Arc<Certificate>>,
+    scheme: &'static str,
+}
+
+impl Guard {
+    /// Returns the rules and limits of `--listen`.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be used, or if other hosts could send events without a token.
+    fn new(args: &Produce) -> Result<Guard, SettingsError> {
+        if args.accept {
+            crate::sys::raise_open_files();
+            let given = format!("--listen {}", args.listen);
+            check_address(&args.access, args.listen.ip(), given)?;
+        }
+        let certificate = load_certificate(&args.access)?;
+        Ok(Guard {
+            access: rules(&args.access, args.listen.ip())?,
+            options: ServeOptions {
+                uploads: args.accept.then_some(UPLOADS),
+                ..server_options(&args.access, certificate.clone())
+            },
+            scheme: certificate.as_ref().map_or("http", |_| "https"),
+            certificate,
+        })
+    }
+
+    /// Serves the port in a task of its own.
+    fn serve(
+        self,
+        listener: TcpListener,
+        router: Router,
+        metrics: &Metrics,
+        stop: &Shutdown,
+    ) -> JoinHandle<()> {
+        let router = guarded(router, self.access, metrics, stop);
+        if let Some(certificate) = self.certificate {
+            tokio::spawn(certificate.watch(stop.clone()));
+        }
+        tokio::spawn(server::serve(listener, router, self.options, stop.clone()))
+    }
+}
+
+/// Opens the port for health, metrics and events.
 ///
-/// A run that ends by itself continues without the port if the default one is taken: a person watches
-/// such a run, and no monitoring needs the port.
-async fn open_port(args: &Produce) -> anyhow::Result<Option<TcpListener>> {
+/// If the default port is already in use, a run that ends by itself continues without a port. A person watches a
+/// run that ends by itself, and no monitoring needs the port.
+async fn open_port(args: &Produce, scheme: &str) -> anyhow::Result<Option<TcpListener>> {
     let bound = server::bind(args.listen, "--listen").await;
     let listener = match bound {
         Err(error) if args.has_end() && args.listen == LISTEN && is_in_use(&error) => {
@@ -113,8 +186,15 @@ async fn open_port(args: &Produce) -> anyhow::Result<Option<TcpListener>> {
         bound => bound?,
     };
     let address = listener.local_addr().context("failed to read the port")?;
-    print_picked("health and metrics", args.listen, address);
-    warn_if_open(address);
+    let service = if args.accept {
+        "events, health and metrics"
+    } else {
+        "health and metrics"
+    };
+    print_picked(service, scheme, args.listen, address);
+    if args.access.auth_token_file.is_none() {
+        warn_if_open(address);
+    }
     Ok(Some(listener))
 }
 

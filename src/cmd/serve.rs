@@ -1,20 +1,21 @@
-//! `citystream serve`: the REST API and its dashboard, with `/livez`, `/readyz` and `/metrics`.
+//! `citystream serve`: runs the REST API with its dashboard, `/livez`, `/readyz` and `/metrics`.
 //!
-//! The role opens its port first and needs nothing else to start. While DynamoDB or the tables are
-//! missing it answers 503, and `/readyz` gives the reason.
+//! The role opens its port first, and starts even if no other service answers. While DynamoDB or the tables are
+//! missing, the role answers with status 503, and `/readyz` gives the reason.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::http::HeaderValue;
 
-use crate::api::access::guarded;
+use crate::access::{check_address, load_certificate, rules, server_options};
+use crate::api::access::{Access, guarded};
 use crate::api::ops::{self, Probe};
 use crate::api::{self, ApiState, server};
 use crate::cmd::connect_dynamodb;
 use crate::core::keys::TableNames;
-use crate::exit::Exit;
-use crate::serve::access::{load_certificate, rules, server_options};
+use crate::exit::{Exit, SettingsError};
 use crate::serve::tables_probe::TablesProbe;
 use crate::service;
 use crate::settings::Serve;
@@ -26,11 +27,15 @@ use crate::telemetry::{self, Metrics};
 /// Runs the role until `shutdown` is triggered.
 ///
 /// # Errors
-/// If the port cannot be opened (exit 1), or a setting cannot be used (exit 2).
+/// Returns an error if the port cannot be opened (exit code 1) or if a setting cannot be used (exit code 2).
 pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     crate::sys::raise_open_files();
-    let certificate = load_certificate(&args)?;
-    let access = rules(&args)?;
+    let certificate = load_certificate(&args.access)?;
+    check_address(&args.access, args.bind, format!("--bind {}", args.bind))?;
+    let access = Access {
+        origins: origins(&args.cors_origin)?,
+        ..rules(&args.access, args.bind)?
+    };
     let listener = server::bind(SocketAddr::new(args.bind, args.port), "--port").await?;
     let address = listener.local_addr().context("failed to read the port")?;
     let client = connect_dynamodb(ConnectOptions {
@@ -51,7 +56,7 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     let probe = tables as Arc<dyn Probe>;
     let state = ApiState::new(reads, metrics.clone())
         .with_shutdown(shutdown.clone())
-        .with_read_budget(args.access.read_budget);
+        .with_read_budget(args.read_budget);
     let router = api::router(state)
         .merge(ops::router(metrics.clone(), Arc::clone(&probe)))
         .merge(ops::actuator(metrics.clone(), Arc::clone(&probe)));
@@ -65,9 +70,18 @@ pub async fn run(args: Serve, metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     if args.port == 0 {
         telemetry::print_stdout(&format!("API and dashboard: {scheme}://{address}\n"));
     }
-    let options = server_options(&args, certificate);
+    let options = server_options(&args.access, certificate);
     server::serve(listener, router, options, shutdown).await;
     watch.abort();
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Returns the values of `--cors-origin` as browsers send them in the header `Origin`.
+fn origins(given: &[String]) -> Result<Vec<HeaderValue>, SettingsError> {
+    let parse = |origin: &String| {
+        HeaderValue::from_str(origin)
+            .map_err(|_| SettingsError::new(format!("--cors-origin {origin} is not an origin")))
+    };
+    given.iter().map(parse).collect()
 }

@@ -1,4 +1,5 @@
-//! `citystream tail`: reads the topic without a group, and shows it on a live screen or as lines.
+//! `citystream tail`: reads the topic without a consumer group, and shows the records on a live screen or as
+//! lines.
 
 use std::io;
 
@@ -6,15 +7,15 @@ use crate::blocking::run_blocking;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
 use crate::kafka::reader::{LogReader, ReaderError};
-use crate::settings::{Output, Tail};
+use crate::settings::{Tail, TailOutput};
 use crate::shutdown::Shutdown;
-use crate::tail::{print, range, screen, topic};
+use crate::tail::{print_lines, range, screen, topic};
 use crate::telemetry::{Metrics, can_draw};
 
-/// Runs the role until it is done or `shutdown` is triggered.
+/// Runs the role until its work is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error that ended the role.
+/// Returns the error with which the role ended.
 pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let range = range(&args)?;
     let config = client_config(&args.kafka, "tail")?;
@@ -26,11 +27,11 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
     } else {
         LogReader::new(config, &topic(&args))
     }?;
-    let live = matches!(args.output, None | Some(Output::Table)) && can_draw(&io::stdout());
+    let live = matches!(args.output, None | Some(TailOutput::Table)) && can_draw(&io::stdout());
     let done = if live {
         screen::run(reader, range, args, shutdown).await
     } else {
-        let work = move || print(&reader, &range, &args, &shutdown);
+        let work = move || print_lines(&reader, &range, &args, &shutdown);
         run_blocking(work).await
     };
     done.map_err(|error| match error.downcast_ref::<ReaderError>() {

@@ -1,4 +1,4 @@
-//! `citystream verify`: compares the log with the tables, once or repeatedly.
+//! `citystream verify`: compares the log with the tables, either once or repeatedly.
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -13,12 +13,12 @@ use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
 use crate::telemetry::{Metrics, can_draw, unix_ms};
 use crate::verify::compare::{CompareSource, compare};
-use crate::verify::{explain, options, print, show_progress, watch};
+use crate::verify::{explain, options, print_report, show_progress, watch};
 
-/// Runs the role until it is done or `shutdown` is triggered.
+/// Runs the role until its work is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error that ended the role.
+/// Returns the error with which the role ended.
 pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let kafka = client_config(&args.kafka, "verify")?;
     let client = connect_dynamodb(ConnectOptions::default()).await?;
@@ -41,7 +41,8 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     }
     if let Some(window) = args.explain {
         let out = Arc::new(Mutex::new(io::stdout()));
-        return explain::explain(&source, window, args.output, out, &metrics, &shutdown).await;
+        return explain::explain_window(&source, window, args.output, out, &metrics, &shutdown)
+            .await;
     }
     if args.watch.is_some() {
         return watch::watch(&args, &source, &metrics, &shutdown).await;
@@ -55,7 +56,7 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     let Some(report) = compared? else {
         anyhow::bail!("stopped before the comparison was done");
     };
-    print(&report, args.output, &mut io::stdout())?;
+    print_report(&report, args.output, &mut io::stdout())?;
     Ok(if report.agrees() {
         Exit::Done
     } else {

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
-/// `citystream consume`
+/// The options of `citystream consume`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -73,7 +73,7 @@ pub struct Consume {
     pub log: LogArgs,
 }
 
-/// How the group assigns partitions to its members.
+/// The protocol by which the group assigns partitions to its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum GroupProtocol {
     /// The members assign the partitions (cooperative-sticky).
@@ -82,7 +82,7 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// What to do when Kafka no longer has the next record.
+/// The action of the consumer when Kafka no longer has the next record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnDataLoss {
     /// Stop with exit code 2 and report the lost range.

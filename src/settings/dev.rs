@@ -8,19 +8,19 @@ use super::LogArgs;
 use super::values::{Rate, parse_duration_ms, parse_host, parse_port, parse_rate, parse_speed};
 use crate::failure::Failure;
 
-/// Length of the history unless `--history` is given.
+/// Length of the history in milliseconds, unless `--history` is set.
 const HISTORY_MS: i64 = 3 * 3_600_000;
 
-/// Returns milliseconds; 0 for `off`.
+/// Parses the length of the history. Returns it in milliseconds, or 0 for `off`.
 fn parse_history(text: &str) -> Result<i64, String> {
     if text == "off" {
         return Ok(0);
     }
-    // Raw events expire after 30 days.
+    // Raw events expire after 30 days, so a longer history would be useless.
     parse_duration_ms(text, 60_000, 30 * 86_400_000).map_err(|error| format!("{error}; or off"))
 }
 
-/// `citystream dev`
+/// The options of `citystream dev`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -48,8 +48,8 @@ pub struct Dev {
     #[arg(long, value_name = "Nx", conflicts_with = "rate", value_parser = parse_speed)]
     pub replay: Option<f64>,
 
-    /// First send synthetic events for this time span before now, at the live rate and at most 30000
-    /// events; off sends none. Not with --input or --replay, nor if --data-dir has tables [default: 3h]
+    /// First send synthetic events for this time span before now, at the live rate and at most 30000 events; off
+    /// sends none. Cannot be used with --input or --replay; not sent if --data-dir has tables [default: 3h]
     #[arg(long, value_name = "DURATION", value_parser = parse_history)]
     pub history: Option<i64>,
 
@@ -74,15 +74,15 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Tells whether the events are synthetic.
+    /// Returns true if `dev` sends synthetic events.
     pub fn is_synthetic(&self) -> bool {
         self.input.is_none() && self.replay.is_none()
     }
 
-    /// Returns the length of the history in milliseconds; 0 for none.
+    /// Returns the length of the history in milliseconds, or 0 if `dev` sends no history.
     ///
     /// # Errors
-    /// If `--history` asks for synthetic events in addition to those of a file.
+    /// Returns an error if the user asks for a history (`--history`) and for the events of a file.
     pub fn history_ms(&self) -> Result<i64, Failure> {
         let other = match (&self.input, self.replay) {
             (Some(_), _) => "--input",

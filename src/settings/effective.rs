@@ -1,7 +1,7 @@
-//! The settings that a role would run with, each with its origin.
+//! The settings that a role would use, each with its value and its origin.
 //!
-//! Both come from the parser, so they are the settings that the role itself would get. A value that
-//! may be a secret is shown as `(hidden)`.
+//! The values and their origins come from the same parser that the role uses. A value that may be a secret is shown as
+//! `(hidden)`.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ use clap::{ArgMatches, FromArgMatches as _};
 use super::parse::{former_variable, matches};
 use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, command, show_ms};
 
-/// Variables of AWS libraries and of logging that change what a role does.
+/// Variables of the AWS libraries and of logging that change the behavior of a role.
 const FOREIGN_VARIABLES: [&str; 11] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
@@ -26,30 +26,30 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "RUST_LOG",
 ];
 
-/// A setting of a role.
+/// A setting of a role, with its value and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The option, such as `--row-interval`, or the variable.
+    /// The name of the option, such as `--row-interval`, or of the variable.
     pub name: String,
-    /// The value, if there is one.
+    /// The value of the setting, if it has one.
     pub value: Option<String>,
     /// Where the value comes from.
     pub origin: String,
 }
 
-/// A command and its settings.
+/// A parsed command, and the settings that it was parsed from.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The typed settings.
+    /// The typed settings of the command.
     pub command: Command,
-    /// Every option, in the order of `--help`.
+    /// Every option of the command, in the order of `--help`.
     pub settings: Vec<Effective>,
 }
 
-/// Parses the settings of a role from the environment and from `options`, as the role itself would.
+/// Parses the settings of a role from the environment and from `options`, in the same way as the role itself.
 ///
 /// # Errors
-/// The parser's error, which names the option, the value and the allowed values.
+/// Returns the parser's error, which names the option, the value and the allowed values.
 pub fn parse_role(role: Role, options: &[String]) -> Result<Parsed, clap::Error> {
     let mut line: Vec<OsString> = vec!["citystream".into(), role.name().into()];
     line.extend(options.iter().map(OsString::from));
@@ -102,8 +102,8 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
     out
 }
 
-/// Returns the default of an option for which the parser has none: the default that the role computes,
-/// or the one in the help text.
+/// Returns the default of an option for which the parser has no default. It is the default that the role computes, or
+/// the one in the help text.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
         ("heartbeat", Command::Produce(produce)) => Some(
@@ -119,7 +119,7 @@ fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     }
 }
 
-/// Returns the variables that are set, change what a role does, and belong to no option.
+/// Returns the variables that are set and that change the behavior of a role without belonging to an option.
 pub fn other_variables() -> Vec<Effective> {
     let mut out = Vec::new();
     for name in KAFKA_SECRET_VARIABLES.iter().chain(&FOREIGN_VARIABLES) {
@@ -145,7 +145,7 @@ fn is_secret(name: &str) -> bool {
     words.iter().any(|word| name.contains(word)) && !name.ends_with("_file")
 }
 
-/// Hides the user name and password in each address such as `http://name:password@host`.
+/// Hides the user name and the password in each address of the form `http://name:password@host`.
 pub fn hide_login(text: &str) -> String {
     let ends = |c: char| c == ',' || c.is_whitespace();
     let shown = |word: &str| {

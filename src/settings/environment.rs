@@ -1,22 +1,22 @@
-//! Refuses `CITYSTREAM_…` variables that set no option, and suggests the option that was meant.
+//! Refuses `CITYSTREAM_…` variables that do not set an option, and suggests the variable that the user probably meant.
 
 use std::collections::BTreeSet;
 
 use super::{Command, KAFKA_SECRET_VARIABLES, Role, command};
 use crate::failure::Failure;
 
-/// Prefix of all variables of this program.
+/// The prefix of all variables of this program.
 const PREFIX: &str = "CITYSTREAM_";
-/// Jaro-Winkler similarity above which one name counts as a misspelling of another.
+/// Minimum Jaro-Winkler similarity of two names for one to count as a misspelling of the other.
 const SIMILARITY_MIN: f64 = 0.8;
 
 /// Checks that every `CITYSTREAM_…` variable sets an option of some command.
 ///
-/// Options of other commands are accepted, because services share one environment file. A suggestion
+/// Variables for options of other commands are accepted, because all services share one environment file. A suggestion
 /// always names an option of `command`.
 ///
 /// # Errors
-/// A failure that names each unknown variable and its suggestion.
+/// Returns a failure that names each unknown variable, with a suggestion for it.
 pub fn check_environment(command: &Command) -> Result<(), Failure> {
     let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = unknown_variables(given, command);
@@ -36,15 +36,15 @@ pub fn check_environment(command: &Command) -> Result<(), Failure> {
     )
 }
 
-/// Returns each `CITYSTREAM_…` variable that sets no option of any command, with the variable of
-/// `command` whose name is most similar.
+/// Returns each `CITYSTREAM_…` variable that does not set an option of any command. Together with each of them, the
+/// function returns the variable of `command` whose name is most similar.
 fn unknown_variables(
     given: impl Iterator<Item = String>,
     command: &Command,
 ) -> Vec<(String, Option<String>)> {
     let known = known_variables();
     let own = variables_of(|name| runs_with(command, name));
-    // Without the prefix, which makes all names similar.
+    // The names are compared without the prefix, because the prefix makes all names similar.
     let suffixes = || own.iter().filter_map(|name| name.strip_prefix(PREFIX));
     given
         .filter(|name| !known.contains(name))
@@ -56,8 +56,8 @@ fn unknown_variables(
         .collect()
 }
 
-/// Tells whether `command` reads the options of the subcommand `name`: its own, and those of the
-/// roles whose settings it looks at.
+/// Returns true if `command` reads the options of the subcommand `name`. A command reads its own options. `check` and
+/// `config` also read the options of the role that they inspect.
 fn runs_with(command: &Command, name: &str) -> bool {
     let is_role = |role: Role| role.name() == name;
     name == command.name()
@@ -73,7 +73,7 @@ pub fn known_variables() -> BTreeSet<String> {
     variables_of(|_| true)
 }
 
-/// Returns the variables of the options of the chosen subcommands.
+/// Returns the variables for the options of the subcommands for which `is_chosen` returns true.
 fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let cli = command();
     let chosen = cli
@@ -93,7 +93,8 @@ fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
     names
 }
 
-/// Returns the most similar of `names`, if one is similar enough to be what was meant.
+/// Returns the name in `names` that is most similar to `wrong`. Returns `None` if no name is similar enough to be the
+/// intended one.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::jaro_winkler(wrong, name), name))

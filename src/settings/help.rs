@@ -1,6 +1,6 @@
-//! The help of the command line: groups of commands, versions, and a note about variables.
+//! Defines the help of the command line: groups of commands, versions, and a note about environment variables.
 //!
-//! `main` parses with [`command`]. Completions and manual pages are generated from it.
+//! `main` parses the command line with [`command`]. Completions and manual pages are generated from [`command`] too.
 
 use std::sync::LazyLock;
 
@@ -8,24 +8,25 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The commands by purpose. A test fails if a command is in no group.
-const GROUPS: [(&str, &[&str]); 4] = [
+/// The commands, grouped by their purpose. A test fails if a command is not in any group.
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Try it", &["dev"]),
     (
         "The pipeline",
         &["init-tables", "produce", "consume", "serve"],
     ),
+    ("Tell people", &["notify", "silence"]),
     ("Look at it", &["tail", "verify"]),
     ("On a host", &["check", "config", "print", "help"]),
 ];
-/// Options of `check`, `config` and `print` that make no sense as a variable.
+/// Options of `check`, `config` and `print` that cannot be set by a variable, because that would not be useful.
 const WITHOUT_VARIABLE: [&str; 3] = ["for", "into", "shell"];
 const HELP_OF_HELP: &str = "Print this help, or the help of a command";
 const VARIABLES: &str =
     "Each option is also an environment variable: --log-format is CITYSTREAM_LOG_FORMAT.";
 
-/// Returns the output of `--version` after the name: the version, the commit and the version of
-/// librdkafka, one per line.
+/// Returns the text that `--version` prints after the program's name. It contains the version, the commit and the
+/// version of librdkafka, each on its own line.
 pub(super) fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
@@ -38,14 +39,16 @@ pub(super) fn long_version() -> &'static str {
     &TEXT
 }
 
-/// Returns the command line, with the variable of each option and the help in groups.
+/// Returns the definition of the command line. It includes the environment variable of each option, and the help with
+/// its groups.
 pub fn command() -> Command {
     let mut command = Cli::command().mut_subcommands(|command| {
         let examples = command.get_after_help().map(ToString::to_string);
         let examples = examples.unwrap_or_default();
         command
             .mut_args(with_variable)
-            // With this, clap reports a negative number as a wrong value, not as an unknown option.
+            // With `allow_negative_numbers`, clap reports a negative number as a wrong value. Without
+            // `allow_negative_numbers`, clap would report an unknown option.
             .mut_args(|arg| {
                 let takes_values = arg.get_action().takes_values();
                 arg.allow_negative_numbers(takes_values)
@@ -60,7 +63,7 @@ pub fn command() -> Command {
     command
 }
 
-/// Lets the environment set an option: `--log-format` is also `CITYSTREAM_LOG_FORMAT`.
+/// Lets an environment variable set an option. For example, `CITYSTREAM_LOG_FORMAT` sets `--log-format`.
 fn with_variable(arg: Arg) -> Arg {
     match arg.get_long() {
         Some(long) if !WITHOUT_VARIABLE.contains(&long) => {
@@ -80,7 +83,7 @@ fn groups(command: &Command) -> String {
             let about = match (found, *name) {
                 (Some(found), _) => found.get_about().map(ToString::to_string),
                 (None, "help") => Some(HELP_OF_HELP.to_owned()),
-                // This build has no `dev`.
+                // This build of the program does not contain the command `dev`.
                 (None, _) => None,
             };
             if let Some(about) = about {
@@ -114,7 +117,7 @@ mod tests {
                 let what = format!("{name} {}", arg.get_id());
                 let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
                 assert!(!help.is_empty() && !help.ends_with('.'), "{what}: {help}");
-                // Without a name, clap takes the name of the field, with underscores.
+                // Without an explicit value name, clap uses the name of the field, which contains underscores.
                 let names = arg.get_value_names().unwrap_or_default();
                 let chosen = !arg.get_action().takes_values()
                     || names.iter().all(|name| !name.contains('_'));

@@ -6,11 +6,11 @@ use super::values::{Rate, parse_duration_ms, parse_rate, parse_text, parse_whole
 use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::keys::SHARDS_MAX;
 
-/// `citystream init-tables`
+/// The options of `citystream init-tables`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream init-tables\n  citystream init-tables --check\n  citystream init-tables --delete\n  citystream init-tables --partitions 12 --replication 3"
+    after_help = "Examples:\n  citystream init-tables\n  citystream init-tables --check\n  citystream init-tables --delete\n  citystream init-tables --rollups\n  citystream init-tables --partitions 12 --replication 3"
 )]
 pub struct InitTables {
     /// Change nothing; list the differences, and exit with 1 if there are any
@@ -18,11 +18,25 @@ pub struct InitTables {
     pub check: bool,
 
     /// Delete the tables and topics with all their data; asks you to type the prefix first
-    #[arg(long, help_heading = "What to do")]
+    #[arg(long, group = "asks", help_heading = "What to do")]
     pub delete: bool,
 
-    /// Let --delete continue without asking
-    #[arg(long, requires = "delete", help_heading = "What to do")]
+    /// Make rollups of the windows that have none, so that long ranges cost few reads; shows the cost and asks first.
+    /// Can be stopped and run again
+    #[arg(
+        long,
+        group = "asks",
+        conflicts_with = "check",
+        help_heading = "What to do"
+    )]
+    pub rollups: bool,
+
+    /// Make the table of incidents as well, which notify needs
+    #[arg(long, conflicts_with_all = ["delete", "rollups"])]
+    pub incidents: bool,
+
+    /// Let --delete and --rollups continue without asking
+    #[arg(long, requires = "asks", help_heading = "What to do")]
     pub yes: bool,
 
     /// Index shards per city and per severity, 1 to 64; can only grow [default: 4]
@@ -46,8 +60,8 @@ pub struct InitTables {
     #[arg(long, value_name = "DURATION", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000), help_heading = "Rules of counting")]
     pub lateness: Option<i64>,
 
-    /// Longest time that an event may be ahead of its record; beyond it the event counts as future.
-    /// Cannot change later [default: 5m]
+    /// Longest time that an event may be ahead of its record; an event further ahead counts as future. Cannot
+    /// change later [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = |s: &str| parse_duration_ms(s, 0, 30 * 86_400_000), help_heading = "Rules of counting")]
     pub max_skew: Option<i64>,
 
@@ -98,7 +112,7 @@ pub struct InitTables {
     #[arg(long, requires = "explain", value_name = "NAME=VALUE,…", value_parser = parse_mix, help_heading = "What to do")]
     pub mix: Option<Mix>,
 
-    /// Consumer group that must have no members when --delete runs
+    /// Consumer group of these tables: it must have no members when --delete runs, and --rollups reads its commits
     #[arg(
         long,
         value_name = "NAME",
@@ -116,12 +130,12 @@ pub struct InitTables {
     pub log: LogArgs,
 }
 
-/// The properties of events that the load on the tables depends on.
+/// The properties of events on which the load on the tables depends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
-    /// Share of high and critical severity, 0 to 1.
+    /// Share of events with high or critical severity, from 0 to 1.
     pub alerts: f64,
-    /// Share of the city with the most events, 0 to 1.
+    /// Share of events that belong to the city with the most events, from 0 to 1.
     pub hottest: f64,
     /// Number of series (city and event type) that have events at the same time.
     pub series: f64,
@@ -174,20 +188,20 @@ fn parse_mix(text: &str) -> Result<Mix, String> {
     Ok(mix)
 }
 
-/// Which events get a raw row.
+/// The events that get a raw row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum RawRows {
-    /// Every event.
+    /// Every event gets a raw row.
     #[default]
     All,
-    /// Events of high and critical severity.
+    /// Only events of high and critical severity get a raw row.
     Alerts,
-    /// No event, and no alerts either.
+    /// No event gets a raw row, and no alert rows are written either.
     None,
 }
 
 impl RawRows {
-    /// Returns the name in the config item.
+    /// Returns the name that the config item uses for this choice.
     pub const fn name(self) -> &'static str {
         match self {
             RawRows::All => "all",
@@ -197,8 +211,8 @@ impl RawRows {
     }
 }
 
-/// Parses a tag. AWS allows 128 characters before the equals sign and 256 after it, and reserves
-/// names that begin with `aws:`.
+/// Parses a tag. AWS allows 128 characters before the equals sign and 256 characters after it. AWS reserves tag names
+/// that begin with `aws:`.
 fn parse_tag(text: &str) -> Result<(String, String), String> {
     let fits = |name: &str, value: &str| {
         !name.is_empty()

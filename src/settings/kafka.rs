@@ -1,4 +1,4 @@
-//! How to reach Kafka.
+//! The options for the connection to Kafka.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::values::parse_text;
 
-/// librdkafka properties that exact counting depends on. `--kafka-property` refuses them.
+/// librdkafka properties on which exact counting depends. `--kafka-property` refuses these properties.
 pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -19,11 +19,12 @@ pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "group.protocol",
 ];
 
-/// Variables with secrets. They have no option, because every user of a host can read command lines.
+/// Environment variables that hold secrets. No option can set a secret, because every user of a host can read command
+/// lines.
 pub const KAFKA_SECRET_VARIABLES: [&str; 2] =
     ["CITYSTREAM_KAFKA_PASSWORD", "CITYSTREAM_KAFKA_KEY_PASSWORD"];
 
-/// How to reach Kafka.
+/// The options that say how to reach Kafka.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaArgs {
@@ -84,12 +85,12 @@ impl KafkaArgs {
         format!("{}-dlq", self.topic)
     }
 
-    /// Returns the password from the environment.
+    /// Returns the login password from its environment variable.
     pub fn password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[0])
     }
 
-    /// Returns the password of the private key from the environment.
+    /// Returns the password of the private key from its environment variable.
     pub fn key_password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[1])
     }
@@ -98,9 +99,9 @@ impl KafkaArgs {
 /// How to log in to Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KafkaAuth {
-    /// Without encryption and without login.
+    /// Neither encryption nor a login.
     Plaintext,
-    /// TLS, with the client certificate if one is given.
+    /// TLS, with the client certificate if one is set.
     Tls,
     /// SASL/SCRAM-SHA-512 over TLS.
     Scram,
@@ -112,8 +113,8 @@ fn secret(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
-/// Parses the path of a file. If systemd passes a credential with this name (`LoadCredential=`), the
-/// path of the credential is returned.
+/// Parses the path of a file. If systemd provides a credential of the given name (`LoadCredential=`), the function
+/// returns the path of that credential.
 fn parse_file(text: &str) -> Result<PathBuf, String> {
     let given = PathBuf::from(parse_text(text)?);
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
@@ -132,7 +133,7 @@ fn topic_default() -> String {
 
 fn parse_brokers(text: &str) -> Result<String, String> {
     for server in text.split(',').map(str::trim) {
-        // librdkafka accepts some schemes. With any other it tries to connect forever.
+        // librdkafka accepts only a few schemes. With any other scheme, librdkafka would try to connect forever.
         if let Some((scheme, rest)) = server.split_once("://") {
             let rest = rest.split('/').next().unwrap_or_default();
             return Err(format!(
@@ -150,7 +151,7 @@ fn parse_brokers(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Tells whether the text can be a host name, an IPv4 address, or an IPv6 address in brackets.
+/// Returns true if the text can be a host name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(text: &str) -> bool {
     let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     match inner {
@@ -164,7 +165,7 @@ fn is_host(text: &str) -> bool {
 
 fn parse_topic(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    // "-dlq" must fit into Kafka's 249 characters as well.
+    // Kafka limits topic names to 249 characters, and the name of the dead-letter topic is longer by "-dlq".
     if text.is_empty() || text.len() > 245 || matches!(text, "." | "..") || !text.chars().all(legal)
     {
         return Err("a topic has 1 to 245 of the characters a-z A-Z 0-9 . _ -".to_owned());

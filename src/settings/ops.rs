@@ -1,10 +1,10 @@
-//! Options of `check`, `config` and `print`.
+//! The options of `check`, `config` and `print`.
 
 use clap::{Args, ValueEnum};
 
 use super::LogArgs;
 
-/// A command that uses Kafka or the tables. `check` and `config` show its settings.
+/// A command that uses Kafka or the tables. `check` tests a role's settings, and `config` prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
     /// `citystream produce`
@@ -13,6 +13,8 @@ pub enum Role {
     Consume,
     /// `citystream serve`
     Serve,
+    /// `citystream notify`
+    Notify,
     /// `citystream init-tables`
     InitTables,
     /// `citystream tail`
@@ -23,7 +25,7 @@ pub enum Role {
 
 impl Role {
     /// The roles that run as a service.
-    pub const SERVICES: [Role; 3] = [Role::Produce, Role::Consume, Role::Serve];
+    pub const SERVICES: [Role; 4] = [Role::Produce, Role::Consume, Role::Serve, Role::Notify];
 
     /// Returns the command's name.
     pub const fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Role {
             Role::Produce => "produce",
             Role::Consume => "consume",
             Role::Serve => "serve",
+            Role::Notify => "notify",
             Role::InitTables => "init-tables",
             Role::Tail => "tail",
             Role::Verify => "verify",
@@ -38,7 +41,7 @@ impl Role {
     }
 }
 
-/// `citystream check`
+/// The options of `citystream check`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -88,9 +91,9 @@ pub enum Carried {
     Completions,
 }
 
-/// A shell that completions exist for.
+/// A shell for which completions can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
+pub enum CompletionShell {
     /// Bash
     Bash,
     /// Zsh
@@ -99,7 +102,7 @@ pub enum Shell {
     Fish,
 }
 
-/// `citystream print`
+/// The options of `citystream print`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -116,7 +119,7 @@ pub struct Print {
 
     /// Shell of the completions
     #[arg(long, value_enum, value_name = "SHELL")]
-    pub shell: Option<Shell>,
+    pub shell: Option<CompletionShell>,
 
     #[command(flatten)]
     pub tables: super::TableArgs,
@@ -124,7 +127,7 @@ pub struct Print {
     pub log: LogArgs,
 }
 
-/// `citystream config`
+/// The options of `citystream config`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -149,7 +152,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the roles whose settings are shown.
+    /// Returns the roles whose settings `config` prints.
     pub fn roles(&self) -> Vec<Role> {
         self.role.map_or(Role::SERVICES.to_vec(), |role| vec![role])
     }

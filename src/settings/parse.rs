@@ -1,6 +1,6 @@
-//! Parses a command line, and adds tips to clap's errors.
+//! Parses a command line, and adds tips to the error messages of clap.
 //!
-//! For a wrong value clap names the option, even if a variable set it. Then the option is not on the
+//! For a wrong value, clap always names the option. If an environment variable set the value, the option is not on the
 //! command line, so a tip names the variable.
 
 use std::ffi::OsString;
@@ -8,13 +8,13 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Error, FromArgMatches as _, ValueEnum as _};
 
-use super::{Cli, Shell, command};
+use super::{Cli, CompletionShell, command};
 
 /// Parses the command line of the process.
 ///
 /// # Errors
-/// The parser's error, which names the option or variable, the value and the allowed values. The
-/// output of `--help` and `--version` is an error, too.
+/// Returns the parser's error, which names the option or the variable, the value and the allowed values. The texts of
+/// `--help` and `--version` are returned as errors too.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
     let matches = matches(command(), &line.into_iter().collect::<Vec<_>>())?;
     Cli::from_arg_matches(&matches)
@@ -36,7 +36,8 @@ pub(super) fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatc
     })
 }
 
-/// Returns the allowed values of the first missing argument, if it has a fixed set of them.
+/// Returns the allowed values of the first missing argument. Returns `None` if that argument has no fixed set of
+/// values.
 fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String> {
     if error.kind() != ErrorKind::MissingRequiredArgument {
         return None;
@@ -52,20 +53,21 @@ fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<S
     (!names.is_empty()).then(|| format!("{first} is one of {}", names.join(", ")))
 }
 
-/// Returns the right command for `print completions bash`.
+/// Returns the correct command if the user has written `print completions bash` or a similar command.
 fn suggest_shell(error: &Error, line: &[OsString]) -> Option<String> {
     let asks_completions = line.get(1)? == "print" && line.iter().any(|w| w == "completions");
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    let shell = Shell::from_str(word, false).ok()?;
+    let shell = CompletionShell::from_str(word, false).ok()?;
     let shell = shell.to_possible_value()?.get_name().to_owned();
     (asks_completions && error.kind() == ErrorKind::UnknownArgument).then(|| {
         format!("citystream print completions --shell {shell} prints them, and how to install them")
     })
 }
 
-/// Returns the variable that the refused value comes from, unless it comes from the line.
+/// Returns the environment variable that set the refused value. Returns `None` if the value comes from the command
+/// line.
 fn source_variable(
     error: &Error,
     command: &Command,
@@ -81,7 +83,7 @@ fn source_variable(
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    // clap writes the option as "--row-interval <DURATION>" or "--watch[=<PAUSE>]".
+    // In its message, clap writes the option as "--row-interval <DURATION>" or "--watch[=<PAUSE>]".
     let name = shown.strip_prefix("--")?;
     let long = name.split([' ', '[', '=']).next()?;
     let role = command.find_subcommand(line.get(1)?)?;
@@ -123,7 +125,7 @@ pub(super) fn former_variable(id: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Returns the variable that the tip names if all of `set` are set.
+    /// Returns the variable that the tip for `line` names if all variables in `set` are set.
     fn named(line: &str, set: &[&str]) -> Option<String> {
         let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let mut command = command();

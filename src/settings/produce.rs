@@ -1,26 +1,24 @@
 //! Options of `citystream produce`.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::values::{
-    Rate, parse_count, parse_duration_ms, parse_host, parse_rate, parse_share, parse_speed,
-};
-use super::{KafkaArgs, LogArgs};
+use super::values::{Rate, parse_count, parse_duration_ms, parse_rate, parse_share, parse_speed};
+use super::{AccessArgs, CsvArgs, InputFormat, KafkaArgs, LogArgs};
 
-/// Time between two heartbeats of synthetic events unless `--heartbeat` is given.
+/// Time between two heartbeats of synthetic events in milliseconds, unless `--heartbeat` is set.
 const HEARTBEAT_MS: i64 = 60_000;
 /// The default of `--listen`.
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
 
-/// The value of `--heartbeat`.
+/// The value of the option `--heartbeat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// No heartbeats.
+    /// The role sends no heartbeats.
     Off,
-    /// A heartbeat to every partition each time this many milliseconds have passed.
+    /// The role sends a heartbeat to every partition at an interval of the given number of milliseconds.
     EveryMs(i64),
 }
 
@@ -33,20 +31,39 @@ fn parse_heartbeat(text: &str) -> Result<Heartbeat, String> {
         .map_err(|error| format!("{error}; or off"))
 }
 
-/// `citystream produce`
+/// The options of `citystream produce`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  citystream produce --interval 5s\n  citystream produce --rate 1000/s --count 100000 --seed 7\n  citystream produce --input events.ndjson.gz\n  citystream produce --input events.ndjson.gz --speed 60x --restamp\n  citystream produce --rate 100/s --late-ratio 0.05 --bad-ratio 0.01 --skew 0.5\n  citystream produce --from-dlq"
+    after_help = "Examples:\n  citystream produce --interval 5s\n  citystream produce --rate 1000/s --count 100000 --seed 7\n  citystream produce --input events.ndjson.gz\n  citystream produce --input events.ndjson.gz --speed 60x --restamp\n  citystream produce --input a.csv --map city=Area,timestamp=At --set severity=low,event_type=calls\n  citystream produce --rate 100/s --late-ratio 0.05 --bad-ratio 0.01 --skew 0.5\n  citystream produce --accept\n  citystream produce --from-dlq"
 )]
 pub struct Produce {
-    /// Send the lines of this NDJSON file (.gz too), or of standard input with -
+    /// Send the lines of this NDJSON file or the rows of this CSV file (.gz too), or of standard input
+    /// with -
     #[arg(long, value_name = "FILE", help_heading = "What to send")]
     pub input: Option<PathBuf>,
+
+    /// Format of the input [default: csv for a file name with .csv or .csv.gz, otherwise ndjson]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        requires = "input",
+        help_heading = "What to send"
+    )]
+    pub input_format: Option<InputFormat>,
+
+    /// Send nothing: check the whole input, show the first ten events and why lines are rejected
+    #[arg(long, requires = "input", help_heading = "What to send")]
+    pub dry_run: bool,
 
     /// Resend dead letters that can be repaired unambiguously, once each; leave the rest
     #[arg(long, help_heading = "What to send", conflicts_with_all = ["input", "rate", "speed", "count", "seed", "uniform", "restamp", "heartbeat", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
     pub from_dlq: bool,
+
+    /// Take events over HTTP: POST /api/v1/events on --listen. No other events are sent
+    #[arg(long, help_heading = "What to send", conflicts_with_all = ["input", "from_dlq", "rate", "speed", "count", "seed", "uniform", "restamp", "late_ratio", "bad_ratio", "out_of_order", "skew"])]
+    pub accept: bool,
 
     /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "What to send")]
@@ -85,7 +102,7 @@ pub struct Produce {
     #[arg(long, value_name = "SHARE", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
     pub late_ratio: Option<f64>,
 
-    /// Make synthetic events up to this old, so that they arrive out of order
+    /// Give synthetic events times up to this far in the past, so that they arrive out of order
     #[arg(long, value_name = "DURATION", conflicts_with = "input", value_parser = |s: &str| parse_duration_ms(s, 0, 86_400_000), help_heading = "For trying things out")]
     pub out_of_order: Option<i64>,
 
@@ -102,16 +119,15 @@ pub struct Produce {
     #[arg(long, value_name = "DURATION", value_parser = parse_heartbeat)]
     pub heartbeat: Option<Heartbeat>,
 
-    /// Address for health and metrics; port 0 picks a free one. With --input or --count, a taken
-    /// default port is no error
+    /// Address for health, metrics and --accept; port 0 picks a free one. With --input or --count, a
+    /// taken default port is no error
     #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN)]
     pub listen: SocketAddr,
 
-    /// Host name that requests to --listen may use in addition to localhost and IP addresses; can be
-    /// repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_host)]
-    pub allowed_host: Vec<String>,
-
+    #[command(flatten)]
+    pub csv: CsvArgs,
+    #[command(flatten)]
+    pub access: AccessArgs,
     #[command(flatten)]
     pub kafka: KafkaArgs,
     #[command(flatten)]
@@ -119,14 +135,26 @@ pub struct Produce {
 }
 
 impl Produce {
-    /// Tells whether the run ends by itself: at the end of `--input`, or after `--count` events.
+    /// Returns true if the run ends by itself: at the end of `--input`, or after `--count` events.
     pub fn has_end(&self) -> bool {
         self.input.is_some() || self.count.is_some()
     }
 
-    /// Returns the time between two heartbeats; `None` without heartbeats.
+    /// Returns the format of the input, from `--input-format` or from the name of the file.
+    pub fn input_format(&self) -> InputFormat {
+        let name = self.input.as_deref().unwrap_or(Path::new(""));
+        let name = name.to_string_lossy().to_ascii_lowercase();
+        let by_name = if name.ends_with(".csv") || name.ends_with(".csv.gz") {
+            InputFormat::Csv
+        } else {
+            InputFormat::Ndjson
+        };
+        self.input_format.unwrap_or(by_name)
+    }
+
+    /// Returns the time between two heartbeats in milliseconds, or `None` if no heartbeats are sent.
     pub fn heartbeat_ms(&self) -> Option<i64> {
-        let synthetic = self.input.is_none() && !self.from_dlq;
+        let synthetic = self.input.is_none() && !self.from_dlq && !self.accept;
         match self.heartbeat {
             Some(Heartbeat::Off) => None,
             Some(Heartbeat::EveryMs(ms)) => Some(ms),

@@ -5,13 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The permission bits of other users: read, write and execute.
+/// The permission bits for all other users: read, write and execute.
 const OTHERS: u32 = 0o007;
 
-/// The files that a warning was logged for.
+/// The files about which a warning has already been logged.
 static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Logs a warning, once per file, if every user of the host can read or change the file.
+/// Logs a warning if every user of the host can read or change the file. The warning is logged only once for each file.
 pub fn warn_if_others_can_read(option: &str, path: &Path) {
     if is_open_to_others(path) {
         let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,7 +23,8 @@ pub fn warn_if_others_can_read(option: &str, path: &Path) {
 }
 
 fn is_open_to_others(path: &Path) -> bool {
-    // If the file cannot be read, the code that needs it reports that.
+    // If the metadata of the file cannot be read, this function logs nothing, because the code that needs the file
+    // reports the error.
     std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS != 0)
 }
 

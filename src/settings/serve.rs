@@ -1,14 +1,13 @@
 //! Options of `citystream serve`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{parse_host, parse_port, parse_whole};
-use super::{LogArgs, TableArgs};
+use super::values::parse_port;
+use super::{AccessArgs, LogArgs, TableArgs};
 
-/// `citystream serve`
+/// The options of `citystream serve`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -27,71 +26,19 @@ pub struct Serve {
 
     #[command(flatten)]
     pub access: AccessArgs,
+
+    /// Let pages of this origin use the API, such as https://city.example; can be repeated
+    #[arg(long, help_heading = "Access", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
+    pub cors_origin: Vec<String>,
+
+    /// Most DynamoDB read units per minute for the answers to one client, or off
+    #[arg(long, help_heading = "Access", value_name = "UNITS", default_value = "200000", value_parser = parse_read_budget)]
+    pub read_budget: u64,
+
     #[command(flatten)]
     pub tables: TableArgs,
     #[command(flatten)]
     pub log: LogArgs,
-}
-
-/// Who may send requests, how, and how often.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Access")]
-pub struct AccessArgs {
-    /// Require a bearer token from this file, which has one token per line; reloaded when it changes.
-    /// /livez and the page without its data need no token
-    #[arg(long, value_name = "FILE")]
-    pub auth_token_file: Option<PathBuf>,
-
-    /// Accept requests without a token from every host that can reach --bind
-    #[arg(long, conflicts_with = "auth_token_file")]
-    pub allow_anonymous: bool,
-
-    /// Use TLS with this certificate chain (PEM); reloaded when it changes
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-
-    /// Let pages of this origin use the API, such as https://city.example; can be repeated
-    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
-    pub cors_origin: Vec<String>,
-
-    /// Most requests per second of one client (an IPv4 address or an IPv6 /64), such as 20/s
-    /// [default: no limit]
-    #[arg(long, value_name = "N/s", value_parser = parse_rate_limit)]
-    pub rate_limit: Option<f64>,
-
-    /// Most DynamoDB read units per minute for the answers to one client, or off
-    #[arg(long, value_name = "UNITS", default_value = "200000", value_parser = parse_read_budget)]
-    pub read_budget: u64,
-
-    /// Most open connections; further ones can only get /livez
-    #[arg(long, default_value_t = 4_096, value_name = "N", value_parser = |s: &str| parse_whole::<u32>(s, 1, 1_000_000))]
-    pub max_connections: u32,
-
-    /// Most open connections of one client; behind a proxy, give the same as --max-connections
-    /// [default: a quarter of --max-connections]
-    #[arg(long, value_name = "N", value_parser = |s: &str| parse_whole::<u32>(s, 1, 1_000_000))]
-    pub max_client_connections: Option<u32>,
-
-    /// Host name that requests may use in addition to localhost and IP addresses, if no token is
-    /// required; can be repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_host)]
-    pub allowed_host: Vec<String>,
-
-    /// Log every request
-    #[arg(long)]
-    pub access_log: bool,
-}
-
-fn parse_rate_limit(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text);
-    match number.parse::<f64>() {
-        Ok(n) if (0.1..=1_000_000.0).contains(&n) => Ok(n),
-        _ => Err("expected requests per second such as 20/s, from 0.1/s to 1000000/s".to_owned()),
-    }
 }
 
 fn parse_read_budget(text: &str) -> Result<u64, String> {
@@ -102,7 +49,8 @@ fn parse_read_budget(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses an origin as browsers send it: scheme, host, and the port if it is not the default.
+/// Parses an origin in the form that browsers send. The form is the scheme, the host, and the port unless it is the
+/// default port.
 fn parse_origin(text: &str) -> Result<String, String> {
     let host = ["https://", "http://"]
         .iter()

@@ -4,24 +4,25 @@ use clap::{Args, ValueEnum};
 
 use super::values::{parse_count, parse_duration_ms, parse_instant, parse_severity, parse_text};
 use super::{KafkaArgs, LogArgs};
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 
-/// Where `tail` starts to read.
+/// The position at which `tail` starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// With the next record.
+    /// `tail` starts with the next record that is written.
     End,
-    /// With the oldest record.
+    /// `tail` starts with the oldest record.
     Beginning,
-    /// This many milliseconds before now, by record timestamp.
+    /// `tail` starts the given number of milliseconds before now, by record timestamp.
     Ago(i64),
-    /// At this instant in Unix milliseconds, by record timestamp.
-    At(i64),
+    /// `tail` starts at the given instant, by record timestamp.
+    At(UnixMs),
 }
 
-/// How `tail` prints.
+/// The format in which `tail` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum TailOutput {
     /// Counts by city, type and severity, or rejected records by reason.
     Table,
     /// One JSON object per event or rejected record.
@@ -30,7 +31,7 @@ pub enum Output {
     Text,
 }
 
-/// `citystream tail`
+/// The options of `citystream tail`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -51,13 +52,13 @@ pub struct Tail {
     #[arg(long = "severity", value_parser = parse_severity)]
     pub severities: Vec<Severity>,
 
-    /// Where to start: end, beginning, a time before now such as -1h, or RFC 3339
+    /// Where to start: end, beginning, a time before now such as -1h, a date (UTC) or RFC 3339
     #[arg(long, default_value = "end", allow_hyphen_values = true, value_parser = parse_from)]
     pub from: From,
 
-    /// Stop at this time (RFC 3339, by record timestamp)
+    /// Stop at this time (a date or RFC 3339, by record timestamp)
     #[arg(long, value_parser = parse_instant)]
-    pub until: Option<i64>,
+    pub until: Option<UnixMs>,
 
     /// Stop after this many events or rejected records
     #[arg(short = 'n', long = "events", value_parser = parse_count)]
@@ -69,7 +70,7 @@ pub struct Tail {
 
     /// How to print [default: table; with --dlq and without a live screen, text]
     #[arg(long, value_enum)]
-    pub output: Option<Output>,
+    pub output: Option<TailOutput>,
 
     /// Read everything that is in the topic now, then exit
     #[arg(long)]
@@ -82,17 +83,17 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Returns how to print without a live screen.
-    pub fn output(&self) -> Output {
+    /// Returns the format in which `tail` prints if it does not show the live screen.
+    pub fn output(&self) -> TailOutput {
         self.output.unwrap_or(if self.dlq {
-            Output::Text
+            TailOutput::Text
         } else {
-            Output::Table
+            TailOutput::Table
         })
     }
 }
 
-fn parse_from(text: &str) -> Result<From, String> {
+pub(super) fn parse_from(text: &str) -> Result<From, String> {
     match text {
         "end" => return Ok(From::End),
         "beginning" => return Ok(From::Beginning),
@@ -102,6 +103,6 @@ fn parse_from(text: &str) -> Result<From, String> {
         return parse_duration_ms(ago, 0, 3_650 * 86_400_000).map(From::Ago);
     }
     parse_instant(text).map(From::At).map_err(|_| {
-        "expected end, beginning, a time before now such as -1h, or an instant such as 2013-01-01T06:00:00Z".to_owned()
+        "expected end, beginning, a time before now such as -1h, a date such as 2013-01-01, or an instant such as 2013-01-01T06:00:00Z".to_owned()
     })
 }

@@ -1,15 +1,16 @@
-//! Parsers of option values: numbers, durations, sizes, rates, instants.
+//! Parsers for option values: numbers, durations, sizes, rates and instants.
 
 use std::time::Duration;
 
+use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 
-/// How fast to send events.
+/// The rate at which events are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// This many events per second.
+    /// Events are sent at the given number of events per second.
     PerSecond(f64),
-    /// As fast as the broker accepts them.
+    /// Events are sent as fast as the broker accepts them.
     Max,
 }
 
@@ -24,7 +25,7 @@ pub(super) fn parse_count(text: &str) -> Result<u64, String> {
     text.parse().map_err(wrong)
 }
 
-/// Parses a whole number from `min` to `max`, both included.
+/// Parses a whole number from `min` to `max`, both inclusive.
 pub(super) fn parse_whole<N: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<N, String> {
     let number = text.parse().ok().filter(|n| (min..=max).contains(n));
     number
@@ -37,7 +38,7 @@ pub(super) fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(wrong)
 }
 
-/// Refuses an empty value, which is usually a variable that was left empty.
+/// Refuses an empty value. Empty values usually come from an environment variable that was left empty.
 pub(super) fn parse_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("the value is empty; give one, or leave the option out".to_owned());
@@ -45,7 +46,7 @@ pub(super) fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Parses a host name as in a request's `Host` header, without the port.
+/// Parses a host name in the form of the request header `Host`, without the port.
 pub(super) fn parse_host(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if text.is_empty() || !text.chars().all(legal) {
@@ -56,7 +57,7 @@ pub(super) fn parse_host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<i64, String> {
+pub(crate) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<i64, String> {
     let allowed = || {
         format!(
             "expected a duration such as 5s, 250ms or 10m, from {} to {}",
@@ -72,7 +73,7 @@ pub(super) fn parse_duration_ms(text: &str, min_ms: i64, max_ms: i64) -> Result<
     Ok(ms)
 }
 
-/// Returns a duration in the form that options accept, such as `5m 30s`.
+/// Returns a duration as text in the format that options accept, such as `5m 30s`.
 pub fn show_ms(ms: i64) -> String {
     humantime::format_duration(Duration::from_millis(u64::try_from(ms).unwrap_or(0))).to_string()
 }
@@ -135,7 +136,13 @@ pub(super) fn parse_severity(text: &str) -> Result<Severity, String> {
         .ok_or_else(|| "expected low, medium, high or critical".to_owned())
 }
 
-pub(super) fn parse_instant(text: &str) -> Result<i64, String> {
+/// Parses an instant in the format of RFC 3339, or a date. A date means midnight in UTC at the start of that day.
+pub(super) fn parse_instant(text: &str) -> Result<UnixMs, String> {
+    let midnight = format!("{text}T00:00:00Z");
     crate::core::time::parse_timestamp(text)
-        .ok_or_else(|| "expected an instant such as 2013-01-01T06:00:00Z".to_owned())
+        .or_else(|| crate::core::time::parse_timestamp(&midnight))
+        .ok_or_else(|| {
+            "expected an instant such as 2013-01-01T06:00:00Z, or a date such as 2013-01-01"
+                .to_owned()
+        })
 }

@@ -6,19 +6,20 @@ use clap::{Args, ValueEnum};
 
 use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_instant, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
+use crate::core::clock::UnixMs;
 
-/// Where a range begins or ends.
+/// The beginning or the end of a range of event times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// This many milliseconds before now.
+    /// The instant is the given number of milliseconds before now.
     Ago(i64),
-    /// This instant in Unix milliseconds.
-    At(i64),
+    /// The instant.
+    At(UnixMs),
 }
 
 impl Moment {
-    /// Returns the instant in Unix milliseconds.
-    pub const fn at(self, now_ms: i64) -> i64 {
+    /// Returns the moment as an instant. `now_ms` is the current time.
+    pub const fn at(self, now_ms: UnixMs) -> UnixMs {
         match self {
             Moment::Ago(ms) => now_ms.saturating_sub(ms),
             Moment::At(ms) => ms,
@@ -26,38 +27,38 @@ impl Moment {
     }
 }
 
-/// One window: `city#type#start`.
+/// The name of a window: `city#type#start`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowName {
-    /// The city.
+    /// The city of the window.
     pub city: String,
-    /// The event type.
+    /// The event type of the window.
     pub event_type: String,
-    /// Start of the window in Unix milliseconds.
-    pub start_ms: i64,
+    /// The start of the window.
+    pub start_ms: UnixMs,
 }
 
-/// How `verify` prints.
+/// The format in which `verify` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum VerifyOutput {
     /// Lines of text.
     Text,
-    /// One JSON object per comparison, or per record with --explain.
+    /// One JSON object per comparison, or per record with `--explain`.
     Json,
 }
 
-/// `citystream verify`
+/// The options of `citystream verify`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Exit codes: 0 log and tables agree, 1 they differ or could not be compared, or there is no such window.\n\nExamples:\n  citystream verify\n  citystream verify --from -1h\n  citystream verify --watch 5m\n  citystream verify --explain 'NYC#traffic#2013-01-01T06:00:00Z'"
 )]
 pub struct Verify {
-    /// Compare events and windows from this event time on: RFC 3339, or a time before now such as -1h
+    /// Compare events and windows from this event time on, given as RFC 3339 or as a time before now such as -1h
     #[arg(long, value_name = "MOMENT", allow_hyphen_values = true, value_parser = parse_moment)]
     pub from: Option<Moment>,
 
-    /// Compare events and windows before this event time: RFC 3339, or a time before now such as -5m
+    /// Compare events and windows before this event time, given as RFC 3339 or as a time before now such as -5m
     #[arg(long, value_name = "MOMENT", allow_hyphen_values = true, value_parser = parse_moment)]
     pub until: Option<Moment>,
 

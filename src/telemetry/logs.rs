@@ -1,44 +1,48 @@
-//! The log on standard error, and plain messages for people.
+//! The log on standard error, and plain messages for users.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Failure;
 use crate::settings::LogFormat;
 
-/// The log filter if `RUST_LOG` is not set.
+/// The log filter that applies if `RUST_LOG` is not set.
 const DEFAULT_FILTER: &str = "info,aws_config=error,hyper=warn,rdkafka=off,dynoxide=warn";
 
-/// Log lines that are held back while a screen is up. If more arrive, the oldest are dropped.
+/// Maximum number of log lines that are held back while a full-screen display is shown. If more lines arrive, the
+/// oldest lines are dropped.
 const HELD_LINES_MAX: usize = 200;
 
-/// The lines that are held back; `None` while lines are written at once.
+/// The log lines that are held back. `None` means that log lines are written at once.
 static HELD_LINES: Mutex<Option<VecDeque<Vec<u8>>>> = Mutex::new(None);
 
 fn held_lines() -> MutexGuard<'static, Option<VecDeque<Vec<u8>>>> {
     HELD_LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts logging to standard error. Further calls have no effect.
+/// Starts logging to standard error. Only the first call in a process has an effect.
 ///
-/// Without a `format`, lines are text on a terminal and JSON elsewhere. `RUST_LOG` sets the filter.
+/// If `format` is `None`, log lines are text on a terminal and JSON elsewhere. The environment variable `RUST_LOG` sets
+/// the filter.
 ///
 /// # Errors
 /// Returns a message for the operator if `RUST_LOG` is not a valid filter.
 pub fn start_logging(format: Option<LogFormat>) -> Result<(), Failure> {
-    let setting = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = if setting.is_empty() {
-        EnvFilter::new(DEFAULT_FILTER)
-    } else {
-        EnvFilter::builder().parse(&setting).map_err(|error| {
-            Failure::new(format!("RUST_LOG={setting}"))
-                .with_why(error.to_string())
-                .with_remedy("give a level such as debug, or info,aws_config=debug")
-        })?
-    };
+    let setting = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    let setting = setting.as_deref().unwrap_or(DEFAULT_FILTER);
+    let filter: Targets = setting.parse().map_err(|error| {
+        Failure::new(format!("RUST_LOG={setting}"))
+            .with_why(format!("{error}"))
+            .with_remedy("give a level such as debug, or info,aws_config=debug")
+    })?;
     let is_terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if is_terminal {
         LogFormat::Text
@@ -46,31 +50,34 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), Failure> {
         LogFormat::Json
     });
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(|| LogWriter)
         .with_target(false);
     let colors = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let started = match format {
-        LogFormat::Text => builder.with_ansi(colors).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(colors).finish().with(filter).try_init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            builder.finish().with(filter).try_init()
+        }
     };
     if started.is_err() {
-        // Tests start logging several times in one process.
+        // Logging is started several times if several tests run in one process.
         tracing::debug!("logging was already started");
     }
     Ok(())
 }
 
-/// Holds back log lines until [`release_log_lines`], so that they do not overwrite a full screen.
+/// Holds back log lines until [`release_log_lines`] is called, so that they do not overwrite a full-screen display.
 ///
-/// If standard error is not a terminal, lines are still written at once.
+/// If standard error is not a terminal, log lines are not held back.
 pub fn hold_log_lines() {
     if io::stderr().is_terminal() {
         held_lines().get_or_insert_default();
     }
 }
 
-/// Writes the log lines that were held back. Later lines are written at once.
+/// Writes the log lines that were held back. Later log lines are no longer held back.
 pub fn release_log_lines() {
     let held = held_lines().take();
     for line in held.into_iter().flatten() {
@@ -78,7 +85,7 @@ pub fn release_log_lines() {
     }
 }
 
-/// Writes to standard error, or holds the text back like a log line.
+/// Writes text to standard error. While log lines are held back, the text is held back too.
 pub fn write_stderr(line: &[u8]) {
     match &mut *held_lines() {
         Some(held) => {
@@ -88,21 +95,21 @@ pub fn write_stderr(line: &[u8]) {
             held.push_back(line.to_vec());
         }
         None => {
-            // There is no other place to report that standard error failed.
+            // If standard error fails, there is no other place to report the failure.
             drop(io::stderr().write_all(line));
         }
     }
 }
 
-/// Prints a line for people on standard error, next to the log. Write errors are ignored.
+/// Prints a message for users on standard error, to which the log is written too. The function ignores write errors.
 pub fn print_stderr(text: &str) {
     write_stderr(format!("{text}\n").as_bytes());
 }
 
-/// Prints text on standard output that the role can work without, such as its address.
+/// Prints text on standard output. The text is useful but not required, such as the address of a role.
 ///
-/// Write errors are logged at level debug. The actual output of a command goes through writers that
-/// return their errors.
+/// Write errors are logged at the level debug. The required output of a command goes through writers that return their
+/// errors.
 pub fn print_stdout(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -110,7 +117,7 @@ pub fn print_stdout(text: &str) {
     }
 }
 
-/// Receives each log line in a single write.
+/// Receives each log line in a single write call.
 struct LogWriter;
 
 impl Write for LogWriter {

@@ -1,9 +1,9 @@
-//! Every metric of the program.
+//! The definitions of all metrics of the program.
 //!
-//! The table at the end declares each metric once: its help text, field, type, name, labels and buckets. A process has
-//! one [`Metrics`] value and every role registers all of its series, so a dashboard finds the same names everywhere.
-//! Dashboards and alert rules depend on the names and labels. Label values come from closed sets, which bounds the
-//! number of series.
+//! The table at the end of this file declares each metric once: its help text, field, type, name, labels and buckets. A
+//! process has one [`Metrics`] value. Every role registers all metrics, so that a dashboard finds the same names
+//! everywhere. Dashboards and alert rules depend on the names and the labels. Each label has a closed set of values,
+//! which bounds the number of time series.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,35 +17,42 @@ use prometheus::{
 use crate::core::ledger::Ledger;
 use crate::core::parse::Reason;
 
-/// Buckets in seconds for one request, to DynamoDB or to the API.
+/// Histogram buckets for one request to DynamoDB or to the API, in seconds.
 const REQUEST_S: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
-/// Buckets in seconds for an acknowledgement by Kafka, which can take until the delivery timeout.
+/// Histogram buckets for an acknowledgement by Kafka, in seconds. An acknowledgement can take as long as the delivery
+/// timeout.
 const ACK_S: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
-/// Buckets in seconds from a record's timestamp until its counts are durable. The largest one is an hour.
+/// Histogram buckets for the time from a record's timestamp until its counts are durable, in seconds. The largest
+/// bucket is one hour.
 const LATENCY_S: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0,
 ];
 
-/// Defines [`Metrics`] and its `new` from a table of metrics.
+/// Defines [`Metrics`] and its function `new` from a table of metrics.
 ///
-/// An entry has the form `field: Type("name", [labels], buckets)`. Its doc comment is also the help text.
+/// Each entry of the table has the following form. The doc comment of an entry is also the help text of the metric.
+///
+/// ```text
+/// field: Type("name", [labels], buckets)
+/// ```
 macro_rules! metrics {
     ($(#[doc = $help:literal] $vis:vis $field:ident: $type:ident($name:literal $(, [$($label:literal),+])? $(, $buckets:ident)?);)+) => {
-        /// Every metric of the program. Clones share their values.
+        /// All metrics of the program. Clones share the values.
         #[derive(Clone)]
         pub struct Metrics {
             registry: Registry,
-            /// What became of every record that the consumer read. The consumer replaces it as a whole.
+            /// The ledger of all records that the consumer has read. The consumer replaces the whole ledger at each
+            /// update.
             pub ledger: Arc<Mutex<Ledger>>,
             $(#[doc = $help] $vis $field: $type,)+
         }
 
         impl Metrics {
-            /// Returns a fresh set of metrics, all registered.
+            /// Returns a new set of metrics, all of which are registered.
             pub fn new() -> Metrics {
                 let registry = Registry::new();
                 let metrics = Metrics {
@@ -53,7 +60,8 @@ macro_rules! metrics {
                     $($field: declare(&registry, $name, $help, &[$($($label),+)?], &[$($buckets)?]),)+
                     registry,
                 };
-                // Both series exist from the start: otherwise a rate would miss the first alert.
+                // The label values `high` and `critical` both exist from the start. If a label value appeared only with
+                // its first alert, a rate over the metric would miss that alert.
                 for severity in ["high", "critical"] {
                     metrics.alerts.with_label_values(&[severity]).inc_by(0);
                 }
@@ -79,7 +87,7 @@ fn declare<M: MetricType>(
     metric
 }
 
-/// A type of metric that the table can have.
+/// A type of metric that the table can declare.
 trait MetricType: Collector + Clone + Sized + 'static {
     fn create(opts: Opts, labels: &[&str], buckets: Vec<f64>) -> prometheus::Result<Self>;
 }
@@ -108,10 +116,10 @@ metric_types! {
 }
 
 impl Metrics {
-    /// Adds a metric that only one role has.
+    /// Adds a metric that only one role uses.
     ///
     /// # Panics
-    /// Panics if a metric of that name exists.
+    /// Panics if a metric with the same name already exists.
     pub fn add(&self, collector: Box<dyn Collector>) {
         self.registry
             .register(collector)
@@ -120,7 +128,7 @@ impl Metrics {
 
     /// Returns the number of partitions that this process owns, and the sum of their lags in records.
     ///
-    /// Returns `None` for a role that owns no partitions.
+    /// Returns `None` if the role does not own partitions.
     pub fn lag(&self) -> Option<(usize, i64)> {
         let families = self.lag_records.collect();
         let series: Vec<i64> = families
@@ -150,8 +158,8 @@ impl Metrics {
     }
 
     fn gather(&self) -> Vec<MetricFamily> {
-        // INV-7: each scrape shows one state of the ledger. The lock is kept until the values are read, because
-        // another scrape at the same time would overwrite some of them.
+        // Each scrape must show one consistent state of the ledger (INV-7). The lock is held until all values are read,
+        // because another scrape at the same time would overwrite some of the values.
         let ledger = self.ledger.lock().expect("no panic holds the ledger");
         let set = |counter: &IntCounter, value| {
             counter.reset();
@@ -186,6 +194,12 @@ metrics! {
     pub produce_ack_seconds: Histogram("citystream_produce_ack_seconds", ACK_S);
     /// Events that the Kafka client failed to deliver and gave up.
     pub events_failed: IntCounter("citystream_events_failed_total");
+    /// Requests with events over HTTP, by the status of the answer.
+    pub ingest_requests: IntCounterVec("citystream_ingest_requests_total", ["status"]);
+    /// Events of these requests: accepted, rejected, unknown or not_sent.
+    pub ingest_events: IntCounterVec("citystream_ingest_events_total", ["outcome"]);
+    /// Time from the head of such a request until its answer.
+    pub ingest_seconds: Histogram("citystream_ingest_request_seconds", ACK_S);
     /// Events whose event time is ahead of their record's timestamp by more than the allowed skew.
     pub events_future: IntCounter("citystream_events_future_total");
     /// Events of severity high or critical.
@@ -212,6 +226,22 @@ metrics! {
     pub producer_time: IntCounter("citystream_events_producer_time_total");
     /// Records that Kafka deleted before the consumer read them.
     pub records_lost: IntCounter("citystream_records_lost_total");
+    /// Event time before which all hours are rolled up, in Unix seconds. 0 in a consumer that does not roll up.
+    pub rollups_until_seconds: IntGauge("citystream_rollups_until_seconds");
+    /// Rows of hours and days that were written.
+    pub rollup_rows: IntCounter("citystream_rollup_rows_total");
+    /// Attempts to roll up hours that failed.
+    pub rollup_failures: IntCounter("citystream_rollup_failures_total");
+    /// Incidents that are open in the partitions of this process.
+    pub notify_open: IntGauge("citystream_incidents_open");
+    /// Incidents that are open, or of which a receiver still lacks a message, in the partitions of this process.
+    pub notify_live: IntGauge("citystream_incidents_live");
+    /// Incidents of which a receiver could not be told yet. The messages are sent again.
+    pub notify_waiting: IntGaugeVec("citystream_notify_waiting", ["receiver"]);
+    /// Incidents that were not opened because their rule had its maximum of open ones.
+    pub notify_left_out: IntGauge("citystream_incidents_left_out");
+    /// Attempts to send a message to a receiver: sent, refused, silenced or failed.
+    pub notify_attempts: IntCounterVec("citystream_notify_attempts_total", ["receiver", "outcome"]);
     /// Clock of DynamoDB minus clock of this host, from the date of the last answer.
     pub clock_skew_seconds: Gauge("citystream_clock_skew_seconds");
     /// Pairs of city and event type in the tables when the API last read the totals.
@@ -225,13 +255,13 @@ metrics! {
     /// Bytes of records that were read from Kafka and are not yet durable in DynamoDB.
     pub in_flight_bytes: IntGauge("citystream_in_flight_bytes");
 
-    // The private metrics show the ledger: `gather` sets them.
+    // The metrics without `pub` show the ledger. The function `gather` sets them.
 
     /// Records that were read from Kafka.
     events_consumed: IntCounter("citystream_events_consumed_total");
     /// Events that were counted in a window.
     events_counted: IntCounter("citystream_events_counted_total");
-    /// Late events. They count in the totals, but not in a window.
+    /// Late events, which count in the totals but not in a window.
     events_late: IntCounter("citystream_events_late_total");
     /// Events that were read again after the tables had counted them.
     events_already_counted: IntCounter("citystream_events_already_counted_total");
