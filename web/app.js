@@ -1,19 +1,32 @@
 // The page: loads the numbers, passes them to the modules that draw them, and shows how fresh they are.
 
 import * as alerts from "./alerts.js";
+import * as answers from "./answers.js";
 import * as breakIt from "./break.js";
 import * as cities from "./cities.js";
-import { ask, listen, Poller, openWithToken, Refused } from "./data.js";
-import { ago, byId, clock, clockSeconds, dayYear, setText } from "./dom.js";
+import * as cityDrawer from "./city-drawer.js";
+import { listen, Poller, openWithToken, Refused, saveWithToken } from "./data.js";
+import { byId, setText } from "./dom.js";
+import * as drawer from "./drawer.js";
+import "./event-drawer.js";
 import * as filters from "./filters.js";
 import * as heatmap from "./heatmap.js";
+import * as incidents from "./incidents.js";
+import "./keys.js";
+import * as ownEvent from "./own-event.js";
 import * as pipeline from "./pipeline.js";
+import * as range from "./range.js";
+import * as rangeBar from "./range-bar.js";
+import "./sheet.js";
+import "./step-drawer.js";
+import "./theme.js";
+import { ago, clock, clockSeconds, dayYear, zoneAt } from "./time.js";
 import * as timeline from "./timeline.js";
 import * as totals from "./totals.js";
+import * as unseen from "./unseen.js";
+import { key, onChange, view } from "./view.js";
 
 const root = document.documentElement;
-/** Most series that the server reads for one answer. The page asks for all of them. */
-const SERIES_LIMIT = 400;
 /** Largest age of the newest event for the page to be live. */
 const LIVE_MS_MAX = 20 * 60_000;
 /** Longest time between two answers from which the page computes a rate. */
@@ -25,21 +38,11 @@ let answeredMs = -Infinity;
 /** When the page last saw the number of events grow, or 0. */
 let grownMs = 0;
 
-/**
- * Loads everything on the page. If the unfiltered timeline (`whole`) lists every series, it suffices for the figures
- * under any filter.
- */
+/** Loads everything on the page. */
 async function load() {
-  const base = `/api/v1/timeline?hours=${filters.hours()}&series_limit=${SERIES_LIMIT}`;
-  const view = filters.view();
-  const whole = await ask(base);
-  const metrics = pipeline.load();
-  const wanted = filters.query();
-  const complete = timeline.isComplete(whole);
-  const [chosen, list] = complete ? [timeline.choose(whole, filters.filters()), null]
-    : await Promise.all([wanted ? ask(`${base}&${wanted}&to=${encodeURIComponent(whole.to)}`) : whole, cities.load()]);
-  await Promise.all([alerts.load(chosen), metrics]);
-  return { whole, chosen, cities: list, view };
+  const loaded = await answers.load(cities.load);
+  await Promise.all([alerts.load(loaded.chosen), incidents.load(), pipeline.load()]);
+  return loaded;
 }
 
 const events = ({ all_time: all }) => all.event_count + all.late_count;
@@ -62,8 +65,11 @@ function interrupt() {
 
 function draw() {
   // An answer for other filters would appear under the wrong name.
-  if (!answer || answer.view !== filters.view()) return;
-  const { whole, chosen } = answer;
+  if (!answer || answer.key !== key()) return;
+  const { whole, chosen, tail } = answer;
+  range.setShown(chosen, tail);
+  cityDrawer.setRange(chosen);
+  rangeBar.render();
   const names = answer.cities?.cities ?? whole.series;
   filters.offer([...new Set(names.map((one) => one.city))], [...new Set(whole.series.map((one) => one.event_type))]);
   filters.setUnknown(chosen.series_total === 0 && whole.series_total > 0);
@@ -72,19 +78,9 @@ function draw() {
   heatmap.render(chosen);
   cities.render(answer);
   alerts.render(chosen);
-  updateLinks(chosen);
-}
-
-/** Points the links to the API at the range and filters on screen. */
-function updateLinks({ from, to }) {
-  const { city, type, severity } = filters.filters();
-  const range = new URLSearchParams({ from, to });
-  if (city) range.set("city", city);
-  if (severity) range.set("severity", severity);
-  setText(byId("link-alerts"), `alerts in this range${type ? ", all types" : ""}`);
-  byId("link-alerts").href = `/api/v1/alerts?${range}`;
-  const query = new URLSearchParams({ hours: filters.hours(), to });
-  byId("link-timeline").href = `/api/v1/timeline?${query}${filters.query() ? `&${filters.query()}` : ""}`;
+  setText(byId("link-alerts"), `alerts in this range${view().type ? ", all types" : ""}`);
+  byId("link-alerts").href = alerts.path(chosen);
+  byId("link-timeline").href = answers.pathOf(chosen, filters.query());
 }
 
 /** Shows the state. The `age` changes every second, so it is outside the text that screen readers announce. */
@@ -99,19 +95,19 @@ function showState(name, status, banner = "", age = "") {
 
 /** Shows whether the numbers are live, and how old the newest event is. */
 function showFreshness() {
-  const { whole } = answer;
+  const { whole, tail } = answer;
   if (whole.series_total === 0 && events(whole) === 0) {
     showState("empty", "waiting for events", "No events yet. Numbers appear once a consumer has counted the first event.");
     return;
   }
-  const start = Date.parse(whole.newest_window_start ?? "");
+  const start = Date.parse(tail.newest_window_start ?? "");
   if (Number.isNaN(start)) {
     showState("old", "connected · no windows yet");
     return;
   }
-  const cut = whole.series_read < whole.series_total ? ` in the ${whole.series_read} largest series` : "";
+  const cut = tail.series_read < tail.series_total ? ` in the ${tail.series_read} largest series` : "";
   const live = Date.now() - start < LIVE_MS_MAX;
-  const age = !live ? `newest event${cut} of ${dayYear(start)}, ${clock(start)} UTC`
+  const age = !live ? `newest event${cut} of ${dayYear(start)}, ${clock(start)} ${zoneAt(start)}`
     : grownMs ? `last event counted ${ago(grownMs)}`
       : `newest event${cut} at most ${ageOf(Math.max(start, alerts.newestMs()))}`;
   showState(live ? "live" : "old", live ? (poller.stream ? "live" : "up to date") : "connected", "", age);
@@ -142,8 +138,8 @@ const poller = new Poller(load, {
     const why = refused ? error.message : "The server does not answer.";
     if (answer) {
       const at = Date.parse(answer.whole.generated_at);
-      showState("stale", `stale since ${clockSeconds(sinceMs)} UTC`,
-        `${sentence(why)} Showing the numbers of ${clockSeconds(at)} UTC. Reconnecting automatically.`);
+      showState("stale", `stale since ${clockSeconds(sinceMs)} ${zoneAt(sinceMs)}`,
+        `${sentence(why)} Showing the numbers of ${clockSeconds(at)} ${zoneAt(at)}. Reconnecting automatically.`);
     } else {
       showState("error", "offline", `${sentence(why)} Retrying automatically.`);
     }
@@ -154,6 +150,7 @@ const poller = new Poller(load, {
 setInterval(() => {
   if (["live", "old"].includes(root.dataset.state)) showFreshness();
   alerts.updateAges();
+  incidents.updateAges();
   if (performance.now() - answeredMs > RATE_GAP_MS_MAX) totals.interrupt();
 }, 1_000);
 
@@ -162,45 +159,47 @@ function sentence(text) {
   return /[.!?]$/.test(first) ? first : `${first}.`;
 }
 
-filters.onChange(() => {
-  alerts.forget();
+let shownKey = key();
+
+onChange(() => {
+  drawControls();
+  if (shownKey !== key()) {
+    shownKey = key();
+    cityDrawer.setRange(null);
+    alerts.forget();
+    filters.changed();
+    poller.soon();
+  }
   draw();
-  poller.soon();
+  drawer.render();
 });
 
-byId("links").addEventListener("click", (event) => {
-  const link = event.target.closest("a");
-  if (link && openWithToken(link.href, event.ctrlKey || event.metaKey ? "_blank" : "_self")) event.preventDefault();
-});
-
-// --- theme -----------------------------------------------------------------------------------
-
-const THEMES = { auto: "system", light: "light", dark: "dark" };
-
-function theme(next) {
-  if (next === "auto") delete root.dataset.theme;
-  else root.dataset.theme = next;
-  localStorage.setItem("citystream-theme", next);
-  byId("theme").dataset.theme = next;
-  byId("theme").setAttribute("aria-label", `Theme: ${THEMES[next]}`);
-  byId("theme").title = `Theme: ${THEMES[next]}`;
+function drawControls() {
+  filters.render();
+  rangeBar.render();
+  timeline.renderControls();
 }
 
-byId("theme").addEventListener("click", () => {
-  const names = Object.keys(THEMES);
-  theme(names[(names.indexOf(byId("theme").dataset.theme) + 1) % names.length]);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("#links a, a[download]");
+  if (!link) return;
+  const isHandled = link.download ? saveWithToken(link) : openWithToken(link.href, event.ctrlKey || event.metaKey ? "_blank" : "_self");
+  if (isHandled) event.preventDefault();
 });
-const kept = localStorage.getItem("citystream-theme");
-theme(kept in THEMES ? kept : "auto");
 
 // --- start -----------------------------------------------------------------------------------
 
-filters.render();
+drawControls();
 breakIt.start();
+ownEvent.start();
 poller.soon();
+drawer.render();
 listen({
   up(is) {
     poller.stream = is;
   },
-  event: () => poller.changed(),
+  event(name, data) {
+    if (name === "alert") unseen.take(JSON.parse(data));
+    poller.changed();
+  },
 });

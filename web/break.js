@@ -1,7 +1,8 @@
 // The fault panel of `dev`, and the comparison that shows that faults do not change the counts.
 
 import { ask, RETRY_MS_MAX } from "./data.js";
-import { byId, clockSeconds, h, plural, setText, whole } from "./dom.js";
+import { byId, h, plural, setText, whole } from "./dom.js";
+import { clockSeconds, zoneAt } from "./time.js";
 
 const ASK_EVERY_MS = 1_000;
 /** `dev` stops comparing if no page has asked for this long. */
@@ -19,6 +20,9 @@ const BUTTONS = [
   ["garbage", "Send 1,000 bad events", "half of them late, half of them malformed"],
 ];
 
+/** Where the browser remembers whether the whole panel is shown. */
+const OPEN = "citystream-break";
+
 const headers = { "x-citystream-token": token };
 
 export function start() {
@@ -26,18 +30,36 @@ export function start() {
   const card = byId("break");
   card.hidden = false;
   card.append(
-    h("div", { class: "card-head" }, h("div", {}, h("h2", { id: "break-title" }, "Break it"),
-      h("p", { class: "note" }, "Everything runs in this process, on an embedded Kafka and DynamoDB. Inject faults and check that the tables still match the log."))),
+    h("div", { class: "card-head" }, h("h2", { id: "break-title" }, "Break it"),
+      h("button", { type: "button", class: "quiet", id: "break-toggle", "aria-controls": "break-body", onclick: () => setOpen(byId("break-body").hidden) })),
     h("div", { class: "verdict", id: "verdict", "data-state": "waiting" },
       h("p", { class: "verdict-line", id: "verdict-line" }, "comparing the log with the tables"),
       h("p", { class: "verdict-note", id: "verdict-note" }, "an independent count of every record in the log")),
     h("p", { class: "verdict-note", id: "break-waits", role: "status", hidden: true }),
+    panel(),
+  );
+  setOpen(localStorage.getItem(OPEN) === "yes");
+  poll();
+}
+
+/** Shows the whole panel, or only its verdict. */
+function setOpen(isOpen) {
+  localStorage.setItem(OPEN, isOpen ? "yes" : "no");
+  byId("break-body").hidden = !isOpen;
+  byId("break").classList.toggle("collapsed", !isOpen);
+  byId("break-toggle").setAttribute("aria-expanded", String(isOpen));
+  setText(byId("break-toggle"), isOpen ? "Show only the verdict" : "Inject faults");
+}
+
+/** Returns the part of the panel that collapses: the buttons and the log. */
+function panel() {
+  return h("div", { id: "break-body", hidden: true },
+    h("p", { class: "note" }, "Everything runs in this process, on an embedded Kafka and DynamoDB. Inject faults and check that the tables still match the log."),
     h("div", { class: "break-buttons" }, ...BUTTONS.map(([name, title, text]) =>
       h("button", { type: "button", class: "break-button", "data-break": name, onclick: () => press(name) },
         h("span", { class: "break-name" }, title), h("span", { class: "break-text" }, text)))),
     h("ol", { class: "break-log", id: "break-log", "aria-live": "polite", "aria-label": "Event log", tabindex: "0" }),
   );
-  poll();
 }
 
 async function press(name) {
@@ -52,7 +74,7 @@ async function press(name) {
 /** Shows that the server is unreachable, the comparison is outdated, and faults cannot be injected. */
 function showStale(why) {
   const box = byId("verdict");
-  const when = box.dataset.at ? ` of ${box.dataset.at} UTC` : "";
+  const when = box.dataset.at ? ` of ${box.dataset.at}` : "";
   box.dataset.state = "stale";
   byId("break-waits").hidden = true;
   setText(byId("verdict-note"), `stale: ${why}; this is the last comparison${when}`);
@@ -135,13 +157,13 @@ function showVerdict(difference, unreadable) {
     return;
   }
   const { log, tables, rows, waiting, difference: bad, not_comparable: others, at_ms: atMs } = difference;
-  byId("verdict").dataset.at = clockSeconds(atMs);
+  byId("verdict").dataset.at = `${clockSeconds(atMs)} ${zoneAt(atMs)}`;
   // The sums of no row are equal, which says nothing.
   const unknown = !difference.compares_counts && !bad;
   byId("verdict").dataset.state = old ? "old" : bad ? "differs" : unreadable || unknown ? "waiting" : "agrees";
   const scope = others ? `, in the ${plural(rows, "row")} that can be compared` : "";
   setText(byId("verdict-line"), unknown ? "no counts can be compared" : `log ${whole(log)} ${bad ? "≠" : "="} tables ${whole(tables)}, difference ${whole(bad)}${scope}`);
-  const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} UTC${old && `, ${old}`}`];
+  const parts = [`${plural(rows, "row")} compared at ${clockSeconds(atMs)} ${zoneAt(atMs)}${old && `, ${old}`}`];
   if (others) parts.push(`${plural(others, "row")} not comparable: ${difference.not_comparable_why}`);
   if (waiting) parts.push(`${plural(waiting, "record")} in flight`);
   if (bad) parts.push(`${plural(bad, "row")} differ: ${difference.first}`);

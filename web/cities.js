@@ -1,11 +1,14 @@
 // The cities with their events of all time, and a sparkline of the range.
 
 import { ask } from "./data.js";
-import { byId, clockSeconds, h, plural, put, s, setText, SEVERITIES, whole } from "./dom.js";
-import { choose, filters } from "./filters.js";
-import { FEWEST_STEPS, isComplete } from "./timeline.js";
+import { byId, h, plural, put, s, setText, SEVERITIES, whole } from "./dom.js";
+import { isComplete, stepBounds } from "./series.js";
+import { clockSeconds, zoneAt } from "./time.js";
+import { choose, view } from "./view.js";
 
 const FEW = 8;
+/** Most points of a sparkline. */
+const SPARK_POINTS = 48;
 
 let all = false;
 let before = "";
@@ -30,7 +33,7 @@ export async function load() {
 
 /** Returns the totals by city under the filters, largest first, and the notes about them. */
 function totalsBy(answer) {
-  const { city, type, severity } = filters();
+  const { city, type, severity } = view();
   if (!type && !severity && answer.cities) {
     const { cities, others, generated_at: at } = answer.cities;
     return { list: cities.map((one) => [one.city, one.total_events]), others, cut: "", at };
@@ -46,15 +49,11 @@ function totalsBy(answer) {
   return { list, others: { city_count: 0, total_events: 0 }, cut, at: from.generated_at };
 }
 
-/** Returns the events of each city by step of the range. */
+/** Returns the events of each city in at most `SPARK_POINTS` parts of the range. */
 function stepsByCity({ whole: answer }) {
-  const { type, severity, span } = filters();
-  const steps = Math.round((Date.parse(answer.to) - Date.parse(answer.from)) / 1000 / answer.step_seconds);
-  // As in the chart, `fit` leaves out the time before the first event.
-  const begun = Math.min(steps, ...answer.series.map((one) => one.steps[0]?.[0] ?? steps));
-  const skip = span === "fit" ? Math.max(0, Math.min(begun, steps - FEWEST_STEPS)) : 0;
-  const length = steps - skip;
-  const width = Math.ceil(length / 48) || 1;
+  const { type, severity } = view();
+  const length = stepBounds(answer).length - 1;
+  const width = Math.ceil(length / SPARK_POINTS) || 1;
   const level = SEVERITIES.indexOf(severity);
   const found = new Map();
   for (const one of answer.series) {
@@ -62,17 +61,39 @@ function stepsByCity({ whole: answer }) {
     const values = found.get(one.city) ?? Array(Math.ceil(length / width)).fill(0);
     found.set(one.city, values);
     for (const [at, ...counts] of one.steps) {
-      const place = Math.floor((at - skip) / width);
-      if (place >= 0 && place < values.length) values[place] += level < 0 ? counts.reduce((a, b) => a + b, 0) : counts[level];
+      const place = Math.floor(at / width);
+      if (place < values.length) values[place] += level < 0 ? counts.reduce((a, b) => a + b, 0) : counts[level];
     }
   }
   return found;
 }
 
+/** Returns the row of a city, which opens the view of the city. */
+function cityRow(name, total, most, values) {
+  return h("li", {}, h("button", {
+    type: "button", class: `city${name === view().city ? " chosen" : ""}`, "data-city": name, title: name, "aria-haspopup": "dialog",
+    onclick: () => choose({ open: `city:${name}` }), "--share": total / most,
+  },
+    h("span", { class: "city-name" }, name), values ? spark(values) : h("span", {}), h("span", { class: "city-total" }, whole(total))));
+}
+
+/** Returns the row that sums the cities without a row, and the button that shows more or fewer. */
+function restRows(list, shown, others, again) {
+  const hidden = list.slice(shown);
+  const count = hidden.length + others.city_count;
+  const events = hidden.reduce((sum, [, total]) => sum + total, others.total_events);
+  const words = all ? "Show fewer" : `Show ${others.city_count ? "the" : "all"} ${whole(list.length)} ${others.city_count ? "largest" : "cities"}`;
+  return [
+    count ? h("li", { class: "city-others" }, h("span", { class: "city-name" }, `${plural(count, "other city", "other cities")}`), h("span", {}), h("span", { class: "city-total", id: "cities-others" }, whole(events))) : null,
+    list.length > FEW ? h("li", {}, h("button", { type: "button", class: "quiet", onclick: () => { all = !all; again(); } }, words)) : null,
+  ];
+}
+
 export function render(answer) {
-  const { city: chosen, type, severity } = filters();
+  const { city: chosen, type, severity } = view();
   const { list, others, cut, at } = totalsBy(answer);
-  const asOf = at === answer.chosen.generated_at ? "" : ` · as of ${clockSeconds(Date.parse(at))} UTC`;
+  const atMs = Date.parse(at);
+  const asOf = at === answer.chosen.generated_at ? "" : ` · as of ${clockSeconds(atMs)} ${zoneAt(atMs)}`;
   const values = stepsByCity(answer);
   const state = JSON.stringify([list, others, [...values], chosen, type, severity, all, asOf]);
   if (state === before) return;
@@ -81,18 +102,8 @@ export function render(answer) {
   const most = Math.max(1, list[0]?.[1] ?? 0);
   const focused = document.activeElement?.dataset?.city;
   const shown = all ? list : list.slice(0, FEW);
-  const hidden = list.slice(shown.length);
-  const count = hidden.length + others.city_count;
-  const events = hidden.reduce((sum, [, total]) => sum + total, others.total_events);
   put(byId("cities"),
-    ...shown.map(([name, total]) => h("li", {}, h("button", {
-      type: "button", class: "city", "data-city": name, "aria-pressed": String(name === chosen), title: name,
-      onclick: () => choose({ city: name }, { toggle: true }), "--share": total / most,
-    },
-      h("span", { class: "city-name" }, name), values.has(name) ? spark(values.get(name)) : h("span", {}), h("span", { class: "city-total" }, whole(total))))),
-    count ? h("li", { class: "city-others" }, h("span", { class: "city-name" }, `${plural(count, "other city", "other cities")}`), h("span", {}), h("span", { class: "city-total", id: "cities-others" }, whole(events))) : null,
-    list.length > FEW ? h("li", {}, h("button", { type: "button", class: "quiet", onclick: () => { all = !all; render(answer); } },
-      all ? "Show fewer" : `Show ${others.city_count ? "the" : "all"} ${whole(list.length)} ${others.city_count ? "largest" : "cities"}`)) : null,
-  );
+    ...shown.map(([name, total]) => cityRow(name, total, most, values.get(name))),
+    ...restRows(list, shown.length, others, () => render(answer)));
   if (focused) byId("cities").querySelector(`[data-city="${CSS.escape(focused)}"]`)?.focus();
 }

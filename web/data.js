@@ -5,10 +5,12 @@
 
 import { byId } from "./dom.js";
 
-export const ASK_EVERY_MS = 2_000;
+const ASK_EVERY_MS = 2_000;
 /** Time between two requests while the stream reports no change. */
 const ASK_QUIET_MS = 10_000;
 const ANSWER_MS_MAX = 8_000;
+/** Longest time for a list in CSV, which may have 100,000 rows. */
+const EXPORT_MS_MAX = 120_000;
 /** The stream sends a heartbeat every 10 seconds. */
 const STREAM_SILENCE_MS = 30_000;
 const STREAM_RETRY_MS = 5_000;
@@ -24,16 +26,17 @@ function headers() {
 
 /** An error that the server answered. */
 export class Refused extends Error {
-  constructor(status, text, code = "") {
+  constructor(status, text, code = "", answer = {}) {
     super(text);
     this.status = status;
     this.code = code;
+    this.answer = answer;
   }
 }
 
 async function refuse(response) {
   const answer = await response.json().catch(() => ({}));
-  throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`, answer.code);
+  throw new Refused(response.status, answer.error ?? `the server answered ${response.status}`, answer.code, answer);
 }
 
 /** Returns the JSON at a path of this server. */
@@ -59,6 +62,26 @@ export function openWithToken(path, target = "_self") {
     // The status of the page shows that the server is unreachable.
     .catch(() => {});
   return true;
+}
+
+/** Saves the answer of a link as a file, because a link cannot send the token. Returns false if there is no token. */
+export function saveWithToken(link) {
+  if (!sessionStorage.getItem(TOKEN)) return false;
+  fetch(link.href, { headers: headers(), signal: AbortSignal.timeout(EXPORT_MS_MAX) })
+    .then((response) => (response.ok ? response.blob() : refuse(response)))
+    .then((body) => {
+      const url = URL.createObjectURL(body);
+      Object.assign(document.createElement("a"), { href: url, download: link.download }).click();
+      URL.revokeObjectURL(url);
+    })
+    .catch(() => link.classList.add("failed"));
+  return true;
+}
+
+/** Points a link at a list in CSV, and names the file after the list. */
+export function downloadLink(link, path) {
+  link.href = path;
+  link.download = `${new URL(path, location.href).pathname.split("/").slice(3).map(decodeURIComponent).join("-")}.csv`;
 }
 
 /** Returns the text at a path of this server. */
@@ -87,7 +110,7 @@ function askForToken() {
 }
 
 /**
- * Reads the stream forever. Calls `on.event(name)` for each event and `on.up(bool)` when the stream connects or ends.
+ * Reads the stream forever. Calls `on.event(name, data)` for each event and `on.up(bool)` when the stream connects or ends.
  * EventSource cannot send a token, so this function parses the stream itself.
  */
 export async function listen(on) {
@@ -122,7 +145,7 @@ export async function listen(on) {
         for (const block of blocks) {
           const event = parse(block);
           if (event.id) lastId = event.id;
-          if (event.data) on.event(event.name);
+          if (event.data) on.event(event.name, event.data);
         }
       }
     } catch {

@@ -1,4 +1,4 @@
-// Creates elements and formats numbers and times.
+// Creates elements and formats numbers.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -43,32 +43,6 @@ export const whole = (n) => WHOLE.format(n);
 export const short = (n) => (n < 10_000 ? WHOLE.format(n) : SHORT.format(n));
 export const plural = (n, one, many = `${one}s`) => `${whole(n)} ${n === 1 ? one : many}`;
 
-const part = (options) => {
-  const format = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...options });
-  return (ms) => format.format(ms);
-};
-export const clock = part({ hour: "2-digit", minute: "2-digit" });
-export const clockSeconds = part({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
-export const day = part({ day: "numeric", month: "short" });
-export const dayYear = part({ day: "numeric", month: "short", year: "numeric" });
-
-/** Returns a time range with its year. */
-export function range(from, to) {
-  const sameDay = day(from) === day(to - 1);
-  return `${sameDay ? "" : `${day(from)} ${clock(from)} – `}${dayYear(to - 1)}${sameDay ? ` ${clock(from)}–` : " "}${clock(to)} UTC`;
-}
-
-/** Returns how long ago an instant was, or its date if it is more than a day ago. */
-export function ago(ms, nowMs = Date.now()) {
-  const seconds = Math.round((nowMs - ms) / 1000);
-  if (seconds < -90) return `${day(ms)}, ${clock(ms)}`;
-  if (seconds < 5) return "just now";
-  if (seconds < 60) return `${seconds} s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
-  return nowMs - ms < 300 * 86_400_000 ? `${day(ms)}, ${clock(ms)}` : `${dayYear(ms)}, ${clock(ms)}`;
-}
-
 export const SEVERITIES = ["low", "medium", "high", "critical"];
 const USUAL_TYPES = ["traffic", "weather", "incident", "construction"];
 
@@ -90,3 +64,20 @@ export function byType(a, b) {
 }
 
 export const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** Fills a fieldset with one radio button for each option: its value, its text and perhaps the class of a swatch. */
+export function segments(fieldset, name, options, chosen, choose) {
+  const key = JSON.stringify(options);
+  if (fieldset.dataset.options !== key) {
+    fieldset.dataset.options = key;
+    fieldset.querySelectorAll("label").forEach((label) => label.remove());
+    for (const [value, text, swatch] of options) {
+      fieldset.append(
+        h("label", {},
+          h("input", { type: "radio", name, value, onchange: () => choose({ [name]: value }) }),
+          h("span", {}, swatch ? h("i", { class: `swatch ${swatch}` }) : null, text)),
+      );
+    }
+  }
+  for (const input of fieldset.querySelectorAll("input")) input.checked = input.value === chosen;
+}

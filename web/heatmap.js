@@ -1,14 +1,15 @@
 // Events by city and type, and how many of them are high or critical.
 
 import { byId, byType, h, put, setText, SEVERITIES, short, whole } from "./dom.js";
-import { choose, filters, nothing } from "./filters.js";
+import { nothing } from "./filters.js";
+import { choose, view } from "./view.js";
 
 const CITIES_MAX = 12;
 
 let before = "";
 
 export function render(answer) {
-  const chosen = filters();
+  const chosen = view();
   const cells = new Map();
   const cities = new Map();
   for (const one of answer.series) {
@@ -67,7 +68,7 @@ function cell(city, type, counts, heat, chosen) {
     "--warmth": `${Math.round(Math.sqrt(heat) * 100)}%`,
     onclick: () => {
       // The filters may have changed since the cell was drawn.
-      const now = filters();
+      const now = view();
       choose(now.city === city && now.type === type ? { city: "", type: "" } : { city, type });
     },
   },

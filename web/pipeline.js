@@ -2,7 +2,8 @@
 // process.
 
 import { askText } from "./data.js";
-import { byId, clockSeconds, dayYear, h, plural, put, whole } from "./dom.js";
+import { byId, h, plural, put, whole } from "./dom.js";
+import { clockSeconds, dayYear } from "./time.js";
 
 /** Parses the Prometheus text format into samples with name, labels and value. */
 function parseSamples(text) {
@@ -44,6 +45,13 @@ function quantile(buckets, part) {
 
 const seconds = (value) => (value === null ? "too few events" : value === Infinity ? "over 1 h" : value < 1 ? `≤ ${whole(value * 1000)} ms` : `≤ ${whole(value)} s`);
 
+/** Returns the number of rejected records by reason, or null if none was rejected. */
+function rejectedList(samples) {
+  if (!samples.length) return null;
+  return h("div", { id: "rejected" }, h("h3", {}, "Rejected records by reason"),
+    h("ul", {}, ...samples.map((one) => h("li", {}, h("span", {}, one.labels.reason.replaceAll("_", " ")), h("b", {}, whole(one.value))))));
+}
+
 export async function load() {
   let all = [];
   try {
@@ -58,6 +66,7 @@ export async function load() {
   if (!lag.length) return;
   const marks = new Map(all.filter((one) => one.name === "citystream_watermark_timestamp_seconds").map((one) => [one.labels.partition, one.value]));
   const sum = (name) => all.filter((one) => one.name === name).reduce((total, one) => total + one.value, 0);
+  const rejected = all.filter((one) => one.name === "citystream_events_rejected_total" && one.value > 0).sort((a, b) => b.value - a.value);
   const rows = lag.sort((a, b) => Number(a.labels.partition) - Number(b.labels.partition));
   const behind = lag.reduce((total, one) => total + Math.max(0, one.value), 0);
   const latency = recentLatencies(all);
@@ -79,5 +88,6 @@ export async function load() {
           h("td", {}, known ? `${dayYear(mark * 1000)}, ${clockSeconds(mark * 1000)}` : "none yet"),
           h("td", {}, whole(one.value)));
       }))),
+    rejectedList(rejected),
   );
 }
