@@ -8,12 +8,15 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::api::cursor;
 use citystream::core::audit::{Key, Stored};
+use citystream::core::clock::UnixMs;
 use citystream::core::event::Event;
 use citystream::core::keys::TableNames;
 use citystream::core::parse::{Body, HEARTBEAT_HEADER, Reason, parse_event, parse_record};
 use citystream::core::restart::Metadata;
-use citystream::core::time::{TIME_MS_END, format_millis};
-use citystream::store::reads::audit::{AuditView, put_from_item, row_from_item};
+use citystream::core::rollup::Grain;
+use citystream::core::submission::{self, BodyError, Framing};
+use citystream::core::time::{TIME_MS_END, format_millis, is_event_time};
+use citystream::store::reads::audit::{AuditView, RollupView, put_from_item, row_from_item};
 use citystream::store::reads::{AggregationItem, AlertItem, EventItem, Position, Range, TotalItem};
 use citystream::store::{attributes, config};
 use serde_json::{Map, Value};
@@ -27,7 +30,7 @@ pub(crate) fn parser(data: &[u8]) {
         Err(reject) => assert_eq!(reject.reason == Reason::Empty, data.is_empty()),
     }
     match parse_record(None, [Some(data)]) {
-        Ok(Body::Heartbeat(ms)) => assert!((0..1_000_000_000_000_000).contains(&ms)),
+        Ok(Body::Heartbeat(ms)) => assert!((0..1_000_000_000_000_000).contains(&ms.0)),
         Ok(Body::Event(_)) => panic!("a header is never an event"),
         Err(reject) => assert_eq!(reject.reason, Reason::BadHeartbeat),
     }
@@ -38,7 +41,7 @@ fn sound(event: &Event) {
     let city = event.city.chars();
     assert!((1..=64).contains(&city.clone().count()));
     assert!(city.clone().all(|c| !c.is_control() && c != '#'));
-    assert!((0..TIME_MS_END).contains(&event.time_ms));
+    assert!(is_event_time(event.time_ms));
     assert!(event.description.len() <= 4_096);
     let mut object = match &event.extra {
         Some(extra) => serde_json::from_str(extra).expect("extra is an object"),
@@ -69,6 +72,44 @@ fn sound(event: &Event) {
     assert_eq!(&again, event);
 }
 
+/// The body of a request with events. Every accepted event is valid by the rules of records.
+pub(crate) fn submission(data: &[u8]) {
+    const ITEMS_MAX: usize = 100;
+    let arrival_ms = UnixMs(1_357_020_000_000);
+    for framing in [Framing::Detect, Framing::Lines] {
+        let items = match submission::split(data, framing, ITEMS_MAX) {
+            Ok(items) => items,
+            Err(BodyError::BrokenArray(why)) => {
+                assert!(framing == Framing::Detect && !why.is_empty());
+                continue;
+            }
+            Err(BodyError::TooMany) => {
+                assert!(data.len() >= ITEMS_MAX);
+                continue;
+            }
+            Err(BodyError::Empty) => continue,
+        };
+        assert!((1..=ITEMS_MAX).contains(&items.len()));
+        let (mut line, mut at) = (0, data.as_ptr() as usize);
+        for item in &items {
+            assert!(item.line > line && item.value.as_ptr() as usize >= at);
+            line = item.line;
+            at = item.value.as_ptr() as usize + item.value.len();
+            let Ok(event) = submission::judge(item, arrival_ms) else {
+                continue;
+            };
+            let parsed = parse_event(&event.value).expect("what was accepted is valid");
+            assert_eq!(
+                (&*parsed.city, &parsed.event_id),
+                (&*event.city, &event.event_id)
+            );
+            let is_unchanged = &*event.value == item.value;
+            assert!(is_unchanged || parsed.time_ms == arrival_ms);
+        }
+        assert!(at <= data.as_ptr() as usize + data.len());
+    }
+}
+
 /// The metadata of a committed offset.
 pub(crate) fn metadata(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -93,15 +134,15 @@ pub(crate) fn cursor(data: &[u8]) {
         .collect();
     let number = |at: usize| i64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 bytes"));
     // Other cursors are refused, because no list of ours gives them out.
-    let number = |at: usize| number(at).rem_euclid(TIME_MS_END);
+    let number = |at: usize| number(at).rem_euclid(TIME_MS_END.0);
     let position = Position {
-        sort_key: format_millis(number(0)),
+        sort_key: format_millis(UnixMs(number(0))),
         lane: u32::from_le_bytes(numbers[16..].try_into().expect("4 bytes")),
         key: rest,
     };
     let range = Range {
-        from_ms: number(0),
-        to_ms: number(8),
+        from_ms: UnixMs(number(0)),
+        to_ms: UnixMs(number(8)),
     };
     let token = cursor::encode("query", &position, range);
     assert_eq!(cursor::decode("query", &token), Ok((position, range)));
@@ -180,12 +221,15 @@ pub(crate) fn items(data: &[u8]) {
         shards: 4,
         window_ms: 300_000,
         stored: Stored::All,
-        range: (0, TIME_MS_END),
-        now_ms: 1_000_000,
+        range: (UnixMs(0), UnixMs(TIME_MS_END.0)),
+        now_ms: UnixMs(1_000_000),
+        rollups: RollupView::default(),
     };
     for key in [
         Key::totals("NYC", "traffic"),
-        Key::window("NYC", "traffic", 1_357_020_000_000),
+        Key::window("NYC", "traffic", UnixMs(1_357_020_000_000)),
+        Key::rollup("NYC", "traffic", Grain::Hour, UnixMs(1_357_020_000_000)),
+        Key::rollup("", "traffic", Grain::Day, UnixMs(1_356_998_400_000)),
     ] {
         let row = row_from_item(&item, &key, &view);
         for fence in &row.fences {
@@ -193,8 +237,11 @@ pub(crate) fn items(data: &[u8]) {
         }
         assert_eq!(row, row_from_item(&item, &key, &view));
     }
-    for key in [Key::raw("NYC", 0, "1"), Key::alert("NYC", 0, "1")] {
-        let put = put_from_item(&item, &key, 1_000_000);
+    for key in [
+        Key::raw("NYC", UnixMs(0), "1"),
+        Key::alert("NYC", UnixMs(0), "1"),
+    ] {
+        let put = put_from_item(&item, &key, UnixMs(1_000_000));
         assert!(!put.expired || item.contains_key("ttl"));
     }
     if let Ok(config) = config::decode(&TableNames::new("p"), &item) {
