@@ -88,7 +88,7 @@ def check_codes():
     operations = sorted(used & set(model.operation_names))
     errors = {error.name for name in operations for error in model.operation_model(name).error_shapes}
     text = pathlib.Path("src/store/error.rs").read_text()
-    table = text[text.index("pub const CODES") : text.index("/// Returns what to do about an answer")]
+    table = re.search(r"pub const CODES.*?\n];", text, re.S)[0]
     missing = errors - set(re.findall(r'\(\s*"([A-Za-z]+)",\s*StoreErrorKind::', table))
     if missing or len(operations) < 15:
         raise Failed(f"CODES lacks {sorted(missing)} of {len(operations)} operations")

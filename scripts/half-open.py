@@ -1,4 +1,4 @@
-"""Bad clients for scripts/bench-api: wait URL | hold URL MS_MAX PID | stop URL PID."""
+"""Bad clients for scripts/bench-api and bench-accept: wait URL | hold URL MS_MAX PID | accept URL MS_MAX PID | stop URL PID."""
 
 import json
 import os
@@ -17,6 +17,11 @@ MIB_MAX = 192
 # The server closes a connection that takes no bytes for 20 s. Its first check may come a little later.
 UNREAD_S_MAX = 30
 GOOD = 200
+# Half-open clients of `produce --accept` may cost less, because no answer is large: 48 KiB each.
+ACCEPT_MIB_MAX = 96
+# When the server closes a connection without a whole head, and one without a whole body. Timers of a busy host are late.
+HEAD_S, BODY_S, LATE_S_MAX = 10, 20, 10
+EVENT = b'{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"now"}'
 
 
 def connect(url, sent, client=None):
@@ -38,12 +43,21 @@ def mib(pid):
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1_024
 
 
-def ask(url, path):
-    began = time.monotonic()
-    with connect(url, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()) as one:
-        answer = b""
+def read_all(one):
+    answer = b""
+    try:
         while chunk := one.recv(65536):
             answer += chunk
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+def ask(url, path, method="GET", body=b""):
+    began = time.monotonic()
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with connect(url, head.encode() + body) as one:
+        answer = read_all(one)
     if not answer.startswith(b"HTTP/1.1 200"):
         sys.exit(f"{path}: {answer[:200]!r}")
     return (time.monotonic() - began) * 1_000
@@ -96,6 +110,46 @@ def hold(url, ms_max, pid):
         sys.exit(f"that is more than {MIB_MAX} MiB")
 
 
+def accept(url, ms_max, pid):
+    """Half of the clients never finish the head of a request, and the others never finish its body."""
+    path = "/api/v1/events"
+    post = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+    body = f"{post}Content-Type: application/json\r\nContent-Length: {len(EVENT)}\r\n\r\n".encode() + EVENT[:-1]
+    ask(url, path, "POST", EVENT)
+    before = mib(pid)
+    begin = time.monotonic()
+    heads = [connect(url, post.encode(), n) for n in range(HALF_OPEN // 2)]
+    bodies = [connect(url, body, n) for n in range(HALF_OPEN // 2)]
+    opened = time.monotonic()
+    times = []
+    while len(times) < GOOD and time.monotonic() < opened + HEAD_S / 2:
+        times.append(ask(url, path, "POST", EVENT))
+    times.sort()
+    median = statistics.median(times)
+    worst = mib(pid) - before
+    print(
+        f"\na client that sends events beside {HALF_OPEN} half-open connections:"
+        f" median {median:.1f} ms, 99 % {times[len(times) * 99 // 100]:.1f} ms, worst {times[-1]:.1f} ms; they cost {worst:.0f} MiB"
+    )
+    if median >= ms_max:
+        sys.exit(f"that is more than {ms_max} ms")
+    if worst > ACCEPT_MIB_MAX:
+        sys.exit(f"that is more than {ACCEPT_MIB_MAX} MiB")
+    for what, held, closed_s, answer in (("head", heads, HEAD_S, b""), ("body", bodies, BODY_S, b"HTTP/1.1 408")):
+        for one in held:
+            one.settimeout(closed_s + LATE_S_MAX)
+            try:
+                got = read_all(one)
+            except TimeoutError:
+                sys.exit(f"a client without a whole {what} is still connected")
+            if not got.startswith(answer):
+                sys.exit(f"a client without a whole {what} got {got[:200]!r}")
+        first, last = time.monotonic() - opened, time.monotonic() - begin
+        print(f"those without a whole {what} were closed within {last:.1f} s")
+        if first < closed_s - (opened - begin) or first > closed_s + LATE_S_MAX:
+            sys.exit(f"that is not {closed_s} s")
+
+
 def stop(url, pid):
     idle = connect(url, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     idle.recv(4096)
@@ -127,6 +181,8 @@ if __name__ == "__main__":
             wait(url)
         case ["hold", url, ms_max, pid]:
             hold(url, float(ms_max), int(pid))
+        case ["accept", url, ms_max, pid]:
+            accept(url, float(ms_max), int(pid))
         case ["stop", url, pid]:
             stop(url, int(pid))
         case _:

@@ -50,8 +50,8 @@ async function start(args, env, pattern) {
   const ended = new Promise((resolve) => child.once("exit", resolve));
   let log = "";
   child.stderr.on("data", (text) => { log = (log + text).slice(-20_000); });
+  let out = "";
   const address = await new Promise((resolve, reject) => {
-    let out = "";
     child.stdout.on("data", (text) => {
       out += text;
       const found = pattern.exec(out);
@@ -62,6 +62,7 @@ async function start(args, env, pattern) {
   return {
     address,
     log: () => log,
+    out: () => out,
     async stop() {
       child.kill("SIGTERM");
       const code = await ended;
@@ -71,11 +72,13 @@ async function start(args, env, pattern) {
   };
 }
 
-/** Gives the page the files of a folder; what the server writes into its own page is kept. */
+const TYPES = { ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".woff2": "font/woff2" };
+
+/** Gives the page the files of a folder, also those that the binary does not have; what the server writes into its own page is kept. */
 async function replace(page, folder) {
   await page.route("**/assets/*/*", async (route) => {
-    const response = await route.fetch();
-    await route.fulfill({ response, body: await readFile(path.join(folder, path.basename(route.request().url()))) });
+    const name = path.basename(route.request().url());
+    await route.fulfill({ body: await readFile(path.join(folder, name)), contentType: TYPES[path.extname(name)] });
   });
   await page.route((url) => url.pathname === "/", async (route) => {
     const response = await route.fetch();
@@ -100,6 +103,9 @@ export async function open(address, options = {}, prepare = async () => {}) {
   await page.goto(address);
   return page;
 }
+
+/** Requests a URL on a connection of its own, because the server closes idle ones. */
+export const request = (url) => fetch(url, { headers: { connection: "close" } });
 
 export const number = (page, id) => page.locator(`#${id}`).textContent().then((text) => Number(text.replaceAll(",", "")));
 export const state = (page, name) => page.waitForFunction((name) => document.documentElement.dataset.state === name, name);

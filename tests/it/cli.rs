@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use rdkafka::mocking::MockCluster;
 
+use crate::process::Start as _;
+
 /// Every command, and the help that the program prints without one.
 const COMMANDS: [&str; 11] = [
     "",
@@ -40,7 +42,7 @@ fn run(command: &mut Command) -> (String, i32) {
         status,
         stdout,
         stderr,
-    } = command.output().unwrap();
+    } = command.run().unwrap();
     let text = String::from_utf8([stdout, stderr].concat()).unwrap();
     (text, status.code().expect("it ends by itself"))
 }
@@ -251,7 +253,7 @@ fn a_waiting_role_logs_what_it_waits_for_and_the_remedy() {
     ] {
         for role in [&["produce", "--listen", "127.0.0.1:0"][..], &["tail"]] {
             let mut child = citystream(&[role, &["--brokers", &servers]].concat())
-                .spawn()
+                .start()
                 .unwrap();
             let lines = BufReader::new(child.stderr.take().unwrap()).lines();
             let told = lines
@@ -371,7 +373,7 @@ fn a_closed_reader_changes_no_exit_code() {
             if err {
                 command.stderr(closed());
             }
-            let output = command.output().unwrap();
+            let output = command.start().unwrap().wait_with_output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!said.contains("panicked"), "{line}: {said}");
             assert_eq!(output.status.code(), Some(code), "{line}: {said}");
@@ -395,7 +397,7 @@ fn a_service_keeps_running_when_the_reader_of_its_address_closes() {
         let mut child = with_services(&args, &broker.bootstrap_servers())
             .stdout(closed())
             .env("RUST_LOG", "debug")
-            .spawn()
+            .start()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let tried = lines.find(|line| {

@@ -3,6 +3,7 @@
 //! Each test compares the tables at the end with a plain fold over the log.
 
 use citystream::api::ops::Probe as _;
+use citystream::core::clock::UnixMs;
 use citystream::exit::Exit;
 use citystream::settings::RawRows;
 use dynoxide::Database;
@@ -156,7 +157,7 @@ async fn fast_clocks_idle_partitions_and_heartbeats_follow_the_rules_of_event_ti
     let ahead = BASE_MS + 86_400_000;
     let value = format!(
         r#"{{"city":"NYC","event_type":"traffic","severity":"high","timestamp":"{}"}}"#,
-        citystream::core::time::format_millis(ahead)
+        citystream::core::time::format_millis(UnixMs(ahead))
     );
     let said = Said::Event("NYC", "traffic", 2, ahead, None);
     world.send(4, said, BASE_MS, Some(value.as_bytes()), &[]);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::process::Start as _;
 use crate::world::{WAIT_MAX, data_lines, terminate};
 
 fn get(address: &str, path: &str) -> Value {
@@ -60,7 +61,7 @@ impl Dev {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .spawn()
+            .start()
             .unwrap();
         let (mut greeting, mut out) = (String::new(), child.stdout.take().unwrap());
         let mut piece = [0; 4_096];
@@ -99,7 +100,7 @@ impl Dev {
             .env_clear()
             .envs(variables)
             .stdin(Stdio::null())
-            .output()
+            .run()
             .unwrap()
     }
 
@@ -137,6 +138,59 @@ fn panel(address: &str, token: &str, method: &str, path: &str) -> Value {
     stream.read_to_string(&mut answer).unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str(body).expect(&answer)
+}
+
+/// Sends the event of the first command that the greeting offers, as `curl` would, and returns the answer.
+fn first_command(dev: &Dev, headers: &str) -> Value {
+    let line = dev.greeting.lines().find(|line| line.contains("curl"));
+    let parts: Vec<&str> = line.expect("a command").split('\'').collect();
+    let ["curl -d ", body, url] = parts
+        .iter()
+        .map(|part| part.trim_start())
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("{line:?}")
+    };
+    assert_eq!(url, format!("http://{}/api/v1/events", dev.page));
+    let mut stream = std::net::TcpStream::connect(&dev.page).unwrap();
+    write!(
+        stream,
+        "POST /api/v1/events HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}Connection: close\r\n\r\n{body}",
+        dev.page,
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).expect(&answer)
+}
+
+#[test]
+fn the_first_command_of_the_greeting_sends_an_event_that_the_api_shows() {
+    let dev = Dev::start(&["--rate", "1/s", "--history", "off"]);
+    let own = || get(&dev.page, "/api/v1/alerts?city=NYC&severity=critical").to_string();
+    let is_there = || own().contains("Water main break");
+    let total = || dev.stats()["total_events_processed"].as_u64();
+    dev.wait_for("a first event", || total() > Some(0));
+    assert!(!is_there());
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let answer = first_command(&dev, form);
+    let want = serde_json::json!({"accepted": 1, "rejected": 0, "results": []});
+    assert_eq!(answer, want);
+    dev.wait_for("the event", is_there);
+    // The event belongs to an incident, about which the receiver of `dev` is told.
+    let is_told = || {
+        let incidents = get(&dev.page, "/api/v1/incidents?city=NYC&rule=critical").to_string();
+        incidents.contains("Water main break") && incidents.contains("\"outcome\":\"taken\"")
+    };
+    dev.wait_for("a message about an incident", is_told);
+    // The page of `dev` itself may send events, and a page of another site may not.
+    let json = "Content-Type: application/json\r\n";
+    let own_page = format!("{json}Origin: http://{}\r\n", dev.page);
+    assert_eq!(first_command(&dev, &own_page), want);
+    for foreign in [json, form].map(|kind| format!("{kind}Origin: http://evil.example\r\n")) {
+        assert_eq!(first_command(&dev, &foreign)["code"], "forbidden");
+    }
 }
 
 #[test]
@@ -202,11 +256,11 @@ fn every_accident_at_once_is_logged_with_what_dev_waits_for() {
             .0;
         digits.parse().unwrap_or_else(|_| panic!("{digits}: {log}"))
     };
-    assert!(number("takes writes again; ", " were refused") > 0);
+    assert!(number("accepts writes again; ", " were refused") > 0);
     assert!(number("answers arrive again; ", " were lost") > 0);
     assert!(number("the zombie is gone: of ", " records") > 0);
     // Every row that was written during the accidents agrees with the log.
-    let ended_ms = citystream::telemetry::unix_ms();
+    let ended_ms = citystream::telemetry::unix_ms().0;
     let agrees = || {
         let found = &state()["difference"];
         found["at_ms"].as_i64() > Some(ended_ms) && found["difference"] == 0
@@ -240,7 +294,7 @@ fn the_same_input_in_a_kept_folder_is_counted_again_exactly() {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
+            .start()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = lines.find_map(|line| {
@@ -272,7 +326,7 @@ fn the_same_input_in_a_kept_folder_is_counted_again_exactly() {
             .arg("--data-dir")
             .arg(&tables)
             .env_clear()
-            .output()
+            .run()
             .unwrap();
         assert_eq!(second.status.code(), Some(1));
         let told = String::from_utf8_lossy(&second.stderr);

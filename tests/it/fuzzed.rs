@@ -8,8 +8,9 @@ use crate::checks;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 4] = [
+const CHECKS: [(&str, Check); 5] = [
     ("parser", checks::parser),
+    ("submission", checks::submission),
     ("metadata", checks::metadata),
     ("cursor", checks::cursor),
     ("items", checks::items),

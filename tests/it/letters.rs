@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
+use citystream::core::clock::UnixMs;
 use citystream::core::event::Offset;
 use citystream::core::parse::Reason;
 use citystream::core::worker::Rejected;
@@ -10,6 +11,8 @@ use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::ProducerContext;
 use serde_json::Value;
+
+use crate::process::Start as _;
 
 const EVENT: &[u8] =
     br#"{"city":"NYC","event_type":"traffic","severity":"low","timestamp":"2013-01-01T06:00:00Z"}"#;
@@ -21,7 +24,7 @@ fn tail(servers: &str, args: &[&str]) -> Output {
         .env_clear()
         .env("KAFKA_BOOTSTRAP_SERVERS", servers)
         .stdin(Stdio::null())
-        .output()
+        .run()
         .unwrap()
 }
 
@@ -34,7 +37,7 @@ fn rejected(reason: Reason, value: Option<&[u8]>, offset: i64) -> Rejected {
         headers: vec![("reason".to_owned(), Some(b"its own".to_vec()))],
         partition: 3,
         offset: Offset(offset),
-        timestamp_ms: Some(1_357_020_000_000),
+        timestamp_ms: Some(UnixMs(1_357_020_000_000)),
     }
 }
 

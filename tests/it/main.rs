@@ -3,11 +3,13 @@
 //! The tables in `docs/OPERATIONS.md` and `docs/RELIABILITY.md` say which test shows which behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod accept;
 mod broker;
 #[path = "../../fuzz/checks.rs"]
 mod checks;
 mod cli;
 mod consume;
+mod csv;
 mod dev;
 #[path = "../support/faults.rs"]
 mod faults;
@@ -17,7 +19,9 @@ mod letters;
 mod member;
 mod membership;
 mod migration;
+mod notify;
 mod ops;
+mod process;
 mod produce;
 mod protection;
 // The simulation uses more of this module.
@@ -25,8 +29,10 @@ mod protection;
 #[path = "../../src/core/tests/sim/reference.rs"]
 mod reference;
 mod rights;
+mod rollups;
 mod serve;
 mod snapshot;
+mod snippets;
 mod stall;
 mod store;
 #[path = "../store/mod.rs"]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use citystream::consume::{Host, Status, run_with};
+use citystream::consume::{Host, RollupPace, Status, run_with};
 use citystream::exit::Exit;
 use citystream::settings::Consume;
 use citystream::shutdown::Shutdown;
@@ -22,6 +22,15 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn start(args: Consume, client: Client, stall_ms: i64) -> Member {
+        Member::start_with(args, client, stall_ms, None)
+    }
+
+    pub(crate) fn start_with(
+        args: Consume,
+        client: Client,
+        stall_ms: i64,
+        rollups: Option<RollupPace>,
+    ) -> Member {
         let (stop, metrics) = (Shutdown::new(), Metrics::new());
         let status = Arc::new(Status::new());
         let host = Host {
@@ -30,6 +39,7 @@ impl Member {
             settled: None,
             producer_time_is_fine: true,
             stall_ms,
+            rollups,
         };
         let task = tokio::spawn(run_with(args, client, host, stop.clone()));
         Member {
@@ -50,6 +60,11 @@ impl Member {
     pub(crate) async fn stop(self) -> anyhow::Result<Exit> {
         self.stop.trigger();
         self.end().await
+    }
+
+    /// Ends the consumer as SIGKILL does.
+    pub(crate) fn kill(self) {
+        self.task.abort();
     }
 
     pub(crate) fn ledger(&self) -> citystream::core::ledger::Ledger {

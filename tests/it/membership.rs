@@ -12,6 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use crate::consume::{GROUP, nth};
 use crate::faults::Faults;
 use crate::member::Member;
+use crate::process::broker_down;
 use crate::reference::Said;
 use crate::snapshot::same;
 use crate::world::{BASE_MS, World, is_settings};
@@ -228,7 +229,7 @@ async fn leaders_and_coordinators_that_move_or_go_down_stop_no_partition() {
             n += 1;
         }
         world.committed(GROUP).await;
-        world.broker.broker_down(broker).unwrap();
+        broker_down(&world.broker, broker);
         for _ in 0..30 {
             nth(&world, usize::try_from(n % 3).unwrap(), n);
             n += 1;

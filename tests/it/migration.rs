@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use dynoxide::Database;
 use rdkafka::mocking::MockCluster;
 
+use crate::process::Start as _;
 use crate::world::WAIT_MAX;
 
 /// A DynamoDB with the windows table of the former system, and its address.
@@ -67,7 +68,7 @@ fn roles_that_find_tables_of_the_former_system_report_it_with_the_remedy() {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn()
+            .start()
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let _role = Role(child);

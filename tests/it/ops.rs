@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use citystream::telemetry::Metrics;
 use rdkafka::mocking::MockCluster;
 
+use crate::process::Start as _;
 use crate::world::{BASE_MS, World, terminate};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -50,7 +51,7 @@ fn a_misspelt_variable_or_property_exits_2_and_suggests_the_nearest_name() {
     ] {
         let output = citystream(args)
             .env("CITYSTREAM_ROW_INTERVALL", "1s")
-            .output()
+            .run()
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let said = text(&output);
@@ -69,7 +70,7 @@ fn a_misspelt_variable_or_property_exits_2_and_suggests_the_nearest_name() {
             "--kafka-property",
             "fetch.min.byte=1",
         ];
-        let output = citystream(&args).output().unwrap();
+        let output = citystream(&args).run().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
         assert!(
             text(&output).contains("mean fetch.min.bytes?"),
@@ -96,7 +97,7 @@ fn a_wrong_value_names_the_variable_it_comes_from() {
     ] {
         for role in roles {
             for args in [&[*role][..], &["config", "--for", role]] {
-                let output = citystream(args).env(name, value).output().unwrap();
+                let output = citystream(args).env(name, value).run().unwrap();
                 let said = text(&output);
                 assert_eq!(output.status.code(), Some(2), "{args:?} {name}: {said}");
                 assert!(said.contains(&format!("variable {name}")), "{said}");
@@ -119,7 +120,7 @@ fn config_shows_values_and_origins_and_no_secret() {
     let output = citystream(&args)
         .env("CITYSTREAM_GROUP", "night")
         .env("KAFKA_TOPIC", "town")
-        .output()
+        .run()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output);
@@ -147,7 +148,7 @@ fn check_reports_missing_credentials_once() {
         .env_remove("AWS_SECRET_ACCESS_KEY")
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("HOME", "/nonexistent")
-        .output()
+        .run()
         .unwrap();
     let said = text(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
@@ -179,7 +180,7 @@ fn check_reports_each_missing_service_with_the_remedy() {
         "--listen",
         "127.0.0.1:0",
     ];
-    let output = citystream(&args).output().unwrap();
+    let output = citystream(&args).run().unwrap();
     let said = text(&output);
     // A table that does not answer is absent, not wrong: a role would wait for it.
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -221,7 +222,7 @@ fn check_reports_each_missing_service_with_the_remedy() {
     assert!(!said.contains("Timed out"), "{said}");
     assert!(!said.contains("kafka-acls.sh"), "{said}");
     let role = ["check", "--for", "init-tables", "--brokers", &servers];
-    let output = citystream(&role).output().unwrap();
+    let output = citystream(&role).run().unwrap();
     let said = text(&output);
     let mut lines = said.lines();
     let line = lines.find(|line| line.starts_with("away   topic city-events-dlq "));
@@ -229,7 +230,7 @@ fn check_reports_each_missing_service_with_the_remedy() {
     assert!(told, "{said}");
     assert!(!said.contains("kafka-acls.sh"), "{said}");
     let output = citystream(&["check", "--for", "consume", "--row-interval", "1x"])
-        .output()
+        .run()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("--row-interval"));
@@ -241,7 +242,7 @@ fn check_says_which_kafka_takes_transactions_with_msk_iam() {
     let line = "check --for produce --from-dlq --kafka-auth msk-iam --listen 127.0.0.1:0 \
                 --kafka-property fetch.min.byte=1";
     let args: Vec<&str> = line.split_whitespace().collect();
-    let output = citystream(&args).output().unwrap();
+    let output = citystream(&args).run().unwrap();
     let said = text(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     let note = said
@@ -263,12 +264,25 @@ fn policies_and_template_are_json() {
         &["init-tables", "--print-iam-policy", "serve"][..],
         &["init-tables", "--print-iam-policy", "--table-prefix", "x"],
         &["print", "cloudformation"],
-        &["print", "dashboards"],
     ] {
-        let output = citystream(args).output().unwrap();
+        let output = citystream(args).run().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output));
         let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
         assert!(parsed.is_ok(), "{args:?}: {}", text(&output));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let into = [
+        "print",
+        "dashboards",
+        "--into",
+        folder.path().to_str().unwrap(),
+    ];
+    let output = citystream(&into).run().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    for name in ["citystream.json", "city-events.json"] {
+        let board = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let board: serde_json::Value = serde_json::from_str(&board).unwrap();
+        assert!(board["panels"].is_array(), "{name}");
     }
 }
 
@@ -302,7 +316,7 @@ impl Manager {
             .env("WATCHDOG_USEC", "400000")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
+            .start()
             .unwrap();
         Running(child)
     }
@@ -466,7 +480,7 @@ fn an_idle_role_logs_next_to_nothing() {
         "--kafka-property",
         "connections.max.idle.ms=300",
     ];
-    let mut child = citystream(&args).spawn().unwrap();
+    let mut child = citystream(&args).start().unwrap();
     std::thread::sleep(Duration::from_secs(10));
     terminate(&child);
     let code = child.wait().unwrap().code();

@@ -9,12 +9,13 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use serde_json::Value;
 
+use crate::process::{Start as _, broker_down};
 use crate::world::terminate;
 
 const TOPIC: &str = "city-events";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-pub(crate) struct Broker(MockCluster<'static, DefaultProducerContext>);
+pub(crate) struct Broker(pub(crate) MockCluster<'static, DefaultProducerContext>);
 
 impl Broker {
     /// Starts a broker with a topic of six partitions.
@@ -32,7 +33,7 @@ impl Broker {
     pub(crate) fn produce(&self, input: &[u8], args: &[&str]) -> Output {
         let fixed = ["produce", "--input", "-", "--listen", "127.0.0.1:0"];
         let mut command = self.citystream(&[&fixed[..], args].concat());
-        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).start().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         child.wait_with_output().unwrap()
     }
@@ -40,10 +41,7 @@ impl Broker {
     /// Reads the whole log with `tail` and more `args`.
     pub(crate) fn tail(&self, args: &[&str]) -> String {
         let fixed = ["tail", "--from", "beginning", "--exit-at-end"];
-        let output = self
-            .citystream(&[&fixed[..], args].concat())
-            .output()
-            .unwrap();
+        let output = self.citystream(&[&fixed[..], args].concat()).run().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(text(&output.stderr), "", "nothing but errors is told there");
         text(&output.stdout)
@@ -208,7 +206,7 @@ fn wrong_settings_are_exit_2_and_a_port_in_use_is_exit_1() {
             "--kafka-password-file",
         ),
     ] {
-        let output = citystream("127.0.0.1:9", args).output().unwrap();
+        let output = citystream("127.0.0.1:9", args).run().unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?} {output:?}");
         assert!(text(&output.stderr).contains(words), "{args:?} {output:?}");
     }
@@ -220,12 +218,12 @@ fn a_run_with_an_end_needs_no_free_port() {
     let _taken = std::net::TcpListener::bind("127.0.0.1:8080");
     let broker = Broker::start();
     let args = ["produce", "--rate", "max", "--count", "5"];
-    let output = broker.citystream(&args).output().unwrap();
+    let output = broker.citystream(&args).run().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(broker.tail_json(&[]).len(), 5);
 
     let args = ["produce", "--input", "-", "--heartbeat", "never"];
-    let output = broker.citystream(&args).output().unwrap();
+    let output = broker.citystream(&args).run().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let told = text(&output.stderr);
     assert!(
@@ -249,7 +247,7 @@ fn the_same_seed_sends_the_same_events() {
     let sent = |topic: &str, seed: &str| -> Vec<Vec<String>> {
         broker.0.create_topic(topic, 3, 1).unwrap();
         let args = [&fixed[..], &["--topic", topic, "--seed", seed]].concat();
-        let output = broker.citystream(&args).output().unwrap();
+        let output = broker.citystream(&args).run().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let mut partitions = vec![Vec::new(); 3];
         for e in broker.tail_json(&["--topic", topic]) {
@@ -299,7 +297,7 @@ fn heartbeats_of_an_input_carry_its_largest_time_to_every_partition() {
 fn sigterm_ends_a_steady_producer_and_a_tail_cleanly() {
     let broker = Broker::start();
     let args = ["tail", "--output", "table"];
-    let mut tail = broker.citystream(&args).spawn().unwrap();
+    let mut tail = broker.citystream(&args).start().unwrap();
     let args = [
         "produce",
         "--rate",
@@ -309,7 +307,7 @@ fn sigterm_ends_a_steady_producer_and_a_tail_cleanly() {
         "--seed",
         "1",
     ];
-    let mut produce = broker.citystream(&args).spawn().unwrap();
+    let mut produce = broker.citystream(&args).start().unwrap();
     let begun = Instant::now();
     while broker.tail_json(&[]).len() < 50 {
         assert!(begun.elapsed() < WAIT_MAX, "events arrive");
@@ -340,12 +338,12 @@ fn sigterm_ends_a_steady_producer_and_a_tail_cleanly() {
 fn events_that_kafka_never_took_are_reported_and_the_exit_code_is_1() {
     let broker = Broker::start();
     let args = ["produce", "--rate", "200/s", "--listen", "127.0.0.1:0"];
-    let mut produce = broker.citystream(&args).spawn().unwrap();
+    let mut produce = broker.citystream(&args).start().unwrap();
     let begun = Instant::now();
     while broker.tail_json(&[]).is_empty() {
         assert!(begun.elapsed() < WAIT_MAX, "events arrive");
     }
-    broker.0.broker_down(1).unwrap();
+    broker_down(&broker.0, 1);
     // This is far more than can be in flight when the broker goes.
     std::thread::sleep(Duration::from_millis(500));
     terminate(&produce);
@@ -373,7 +371,7 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
         "--log-format",
         "json",
     ];
-    let mut child = broker.citystream(&args).spawn().unwrap();
+    let mut child = broker.citystream(&args).start().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut next = |wanted: &str| -> Value {
         loop {
@@ -385,7 +383,7 @@ fn produce_answers_over_http_and_waits_for_the_topic() {
         }
     };
     let address = next("producing")["address"].as_str().unwrap().to_owned();
-    next("waiting for kafka and the topic");
+    next("waiting for Kafka and the topic");
     let (status, body) = get(&address, "/health");
     assert_eq!(status, 503);
     assert!(body.starts_with("Producer is not healthy: "), "{body}");

@@ -230,7 +230,7 @@ async fn existing_tables_are_protected_on_request_and_never_unprotected() {
     }
 
     let (findings, changes) = run(&client, &state, &protected()).await;
-    let on = notes.map(|note| format!("{note} is on now"));
+    let on = notes.map(|note| format!("{note} is now on"));
     for finding in &findings {
         assert_eq!(
             (finding.outcome, &finding.notes[..]),

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::process::Start as _;
 use crate::world::{WAIT_MAX, terminate};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -31,7 +32,7 @@ fn serve(options: &[&str]) -> Command {
 }
 
 fn started(options: &[&str]) -> (Child, String) {
-    let mut child = serve(options).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = serve(options).stderr(Stdio::null()).start().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
     let address = line.strip_prefix("API and dashboard: http://");
@@ -95,7 +96,7 @@ fn serve_refuses_to_listen_beyond_loopback_without_a_token_or_leave() {
             &["--max-connections", "0", "1000000"],
         ),
     ] {
-        let output = serve(options).output().unwrap();
+        let output = serve(options).run().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{options:?}: {text}");
         for word in words {

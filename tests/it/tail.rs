@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 
+use crate::process::Start as _;
 use crate::produce::{Broker, event, good, text, wait};
 
 #[test]
@@ -34,7 +35,7 @@ fn tail_filters_and_counts() {
     // City names are case-sensitive. `tail` suggests the right spelling once.
     let mut other = broker.citystream(&["tail", "--from", "beginning", "--exit-at-end"]);
     let other = other.args(["--city", "nyc", "--output", "json"]);
-    let other = other.output().unwrap();
+    let other = other.run().unwrap();
     assert_eq!(
         (other.status.code(), text(&other.stdout)),
         (Some(0), String::new())
@@ -78,7 +79,7 @@ fn a_start_by_time_scans_the_log_when_the_broker_has_no_time_index() {
         ("-0s", 0),
     ] {
         let args = ["tail", "--from", from, "--exit-at-end", "--output", "json"];
-        let output = broker.citystream(&args).output().unwrap();
+        let output = broker.citystream(&args).run().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(text(&output.stdout).lines().count(), count, "{from}");
     }
@@ -87,7 +88,7 @@ fn a_start_by_time_scans_the_log_when_the_broker_has_no_time_index() {
     for (until, count) in [("2013-01-01T00:00:00Z", 0), (&now_and_a_bit(), 1)] {
         let output = broker
             .citystream(&[&args[..], &["--until", until]].concat())
-            .output()
+            .run()
             .unwrap();
         assert_eq!(text(&output.stdout).lines().count(), count, "{until}");
     }
@@ -98,7 +99,7 @@ fn a_closed_pipe_ends_tail_quietly() {
     let broker = Broker::start();
     broker.produce(format!("{}\n", good()).repeat(20_000).as_bytes(), &[]);
     let args = ["tail", "--from", "beginning", "--output", "json"];
-    let mut child = broker.citystream(&args).spawn().unwrap();
+    let mut child = broker.citystream(&args).start().unwrap();
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     reader.read_line(&mut String::new()).unwrap();
     drop(reader);

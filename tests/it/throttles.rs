@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
+use citystream::core::clock::UnixMs;
 use citystream::core::event::Offset;
 use citystream::core::keys::TableNames;
 use citystream::core::pace::backoff_ms;
@@ -106,7 +107,7 @@ async fn five_hundred_writes_throttled_at_once_are_all_written_in_the_end() {
         tokio::spawn(async move {
             let update = update(n);
             for attempt in 1.. {
-                let (outcome, error) = writer.update(&update, 0).await.unwrap();
+                let (outcome, error) = writer.update(&update, UnixMs(0)).await.unwrap();
                 match outcome {
                     UpdateOutcome::Counted => return attempt,
                     UpdateOutcome::Refused => {

@@ -11,6 +11,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use serde_json::Value;
 
+use crate::process::Start as _;
+
 const TOPIC: &str = "city-events";
 const WINDOW_MS: i64 = 300_000;
 
@@ -32,7 +34,7 @@ impl Broker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
+            .start()
             .unwrap();
         // A role that refuses its settings reads no input.
         let _gone = child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -117,7 +119,7 @@ fn ms(event: &Value) -> i64 {
 }
 
 fn now_ms() -> i64 {
-    citystream::telemetry::unix_ms()
+    citystream::telemetry::unix_ms().0
 }
 
 #[test]

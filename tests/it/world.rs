@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use citystream::consume::RollupPace;
+use citystream::core::clock::UnixMs;
 use citystream::core::keys::TableNames;
 use citystream::core::stall::PATIENCE_MS;
 use citystream::core::time::{format_millis, format_seconds};
@@ -18,6 +20,7 @@ use citystream::exit::Exit;
 use citystream::settings::{Cli, Command, Consume, RawRows};
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::store::embedded::embedded;
+use citystream::store::rollups::Speed;
 use citystream::tables::dynamodb::{WantedTables, ensure};
 use citystream::tables::steps::StepDisplay;
 use clap::Parser as _;
@@ -32,6 +35,7 @@ use crate::broker::{Broker, start_brokers};
 use crate::faults::Faults;
 use crate::faulty;
 use crate::member::Member;
+use crate::process::Start as _;
 use crate::reference::{Logged, Said, Tables, fold};
 use crate::snapshot::{Snapshot, counts, s, same};
 
@@ -42,7 +46,7 @@ pub(crate) fn terminate(child: &std::process::Child) {
     let pid = child.id().to_string();
     let sent = std::process::Command::new("kill")
         .args(["-TERM", &pid])
-        .status();
+        .finish();
     assert!(sent.unwrap().success());
 }
 
@@ -137,6 +141,20 @@ impl World {
         Member::start(self.args(args), client, stall_ms)
     }
 
+    /// Starts a consumer that rolls up hours soon, and that reaches the database through `http` if that is given.
+    pub(crate) async fn member_rolling(&self, http: Option<SharedHttpClient>) -> Member {
+        let pace = RollupPace {
+            interval: Duration::from_millis(100),
+            settle: Duration::ZERO,
+            speed: Speed::Full,
+        };
+        let client = match http {
+            Some(http) => client_through(http).await,
+            None => client(&self.db, None).await,
+        };
+        Member::start_with(self.args(&[]), client, PATIENCE_MS, Some(pace))
+    }
+
     fn args(&self, args: &[&str]) -> Consume {
         let servers = self.broker.bootstrap_servers();
         let fixed = ["citystream", "consume", "--brokers", &servers];
@@ -149,11 +167,6 @@ impl World {
             unreachable!("the line says consume");
         };
         args
-    }
-
-    /// Starts a consumer that reaches the database through `http`.
-    pub(crate) async fn member_through(&self, args: &[&str], http: SharedHttpClient) -> Member {
-        Member::start(self.args(args), client_through(http).await, PATIENCE_MS)
     }
 
     /// Returns the database, for another client.
@@ -200,7 +213,7 @@ impl World {
         let names = ["low", "medium", "high", "critical"];
         let value = json!({
             "city": city, "event_type": kind, "severity": names[severity],
-            "timestamp": format_millis(time_ms), "description": "d",
+            "timestamp": format_millis(UnixMs(time_ms)), "description": "d",
         });
         let said = Said::Event(city, kind, severity, time_ms, None);
         let value = value.to_string();
@@ -388,16 +401,19 @@ impl World {
             fold(&mut tables, "", partition, log);
         }
         let rows = tables.rows.into_iter();
-        let alert =
-            |(city, ms, id): (String, i64, String)| (city, format!("{}#{id}", format_millis(ms)));
+        let alert = |(city, ms, id): (String, i64, String)| {
+            (city, format!("{}#{id}", format_millis(UnixMs(ms))))
+        };
         Snapshot {
             rows: rows
-                .map(|((series, start), counts)| ((series, start.map(format_seconds)), counts))
+                .map(|((series, start), counts)| {
+                    ((series, start.map(|ms| format_seconds(UnixMs(ms)))), counts)
+                })
                 .collect(),
             raw: tables
                 .raw
                 .into_iter()
-                .map(|(id, ms)| (id, format_millis(ms)))
+                .map(|(id, ms)| (id, format_millis(UnixMs(ms))))
                 .collect(),
             alerts: tables.alerts.into_iter().map(alert).collect(),
             dead: tables

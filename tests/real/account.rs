@@ -4,9 +4,10 @@
 //! it confirmed, or if its responses contradict their requests. Otherwise the program is.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use citystream::telemetry::unix_ms;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
@@ -16,13 +17,30 @@ use crate::tables::{KEYS, Rows};
 /// Most findings in a report.
 const SHOWN_MAX: usize = 5;
 
-#[derive(Debug, Default)]
+/// When the proxy did something: its place in the order of all that the proxy did, and the time in Unix ms.
+#[derive(Clone, Copy, Debug)]
+struct Moment(u64, i64);
+
+impl Moment {
+    fn now() -> Moment {
+        static ORDER: AtomicU64 = AtomicU64::new(0);
+        let order = ORDER.fetch_add(1, Ordering::SeqCst);
+        Moment(order, unix_ms().0)
+    }
+
+    /// Returns this moment and what happened then, as the account shows it.
+    fn with(self, what: Value) -> Value {
+        json!({"order": self.0, "ms": self.1, "what": what})
+    }
+}
+
+#[derive(Debug)]
 struct Exchange {
-    asked: Bytes,
+    asked: (Moment, Bytes),
     /// The forwarded request: perhaps only a part of a batch, and nothing if the request was lost.
-    sent_on: Option<Bytes>,
-    answered: Option<Answer>,
-    handed_on: Option<Answer>,
+    sent_on: Option<(Moment, Bytes)>,
+    answered: Option<(Moment, Answer)>,
+    handed_on: Option<(Moment, Answer)>,
 }
 
 /// One request's entry in the account.
@@ -38,22 +56,23 @@ impl Entry {
     }
 
     pub(crate) fn send_on(&self, request: Bytes) {
-        self.exchange.lock().unwrap().sent_on = Some(request);
+        self.exchange.lock().unwrap().sent_on = Some((Moment::now(), request));
     }
 
     pub(crate) fn answered(&self, answer: &Answer) {
-        self.exchange.lock().unwrap().answered = Some(answer.clone());
+        self.exchange.lock().unwrap().answered = Some((Moment::now(), answer.clone()));
     }
 
     /// Records the response that the sender got, or `None` if its connection was cut.
     pub(crate) fn hand_on(&self, answer: Option<&Answer>) {
-        self.exchange.lock().unwrap().handed_on = answer.cloned();
+        let handed_on = answer.map(|answer| (Moment::now(), answer.clone()));
+        self.exchange.lock().unwrap().handed_on = handed_on;
     }
 
     /// Returns the request that DynamoDB got, the status of its response, and the response.
     fn done(&self) -> Option<(Value, u16, Value)> {
         let exchange = self.exchange.lock().unwrap();
-        let (sent, answer) = (exchange.sent_on.as_ref()?, exchange.answered.as_ref()?);
+        let ((_, sent), (_, answer)) = (exchange.sent_on.as_ref()?, exchange.answered.as_ref()?);
         let parse = |body: &[u8]| serde_json::from_slice(body).unwrap_or_default();
         Some((parse(sent), answer.status, parse(&answer.body)))
     }
@@ -69,8 +88,10 @@ impl Account {
     /// Opens the entry of a request.
     pub(crate) fn begin(&self, operation: &str, request: Bytes) -> Entry {
         let exchange = Exchange {
-            asked: request,
-            ..Exchange::default()
+            asked: (Moment::now(), request),
+            sent_on: None,
+            answered: None,
+            handed_on: None,
         };
         let entry = Entry {
             operation: operation.into(),
@@ -178,12 +199,12 @@ impl Account {
         told
     }
 
-    /// Writes the account as lines of JSON.
-    pub(crate) fn write(&self, path: &Path) {
-        let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
-        let answer = |answer: &Option<Answer>| {
-            let answer = answer.as_ref();
-            answer.map(|answer| json!({"status": answer.status, "body": text(&answer.body)}))
+    /// Returns the account as lines of JSON.
+    pub(crate) fn lines(&self) -> String {
+        let text = |(at, body): &(Moment, Bytes)| at.with(String::from_utf8_lossy(body).into());
+        let answer = |(at, answer): &(Moment, Answer)| {
+            let body = String::from_utf8_lossy(&answer.body);
+            at.with(json!({"status": answer.status, "body": body}))
         };
         let mut lines = String::new();
         for entry in &*self.entries.lock().unwrap() {
@@ -191,14 +212,14 @@ impl Account {
             let line = json!({
                 "operation": &*entry.operation,
                 "asked": text(&exchange.asked),
-                "sent_on": exchange.sent_on.as_ref().map(|body| text(body)),
-                "answered": answer(&exchange.answered),
-                "handed_on": answer(&exchange.handed_on),
+                "sent_on": exchange.sent_on.as_ref().map(text),
+                "answered": exchange.answered.as_ref().map(answer),
+                "handed_on": exchange.handed_on.as_ref().map(answer),
             });
             lines.push_str(&line.to_string());
             lines.push('\n');
         }
-        std::fs::write(path, lines).unwrap();
+        lines
     }
 }
 

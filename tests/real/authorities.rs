@@ -56,7 +56,7 @@ fn a_host_without_authorities_uses_the_built_in_ones_and_logs_it() {
     let mut err = String::new();
     wait_for("the log to name the authorities", || {
         err = std::fs::read_to_string(&log).unwrap();
-        (err.contains("built in") && err.contains("waiting for dynamodb")).then_some(())
+        (err.contains("built in") && err.contains("waiting for DynamoDB")).then_some(())
     });
     assert!(init.try_wait().unwrap().is_none(), "it waits\n{err}");
     assert!(!err.contains("panicked"), "{err}");

@@ -10,15 +10,19 @@ use crate::aws_behaviour::Behaviour;
 use crate::aws_front::Front;
 use crate::role::binary;
 use crate::tables;
-use crate::world::World;
+use crate::world::{World, file_lines};
 
 const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/abc";
-/// The operations that `init-tables` needs after the template has created the tables.
-const AFTER_TEMPLATE: [&str; 6] = [
+/// The operations that `init-tables` needs after the template has created the tables. The first two and Query roll up
+/// hours.
+const AFTER_TEMPLATE: [&str; 9] = [
+    "BatchGetItem",
+    "BatchWriteItem",
     "DescribeTable",
     "DescribeTimeToLive",
     "GetItem",
     "PutItem",
+    "Query",
     "Scan",
     "UpdateItem",
 ];
@@ -181,7 +185,7 @@ fn without_the_right_to_delete_tables_and_topics_stay() {
 
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
+fn after_the_template_init_tables_needs_nine_actions_and_is_granted_no_more() {
     let world = World::new("aws-template");
     let template = printed(&["print", "cloudformation", "--table-prefix", world.name]);
     let document = &template["Resources"]["InitTablesPolicy"]["Properties"]["PolicyDocument"];
@@ -207,6 +211,9 @@ fn after_the_template_init_tables_needs_six_actions_and_is_granted_no_more() {
     let (out, _) = front.run(&world, "after", &expiring, 0);
     assert!(out.contains("made     config item"), "{out}");
     assert!(!out.contains("TTL on"), "{out}");
+    world.produce(&file_lines()[..3_000]);
+    world.consume_to_the_end();
+    front.run(&world, "after", &["init-tables", "--rollups", "--yes"], 0);
     front.run(&world, "after", &["init-tables", "--shards", "8"], 0);
     front.run(&world, "after", &["init-tables", "--check"], 0);
     let mut operations: Vec<String> = front

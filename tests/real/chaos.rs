@@ -97,9 +97,7 @@ fn frozen_members_that_wake_up_next_to_their_successors_change_nothing() {
         members[busy].is_ready(200, "");
         eprintln!("chaos-frozen: round {round}, member {busy} froze and woke up");
     }
-    world
-        .consume_through(&proxy, &["--stop-at-end"])
-        .ends_with(0);
+    world.consume_to_the_end_through(&proxy);
     for member in &mut members {
         assert_eq!(member.terminate().0, Some(0), "{}", member.err());
     }
@@ -142,9 +140,7 @@ fn members_that_come_and_go_every_five_seconds_under_load_change_nothing() {
         }
         five_seconds(&mut feed);
     }
-    world
-        .consume_through(&proxy, &["--stop-at-end"])
-        .ends_with(0);
+    world.consume_to_the_end_through(&proxy);
     let metrics = first.metrics();
     assert_eq!(first.terminate().0, Some(0), "{}", first.err());
     let expected = world.tables_are_exact_behind(&proxy);
@@ -185,9 +181,7 @@ fn a_silent_dynamodb_costs_no_membership_and_no_event() {
     let (was_in, gave_up) = (consume.err(), consume.metrics());
     assert!(!was_in.contains("max.poll"), "{was_in}");
     assert_eq!(gave_up["citystream_events_given_up_total"], 0.0, "{was_in}");
-    world
-        .consume_through(&proxy, &["--stop-at-end"])
-        .ends_with(0);
+    world.consume_to_the_end_through(&proxy);
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     world.tables_are_exact_behind(&proxy);
 }
@@ -218,9 +212,7 @@ fn a_broker_killed_and_restarted_under_load_changes_nothing() {
             assert!(!member.has_ended(), "{}", member.err());
         }
     }
-    world
-        .consume_through(&proxy, &["--stop-at-end"])
-        .ends_with(0);
+    world.consume_to_the_end_through(&proxy);
     for member in &mut members {
         assert_eq!(member.terminate().0, Some(0), "{}", member.err());
     }
@@ -281,9 +273,7 @@ fn members_that_join_and_leave_on_a_slow_broker_and_busy_processors_skip_nothing
         of_others += assigned(&other);
     }
     drop((slowed, busy));
-    world
-        .consume_through(&proxy, &["--stop-at-end"])
-        .ends_with(0);
+    world.consume_to_the_end_through(&proxy);
     let total = of_others + assigned(&first);
     let metrics = first.metrics();
     assert_eq!(first.terminate().0, Some(0), "{}", first.err());

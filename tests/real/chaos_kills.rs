@@ -115,9 +115,7 @@ fn a_consumer_killed_at_every_named_point_and_anywhere_counts_each_event_once() 
         died(role);
     }
     feed.more();
-    world
-        .consume_through(&proxy, &["--stop-at-end"])
-        .ends_with(0);
+    world.consume_to_the_end_through(&proxy);
     let expected = world.tables_are_exact_behind(&proxy);
     for (point, kills) in POINTS.iter().zip(&at_points) {
         assert!(*kills > 0, "nothing was killed {}", point.name);

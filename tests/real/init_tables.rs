@@ -80,11 +80,7 @@ fn deleting_asks_for_the_prefix_on_a_terminal_and_refuses_without_one() {
     world.init();
     let mut delete = world.start("init-tables", &["--delete"]);
     delete.ends_with(2);
-    assert!(
-        delete.err().contains("\n  > give --yes"),
-        "{}",
-        delete.err()
-    );
+    assert!(delete.err().contains("\n  > add --yes"), "{}", delete.err());
     for (answer, code) in [("citystream", 2), ("asked", 0)] {
         let line = format!(
             "{} init-tables --delete --topic asked --table-prefix asked --group asked",
@@ -123,7 +119,7 @@ fn protected_tables_keep_their_topics_and_unsupported_options_are_named() {
             .lines()
             .filter(|line| line.contains(" table protected-"));
         let words = if state == "changed" {
-            ": deletion protection is on now"
+            ": deletion protection is now on"
         } else {
             ""
         };
@@ -211,6 +207,6 @@ fn a_killed_member_is_waited_for_by_name_until_its_session_is_over() {
     delete.ends_with(0);
     let err = delete.err();
     assert!(err.contains("group killed has members: "), "{err}");
-    assert!(err.contains("; waiting up to 12 s, because"), "{err}");
+    assert!(err.contains("; waiting up to 22 s, because"), "{err}");
     assert_eq!(tables::names(world.services, world.name), [""; 0]);
 }

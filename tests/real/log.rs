@@ -123,6 +123,16 @@ pub(crate) fn range(services: &Services, topic: &str, partition: i32) -> (i64, i
         .unwrap()
 }
 
+/// Returns the broker that leads a partition, from 1.
+pub(crate) fn leader(services: &Services, topic: &str, partition: usize) -> usize {
+    let client = member(services, "asks-and-never-joins");
+    wait_for("a partition to have a leader", || {
+        let metadata = client.fetch_metadata(Some(topic), ANSWER_MAX).ok()?;
+        let leader = metadata.topics()[0].partitions().get(partition)?.leader();
+        usize::try_from(leader).ok().filter(|node| *node > 0)
+    })
+}
+
 fn admin(services: &Services) -> AdminClient<DefaultClientContext> {
     config(services).create().unwrap()
 }

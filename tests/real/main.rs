@@ -10,6 +10,7 @@
 //! The suite starts the services once, with `scripts/real-services`, in a temporary folder. A watchdog process stops
 //! them when the suite ends, even if the suite is killed. Each test has its own topic, tables and group. It compares
 //! the four tables row by row with [`oracle`], which folds the log a second time and shares no code with the program.
+//! `OBSERVED=FOLDER` keeps there what tests with a proxy have seen, for `proof/observe.py`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod account;
@@ -22,7 +23,9 @@ mod aws_front;
 mod faults;
 #[path = "../support/lies.rs"]
 mod lies;
+mod links;
 mod log;
+mod observed;
 mod oracle;
 mod proxy;
 mod role;
@@ -30,6 +33,7 @@ mod services;
 mod tables;
 mod world;
 
+mod accept;
 mod authorities;
 mod aws_data;
 mod aws_tables;
@@ -39,15 +43,21 @@ mod chaos_kills;
 mod credentials;
 mod dead_letters;
 mod grand_total;
+mod histories;
+mod history;
 mod init_tables;
 mod lying;
 mod members;
 mod membership;
 mod migration;
+mod notify;
+mod resends;
 mod restarts;
 mod rights;
+mod rollups;
 mod security;
 mod sending;
+mod snippets;
 mod stopping;
 mod store;
 #[path = "../store/mod.rs"]

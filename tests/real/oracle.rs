@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::log::Record;
 use crate::tables::{PRESENT, Row, Rows};
 
-const WINDOW_MS: i64 = 5 * 60_000;
-const LATENESS_MS: i64 = 10 * 60_000;
+pub(crate) const WINDOW_MS: i64 = 5 * 60_000;
+pub(crate) const LATENESS_MS: i64 = 10 * 60_000;
 const SKEW_MS: i64 = 5 * 60_000;
 const SHARDS: u32 = 4;
 const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
@@ -86,33 +86,62 @@ pub(crate) fn fold(topic: &str, logs: &[&[Record]]) -> Expected {
     out
 }
 
+/// What a record is: with its time in ms, and whether that is too far ahead of the record.
+pub(crate) enum Meaning {
+    Rejected,
+    Heartbeat(i64, bool),
+    Event(Value, i64, bool),
+}
+
+/// Returns what a record is.
+pub(crate) fn meaning(record: &Record) -> Meaning {
+    let future = |ms: i64| record.timestamp_ms.is_none_or(|at| ms > at + SKEW_MS);
+    if record.header("expect").is_some() {
+        return Meaning::Rejected;
+    }
+    let Some(value) = &record.value else {
+        let ms = record.header("citystream-heartbeat").unwrap();
+        let ms = ms.parse().unwrap();
+        return Meaning::Heartbeat(ms, future(ms));
+    };
+    let event: Value = serde_json::from_slice(value).unwrap();
+    let time = event["timestamp"].as_str().unwrap();
+    let ms = time.parse::<Timestamp>().unwrap().as_millisecond();
+    Meaning::Event(event, ms, future(ms))
+}
+
+/// Returns the start of the window of a time.
+pub(crate) fn window_start(ms: i64) -> i64 {
+    ms.div_euclid(WINDOW_MS) * WINDOW_MS
+}
+
+/// Returns the series of an event.
+pub(crate) fn series(event: &Value) -> String {
+    let field = |name: &str| event[name].as_str().unwrap_or_default();
+    let event_type = field("event_type").to_ascii_lowercase();
+    format!("{}#{event_type}", field("city").trim_ascii())
+}
+
 fn fold_into(out: &mut Expected, topic: &str, records: &[Record]) {
     let mut largest: BTreeMap<i32, i64> = BTreeMap::new();
     for record in records {
-        let future = |ms: i64| record.timestamp_ms.is_none_or(|at| ms > at + SKEW_MS);
-        if record.header("expect").is_some() {
-            out.rejected.push(record.clone());
-            continue;
-        }
-        let Some(value) = &record.value else {
-            let ms: i64 = record
-                .header("citystream-heartbeat")
-                .unwrap()
-                .parse()
-                .unwrap();
-            if !future(ms) {
-                let max = largest.entry(record.partition).or_insert(ms);
-                *max = ms.max(*max);
+        let (event, time_ms, future) = match meaning(record) {
+            Meaning::Rejected => {
+                out.rejected.push(record.clone());
+                continue;
             }
-            continue;
+            Meaning::Heartbeat(ms, future) => {
+                if !future {
+                    let max = largest.entry(record.partition).or_insert(ms);
+                    *max = ms.max(*max);
+                }
+                continue;
+            }
+            Meaning::Event(event, ms, future) => (event, ms, future),
         };
-        let event: Value = serde_json::from_slice(value).unwrap();
-        let time = event["timestamp"].as_str().unwrap();
-        let time_ms = time.parse::<Timestamp>().unwrap().as_millisecond();
-        let start_ms = time_ms.div_euclid(WINDOW_MS) * WINDOW_MS;
+        let start_ms = window_start(time_ms);
         let max_ms = largest.get(&record.partition).copied();
         let late = max_ms.is_some_and(|max| start_ms + WINDOW_MS <= max - LATENESS_MS);
-        let future = future(time_ms);
         if !future {
             largest.insert(record.partition, max_ms.unwrap_or(time_ms).max(time_ms));
         }

@@ -182,8 +182,11 @@ impl Shared {
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         self.faults.held().await;
         let entry = self.account.begin(&operation, body.clone());
-        let shared = Arc::clone(&self);
-        let answer = shared.decide(&operation, head, body, &entry).await;
+        let (shared, exchange) = (Arc::clone(&self), entry.clone());
+        // A task of its own ends even if the sender dies meanwhile, so that the account knows what DynamoDB did.
+        let decided =
+            tokio::spawn(async move { shared.decide(&operation, head, body, &exchange).await });
+        let answer = decided.await.map_err(|_| Cut)?;
         entry.hand_on(answer.as_ref().ok());
         answer.map(respond)
     }

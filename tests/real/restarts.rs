@@ -1,6 +1,8 @@
 //! Tests of group offsets that another tool changed or deleted.
 
+use crate::faults::Faults;
 use crate::log;
+use crate::proxy::Proxy;
 use crate::role::last_words;
 use crate::tables;
 use crate::world::{World, file_lines};
@@ -68,11 +70,12 @@ fn a_rewound_group_is_refused_with_the_remedy_and_goes_on_exactly_after_it() {
 #[ignore = "needs scripts/test-real"]
 fn a_group_that_lost_its_offsets_goes_on_at_its_progress_items() {
     let world = World::new("lost-offsets");
+    let proxy = Proxy::start(world.services.dynamodb_url(), &Faults::new(101, 0));
     world.init();
     let lines = file_lines();
     for part in lines[..6_000].chunks(2_000) {
         world.produce(part);
-        world.consume_to_the_end();
+        world.consume_to_the_end_through(&proxy);
         let progress = tables::progress(world.services, world.name);
         assert!(
             progress.values().any(|item| item.contains_key("max")),
@@ -80,6 +83,6 @@ fn a_group_that_lost_its_offsets_goes_on_at_its_progress_items() {
         );
         log::delete_group(world.services, world.name);
     }
-    let expected = world.tables_are_exact();
+    let expected = world.tables_are_exact_behind(&proxy);
     assert!(expected.late > 0, "without late events this proves little");
 }

@@ -142,7 +142,7 @@ impl Role {
     }
 
     /// Waits for the address that the role prints, and returns it.
-    fn url(&mut self) -> String {
+    pub(crate) fn url(&mut self) -> String {
         if let Some(url) = &self.url {
             return url.clone();
         }

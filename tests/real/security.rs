@@ -161,14 +161,14 @@ const REFUSALS: [(&str, &str, &[&str]); 14] = [
         &["refuses the login", "--kafka-username"],
     ),
     ("IAM", SCRAM, &["it knows OAUTHBEARER", "--kafka-auth"]),
-    ("TLS", SCRAM, &["takes no login", "--kafka-auth"]),
+    ("TLS", SCRAM, &["accepts no login", "--kafka-auth"]),
     (
         "SCRAM",
         "--kafka-auth tls --kafka-ca-file root.pem",
-        &["wants a login", "--kafka-auth"],
+        &["requires a login", "--kafka-auth"],
     ),
-    ("TLS", "", &["wants TLS", "--kafka-auth"]),
-    ("SCRAM", "", &["wants TLS", "--kafka-auth"]),
+    ("TLS", "", &["requires TLS", "--kafka-auth"]),
+    ("SCRAM", "", &["requires TLS", "--kafka-auth"]),
     (
         "PLAIN",
         "--kafka-auth tls --kafka-ca-file root.pem",

@@ -50,7 +50,7 @@ pub(crate) fn services() -> &'static Services {
 /// Returns services with three brokers; the first call starts them.
 pub(crate) fn three_brokers() -> &'static Services {
     static THREE: OnceLock<Services> = OnceLock::new();
-    THREE.get_or_init(|| Services::start(&["--brokers", "3"]))
+    THREE.get_or_init(|| Services::start(&["--brokers", "3", "--links"]))
 }
 
 /// Returns the version of Kafka that the variable `KAFKA` names, by default 4.1.1.

@@ -34,6 +34,14 @@ fn text(value: &AttributeValue) -> String {
             let set: BTreeSet<&str> = set.iter().map(String::as_str).collect();
             set.into_iter().collect::<Vec<_>>().join(" ")
         }
+        AttributeValue::B(bytes) => format!("{:?}", bytes.as_ref()),
+        AttributeValue::M(map) => {
+            let map: BTreeMap<_, _> = map
+                .iter()
+                .map(|(name, value)| (name, text(value)))
+                .collect();
+            format!("{map:?}")
+        }
         other => panic!("an attribute of a foreign type: {other:?}"),
     }
 }

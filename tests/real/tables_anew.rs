@@ -174,7 +174,7 @@ fn tables_of_other_rules_are_refused_with_both_numbers() {
     consume.ends_with(2);
     let err = consume.err();
     let told = last_words(&err);
-    for words in ["rules 99", "rules 1", "--table-prefix"] {
+    for words in ["version 99 of the rules", "has version 1", "--table-prefix"] {
         assert!(told.contains(words), "{words} is not in {told}");
     }
     assert_eq!(world.count("totals"), 0, "nothing was counted");

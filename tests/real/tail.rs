@@ -3,8 +3,9 @@
 use crate::log::committed;
 use crate::role::wait_for;
 use crate::world::{World, file_lines};
+use citystream::core::clock::UnixMs;
 
-fn now_ms() -> i64 {
+fn now_ms() -> UnixMs {
     citystream::telemetry::unix_ms()
 }
 

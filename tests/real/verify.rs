@@ -137,7 +137,7 @@ fn reports_wrong_settings(world: &World) {
     let mut missing = world.start("verify", &["--table-prefix", "nowhere"]);
     missing.ends_with(1);
     assert!(
-        missing.err().contains("citystream init-tables makes it"),
+        missing.err().contains("citystream init-tables creates it"),
         "{}",
         missing.err()
     );

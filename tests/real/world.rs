@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::log::{self, Record};
+use crate::observed;
 use crate::oracle::{self, Expected};
 use crate::proxy::Proxy;
 use crate::role::{Role, wait_for};
@@ -21,7 +22,7 @@ pub(crate) const SOME: f64 = 3_000.0;
 const SHOWN_MAX: usize = 5;
 
 /// Settings with which the group notices a dead consumer soon.
-const SOON: [&str; 4] = [
+pub(crate) const SOON: [&str; 4] = [
     "--kafka-property",
     "session.timeout.ms=4000",
     "--kafka-property",
@@ -92,6 +93,7 @@ impl World {
         let options: &[&str] = match role {
             "init-tables" => &["--topic", "--table-prefix", "--group"],
             "consume" | "verify" => &["--topic", "--table-prefix", "--group"],
+            "notify" => &["--topic", "--table-prefix", "--notify-group"],
             "produce" | "tail" => &["--topic"],
             "serve" => &["--table-prefix"],
             _ => panic!("no role {role}"),
@@ -175,6 +177,11 @@ impl World {
         self.consume(&["--stop-at-end"]).ends_with(0);
     }
 
+    /// Consumes everything in the topic; the requests to DynamoDB pass a proxy.
+    pub(crate) fn consume_to_the_end_through(&self, proxy: &Proxy) {
+        self.consume_through(proxy, &["--stop-at-end"]).ends_with(0);
+    }
+
     pub(crate) fn send(&self, records: &[Record]) {
         log::send(self.services, self.name, records);
     }
@@ -185,6 +192,7 @@ impl World {
     /// losses are not the program's. If the tables differ, the account of every request is saved.
     pub(crate) fn tables_are_exact_behind(&self, proxy: &Proxy) -> Expected {
         let account = proxy.account();
+        observed::write(self, account);
         let wrong = account.wrong_answers();
         assert!(
             wrong.is_empty(),
@@ -202,7 +210,7 @@ impl World {
         }));
         compared.unwrap_or_else(|difference| {
             let path = std::env::temp_dir().join(format!("{}-account.ndjson", self.name));
-            account.write(&path);
+            std::fs::write(&path, account.lines()).unwrap();
             eprintln!(
                 "{}: DynamoDB Local's answers and tables agree; every request, its answer and what \
                  was handed on: {}",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::core::batch::{BATCH_PUTS_MAX, Batch, BatchOutcome};
+use citystream::core::clock::UnixMs;
 use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::keys::{self, CITY_INDEX, TableNames};
 use citystream::core::pipeline::Publish;
@@ -27,7 +28,8 @@ use citystream::store::config::{
 use citystream::store::error::{StoreError, StoreErrorKind};
 use citystream::store::reads::{DynamoReads, PageRequest, Range, Reads as _};
 use citystream::store::tables::{
-    create, delete, describe, differences, ensure_ttl, holds_data, specs, ttl_is_on, wait_active,
+    create, delete, describe_table, differences, ensure_ttl, holds_data, specs, ttl_is_on,
+    wait_active,
 };
 use citystream::store::write::Writer;
 use citystream::telemetry::Metrics;
@@ -116,11 +118,11 @@ impl Store {
     async fn put(&self, table: PutTable, offsets: impl IntoIterator<Item = i64>) -> BatchOutcome {
         let puts = offsets.into_iter().map(put).collect();
         let batch = Batch { id: 1, table, puts };
-        self.writer.put(&batch, NOW_MS).await.0
+        self.writer.put(&batch, UnixMs(NOW_MS)).await.0
     }
 
     async fn update(&self, update: &RowUpdate) -> UpdateOutcome {
-        self.writer.update(update, NOW_MS).await.unwrap().0
+        self.writer.update(update, UnixMs(NOW_MS)).await.unwrap().0
     }
 
     /// Returns the window's row: count, severities, and counts by severity.
@@ -143,13 +145,13 @@ impl Store {
 fn slice(limit: usize, after: Option<citystream::store::reads::Position>) -> PageRequest {
     PageRequest {
         range: Range {
-            from_ms: 0,
-            to_ms: i64::MAX,
+            from_ms: UnixMs(0),
+            to_ms: UnixMs(i64::MAX),
         },
         limit,
         after,
         // A time to live in the past would remove the rows.
-        now_ms: NOW_MS,
+        now_ms: UnixMs(NOW_MS),
     }
 }
 
@@ -159,7 +161,7 @@ fn put(offset: i64) -> Put {
         city: "NYC".into(),
         event_type: "traffic".into(),
         severity: Severity::High,
-        time_ms: TIME_MS + offset * 1_000,
+        time_ms: UnixMs(TIME_MS + offset * 1_000),
         description: "a jam, \"bad\", São Paulo".into(),
         event_id: None,
         extra: Some(r#"{"speed":1.50}"#.into()),
@@ -190,7 +192,7 @@ fn update(window: bool, partition: i32, first: i64, next: i64) -> RowUpdate {
         row_id: 1,
         row: RowKey {
             series: "NYC#traffic".into(),
-            window_start_ms: window.then_some(TIME_MS),
+            window_start_ms: window.then_some(UnixMs(TIME_MS)),
         },
         log_key: keys::log_key(TOPIC_ID, partition).into(),
         first: Offset(first),
@@ -206,7 +208,10 @@ fn update(window: bool, partition: i32, first: i64, next: i64) -> RowUpdate {
 pub(crate) async fn tables_are_made_once_and_are_as_specified(client: Client, prefix: String) {
     let store = Store::new(client, &prefix).await;
     for spec in specs(&store.names) {
-        let found = describe(&store.client, &spec.name).await.unwrap().unwrap();
+        let found = describe_table(&store.client, &spec.name)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(differences(&spec, &found), Vec::<String>::new());
         assert!(!create(&store.client, &spec).await.unwrap(), "it exists");
     }
@@ -222,7 +227,7 @@ pub(crate) async fn tables_are_made_once_and_are_as_specified(client: Client, pr
     for name in store.names.all() {
         assert!(delete(&store.client, name, WAIT_MAX).await.unwrap());
         assert!(!delete(&store.client, name, WAIT_MAX).await.unwrap());
-        assert!(describe(&store.client, name).await.unwrap().is_none());
+        assert!(describe_table(&store.client, name).await.unwrap().is_none());
     }
 }
 
@@ -379,10 +384,10 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         tables_id: "D".into(),
         boundary: Boundary {
             next: Offset(next),
-            max: MaxTime::new(max_ms),
+            max: MaxTime::new(max_ms.map(UnixMs)),
             sums: max_ms.and_then(|_| sums(next)),
         },
-        watermark_ms: max_ms.map(|ms| ms - 600_000),
+        watermark_ms: max_ms.map(|ms| UnixMs(ms - 600_000)),
     };
     let writer = &store.writer;
     // A progress item that no start has created must not be moved: in recreated tables it would hide all that they
@@ -411,7 +416,7 @@ pub(crate) async fn progress_moves_forward_only(client: Client, prefix: String) 
         }
         let found = writer.read_progress(&log_key).await.unwrap().unwrap();
         assert_eq!(found.next, Offset(stands.0), "{next}");
-        assert_eq!(found.max, MaxTime::new(stands.1), "{next}");
+        assert_eq!(found.max, MaxTime::new(stands.1.map(UnixMs)), "{next}");
         assert_eq!(found.sums, stands.1.and_then(|_| sums(stands.0)), "{next}");
     }
     // Unknown sums replace known ones.
@@ -457,10 +462,13 @@ pub(crate) async fn a_missing_table_is_told_from_a_missing_item(client: Client, 
         table: PutTable::Raw,
         puts: vec![put(0)],
     };
-    let (outcome, error) = writer.put(&batch, NOW_MS).await;
+    let (outcome, error) = writer.put(&batch, UnixMs(NOW_MS)).await;
     assert_eq!(outcome, BatchOutcome::Failed { throttled: false });
     assert_eq!(error.unwrap().kind(), StoreErrorKind::NotFound);
-    let (outcome, error) = writer.update(&update(true, 0, 0, 1), NOW_MS).await.unwrap();
+    let (outcome, error) = writer
+        .update(&update(true, 0, 0, 1), UnixMs(NOW_MS))
+        .await
+        .unwrap();
     assert!(matches!(
         outcome,
         UpdateOutcome::Unknown | UpdateOutcome::Refused

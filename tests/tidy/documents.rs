@@ -1,6 +1,6 @@
 //! The rules about documents: options, links and tests that they name exist.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::code::{File, is_ident};
@@ -119,7 +119,9 @@ pub(crate) fn known_options() -> Options {
             .map(str::to_owned)
             .into(),
     };
-    for role in command.get_subcommands() {
+    let roles = command.get_subcommands();
+    // The actions of `silence` have options of their own.
+    for role in roles.flat_map(|role| std::iter::once(role).chain(role.get_subcommands())) {
         for argument in role.get_arguments() {
             known
                 .flags
@@ -156,6 +158,44 @@ pub(crate) fn tests_named(file: &File, functions: &BTreeSet<String>) -> Vec<Stri
     complaints
 }
 
+/// Complains about patches of planted bugs that lack a row in the table of docs/PROOF.md, about rows without a patch, and
+/// about rows that name what does not find the bug. Patches name the tests that find them in their second line.
+pub(crate) fn planted_bugs(file: &File, patches: &[File]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let table = file
+        .text
+        .split("| patch | proof | trace | tests |\n")
+        .nth(1);
+    let rows = table.unwrap_or_default().lines().skip(1);
+    let rows = rows.map_while(|line| line.strip_prefix("| `")?.split_once('`'));
+    let mut rows: BTreeMap<&str, &str> = rows.collect();
+    for patch in patches {
+        let name = patch.path.rsplit('/').next().unwrap_or_default();
+        let Some(row) = rows.remove(name.trim_end_matches(".patch")) else {
+            complaints.push(format!("has no row for {name}"));
+            continue;
+        };
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let found_by = patch.text.lines().nth(1).unwrap_or_default();
+        let found_by: Vec<&str> = found_by
+            .trim_start_matches("Found by: ")
+            .split(", ")
+            .collect();
+        let shows = |test: &&str| match *test {
+            "trace" => cells.get(2).is_some_and(|cell| *cell != "–"),
+            test => cells.last().is_some_and(|cell| cell.contains(test)),
+        };
+        if found_by.is_empty() || !found_by.iter().all(shows) {
+            complaints.push(format!("has another row for {name} than {found_by:?}"));
+        }
+    }
+    complaints.extend(
+        rows.keys()
+            .map(|name| format!("has a row for {name}, which does not exist")),
+    );
+    complaints
+}
+
 #[test]
 fn the_rules_about_documents_can_fail() {
     let known = known_options();
@@ -183,6 +223,42 @@ fn the_rules_about_documents_can_fail() {
             ("README.md", "| `it/a` a_test_of_… |", 0),
             ("README.md", "| `it/a` a_test_for_… |", 1),
             ("README.md", "| `it/a` …_of_… |", 0),
+        ],
+    );
+}
+
+#[test]
+fn the_rule_about_planted_bugs_can_fail() {
+    let patch = |name: &str, found_by: &str| File {
+        path: format!("src/core/mutants/{name}.patch"),
+        text: format!("What it is.\nFound by: {found_by}\n"),
+    };
+    let patches = [patch("a", "simulation, trace"), patch("b", "model")];
+    let rows = |rows: &[&str]| {
+        let head = "| patch | proof | trace | tests |\n|---|---|---|---|\n";
+        format!("{head}{}\n\n| `c` | elsewhere |", rows.join("\n"))
+    };
+    let (a, b) = (
+        "| `a` | – | settle: read | simulation: INV-1 |",
+        "| `b` | `land` | – | model |",
+    );
+    crate::assert_complaints(
+        |file| planted_bugs(file, &patches),
+        &[
+            ("docs/PROOF.md", &rows(&[a, b]), 0),
+            ("docs/PROOF.md", "no table", 2),
+            ("docs/PROOF.md", &rows(&[a]), 1),
+            ("docs/PROOF.md", &rows(&[a, b, "| `c` | – | – | – |"]), 1),
+            (
+                "docs/PROOF.md",
+                &rows(&[a, "| `b` | – | – | simulation |"]),
+                1,
+            ),
+            (
+                "docs/PROOF.md",
+                &rows(&["| `a` | – | – | simulation |", b]),
+                1,
+            ),
         ],
     );
 }

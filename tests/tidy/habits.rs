@@ -38,6 +38,21 @@ pub(crate) fn logical_offsets(file: &File) -> Vec<String> {
         .collect()
 }
 
+/// Complains about tests beside mock clusters that start processes or take brokers down outside `process.rs`, which
+/// keeps the two apart.
+pub(crate) fn unguarded_starts(file: &File) -> Vec<String> {
+    if !file.path.starts_with("tests/it/") || file.path == "tests/it/process.rs" {
+        return Vec::new();
+    }
+    let code = blank(&file.text);
+    let code = code.replace("command.spawn(pts)", "");
+    [".spawn(", ".output()", ".broker_down("]
+        .into_iter()
+        .filter(|call| code.contains(call))
+        .map(|call| format!("calls {call}; use the functions of tests/it/process.rs"))
+        .collect()
+}
+
 pub(crate) fn left_open(file: &File) -> Vec<String> {
     // `concat!` keeps this file from complaining about itself.
     let words = [
@@ -86,6 +101,7 @@ fn the_rules_about_habits_can_fail() {
             printing(file),
             logical_offsets(file),
             left_open(file),
+            unguarded_starts(file),
             ignored_tests(file),
         ];
         found.concat()
@@ -117,6 +133,8 @@ fn the_rules_about_habits_can_fail() {
             ("tests/a.rs", concat!("//! Is.\n#[", "ignore]\n"), 1),
             ("tests/it/a.rs", ignored, 1),
             ("tests/it/a.rs", not_ignored, 0),
+            ("tests/it/a.rs", "//! Is.\nfn f() { c.spawn() }\n", 1),
+            ("tests/it/process.rs", "//! Is.\nfn f() { c.spawn() }\n", 0),
             ("tests/real/a.rs", ignored, 0),
             ("tests/real/a.rs", not_ignored, 1),
         ],

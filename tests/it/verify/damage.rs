@@ -2,6 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::core::audit::{Kind, Sums};
+use citystream::core::clock::UnixMs;
 use citystream::settings::RawRows;
 use citystream::verify::compare::CompareOptions;
 
@@ -240,7 +241,7 @@ async fn windows_outside_the_range_are_not_compared() {
     let window = of_nyc(&world, &world.names.aggregations).await;
     delete(&world, &world.names.aggregations, &window).await;
     let start: jiff::Timestamp = window["window_start"].as_s().unwrap().parse().unwrap();
-    let inside_ms = Some(start.as_millisecond() + 1);
+    let inside_ms = Some(UnixMs(start.as_millisecond() + 1));
     let after = CompareOptions {
         from_ms: inside_ms,
         ..ALL

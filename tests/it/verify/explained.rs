@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use citystream::core::clock::UnixMs;
 use citystream::exit::Exit;
 use citystream::settings::{VerifyOutput, WindowName};
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::Metrics;
-use citystream::verify::explain::explain;
+use citystream::verify::explain::explain_window;
 
 use super::{delete, s, source};
 use crate::reference::Said;
@@ -16,7 +17,7 @@ fn window(city: &str, event_type: &str, start_ms: i64) -> WindowName {
     WindowName {
         city: city.to_owned(),
         event_type: event_type.to_owned(),
-        start_ms,
+        start_ms: UnixMs(start_ms),
     }
 }
 
@@ -29,7 +30,7 @@ async fn explained(
     let out: Arc<Mutex<Vec<u8>>> = Arc::default();
     let (metrics, stop) = (Metrics::new(), Shutdown::new());
     let pipe = Arc::clone(&out);
-    let exit = explain(&source(world), window, output, pipe, &metrics, &stop).await;
+    let exit = explain_window(&source(world), window, output, pipe, &metrics, &stop).await;
     let text = String::from_utf8(out.lock().unwrap().clone()).unwrap();
     (exit, text)
 }

@@ -28,7 +28,7 @@ use crate::world::{BASE_MS, TOPIC, WAIT_MAX, World, data_lines};
 
 type Item = HashMap<String, AttributeValue>;
 
-const ALL: CompareOptions = CompareOptions {
+pub(crate) const ALL: CompareOptions = CompareOptions {
     from_ms: None,
     until_ms: None,
     raw_ttl_ms: 30 * 86_400_000,
@@ -48,7 +48,7 @@ pub(crate) fn source(world: &World) -> CompareSource {
     }
 }
 
-async fn verify(world: &World, options: &CompareOptions) -> VerifyReport {
+pub(crate) async fn verify(world: &World, options: &CompareOptions) -> VerifyReport {
     let (metrics, read) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
     let (source, stop) = (source(world), Shutdown::new());
     let compared = compare(&source, options, &metrics, &read, &stop).await;
@@ -73,7 +73,7 @@ pub(crate) async fn misses(world: &World, source: &CompareSource) -> u64 {
 }
 
 /// Verifies and expects no difference.
-async fn agrees(world: &World, options: &CompareOptions) -> VerifyReport {
+pub(crate) async fn agrees(world: &World, options: &CompareOptions) -> VerifyReport {
     let report = verify(world, options).await;
     assert!(report.agrees(), "{:#?}", report.outcome);
     report
@@ -87,12 +87,12 @@ fn s(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-async fn put(world: &World, table: &str, item: &Item) {
+pub(crate) async fn put(world: &World, table: &str, item: &Item) {
     let put = world.client.put_item().table_name(table);
     put.set_item(Some(item.clone())).send().await.unwrap();
 }
 
-async fn delete(world: &World, table: &str, item: &Item) {
+pub(crate) async fn delete(world: &World, table: &str, item: &Item) {
     let names = &world.names;
     let key: &[&str] = match table {
         t if t == names.raw => &["event_id", "timestamp"],

@@ -1,0 +1,190 @@
+//! Tests of `notify` while its processes are killed and its receiver fails: what arrives is what a dry run prints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::role::{Role, Signal, wait_for};
+use crate::world::{World, file_lines};
+
+const KILLS: usize = 50;
+const RULES: &str = r#"
+[[rule]]
+name = "critical"
+severity = ["critical"]
+group_by = ["city"]
+quiet = "15m"
+
+[[rule]]
+name = "traffic-surge"
+event_type = ["traffic"]
+count = 4
+window = "5m"
+group_by = ["city"]
+quiet = "15m"
+
+[[rule]]
+name = "silent-city"
+silence = "30m"
+group_by = ["city"]
+
+[[receiver]]
+name = "ops"
+type = "webhook"
+url = "http://ADDRESS/hook"
+allow_private = true
+min_interval = "1s"
+"#;
+
+/// A message: rule, partition and offset of the incident, and type.
+type Told = (String, String, String);
+
+/// The messages that a receiver took, with their ids.
+type Taken = Arc<Mutex<Vec<(String, Told)>>>;
+
+fn told(body: &Value) -> Told {
+    let text = |name: &str| body[name].as_str().unwrap().to_owned();
+    let incident = text("incident");
+    // The topic id of a dry run is not the real one.
+    let (_, place) = incident.split_once('#').unwrap();
+    (text("rule"), place.to_owned(), text("type"))
+}
+
+/// Starts a receiver that fails in turns: of every eight messages it answers one with 503, loses the answer of another,
+/// and answers a third after two seconds. Returns its address.
+fn receive(taken: &Taken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let taken = Arc::clone(taken);
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let taken = Arc::clone(&taken);
+            std::thread::spawn(move || take(stream.unwrap(), n % 8, &taken));
+        }
+    });
+    address
+}
+
+fn take(stream: TcpStream, turn: usize, taken: &Taken) {
+    let mut reader = BufReader::new(&stream);
+    let (mut id, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("webhook-id: ") {
+            value.clone_into(&mut id);
+        }
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let answer = |status: &str| {
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        drop((&stream).write_all(text.as_bytes()));
+    };
+    if turn == 1 {
+        return answer("503 Service Unavailable");
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    taken.lock().unwrap().push((id, told(&body)));
+    match turn {
+        3 => {}
+        5 => {
+            std::thread::sleep(Duration::from_secs(2));
+            answer("204 No Content");
+        }
+        _ => answer("204 No Content"),
+    }
+}
+
+fn without_updates(all: impl IntoIterator<Item = Told>) -> BTreeSet<Told> {
+    let all = all.into_iter();
+    all.filter(|(_, _, kind)| kind != "incident.updated")
+        .collect()
+}
+
+#[test]
+#[ignore = "needs scripts/test-real"]
+fn what_receivers_are_told_is_what_a_dry_run_prints_whoever_is_killed() {
+    let world = World::new("notify");
+    world.init();
+    world.start("init-tables", &["--incidents"]).ends_with(0);
+    let taken = Taken::default();
+    let rules = RULES.replace("ADDRESS", &receive(&taken));
+    let path = world.services.folder().join("notify.toml");
+    std::fs::write(&path, rules).unwrap();
+    let path = path.to_str().unwrap();
+    let args = [
+        "--config",
+        path,
+        "--from",
+        "beginning",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let quick = ["--kafka-property", "session.timeout.ms=6000"];
+    let start = || world.start("notify", &[&args[..], &quick].concat());
+    let mut roles: Vec<Role> = (0..2).map(|_| start()).collect();
+    world.produce_in_pieces(&file_lines(), KILLS, |_| {
+        std::thread::sleep(Duration::from_millis(500));
+        let mut killed = roles.remove(0);
+        killed.signal(Signal::Kill);
+        assert_eq!(killed.end(), None, "{}", killed.err());
+        roles.push(start());
+    });
+    let dry = [
+        "--config",
+        path,
+        "--dry-run",
+        "--exit-at-end",
+        "--output",
+        "json",
+    ];
+    let mut dry = world.start("notify", &[&dry[..], &["--from", "beginning"]].concat());
+    dry.ends_with(0);
+    let wanted = dry.out();
+    let wanted = wanted
+        .lines()
+        .map(|line| told(&serde_json::from_str(line).unwrap()));
+    let wanted: BTreeSet<Told> = wanted.collect();
+    assert!(wanted.len() > 1_000, "{}", wanted.len());
+    wait_for("all messages", || {
+        let taken = taken.lock().unwrap().clone();
+        let count = without_updates(taken.into_iter().map(|(_, told)| told)).len();
+        (count >= wanted.len()).then_some(())
+    });
+    for role in &mut roles {
+        role.signal(Signal::Term);
+        role.ends_with(0);
+    }
+    let taken = taken.lock().unwrap().clone();
+    let mut by_id: BTreeMap<String, BTreeSet<Told>> = BTreeMap::new();
+    for (id, told) in &taken {
+        by_id.entry(id.clone()).or_default().insert(told.clone());
+    }
+    for (id, meanings) in &by_id {
+        assert_eq!(meanings.len(), 1, "{id} means {meanings:?}");
+    }
+    let found = without_updates(taken.iter().map(|(_, told)| told.clone()));
+    let diff: Vec<_> = found.symmetric_difference(&wanted).collect();
+    assert!(diff.is_empty(), "{diff:?}");
+    eprintln!(
+        "notify: {} messages wanted, {} taken with updates and repetitions, {KILLS} kills",
+        wanted.len(),
+        taken.len()
+    );
+}
