@@ -10,6 +10,7 @@ mod text;
 use std::hint::black_box;
 
 use citystream::core::batch::BatchOutcome;
+use citystream::core::clock::{BootMs, SteadyMs, UnixMs};
 use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::keys::{self, TableNames};
 use citystream::core::parse::{Body, parse_event};
@@ -103,9 +104,15 @@ fn items(bencher: Bencher, table: PutTable) {
     let names = TableNames::new("citystream");
     let stored = |(offset, event)| StoredEvent::new(event, TOPIC.into(), 3, offset, false, false);
     let events: Vec<StoredEvent> = events(BATCH).map(stored).collect();
-    bencher
-        .counter(ItemsCount::new(BATCH))
-        .bench(|| items::batch_body(&names, table, events.iter(), &options(), black_box(NOW_MS)));
+    bencher.counter(ItemsCount::new(BATCH)).bench(|| {
+        items::batch_body(
+            &names,
+            table,
+            events.iter(),
+            &options(),
+            black_box(UnixMs(NOW_MS)),
+        )
+    });
 }
 
 #[divan::bench]
@@ -117,7 +124,7 @@ fn update(bencher: Bencher) {
         row_id: 7,
         row: RowKey {
             series: "NYC#traffic".into(),
-            window_start_ms: Some(NOW_MS),
+            window_start_ms: Some(UnixMs(NOW_MS)),
         },
         log_key: keys::log_key(TOPIC_ID, 3).into(),
         first: Offset(1_000),
@@ -126,7 +133,7 @@ fn update(bencher: Bencher) {
     };
     bencher
         .counter(ItemsCount::new(1usize))
-        .bench(|| items::update_body(&names, &update, &options(), black_box(NOW_MS)));
+        .bench(|| items::update_body(&names, &update, &options(), black_box(UnixMs(NOW_MS))));
 }
 
 /// A pipeline that reads one partition from its start.
@@ -138,8 +145,8 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
         requests_max: 64,
         stall_ms: PATIENCE_MS,
     });
-    pipeline.assigned(NOW_MS, &[0]);
-    pipeline.pump(NOW_MS, NOW_MS);
+    pipeline.assigned(SteadyMs(NOW_MS), &[0]);
+    pipeline.pump(SteadyMs(NOW_MS), BootMs(NOW_MS));
     let assignment = loop {
         if let Output::Locate { assignment, .. } = pipeline.poll_output().expect("a question") {
             break assignment;
@@ -150,7 +157,7 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
         progress: Some(begin),
         topic_id: TOPIC_ID.to_owned(),
         tables_id: "tables".to_owned(),
-        tables_read_ms: NOW_MS,
+        tables_read_ms: BootMs(NOW_MS),
         commit: None,
         log: (Offset(0), Offset(i64::MAX)),
     };
@@ -158,7 +165,7 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
         rules: Rules::default(),
         keep,
     };
-    pipeline.located(NOW_MS, 0, assignment, &facts, &tables);
+    pipeline.located(SteadyMs(NOW_MS), 0, assignment, &facts, &tables);
     (pipeline, assignment)
 }
 
@@ -180,12 +187,12 @@ fn whole(bencher: Bencher, keep: Keep) {
         .counter(ItemsCount::new(RECORDS))
         .with_inputs(|| (pipeline(keep), records()))
         .bench_values(|((mut pipeline, assignment), records)| {
-            let mut now_ms = NOW_MS;
+            let mut now_ms = SteadyMs(NOW_MS);
             pipeline.records(now_ms, 0, assignment, records);
             while pipeline.in_flight() > 0 {
                 now_ms += 10;
                 // The tables' identity stays trusted, because its clock stands still.
-                pipeline.pump(now_ms, NOW_MS);
+                pipeline.pump(now_ms, BootMs(NOW_MS));
                 while let Some(output) = pipeline.poll_output() {
                     answer(&mut pipeline, now_ms, output);
                 }
@@ -194,7 +201,7 @@ fn whole(bencher: Bencher, keep: Keep) {
         });
 }
 
-fn answer(pipeline: &mut Pipeline, now_ms: i64, output: Output) {
+fn answer(pipeline: &mut Pipeline, now_ms: SteadyMs, output: Output) {
     match output {
         Output::Put(batch) => {
             let outcome = BatchOutcome::Stored {

@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
+use citystream::core::clock::UnixMs;
 use citystream::core::event::{Event, Offset};
 use citystream::core::keys::{self, TableNames};
 use citystream::core::parse::parse_event;
@@ -153,7 +154,7 @@ async fn put_batch(
         request.send().await?
     } else {
         let events = batch.iter().map(|e| &**e);
-        let body = Bytes::from(batch_body(names, table, events, &items, 0));
+        let body = Bytes::from(batch_body(names, table, events, &items, UnixMs(0)));
         request
             .customize()
             .mutate_request(move |request| {
@@ -176,7 +177,7 @@ fn typed_put(table: PutTable, e: &StoredEvent) -> WriteRequest {
         .item("event_type", s(&e.event.event_type))
         .item("severity", s(e.event.severity.name()))
         .item("description", s(&e.event.description))
-        .item("processing_time", s(&format_millis(0)));
+        .item("processing_time", s(&format_millis(UnixMs(0))));
     let put = match table {
         PutTable::Raw => put
             .item("timestamp", s(&time))

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use citystream::core::clock::UnixMs;
 use citystream::core::keys::{self, TableNames};
 use citystream::core::time::format_millis;
+use citystream::core::window::Rules;
 use citystream::store::client::{ConnectOptions, connect};
 use citystream::telemetry::unix_ms;
 use rdkafka::ClientConfig;
@@ -161,7 +163,7 @@ fn send(
     producer: &Producer,
     rate: u64,
     count: u64,
-    mut sent: impl FnMut(u64, i64),
+    mut sent: impl FnMut(u64, UnixMs),
 ) -> anyhow::Result<()> {
     let began = Instant::now();
     for n in 0..count {
@@ -191,7 +193,7 @@ fn steady(
     consumer: &Server,
 ) -> anyhow::Result<Vec<Row>> {
     let names = Arc::new(TableNames::new("live"));
-    let window_ms = unix_ms() - unix_ms().rem_euclid(300_000);
+    let window_ms = Rules::default().window_start(unix_ms());
     // The first second warms up connections and code.
     send(producer, RATE, RATE, |_, _| {})?;
     std::thread::sleep(Duration::from_secs(1));
@@ -253,7 +255,7 @@ fn steady(
 }
 
 /// Reads a raw item until it exists.
-async fn watch_item(client: &Client, names: &TableNames, n: u64, time_ms: i64) -> bool {
+async fn watch_item(client: &Client, names: &TableNames, n: u64, time_ms: UnixMs) -> bool {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(30) {
         let answer = client
@@ -275,7 +277,7 @@ async fn watch_item(client: &Client, names: &TableNames, n: u64, time_ms: i64) -
 /// A series whose events are sent at known times.
 struct Watched {
     /// The start of its first window. The next window counts, too.
-    window_ms: i64,
+    window_ms: UnixMs,
     /// Events that were counted before.
     first: i64,
     /// Events that are sent.

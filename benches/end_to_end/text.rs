@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
+use citystream::core::clock::UnixMs;
 use citystream::core::time::push_millis;
 
 const TYPES: [&str; 4] = ["traffic", "weather", "incident", "construction"];
@@ -39,7 +40,7 @@ impl Events {
         let kind = TYPES[self.chance.usize(..4)];
         let severity = SEVERITIES[self.chance.usize(..4)];
         out.push_str("{\"timestamp\":\"");
-        push_millis(out, self.time_ms + self.passed_us / 1_000);
+        push_millis(out, UnixMs(self.time_ms + self.passed_us / 1_000));
         self.passed_us += self.step_us;
         write!(
             out,

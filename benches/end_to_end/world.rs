@@ -138,7 +138,7 @@ impl World {
             &["--partitions", &partitions],
         )?;
         let file = self.file("events.ndjson");
-        let start = citystream::telemetry::unix_ms() - 5 * 3_600_000;
+        let start = citystream::telemetry::unix_ms().0 - 5 * 3_600_000;
         // Starts at the beginning of a window, so that events meant for one window are in one window.
         let start = start - start.rem_euclid(300_000);
         Events::new(shape.cities, shape.bytes, start, shape.step_us).write(shape.count, &file)?;
