@@ -1,4 +1,5 @@
-//! Generates a CloudFormation template that creates the four tables and an IAM policy for each role.
+//! Generates a CloudFormation template that creates the tables and an IAM policy for each role. The table of incidents is
+//! created only if the parameter `Incidents` is `true`.
 //!
 //! The template is generated from the same table specifications that `init-tables` uses. After creating the stack, the
 //! operator still runs `init-tables` once. After the template, `init-tables` keeps the tables that exist, writes the
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::core::keys::{TABLES, TableNames};
 use crate::store::attributes::TTL;
 use crate::store::rights::{TableUser, grants_after_template, policy_of};
-use crate::store::tables::{Keys, TableSpec, key_attributes, specs};
+use crate::store::tables::{Keys, TableSpec, incidents_spec, key_attributes, specs};
 
 /// Returns the CloudFormation template. The template's parameters determine how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
@@ -26,6 +27,7 @@ pub(super) fn template(names: &TableNames) -> Value {
         "Parameters": parameters(),
         "Conditions": {
             "AlertsExpire": {"Fn::Equals": [{"Ref": "AlertTtl"}, "true"]},
+            "HasIncidents": {"Fn::Equals": [{"Ref": "Incidents"}, "true"]},
             "OwnKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKey"}, ""]}]},
         },
         "Resources": resources,
@@ -46,6 +48,7 @@ fn parameters() -> Value {
         "DeletionProtection": flag("Tables cannot be deleted until it is off", "true"),
         "PointInTimeRecovery": flag("Any second of the last 35 days can be restored", "true"),
         "AlertTtl": flag("Alerts expire after the time of consume --alert-ttl", "false"),
+        "Incidents": flag("The table of incidents, which notify needs", "false"),
         "KmsKey": {
             "Type": "String",
             "Default": "",
@@ -59,8 +62,12 @@ fn tables(names: &TableNames) -> Map<String, Value> {
     // CloudFormation would create all tables at once, but DynamoDB allows the creation of only one table with an index
     // at a time. Each table with an index therefore depends on the previous table with an index.
     let mut previous: Option<String> = None;
-    for (spec, suffix) in specs(names).iter().zip(TABLES) {
-        let mut resource = table(spec);
+    let incidents = (incidents_spec(names), "incidents");
+    for (spec, suffix) in specs(names).into_iter().zip(TABLES).chain([incidents]) {
+        let mut resource = table(&spec);
+        if spec.name == names.incidents {
+            resource["Condition"] = json!("HasIncidents");
+        }
         if spec.name == names.alerts {
             resource["Properties"]["TimeToLiveSpecification"] = json!({"Fn::If": [
                 "AlertsExpire", time_to_live(TTL), {"Ref": "AWS::NoValue"},
@@ -187,7 +194,7 @@ mod tests {
             db.create_table(serde_json::from_value(request).unwrap())
                 .unwrap();
         }
-        for spec in specs(&names) {
+        for spec in specs(&names).into_iter().chain([incidents_spec(&names)]) {
             let found = describe_table(&client, &spec.name).await.unwrap();
             let found = found.unwrap_or_else(|| panic!("{} is missing", spec.name));
             assert_eq!(differences(&spec, &found), Vec::<String>::new());
@@ -197,6 +204,8 @@ mod tests {
         assert_eq!(resources["Aggregations"]["DependsOn"], "RawEvents");
         assert_eq!(resources["Alerts"]["DependsOn"], "Aggregations");
         assert_eq!(resources["Totals"]["DependsOn"], Value::Null);
+        assert_eq!(resources["Incidents"]["DependsOn"], "Alerts");
+        assert_eq!(resources["Incidents"]["Condition"], "HasIncidents");
         let raw = &template["Resources"]["RawEvents"]["Properties"];
         assert_eq!(raw["TimeToLiveSpecification"]["AttributeName"], "ttl");
         let alerts = &template["Resources"]["Alerts"]["Properties"]["TimeToLiveSpecification"];

@@ -11,7 +11,7 @@ use crate::remedy;
 use crate::settings::{Role, TableArgs};
 use crate::store::client::{ConnectOptions, connect, describe_target};
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::rights::{TableUser, try_grant};
+use crate::store::rights::{Grant, TableUser, try_grant};
 use crate::store::{config, tables};
 
 /// Maximum accepted difference between this host's clock and the clock of AWS, in seconds. AWS refuses requests if the
@@ -60,7 +60,8 @@ async fn check_tables(
     role: Role,
 ) -> bool {
     let mut all_exist = true;
-    for spec in tables::specs(names) {
+    let incidents = (role == Role::Notify).then(|| tables::incidents_spec(names));
+    for spec in tables::specs(names).into_iter().chain(incidents) {
         let what = format!("table {}", spec.name);
         match tables::describe_table(client, &spec.name).await {
             Ok(None) => {
@@ -68,7 +69,11 @@ async fn check_tables(
                 if role == Role::InitTables {
                     table.add_ok(&what, "does not exist yet");
                 } else {
-                    let remedy = "run citystream init-tables";
+                    let remedy = if spec.name == names.incidents {
+                        "run citystream init-tables --incidents"
+                    } else {
+                        "run citystream init-tables"
+                    };
                     table.add_bad(Outcome::Away, &what, "does not exist", remedy);
                 }
             }
@@ -185,16 +190,17 @@ async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableName
         Role::Notify => TableUser::Notify,
         Role::InitTables => TableUser::InitTables,
     };
+    let is_optional = |grant: Grant| grant.table == INCIDENTS && user == TableUser::Serve;
     let (mut tried, mut skipped) = (0, 0);
     for grant in user.grants() {
         match try_grant(client, names, grant).await {
             Ok(()) => tried += 1,
             // Only installations with `notify` have the table of incidents.
-            Err(error) if grant.table == INCIDENTS && error.kind() == StoreErrorKind::NotFound => {
+            Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::NotFound => {
                 skipped += 1;
             }
             // Without the right, IAM does not say whether the table exists.
-            Err(error) if grant.table == INCIDENTS && error.kind() == StoreErrorKind::Denied => {
+            Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::Denied => {
                 skipped += 1;
                 let found = "missing; the API cannot list incidents";
                 let remedy = "if you run notify, give the role the policy that init-tables \
@@ -259,8 +265,13 @@ mod tests {
             tables::create(&client, &spec).await.expect("a table");
         }
         assert_eq!(rights().await, Exit::Done);
+        let has_tables =
+            async |role| check_tables(&mut CheckTable::new(), &client, &names, role).await;
+        assert!(has_tables(Role::Serve).await);
+        assert!(!has_tables(Role::Notify).await);
         let incidents = tables::incidents_spec(&names);
         tables::create(&client, &incidents).await.expect("a table");
         assert_eq!(rights().await, Exit::Done);
+        assert!(has_tables(Role::Notify).await);
     }
 }

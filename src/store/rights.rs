@@ -84,7 +84,7 @@ const ROLLUPS: [Grant; 4] = [
 ];
 
 /// The rights of `serve`, which writes nothing. The table of incidents may be missing, because only `notify` needs it.
-const SERVE: [Grant; 8] = [
+const SERVE: [Grant; 9] = [
     on_index(RAW, CITY_INDEX),
     on_index(AGGREGATIONS, SERIES_INDEX),
     on(AGGREGATIONS, "BatchGetItem"),
@@ -92,6 +92,7 @@ const SERVE: [Grant; 8] = [
     on_index(ALERTS, SEVERITY_INDEX),
     on(TOTALS, "GetItem"),
     on(TOTALS, "Query"),
+    on(INCIDENTS, "Query"),
     on_index(INCIDENTS, STATE_INDEX),
 ];
 
@@ -132,6 +133,18 @@ const INIT_EACH: [&str; 9] = [
     "Scan",
 ];
 
+/// The operations of `init-tables --incidents` on the table of incidents.
+const INIT_INCIDENTS: [&str; 8] = [
+    "CreateTable",
+    "DescribeTable",
+    "UpdateTable",
+    "DeleteTable",
+    "DescribeContinuousBackups",
+    "UpdateContinuousBackups",
+    "ListTagsOfResource",
+    "TagResource",
+];
+
 /// The operations of `init-tables` on each table whose items may expire.
 const INIT_EXPIRING: [&str; 2] = ["DescribeTimeToLive", "UpdateTimeToLive"];
 
@@ -147,6 +160,7 @@ pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
     out.extend(EXPIRING.map(|table| on(table, "DescribeTimeToLive")));
+    out.push(on(INCIDENTS, "DescribeTable"));
     out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
     out.extend(ROLLUPS);
     out
@@ -185,6 +199,7 @@ impl TableUser {
                 let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
                 let expiring = |table| INIT_EXPIRING.map(|operation| on(table, operation));
                 out.extend(EXPIRING.into_iter().flat_map(expiring));
+                out.extend(INIT_INCIDENTS.map(|operation| on(INCIDENTS, operation)));
                 out.extend(INIT_CONFIG.map(|operation| on(TOTALS, operation)));
                 out.extend(ROLLUPS);
                 out

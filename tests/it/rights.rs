@@ -107,6 +107,7 @@ async fn ask_for_each(client: Client, names: TableNames) {
         "alerts?city=NYC&hours=720",
         "cities",
         "incidents",
+        "silences",
         "aggregations?city=NYC&event_type=traffic",
         "stats",
     ] {
