@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use anyhow::Context as _;
+
 use crate::cmd::connect_dynamodb;
 use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
@@ -13,7 +15,8 @@ use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
 use crate::telemetry::{Metrics, can_draw, unix_ms};
 use crate::verify::compare::{CompareSource, compare};
-use crate::verify::{explain, options, print_report, show_progress, watch};
+use crate::verify::incidents::compare_incidents;
+use crate::verify::{explain, options, print_incidents, print_report, show_progress, watch};
 
 /// Runs the role until its work is done or `shutdown` is triggered.
 ///
@@ -43,6 +46,16 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
         let out = Arc::new(Mutex::new(io::stdout()));
         return explain::explain_window(&source, window, args.output, out, &metrics, &shutdown)
             .await;
+    }
+    if let Some(path) = &args.incidents {
+        let compared = compare_incidents(&source, path, &metrics, &shutdown).await?;
+        let report = compared.context("stopped before the comparison was done")?;
+        print_incidents(&report, args.output, &mut io::stdout())?;
+        return Ok(if report.agrees() {
+            Exit::Done
+        } else {
+            Exit::Failed
+        });
     }
     if args.watch.is_some() {
         return watch::watch(&args, &source, &metrics, &shutdown).await;

@@ -5,13 +5,20 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::core::incident::fold::Fold;
+use crate::core::clock::UnixMs;
+use crate::core::incident::audit::Base;
+use crate::core::incident::fold::{Checkpoint, Fold};
 use crate::core::incident::owner::{Name, Owner, name_of};
 use crate::notify::done::Done;
-use crate::store::incidents::{IncidentTable, StoredCheckpoint};
+use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint};
+use crate::telemetry::unix_ms;
 
 /// Minimum time between two checkpoints of a partition, in ticks of the role.
 const CHECKPOINT_TICKS: u32 = 50;
+/// Time between two checkpoints that are kept as bases, in milliseconds.
+const BASE_EVERY_MS: i64 = 86_400_000;
+/// Maximum number of bases. A base before the oldest record of the log is of no use.
+const BASES_MAX: usize = 40;
 /// Maximum number of rows that are written at the same time.
 const WRITES_MAX: usize = 64;
 
@@ -27,6 +34,23 @@ struct Assigned {
     ticks: u32,
     /// The last published offset.
     published: i64,
+    /// Earlier checkpoints under the same rules, oldest first.
+    bases: Vec<StoredBase>,
+}
+
+/// Keeps a checkpoint as a base from time to time.
+fn keep_base(bases: &mut Vec<StoredBase>, checkpoint: &Checkpoint, now_ms: UnixMs) {
+    let last = bases.last();
+    if last.is_some_and(|last| now_ms < last.made_ms + BASE_EVERY_MS) {
+        return;
+    }
+    if bases.len() >= BASES_MAX {
+        bases.remove(0);
+    }
+    bases.push(StoredBase {
+        base: Base::of(checkpoint),
+        made_ms: now_ms,
+    });
 }
 
 /// All assigned partitions.
@@ -37,16 +61,23 @@ pub(super) struct Partitions {
     writes: usize,
     table: IncidentTable,
     done: UnboundedSender<Done>,
+    /// The fingerprint of the rules.
+    rules: String,
 }
 
 impl Partitions {
-    pub(super) fn new(table: IncidentTable, done: UnboundedSender<Done>) -> Partitions {
+    pub(super) fn new(
+        table: IncidentTable,
+        done: UnboundedSender<Done>,
+        rules: String,
+    ) -> Partitions {
         Partitions {
             assigned: BTreeMap::new(),
             assignments: 0,
             writes: 0,
             table,
             done,
+            rules,
         }
     }
 
@@ -60,6 +91,7 @@ impl Partitions {
             is_publishing: false,
             ticks: 0,
             published: -1,
+            bases: Vec::new(),
         };
         self.assigned.insert(partition, assigned);
         self.assignments
@@ -90,9 +122,19 @@ impl Partitions {
     }
 
     /// Starts a partition. Returns `false` if the assignment is over.
-    pub(super) fn start(&mut self, partition: i32, assignment: u64, fold: Fold) -> bool {
-        let current = self.current(partition, assignment);
-        current.map(|a| a.owner = Some(Owner::new(fold))).is_some()
+    pub(super) fn start(
+        &mut self,
+        partition: i32,
+        assignment: u64,
+        fold: Fold,
+        bases: Vec<StoredBase>,
+    ) -> bool {
+        let Some(current) = self.current(partition, assignment) else {
+            return false;
+        };
+        current.owner = Some(Owner::new(fold));
+        current.bases = bases;
+        true
     }
 
     /// Starts the writes of rows that are behind.
@@ -150,7 +192,13 @@ impl Partitions {
                 let checkpoint = owner.fold().checkpoint();
                 if checkpoint.next.0 > assigned.published {
                     let owed = owed(partition);
-                    assigned.checkpoint = Some(StoredCheckpoint { checkpoint, owed });
+                    keep_base(&mut assigned.bases, &checkpoint, unix_ms());
+                    assigned.checkpoint = Some(StoredCheckpoint {
+                        checkpoint,
+                        owed,
+                        rules: self.rules.clone(),
+                        bases: assigned.bases.clone(),
+                    });
                 }
             }
             let is_ready = |stored: &mut StoredCheckpoint| owner.is_complete(&stored.checkpoint);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use crate::blocking::run_blocking;
 use crate::core::gap::{Gap, Verdict};
 use crate::core::incident::owner::{Name, Owner};
-use crate::core::incident::rule::Rule;
+use crate::core::incident::rule::{Rule, fingerprint};
 use crate::core::window::Rules;
 use crate::core::worker::{Content, Record};
 use crate::exit::{Exit, SettingsError};
@@ -116,6 +116,7 @@ impl Role {
             budget: Arc::clone(&budget),
         };
         let rules: Arc<[Rule]> = options.config.rules.clone().into();
+        let rules_print = fingerprint(&rules, &options.times);
         let mut receivers = Vec::new();
         for config in options.config.receivers {
             receivers.push(Receiver::new(config).await.map_err(SettingsError)?);
@@ -146,7 +147,7 @@ impl Role {
             events,
             second,
             starter,
-            partitions: Partitions::new(options.table.clone(), done_in.clone()),
+            partitions: Partitions::new(options.table.clone(), done_in.clone(), rules_print),
             table: options.table,
             deliveries,
             backlog: VecDeque::new(),
@@ -271,7 +272,8 @@ impl Role {
                 assignment,
                 started,
             } => {
-                if !self.partitions.start(partition, assignment, started.fold) {
+                let (fold, bases) = (started.fold, started.bases);
+                if !self.partitions.start(partition, assignment, fold, bases) {
                     return;
                 }
                 self.consumer.begin(partition, assignment, started.next);

@@ -6,13 +6,15 @@ use std::time::Duration;
 use crate::blocking::run_blocking;
 use crate::core::event::Offset;
 use crate::core::incident::Incident;
+use crate::core::incident::audit::Base;
 use crate::core::incident::fold::{Checkpoint, Fold, Source};
 use crate::core::incident::owner::name_of;
-use crate::core::incident::rule::Rule;
+use crate::core::incident::rule::{Rule, fingerprint};
 use crate::core::window::Rules;
 use crate::kafka::consumer::Inquiry;
 use crate::settings::From;
-use crate::store::incidents::{IncidentTable, StoredCheckpoint, StoredIncident};
+use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
+use crate::telemetry::unix_ms;
 
 /// Maximum wait for an answer of Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +40,8 @@ pub(super) struct Started {
     pub(super) next: Offset,
     /// The incidents about which a receiver may still lack a message.
     pub(super) rows: Vec<StoredIncident>,
+    /// Earlier checkpoints under the same rules.
+    pub(super) bases: Vec<StoredBase>,
 }
 
 impl Starter {
@@ -63,6 +67,8 @@ impl Starter {
         let range = run_blocking(move || inquiry.log_range(partition, ANSWER_TIMEOUT)).await;
         let (begin, end) = range.map_err(|error| error.to_string())?;
         let mut stored = self.find_checkpoint(partition, begin, end).await?;
+        let rules = fingerprint(&self.rules, &self.times);
+        let mut is_new_base = stored.rules != rules || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
             // The events before a checkpoint are only counted again for windows that are still open.
@@ -77,6 +83,14 @@ impl Starter {
             }
             at.start.next = begin;
             at.next = at.next.max(begin);
+            is_new_base = true;
+        }
+        if is_new_base {
+            // What a second fold from an earlier base would find is not what the rows contain.
+            stored.bases = vec![StoredBase {
+                base: Base::of(at),
+                made_ms: unix_ms(),
+            }];
         }
         let names: Vec<_> = at.open.iter().chain(&stored.owed).cloned().collect();
         let rows = self.table.read(&names).await.map_err(|e| e.to_string())?;
@@ -95,6 +109,7 @@ impl Starter {
             next: stored.checkpoint.start.next,
             fold: Fold::new(source, &self.rules, &stored.checkpoint, &open),
             rows,
+            bases: stored.bases,
         })
     }
 
@@ -120,6 +135,8 @@ impl Starter {
         let first = StoredCheckpoint {
             checkpoint: Checkpoint::begin(next),
             owed: Vec::new(),
+            rules: String::new(),
+            bases: Vec::new(),
         };
         table
             .create_checkpoint(topic_id, partition, &first)

@@ -1,6 +1,7 @@
 //! Options of `citystream verify`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -69,6 +70,10 @@ pub struct Verify {
     /// Show the records that were counted in one window: city#type#start
     #[arg(long, value_name = "WINDOW", conflicts_with_all = ["watch", "from", "until"], value_parser = parse_window)]
     pub explain: Option<WindowName>,
+
+    /// Compare the incidents of notify instead; the file holds its rules
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "from", "until", "explain"])]
+    pub incidents: Option<PathBuf>,
 
     /// Address for health and metrics of --watch; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]

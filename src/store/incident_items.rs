@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
+use crate::core::incident::audit::Base;
 use crate::core::incident::fold::{Checkpoint, Start};
 use crate::core::incident::outbox::{Kind, Outcome, Sent};
 use crate::core::incident::silence::Silence;
@@ -36,6 +37,20 @@ pub struct StoredCheckpoint {
     pub checkpoint: Checkpoint,
     /// The rule and the id of each incident that is not open any more and has messages left.
     pub owed: Vec<(Arc<str>, Arc<str>)>,
+    /// The fingerprint of the rules under which the records since the first base were folded. Empty in items of versions
+    /// that did not store it.
+    pub rules: String,
+    /// Earlier checkpoints under the same rules, oldest first, from which `verify` can fold the log again.
+    pub bases: Vec<StoredBase>,
+}
+
+/// An earlier checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBase {
+    /// The checkpoint without its open incidents.
+    pub base: Base,
+    /// When the checkpoint was made, by the clock of `notify`.
+    pub made_ms: UnixMs,
 }
 
 const FIRST_EVENT: &str = "first_event";
@@ -47,6 +62,9 @@ const SAMPLES: &str = "samples";
 const START: &str = "start";
 const OPEN: &str = "open";
 const OWED: &str = "owed";
+const RULES: &str = "rules";
+const BASES: &str = "bases";
+const MADE: &str = "made";
 /// The values of `state`, each with whether the incident is open.
 pub(super) const STATES: [(bool, &str); 2] = [(true, "open"), (false, "resolved")];
 
@@ -229,24 +247,68 @@ pub(super) fn checkpoint_item(stored: &StoredCheckpoint) -> Item {
         (START.to_owned(), whole(at.start.next.0)),
         (OPEN.to_owned(), texts(&at.open)),
         (OWED.to_owned(), texts(&stored.owed)),
+        (RULES.to_owned(), string(&*stored.rules)),
+        (
+            BASES.to_owned(),
+            AttributeValue::L(stored.bases.iter().map(base_item).collect()),
+        ),
     ]);
-    let max = at.start.max.max_ms();
-    out.extend(max.map(|ms| (MAX.to_owned(), whole(ms.0))));
+    out.extend(max_item(at.start));
     out
+}
+
+fn max_item(start: Start) -> Option<(String, AttributeValue)> {
+    let max = start.max.max_ms();
+    max.map(|ms| (MAX.to_owned(), whole(ms.0)))
+}
+
+fn start_of(item: &Item) -> Option<Start> {
+    Some(Start {
+        next: Offset(number(item, START)?),
+        max: MaxTime::new(number(item, MAX).map(UnixMs)),
+    })
+}
+
+fn base_item(stored: &StoredBase) -> AttributeValue {
+    let mut out = HashMap::from([
+        (NEXT.to_owned(), whole(stored.base.next.0)),
+        (START.to_owned(), whole(stored.base.start.next.0)),
+        (MADE.to_owned(), whole(stored.made_ms.0)),
+    ]);
+    out.extend(max_item(stored.base.start));
+    AttributeValue::M(out)
+}
+
+fn base_of(value: &AttributeValue) -> Option<StoredBase> {
+    let item = value.as_m().ok()?;
+    Some(StoredBase {
+        base: Base {
+            start: start_of(item)?,
+            next: Offset(number(item, NEXT)?),
+        },
+        made_ms: UnixMs(number(item, MADE)?),
+    })
 }
 
 /// Returns the checkpoint in an item.
 pub(super) fn checkpoint_of(item: &Item) -> Option<StoredCheckpoint> {
     Some(StoredCheckpoint {
         checkpoint: Checkpoint {
-            start: Start {
-                next: Offset(number(item, START)?),
-                max: MaxTime::new(number(item, MAX).map(UnixMs)),
-            },
+            start: start_of(item)?,
             next: Offset(number(item, NEXT)?),
             open: names_of(item, OPEN)?,
         },
         owed: names_of(item, OWED)?,
+        rules: text(item, RULES).to_owned(),
+        bases: match item.get(BASES) {
+            Some(bases) => bases
+                .as_l()
+                .ok()?
+                .iter()
+                .map(base_of)
+                .collect::<Option<_>>()?,
+            None => Vec::new(),
+        },
     })
 }
 

@@ -10,6 +10,7 @@
 //! so rows with the same fence are the same. The attribute `sent#<receiver>` of a row is the last message to the
 //! receiver. It has a condition of its own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -29,7 +30,7 @@ use crate::store::incident_items::{
 };
 use crate::store::requests::refusing_item;
 
-pub use crate::store::incident_items::{StoredCheckpoint, StoredIncident};
+pub use crate::store::incident_items::{StoredBase, StoredCheckpoint, StoredIncident};
 
 /// Reads and writes the table of incidents.
 #[derive(Clone)]
@@ -272,6 +273,27 @@ impl IncidentTable {
             .iter()
             .map(|item| stored_incident(item).ok_or_else(damaged))
             .collect()
+    }
+
+    /// Returns the checkpoints of all partitions of a topic, by partition.
+    ///
+    /// # Errors
+    /// Returns an error if DynamoDB does not answer or an item is damaged.
+    pub async fn checkpoints(
+        &self,
+        topic_id: &str,
+    ) -> Result<BTreeMap<i32, StoredCheckpoint>, StoreError> {
+        let items = self.query(CHECKPOINT_PK).await?;
+        let damaged = || StoreError::wrong_answer("Query", &self.table, Flaw::OtherItem);
+        let own = items.iter().filter_map(|item| {
+            let (topic, partition) = text(item, INCIDENT).rsplit_once('#')?;
+            (topic == topic_id).then_some((partition, item))
+        });
+        own.map(|(partition, item)| {
+            let partition = partition.parse().map_err(|_| damaged())?;
+            Ok((partition, checkpoint_of(item).ok_or_else(damaged)?))
+        })
+        .collect()
     }
 
     /// Returns all silences, including those that have ended.

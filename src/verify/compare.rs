@@ -149,9 +149,9 @@ pub(super) struct Facts {
     source: CompareSource,
     pub(super) audit: Audit,
     pub(super) config: ConfigItem,
-    survey: Arc<Survey>,
+    pub(super) survey: Arc<Survey>,
     pub(super) topic_id: String,
-    partitions: i32,
+    pub(super) partitions: i32,
     made_ms: UnixMs,
 }
 

@@ -2,10 +2,12 @@
 //!
 //! The command joins no group, commits nothing and writes nothing. The command reads the tables by Query and by key.
 //! Without `--watch`, the command compares once, and its exit code shows the result. With `--watch`, the command
-//! compares repeatedly and shows the results as metrics. Other roles can call [`compare::compare`].
+//! compares repeatedly and shows the results as metrics. With `--incidents`, the command compares the incidents of `notify`
+//! instead ([`incidents`]). Other roles can call [`compare::compare`].
 
 pub mod compare;
 pub mod explain;
+pub(crate) mod incidents;
 mod key_pages;
 mod report;
 mod rollups;
@@ -24,6 +26,7 @@ use crate::settings::{Verify, VerifyOutput};
 use crate::telemetry::unix_ms;
 use compare::CompareOptions;
 
+pub use incidents::IncidentReport;
 pub use report::VerifyReport;
 
 /// Returns the settings of the comparison. Relative times on the command line are relative to the current time.
@@ -48,7 +51,20 @@ pub(crate) fn print_report(
         VerifyOutput::Text => report.write_text(out),
         VerifyOutput::Json => writeln!(out, "{}", report.json()),
     };
-    match written.and_then(|()| out.flush()) {
+    finish(written.and_then(|()| out.flush()))
+}
+
+/// Prints a report about incidents, as [`print_report`] does.
+pub(crate) fn print_incidents(
+    report: &IncidentReport,
+    output: VerifyOutput,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    finish(report.write(output, out))
+}
+
+fn finish(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write the output"),
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::Group;
 use crate::event::{Event, Severity};
+use crate::keys::hash;
+use crate::window::Rules;
 
 /// Maximum number of rules.
 pub const RULES_MAX: usize = 100;
@@ -75,6 +77,11 @@ pub struct Rule {
     pub condition: Condition,
     /// Maximum number of incidents that are open in one partition. No further incident is opened.
     pub open_max: u32,
+}
+
+/// Returns a short text that changes if the rules or the rules of event time change.
+pub fn fingerprint(rules: &[Rule], times: &Rules) -> String {
+    format!("{:08x}", hash(&format!("{rules:?} {times:?}")))
 }
 
 impl Rule {

@@ -1,0 +1,200 @@
+//! Compares the rows of a partition's incidents with a second fold of the log.
+//!
+//! The second fold begins at an old checkpoint, the [`Base`]. The incidents that were open there are taken over from their
+//! rows, so only what happened to them afterwards is compared. Every other incident must be the same as its row.
+//!
+//! The comparison is exact while `notify` works if the caller reads in this order: the checkpoint, whose offset is the
+//! claim; the rows, which contain all changes below the claim; the end of the log, which is after the rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Incident;
+use super::fold::{Change, Checkpoint, Fold, Source, Start};
+use super::owner::{Name, name_of};
+use super::rule::Rule;
+use crate::clock::UnixMs;
+use crate::event::Offset;
+use crate::parse::Body;
+
+/// Maximum number of differences that are described. Further ones are counted.
+pub const DESCRIBED_MAX: usize = 100;
+
+/// A checkpoint without its open incidents, from which the log can be folded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Where reading begins.
+    pub start: Start,
+    /// The first offset whose record may change an incident.
+    pub next: Offset,
+}
+
+impl Base {
+    /// Returns the base of a checkpoint.
+    pub fn of(checkpoint: &Checkpoint) -> Base {
+        Base {
+            start: checkpoint.start,
+            next: checkpoint.next,
+        }
+    }
+}
+
+/// A row that does not agree with the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The rule and the id of the incident.
+    pub name: Name,
+    /// What does not agree.
+    pub what: &'static str,
+}
+
+/// The result of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The number of rows that were compared.
+    pub compared: u64,
+    /// The number of rows that do not agree with the log.
+    pub difference_count: u64,
+    /// The first differences, at most [`DESCRIBED_MAX`].
+    pub differences: Vec<Difference>,
+}
+
+impl Outcome {
+    /// Adds the outcome of another partition.
+    pub fn merge(&mut self, other: Outcome) {
+        self.compared += other.compared;
+        self.difference_count += other.difference_count;
+        let room = DESCRIBED_MAX.saturating_sub(self.differences.len());
+        self.differences
+            .extend(other.differences.into_iter().take(room));
+    }
+
+    fn add(&mut self, name: Name, what: &'static str) {
+        self.difference_count += 1;
+        if self.differences.len() < DESCRIBED_MAX {
+            self.differences.push(Difference { name, what });
+        }
+    }
+}
+
+/// What is known of a row.
+struct Row {
+    incident: Incident,
+    /// True if the log makes the incident with the same fence and the same fields.
+    is_equal: bool,
+    /// True if the log makes the incident with the same fence.
+    is_met: bool,
+}
+
+/// A comparison of one partition.
+pub struct Audit {
+    fold: Fold,
+    base: Base,
+    claim: Offset,
+    rows: BTreeMap<Name, Row>,
+    /// The incidents whose row lacks a change below the claim.
+    behind: BTreeSet<Name>,
+    /// The incidents without a row, of which a record below the claim is part.
+    missing: BTreeSet<Name>,
+    changes: Vec<Change>,
+}
+
+impl Audit {
+    /// Returns true if a comparison from `base` needs the row.
+    pub fn needs(base: &Base, incident: &Incident) -> bool {
+        base.next <= incident.opened || is_open_at(base, incident)
+    }
+
+    /// Returns a comparison. The rows contain all changes below the offset `claim`.
+    pub fn new(
+        source: Source,
+        rules: &[Rule],
+        base: Base,
+        claim: Offset,
+        rows: impl IntoIterator<Item = Incident>,
+    ) -> Audit {
+        let rows: Vec<Incident> = rows
+            .into_iter()
+            .filter(|row| Audit::needs(&base, row))
+            .collect();
+        let open = rows.iter().filter(|row| is_open_at(&base, row)).cloned();
+        let open: Vec<Incident> = open.collect();
+        let checkpoint = Checkpoint {
+            start: base.start,
+            next: base.next,
+            open: open.iter().map(name_of).collect(),
+        };
+        let row = |incident: Incident| {
+            let row = Row {
+                is_equal: false,
+                is_met: incident.opened < base.next,
+                incident,
+            };
+            (name_of(&row.incident), row)
+        };
+        Audit {
+            fold: Fold::new(source, rules, &checkpoint, &open),
+            base,
+            claim,
+            rows: rows.into_iter().map(row).collect(),
+            behind: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Takes the next record. `body` is `None` for a rejected record. Records before the base are ignored.
+    pub fn take(&mut self, offset: Offset, record_ms: Option<UnixMs>, body: Option<&Body>) {
+        let mut changes = std::mem::take(&mut self.changes);
+        self.fold.take(offset, record_ms, body, &mut changes);
+        for change in changes.drain(..) {
+            self.compare(&change.incident);
+        }
+        self.changes = changes;
+    }
+
+    fn compare(&mut self, incident: &Incident) {
+        let name = name_of(incident);
+        let is_claimed = incident.last_change() < self.claim;
+        match self.rows.get_mut(&name) {
+            Some(row) if row.incident.next == incident.next => {
+                row.is_met = true;
+                row.is_equal = row.incident == *incident;
+            }
+            Some(row) if row.incident.next < incident.next && is_claimed => {
+                self.behind.insert(name);
+            }
+            None if is_claimed => {
+                self.missing.insert(name);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Returns the outcome after the last record.
+    pub fn outcome(self) -> Outcome {
+        let mut out = Outcome::default();
+        for (name, row) in self.rows {
+            if row.incident.opened < self.base.next && !self.behind.contains(&name) {
+                continue;
+            }
+            out.compared += 1;
+            if self.behind.contains(&name) {
+                out.add(name, "the row lacks a change that the log makes");
+            } else if !row.is_met {
+                out.add(name, "the log has no such incident");
+            } else if !row.is_equal {
+                out.add(name, "a field differs from the log");
+            }
+        }
+        for name in self.missing {
+            out.compared += 1;
+            out.add(name, "the row is missing");
+        }
+        out
+    }
+}
+
+/// Returns true if the incident of a row was open at the base.
+fn is_open_at(base: &Base, incident: &Incident) -> bool {
+    incident.opened < base.next && (incident.is_open() || base.next <= incident.last_change())
+}
