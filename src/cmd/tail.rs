@@ -1,15 +1,17 @@
 //! `citystream tail`: reads the topic without a consumer group, and shows the records on a live screen or as
-//! lines.
+//! lines. With `--incidents`, shows the incidents of the table.
 
 use std::io;
 
 use crate::blocking::run_blocking;
+use crate::cmd::connect_dynamodb;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
 use crate::kafka::reader::{LogReader, ReaderError};
 use crate::settings::{Tail, TailOutput};
 use crate::shutdown::Shutdown;
-use crate::tail::{print_lines, range, screen, topic};
+use crate::store::client::ConnectOptions;
+use crate::tail::{incidents, print_lines, range, screen, topic};
 use crate::telemetry::{Metrics, can_draw};
 
 /// Runs the role until its work is done or `shutdown` is triggered.
@@ -17,6 +19,11 @@ use crate::telemetry::{Metrics, can_draw};
 /// # Errors
 /// Returns the error with which the role ended.
 pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    if args.incidents {
+        let client = connect_dynamodb(ConnectOptions::default()).await?;
+        incidents::run(&args, client, &shutdown).await?;
+        return Ok(Exit::Done);
+    }
     let range = range(&args)?;
     let config = client_config(&args.kafka, "tail")?;
     if args.events == Some(0) {

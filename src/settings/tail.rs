@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::values::{parse_count, parse_duration_ms, parse_instant, parse_severity, parse_text};
-use super::{KafkaArgs, LogArgs};
+use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 
@@ -68,6 +68,10 @@ pub struct Tail {
     #[arg(long, conflicts_with_all = ["cities", "types", "severities"])]
     pub dlq: bool,
 
+    /// Show the incidents that notify has found instead, from the table of incidents
+    #[arg(long, conflicts_with_all = ["dlq", "types", "severities", "until"])]
+    pub incidents: bool,
+
     /// How to print [default: table; with --dlq and without a live screen, text]
     #[arg(long, value_enum)]
     pub output: Option<TailOutput>,
@@ -78,6 +82,8 @@ pub struct Tail {
 
     #[command(flatten)]
     pub kafka: KafkaArgs,
+    #[command(flatten)]
+    pub tables: TableArgs,
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -1,7 +1,8 @@
 //! `citystream tail`: shows live counts by city, type and severity, the events themselves, or the dead letters.
 //!
 //! `tail` reads the topic without a consumer group and commits nothing, so it does not affect consumers. On a terminal,
-//! `tail` shows a live screen ([`screen`]). If the output is not a terminal, `tail` prints lines ([`printer`]).
+//! `tail` shows a live screen ([`screen`]). If the output is not a terminal, `tail` prints lines ([`printer`]). With
+//! `--incidents`, `tail` reads the table of incidents instead of the topic ([`incidents`]).
 
 mod board;
 mod classify;
@@ -11,6 +12,7 @@ mod dead_letters;
 mod event_line;
 mod filter_hint;
 mod history;
+pub(crate) mod incidents;
 mod printable;
 mod printer;
 pub(crate) mod screen;

@@ -1,0 +1,255 @@
+//! `tail --incidents`: prints incidents when they open, change and end, as the table of incidents shows them.
+//!
+//! Without `--from`, the output begins with the open incidents. With `--from`, it begins with all incidents that were
+//! opened since then.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_sdk_dynamodb::Client;
+
+use super::count_down;
+use super::printable::{escape_json, printable};
+use crate::api::ListedIncident;
+use crate::core::clock::UnixMs;
+use crate::core::incident::message::Message;
+use crate::core::incident::outbox::Kind;
+use crate::core::incident::{Incident, State};
+use crate::core::keys::TableNames;
+use crate::core::parse;
+use crate::core::time::{TIME_MS_END, format_seconds};
+use crate::exit::SettingsError;
+use crate::settings::{From, Tail, TailOutput};
+use crate::shutdown::Shutdown;
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::incidents::StoredIncident;
+use crate::store::reads::{
+    DynamoReads, IncidentFilter, IncidentFollower, PageRequest, Range, Reads as _,
+};
+use crate::telemetry::{Metrics, unix_ms};
+
+/// Time between two reads of the table.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Maximum number of incidents that `--from` prints. They are in memory together, because the table lists the newest
+/// first.
+const HISTORY_MAX: usize = 10_000;
+/// Maximum number of incidents of one read.
+const PAGE_MAX: usize = 1_000;
+
+/// Prints incidents until `shutdown` is triggered, or until the end of the table with `--exit-at-end`.
+///
+/// # Errors
+/// Returns an error if the table does not exist, if its first read fails, or if the output cannot be written.
+pub(crate) async fn run(args: &Tail, client: Client, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let names = TableNames::new(&args.tables.table_prefix);
+    let reads = DynamoReads::new(client, names.clone(), Metrics::new());
+    let mut printer = IncidentPrinter {
+        cities: args
+            .cities
+            .iter()
+            .map(|c| parse::trim(c).to_owned())
+            .collect(),
+        is_json: args.output == Some(TailOutput::Json),
+        left: args.events,
+    };
+    let mut follower = IncidentFollower::default();
+    let first = follower.poll(&reads, unix_ms()).await;
+    let open = first.map_err(|error| explain(error, &names))?;
+    // The history is read after the first poll, so that no incident is between them.
+    let known = match args.from {
+        From::End => open,
+        From::Beginning => history(&reads, UnixMs(0)).await?,
+        From::Ago(ms) => history(&reads, unix_ms() - ms).await?,
+        From::At(ms) => history(&reads, ms).await?,
+    };
+    let mut changed = known;
+    loop {
+        match printer.print_all(changed) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other.context("failed to write the output")?,
+        }
+        if args.exit_at_end || printer.left == Some(0) {
+            return Ok(());
+        }
+        tokio::select! {
+            () = shutdown.wait() => return Ok(()),
+            () = tokio::time::sleep(POLL_EVERY) => {}
+        }
+        changed = match follower.poll(&reads, unix_ms()).await {
+            Ok(changed) => changed,
+            Err(error) => {
+                tracing::warn!(%error, "failed to read the incidents, trying again");
+                Vec::new()
+            }
+        };
+    }
+}
+
+fn explain(error: StoreError, names: &TableNames) -> anyhow::Error {
+    if error.kind() != StoreErrorKind::NotFound {
+        return error.into();
+    }
+    SettingsError::new(format!("there is no table {}", names.incidents))
+        .with_remedy("citystream init-tables --incidents makes it, and citystream notify fills it")
+        .into()
+}
+
+/// Returns the incidents that were opened since `from_ms`, oldest first.
+async fn history(reads: &DynamoReads, from_ms: UnixMs) -> anyhow::Result<Vec<StoredIncident>> {
+    let (mut out, mut after) = (Vec::new(), None);
+    loop {
+        let request = PageRequest {
+            range: Range {
+                from_ms,
+                to_ms: TIME_MS_END,
+            },
+            limit: PAGE_MAX,
+            after,
+            now_ms: unix_ms(),
+        };
+        let page = reads.incidents(IncidentFilter::default(), request).await?;
+        out.extend(page.items);
+        after = page.next;
+        if after.is_none() || out.len() >= HISTORY_MAX {
+            break;
+        }
+    }
+    if after.is_some() {
+        tracing::warn!(
+            count = out.len(),
+            "there are more incidents; only the newest are shown"
+        );
+    }
+    out.reverse();
+    Ok(out)
+}
+
+struct IncidentPrinter {
+    cities: Vec<String>,
+    is_json: bool,
+    /// The number of lines that are left to print (`-n`).
+    left: Option<u64>,
+}
+
+impl IncidentPrinter {
+    fn print_all(&mut self, changed: Vec<StoredIncident>) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        for one in changed {
+            if self.left == Some(0) || !self.passes(&one.incident) {
+                continue;
+            }
+            out.write_all(&line(one, self.is_json))?;
+            count_down(&mut self.left);
+        }
+        out.flush()
+    }
+
+    /// An incident of a rule that does not group by city concerns every city.
+    fn passes(&self, incident: &Incident) -> bool {
+        let city = incident.group.city.as_deref();
+        self.cities.is_empty()
+            || city.is_none_or(|city| self.cities.iter().any(|wanted| wanted == city))
+    }
+}
+
+/// Returns an incident as one line with its line end.
+fn line(one: StoredIncident, is_json: bool) -> Vec<u8> {
+    if is_json {
+        let listed = ListedIncident::from(one);
+        let mut out = serde_json::to_vec(&listed).expect("texts and numbers always serialize");
+        escape_json(&mut out, 0);
+        out.push(b'\n');
+        return out;
+    }
+    let incident = &one.incident;
+    let (kind, at_ms) = match incident.state {
+        State::Open => (Kind::Opened, incident.opened_at_ms),
+        State::Resolved { at_ms } => (Kind::Resolved, at_ms),
+    };
+    let message = Message {
+        kind,
+        n: 1,
+        incident,
+        link: None,
+    };
+    let mut text = format!("{}  {}", format_seconds(at_ms), message.title());
+    let mut sent: Vec<_> = one.sent.iter().collect();
+    sent.sort_by(|a, b| a.0.cmp(&b.0));
+    for (receiver, sent) in sent {
+        let (kind, outcome) = (sent.kind.name(), sent.outcome.name());
+        text.push_str(&format!("  {receiver}: {kind} {outcome}"));
+    }
+    let mut text = printable(&text);
+    text.push('\n');
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::{Offset, Severity};
+    use crate::core::incident::Group;
+    use crate::core::incident::outbox::{Outcome, Sent};
+
+    fn stored(state: State) -> StoredIncident {
+        let sent = Sent {
+            n: 1,
+            kind: Kind::Opened,
+            event_count: 1,
+            begun_ms: UnixMs(0),
+            outcome: Outcome::Taken,
+        };
+        StoredIncident {
+            incident: Incident {
+                rule: "critical".into(),
+                id: "t#0#000000000000007".into(),
+                group: Group {
+                    city: Some("N\u{1b}YC".into()),
+                    event_type: None,
+                },
+                state,
+                severity: Some(Severity::Critical),
+                event_count: 2,
+                first_event_ms: UnixMs(0),
+                last_event_ms: UnixMs(0),
+                opened_at_ms: UnixMs(1_000),
+                samples: Vec::new(),
+                quiet_at_ms: None,
+                opened: Offset(7),
+                next: Offset(8),
+            },
+            sent: vec![("ops".to_owned(), sent)],
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_happened_and_what_the_receivers_were_told() {
+        let open = String::from_utf8(line(stored(State::Open), false)).unwrap();
+        let want =
+            "1970-01-01T00:00:01Z  Open: critical in N\\u{1b}YC, 2 events  ops: opened taken\n";
+        assert_eq!(open, want);
+        let resolved = State::Resolved {
+            at_ms: UnixMs(2_000),
+        };
+        let resolved = String::from_utf8(line(stored(resolved), false)).unwrap();
+        assert!(resolved.starts_with("1970-01-01T00:00:02Z  Resolved: critical in "));
+        let json: serde_json::Value =
+            serde_json::from_slice(&line(stored(State::Open), true)).unwrap();
+        assert_eq!(json["state"], "open");
+        assert_eq!(json["deliveries"][0]["outcome"], "taken");
+    }
+
+    #[test]
+    fn a_city_selects_its_incidents_and_those_of_no_city() {
+        let printer = IncidentPrinter {
+            cities: vec!["LA".to_owned()],
+            is_json: false,
+            left: None,
+        };
+        let mut one = stored(State::Open).incident;
+        assert!(!printer.passes(&one));
+        one.group.city = None;
+        assert!(printer.passes(&one));
+    }
+}
