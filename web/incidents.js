@@ -1,10 +1,12 @@
 // The incidents that `notify` has found, and what their receivers were told: the open ones, and the last ones that ended.
+// The silences that cover them are between the two.
 
 import { ask } from "./data.js";
 import { byId, h, plural, put, setText } from "./dom.js";
 import { about, ago, moment } from "./time.js";
 
 const PATH = "/api/v1/incidents";
+const SILENCES_PATH = "/api/v1/silences";
 const OPEN_MAX = 50;
 const ENDED_MAX = 10;
 /** Pause after an error that the server answered. The list is optional: the other requests show whether the server is up. */
@@ -19,7 +21,8 @@ export async function load() {
   try {
     const open = await ask(`${PATH}?state=open&limit=${OPEN_MAX}`);
     const { incidents: ended } = await ask(`${PATH}?state=resolved&limit=${ENDED_MAX}`);
-    render(open, ended);
+    const { silences } = await ask(SILENCES_PATH);
+    render(open, ended, silences);
   } catch (error) {
     // Without `notify`, there is no table of incidents. The page then asks no more.
     if (error.code === "no_incidents_table") askAgainMs = Infinity;
@@ -32,14 +35,16 @@ export function updateAges() {
   for (const time of byId("incidents-body").querySelectorAll("time")) setText(time, ago(Date.parse(time.dateTime)));
 }
 
-function render({ incidents: open, next }, ended) {
-  const key = JSON.stringify([open, ended]);
+function render({ incidents: open, next }, ended, silences) {
+  const key = JSON.stringify([open, ended, silences]);
   if (key === shown) return;
   shown = key;
-  byId("incidents").hidden = !open.length && !ended.length;
+  byId("incidents").hidden = !open.length && !ended.length && !silences.length;
   setText(byId("incidents-note"), `${next ? `newest ${OPEN_MAX}` : open.length || "none"} open, in all cities`);
   put(byId("incidents-body"),
     open.length ? h("ol", { class: "incident-list", "aria-label": "Open incidents" }, ...open.map(item)) : null,
+    silences.length ? h("h3", {}, "Silences") : null,
+    silences.length ? h("ul", { class: "incident-list", "aria-label": "Silences" }, ...silences.map(silence)) : null,
     ended.length ? h("h3", {}, "Resolved") : null,
     ended.length ? h("ol", { class: "incident-list", "aria-label": "Resolved incidents" }, ...ended.map(item)) : null);
   updateAges();
@@ -56,6 +61,15 @@ function item(one) {
       h("p", { class: "incident-name" }, one.rule, group ? h("span", { class: "incident-group" }, group) : null),
       h("p", { class: "incident-meta" }, events, " · ", ended ? `open for ${about(ended - opened)}, resolved ` : "opened ", age(ended || opened)),
       one.deliveries.length ? h("ul", { class: "deliveries" }, ...one.deliveries.map(delivery)) : null));
+}
+
+function silence(one) {
+  const names = [one.rule && `rule ${one.rule}`, one.city, one.event_type].filter(Boolean).join(" · ");
+  return h("li", { class: "incident", "data-silence": one.silence },
+    h("span", { class: "badge badge-none" }, "silence"),
+    h("div", { class: "incident-text" },
+      h("p", { class: "incident-name" }, one.why, h("span", { class: "incident-group" }, names || "all incidents")),
+      h("p", { class: "incident-meta" }, `no messages until ${moment(Date.parse(one.until))} · ${one.silence}`)));
 }
 
 const age = (ms) => h("time", { datetime: new Date(ms).toISOString(), title: moment(ms) });

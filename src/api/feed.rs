@@ -32,7 +32,7 @@ pub(super) enum Audience {
     /// All listeners receive the event.
     Everyone,
     /// Only listeners of the given city receive the event.
-    WindowOf(String),
+    OfCity(String),
     /// Only listeners of the given city and severity receive the event.
     AlertOf(String, String),
 }
@@ -49,7 +49,7 @@ impl StreamFilter {
         let of_city = |city: &String| self.city.as_ref().is_none_or(|wanted| wanted == city);
         match audience {
             Audience::Everyone => true,
-            Audience::WindowOf(city) => of_city(city),
+            Audience::OfCity(city) => of_city(city),
             Audience::AlertOf(city, severity) => {
                 of_city(city) && self.severity.is_none_or(|wanted| wanted.name() == severity)
             }
@@ -310,7 +310,7 @@ mod tests {
         let data = format!("{{\"n\":{n}}}");
         feed.publish(
             "window",
-            Audience::WindowOf("NYC".into()),
+            Audience::OfCity("NYC".into()),
             data,
             UnixMs(1_000),
         );

@@ -50,7 +50,7 @@ struct Incidents {
 /// What a rule of `notify` has found: events that belong together, or a silence. The fields are those of messages to
 /// receivers, `state` and `deliveries`.
 #[derive(Serialize, ToSchema)]
-struct ListedIncident {
+pub(crate) struct ListedIncident {
     /// The id, which is unique within the rule: topic id, partition and offset of the record that began the incident.
     incident: String,
     /// The name of the rule.

@@ -37,6 +37,7 @@ mod rollup_cache;
 mod schemas;
 pub mod server;
 mod shares;
+mod silences;
 mod spent;
 pub mod state;
 mod stats;
@@ -56,6 +57,7 @@ use axum::middleware::{Next, from_fn};
 use axum::routing::get;
 use tower_http::compression::CompressionLayer;
 
+pub(crate) use self::incidents::ListedIncident;
 pub use self::state::ApiState;
 
 /// Returns the routes of the REST API and the page at `/`.
@@ -70,6 +72,7 @@ pub fn router(state: ApiState) -> Router {
         .route(summary::PATH, get(summary::get))
         .route(alerts::PATH, get(alerts::get))
         .route(incidents::PATH, get(incidents::get))
+        .route(silences::PATH, get(silences::get))
         .route(cities::PATH, get(cities::get))
         .route(aggregations::PATH, get(aggregations::get))
         .route(stats::PATH, get(stats::get))

@@ -19,7 +19,8 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use crate::api::export::ListFormat;
 use crate::api::schemas::{Compare, IncidentState, Level, Severities, StepUnit};
 use crate::api::{
-    aggregations, alerts, cities, events, health, incidents, stats, stream, summary, timeline,
+    aggregations, alerts, cities, events, health, incidents, silences, stats, stream, summary,
+    timeline,
 };
 
 pub(super) const PATH: &str = "/openapi.json";
@@ -85,6 +86,7 @@ pub(crate) struct ErrorBody {
         events::get,
         alerts::get,
         incidents::get,
+        silences::get,
         aggregations::get,
         timeline::get,
         stream::get,
@@ -237,6 +239,7 @@ mod tests {
             events::PATH,
             alerts::PATH,
             incidents::PATH,
+            silences::PATH,
             aggregations::PATH,
             timeline::PATH,
             stream::PATH,

@@ -1,14 +1,17 @@
-//! `GET /api/v1/stream?city=&severity=`: new alerts and changed windows as server-sent events.
+//! `GET /api/v1/stream?city=&severity=`: new alerts, changed windows and changed incidents as server-sent events.
 //!
 //! One [`poller`] reads DynamoDB for all listeners together and publishes events into the [`Feed`]. Each listener
-//! reads the feed at its own pace. [`changes`] decides which events are new.
+//! reads the feed at its own pace. [`changes`] decides which alerts and windows are new, and [`incidents`] publishes
+//! incidents.
 //!
 //! A listener that reconnects with `Last-Event-ID` continues after the event with that id. The feed may no longer
 //! contain the events after that id, because another process served the listener or because there was a time without
 //! listeners. In this case, the stream starts with the event `reset`, which names the kinds of events that may be
-//! missing. The stream then repeats the alerts that were stored since that event, but not the missed windows.
+//! missing. The stream then repeats the alerts that were stored since that event, but neither the missed windows nor the
+//! missed incidents, which count as windows there.
 
 mod changes;
+mod incidents;
 mod poller;
 
 use std::sync::Arc;
@@ -102,16 +105,16 @@ fn reset(reason: &str, missed: &[&str], id: Option<FeedPosition>) -> Bytes {
     frame("reset", id, &data.to_string())
 }
 
-/// Streams new alerts and changed windows as server-sent events
+/// Streams new alerts, changed windows and changed incidents as server-sent events
 #[utoipa::path(
     get,
     path = "/api/v1/stream",
     operation_id = "listen",
     tag = "events",
-    summary = "New alerts and changed windows, as server-sent events",
-    description = "Sends the events `status`, `stats`, `alert`, `window` and `reset`. The answer does not end.",
+    summary = "New alerts, changed windows and changed incidents, as server-sent events",
+    description = "Sends the events `status`, `stats`, `alert`, `window`, `incident` and `reset`. The answer does not end.",
     params(
-        ("city" = Option<String>, Query, description = "Only alerts and windows of this city", example = "NYC"),
+        ("city" = Option<String>, Query, description = "Only alerts, windows and incidents of this city; incidents without a city are always sent", example = "NYC"),
         ("severity" = Option<Severities>, Query, description = "Only alerts of this severity", example = "critical"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event received; the stream continues after it", pattern = "^[0-9]{1,15}\\.[0-9a-f]{8}\\.[0-9]{1,15}$"),
     ),

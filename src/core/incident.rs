@@ -10,9 +10,13 @@
 //! - [`outbox`]: which messages about an incident a receiver still lacks
 //! - [`silence`]: no messages about certain incidents for a while
 //! - [`message`]: the content of a message to a receiver
+//! - [`follow`]: which incidents have changed between two reads of their table
+//! - [`audit`]: the rows compared with a second fold of the log
 
+pub mod audit;
 mod change;
 pub mod fold;
+pub mod follow;
 pub mod message;
 pub mod outbox;
 pub mod owner;

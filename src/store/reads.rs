@@ -26,6 +26,7 @@ mod aggregations;
 pub mod audit;
 mod batch;
 mod db;
+mod follow;
 mod items;
 mod lane;
 mod lists;
@@ -42,12 +43,14 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 
 use self::db::Db;
+pub use self::follow::IncidentFollower;
 pub use self::items::{AggregationItem, AlertItem, EventItem, TotalItem};
 pub use self::meter::{Cost, Meter, metered, metered_by, units_so_far};
 pub use self::rollups::{DayItem, HourItem, RolledUp};
 pub use self::totals::EveryTotal;
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
+use crate::core::incident::silence::Silence;
 use crate::core::keys::{CITY_INDEX, SERIES_INDEX, TableNames};
 use crate::core::rollup::RollupSeries;
 use crate::core::time::parse_timestamp;
@@ -196,6 +199,10 @@ pub trait Reads: Send + Sync + 'static {
         wanted: IncidentFilter,
         request: PageRequest,
     ) -> ReadFuture<'_, Page<StoredIncident>>;
+
+    /// Returns all silences, including those that have ended. The error is that of [`Reads::incidents`] if there is no
+    /// table.
+    fn silences(&self) -> ReadFuture<'_, Vec<Silence>>;
 
     /// Returns the windows of a series (`city#event_type`), newest first.
     fn aggregations(&self, series: String, request: PageRequest) -> ReadFuture<'_, Windows>;
@@ -392,6 +399,10 @@ impl Reads for DynamoReads {
         request: PageRequest,
     ) -> ReadFuture<'_, Page<StoredIncident>> {
         Box::pin(lists::incidents(&self.db, wanted, request))
+    }
+
+    fn silences(&self) -> ReadFuture<'_, Vec<Silence>> {
+        Box::pin(lists::silences(&self.db))
     }
 
     fn aggregations(&self, series: String, request: PageRequest) -> ReadFuture<'_, Windows> {

@@ -60,6 +60,10 @@ test("open incidents come first, with what each receiver was told", async () => 
   assert.match(await surge.textContent(), /^low.*Bergen · traffic.*open for 1\d\d min, resolved 1 h ago.*ops: resolved, silenced$/);
   assert.equal(await surge.locator("xpath=..").getAttribute("aria-label"), "Resolved incidents");
   await accessible(page, "incidents");
+  await store({ rule: "#silence", incident: "K7WQ2M", from: Date.now() - 1_000, until: Date.now() + 3_600_000, why: "marathon", city: "Bergen" });
+  const silence = page.locator('[data-silence="K7WQ2M"]');
+  await silence.waitFor();
+  assert.match(await silence.textContent(), /^silencemarathonBergenno messages until .* · K7WQ2M$/);
   // The panel follows the table: the incident ends.
   await store(row("page-critical", 7, ago(12), { state: "resolved", resolved_at: ago(1), severity: "critical", next: 9 }));
   await page.locator(`ol[aria-label="Resolved incidents"] [data-incident^="page-critical#"]`).waitFor();

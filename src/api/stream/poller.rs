@@ -1,4 +1,5 @@
-//! Reads the tables about once a second for all listeners, and publishes new alerts and changed windows.
+//! Reads the tables about once a second for all listeners, and publishes new alerts, changed windows and changed
+//! incidents.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::changes::Changes;
+use super::incidents::IncidentPoller;
 use crate::api::aggregations::Aggregation;
 use crate::api::alerts::Alert;
 use crate::api::error::ApiError;
@@ -37,6 +39,7 @@ const CITIES_AT_A_TIME: usize = 8;
 pub(super) async fn run(state: ApiState) {
     let feed = Arc::clone(state.feed());
     let mut changes = Changes::default();
+    let mut incidents = IncidentPoller::default();
     let mut since_ms = state.now_ms() - CLOCK_SLACK_MS;
     let mut last_heard = Instant::now();
     let mut failures = 0u32;
@@ -48,9 +51,13 @@ pub(super) async fn run(state: ApiState) {
         }
         let begun = Instant::now();
         let began_ms = state.now_ms();
+        let both = async {
+            poll(&state, &feed, &mut changes, since_ms).await?;
+            incidents.poll(&state, &feed).await
+        };
         let polled = tokio::select! {
             () = state.shutdown().wait() => return,
-            polled = poll(&state, &feed, &mut changes, since_ms) => polled,
+            polled = both => polled,
         };
         let pause = match polled {
             Ok(()) => {
@@ -127,7 +134,7 @@ async fn poll(
         match state.within_deadline(read).await {
             Ok(windows) => {
                 for window in changes.apply_windows(windows) {
-                    let audience = Audience::WindowOf(window.city.clone());
+                    let audience = Audience::OfCity(window.city.clone());
                     feed.publish("window", audience, json(&Aggregation::from(window)), now_ms);
                 }
             }

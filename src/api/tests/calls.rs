@@ -81,6 +81,7 @@ async fn no_request_scans() {
         "/api/v1/alerts?limit=3",
         "/api/v1/alerts?city=NYC&severity=high",
         "/api/v1/incidents?city=NYC&rule=critical",
+        "/api/v1/silences",
         "/api/v1/aggregations?city=NYC&event_type=traffic",
         "/api/v1/aggregations?city=NYC&event_type=traffic&step=day",
         "/api/v1/timeline",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
+use crate::core::incident::silence::Silence;
 use crate::core::rollup::RollupSeries;
 use crate::store::error::{RequestError, StoreError, StoreErrorKind};
 use crate::store::incidents::StoredIncident;
@@ -78,6 +79,9 @@ impl Reads for Fake {
         _slice: PageRequest,
     ) -> ReadFuture<'_, Page<StoredIncident>> {
         self.answer(Page::empty())
+    }
+    fn silences(&self) -> ReadFuture<'_, Vec<Silence>> {
+        self.answer(Vec::new())
     }
     fn aggregations(&self, _series: String, _slice: PageRequest) -> ReadFuture<'_, Windows> {
         self.answer(Windows::none())

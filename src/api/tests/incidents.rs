@@ -12,11 +12,12 @@ use super::{NOW_MS, ask, get};
 use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
 use crate::core::incident::outbox::{Kind, Outcome, Sent};
+use crate::core::incident::silence::Silence;
 use crate::core::incident::{Group, Incident, Sample, State, incident_id};
 use crate::store::incidents::IncidentTable;
 
 /// Returns the incident of a city that begins at this offset. It is resolved if the offset is odd.
-fn incident(rule: &str, city: &str, offset: i64, opened_at_ms: UnixMs) -> Incident {
+pub(super) fn incident(rule: &str, city: &str, offset: i64, opened_at_ms: UnixMs) -> Incident {
     let state = if offset % 2 == 0 {
         State::Open
     } else {
@@ -62,7 +63,7 @@ fn sent(kind: Kind, outcome: Outcome) -> Sent {
 }
 
 /// Returns tables with these incidents, and the writer of the table of incidents.
-async fn tables_with(incidents: &[Incident]) -> (TestTables, IncidentTable) {
+pub(super) async fn tables_with(incidents: &[Incident]) -> (TestTables, IncidentTable) {
     let tables = TestTables::new().await;
     tables.make_incidents().await;
     let table = IncidentTable::new(tables.client.clone(), &tables.names.incidents);
@@ -238,12 +239,17 @@ async fn incidents_have_an_export() {
 async fn a_missing_table_of_incidents_is_not_found_and_raises_no_alert() {
     let tables = TestTables::new().await;
     let router = tables.router();
-    for query in ["", "?state=open", "?format=csv"] {
-        let (status, value, _) = ask(&router, "GET", &format!("/api/v1/incidents{query}")).await;
+    for path in [
+        "incidents",
+        "incidents?state=open",
+        "incidents?format=csv",
+        "silences",
+    ] {
+        let (status, value, _) = ask(&router, "GET", &format!("/api/v1/{path}")).await;
         assert_eq!(
             (status.as_u16(), value["code"].as_str()),
             (404, Some("no_incidents_table")),
-            "{query}: {value}"
+            "{path}: {value}"
         );
         let sentence = value["error"].as_str().unwrap();
         assert!(sentence.contains("init-tables --incidents"), "{sentence}");
@@ -255,6 +261,35 @@ async fn a_missing_table_of_incidents_is_not_found_and_raises_no_alert() {
     tables.make_incidents().await;
     let value = get(&router, "/api/v1/incidents").await;
     assert_eq!(value, json!({"count": 0, "incidents": []}));
+}
+
+#[tokio::test]
+async fn silences_are_listed_until_they_end() {
+    let (tables, table) = tables_with(&[]).await;
+    let silence = |id: &str, city: Option<&str>, until_ms| Silence {
+        id: id.into(),
+        rule: None,
+        city: city.map(Into::into),
+        event_type: None,
+        from_ms: NOW_MS - 60_000,
+        until_ms,
+        why: "marathon".into(),
+    };
+    for one in [
+        silence("AAAAAA", None, NOW_MS + 60_000),
+        silence("BBBBBB", Some("NYC"), NOW_MS + 1_000),
+        silence("CCCCCC", Some("LA"), NOW_MS),
+    ] {
+        table.put_silence(&one).await.unwrap();
+    }
+    let value = get(&tables.router(), "/api/v1/silences").await;
+    let want = json!({"count": 2, "silences": [
+        {"silence": "BBBBBB", "city": "NYC", "from": "2013-01-02T05:59:00.000Z",
+         "until": "2013-01-02T06:00:01.000Z", "why": "marathon"},
+        {"silence": "AAAAAA", "from": "2013-01-02T05:59:00.000Z",
+         "until": "2013-01-02T06:01:00.000Z", "why": "marathon"},
+    ]});
+    assert_eq!(value, want);
 }
 
 #[tokio::test]

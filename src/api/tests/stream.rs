@@ -10,8 +10,10 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::dynamo::{TOPIC, TestTables};
+use super::incidents::{incident, tables_with};
 use super::{NOW_MS, ask};
-use crate::core::event::Severity;
+use crate::core::event::{Offset, Severity};
+use crate::core::incident::Incident;
 use crate::core::keys;
 
 /// A timeout that is long enough for a busy test host.
@@ -149,6 +151,41 @@ async fn listeners_receive_new_alerts_windows_and_stats_by_their_filters() {
         (&window.data["partition_key"], &true.into())
     );
     assert!(!tables.rendered().contains("operation=\"Scan\""));
+}
+
+#[tokio::test]
+async fn listeners_receive_incidents_that_change_by_their_city() {
+    let old = incident("critical", "NYC", 2, NOW_MS - 60_000);
+    let (tables, table) = tables_with(std::slice::from_ref(&old)).await;
+    tables.total("NYC#traffic", [5, 0, 4, 0, 1, 0]).await;
+    let router = tables.router();
+    let mut all = SseClient::open(&router, "", None).await;
+    let mut la = SseClient::open(&router, "?city=LA", None).await;
+    all.next_of("stats").await;
+    // A poll reads incidents after the stats. When the next stats arrive, the first read of incidents is done.
+    tables.total("NYC#traffic", [6, 0, 4, 0, 2, 0]).await;
+    all.next_of("stats").await;
+    let more = Incident {
+        event_count: 3,
+        next: Offset(9),
+        ..old
+    };
+    table.write(&more).await.unwrap();
+    let event = all.next_of("incident").await;
+    assert_eq!(
+        (&event.data["incident"], &event.data["event_count"]),
+        (&(*more.id).into(), &3.into())
+    );
+    // An incident that has already ended when the poller first sees it is sent, too.
+    let short = incident("critical", "LA", 11, NOW_MS);
+    table.write(&short).await.unwrap();
+    for listener in [&mut la, &mut all] {
+        let event = listener.next_of("incident").await;
+        assert_eq!(
+            (&event.data["incident"], &event.data["state"]),
+            (&(*short.id).into(), &"resolved".into())
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,18 +1,19 @@
-//! Pages of events, of alerts and of incidents, newest first.
+//! Pages of events, of alerts and of incidents, newest first, and the list of silences.
 
 use super::db::{Db, KeyNames};
 use super::items::{AlertItem, EventItem, incident_from_table};
 use super::newest_first::{KeyedSource, ListPartition, read_page};
 use super::{IncidentFilter, Page, PageRequest};
 use crate::core::event::Severity;
-use crate::core::keys::{CITY_INDEX, SEVERITY_INDEX, STATE_INDEX};
+use crate::core::incident::silence::Silence;
+use crate::core::keys::{CITY_INDEX, SEVERITY_INDEX, SILENCE_PK, STATE_INDEX};
 use crate::core::time::{format_millis, parse_timestamp};
 use crate::store::attributes::{
     CITY, CITY_SHARD, EVENT_ID, INCIDENT, OPENED_AT, RULE, SEVERITY, SEVERITY_SHARD, STATE,
     TIMESTAMP,
 };
 use crate::store::error::StoreError;
-use crate::store::incident_items::STATES;
+use crate::store::incident_items::{STATES, silence_of};
 use crate::store::incidents::StoredIncident;
 
 /// Reads a page of the events of a city.
@@ -117,6 +118,18 @@ async fn alerts_page(
     };
     let page = read_page(db, source, partitions, &request, |_| None).await?;
     Ok(page.map(|item| AlertItem::from_item(&item)))
+}
+
+/// Reads all silences. A damaged item is left out.
+pub(super) async fn silences(db: &Db) -> Result<Vec<Silence>, StoreError> {
+    let keys = KeyNames {
+        table: db.names.incidents.clone(),
+        index: None,
+        pk: RULE,
+        sk: INCIDENT,
+    };
+    let items = db.query_all(db.query_keys(&keys, SILENCE_PK, " ", None));
+    Ok(items.await?.iter().filter_map(silence_of).collect())
 }
 
 /// Reads a page of incidents, sorted by the time of opening.

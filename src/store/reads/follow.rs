@@ -1,0 +1,103 @@
+//! Reads the table of incidents again and again, and returns the incidents that have changed.
+
+use super::{IncidentFilter, PageRequest, Range, Reads};
+use crate::core::clock::UnixMs;
+use crate::core::incident::follow::Follower;
+use crate::core::incident::owner::name_of;
+use crate::core::time::TIME_MS_END;
+use crate::store::error::StoreError;
+use crate::store::incidents::StoredIncident;
+
+/// Maximum number of open incidents that one poll lists. The list on the page is as long.
+const OPEN_MAX: usize = 50;
+/// Maximum number of resolved incidents that one poll lists.
+const RESOLVED_MAX: usize = 20;
+/// Maximum number of incidents that one poll reads because no list contains them.
+const MISSING_MAX: usize = 10;
+
+/// Remembers the incidents that a reader knows.
+#[derive(Default)]
+pub struct IncidentFollower {
+    follower: Follower<StoredIncident>,
+}
+
+impl IncidentFollower {
+    /// Returns true until the first successful poll.
+    pub fn is_new(&self) -> bool {
+        self.follower.is_new()
+    }
+
+    /// Reads the table once. Returns the incidents that have changed since the last poll. The first poll returns the open
+    /// incidents.
+    ///
+    /// # Errors
+    /// Returns an error if DynamoDB does not answer. The next poll then returns what this one would have returned.
+    pub async fn poll(
+        &mut self,
+        reads: &dyn Reads,
+        now_ms: UnixMs,
+    ) -> Result<Vec<StoredIncident>, StoreError> {
+        let named = |one: StoredIncident| (name_of(&one.incident), one);
+        let mut lists = Vec::new();
+        for (is_open, max) in [(true, OPEN_MAX), (false, RESOLVED_MAX)] {
+            let wanted = IncidentFilter {
+                is_open: Some(is_open),
+                ..IncidentFilter::default()
+            };
+            let range = Range {
+                from_ms: UnixMs(0),
+                to_ms: TIME_MS_END,
+            };
+            let page = reads.incidents(wanted, request(range, max, now_ms)).await?;
+            lists.push(page.items.into_iter().map(named).collect());
+        }
+        let resolved = lists.pop().expect("there are two lists");
+        let open = lists.pop().expect("there are two lists");
+        let step = self.follower.take(open, resolved);
+        let mut changed = step.changed;
+        for (at, (name, was)) in step.missing.into_iter().enumerate() {
+            let found = if at < MISSING_MAX {
+                // If the read fails, the next poll reads the incident again.
+                find_resolved(reads, &was, now_ms).await.unwrap_or_default()
+            } else {
+                None
+            };
+            match found {
+                Some(now) => changed.push(now),
+                None => self.follower.keep_open(name, was),
+            }
+        }
+        Ok(changed)
+    }
+}
+
+fn request(range: Range, limit: usize, now_ms: UnixMs) -> PageRequest {
+    PageRequest {
+        range,
+        limit,
+        after: None,
+        now_ms,
+    }
+}
+
+/// Returns an incident that was open, if it is resolved now. The reader may only read the index, which is sorted by the
+/// time of opening.
+async fn find_resolved(
+    reads: &dyn Reads,
+    was: &StoredIncident,
+    now_ms: UnixMs,
+) -> Result<Option<StoredIncident>, StoreError> {
+    let incident = &was.incident;
+    let wanted = IncidentFilter {
+        is_open: Some(false),
+        rule: Some(incident.rule.to_string()),
+        city: incident.group.city.as_deref().map(str::to_owned),
+    };
+    let range = Range {
+        from_ms: incident.opened_at_ms,
+        to_ms: incident.opened_at_ms + 1,
+    };
+    let page = reads.incidents(wanted, request(range, RESOLVED_MAX, now_ms));
+    let mut items = page.await?.items.into_iter();
+    Ok(items.find(|one| one.incident.id == incident.id))
+}
