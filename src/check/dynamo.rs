@@ -1,4 +1,5 @@
-//! Tests for `check` that use DynamoDB: the Region, the credentials, the tables, their rules, the rights and the clock.
+//! The DynamoDB part of `citystream check`: tests the Region, the credentials, the tables, their rules, the rights and
+//! the clock.
 
 use aws_sdk_dynamodb::Client;
 use prometheus::Gauge;
@@ -25,7 +26,7 @@ pub(crate) async fn check(
     topic: Option<&str>,
 ) {
     let clock_skew = Gauge::new("clock_skew", "seconds").expect("the name is valid");
-    // An emulator may send no date in its answers. The gauge then keeps the value NaN.
+    // If an emulator sends no date in its answers, the gauge of the clock skew keeps the value NaN.
     clock_skew.set(f64::NAN);
     let options = ConnectOptions {
         log_credentials: false,

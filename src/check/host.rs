@@ -1,4 +1,4 @@
-//! Tests of the host for `check`: whether enough files can be open, and whether the role's port is free.
+//! The host part of `citystream check`: tests whether enough files can be open, and whether the role's port is free.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{CheckTable, Outcome};
 
-/// Minimum limit of open files. A limit of 4,096 files suffices for the connections of a server and for the requests of
-/// a consumer.
+/// The lowest acceptable limit of open files. A limit of 4,096 files suffices for the connections of a server and for
+/// the requests of a consumer.
 const OPEN_FILES_MIN: u64 = 4_096;
-/// How long the test waits for an answer from the program that already uses the port.
+/// Maximum wait for an answer from the program that already uses the role's port.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Maximum number of bytes that the test reads from an answer.
+/// Maximum number of bytes to read from the answer of the program that already uses the role's port.
 const ANSWER_BYTES_MAX: u64 = 4_096;
 
 pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr)>) {
@@ -45,7 +45,7 @@ pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr
     }
 }
 
-/// Returns true if the program at `address` answers `/livez` as a role does.
+/// Returns true if the program at `address` answers `/livez` the way a citystream role does.
 async fn is_role_at(address: SocketAddr) -> bool {
     let request = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;

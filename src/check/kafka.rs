@@ -1,4 +1,4 @@
-//! Tests for `check` that use Kafka: host names, connections, the login, rights, and the settings of topics.
+//! The Kafka part of `citystream check`: tests host names, connections, the login, rights, and the settings of topics.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::kafka::topic_spec::{TopicSpec, differences};
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights, TopicError};
 
-/// How long the test waits until a broker answers.
+/// Maximum wait for an answer from a broker.
 const REACH_LIMIT: Duration = Duration::from_secs(10);
 const BROKERS_REMEDY: &str = "check the state of the brokers, and try again";
 
@@ -82,8 +82,8 @@ async fn check_members(table: &mut CheckTable, admin: &Admin, group: &str) {
     }
 }
 
-/// Resolves the host name of every bootstrap server. librdkafka would resolve only the names to which it connects, one
-/// at a time.
+/// Resolves the host name of every bootstrap server. librdkafka resolves a name only when it connects to that server,
+/// one server at a time.
 async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     for server in args.brokers.split(',').map(str::trim) {
         match tokio::net::lookup_host(server).await {
@@ -106,10 +106,10 @@ async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     }
 }
 
-/// Tests whether a topic is as the role needs it, and whether the role has the rights on the topic.
+/// Tests whether a topic has the expected settings, and whether the role has the rights that it needs on the topic.
 ///
-/// `spec` describes the expected topic. The function takes the number of partitions from the existing topic, because
-/// the operator chooses that number.
+/// `spec` describes the expected topic, except for its number of partitions. That number comes from the existing topic,
+/// because the operator chooses it.
 async fn check_topic(
     table: &mut CheckTable,
     admin: &Admin,
@@ -168,8 +168,7 @@ async fn check_topic(
     add_rights(table, args, &need, Ok(rights));
 }
 
-/// Adds a row that reports a topic that does not exist. If the role would create the topic, the function also tests the
-/// right to create it.
+/// Adds a row for a missing topic. If the role would create the topic, the function also tests the right to create it.
 async fn check_missing_topic(
     table: &mut CheckTable,
     admin: &Admin,

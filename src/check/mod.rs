@@ -26,7 +26,7 @@ use crate::exit::Exit;
 use crate::output::{columns, lines};
 use crate::settings::hide_login;
 
-/// Minimum terminal width for printing the finding of a test next to the name of the test. On a narrower terminal, the
+/// Minimum terminal width for printing the name and the finding of a test side by side. On a narrower terminal, the
 /// finding is printed below the name of the test.
 const WIDE_COLUMNS_MIN: usize = 80;
 
@@ -64,9 +64,9 @@ struct CheckRow {
     outcome: Outcome,
     /// The name of the test, such as `topic city-events`.
     what: String,
-    /// What the test found.
+    /// The finding of the test, such as `does not exist`.
     found: String,
-    /// What the operator can do, or `None` if the operator need not do anything.
+    /// Advice for the operator, or `None` if the operator need not do anything.
     remedy: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl CheckTable {
         self.add(Outcome::Ok, what, found, None);
     }
 
-    /// Adds a row for a test that found a problem. The row says what the operator can do.
+    /// Adds a row for a test that found a problem. The row includes advice for the operator.
     fn add_bad(&mut self, outcome: Outcome, what: &str, found: impl Into<String>, remedy: &str) {
         self.add(outcome, what, found, Some(remedy.to_owned()));
     }
