@@ -3,7 +3,7 @@
 //! | called | for |
 //! |---|---|
 //! | the C library | a name service without plug-ins, the limit of open files, the boot clock, Ctrl-Z |
-//! | OpenSSL | an end of the process without clean-up, and a test for thread support |
+//! | OpenSSL | process exit without clean-up, and a test for thread support |
 //! | librdkafka | topic ids, rights, group members, property names, log ends, commit metadata, tokens |
 //!
 //! The public functions take and return plain values. Every code path destroys the librdkafka objects that it creates.
@@ -33,8 +33,8 @@ pub use topic_id::TopicId;
 /// Makes the C library resolve names only from `/etc/hosts` and DNS.
 ///
 /// By default, glibc in a static binary would load the plug-ins that `/etc/nsswitch.conf` names. The plug-ins would
-/// load the host's own libc into the process, and the process would crash. The caller must call the function before the
-/// first name is resolved and before any other thread exists.
+/// load the host's own libc into the process, and the process would crash. Call this function before the process
+/// resolves a name or starts another thread.
 pub fn use_static_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -68,7 +68,7 @@ pub fn boot_ms() -> BootMs {
 /// Prevents OpenSSL from freeing its memory when the process ends.
 ///
 /// At the end of the process, threads of librdkafka may still close connections. If OpenSSL freed its memory, these
-/// threads would use freed memory. The caller must call the function before OpenSSL is used for the first time.
+/// threads would use freed memory. Call this function before the first use of OpenSSL.
 pub fn keep_openssl_at_exit() {
     const OPENSSL_INIT_NO_ATEXIT: u64 = 0x0008_0000;
     unsafe extern "C" {
@@ -123,7 +123,8 @@ pub fn open_files() -> Option<(u64, u64)> {
     known.then_some((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Returns the names of librdkafka's properties that have a default value. Error messages suggest these names.
+/// Returns the names of librdkafka's properties that have a default value. Error messages use these names to suggest a
+/// correction of a misspelled property.
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
     // SAFETY: this block creates, reads and destroys both configuration objects. Each dump is an array of `count`
@@ -144,7 +145,7 @@ pub fn kafka_properties() -> Vec<String> {
     out
 }
 
-/// Copies every second string of a dump. Every second string is the name of a property.
+/// Copies the names of the properties from a configuration dump, in which names and values alternate.
 ///
 /// # Safety
 /// `dump` must be an array of `count` NUL-terminated strings.
@@ -157,7 +158,7 @@ unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<Strin
 
 /// Returns the end of a partition's log as the last fetch reported it, or `None` before the first fetch.
 ///
-/// The function sends no request. rdkafka's safe API offers only a function that sends a request.
+/// The function sends no request. rdkafka's safe API can get the end of a log only by sending a request.
 pub fn known_log_end<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -211,8 +212,7 @@ pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
 
 /// Gives a client a token for SASL/OAUTHBEARER. The token expires at `end_ms`.
 ///
-/// rdkafka's safe API gives tokens only to clients whose callbacks it runs, and it does not run those of an admin
-/// client.
+/// rdkafka's safe API cannot give a token to an admin client, because it does not run the callbacks of admin clients.
 ///
 /// # Errors
 /// Returns the message of librdkafka if the client uses another login mechanism or the token has expired.
@@ -223,8 +223,8 @@ pub fn set_token<C: ClientContext>(
 ) -> Result<(), String> {
     let token = CString::new(token).map_err(|e| e.to_string())?;
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: the client is live. librdkafka copies the NUL-terminated strings. The call passes no extensions. `text`
-    // is writable for the given length.
+    // SAFETY: the client is live. librdkafka copies the NUL-terminated strings. The call passes no SASL extensions.
+    // `text` is writable for the given length.
     let error = unsafe {
         rdsys::rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
@@ -252,8 +252,8 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
     let Ok(topic) = CString::new(topic) else {
         return Vec::new();
     };
-    // SAFETY: `list` owns a live list, whose elements live as long as the list. A pointer to metadata that is not null
-    // points to as many bytes as the size says. This block copies the bytes.
+    // SAFETY: `list` owns a live list, whose elements live as long as the list. A non-null metadata pointer points to
+    // `metadata_size` bytes, which this block copies.
     unsafe {
         let found =
             rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
@@ -292,7 +292,7 @@ struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: the constructor that belongs to this destructor created the object, and nothing else shares the
+            // SAFETY: the constructor that belongs to this destructor created the object, and nothing else owns the
             // object.
             unsafe { (self.1)(self.0) }
         }

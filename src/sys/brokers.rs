@@ -11,7 +11,7 @@ use rdsys::rd_kafka_resp_err_t as Code;
 
 use super::{copy_text, timeout_ms};
 
-/// What a broker reports about the cluster.
+/// Facts about the cluster, as one broker reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brokers {
     /// The id of the broker that answered. If the list of brokers does not contain the broker that answered, the value
@@ -56,7 +56,7 @@ pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Resul
         rdsys::rd_kafka_metadata_destroy(metadata);
         (answered, all)
     };
-    // SAFETY: the client is live. The call does not wait, because librdkafka has just stored the answer.
+    // SAFETY: the client is live. The call does not wait, because librdkafka has just stored the id of the controller.
     let controller = unsafe { rdsys::rd_kafka_controllerid(rk, 0) };
     let answered = Some(answered).filter(|id| all.contains(id));
     let answering = answered.or_else(|| all.first().copied());

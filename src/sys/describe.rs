@@ -1,8 +1,8 @@
 //! Reads facts about a topic from the brokers: its id, its partitions, and the rights of this client.
 //!
 //! librdkafka does not report that a topic was deleted and created again under the same name. rdkafka's safe API has no
-//! function for DescribeTopics. Each function of this module first finds a broker that answers. Each function then
-//! sends one small request, which changes nothing.
+//! function for DescribeTopics. Each function of this module finds a broker that answers, and then sends one small,
+//! read-only request.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int};
@@ -16,7 +16,7 @@ use super::brokers::brokers;
 use super::topic_id::TopicId;
 use super::{Owned, copy_text, timeout_ms};
 
-/// What the brokers report about a topic.
+/// Facts about a topic, as the brokers report them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFacts {
     /// The id of the topic. The id changes when the topic is deleted and created again.
@@ -128,8 +128,8 @@ pub enum Rights {
 
 /// Requests the id and the partition count of a topic. Returns `Ok(None)` if the topic does not exist.
 ///
-/// The call sends two small requests, and blocks for at most twice `timeout` plus a second. `client` may be the client
-/// of any consumer, producer or admin client.
+/// The call sends two small requests, and blocks for at most twice `timeout` plus a second. `client` may belong to a
+/// consumer, a producer or an admin client.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -142,7 +142,7 @@ pub fn topic_facts<C: ClientContext>(
     Ok(described.map(|(facts, _)| facts))
 }
 
-/// Requests the same facts as [`topic_facts`]. The request for the facts also asks for the rights of this client.
+/// Requests the same facts as [`topic_facts`] and, in the same request, the rights of this client on the topic.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -183,7 +183,7 @@ fn describe_topic<C: ClientContext>(
     let name =
         CString::new(topic).map_err(|_| unreachable("its name has a zero byte".to_owned()))?;
     let mut names = [name.as_ptr()];
-    // SAFETY: `names` contains one NUL-terminated string, which the function copies.
+    // SAFETY: `names` contains one NUL-terminated string, which librdkafka copies.
     let collection = Owned(
         unsafe { rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) },
         rdsys::rd_kafka_TopicCollection_destroy,
@@ -195,7 +195,7 @@ fn describe_topic<C: ClientContext>(
         operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         timeout_ms: timeout_ms(timeout),
         // By default, librdkafka sends the request to the controller, but a mock cluster has no controller. Every
-        // broker can answer. The broker that has just answered is the most likely one to answer again.
+        // broker can describe a topic. The broker that has just answered is the most likely one to answer again.
         broker: Some(brokers(client, timeout).map_err(unreachable)?.answering),
         rights,
     };
@@ -228,7 +228,7 @@ pub(super) struct Question {
 /// Sends a request and waits for its answer. Returns the result of `read`.
 ///
 /// `send` receives the client, the options and the queue, which are live while `send` runs. The librdkafka function
-/// that `send` calls keeps its own reference to the queue, until it has put exactly one event into the queue. `read`
+/// that `send` calls keeps its own reference to the queue until it has put exactly one event into the queue. `read`
 /// receives that event, which is live while `read` runs.
 pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
@@ -322,7 +322,7 @@ fn make_options<C: ClientContext>(
     Ok(options)
 }
 
-/// Returns the only description that an answer contains.
+/// Returns the single description in an answer.
 ///
 /// # Safety
 /// `result` must be null or a valid argument of `list`.

@@ -1,7 +1,7 @@
 //! Reads facts about a consumer group from the brokers: its members, and the rights of this client.
 //!
-//! The request works with both group protocols. rdkafka's safe API sends the older request DescribeGroups instead,
-//! whose answer reports a group of the newer protocol as empty.
+//! The request for the members works with both group protocols. rdkafka's safe API sends the older request
+//! DescribeGroups instead, whose answer reports a group of the newer protocol as empty.
 
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ pub fn group_members<C: ClientContext>(
 
 fn read_members(description: Description) -> Members {
     // SAFETY: `describe` passes a live description. The members and their strings live as long as the description. Each
-    // index is below the count.
+    // index is less than the number of members.
     unsafe {
         let count = rdsys::rd_kafka_ConsumerGroupDescription_member_count(description);
         let members = (0..count)
@@ -109,7 +109,7 @@ fn message_of(code: Code) -> String {
     unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }
 }
 
-/// Repeats the request until a coordinator answers. Gives up after `timeout`.
+/// Repeats the request for a group until its coordinator answers. Gives up after `timeout`.
 fn describe_group<C: ClientContext, T>(
     client: &Client<C>,
     group: &str,
@@ -139,7 +139,7 @@ fn is_transient(code: Code) -> bool {
     )
 }
 
-/// Sends the request once. Returns the answer, or the coordinator's error code.
+/// Sends one request for a group. Returns the answer, or the coordinator's error code.
 fn describe_group_once<C: ClientContext, T>(
     client: &Client<C>,
     name: &CStr,
@@ -155,7 +155,7 @@ fn describe_group_once<C: ClientContext, T>(
     };
     let send = |rk, options, queue| {
         let mut names = [name.as_ptr()];
-        // SAFETY: `ask` passes live objects. `names` contains one NUL-terminated string, which the function copies.
+        // SAFETY: `ask` passes live objects. `names` contains one NUL-terminated string, which librdkafka copies.
         unsafe {
             rdsys::rd_kafka_DescribeConsumerGroups(
                 rk,
