@@ -39,8 +39,8 @@ pub fn join_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Returns true if a stream is a terminal that supports escape codes.
 ///
-/// A role draws progress bars and screens only on a terminal that supports escape codes. On streams without escape
-/// codes, the role prints a plain line now and then. If `NO_COLOR` is set, the drawing libraries omit colors.
+/// A role draws progress bars and screens only on a terminal that supports escape codes. On any other stream, the role
+/// prints a plain progress line from time to time. If `NO_COLOR` is set, the drawing libraries omit colors.
 pub fn can_draw(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

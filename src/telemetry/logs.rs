@@ -19,7 +19,7 @@ const DEFAULT_FILTER: &str = "info,aws_config=error,hyper=warn,rdkafka=off,dynox
 /// oldest lines are dropped.
 const HELD_LINES_MAX: usize = 200;
 
-/// The log lines that are held back. `None` means that log lines are written at once.
+/// The log lines that are held back. `None` means that log lines are written immediately.
 static HELD_LINES: Mutex<Option<VecDeque<Vec<u8>>>> = Mutex::new(None);
 
 fn held_lines() -> MutexGuard<'static, Option<VecDeque<Vec<u8>>>> {
@@ -62,7 +62,7 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), Failure> {
         }
     };
     if started.is_err() {
-        // Logging is started several times if several tests run in one process.
+        // Tests that run in one process start logging several times.
         tracing::debug!("logging was already started");
     }
     Ok(())
@@ -101,14 +101,14 @@ pub fn write_stderr(line: &[u8]) {
     }
 }
 
-/// Prints a message for users on standard error, to which the log is written too. The function ignores write errors.
+/// Prints a message for users on standard error, where the log is written too. The function ignores write errors.
 pub fn print_stderr(text: &str) {
     write_stderr(format!("{text}\n").as_bytes());
 }
 
-/// Prints text on standard output. The text is useful but not required, such as the address of a role.
+/// Prints useful but optional text on standard output, such as the address of a role.
 ///
-/// Write errors are logged at the level debug. The required output of a command goes through writers that return their
+/// Write errors are logged at the level debug. Commands print their required output through writers that return write
 /// errors.
 pub fn print_stdout(text: &str) {
     let mut out = io::stdout().lock();

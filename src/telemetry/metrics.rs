@@ -60,8 +60,8 @@ macro_rules! metrics {
                     $($field: declare(&registry, $name, $help, &[$($($label),+)?], &[$($buckets)?]),)+
                     registry,
                 };
-                // The label values `high` and `critical` both exist from the start. If a label value appeared only with
-                // its first alert, a rate over the metric would miss that alert.
+                // The alert counter has the label values `high` and `critical` from the start. If a label value
+                // appeared only with its first alert, a rate over the metric would miss that alert.
                 for severity in ["high", "critical"] {
                     metrics.alerts.with_label_values(&[severity]).inc_by(0);
                 }
@@ -116,7 +116,7 @@ metric_types! {
 }
 
 impl Metrics {
-    /// Adds a metric that only one role uses.
+    /// Registers a metric that only one role uses.
     ///
     /// # Panics
     /// Panics if a metric with the same name already exists.
@@ -255,7 +255,7 @@ metrics! {
     /// Bytes of records that were read from Kafka and are not yet durable in DynamoDB.
     pub in_flight_bytes: IntGauge("citystream_in_flight_bytes");
 
-    // The metrics without `pub` show the ledger. The function `gather` sets them.
+    // The metrics without `pub` show the values of the ledger. The function `gather` sets them before each scrape.
 
     /// Records that were read from Kafka.
     events_consumed: IntCounter("citystream_events_consumed_total");
