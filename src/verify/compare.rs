@@ -3,11 +3,11 @@
 //! The following order of the reads keeps the comparison exact while consumers run:
 //!
 //! 1. the topic's id, and the hour before which all hours are rolled up;
-//! 2. the claims of the consumers: the progress items and the group's commits, below which all records are stored;
+//! 2. the claims of the consumers (the progress items and the group's commits), before which all records are stored;
 //! 3. the rows, which contain at least the claimed records; their fences show which other records they contain;
 //! 4. the end of the log, which is at or after every fence;
 //! 5. the log;
-//! 6. the rows that an index may not show yet, each by its key.
+//! 6. the rows that an index may not show yet, each read by its key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -43,7 +43,7 @@ use crate::verify::report::VerifyReport;
 
 /// Maximum wait for the next record before the end of the log.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of times that a slice is read. The log may name rows that the lists of rows did not contain.
+/// Maximum number of times that a slice is read. Another read is needed if the log names rows that the listing missed.
 const AGAIN_MAX: u32 = 3;
 
 /// The log and the tables that a comparison reads.
@@ -68,9 +68,9 @@ pub struct CompareOptions {
     pub from_ms: Option<UnixMs>,
     /// The first instant after the range. `None` means that the range has no end.
     pub until_ms: Option<UnixMs>,
-    /// How long raw events are kept in milliseconds.
+    /// Lifetime of raw events, in milliseconds.
     pub raw_ttl_ms: i64,
-    /// How long alerts are kept in milliseconds, or `None` if they are kept forever.
+    /// Lifetime of alerts, in milliseconds, or `None` if alerts are kept forever.
     pub alert_ttl_ms: Option<i64>,
     /// Maximum memory for rows, in bytes.
     pub memory_bytes: usize,
@@ -79,7 +79,8 @@ pub struct CompareOptions {
 /// The first instant after the largest possible event time.
 const UNTIL_MS_MAX: UnixMs = crate::core::time::TIME_MS_END;
 
-/// Compares the log and the tables once. `read` counts the records. Returns `None` if `shutdown` is triggered.
+/// Compares the log and the tables once. `read` counts the records that were read from the log. Returns `None` if
+/// `shutdown` is triggered.
 ///
 /// # Errors
 /// Returns an error if the log or the tables cannot be read (exit code 1) or do not belong together (exit code 2).
@@ -144,7 +145,7 @@ struct JudgedSlice {
     passes: u32,
 }
 
-/// The facts that stay the same for the whole comparison.
+/// Facts about the topic and the tables that stay the same during the whole comparison.
 pub(super) struct Facts {
     source: CompareSource,
     pub(super) audit: Audit,
@@ -248,12 +249,12 @@ impl Facts {
             run_blocking(move || (survey.commits(partitions), survey.ends(partitions))).await;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
-            // Without the commits, the progress items give the same restart points with a delay.
+            // Without the group's commits, the progress items provide the same restart points with a delay.
             tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
             BTreeMap::new()
         });
         let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
-        // Each point holds a partition, the next offset, and the largest event time before that offset.
+        // Each restart point holds a partition, the next offset, and the largest event time before that offset.
         let mut points: Vec<(i32, Offset, Option<UnixMs>)> = Vec::new();
         let (mut published, mut sums) = (BTreeMap::new(), Vec::new());
         for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
@@ -272,7 +273,8 @@ impl Facts {
         let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
-            // Every record that the log has lost is before each restart point whose offset the log still contains.
+            // Every record that the log no longer contains is before each restart point whose offset the log still
+            // contains.
             let bounds = own.filter(|(_, next, _)| *next >= start);
             let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(UnixMs::MIN)).min();
             let log = Log {
@@ -340,8 +342,8 @@ impl Facts {
                 extra.extend(self.audit.rows(missing, &view).await?.into_keys());
             }
             if extra.len() > known && passes < AGAIN_MAX {
-                // The lists did not contain the rows that the log names, because an index lags behind its table or
-                // totals are missing.
+                // The listing missed rows that the log names, because an index lags behind its table or totals are
+                // missing.
                 limit = slice.hi().cloned();
                 continue;
             }
@@ -356,8 +358,7 @@ impl Facts {
         }
     }
 
-    /// Reads the rows that seem to differ a second time, by their keys. The function also looks for reasons why rows
-    /// may be missing.
+    /// Rereads, by key, the rows that seem to differ. The function also looks for reasons why rows may be missing.
     async fn look_again(&self, slice: &mut Slice, now_ms: UnixMs) -> anyhow::Result<()> {
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {
@@ -366,8 +367,8 @@ impl Facts {
                 slice.look_again(key, now.remove(key));
             }
         }
-        // An alert does not name its record. The raw event of the same record does, so the function reads the raw
-        // event.
+        // An alert does not name its Kafka record, but the raw event of the same record does. The function therefore
+        // reads the raw event.
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
@@ -392,8 +393,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Checks that the topic has not been recreated since the log was read. After this check, removes records that have
-    /// expired in the meantime.
+    /// Checks that the topic has not been recreated since the log was read. Then drops from the slice the records that
+    /// Kafka has deleted since.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;
@@ -413,7 +414,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Passes all records of the log to `slice`. Returns `None` if `shutdown` is triggered.
+    /// Passes all records of the log to `slice`, and returns it. Returns `None` if `shutdown` is triggered.
     async fn read_log(
         &self,
         slice: Slice,

@@ -22,7 +22,7 @@ use crate::telemetry::Metrics;
 use crate::verify::compare::{CompareSource, Facts, stamp};
 use crate::verify::report::printable;
 
-/// Maximum number of series names that are remembered for the suggestion of another window.
+/// Maximum number of series names that are kept for suggesting another window.
 const SERIES_MAX: usize = 1_000;
 
 /// Follows the records of one window through the log, and counts them.
@@ -45,8 +45,8 @@ struct Trace {
     out: Arc<Mutex<dyn Write + Send>>,
 }
 
-/// Prints which records were counted and which were not, each with the reason. Returns [`Exit::Failed`] if the counts
-/// in the row differ, or if neither the log nor the tables contain the window.
+/// Prints which records of the window were counted and which were not, each with the reason. Returns [`Exit::Failed`]
+/// if the counts in the row differ, or if neither the log nor the tables contain the window.
 ///
 /// # Errors
 /// Returns an error if the log or the tables cannot be read, or if no window starts at the given time.
@@ -119,8 +119,8 @@ pub async fn explain_window(
     })
 }
 
-/// Returns `Some(None)` if the error says that the reader of the output has closed the pipe. Wraps a value in `Some`,
-/// and returns other errors unchanged.
+/// Turns the error of an output pipe that the reader has closed into `Some(None)`. Wraps a value in `Some`, and returns
+/// other errors unchanged.
 fn ignore_closed_pipe<T>(result: anyhow::Result<Option<T>>) -> anyhow::Result<Option<Option<T>>> {
     match result {
         Ok(value) => Ok(value.map(Some)),
@@ -136,15 +136,14 @@ enum WindowVerdict {
     Agrees,
     Differs,
     NotComparable,
-    /// The log has no record of the window, and the tables have no row for the window. The name of the window is
-    /// probably wrong.
+    /// Neither the log nor the tables contain the window. The name of the window is probably wrong.
     Nowhere,
 }
 
 /// What happened to a record of the window.
 struct Fate {
     name: &'static str,
-    /// The reason as text, or an empty string if there is none.
+    /// The reason for what happened to the record, or an empty string if there is none.
     why: String,
 }
 

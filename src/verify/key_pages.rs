@@ -2,7 +2,7 @@
 
 use crate::core::audit::Key;
 
-/// Maximum number of rows that are read by key at the same time. The limit keeps the memory for these rows small.
+/// Maximum number of rows that are read by key at the same time. The limit bounds the memory for these rows.
 const KEYS_AT_ONCE: usize = 1_000;
 
 /// Divides keys into pages of at most [`KEYS_AT_ONCE`] keys.
@@ -13,8 +13,8 @@ pub(super) struct KeyPages {
 }
 
 impl KeyPages {
-    /// Returns the next page, or `None` after the last page. `find` returns the keys that follow the given key, up to
-    /// the given number.
+    /// Returns the next page, or `None` after the last page. `find` takes a key and a maximum number, and returns at
+    /// most that many keys after the given key.
     pub(super) fn next(
         &mut self,
         find: impl FnOnce(Option<&Key>, usize) -> Vec<Key>,

@@ -41,7 +41,7 @@ pub(crate) fn options(args: &Verify) -> CompareOptions {
     }
 }
 
-/// Prints a report. A pipe that the reader has closed does not count as an error.
+/// Prints a report. If the reader of the output has closed the pipe, the function returns no error.
 pub(crate) fn print_report(
     report: &VerifyReport,
     output: VerifyOutput,
@@ -90,7 +90,7 @@ pub(crate) fn show_progress(read: &Arc<AtomicU64>) -> ProgressBar {
     bar
 }
 
-/// Returns the text that begins an error message if no broker answers.
+/// Returns the beginning of the error message for a cluster in which no broker answers.
 fn unreached(kafka: &ClientConfig) -> String {
     let brokers = kafka.get("bootstrap.servers").unwrap_or_default();
     format!("failed to reach Kafka at {brokers}")

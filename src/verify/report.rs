@@ -22,7 +22,7 @@ pub struct VerifyReport {
     pub seen: LogCounts,
     /// How often the comparison read the log.
     pub passes: u32,
-    /// Largest memory of all rows during the comparison, in bytes.
+    /// Peak memory of all rows during the comparison, in bytes.
     pub bytes_peak: usize,
     /// Duration of the comparison in seconds.
     pub seconds: f64,
@@ -46,8 +46,8 @@ impl VerifyReport {
         }
     }
 
-    /// Returns true if at least one row of counts was compared. The result is also true if all rows could be compared,
-    /// even if no row contains counts.
+    /// Returns true if at least one row of counts was compared. The result is also true if no row was incomparable,
+    /// even if the tables contain no counts.
     pub fn has_counts(&self) -> bool {
         let compared = |kind| {
             self.outcome

@@ -1,4 +1,4 @@
-//! Decides which hours and days a comparison covers, and reads those that seem to differ a second time.
+//! Decides which hours and days a comparison covers, and rereads the hours and days that seem to differ.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use crate::verify::compare::{Claims, Facts};
 use crate::verify::key_pages::KeyPages;
 
 impl Facts {
-    /// Reads the mark of the rollups. The caller must read the mark before it reads the claims. The claims then cover
-    /// all events of the hours before the mark.
+    /// Reads the mark of the rollups. The caller must read the mark before the claims of the consumers. The claims then
+    /// cover all events of the hours before the mark.
     pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
         let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
         mark.await.context("failed to read the mark of the rollups")
@@ -49,7 +49,7 @@ impl Facts {
         })
     }
 
-    /// Reads the hours and days that seem to differ a second time.
+    /// Rereads the hours and days that seem to differ.
     pub(super) async fn look_at_rollups(
         &self,
         slice: &mut Slice,
@@ -60,7 +60,7 @@ impl Facts {
         }
         let is_whole = |mark: &RollupMark| mark.until_ms >= view.rollups.until_ms;
         if !self.mark().await?.as_ref().is_some_and(is_whole) {
-            // In the meantime, a partition that was idle has counted an event, so hours before the mark may have
+            // A partition that was idle has counted an event since the mark was read, so hours before the mark may have
             // changed.
             slice.forget_rollups();
             return Ok(());
@@ -83,8 +83,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Reads the rows that add up to an hour or a day. For one series, the rows are its windows. For all cities
-    /// together, the rows are those of each city.
+    /// Reads the rows that add up to an hour or a day. For one series, these rows are its windows. For all cities
+    /// together, these rows are the hours or days of each city.
     async fn parts(&self, key: &Key, view: &AuditView) -> anyhow::Result<Vec<FoundRow>> {
         let keys = if key.place.city().is_empty() {
             let (grain, kind) = key.grain().context("the key is that of an hour or a day")?;

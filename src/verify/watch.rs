@@ -100,7 +100,7 @@ impl VerifyMetrics {
     }
 }
 
-/// The reason why the last comparison was not possible, or `None` if the last comparison was possible.
+/// The reason why the last comparison could not be completed, or `None` if the last comparison was completed.
 #[derive(Debug, Default)]
 struct WatchState(Mutex<Option<String>>);
 
