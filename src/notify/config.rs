@@ -1,8 +1,8 @@
-//! The file of rules and receivers, in TOML.
+//! The rules file of `notify`: a TOML file with rules and receivers.
 //!
-//! [`NotifyConfig::load`] reports up to [`SHOWN_MAX`] mistakes at once, each with line and column, what is wrong, and
-//! what to write instead. Files with secrets are named by paths relative to the file of rules. If systemd provides a
-//! credential of that name (`LoadCredential=`), the credential is used instead.
+//! [`NotifyConfig::load`] reports up to [`SHOWN_MAX`] mistakes at once, each with line, column and a correction. The
+//! rules file names files with secrets by paths relative to its own folder. If systemd provides a credential of the
+//! same name (`LoadCredential=`), the credential is used instead.
 
 mod receivers;
 mod rules;
@@ -25,28 +25,28 @@ pub use receivers::SecretReading;
 pub use section::Mistake;
 pub use target::{Location, ReceiverConfig, Target, TopicArn};
 
-/// Maximum size of the file in bytes.
+/// Maximum size of the rules file in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Maximum number of mistakes that are shown. More would hide the first ones.
+/// Maximum number of mistakes that are shown. A longer list would hide the first mistakes.
 pub const SHOWN_MAX: usize = 20;
-/// The sections of the file.
+/// The section names that the rules file may contain.
 const SECTIONS: [&str; 2] = ["rule", "receiver"];
 
-/// The rules and the receivers.
+/// The rules and receivers from the rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotifyConfig {
-    /// The rules, in the order of the file.
+    /// The rules, in the order of the rules file.
     pub rules: Vec<Rule>,
-    /// The receivers, in the order of the file.
+    /// The receivers, in the order of the rules file.
     pub receivers: Vec<ReceiverConfig>,
 }
 
-/// The mistakes in a file.
+/// The mistakes in a rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
-    /// The path of the file.
+    /// The path of the rules file.
     pub path: PathBuf,
-    /// The mistakes, in the order of the file.
+    /// The mistakes, in the order of the rules file.
     pub all: Vec<Mistake>,
 }
 
@@ -78,10 +78,10 @@ impl From<Mistakes> for Failure {
 }
 
 impl NotifyConfig {
-    /// Reads the file at `path`.
+    /// Reads the rules file at `path`.
     ///
     /// # Errors
-    /// Returns a failure that names each mistake, or says why the file cannot be read.
+    /// Returns a failure that lists the mistakes, or says why the rules file cannot be read.
     pub fn load(path: &Path, secrets: SecretReading) -> Result<NotifyConfig, Failure> {
         let failed = |why: String| {
             Failure::new(format!("failed to read {}", path.display()))
@@ -102,10 +102,10 @@ impl NotifyConfig {
         )?)
     }
 
-    /// Parses the text of the file at `path`. `credentials` is the folder of systemd's credentials.
+    /// Parses the text of the rules file at `path`. `credentials` is the folder of systemd's credentials.
     ///
     /// # Errors
-    /// Returns all mistakes, or the first one if the text is not TOML.
+    /// Returns all mistakes. If the text is not valid TOML, returns only the syntax error.
     pub fn parse(
         path: &Path,
         text: &str,
@@ -155,7 +155,7 @@ fn read(
 ) -> NotifyConfig {
     let rule_sections = sections(notes, root, SECTIONS[0]);
     let rules = read_rules(notes, &rule_sections);
-    // A receiver may also name a rule that has a mistake, which is reported already.
+    // The list also contains rules with mistakes. Otherwise, a receiver that names such a rule would be reported too.
     let names = rule_sections.iter().filter_map(|section| {
         let name = section.table.get("name");
         name.and_then(toml_edit::Item::as_str)
@@ -171,7 +171,7 @@ fn read(
     NotifyConfig { rules, receivers }
 }
 
-/// Returns the sections with this name.
+/// Returns the sections of the rules file that have the name `kind`.
 fn sections<'a>(
     notes: &mut Notes<'_>,
     root: &'a toml_edit::Table,

@@ -1,4 +1,4 @@
-//! Sends the messages that receivers still lack, and notes in the rows what became of them.
+//! Sends the outstanding messages to the receivers, and records the outcome of each message in the incident's row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use crate::notify::send::{Delivery, Receiver};
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::{Metrics, steady_ms, unix_ms};
 
-/// Maximum number of messages under way to one receiver.
+/// Maximum number of messages that are being sent to one receiver at the same time.
 const UNDER_WAY_MAX: usize = 32;
-/// The pause after the first failure. It doubles with each further one.
+/// Pause after the first failure to send a message. The pause doubles with each further failure.
 const PAUSE_FIRST_MS: i64 = 1_000;
-/// Maximum pause between two attempts.
+/// Maximum pause between two attempts to send a message.
 const PAUSE_MAX_MS: i64 = 300_000;
 
-/// An incident of which a receiver may lack a message.
+/// An incident with messages that a receiver may not have received yet.
 struct Live {
     partition: i32,
     row: StoredIncident,
     under_way: BTreeSet<usize>,
-    /// By receiver: the number of failures, and when to try again.
+    /// For each receiver: the number of failures, and the time of the next attempt.
     pauses: BTreeMap<usize, (u32, SteadyMs)>,
 }
 
-/// The messages of the partitions that this process owns.
+/// The messages about incidents of the partitions that this process owns.
 pub(super) struct Deliveries {
     receivers: Vec<Arc<Receiver>>,
     under_way: Vec<usize>,
@@ -68,12 +68,12 @@ impl Deliveries {
         self.silences = silences;
     }
 
-    /// Returns the number of incidents of which a receiver may lack a message.
+    /// Returns the number of incidents with messages that a receiver may not have received yet.
     pub(super) fn live_count(&self) -> usize {
         self.live.len()
     }
 
-    /// Returns the names of a partition's incidents that have ended and of which a receiver may lack a message.
+    /// Returns the names of the ended incidents of a partition about which a receiver may still lack a message.
     pub(super) fn owed(&self, partition: i32) -> Vec<Name> {
         let of_partition = self
             .live
@@ -88,7 +88,7 @@ impl Deliveries {
         self.live.retain(|_, live| live.partition != partition);
     }
 
-    /// Takes a row as it is stored, and sends what is due.
+    /// Takes the stored row of an incident, and sends the messages that are due.
     pub(super) fn take_row(&mut self, partition: i32, row: StoredIncident) {
         let name = name_of(&row.incident);
         let live = self.live.entry(name.clone()).or_insert_with(|| Live {
@@ -101,7 +101,7 @@ impl Deliveries {
         self.send_due(&name);
     }
 
-    /// Takes the result of an attempt, and sends what is due.
+    /// Takes the result of an attempt to send a message, and sends the next messages that are due.
     pub(super) fn take_attempt(&mut self, attempt: Attempt) {
         let Attempt {
             name,
@@ -151,7 +151,7 @@ impl Deliveries {
         self.send_due(&name);
     }
 
-    /// Shows how many incidents wait for each receiver to answer.
+    /// Sets the metric that shows, for each receiver, how many incidents wait for another attempt.
     pub(super) fn report(&self) {
         for (at, receiver) in self.receivers.iter().enumerate() {
             let waiting = self
@@ -166,7 +166,7 @@ impl Deliveries {
         }
     }
 
-    /// Sends everything that is due.
+    /// Sends all messages that are due.
     pub(super) fn send_all_due(&mut self) {
         let names: Vec<Name> = self.live.keys().cloned().collect();
         for name in names {
@@ -241,7 +241,8 @@ fn pause_ms(failures: u32) -> i64 {
 }
 
 impl Live {
-    /// Takes over what is newer in a row: the incident by its fence, and each message by its number and outcome.
+    /// Copies the newer parts of `row`: a newer incident, by its fence, and newer messages, by their number and
+    /// outcome.
     fn merge(&mut self, row: StoredIncident) {
         if row.incident.next > self.row.incident.next {
             self.row.incident = row.incident;
@@ -264,7 +265,7 @@ impl Live {
     }
 }
 
-/// One attempt to send a message.
+/// A single attempt to send a message.
 struct Errand {
     name: Name,
     receiver: Arc<Receiver>,
@@ -272,7 +273,7 @@ struct Errand {
     row: StoredIncident,
     last: Option<Sent>,
     sent: Sent,
-    /// True if nothing is sent, and only the row says so.
+    /// True if no message is sent and only the row is updated.
     skips: bool,
     table: IncidentTable,
     link: Option<Arc<str>>,
@@ -298,11 +299,12 @@ impl Errand {
         if self.skips {
             return self.note(last.as_ref(), &self.sent).await.map(Some);
         }
-        // Before a number other than 1 is used, the row says for what.
+        // The row records a message with a number above 1 before the message is sent, so that no other message gets
+        // this number.
         if self.sent.n > 1 && last.as_ref() != Some(&self.sent) {
             let row = self.note(last.as_ref(), &self.sent).await?;
             if sent_to(&row, &self.receiver.config().name) != Some(&self.sent) {
-                // Another process was faster.
+                // Another process has recorded its message first.
                 return Ok(Some(row));
             }
             last = Some(self.sent.clone());

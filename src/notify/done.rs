@@ -1,4 +1,4 @@
-//! What the tasks of the role report to its loop.
+//! The results that the tasks of the role send to its main loop.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::notify::start::Started;
 use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 
-/// What a task of the role reports.
+/// The result of a task of the role.
 pub(super) enum Done {
     Started {
         partition: i32,
@@ -31,12 +31,12 @@ pub(super) enum Done {
     TopicId(Option<String>),
 }
 
-/// What became of an attempt to send a message.
+/// The result of an attempt to send a message.
 pub(super) struct Attempt {
     pub(super) name: Name,
     pub(super) receiver: usize,
-    /// The row as it is stored now, if it is known.
+    /// The row as it is stored after the attempt, if known.
     pub(super) row: Option<StoredIncident>,
-    /// If the attempt failed: why, and the pause that the receiver asks for.
+    /// If the attempt failed: the reason, and the pause that the receiver requested.
     pub(super) failure: Option<(String, Option<Duration>)>,
 }

@@ -1,4 +1,4 @@
-//! `notify --dry-run`: reads the log and prints the messages that the rules call for, without sending any.
+//! `notify --dry-run`: reads the log and prints the messages that the rules would send.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,10 +21,10 @@ use crate::settings::{From, Notify, NotifyOutput};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// The topic id in the ids of a dry run. The real id needs a right that a dry run does not.
+/// The placeholder for the topic id in the ids of incidents. A dry run may lack the right to read the real topic id.
 const TOPIC_ID: &str = "dry-run";
 
-/// Reads the log and prints. Blocks until the end of the log, or until `shutdown` is triggered.
+/// Reads the log and prints messages. Blocks until the end of the log, or until `shutdown` is triggered.
 ///
 /// # Errors
 /// Returns an error if reading fails or the output cannot be written.
@@ -76,14 +76,14 @@ fn start_of(from: From) -> ReadStart {
     }
 }
 
-/// The folds of all partitions, and what they found.
+/// The state of a dry run: the fold of each partition, and the incidents that were found.
 struct DryRun<'a> {
     topic: Arc<str>,
     rules: &'a [Rule],
     folds: BTreeMap<i32, Fold>,
     changes: Vec<Change>,
     records: u64,
-    /// The incidents of each rule: opened, resolved.
+    /// For each rule: the number of incidents that were opened, and the number that were resolved.
     found: Vec<[u64; 2]>,
 }
 
@@ -122,7 +122,7 @@ impl<'a> DryRun<'a> {
             let (kind, at) = match change.what {
                 What::Opened => (Kind::Opened, 0),
                 What::Resolved => (Kind::Resolved, 1),
-                // How many updates are sent depends on the time of sending.
+                // A dry run omits updates, because the number of updates depends on when messages are sent.
                 What::Updated => continue,
             };
             self.found[change.rule][at] += 1;
@@ -155,7 +155,7 @@ fn print(change: &Change, kind: Kind, output: NotifyOutput, out: &mut dyn Write)
     match output {
         NotifyOutput::Json => writeln!(out, "{}", message.body()),
         NotifyOutput::Text => {
-            // Of events that were sent again, the records' timestamps say little.
+            // The text shows event times, because the timestamps of records say little if events were sent again.
             let at_ms = match kind {
                 Kind::Resolved => incident.last_event_ms,
                 Kind::Opened | Kind::Updated => incident.first_event_ms,

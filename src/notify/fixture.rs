@@ -1,4 +1,4 @@
-//! An incident for the tests of this folder.
+//! An example incident for the tests of `notify`.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::core::incident::{Group, Incident, Sample, State};
 
 /// The instant 2026-01-02T03:04:05Z.
 pub(super) const NOW_MS: UnixMs = UnixMs(1_767_323_045_000);
-/// An address where a person sees more.
+/// The address of a page with more details about the incident.
 pub(super) const LINK: &str = "https://city.example/?city=NYC&type=traffic";
 
 fn minutes_ago(minutes: i64) -> UnixMs {
     NOW_MS.saturating_sub(minutes * 60_000)
 }
 
-/// Returns an incident of two events, which was opened ten minutes ago.
+/// Returns an incident with two events, which was opened ten minutes ago.
 pub(super) fn incident() -> Incident {
     let sample = |id: &str, severity, minutes, description: &str| {
         Arc::new(Sample {
@@ -52,7 +52,7 @@ pub(super) fn incident() -> Incident {
     }
 }
 
-/// Returns the incident, resolved a minute ago.
+/// Returns the example incident, which was resolved a minute ago.
 pub(super) fn resolved() -> Incident {
     Incident {
         state: State::Resolved {
@@ -62,7 +62,7 @@ pub(super) fn resolved() -> Incident {
     }
 }
 
-/// Returns an open incident of a silence, without a group.
+/// Returns an open incident of a rule that reports missing events. The incident has no group.
 pub(super) fn silence() -> Incident {
     Incident {
         rule: "silent".into(),
@@ -74,7 +74,7 @@ pub(super) fn silence() -> Incident {
     }
 }
 
-/// Returns a message. The number follows from the kind.
+/// Returns a message of the given kind. The kind determines the number of the message.
 pub(super) fn message(kind: Kind, incident: &Incident) -> Message<'_> {
     let n = match kind {
         Kind::Opened => 1,

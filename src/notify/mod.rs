@@ -1,16 +1,16 @@
-//! The role `notify`: finds incidents in the log and tells receivers about them.
+//! The role `notify`: finds incidents in the log and sends messages about them to receivers.
 //!
-//! - [`config`]: the file of rules and receivers
-//! - `role`: the loop that folds records, writes rows and publishes checkpoints
-//! - `partitions`: rows are written, and checkpoints published
-//! - `start`: where a partition's fold continues
-//! - `deliveries`: which messages are sent when
-//! - `done`: what the tasks report to the loop
-//! - [`send`]: a request is sent, and its answer judged
-//! - [`receiver`]: a message becomes a request
-//! - [`silences`]: no messages about certain incidents for a while
-//! - [`secret`]: files with URLs, tokens and keys
-//! - [`dry_run`], [`trial`]: messages that are only printed, and a message that is only a test
+//! - [`config`]: reads the rules file, which contains rules and receivers
+//! - `role`: the main loop, which evaluates records, writes rows and publishes checkpoints
+//! - `partitions`: the rows and checkpoints of the assigned partitions
+//! - `start`: finds the offset from which a partition continues
+//! - `deliveries`: decides when each message is sent
+//! - `done`: the results that tasks report to the main loop
+//! - [`send`]: sends a request and interprets its answer
+//! - [`receiver`]: turns a message into an HTTP request
+//! - [`silences`]: suppresses messages about certain incidents for a limited time
+//! - [`secret`]: reads files with URLs, tokens and keys
+//! - [`dry_run`], [`trial`]: print messages without sending them, and send a test message
 
 pub mod config;
 mod deliveries;
@@ -45,7 +45,7 @@ use config::NotifyConfig;
 use role::{Role, RoleOptions};
 use status::Status;
 
-/// Runs the role until `shutdown` is triggered or the role cannot go on.
+/// Runs the role until `shutdown` is triggered or the role cannot continue.
 ///
 /// # Errors
 /// Returns the error with which the role ended.
@@ -78,7 +78,7 @@ pub async fn run_with(
     role.run(shutdown).await
 }
 
-/// Returns the librdkafka settings of a member of the group.
+/// Returns the librdkafka settings for a member of the consumer group.
 ///
 /// # Errors
 /// Returns an error if librdkafka refuses the settings.

@@ -1,4 +1,5 @@
-//! The partitions that the group has assigned to this process: their rows are written, and their checkpoints published.
+//! The partitions that the group has assigned to this process. Writes the rows and publishes the checkpoints of each
+//! partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,14 +26,14 @@ const WRITES_MAX: usize = 64;
 /// An assigned partition.
 struct Assigned {
     assignment: u64,
-    /// `None` until the start is known.
+    /// The owner, or `None` until the start offset is known.
     owner: Option<Owner>,
-    /// The checkpoint that is published once the rows are complete.
+    /// The next checkpoint. It is published as soon as all rows that it depends on are written.
     checkpoint: Option<StoredCheckpoint>,
     is_publishing: bool,
-    /// The ticks since the last checkpoint.
+    /// The number of ticks since the last checkpoint.
     ticks: u32,
-    /// The last published offset.
+    /// The offset of the last published checkpoint.
     published: i64,
     /// Earlier checkpoints under the same rules, oldest first.
     bases: Vec<StoredBase>,
@@ -57,7 +58,7 @@ fn keep_base(bases: &mut Vec<StoredBase>, checkpoint: &Checkpoint, now_ms: UnixM
 pub(super) struct Partitions {
     assigned: BTreeMap<i32, Assigned>,
     assignments: u64,
-    /// The number of writes that are under way.
+    /// The number of row writes that are in progress.
     writes: usize,
     table: IncidentTable,
     done: UnboundedSender<Done>,
@@ -81,7 +82,7 @@ impl Partitions {
         }
     }
 
-    /// Adds a partition whose start is not known yet. Returns the number of the assignment.
+    /// Adds a partition whose start offset is not known yet. Returns the number of the assignment.
     pub(super) fn assign(&mut self, partition: i32) -> u64 {
         self.assignments += 1;
         let assigned = Assigned {
@@ -101,12 +102,12 @@ impl Partitions {
         self.assigned.remove(&partition);
     }
 
-    /// Returns the numbers of all partitions.
+    /// Returns the numbers of all assigned partitions.
     pub(super) fn numbers(&self) -> Vec<i32> {
         self.assigned.keys().copied().collect()
     }
 
-    /// Returns the owners of all partitions whose start is known.
+    /// Returns the owners of all partitions whose start offset is known.
     pub(super) fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.assigned.values().filter_map(|a| a.owner.as_ref())
     }
@@ -116,7 +117,7 @@ impl Partitions {
         (assigned.assignment == assignment).then_some(assigned)
     }
 
-    /// Returns the owner of a partition, if the assignment is still the current one.
+    /// Returns the owner of a partition if `assignment` is still the current assignment of the partition.
     pub(super) fn owner(&mut self, partition: i32, assignment: u64) -> Option<&mut Owner> {
         self.current(partition, assignment)?.owner.as_mut()
     }
@@ -137,7 +138,7 @@ impl Partitions {
         true
     }
 
-    /// Starts the writes of rows that are behind.
+    /// Starts writing the rows that do not contain the latest changes of their incidents.
     pub(super) fn write_rows(&mut self) {
         for (&partition, assigned) in &mut self.assigned {
             let Some(owner) = &mut assigned.owner else {
@@ -160,7 +161,7 @@ impl Partitions {
         }
     }
 
-    /// Notes the end of a write. Returns `false` if the assignment is over.
+    /// Records that a row write has ended. Returns `false` if the assignment has ended.
     pub(super) fn written(
         &mut self,
         partition: i32,
@@ -180,8 +181,8 @@ impl Partitions {
         true
     }
 
-    /// Makes checkpoints, and publishes those that the rows have reached. `owed` returns the names of a partition's
-    /// incidents that have ended and of which a receiver may lack a message.
+    /// Creates checkpoints that are due, and publishes each checkpoint whose rows are written. `owed` returns the names
+    /// of a partition's ended incidents about which a receiver may still lack a message.
     pub(super) fn publish(&mut self, topic_id: &Arc<str>, owed: impl Fn(i32) -> Vec<Name>) {
         for (&partition, assigned) in &mut self.assigned {
             let Some(owner) = &assigned.owner else {
@@ -223,7 +224,8 @@ impl Partitions {
         }
     }
 
-    /// Notes the end of a publication, whether it succeeded or not. A later checkpoint replaces one that failed.
+    /// Records that a publication has ended, successfully or not. A later checkpoint replaces one that could not be
+    /// published.
     pub(super) fn published(&mut self, partition: i32, assignment: u64) {
         if let Some(assigned) = self.current(partition, assignment) {
             assigned.is_publishing = false;
@@ -231,14 +233,14 @@ impl Partitions {
         }
     }
 
-    /// Makes the next checkpoint of each partition due.
+    /// Makes the next checkpoint of each partition due immediately.
     pub(super) fn hurry(&mut self) {
         for assigned in self.assigned.values_mut() {
             assigned.ticks = CHECKPOINT_TICKS;
         }
     }
 
-    /// Returns true if a write or a publication is under way.
+    /// Returns true if any row write or publication is in progress.
     pub(super) fn is_busy(&self) -> bool {
         let is_publishing = |a: &Assigned| a.is_publishing || a.checkpoint.is_some();
         self.writes > 0 || self.assigned.values().any(is_publishing)

@@ -1,7 +1,7 @@
-//! What a receiver is sent: a message about an incident becomes an HTTP request.
+//! Turns a message about an incident into an HTTP request for a receiver.
 //!
-//! The functions of this module are pure. They take the secrets and the time as values, and [`crate::notify::send`]
-//! sends what they return.
+//! The functions of this module are pure. They take the secrets and the time as values. [`crate::notify::send`] sends
+//! the requests that they return.
 
 pub mod alertmanager;
 pub mod ntfy;
@@ -24,18 +24,18 @@ use crate::core::incident::outbox::Kind;
 use crate::core::incident::{Sample, State};
 use crate::core::time::format_seconds;
 
-/// A POST request.
+/// An HTTP POST request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Where the request goes. The URL holds no user name and no password.
+    /// The URL of the request, without user name and password.
     pub url: Url,
-    /// The headers, except those that every request has.
+    /// The headers, except those that are part of every request.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
+    /// The body of the request.
     pub body: String,
 }
 
-/// Shows neither the URL nor the headers, because they may hold secrets.
+/// The debug text omits the URL and the headers, because they may contain secrets.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
@@ -46,15 +46,15 @@ impl std::fmt::Debug for Request {
 }
 
 impl Request {
-    /// Returns a request with a JSON body. A user name and a password in the URL become a header, unless there is a
-    /// token.
+    /// Returns a request with a JSON body. A user name and a password in the URL become an `Authorization` header,
+    /// unless `token` is given.
     fn json(mut url: Url, token: Option<&str>, body: &Value) -> Request {
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let login = login(&url);
         if let Some(authorization) = token.map(|token| format!("Bearer {token}")).or(login) {
             headers.push(("authorization", authorization));
         }
-        // Fails only for a URL that cannot have a user name.
+        // These calls fail only for a URL that cannot contain a user name.
         let cleared = url.set_username("").and_then(|()| url.set_password(None));
         debug_assert!(cleared.is_ok(), "an http URL can lose its user name");
         Request {
@@ -64,7 +64,7 @@ impl Request {
         }
     }
 
-    /// Returns the value of a header.
+    /// Returns the value of the header `name`.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers
@@ -84,12 +84,12 @@ fn login(url: &Url) -> Option<String> {
     Some(format!("Basic {encoded}"))
 }
 
-/// Returns the severity by which a receiver ranks the message. An incident of a silence has none, and ranks as high.
+/// Returns the severity by which a receiver ranks the message. An incident without a severity ranks as high.
 fn rank(message: &Message<'_>) -> Severity {
     message.incident.severity.unwrap_or(Severity::High)
 }
 
-/// Returns what a person wants to know about the incident, as names and values.
+/// Returns the facts about the incident that a message shows, as pairs of name and value.
 fn facts(message: &Message<'_>) -> Vec<(&'static str, String)> {
     let incident = message.incident;
     let mut facts = vec![("Rule", incident.rule.to_string())];
@@ -110,7 +110,7 @@ fn facts(message: &Message<'_>) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Returns an event in one line.
+/// Returns a line of text that describes an event.
 fn sample_line(sample: &Sample) -> String {
     let Sample {
         city,
@@ -128,7 +128,7 @@ fn sample_line(sample: &Sample) -> String {
     line
 }
 
-/// Returns the first characters of a text, at most `max` of them. A text that is cut ends with `…`.
+/// Returns at most the first `max` characters of a text. A text that was cut ends with `…`.
 fn cut(text: &str, max: usize) -> String {
     if text.chars().count() <= max {
         return text.to_owned();
@@ -138,12 +138,12 @@ fn cut(text: &str, max: usize) -> String {
     out
 }
 
-/// Returns whole seconds.
+/// Returns a time in whole seconds.
 fn seconds(ms: UnixMs) -> i64 {
     ms.0.div_euclid(1_000)
 }
 
-/// Returns bytes as hexadecimal digits.
+/// Returns the bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

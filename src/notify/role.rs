@@ -1,9 +1,10 @@
-//! The loop of `notify`: records go into the owners of partitions, rows and checkpoints go to the table, and messages go
-//! to the receivers.
+//! The main loop of `notify`: evaluates the records of each partition, writes rows and checkpoints to the table, and
+//! sends messages to the receivers.
 //!
-//! The core decides what an incident is, which rows are behind and which messages are due. The loop carries that out. It
-//! keeps no state that a file or another process would need: a process that takes over a partition continues from the
-//! checkpoint and the rows. When a partition is revoked, the loop therefore gives it up at once.
+//! The core decides which incidents exist, which rows must be written and which messages are due. The loop carries out
+//! these decisions. The loop keeps no state that another process would need: a process that takes over a partition
+//! continues from the checkpoint and the rows. When a partition is revoked, the loop therefore gives up the partition
+//! immediately.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,28 +36,30 @@ use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::Metrics;
 
-/// Memory for records that were read and not folded yet.
+/// Memory for records that were read but not yet evaluated.
 const BUDGET_BYTES: u64 = 32 << 20;
-/// How long a revoke may wait for this loop.
+/// Maximum time for which the consumer waits for this loop before a revoke.
 const REVOKE_MAX: Duration = Duration::from_secs(5);
-/// Time between two looks at what is due.
+/// Time between two checks for work that is due.
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two reads of the silences, in ticks.
 const SILENCE_TICKS: u32 = 50;
-/// Time between two looks at the topic's id, in ticks.
+/// Time between two requests for the topic's id, in ticks.
 const TOPIC_TICKS: u32 = 50;
 /// Time between two warnings of the same kind, in ticks.
 const WARN_TICKS: u32 = 600;
-/// Maximum number of incidents whose row is behind. The loop folds no further record meanwhile.
+/// Maximum number of incidents whose row must still be written. Above this number, the loop evaluates no further
+/// records.
 const UNWRITTEN_MAX: usize = 10_000;
-/// Maximum number of incidents of which a receiver may lack a message. The loop folds no further record meanwhile.
+/// Maximum number of incidents about which a receiver may lack a message. Above this number, the loop evaluates no
+/// further records.
 const LIVE_MAX: usize = 50_000;
-/// Maximum wait for answers at the end of the role.
+/// Maximum wait for answers while the role stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
-/// Maximum wait for an answer of Kafka.
+/// Maximum wait for an answer from Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a role is made of.
+/// The parts and settings from which a role is built.
 pub(super) struct RoleOptions {
     /// The rules and the receivers.
     pub(super) config: NotifyConfig,
@@ -66,11 +69,11 @@ pub(super) struct RoleOptions {
     pub(super) topic: String,
     /// The table of incidents.
     pub(super) table: IncidentTable,
-    /// The lateness and the skew that `consume` uses, too.
+    /// The time rules, such as the lateness and the skew, which `consume` uses too.
     pub(super) times: Rules,
-    /// Where a partition without a checkpoint starts.
+    /// The position at which a partition without a checkpoint starts.
     pub(super) from: From,
-    /// The address to which messages link.
+    /// The address of the page to which messages link.
     pub(super) link: Option<String>,
     /// The metrics of the process.
     pub(super) metrics: Metrics,
@@ -78,7 +81,7 @@ pub(super) struct RoleOptions {
     pub(super) status: Arc<Status>,
 }
 
-/// A running role.
+/// The state of a running role.
 pub(super) struct Role {
     consumer: Consumer,
     budget: Arc<Budget>,
@@ -88,12 +91,12 @@ pub(super) struct Role {
     table: IncidentTable,
     partitions: Partitions,
     deliveries: Deliveries,
-    /// Records that wait until rows are written or messages are sent.
+    /// Records that wait because too many rows or messages are outstanding.
     backlog: VecDeque<PartitionRecords>,
     done_in: UnboundedSender<Done>,
     done: UnboundedReceiver<Done>,
     ticks: u32,
-    /// How much the rules had left out at the last warning.
+    /// The number of incidents and events that the rules had left out at the last warning.
     left_out: u64,
     metrics: Metrics,
     status: Arc<Status>,
@@ -101,7 +104,7 @@ pub(super) struct Role {
 }
 
 impl Role {
-    /// Joins the group.
+    /// Joins the consumer group.
     ///
     /// # Errors
     /// Returns an error if the topic or the table cannot be used.
@@ -161,7 +164,7 @@ impl Role {
         })
     }
 
-    /// Runs until `shutdown` is triggered or the role cannot go on.
+    /// Runs until `shutdown` is triggered or the role cannot continue.
     ///
     /// # Errors
     /// Returns the error with which the role ended.
@@ -199,7 +202,7 @@ impl Role {
         self.end = Some(Err(anyhow::anyhow!("{what}")));
     }
 
-    /// Waits until Kafka names the topic's id.
+    /// Waits until Kafka reports the topic's id.
     async fn wait_for_topic(&self) -> String {
         loop {
             if let Some(id) = topic_id(self.starter.inquiry.clone()).await {
@@ -225,7 +228,7 @@ impl Role {
                     self.partitions.remove(partition);
                     self.deliveries.forget(partition);
                 }
-                // There is nothing to wait for: the next owner continues from the table.
+                // The revoke need not wait for anything, because the next owner continues from the table.
                 drop(answer.send(Vec::new()));
             }
             ConsumerEvent::Records(runs) => self.backlog.extend(runs),
@@ -242,7 +245,7 @@ impl Role {
         }
     }
 
-    /// Finds out where a partition continues, in a task.
+    /// Starts a task that finds the offset from which a partition continues.
     fn begin(&mut self, partition: i32) {
         let assignment = self.partitions.assign(partition);
         let (starter, done) = (self.starter.clone(), self.done_in.clone());
@@ -256,7 +259,7 @@ impl Role {
         });
     }
 
-    /// Starts every partition again from its checkpoint, which tells what retention has removed.
+    /// Restarts every partition from its checkpoint. The restart detects records that retention has deleted.
     fn begin_again(&mut self) {
         for partition in self.partitions.numbers() {
             self.consumer.hold(partition);
@@ -327,7 +330,7 @@ impl Role {
         }
     }
 
-    /// Folds the records that wait, unless too many rows or messages wait already.
+    /// Evaluates the waiting records, unless too many rows or messages are outstanding.
     async fn fold_backlog(&mut self) {
         while !self.is_full()
             && let Some(run) = self.backlog.pop_front()
@@ -437,7 +440,7 @@ impl Role {
             .publish(topic_id, |partition| deliveries.owed(partition));
     }
 
-    /// Finishes what is under way, publishes, and leaves the group.
+    /// Completes the writes in progress, publishes the checkpoints, and leaves the group.
     async fn stop(mut self) -> anyhow::Result<Exit> {
         let deadline = tokio::time::Instant::now() + STOP_MAX;
         self.partitions.hurry();
@@ -473,7 +476,7 @@ impl Role {
     }
 }
 
-/// Asks Kafka for the topic's id. Returns `None` if Kafka does not answer or there is no such topic.
+/// Requests the topic's id from Kafka. Returns `None` if Kafka does not answer or the topic does not exist.
 async fn topic_id(inquiry: crate::kafka::consumer::Inquiry) -> Option<String> {
     let facts = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
     facts
@@ -482,7 +485,7 @@ async fn topic_id(inquiry: crate::kafka::consumer::Inquiry) -> Option<String> {
         .map(|facts| facts.id.as_str().to_owned())
 }
 
-/// Reads a gap a second time.
+/// Reads a gap again, to find out whether the missing offsets are real.
 async fn confirm(second: &Arc<SecondReader>, partition: i32, gap: Gap) -> Verdict {
     let reader = Arc::clone(second);
     let read = run_blocking(move || reader.read(partition, gap)).await;

@@ -1,29 +1,30 @@
-//! Files with secrets: URLs, tokens and signing keys of receivers.
+//! Files with secrets: the URLs, tokens and signing keys of receivers.
 //!
-//! A file is read before each message, so a renewed secret applies without a restart. No error text contains a secret.
+//! A file with secrets is read before each message, so a renewed secret takes effect without a restart. No error text
+//! contains a secret.
 
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use url::Url;
 
-/// Maximum size of a file in bytes.
+/// Maximum size of a file with secrets, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// Maximum number of signing keys: the new one, the old ones, and room.
+/// Maximum number of signing keys in a file: the new key, old keys, and some spare room.
 const KEYS_MAX: usize = 10;
-/// The prefix of a signing key of Standard Webhooks.
+/// The prefix of a signing key in the format of Standard Webhooks.
 const KEY_PREFIX: &str = "whsec_";
-/// Lengths of a signing key in bytes that Standard Webhooks allows.
+/// The lengths of a signing key that Standard Webhooks allows, in bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A file that holds secrets, one a line.
+/// A file that contains one secret per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
     path: PathBuf,
 }
 
 impl SecretFile {
-    /// Returns the secret in the file at `path`.
+    /// Returns a reference to the file at `path` without reading the file.
     pub fn new(path: PathBuf) -> SecretFile {
         SecretFile { path }
     }
@@ -46,7 +47,7 @@ impl SecretFile {
         Ok(lines.map(str::to_owned).collect())
     }
 
-    /// Reads the only line of the file: a token or a key that a header can hold.
+    /// Reads the only line of the file. The line must be a token or a key that an HTTP header can contain.
     ///
     /// # Errors
     /// Returns a sentence that names the file.
@@ -61,7 +62,7 @@ impl SecretFile {
         }
     }
 
-    /// Reads a URL.
+    /// Reads the URL in the file.
     ///
     /// # Errors
     /// Returns a sentence that names the file.
@@ -70,7 +71,7 @@ impl SecretFile {
             .map_err(|flaw| format!("{} holds a URL that {flaw}", self.path.display()))
     }
 
-    /// Reads signing keys, which have the form `whsec_<base64>`. The first key is the newest one.
+    /// Reads the signing keys in the file, which have the form `whsec_<base64>`. The first key is the newest one.
     ///
     /// # Errors
     /// Returns a sentence that names the file.
@@ -93,7 +94,7 @@ impl SecretFile {
     }
 }
 
-/// Returns the bytes of a signing key in the form of Standard Webhooks.
+/// Decodes a signing key in the format of Standard Webhooks.
 pub fn parse_signing_key(text: &str) -> Option<Vec<u8>> {
     let encoded = text.strip_prefix(KEY_PREFIX)?;
     let key = base64::engine::general_purpose::STANDARD.decode(encoded);
@@ -103,7 +104,7 @@ pub fn parse_signing_key(text: &str) -> Option<Vec<u8>> {
 /// Parses the URL of a receiver.
 ///
 /// # Errors
-/// Returns the end of a sentence that begins with "a URL that".
+/// Returns the end of an error message that begins with "a URL that".
 pub fn parse_url(text: &str, allow_http: bool) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|error| format!("cannot be parsed: {error}"))?;
     match url.scheme() {

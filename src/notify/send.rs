@@ -1,15 +1,16 @@
 //! Sends messages to receivers over HTTP.
 //!
-//! [`Receiver::send`] sends a message once and says what to do next. It never repeats a message by itself.
+//! [`Receiver::send`] sends a message once and reports what the caller must do next. The function itself never repeats
+//! a message.
 //!
-//! | answer | [`Delivery`] |
+//! | answer | resulting [`Delivery`] |
 //! |---|---|
 //! | 2xx | `Taken`, whatever the body |
-//! | none within [`ANSWER_WAIT`], or the connection fails | `Again` |
+//! | no answer within [`ANSWER_WAIT`], or the connection fails | `Again` |
 //! | 408, 425, 429, 5xx | `Again`, after the time in `Retry-After` |
-//! | throttled or expired credentials, from SNS | `Again` |
-//! | a secret cannot be read, or the address is private | `Again`, because a person can mend it |
-//! | 301, 302, 307, 308 to the same host | the same request is sent there, at most [`REDIRECTS_MAX`] times |
+//! | SNS reports throttling or expired credentials | `Again` |
+//! | a secret cannot be read, or the address is private | `Again`, because a person can fix the cause |
+//! | 301, 302, 307, 308 to the same host | repeats the request there, at most [`REDIRECTS_MAX`] times |
 //! | every other answer | `Refused` |
 
 pub mod addresses;
@@ -37,11 +38,11 @@ use credentials::CredentialSource;
 
 pub use client::{ANSWER_BYTES_MAX, ANSWER_WAIT, REDIRECTS_MAX};
 
-/// Longest time in `Retry-After` that is honoured.
+/// Maximum pause that the sender accepts from a `Retry-After` header.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
-/// Maximum number of characters of an answer in a reason.
+/// Maximum number of characters of an answer that a failure reason contains.
 const REASON_CHARS_MAX: usize = 200;
-/// Error codes of SNS in answers with status 4xx after which the same message may succeed.
+/// SNS error codes with an HTTP status of 4xx after which the same message may succeed.
 const SNS_AGAIN: [&str; 4] = [
     "ExpiredToken",
     "RequestExpired",
@@ -49,21 +50,21 @@ const SNS_AGAIN: [&str; 4] = [
     "Throttl",
 ];
 
-/// What became of a message.
+/// The result of an attempt to deliver a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The receiver has the message.
+    /// The receiver has accepted the message.
     Taken,
-    /// The receiver may have the message. The message is to be sent again.
+    /// The message must be sent again. The receiver may already have the message.
     Again {
-        /// The time that the receiver asks for.
+        /// The pause that the receiver requested.
         after: Option<Duration>,
-        /// The reason, without secrets.
+        /// The reason why the message was not delivered. The text contains no secrets.
         why: String,
     },
-    /// The receiver will never take the message.
+    /// The receiver will never accept the message.
     Refused {
-        /// The reason, without secrets.
+        /// The reason why the message was not delivered. The text contains no secrets.
         why: String,
     },
 }
@@ -82,14 +83,14 @@ impl Delivery {
 pub struct Receiver {
     config: ReceiverConfig,
     client: Client,
-    /// Only for SNS.
+    /// The AWS credentials, if the receiver is an SNS topic.
     credentials: Option<CredentialSource>,
-    /// The address of SNS.
+    /// The address of SNS, if the receiver is an SNS topic.
     endpoint: Option<Url>,
 }
 
 impl Receiver {
-    /// Prepares to send to a receiver. Nothing is sent yet.
+    /// Prepares the connection settings for a receiver without sending anything.
     ///
     /// # Errors
     /// Returns a failure if `ca_file` holds no certificate, or if the AWS settings of SNS cannot be used.
@@ -124,7 +125,7 @@ impl Receiver {
         &self.config
     }
 
-    /// Sends a message. The call takes a little more than [`ANSWER_WAIT`] at most.
+    /// Sends a message. The call takes at most slightly longer than [`ANSWER_WAIT`].
     pub async fn send(&self, message: &Message<'_>) -> Delivery {
         let request = match self.request(message, now_ms()).await {
             Ok(request) => request,
@@ -189,7 +190,7 @@ fn now_ms() -> UnixMs {
     UnixMs(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
-/// Returns what an answer says about the message.
+/// Decides from the receiver's answer whether the message was delivered.
 fn judge(answer: &Answer, is_sns: bool, now: SystemTime) -> Delivery {
     let status = answer.status;
     if status.is_success() {
@@ -209,7 +210,7 @@ fn judge(answer: &Answer, is_sns: bool, now: SystemTime) -> Delivery {
     }
 }
 
-/// Returns the status and the beginning of the answer in one line.
+/// Returns the status and the beginning of the answer as one line of text.
 fn reason(answer: &Answer) -> String {
     let status = answer.status;
     let text = answer.text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -226,11 +227,11 @@ fn reason(answer: &Answer) -> String {
     }
 }
 
-/// Returns the time that `Retry-After` asks for, in seconds or as a date, up to [`RETRY_AFTER_MAX`].
+/// Returns the pause that a `Retry-After` header requests, in seconds or as a date, limited to [`RETRY_AFTER_MAX`].
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
-        // Only a number that is too large cannot be parsed.
+        // A text of digits fails to parse only if the number is too large.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let until = httpdate::parse_http_date(text).ok()?;

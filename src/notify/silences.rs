@@ -1,4 +1,4 @@
-//! Adds, lists and ends silences. Every process of `notify` reads them within ten seconds.
+//! Adds, lists and ends silences. Every `notify` process sees a change within ten seconds.
 
 use crate::core::clock::UnixMs;
 use crate::core::incident::silence::Silence;
@@ -9,12 +9,12 @@ use crate::settings::SilenceAdd;
 use crate::store::incidents::IncidentTable;
 use crate::telemetry::unix_ms;
 
-/// Characters of an id: no two of them look alike.
+/// The characters of a silence id. The set excludes characters that look alike.
 const ID_CHARS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
-/// Number of characters of an id.
+/// Number of characters in a silence id.
 const ID_LENGTH: usize = 6;
 
-/// Stores a silence that begins now, and prints its id.
+/// Stores a silence that begins now, and prints the id of the silence.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer.
@@ -36,7 +36,7 @@ pub(crate) async fn add(table: &IncidentTable, add: SilenceAdd) -> anyhow::Resul
     Ok(print(&line(&silence))?)
 }
 
-/// Prints the silences that have not ended, the one that ends first at the top.
+/// Prints the silences that have not ended, sorted by their end time.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer.
@@ -47,10 +47,10 @@ pub(crate) async fn list(table: &IncidentTable) -> anyhow::Result<()> {
     Ok(print(&lines)?)
 }
 
-/// Ends a silence now.
+/// Ends the silence with the given id now.
 ///
 /// # Errors
-/// Returns an error if DynamoDB does not answer, or if no silence with this id is left.
+/// Returns an error if DynamoDB does not answer, or if there is no active silence with this id.
 pub(crate) async fn end(table: &IncidentTable, id: &str) -> anyhow::Result<()> {
     let now_ms = unix_ms();
     let silences = current(table, now_ms).await?;

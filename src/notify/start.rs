@@ -1,4 +1,4 @@
-//! Finds out where a partition's fold continues.
+//! Finds the offset and the state from which a partition continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::settings::From;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
 use crate::telemetry::unix_ms;
 
-/// Maximum wait for an answer of Kafka.
+/// Maximum wait for an answer from Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed attempt.
+/// Pause after a failed attempt to start a partition.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a start needs to know.
+/// The services and settings that are needed to start a partition.
 #[derive(Clone)]
 pub(super) struct Starter {
     pub(super) inquiry: Inquiry,
@@ -33,10 +33,10 @@ pub(super) struct Starter {
     pub(super) from: From,
 }
 
-/// A partition that can be read.
+/// A partition that is ready to be read.
 pub(super) struct Started {
     pub(super) fold: Fold,
-    /// The first offset to read.
+    /// The offset of the first record to read.
     pub(super) next: Offset,
     /// The incidents about which a receiver may still lack a message.
     pub(super) rows: Vec<StoredIncident>,
@@ -45,7 +45,8 @@ pub(super) struct Started {
 }
 
 impl Starter {
-    /// Returns where the partition's fold continues. Tries until Kafka and DynamoDB have answered.
+    /// Returns the state from which the partition continues. Repeats the requests until Kafka and DynamoDB have
+    /// answered.
     pub(super) async fn start(self, partition: i32) -> Started {
         loop {
             match self.try_start(partition).await {
@@ -71,7 +72,8 @@ impl Starter {
         let mut is_new_base = stored.rules != rules || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
-            // The events before a checkpoint are only counted again for windows that are still open.
+            // Lost events before the checkpoint are harmless. They would only be counted again for windows that are
+            // still open.
             if at.next < begin {
                 let (from, to) = (at.next.0, begin.0);
                 tracing::error!(
@@ -113,8 +115,8 @@ impl Starter {
         })
     }
 
-    /// Returns the stored checkpoint. Without one, stores the first: at the log's beginning if the topic was made again,
-    /// else where `--from` says.
+    /// Returns the stored checkpoint. If there is none, creates the first checkpoint. The first checkpoint is at the
+    /// beginning of the log if the topic was recreated, and otherwise at the position that `--from` chooses.
     async fn find_checkpoint(
         &self,
         partition: i32,

@@ -1,4 +1,4 @@
-//! The status of `notify`: whether it is alive, and whether it is ready.
+//! The status of `notify`: whether the process is alive, and whether it is ready.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,7 +7,7 @@ use crate::api::ops::Probe;
 use crate::core::clock::SteadyMs;
 use crate::telemetry::steady_ms;
 
-/// Maximum time without a round of the role's loop, in milliseconds. After it, a restart would help.
+/// Maximum time between two rounds of the role's loop, in milliseconds. After a longer time, a restart would help.
 const BEAT_MS_MAX: i64 = 120_000;
 
 /// The status that the role updates and the HTTP server reads.
@@ -26,12 +26,12 @@ impl Status {
         }
     }
 
-    /// Sets what the role waits for. `None` means that the role does its work.
+    /// Sets the reason why the role is waiting. `None` means that the role is working.
     pub fn set_waiting(&self, what: Option<String>) {
         *self.waiting_for.lock().expect("no panic holds the lock") = what;
     }
 
-    /// Notes that the role's loop runs.
+    /// Records that the role's loop is running.
     pub fn beat(&self) {
         self.beat_ms.store(steady_ms().0, Ordering::Relaxed);
     }

@@ -12,10 +12,10 @@ use crate::notify::send::{Delivery, Receiver};
 use crate::output::print;
 use crate::telemetry::unix_ms;
 
-/// Sends a message about an incident that does not exist, and prints what became of it.
+/// Sends a message about a made-up incident, and prints the result.
 ///
 /// # Errors
-/// Returns an error if there is no such receiver, or if it did not take the message.
+/// Returns an error if the receiver does not exist or does not accept the message.
 pub(crate) async fn run(
     config: NotifyConfig,
     name: &str,

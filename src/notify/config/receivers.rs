@@ -1,4 +1,4 @@
-//! Reads `[[receiver]]`.
+//! Reads the `[[receiver]]` sections of the rules file.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,28 +14,29 @@ use crate::settings::warn_if_others_can_read;
 
 /// Maximum number of receivers.
 const RECEIVERS_MAX: usize = 100;
-/// Keys that receivers of every type have.
+/// Keys that every type of receiver accepts.
 const COMMON_KEYS: [&str; 5] = ["name", "type", "rules", "repeat", "min_interval"];
-/// Minimum time between two messages about an open incident unless the receiver says otherwise.
+/// Default minimum time between two messages about an open incident.
 const INTERVAL_MS: i64 = 60_000;
-/// Time between two messages to Alertmanager about an open incident, unless the receiver sets `repeat`. Alertmanager
-/// forgets its alerts when it restarts. It sends a repeated alert to people only after its own `repeat_interval`.
+/// Default time between two messages to Alertmanager about an open incident. Alertmanager loses its alerts when it
+/// restarts, so they must be repeated. Alertmanager notifies people about a repeated alert only after its own
+/// `repeat_interval`.
 const ALERTMANAGER_REPEAT_MS: i64 = 5 * 60_000;
-/// Where PagerDuty takes events.
+/// The URL to which PagerDuty's Events API accepts events.
 const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
 
-/// Whether secrets are read when the configuration is.
+/// Defines whether the files with secrets are read together with the rules file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretReading {
-    /// Each file with secrets is read, and an invalid one is a mistake.
+    /// Reads each file with secrets, and reports an invalid file as a mistake.
     Check,
-    /// The files are not read, because nothing will be sent.
+    /// Does not read the files with secrets, because nothing will be sent.
     Skip,
 }
 
-/// How the paths in the file become files.
+/// The folders that resolve the file names in the rules file.
 pub(super) struct Folders<'a> {
-    /// The folder of the file of rules.
+    /// The folder of the rules file.
     pub(super) config: &'a Path,
     /// The folder of systemd's credentials.
     pub(super) credentials: Option<&'a Path>,
@@ -43,9 +44,10 @@ pub(super) struct Folders<'a> {
 }
 
 impl Folders<'_> {
-    /// Returns the file with this name. A credential of that name wins over a file next to the file of rules.
+    /// Returns the path of the file `name`. A systemd credential with that name takes precedence over a file next to
+    /// the rules file.
     fn file(&self, name: &str) -> PathBuf {
-        // `join` returns an absolute path unchanged.
+        // If `name` is an absolute path, `join` returns `name` unchanged.
         let credential = self.credentials.map(|folder| folder.join(name));
         credential
             .filter(|path| path.is_file())
@@ -53,7 +55,7 @@ impl Folders<'_> {
     }
 }
 
-/// The types, each with its own keys.
+/// The types of receivers, each with the keys that only some types accept.
 const TYPES: [(&str, &[&str]); 6] = [
     (
         "webhook",
@@ -89,7 +91,7 @@ const TYPES: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Returns the receivers without mistakes, and notes the mistakes of the others. `rules` are the names of all rules.
+/// Returns the valid receivers, and notes the mistakes in the others. `rules` contains the names of all rules.
 pub(super) fn read_receivers<'a>(
     notes: &mut Notes<'_>,
     sections: &[Section<'a>],
@@ -117,7 +119,7 @@ pub(super) fn read_receivers<'a>(
     receivers
 }
 
-/// Reads one receiver.
+/// Reads one `[[receiver]]` section.
 struct Reader<'a, 'f> {
     section: Section<'a>,
     folders: &'f Folders<'f>,
@@ -152,7 +154,7 @@ impl<'a> Reader<'a, '_> {
         })
     }
 
-    /// Returns the type, and notes the keys that receivers of the type do not have.
+    /// Returns the type of the receiver, and notes each key that this type does not accept.
     fn kind(&self, notes: &mut Notes<'_>) -> Option<&'static str> {
         let section = self.section;
         let names = TYPES.iter().map(|(name, _)| *name);
@@ -179,7 +181,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Notes unknown keys, and says so if a key belongs to receivers of another type.
+    /// Notes each unknown key. The note differs if the key is valid for another type of receiver.
     fn misplaced_keys(&self, notes: &mut Notes<'_>, kind: &str, known: &[&str]) {
         let is_elsewhere = |key: &str| TYPES.iter().any(|(_, own)| own.contains(&key));
         let mut known = known.to_vec();
@@ -295,7 +297,7 @@ impl<'a> Reader<'a, '_> {
         Some(placed.value.to_owned())
     }
 
-    /// Returns the URL of `url` or `url_file`. Notes a receiver that has both or neither.
+    /// Returns the URL from the key `url` or `url_file`. Notes a mistake if the receiver has both keys or neither.
     fn location(&self, notes: &mut Notes<'_>) -> Option<Location> {
         match (self.section.has("url"), self.section.has("url_file")) {
             (true, false) => self.url(notes).map(Location::Given),
@@ -331,7 +333,8 @@ impl<'a> Reader<'a, '_> {
         None
     }
 
-    /// Returns the file that a key names. If secrets are checked, a file that `read` refuses is a mistake.
+    /// Returns the file that the value of `key` names. If secrets are checked, notes a mistake if `read` rejects the
+    /// file.
     fn secret(
         &self,
         notes: &mut Notes<'_>,

@@ -1,4 +1,4 @@
-//! Reads `[[rule]]`.
+//! Reads the `[[rule]]` sections of the rules file.
 
 use std::collections::BTreeSet;
 
@@ -19,14 +19,14 @@ const KEYS: [&str; 10] = [
     "silence",
     "open_max",
 ];
-/// How long a group must be quiet unless the rule says otherwise.
+/// Default time without a new event after which an incident ends.
 const QUIET_MS: i64 = 15 * 60_000;
-/// Highest `count`.
+/// Maximum value of the key `count` of a rule.
 const COUNT_MAX: u32 = 1_000_000;
-/// Highest `open_max`: each open incident takes about a kilobyte of memory.
+/// Maximum value of the key `open_max` of a rule. Each open incident takes about one kilobyte of memory.
 const OPEN_LIMIT: u32 = 100_000;
 
-/// Returns the rules without mistakes, and notes the mistakes of the others.
+/// Returns the valid rules, and notes the mistakes in the others.
 pub(super) fn read_rules<'a>(notes: &mut Notes<'_>, sections: &[Section<'a>]) -> Vec<Rule> {
     if sections.is_empty() {
         notes.note(
@@ -77,7 +77,7 @@ fn read_rule<'a>(
     })
 }
 
-/// Returns a list with at least one value. Notes an empty list, because it would admit no event.
+/// Returns the list of values of a key. Notes an empty list as a mistake, because no event would match it.
 fn read_values<'a>(
     notes: &mut Notes<'_>,
     section: Section<'a>,
@@ -113,7 +113,7 @@ fn read_list<'a>(
     Some(values.iter().map(|value| value.value.into()).collect())
 }
 
-/// Returns what to write instead of a city that no event can have.
+/// Returns a correction for a city name that no event can have, or `None` if the name is valid.
 fn city_flaw(city: &str) -> Option<String> {
     let trimmed = city.trim();
     if !trimmed.is_empty() && trimmed != city {
@@ -125,7 +125,7 @@ fn city_flaw(city: &str) -> Option<String> {
         .then(|| format!("write 1 to {CITY_CHARS_MAX} characters without # and control characters"))
 }
 
-/// Returns what to write instead of an event type that no event can have.
+/// Returns a correction for an event type that no event can have, or `None` if the type is valid.
 fn event_type_flaw(event_type: &str) -> Option<String> {
     let is_valid = |text: &str| is_name(text, |c| c == '-' || c == '_');
     let lower = event_type.trim().to_ascii_lowercase();
@@ -158,7 +158,7 @@ fn read_severities<'a>(notes: &mut Notes<'_>, section: Section<'a>) -> Option<Ve
     Some(severities.into_iter().collect())
 }
 
-/// Returns whether the rule groups by city and by event type.
+/// Returns two flags: whether the rule groups by city, and whether it groups by event type.
 fn read_group<'a>(notes: &mut Notes<'_>, section: Section<'a>) -> (bool, bool) {
     let Some(values) = notes.texts(section, "group_by") else {
         return (true, true);

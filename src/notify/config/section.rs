@@ -1,4 +1,4 @@
-//! Reads the tables of a TOML file and notes each mistake with its place.
+//! Reads sections of a TOML file and notes each mistake with its line and column.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,23 +7,23 @@ use toml_edit::{Item, Table};
 
 use crate::settings::{nearest, parse_duration_ms};
 
-/// Shortest duration in the file.
+/// Minimum duration that the rules file may contain.
 pub(super) const DURATION_MS_MIN: i64 = 1_000;
-/// Longest duration in the file: 30 days.
+/// Maximum duration that the rules file may contain: 30 days.
 pub(super) const DURATION_MS_MAX: i64 = 30 * 24 * 3_600_000;
-/// Maximum length of a name in bytes. Names are part of sort keys and of labels.
+/// Maximum length of the name of a rule or receiver in bytes. Sort keys and metric labels contain these names.
 const NAME_BYTES_MAX: usize = 64;
 
-/// A mistake in the file.
+/// A mistake in the rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The line, from 1.
+    /// The line of the mistake, counted from 1.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column of the mistake in characters, counted from 1.
     pub column: usize,
-    /// What is wrong.
+    /// A description of the mistake.
     pub what: String,
-    /// What to write instead.
+    /// The correction that the user should make.
     pub remedy: String,
 }
 
@@ -39,18 +39,18 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// A value with the place where the file has it.
+/// A value together with its position in the rules file.
 #[derive(Clone, Debug)]
 pub(super) struct Placed<T> {
     pub(super) value: T,
     pub(super) span: Option<Range<usize>>,
 }
 
-/// One `[[rule]]` or `[[receiver]]`.
+/// One `[[rule]]` or `[[receiver]]` section of the rules file.
 #[derive(Clone, Copy)]
 pub(super) struct Section<'a> {
     pub(super) table: &'a Table,
-    /// The name between the brackets.
+    /// The name of the section, `rule` or `receiver`.
     pub(super) kind: &'static str,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
-    /// Returns the place of a key, or of the section if it does not have the key.
+    /// Returns the position of a key. If the section does not have the key, returns the position of the section.
     pub(super) fn key_span(self, key: &str) -> Option<Range<usize>> {
         let key = self.table.key(key).and_then(toml_edit::Key::span);
         key.or_else(|| self.table.span())
@@ -70,7 +70,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The mistakes that were found so far.
+/// Collects the mistakes while the rules file is read.
 pub(super) struct Notes<'t> {
     text: &'t str,
     mistakes: Vec<Mistake>,
@@ -84,7 +84,7 @@ impl<'t> Notes<'t> {
         }
     }
 
-    /// Returns the mistakes in the order of the file.
+    /// Returns the mistakes in the order of the rules file.
     pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
         self.mistakes.sort_by_key(|m| (m.line, m.column));
         self.mistakes
@@ -117,7 +117,7 @@ impl<'t> Notes<'t> {
         });
     }
 
-    /// Notes that the section lacks a key.
+    /// Notes that a section lacks a required key.
     pub(super) fn note_missing(&mut self, section: Section<'_>, key: &str, example: &str) {
         let what = format!("[[{}]] has no {key}", section.kind);
         self.note(
@@ -162,7 +162,7 @@ impl<'t> Notes<'t> {
         Some(Placed { value, span })
     }
 
-    /// Returns a list of texts. Notes a list that holds something else.
+    /// Returns the list of strings of a key. Notes a value that is not a list of strings as a mistake.
     pub(super) fn texts<'a>(
         &mut self,
         section: Section<'a>,
@@ -226,7 +226,7 @@ impl<'t> Notes<'t> {
         flag
     }
 
-    /// Returns the name of the section. Notes a name that is missing or has another form than `[a-z][a-z0-9-]{0,63}`.
+    /// Returns the name of the section. Notes a name that is missing or does not match `[a-z][a-z0-9-]{0,63}`.
     pub(super) fn name<'a>(&mut self, section: Section<'a>) -> Option<Placed<&'a str>> {
         if !section.has("name") {
             self.note_missing(section, "name", "\"…\"");
@@ -241,7 +241,7 @@ impl<'t> Notes<'t> {
         Some(placed)
     }
 
-    /// Notes each name that an earlier section has.
+    /// Notes each name that an earlier section of the same kind already uses.
     pub(super) fn repeated_names(&mut self, kind: &str, names: &[Placed<&str>]) {
         for (n, name) in names.iter().enumerate() {
             if let Some(first) = names[..n].iter().find(|other| other.value == name.value) {
@@ -253,7 +253,8 @@ impl<'t> Notes<'t> {
     }
 }
 
-/// Returns true if the text is a lower-case letter with at most 63 letters, digits and characters that `admits` admits.
+/// Returns true if the text is a valid name. A name begins with a lower-case letter, is at most 64 bytes long, and
+/// contains only lower-case letters, digits and characters that `admits` accepts.
 pub(super) fn is_name(text: &str, admits: impl Fn(char) -> bool) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -262,7 +263,7 @@ pub(super) fn is_name(text: &str, admits: impl Fn(char) -> bool) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || admits(c))
 }
 
-/// Returns what to write instead of a name: the nearest one, or one of all.
+/// Returns advice for a wrong name: the most similar valid name, or a list of all valid names.
 pub(super) fn remedy_for<'n>(
     wrong: &str,
     names: impl Iterator<Item = &'n str> + Clone,

@@ -1,4 +1,4 @@
-//! The receivers of messages, as the file of rules describes them.
+//! The receivers of messages, as the rules file describes them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,80 +9,80 @@ use url::Url;
 use crate::core::incident::outbox::Timing;
 use crate::notify::secret::SecretFile;
 
-/// A receiver of messages.
+/// The configuration of one receiver of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiverConfig {
-    /// The name, which is unique.
+    /// The unique name of the receiver.
     pub name: Arc<str>,
-    /// The rules whose incidents the receiver wants, or `None` for all.
+    /// The rules whose incidents are sent to the receiver, or `None` for all rules.
     pub rules: Option<BTreeSet<Arc<str>>>,
-    /// When the receiver wants messages.
+    /// The minimum interval and the repetition of messages.
     pub timing: Timing,
-    /// True if the receiver may have an address that is private or of this host.
+    /// True if messages may go to private addresses and to this host.
     pub allow_private: bool,
-    /// A PEM file with the only certificate authorities that are trusted for the receiver. `None` stands for those of
-    /// the host.
+    /// A PEM file with the only certificate authorities that are trusted for the receiver. If `None`, the authorities
+    /// of the host are trusted.
     pub ca_file: Option<PathBuf>,
-    /// What receives the messages.
+    /// The service that receives the messages.
     pub target: Target,
 }
 
 impl ReceiverConfig {
-    /// Returns true if the receiver wants the incidents of the rule.
+    /// Returns true if incidents of the rule are sent to the receiver.
     pub fn wants(&self, rule: &str) -> bool {
         self.rules.as_ref().is_none_or(|rules| rules.contains(rule))
     }
 }
 
-/// What receives messages, with everything that depends on its type.
+/// The service that receives the messages, with the settings for its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// An HTTP server that takes Standard Webhooks.
+    /// An HTTP server that accepts messages in the format of Standard Webhooks.
     Webhook {
-        /// Where it listens.
+        /// The URL of the HTTP server.
         url: Location,
-        /// The keys that sign, or `None` for messages without a signature.
+        /// The file with the signing keys, or `None` if messages are not signed.
         secret: Option<SecretFile>,
-        /// A bearer token.
+        /// The file with a bearer token.
         token: Option<SecretFile>,
     },
     /// An incoming webhook of Slack.
     Slack {
-        /// The URL, which is a secret.
+        /// The file with the URL, which is a secret.
         url: SecretFile,
     },
     /// PagerDuty's Events API v2.
     PagerDuty {
-        /// Where PagerDuty takes events.
+        /// The URL to which PagerDuty accepts events.
         url: Url,
-        /// The integration key.
+        /// The file with the integration key.
         routing_key: SecretFile,
     },
     /// A topic of Amazon SNS.
     Sns {
-        /// The topic.
+        /// The ARN of the SNS topic.
         topic: TopicArn,
     },
     /// A topic of ntfy.
     Ntfy {
-        /// The root of the server.
+        /// The root URL of the ntfy server.
         url: Location,
-        /// The topic.
+        /// The name of the ntfy topic.
         topic: String,
-        /// An access token.
+        /// The file with an access token.
         token: Option<SecretFile>,
     },
     /// Alertmanager's API v2.
     Alertmanager {
-        /// The server, without `/api/v2/alerts`.
+        /// The URL of the Alertmanager server, without `/api/v2/alerts`.
         url: Location,
-        /// A bearer token.
+        /// The file with a bearer token.
         token: Option<SecretFile>,
     },
 }
 
 impl Target {
-    /// Returns the type as the file names it.
+    /// Returns the type of the receiver, as written in the rules file.
     pub fn kind(&self) -> &'static str {
         match self {
             Target::Webhook { .. } => "webhook",
@@ -95,23 +95,23 @@ impl Target {
     }
 }
 
-/// A URL in the file of rules, or in a file of its own.
+/// A URL, which stands in the rules file or, if it is secret, in a separate file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// The URL is not a secret.
+    /// The rules file contains the URL, which is not a secret.
     Given(Url),
-    /// The URL is a secret.
+    /// A separate file contains the URL, which is a secret.
     File(SecretFile),
 }
 
-/// The name of an SNS topic.
+/// The Amazon Resource Name (ARN) of an SNS topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicArn {
-    /// The whole name.
+    /// The complete ARN.
     pub arn: String,
-    /// The Region.
+    /// The AWS Region of the topic.
     pub region: String,
-    /// True if the topic keeps an order and drops repeated messages.
+    /// True if the topic is a FIFO topic, which keeps the order of messages and drops repeated messages.
     pub is_fifo: bool,
 }
 
@@ -138,7 +138,7 @@ impl TopicArn {
         })
     }
 
-    /// Returns the address of SNS in the topic's Region.
+    /// Returns the URL of the SNS endpoint in the topic's Region.
     pub fn endpoint(&self) -> String {
         let suffix = if self.arn.starts_with("arn:aws-cn:") {
             "amazonaws.com.cn"

@@ -1,4 +1,4 @@
-//! Tests of the file of rules and receivers: what is read, and the text of each mistake.
+//! Tests of the rules file: which settings are read, and the text of each mistake.
 
 use std::collections::BTreeSet;
 
@@ -7,24 +7,24 @@ use crate::core::incident::rule::Condition;
 
 use super::*;
 
-/// Parses a text whose secrets are not read.
+/// Parses the text of a rules file without reading its files with secrets.
 fn parse(text: &str) -> Result<NotifyConfig, Mistakes> {
     let path = Path::new("/etc/citystream/notify.toml");
     NotifyConfig::parse(path, text, None, SecretReading::Skip)
 }
 
-/// Returns the mistakes, each in one line without the path.
+/// Returns the mistakes in the text, each on one line and without the path.
 fn mistakes(text: &str) -> Vec<String> {
     let found = parse(text).expect_err("a mistake").all;
     found.iter().map(ToString::to_string).collect()
 }
 
-/// Returns the mistakes of a rule, below a first line with `[[rule]]`.
+/// Returns the mistakes in one rule. `lines` follow a first line `[[rule]]`.
 fn rule_mistakes(lines: &str) -> Vec<String> {
     mistakes(&format!("[[rule]]\n{lines}"))
 }
 
-/// Returns the mistakes of a receiver, whose first line is line 4.
+/// Returns the mistakes in one receiver, whose section starts at line 4.
 fn receiver_mistakes(lines: &str) -> Vec<String> {
     mistakes(&format!("[[rule]]\nname = \"all\"\n[[receiver]]\n{lines}"))
 }
@@ -203,7 +203,7 @@ fn columns_count_characters() {
     );
 }
 
-/// Lines of a rule, and the mistake in them.
+/// Each entry contains the lines of a rule, and the message about their mistake.
 const RULE_MISTAKES: &[(&str, &str)] = &[
     (
         "city = [\"NYC\"]",
@@ -306,7 +306,7 @@ fn each_mistake_of_a_rule_says_what_to_write() {
     }
 }
 
-/// Lines of a receiver, and the mistake in them.
+/// Each entry contains the lines of a receiver, and the message about their mistake.
 const RECEIVER_MISTAKES: &[(&str, &str)] = &[
     (
         "name = \"a\"",

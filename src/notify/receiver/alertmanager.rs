@@ -1,9 +1,10 @@
-//! [Alertmanager's API v2](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
+//! Requests for [Alertmanager's API v2](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
 //!
-//! Alertmanager recognizes an alert by its labels, and the label `severity` is the severity so far. If the severity of
-//! an incident rises, the request therefore also ends the alerts that the incident had at lower severities.
+//! Alertmanager identifies an alert by its labels. The label `severity` contains the current severity of the incident.
+//! If the severity rises, the request therefore also ends the alerts that the incident had at lower severities.
 //!
-//! An open alert needs an end in the future. Otherwise, Alertmanager would end it after its `resolve_timeout`.
+//! An open alert needs an end time in the future. Otherwise, Alertmanager would end the alert after its
+//! `resolve_timeout`.
 
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -17,9 +18,9 @@ use crate::core::time::format_millis;
 
 use super::{Request, sample_line};
 
-/// Minimum time for which an open alert stays open without another message.
+/// Minimum time for which an open alert stays open without a further message.
 const OPEN_MS_MIN: i64 = 3_600_000;
-/// The number of messages in a row that may be late before an open alert ends. Prometheus uses the same number.
+/// An open alert ends after this many repeat intervals without a message. Prometheus uses the same number.
 const REPEATS_MISSED: i64 = 4;
 
 /// Returns the request for Alertmanager at `base`. `repeat_ms` is the time between two messages about an open incident.
@@ -62,7 +63,8 @@ pub fn request(
     Request::json(url, token, &Value::Array(alerts))
 }
 
-/// Returns the severities that the incident may have had before: those from the first event's up to the current one.
+/// Returns the severities that the incident may have had before: from that of the first event up to the current
+/// severity, exclusive.
 fn former_severities(message: &Message<'_>) -> impl Iterator<Item = Severity> {
     let first = message.incident.samples.first().map(|s| s.severity);
     let current = message.incident.severity;

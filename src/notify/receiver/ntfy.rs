@@ -1,4 +1,4 @@
-//! [ntfy](https://docs.ntfy.sh/publish/#publish-as-json), with messages as JSON.
+//! Requests for [ntfy](https://docs.ntfy.sh/publish/#publish-as-json), with messages as JSON.
 
 use serde_json::json;
 use url::Url;
@@ -9,12 +9,12 @@ use crate::core::incident::outbox::Kind;
 
 use super::{Request, cut, facts, rank, sample_line};
 
-/// Maximum length of a message in bytes. ntfy makes a longer one an attachment.
+/// Maximum length of a message in bytes. ntfy turns a longer message into an attachment.
 const MESSAGE_BYTES_MAX: usize = 4_096;
-/// Maximum length of a title in characters, so that a phone shows all of it.
+/// Maximum length of a title in characters. A phone can show a title of this length completely.
 const TITLE_CHARS_MAX: usize = 250;
 
-/// Returns the request for a topic. `url` is the root of the server, because only the root takes JSON.
+/// Returns the request for an ntfy topic. `url` is the root of the server, because ntfy accepts JSON only at the root.
 pub fn request(url: Url, topic: &str, token: Option<&str>, message: &Message<'_>) -> Request {
     let priority = match (message.kind, rank(message)) {
         (Kind::Resolved, _) | (_, Severity::Low) => 2,
@@ -40,7 +40,8 @@ pub fn request(url: Url, topic: &str, token: Option<&str>, message: &Message<'_>
     Request::json(url, token, &body)
 }
 
-/// Returns the facts and then the samples, one a line. Lines beyond the limit are left out.
+/// Returns the facts about the incident, followed by the sample events, one per line. Lines beyond the limit are
+/// omitted.
 fn text(message: &Message<'_>) -> String {
     let facts = facts(message).into_iter();
     let facts = facts.map(|(name, value)| format!("{name}: {value}"));

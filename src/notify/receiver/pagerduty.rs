@@ -1,7 +1,7 @@
-//! [PagerDuty's Events API v2](https://developer.pagerduty.com/docs/events-api-v2-overview).
+//! Requests for [PagerDuty's Events API v2](https://developer.pagerduty.com/docs/events-api-v2-overview).
 //!
-//! A message that opens or updates an incident triggers an alert, and the alerts of one incident have one `dedup_key`.
-//! The last message resolves the alert.
+//! A message that opens or updates an incident triggers an alert. All alerts of one incident have the same `dedup_key`.
+//! The last message about an incident resolves the alert.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -14,12 +14,12 @@ use crate::core::time::format_millis;
 
 use super::{Request, cut, rank};
 
-/// Maximum length of `dedup_key` in characters.
+/// Maximum length of the field `dedup_key` in characters.
 const DEDUP_KEY_MAX: usize = 255;
-/// Maximum length of `summary` in characters.
+/// Maximum length of the field `summary` in characters.
 const SUMMARY_MAX: usize = 1_024;
 
-/// Returns the request for PagerDuty.
+/// Returns the request for a message to PagerDuty.
 pub fn request(url: Url, routing_key: &str, message: &Message<'_>) -> Request {
     let mut body = json!({
         "routing_key": routing_key,
@@ -62,7 +62,8 @@ fn payload(message: &Message<'_>) -> Value {
     payload
 }
 
-/// Returns the key by which PagerDuty recognizes the incident: its name, or a hash of a name that is too long.
+/// Returns the key by which PagerDuty identifies the incident: the name of the incident, or a hash of a name that is
+/// too long.
 fn dedup_key(name: &str) -> String {
     if name.chars().count() <= DEDUP_KEY_MAX {
         return name.to_owned();

@@ -1,4 +1,5 @@
-//! Incoming webhooks of [Slack](https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks), with blocks.
+//! Requests for incoming webhooks of
+//! [Slack](https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks), with blocks.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -9,14 +10,14 @@ use super::{Request, cut, facts, sample_line};
 
 /// Maximum length of a header in characters.
 const HEADER_CHARS_MAX: usize = 150;
-/// Maximum length of the text of a section in characters.
+/// Maximum length of the text in a section, in characters.
 const SECTION_CHARS_MAX: usize = 3_000;
-/// Maximum length of a field of a section in characters.
+/// Maximum length of a field in a section, in characters.
 const FIELD_CHARS_MAX: usize = 2_000;
-/// Maximum number of fields of a section.
+/// Maximum number of fields in a section.
 const FIELDS_MAX: usize = 10;
 
-/// Returns the request for an incoming webhook.
+/// Returns the request for an incoming webhook of Slack.
 pub fn request(url: Url, message: &Message<'_>) -> Request {
     Request::json(url, None, &body(message))
 }
@@ -45,7 +46,7 @@ fn body(message: &Message<'_>) -> Value {
         blocks.push(json!({"type": "context", "elements": samples}));
     }
     if let Some(link) = message.link {
-        // A link that is cut leads nowhere, so a long one is left out.
+        // A link that is too long is omitted, because a truncated link would be broken.
         let text = format!("<{}|Open in citystream>", escape(link, usize::MAX));
         if text.chars().count() <= SECTION_CHARS_MAX {
             blocks.push(json!({"type": "section", "text": markdown(&text)}));
@@ -58,8 +59,8 @@ fn markdown(text: &str) -> Value {
     json!({"type": "mrkdwn", "text": text})
 }
 
-/// Returns the text with the three characters escaped that Slack interprets, such as in `<!channel>`. The result has at
-/// most `max` characters, and no escape is cut.
+/// Returns the text with the characters `&`, `<` and `>` escaped, which Slack would interpret. The result has at most
+/// `max` characters, and truncation never splits an escape.
 fn escape(text: &str, max: usize) -> String {
     let escaped = |c: char| match c {
         '&' => "&amp;".to_owned(),

@@ -1,5 +1,5 @@
-//! [Amazon SNS](https://docs.aws.amazon.com/sns/latest/api/API_Publish.html): the action `Publish`, signed with Signature
-//! Version 4.
+//! Requests for [Amazon SNS](https://docs.aws.amazon.com/sns/latest/api/API_Publish.html): the action `Publish`, signed
+//! with Signature Version 4.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,14 +18,14 @@ use super::Request;
 
 /// Maximum length of a subject in characters.
 const SUBJECT_CHARS_MAX: usize = 100;
-/// Maximum length of the ids of a FIFO topic in characters.
+/// Maximum length of the deduplication id and the group id for a FIFO topic, in characters.
 const ID_CHARS_MAX: usize = 128;
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Returns the request for a topic.
+/// Returns the request for an SNS topic.
 ///
 /// # Errors
-/// Returns the message of the signing library.
+/// Returns the error message of the signing library.
 pub fn request(
     endpoint: Url,
     topic: &TopicArn,
@@ -98,7 +98,8 @@ fn form(topic: &TopicArn, message: &Message<'_>) -> String {
     form.finish()
 }
 
-/// Returns the title as a subject: ASCII without control characters, which begins with a letter, digit or punctuation.
+/// Returns the title in the form that SNS requires of a subject: ASCII without control characters, beginning with a
+/// letter, a digit or punctuation.
 fn subject(title: &str) -> String {
     let ascii = title.chars().map(|c| match c {
         ' '..='~' => c,
@@ -107,7 +108,7 @@ fn subject(title: &str) -> String {
     ascii.take(SUBJECT_CHARS_MAX).collect()
 }
 
-/// Returns the id for a FIFO topic, or a hash of an id that is too long.
+/// Returns an id for a FIFO topic. An id that is too long is replaced by its hash.
 fn fifo_id(id: &str) -> String {
     if id.len() <= ID_CHARS_MAX && id.chars().all(|c| c.is_ascii_graphic()) {
         return id.to_owned();

@@ -1,4 +1,4 @@
-//! Tests of the requests of each type of receiver.
+//! Tests of the requests for each type of receiver.
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn body(request: &Request) -> Value {
     serde_json::from_str(&request.body).unwrap()
 }
 
-/// Returns an incident with long texts everywhere.
+/// Returns an incident in which all texts are long.
 fn long() -> Incident {
     let text = "<".repeat(5_000);
     let mut incident = incident();
@@ -37,7 +37,7 @@ fn long() -> Incident {
 
 #[test]
 fn the_signature_is_that_of_standard_webhooks() {
-    // The example of the libraries of Standard Webhooks.
+    // The key comes from the example of the Standard Webhooks libraries.
     let key = parse_signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     assert_eq!(
         webhook::sign(
@@ -142,7 +142,7 @@ fn slack_gets_no_text_beyond_its_limits() {
     let samples = sent["blocks"][2]["elements"].as_array().unwrap();
     assert!(samples.len() == 5 && samples.iter().all(|s| length(&s["text"]) <= 2_000));
     assert!(length(&sent["text"]) <= 3_000);
-    // A link that is too long is left out, because a part of it leads nowhere.
+    // A link that is too long is omitted, because a truncated link would be broken.
     let link = format!("https://city.example/{}", "x".repeat(3_000));
     let message = Message {
         link: Some(&link),
@@ -288,7 +288,7 @@ fn alertmanager_gets_the_alert_and_the_end_of_those_at_lower_severities() {
             "generatorURL": LINK,
         })
     };
-    // The alert stays open for an hour, because four repetitions take less.
+    // The alert stays open for an hour, because four repetitions take less than an hour.
     let wanted = json!([
         alert("critical", "2026-01-02T04:04:05.000Z"),
         alert("medium", "2026-01-02T03:04:05.000Z"),
@@ -387,7 +387,7 @@ fn sns_gets_a_signed_form() {
     assert_eq!(request.header("content-type"), Some(form));
     assert_eq!(request.header("x-amz-date"), Some("20260102T030405Z"));
     assert_eq!(request.header("x-amz-security-token"), Some("session"));
-    // Computed from the rules of Signature Version 4, without AWS's library.
+    // The expected signature was computed from the rules of Signature Version 4, without AWS's library.
     let authorization = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260102/eu-west-1/sns/aws4_request, \
                          SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, Signature=";
     let given = request.header("authorization").unwrap();
@@ -396,7 +396,7 @@ fn sns_gets_a_signed_form() {
     assert_eq!(signature, sigv4(&request.body));
 }
 
-/// Returns the signature of a form, for the instant and the credentials of these tests.
+/// Returns the signature of a form, with the time and the credentials of these tests.
 fn sigv4(body: &str) -> String {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use sha2::{Digest as _, Sha256};

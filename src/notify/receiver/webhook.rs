@@ -1,4 +1,4 @@
-//! Webhooks in the form of [Standard Webhooks](https://www.standardwebhooks.com).
+//! Requests for webhooks in the format of [Standard Webhooks](https://www.standardwebhooks.com).
 
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -10,8 +10,8 @@ use crate::core::incident::message::Message;
 
 use super::{Request, seconds};
 
-/// Returns the request for a webhook. `keys` sign the body, and each adds a signature, so that a receiver accepts the
-/// message with either key while keys are renewed.
+/// Returns the request for a webhook. Each key in `keys` adds a signature of the body. While keys are being renewed, a
+/// receiver can therefore verify the message with the old key or the new key.
 pub fn request(
     url: Url,
     keys: &[Vec<u8>],
@@ -37,7 +37,7 @@ pub fn request(
 /// Returns the signature of `<id>.<timestamp>.<body>`.
 ///
 /// # Panics
-/// Does not panic, because HMAC takes keys of every length.
+/// Never panics, because HMAC accepts keys of every length.
 pub fn sign(key: &[u8], id: &str, timestamp: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
     for part in [id, ".", timestamp, ".", body] {

@@ -1,9 +1,9 @@
-//! Which addresses a message may go to.
+//! Decides to which IP addresses a message may be sent.
 //!
-//! A URL in the file of rules may name a host of someone else. The owner of that host's name decides which address it
-//! has, so the name could lead to a service of this host, of its network, or to the metadata of the instance. Messages
-//! therefore go to public addresses, unless the receiver has `allow_private`. A name is resolved once per connection,
-//! and the connection is made to an address that was checked.
+//! A URL in the rules file may name a host that someone else controls. Whoever controls the host name could point it to
+//! a service on this host, in its network, or to the instance metadata. Messages are therefore sent only to public
+//! addresses, unless the receiver has `allow_private`. The name is resolved once per connection, and the connection
+//! uses an address that was checked.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use hyper_util::client::legacy::connect::dns::Name;
 use tower::Service;
 
-/// Returns true if the address is one of the public internet.
+/// Returns true if the address belongs to the public internet.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -22,7 +22,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// See IANA's registry of IPv4 special-purpose addresses.
+/// Source: IANA's registry of IPv4 special-purpose addresses.
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let is_special = address.is_private()
@@ -38,8 +38,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !is_special
 }
 
-/// See IANA's registry of IPv6 special-purpose addresses. Only 2000::/3 is public. An address that contains an IPv4
-/// address is as public as that one.
+/// Source: IANA's registry of IPv6 special-purpose addresses. Only 2000::/3 is public. An IPv6 address that contains an
+/// IPv4 address is public if the IPv4 address is public.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     let v4_at = |n: usize| {
@@ -60,7 +60,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Returns why a message must not go to the address.
+/// Returns the reason why messages must not be sent to the address.
 pub(super) fn refusal(host: &str, address: IpAddr) -> String {
     format!(
         "{host} has the address {address}, which is not public; set allow_private = true to \
@@ -68,7 +68,7 @@ pub(super) fn refusal(host: &str, address: IpAddr) -> String {
     )
 }
 
-/// Resolves names to addresses that messages may go to.
+/// Resolves host names to the addresses to which messages may be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resolver {
     pub(super) allow_private: bool,
@@ -86,7 +86,7 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let allow_private = self.allow_private;
         Box::pin(async move {
-            // The caller replaces the port.
+            // The port is zero here, because the caller replaces it.
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let admitted = found.iter().copied();

@@ -1,4 +1,4 @@
-//! The HTTP client of a receiver: one POST request with its redirects, within a limit of time and bytes.
+//! The HTTP client for a receiver. It sends one POST request and follows redirects, within limits for time and bytes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,28 +22,29 @@ use super::Delivery;
 use super::addresses::{is_public, refusal};
 use super::route::Route;
 
-/// Maximum wait for an answer, which includes the connection and redirects.
+/// Maximum wait for an answer, including the connection and redirects.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// Maximum number of bytes of an answer that are read.
+/// Maximum number of bytes that are read from an answer.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of redirects that are followed.
 pub const REDIRECTS_MAX: usize = 2;
-/// Maximum wait for the body after the head of an answer. The status alone decides, so a slow body is given up soon.
+/// Maximum wait for the body of an answer after its head. Only the status matters for the result, so the client does
+/// not wait long for a slow body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
-/// Time after which an idle connection is closed: see `src/aws.rs`.
+/// Time after which an idle connection is closed. `src/aws.rs` explains the value.
 const POOL_IDLE: Duration = Duration::from_secs(20);
-/// Maximum number of idle connections.
+/// Maximum number of idle connections per receiver.
 const POOL_COUNT: usize = 4;
 pub(super) const AGENT: &str = concat!("citystream/", env!("CARGO_PKG_VERSION"));
 
-/// The part of an answer that matters.
+/// The parts of an HTTP answer that the sender uses.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// The host that answered.
+    /// The host that sent the answer.
     pub(super) host: String,
-    /// The beginning of the body.
+    /// The beginning of the answer's body.
     pub(super) text: String,
 }
 
@@ -76,7 +77,7 @@ impl Client {
         }
     }
 
-    /// Sends the request and returns the answer, or what its absence means.
+    /// Sends the request. Returns the answer, or the resulting [`Delivery`] if no answer arrives.
     pub(super) async fn post(&self, request: Request) -> Result<Answer, Delivery> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let answer = tokio::time::timeout(ANSWER_WAIT, self.post_following(request));
@@ -104,7 +105,7 @@ impl Client {
 
     async fn post_once(&self, request: &Request) -> Result<Response<Incoming>, Delivery> {
         let host = request.url.host_str().unwrap_or_default();
-        // The connector resolves names, and uses an address in a URL as it is.
+        // The connector checks only addresses that it resolves from names, so an IP address in a URL is checked here.
         let address = match request.url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
@@ -130,15 +131,15 @@ impl Client {
 }
 
 enum Redirect {
-    /// The answer is not a redirect that keeps the request.
+    /// The answer is not a redirect that repeats the request.
     None,
     To(Url),
-    /// The reason why the redirect is not followed.
+    /// The client does not follow the redirect, for the given reason.
     Away(String),
 }
 
-/// Returns where an answer redirects to. Only an address on the same host is followed, because every other host is one
-/// that the file of rules does not name.
+/// Returns the target of a redirect. The client follows redirects only to the same host, because the rules file does
+/// not name other hosts.
 fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Redirect {
     if !matches!(status.as_u16(), 301 | 302 | 307 | 308) {
         return Redirect::None;
@@ -162,7 +163,7 @@ fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Redirect {
     Redirect::To(to)
 }
 
-/// Reads the beginning of the body, as much as arrives in time.
+/// Reads as much of the body's beginning as arrives in time.
 async fn read(url: &Url, response: Response<Incoming>) -> Answer {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();

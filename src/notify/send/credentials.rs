@@ -1,4 +1,4 @@
-//! The AWS credentials and the address of SNS.
+//! The AWS credentials for SNS, and the address of SNS.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,16 +13,16 @@ use crate::failure::{Failure, chain};
 use crate::notify::config::TopicArn;
 use crate::notify::secret::parse_url;
 
-/// The variable that replaces the address of SNS.
+/// The environment variable that overrides the address of SNS.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SNS";
-/// Maximum wait for credentials.
+/// Maximum wait for AWS credentials.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// Credentials are requested again when they expire sooner than this.
+/// Credentials are requested again when they expire within this time.
 const CREDENTIALS_LEFT: Duration = Duration::from_secs(300);
-/// Credentials without an end are requested again after this time, because their file may have changed.
+/// Credentials without an expiry time are requested again after this time, because their file may have changed.
 const CREDENTIALS_KEPT: Duration = Duration::from_secs(600);
 
-/// Provides the credentials that AWS's library finds.
+/// Provides the AWS credentials that the AWS SDK finds.
 #[derive(Debug)]
 pub(super) struct CredentialSource {
     provider: SharedCredentialsProvider,
@@ -50,12 +50,12 @@ impl CredentialSource {
         })
     }
 
-    /// Returns credentials. If new ones cannot be had, the previous ones are used until they expire.
+    /// Returns AWS credentials. If new credentials cannot be obtained, the previous ones are used until they expire.
     ///
     /// # Errors
-    /// Returns the reason in one line.
+    /// Returns the reason as one line of text.
     pub(super) async fn credentials(&self) -> Result<Credentials, String> {
-        // The lock is held during the request, so that many messages cause one request.
+        // The lock is held during the request, so that concurrent messages share one request for credentials.
         let mut last = self.last.lock().await;
         let now = SystemTime::now();
         if let Some((credentials, renew)) = &*last
@@ -83,10 +83,10 @@ impl CredentialSource {
     }
 }
 
-/// Returns the address of SNS.
+/// Returns the address of SNS for the topic.
 ///
 /// # Errors
-/// Returns a failure if the variable holds no URL.
+/// Returns a failure if the environment variable does not contain a valid URL.
 pub(super) fn sns_endpoint(topic: &TopicArn) -> Result<Url, Failure> {
     let given = std::env::var(ENDPOINT_VARIABLE).ok();
     let text = given.filter(|text| !text.trim().is_empty());

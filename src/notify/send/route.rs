@@ -1,7 +1,7 @@
-//! The way to a receiver: a direct connection, or a tunnel through a proxy.
+//! The connection to a receiver: direct, or through the tunnel of a proxy.
 //!
-//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply to `https` only, as for AWS. Through a proxy, it is the proxy that
-//! resolves the name of the receiver. The proxy must therefore refuse private addresses itself.
+//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https`, as they do for AWS. Behind a proxy, the proxy
+//! resolves the name of the receiver. The proxy must therefore block private addresses itself.
 
 use std::error::Error;
 use std::future::Future;
@@ -20,16 +20,16 @@ use tower::Service;
 
 use super::addresses::Resolver;
 
-/// Maximum wait for a TCP connection, so that another address of the host can be tried in time.
+/// Maximum wait for a TCP connection. The limit leaves time to try another address of the host.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Connects to receivers.
+/// Opens connections to receivers.
 #[derive(Clone)]
 pub(super) struct Route {
     direct: HttpConnector<Resolver>,
-    /// Connects to proxies, which may have private addresses.
+    /// Opens connections to proxies, which may have private addresses.
     to_proxy: HttpConnector<Resolver>,
     proxies: Arc<Matcher>,
 }
@@ -72,7 +72,7 @@ impl Service<Uri> for Route {
             tunnel = tunnel.with_auth(login.clone());
         }
         Box::pin(async move {
-            // Both connectors are always ready.
+            // Calling without `poll_ready` is allowed, because both connectors are always ready.
             Ok(tunnel.call(to).await?)
         })
     }

@@ -1,4 +1,4 @@
-//! Tests of sending, against HTTP servers on loopback.
+//! Tests that send messages to HTTP servers on the loopback interface.
 
 mod server;
 
@@ -193,7 +193,7 @@ async fn a_receiver_that_does_not_answer_is_given_up() {
     let mut server = Server::start(|_| Reply::Nothing).await;
     let sending = tokio::spawn(send(webhook_at(server.url("/"))));
     server.seen.recv().await.unwrap();
-    // The server has the request. From here on, only the clock matters.
+    // The server has received the request. From here on, only the passage of time affects the test.
     tokio::time::pause();
     let (after, why) = again(sending.await.unwrap());
     assert_eq!(
@@ -284,7 +284,8 @@ fn acceptor(name: &str) -> tokio_rustls::TlsAcceptor {
     tokio_rustls::TlsAcceptor::from(Arc::new(config))
 }
 
-/// Returns a client that trusts the authorities in a file, and uses the proxies given rather than those of this host.
+/// Returns a client that trusts the authorities in the file `ca`, and uses `proxies` instead of the proxies of this
+/// host.
 fn client_trusting(ca: Option<&str>, allow_private: bool, proxies: Matcher) -> Client {
     let path = ca.map(|name| Path::new(CERTIFICATES).join(name));
     let tls = tls::client_config(path.as_deref()).unwrap();
@@ -434,7 +435,7 @@ fn sns_is_asked_again_after_throttling() {
     again(judge(&answer(500, "InternalError"), true, now));
 }
 
-/// Accepts one tunnel and connects it to `to`, whatever host the client asks for. Returns the first line.
+/// Accepts one tunnel and connects it to `to`, regardless of the requested host. Returns the first line of the request.
 async fn tunnel_once(listener: TcpListener, to: std::net::SocketAddr) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (mut inner, _) = listener.accept().await.unwrap();
@@ -444,7 +445,7 @@ async fn tunnel_once(listener: TcpListener, to: std::net::SocketAddr) -> String 
     }
     inner.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     let mut outer = tokio::net::TcpStream::connect(to).await.unwrap();
-    // The test is over when the client hangs up.
+    // The copy ends when the client closes the connection.
     tokio::spawn(async move {
         tokio::io::copy_bidirectional(&mut inner, &mut outer)
             .await

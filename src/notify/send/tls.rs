@@ -1,7 +1,7 @@
-//! TLS to receivers: the certificate authorities that are trusted.
+//! TLS connections to receivers, and the certificate authorities that they trust.
 //!
-//! These are the authorities of the host. If the host has none, those that are built into the program are trusted. A
-//! receiver with `ca_file` trusts only the authorities in that file.
+//! By default, a connection trusts the certificate authorities of the host. If the host has none, the connection trusts
+//! those that are built into the program. A receiver with `ca_file` trusts only the authorities in that file.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::failure::Failure;
 
-/// The configuration for receivers without `ca_file`. The authorities are loaded only once.
+/// The TLS configuration for receivers without `ca_file`. The certificate authorities are loaded only once.
 static OF_HOST: LazyLock<ClientConfig> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs().certs;
@@ -25,10 +25,10 @@ static OF_HOST: LazyLock<ClientConfig> = LazyLock::new(|| {
     trusting(roots)
 });
 
-/// Returns the configuration of connections to a receiver.
+/// Returns the TLS configuration for connections to a receiver.
 ///
 /// # Errors
-/// Returns a failure if `ca_file` cannot be read or holds no certificate.
+/// Returns a failure if `ca_file` cannot be read or contains no certificate.
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Failure> {
     let Some(path) = ca_file else {
         return Ok(OF_HOST.clone());

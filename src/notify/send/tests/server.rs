@@ -1,4 +1,4 @@
-//! An HTTP server on loopback that answers as a test says.
+//! An HTTP server on the loopback interface, whose answers the test chooses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,20 +18,20 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-/// What a server answers.
+/// The answer of the test server.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// A status with one header and a text.
+    /// A status with one header, given by name and value.
     Status(u16, &'static str, String),
     /// A status with a body that never ends.
     Endless(u16),
     /// A status whose body never arrives.
     NoBody(u16),
-    /// Nothing, for ever.
+    /// No answer at all.
     Nothing,
 }
 
-/// A request as the server read it.
+/// A request that the server has received.
 pub(super) struct Seen {
     pub(super) path: String,
     pub(super) headers: HeaderMap,
@@ -44,7 +44,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a server that answers requests for a path with `reply`.
+    /// Starts a server that answers each request with the result of `reply` for the request's path.
     pub(super) async fn start(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Server {
         Server::start_with(reply, None).await
     }
@@ -66,7 +66,7 @@ impl Server {
                         answer(request, Arc::clone(&reply), sender.clone())
                     });
                     let http = hyper::server::conn::http1::Builder::new();
-                    // A client that hangs up is no failure of the test.
+                    // A client that closes its connection early must not make the test fail.
                     let served = match tls {
                         Some(tls) => match tls.accept(stream).await {
                             Ok(stream) => {
@@ -99,7 +99,7 @@ async fn answer<R: Fn(&str) -> Reply>(
     let body = String::from_utf8(body.to_vec()).unwrap();
     let headers = head.headers;
     let chosen = reply(&path);
-    // The receiving end is gone if the test looks at the answers only.
+    // Sending fails if the test reads only the answers and has dropped the receiving end.
     let seen = Seen {
         path,
         headers,
