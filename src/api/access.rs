@@ -36,12 +36,12 @@ pub(super) const LIVEZ: &str = "/livez";
 /// Maximum number of `/livez` answers per second to one client. A burst may contain as many requests as this limit
 /// allows in one second.
 const LIVEZ_PER_SECOND: f64 = 50.0;
-/// Time between two runs that remove the rate limits of clients that have sent no request for a while.
+/// Time between two clean-ups of the counters of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long a browser may cache a preflight answer.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// The address of the client. The server adds the client's address to the extensions of each request.
+/// The network address of a client. The server adds this value to the extensions of each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
@@ -62,7 +62,7 @@ impl ClientRate {
     /// Returns a limit of `per_second` requests per second for each client.
     pub fn new(per_second: f64) -> ClientRate {
         let period = Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e6));
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is clamped
         let burst = NonZeroU32::new(per_second.ceil().clamp(1.0, 1e6) as u32);
         let quota = Quota::with_period(period)
             .expect("the period is longer than zero")
@@ -111,7 +111,7 @@ pub(super) fn client(peer: IpAddr) -> IpAddr {
 pub struct Access {
     /// The valid tokens, or `None` if every client may send requests.
     pub tokens: Option<Tokens>,
-    /// The limit of requests per client.
+    /// The request rate that each client may reach, or `None` for no limit.
     pub rate: Option<ClientRate>,
     /// Foreign origins whose pages may send requests.
     pub origins: Vec<HeaderValue>,

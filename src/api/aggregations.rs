@@ -221,14 +221,14 @@ pub(super) async fn get(
     state.answer_with_freshness(key, make).await
 }
 
-/// A page of the list, with the data that the answer needs.
+/// A page of the list of windows, hours or days, with the data that the answer needs.
 struct ReadPage {
     page: Page<Aggregation>,
     watermark_ms: Option<UnixMs>,
     freshness: Freshness,
 }
 
-/// The list that a request asks for.
+/// The list of windows, hours or days that a request asks for.
 #[derive(Clone)]
 struct List {
     city: String,

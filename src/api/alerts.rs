@@ -139,7 +139,7 @@ pub(super) async fn get(
     let slice = params.slice(format.page_limit(50), since, now_ms)?;
     let time_range_hours = match (hours, from, to) {
         (Some(hours), _, _) => Some(i64::from(hours)),
-        // The number of hours is rounded up, so that these hours cover every listed alert.
+        // The number of hours is rounded up, so that the hours cover every listed alert.
         (None, Some(from), Some(to)) => Some((to - from + HOUR_MS - 1).div_euclid(HOUR_MS).max(0)),
         _ => None,
     };

@@ -1,7 +1,7 @@
 //! Limits the DynamoDB read units that one client may spend per minute.
 //!
-//! The server charges a client after it has computed an answer, because only then the read units of the answer are
-//! known. A client that has spent its read units gets status 429 until its minute is over. Requests in flight are not
+//! The server charges a client after it has computed an answer, because the read units of the answer are known only
+//! then. A client that has spent its read units gets status 429 until its minute is over. Requests in flight are not
 //! aborted, and each of them costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an answer, only
 //! the client whose request computed the answer is charged.
 
@@ -20,8 +20,8 @@ use crate::api::error::ApiError;
 use crate::api::spent::Spent;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Maximum number of clients whose spending is remembered. Each client takes about 200 bytes. Further clients replace
-/// older ones.
+/// Maximum number of clients whose spending is remembered. Each client takes about 200 bytes. Above this number, new
+/// clients replace older ones.
 const CLIENTS_MAX: u64 = 100_000;
 
 /// The read units that each client has spent. All clones share one count.
@@ -39,14 +39,14 @@ struct ClientMinute {
 
 impl ClientMinute {
     fn add(&self, units: f64) {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is clamped
         let milliunits = (units * 1_000.0).clamp(0.0, 1e12) as u64;
         self.milliunits.fetch_add(milliunits, Ordering::Relaxed);
     }
 }
 
-/// Charges the client of a request for reads after the response has begun. The middleware adds this value to the
-/// extensions of each request.
+/// Charges a client for read units that a request spends after its response has begun. The middleware adds this value
+/// to the extensions of each request.
 #[derive(Clone)]
 pub(crate) struct ReadCharge(Arc<ClientMinute>);
 

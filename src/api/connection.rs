@@ -51,7 +51,7 @@ const SEND_BUFFER_BYTES: usize = 16 * 1_024;
 const RECEIVE_BYTES_MAX: u32 = 65_535;
 /// Time between two checks whether an old connection has become idle.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long a spare connection waits for the only request that it serves.
+/// Maximum time for which a spare connection waits for its only request.
 const SPARE_HEAD_MAX: Duration = Duration::from_secs(2);
 /// Maximum number of header lines. If a request exceeds the maximum, hyper itself answers with status 431.
 const HEADERS_MAX: usize = 128;
@@ -93,7 +93,7 @@ impl Default for ConnectionTimeouts {
     }
 }
 
-/// The parts that all connections of a server share.
+/// The request handler, the TLS acceptor and the timeouts that all connections of a server share.
 pub(super) struct Endpoint {
     pub(super) handler: Handler,
     pub(super) tls: Option<TlsAcceptor>,
@@ -108,8 +108,8 @@ tokio::task_local! {
 /// Runs the streams of an HTTP/2 connection. The executor resets a stream if the client stops reading the stream's
 /// answer.
 ///
-/// A write timeout on the socket does not detect such a client, because the client may still read the other streams of
-/// the connection and answer pings.
+/// A write timeout on the socket does not detect a client that stops reading a single answer, because the client may
+/// still read the other streams of the connection and answer pings.
 #[derive(Clone)]
 struct StreamExecutor {
     write_progress: Duration,

@@ -3,9 +3,9 @@
 //!
 //! The page loads no files from other hosts and contains no inline code, so its content security policy ([`POLICY`])
 //! forbids both. The path of each file contains a hash of all files, so browsers may cache a file forever. After an
-//! upgrade, a browser still gets the new files at once, because it revalidates `/` each time. During an upgrade, a
-//! browser may request a path with the hash of another version. The server then answers with the current file, which
-//! the browser must not cache.
+//! upgrade, a browser still gets the new files immediately, because it revalidates `/` each time. During an upgrade, a
+//! browser may request a path with the hash of another version. The server then answers with the current file and
+//! forbids the browser to cache it.
 //!
 //! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]) that allows it to
 //! inject faults.
@@ -94,7 +94,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Returns the page without a token, so that the page can only read data.
+    /// Returns the page without a token. The page can then only read data.
     pub fn new() -> Dashboard {
         Dashboard::rendered("")
     }

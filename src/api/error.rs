@@ -154,7 +154,7 @@ impl ApiError {
     /// Adds the read units that the request spent before it failed.
     #[must_use]
     pub(super) fn with_units(mut self, units: f64) -> ApiError {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is clamped
         let milliunits = (units * 1_000.0).clamp(0.0, 1e15) as u64;
         self.milliunits = milliunits;
         self
@@ -187,8 +187,8 @@ impl ApiError {
         ApiError::new(413, "too_many_events", public)
     }
 
-    /// 503: Kafka does not acknowledge events. The sentence `public` says what became of the request, and the text
-    /// `detail` appears only in the log.
+    /// 503: Kafka does not acknowledge events. The sentence `public` says what happened to the events of the request,
+    /// and the text `detail` appears only in the log.
     pub fn kafka_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
@@ -333,7 +333,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        #[allow(clippy::cast_precision_loss)] // units of one answer
+        #[allow(clippy::cast_precision_loss)] // the units of one answer are a small number
         let units = self.milliunits as f64 / 1_000.0;
         response.extensions_mut().insert(Spent(units));
         response

@@ -27,7 +27,8 @@ use crate::store::reads::{Meter, Page, PageRequest};
 
 /// Maximum number of rows of an export.
 pub(super) const ROWS_MAX: u32 = 100_000;
-/// Number of bytes of memory that an export counts for its client: one page of a list, and the text of the page.
+/// Number of bytes of memory that an export counts for its client. The number covers one page of a list, and the text
+/// of the page.
 const HELD_BYTES: usize = 8 << 20;
 
 /// The form of a list.
@@ -120,7 +121,7 @@ pub(super) struct Export<T> {
 
 impl<T: ExportRow> Export<T> {
     /// Returns an export that starts at `slice` and reads its pages with `read`. The limit of `slice` is the maximum
-    /// number of rows of the whole export. `list` is the name of the file.
+    /// number of rows of the whole export. `list` is the name of the downloaded file.
     pub(super) fn new<F>(
         list: &'static str,
         format: ListFormat,
@@ -236,7 +237,7 @@ impl<T: ExportRow> Pages<T> {
     }
 }
 
-/// Returns all rows as one body. `list` is the name of the file.
+/// Returns all rows as one body. `list` is the name of the downloaded file.
 ///
 /// # Errors
 /// Returns `internal` if a row cannot be written.

@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 4_096;
 const BYTES_MAX: usize = 4 << 20;
 /// Maximum number of bytes that a listener gets in one read.
 pub(super) const BATCH_BYTES_MAX: usize = 64 << 10;
-/// How long resuming listeners share one list of alerts. The next constant limits the number of these lists.
+/// How long resuming listeners share one list of alerts. `RESUME_FILTERS_MAX` limits the number of these lists.
 const RESUME_AGE_MAX: Duration = Duration::from_secs(1);
 const RESUME_FILTERS_MAX: u64 = 16;
 
@@ -168,7 +168,8 @@ impl Feed {
         self.memory.lock().expect("no panic holds the feed")
     }
 
-    /// Counts a listener until the returned guard is dropped. The flag is true if the caller must start the poller.
+    /// Counts a listener until the returned guard is dropped. The returned flag is true if the caller must start the
+    /// poller.
     #[must_use]
     pub(super) fn add_listener(self: &Arc<Feed>, now_ms: UnixMs) -> (ListenerGuard, bool) {
         let mut memory = self.memory();
@@ -185,7 +186,7 @@ impl Feed {
         self.memory().listener_count > 0
     }
 
-    /// Records that the poller stops, unless a listener is connected. Returns true if the poller may stop.
+    /// Marks the poller as stopped, unless a listener is connected. Returns true if the poller may stop.
     ///
     /// The check and the change happen under one lock. Without the lock, a listener could connect between the check and
     /// the change, and wait for a poller that has stopped.

@@ -49,7 +49,7 @@ const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
 /// The path on which clients send large bodies, and the limits of its requests. All other paths ignore bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct Uploads {
-    /// The path. Its method is POST.
+    /// The path, which accepts only POST requests.
     pub path: &'static str,
     /// Maximum number of bytes of a body as it is sent, which may be compressed.
     pub body_bytes_max: usize,
@@ -57,7 +57,7 @@ pub struct Uploads {
     pub deadline: Duration,
 }
 
-/// The parts that answer the requests of all connections.
+/// The router and the settings with which the server answers the requests of all connections.
 pub(super) struct Handler {
     pub(super) router: Router,
     pub(super) over_tls: bool,
@@ -177,7 +177,7 @@ fn logged_target(uri: &Uri) -> String {
     target.chars().take(LOGGED_CHARS_MAX).collect()
 }
 
-/// Collects the body of an answer, unless it is sent piece by piece.
+/// Collects the body of an answer, unless the body is sent piece by piece.
 ///
 /// With a collected body, a slow client occupies only memory, and no handler has to wait for the client.
 async fn collect_body(response: Response) -> Result<Response, ApiError> {

@@ -1,7 +1,7 @@
 //! `GET /api/v1/incidents?state=&city=&rule=&limit=50&from=&to=&cursor=`: incidents, newest first by the time of opening.
 //!
-//! Only `notify` writes incidents, so an installation without it has no table of them. The client then gets status 404
-//! with the code `no_incidents_table`.
+//! Only `notify` writes incidents, so an installation without `notify` has no incidents table. The client then gets
+//! status 404 with the code `no_incidents_table`.
 
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Uri};

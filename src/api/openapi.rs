@@ -104,7 +104,8 @@ impl Modify for Common {
     }
 }
 
-/// Adds to a document what all operations of a server have in common: tokens, errors and the operator's routes.
+/// Adds the parts that all operations of a server have in common to a document: tokens, errors and the operator's
+/// routes.
 ///
 /// Each line of `errors` has a status and its description. Each line of `routes` has a path, an operation id, a
 /// content type and a summary.
@@ -143,7 +144,7 @@ fn add_errors(operation: &mut Operation, errors: &str) {
     }
 }
 
-/// Describes the answer as a table, if the operation has the parameter `format`.
+/// Adds the content types CSV and NDJSON to the answer of an operation that has the parameter `format`.
 fn add_tables(operation: &mut Operation) {
     let mut parameters = operation.parameters.iter().flatten();
     if !parameters.any(|parameter| parameter.name == "format") {

@@ -31,8 +31,8 @@ pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
 /// Records whether the client takes the pieces of an answer.
 pub(super) struct WriteProgress {
     begun: Instant,
-    /// The value is 0 if no piece waits for the client. Otherwise the value is the number of milliseconds from `begun`
-    /// until the piece was offered, plus one.
+    /// Zero if no piece waits for the client. Otherwise, the number of milliseconds from `begun` until the piece was
+    /// offered, plus one.
     offered: AtomicU64,
 }
 

@@ -38,8 +38,8 @@ impl RollupCache {
     /// argument of `take` is the index of the series in the list. `range` must consist of whole rolled-up hours.
     ///
     /// # Errors
-    /// Returns the error of a failed read. Before it returns the error, the function calls `take` with all hours of a
-    /// prefix of the series.
+    /// Returns the error of a failed read. Before it returns the error, the function calls `take` with all hours of the
+    /// series that were read completely, in the order of the list.
     pub(crate) async fn read(
         &self,
         reads: &dyn Reads,
@@ -164,7 +164,7 @@ fn pieces(range: Range, until_ms: UnixMs) -> Vec<Piece> {
     pieces
 }
 
-/// Reads the hours with events of these series in consecutive pieces.
+/// Reads the hours with events of the given series. The pieces must be consecutive.
 async fn read_pieces(
     reads: &dyn Reads,
     series: Vec<RollupSeries>,

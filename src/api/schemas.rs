@@ -63,7 +63,7 @@ impl IncidentState {
 /// How serious an event is.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(dead_code)] // only its schema is used
+#[allow(dead_code)] // only the schema of this type is used
 pub(super) enum Level {
     Low,
     Medium,
@@ -74,7 +74,7 @@ pub(super) enum Level {
 /// What a timeline is compared with.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(dead_code)] // only its schema is used
+#[allow(dead_code)] // only the schema of this type is used
 pub(super) enum Compare {
     Previous,
 }
@@ -82,7 +82,7 @@ pub(super) enum Compare {
 /// A severity to filter by. An empty value matches every severity.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(dead_code)] // only its schema is used
+#[allow(dead_code)] // only the schema of this type is used
 pub(super) enum Severities {
     #[serde(rename = "")]
     Any,

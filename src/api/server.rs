@@ -60,7 +60,7 @@ pub struct BindError {
 ///
 /// # Errors
 /// Returns an error if the address is in use or does not belong to this host.
-#[allow(clippy::unused_async)] // it needs the runtime
+#[allow(clippy::unused_async)] // the function needs the Tokio runtime
 pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, BindError> {
     listen(address).map_err(|source| BindError {
         address,

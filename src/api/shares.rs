@@ -120,7 +120,7 @@ pub(super) struct ConnectionShare {
 }
 
 impl ConnectionShare {
-    /// Waits until the server or the client has reached its limit of connections.
+    /// Waits until the server or this client has reached its limit of connections.
     pub(super) async fn crowded(&self) {
         self.crowded.notified().await;
     }
@@ -166,7 +166,7 @@ pub(crate) struct ByteShare(Arc<ClientBytes>);
 struct ClientBytes {
     shares: Shares,
     client: IpAddr,
-    /// Changes only while the lock of `shares` is held.
+    /// The number of counted bytes. The number changes only while the lock of `shares` is held.
     bytes: AtomicUsize,
 }
 

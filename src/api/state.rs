@@ -35,7 +35,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::{Cost, Meter, Reads, metered_by};
 use crate::telemetry::{Metrics, unix_ms};
 
-/// Maximum time that an answer waits for DynamoDB before the client gets status 504.
+/// Maximum time that the server waits for DynamoDB before the client gets status 504.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a cheap answer stays in the cache.
 const ANSWER_AGE: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl ApiState {
         }
     }
 
-    /// Replaces the system clock by `clock`, which returns Unix milliseconds.
+    /// Returns the state with `clock` instead of the system clock. `clock` returns Unix milliseconds.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> UnixMs + Send + Sync + 'static) -> ApiState {
         ApiState {
@@ -107,13 +107,13 @@ impl ApiState {
         }
     }
 
-    /// Replaces the deadline for computing an answer.
+    /// Returns the state with another deadline for computing an answer.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ApiState {
         ApiState { deadline, ..self }
     }
 
-    /// Replaces the dashboard at `/`.
+    /// Returns the state with another dashboard at `/`.
     #[must_use]
     pub fn with_dashboard(self, dashboard: Dashboard) -> ApiState {
         ApiState { dashboard, ..self }
@@ -123,7 +123,7 @@ impl ApiState {
         &self.dashboard
     }
 
-    /// Limits the read units that each client may spend per minute.
+    /// Returns the state with a limit for the read units that each client may spend per minute.
     #[must_use]
     pub fn with_read_budget(self, units_max: u64) -> ApiState {
         ApiState {
@@ -136,7 +136,7 @@ impl ApiState {
         self.budget.clone()
     }
 
-    /// Makes all event streams of this state end when `shutdown` triggers.
+    /// Returns the state with event streams that end when `shutdown` is triggered.
     #[must_use]
     pub fn with_shutdown(self, shutdown: Shutdown) -> ApiState {
         ApiState { shutdown, ..self }
@@ -150,7 +150,7 @@ impl ApiState {
         &self.feed
     }
 
-    /// Returns the metrics.
+    /// Returns the metrics of the process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -281,7 +281,7 @@ impl ApiState {
         Ok(sums)
     }
 
-    /// Returns the totals of all series, or `None` if the read takes longer than half of the deadline of an answer.
+    /// Returns the totals of all series, or `None` if the read takes longer than half of an answer's deadline.
     pub(crate) async fn totals_soon(&self) -> Option<Arc<Totals>> {
         let soon = tokio::time::timeout(self.deadline / 2, self.totals());
         soon.await.ok()?.ok()

@@ -1,6 +1,6 @@
-//! Tests of the router without a socket. The tests in this file use a fake of the tables, and check the fields of
-//! answers, errors, and that requests share answers. [`dynamo`] uses the embedded database, with handwritten items as
-//! docs/TABLES.md describes them.
+//! Tests of the router without a socket. The tests in this file use a fake of the tables. They check the fields of
+//! answers, the errors, and the sharing of answers between requests. [`dynamo`] uses the embedded database, with
+//! handwritten items as docs/TABLES.md describes them.
 
 #[cfg(feature = "dev")]
 mod aggregations;

@@ -1,7 +1,7 @@
 //! `GET /api/v1/timeline?from=&to=&hours=6&step=&tz=&city=&event_type=&severity=&series_limit=50&compare=&format=`: the data of a chart.
 //!
 //! The answer counts events by severity in steps of windows, hours or days ([`grid`]). The answer lists the largest
-//! series, and sums the other series in `others`. Both together add up to `totals`.
+//! series, and sums the other series in `others`. The listed series and `others` add up to `totals`.
 //!
 //! The handler never scans a table, because the totals name all series. The handler reads rolled-up hours from rollups.
 //! The handler reads later hours, and steps that are shorter than an hour, from windows ([`collect`]). The server

@@ -254,9 +254,9 @@ impl TotalsCache {
             let mut inner = cache.lock();
             inner.full = None;
             let every = read.map_err(Arc::new)?;
-            #[allow(clippy::cast_precision_loss)] // a small number
+            #[allow(clippy::cast_precision_loss)] // the limit is a small number
             if cost.units > SERIES_UNITS_MAX as f64 {
-                // The cache remembers that there are too many series, so that no bounded read has to find that out
+                // The cache remembers that there are too many series, so that no bounded read has to find this out
                 // again.
                 inner.too_many = Some((every.series_count, Instant::now() + TOO_MANY_AGE));
             }

@@ -1,4 +1,4 @@
-//! A stream whose writes fail if the peer does not take any bytes for too long.
+//! A stream whose writes fail if the peer takes no bytes for too long.
 //!
 //! hyper has a timeout for the head of a request, but no timeout for an answer to a client that has stopped reading.
 //! Without a write timeout, the server would keep the answer to such a client in memory forever.

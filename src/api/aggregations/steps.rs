@@ -21,9 +21,9 @@ pub(super) struct StepSum {
     pub(super) start_ms: UnixMs,
     pub(super) end_ms: UnixMs,
     pub(super) counts: SeverityCounts,
-    /// When a consumer last updated a window of the step, or an empty string if the whole step is rolled up.
+    /// The time of the last update of a window in the step, or an empty string if the whole step is rolled up.
     pub(super) last_updated: String,
-    /// True if the step gets no more events.
+    /// True if no more events can be counted in the step.
     pub(super) is_final: bool,
 }
 
@@ -65,10 +65,10 @@ pub(super) async fn read_steps(
     })
 }
 
-/// The steps that a page has read so far.
+/// The hours or days that a page has read so far.
 struct StepSums {
     length_ms: i64,
-    /// The range of whole steps that the page may show.
+    /// The range of whole hours or days that the page may show.
     range: Range,
     limit: usize,
     by_start: BTreeMap<UnixMs, StepSum>,
@@ -100,7 +100,7 @@ impl StepSums {
     }
 
     /// Returns true if more steps than the page may show have been read. The oldest of these steps may lack events, but
-    /// it belongs to the next page.
+    /// the oldest step belongs to the next page.
     fn are_full(&self) -> bool {
         self.by_start.len() > self.limit
     }
@@ -196,7 +196,7 @@ impl StepSums {
         Ok(())
     }
 
-    /// Returns the newest steps as a page.
+    /// Returns the newest steps (hours or days) as a page.
     fn page(self, rolled_up: RolledUp, watermark_ms: Option<UnixMs>) -> Page<StepSum> {
         let (is_cut, limit) = (self.are_full(), self.limit);
         let newest = self.by_start.into_values().rev().take(limit);

@@ -138,7 +138,7 @@ impl Merge {
         cities
     }
 
-    /// Returns true if some series of `city` may not have been read yet.
+    /// Returns true if some series of `city` may still be unread.
     fn is_incomplete(&self, city: &str) -> bool {
         self.reached_by_all()
             .is_some_and(|end| city_of(end) == city)

@@ -4,7 +4,7 @@
 //! series. If the high and critical counts of a city grew by n, the poller expects n new alerts of that city. The cost
 //! of a poll therefore depends on the number of changes and not on the size of the tables. Consumers write counts and
 //! alerts separately, so an expected alert may appear some polls after its count. After [`ALERT_POLLS_MAX`] polls, the
-//! poller no longer expects the alert, and tells the listeners to read the list again.
+//! poller no longer expects the alert, and asks the listeners to reload the list of alerts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -30,7 +30,7 @@ const ALERT_POLLS_MAX: u32 = 5;
 /// Number of polls after which the poller reads series with open windows again, to find the windows that have become
 /// final.
 const OPEN_EVERY: u64 = 10;
-/// Minimum number of polls between two events that ask the listeners to read the list of alerts again. A city whose alerts
+/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. A city whose alerts
 /// keep growing may also lack some of them for this number of polls.
 const MISSED_EVERY: u64 = 30;
 /// Maximum number of published alerts whose keys the poller remembers.
@@ -50,9 +50,9 @@ struct SeenCounts {
 #[derive(Clone, Copy, Default)]
 struct ExpectedAlerts {
     count: u64,
-    /// Number of reads since the count last grew.
+    /// Number of polls that read alerts of the city since the number of expected alerts last grew.
     polls: u32,
-    /// The number of the poll since which alerts are missing.
+    /// The number of the poll since which the poller has expected alerts of the city.
     since: u64,
 }
 
@@ -72,9 +72,9 @@ pub(super) struct Changes {
     expected: BTreeMap<String, ExpectedAlerts>,
     published: HashSet<String>,
     published_in_order: VecDeque<String>,
-    /// True if counted alerts were not found, and the listeners do not know that yet.
+    /// True if counted alerts were not found, and the listeners have not been notified yet.
     has_missed: bool,
-    /// The number of the poll that last told the listeners about missed alerts.
+    /// The number of the poll that last notified the listeners about missed alerts.
     missed_at: Option<u64>,
     polls: u64,
 }
@@ -204,7 +204,7 @@ impl Changes {
             .collect()
     }
 
-    /// Applies the newest alerts of a city. Returns the new alerts in the order in which consumers stored them.
+    /// Applies the newest alerts of a city. Returns the new alerts in the order in which the consumers stored them.
     ///
     /// An alert is new if it was stored at or after `since_ms` and has not been published. If more alerts are new than
     /// the poller expects, the function returns the alerts that were stored last.
@@ -232,8 +232,8 @@ impl Changes {
         let is_late =
             expected.polls >= ALERT_POLLS_MAX || self.polls >= expected.since + MISSED_EVERY;
         if expected.count == 0 || is_late {
-            // A consumer that died after the count leaves the alert to its successor. And among many newer alerts, an older
-            // one is not found. Tables that keep no alerts miss nothing.
+            // A counted alert may be missing because its consumer died before it stored the alert. Many newer alerts
+            // may also hide an older alert. If the tables keep no alerts, no alert is missed.
             self.has_missed |= expected.count > 0 && keeps_alerts;
             self.expected.remove(city);
         }
@@ -251,7 +251,7 @@ impl Changes {
         new
     }
 
-    /// Returns true if the listeners must read the list of alerts again, because the poller did not find all of them.
+    /// Returns true if the listeners must reload the list of alerts, because the poller did not find all new alerts.
     pub(super) fn take_missed(&mut self) -> bool {
         let is_soon = self
             .missed_at

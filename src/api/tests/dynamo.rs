@@ -69,7 +69,7 @@ impl TestTables {
         assert!(created.unwrap());
     }
 
-    /// Creates the table of incidents, which not every installation has.
+    /// Creates the incidents table, which only some installations have.
     pub(super) async fn make_incidents(&self) {
         let spec = incidents_spec(&self.names);
         assert!(create(&self.client, &spec).await.unwrap());

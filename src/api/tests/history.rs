@@ -95,7 +95,7 @@ async fn history() -> (TestTables, History) {
     let hours = (NOW_MS - BEGIN) / HOUR_MS;
     for (n, series) in SERIES.into_iter().enumerate() {
         for hour in 0..hours {
-            // Some hours have no events.
+            // The test data leaves some hours without events.
             let n = i64::try_from(n).unwrap();
             if (hour + n) % 5 != 0 {
                 let counts = [hour % 3, n, 1, (hour * (n + 1)) % 7];

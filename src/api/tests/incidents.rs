@@ -114,7 +114,7 @@ async fn incidents_are_filtered_by_state_city_rule_and_time() {
         incident("surge", "NYC", 3, NOW_MS - 3 * hour),
     ])
     .await;
-    // Checkpoints and silences are in the same table, but in no list.
+    // The incidents table also contains checkpoints and silences, which the list must not show.
     let item = [("rule", s("#silence")), ("incident", s("7QK2M9"))];
     tables.put(&tables.names.incidents, item).await;
     let router = tables.router();
@@ -150,7 +150,7 @@ async fn incidents_are_filtered_by_state_city_rule_and_time() {
 
 #[tokio::test]
 async fn pages_hold_each_incident_once_even_at_one_instant() {
-    // Ten incidents of two rules and both states at each of three instants.
+    // The test uses ten incidents of two rules and both states at each of three instants.
     let all: Vec<Incident> = (0..30)
         .map(|n| {
             let rule = ["critical", "surge"][usize::try_from(n / 2 % 2).unwrap()];
@@ -254,7 +254,7 @@ async fn a_missing_table_of_incidents_is_not_found_and_raises_no_alert() {
         let sentence = value["error"].as_str().unwrap();
         assert!(sentence.contains("init-tables --incidents"), "{sentence}");
     }
-    // An alert reports requests that are counted as `not_found`.
+    // A missing table must not count as `not_found`, because operators are alerted to requests with this outcome.
     let metrics = tables.rendered();
     assert!(metrics.contains("outcome=\"absent\""), "{metrics}");
     assert!(!metrics.contains("outcome=\"not_found\""), "{metrics}");

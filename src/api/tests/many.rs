@@ -224,7 +224,7 @@ async fn series_are_read_if_a_progress_item_does_not_know_its_sums() {
 #[tokio::test]
 async fn all_time_comes_from_progress_items_while_series_cannot_be_listed() {
     let many = Many {
-        // The sums need about a hundred requests. The list of series needs more than 200 requests.
+        // The sums need about a hundred requests, and the list of series needs more than 200.
         answers_max: 200,
         ..many(300_000, Some(99_999))
     };

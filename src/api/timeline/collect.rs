@@ -12,10 +12,10 @@ use crate::core::rollup::{RollupSeries, SeverityCounts, add_counts};
 use crate::store::error::StoreError;
 use crate::store::reads::{Range, RolledUp};
 
-/// The counts by severity of each step that has an event, by the number of the step.
+/// The counts by severity of each step with events. The key is the number of the step.
 pub(super) type StepCounts = BTreeMap<usize, SeverityCounts>;
 
-/// The counts of a range.
+/// The counts that were collected for a range.
 #[derive(Default)]
 pub(super) struct Collected {
     /// The sums over all matching series, by step.
@@ -101,8 +101,8 @@ async fn add_rollups(
             .read(state.reads(), &all, range, rolled_up, add)
             .await?;
     }
-    // If no rollup rows of all cities sum the matching series, the function reads each series and adds its counts to
-    // the sums.
+    // If the request names a city, no rollup rows sum all matching series. The function then adds up the counts of each
+    // series.
     let own = match &matching.all_cities {
         Some(_) => &matching.read[..collected.by_series.len()],
         None => &matching.read[..],

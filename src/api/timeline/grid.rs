@@ -47,7 +47,7 @@ pub(super) struct Grid {
     /// The length of a step in milliseconds. A day on which the clocks change is an hour shorter or longer than this
     /// value.
     pub(super) step_ms: i64,
-    /// The starts of all steps, then the end of the last step.
+    /// The start of each step, followed by the end of the last step.
     bounds: Vec<UnixMs>,
 }
 
@@ -214,7 +214,7 @@ fn date_of(time_ms: UnixMs, zone: &TimeZone) -> Date {
     zone.to_datetime(time).date()
 }
 
-/// Returns the date that is `days` days later, or the same date if the calendar ends before.
+/// Returns the date that is `days` days later, or `date` itself if the later date is beyond the end of the calendar.
 fn later(date: Date, days: i64) -> Date {
     date.checked_add(jiff::Span::new().days(days))
         .unwrap_or(date)

@@ -10,7 +10,7 @@ use crate::core::event::Severity;
 use crate::core::rollup::{DAY_MS, RollupSeries};
 use crate::store::reads::{EveryTotal, TotalItem};
 
-/// Maximum number of event types whose rollups of all cities are read for one answer. Each event type costs at least
+/// Maximum number of event types for which one answer reads the rollups of all cities. Each event type costs at least
 /// half a read unit.
 const TYPES_READ_MAX: usize = 400;
 /// Maximum number of series that are read for one answer. Each series costs half a read unit, plus one unit for
@@ -20,10 +20,10 @@ pub(super) const SERIES_READ_MAX: usize = 400;
 /// 416 series, or one week of 59 series.
 pub(super) const WINDOWS_MAX: u64 = 120_000;
 
-/// Number of series that an answer lists at most, and at least, if the client does not say.
+/// Upper and lower bound of the default number of series that an answer lists.
 const LISTED_MAX: usize = 50;
 const LISTED_MIN: usize = 5;
-/// Listed series times days, if the client does not say: 50 series for 36 days, or 5 for a year.
+/// Default number of listed series multiplied by the number of days: 50 series for 36 days, or 5 series for a year.
 const LISTED_DAYS: usize = 1_825;
 
 /// The parameters of a timeline request.
@@ -40,8 +40,8 @@ pub(super) struct TimelineQuery {
 }
 
 impl TimelineQuery {
-    /// Returns how many series the answer for a range lists. If the client does not say, a long range lists fewer, because
-    /// each listed series costs about 13 read units a year.
+    /// Returns the number of series that the answer for a range lists. By default, the answer for a long range lists
+    /// fewer series, because each listed series costs about 13 read units per year.
     pub(super) fn listed_max(&self, range_ms: i64) -> usize {
         self.limit.unwrap_or_else(|| {
             let days = usize::try_from(range_ms / DAY_MS).unwrap_or(0).max(1);

@@ -10,7 +10,7 @@ use crate::core::rollup::{SeverityCounts, add_counts};
 use crate::core::time::{format_millis, format_seconds};
 use crate::store::reads::TotalItem;
 
-/// Returns the answer for a range.
+/// Returns the answer for a range of the timeline.
 pub(super) fn make_timeline(
     query: &TimelineQuery,
     mut matching: MatchingSeries,
@@ -73,7 +73,7 @@ pub(super) fn make_timeline(
 /// Raises the totals of all time to at least the sums of the range.
 ///
 /// The range is read after the totals, so it may count events that the totals do not count yet. If the totals were not
-/// raised, a range could show more events than all time.
+/// raised, a range could show more events than the totals of all time.
 fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
     let mut all = matching.all.clone();
     for (total, steps) in matching.read.iter_mut().zip(&collected.by_series) {

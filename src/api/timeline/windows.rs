@@ -19,7 +19,7 @@ use crate::store::reads::Range;
 const PART_WINDOWS_MAX: u32 = 2_016;
 const PARTS_AT_A_TIME: usize = 2;
 
-/// The windows that were read before the request reached its read ceiling, by series.
+/// The windows that were read before the request reached its read ceiling, grouped by series.
 pub(super) struct WindowsRead {
     pub(super) windows: BTreeMap<String, Vec<SeriesWindow>>,
     /// The number of series, counted from the first name, whose windows are complete. If the windows of some series are
