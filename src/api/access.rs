@@ -41,7 +41,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long a browser may cache a preflight answer.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// The network address of a client. The server adds this value to the extensions of each request.
+/// The network address of a client. The server adds the client's address to the extensions of each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 

@@ -259,7 +259,7 @@ async fn answer_request(
 /// Drives a connection until it ends. The closure `end` tells the connection to end after its answers in flight.
 ///
 /// Over HTTP/1.1, hyper itself ends a connection that is idle or should end. Over HTTP/2 (`is_http2`), this function
-/// ends such a connection.
+/// ends the connection.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
@@ -303,8 +303,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         };
         if is_to_end {
             if usage.begun() == 0 {
-                // The connection has not begun a request. For example, a browser has opened it in advance, or the
-                // client has sent half a request.
+                // The connection has not begun a request. For example, a browser has opened the connection in advance,
+                // or the client has sent half a request.
                 return;
             }
             end(connection.as_mut());

@@ -1,11 +1,11 @@
 //! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules. The files come from `web/` and are
 //! part of the binary.
 //!
-//! The page loads no files from other hosts and contains no inline code, so its content security policy ([`POLICY`])
+//! The page loads no files from other hosts and contains no inline code. Its content security policy ([`POLICY`])
 //! forbids both. The path of each file contains a hash of all files, so browsers may cache a file forever. After an
 //! upgrade, a browser still gets the new files immediately, because it revalidates `/` each time. During an upgrade, a
-//! browser may request a path with the hash of another version. The server then answers with the current file and
-//! forbids the browser to cache it.
+//! browser may request a path with the hash of another version. The server then answers with the current file, and
+//! tells the browser not to cache the file.
 //!
 //! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]) that allows it to
 //! inject faults.

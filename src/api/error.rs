@@ -37,8 +37,8 @@ tokio::task_local! {
 
 /// The id of a request in answers and logs.
 ///
-/// If the client's header `x-request-id` consists of letters, digits, dots, dashes and underscores, it is the id.
-/// Otherwise the server chooses a random id.
+/// If the client's header `x-request-id` consists of letters, digits, dots, dashes and underscores, the header's value
+/// is the request id. Otherwise, the server chooses a random id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestId(HeaderValue);
 
@@ -122,13 +122,13 @@ fixed_errors! {
     not_found = 404, "there is nothing at this path";
     /// 404: the table of incidents does not exist.
     no_incidents_table = 404, "there is no table of incidents; citystream init-tables --incidents makes it, and citystream notify fills it";
-    /// 405: the path supports other methods.
+    /// 405: the path does not support the method of the request.
     method_not_allowed = 405, "this path does not support that method; see the header Allow";
     /// 408: the answer took too long.
     deadline_exceeded = 408, "the server could not answer in time";
     /// 408: the body arrived too slowly.
     body_too_slow = 408, "the request body did not arrive in time; send smaller bodies";
-    /// 422: the body has events, but none of them obeys the rules.
+    /// 422: the body contains events, but no event obeys the rules.
     no_valid_event = 422, "no event is valid; `results` says why";
     /// 503: the role is stopping. Nothing of the request was sent to Kafka.
     stopping = 503, "the server is stopping; nothing of this request was sent, so send it again";
@@ -176,7 +176,8 @@ impl ApiError {
         ApiError::new(400, "bad_body", public)
     }
 
-    /// 415: the route cannot read bodies of this type or encoding. The sentence `public` names what it can read.
+    /// 415: the route cannot read bodies of this type or encoding. The sentence `public` names the types and encodings
+    /// that the route can read.
     pub fn unsupported_media_type(public: impl Into<String>) -> ApiError {
         ApiError::new(415, "unsupported_media_type", public)
     }

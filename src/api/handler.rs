@@ -46,7 +46,7 @@ const GUARDS: [(&str, &str); 5] = [
 /// the HSTS header only over TLS.
 const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
 
-/// The path on which clients send large bodies, and the limits of its requests. All other paths ignore bodies.
+/// The path on which clients send large bodies, and the limits of requests on this path. All other paths ignore bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct Uploads {
     /// The path, which accepts only POST requests.

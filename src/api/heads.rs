@@ -1,9 +1,9 @@
 //! Checks the head of a request: its size, its host, and the headers that must appear exactly once.
 //!
 //! Another site can make its own name resolve to the address of this host (DNS rebinding). The browser then lets the
-//! pages of the other site read the answers of this host. The requests of such pages carry the name of the other site
-//! in the header `Host`. On ports without a login, [`Hosts`] therefore accepts only names that no site can own
-//! (`localhost` and IP addresses), and names that the operator allows.
+//! pages of the other site read the answers of this host. However, the requests of these pages carry the name of the
+//! other site in the header `Host`. On ports without a login, [`Hosts`] therefore accepts only names that no site can
+//! own (`localhost` and IP addresses), and names that the operator allows.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -2,9 +2,9 @@
 //! `/actuator/info` serve probes that were made for Spring Boot.
 //!
 //! `/livez` and `/readyz` answer different questions. A role is alive if a restart would not help. A role is ready if
-//! it can do its work now. If a dependency is down, a role is alive but not ready. Both routes answer with status 200
-//! and `ok`, or with status 503 and the reason as plain text. The routes answer at once, because a [`Probe`] answers
-//! from memory.
+//! it can do its work now. If a dependency is down, a role is alive but not ready. `/livez` and `/readyz` answer with
+//! status 200 and `ok`, or with status 503 and the reason as plain text. The routes answer at once, because a [`Probe`]
+//! answers from memory.
 
 use std::sync::Arc;
 

@@ -1,15 +1,14 @@
-//! Sends the body of an answer in small pieces, whose bytes count against the client's share until the client has taken
-//! them.
+//! Sends the body of an answer in small pieces, and counts the bytes of each piece against the client's share until the
+//! client has taken the piece.
 //!
 //! hyper takes a whole frame of a body at once, even if the client reads only a few bytes of it. With small pieces,
 //! most of an answer stays in [`PacedBody`] until it is sent. Each piece that hyper takes shows that the client makes
 //! progress.
 //!
 //! Over HTTP/2, a client grants a window of bytes, and hyper asks the body for more bytes only while the window is
-//! open. A closed window is visible to [`WriteProgress`], because hyper does not take the piece that the body offers.
-//! hyper hands a piece to h2 as soon as one byte of the piece fits into the window. For this reason, the last byte of
-//! an answer is a separate piece. When hyper takes the last byte, all earlier bytes have fitted into the window as
-//! well.
+//! open. [`WriteProgress`] notices a closed window, because hyper does not take the piece that the body offers. hyper
+//! hands a piece to h2 as soon as one byte of the piece fits into the window. The last byte of an answer is therefore a
+//! separate piece. When hyper takes the last byte, all earlier bytes have fitted into the window as well.
 
 use std::pin::Pin;
 use std::sync::Arc;

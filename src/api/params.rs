@@ -201,8 +201,8 @@ impl Params {
 
     /// Returns the error that the client gets for a failed read of the tables.
     ///
-    /// DynamoDB rejects positions that cannot exist. Only a forged cursor contains such a position, so the client gets
-    /// `bad_cursor`.
+    /// DynamoDB rejects positions that cannot exist. Only a forged cursor contains an impossible position, so the
+    /// client gets `bad_cursor`.
     pub fn read_error(&self, error: StoreError) -> ApiError {
         if error.kind() == StoreErrorKind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();

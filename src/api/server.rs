@@ -37,7 +37,8 @@ use crate::shutdown::Shutdown;
 /// `shares::BYTES_MAX` for all clients. All connections and all bytes in flight together therefore fit into 512 MiB of
 /// memory.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles this value.
+/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles the value that a program
+/// sets.
 const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
 /// Maximum number of connections in the kernel's queue that the server has not accepted yet.
 const BACKLOG: u32 = 1_024;
@@ -103,7 +104,8 @@ pub struct ServeOptions {
 }
 
 impl ServeOptions {
-    /// Returns settings for a port without a login. Such a port rejects host names that another site could own.
+    /// Returns settings for a port without a login. A port without a login rejects host names that another site could
+    /// own.
     pub fn without_login(allowed_hosts: &[String]) -> ServeOptions {
         ServeOptions {
             hosts: Some(Hosts::new(allowed_hosts)),

@@ -1,4 +1,4 @@
-//! Tests of the router without a socket. The tests in this file use a fake of the tables. They check the fields of
+//! Tests of the router without a socket. The tests in this file use a fake of the tables. The tests check the fields of
 //! answers, the errors, and the sharing of answers between requests. [`dynamo`] uses the embedded database, with
 //! handwritten items as docs/TABLES.md describes them.
 

@@ -10,8 +10,8 @@
 //! come from the progress items, which cost a few read units for any number of series. The cache remembers for
 //! [`TOO_MANY_AGE`] that there are too many series.
 //!
-//! The timeline and the stream need a list of series. The read of such a list ends when it has cost
-//! [`LIST_UNITS_MAX`]. Timeline and stream then cover only the series in the list.
+//! The timeline and the stream need a list of series. The read of this list stops when it has cost [`LIST_UNITS_MAX`]
+//! read units. Timeline and stream then cover only the series in the list.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -62,8 +62,8 @@ impl Totals {
     /// Returns the number of series of an event type, and the sums over these series.
     ///
     /// # Errors
-    /// Returns `too_many_series` if the sums of this event type are unknown because there are too many event types, or
-    /// because the read found only a part of the series.
+    /// Returns `too_many_series` if the sums of this event type are unknown. Either there are too many event types, or
+    /// the read found only a part of the series.
     pub(crate) fn of_type(&self, event_type: &str) -> Result<(usize, TotalItem), ApiError> {
         if self.every.is_cut {
             return Err(ApiError::too_many_series());

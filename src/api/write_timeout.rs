@@ -1,7 +1,7 @@
 //! A stream whose writes fail if the peer takes no bytes for too long.
 //!
 //! hyper has a timeout for the head of a request, but no timeout for an answer to a client that has stopped reading.
-//! Without a write timeout, the server would keep the answer to such a client in memory forever.
+//! Without a write timeout, an answer that the client does not read would stay in memory forever.
 
 use std::io;
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Minimum number of bytes that a slow peer must take within the timeout. If fewer bytes are waiting, the peer must
-/// take all of them.
+/// Minimum number of bytes that a slow peer must take within the timeout. If fewer bytes are waiting for the peer, the
+/// peer must take all waiting bytes.
 const PROGRESS_BYTES: usize = 16 * 1_024;
 
 /// Forwards reads and writes to the inner stream. A write fails with `TimedOut` if the peer is too slow. The peer

@@ -14,7 +14,7 @@ use crate::core::keys::series;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 
-/// Maximum number of series whose windows one poll reads. The other series wait for the next poll.
+/// Maximum number of series whose windows one poll reads. Series above this number wait for the next poll.
 pub(super) const SERIES_PER_POLL_MAX: usize = 100;
 /// Number of polls between two reads of the windows of a series. A busy series changes with every poll, and reading the
 /// windows of busy series is most of the cost of the stream.
@@ -30,8 +30,8 @@ const ALERT_POLLS_MAX: u32 = 5;
 /// Number of polls after which the poller reads series with open windows again, to find the windows that have become
 /// final.
 const OPEN_EVERY: u64 = 10;
-/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. A city whose alerts
-/// keep growing may also lack some of them for this number of polls.
+/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. A city whose number
+/// of alerts keeps growing may also lack some alerts for this number of polls.
 const MISSED_EVERY: u64 = 30;
 /// Maximum number of published alerts whose keys the poller remembers.
 const PUBLISHED_MAX: usize = 20_000;
@@ -228,7 +228,7 @@ impl Changes {
         let new = new.split_off(new.len().saturating_sub(most));
         expected.count -= new.len() as u64;
         expected.polls += 1;
-        // In a busy city, the count grows with every poll.
+        // In a busy city, the count grows with every poll, so `polls` alone would never reach its limit.
         let is_late =
             expected.polls >= ALERT_POLLS_MAX || self.polls >= expected.since + MISSED_EVERY;
         if expected.count == 0 || is_late {
@@ -447,7 +447,7 @@ mod tests {
         }
         assert_eq!(depths.len(), ALERT_POLLS_MAX as usize);
         assert!(depths.is_sorted() && depths[0] < depths[4], "{depths:?}");
-        // These tables keep no alerts, so nothing was missed.
+        // The tables of this test keep no alerts, so the poller has missed nothing.
         assert!(!changes.take_missed());
     }
 

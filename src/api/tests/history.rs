@@ -1,4 +1,4 @@
-//! Tests timelines of long ranges, which consist of rolled-up hours and days, and of windows after them.
+//! Tests timelines of long ranges, which consist of rolled-up hours and days, followed by windows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -221,8 +221,8 @@ async fn memory_for_unread_answers_is_bounded_and_further_requests_are_refused()
     let (mut held, mut refused) = (0, 0);
     while held + refused < asked {
         match client.next().await.expect("an answer to each") {
-            // The first byte of the header block encodes the status. The byte is 0x88 for status 200, and it begins a
-            // literal for any other status of this test.
+            // The first byte of the header block encodes the status. The first byte is 0x88 for status 200, and begins
+            // a literal for any other status of this test.
             (HEADERS, _, block) if block[0] == 0x88 => held += 1,
             (HEADERS, ..) => refused += 1,
             _ => {}
@@ -285,7 +285,7 @@ async fn one_client_cannot_lock_out_others_or_the_probe() {
         ..with_timeouts(PATIENT)
     };
     let (address, _server) = served(options).await;
-    // Each connection sends half a request. No connection is idle, so the server closes none of them to make room for
+    // Each connection sends half a request. No connection is idle, so the server closes no connection to make room for
     // another one.
     let mut held = Vec::new();
     for _ in 0..40 {

@@ -49,7 +49,7 @@ async fn a_forged_cursor_is_the_clients_mistake() {
     let tables = TestTables::new().await;
     tables.event("NYC", "e1", NOW_MS - 1_000, &[]).await;
     let router = tables.router();
-    // This text identifies the list in the list's cursors, as `Params::list_key` defines it.
+    // `query` is the text that identifies the list in its cursors, as defined by `Params::list_key`.
     let query = "(\"/api/v1/events/{city}\", Some(\"NYC\"), [])";
     for (sort_key, key, from_ms, to_ms) in [
         ("2013-01-02T05:59:59.000Z", "", 0, NOW_MS.0),

@@ -193,7 +193,7 @@ fn check_count(steps: i64) -> Result<i64, GridError> {
 /// and the number of units in a step.
 fn choose_step(window_ms: i64, span_ms: i64) -> (StepUnit, i64) {
     let least_ms = span_ms.div_euclid(CHOSEN_STEPS_MAX);
-    // With windows of five minutes, these step lengths are 5, 10, 15 and 30 minutes.
+    // With windows of five minutes, the step lengths in this list are 5, 10, 15 and 30 minutes.
     let windows = [1, 2, 3, 6].map(|n| (StepUnit::Window, n, n * window_ms));
     let windows = windows
         .into_iter()

@@ -75,8 +75,8 @@ pub(super) struct MatchingSeries {
     /// The series to read, with the largest series first.
     pub(super) read: Vec<TotalItem>,
     pub(super) series_total: usize,
-    /// The event types of the matching series, or `None` if the request names a city. If set, the rollups of all cities
-    /// for these types sum all matching series.
+    /// The event types of the matching series, or `None` if the request names a city. If the value is set, the rollups
+    /// of all cities for the listed types sum all matching series.
     pub(super) all_cities: Option<Vec<String>>,
     /// The sums over all matching series.
     pub(super) all: TotalItem,
@@ -115,8 +115,8 @@ impl MatchingSeries {
         Some(types.map(|name| RollupSeries::all_cities(name)).collect())
     }
 
-    /// Returns the rollups that sum the matching series: those of all cities if possible, and otherwise those of each
-    /// series.
+    /// Returns the rollups that sum the matching series: the rollups of all cities if possible, and otherwise the
+    /// rollups of each series.
     pub(super) fn rollups(&self) -> Vec<RollupSeries> {
         self.all_rollups()
             .unwrap_or_else(|| self.read.iter().map(rollups_of).collect())
@@ -157,8 +157,8 @@ async fn find_all(state: &ApiState, query: &TimelineQuery) -> Result<MatchingSer
             read_ms: totals.read_ms,
         });
     }
-    // The sums are already known. If there are very many series, the first read of all of them may take longer than
-    // this request. The answer then lists no series.
+    // The sums are already known, so this read only finds the series to list. If there are very many series, the first
+    // read may take longer than the request. The answer then lists no series.
     let totals = state.totals_soon().await.unwrap_or_default();
     Ok(MatchingSeries {
         read: choose(&totals.every.largest, query),
@@ -188,8 +188,8 @@ async fn find_type(
     })
 }
 
-/// Finds the largest series of a city. If there are too many series to read all of them, only the series of the
-/// requested city are read.
+/// Finds the largest series of a city. If there are too many series to read, only the series of the requested city are
+/// read.
 async fn find_city(
     state: &ApiState,
     query: &TimelineQuery,

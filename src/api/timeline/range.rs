@@ -32,8 +32,8 @@ pub(super) enum Begin {
 #[derive(Clone, Debug)]
 pub(super) struct AskedRange {
     pub(super) begin: Begin,
-    /// The end of the range. If it is `None`, the range ends with the current window, or with the newest window if no
-    /// events have arrived for a while.
+    /// The end of the range. If the end is `None`, the range ends with the current window, or with the newest window if
+    /// no events have arrived for a while.
     pub(super) to_ms: Option<UnixMs>,
     /// The time zone that determines when days begin.
     pub(super) zone: TimeZone,

@@ -80,8 +80,8 @@ fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
         raise_total(total, &mut all, sum(steps));
     }
     raise_total(&mut all, &mut TotalItem::default(), sum(&collected.all));
-    // If the sums come from progress items, they may already count the events that the totals rows lack. Raising these
-    // sums could count the events twice.
+    // If the sums come from progress items, the sums may already count the events that the totals rows lack. Raising
+    // such sums could count events twice.
     if !matching.from_progress {
         matching.all = all;
     }

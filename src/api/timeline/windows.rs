@@ -92,8 +92,8 @@ pub(super) async fn read_windows(
     })
 }
 
-/// The hours that the cache lacks. The map contains, for each range of hours, the indexes of the series that lack
-/// exactly these hours, so that one read covers all these series.
+/// The hours that the cache lacks. For each range of hours, the map contains the indexes of the series that lack
+/// exactly these hours. One read then covers all of these series.
 type MissingHours = BTreeMap<(i64, i64), Vec<usize>>;
 
 /// Returns the windows from the cache, and the hours that the cache lacks.
