@@ -155,7 +155,8 @@ fn read(
 ) -> NotifyConfig {
     let rule_sections = sections(notes, root, SECTIONS[0]);
     let rules = read_rules(notes, &rule_sections);
-    // The list also contains rules with mistakes. Otherwise, a receiver that names such a rule would be reported too.
+    // The list also contains rules with mistakes. Otherwise, a receiver that names a rule with a mistake would be
+    // reported too.
     let names = rule_sections.iter().filter_map(|section| {
         let name = section.table.get("name");
         name.and_then(toml_edit::Item::as_str)

@@ -28,7 +28,7 @@ struct Assigned {
     assignment: u64,
     /// The owner, or `None` until the start offset is known.
     owner: Option<Owner>,
-    /// The next checkpoint. It is published as soon as all rows that it depends on are written.
+    /// The next checkpoint, which is published as soon as all rows that it depends on are written.
     checkpoint: Option<StoredCheckpoint>,
     is_publishing: bool,
     /// The number of ticks since the last checkpoint.
@@ -82,7 +82,7 @@ impl Partitions {
         }
     }
 
-    /// Adds a partition whose start offset is not known yet. Returns the number of the assignment.
+    /// Adds a partition whose start offset is not known yet. Returns the number of the new assignment.
     pub(super) fn assign(&mut self, partition: i32) -> u64 {
         self.assignments += 1;
         let assigned = Assigned {

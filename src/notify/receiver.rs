@@ -1,7 +1,7 @@
 //! Turns a message about an incident into an HTTP request for a receiver.
 //!
-//! The functions of this module are pure. They take the secrets and the time as values. [`crate::notify::send`] sends
-//! the requests that they return.
+//! The functions of this module are pure. The functions take the secrets and the time as values.
+//! [`crate::notify::send`] sends the requests that the functions return.
 
 pub mod alertmanager;
 pub mod ntfy;

@@ -72,8 +72,8 @@ impl Starter {
         let mut is_new_base = stored.rules != rules || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
-            // Lost events before the checkpoint are harmless. They would only be counted again for windows that are
-            // still open.
+            // The loss of events before the checkpoint is harmless. Those events would only be counted again for
+            // windows that are still open.
             if at.next < begin {
                 let (from, to) = (at.next.0, begin.0);
                 tracing::error!(

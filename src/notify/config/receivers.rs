@@ -19,7 +19,7 @@ const COMMON_KEYS: [&str; 5] = ["name", "type", "rules", "repeat", "min_interval
 /// Default minimum time between two messages about an open incident.
 const INTERVAL_MS: i64 = 60_000;
 /// Default time between two messages to Alertmanager about an open incident. Alertmanager loses its alerts when it
-/// restarts, so they must be repeated. Alertmanager notifies people about a repeated alert only after its own
+/// restarts, so `notify` must repeat them. Alertmanager notifies people about a repeated alert only after its own
 /// `repeat_interval`.
 const ALERTMANAGER_REPEAT_MS: i64 = 5 * 60_000;
 /// The URL to which PagerDuty's Events API accepts events.

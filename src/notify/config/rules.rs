@@ -77,7 +77,7 @@ fn read_rule<'a>(
     })
 }
 
-/// Returns the list of values of a key. Notes an empty list as a mistake, because no event would match it.
+/// Returns the list of values of a key. Notes an empty list as a mistake, because no event would match the list.
 fn read_values<'a>(
     notes: &mut Notes<'_>,
     section: Section<'a>,

@@ -95,7 +95,7 @@ impl Target {
     }
 }
 
-/// A URL, which stands in the rules file or, if it is secret, in a separate file.
+/// The place of a URL: the rules file, or a separate file if the URL is a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// The rules file contains the URL, which is not a secret.

@@ -20,7 +20,8 @@ use super::{Request, sample_line};
 
 /// Minimum time for which an open alert stays open without a further message.
 const OPEN_MS_MIN: i64 = 3_600_000;
-/// An open alert ends after this many repeat intervals without a message. Prometheus uses the same number.
+/// An open alert ends after this many repeat intervals without a message. Prometheus waits for the same number of
+/// intervals.
 const REPEATS_MISSED: i64 = 4;
 
 /// Returns the request for Alertmanager at `base`. `repeat_ms` is the time between two messages about an open incident.
@@ -35,7 +36,7 @@ pub fn request(
     let folder = base.path().trim_end_matches('/');
     url.set_path(&format!("{folder}/api/v2/alerts"));
     let incident = message.incident;
-    // Alertmanager treats an alert that ends in the future as open, and refuses one that ends before it starts.
+    // Alertmanager treats an alert that ends in the future as open, and refuses an alert that ends before its start.
     let starts_ms = incident.opened_at_ms.min(now_ms);
     let ends_ms = match (message.kind, incident.state) {
         (Kind::Resolved, State::Resolved { at_ms }) => at_ms.min(now_ms).max(starts_ms),

@@ -1,4 +1,5 @@
-//! The HTTP client for a receiver. It sends one POST request and follows redirects, within limits for time and bytes.
+//! The HTTP client for a receiver. The client sends one POST request and follows redirects, within limits for time and
+//! bytes.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -72,7 +72,7 @@ impl Service<Uri> for Route {
             tunnel = tunnel.with_auth(login.clone());
         }
         Box::pin(async move {
-            // Calling without `poll_ready` is allowed, because both connectors are always ready.
+            // The connectors may be called without `poll_ready`, because they are always ready.
             Ok(tunnel.call(to).await?)
         })
     }

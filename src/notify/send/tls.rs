@@ -1,7 +1,8 @@
 //! TLS connections to receivers, and the certificate authorities that they trust.
 //!
-//! By default, a connection trusts the certificate authorities of the host. If the host has none, the connection trusts
-//! those that are built into the program. A receiver with `ca_file` trusts only the authorities in that file.
+//! By default, a connection trusts the certificate authorities of the host. If the host has no certificate authorities,
+//! the connection trusts those that are built into the program. A receiver with `ca_file` trusts only the authorities
+//! in that file.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
