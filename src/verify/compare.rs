@@ -161,7 +161,7 @@ pub(super) struct Claims {
     pub(super) logs: BTreeMap<i32, Log>,
     /// For each restart point: its partition, its offset, and the sums of all records before it, if the sums are known.
     pub(super) sums: Vec<(i32, Offset, Option<Sum>)>,
-    /// True if the tables also count an earlier topic with the same name.
+    /// True if the tables also contain counts of an earlier topic with the same name.
     remade: bool,
 }
 
@@ -367,8 +367,8 @@ impl Facts {
                 slice.look_again(key, now.remove(key));
             }
         }
-        // An alert does not name its Kafka record, but the raw event of the same record does. The function therefore
-        // reads the raw event.
+        // An alert does not identify its Kafka record. The raw event of the same record contains the position of the
+        // record, so the function reads the raw event.
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
@@ -414,7 +414,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Passes all records of the log to `slice`, and returns it. Returns `None` if `shutdown` is triggered.
+    /// Passes all records of the log to `slice`, and returns `slice`. Returns `None` if `shutdown` is triggered.
     async fn read_log(
         &self,
         slice: Slice,

@@ -231,8 +231,8 @@ impl Trace {
             && self.rules.window_start(event.time_ms) == self.window.start_ms
     }
 
-    /// Returns what happened to an event that is not late, and counts it if the row should contain it. Consumers claim
-    /// that all records before the offset `claim` are stored.
+    /// Returns what happened to an event that is not late, and counts the event if the row should contain it. Consumers
+    /// claim that all records before the offset `claim` are stored.
     fn count_in_time(
         &mut self,
         partition: i32,

@@ -83,8 +83,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Reads the rows that add up to an hour or a day. For one series, these rows are its windows. For all cities
-    /// together, these rows are the hours or days of each city.
+    /// Reads the rows that add up to an hour or a day. For one series, the function reads the windows of the series.
+    /// For all cities together, the function reads the hours or days of each city.
     async fn parts(&self, key: &Key, view: &AuditView) -> anyhow::Result<Vec<FoundRow>> {
         let keys = if key.place.city().is_empty() {
             let (grain, kind) = key.grain().context("the key is that of an hour or a day")?;
