@@ -108,8 +108,8 @@ async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
 
 /// Tests whether a topic has the expected settings, and whether the role has the rights that it needs on the topic.
 ///
-/// `spec` describes the expected topic, except for its number of partitions. That number comes from the existing topic,
-/// because the operator chooses it.
+/// `spec` describes the expected topic, except for its number of partitions. The number of partitions comes from the
+/// existing topic, because the operator chooses that number.
 async fn check_topic(
     table: &mut CheckTable,
     admin: &Admin,
@@ -161,7 +161,7 @@ async fn check_topic(
             ),
         ),
     }
-    // The topic exists, so the role does not need the right to create it.
+    // The topic already exists, so the role does not need the right to create the topic.
     let others = need.operations.iter().copied();
     let others: Vec<Operation> = others.filter(|o| *o != Operation::Create).collect();
     let need = need.only(&others);
