@@ -100,7 +100,7 @@ pub fn raise_open_files() {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: both calls read or write only this struct, which outlives them.
+    // SAFETY: both calls read or write only the struct `limit`, which outlives the calls.
     let raised = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
             limit.rlim_cur = limit.rlim_max;
@@ -212,7 +212,8 @@ pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
 
 /// Gives a client a token for SASL/OAUTHBEARER. The token expires at `end_ms`.
 ///
-/// rdkafka's safe API cannot give a token to an admin client, because it does not run the callbacks of admin clients.
+/// rdkafka's safe API cannot give a token to an admin client, because rdkafka does not run the callbacks of admin
+/// clients.
 ///
 /// # Errors
 /// Returns the message of librdkafka if the client uses another login mechanism or the token has expired.

@@ -1,4 +1,5 @@
-//! Finds a broker that answers, and finds out whether the cluster has a controller. Only the controller creates topics.
+//! Finds a broker that answers, and finds out whether the cluster has a controller. Only the controller of a cluster
+//! creates topics.
 //!
 //! librdkafka sends requests about topics to the controller, and waits until the cluster has one. However, every broker
 //! can answer requests about topics, and a mock cluster never has a controller.

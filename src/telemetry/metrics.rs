@@ -255,7 +255,8 @@ metrics! {
     /// Bytes of records that were read from Kafka and are not yet durable in DynamoDB.
     pub in_flight_bytes: IntGauge("citystream_in_flight_bytes");
 
-    // The metrics without `pub` show the values of the ledger. The function `gather` sets them before each scrape.
+    // The metrics without `pub` show the values of the ledger. The function `gather` sets these metrics before each
+    // scrape.
 
     /// Records that were read from Kafka.
     events_consumed: IntCounter("citystream_events_consumed_total");
