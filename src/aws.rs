@@ -25,7 +25,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine as _;
 
 /// Time after which the client closes an idle connection. Load balancers and NAT gateways drop idle connections after a
-/// minute or more. If idle connections were kept longer, only a few more requests would reuse one.
+/// minute or more. Keeping idle connections longer would let only a few more requests reuse a connection.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
 /// Returns an HTTP client for `http` and `https`.
@@ -37,7 +37,7 @@ pub fn http_client() -> SharedHttpClient {
     })
 }
 
-/// The `https` client of the whole process. All AWS clients use this client, so they share its connections, and the
+/// The `https` client of the whole process. All AWS clients share the connections of this one client, and the
 /// certificate authorities are loaded only once.
 static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs().certs.len();

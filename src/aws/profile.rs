@@ -1,9 +1,9 @@
 //! Inspects the AWS profile in use. Rejects logins that this program does not support, and sets a session name for a
 //! role.
 //!
-//! The features `sso` and `credentials-login` of `aws-config` are off. Cargo.toml gives the reason. Without `sso` and
-//! `credentials-login`, the library reports an unsupported login only when it needs credentials. Without the check in
-//! this module, a role would then retry forever.
+//! The features `sso` and `credentials-login` of `aws-config` are off, for the reason given in Cargo.toml. Without
+//! `sso` and `credentials-login`, the library reports an unsupported login only when it needs credentials. Without the
+//! check in this module, a service would retry an unsupported login forever.
 
 use aws_config::profile::{Profile, ProfileSet, load};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
@@ -30,7 +30,7 @@ pub async fn refusal() -> Option<Failure> {
 /// Returns the profile files, with a session name added for the role that the profile assumes.
 ///
 /// Without a session name, the AWS library chooses a new name each time it assumes the role. MSK treats each session
-/// name as a user of its own, and refuses a second login on a connection as another user.
+/// name as a separate user, and does not let a connection log in again as another user.
 pub async fn files_with_session_name() -> EnvConfigFiles {
     let files = EnvConfigFiles::builder()
         .include_default_config_file(true)
@@ -67,8 +67,8 @@ fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
 fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     let profile = credentials_profile(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    // If a profile has several kinds of login, the AWS library uses the first kind in the order of the following
-    // conditions.
+    // If a profile has several kinds of login, the AWS library uses the first kind in the order of the `if` conditions
+    // below.
     let way = if has(&["credential_source", "web_identity_token_file"]) {
         return None;
     } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {
