@@ -29,15 +29,16 @@ pub(super) enum Done {
     /// The request to create the progress item of a partition failed.
     NotCreated(Unlocated),
     Published(Publish),
-    /// The progress item to move does not exist in the table. The [`BootMs`] says when the request began, on the clock
-    /// of [`crate::sys::boot_ms`].
+    /// A progress item could not be moved, because the table does not contain it. The [`BootMs`] is the time at which
+    /// the request began, on the clock of [`crate::sys::boot_ms`].
     ProgressMissing(BootMs, Publish),
-    /// The id of the tables. The [`BootMs`] says when the read of the id began, on the clock of
-    /// [`crate::sys::boot_ms`].
+    /// The random id of the tables, as read from the config item. The [`BootMs`] is the time at which the read began,
+    /// on the clock of [`crate::sys::boot_ms`].
     TablesRead(String, BootMs),
-    /// The id of the tables could not be read.
+    /// The random id of the tables could not be read.
     TablesUnread(Trouble),
-    /// The table with the given index does not exist, or the config item in it does not exist.
+    /// A table does not exist, or does not contain the config item. The number is the table's index in
+    /// [`crate::core::keys::TABLES`].
     TableMissing(usize),
     GapRead {
         partition: i32,
@@ -45,7 +46,8 @@ pub(super) enum Done {
         gap: Gap,
         second: SecondRead,
     },
-    /// A result from the Kafka client of the given generation. The shell ignores results from former clients.
+    /// A result from the Kafka client with the given generation number. The shell ignores results from former Kafka
+    /// clients.
     Kafka(u64, Answer),
 }
 
@@ -56,16 +58,16 @@ pub(super) enum Answer {
     Topic(Option<String>),
     Committed(bool),
     Looked(Looked),
-    /// The read positions that are outside of the logs of their partitions.
+    /// The read positions that are outside of the offset range of their partition's log.
     Outside(Vec<ReadPosition>),
-    /// The read positions of partitions for which no broker has returned the range of the log.
+    /// The read positions in partitions for which no broker has returned the log's offset range.
     RangesUnknown(Vec<ReadPosition>),
-    /// The number of records that the group must still commit before `--stop-at-end` ends the role. The value is `None`
-    /// if the shell did not request the number or Kafka did not answer.
+    /// The number of records that the group must still commit before `consume --stop-at-end` exits. The number is
+    /// `None` if the shell did not request it or Kafka did not answer.
     AtEnd(Option<u64>),
 }
 
-/// The position at which the consumer reads a partition next.
+/// The next offset that the consumer reads in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadPosition {
     pub(super) partition: i32,
@@ -73,7 +75,7 @@ pub(super) struct ReadPosition {
     pub(super) next: Offset,
 }
 
-/// Sends results of requests to the shell.
+/// Sends the results of requests to the shell.
 #[derive(Clone)]
 pub(super) struct Answers {
     done: UnboundedSender<Done>,
@@ -81,7 +83,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Returns the sender that the requests of the first Kafka client use.
+    /// Returns the sender for results from the first Kafka client.
     pub(super) fn new(done: UnboundedSender<Done>) -> Answers {
         Answers {
             done,
@@ -89,7 +91,8 @@ impl Answers {
         }
     }
 
-    /// Begins a new generation. From then on, the shell ignores the results of all former Kafka clients.
+    /// Begins the generation of a new Kafka client. From then on, the shell ignores the results of all former Kafka
+    /// clients.
     pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
     }
@@ -105,20 +108,20 @@ impl Answers {
     }
 
     pub(super) fn send(&self, done: Done) {
-        // Sending fails only after the shell has ended. Nothing waits for the result then.
+        // Sending fails only after the shell has ended, and then nothing waits for the result.
         if self.done.send(done).is_err() {
             tracing::trace!("a request outlived the role");
         }
     }
 }
 
-/// The topic's id, and the end of each partition's log if the shell requested the ends.
+/// The topic's id, and the end offset of each partition's log if the shell requested these offsets.
 pub(super) struct Looked {
     pub(super) topic: TopicNow,
     pub(super) ends: Option<Vec<(i32, Offset)>>,
 }
 
-/// What the brokers report about the topic.
+/// The state of the topic, as the brokers report it.
 pub(super) enum TopicNow {
     Is(String),
     Missing,

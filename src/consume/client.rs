@@ -39,8 +39,8 @@ impl Client {
         })
     }
 
-    /// Starts another client and closes the current one. The function does not wait until the current client is closed,
-    /// because closing a stalled client may never end.
+    /// Starts another Kafka client and closes the current one. The function does not wait for the close, because
+    /// closing a stalled client may never finish.
     pub(super) fn replace(&mut self) -> KafkaResult<()> {
         let (consumer, budget, events) = (self.start)()?;
         self.budget = budget;
@@ -54,12 +54,12 @@ impl Client {
         self.events.recv().await
     }
 
-    /// Returns the next event if an event has already arrived.
+    /// Returns the next event if one has already arrived.
     pub(super) fn try_event(&mut self) -> Option<ConsumerEvent> {
         self.events.try_recv().ok()
     }
 
-    /// Makes the consumer thread read a partition, starting at `next`.
+    /// Makes the consumer thread read a partition from the offset `next`.
     pub(super) fn begin(&self, partition: i32, assignment: u64, next: Offset) {
         self.consumer.begin(partition, assignment, next);
     }
@@ -69,12 +69,12 @@ impl Client {
         self.consumer.hold(partition);
     }
 
-    /// Returns when the consumer thread last polled.
+    /// Returns the time at which the consumer thread last polled Kafka.
     pub(super) fn beat_ms(&self) -> SteadyMs {
         self.consumer.beat_ms()
     }
 
-    /// Returns the errors that the client has logged.
+    /// Returns the errors that the Kafka client has logged.
     pub(super) fn errors(&self) -> ClientErrors {
         self.consumer.client_errors()
     }
@@ -84,12 +84,12 @@ impl Client {
         self.consumer.inquiry()
     }
 
-    /// Returns the memory budget for the records that the client has read.
+    /// Returns the memory budget for the records that the Kafka client has read.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Closes the client. The returned channel delivers events until the client has left the group.
+    /// Closes the Kafka client. The returned channel delivers events until the client has left the consumer group.
     pub(super) fn close(self) -> UnboundedReceiver<ConsumerEvent> {
         self.consumer.close();
         self.events

@@ -1,10 +1,10 @@
-//! The messages of a consumer that stops because an operator must repair the cause.
+//! The messages of a consumer that stops because of a problem that an operator must fix.
 
 use crate::core::keys::{self, TableNames};
 use crate::core::pipeline::Halt;
 use crate::exit::SettingsError;
 
-/// The names of the topic, the group and the tables for the messages.
+/// The names of the topic, the consumer group and the tables, for use in messages.
 pub(super) struct Names<'a> {
     pub(super) topic: &'a str,
     pub(super) topic_id: &'a str,
@@ -12,7 +12,7 @@ pub(super) struct Names<'a> {
     pub(super) tables: &'a TableNames,
 }
 
-/// Returns a message that says what happened, why the consumer stops, and what to do.
+/// Returns a message that says what happened, why the consumer stops, and what the operator should do.
 pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
     let (topic, group) = (names.topic, names.group);
     match halt {

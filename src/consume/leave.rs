@@ -1,4 +1,4 @@
-//! The end of the role: the consumer stops reading, drains, commits and leaves the group within ten seconds.
+//! Shuts the consumer down: it stops reading, drains, commits and leaves the group within ten seconds.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,7 @@ use crate::telemetry::steady_ms;
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 /// Maximum wait for the last commit before the consumer leaves the group.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// Maximum total duration of the drain, the last commit and leaving the group. The sum of these times must stay below
-/// 10 s.
+/// Maximum total time for the drain, the last commit and leaving the group. The total must stay below 10 s.
 const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {
@@ -26,17 +25,17 @@ impl Shell {
         let given_up_before = self.pipeline.report().ledger.given_up;
         self.drain().await;
         let parts = self.revokes.take_parts();
-        // The commit precedes the close of the client, so that the next owner of each partition starts at the durable
-        // boundary (INV-1). Without the last commit, the next owner would start at the previous commit and read all
-        // later records again.
+        // The last commit is sent before the Kafka client closes, so that the next owner of each partition starts at
+        // the durable boundary (INV-1). Without the last commit, the next owner would start at the previous commit and
+        // read all later records again.
         self.commit_last(parts).await;
         let ledger = self.pipeline.report().ledger;
-        // Rebalances before the last drain may also have given up records. The new owners of the partitions read the
-        // records that were given up.
+        // Records that earlier rebalances gave up are not counted here, because the new owners of their partitions read
+        // these records.
         let given_up = ledger.given_up - given_up_before;
         let metrics = &self.host.metrics;
         *metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
-        // The client leaves the group when its last handle is dropped, and `requests` holds some of the handles.
+        // The Kafka client leaves the group when its last handle is dropped, and `requests` holds some of its handles.
         // The channel of events closes after the client has left the group.
         drop(self.requests);
         let mut events = self.client.close();
@@ -48,8 +47,8 @@ impl Shell {
             }
         };
         // During a rebalance, Kafka takes a member out of the group only after the other members have joined again. If
-        // a member exits earlier, it stays in the group until its session is over, and until then no other member reads
-        // its partitions.
+        // the process exits earlier, Kafka keeps the member in the group until its session times out. Until the session
+        // times out, no other member reads the partitions of this member.
         let timeout = END_TIMEOUT.saturating_sub(started.elapsed());
         if tokio::time::timeout(timeout, left).await.is_err() {
             tracing::warn!("Kafka did not confirm in time that this member left the group");

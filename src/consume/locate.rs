@@ -1,9 +1,9 @@
 //! Finds the facts that a partition needs to start: topic id, config item, commits, progress items, and the ends
 //! of the log.
 //!
-//! If the facts of one partition are missing, all other partitions start without that partition. The pipeline receives
-//! the reason why facts are missing, and requests the facts again later. The topic's id must be read before everything
-//! else. If the id were read later, facts of an older log could be taken for facts of a newer log.
+//! If facts about one partition are missing, the other partitions start without it. The pipeline receives the reason
+//! why facts are missing, and requests the facts again later. The topic's id must be read before all other facts. If
+//! the topic's id were read later, facts about a former log could be mistaken for facts about the new log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of requests to partition leaders at the same time.
 const QUESTIONS_MAX: usize = 16;
-/// Maximum number of partitions of a topic. The fences of more partitions would not fit into a row.
+/// Maximum number of partitions of a topic. The fences of more partitions would not fit into a DynamoDB row.
 const PARTITIONS_MAX: usize = 1_000;
 
 /// Requests from Kafka and DynamoDB the facts that a partition needs to start.
@@ -55,7 +55,7 @@ pub(super) struct Located {
     pub(super) tables: Tables,
 }
 
-/// The facts of starting partitions that were found, and the partitions whose facts are missing.
+/// The facts that were found about starting partitions, and the partitions with missing facts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) located: Vec<Located>,
@@ -67,7 +67,7 @@ pub(super) struct Found {
 pub(super) struct Unlocated {
     pub(super) partition: i32,
     pub(super) assignment: u64,
-    /// What the partition waits for.
+    /// A description of what the partition waits for.
     pub(super) why: String,
 }
 
@@ -94,7 +94,7 @@ impl Locator {
         }
     }
 
-    /// Finds the facts for all starts in `wanted` whose facts are available now.
+    /// Finds the facts for starting the partitions in `wanted`, as far as these facts are available now.
     pub(super) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
         match self.try_locate(&wanted).await {
             Ok(found) => Ok(found),
@@ -119,9 +119,9 @@ impl Locator {
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
-        // A partition whose number is not below the topic's partition count is skipped. If the topic lost the
-        // partition, the group will soon revoke the partition. If the answering broker does not know the partition yet,
-        // a later attempt finds the facts.
+        // A partition is skipped if its number is not below the topic's partition count. If the topic no longer has the
+        // partition, the group will soon revoke it. If the answering broker does not know the partition yet, a later
+        // attempt finds its facts.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
@@ -132,9 +132,9 @@ impl Locator {
             rules: config.rules,
             keep: keep(config.raw),
         };
-        // The topic's id is read a second time. A different id means that the topic was recreated in the meantime, or
-        // that one broker did not know the new topic yet. If the id is different, the facts may come from two different
-        // logs.
+        // The topic's id is read a second time. A different topic id means that the topic was recreated in the
+        // meantime, or that one broker did not know the new topic yet. In both cases, the facts may come from two
+        // different logs.
         if self.topic().await?.0 != topic_id {
             return Err(Trouble::Wait(
                 "the topic to settle, because it was recreated".to_owned(),
@@ -182,7 +182,8 @@ impl Locator {
         Ok(Found { located, missing })
     }
 
-    /// Requests the first offset and the end of each partition's log from the leaders, several leaders at a time.
+    /// Requests the first offset and the end offset of each partition's log from the partition leaders, several leaders
+    /// at a time.
     pub(super) async fn ranges(
         &self,
         partitions: impl IntoIterator<Item = i32>,

@@ -13,8 +13,8 @@ pub(super) struct LogLimits {
 }
 
 impl LogLimits {
-    /// Returns true if a line about `trouble` may be logged now. If the result is true, the function counts the line as
-    /// logged.
+    /// Returns true if a line about `trouble` may be logged now. After returning true, the function assumes that the
+    /// caller logs the line.
     pub(super) fn allows(&mut self, trouble: &'static str) -> bool {
         let last = self.logged.get(trouble);
         let allowed = last.is_none_or(|at| at.elapsed() >= INTERVAL);

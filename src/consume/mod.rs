@@ -1,9 +1,9 @@
 //! The pipeline that counts Kafka records in DynamoDB tables.
 //!
-//! The consumer thread (`kafka::consumer`) reports records and rebalances. The pipeline (`core::pipeline`) decides
-//! what to do. The shell (`consume::shell`) carries out the decisions on Kafka and DynamoDB. `consume::locate` finds
-//! the facts that a partition needs to start. If Kafka, the topic or the tables are missing at the start, the consumer
-//! waits and reports what it waits for.
+//! The consumer thread (`kafka::consumer`) reports records and rebalances. The pipeline (`core::pipeline`) decides what
+//! to do. The shell (`consume::shell`) carries out the pipeline's decisions by sending requests to Kafka and DynamoDB.
+//! `consume::locate` finds the facts that a partition needs to start. If Kafka, the topic or the tables are missing at
+//! the start, the consumer waits and reports what it waits for.
 
 mod answers;
 mod client;
@@ -54,38 +54,39 @@ use shell::{Shell, ShellOptions, done_channel};
 pub use status::{Status, Wait};
 
 /// Maximum number of requests in flight per table. A table answers in 5 to 10 ms, so 64 requests allow about 100,000
-/// items per second. With more than 64 requests, items would only wait in DynamoDB instead of in this process.
+/// items per second. With more than 64 requests in flight, items would only wait in DynamoDB instead of in this
+/// process.
 const REQUESTS_MAX: u32 = 64;
-/// Default session timeout, which `--kafka-property` overrides. With the default, the group notices a killed member
-/// after 10 s.
+/// Default session timeout, which `--kafka-property` overrides. With the default timeout, the group notices a killed
+/// member after 10 s.
 const SESSION_TIMEOUT_MS: u64 = 10_000;
 
 /// A callback that receives a partition and the offset of the partition's durable boundary.
 pub type SettledCallback = Arc<dyn Fn(i32, i64) + Send + Sync>;
 
-/// The parts of the process outside the pipeline that the pipeline uses.
+/// The parts of the surrounding process that the pipeline uses, such as its metrics and its status.
 pub struct Host {
     /// The metrics that the pipeline updates.
     pub metrics: Metrics,
     /// The status that the pipeline updates.
     pub status: Arc<Status>,
-    /// A callback for a producer that must not send more than the pipeline can settle. `None` if there is no such
-    /// producer.
+    /// A callback that keeps a producer in this process from sending records faster than the pipeline finishes them.
+    /// `None` if there is no such producer.
     pub settled: Option<SettledCallback>,
     /// True if records may carry the producer's timestamp. If false, the consumer logs a warning about records with the
     /// producer's timestamp.
     pub producer_time_is_fine: bool,
-    /// How long a partition with lag may make no progress before it counts as stalled, in milliseconds. Only tests use
-    /// a value other than [`PATIENCE_MS`](crate::core::stall::PATIENCE_MS).
+    /// Time without progress, in milliseconds, after which a partition with lag counts as stalled. Only tests use a
+    /// value other than [`PATIENCE_MS`](crate::core::stall::PATIENCE_MS).
     pub stall_ms: i64,
     /// When and how fast the consumer rolls up hours, or `None` if the consumer does not roll up hours.
     pub rollups: Option<RollupPace>,
 }
 
-/// Runs the pipeline with the given DynamoDB client, and without an HTTP server of its own.
+/// Runs the pipeline with the given DynamoDB client, and without an HTTP server.
 ///
 /// # Errors
-/// Returns the error that ended the role.
+/// Returns the error that made the consumer stop.
 pub async fn run_with(
     args: Consume,
     client: aws_sdk_dynamodb::Client,
@@ -146,7 +147,7 @@ pub async fn run_with(
     shell.run(shutdown).await
 }
 
-/// Returns a function that starts a client of the group.
+/// Returns a function that starts a Kafka client in the consumer group.
 fn start_client(config: ClientConfig, args: &Consume, drain_max: Duration) -> StartClient {
     // Records in the pipeline may use half of the memory budget. The other half of the budget is for fetched data,
     // requests in flight, and the program itself.
@@ -176,8 +177,8 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
 /// override the user's properties.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     let mut config = client_config(&args.kafka, "consume")?;
-    // Maximum size of the queue of fetched records, in KiB of values. For small records, librdkafka needs about
-    // three times as much memory.
+    // Maximum size of the queue of fetched records, in KiB of values. For small records, librdkafka needs about three
+    // times as much memory as this limit.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
     let defaults = [
         ("fetch.queue.backoff.ms", "5".to_owned()),
@@ -187,9 +188,10 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
             "fetch.max.bytes",
             (args.memory_budget / 16).max(1 << 20).to_string(),
         ),
-        // Maximum compressed bytes of one partition in one fetch response. With librdkafka's default of 1 MiB, six
-        // partitions exceeded the budget by 100 MiB after decompression. With 128 KiB, 24 partitions exceeded the
-        // budget by 50 MiB. Reading from a broker is not slower with 64 KiB than with larger values.
+        // Maximum number of compressed bytes that one fetch response contains for one partition. With librdkafka's
+        // default limit of 1 MiB, six partitions exceeded the memory budget by 100 MiB after decompression. With a
+        // limit of 128 KiB, 24 partitions exceeded the memory budget by 50 MiB. Reading from a broker is as fast with a
+        // limit of 64 KiB as with larger limits.
         (
             "fetch.message.max.bytes",
             (args.memory_budget / 2_048)

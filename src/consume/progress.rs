@@ -1,4 +1,4 @@
-//! The progress that `consume --stop-at-end` shows on a terminal. The progress shows how many of the initial
+//! The progress line that `consume --stop-at-end` shows on a terminal. The progress line shows how many of the initial
 //! records the group has committed, the rate, and the remaining time.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Number of columns that the whole progress line needs. On a narrower terminal, the line omits the bar.
 const COLUMNS_MIN: u16 = 80;
 
-/// Shows the progress line until the value is dropped.
+/// A progress line, which is shown until this value is dropped.
 pub(crate) struct ProgressLine {
     task: tokio::task::JoinHandle<()>,
     bar: ProgressBar,
@@ -86,8 +86,8 @@ fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<Task
     progress.look(steady_ms(), done);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = HumanCount(progress.per_second().round() as u64);
-    // The message of the bar is set before the position. With the reverse order, a frame could show all records as
-    // read next to a remaining time.
+    // The progress bar's message is set before its position. In the reverse order, the line could briefly show that all
+    // records are committed but that time remains.
     bar.set_message(format!(
         "{rate}/s, {}",
         show_eta(progress.seconds_left(left))

@@ -33,8 +33,8 @@ pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budge
     }
     let now_ms = unix_ms();
     for at_ms in tally.durable_ms {
-        // The difference between the times can be negative, because the clocks of two hosts differ a little. The
-        // difference can also be very large, because a replayed record may be years old.
+        // The measured latency can be negative, because the clocks of two hosts differ a little. The latency can also
+        // be very large, because a replayed record may be years old.
         let ms = (now_ms - at_ms).clamp(0, i64::from(u32::MAX));
         let ms = u32::try_from(ms).expect("just clamped");
         m.event_latency_seconds.observe(f64::from(ms) / 1_000.0);
@@ -45,7 +45,7 @@ pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budge
 pub(super) fn report_watermarks(pipeline: &Pipeline, host: &Host) {
     for worker in pipeline.workers() {
         if let Some(ms) = worker.watermark_ms() {
-            #[allow(clippy::cast_precision_loss)] // far below 2^53
+            #[allow(clippy::cast_precision_loss)] // the value is far below 2^53
             let seconds = ms.0 as f64 / 1_000.0;
             let label = worker.place().partition.to_string();
             let watermark = &host.metrics.watermark_seconds;
@@ -76,7 +76,7 @@ pub(super) fn report_lag(
 /// Removes the metrics of a partition that this consumer no longer owns.
 pub(super) fn forget_partition(host: &Host, topic: &str, partition: i32) {
     let label = partition.to_string();
-    // Removing a metric returns an error if the partition never had the metric. The function ignores that error.
+    // Removing a metric returns an error if the partition never had the metric, and this function ignores that error.
     let lag = &host.metrics.lag_records;
     drop(lag.remove_label_values(&[topic, &label]));
     let watermark = &host.metrics.watermark_seconds;

@@ -1,4 +1,4 @@
-//! Runs the requests that the pipeline asks for. Each request is a task of its own and sends its result as a
+//! Runs the requests that the pipeline asks for. Each request runs as a separate task and sends its result as a
 //! [`Done`].
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::store::write::Writer;
 use crate::sys;
 use crate::telemetry::unix_ms;
 
-/// Maximum number of gaps that are read a second time in parallel.
+/// Maximum number of offset gaps that are read a second time in parallel.
 const SECOND_READS_MAX: usize = 8;
 
 /// The clients and settings that the requests use.
@@ -38,12 +38,13 @@ pub(super) struct Requests {
     dead_letters: DeadLetters,
     second_reader: Arc<SecondReader>,
     pub(super) answers: Answers,
-    /// The id that the topic had when a partition last started.
+    /// The topic's id at the time when a partition last started.
     topic_id: String,
-    /// The tasks that send dead letters. The key of the map is the partition and the assignment of the rejected record.
+    /// The tasks that send dead letters. The map's keys consist of the partition and the assignment of the rejected
+    /// record.
     letters: BTreeMap<(i32, u64), JoinSet<()>>,
-    /// Reading a record again needs a Kafka client of its own. The semaphore therefore allows only one repeated read of
-    /// a record at a time.
+    /// Reading a record again opens a separate Kafka client. The semaphore therefore allows only one repeated read at a
+    /// time.
     reads_again: Arc<Semaphore>,
     second_reads: Arc<Semaphore>,
 }
@@ -75,12 +76,12 @@ impl Requests {
         self.locator = self.locator.renewed(inquiry);
     }
 
-    /// Sets the topic id that later dead letters carry.
+    /// Sets the topic id that later dead letters contain.
     pub(super) fn set_topic_id(&mut self, topic_id: &str) {
         topic_id.clone_into(&mut self.topic_id);
     }
 
-    /// Returns the id that the topic had when a partition last started.
+    /// Returns the topic's id at the time when a partition last started.
     pub(super) fn topic_id(&self) -> &str {
         &self.topic_id
     }
@@ -107,7 +108,7 @@ impl Requests {
     ///
     /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects the update if
     /// it was already applied (INV-2). The SDK's own retries are not used, because all requests would share one retry
-    /// budget, which concurrent requests empty.
+    /// budget, and concurrent requests would exhaust it.
     pub(super) fn update(&self, update: RowUpdate) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -141,10 +142,10 @@ impl Requests {
         });
     }
 
-    /// Moves a progress item forward. If the request fails, the next commit publishes the item again.
+    /// Moves a progress item forward. If the request fails, the next commit publishes the progress item again.
     ///
-    /// The condition of the write never lets the item move back (INV-4), so a late request of a former owner
-    /// changes nothing.
+    /// The write's condition prevents the progress item from moving back (INV-4), so a late request from the
+    /// partition's former owner changes nothing.
     pub(super) fn publish(&self, publish: Publish) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -185,7 +186,7 @@ impl Requests {
     /// Requests the topic's id before a commit.
     ///
     /// If the topic was recreated, the pipeline drops the restart points of the former log. In the new log, the records
-    /// before the offsets of these restart points are not durable (INV-1).
+    /// before these restart points are not durable (INV-1).
     pub(super) fn check_topic(&self) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
@@ -197,15 +198,15 @@ impl Requests {
 
     /// Commits restart points. All records before a restart point are durable (INV-1).
     ///
-    /// The commit blocks a thread of the blocking pool. A blocking commit on the consumer thread was rejected,
-    /// because it would stop the polls while a coordinator does not answer (INV-5).
+    /// The commit runs on a thread for blocking calls. Committing on the consumer thread was rejected, because polling
+    /// would stop while the coordinator does not answer (INV-5).
     pub(super) fn commit(&self, parts: Vec<CommitPart>) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
             let result = run_blocking(move || inquiry.commit(&parts)).await;
             if let Err(error) = &result {
-                // In most cases the commit fails because a rebalance is in progress. The next commit covers at least
-                // the same restart points.
+                // A commit usually fails because a rebalance is in progress. The next commit includes the same restart
+                // points or later ones.
                 tracing::debug!(%error, "failed to commit, trying again");
             }
             answers.kafka(Answer::Committed(result.is_ok()));
@@ -222,10 +223,10 @@ impl Requests {
         });
     }
 
-    /// Waits for the duration `wait`, and then reads a gap a second time.
+    /// Waits for the duration `wait`, and then reads the offsets of a gap a second time.
     ///
-    /// The reader has a Kafka client of its own, because the consumer's client may have skipped records. A commit of an
-    /// offset after skipped records would lose these records (INV-6).
+    /// The second read uses a separate Kafka client, because the consumer's client may have skipped records. Committing
+    /// an offset after skipped records would lose these records (INV-6).
     pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
         let (reader, answers) = (Arc::clone(&self.second_reader), self.answers());
         let turn = Arc::clone(&self.second_reads);
@@ -254,8 +255,8 @@ impl Requests {
         });
     }
 
-    /// Sends a record to the dead-letter topic because a table refused its item permanently. The counts still include
-    /// that record.
+    /// Sends a record to the dead-letter topic because a table permanently refused the record's item. The counts still
+    /// include this record.
     pub(super) fn refuse(&mut self, table: PutTable, put: Put) {
         let (letters, answers) = (self.dead_letters.clone(), self.answers());
         let (topic_id, inquiry) = (self.topic_id.clone(), self.locator.inquiry());
@@ -331,7 +332,7 @@ impl WaitingStarts {
         self.why.insert(partition, why);
     }
 
-    /// Removes a partition from the waiting partitions. Returns true if the partition was waiting.
+    /// Removes a partition from the list of waiting partitions. Returns true if the partition was waiting.
     pub(super) fn end(&mut self, partition: i32) -> bool {
         self.why.remove(&partition).is_some()
     }

@@ -1,4 +1,4 @@
-//! Revokes that wait until their partitions have drained.
+//! Keeps track of revokes until their partitions have drained.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
@@ -14,8 +14,8 @@ pub(super) struct Revokes {
 struct Revoke {
     partitions: BTreeSet<i32>,
     parts: Vec<CommitPart>,
-    /// The consumer thread receives from this channel, and waits for the restart points inside librdkafka's rebalance
-    /// callback. The drain at the end of the role has no channel (`None`).
+    /// The channel on which the consumer thread waits for the restart points, inside librdkafka's rebalance callback.
+    /// The value is `None` for the drain when the consumer shuts down.
     answer: Option<Sender<Vec<CommitPart>>>,
 }
 
@@ -33,7 +33,7 @@ impl Revokes {
     /// Removes a released partition from all revokes, and adds its restart point to the points to commit.
     ///
     /// The pipeline releases a partition only once, even if several revokes wait for this partition. Several revokes
-    /// wait if a rebalance happens during the drain at the end of the role. Every waiting revoke therefore gets the
+    /// wait if a rebalance happens while the consumer drains before it exits. Every waiting revoke therefore gets the
     /// restart point. Committing the same restart point twice changes nothing.
     pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
         for revoke in &mut self.waiting {
@@ -60,7 +60,7 @@ impl Revokes {
         self.waiting.iter().all(|r| r.partitions.is_empty())
     }
 
-    /// Takes the restart points of the revokes that have no channel.
+    /// Removes and returns the restart points of the revokes that have no answer channel.
     pub(super) fn take_parts(&mut self) -> Vec<CommitPart> {
         self.waiting.drain(..).flat_map(|r| r.parts).collect()
     }

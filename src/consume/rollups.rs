@@ -1,9 +1,11 @@
-//! Rolls up hours in a task of the consumer that owns partition 0, so Kafka's assignment elects the consumer.
+//! Rolls up hours in a task of the consumer that owns partition 0. Kafka's partition assignment thereby decides which
+//! consumer runs the rollup task.
 //!
-//! The task is not part of the commit path. The task shares no lock with the pipeline and sends its own requests. The
-//! task is aborted at once when partition 0 is revoked. The task may be aborted at any point, because the next task
-//! begins at the rollup mark in the tables. If two consumers run the task at the same time, both write the same rows.
-//! After a failure, the task logs a warning, counts the failure in a metric, and tries again.
+//! The rollup task is not part of the commit path. The rollup task shares no lock with the pipeline and sends its own
+//! requests. The rollup task is aborted at once when partition 0 is revoked. An abort is safe at any point, because the
+//! next rollup task begins at the rollup mark in the tables. If two consumers run rollup tasks at the same time, both
+//! write the same rows. After a failure, the rollup task logs a warning, counts the failure in a metric, and tries
+//! again.
 
 use std::time::Duration;
 
@@ -26,9 +28,9 @@ use crate::telemetry::Metrics;
 pub struct RollupPace {
     /// Time between two checks for hours that are due.
     pub interval: Duration,
-    /// How long the task waits until the index shows every window of its table.
+    /// How long the rollup task waits for the index to contain every window of its table.
     pub settle: Duration,
-    /// The speed at which the task reads windows.
+    /// The speed at which the rollup task reads windows.
     pub speed: Speed,
 }
 
@@ -47,7 +49,7 @@ impl RollupPace {
     };
 }
 
-/// The rollup task of this consumer, if it runs.
+/// The rollup task of this consumer, if one is running.
 pub(super) struct Rollups {
     writer: RollupWriter,
     metrics: Metrics,
@@ -117,8 +119,8 @@ struct RollupWork {
 
 /// The reason why a check did not roll up all hours that are due.
 enum Missed {
-    /// The task could not find out what to roll up, or must not write. A check that ends for this reason does not count
-    /// as a failure.
+    /// The rollup task could not find out which hours are due, or is not allowed to write. A check that ends for this
+    /// reason does not count as a failure.
     Unasked(String),
     /// A request to DynamoDB for a read or a write failed.
     Failed(String),
@@ -136,7 +138,8 @@ impl RollupWork {
                 Ok(()) => failures = 0,
                 Err(Missed::Unasked(why)) => tracing::debug!(why, "no rollups now"),
                 Err(Missed::Failed(why)) => {
-                    // A long backlog under occasional errors goes on without growing pauses.
+                    // The pause grows only if no rows were written, so that occasional errors do not slow down the work
+                    // on a long backlog.
                     let is_stuck = self.metrics.rollup_rows.get() == rows_before;
                     failures = if is_stuck { failures + 1 } else { 1 };
                     self.metrics.rollup_failures.inc();
@@ -150,7 +153,7 @@ impl RollupWork {
         }
     }
 
-    /// Checks for hours that are due, and rolls them up.
+    /// Finds the hours that are due, and rolls them up.
     async fn roll_up(&mut self) -> Result<(), Missed> {
         let (topic_id, partition_count) = self.locator.topic().await.map_err(Missed::unasked)?;
         let tables = self.writer.source().look().await.map_err(Missed::failed)?;
@@ -206,7 +209,7 @@ impl RollupWork {
         self.metrics.rollups_until_seconds.set(until_ms.0 / 1_000);
     }
 
-    /// Logs why no hour can be rolled up yet. The function logs the same reason only once.
+    /// Logs why no hour can be rolled up yet. Repeated calls with the same reason log nothing.
     fn wait(&mut self, waiting: Waiting) {
         if self.waiting == Some(waiting) {
             return;
@@ -232,7 +235,7 @@ impl Missed {
         })
     }
 
-    #[allow(clippy::needless_pass_by_value)] // for `map_err`
+    #[allow(clippy::needless_pass_by_value)] // `map_err` passes the error by value
     fn failed(error: StoreError) -> Missed {
         Missed::Failed(dynamodb(&error))
     }

@@ -1,8 +1,8 @@
 //! The loop that carries out the pipeline's decisions.
 //!
-//! One task owns the pipeline. The task passes events of the consumer thread, results of requests, and the current time
-//! to the pipeline. After each event or result, the task carries out what the pipeline asks for. The pipeline decides
-//! what the consumer reads, writes and commits. The shell decides only when the role ends.
+//! One task owns the pipeline. This task passes events from the consumer thread, results of requests, and the current
+//! time to the pipeline. Then the task carries out the pipeline's decisions. The pipeline decides what the consumer
+//! reads, writes and commits. The shell's only decision is when the consumer stops.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,7 +42,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys;
 use crate::telemetry::{join_list, steady_ms};
 
-/// Maximum number of results, and maximum number of events, that one round of decisions handles.
+/// Maximum number of request results that one round of decisions handles, and also the maximum number of events.
 const ROUND_MAX: usize = 64;
 
 /// Settings of the shell that stay the same while it runs.
@@ -54,8 +54,8 @@ pub(super) struct ShellOptions {
     pub(super) stop_at_end: bool,
 }
 
-/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` uses them at the end of
-/// the role.
+/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` uses these fields when the
+/// consumer shuts down.
 pub(super) struct Shell {
     pub(super) pipeline: Pipeline,
     pub(super) client: Client,
@@ -65,7 +65,7 @@ pub(super) struct Shell {
     pub(super) revokes: Revokes,
     pub(super) host: Host,
     pub(super) options: ShellOptions,
-    /// The reason why the role ends; `None` while the role runs.
+    /// The reason why the consumer stops, or `None` while it runs.
     pub(super) end: Option<anyhow::Result<()>>,
     topic: TopicWatch,
     starts: WaitingStarts,
@@ -79,7 +79,7 @@ pub(super) fn done_channel() -> (UnboundedSender<Done>, UnboundedReceiver<Done>)
     mpsc::unbounded_channel()
 }
 
-/// Waits until the brokers refuse this consumer permanently. Returns the refusal.
+/// Waits until the brokers refuse this consumer permanently, and returns the refusal.
 async fn refused(errors: ClientErrors) -> Refusal {
     loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -117,8 +117,8 @@ impl Shell {
         }
     }
 
-    /// Runs until something ends the role. At the end of the role, the shell drains the partitions, commits and leaves
-    /// the group.
+    /// Runs until the consumer must stop. Before it returns, the shell drains the partitions, commits and leaves the
+    /// group.
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(TOPIC_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -129,7 +129,8 @@ impl Shell {
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
             tokio::select! {
                 ends = ends => self.topic.stop_at(ends?),
-                // A script may wait for `--stop-at-end`, so a permanent refusal ends the role instead of waiting.
+                // A script may wait for `consume --stop-at-end` to exit, so the consumer exits after a permanent
+                // refusal instead of retrying.
                 refusal = refused(errors) => return Err(SettingsError((&refusal).into()).into()),
                 () = shutdown.wait() => {}
             }
@@ -148,8 +149,7 @@ impl Shell {
                 () = tokio::time::sleep(wake) => {}
             }
             // The yield lets all ready tasks run first, so that one round of decisions handles all their results. If
-            // each result had a round of its own, every round would start one request and wake a thread for that
-            // request.
+            // each result had its own round of decisions, every round would start one request and wake a thread for it.
             tokio::task::yield_now().await;
             self.take_arrived();
             self.act();
@@ -164,7 +164,7 @@ impl Shell {
         Duration::from_millis(wait_ms.unsigned_abs())
     }
 
-    /// Handles the results and events that have already arrived.
+    /// Handles the request results and consumer events that have already arrived.
     pub(super) fn take_arrived(&mut self) {
         for _ in 0..ROUND_MAX {
             let (done, event) = (self.done.try_recv().ok(), self.client.try_event());
@@ -180,7 +180,7 @@ impl Shell {
         }
     }
 
-    /// Handles an event of the consumer thread.
+    /// Handles an event from the consumer thread.
     pub(super) fn event(&mut self, event: ConsumerEvent) {
         let now_ms = steady_ms();
         match event {
@@ -233,7 +233,7 @@ impl Shell {
                 self.end = Some(Err(error.into()));
             }
             // The consumer must not restart here, because a restart would fence the other consumer with the same
-            // id. Both consumers would then restart and fence each other without end.
+            // `group.instance.id`. Both consumers would then restart and fence each other endlessly.
             ConsumerEvent::Fatal { fenced: true, .. } => {
                 let text =
                     "another consumer of the group has joined with the same --group-instance-id";
@@ -393,7 +393,7 @@ impl Shell {
         }
     }
 
-    /// Runs the periodic checks: the polling thread, the watermarks, the topic, and the lag.
+    /// Runs the periodic checks of the consumer thread, the watermarks, the topic and the lag.
     fn look(&mut self) {
         let status = &self.host.status;
         if self.pipeline.in_flight() == 0 {
@@ -416,7 +416,7 @@ impl Shell {
             .look(self.requests.locator(), answers, partitions);
     }
 
-    /// Handles what the brokers report about the topic.
+    /// Handles the brokers' report about the topic.
     fn looked(&mut self, now_ms: SteadyMs, looked: &Looked) {
         match &looked.topic {
             TopicNow::Is(id) => {
@@ -450,12 +450,12 @@ impl Shell {
         self.pipeline.workers().map(position).collect()
     }
 
-    /// Passes the current time to the pipeline, and carries out what the pipeline asks for.
+    /// Passes the current time to the pipeline, and carries out the pipeline's decisions.
     pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
         self.pipeline.pump(now_ms, sys::boot_ms());
-        // The facts for several starts are requested together, so that one request to Kafka finds the facts for all of
-        // these starts.
+        // The facts for several starting partitions are requested together, so that one request to Kafka covers all of
+        // these partitions.
         let mut starts: BTreeMap<SteadyMs, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.pipeline.poll_output() {
             match output {
@@ -545,27 +545,27 @@ impl Shell {
         }
     }
 
-    /// Replaces the Kafka client. The old client leaves the group on its own, and the shell does not wait for the old
-    /// client.
+    /// Replaces the Kafka client. The old client leaves the group in the background, and the shell does not wait for
+    /// it.
     fn replace_client(&mut self, stalled: &[i32]) {
         tracing::warn!(
             partitions = join_list(stalled),
             "partitions have records to read but make no progress, creating a new Kafka client"
         );
         self.host.metrics.stalls.inc();
-        // The pipeline has given up all partitions. The memory of the records that were given up must be returned to
-        // the old client's budget before the client is replaced.
+        // The pipeline has already given up all partitions. The memory of their records must be returned to the old
+        // Kafka client's budget before the client is replaced.
         report_counts(&mut self.pipeline, &self.host, self.client.budget());
         if let Err(error) = self.client.replace() {
             return self.fail(&format!("failed to create a new Kafka client: {error}"));
         }
-        // The rollup task holds a handle of the old client, so the task must end too.
+        // The rollup task holds a handle of the old Kafka client, so the task must end too.
         self.stop_rollups();
         self.requests.use_client(self.client.inquiry());
         self.topic.look_ended();
     }
 
-    /// Ends the task that rolls up hours. The task starts again with the next assignment of partition 0.
+    /// Ends the rollup task, which starts again with the next assignment of partition 0.
     pub(super) fn stop_rollups(&mut self) {
         if let Some(rollups) = &mut self.rollups {
             rollups.stop();

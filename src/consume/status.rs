@@ -1,8 +1,8 @@
 //! The status of a consumer: whether it is alive, whether it is ready, and what it waits for.
 //!
-//! A consumer is ready while it waits for nothing. A consumer is alive while its thread polls and no partition
-//! stalls. If a dependency is down, the consumer is not ready. A consumer that is not ready is still alive,
-//! because a restart would not help.
+//! A consumer is ready if it waits for none of the conditions in [`Wait`]. A consumer is alive as long as its thread
+//! polls Kafka and no partition stalls. While a dependency is down, a consumer is not ready but still alive, because a
+//! restart would not help.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -11,15 +11,15 @@ use crate::api::ops::Probe;
 use crate::core::clock::SteadyMs;
 use crate::telemetry::{join_list, steady_ms};
 
-/// Maximum time without a poll of the consumer thread, in milliseconds. If the consumer thread has not polled for a
-/// minute, it hangs, and a restart of the role would help.
+/// Maximum time between two polls of the consumer thread, in milliseconds. A consumer thread that has not polled Kafka
+/// for a minute hangs, and a restart of the process would help.
 const BEAT_MS_MAX: i64 = 60_000;
 
-/// The things that a consumer can wait for. Each thing has a status of its own, so that one wait can end while other
-/// waits continue.
+/// The conditions that a consumer can wait for. Each condition has a separate status, so that one wait can end while
+/// other waits continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The consumer waits for partitions, or for the facts of their start.
+    /// The consumer waits for partitions, or for the facts that partitions need to start.
     Start,
     /// The consumer waits for the topic.
     Topic,
@@ -41,7 +41,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns the status of a role that has just started.
+    /// Returns the status of a consumer that has just started.
     pub fn new() -> Status {
         Status {
             waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
@@ -52,12 +52,12 @@ impl Status {
         }
     }
 
-    /// Sets the reason for one kind of waiting, or `None` when that waiting is over.
+    /// Sets the reason why the consumer waits for `wait`, or `None` if this wait is over.
     pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
-    /// Replaces the reason why the role waits to start. Changes nothing if the role has already started.
+    /// Replaces the reason why the consumer waits to start. Changes nothing if the consumer has already started.
     pub fn still_waiting(&self, why: String) {
         let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
         let start = &mut waiting[Wait::Start as usize];
@@ -66,18 +66,18 @@ impl Status {
         }
     }
 
-    /// Sets the number of records that the group must still commit before `--stop-at-end` ends the role.
+    /// Sets the number of records that the group must still commit before `consume --stop-at-end` exits.
     pub fn set_left(&self, records: u64) {
         self.left_at_first.get_or_init(|| records);
         *self.left.lock().expect("no panic holds the lock") = Some(records);
     }
 
-    /// Returns the number of records that were left at the first call of [`Status::set_left`].
+    /// Returns the number of records that the first call of [`Status::set_left`] set.
     pub fn left_at_first(&self) -> Option<u64> {
         self.left_at_first.get().copied()
     }
 
-    /// Returns the number of records that `--stop-at-end` still waits for, or `None` if it is unknown.
+    /// Returns the number of records that `consume --stop-at-end` still waits for, or `None` if this number is unknown.
     pub fn left(&self) -> Option<u64> {
         *self.left.lock().expect("no panic holds the lock")
     }
@@ -87,7 +87,7 @@ impl Status {
         self.beat_ms.store(beat_ms.0, Ordering::Relaxed);
     }
 
-    /// Sets the partitions that stall.
+    /// Sets the list of stalled partitions.
     pub fn set_stuck(&self, partitions: Vec<i32>) {
         *self.stuck.lock().expect("no panic holds the lock") = partitions;
     }

@@ -1,5 +1,4 @@
-//! The condition under which `consume --stop-at-end` ends: the group has committed all records that the logs held at
-//! the start.
+//! `consume --stop-at-end` exits when the group has committed all records that the partitions' logs held at the start.
 
 use std::time::Duration;
 
@@ -44,8 +43,8 @@ impl StopEnds {
             match found {
                 Ok(ranges) => {
                     let ends = StopEnds::of(ranges);
-                    // The consumer has not read any record yet, so the number of records left covers all records
-                    // that are not committed.
+                    // The consumer has not read any record yet, so all records that are not committed are still left to
+                    // process.
                     let (inquiry, asked) = (locator.inquiry(), ends.clone());
                     if let Some(left) = run_blocking(move || asked.left(&inquiry)).await {
                         status.set_left(left);
@@ -64,16 +63,16 @@ impl StopEnds {
         }
     }
 
-    /// Returns the ranges of the partitions that hold a record. A range is the first offset and the offset after the
-    /// last record.
+    /// Returns the offset ranges of the partitions that hold a record. A range consists of the first offset and the
+    /// offset after the last record.
     fn of(ranges: Vec<(i32, (Offset, Offset))>) -> StopEnds {
         let some = |(p, (start, end))| (end > start).then_some((p, start, end));
         StopEnds(ranges.into_iter().filter_map(some).collect())
     }
 
-    /// Returns the number of records between the group's commits and the ends that were found at the start. The number
-    /// covers all partitions, no matter which member owns them. Returns `None` if Kafka does not answer. The call
-    /// blocks.
+    /// Returns the number of records between the group's commits and the log ends that were found at the start. The
+    /// number includes all partitions, no matter which member owns them. Returns `None` if Kafka does not answer. The
+    /// call blocks the current thread.
     pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
         let partitions: Vec<i32> = self.0.iter().map(|(p, _, _)| *p).collect();
         let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT).ok()?;

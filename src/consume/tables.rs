@@ -68,7 +68,7 @@ impl TableSet {
         }
     }
 
-    /// Returns whether an error of a table makes the consumer wait or stop.
+    /// Decides whether an error from a table makes the consumer wait or stop.
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {

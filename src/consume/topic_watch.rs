@@ -1,4 +1,5 @@
-//! Periodic requests to Kafka for the topic's id, the ends of its logs, and positions outside of their logs.
+//! Sends periodic requests to Kafka for the topic's id and the ends of its logs, and finds read positions outside of
+//! the logs.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use crate::core::event::Offset;
 pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Time between two requests for the ends of the logs and the group's commits.
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
-/// How long the leader of a partition may take to report the end of its log. All other partitions wait for the
-/// slowest leader.
+/// Maximum wait for a partition leader to report the end of its log. The results of all partitions wait for the slowest
+/// leader.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Requests the state of the topic periodically, with at most one request in flight.
@@ -35,18 +36,18 @@ impl TopicWatch {
         }
     }
 
-    /// Makes the role end after the group has committed all records before `ends`.
+    /// Makes the consumer exit after the group has committed all records before `ends`.
     pub(super) fn stop_at(&mut self, ends: StopEnds) {
         self.stop_ends = Some(ends);
     }
 
-    /// Notes that the request in flight has ended, or that its client was replaced.
+    /// Records that the request in flight has ended, or that its client was replaced.
     pub(super) fn look_ended(&mut self) {
         self.looking = false;
     }
 
     /// Requests the topic's id. If [`ENDS_INTERVAL`] has passed since the last request for the ends, also requests the
-    /// ends of the logs of `partitions`. The results are [`Answer::Looked`] and then [`Answer::AtEnd`].
+    /// ends of the logs of `partitions`. The results arrive first as [`Answer::Looked`] and then as [`Answer::AtEnd`].
     pub(super) fn look(&mut self, locator: &Locator, answers: Answers, partitions: Vec<i32>) {
         if self.looking {
             return;
@@ -67,7 +68,8 @@ impl TopicWatch {
                 Err(_) => TopicNow::Unknown,
             };
             let ends = if !matches!(topic, TopicNow::Is(_)) {
-                // If the topic does not exist, Kafka would not answer the request for the ends.
+                // The log ends are requested only if the topic exists, because Kafka would not answer a request about a
+                // missing topic.
                 Some(Vec::new())
             } else if asks_ends {
                 let ranges = locator.ranges(partitions, END_TIMEOUT).await;
@@ -88,11 +90,11 @@ impl TopicWatch {
     }
 }
 
-/// Finds out which of `positions` are outside of their logs.
+/// Finds the read positions in `positions` that are outside of their partition's log.
 ///
-/// librdkafka reports only that some position is outside of its log, and reports it only once. After the report,
-/// librdkafka no longer reads the partition. If no broker reports the range of a log, its positions are therefore
-/// returned as [`Answer::RangesUnknown`], and the shell checks these positions again.
+/// librdkafka reports only once that some read position is outside of its log, and does not report which position.
+/// After the report, librdkafka no longer reads the affected partition. If no broker reports the range of a log, the
+/// read position is therefore returned as [`Answer::RangesUnknown`], and the shell checks it again.
 pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<ReadPosition>) {
     if positions.is_empty() {
         return;
@@ -111,7 +113,7 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<R
     });
 }
 
-/// Returns the positions that are outside of their logs, and the positions whose `range` is unknown.
+/// Returns the read positions that are outside of their logs, and the read positions whose log range is unknown.
 fn split_by_range(
     positions: Vec<ReadPosition>,
     range: impl Fn(i32) -> Option<(Offset, Offset)>,

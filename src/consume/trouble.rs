@@ -8,9 +8,9 @@ use crate::store::error::StoreError;
 /// The reason why facts that a partition needs to start are not known.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The facts may appear later. The text says what the consumer waits for.
+    /// The missing facts may become available later. The text describes what the consumer waits for.
     Wait(String),
-    /// Only an operator can repair the cause, so the consumer stops.
+    /// Only an operator can fix the cause, so the consumer stops.
     Settings(SettingsError),
 }
 

@@ -13,7 +13,7 @@ pub(super) struct WriteErrors {
 }
 
 impl WriteErrors {
-    /// Notes the result of a write to `table`, an index into [`crate::core::keys::TABLES`].
+    /// Records the result of a write to `table`, which is an index into [`crate::core::keys::TABLES`].
     pub(super) fn note(
         &mut self,
         table: usize,
