@@ -1,9 +1,8 @@
 //! Administrative requests: creating, describing and deleting topics, and reading rights and group members.
 //!
-//! This module never changes an existing topic. If the number of partitions changed, keys would move to other
-//! partitions. The operator may have chosen the settings of the topic on purpose.
-//! [`differences`](crate::kafka::topic_spec::differences) reports how a topic differs from the topic that `init-tables`
-//! would create.
+//! This module never changes an existing topic. A different number of partitions would move keys to other partitions.
+//! The operator may have chosen the topic's settings on purpose. [`differences`](crate::kafka::topic_spec::differences)
+//! reports how a topic differs from the topic that `init-tables` would create.
 //!
 //! Every call ends within its timeout. Blocking calls of librdkafka run on Tokio's threads for blocking tasks.
 
@@ -29,38 +28,38 @@ use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the brokers to carry out a change, such as creating a topic.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// The value of the replication factor with which the brokers use their own default.
+/// The replication factor that makes the brokers use their own default.
 const REPLICATION_BROKERS: i32 = -1;
 /// Timeout of one attempt to reach a broker.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum wait for the client's report about a failed attempt to reach a broker.
 const REPORT_WAIT: Duration = Duration::from_millis(50);
 
-/// Why an administrative request failed.
+/// The reason why an administrative request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The settings cannot work with any broker.
+    /// The client's settings cannot work with any broker.
     #[error(transparent)]
     Settings(#[from] ClientConfigError),
-    /// The brokers refuse every client with the settings of this client.
+    /// The brokers refuse every client that uses these settings.
     #[error("{0}")]
     Refused(Refusal),
     /// The client could not get a token for the login.
     #[error("failed to log in to Kafka with AWS credentials")]
     Login(#[from] IamError),
     /// Kafka did not answer the request, or refused it.
-    // `reason` is not declared as the source of the error, because its text already includes its own source.
+    // The field `reason` is not declared as the source of the error, because its text already includes its own source.
     #[error("failed to {what}: {reason}")]
     Kafka {
-        /// What the request should do.
+        /// The action that the request should carry out.
         what: String,
-        /// librdkafka's error.
+        /// The error from librdkafka.
         reason: KafkaError,
     },
     /// The brokers refused to create or delete a topic.
     #[error("failed to {what}: {code}")]
     Topic {
-        /// What the request should do.
+        /// The action that the request should carry out.
         what: String,
         /// The error code that the brokers returned.
         code: RDKafkaErrorCode,
@@ -68,18 +67,18 @@ pub enum AdminError {
     /// The brokers do not support the request, because some services implement only part of Kafka's protocol.
     #[error("these brokers do not report {what}")]
     Unsupported {
-        /// The information that was requested.
+        /// The kind of information that was requested.
         what: String,
     },
-    /// The brokers did not list the members of a group.
+    /// The brokers did not list the members of a consumer group.
     #[error("failed to list the members of group {group}: {reason}")]
     Members {
-        /// The name of the group.
+        /// The name of the consumer group.
         group: String,
         /// The message that the brokers returned.
         reason: String,
     },
-    /// No broker is the controller. Only the controller creates topics.
+    /// The cluster has no controller, and only a controller creates topics.
     #[error("these brokers have no controller to create topic {topic}")]
     NoController {
         /// The name of the topic to create.
@@ -100,10 +99,10 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Returns a client. The function sends no request yet.
+    /// Returns a client for administrative requests, but sends no request yet.
     ///
     /// # Errors
-    /// Returns an error if the settings cannot work.
+    /// Returns an error if the client's settings cannot work.
     pub fn new(args: &KafkaArgs) -> Result<Admin, AdminError> {
         let config = client::client_config(args, "init-tables")?;
         let client = config
@@ -115,8 +114,8 @@ impl Admin {
         })
     }
 
-    /// Returns the number of brokers. Waits until `timeout` for a broker to answer, but stops early if the brokers
-    /// refuse the client.
+    /// Returns the number of brokers. Waits for an answer for at most `timeout`, but stops early if the brokers refuse
+    /// the client.
     ///
     /// # Errors
     /// Returns an error if no broker answers, or if the brokers refuse every client with these settings.
@@ -140,7 +139,7 @@ impl Admin {
         logged_in.await?
     }
 
-    /// Sends a blocking request about the topic or the group `name`.
+    /// Logs in if necessary, and runs a blocking request about the topic or the consumer group `name`.
     async fn request<T: Send + 'static>(
         &self,
         name: &str,
@@ -151,7 +150,7 @@ impl Admin {
         Ok(tokio::task::spawn_blocking(move || call(client.inner(), &name)).await?)
     }
 
-    /// Returns this client's rights on a consumer group. The group need not exist.
+    /// Returns this client's rights on a consumer group. The group does not have to exist.
     ///
     /// # Errors
     /// Returns an error if the client has no token for the login.
@@ -165,7 +164,7 @@ impl Admin {
     /// Returns the id and the partition count of a topic, or `None` if the topic does not exist.
     ///
     /// # Errors
-    /// See [`TopicError`].
+    /// For the possible errors, see [`TopicError`].
     pub async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, AdminError> {
         let facts = self.request(name, |client, name| {
             sys::topic_facts(client, name, REQUEST_TIMEOUT)
@@ -176,7 +175,7 @@ impl Admin {
     /// Returns the id and the partition count of a topic, and this client's rights on the topic.
     ///
     /// # Errors
-    /// See [`TopicError`].
+    /// For the possible errors, see [`TopicError`].
     pub async fn topic_and_rights(
         &self,
         name: &str,
@@ -191,7 +190,7 @@ impl Admin {
     /// settings.
     ///
     /// # Errors
-    /// Returns an error if the brokers refuse the topic or do not answer.
+    /// Returns an error if the brokers refuse to create the topic or do not answer.
     pub async fn create_topic(
         &self,
         spec: &TopicSpec,
@@ -200,10 +199,10 @@ impl Admin {
         self.create(spec, replication, &options()).await
     }
 
-    /// Returns what [`Admin::create_topic`] would do, but changes nothing.
+    /// Returns the result that [`Admin::create_topic`] would have, but creates no topic.
     ///
     /// # Errors
-    /// Returns an error if the brokers refuse the topic or do not answer.
+    /// Returns an error if the brokers refuse to create the topic or do not answer.
     pub async fn try_create_topic(
         &self,
         spec: &TopicSpec,
@@ -229,8 +228,8 @@ impl Admin {
     /// # Errors
     /// Returns an error if the brokers do not answer, have no controller, or would refuse the topic for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        // librdkafka sends the request to the controller. Without a controller, librdkafka would wait for one
-        // until the timeout.
+        // librdkafka sends the request to the controller. Without a controller, librdkafka would wait until the
+        // timeout.
         if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
@@ -347,7 +346,7 @@ impl Admin {
         }
     }
 
-    /// Returns the members of a consumer group. The group need not exist.
+    /// Returns the members of a consumer group. The group does not have to exist.
     ///
     /// # Errors
     /// Returns an error if the brokers refuse the request or do not answer.
@@ -367,7 +366,7 @@ impl Admin {
     }
 }
 
-/// Returns true if `code` is the brokers' answer to a setting that they do not allow for topics.
+/// Returns true if the error `code` means that the brokers do not allow one of the topic's settings.
 fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -390,8 +389,7 @@ fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> 
     let begin = Instant::now();
     loop {
         while client.poll(REPORT_WAIT).is_some() {}
-        // The answer lists all topics of the cluster. The answer can be large, but the program requests the list only
-        // once.
+        // The answer lists all topics of the cluster and can be large, but the program requests the list only once.
         let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
             Ok(metadata) => return Ok(metadata.brokers().len()),
             Err(reason) => reason,

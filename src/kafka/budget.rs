@@ -1,7 +1,7 @@
 //! The memory budget for records that the consumer has read and that are not yet durable.
 //!
 //! The consumer thread takes bytes from the budget for each record. The pipeline returns the bytes when the record is
-//! durable. While more bytes are used than the budget allows, the thread stops reading (INV-5).
+//! durable. While more bytes are used than the budget allows, the consumer thread does not read (INV-5).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,8 +21,8 @@ impl Budget {
         }
     }
 
-    /// Adds bytes to the used bytes. One batch may exceed the budget, because the size of a batch is known only after
-    /// the batch was read.
+    /// Adds `bytes` to the number of used bytes. One batch may exceed the budget, because the size of a batch is known
+    /// only after the batch was read.
     pub fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -32,13 +32,13 @@ impl Budget {
         self.used() > self.max
     }
 
-    /// Subtracts bytes from the used bytes.
+    /// Subtracts `bytes` from the number of used bytes.
     pub fn free(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if at least three quarters of the budget are used. When three quarters of the budget are used, the
-    /// consumer has paused reading or will soon pause reading.
+    /// Returns true if at least three quarters of the budget are used. A consumer with so little free memory has paused
+    /// reading or will soon pause.
     pub fn is_tight(&self) -> bool {
         self.used() >= self.max / 4 * 3
     }

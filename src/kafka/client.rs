@@ -1,9 +1,9 @@
 //! The librdkafka options that all clients of the program share.
 //!
 //! [`client_config`] converts the options of the command line to librdkafka's properties. `--kafka-property` is applied
-//! last, so it overrides the other options. [`set_default`] sets a role's own default, unless the command line sets the
-//! property. Secrets come from files or from the environment, and the program never logs or shows them. This module
-//! detects unusable files before the program connects.
+//! last, so it overrides the other options. [`set_default`] sets a property to a subcommand's default, unless the
+//! command line sets the property. Secrets come from files or from the environment, and the program never logs or shows
+//! them. This module detects unusable files before the program connects.
 
 use std::path::{Path, PathBuf};
 
@@ -25,17 +25,17 @@ pub enum ClientConfigError {
     Missing {
         /// The value of `--kafka-auth`.
         auth: &'static str,
-        /// The missing option.
+        /// The option that is missing.
         option: &'static str,
     },
-    /// A file that an option names could not be read.
+    /// The program could not read a file that an option names.
     #[error("failed to read {} ({option})", path.display())]
     File {
         /// The option that names the file.
         option: &'static str,
-        /// The path of the file.
+        /// The path of the unreadable file.
         path: PathBuf,
-        /// The error of the operating system.
+        /// The error from the operating system.
         source: std::io::Error,
     },
     /// The password file is empty.
@@ -46,7 +46,7 @@ pub enum ClientConfigError {
         /// The path of the password file.
         path: PathBuf,
     },
-    /// An option has no effect without TLS.
+    /// The command line sets an option that has no effect without TLS.
     #[error("{option} has no effect with --kafka-auth plaintext; {UNENCRYPTED_REMEDY}")]
     Unencrypted {
         /// The option that has no effect.
@@ -57,13 +57,13 @@ pub enum ClientConfigError {
     Unusable {
         /// The name of the option, or of librdkafka's property.
         option: String,
-        /// The message of librdkafka.
+        /// The message from librdkafka.
         reason: String,
     },
     /// The login with AWS credentials cannot work.
     #[error("--kafka-auth msk-iam cannot log in: {0}")]
     Iam(IamError),
-    /// librdkafka refuses a property of the command line.
+    /// librdkafka refuses a property that the command line sets.
     #[error(
         "Kafka property {name} cannot be set: {reason}{}",
         nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
@@ -71,7 +71,7 @@ pub enum ClientConfigError {
     Property {
         /// The name of the property.
         name: String,
-        /// The message of librdkafka.
+        /// The message from librdkafka.
         reason: String,
         /// The existing property with the most similar name, if the given property does not exist.
         nearest: Option<String>,
@@ -114,11 +114,11 @@ impl From<&ClientConfigError> for Failure {
     }
 }
 
-/// Returns the properties of a Kafka client for `role`. The properties contain the brokers' addresses, the client's
-/// name, the login, the trusted certificate authorities, and the values from `--kafka-property`.
+/// Returns the properties of a Kafka client for the subcommand `role`. The properties contain the brokers' addresses,
+/// the client's name, the login, the trusted certificate authorities, and the values from `--kafka-property`.
 ///
 /// # Errors
-/// See [`ClientConfigError`].
+/// For the possible errors, see [`ClientConfigError`].
 pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, ClientConfigError> {
     let mut config = ClientConfig::new();
     config
@@ -149,7 +149,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without an explicit log level, rdkafka takes the level from the `log` crate. The `log` crate is off in this
+    // Without an explicit log level, the rdkafka crate takes the level from the `log` crate, which is off in this
     // program.
     let debug = args
         .kafka_properties
@@ -174,7 +174,7 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
     Ok(config)
 }
 
-/// Sets the properties that belong to `--kafka-auth`.
+/// Sets the librdkafka properties for the login that `--kafka-auth` selects.
 fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientConfigError> {
     match args.kafka_auth {
         KafkaAuth::Plaintext => {
@@ -266,7 +266,7 @@ fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     })
 }
 
-/// Sets a property to the default of the role, unless the command line sets the property.
+/// Sets a property to a subcommand's default, unless the command line sets the property.
 pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, value: &str) {
     if !args.kafka_properties.iter().any(|(given, _)| given == name) {
         config.set(name, value);
@@ -340,8 +340,8 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
     Ok(password.to_owned())
 }
 
-/// Sets the options of a group member that decides itself where each partition begins and what is committed. The member
-/// reads only committed records, and gets an event at the end of each partition.
+/// Sets the options of a consumer-group member that itself decides where to start each partition and what to commit.
+/// The member skips records of aborted transactions, and gets an event at the end of each partition.
 pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)
@@ -352,9 +352,9 @@ pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
         .set("enable.partition.eof", "true");
 }
 
-/// Sets the options of a client that reads assigned partitions. The client commits nothing, reads only committed
-/// records, and gets an event at the end of each partition. librdkafka requires a group name (`group`), although no
-/// member joins this group.
+/// Sets the options of a client that reads assigned partitions and commits nothing. The client skips records of aborted
+/// transactions, and gets an event at the end of each partition. librdkafka requires a group name (`group`), although
+/// no member joins this group.
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)

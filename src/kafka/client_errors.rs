@@ -9,8 +9,8 @@
 //! | no broker can be reached | warning, at most every 30 s; error once it has lasted 30 s |
 //! | brokers refuse the client ([`Refusal`]) | error at once, with the option to check; again at most every 30 s |
 //!
-//! A command that ends by itself gives up after a lasting refusal ([`ClientErrors::lasting_refusal`]). A service logs
-//! the refusal and keeps trying.
+//! A one-shot command gives up after a lasting refusal ([`ClientErrors::lasting_refusal`]). A service logs the refusal
+//! and keeps trying.
 //!
 //! [`ClientErrors::token`] provides the token for clients that log in with MSK IAM.
 
@@ -30,7 +30,7 @@ const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
 /// Time without a report after which an outage or a refusal is considered over. librdkafka reconnects at least every
 /// ten seconds, and reports the same failure every thirty seconds.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
-/// How long a refusal must last before a command gives up. A shorter refusal can pass, because a broker that is
+/// How long a refusal must last before a command gives up. A shorter refusal may be temporary, because a broker that is
 /// starting may also refuse logins.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
 /// How long a refusal must last before a command gives up, if the cause of the refusal is not certain.
@@ -57,7 +57,7 @@ fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudnes
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             Loudness::Error
         }
-        // Brokers close idle connections every ten minutes, and close all connections when they restart.
+        // Brokers close connections that have been idle for ten minutes, and close all connections when they restart.
         _ if message.contains("Disconnected") || message.contains("idle") => Loudness::Debug,
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
             if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") =>
@@ -94,7 +94,7 @@ impl Episode {
         now.duration_since(self.last_report) >= OUTAGE_OVER_AFTER
     }
 
-    /// Adds another report to the episode. Returns true if the caller should log the report.
+    /// Adds another report to the outage or refusal. Returns true if the caller should log the report.
     fn report(&mut self, now: Instant) -> bool {
         self.last_report = now;
         let due = now.duration_since(self.last_line) >= OUTAGE_LINE_EVERY;
@@ -105,8 +105,8 @@ impl Episode {
     }
 }
 
-/// Adds a report to an outage and returns the level at which to log the report. The first line is a warning. All later
-/// lines are errors, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
+/// Adds a report to an outage and returns the level at which to log the report. The first log line of an outage is a
+/// warning. All later log lines are errors, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
 fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     match outage {
         Some(episode) if !episode.is_over(now) => {
@@ -208,8 +208,8 @@ impl ClientErrors {
         }
     }
 
-    /// Returns the reason why the brokers refuse this client. Returns `None` if they have not refused the client within
-    /// the last minute.
+    /// Returns the reason why the brokers refuse this client. Returns `None` if the brokers have not refused the client
+    /// within the last minute.
     pub fn refusal(&self) -> Option<Refusal> {
         let known = self.lock_refused();
         known
@@ -239,7 +239,7 @@ impl ClientErrors {
     /// Returns a login token for librdkafka. `ClientContext::generate_oauth_token` calls this function.
     ///
     /// # Errors
-    /// Returns the reason why there is no token.
+    /// Returns an error that says why no login token is available.
     pub fn oauth_token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         match self.token() {
             None => Err("only --kafka-auth msk-iam provides tokens".into()),
@@ -275,8 +275,8 @@ impl ClientErrors {
         }
         let mut episode = Episode::begin(now);
         if let Some(other) = known {
-            // A refusal for another cause does not restart the wait. [`ClientErrors::lasting_refusal`] therefore ends
-            // the wait in time.
+            // A refusal with a different cause does not restart the wait, so [`ClientErrors::lasting_refusal`] still
+            // returns in time.
             episode.began = other.episode.began;
         }
         *slot = Some(KnownRefusal {
@@ -288,8 +288,8 @@ impl ClientErrors {
             tracing::error!(why = %refusal, "Kafka refuses this client");
             return;
         }
-        // The examination connects to the broker. The examination needs a thread of its own, because this callback runs
-        // on the polling thread, which must not wait for a connection.
+        // Examining the certificate requires a connection to the broker. The examination runs on a separate thread,
+        // because this callback runs on the polling thread, which must not wait for a connection.
         let this = self.clone();
         std::thread::spawn(move || {
             let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());

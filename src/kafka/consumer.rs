@@ -1,19 +1,19 @@
 //! The consumer thread. Only this thread polls Kafka for events.
 //!
 //! One OS thread owns one `BaseConsumer`. The thread polls, parses records, and sends them in batches as
-//! [`ConsumerEvent::Records`]. The thread never waits long for anything except the poll, because a member that stops
+//! [`ConsumerEvent::Records`]. The consumer thread never waits long except for the poll, because a member that stops
 //! polling loses its partitions after `max.poll.interval.ms`
 //! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
 //! - `rebalance` handles the callbacks of a rebalance. librdkafka calls these callbacks from within a poll.
 //! - `poller` is the loop of the thread: it takes commands, starts partitions, limits memory, and polls.
 //!
-//! A newly assigned partition is paused. The thread drops the records of a paused partition until
+//! A newly assigned partition is paused. The consumer thread drops the records of a paused partition until
 //! [`Consumer::begin`] sets the offset to start from.
 //!
-//! When the memory budget is exceeded, the thread waits for a moment. If the budget is still exceeded after a moment,
-//! the thread pauses its partitions and continues to poll. If DynamoDB does not answer, memory therefore stays bounded,
-//! and the member stays in the group (INV-5).
+//! When the memory budget is exceeded, the consumer thread waits briefly. If the budget is still exceeded after this
+//! wait, the thread pauses its partitions and continues to poll. Memory therefore stays bounded and the member stays in
+//! the group, even if DynamoDB does not answer (INV-5).
 //!
 //! Two alternatives were rejected. A queue for each partition (`split_partition_queue`) would need a thread or a
 //! poll for each partition. A blocking commit would stop the polls of the consumer thread while the coordinator
@@ -51,8 +51,8 @@ pub(super) use rebalance::GroupContext;
 pub enum ConsumerEvent {
     /// The group assigned partitions to this member. Assigned partitions stay paused until [`Consumer::begin`].
     Assigned(Vec<i32>),
-    /// The group revokes these partitions. The thread receives the restart points through `answer`, commits them, and
-    /// then gives up the partitions.
+    /// The group revokes partitions from this member. The consumer thread receives the restart points through `answer`,
+    /// commits them, and then gives up the partitions.
     Revoked {
         /// The partitions that are revoked.
         partitions: Vec<i32>,
@@ -64,7 +64,7 @@ pub enum ConsumerEvent {
     },
     /// Records of one or more partitions. The records of each partition are in log order.
     Records(Vec<PartitionRecords>),
-    /// The thread has sent all records up to the current end of a partition.
+    /// The consumer thread has sent all records up to the current end of a partition.
     End {
         /// The partition that was read to its end.
         partition: i32,
@@ -74,17 +74,17 @@ pub enum ConsumerEvent {
         /// records of aborted transactions.
         at: Offset,
     },
-    /// Kafka has no record at the read position of at least one partition.
+    /// The read position of at least one partition is outside of its log.
     OutOfRange,
     /// The topic does not exist.
     TopicMissing,
     /// The brokers refuse this member until its settings change ([`crate::kafka::membership`]).
     MemberRefused(RDKafkaErrorCode),
-    /// The client has failed and cannot continue.
+    /// The Kafka client has failed and cannot continue.
     Fatal {
         /// True if another member of the group has the same `group.instance.id`.
         fenced: bool,
-        /// The message of librdkafka.
+        /// The message from librdkafka.
         text: String,
     },
 }
@@ -98,7 +98,7 @@ pub struct PartitionRecords {
     pub assignment: u64,
     /// The records in log order.
     pub records: Vec<Record>,
-    /// Number of records that carry the producer's time instead of the broker's.
+    /// Number of records that carry the producer's timestamp instead of the broker's timestamp.
     pub producer_time: u64,
 }
 
@@ -120,7 +120,8 @@ pub struct ConsumerOptions {
     pub topic: String,
     /// Maximum wait for the drain after a revoke.
     pub drain_max: Duration,
-    /// The memory budget. The thread takes bytes from the budget for each record, and the pipeline returns them.
+    /// The memory budget. The consumer thread takes bytes from the budget for each record, and the pipeline returns
+    /// these bytes.
     pub budget: Arc<Budget>,
 }
 
@@ -172,7 +173,7 @@ impl Consumer {
         })
     }
 
-    /// Tells the thread to read `partition`, starting at the offset `next`.
+    /// Makes the consumer thread read `partition` from the offset `next`.
     pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
         self.send(PollerCommand::Begin {
             partition,
@@ -181,7 +182,7 @@ impl Consumer {
         });
     }
 
-    /// Tells the thread to stop reading `partition` until the next call of [`Consumer::begin`].
+    /// Makes the consumer thread stop reading `partition` until the next call of [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
         self.send(PollerCommand::Hold { partition });
     }
@@ -192,12 +193,12 @@ impl Consumer {
         }
     }
 
-    /// Returns when the thread last began an iteration of its loop.
+    /// Returns the time at which the consumer thread last began an iteration of its loop.
     pub fn beat_ms(&self) -> SteadyMs {
         SteadyMs(self.beat_ms.load(Ordering::Relaxed))
     }
 
-    /// Returns the errors of the client. The errors say why the client does not reach the brokers.
+    /// Returns the Kafka client's errors, which say why the client does not reach the brokers.
     pub fn client_errors(&self) -> ClientErrors {
         self.client.context().errors().clone()
     }
@@ -211,15 +212,15 @@ impl Consumer {
         )
     }
 
-    /// Tells the thread to end. The member leaves the group after the last [`Inquiry`] has been dropped too.
+    /// Makes the consumer thread end. The member leaves the group when the last [`Inquiry`] has also been dropped.
     pub fn close(self) {
         let Consumer {
             client, commands, ..
         } = self;
-        // Dropping the last handle closes the client, and the close waits for the answer to the last revoke. The caller
-        // of this function sends the answer, so the caller must not be blocked by dropping the last handle. The
-        // function therefore drops its own handle before it sends the command to end. The consumer thread or an inquiry
-        // then drops the last handle.
+        // Dropping the last handle closes the Kafka client, and the close waits for the answer to the last revoke. The
+        // caller of this function sends that answer, so this function must not block the caller by dropping the last
+        // handle. The function therefore drops its own handle before it sends the command to end the thread. The
+        // consumer thread or an inquiry then drops the last handle.
         drop(client);
         if commands.send(PollerCommand::Close).is_err() {
             tracing::debug!("the consumer thread has ended");

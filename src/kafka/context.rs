@@ -57,8 +57,8 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::PartitionEOF) => {
                 *self.end_of_log.lock().expect("no panic holds the lock") = end_of_log(reason);
             }
-            // The callback ignores offset errors. The poll also returns these errors, and the code that polls handles
-            // them.
+            // The callback ignores offset errors, because the poll also returns these errors, and the code that polls
+            // handles them.
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
             _ => self.errors.report_error(&error, reason),
         }
@@ -79,9 +79,9 @@ impl ConsumerContext for Context {}
 /// Returns the offset in librdkafka's message about the end of a partition.
 ///
 /// All records before the returned offset have been delivered, and the last fetch found no record at or after it. No
-/// function of librdkafka returns the offset at which the last fetch found the end. The client's position is only the
-/// offset after the last record. The end of the log that brokers report may be from another moment or from another
-/// replica.
+/// function of librdkafka returns the offset at which the last fetch found the end of the log. The client's read
+/// position is only the offset after the last delivered record. The end of the log that brokers report may be from
+/// another moment or from another replica.
 pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
     let (_, rest) = reason.split_once("end of partition at offset ")?;
     let digits = rest.split(' ').next()?;

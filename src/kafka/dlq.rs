@@ -2,7 +2,7 @@
 //!
 //! The sender repeats each send until Kafka acknowledges it. If the added headers make a record too large, the sender
 //! omits the record's value. If the record is still too large without its value, the sender omits its key and its own
-//! headers as well. A record can therefore never block its partition.
+//! headers as well. A rejected record can therefore never block its partition.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct DeadLetters {
     source_topic: String,
 }
 
-/// How much of the original record a dead letter contains.
+/// The parts of the original record that a dead letter contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Whole,
@@ -70,8 +70,8 @@ impl DeadLetters {
         })
     }
 
-    /// Sends a record, and returns after Kafka has acknowledged it. The pauses between attempts vary with the random
-    /// bits that `chance` returns.
+    /// Sends a dead letter, and returns after Kafka has acknowledged it. The pauses between attempts vary with the
+    /// random bits that `chance` returns.
     pub async fn send(&self, rejected: &Rejected, topic_id: &str, chance: impl Fn() -> u32) {
         let mut form = Form::Whole;
         let mut attempt = 0;
@@ -197,8 +197,8 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.bootstrap_servers());
         let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
-        // Each case lists the sizes of the record's key, value and headers. Each case also lists which of the key,
-        // value and headers arrive, and whether the hash is added.
+        // Each test case lists the sizes of the record's key, value and headers. Each test case also lists which of the
+        // key, value and headers arrive, and whether the hash is added.
         let large = DLQ_MESSAGE_BYTES_MAX;
         let cases = [
             ((5, 100, 10), (Some(5), Some(100), 2), false),

@@ -27,13 +27,13 @@ use crate::aws::{http_client, profile};
 use crate::core::clock::UnixMs;
 use crate::failure::{Failure, chain};
 
-/// How long a token is valid. MSK rejects tokens that are valid for longer.
+/// How long a token is valid. MSK rejects tokens that are valid for more than 15 minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
 /// Maximum wait for credentials. The polling thread waits for the credentials too, and the group removes a member that
-/// has not polled for five minutes. Instance metadata answers within milliseconds.
+/// has not polled for five minutes. The instance metadata service answers within milliseconds.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// Minimum remaining validity of credentials. Credentials that expire sooner are not used, because the login itself
-/// takes time.
+/// Minimum remaining validity of the AWS credentials. Credentials that expire sooner are not used, because the login
+/// itself takes time.
 const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(5);
 /// The characters that are percent-encoded: all except the unreserved characters of RFC 3986.
 const QUERY: AsciiSet = NON_ALPHANUMERIC
@@ -42,7 +42,7 @@ const QUERY: AsciiSet = NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// The reason why there is no token.
+/// The reason why no login token is available.
 #[derive(Debug, thiserror::Error)]
 pub enum IamError {
     /// The AWS configuration does not name a Region.
@@ -54,16 +54,16 @@ pub enum IamError {
     /// AWS's library found no credentials, or did not find them in time.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
-        /// The message of AWS's library.
+        /// The message from AWS's library.
         reason: String,
     },
     /// The credentials have expired, or will expire within seconds.
     #[error("the AWS credentials have expired")]
     Expired,
-    /// The URL could not be signed.
+    /// The URL that forms the token could not be signed.
     #[error("failed to sign: {reason}")]
     Sign {
-        /// The message of the signing library.
+        /// The message from the signing library.
         reason: String,
     },
     /// The signing thread has ended, or does not answer in time.
@@ -83,12 +83,12 @@ impl From<&IamError> for Failure {
     }
 }
 
-/// A token for one login.
+/// A token for one login to MSK.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// The encoded, presigned URL.
+    /// The presigned URL in its encoded form.
     pub text: String,
-    /// When the token expires.
+    /// The time at which the token expires.
     pub end_ms: UnixMs,
 }
 
@@ -130,10 +130,10 @@ impl Signer {
         Signer { requests }
     }
 
-    /// Returns a new token. The call blocks for a few seconds at most.
+    /// Returns a new login token. The call blocks for a few seconds at most.
     ///
     /// # Errors
-    /// See [`IamError`].
+    /// For the possible errors, see [`IamError`].
     pub fn token(&self) -> Result<Token, IamError> {
         let (reply, answer) = mpsc::channel();
         self.requests.send(reply).map_err(|_| IamError::Thread)?;
@@ -150,7 +150,7 @@ impl Signer {
 /// # Errors
 /// Returns [`IamError::NoRegion`] if no Region is set, and [`IamError::Profile`] if the profile cannot be used.
 pub fn region() -> Result<String, IamError> {
-    // The function starts a thread, because a runtime must not block within another runtime.
+    // The function starts a thread, because a Tokio runtime must not block inside another Tokio runtime.
     let found = std::thread::spawn(|| {
         let chain = async {
             let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
@@ -271,7 +271,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
         let value = utf8_percent_encode(value, &QUERY);
         url.push_str(&format!("&{name}={value}"));
     }
-    // MSK logs the user agent. The user agent is not part of the signature.
+    // MSK logs the user agent, which is not part of the signature.
     url.push_str(concat!(
         "&User-Agent=citystream%2F",
         env!("CARGO_PKG_VERSION")
@@ -288,7 +288,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
 mod tests {
     use super::*;
 
-    /// The instant 2026-01-02T03:04:05Z.
+    /// The instant 2026-01-02T03:04:05Z in Unix seconds.
     const NOW_S: u64 = 1_767_323_045;
 
     fn now() -> SystemTime {

@@ -12,7 +12,7 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Returns true if the line may be written now. If the result is true, the function allows no further line for ten
+    /// Returns true if the log line may be written now. After the function has returned true, it returns false for ten
     /// seconds.
     pub(crate) fn allow(&mut self) -> bool {
         let due = self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY);
@@ -22,7 +22,7 @@ impl LogLimit {
         due
     }
 
-    /// Returns true if a line has been allowed at least once.
+    /// Returns true if a log line has been allowed at least once.
     pub(crate) fn was_used(&self) -> bool {
         self.last.is_some()
     }

@@ -4,12 +4,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`client`], [`iam`] | the options of every client and how it logs in |
-//! | [`client_errors`], [`refusal`], [`membership`] | the reports of librdkafka, and those that only a person can fix |
+//! | [`client_errors`], [`refusal`], [`membership`] | the errors that librdkafka reports, and how to fix them |
 //! | `context` | the callbacks of clients outside a group |
 //! | [`consumer`], [`budget`], [`inquiry`] | the consumer thread, its memory, and requests over its connections |
 //! | [`second_read`], `scan` | the check of gaps between records |
 //! | [`reader`], [`survey`] | reading a topic without a group |
-//! | [`admin`], [`topic_spec`], [`rights`] | creating topics and asking for rights |
+//! | [`admin`], [`topic_spec`], [`rights`] | creating topics and checking rights |
 //! | [`dlq`] | sending dead letters |
 //!
 //! The producer of events is in [`crate::produce`]. This module does not use DynamoDB.

@@ -2,10 +2,10 @@
 //!
 //! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. The reader calls a
 //! callback for each record, in log order within each partition. The reader also calls the callback when no record has
-//! arrived for a moment.
+//! arrived for a short time.
 //!
 //! - `start` finds the partitions, and the offset at which reading each partition begins.
-//! - `reading` reads the partitions until the range ends.
+//! - `reading` reads the partitions up to the end of the requested range.
 
 mod reading;
 mod start;
@@ -34,12 +34,12 @@ use start::OpenPartition;
 
 /// The group name that librdkafka requires. No member ever joins this group.
 const GROUP: &str = "citystream-tail";
-/// Timeout of each request before reading begins.
+/// Timeout of each request that is sent before reading begins.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the first request, and the time by which the timeout grows after each attempt. The first timeout is
 /// short, because the client reports why it cannot connect only after the request has failed.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait for a record. After the maximum wait, the caller can draw, flush or stop.
+/// Maximum wait for a record. After this wait, the caller can update its display, flush its output or stop.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The reason why reading failed.
@@ -51,12 +51,12 @@ pub enum ReaderError {
     /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// The client has failed and cannot continue.
+    /// The Kafka client has failed and cannot continue.
     #[error("failed to read the topic")]
     Read(#[source] KafkaError),
 }
 
-/// Where reading a partition begins.
+/// The position at which the reader begins to read a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStart {
     /// Reading begins with the next record that is written.
@@ -70,16 +70,16 @@ pub enum ReadStart {
 /// The range of records to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRange {
-    /// Where reading each partition begins.
+    /// The position at which the reader begins to read each partition.
     pub start: ReadStart,
-    /// Reading a partition ends before the first record whose Kafka timestamp is at or after `until_ms`. `None` sets no
-    /// limit.
+    /// The reader stops before a partition's first record whose Kafka timestamp is at or after `until_ms`. `None` sets
+    /// no time limit.
     pub until_ms: Option<UnixMs>,
-    /// True if reading stops at the ends that the partitions' logs had when reading began.
+    /// True if the reader stops at the offsets where the partitions' logs ended when reading began.
     pub stop_at_end: bool,
 }
 
-/// A record of the topic of events.
+/// A record of the event topic.
 #[derive(Debug)]
 pub struct LogRecord {
     /// The partition that holds the record.
@@ -117,17 +117,17 @@ pub struct Letter {
 /// The values that [`LogReader::run`] passes to its callback.
 #[derive(Debug)]
 pub enum ReadStep {
-    /// A record of the topic of events.
+    /// A record of the event topic.
     Record(LogRecord),
     /// A dead letter. Only a reader from [`LogReader::of_letters`] passes dead letters.
     Letter(Letter),
-    /// No record has arrived for a moment.
+    /// No record has arrived for a short time.
     Idle,
     /// The brokers answer, and the reader has the given number of records left to read. The reader reports this number
     /// several times a second.
     Behind(u64),
-    /// The brokers do not answer, or the topic does not exist. The text holds the reason, `; `, and the remedy. The
-    /// reader repeats this step until the brokers answer ([`ReadStep::Behind`]).
+    /// The brokers do not answer, or the topic does not exist. The text consists of the reason, `; ` and the remedy.
+    /// The reader repeats this step until the brokers answer ([`ReadStep::Behind`]).
     Waiting(String),
 }
 
@@ -142,7 +142,7 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Returns a reader of the events in `topic`. The function sends no request yet.
+    /// Returns a reader of the events in `topic`, but sends no request yet.
     ///
     /// # Errors
     /// Returns [`ReaderError::Create`] if librdkafka refuses the settings.
@@ -152,8 +152,8 @@ impl LogReader {
             // With librdkafka's default of 1 s, a reader that is faster than the fetches would pause for up to a
             // second.
             ("fetch.queue.backoff.ms", "5"),
-            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. The value is
-            // small, so that the end of a log is reported soon.
+            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. The value of
+            // `fetch.wait.max.ms` is small, so that the end of a log is reported soon.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
             ("reconnect.backoff.max.ms", "2000"),
@@ -172,7 +172,7 @@ impl LogReader {
         })
     }
 
-    /// Returns a reader of the dead letters in `topic`. The function sends no request yet.
+    /// Returns a reader of the dead letters in `topic`, but sends no request yet.
     ///
     /// # Errors
     /// Returns [`ReaderError::Create`] if librdkafka refuses the settings.
@@ -182,8 +182,9 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// Reads until the range ends, until `step` returns `Break`, or until a stop is requested. The call blocks. While
-    /// Kafka or the topic is missing, the reader waits and logs the reason every ten seconds.
+    /// Reads until the requested range ends, until `step` returns `Break`, or until a stop is requested. The call
+    /// blocks the current thread. While Kafka or the topic is missing, the reader waits and logs the reason every ten
+    /// seconds.
     ///
     /// # Errors
     /// Returns [`ReaderError::Refused`] if the brokers refuse every client with these settings. Returns

@@ -1,9 +1,8 @@
 //! Finds out why a broker refuses a client, and says which option the operator should check.
 //!
 //! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches the text for causes that an
-//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol. Failures
-//! with other causes may end by themselves, such as a refused connection, a name that does not resolve, or a broker
-//! that restarts.
+//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol. Other
+//! failures may end by themselves, such as a refused connection, a name that does not resolve, or a restarting broker.
 //!
 //! librdkafka's text does not say which flaw OpenSSL found in a certificate. [`examine_certificate`] therefore connects
 //! to the same port with another TLS library and the same authorities, and returns the flaw that this library finds.
@@ -46,10 +45,11 @@ pub enum Cause {
     TlsWanted,
 }
 
-/// A refusal by a broker. The text of a refusal says what the broker does and which option the operator should check.
+/// A broker's refusal to accept a client. The refusal's text says what the broker does and which option the operator
+/// should check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The cause.
+    /// The cause of the refusal.
     pub cause: Cause,
     /// The broker's address as librdkafka writes it: `host:port`.
     pub broker: String,
@@ -121,8 +121,8 @@ impl Refusal {
         }
     }
 
-    /// Returns true if the cause is certain. All other causes are only the most likely reason for a closed connection.
-    /// A load balancer without a broker behind it also closes connections.
+    /// Returns true if the cause is certain. An uncertain cause is only the most likely reason why the connection was
+    /// closed. A load balancer that reaches no broker also closes connections.
     pub fn is_certain(&self) -> bool {
         match self.cause {
             Cause::Certificate
@@ -137,8 +137,8 @@ impl Refusal {
 }
 
 /// Maximum lifetime of a connection that a broker closes because the client does not log in. The broker delays the
-/// close by `connection.failed.authentication.delay.ms`, which is 100 by default. In tests, the close took 6 ms with
-/// Kafka 4.1 and 300 ms with Kafka 3.9.
+/// close by `connection.failed.authentication.delay.ms`, which is 100 ms by default. In tests, brokers closed such
+/// connections after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
 const HUNG_UP_WITHIN_MS: u64 = 1_000;
 
 /// Returns the refusal in librdkafka's text about a failed connection. Returns `None` if the failure may pass without a

@@ -1,5 +1,5 @@
 //! The rights that each role needs on Kafka. This file is the only list of Kafka rights. The list of DynamoDB rights is
-//! `store::rights`.
+//! in `store::rights`.
 //!
 //! `check` compares the list of rights with the rights that the brokers report for the client. For a missing right,
 //! `check` prints the command of Kafka's own tool that grants the right, or the IAM actions of Amazon MSK.
@@ -22,26 +22,26 @@ pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
 
-/// A role that uses Kafka, or one mode of such a role.
+/// A role (a subcommand) that uses Kafka, or one mode of a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaUser<'a> {
-    /// The role `produce`.
+    /// The subcommand `produce`.
     Produce,
-    /// The mode `produce --from-dlq`.
+    /// The subcommand `produce` with the option `--from-dlq`.
     FromDlq,
-    /// The role `consume` in this consumer group.
+    /// The subcommand `consume` in the given consumer group.
     Consume(&'a str),
-    /// The role `notify` in this consumer group.
+    /// The subcommand `notify` in the given consumer group.
     Notify(&'a str),
-    /// The role `tail`.
+    /// The subcommand `tail`.
     Tail,
-    /// The mode `tail --dlq`.
+    /// The subcommand `tail` with the option `--dlq`.
     TailDlq,
-    /// The role `verify`, which reads the commits of this consumer group.
+    /// The subcommand `verify`, which reads the commits of the given consumer group.
     Verify(&'a str),
-    /// The command `init-tables`.
+    /// The subcommand `init-tables`.
     InitTables,
-    /// The command `init-tables --delete`, which refuses to run while this consumer group has members.
+    /// The subcommand `init-tables --delete`, which refuses to run while the given consumer group has members.
     Delete(&'a str),
 }
 
@@ -69,14 +69,14 @@ impl fmt::Display for Resource {
 /// The rights that a role needs on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// The resource.
+    /// The Kafka resource to which the operations apply.
     pub resource: Resource,
     /// The operations that the role must be allowed to perform on the resource.
     pub operations: Vec<Operation>,
 }
 
 impl Need {
-    /// Returns a need that has the same resource, but only the given `operations`.
+    /// Returns the same need, but with only the given `operations`.
     pub fn only(&self, operations: &[Operation]) -> Need {
         Need {
             resource: self.resource.clone(),

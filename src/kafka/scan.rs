@@ -62,7 +62,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns true if every partition has been closed.
+    /// Returns true if the scan has closed every partition.
     pub(crate) fn is_done(&self) -> bool {
         self.next.is_empty()
     }

@@ -30,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(1);
 const LIFE_FIRST: Duration = Duration::from_secs(5);
 /// Maximum time that any client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// Time after which the reader forgets a gap if no further call has asked about the gap.
+/// Time after which the reader forgets a gap if no further call concerns the gap.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of idle clients that the reader keeps for later gaps.
 const IDLE_MAX: usize = 8;
@@ -59,11 +59,11 @@ struct OpenGap {
     gap: Gap,
     /// The client with which the next call about this gap continues the search.
     client: Option<ReadClient>,
-    /// When the current client of this gap began to read.
+    /// The time at which the current client of this gap began to read.
     began: Instant,
     /// How long the current client may search this gap.
     life: Duration,
-    /// When the last call about this gap began.
+    /// The time at which the last call about this gap began.
     asked: Instant,
 }
 
@@ -75,7 +75,7 @@ impl SecondReader {
         configure_scan(&mut config, &group);
         config
             .set("auto.offset.reset", "error")
-            // The answer is the first record of the range, so the client need not fetch further records.
+            // The answer is the first record of the range, so the client does not have to fetch further records.
             .set("fetch.message.max.bytes", "65536")
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "1024")
@@ -192,7 +192,8 @@ pub fn warn_if_skipped(partition: i32, gap: Gap, verdict: Verdict) {
     }
 }
 
-/// Polls once. Returns what comes first after [`Gap::from`], if the poll has found it.
+/// Polls the client once. Returns what comes first after [`Gap::from`], a record or the end of the log, if the poll has
+/// found it.
 fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
@@ -236,7 +237,7 @@ mod tests {
         }
     }
 
-    /// Repeats the call of `read` until it returns an answer. The callers of the reader do the same.
+    /// Repeats the call of `read` until it returns an answer, as callers outside of tests do.
     fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {

@@ -132,8 +132,8 @@ impl Survey {
     }
 }
 
-/// Returns the partition and the offset of a dead letter's record. Returns `None` unless DynamoDB refused one of the
-/// record's items, and the record belongs to the topic with the id `topic_id`.
+/// Returns the partition and the offset of the original record of a dead letter. Returns `None` unless DynamoDB refused
+/// one of the record's items, and the record belongs to the topic with the id `topic_id`.
 fn refused_record(letter: &BorrowedMessage<'_>, topic_id: &str) -> Option<(i32, Offset)> {
     let header = |name: &str| {
         let found = letter.headers()?.iter().filter(|h| h.key == name).last()?;

@@ -20,9 +20,9 @@ const TAKEN_EVERYWHERE: [&str; 7] = [
 /// The result of a request to create a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Creation {
-    /// True if the topic did not exist before.
+    /// True if the topic did not exist before the request.
     pub made: bool,
-    /// The settings that the topic was created without, because the brokers refuse them.
+    /// The settings that were left out of the new topic, because the brokers refuse them.
     pub left_out: Vec<&'static str>,
 }
 
@@ -38,9 +38,9 @@ impl Creation {
 /// A topic as `init-tables` would create it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// The topic's name.
+    /// The name of the topic.
     pub name: String,
-    /// The number of partitions.
+    /// The number of partitions of the topic.
     pub partitions: i32,
     /// The settings that must not depend on the brokers' defaults.
     pub config: Vec<(&'static str, String)>,
@@ -64,7 +64,7 @@ impl TopicSpec {
     /// Returns the specification of the topic that holds the events.
     pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
         let mut config = common(replication, 24);
-        // With `LogAppendTime`, the broker sets the ingest time. A wrong clock of a producer can therefore not make
+        // With `LogAppendTime`, the broker sets the ingest time. A producer with a wrong clock therefore cannot make
         // both the event time and the ingest time wrong.
         config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
         TopicSpec {
@@ -98,7 +98,7 @@ fn common(replication: i32, retention_hours: u64) -> Vec<(&'static str, String)>
     config
 }
 
-/// Returns how an existing topic differs from its specification, as one phrase for each difference.
+/// Returns the differences between an existing topic and its specification, with one phrase for each difference.
 ///
 /// A setting that is absent from `actual` is not compared, because some services do not report all settings.
 pub fn differences(

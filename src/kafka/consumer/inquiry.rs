@@ -1,4 +1,4 @@
-//! Requests about the group and the log over the consumer's connections, and commits of the consumer.
+//! Sends requests about the group and the log over the consumer's connections, and commits restart points.
 //!
 //! All requests block, so callers run them on a thread for blocking tasks. An [`Inquiry`] keeps the Kafka client alive.
 //! The member leaves the group when the last inquiry is dropped.

@@ -32,12 +32,12 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 /// Maximum wait of a poll while a partition waits to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
 /// How long the thread waits for free memory before it pauses its partitions. A pause discards records that were
-/// already fetched, so a sink that is only a little slower than Kafka should not cause a pause.
+/// already fetched, so DynamoDB should not cause a pause if it is only a little slower than Kafka.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
 /// Estimated memory that a record needs in addition to its value. The estimate covers the event, two puts, the entries
 /// in two rows, and a share of a request body.
 const RECORD_OVERHEAD_BYTES: usize = 700;
-/// Maximum wait for a seek. No broker is involved, because librdkafka's own thread carries out the seek.
+/// Maximum wait for a seek. A seek involves no broker, because librdkafka's own thread carries it out.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the consumer thread's loop.
@@ -47,10 +47,10 @@ pub(super) struct Poller {
     topic: String,
     budget: Arc<Budget>,
     beat_ms: Arc<AtomicI64>,
-    /// The partitions that wait for their start. Each partition has its newest assignment and the first offset to read.
+    /// The partitions that wait to start, each with its newest assignment and the first offset to read.
     pub(super) beginning: BTreeMap<i32, (u64, Offset)>,
     paused: bool,
-    /// The batch that the loop is filling.
+    /// The batch of records that the loop is filling.
     batch: Vec<PartitionRecords>,
     batch_records: usize,
 }
@@ -98,8 +98,8 @@ impl Poller {
     pub(super) fn process_commands(&mut self) -> ControlFlow<()> {
         loop {
             match self.inbox.try_recv() {
-                // A newer assignment replaces an older one that still waits, because the restart point of the older
-                // assignment is out of date.
+                // A newer assignment replaces an older assignment that still waits to start, because the restart point
+                // of the older assignment is out of date.
                 Ok(PollerCommand::Begin {
                     partition,
                     assignment,
@@ -150,9 +150,10 @@ impl Poller {
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // While the items of a large value are sent, the value is also part of the request body of the raw row, and
-        // perhaps of the alert row. The estimate for a record is at least three times the size of its value. The
-        // allocator cannot reuse the memory of request bodies at once, because they have many different sizes.
+        // While a record's items are sent, its value is also part of the request body for the raw row, and perhaps of
+        // the body for the alert row. The memory estimate for a record is therefore at least three times the size of
+        // its value. The allocator cannot reuse the memory of request bodies at once, because they have many different
+        // sizes.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -199,7 +200,7 @@ impl Poller {
     }
 
     fn process_partition_eof(&mut self, partition: i32) {
-        // The records before the end must arrive before the event that reports the end of the log.
+        // The shell must receive all records before the event that reports the end of the log.
         self.send_batch();
         let context = self.client.context();
         let assignment = context.active().get(&partition).copied();
@@ -249,9 +250,9 @@ impl Poller {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
             match self.seek_and_resume(partition, next) {
-                // The partition may become active only after the seek. A record that was fetched before the seek could
-                // otherwise arrive first. The offset of such a record would differ from `next`, which would look like a
-                // gap.
+                // The partition may become active only after the seek. Otherwise, a record that was fetched before the
+                // seek could arrive first. The offset of such an early record would differ from `next`, which would
+                // look like a gap.
                 Ok(()) => {
                     self.client.context().active().insert(partition, assignment);
                 }
@@ -275,7 +276,7 @@ impl Poller {
         let sought = self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT);
         if let Err(KafkaError::Seek(_)) = &sought {
             // After an offset error, librdkafka stops fetching the partition and refuses to seek. Assigning the
-            // partition again starts the fetch again.
+            // partition again makes librdkafka fetch it again.
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&self.topic, partition, at)?;
             self.client.incremental_unassign(&self.one(partition))?;
@@ -289,8 +290,8 @@ impl Poller {
         self.client.resume(&self.one(partition))
     }
 
-    /// Waits a moment for free memory, and then pauses reading. Resumes paused reading when a quarter of the budget is
-    /// free.
+    /// Waits briefly for free memory, and then pauses reading if the memory budget is still exceeded. Resumes paused
+    /// reading when a quarter of the budget is free.
     ///
     /// Pausing keeps INV-5: memory stays bounded, and polling continues. A longer wait instead of a pause is not
     /// possible, because the group would remove a member that does not poll.

@@ -5,7 +5,7 @@
 //!
 //! - The protocol is KIP-429,
 //!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>.
-//! - The duties of a callback are described at `rd_kafka_conf_set_rebalance_cb` in
+//! - The requirements for a rebalance callback are described at `rd_kafka_conf_set_rebalance_cb` in
 //!   <https://github.com/confluentinc/librdkafka/blob/v2.12.1/src/rdkafka.h>.
 //!
 //! | event | steps |
@@ -92,11 +92,11 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        //   commit, but only the start rule may decide whether that commit is valid (INV-3). A logical offset such as
-        //   "end" is not used, because librdkafka asks the broker for the end. If the answer arrives after a later
-        //   seek, librdkafka 2.12 asks again half a second later. After the second answer, librdkafka jumps to the end
-        //   of the log and skips all records in between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A
-        //   test in `consumer/tests.rs` shows the jump to the end.
+        //   commit, but only the program's start rule may decide whether that commit is valid (INV-3). A logical offset
+        //   such as "end" is not used, because librdkafka asks the broker for the end. If the broker's answer arrives
+        //   after a later seek, librdkafka 2.12 asks the broker again half a second later. After the second answer,
+        //   librdkafka jumps to the end of the log and skips all records in between (`rd_kafka_toppar_handle_Offset` in
+        //   rdkafka_partition.c). A test in `consumer/tests.rs` reproduces the jump to the end.
         //
         // 2. Pause the partitions, so that the client fetches nothing from offset 0.
         let result = list
@@ -120,7 +120,7 @@ impl GroupContext {
         client: &BaseConsumer<GroupContext>,
         list: &TopicPartitionList,
     ) {
-        // 1. Stop sending records of these partitions, so that the drain can end.
+        // 1. Stop sending records of the revoked partitions, so that their drain can end.
         let partitions = self.deactivate(list);
         // A lost partition may already have another owner (`rd_kafka_assignment_lost` in rdkafka.h), so Kafka would
         // refuse a commit. The next owner reads the records since the last commit again. The fences reject the records
@@ -137,7 +137,8 @@ impl GroupContext {
             lost,
             answer,
         });
-        // 2. Wait for the drain. The wait has a limit, because the whole group waits for this member.
+        // 2. Wait until the partitions have drained. This wait has a limit, because the whole group waits for this
+        //   member.
         if !lost
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
@@ -167,8 +168,8 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The callback ignores the error about a missing topic. The poll also returns this error, and the poller
-        // reports it.
+        // The callback ignores the error about a missing topic, because the poll also returns this error, and the
+        // poller reports it.
         if !is_topic_missing(&error) {
             self.base.error(error, reason);
         }
@@ -195,8 +196,8 @@ impl ConsumerContext for GroupContext {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.process_assign_partitions(client, list);
             }
-            // librdkafka calls this arm for revokes and for errors. After an error, librdkafka also expects the member
-            // to give up all partitions.
+            // This match arm handles revokes and errors, because librdkafka expects the member to give up all
+            // partitions after an error too.
             _ => self.process_revoke_partitions(client, list),
         }
     }

@@ -113,7 +113,8 @@ fn send(
     producer.flush(WAIT_MAX).expect("the broker takes it");
 }
 
-/// The offset is parsed from a message of librdkafka, so this test fails when a new version changes the message.
+/// The end offset is parsed from a message of librdkafka, so this test fails if a new version of librdkafka changes the
+/// message.
 #[tokio::test]
 async fn the_end_of_a_log_comes_with_its_offset() {
     let mut bed = Bed::new();
@@ -148,8 +149,8 @@ async fn headers_of_rejected_records_count_towards_the_budget() {
 
 /// How long the slow mock broker takes for each answer.
 const SLOW_RTT: Duration = Duration::from_millis(300);
-/// Number of records to read from the slow broker, each with its own request. Reading all these records takes longer
-/// than a first request for the log's end, librdkafka's pause of 500 ms, and a second request together.
+/// Number of records to read from the slow broker, each with its own request. Reading all ten records takes longer than
+/// two requests for the log's end and librdkafka's pause of 500 ms between these requests.
 const RECORDS: usize = 10;
 
 /// If a partition is assigned at a logical offset, librdkafka asks the broker for the end of the log. If a seek happens

@@ -1,4 +1,4 @@
-//! Reads the assigned partitions until their range ends.
+//! Reads the assigned partitions up to the end of the requested range.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -27,13 +27,13 @@ use crate::telemetry::unix_ms;
 
 /// Time between two reports of the number of records that are left to read.
 const LAG_EVERY: Duration = Duration::from_millis(250);
-/// Timeout of the request that asks whether a broker is reachable again.
+/// Timeout of the request that checks whether a broker is reachable again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the reader still reads a quiet partition after the time `until_ms`, in milliseconds. Records from before
 /// `until_ms` may still be on their way.
 const UNTIL_GRACE_MS: i64 = 1_000;
 
-/// One run of a reader, with the partitions that are not read to the end of the range yet.
+/// One run of a [`LogReader`], with the partitions that it has not finished yet.
 pub(super) struct Reading<'a> {
     reader: &'a LogReader,
     range: &'a ReadRange,
@@ -106,8 +106,8 @@ impl<'a> Reading<'a> {
         if end.is_some_and(|end| offset >= end) || too_new {
             return ControlFlow::Continue(());
         }
-        // The timestamps of producers are not in order. A record after the offset for the start time may therefore be
-        // older than the start time.
+        // Timestamps that producers set are not in log order. A record after the offset for the start time may
+        // therefore be older than the start time.
         if let (ReadStart::At(from_ms), Some(record_ms)) = (self.range.start, record_ms)
             && record_ms < from_ms
         {
@@ -158,7 +158,7 @@ impl<'a> Reading<'a> {
 
     fn report_lag(&mut self) -> ControlFlow<()> {
         // If the topic is quiet, the broker sends nothing when it becomes reachable again. The reader therefore sends a
-        // request.
+        // request to find out whether the broker is reachable.
         if self.brokers_away {
             let answer = self.reader.consumer.fetch_metadata(None, PROBE_TIMEOUT);
             self.brokers_away = answer.is_err();

@@ -14,7 +14,7 @@ use crate::kafka::partitions_of;
 
 /// Maximum wait for one report of the client. A report says why the client reached no broker.
 const REPORT_WAIT: Duration = Duration::from_millis(300);
-/// Maximum number of reports of the client to wait for.
+/// Maximum number of client reports to wait for.
 const REPORTS_MAX: usize = 10;
 
 /// A partition that is being read.
@@ -29,8 +29,8 @@ pub(super) struct OpenPartition {
 }
 
 impl LogReader {
-    /// Finds where reading each partition begins, and assigns the partitions. Returns `None` if the topic does not
-    /// exist. Partitions without a record to read are not assigned.
+    /// Finds the offset at which to begin reading each partition, and assigns the partitions to the client. Returns
+    /// `None` if the topic does not exist. Partitions without a record to read are not assigned.
     pub(super) fn assign(
         &self,
         range: &ReadRange,
@@ -38,9 +38,9 @@ impl LogReader {
     ) -> KafkaResult<Option<BTreeMap<i32, OpenPartition>>> {
         let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
-            // No partition is assigned yet, so the polls in this loop only run callbacks. The client reports why it
-            // reached no broker a moment after the request has failed. The client's report is more precise than the
-            // error of the request.
+            // No partition is assigned yet, so the polls in this loop only run callbacks. A moment after a request has
+            // failed, the client reports why it reached no broker. The client's report is more precise than the error
+            // of the request.
             for _ in 0..REPORTS_MAX {
                 if self.consumer.poll(REPORT_WAIT).is_none() {
                     break;
@@ -82,10 +82,10 @@ impl LogReader {
     }
 
     /// Returns the offset of the first record at or after the time `from_ms`, for each partition that has such a
-    /// record. Returns `None` if the broker does not support the request.
+    /// record. Returns `None` if the broker does not support requests by time.
     ///
-    /// If the broker does not support the request, the caller reads from the beginning and skips older records.
-    /// librdkafka's mock cluster does not support the request by time: it finds no offset for any time.
+    /// If the broker does not support requests by time, the caller reads from the beginning and skips older records.
+    /// librdkafka's mock cluster does not support requests by time: it finds no offset for any time.
     fn offsets_at(
         &self,
         from_ms: UnixMs,
@@ -113,8 +113,9 @@ impl LogReader {
             }
             Err(error) => return Err(error),
         };
-        // An empty answer means either that all records are older, or that the broker does not support the request. A
-        // second request for the time 0 distinguishes the two cases, because every record is at or after the time 0.
+        // An empty answer means either that all records are older than the requested time, or that the broker does not
+        // support requests by time. A second request for the time 0 distinguishes the two cases, because every record
+        // is at or after the time 0.
         let has_records = bounds.values().any(|(low, end)| low < end);
         if found.is_empty() && has_records && request(UnixMs(0))?.is_empty() {
             return Ok(None);
