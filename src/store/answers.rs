@@ -11,7 +11,7 @@
 //! | `ConsumedCapacity` exists and names only tables of the request | 2xx, if the request asked for it |
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
-//! An answer with a flaw becomes a connection error. DynamoDB may have carried out the request
+//! An answer with a flaw is replaced by a connection error. DynamoDB may have carried out the request
 //! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request again.
 //! The module [`crate::store::proof`] checks what an item must contain to prove a write.
 
@@ -35,19 +35,19 @@ use serde_json::value::RawValue;
 
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits the warnings about answers with a flaw. A metric counts all such answers.
+/// Limits how often warnings about answers with a flaw are logged. A metric counts all answers with a flaw.
 static FLAWS: WarnLimit = WarnLimit::new(Duration::from_secs(1));
 
-/// The reason why an answer cannot be DynamoDB's answer to the request.
+/// The reason why the content of an answer cannot be DynamoDB's answer to the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The body does not match `x-amz-crc32`.
     Checksum,
-    /// The answer is a success, but its body is empty.
+    /// The answer has a success status, but its body is empty.
     Empty,
-    /// The answer is a success, but its body is not a JSON object.
+    /// The answer has a success status, but its body is not a JSON object.
     NotJson,
-    /// The answer is a success, but its body reports an error.
+    /// The answer has a success status, but its body reports an error.
     ErrorInside,
     /// The answer lacks `ConsumedCapacity`, although the request asked for it.
     NoCapacity,
@@ -57,7 +57,7 @@ pub(super) enum Flaw {
     OtherItem,
     /// The item in the answer does not contain the values that the write stores.
     OtherValues,
-    /// The answer returns an item as unprocessed that the request did not contain.
+    /// The answer reports an unprocessed item that the request did not contain.
     Unprocessed,
 }
 
@@ -91,7 +91,7 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// The flaw of an answer, wrapped as the cause of an error.
+/// Wraps the flaw of an answer, so that it can be the cause of an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct FlawedAnswer(pub(super) Flaw);
@@ -111,7 +111,7 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends requests through `inner`, and returns an error if an answer has a flaw.
+/// Returns an HTTP client that sends requests through `inner`, and replaces each answer that has a flaw by an error.
 pub(super) fn checking(
     inner: SharedHttpClient,
     refused: Option<IntCounterVec>,
@@ -141,7 +141,7 @@ impl CheckingConnector {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        // If the body is in memory, the clone shares the bytes of the body.
+        // Cloning a request body that is in memory does not copy its bytes.
         let sent = request.body().try_clone().unwrap_or_else(SdkBody::empty);
         let mut answer = self.inner.call(request).await?;
         let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
@@ -246,7 +246,7 @@ fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // An answer that is not JSON cannot be a refusal. The SDK reports an error for such an answer.
+    // An answer that is not JSON cannot be a refusal, and the SDK reports an error for it.
     let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item

@@ -1,10 +1,9 @@
-//! The connection to DynamoDB: Region, credentials, timeouts and retries.
+//! Connects to DynamoDB: chooses the Region, the credentials, the timeouts and the retries.
 //!
 //! AWS's configuration library reads the Region, the endpoint, the profile and the credentials from AWS's own
 //! variables, files and instance roles. This module sets timeouts and retries. Every wait has a limit, and the caller
 //! chooses the number of attempts. Writers choose one attempt and repeat requests themselves. The SDK's own retries do
-//! not suit writers, because all requests of a client share one token bucket for retries, and concurrent requests empty
-//! this bucket.
+//! not suit writers, because all requests of a client share one retry budget, and concurrent requests would exhaust it.
 //!
 //! [`connect`] sends no request to DynamoDB. The first request of the caller detects that a table is missing or that
 //! the server does not answer.
@@ -32,16 +31,16 @@ use crate::store::skew::ClockWatch;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum wait for the whole answer to one attempt. DynamoDB itself ends a slow request earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First pause between the SDK's own attempts. The pause doubles each time, with jitter.
+/// First pause between two attempts of the SDK. The pause doubles after each attempt, with jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-/// Maximum pause between the SDK's own attempts.
+/// Maximum pause between two attempts of the SDK.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// The settings with which to connect. By default, the SDK makes three attempts, and all other settings come from
+/// The settings for connecting to DynamoDB. By default, the SDK makes three attempts, and all other settings come from
 /// the environment.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Maximum number of attempts that the SDK makes for a request. The number is at least 1.
+    /// Maximum number of attempts that the SDK makes for a request. The number of attempts is at least 1.
     pub attempts: u32,
     /// The HTTP client to use instead of the shared client.
     pub http: Option<SharedHttpClient>,
@@ -50,8 +49,8 @@ pub struct ConnectOptions {
     /// True if the client ignores the environment and signs requests with invented credentials for an invented Region.
     /// Invented credentials suffice for a server that accepts any signature.
     pub test_credentials: bool,
-    /// True if the client logs the source of the credentials. A caller that reports the source in another way switches
-    /// this log line off.
+    /// True if the client logs the source of the credentials. A caller that reports the source of the credentials in
+    /// another way turns this log line off.
     pub log_credentials: bool,
     /// The gauge that shows the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
@@ -76,7 +75,7 @@ impl Default for ConnectOptions {
 /// The environment variables that set the endpoint. The first variable that is set takes effect.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
-/// Returns a client, but sends no request to DynamoDB.
+/// Returns a DynamoDB client, but sends no request yet.
 ///
 /// # Errors
 /// Returns [`StoreError::Settings`] if no Region is set or the endpoint is not a URL.
@@ -115,7 +114,7 @@ async fn connect_within(
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries)
-        // The timeout of an attempt already covers the time in which the body of the answer arrives.
+        // The timeout of an attempt already includes the time until the whole body of the answer has arrived.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .http_client(http);
     if let Some(url) = options.endpoint_url {
@@ -183,8 +182,8 @@ fn client_of(
     Client::from_conf(config.build())
 }
 
-/// Returns an error if the credentials do not name an account. Credentials that cannot be loaded now are not an error
-/// here, because later requests load them again.
+/// Returns an error if the credentials do not name an account. Credentials that cannot be loaded now do not cause an
+/// error, because later requests load them again.
 async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreError> {
     let Some(provider) = config.credentials_provider() else {
         return Ok(());
@@ -220,7 +219,7 @@ fn check_region(region: &str) -> Result<(), StoreError> {
 }
 
 /// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint. With a wrong endpoint, every
-/// request would fail, and a role would repeat the request forever.
+/// request would fail, and the program would repeat it forever.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
         return Err(StoreError::Settings(
@@ -256,14 +255,14 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     ))
 }
 
-/// Describes where `client` sends its requests: to the endpoint if one is set, and otherwise to the Region.
+/// Returns a description of where `client` sends its requests: the endpoint if one is set, and otherwise the Region.
 pub fn describe_target(client: &Client) -> String {
     let region = client
         .config()
         .region()
         .map_or("no region", Region::as_ref)
         .to_owned();
-    // The SDK's configuration does not reveal the endpoint, so this function reads AWS's own variables.
+    // The SDK's configuration does not reveal the endpoint, so this function reads AWS's own environment variables.
     match endpoint_of_variables() {
         Some((name, url)) => format!("DynamoDB at {url} ({name})"),
         None => format!("DynamoDB in region {region}"),

@@ -10,10 +10,10 @@
 //! | `tables` S | a random id of this set of tables | never |
 //! | `shards` N | shards per city and severity in the indexes | grows |
 //! | `topic` S | the topic that is counted | set once |
-//! | `topic_id` S | its current id | when the topic is created again |
+//! | `topic_id` S | the current id of that topic | when the topic is created again |
 //!
 //! Every write has a condition, so that two simultaneous runs of `init-tables` use the same config item. Expressions
-//! name attributes by aliases such as `#x`, because several of the names are reserved words.
+//! name attributes by aliases such as `#x`, because several attribute names are reserved words in DynamoDB.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -41,7 +41,7 @@ pub struct ConfigItem {
     pub rules: Rules,
     /// Number of shards per city and per severity in the indexes.
     pub shards: u32,
-    /// The value of [`crate::core::RULES`] in the program that created the tables.
+    /// The value that [`crate::core::RULES`] had in the program that created the tables.
     pub rules_number: u32,
     /// The events that have raw items.
     pub raw: RawRows,
@@ -49,7 +49,7 @@ pub struct ConfigItem {
     pub tables_id: String,
     /// The topic that the tables count, or `None` until `init-tables` has set it.
     pub topic: Option<String>,
-    /// The current id of that topic.
+    /// The current id of the topic that the tables count.
     pub topic_id: Option<String>,
 }
 
@@ -62,8 +62,8 @@ pub fn new_tables_id() -> String {
 /// Reads the config item with a consistent read. Returns `None` if the item does not exist.
 ///
 /// # Errors
-/// Returns [`StoreErrorKind::NotFound`] if the table is missing, and [`StoreError::Corrupt`] if the item is
-/// damaged. Otherwise returns the error that DynamoDB answers with.
+/// Returns [`StoreErrorKind::NotFound`] if the table is missing, and [`StoreError::Corrupt`] if the item is damaged.
+/// Otherwise returns the error from DynamoDB.
 pub async fn read_config(
     client: &Client,
     names: &TableNames,
@@ -80,11 +80,11 @@ pub async fn read_config(
     answer.item.map(|item| decode(names, &item)).transpose()
 }
 
-/// Creates the config item, unless it exists. Returns true if the call created the item. The answer to a PutItem does
-/// not prove which values are stored, so the caller must read the item afterwards.
+/// Creates the config item, unless it already exists. Returns true if the call created the item. The answer to a
+/// PutItem does not prove which values are stored, so the caller must read the item afterwards.
 ///
 /// # Errors
-/// Returns the error that DynamoDB answers with.
+/// Returns the error from DynamoDB.
 pub async fn create_config(
     client: &Client,
     names: &TableNames,
@@ -115,7 +115,7 @@ pub async fn create_config(
 /// `shards` shards.
 ///
 /// # Errors
-/// Returns the error that DynamoDB answers with.
+/// Returns the error from DynamoDB.
 pub async fn grow_shards(
     client: &Client,
     names: &TableNames,
@@ -152,8 +152,8 @@ pub async fn grow_shards(
 /// Writes the topic that the tables count, and the current id of that topic.
 ///
 /// # Errors
-/// Returns [`StoreError::Settings`] if these tables count another topic or have no config item. Otherwise returns
-/// the error that DynamoDB answers with.
+/// Returns [`StoreError::Settings`] if these tables count another topic or have no config item. Otherwise returns the
+/// error from DynamoDB.
 pub async fn set_topic(
     client: &Client,
     names: &TableNames,

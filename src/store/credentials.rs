@@ -1,7 +1,7 @@
-//! Logs, when a role starts, where its credentials come from and when they expire.
+//! Logs the source of the AWS credentials, and when the credentials expire, at the start of a subcommand.
 //!
-//! Requests do not wait for this log line. If the source of the credentials does not answer now, the SDK asks the
-//! source again when it sends the first request. The log never contains a secret or a key id.
+//! Requests do not wait until the source of the credentials is logged. If the source does not answer now, the SDK asks
+//! the source again when it sends the first request. The log never contains a secret or a key id.
 
 use std::time::UNIX_EPOCH;
 
@@ -36,11 +36,11 @@ fn expiry(credentials: &Credentials) -> Option<String> {
     Some(format_seconds(UnixMs(ms)))
 }
 
-/// Returns the source of the credentials, as the SDK records it for AWS's statistics.
+/// Returns the source of the credentials, which the SDK records for AWS's statistics.
 fn source_name(credentials: &Credentials) -> &'static str {
     let notes = credentials.get_property::<Vec<Feature>>();
-    // The last entry is the final source. The list has several entries if, for example, a role is assumed with the key
-    // of a profile.
+    // The last entry names the final source of the credentials. The list has several entries if, for example, an IAM
+    // role is assumed with the key of a profile.
     match notes.and_then(|notes| notes.last()) {
         Some(Feature::CredentialsEnvVars) => "environment variables",
         Some(Feature::CredentialsProfile | Feature::CredentialsProfileSourceProfile) => "profile",

@@ -1,9 +1,9 @@
 //! Runs a DynamoDB emulator inside this process for `dev` and for tests. The SDK calls the emulator directly, without a
 //! port or HTTP.
 //!
-//! This module replaces the HTTP client of the SDK. The replacement passes the operation and the JSON body of each
-//! request to the embedded database, and returns the database's JSON answer. The SDK signs requests, retries them, and
-//! parses answers and errors exactly as it does with AWS.
+//! This module replaces the HTTP client of the SDK. The replacement client passes the operation and the JSON body of
+//! each request to the embedded database, and returns the database's JSON answer. The SDK signs requests, retries them,
+//! and parses answers and errors exactly as it does with AWS.
 //!
 //! The database library also has an HTTP server, but that server accepts requests from any web site that is open in a
 //! browser on this host. `dev` therefore does not use this HTTP server, and answers requests on its port with [`run`].
@@ -29,7 +29,7 @@ pub fn embedded(db: Database) -> SharedHttpClient {
     http_client_fn(move |_, _| connector.clone())
 }
 
-/// Returns a client of `db` that sends each request only once.
+/// Returns a DynamoDB client that sends requests to `db`, each only once.
 ///
 /// # Errors
 /// Returns [`StoreError::Settings`] in the same cases as [`connect`].
@@ -88,7 +88,8 @@ impl HttpConnector for Embedded {
     }
 }
 
-/// Runs one operation. Returns the HTTP status and the JSON body of the answer. The call blocks the thread.
+/// Runs one DynamoDB operation. Returns the HTTP status and the JSON body of the answer. The call blocks the current
+/// thread.
 pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
     macro_rules! call {
         ($method:ident) => {
@@ -116,7 +117,7 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "PutItem" => call!(put_item),
         "Query" => call!(query),
         // Among the commands, only `init-tables` scans a table, and reads at most two items. Tests scan whole tables to
-        // compare the contents.
+        // compare their contents.
         "Scan" => call!(scan),
         "TagResource" => call!(tag_resource),
         "TransactGetItems" => call!(transact_get_items),

@@ -1,15 +1,15 @@
 //! The errors of the store, and what the caller must do about each of them.
 //!
-//! [`CODES`] is the only table that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in the
-//! table, the HTTP status decides. Status 429 means throttling. For status 5xx, or status 2xx with a garbled body, the
-//! kind is [`StoreErrorKind::Unknown`], because DynamoDB may have carried out the request. Any other status is
-//! [`StoreErrorKind::Denied`]. An unknown status is never [`StoreErrorKind::Invalid`], because invalid items go to the
-//! dead-letter topic, and an unexpected answer must never lose data.
+//! [`CODES`] is the only table that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in
+//! [`CODES`], the HTTP status determines the kind. HTTP status 429 means throttling. For status 5xx, or status 2xx with
+//! a garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have carried out the request. For any
+//! other status, the kind is [`StoreErrorKind::Denied`]. An unknown status never means [`StoreErrorKind::Invalid`],
+//! because invalid items go to the dead-letter topic, and an unexpected answer must never lose data.
 //!
-//! The text of an error names the code, the operation, the table, the key and the request id. For throttling, the
-//! text also contains DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A failed
-//! condition is an outcome and not an error. Code that sends conditions checks for a failed condition before it
-//! creates a [`StoreError`].
+//! The text of a store error names the code, the operation, the table, the key and the request id. For a throttled
+//! request, the text also contains DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A
+//! failed condition is an outcome and not an error. Code that sends conditional writes checks for a failed condition
+//! before it creates a [`StoreError`].
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -44,7 +44,7 @@ pub enum StoreErrorKind {
     Denied,
     /// A stored item is damaged, so the caller stops.
     Corrupt,
-    /// The settings cannot work, so the program exits with code 2.
+    /// The settings for DynamoDB cannot work, so the program exits with code 2.
     Settings,
 }
 
@@ -87,7 +87,7 @@ pub const CODES: [(&str, StoreErrorKind); 39] = [
     (
         "ContinuousBackupsUnavailableException",
         StoreErrorKind::Transient,
-    ), // for minutes after a table was created
+    ), // returned for minutes after a table was created
     ("DuplicateItemException", StoreErrorKind::Conflict),
     ("ExpiredToken", StoreErrorKind::Transient), // the SDK fetches fresh credentials
     ("ExpiredTokenException", StoreErrorKind::Transient),
@@ -121,13 +121,13 @@ pub const CODES: [(&str, StoreErrorKind); 39] = [
         "ReplicatedWriteConflictException",
         StoreErrorKind::Transient,
     ),
-    ("RequestExpired", StoreErrorKind::Transient), // the SDK corrects its time by the answer
+    ("RequestExpired", StoreErrorKind::Transient), // the SDK corrects its clock from the answer
     ("RequestLimitExceeded", StoreErrorKind::Throttled),
     ("RequestTimeout", StoreErrorKind::Unknown),
     ("RequestTimeoutException", StoreErrorKind::Unknown),
     ("RequestTooLarge", StoreErrorKind::Invalid),
     ("RequestEntityTooLarge", StoreErrorKind::Invalid),
-    ("ResourceInUseException", StoreErrorKind::Transient), // being created, changed or deleted
+    ("ResourceInUseException", StoreErrorKind::Transient), // a table is being created, changed or deleted
     ("ResourceNotFoundException", StoreErrorKind::NotFound),
     ("SerializationException", StoreErrorKind::Invalid),
     ("ServiceUnavailable", StoreErrorKind::Unknown),
@@ -150,27 +150,28 @@ pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     match (known, status) {
         (Some((_, kind)), _) => *kind,
         (None, 429) => StoreErrorKind::Throttled,
-        // An error with a success status means that the body is garbled. DynamoDB has then carried out the request.
+        // If the SDK reports an error for an answer with a success status, the answer's body is garbled, and DynamoDB
+        // has carried out the request.
         (None, 200..=299 | 500..) => StoreErrorKind::Unknown,
         (None, _) => StoreErrorKind::Denied,
     }
 }
 
-/// An error of the store.
+/// An error while using DynamoDB.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A request to DynamoDB failed.
     #[error("{0}")]
     Request(Box<RequestError>),
-    /// The settings cannot work.
+    /// The settings for DynamoDB cannot work.
     #[error("{0}")]
     Settings(Failure),
     /// A stored item does not have the shape in `docs/TABLES.md`.
     #[error("item {key} of table {table} is corrupt: {message}")]
     Corrupt {
-        /// The table's name.
+        /// The name of the affected table.
         table: String,
-        /// The item's key.
+        /// The key of the damaged item.
         key: String,
         /// A sentence that describes what is wrong with the item.
         message: String,
@@ -178,17 +179,17 @@ pub enum StoreError {
     /// A table exists, but its keys or indexes differ from those in `docs/TABLES.md`.
     #[error("table {table} differs: {}", differences.join("; "))]
     Different {
-        /// The table's name.
+        /// The name of the affected table.
         table: String,
-        /// The differences, with one sentence for each.
+        /// The differences between the table and its definition, with one sentence for each.
         differences: Vec<String>,
     },
     /// The program waited for something that did not happen in time.
     #[error("waited {seconds} s for {what} in vain")]
     Waited {
-        /// What the program waited for.
+        /// The condition that the program waited for.
         what: String,
-        /// How many seconds the program waited.
+        /// The number of seconds that the program waited.
         seconds: u64,
     },
     /// An answer needs more read units than one request to the API may cost.
@@ -202,7 +203,7 @@ pub enum StoreError {
 /// A request that failed, either in DynamoDB or on the way to it.
 #[derive(Debug)]
 pub struct RequestError {
-    /// The kind, which determines what the caller must do.
+    /// The kind of the error, which determines what the caller must do.
     pub kind: StoreErrorKind,
     /// The name of the operation, as DynamoDB calls it.
     pub operation: &'static str,
@@ -213,7 +214,7 @@ pub struct RequestError {
     /// The code that DynamoDB returned, or one of `Timeout`, `Dispatch`, `Response`, `Construction` and
     /// [`WRONG_ANSWER`].
     pub code: String,
-    /// The message of DynamoDB or of the SDK.
+    /// The message from DynamoDB or from the SDK.
     pub message: String,
     /// The id that DynamoDB gave the request.
     pub request_id: Option<String>,
@@ -364,7 +365,7 @@ impl StoreError {
         self
     }
 
-    /// Returns the kind, which determines what the caller must do.
+    /// Returns the kind of the error, which determines what the caller must do.
     pub fn kind(&self) -> StoreErrorKind {
         match self {
             StoreError::Request(request) => request.kind,
@@ -432,7 +433,8 @@ fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> StoreErrorKind 
         return StoreErrorKind::Settings;
     }
     // The SDK does not export the type of this error, so only its text identifies the cause. If no source of
-    // credentials is configured, an operator must configure one. A source that fails now may work again later.
+    // credentials is configured, an operator must configure one. A source of credentials that fails now may work again
+    // later.
     if text.contains("credential provider was not enabled")
         || text.contains("no providers in chain provided credentials")
     {
@@ -466,8 +468,8 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
         .collect()
 }
 
-/// Returns a description of the limit that was reached. DynamoDB uses the same words in the reasons for reads and
-/// writes, and for tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
+/// Returns a description of the DynamoDB limit that was reached. DynamoDB uses the same words in the reasons for reads
+/// and writes, and for tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
 fn describe_limit(reason: &str) -> &'static str {
     if reason.contains("KeyRange") {
         "one key is hot"

@@ -1,8 +1,8 @@
-//! Finds the tables of the system that citystream replaces. The former tables have the same names, but no totals
-//! table.
+//! Finds the tables of the system that citystream replaces. The former system used the same table names, but had no
+//! totals table.
 //!
-//! No consumer can count into the former tables, because their rows have no fences. A role that finds former tables
-//! under its prefix reports them instead of waiting for the missing totals table.
+//! Consumers cannot count into tables of the former system, because the rows of these tables have no fences. A
+//! subcommand that finds such tables under its prefix reports them instead of waiting for the missing totals table.
 
 use aws_sdk_dynamodb::Client;
 
@@ -10,7 +10,7 @@ use crate::core::keys::{AGGREGATIONS, TableNames};
 use crate::store::error::StoreErrorKind;
 use crate::store::rights::{TableUser, try_grant};
 
-/// What an operator can do about the tables of the former system.
+/// The remedy for an operator whose tables belong to the former system.
 pub const REMEDY: &str = "if these tables belong to the system that citystream replaces, count into other tables: \
      citystream init-tables --table-prefix city2, and the same option here; if the totals were lost, \
      restore them, or rebuild all tables from the log";

@@ -1,6 +1,7 @@
-//! The items of the table of incidents: values of the core as attributes, and back.
+//! Converts incidents, checkpoints and silences into items of the incident table, and back.
 //!
-//! `docs/TABLES.md` describes the items. A function that reads an item returns `None` if the item is damaged.
+//! `docs/TABLES.md` describes the items of the incident table. A function that reads an item returns `None` if the item
+//! is damaged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,21 +22,21 @@ use crate::store::attributes::{
     RULE, SEVERITY, STATE, TIMESTAMP, number, string, text,
 };
 
-/// A row of an incident as it is stored.
+/// An incident as it is stored in the incident table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredIncident {
-    /// The incident.
+    /// The incident itself.
     pub incident: Incident,
     /// The last message to each receiver, by the receiver's name.
     pub sent: Vec<(String, Sent)>,
 }
 
-/// A checkpoint, with the incidents about which a receiver may still lack a message.
+/// A checkpoint, with the incidents for which messages may still have to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCheckpoint {
-    /// Where the fold continues.
+    /// The position from which `notify` continues to process the partition's log.
     pub checkpoint: Checkpoint,
-    /// The rule and the id of each incident that is not open any more and has messages left.
+    /// The rule and the id of each incident that is no longer open, but for which messages still have to be sent.
     pub owed: Vec<(Arc<str>, Arc<str>)>,
     /// The fingerprint of the rules under which the records since the first base were folded. Empty in items of versions
     /// that did not store it.
@@ -148,7 +149,7 @@ fn sample_of(value: &AttributeValue) -> Option<Arc<Sample>> {
     }))
 }
 
-/// Returns the incident in an item.
+/// Decodes the incident in an item.
 pub(super) fn incident_of(item: &Item) -> Option<Incident> {
     let name = |name| item.contains_key(name).then(|| Arc::from(text(item, name)));
     let state = match text(item, STATE) {
@@ -183,12 +184,12 @@ pub(super) fn incident_of(item: &Item) -> Option<Incident> {
     })
 }
 
-/// Returns the name of the attribute with the last message to a receiver.
+/// Returns the name of the attribute that stores the last message to a receiver.
 pub(super) fn sent_attribute(receiver: &str) -> String {
     format!("sent#{receiver}")
 }
 
-/// Returns the attribute of a message.
+/// Returns the value of the attribute that stores the last message to a receiver.
 pub(super) fn sent_item(sent: &Sent) -> HashMap<String, AttributeValue> {
     let why = match &sent.outcome {
         Outcome::Refused(why) => Some(string(&**why)),
@@ -208,7 +209,7 @@ pub(super) fn sent_item(sent: &Sent) -> HashMap<String, AttributeValue> {
     out
 }
 
-/// Returns the last message to each receiver.
+/// Decodes the last message to each receiver from the attributes of an incident.
 pub(super) fn sent_of(item: &Item) -> Option<Vec<(String, Sent)>> {
     let sent = item.iter().filter_map(|(name, value)| {
         let receiver = name.strip_prefix("sent#")?;
@@ -330,7 +331,7 @@ pub(super) fn silence_item(silence: &Silence) -> Item {
     out
 }
 
-/// Returns the silence in an item.
+/// Decodes the silence in an item.
 pub(super) fn silence_of(item: &Item) -> Option<Silence> {
     let name = |name| item.contains_key(name).then(|| text(item, name).into());
     Some(Silence {

@@ -1,4 +1,4 @@
-//! The table of incidents: rows, checkpoints of the folds, and silences.
+//! Reads and writes the incident table, which holds incidents, checkpoints and silences.
 //!
 //! | item | `rule` | `incident` |
 //! |---|---|---|
@@ -6,9 +6,9 @@
 //! | the checkpoint of a partition | `#checkpoint` | `<topic id>#<partition>` |
 //! | a silence | `#silence` | its id |
 //!
-//! A row is written whole, on condition that the stored row is older by the fence `next`. All writers fold the same log,
-//! so rows with the same fence are the same. The attribute `sent#<receiver>` of a row is the last message to the
-//! receiver. It has a condition of its own.
+//! A write replaces all attributes of an incident, on condition that the stored row has a smaller fence `next`. All
+//! writers process the same log, so rows with the same fence are equal. The attribute `sent#<receiver>` of an
+//! incident's row stores the last message to that receiver. A write of `sent#<receiver>` has a separate condition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::store::requests::refusing_item;
 
 pub use crate::store::incident_items::{StoredBase, StoredCheckpoint, StoredIncident};
 
-/// Reads and writes the table of incidents.
+/// Reads and writes the items of the incident table.
 #[derive(Clone)]
 pub struct IncidentTable {
     client: Client,
@@ -48,7 +48,7 @@ impl IncidentTable {
         }
     }
 
-    /// Writes an incident unless the stored row is at least as new. Returns the row as it is stored afterwards.
+    /// Writes an incident unless the stored row is at least as new. Returns the row as it is stored after the call.
     ///
     /// # Errors
     /// Returns an error if the outcome is unknown or the row is damaged. The caller may repeat the call.
@@ -76,8 +76,8 @@ impl IncidentTable {
         self.update(request, &incident.rule, &incident.id).await
     }
 
-    /// Replaces the last message to a receiver, on condition that it still is `last`. Returns the row as it is stored
-    /// afterwards, which shows whether the message was replaced.
+    /// Replaces the last message to a receiver, on condition that the stored message is still `last`. Returns the row
+    /// as it is stored after the call, which shows whether the message was replaced.
     ///
     /// # Errors
     /// Returns an error if the outcome is unknown. The caller may repeat the call.
@@ -108,7 +108,7 @@ impl IncidentTable {
         self.update(request, rule, id).await
     }
 
-    /// Sends a conditional update. Returns the row as it is stored afterwards, whether the condition held or not.
+    /// Sends a conditional update. Returns the row as it is stored after the update, even if the condition failed.
     async fn update(
         &self,
         request: UpdateItemFluentBuilder,
@@ -138,7 +138,7 @@ impl IncidentTable {
         same.then_some(stored).ok_or_else(damaged)
     }
 
-    /// Returns these incidents. An incident without a row is left out.
+    /// Returns the stored rows of the given incidents. An incident without a row is left out.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer or a row is damaged.
@@ -165,7 +165,7 @@ impl IncidentTable {
         Ok(out)
     }
 
-    /// Returns the checkpoint of a partition, or `None` if there is none.
+    /// Returns the checkpoint of a partition, or `None` if the table contains no such checkpoint.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer or the item is damaged.
@@ -191,7 +191,7 @@ impl IncidentTable {
             .transpose()
     }
 
-    /// Returns true if there is a checkpoint of any partition of another topic id.
+    /// Returns true if the table contains a checkpoint for a topic with another id.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer.
@@ -202,7 +202,7 @@ impl IncidentTable {
             .any(|item| !text(item, INCIDENT).starts_with(&format!("{topic_id}#"))))
     }
 
-    /// Stores the first checkpoint of a partition, unless there is one.
+    /// Stores the first checkpoint of a partition, unless a checkpoint already exists.
     ///
     /// # Errors
     /// Returns an error if the outcome is unknown. The caller may repeat the call.
@@ -216,7 +216,7 @@ impl IncidentTable {
             .await
     }
 
-    /// Publishes a checkpoint unless the stored one is further on.
+    /// Replaces the stored checkpoint of a partition, unless the stored checkpoint is further ahead in the log.
     ///
     /// # Errors
     /// Returns an error if the outcome is unknown. The caller may repeat the call.
@@ -305,7 +305,7 @@ impl IncidentTable {
         Ok(items.iter().filter_map(silence_of).collect())
     }
 
-    /// Stores a silence, in place of the one with the same id.
+    /// Stores a silence, and replaces any stored silence with the same id.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer.

@@ -1,8 +1,9 @@
 //! Writes the JSON bodies of requests to DynamoDB.
 //!
 //! Each function writes a body directly into one buffer. At 100,000 events per second, building the SDK's typed items
-//! would take half as much CPU time as all other work together. `docs/TABLES.md` describes the items. An alias such as
-//! `#x` replaces every attribute name in an expression, because many of the names are reserved words.
+//! would take half as much CPU time as all other work together. `docs/TABLES.md` describes the items that these
+//! requests write. In an expression, an alias such as `#x` replaces every attribute name, because many attribute names
+//! are reserved words in DynamoDB.
 
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
@@ -20,7 +21,7 @@ use crate::store::attributes::{
 /// The aliases of the severity counts in an expression that updates a row, without the leading `#` or `:`.
 const SEVERITY_ALIASES: [&str; 4] = ["a", "b", "c", "d"];
 /// The members of a request that make DynamoDB return the consumed capacity, and the stored item if DynamoDB refuses an
-/// update. Returning them costs no capacity units.
+/// update. Returning this data costs no capacity units.
 const RETURNS: &str =
     ",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"";
 
@@ -31,7 +32,7 @@ pub struct ItemOptions {
     pub shards: u32,
     /// How long raw events are kept, in milliseconds.
     pub raw_ttl_ms: i64,
-    /// How long alerts are kept, in milliseconds, or `None` to keep them forever.
+    /// How long alerts are kept, in milliseconds, or `None` to keep alerts forever.
     pub alert_ttl_ms: Option<i64>,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
@@ -63,9 +64,9 @@ impl Json {
         self.raw("\"");
     }
 
-    /// Writes a string without its quotation marks. Most strings contain no character that needs an escape. For most
-    /// strings, checking all bytes in one fold is therefore several times faster than a search that stops at the first
-    /// such character.
+    /// Writes a string without its quotation marks. Most strings contain no character that needs an escape. Checking
+    /// all bytes in one fold is therefore usually several times faster than a search that stops at the first character
+    /// that needs an escape.
     fn escaped(&mut self, text: &str) {
         let is_special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
         if text.bytes().fold(false, |any, b| any | is_special(b)) {
@@ -80,7 +81,7 @@ impl Json {
         self.raw(itoa::Buffer::new().format(value));
     }
 
-    /// Writes `"name":{"kind":`. The name must not contain a character that needs an escape.
+    /// Writes `"name":{"kind":`. The `name` must not contain a character that needs an escape in JSON.
     fn open(&mut self, name: &str, kind: &str) {
         self.comma();
         self.raw("\"");
@@ -210,11 +211,11 @@ fn common_attributes(j: &mut Json, e: &StoredEvent, now: &str) {
     }
 }
 
-/// Returns the name of the table, and the body of the UpdateItem for one row.
+/// Returns the table name and the body of the UpdateItem request for one row.
 ///
-/// One request adds the stretch's sum and moves the fence, or it does neither. Two separate requests could not keep
+/// One request either adds the stretch's sum and moves the fence, or does neither. Two separate requests could not keep
 /// INV-2: a crash between them would leave a sum without its fence, or a fence without its sum.
-/// [`crate::core::stretch`] explains the condition.
+/// [`crate::core::stretch`] explains the condition of the update.
 pub fn update_body<'a>(
     names: &'a TableNames,
     update: &RowUpdate,
@@ -300,7 +301,8 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
     j.s(":se", series);
     j.open(":set", "SS");
     j.raw("[");
-    // DynamoDB refuses an empty set. The set is never empty, because a stretch of a window contains at least one event.
+    // DynamoDB refuses an empty set. The set of severities is never empty, because a stretch of a window contains at
+    // least one event.
     let has_some = |s: &Severity| sum.severities[s.index()] > 0;
     for severity in Severity::ALL.into_iter().filter(has_some) {
         j.comma();
@@ -309,9 +311,9 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
     j.raw("]}");
 }
 
-/// Returns the body of the UpdateItem for a progress item. If `create` is true, the request creates the item, but does
-/// not change an existing item. If `create` is false, the request only moves an existing item forward. A move must not
-/// create an item, because a new progress item in recreated tables would hide that the counts are missing.
+/// Returns the body of the UpdateItem request for a progress item. If `create` is true, the request creates the item,
+/// but does not change an existing item. If `create` is false, the request only moves an existing item forward. A move
+/// must not create an item, because a new progress item in recreated tables would hide that the counts are missing.
 ///
 /// The request is an UpdateItem and not a PutItem, because only UpdateItem returns the item as it is after the write.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {

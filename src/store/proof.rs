@@ -2,9 +2,9 @@
 //!
 //! DynamoDB returns attributes with every outcome. If DynamoDB carried out the write, it returns the new attributes
 //! (`UPDATED_NEW` or `ALL_NEW`). If the condition refused the write, DynamoDB returns the stored attributes
-//! (`ALL_OLD`). The returned attributes cost no capacity units. An answer proves an outcome only if it contains exactly
-//! the values that the write stores, or the values that must have refused the write. If the item contains other values,
-//! the outcome is unknown, and the caller sends the same write again.
+//! (`ALL_OLD`). Returning these attributes costs no capacity units. An answer proves an outcome only if it contains
+//! exactly the values that the write stores, or values for which the write's condition must have failed. If the item
+//! contains other values, the outcome is unknown, and the caller sends the same write again.
 //!
 //! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline would mark
 //! records as durable that no row counts (INV-1, INV-2). The module [`crate::store::answers`] checks for every
@@ -22,13 +22,12 @@ use crate::store::attributes::{
 };
 use crate::store::items::progress_attributes;
 
-/// The reason why a refusal proves nothing.
+/// The reason why DynamoDB's refusal of a write does not prove the write's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
     /// The answer cannot be DynamoDB's answer to the write.
     Flaw(Flaw),
-    /// In the table, the attribute that the condition compares is not a number. Sending the write again cannot
-    /// repair the attribute.
+    /// The stored attribute that the condition compares is not a number, and sending the write again cannot repair it.
     Corrupt,
 }
 
@@ -53,8 +52,8 @@ pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Sh
     }
 }
 
-/// Reads the row's fence from the item that refused a row update. The caller has already checked the key of the
-/// item.
+/// Reads the row's fence from the stored item that DynamoDB returned when it refused a row update. The caller has
+/// already checked the key of the item.
 ///
 /// # Errors
 /// Returns [`Unproven::Corrupt`] if the fence in the item is not a number.
@@ -67,14 +66,15 @@ pub(super) fn shown_by_refusal(update: &RowUpdate, old: Option<&Item>) -> Result
     })
 }
 
-/// Returns the name of the attribute that holds the fence of an update.
+/// Returns the name of the attribute that holds the fence that an update moves.
 pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
 
 /// Checks that the progress item in an answer contains what the write of `publish` stores.
 ///
-/// The function compares every attribute. For example, a wrong watermark could make a window final too early (INV-4).
+/// The function compares every attribute. For example, a wrong watermark in the item could make a window final too
+/// early (INV-4).
 pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(), Flaw> {
     let item = new.ok_or(Flaw::OtherItem)?;
     let mut written = progress_attributes(publish);
@@ -86,10 +86,10 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
     Ok(())
 }
 
-/// Checks that the progress item in an answer must have refused the write of `publish`.
+/// Checks that the progress item in an answer really fails the condition of the write of `publish`.
 ///
-/// Any existing item refuses a creation. Only an item whose `next` is at least as large as the new `next` refuses a
-/// move, because a progress item never moves back (INV-4).
+/// A creation is refused if the progress item exists. A move is refused only if the stored `next` is at least as large
+/// as the new `next`, because a progress item never moves back (INV-4).
 pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
     match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),
@@ -125,7 +125,7 @@ mod tests {
     use crate::core::stretch::Sum;
     use crate::core::watermark::MaxTime;
 
-    /// The instant 2013-01-01T06:00:00Z.
+    /// The instant 2013-01-01T06:00:00Z in Unix milliseconds.
     const START_MS: i64 = 1_357_020_000_000;
 
     fn update(window_start_ms: Option<i64>) -> RowUpdate {
@@ -222,7 +222,7 @@ mod tests {
             whole.insert(name.to_owned(), digits(number));
         }
         assert_eq!(sums(&whole), Sum::checked([2, 1, 3, 0, 0, 0]));
-        // A consumer of an older version has moved the item without updating the sums.
+        // A consumer of an older version has moved the progress item without updating its sums.
         let mut moved = whole.clone();
         moved.insert("next".to_owned(), digits(13));
         assert_eq!(sums(&moved), None);

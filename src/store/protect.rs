@@ -1,8 +1,9 @@
-//! The protection of tables in production: deletion protection, point-in-time recovery, a customer's encryption
-//! key, and tags. Protection also covers warm throughput for events that arrive at the full rate from the start.
+//! Protection measures for tables in production: deletion protection, point-in-time recovery, a customer's encryption
+//! key, and tags. Warm throughput, for events that arrive at the full rate from the start, is also a protection
+//! measure.
 //!
-//! No measure changes the items of the tables, so `init-tables` can switch on each measure at any time. `init-tables`
-//! never switches a measure off, and takes only the measures that its options name.
+//! No protection measure changes the items of the tables, so `init-tables` can switch on each measure at any time.
+//! `init-tables` never switches a measure off, and switches on only the measures that its options name.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder;
@@ -15,21 +16,21 @@ use aws_sdk_dynamodb::types::{
 use crate::core::keys::{ALERTS, RAW, TABLES};
 use crate::store::error::StoreError;
 
-/// The measures that every table should have. The default contains no measure.
+/// The protection measures that every table should have. The default contains no measure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// True for deletion protection. A protected table cannot be deleted until an operator switches the protection
-    /// off.
+    /// True to switch on deletion protection. A protected table cannot be deleted until an operator switches the
+    /// protection off.
     pub deletion: bool,
-    /// True for point-in-time recovery. With this measure, an operator can restore the state of any second of the last
-    /// 35 days into a new table.
+    /// True to switch on point-in-time recovery. With point-in-time recovery, an operator can restore the state of any
+    /// second of the last 35 days into a new table.
     pub pitr: bool,
-    /// The KMS key: its id, its ARN, or `alias/…`.
+    /// The KMS key that encrypts the tables, as its id, its ARN or `alias/…`.
     pub kms_key: Option<String>,
     /// The names and values of the tags.
     pub tags: Vec<(String, String)>,
     /// Write units per second that the tables of raw events and alerts, and their indexes, accept immediately. A new
-    /// on-demand table accepts 4,000 write units per second. Later it accepts twice its last peak.
+    /// on-demand table accepts 4,000 write units per second. Later, an on-demand table accepts twice its last peak.
     pub warm_writes: Option<u32>,
 }
 
@@ -81,10 +82,10 @@ impl std::fmt::Display for Measure {
 }
 
 /// Returns the measures in `wanted` that a table lacks. The function sends a request only for a wanted measure whose
-/// state is not in the table's description.
+/// state the table's description does not show.
 ///
 /// # Errors
-/// Returns the error that DynamoDB answers with.
+/// Returns the error from DynamoDB.
 pub async fn missing(
     client: &Client,
     wanted: &Protection,
@@ -121,9 +122,9 @@ pub async fn missing(
     Ok(out)
 }
 
-/// Returns a measure for the table and for each of its indexes that accepts fewer than `units` write units per second
-/// immediately. The function checks only tables that get an item per event. Emulators do not report warm throughput, so
-/// their tables never need this measure.
+/// Returns a measure for the table and for each index if it accepts fewer than `units` write units per second
+/// immediately. Only tables that get an item per event are checked. Emulators do not report warm throughput, so their
+/// tables never need this measure.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     if !found.table_name().is_some_and(gets_puts) {
         return Vec::new();
@@ -213,10 +214,10 @@ async fn tags(
     }
 }
 
-/// Carries out a protection measure on an active table.
+/// Applies a protection measure to an active table.
 ///
 /// # Errors
-/// Returns the error that DynamoDB answers with.
+/// Returns the error from DynamoDB.
 pub async fn take(
     client: &Client,
     found: &TableDescription,

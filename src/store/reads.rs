@@ -2,7 +2,8 @@
 //!
 //! The readers use Query, BatchGetItem and GetItem. The readers never use Scan, so the cost of an answer depends on the
 //! size of the answer and not on the size of the tables. Expressions name every attribute by an alias such as `#x`,
-//! because several of the names are reserved words. The readers read every page, and repeat every unprocessed key.
+//! because several attribute names are reserved words in DynamoDB. The readers read every page of a Query, and read
+//! unprocessed keys again.
 //!
 //! | question | requests |
 //! |---|---|
@@ -11,12 +12,12 @@
 //! | alerts of all cities | a Query per severity and shard on `severity-timestamp-index`, merged |
 //! | incidents | a Query per state on `state-opened-index`, merged |
 //! | windows of a series | `series-window-index` (keys), then progress, then the rows, then config |
-//! | first and last event of a city | two Queries per city shard and per series on those indexes |
-//! | windows of several series, or the newest of them | a Query per series on that index, then as above for all series |
+//! | first and last event of a city | two Queries per city shard and two per series, on the indexes above |
+//! | windows of several series, or the newest of each | a Query per series on `series-window-index`, then as above |
 //! | totals | a Query per `totals#n`, for one city with `begins_with` |
 //! | hours and days of some series, from rollups | a Query per series on the totals table |
 //! | grand total, if there are too many series | a Query on `progress` |
-//! | totals in order of names, a page | a Query per `totals#n` from a name on, merged by the API |
+//! | a page of totals in order of names | a Query per `totals#n` from a name on, merged by the API |
 //!
 //! The readers tolerate damaged items. An attribute that is missing or has another type is returned as empty or zero,
 //! so that one damaged row does not hide the other rows. The readers log a warning for each damaged number, at a
@@ -60,10 +61,10 @@ use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 use crate::telemetry::Metrics;
 
-/// How long a reader uses a shard count before it reads the count again. `init-tables` raises the shard count in the
-/// config item before any consumer uses the new count.
+/// Maximum age of the shard count that a reader uses. `init-tables` raises the shard count in the config item before
+/// any consumer uses the new count.
 const CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Time between two pings of the tables other than the totals table, while these tables answer.
+/// Time between two pings of each table other than the totals table, as long as these tables answer.
 const OTHERS_EVERY: Duration = Duration::from_secs(10);
 
 /// The future that a method of [`Reads`] returns.
@@ -79,7 +80,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Returns the page with each item converted.
+    /// Returns the page with each item converted by `convert`.
     pub fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
         Page {
             items: self.items.into_iter().map(convert).collect(),
@@ -96,14 +97,14 @@ impl<T> Page<T> {
     }
 }
 
-/// The incidents that a list contains. A filter that is `None` leaves out nothing.
+/// A filter for a list of incidents. A field that is `None` leaves out no incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IncidentFilter {
     /// True for open incidents, false for resolved ones.
     pub is_open: Option<bool>,
-    /// The city by which the rule groups.
+    /// The city of the incidents, for rules that group events by city.
     pub city: Option<String>,
-    /// The name of the rule.
+    /// The name of the rule whose incidents are listed.
     pub rule: Option<String>,
 }
 
@@ -125,8 +126,8 @@ impl Windows {
         }
     }
 
-    /// Returns true if nothing on the page that answers `request` will change. Every row must be final, and no
-    /// window between the rows or after them may still get its first event.
+    /// Returns true if the page that answers `request` will never change. Every window on the page must be final, and
+    /// no other window in the page's range may still get its first event.
     pub fn are_settled(&self, request: &PageRequest) -> bool {
         let position = request.after.as_ref();
         let above_ms = position.and_then(|position| parse_timestamp(&position.sort_key));
@@ -138,15 +139,15 @@ impl Windows {
     }
 }
 
-/// The position after an item of a merged list. The list is sorted by descending sort key, and then by lane.
+/// The position after an item of a merged list. The merged list is sorted by descending sort key, and then by lane.
 /// Within a lane, items with equal sort keys keep DynamoDB's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The sort key of the last item on the previous page.
     pub sort_key: String,
-    /// The number of the merged partition that holds the item.
+    /// The number of the lane that the item comes from.
     pub lane: u32,
-    /// The other attributes of the item's key, separated by `#`. The text is empty if the key has only two attributes.
+    /// The other attributes of the item's key, separated by `#`. Empty if the item's key has only two attributes.
     pub key: String,
 }
 
@@ -175,11 +176,11 @@ pub struct PageRequest {
     pub limit: usize,
     /// The position where the page begins, or `None` to begin with the newest item.
     pub after: Option<Position>,
-    /// The current time. The page leaves out rows that have expired by this time.
+    /// The current time, by which the rows on the page must not have expired.
     pub now_ms: UnixMs,
 }
 
-/// The reads from the tables that the API needs.
+/// The read operations on the tables that the API needs.
 pub trait Reads: Send + Sync + 'static {
     /// Returns the events of a city, newest first.
     fn events(&self, city: String, request: PageRequest) -> ReadFuture<'_, Page<EventItem>>;
@@ -193,7 +194,8 @@ pub trait Reads: Send + Sync + 'static {
     ) -> ReadFuture<'_, Page<AlertItem>>;
 
     /// Returns incidents, newest first by the time of opening. The kind of the error is
-    /// [`StoreErrorKind::NotFound`](crate::store::error::StoreErrorKind::NotFound) if there is no table of incidents.
+    /// [`StoreErrorKind::NotFound`](crate::store::error::StoreErrorKind::NotFound) if the incident table does not
+    /// exist.
     fn incidents(
         &self,
         wanted: IncidentFilter,
@@ -221,27 +223,27 @@ pub trait Reads: Send + Sync + 'static {
     /// as many windows as can be open at the same time.
     fn latest_windows(&self, series: Vec<String>) -> ReadFuture<'_, Vec<AggregationItem>>;
 
-    /// Returns how far the current topic is rolled up. The caller reads hours before `until_ms` from rollups, and later
-    /// hours from windows. Costs two read units.
+    /// Returns how far the windows of the current topic are rolled up. The caller reads hours before `until_ms` from
+    /// rollups, and later hours from windows. The call costs two read units.
     ///
-    /// The caller passes the value on to [`Reads::hours`] and [`Reads::days`], and reads it again for each answer. Once
-    /// `until_ms` is past an hour, the rows of that hour change only if the topic is recreated or an idle partition
-    /// counts its first event.
+    /// The caller passes the returned value to [`Reads::hours`] and [`Reads::days`], and calls this function again for
+    /// each answer. Once `until_ms` is past an hour, the rows of that hour change only if the topic is recreated or an
+    /// idle partition counts its first event.
     fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
 
-    /// Returns the start of the first rolled-up hour in which one of these series has an event. Costs half a read unit
-    /// for each series.
+    /// Returns the start of the first rolled-up hour in which one of the given series has an event. The call costs half
+    /// a read unit for each series.
     fn first_hour(
         &self,
         series: Vec<RollupSeries>,
         rolled_up: RolledUp,
     ) -> ReadFuture<'_, Option<UnixMs>>;
 
-    /// Returns the hours of these series that start in `range` and end at or before `rolled_up.until_ms`, in any order.
-    /// Hours without events are left out.
+    /// Returns the hours of the given series that start in `range` and end at or before `rolled_up.until_ms`, in any
+    /// order. Hours without events are left out.
     ///
-    /// Costs about 23 read units for 1,000 hours with events of one series. The cost doubles if `rolled_up` is not
-    /// settled.
+    /// The call costs about 23 read units for 1,000 hours with events of one series. The cost doubles if `rolled_up` is
+    /// not settled.
     fn hours(
         &self,
         series: Vec<RollupSeries>,
@@ -249,10 +251,11 @@ pub trait Reads: Send + Sync + 'static {
         rolled_up: RolledUp,
     ) -> ReadFuture<'_, Vec<HourItem>>;
 
-    /// Returns the UTC days of these series that start in `range` and end at or before `rolled_up.until_ms`, in any
+    /// Returns the UTC days of the given series that start in `range` and end at or before `rolled_up.until_ms`, in any
     /// order. Days without events are left out.
     ///
-    /// Costs about 13 to 22 read units for a year of one series. The cost doubles if `rolled_up` is not settled.
+    /// The call costs about 13 to 22 read units for a year of one series. The cost doubles if `rolled_up` is not
+    /// settled.
     fn days(
         &self,
         series: Vec<RollupSeries>,
@@ -262,10 +265,10 @@ pub trait Reads: Send + Sync + 'static {
 
     /// Returns the event times of a city's first event (`from_ms`) and last event (`to_ms`). `series` lists all series
     /// of the city. If the raw row of an event has expired, the function returns the start of the event's window
-    /// instead. Costs one read unit for each series and one for each shard of the city.
+    /// instead. The call costs one read unit for each series and one for each shard of the city.
     fn span(&self, city: String, series: Vec<String>) -> ReadFuture<'_, Option<Range>>;
 
-    /// Returns the totals of every series, or of every series of one city. The order is arbitrary.
+    /// Returns the totals of every series, or of every series of one city, in any order.
     fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>>;
 
     /// Returns the sums over every series, and the totals of at most `kept_max` of the largest series. If the read
@@ -279,7 +282,8 @@ pub trait Reads: Send + Sync + 'static {
     }
 
     /// Returns the totals of the series in one totals shard whose names (`city#event_type`) are greater than `after`.
-    /// The function returns at most `limit` series in alphabetical order. The flag is true if more series follow.
+    /// The result contains at most `limit` series in alphabetical order. The returned flag is true if more series
+    /// follow.
     fn totals_after(
         &self,
         shard: String,
@@ -307,8 +311,8 @@ impl DynamoReads {
     /// Returns a reader of the tables `names`, but sends no request yet.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> DynamoReads {
         DynamoReads {
-            // The reader does not repeat a failed request. The client of the API waits for the answer and can repeat
-            // its own request.
+            // The reader does not repeat a failed request. The API's client waits for the answer and can repeat its own
+            // request.
             db: Db::new(client, names, metrics, 1),
             shards: Mutex::new(None),
             finals: aggregations::finals(),
@@ -316,7 +320,8 @@ impl DynamoReads {
         }
     }
 
-    /// Returns the shard count. The count is at most [`CONFIG_AGE_MAX`] old while DynamoDB answers.
+    /// Returns the shard count from the config item. The shard count is at most [`CONFIG_AGE_MAX`] old while DynamoDB
+    /// answers.
     async fn shards(&self) -> Result<u32, StoreError> {
         let known = *self.shards.lock().expect("no panic holds the shard count");
         match known {
@@ -336,9 +341,8 @@ impl DynamoReads {
         Ok(config)
     }
 
-    /// Reads a key that does not exist from each table other than the totals table, at a cost of half a read unit
-    /// each. The function sends these reads once per [`OTHERS_EVERY`], and at every ping while a table does not
-    /// answer.
+    /// Reads a key that does not exist from each table other than the totals table, at a cost of half a read unit each.
+    /// These reads are sent once per [`OTHERS_EVERY`], and at every ping while a table does not answer.
     async fn ping_others(&self) -> Result<(), StoreError> {
         let is_recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < OTHERS_EVERY);
         let lock = || self.others_answered.lock().expect("no panic holds it");

@@ -1,4 +1,5 @@
-//! Functions that the readers and the writer share: one counts requests, and one finds the item that refused a write.
+//! Functions that the readers and the writer share: one counts requests, and one finds the stored item for which the
+//! condition of a write failed.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
-//! The rights that each role has on each table. This file is the only list of rights on tables.
+//! The rights that each role has on each DynamoDB table. This file is the only list of rights on tables.
 //!
 //! The program generates IAM policies from the list of rights. `check` tests each right with a call that changes
-//! nothing. A test compares the list with the requests that the roles really send. No role has a right that it does not
-//! use. The roles `consume`, `serve` and `verify` have no right to scan, delete or change a table.
+//! nothing. A test compares this list with the requests that each role really sends. No role has a right that it does
+//! not use. The roles `consume`, `serve` and `verify` have no right to scan, delete or change a table.
 
 use std::collections::HashMap;
 
@@ -24,18 +24,18 @@ use crate::store::tables::{TableSpec, spec_of};
 /// A key that no item in the tables has.
 const NO_KEY: &str = "citystream#check";
 
-/// A role that uses the tables.
+/// A role (a subcommand) that uses the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableUser {
-    /// The command `init-tables`.
+    /// The subcommand `init-tables`.
     InitTables,
-    /// The role `consume`.
+    /// The subcommand `consume`.
     Consume,
-    /// The role `serve`.
+    /// The subcommand `serve`.
     Serve,
-    /// The role `verify`.
+    /// The subcommand `verify`.
     Verify,
-    /// The role `notify`, and the command `silence`.
+    /// The subcommands `notify` and `silence`.
     Notify,
 }
 
@@ -96,7 +96,7 @@ const SERVE: [Grant; 9] = [
     on_index(INCIDENTS, STATE_INDEX),
 ];
 
-/// The rights of `verify`. `verify` reads all four tables, and the creation time of the table of raw events.
+/// The rights of `verify`, which reads all four tables and the creation time of the table of raw events.
 const VERIFY: [Grant; 10] = [
     on(RAW, "DescribeTable"),
     on(RAW, "BatchGetItem"),
@@ -110,7 +110,7 @@ const VERIFY: [Grant; 10] = [
     on(TOTALS, "Query"),
 ];
 
-/// The rights of `notify`. It reads the rules of event time in the config item.
+/// The rights of `notify`, which also reads the rules of event time in the config item.
 const NOTIFY: [Grant; 5] = [
     on(TOTALS, "GetItem"),
     on(INCIDENTS, "GetItem"),
@@ -154,8 +154,8 @@ const EXPIRING: [usize; 2] = [RAW, ALERTS];
 /// The operations of `init-tables` on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns the rights that `init-tables` needs if a template has created the tables. `init-tables` then only checks the
-/// tables, writes the config item, and rolls up hours.
+/// Returns the rights that `init-tables` needs if a template has created the tables. In this case, `init-tables` only
+/// checks the tables, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
@@ -167,7 +167,7 @@ pub fn grants_after_template() -> Vec<Grant> {
 }
 
 impl TableUser {
-    /// Every role that uses the tables.
+    /// All roles that use the tables.
     pub const ALL: [TableUser; 5] = [
         TableUser::InitTables,
         TableUser::Consume,
@@ -176,7 +176,7 @@ impl TableUser {
         TableUser::Notify,
     ];
 
-    /// Returns the name of the command.
+    /// Returns the name of the subcommand.
     pub const fn name(self) -> &'static str {
         match self {
             TableUser::InitTables => "init-tables",
@@ -258,11 +258,11 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// Tests a grant with a call that changes nothing. The call reads a key that no item has, or writes with a
-/// condition that cannot hold.
+/// Tests a grant with a call that changes nothing. This call reads a key that no item has, or writes with a condition
+/// that cannot hold.
 ///
 /// # Errors
-/// Returns the error that DynamoDB answers with. The kind is [`StoreErrorKind::Denied`] if the right is missing.
+/// Returns the error from DynamoDB. The kind is [`StoreErrorKind::Denied`] if the right is missing.
 pub async fn try_grant(
     client: &Client,
     names: &TableNames,
@@ -270,7 +270,8 @@ pub async fn try_grant(
 ) -> Result<(), StoreError> {
     let spec = &spec_of(names, grant.table);
     let table = spec.name.as_str();
-    // The request asks for the consumed capacity, because the answer check reports an answer without it as a flaw.
+    // The request asks for the consumed capacity, because the answer check treats an answer without the consumed
+    // capacity as a flaw.
     let units = ReturnConsumedCapacity::Total;
     let answer = match grant.operation {
         "GetItem" => {
@@ -309,7 +310,7 @@ pub async fn try_grant(
         "BatchWriteItem" | "PutItem" | "UpdateItem" => {
             try_write_request(client, grant.operation, spec).await
         }
-        // A call that tests the right to an operation on a whole table would change the table.
+        // Rights to operations on whole tables are not tested, because a test call would change the table.
         _ => Ok(()),
     };
     match answer {
@@ -328,8 +329,8 @@ async fn try_write_request(
     let units = ReturnConsumedCapacity::Total;
     match operation {
         "BatchWriteItem" => {
-            // A batch cannot have conditions. The only batch that changes nothing deletes an item that does not
-            // exist.
+            // BatchWriteItem does not support conditions. The request therefore deletes an item that does not exist,
+            // which changes nothing.
             let delete = DeleteRequest::builder().set_key(Some(no_key(spec))).build();
             let delete = delete.expect("a key is set");
             let write = WriteRequest::builder().delete_request(delete).build();
@@ -368,7 +369,7 @@ async fn try_write_request(
 /// Checks that a table accepts the writes of `consume`, with a write that changes nothing.
 ///
 /// # Errors
-/// Returns the error that DynamoDB answers with. The kind is [`StoreErrorKind::NotFound`] if the table is missing.
+/// Returns the error from DynamoDB. The kind is [`StoreErrorKind::NotFound`] if the table is missing.
 pub async fn try_write(
     client: &Client,
     names: &TableNames,

@@ -1,4 +1,4 @@
-//! Encodes and decodes the DynamoDB items of rollup rows and of the mark. `docs/TABLES.md` describes both items.
+//! Encodes and decodes the DynamoDB items of rollup rows and of the rollup mark. `docs/TABLES.md` describes both items.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,14 @@ use crate::store::error::StoreError;
 
 /// The attribute of a day row that contains the counts of its 24 hours.
 pub(super) const HOURS: &str = "hours";
-/// The attribute of the mark that contains the end of the last rolled-up hour, in Unix milliseconds.
+/// The attribute of the rollup mark that contains the end of the last rolled-up hour, in Unix milliseconds.
 const UNTIL: &str = "until";
-/// The attribute of the mark that lists the idle partitions.
+/// The attribute of the rollup mark that lists the idle partitions.
 const IDLE: &str = "idle";
-/// The attribute of the mark that contains its version. Each write of the mark adds one to the version.
+/// The attribute of the rollup mark that contains the mark's version. Each write of the mark adds one to the version.
 pub(super) const VERSION: &str = "version";
 
-/// Returns the key of the mark.
+/// Returns the key of the rollup mark.
 pub(super) fn mark_key() -> Item {
     Item::from([
         (SHARD.to_owned(), string(MARK_PK)),
@@ -35,7 +35,7 @@ pub(super) fn mark_key() -> Item {
     ])
 }
 
-/// Returns the attributes of a mark that is written at `now_ms`, without the key.
+/// Returns the attributes of a rollup mark that is written at `now_ms`, without the key.
 pub(super) fn mark_attributes(
     mark: &RollupMark,
     now_ms: UnixMs,
@@ -53,7 +53,7 @@ pub(super) fn mark_attributes(
     ]
 }
 
-/// Decodes the mark.
+/// Decodes the rollup mark.
 ///
 /// # Errors
 /// Returns [`StoreError::Corrupt`] if an attribute is missing or has another type.
@@ -127,8 +127,9 @@ pub(super) fn decode_hours(item: &Item) -> Option<DayHours> {
 mod tests {
     use super::*;
 
-    /// Returns the size of an item by DynamoDB's rules. Names and texts count with their UTF-8 bytes. A number takes
-    /// one byte for two digits, plus one byte. Source: "DynamoDB item sizes and formats" in AWS's documentation.
+    /// Returns the size of an item by DynamoDB's rules. The size of an attribute name or a string is its number of
+    /// UTF-8 bytes. A number takes one byte for every two digits, plus one byte. Source: "DynamoDB item sizes and
+    /// formats" in AWS's documentation.
     fn size(item: &Item) -> usize {
         let value = |value: &AttributeValue| match value {
             AttributeValue::S(text) => text.len(),

@@ -1,8 +1,9 @@
 //! Writes rollups: sends the reads and writes that a [`Roll`] requests.
 //!
-//! Rollup rows are written by unconditional puts. A row sums windows that no longer change, so every writer computes
-//! the same value. The mark is moved by a conditional update. Before each write, the writer checks that the ids of the
-//! tables and of the topic were read within the last [`TRUST_MS`]. [`crate::core::table_identity`] gives the reason.
+//! Rollup rows are written by unconditional puts. A rollup row sums windows that no longer change, so every writer
+//! computes the same row. The rollup mark is moved by a conditional update. Before each write, the writer checks that
+//! the ids of the tables and of the topic were read within the last [`TRUST_MS`]. [`crate::core::table_identity`]
+//! explains why this check is necessary.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -27,32 +28,32 @@ use crate::store::rollup_items::{VERSION, mark_attributes, mark_key, row_item};
 use crate::sys;
 use crate::telemetry::{Metrics, unix_ms};
 
-/// Maximum number of consecutive failed writes before the pass fails. The pauses between them add up to about ten
-/// seconds.
+/// Maximum number of consecutive failed writes before a rollup pass fails. The pauses between these writes add up to
+/// about ten seconds.
 const WRITE_ATTEMPTS: u32 = 10;
 
-/// The reason why a pass ended before it reached its target.
+/// The reason why a rollup pass ended before it reached its target.
 #[derive(Debug, thiserror::Error)]
 pub enum RollError {
-    /// A request failed.
+    /// A request to DynamoDB failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The config item has a different topic id or tables id than the mark.
+    /// The topic id or the tables id in the config item differs from the id in the rollup mark.
     #[error("the tables or their topic were made again")]
     Replaced,
-    /// Another process moved the mark.
+    /// Another process moved the rollup mark.
     #[error("another process writes the same rollups")]
     Overtaken,
 }
 
-/// The speed of a pass.
+/// The speed of a rollup pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speed {
-    /// The pass sleeps after each read, so that it spends [`READ_UNITS_PER_SECOND`] on average.
+    /// The rollup pass sleeps after each read, so that it spends [`READ_UNITS_PER_SECOND`] on average.
     ///
     /// [`READ_UNITS_PER_SECOND`]: crate::core::rollup::READ_UNITS_PER_SECOND
     Paced,
-    /// The pass does not sleep between reads.
+    /// The rollup pass does not sleep between reads.
     Full,
 }
 
@@ -89,11 +90,11 @@ impl RollupWriter {
         &self.source
     }
 
-    /// Runs a pass to its end, and calls `moved` with the new mark each time the mark moves. The caller may drop the
-    /// future at any time, because the next pass begins at the mark.
+    /// Runs a rollup pass to its end, and calls `moved` with the new mark each time the mark moves. The caller may drop
+    /// the future at any time, because the next pass begins at the mark.
     ///
     /// # Errors
-    /// Returns the reason why the pass ended early.
+    /// Returns the reason why the rollup pass ended early.
     pub async fn run(
         &self,
         roll: &mut Roll,
@@ -118,7 +119,8 @@ impl RollupWriter {
                             moved(&mark);
                             roll.moved(mark);
                         }
-                        // If the update succeeded but its answer was lost, the next attempt finds the mark moved.
+                        // If the update succeeded but its answer was lost, the next attempt finds that the rollup mark
+                        // has already moved.
                         Err(RollError::Store(error))
                             if may_pass(&error) && failed < WRITE_ATTEMPTS =>
                         {
@@ -313,8 +315,8 @@ fn may_pass(error: &StoreError) -> bool {
 /// Returns the indexes of the rows that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns an error if the answer contains anything other than puts of these rows. It is then unknown which rows were
-/// stored.
+/// Returns an error if the answer contains anything other than puts of these rows. In this case, it is unknown which
+/// rows were stored.
 fn unprocessed(
     rows: &[RollupRow],
     table: &str,
@@ -360,7 +362,7 @@ impl Identity {
                 return Err(RollError::Replaced);
             }
             self.asked_ms = Some(asked_ms);
-            // The host may have slept while it waited for the answer.
+            // The host may have been suspended while the program waited for the answer.
             if is_younger(self.asked_ms, TRUST_MS) {
                 return Ok(());
             }

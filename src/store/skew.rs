@@ -1,10 +1,10 @@
 //! Measures the difference between this host's clock and DynamoDB's clock, using the header `Date` of each answer.
 //!
 //! AWS refuses the signatures of a host whose clock is wrong by five minutes, and the error message does not mention
-//! the clock. The SDK corrects the time in its own signatures. TTLs, latencies and synthetic events remain as wrong as
-//! the clock. The program therefore shows the difference as a metric, and logs a warning if the difference reaches 30
-//! seconds. A measured difference of about one second is normal, because `Date` has whole seconds and an answer takes
-//! time to arrive.
+//! the clock. The SDK corrects the time in the signatures of its requests. TTLs, measured latencies and the times of
+//! synthetic events are still based on the wrong clock. The program therefore shows the difference as a metric, and
+//! logs a warning if the difference reaches 30 seconds. A measured difference of about one second is normal, because
+//! `Date` has whole seconds and an answer takes time to arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,13 @@ use crate::core::clock::UnixMs;
 use crate::store::warn_limit::WarnLimit;
 use crate::telemetry::unix_ms;
 
-/// Minimum skew in seconds for a warning. AWS refuses signatures if the skew reaches five minutes.
+/// Minimum clock skew, in seconds, for which the program logs a warning. AWS refuses signatures if the clock skew
+/// reaches five minutes.
 const WARN_SECONDS: f64 = 30.0;
 /// Minimum time between two warnings.
 const WARN_EVERY: Duration = Duration::from_mins(10);
 
-/// Compares the clocks each time an answer arrives.
+/// Compares this host's clock with DynamoDB's clock each time an answer arrives.
 #[derive(Clone, Debug)]
 pub(super) struct ClockWatch {
     gauge: Gauge,
@@ -34,7 +35,7 @@ pub(super) struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// Returns a watch that sets `gauge` to the number of seconds by which DynamoDB's clock is ahead of this
+    /// Returns a [`ClockWatch`] that sets `gauge` to the number of seconds by which DynamoDB's clock is ahead of this
     /// host's clock.
     pub(super) fn new(gauge: Gauge) -> ClockWatch {
         ClockWatch {
@@ -48,7 +49,7 @@ impl ClockWatch {
     fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;
         let server_ms = UnixMs(server.to_millis().ok()?);
-        // `Date` omits the fraction of the second, which is half a second on average.
+        // The header `Date` omits the fraction of the second, which is half a second on average.
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);

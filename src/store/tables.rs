@@ -64,7 +64,7 @@ pub struct IndexSpec {
     pub projection: ProjectionType,
 }
 
-/// Returns the four tables, in the order of [`crate::core::keys::TABLES`].
+/// Returns the definitions of the four tables, in the order of [`crate::core::keys::TABLES`].
 pub fn specs(names: &TableNames) -> [TableSpec; 4] {
     let index = |name, pk, sk, projection| {
         Some(IndexSpec {
@@ -107,13 +107,13 @@ pub fn specs(names: &TableNames) -> [TableSpec; 4] {
     ]
 }
 
-/// Returns the table of incidents, which only `notify` and those who read its incidents need.
+/// Returns the definition of the incident table, which only `notify` and the readers of incidents need.
 pub fn incidents_spec(names: &TableNames) -> TableSpec {
     TableSpec {
         name: names.incidents.clone(),
         keys: (RULE, Some(INCIDENT)),
-        // Lists of incidents are by time, whatever the rule. Checkpoints and silences have no state, so the index does
-        // not contain them.
+        // The index sorts incidents by time, regardless of their rule. Checkpoints and silences have no attribute
+        // `state`, so the index does not contain them.
         index: Some(IndexSpec {
             name: STATE_INDEX,
             keys: (STATE, Some(OPENED_AT)),
@@ -123,8 +123,8 @@ pub fn incidents_spec(names: &TableNames) -> TableSpec {
     }
 }
 
-/// Returns the definition of the table with this index in [`crate::core::keys::TABLES`], or the definition of the table
-/// of incidents for [`INCIDENTS`].
+/// Returns the definition of the table whose index in [`crate::core::keys::TABLES`] is `table`. For [`INCIDENTS`],
+/// returns the definition of the incident table.
 pub fn spec_of(names: &TableNames, table: usize) -> TableSpec {
     match table {
         INCIDENTS => incidents_spec(names),
@@ -325,8 +325,8 @@ fn key_schema(keys: Keys) -> Vec<KeySchemaElement> {
     out
 }
 
-/// Switches TTL on if it is off. Returns true if TTL was off. The function reads the setting first, because
-/// DynamoDB refuses a second change within an hour.
+/// Switches TTL on if it is off. Returns true if TTL was off. The TTL setting is read first, because DynamoDB refuses a
+/// second change of the setting within an hour.
 ///
 /// # Errors
 /// Returns [`StoreError::Different`] if TTL uses another attribute.
@@ -378,9 +378,9 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
 
 /// Returns true if a table contains any item other than the config item.
 ///
-/// This is the only Scan in the program, and it reads at most two items. The function does not use DynamoDB's own count
-/// of items, because this count is updated only every few hours. If a table or the config item is missing,
-/// `init-tables` calls this function on the tables that exist, so that it does not mix old counts with new ones.
+/// This function contains the only Scan in the program, which reads at most two items. The item count that DynamoDB
+/// reports is not used, because DynamoDB updates it only every few hours. If a table or the config item is missing,
+/// `init-tables` calls this function on the existing tables, so that old counts are not mixed with new counts.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer or refuses the request.

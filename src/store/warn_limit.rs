@@ -12,7 +12,7 @@ pub(super) struct WarnLimit {
 }
 
 impl WarnLimit {
-    /// Returns a limit that allows one warning per `pause`.
+    /// Returns a rate limit that allows one warning in each interval of length `pause`.
     pub(super) const fn new(pause: Duration) -> WarnLimit {
         WarnLimit {
             pause,

@@ -1,8 +1,8 @@
 //! Carries out the writes that the pipeline planned: batches of puts, row updates and progress items.
 //!
 //! Each call sends one request and reports its answer. This module makes no decisions and repeats no requests, because
-//! the core decides about retries. The SDK's own retries are switched off. All requests of a client would share one
-//! retry budget, and concurrent requests would use it up.
+//! the core crate decides about retries. Retries by the SDK are switched off. With SDK retries, all requests of a
+//! client would share one retry budget, and concurrent requests would exhaust it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ use crate::store::proof::{self, Unproven};
 use crate::store::requests::{count_request, refusing_item};
 use crate::telemetry::Metrics;
 
-/// Writes to the tables of one prefix. All clones share the settings.
+/// Writes to the tables that share one prefix. All clones share the settings.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -79,8 +79,8 @@ impl Writer {
         *self.options.lock().expect("no panic holds the lock")
     }
 
-    /// Puts a batch and returns the outcome. The caller logs the error, if there is one, and checks whether the error
-    /// reports a missing table.
+    /// Writes a batch of puts and returns the outcome. The caller logs the error, if there is one, and checks whether
+    /// the error reports a missing table.
     pub async fn put(&self, batch: &Batch, now_ms: UnixMs) -> (BatchOutcome, Option<StoreError>) {
         let table = table_name(&self.names, batch.table);
         let events = batch.puts.iter().map(|p| &*p.event);
@@ -125,8 +125,8 @@ impl Writer {
         }
     }
 
-    /// Updates a row and returns the outcome. The result also contains the error of the request, if there is one, for
-    /// the log.
+    /// Updates a row and returns the outcome. The result also contains the error of the request, if there is one, so
+    /// that the caller can log it.
     ///
     /// If an answer does not prove the outcome of this particular update, the outcome is [`UpdateOutcome::Unknown`].
     /// After an unknown outcome, the caller sends the same update again. The fence ensures that the update counts only
@@ -202,11 +202,13 @@ impl Writer {
 
     /// Moves a progress item forward. A progress item that is already further ahead stays unchanged (INV-4).
     ///
-    /// Returns `false` if the item does not exist. The consumer creates the item before the first count. A missing
-    /// item therefore means that the tables were replaced or that an operator deleted the item.
+    /// Returns `false` if the item does not exist. The consumer creates the progress item before it counts the first
+    /// record. A missing progress item therefore means that the tables were replaced or that an operator deleted the
+    /// item.
     ///
     /// # Errors
-    /// Returns an error unless the answer proves that the item is missing, or that it is at least as far as `publish`.
+    /// Returns an error unless the answer proves that the item is missing, or that the item is at least as far ahead as
+    /// `publish`.
     pub async fn publish_progress(&self, publish: &Publish) -> Result<bool, StoreError> {
         if self.write_progress(publish, false).await? {
             return Ok(true);
@@ -272,7 +274,7 @@ impl Writer {
         error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key))
     }
 
-    /// Returns the restart point that the tables contain for a log (`<topic id>#<partition>`).
+    /// Returns the restart point in the progress item of a log (`<topic id>#<partition>`).
     ///
     /// # Errors
     /// Returns an error if the item cannot be read or does not have the shape in `docs/TABLES.md`.
@@ -363,8 +365,8 @@ fn shown_flaw(shown: Shown) -> Flaw {
 /// Returns the indexes of the puts in the batch that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns a flaw if the answer contains anything other than puts of this batch. It is then unknown which puts were
-/// stored.
+/// Returns a flaw if the answer contains anything other than puts of this batch. In this case, it is unknown which puts
+/// were stored.
 fn unprocessed_puts(
     batch: &Batch,
     table: &str,

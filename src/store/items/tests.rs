@@ -1,4 +1,4 @@
-//! Tests of the request bodies that this module writes.
+//! Tests of the JSON bodies of requests to DynamoDB.
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,8 @@
 //! The order of the reads guarantees that a window marked as final gets no more events. The published watermarks are
 //! read before the rows. If these watermarks show that a window is final, the row that is read afterwards contains all
 //! events of the window. The current topic id is read after the rows. A consumer writes a new topic id before it counts
-//! the first record of the new topic. A fence with any other id therefore belongs to a topic that no longer exists.
+//! the first record of the new topic. A fence with any other topic id therefore belongs to a topic that no longer
+//! exists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -25,15 +26,15 @@ use crate::store::error::StoreError;
 
 /// Maximum number of newest windows that are read for each series, even if the rules allow more open windows.
 const LATEST_MAX: i64 = 64;
-/// How long a final row is served from memory. A final row changes only if the tables are recreated or partitions are
-/// added to the topic.
+/// How long the API returns a final row from memory. A final row changes only if the tables are recreated or partitions
+/// are added to the topic.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
-/// Maximum number of final rows in memory, about 10 MB. This is about the number of windows of 70 series in one day.
+/// Maximum number of final rows in memory, about 10 MB. Seventy series have about this many windows in one day.
 const FINALS_MAX: u64 = 20_000;
 
-/// The rows that were final when they were read. The key of an entry consists of the topic id at the time of the read
-/// and the key of the row. The topic id is part of the key, because a recreated topic may count events in any final
-/// row. With this cache, a client that reads the newest windows repeatedly pays only for the open windows.
+/// A cache of the rows that were final when they were read. The key of an entry consists of the topic id at the time of
+/// the read and the key of the row. The topic id is part of the key, because a recreated topic may count events in any
+/// final row. With this cache, a client that reads the newest windows repeatedly pays only for the open windows.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
 /// Returns an empty cache of final rows.
@@ -150,8 +151,8 @@ async fn newest_keys(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// Reads the rows that the index items `found` name. The function takes a row from `finals` if the row is final for the
-/// current `topic_id`. `published` contains the watermarks if the caller has just read them.
+/// Reads the rows whose keys are in the index items `found`. A row that is final for the current `topic_id` is taken
+/// from the cache `finals`. `published` contains the watermarks if the caller has just read them.
 async fn rows_of(
     db: &Db,
     finals: &Finals,
@@ -196,9 +197,9 @@ pub(super) fn index_keys(db: &Db) -> KeyNames {
     }
 }
 
-/// Rows, together with the state of the topic when the rows were read.
+/// Window rows, together with the state of the topic when the rows were read.
 struct ReadRows {
-    /// The rows in the order of the requested keys. The flag is true if the row is final and will stay final
+    /// The rows in the order of the requested keys. The flag of a row is true if the row is final and will stay final
     /// ([`stays_final`]).
     rows: Vec<(AggregationItem, bool)>,
     /// The id of the current topic.
@@ -213,8 +214,8 @@ async fn read_rows(
     keys: Vec<String>,
     published: Option<BTreeMap<String, UnixMs>>,
 ) -> Result<ReadRows, StoreError> {
-    // The order of the three reads guarantees that a window marked as final gets no more events. It is safe to use
-    // watermarks that were read earlier, because older watermarks only mark fewer windows as final.
+    // The order of the three reads guarantees that a window marked as final gets no more events. Watermarks that were
+    // read earlier are safe to use, because older watermarks only mark fewer windows as final.
     let watermarks = match published {
         Some(watermarks) => watermarks,
         None => watermarks(db).await?,
@@ -237,7 +238,7 @@ async fn read_rows(
         let stays = is_final && stays_final(end, is_counted, watermark_ms);
         (AggregationItem { is_final, ..item }, stays)
     };
-    // The index may still contain a row that the table no longer has.
+    // The index may still contain a row that was deleted from the table.
     let rows = keys.iter().filter_map(|key| found.remove(key));
     Ok(ReadRows {
         rows: rows.map(with_finality).collect(),
@@ -258,16 +259,16 @@ fn smallest(watermarks: &BTreeMap<String, UnixMs>, topic_id: Option<&str>) -> Op
 }
 
 /// Returns true if a final window stays final as long as the current topic exists. The window stays final if the
-/// current topic has counted an event in it, or if all partitions of that topic have passed the window's end. If a
-/// window is final only because the topic of its fences no longer exists, the window can still get events.
+/// current topic has counted an event in it, or if all partitions of that topic have passed the window's end. A window
+/// can still get events if it is final only because the topic of its fences no longer exists.
 fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<UnixMs>) -> bool {
     let ends = watermark_ms.zip(parse_timestamp(window_end));
     is_counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
 }
 
 /// Returns true if a window gets no more events. A window is final if every partition with a fence in its row has a
-/// watermark at or after the window's end. A fence of a topic id that is not current does not keep a window open. A row
-/// without fences is never final, because no consumer of this program has written it.
+/// watermark at or after the window's end. A fence of a former topic id does not keep a window open. A row without
+/// fences is never final, because no consumer of this program has written it.
 fn is_final<'a>(
     window_end: &str,
     fences: impl Iterator<Item = &'a str>,

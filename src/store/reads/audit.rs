@@ -39,7 +39,7 @@ const WINDOWS_AT_ONCE: usize = 800;
 /// attempts add up to ten seconds.
 const ATTEMPTS: u32 = 8;
 
-/// The settings that determine which rows are read and how.
+/// The settings that determine which rows `verify` reads, and how.
 #[derive(Clone, Debug)]
 pub struct AuditView {
     /// The id of the current topic.
@@ -48,20 +48,20 @@ pub struct AuditView {
     pub shards: u32,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
-    /// Which events have raw items and alerts.
+    /// The setting that determines which events have raw items and alerts.
     pub stored: Stored,
     /// The range `[from, until)` of event times and window starts.
     pub range: (UnixMs, UnixMs),
-    /// The current time.
+    /// The current time, which decides whether items have expired.
     pub now_ms: UnixMs,
-    /// Which rollup rows are read.
+    /// The rollup rows that `verify` reads.
     pub rollups: RollupView,
 }
 
-/// Which rollup rows are read.
+/// The rollup rows that `verify` reads.
 #[derive(Clone, Debug, Default)]
 pub struct RollupView {
-    /// Reads the rows of hours and days that end at or before this time, or no such rows if the time is 0.
+    /// The time at or before which an hour or day must end for its row to be read, or 0 to read no hours and days.
     pub until_ms: UnixMs,
     /// All event types, or an empty list if `until_ms` is 0.
     pub event_types: Vec<String>,
@@ -100,13 +100,12 @@ impl Audit {
     /// Returns the config item of the tables.
     ///
     /// # Errors
-    /// Returns [`StoreError::Corrupt`] if the config item does not exist. Otherwise returns the error that
-    /// DynamoDB answers with.
+    /// Returns [`StoreError::Corrupt`] if the config item does not exist. Otherwise returns the error from DynamoDB.
     pub async fn config(&self) -> Result<ConfigItem, StoreError> {
         self.db.config().await
     }
 
-    /// Returns the creation time of the table of raw events, or 0 if the role may not describe the table.
+    /// Returns the creation time of the table of raw events, or 0 if this program has no right to describe the table.
     pub async fn made_ms(&self) -> UnixMs {
         let asked = self.db.client.describe_table();
         let answer = asked.table_name(&self.db.names.raw).send().await;
@@ -117,17 +116,17 @@ impl Audit {
     /// Returns all progress items, including those of former topic ids.
     ///
     /// # Errors
-    /// Returns the error that DynamoDB answers with.
+    /// Returns the error from DynamoDB.
     pub async fn progress(&self) -> Result<Vec<ProgressItem>, StoreError> {
         let attributes = [SERIES, NEXT, MAX, SUMS_NEXT].into_iter().chain(SUMS);
         let items = self.db.progress_items(attributes).await?;
         Ok(items.iter().filter_map(progress_from_item).collect())
     }
 
-    /// Returns the mark of the rollups, or `None` if the mark belongs to other tables or another topic id.
+    /// Returns the rollup mark, or `None` if the mark does not exist or belongs to other tables or another topic id.
     ///
     /// # Errors
-    /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error that DynamoDB answers with.
+    /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error from DynamoDB.
     pub async fn mark(
         &self,
         tables_id: &str,
@@ -140,7 +139,7 @@ impl Audit {
     /// Returns the names (`city#event_type`) of all series that `keep` accepts.
     ///
     /// # Errors
-    /// Returns the error that DynamoDB answers with.
+    /// Returns the error from DynamoDB.
     pub async fn series(
         &self,
         mut keep: impl FnMut(&str) -> bool,
@@ -160,7 +159,7 @@ impl Audit {
     /// lists.
     ///
     /// # Errors
-    /// Returns the error that DynamoDB answers with.
+    /// Returns the error from DynamoDB.
     pub async fn fill(
         &self,
         slice: &mut Slice,
@@ -179,8 +178,8 @@ impl Audit {
         for (key, row) in self.rows(extra, view).await? {
             slice.add_row(key, row);
         }
-        // The rollup rows of all cities together have an empty city name. In the order of places, the rows of all
-        // cities together may come between the rows of two cities.
+        // The rollup rows for all cities together have an empty city name. Sorted by city name, these rows may come
+        // between the rows of two cities.
         let end_of_all = RowPlace::new("", UnixMs(i64::MAX));
         let mut all_are_due =
             view.rollups.until_ms > UnixMs(0) && lo.is_none_or(|lo| *lo <= end_of_all);
@@ -222,8 +221,8 @@ impl Audit {
         }
     }
 
-    /// Fills `slice` with the hours and days of all cities together. Returns true if the slice ended within these hours
-    /// and days.
+    /// Fills `slice` with the hours and days of all cities together. Returns true if the slice ended before all these
+    /// hours and days were added.
     async fn fill_all_cities(
         &self,
         slice: &mut Slice,
@@ -243,7 +242,7 @@ impl Audit {
             .await
     }
 
-    /// Fills `slice` with the rows of a city. Returns true if the slice ended within the city.
+    /// Fills `slice` with the rows of a city. Returns true if the slice ended before all rows of the city were added.
     async fn fill_city(
         &self,
         slice: &mut Slice,
@@ -291,8 +290,8 @@ impl Audit {
         keys: &mut Vec<Key>,
         view: &AuditView,
     ) -> Result<(), StoreError> {
-        // The index may still contain a row that the table no longer has. BatchGetItem does not return rows that exist
-        // only in the index.
+        // The index may still contain a row that was deleted from the table. BatchGetItem does not return rows that
+        // exist only in the index.
         for (key, row) in self.rows(std::mem::take(keys), view).await? {
             slice.add_row(key, row);
         }
@@ -302,7 +301,7 @@ impl Audit {
     /// Reads the rows of counts with the given keys, and returns the rows that exist.
     ///
     /// # Errors
-    /// Returns the error that DynamoDB answers with.
+    /// Returns the error from DynamoDB.
     pub async fn rows(
         &self,
         keys: Vec<Key>,
@@ -319,7 +318,7 @@ impl Audit {
     /// Reads the raw events and alerts with the given keys, and returns the items that exist.
     ///
     /// # Errors
-    /// Returns the error that DynamoDB answers with.
+    /// Returns the error from DynamoDB.
     pub async fn puts(
         &self,
         keys: Vec<Key>,
@@ -362,8 +361,8 @@ impl Audit {
         Ok(out)
     }
 
-    /// Returns the table, the partition key and the sort key of a row. This function does not share code with the
-    /// writer of rows, so that the comparison can find errors in the writer.
+    /// Returns the table, the partition key and the sort key of a row. This function shares no code with the writer of
+    /// rows, so that `verify` can find errors in the writer.
     fn table_key(&self, key: &Key) -> TableKey {
         let names = &self.db.names;
         let (city, time_ms) = (key.place.city(), key.place.time_ms);

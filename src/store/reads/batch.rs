@@ -11,7 +11,7 @@ use crate::store::answers::Flaw;
 use crate::store::attributes::Item;
 use crate::store::error::StoreError;
 
-/// Maximum number of keys in one BatchGetItem. DynamoDB sets this limit.
+/// Maximum number of keys that DynamoDB allows in one BatchGetItem.
 const BATCH_KEYS_MAX: usize = 100;
 /// First pause before unprocessed keys are read again. Each further pause is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(25);

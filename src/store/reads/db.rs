@@ -22,8 +22,8 @@ const REQUESTS_MAX: usize = 16;
 /// First pause before a failed request is sent again. The pause doubles with each attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(80);
 
-/// The client, the table names and the settings that every read needs. A clone is cheap, so each task can have its own
-/// clone.
+/// The client, the table names and the settings that every read needs. Cloning a [`Db`] is cheap, so each task can have
+/// its own clone.
 #[derive(Clone)]
 pub(crate) struct Db {
     pub(super) client: Client,
@@ -99,7 +99,7 @@ impl Db {
         self.query_all(project(query, attributes)).await
     }
 
-    /// Sends a Query. Returns the items of the page, and the key after which the next page begins.
+    /// Sends a Query. Returns the items of one page, and the key after which the next page begins.
     pub(super) async fn query_page(
         &self,
         query: QueryFluentBuilder,
@@ -220,9 +220,9 @@ impl Db {
         StoreError::wrong_answer(operation, table, flaw)
     }
 
-    /// Returns the outcome under which a failed request is counted. Only `notify` needs the table of incidents, so its
-    /// absence is no fault that an alert should report. If a policy does not name the table, IAM denies the request
-    /// even if the table does not exist.
+    /// Returns the outcome under which the metrics count a failed request. Only `notify` needs the table of incidents,
+    /// so an alert should not report its absence as a fault. If an IAM policy does not name the table, IAM denies the
+    /// request even if the table does not exist.
     fn outcome(&self, table: &str, kind: StoreErrorKind) -> &'static str {
         let is_absent = matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Denied);
         if is_absent && table == self.names.incidents {
@@ -281,14 +281,14 @@ where
     Ok(out)
 }
 
-/// The number of times that a request may still be repeated, and the next pause.
+/// The number of times that a failed request may still be repeated, and the next pause.
 pub(super) struct Retries {
     left: u32,
     pause: Duration,
 }
 
 impl Retries {
-    /// Sleeps before the request is sent again.
+    /// Sleeps before a failed request is sent again.
     ///
     /// # Errors
     /// Returns `error` itself if no attempt is left or another attempt cannot succeed.
@@ -308,7 +308,7 @@ impl Retries {
     }
 }
 
-/// The partition that a Query reads. An answer must not contain an item of another partition.
+/// The partition that a Query reads. The answer to the Query must not contain an item of another partition.
 struct QueriedPartition {
     key: String,
     value: AttributeValue,

@@ -15,14 +15,14 @@ use crate::store::attributes::{
 use crate::store::incidents::{StoredIncident, stored_incident};
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits the warnings about damaged rows. Without the limit, a client that polls a damaged row would fill the
-/// log.
+/// Limits how often warnings about damaged rows are logged. Without this limit, a client that polls a damaged row would
+/// fill the log.
 static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
 /// A raw event as the API shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventItem {
-    /// The event's own id, or `<topic>-<partition>-<offset>`.
+    /// The id that the producer gave the event, or `<topic>-<partition>-<offset>`.
     pub event_id: String,
     /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub timestamp: String,
@@ -34,13 +34,13 @@ pub struct EventItem {
     pub severity: String,
     /// The producer's description, or an empty text.
     pub description: String,
-    /// When a consumer wrote the item, as UTC text.
+    /// The time at which a consumer wrote the item, as UTC text.
     pub processing_time: String,
-    /// When the item expires, in Unix seconds.
+    /// The time at which the item expires, in Unix seconds.
     pub ttl: i64,
-    /// True if the event is late.
+    /// True if the event is a late event.
     pub late: bool,
-    /// True if the event is future.
+    /// True if the event is a future event.
     pub future: bool,
     /// The record that holds the event: `<topic>/<partition>/<offset>`.
     pub source: Option<String>,
@@ -51,7 +51,7 @@ pub struct EventItem {
 /// An alert as the API shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertItem {
-    /// The event's own id, or `<topic>-<partition>-<offset>`.
+    /// The id that the producer gave the event, or `<topic>-<partition>-<offset>`.
     pub event_id: String,
     /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub event_time: String,
@@ -63,9 +63,9 @@ pub struct AlertItem {
     pub severity: String,
     /// The producer's description, or an empty text.
     pub description: String,
-    /// When a consumer wrote the item, as UTC text.
+    /// The time at which a consumer wrote the item, as UTC text.
     pub processing_time: String,
-    /// True if the event is late.
+    /// True if the event is a late event.
     pub late: bool,
 }
 
@@ -88,7 +88,7 @@ pub struct AggregationItem {
     pub severities: Vec<String>,
     /// Number of events of each severity, indexed by [`Severity::index`].
     pub severity_counts: [u64; 4],
-    /// When a consumer last wrote the row.
+    /// The time at which a consumer last wrote the row.
     pub last_updated: String,
     /// True if the watermark has passed the window, so that the window gets no more events.
     pub is_final: bool,
@@ -115,7 +115,7 @@ impl TotalItem {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns the totals that an item contains. Damaged attributes are empty or zero.
+    /// Returns the totals that an item contains. Damaged attributes are returned as empty or zero.
     pub fn from_item(item: &Item) -> TotalItem {
         let series = text(item, SERIES);
         let (city, event_type) = split_series(series).unwrap_or((series, ""));
@@ -136,7 +136,7 @@ impl TotalItem {
 }
 
 impl EventItem {
-    /// Returns the event that an item contains. Damaged attributes are empty or zero.
+    /// Returns the event that an item contains. Damaged attributes are returned as empty or zero.
     pub fn from_item(item: &Item) -> EventItem {
         let optional = |name: &str| item.get(name).and_then(|value| value.as_s().ok().cloned());
         EventItem {
@@ -163,7 +163,7 @@ impl EventItem {
 }
 
 impl AlertItem {
-    /// Returns the alert that an item contains. Damaged attributes are empty.
+    /// Returns the alert that an item contains. Damaged attributes are returned as empty.
     pub fn from_item(item: &Item) -> AlertItem {
         AlertItem {
             event_id: owned(item, EVENT_ID),
@@ -179,7 +179,7 @@ impl AlertItem {
 }
 
 impl AggregationItem {
-    /// Returns the window that a row contains, marked as not final. Damaged attributes are empty or zero.
+    /// Returns the window that a row contains, marked as not final. Damaged attributes are returned as empty or zero.
     pub fn from_item(item: &Item) -> AggregationItem {
         let severities = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
         let mut severities = severities.cloned().unwrap_or_default();
@@ -205,8 +205,8 @@ impl AggregationItem {
     }
 }
 
-/// Returns the incident in a row. A damaged row gives `None`, so that it hides no other row, and a warning. A limit may
-/// suppress the warning.
+/// Returns the incident in a row. For a damaged row, the function logs a warning and returns `None`, so that the other
+/// rows are still shown. A rate limit may suppress the warning.
 pub(super) fn incident_from_table(table: &str, item: &Item) -> Option<StoredIncident> {
     let found = stored_incident(item);
     if found.is_none() && DAMAGE.is_due() {
@@ -221,8 +221,8 @@ pub(super) fn fences(item: &Item) -> impl Iterator<Item = &str> {
     item.keys().filter_map(|name| name.strip_prefix(FENCE_NEXT))
 }
 
-/// Logs a warning if an attribute that should be a number is damaged and is therefore shown as zero. `limit` may
-/// suppress the warning.
+/// Logs a warning if an attribute that should be a number is damaged and is therefore shown as zero. The rate limit
+/// `limit` may suppress the warning.
 fn warn_of_damage(
     limit: &WarnLimit,
     table: &str,

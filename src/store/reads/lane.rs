@@ -86,7 +86,7 @@ impl Lane {
         self.rows.front()
     }
 
-    /// Takes the next row that was already read.
+    /// Removes and returns the next row that was already read.
     pub(super) fn pop(&mut self) -> Option<Item> {
         self.rows.pop_front()
     }

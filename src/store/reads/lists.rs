@@ -41,8 +41,8 @@ pub(super) async fn events(
     Ok(page.map(|item| EventItem::from_table(&table, &item)))
 }
 
-/// Returns the bounds of sort keys that are times. The times are whole milliseconds, so the last time before `to` is one
-/// millisecond less.
+/// Returns the bounds of the sort keys, which are times. The times are whole milliseconds, so the last time before `to`
+/// is one millisecond earlier.
 fn time_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -50,8 +50,8 @@ fn time_bounds(request: &PageRequest) -> (String, String) {
     )
 }
 
-/// Returns the sort key that is one millisecond earlier. Any number of rows may have the same time. After a partition
-/// has returned all its rows of one time, the next page continues there.
+/// Returns the sort key for the time that is one millisecond earlier. Any number of rows may have the same time. After
+/// a partition has returned all its rows of one time, its next page begins at the earlier sort key.
 fn earlier(time: &str) -> Option<String> {
     parse_timestamp(time).map(|ms| format_millis(ms - 1))
 }
@@ -90,7 +90,7 @@ pub(super) async fn alerts(
     alerts_page(db, index, SEVERITY_SHARD, &[CITY], partitions, request).await
 }
 
-/// Returns the bounds of the sort keys. Sort keys have the form `<time>#<id>`, so all keys of one time lie between that
+/// Returns the bounds of the sort keys. Sort keys have the form `<time>#<id>`, so all keys of one time are between that
 /// time and the next millisecond.
 fn alert_bounds(request: &PageRequest) -> (String, String) {
     (
@@ -149,8 +149,8 @@ pub(super) async fn incidents(
         other_keys: &[RULE, INCIDENT],
     };
     let (lower, upper) = time_bounds(&request);
-    // Open incidents come before resolved ones of the same time. An incident that is resolved between two pages then
-    // stays in the part of the list that is still to come, or appears twice. It is never left out.
+    // Open incidents come before resolved incidents of the same time. An incident that is resolved while a client reads
+    // the pages may therefore appear twice, but is never left out.
     let partitions = STATES
         .into_iter()
         .filter(|(is_open, _)| wanted.is_open.is_none_or(|wanted| wanted == *is_open))

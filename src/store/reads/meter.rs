@@ -1,7 +1,7 @@
 //! Sums the number of requests and the read units that one answer costs.
 //!
-//! The meter is a task-local value, so that readers need not pass it on. A reader that spawns a task wraps the
-//! future in [`carry`]. Without a meter, nothing is summed.
+//! The meter is a task-local value, so that readers do not have to pass it as an argument. A reader that spawns a task
+//! wraps the future in [`carry`]. A task without a meter sums nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +53,7 @@ impl Meter {
 
     /// Returns the number of requests and the number of read units so far.
     pub fn spent(&self) -> (u64, f64) {
-        #[allow(clippy::cast_precision_loss)] // the units of one answer are few
+        #[allow(clippy::cast_precision_loss)] // the cost of one answer is far below 2^53
         let units = self.0.milliunits.load(Ordering::Relaxed) as f64 / 1_000.0;
         (self.0.requests.load(Ordering::Relaxed), units)
     }
@@ -118,7 +118,7 @@ pub(super) fn carry<T>(
 pub(super) fn add_request(units: Option<f64>) {
     let _unmetered = METER.try_with(|meter| {
         meter.0.requests.fetch_add(1, Ordering::Relaxed);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is clamped
         let milliunits = (units.unwrap_or_default() * 1_000.0).clamp(0.0, 1e15) as u64;
         meter.0.milliunits.fetch_add(milliunits, Ordering::Relaxed);
     });

@@ -2,9 +2,10 @@
 //!
 //! A lane reads one partition backwards. The merged list is sorted by descending sort key. Rows with equal sort keys
 //! are sorted by lane. Within a lane, rows keep DynamoDB's order. The order of the merged list is total, so a
-//! [`Position`] only has to name one row of one lane. Lanes before the row's lane have returned all their rows with the
-//! same sort key. The row's lane continues after the row. Lanes after the row's lane have not returned any row with the
-//! same sort key. The list therefore returns each row exactly once, even if many rows have the same time.
+//! [`Position`] only has to name one row of one lane. Lanes before the position's lane have already returned all their
+//! rows with the same sort key. The position's lane continues after the position's row. Lanes after the position's lane
+//! have not returned any row with the same sort key. The list therefore returns each row exactly once, even if many
+//! rows have the same time.
 
 use std::cmp::Ordering;
 
@@ -25,7 +26,8 @@ const FILTERED_ROWS_MIN: usize = 100;
 /// A table or an index, with the other key attributes of its rows.
 pub(super) struct KeyedSource {
     pub(super) keys: KeyNames,
-    /// The attributes that are keys of the table but not of the index. Only the last one may contain `#`.
+    /// The attributes that are keys of the table but not of the index. Only the last of these attributes may contain
+    /// `#`.
     pub(super) other_keys: &'static [&'static str],
 }
 
@@ -107,7 +109,7 @@ fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
 
 /// Reads one page of the merged list.
 ///
-/// `below` returns the largest sort key that is smaller than the given one, if such a key exists.
+/// The function `below` returns the largest sort key that is smaller than its argument, if such a key exists.
 pub(super) async fn read_page(
     db: &Db,
     source: KeyedSource,

@@ -28,19 +28,19 @@ use crate::store::rollup_items::{HOURS, decode_hours, decode_mark, decode_row, m
 use crate::store::warn_limit::WarnLimit;
 use crate::telemetry::Metrics;
 
-/// Time after the last move of the mark during which rollup rows are read consistently, in milliseconds. After this
-/// time, an eventually consistent read returns all rows too, at half the price. AWS states that such reads usually lag
-/// by less than a second.
+/// Time after the last move of the rollup mark during which rollup rows are read consistently, in milliseconds. After
+/// this time, an eventually consistent read returns all rollup rows too, at half the price. AWS states that eventually
+/// consistent reads usually lag by less than a second.
 const SETTLED_MS: i64 = 60_000;
 /// Maximum number of series on a page.
 const PAGE_SERIES: i32 = 250;
-/// Maximum number of attempts of a request by the writer. The error of the last attempt ends the pass.
+/// Maximum number of attempts of a request by the rollup writer. The error of the last attempt ends the rollup pass.
 const ATTEMPTS: u32 = 8;
 
-/// Limits the warnings about damaged rows.
+/// Limits how often warnings about damaged rows are logged.
 static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
-/// How far the current topic is rolled up.
+/// Describes how far the windows of the current topic are rolled up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolledUp {
     /// Every hour and every day that ends at or before this time is rolled up. The time is the start of an hour, or 0
@@ -49,8 +49,8 @@ pub struct RolledUp {
     /// True if the rows were written so long ago that eventually consistent reads, at half the price, return all of
     /// them.
     pub is_settled: bool,
-    /// A hash of the tables id, the topic id and the idle partitions. A row may get other counts only if this value
-    /// also changes.
+    /// A hash of the id of the tables, the topic id and the idle partitions. The counts of a rollup row change only if
+    /// this hash also changes.
     pub generation: u32,
     /// The window length of the tables, in milliseconds.
     pub window_ms: i64,
@@ -59,9 +59,9 @@ pub struct RolledUp {
 /// The counts of one hour, for one series or for an event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourItem {
-    /// What it sums.
+    /// The city and event type that are counted, or the event type in all cities.
     pub series: RollupSeries,
-    /// Its start.
+    /// The start of the hour.
     pub start_ms: UnixMs,
     /// Number of events of each severity, indexed by [`Severity::index`](crate::core::event::Severity::index).
     pub counts: SeverityCounts,
@@ -70,17 +70,17 @@ pub struct HourItem {
 /// The counts of one UTC day, for one series or for an event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayItem {
-    /// What it sums.
+    /// The city and event type that are counted, or the event type in all cities.
     pub series: RollupSeries,
-    /// Its start.
+    /// The start of the day.
     pub start_ms: UnixMs,
     /// The counts of each hour of the day.
     pub hours: DayHours,
 }
 
-/// Reads how far the current topic is rolled up. If the mark names idle partitions, the function also reads the
-/// progress items. Hours that were rolled up without a partition do not count as rolled up once that partition has
-/// counted an event.
+/// Reads how far the windows of the current topic are rolled up. If the mark names idle partitions, the function also
+/// reads the progress items. Hours that were rolled up without an idle partition no longer count as rolled up once that
+/// partition has counted an event.
 pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, StoreError> {
     let (found, config) = tokio::try_join!(mark_item(db), db.config())?;
     let topic_id = config.topic_id.as_deref();
@@ -102,7 +102,7 @@ pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, Store
             let counted = |partition: i32| logs.get(&partition).map_or(Some(0), |log| log.counted);
             rolled_up.until_ms = mark.whole_until_ms(counted);
             rolled_up.is_settled = moved_ms.is_some_and(|ms| now_ms - ms >= SETTLED_MS);
-            // When a partition is no longer idle, the writer replaces the rows that left it out.
+            // When a partition is no longer idle, the rollup writer replaces the rows that left this partition out.
             for partition in mark.idle.keys().filter(|p| counted(**p) == Some(0)) {
                 log.push_str(&format!(" {partition}"));
             }
@@ -130,7 +130,7 @@ async fn log_states(db: &Db, config: &ConfigItem) -> Result<BTreeMap<i32, LogSta
     Ok(items.iter().filter_map(log).collect())
 }
 
-/// Returns the start of the first rolled-up hour in which one of these series has an event.
+/// Returns the start of the first rolled-up hour in which one of the given series has an event.
 pub(super) async fn first_hour(
     db: &Db,
     series: Vec<RollupSeries>,
@@ -155,7 +155,7 @@ pub(super) async fn first_hour(
         .filter(|start_ms| *start_ms < rolled_up.until_ms))
 }
 
-/// Reads the rolled-up hours of these series that start in `range`, in any order.
+/// Reads the rolled-up hours of the given series that start in `range`, in any order.
 pub(super) async fn hours(
     db: &Db,
     series: Vec<RollupSeries>,
@@ -174,7 +174,7 @@ pub(super) async fn hours(
     Ok(rows.into_iter().filter_map(hour).collect())
 }
 
-/// Reads the rolled-up UTC days of these series that start in `range`, in any order.
+/// Reads the rolled-up UTC days of the given series that start in `range`, in any order.
 pub(super) async fn days(
     db: &Db,
     series: Vec<RollupSeries>,
@@ -209,7 +209,7 @@ async fn rows(
     range: Range,
     rolled_up: RolledUp,
 ) -> Result<Vec<Item>, StoreError> {
-    // A row that ends after the mark may be missing or may count events of another topic.
+    // The rollup row of an hour or day that ends after the mark may be missing or may count events of another topic.
     let last_ms = rolled_up.until_ms - grain.length_ms();
     let to_ms = range.to_ms.min(last_ms.saturating_add(1));
     if range.from_ms >= to_ms {
@@ -241,7 +241,7 @@ fn row_keys(db: &Db) -> KeyNames {
     }
 }
 
-/// Reads the mark, even if it belongs to another topic or to other tables.
+/// Reads the rollup mark, even if it belongs to another topic or to other tables.
 pub(super) async fn mark(db: &Db) -> Result<Option<RollupMark>, StoreError> {
     let mark = mark_item(db).await?;
     mark.map(|item| decode_mark(&db.names, &item)).transpose()
@@ -254,17 +254,16 @@ async fn mark_item(db: &Db) -> Result<Option<Item>, StoreError> {
 /// The items of the tables that determine which hours can be rolled up.
 #[derive(Clone, Debug)]
 pub struct RollupTables {
-    /// The config item.
+    /// The config item of the tables.
     pub config: ConfigItem,
-    /// The mark, or `None` if the table has no mark.
+    /// The rollup mark, or `None` if the table contains no mark.
     pub mark: Option<RollupMark>,
     /// The state of each partition that has a progress item of the current topic id.
     pub logs: BTreeMap<i32, LogState>,
 }
 
 impl RollupTables {
-    /// Returns the facts for a topic with this id and number of partitions, or `None` if the tables count a topic with
-    /// another id.
+    /// Returns the facts that decide which hours are due. Returns `None` if the tables count a topic with another id.
     pub fn facts(&self, topic_id: &str, partition_count: i32) -> Option<RollupFacts> {
         (self.config.topic_id.as_deref() == Some(topic_id)).then(|| RollupFacts {
             topic_id: topic_id.to_owned(),
@@ -294,18 +293,17 @@ impl RollupSource {
     /// Reads the config item.
     ///
     /// # Errors
-    /// Returns [`StoreError::Corrupt`] if the config item does not exist. Otherwise returns the error that DynamoDB
-    /// answers with.
+    /// Returns [`StoreError::Corrupt`] if the config item does not exist. Otherwise returns the error from DynamoDB.
     pub async fn config(&self) -> Result<ConfigItem, StoreError> {
         self.db.config().await
     }
 
-    /// Reads the config item, the mark and the progress items. The caller must call this function before it reads
-    /// series and windows. A watermark that is read after the windows could cover events that those windows did not
-    /// contain yet.
+    /// Reads the config item, the rollup mark and the progress items. The caller must call this function before it
+    /// reads series and windows. A watermark that is read after the windows could cover events that those windows did
+    /// not contain yet.
     ///
     /// # Errors
-    /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error that DynamoDB answers with.
+    /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error from DynamoDB.
     pub async fn look(&self) -> Result<RollupTables, StoreError> {
         let config = self.db.config().await?;
         let mark = mark(&self.db).await?;
@@ -314,11 +312,11 @@ impl RollupSource {
     }
 
     /// Returns one page of the series of one totals shard whose names are greater than `after`, in alphabetical order.
-    /// The flag is true if more series follow. A consumer writes the totals row of an event before it publishes a
-    /// watermark that covers the event.
+    /// The returned flag is true if more series follow. A consumer writes the totals row of an event before it
+    /// publishes a watermark that covers the event.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error from DynamoDB.
     pub async fn series(&self, shard: u32, after: &str) -> Result<(Vec<String>, bool), StoreError> {
         let query = project(self.db.query(&self.db.names.totals), [SHARD, SERIES])
             .expression_attribute_values(":shard", string(format!("totals#{shard}")))
@@ -339,7 +337,7 @@ impl RollupSource {
     /// existing window.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error from DynamoDB.
     pub async fn windows(
         &self,
         series: &str,
@@ -367,7 +365,7 @@ impl RollupSource {
     /// which may lag behind its table.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error from DynamoDB.
     pub async fn first_window(&self, from_ms: UnixMs) -> Result<Option<UnixMs>, StoreError> {
         let keys = KeyNames {
             table: self.db.names.aggregations.clone(),
@@ -395,7 +393,7 @@ impl RollupSource {
     /// Returns the number of series and the number of event types.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error from DynamoDB.
     pub async fn count(&self) -> Result<(u64, u64), StoreError> {
         let (mut series, mut event_types) = (0, BTreeSet::new());
         let (mut shard, mut after) = (0, String::new());
@@ -428,7 +426,7 @@ impl RollupSource {
     /// Reads the hour rows of a series for one UTC day. Returns the start and the counts of each hour.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// Returns the error from DynamoDB.
     pub async fn hours(
         &self,
         series: &RollupSeries,

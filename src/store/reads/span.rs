@@ -1,8 +1,8 @@
 //! Finds the event times of a city's first and last event.
 //!
 //! A raw row contains the exact event time, but DynamoDB deletes raw rows when their retention ends. Window rows never
-//! expire, but show an event time only with the precision of a window. The function reads the indexes of both tables,
-//! which may lag behind their tables by about a second.
+//! expire, but show an event time only with the precision of a window. The functions in this file read the indexes of
+//! both tables, which may lag behind their tables by about a second.
 
 use super::Range;
 use super::aggregations::index_keys;
@@ -125,7 +125,7 @@ mod tests {
             (span(7, 14), span(0, 10), span(0, 14)),
             // No window counts a late event.
             (span(2, 14), span(5, 10), span(2, 14)),
-            // The tables no longer get raw rows.
+            // The consumers no longer write raw rows.
             (span(3, 4), span(0, 10), span(3, 10)),
         ] {
             assert_eq!(join(raw, windows, 5 * MINUTE), want, "{raw:?} {windows:?}");

@@ -26,13 +26,13 @@ const PAGE_SERIES: i32 = 250;
 /// The sums over every series, and the totals of the largest series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EveryTotal {
-    /// The sums over all series. The `city` and the `event_type` of these sums are empty strings.
+    /// The sums over all series, in which `city` and `event_type` are empty strings.
     pub all: TotalItem,
-    /// The number of all series.
+    /// The total number of series.
     pub series_count: usize,
     /// The largest series, sorted by size. Series of equal size are sorted by name.
     pub largest: Vec<TotalItem>,
-    /// For each event type, the number of its series and their sums. Contains at most `kept_max` event types.
+    /// For each event type, the number of its series and their sums. The map contains at most `kept_max` event types.
     pub by_type: BTreeMap<String, (usize, TotalItem)>,
     /// True if there are more event types than `by_type` contains.
     pub types_left_out: bool,
@@ -81,7 +81,7 @@ impl EveryTotal {
         !self.is_cut && self.largest.len() == self.series_count
     }
 
-    /// Returns the same sums with the largest series sorted.
+    /// Returns the same sums, with the list of the largest series sorted.
     #[must_use]
     pub fn sorted(mut self) -> EveryTotal {
         self.cut();
@@ -117,7 +117,7 @@ impl TotalItem {
     }
 }
 
-/// Reads the totals of every series, or of every series of one city. The order is arbitrary.
+/// Reads the totals of every series, or of every series of one city, in any order.
 pub(super) async fn all(db: &Db, city: Option<String>) -> Result<Vec<TotalItem>, StoreError> {
     let mut out = Vec::new();
     each_page(db, city, |page| out.extend(page)).await?;
@@ -136,8 +136,8 @@ pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreE
     Ok(every.sorted())
 }
 
-/// Reads one page of the totals of a shard, in alphabetical order of the series. The flag is true if more series
-/// follow.
+/// Reads one page of the totals of a shard, in alphabetical order of the series. The returned flag is true if more
+/// series follow.
 pub(super) async fn after(
     db: &Db,
     shard: String,

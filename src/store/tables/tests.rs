@@ -92,7 +92,8 @@ fn every_status_of_a_table_is_ready_or_passing_or_needs_a_person() {
             other => panic!("{status}: {other:?}"),
         }
     }
-    // The test covers every status that the SDK knows. These counts make the test fail if the SDK adds a status.
+    // The test covers every status that the SDK knows. The assertions on these counts make the test fail if the SDK
+    // adds a status.
     assert_eq!(Table::values().len(), 8);
     assert_eq!(Index::values().len(), 4);
 }

@@ -22,7 +22,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Waits until the table and its indexes are active.
 ///
 /// # Errors
-/// Returns [`StoreError::Waited`] after `limit`, or the error that DynamoDB answers with.
+/// Returns [`StoreError::Waited`] after `limit`, or the error from DynamoDB.
 pub async fn wait_active(
     client: &Client,
     table: &str,
@@ -48,7 +48,7 @@ pub async fn wait_active(
 pub enum TableReadiness {
     /// The table and its indexes are active.
     Ready,
-    /// DynamoDB is still working on the table. The text describes what DynamoDB is doing.
+    /// DynamoDB is still working on the table. The text describes the work in progress.
     Wait(String),
     /// The table becomes ready only after an operator fixes the problem that the failure describes.
     Never(Failure),
@@ -126,7 +126,7 @@ pub async fn repeat_while_busy<T>(
 /// DynamoDB refuses to delete a table that it is creating or updating, so the function repeats the request.
 ///
 /// # Errors
-/// Returns [`StoreError::Waited`] after `limit`, or the error that DynamoDB answers with.
+/// Returns [`StoreError::Waited`] after `limit`, or the error from DynamoDB.
 pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<bool, StoreError> {
     let request = async || {
         let sent = client.delete_table().table_name(table).send().await;
@@ -144,7 +144,7 @@ pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<boo
 /// Waits until a table that DynamoDB is deleting no longer exists.
 ///
 /// # Errors
-/// Returns [`StoreError::Waited`] after `limit`, or the error that DynamoDB answers with.
+/// Returns [`StoreError::Waited`] after `limit`, or the error from DynamoDB.
 pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<(), StoreError> {
     let mut wait = TableWait::new(limit);
     while describe_table(client, table).await?.is_some() {
@@ -154,12 +154,12 @@ pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<
     Ok(())
 }
 
-/// A wait with growing pauses and a time limit. The wait logs at intervals what it waits for.
+/// A wait for a table, with growing pauses and a time limit. At intervals, the wait logs what it waits for.
 struct TableWait {
     begin: Instant,
     limit: Duration,
     pause: Duration,
-    /// The time at which the wait was last logged. If it is `None`, the next pause logs the wait.
+    /// The time at which the wait was last logged. If this time is `None`, the next pause logs the wait.
     logged: Option<Instant>,
 }
 

@@ -1,5 +1,5 @@
-//! Decodes the items that a comparison reads. An attribute that contradicts the item's key or cannot be read becomes a
-//! reported difference instead of being skipped.
+//! Decodes the items that `verify` compares. An attribute that contradicts the item's key or cannot be read is reported
+//! as a difference.
 
 use std::collections::BTreeMap;
 
@@ -76,8 +76,8 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
     row
 }
 
-/// Decodes the hours of a day row. Three bytes mark the hours that have events. Four LEB128 numbers follow for each of
-/// these hours.
+/// Decodes the hours of a day row. The first three bytes mark the hours that have events. For each hour with events,
+/// four LEB128 numbers follow.
 fn hours(item: &Item) -> Option<Box<HourCounts>> {
     let bytes = item.get("hours")?.as_b().ok()?.as_ref();
     let mut rest = bytes.get(3..)?.iter();

@@ -1,5 +1,5 @@
-//! Merged lists of the tables for a comparison. The totals are sorted by city. Within a city, raw events, alerts
-//! and windows are sorted by time.
+//! Merges the rows that `verify` compares into sorted lists. The totals are sorted by city. Within a city, raw events,
+//! alerts and windows are sorted by time.
 
 use super::super::db::{Db, KeyNames};
 use super::super::lane::{Lane, fill_all};
@@ -81,9 +81,9 @@ impl CityTotals {
 enum ListOf {
     Raw,
     Alerts,
-    /// The list contains the windows of one event type.
+    /// A list of the windows of one event type.
     Windows(String),
-    /// The list contains the hours or the days of one event type.
+    /// A list of the hours or the days of one event type.
     Rollups(Grain, String),
 }
 
@@ -94,8 +94,8 @@ pub(super) struct CityLists {
 }
 
 impl CityLists {
-    /// Opens all lists of a city from `from_ms` on. An empty name means all cities together, which have only hours and
-    /// days.
+    /// Opens all lists of a city from `from_ms` on. An empty city name means all cities together, which have only hour
+    /// rows and day rows.
     pub(super) async fn open(
         db: &Db,
         city: &str,
@@ -139,8 +139,8 @@ impl CityLists {
             for shard in 0..view.shards {
                 open(ListOf::Raw, &raw, format!("{city}#{shard}"), &from, &last);
             }
-            // Sort keys have the form `<time>#<id>`. All keys of one time therefore lie between the time and the
-            // next millisecond.
+            // Sort keys have the form `<time>#<id>`. All keys of one time are therefore between that time and the next
+            // millisecond.
             let alerts = keys(&db.names.alerts, None, CITY, TIMESTAMP);
             let end = format_millis(until_ms);
             open(ListOf::Alerts, &alerts, city.to_owned(), &from, &end);
@@ -170,7 +170,7 @@ impl CityLists {
         self.lists.iter().filter_map(front_ms).min()
     }
 
-    /// Takes the next item, and returns it with its key.
+    /// Removes the next item, and returns it with its key.
     ///
     /// # Panics
     /// Panics if the lists contain no further item.
@@ -198,7 +198,7 @@ impl CityLists {
         Ok((key, item))
     }
 
-    /// Skips items whose sort key is not a time. This program never writes such items.
+    /// Skips items whose sort key is not a time, although this program never writes items with such a key.
     async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
         for (list_of, lane) in &mut self.lists {
             while let Some(item) = lane.front() {
@@ -214,8 +214,8 @@ impl CityLists {
     }
 }
 
-/// Returns the start of the last hour and of the last day whose rows are compared. The list leaves out hours if no hour
-/// is compared, and days if no day is compared.
+/// Returns the start of the last hour and of the last day whose rows are compared. The result leaves out hours if no
+/// hour is compared, and days if no day is compared.
 fn rollup_ends(view: &AuditView) -> impl Iterator<Item = (Grain, UnixMs)> {
     let end_ms = view.rollups.until_ms.min(view.range.1);
     let last_ms = move |grain: Grain| end_ms - grain.length_ms();
