@@ -1,4 +1,4 @@
-//! Limits how many records a producer may be ahead of a consumer, for each partition.
+//! Limits how many records a producer may be ahead of a consumer in each partition.
 //!
 //! With a broker that keeps its log on disk, no such limit is needed. The broker of `dev` is librdkafka's mock cluster,
 //! which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster drops the
@@ -6,8 +6,8 @@
 //! waits until the consumer has settled enough records.
 //!
 //! The credit is exact if only one producer writes to the topic, starting at offset 0. With only one producer, the
-//! records get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] returns the credit
-//! of every record before an offset.
+//! records get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] gives back the
+//! credit of every record before an offset.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Bytes that a record needs in addition to its key and value: its headers and its share of the batch.
 const RECORD_OVERHEAD_BYTES: u64 = 100;
 
-/// The credit of all partitions. All clones share it.
+/// The credit of all partitions. All clones share the same credit.
 #[derive(Clone, Debug)]
 pub struct Credit {
     records_max: usize,
@@ -32,8 +32,8 @@ struct Account {
 }
 
 impl Credit {
-    /// Returns credit for `partitions` partitions. Each partition may have at most `records_max` records that are not
-    /// settled, with at most `bytes_max` bytes in total.
+    /// Returns credit for `partitions` partitions. Each partition may have at most `records_max` unsettled records,
+    /// with at most `bytes_max` bytes in total.
     pub fn new(partitions: usize, records_max: usize, bytes_max: u64) -> Credit {
         Credit {
             records_max,
@@ -46,9 +46,8 @@ impl Credit {
 
     /// Takes credit for one record with `bytes` bytes of key and value. Returns true if there was enough credit.
     ///
-    /// A partition whose records are all settled accepts a record of any size. If a partition could refuse its only
-    /// unsettled record, a large record would wait forever. Partitions with higher numbers than those given to
-    /// [`Credit::new`] have no limit.
+    /// A partition whose records are all settled accepts a record of any size, because a record above the limit would
+    /// otherwise wait forever. Partitions with higher numbers than those given to [`Credit::new`] have no limit.
     pub fn try_take(&self, partition: i32, bytes: usize) -> bool {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {
@@ -65,8 +64,8 @@ impl Credit {
         true
     }
 
-    /// Returns the credit of all records of a partition before `next_offset`. The call has no effect if an earlier call
-    /// passed a larger offset.
+    /// Gives back the credit of all records of a partition before `next_offset`. The call has no effect if an earlier
+    /// call passed a larger offset.
     pub fn settle(&self, partition: i32, next_offset: i64) {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {

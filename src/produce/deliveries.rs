@@ -1,4 +1,4 @@
-//! Counts what became of the records that a producer has sent, for progress, health and metrics.
+//! Counts the outcomes of the records that a producer has sent, for progress, health and metrics.
 //!
 //! The sending thread and the thread of the delivery callbacks update the counts for every event, so the counts use no
 //! lock. Values that are derived from the counts are computed only when they are read.
@@ -17,8 +17,8 @@ use crate::telemetry::Metrics;
 /// If events wait for an acknowledgement and none arrives for this time, the role is not ready.
 const STALL: Duration = Duration::from_secs(10);
 
-/// A counter on its own cache line. The sending thread writes one counter for each event, while the thread of the
-/// delivery callbacks writes the others.
+/// A counter on its own cache line. For each event, the sending thread writes one counter, and the thread of the
+/// delivery callbacks writes another counter.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded(AtomicU64);
@@ -35,10 +35,10 @@ pub struct Deliveries {
     bad: AtomicU64,
     heartbeats: AtomicU64,
     latency: LatencyHistogram,
-    /// The number of settled events when it last changed, and the time at which a reader noticed the change. The time
-    /// also changes at each moment at which no event waits for an acknowledgement. Only threads that read the counts
-    /// update this field. If the threads that count events updated this field, each thread would have to read the
-    /// other's counters for every event.
+    /// The number of settled events at its last change, and the time at which a reader noticed that change. A reader
+    /// also sets the time to now whenever no event waits for an acknowledgement. Only threads that read the counts
+    /// update this field. If the counting threads updated `last_change`, each of them would have to read the other's
+    /// counters for every event.
     last_change: Mutex<(u64, Instant)>,
     last_error: Mutex<LastError>,
     produced_metric: IntCounter,
@@ -126,12 +126,12 @@ impl Deliveries {
         }
     }
 
-    /// Returns the reason why events currently do not reach Kafka. Callers must call this function at least once a
-    /// second, as the displays of progress do, because the function detects a stall by comparing two calls.
+    /// Checks that events currently reach Kafka. Callers must call this function at least once a second, as the
+    /// displays of progress do, because the function detects a stall by comparing two calls.
     ///
     /// # Errors
-    /// Returns a sentence for the operator. It says that the producer has not reached Kafka yet, that the topic is
-    /// missing, or that Kafka acknowledges no events.
+    /// Returns a sentence for the operator if the producer has not reached Kafka yet, the topic is missing, or Kafka
+    /// acknowledges no events.
     pub fn check_flow(&self) -> Result<(), String> {
         let with_trouble = |text: String| match self.last_error() {
             Some(trouble) => format!("{text} ({trouble})"),
@@ -151,11 +151,11 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Until the producer
-    /// has reached Kafka, it logs that it waits for Kafka.
+    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Before that, the
+    /// producer itself logs that it waits for Kafka.
     ///
     /// # Errors
-    /// Returns a sentence for the operator that gives the reason.
+    /// Returns a sentence for the operator that says why events do not reach Kafka.
     pub fn check_flow_once_connected(&self) -> Result<(), String> {
         if self.connected.load(Ordering::Relaxed) {
             self.check_flow()

@@ -1,4 +1,4 @@
-//! The callbacks of the producer's Kafka client: what became of each record.
+//! The callbacks of the producer's Kafka client, which receive the outcome of each record.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,8 +14,8 @@ use crate::kafka::is_topic_missing;
 use crate::produce::deliveries::Deliveries;
 use crate::produce::receipts::{Outcome, Receipts};
 
-/// The delivery mark of heartbeats. The delivery mark of an event is its time of sending in microseconds, plus one. An
-/// event whose sender waits for its outcome has a mark of [`Receipts`].
+/// The delivery mark of heartbeats. The delivery mark of an event is its time of sending in microseconds, plus one. If
+/// the sender waits for an event's outcome, the event has a delivery mark from [`Receipts`].
 pub(super) const HEARTBEAT_MARK: usize = 0;
 
 /// An event that librdkafka returned because the topic is missing.
@@ -29,8 +29,8 @@ pub(super) struct ReturnedEvent {
 pub(super) struct DeliveryContext {
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) receipts: Arc<Receipts>,
-    /// The events to send again before any new event. There are at most as many returned events as librdkafka's
-    /// queue can hold.
+    /// The returned events, which the producer sends again before any new event. There are at most as many returned
+    /// events as librdkafka's queue can hold.
     returned: Mutex<VecDeque<ReturnedEvent>>,
     pub(super) errors: ClientErrors,
 }
@@ -89,7 +89,8 @@ impl ProducerContext for DeliveryContext {
             (mark, Ok(message)) => {
                 let outcome = Outcome::Acknowledged {
                     partition: message.partition(),
-                    // If Kafka had the record already, after a lost answer, librdkafka may not learn its offset.
+                    // If Kafka already had the record because an earlier reply was lost, librdkafka may not know the
+                    // record's offset.
                     offset: Some(message.offset()).filter(|offset| *offset >= 0),
                 };
                 let sent_us = match self.receipts.settle(mark, outcome) {

@@ -1,8 +1,8 @@
-//! `produce --dry-run`: reads the input as a run would, shows the first events and what a run would reject, and sends
-//! nothing.
+//! `produce --dry-run`: reads the input like a normal run, shows the first events and counts the lines that would be
+//! rejected, but sends nothing.
 //!
 //! The events go to standard output, one JSON object per line, exactly as a run would send them. The counts go to
-//! standard error. The exit code is that of a run whose events are all delivered.
+//! standard error. The exit code is the same as for a normal run that delivers all its events.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
@@ -21,17 +21,17 @@ use crate::exit::Exit;
 use crate::settings::{LogFormat, Produce};
 use crate::shutdown::Shutdown;
 
-/// Number of events that are shown.
+/// Number of events that a dry run shows.
 const EVENTS_SHOWN: u64 = 10;
 /// Maximum wait for input before the program checks whether a stop was requested.
 const INPUT_WAIT: Duration = Duration::from_millis(100);
 
-/// What the input holds.
+/// The results of checking the input.
 #[derive(Debug, Default)]
 struct Findings {
     /// Number of events that a run would send.
     events: u64,
-    /// For each reason, the number of lines that a run would reject, and the first of them.
+    /// The lines that a run would reject, grouped by reason.
     rejects: BTreeMap<Reason, Rejects>,
 }
 
@@ -43,7 +43,7 @@ struct Rejects {
     first_detail: String,
 }
 
-/// Runs until the end of the input, `--count` events, or a request to stop.
+/// Checks the input up to its end, up to `--count` events, or until a stop is requested.
 ///
 /// # Errors
 /// Returns an error if the input cannot be read or the output cannot be written.
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Produce, shutdown: &Shutdown) -> anyhow::Result<Exit> {
             NextBatch::End => break,
         };
         match findings.take(&batch, &mut replay, events_max, &mut out) {
-            // The counts are still useful without a reader of the events.
+            // If the reader of standard output has closed the pipe, the counts on standard error are still useful.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             other => other.context("failed to write the output")?,
         }
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// A pipe whose reader has closed.
+    /// A pipe whose reader has closed it.
     struct Closed;
 
     impl Write for Closed {

@@ -1,4 +1,4 @@
-//! The HTTP routes that only `produce` has. Every role has further routes.
+//! The HTTP routes that only the role `produce` has.
 //!
 //! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` answer in the same format as the producer that
 //! this program replaces.
@@ -21,7 +21,7 @@ use crate::telemetry::{Metrics, unix_ms};
 struct ProducerProbe(Arc<Deliveries>);
 
 impl Probe for ProducerProbe {
-    /// The role always counts as alive. A restart would not help, because librdkafka reconnects on its own.
+    /// The `produce` role always counts as alive. A restart would not help, because librdkafka reconnects on its own.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! Reads lines of JSON or rows of CSV from a file, a .gz file or standard input in a separate thread, and checks each.
+//! Reads lines of JSON or rows of CSV from a file, a .gz file or standard input in a separate thread, and checks each
+//! line or row.
 //!
-//! The value of a record is the line exactly as it is in the input, without its line break (`lines`), or the JSON object
-//! that a row of CSV becomes (`rows`, `mapping`, `local_time`). A line or row that exceeds the maximum size of a
-//! record's value is rejected as `too_large`.
+//! For JSON, the value of a record is the exact line of the input, without its line break (`lines`). For CSV, the value
+//! is a JSON object made from the row (`rows`, `mapping`, `local_time`). A line or row that exceeds the maximum size of
+//! a record's value is rejected as `too_large`.
 //!
 //! A separate thread reads the input, because a pipe may be silent for hours, and heartbeats and a request to stop must
-//! not wait for the pipe. The thread sends a batch after each buffer that it has read, so a complete line never waits
-//! for the next line.
+//! not wait for the pipe. The reading thread sends a batch to the producer after each buffer that it has read, so a
+//! complete line never waits for the next line.
 
 mod lines;
 mod local_time;
@@ -54,7 +55,7 @@ pub enum InputError {
         /// The error of the operating system or of the decoder.
         source: io::Error,
     },
-    /// The first row of a CSV file does not name the columns that the options name.
+    /// The first row of a CSV file lacks a column that the options name.
     #[error(transparent)]
     Columns(Failure),
     /// The operating system cannot start the reading thread.
@@ -65,7 +66,8 @@ pub enum InputError {
 /// A line of the input that is not empty, or a row of a CSV file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputLine {
-    /// The number of the line, counted from 1. Empty lines are counted too. A row has the number of its first line.
+    /// The number of the line, counted from 1. Empty lines are counted too. The number of a CSV row is the number of
+    /// its first line.
     pub number: u64,
     /// The event in the line, or the reason why the line is not an event.
     pub outcome: Result<InputEvent, Reject>,
@@ -119,10 +121,10 @@ pub enum NextBatch {
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`. Of a CSV file, the function checks the first row.
+    /// Opens a file, or standard input for `-`. For a CSV file, the function also checks the first row.
     ///
     /// # Errors
-    /// Returns [`InputError`] if the file cannot be opened, or if its columns are not those of the rules.
+    /// Returns [`InputError`] if the file cannot be opened, or if it does not have the columns that the rules need.
     pub fn open(path: &Path, format: &InputFormatRules) -> Result<Input, InputError> {
         if path.as_os_str() == "-" {
             return Input::from_reader(io::stdin(), format);
@@ -139,7 +141,7 @@ impl Input {
         if !about.is_file() {
             return Input::from_reader(file, format);
         }
-        // A wrong column of a file is reported before the program waits for Kafka.
+        // The columns are checked here, so that a wrong column is reported before the program waits for Kafka.
         let records = Records::open(file, format)?;
         Input::start(move |sender| send_lines(records, sender))
     }
@@ -167,8 +169,8 @@ impl Input {
         read: impl FnOnce(&SyncSender<Result<LineBatch, InputError>>) + Send + 'static,
     ) -> Result<Input, InputError> {
         let (sender, batches) = sync_channel(BATCHES_MAX);
-        // The program never joins this thread, because a read from a silent pipe cannot be interrupted. The thread ends
-        // with the process.
+        // The program never joins the reading thread, because a read from a silent pipe cannot be interrupted. The
+        // thread ends with the process.
         std::thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || read(&sender))
@@ -189,7 +191,8 @@ impl Input {
         Ok(newest_ms)
     }
 
-    /// Counts the lines of a file that are not empty, or the rows of a CSV file, without checking them. Counting stops at `lines_max`.
+    /// Counts the lines of a file that are not empty, or the rows of a CSV file, without checking them. Counting stops
+    /// after `lines_max` lines.
     ///
     /// # Errors
     /// Returns [`InputError`] if the file cannot be opened or read.
@@ -258,7 +261,7 @@ impl Input {
     /// Waits for the next lines for at most the duration `timeout`.
     ///
     /// # Errors
-    /// Returns [`InputError::Read`] if reading failed. All lines before the failure have already been returned.
+    /// Returns [`InputError::Read`] if reading failed. All lines before the failed read have already been returned.
     pub fn next_batch(&self, timeout: Duration) -> Result<NextBatch, InputError> {
         match self.batches.recv_timeout(timeout) {
             Ok(Ok(batch)) => Ok(NextBatch::Lines(batch)),

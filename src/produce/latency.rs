@@ -6,12 +6,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The binary logarithm of the number of buckets for each power of two.
+/// The binary logarithm of the number of buckets per power of two.
 const CUT_BITS: u32 = 3;
 /// Number of buckets that are needed for all values of a `u64`.
 const BUCKETS: usize = (64 - CUT_BITS as usize + 1) << CUT_BITS;
 
-/// A histogram of latencies in microseconds, since the histogram was created.
+/// A histogram of all latencies since its creation, in microseconds.
 #[derive(Debug)]
 pub struct LatencyHistogram {
     buckets: Box<[AtomicU64]>,
@@ -75,8 +75,8 @@ impl LatencyHistogram {
         }
     }
 
-    /// Returns the upper end of the bucket that contains the value with the rank `rank`. The smallest value has the
-    /// rank 1.
+    /// Returns the upper end of the bucket that contains the value with the given rank. The smallest value has the rank
+    /// 1.
     fn at_rank(&self, rank: u64) -> u64 {
         let mut seen = 0;
         for (index, bucket) in self.buckets.iter().enumerate() {
@@ -95,8 +95,8 @@ impl Default for LatencyHistogram {
     }
 }
 
-/// Returns the index of the bucket for a value. Each value below 8 has a bucket of its own. The bucket of a larger
-/// value depends on the leading bit and the three bits after it.
+/// Returns the index of the bucket for a value. Each value below 8 has its own bucket. The bucket of a larger value
+/// depends on the leading bit and the next three bits.
 fn bucket_of(us: u64) -> usize {
     let exponent = us.checked_ilog2().unwrap_or(0);
     if exponent < CUT_BITS {
@@ -115,8 +115,8 @@ fn bucket_end(index: usize) -> u64 {
         return cut;
     }
     let base = (1 << CUT_BITS) + cut;
-    // The end of the last bucket is `u64::MAX`. For this bucket, the sum before the subtraction needs more than 64
-    // bits.
+    // The end of the last bucket is `u64::MAX`. The calculation uses 128 bits, because `u64::MAX` plus one does not fit
+    // into 64 bits.
     let wide = (u128::from(base) + 1) << (row - 1);
     u64::try_from(wide - 1).unwrap_or(u64::MAX)
 }

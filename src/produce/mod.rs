@@ -4,10 +4,10 @@
 //! |---|---|
 //! | [`input`] | reading lines of JSON or rows of CSV from a file, a pipe or a .gz file |
 //! | `dry_run` | checking an input without sending it |
-//! | [`pump`] | sending them: pace, count, heartbeats |
+//! | [`pump`] | sending events at a pace, up to a count, with heartbeats |
 //! | [`producer`], [`deliveries`], [`latency`] | the Kafka producer, its counts and its latencies |
 //! | `accept`, [`receipts`] | events over HTTP, and the outcome of each |
-//! | [`credit`] | the limit for `dev`, whose broker drops old records |
+//! | [`credit`] | the limit on unread records for `dev`, whose broker drops old records |
 //! | [`resend`], `dead_letters` | `--from-dlq` |
 //! | `report`, `http` | progress on the terminal, health over HTTP |
 
@@ -128,7 +128,7 @@ pub fn open(path: &Path, format: &InputFormatRules) -> anyhow::Result<Input> {
     Input::open(path, format).map_err(input_error)
 }
 
-/// Returns the error of an input with its exit code and its remedy.
+/// Converts the error of an input to an error with an exit code and a remedy.
 pub(crate) fn input_error(error: InputError) -> anyhow::Error {
     match error {
         InputError::Open { path, source } => {
@@ -156,7 +156,7 @@ pub(crate) fn plan(args: &Produce) -> Plan {
             Rate::Max
         }),
         count: args.count,
-        // A service waits until the brokers accept its login, but a run that ends by itself gives up.
+        // A service waits until the brokers accept its login. A run that ends by itself gives up instead.
         patient: !args.has_end(),
         heartbeat_ms: args.heartbeat_ms(),
         credit: None,

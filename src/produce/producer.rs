@@ -31,17 +31,18 @@ use crate::produce::receipts::{Batch, Receipts};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Pause before a record is offered to a full queue again. At 500,000 records per second, the queue gets room for 1,000
-/// records within two milliseconds.
+/// Pause before the producer tries again to add a record to a full queue. At 500,000 records per second, the queue gets
+/// room for 1,000 records within two milliseconds.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Time between two checks for undelivered records at the end of a run.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
-/// Time without an acknowledgement after which a producer stops waiting at the end of its input.
+/// Time without an acknowledgement after which a producer gives up waiting at the end of its input.
 const FINISH_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Maximum time that a producer waits for acknowledgements after a request to stop. systemd ends the process after 10
 /// s.
 const FINISH_STOP_MAX: Duration = Duration::from_secs(8);
-/// Timeout of the first metadata request. The timeout is short, so that the role soon reports that no broker answers.
+/// Timeout of the first metadata request. The first timeout is short, so that the role soon reports that no broker
+/// answers.
 const METADATA_TIMEOUT_FIRST: Duration = Duration::from_secs(1);
 /// Timeout of all further metadata requests.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,11 +78,10 @@ pub struct EventProducer {
 }
 
 impl EventProducer {
-    /// Returns a producer. The function sends no request yet.
+    /// Returns a producer. Creating a producer sends no request to Kafka.
     ///
-    /// `config` contains the addresses of the brokers and the login. The function itself sets the properties on which
-    /// exact counting depends: idempotence, acknowledgement by all in-sync replicas, and the partitioner of the Java
-    /// clients.
+    /// `config` contains the addresses of the brokers and the login. This function sets the properties on which exact
+    /// counting depends: idempotence, acknowledgement by all in-sync replicas, and the partitioner of the Java clients.
     ///
     /// # Errors
     /// Returns [`ProducerError::Create`] if librdkafka refuses the settings.
@@ -95,7 +95,7 @@ impl EventProducer {
             .set("acks", "all")
             .set("partitioner", "murmur2_random");
         for (names, value) in [
-            // A record must never time out, as the documentation of this module explains.
+            // A record must never time out; the module documentation explains the reason.
             (&["message.timeout.ms", "delivery.timeout.ms"][..], "0"),
             (&["linger.ms", "queue.buffering.max.ms"], "5"),
             (&["queue.buffering.max.messages"], QUEUE_RECORDS_MAX),
@@ -131,7 +131,7 @@ impl EventProducer {
     /// Waits for Kafka and the topic, and logs the reason for the wait every ten seconds. Returns the number of
     /// partitions, or `None` if a stop was requested. The call blocks.
     ///
-    /// If `patient` is true, the function keeps waiting if the brokers refuse this client, because an operator may
+    /// If `patient` is true, the function keeps waiting even if the brokers refuse this client, because an operator may
     /// repair the cause.
     ///
     /// # Errors
@@ -220,8 +220,8 @@ impl EventProducer {
         Ok(queued)
     }
 
-    /// Sends the events again that librdkafka returned because the topic was missing. Waits while the queue is full.
-    /// Returns false if a stop is requested while the queue has no room.
+    /// Resends the events that librdkafka returned because the topic was missing. Waits while the queue is full.
+    /// Returns false if a stop is requested while the queue is full.
     ///
     /// # Errors
     /// Returns the same errors as [`EventProducer::send`].
@@ -244,7 +244,7 @@ impl EventProducer {
     /// Sends an event of a batch without waiting. The outcome of the event at `index` appears in `batch`.
     ///
     /// # Errors
-    /// Returns the error of librdkafka if it has not taken the event. The event is then not sent.
+    /// Returns the error of librdkafka if librdkafka refused the event. A refused event is not sent.
     pub(super) fn try_send(
         &self,
         batch: &Batch,
@@ -403,7 +403,7 @@ impl EventProducer {
     /// Returns an error if the producer can send no more records.
     ///
     /// # Errors
-    /// Returns [`ProducerError::Fatal`].
+    /// Returns [`ProducerError::Fatal`] after a fatal error of librdkafka.
     pub fn check_fatal(&self) -> Result<(), ProducerError> {
         match self.client.client().fatal_error() {
             Some((_, reason)) => Err(ProducerError::Fatal { reason }),

@@ -1,10 +1,11 @@
 //! Sends the events of a source, and controls the rate, the number of events and the heartbeats.
 //!
-//! If the events come from HTTP requests, the requests send them, and the pump only sends heartbeats.
+//! If the events come from HTTP requests, other tasks send them. The pump then sends heartbeats and resends events that
+//! librdkafka returned.
 //!
-//! The commands `produce` and `dev` use [`run`]. The function blocks, so it must run on a Tokio thread for
-//! blocking calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to
-//! stop. [`EventProducer::finish`] then waits for the acknowledgements.
+//! The commands `produce` and `dev` use [`run`], which blocks and must therefore run on a Tokio thread for blocking
+//! calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to stop.
+//! [`EventProducer::finish`] then waits for the acknowledgements.
 //!
 //! A round of heartbeats consists of one heartbeat for every partition. Before each round, the pump requests the number
 //! of partitions again. If the events are synthetic, the value of a heartbeat is the current time. If the events come
@@ -29,8 +30,8 @@ use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// Maximum delay for which the pump catches up, in microseconds. After a longer delay, the pump does not send events
-/// faster to make up for the delay.
+/// Maximum delay that the pump makes up for by sending events faster, in microseconds. After a longer delay, the pump
+/// continues at the normal rate.
 const CATCH_UP_US: f64 = 1_000_000.0;
 /// Maximum wait for input before the pump checks whether heartbeats are due or a stop was requested.
 const INPUT_WAIT: Duration = Duration::from_millis(100);
@@ -57,8 +58,7 @@ pub enum PumpError {
 pub enum EventSource {
     /// Synthetic events, whose event time is the time at which they are sent.
     Synthetic(Stream),
-    /// The events of an input. The pump sends the events of an input unchanged, unless the replay moves their event
-    /// times.
+    /// The events of an input. The pump sends these events unchanged, unless the replay moves their event times.
     Input(Input, Replay),
     /// Events that other tasks send, until a stop is requested.
     Requests,
@@ -69,13 +69,13 @@ pub enum EventSource {
 pub struct Plan {
     /// The rate of events.
     pub rate: Rate,
-    /// Maximum number of events to send.
+    /// Maximum number of events to send, or `None` if there is no maximum.
     pub count: Option<u64>,
     /// Time between two heartbeats in milliseconds, or `None` if no heartbeats are sent.
     pub heartbeat_ms: Option<i64>,
     /// True if the pump also waits for brokers that refuse the login.
     pub patient: bool,
-    /// The limit on how far the producer may be ahead of the consumer. The value is `None` if the broker keeps its log.
+    /// The limit on how far the producer may be ahead of the consumer, or `None` if the broker keeps its log on disk.
     pub credit: Option<Credit>,
 }
 
@@ -229,7 +229,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Does what is not part of a request: sends heartbeats, and sends events again that librdkafka returned.
+    /// Sends heartbeats, and resends events that librdkafka returned, while HTTP requests send the events.
     fn attend_requests(&mut self) -> Result<(), ProducerError> {
         while !self.shutdown.is_triggered() {
             self.producer.check_fatal()?;
@@ -240,8 +240,8 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Waits until the rate allows the next event, but not before the instant `from`. Meanwhile sends due
-    /// heartbeats. Returns `false` after a request to stop.
+    /// Waits until the rate allows the next event and the instant `from` has passed. Sends the heartbeats that become
+    /// due during the wait. Returns `false` after a request to stop.
     fn wait_for_turn(&mut self, from: Instant) -> Result<bool, ProducerError> {
         loop {
             if self.shutdown.is_triggered() {
@@ -250,7 +250,8 @@ impl Pump<'_> {
             self.send_heartbeats_if_due()?;
             let by_rate = self.pace.due_us().map(Duration::from_micros);
             if by_rate.is_none() && from <= self.started {
-                // Without a rate limit, reading the clock for each event would take a twentieth of the time.
+                // Without a rate limit, the clock is not read, because reading it for each event would take 5 % of the
+                // time.
                 return Ok(true);
             }
             let due = by_rate.map_or(from, |us| from.max(self.started + us));
@@ -297,7 +298,7 @@ impl Pump<'_> {
         if now < at {
             return Ok(());
         }
-        // If a round of heartbeats is late, the pump does not make up for it with an additional round.
+        // A late round of heartbeats is not followed by an additional round to catch up.
         self.heartbeat_at = Some((at + every).max(now));
         self.send_heartbeats()
     }
@@ -360,18 +361,18 @@ impl Pace {
         }
     }
 
-    /// Returns when the next event is due. Returns `None` if there is no rate limit, because every event is then due at
-    /// once.
+    /// Returns the time at which the next event is due, or `None` without a rate limit, because every event is then due
+    /// at once.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn due_us(&self) -> Option<u64> {
-        // The time is never negative, and it is exact up to 2^53 µs, which are 285 years.
+        // The due time is never negative. As an `f64`, it is exact up to 2^53 µs, which is 285 years.
         self.step_us.map(|_| self.due_us as u64)
     }
 
-    /// Notes that an event was sent at `now_us`.
+    /// Updates the pace after an event was sent at `now_us`.
     ///
-    /// After a short delay, the pace sends events faster until it has caught up. After a long delay, it does not. After
-    /// an outage of an hour, the missed events must not be sent all at once.
+    /// After a short delay, events are due faster until the delay is made up for. A long delay is not made up for,
+    /// because the missed events of an hour's outage must not be sent all at once.
     #[allow(clippy::cast_precision_loss)]
     fn take(&mut self, now_us: u64) {
         let now_us = now_us as f64;
@@ -386,7 +387,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Returns how many events are sent between `from_us` and `to_us` if the pace is checked every millisecond.
+    /// Returns the number of events that are sent between `from_us` and `to_us` if the pace is checked every
+    /// millisecond.
     fn count(pace: &mut Pace, from_us: u64, to_us: u64) -> u64 {
         let mut count = 0;
         for now_us in (from_us..to_us).step_by(1_000) {

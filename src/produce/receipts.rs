@@ -1,29 +1,30 @@
-//! Receipts: the outcome of each event for a sender that waits for it.
+//! Receipts report the outcome of each event to a sender that waits for the outcome.
 //!
-//! A sender opens a [`Batch`] for all events of a request before it sends the first. librdkafka returns the mark of each
-//! event with its outcome, and the mark names the batch and the event. A batch stays open until its last outcome is
-//! known, even if its sender no longer waits. Open batches are limited, and the limits are below those of librdkafka's
-//! queue. Therefore, either the queue has room for a whole batch, or no event of the batch is sent.
+//! A sender opens a [`Batch`] for all events of a request before it sends the first event. librdkafka returns the
+//! outcome of each event together with its mark, and the mark identifies the batch and the event. A batch stays open
+//! until its last outcome is known, even if its sender no longer waits. Open batches are limited, and the limits are
+//! below those of librdkafka's queue. Therefore, either the queue has room for a whole batch, or no event of the batch
+//! is sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-/// Maximum number of events of a batch, so that an event's number fits into [`INDEX_BITS`].
+/// Maximum number of events in a batch. The index of an event must fit into [`INDEX_BITS`] bits.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// Maximum number of events in open batches. librdkafka's queue holds 300,000 records.
 const EVENTS_MAX: usize = 250_000;
 /// Maximum number of bytes of keys and values in open batches. librdkafka's queue holds 64 MiB.
 const BYTES_MAX: usize = 48 << 20;
-/// The bit that distinguishes the marks of batches from those of other events, which are microseconds.
+/// The bit that is set only in the marks of batched events. The marks of other events are times in microseconds.
 const BATCH_BIT: usize = 1 << (usize::BITS - 1);
-/// The number of bits of a mark that hold the number of the event in its batch.
+/// The number of bits in a mark that hold the index of the event in its batch.
 const INDEX_BITS: u32 = 14;
 
 const _: () = assert!(BATCH_EVENTS_MAX <= 1 << INDEX_BITS);
 
-/// What became of an event.
+/// The outcome of an event that was sent in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The event waits for its acknowledgement.
@@ -35,7 +36,7 @@ pub enum Outcome {
         /// The offset of the record, if librdkafka knows it.
         offset: Option<i64>,
     },
-    /// The delivery failed, and the record may be in the log or not.
+    /// The delivery failed, and the record may or may not be in the log.
     Unknown,
     /// The event was not sent.
     NotSent,
@@ -70,8 +71,9 @@ struct BatchState {
 }
 
 impl Receipts {
-    /// Opens a batch of `events` events, whose keys and values have `bytes` bytes in total. `sent_us` is the time on the
-    /// clock of the deliveries. Returns `None` if too much waits for Kafka.
+    /// Opens a batch of `events` events, whose keys and values have `bytes` bytes in total. `sent_us` is the time of
+    /// sending, in microseconds since the producer was created. Returns `None` if the open batches would exceed a
+    /// limit.
     ///
     /// # Panics
     /// Panics if `events` is 0 or exceeds [`BATCH_EVENTS_MAX`].
@@ -82,7 +84,7 @@ impl Receipts {
             return None;
         }
         let id = open.next_id;
-        // Ids repeat after 2^49 batches, far more than a process can send.
+        // Batch ids repeat only after 2^49 batches, far more than a process can send.
         open.next_id = (id + 1) & ((BATCH_BIT - 1) >> INDEX_BITS);
         open.events += events;
         open.bytes += bytes;
@@ -100,8 +102,8 @@ impl Receipts {
         Some(batch)
     }
 
-    /// Sets the outcome of the event with this mark, and returns its batch. Returns `None` for the marks of events
-    /// without a batch.
+    /// Sets the outcome of the event with the delivery mark `mark`, and returns the event's batch. Returns `None` if
+    /// the event has no batch.
     pub fn settle(&self, mark: usize, outcome: Outcome) -> Option<Arc<Batch>> {
         if mark & BATCH_BIT == 0 {
             return None;
@@ -113,7 +115,7 @@ impl Receipts {
         Some(batch)
     }
 
-    /// Sets the outcome of all events from `index` on to "not sent".
+    /// Sets the outcome of all pending events from `index` on to "not sent".
     pub fn cancel_from(&self, batch: &Batch, index: usize) {
         self.settle_range(batch, index, usize::MAX, Outcome::NotSent);
     }
@@ -140,7 +142,7 @@ impl Receipts {
 }
 
 impl OpenBatches {
-    /// Removes a batch. Returns false if it is already removed.
+    /// Removes a batch. Returns false if the batch was already removed.
     fn close(&mut self, batch: &Batch, events: usize) -> bool {
         let was_open = self.batches.remove(&batch.id).is_some();
         if was_open {

@@ -52,10 +52,10 @@ struct LastShown {
 /// The number of events that the role will send, if that number is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ExpectedTotal {
-    /// The expected number of events. Without `--speed`, the expected number is the number of lines, which includes
-    /// invalid lines.
+    /// The expected number of events. Without `--speed`, the expected number of events is the number of lines,
+    /// including invalid lines.
     count: Option<u64>,
-    /// The time in milliseconds from the first event until the last event is due, which is known only with `--speed`.
+    /// The time in milliseconds from the first event until the last event is due. It is known only with `--speed`.
     due_ms: Option<i64>,
 }
 
@@ -70,7 +70,7 @@ impl ProgressReport {
         let file = args.input.clone().filter(|path| path.as_os_str() != "-");
         if draws && let (Some(path), Ok(format)) = (file, input_rules(args)) {
             let (count, speed, total) = (args.count, args.speed, Arc::clone(&total));
-            // Counting the lines of a long file takes a while, so the role sends events while it counts.
+            // Counting the lines of a long file takes a while, so a separate thread counts while the role sends events.
             let counting = move || {
                 let found = find_total(&path, &format, count, speed);
                 *total.lock().expect("no panic holds the lock") = found;
@@ -259,8 +259,8 @@ fn draw(
         }));
     }
     let eta = show_eta(eta);
-    // The message of the bar is set before the position. With the reverse order, a frame could show all events as sent
-    // together with a remaining time.
+    // The message of the bar is set before the position. In the reverse order, a frame could show a remaining time
+    // although all events are already acknowledged.
     bar.set_message(if is_wide {
         let rate = rate_text(progress.per_second());
         format!("acknowledged{}, {rate}/s, {eta}", error_counts(counts))
@@ -270,7 +270,7 @@ fn draw(
     bar.set_position(counts.acknowledged);
 }
 
-/// Returns the counts of invalid and failed events as text, to be appended to other counts. Counts of zero are omitted.
+/// Returns the counts of invalid and failed events as text, to append to other counts. Counts of zero are omitted.
 fn error_counts(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
@@ -338,7 +338,7 @@ fn millis(us: u64) -> String {
     format!("{:.1} ms", us as f64 / 1_000.0)
 }
 
-/// Prints a line of this role that does not belong to the log.
+/// Prints a line of the `produce` role that is not part of the log.
 pub(super) fn print_line(text: &str) {
     telemetry::print_stderr(&format!("citystream: {text}"));
 }

@@ -1,19 +1,20 @@
-//! Sends the events of dead letters to the topic of events again, if the events can be repaired. Each repaired event is
+//! Resends the events of dead letters to the topic of events, if the events can be repaired. Each repaired event is
 //! sent only once. All dead letters remain in the dead-letter topic.
 //!
-//! Each transaction sends a batch of events. In the same transaction, the run commits the offset up to which it has
-//! processed dead letters. The commit is for the group [`RESEND_GROUP`]. If a run dies, its last batch is not sent, and
-//! the next run continues after the previous batch. If two runs overlap, the newer run fences the older run through the
+//! Each transaction sends a batch of events. In the same transaction, the run commits the offsets up to which it has
+//! processed dead letters, for the group [`RESEND_GROUP`]. If a run dies, its last batch is not sent, and the next run
+//! continues after the previous batch. If two runs overlap, the newer run fences the older run through the
 //! transactional id. Consumers of the events read only committed events.
 //!
 //! Each transaction has its own producer. Kafka's protocol before KIP-890 does not name the transaction that a request
-//! belongs to, and librdkafka has not implemented KIP-890. If the network delays the request that ends a transaction, the
-//! client repeats it and begins the next transaction. The delayed request would then commit the next transaction before
-//! it is complete. A new producer gets a new epoch, and Kafka refuses requests of older epochs.
+//! belongs to, and librdkafka has not implemented KIP-890. If the network delays the request that ends a transaction,
+//! the client repeats the request and begins the next transaction. With a shared producer, the delayed request would
+//! then commit the next transaction before it is complete. A new producer gets a new epoch, and Kafka refuses requests
+//! of older epochs.
 //!
 //! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
-//! partition and the offset of its record. Each run reads all dead letters from the beginning. The run only remembers
-//! the dead letters that earlier runs have processed, and processes the others.
+//! partition and the offset of its record. Each run reads all dead letters from the beginning, to learn which records
+//! earlier runs have processed. It then processes only the remaining dead letters.
 //!
 //! The run skips dead letters of other topics. The run also skips dead letters with the reason `refused_by_table`,
 //! because their events are already counted. The function [`run`] blocks.
@@ -46,13 +47,14 @@ use crate::shutdown::Shutdown;
 /// Maximum number of dead letters in a transaction. The number is small enough for the transaction's timeout of a
 /// minute, and large enough for a fast run.
 const BATCH_MAX: u64 = 500;
-/// Maximum number of records that a run can identify. The maximum number of records needs about 500 MB of memory.
+/// Maximum number of records that a run can identify. Five million records need about 500 MB of memory.
 const KNOWN_MAX: usize = 5_000_000;
 /// Timeout of one request, and maximum wait for the next dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long the program repeats a request if the error of the request says that it may be repeated.
+/// Maximum time for which the program repeats a failed request. Only a request whose error allows a repetition is
+/// repeated.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The reason why not all dead letters were processed.
@@ -67,7 +69,7 @@ pub enum ResendError {
     /// A request failed. The events that were sent before the failed request remain sent.
     #[error("failed to {what}")]
     Kafka {
-        /// What the request should do.
+        /// The purpose of the request, as the rest of the phrase "failed to …".
         what: &'static str,
         /// The error of librdkafka.
         #[source]
@@ -154,8 +156,8 @@ pub fn run(
         return Ok(out);
     }
     let mut producer = next_producer(config, topic)?;
-    // The call above has fenced all other runs, so the committed offsets can no longer change. Before the call, another
-    // run may have changed the committed offsets, so this run reads them again.
+    // The call above has fenced all other runs, so the committed offsets can no longer change. Another run may have
+    // changed the committed offsets before the call, so this run reads the offsets again.
     let Some(partitions) = wait_and_assign(&consumer, topic, dlq_topic, shutdown)? else {
         return Ok(out);
     };
@@ -187,7 +189,8 @@ pub fn run(
         resend.advance(&batch.next_offsets);
         if !resend.scan.is_done() {
             producer = next_producer(config, topic)?;
-            // A run that began in the meantime is fenced now, but it may have committed transactions before.
+            // The new producer fences a run that began in the meantime, but that run may already have committed
+            // transactions.
             resend.expect_unchanged(&consumer)?;
         }
     }
@@ -220,7 +223,7 @@ fn next_producer(
     Ok(producer)
 }
 
-/// Repeats a request while its error says that it may be repeated. Gives up after [`RETRY_MAX`].
+/// Sends a request, and repeats it while its error allows a repetition. Gives up after [`RETRY_MAX`].
 fn retry(request: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     let began = Instant::now();
     loop {
@@ -254,7 +257,7 @@ fn wait_and_assign(
     dlq_topic: &str,
     shutdown: &Shutdown,
 ) -> Result<Option<BTreeMap<i32, LetterPartition>>, ResendError> {
-    // The poll runs the callback that provides the first token for the login.
+    // Polling runs the callback that provides the first OAuth token for the login.
     consumer.poll(Duration::ZERO);
     let mut log_limit = LogLimit::default();
     while !shutdown.is_triggered() {
@@ -313,13 +316,13 @@ fn assign(
     Ok(Ok(partitions))
 }
 
-/// The topic id, the partition and the offset of a record. Together they identify the record.
+/// The topic id, the partition and the offset of a record, which together identify the record.
 type SourceRecord = (String, i32, i64);
 
 /// The content of one transaction.
 struct TransactionBatch {
     resent: Resent,
-    /// The offsets after the last dead letters of the transaction, one for each partition.
+    /// For each partition, the offset after the last dead letter of the transaction.
     next_offsets: TopicPartitionList,
 }
 
@@ -371,7 +374,7 @@ impl Resend<'_> {
         })
     }
 
-    /// Notes the offsets of a committed transaction.
+    /// Remembers the offsets of a committed transaction.
     fn advance(&mut self, next_offsets: &TopicPartitionList) {
         for element in next_offsets.elements() {
             if let (Some(part), KafkaOffset::Offset(next)) = (
@@ -400,7 +403,7 @@ impl Resend<'_> {
     }
 
     /// Sends the event of a dead letter if the event can be repaired. Returns the offset after the dead letter, or
-    /// `None` if this run does not process the dead letter.
+    /// `None` if an earlier run has processed the dead letter or a later run will.
     fn process_letter(
         &mut self,
         producer: &FutureProducer<Context>,
@@ -447,8 +450,8 @@ impl Resend<'_> {
     }
 }
 
-/// Returns the value of a header that the consumer added. The consumer's headers begin with the last `reason`. Headers
-/// before the last `reason` belong to the record, and may have the same names.
+/// Returns the value of a header that the consumer added. The consumer's headers begin with the last header named
+/// `reason`. Headers before it belong to the original record, and may have the same names.
 fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     let headers: Vec<_> = letter.headers()?.iter().collect();
     let ours = headers.iter().rposition(|header| header.key == "reason")?;
@@ -459,7 +462,7 @@ fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     String::from_utf8(found.value?.to_vec()).ok()
 }
 
-/// Returns the identity of a dead letter's record, or `None` if the headers do not identify a record.
+/// Returns the identity of the record that a dead letter copies, or `None` if the headers do not identify a record.
 fn source_of(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     Some((
         header(letter, "source_topic_id")?,
@@ -468,8 +471,8 @@ fn source_of(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     ))
 }
 
-/// Returns the repaired event of a dead letter, both as JSON and parsed. If the event cannot be repaired, the error is
-/// the reason.
+/// Returns the repaired event of a dead letter, both as JSON and parsed. The error is the reason why the event cannot
+/// be repaired.
 fn repaired(letter: &BorrowedMessage<'_>, topic: &str) -> Result<(String, Event), &'static str> {
     let header = |name: &str| header(letter, name);
     let text = |name: &str| header(name).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The answer to a request with events: what became of each line.
+//! The answer to an HTTP request that sends events. The answer reports the outcome of each line of the request.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,22 +6,23 @@ use utoipa::ToSchema;
 use crate::core::parse::Reject;
 use crate::produce::receipts::Outcome;
 
-/// Maximum number of characters of a detail. The detail of an invalid value may repeat all of the value.
+/// Maximum number of characters of a reject's detail. A longer detail is cut off, because it may quote the whole
+/// invalid value.
 const DETAIL_CHARS_MAX: usize = 200;
-/// Maximum number of bytes of a result in addition to its texts.
+/// Maximum size in bytes of one line's result, without its text fields.
 const RESULT_BYTES: usize = 160;
 
-/// What the body said in a line.
+/// A line of the request body, with the result of checking its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// The number of the line or element.
+    /// The number of the line in NDJSON, or of the element in a JSON array.
     pub(super) number: u64,
-    /// The event's own id if it is valid and has one, or the rule that it breaks.
+    /// `Ok` with the event's own id, if any, for a valid event. `Err` with the broken rule for an invalid event.
     pub(super) verdict: Result<Option<Box<str>>, Reject>,
 }
 
 impl Line {
-    /// Returns a line that breaks a rule.
+    /// Returns a line whose event breaks a rule.
     pub(super) fn rejected(number: u64, mut reject: Reject) -> Line {
         if let Some((end, _)) = reject.detail.char_indices().nth(DETAIL_CHARS_MAX) {
             reject.detail.truncate(end);
@@ -33,7 +34,7 @@ impl Line {
         }
     }
 
-    /// Returns the maximum number of bytes of the result of the line. In JSON, a text may need two bytes for one.
+    /// Returns the maximum size in bytes of the line's result. JSON escapes can double the size of a text.
     pub(super) fn result_bytes_max(&self, topic: &str) -> usize {
         let text_bytes = match &self.verdict {
             Ok(Some(id)) => id.len(),
@@ -101,14 +102,14 @@ pub(crate) struct Answer {
     pub(crate) results: Vec<LineResult>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes the count by reference
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
 impl Answer {
-    /// Returns the answer for lines whose events have these outcomes. The outcomes are in the order of the valid lines,
-    /// and an event without an outcome was not sent. A line whose event is still pending has the status "unknown".
+    /// Returns the answer to a request with these lines. `outcomes` lists the outcomes of the valid lines, in their
+    /// order. An event without an outcome was not sent. A line whose event is still pending has the status "unknown".
     pub(super) fn new(
         lines: Vec<Line>,
         outcomes: &[Outcome],

@@ -1,9 +1,10 @@
-//! Checks the headers of a request with events: who may send it, and what its body is.
+//! Checks the headers of an HTTP request that sends events: its origin, and the format of its body.
 //!
 //! A page of another site can make a browser send a POST request with a form or plain text to this server, without a
-//! question to the server first. Browsers name the site in `Origin`, and newer ones in `Sec-Fetch-Site`, too. A request
-//! with one of these headers must come from a page of this server, and must not have the type of a form. `curl -d`
-//! sends the type of a form without these headers, and is accepted.
+//! CORS preflight request. Browsers name the site in `Origin`, and newer browsers also describe it in `Sec-Fetch-Site`.
+//! A request with `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not have the content type
+//! of a form. `curl -d` sends the content type of a form without `Origin` or `Sec-Fetch-Site`, so its requests are
+//! accepted.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
@@ -14,7 +15,7 @@ use crate::core::submission::Framing;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const TYPES: &str = "send application/json or application/x-ndjson";
 
-/// What the headers say about a body.
+/// The format of a request body, as its headers declare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyKind {
     pub(super) framing: Framing,
@@ -25,7 +26,7 @@ pub(super) struct BodyKind {
 /// `Host`.
 ///
 /// # Errors
-/// Returns status 400, 403 or 415 if the request must not be read.
+/// Returns an error with status 400, 403 or 415 if the request must be refused.
 pub(super) fn check_headers(
     headers: &HeaderMap,
     authority: Option<&str>,
@@ -68,16 +69,16 @@ pub(super) fn check_headers(
     Ok(BodyKind { framing, is_gzip })
 }
 
-/// Returns the text of a header, or a text that no rule accepts if the header is not ASCII.
+/// Returns the text of a header. If the header is not ASCII, returns a text that every check refuses.
 fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("?")
 }
 
-/// Returns true if a page that this server served has sent the request, or a person who typed the address.
+/// Returns true if `Origin` and `Sec-Fetch-Site`, where present, name a page of this server or a direct visit.
 fn is_from_own_page(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let host = authority.or_else(|| headers.get(HOST).map(text));
     let is_own = |origin: &HeaderValue| {
-        // A proxy in front of this server may be the one that speaks TLS, so the scheme is not compared.
+        // The scheme is not compared, because a proxy in front of this server may terminate TLS.
         let origin = text(origin);
         let name = ["http://", "https://"]
             .iter()

@@ -1,17 +1,17 @@
-//! `POST /api/v1/events`: takes events over HTTP, and answers when Kafka has acknowledged them.
+//! `POST /api/v1/events`: accepts events over HTTP, and answers when Kafka has acknowledged them.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `headers` | who may send events, and what a body is |
-//! | `receive` | the body, within a limit of bytes |
-//! | [`crate::core::submission`] | the body's events, and which of them are valid |
+//! | `headers` | checks of the request headers: the origin and the format of the body |
+//! | `receive` | reading the request body, up to a maximum size |
+//! | [`crate::core::submission`] | splitting the body into events, and checking each event |
 //! | `sending` | handing valid events to Kafka, and waiting for their outcomes |
-//! | `answer` | what became of each line |
+//! | `answer` | the answer, with the outcome of each line |
 //! | `route` | the route, its metrics and its description |
 //!
-//! An invalid event never reaches Kafka from here. An event with the status `accepted` is in the log of all replicas.
-//! The status `unknown` says that the event may be in the log, or may arrive there later. A client that sends an event
-//! again can therefore make it count twice.
+//! This route never sends an invalid event to Kafka. An event with the status `accepted` is in the log of all replicas.
+//! The status `unknown` means that the event may be in the log already, or may arrive there later. If a client resends
+//! an event with the status `unknown`, the event may therefore count twice.
 
 mod answer;
 mod headers;
@@ -31,50 +31,50 @@ use crate::telemetry::Metrics;
 
 /// The path to which clients send events.
 const PATH: &str = "/api/v1/events";
-/// Time between two looks at the deliveries.
+/// Time between two checks of the deliveries for a stall.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// How long the body of a request may take to arrive.
+/// Maximum time for the body of a request to arrive.
 const BODY_MAX: Duration = Duration::from_secs(20);
-/// How long a request waits for room in Kafka's queue and for its acknowledgements.
+/// Maximum time that a request waits for room in librdkafka's queue or for acknowledgements from Kafka.
 const KAFKA_MAX: Duration = Duration::from_secs(10);
-/// How long a request waits for its acknowledgements after the role has begun to stop. The flush afterwards takes at
-/// most eight seconds, and systemd ends the process after ten seconds.
+/// Maximum time that a request waits for acknowledgements after the role has begun to stop. The final flush of the
+/// producer then takes at most eight seconds, and systemd ends the process after ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-/// The limits of the requests with events. The deadline is longer than all waits of a request together, because a
-/// request whose events are on their way must be answered with their outcomes.
+/// The limits of HTTP requests that send events. The deadline is longer than all waits of a request together, because a
+/// request whose events were sent must be answered with their outcomes.
 pub(crate) const UPLOADS: Uploads = Uploads {
     path: PATH,
     body_bytes_max: receive::BODY_BYTES_MAX,
     deadline: Duration::from_secs(60),
 };
 
-/// What the requests with events share. All clones share the producer.
+/// The state that all HTTP requests with events share. Clones share one producer.
 #[derive(Clone)]
 pub(crate) struct EventDoor(Arc<Parts>);
 
 struct Parts {
     producer: Arc<EventProducer>,
     topic: String,
-    /// The room that is left in the embedded broker of `dev`, and its number of partitions.
+    /// The remaining room in the embedded broker of `dev`, and the number of the topic's partitions.
     credit: Option<(Credit, i32)>,
     metrics: Metrics,
     shutdown: Shutdown,
 }
 
 impl EventDoor {
-    /// Returns a door through which clients send events to `topic` until `shutdown`.
+    /// Returns the state of a route through which HTTP clients send events to `topic` until `shutdown`.
     ///
     /// # Panics
-    /// Panics outside a Tokio runtime.
+    /// Panics if it is called outside a Tokio runtime.
     pub(crate) fn new(
         producer: Arc<EventProducer>,
         topic: &str,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> EventDoor {
-        // The series exist from the start. If a series appeared only with its first event, a rate would miss that
-        // event.
+        // All series of the metrics exist from the start. If a series appeared only with its first event, a `rate()` in
+        // Prometheus would miss that event.
         let (requests, events) = (&metrics.ingest_requests, &metrics.ingest_events);
         for status in ["200", "422", "503"] {
             requests.with_label_values(&[status]).inc_by(0);
@@ -92,7 +92,7 @@ impl EventDoor {
         }))
     }
 
-    /// Takes credit for each event, for a topic with `partitions` partitions in the embedded broker.
+    /// Makes each event take credit first, for a topic with `partitions` partitions in the embedded broker of `dev`.
     #[must_use]
     pub(crate) fn with_credit(self, credit: Credit, partitions: i32) -> EventDoor {
         let parts = &*self.0;
@@ -106,8 +106,8 @@ impl EventDoor {
     }
 }
 
-/// Looks at the deliveries until `shutdown`, because a stall is measured between two looks. Without this, the first
-/// request after a quiet time could see a stall.
+/// Checks the deliveries regularly until `shutdown`, because a stall is detected by comparing two checks. Without
+/// regular checks, the first request after a quiet time could wrongly report a stall.
 async fn watch_flow(deliveries: Arc<Deliveries>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     while !shutdown.is_triggered() {

@@ -1,7 +1,7 @@
-//! Reads the body of a request into memory, and unpacks gzip, within a limit of bytes.
+//! Reads the body of a request into memory, and unpacks gzip, up to a maximum size.
 //!
-//! The bytes count for the client while they are in memory. Unpacking stops at the limit, so that a small body cannot
-//! become a large one.
+//! While a body is in memory, its bytes count toward the client's share of memory. Unpacking stops at the maximum size,
+//! so a small gzip body cannot fill the memory.
 
 use std::io::{self, Write};
 
@@ -15,11 +15,11 @@ use crate::api::server::{BASE_BYTES, ByteShare};
 /// Maximum number of bytes of a body, both as sent and unpacked.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// Reads the whole body.
+/// Reads the whole body of a request.
 ///
 /// # Errors
-/// Returns status 400 if the body ends early or is not gzip, 413 if it is too large, and 503 if the clients already
-/// hold too many bytes.
+/// Returns an error with status 400 if the body ends early or is not gzip, 413 if the body is too large, and 503 if too
+/// many bytes of other requests are in memory.
 pub(super) async fn receive(
     body: Body,
     is_gzip: bool,
@@ -48,7 +48,7 @@ pub(super) async fn receive(
     }
 }
 
-/// Returns the reason why the collector refused bytes, or else the result of copying.
+/// Returns `refusal` if the collector refused bytes. Otherwise returns `done`, the result of copying.
 fn finish(refusal: Option<ApiError>, done: Result<(), ApiError>) -> Result<(), ApiError> {
     refusal.map_or(done, Err)
 }
@@ -83,10 +83,10 @@ fn read_error(error: &axum::Error) -> ApiError {
 /// The bytes of a body that have arrived.
 struct Collected<'a> {
     bytes: Vec<u8>,
-    /// The number of bytes beyond which no room is made in advance.
+    /// The maximum capacity, in bytes, that is reserved in advance.
     capacity_max: usize,
     share: &'a ByteShare,
-    /// Why the collector has refused bytes. An error of `io` cannot carry this.
+    /// The reason why the collector has refused bytes. It is stored here because an `io::Error` cannot carry it.
     refusal: Option<ApiError>,
 }
 

@@ -26,7 +26,7 @@ use crate::produce::accept::{BODY_MAX, EventDoor, PATH};
 use crate::telemetry::unix_ms;
 
 impl EventDoor {
-    /// Returns the route.
+    /// Returns the router of `POST /api/v1/events`.
     pub(crate) fn router(&self) -> Router {
         let router = Router::new()
             .route(PATH, post(take_events))
@@ -45,10 +45,10 @@ impl EventDoor {
         observed(router, self.0.metrics.clone())
     }
 
-    /// Answers a request.
+    /// Answers one request to `POST /api/v1/events`.
     ///
     /// # Errors
-    /// Returns the error of a request of which nothing was sent.
+    /// Returns an error if no event of the request was sent.
     async fn answer(&self, request: Request) -> Result<Response, ApiError> {
         let is_verbose = is_verbose(request.uri())?;
         let authority = request.uri().authority().map(ToString::to_string);
@@ -129,7 +129,7 @@ async fn take_events(State(door): State<EventDoor>, request: Request) -> Respons
     response
 }
 
-/// Returns the HTTP response for an answer.
+/// Converts an answer to an HTTP response.
 fn respond(answer: Answer) -> Response {
     let fields = |answer: &Answer| serde_json::json!(answer);
     if !answer.is_complete() {
@@ -146,7 +146,7 @@ fn respond(answer: Answer) -> Response {
     (StatusCode::OK, headers, Json(answer)).into_response()
 }
 
-/// Returns whether the client wants the results of accepted events.
+/// Returns true if the client requests the results of accepted events, too.
 fn is_verbose(uri: &Uri) -> Result<bool, ApiError> {
     let params = Params::parse(PATH, None, uri, "verbose")?;
     match params.given("verbose") {
@@ -187,7 +187,7 @@ struct EventIn {
     event_id: Option<String>,
 }
 
-/// The errors of the route, each with its status, its meaning and its codes.
+/// The table of the errors of `POST /api/v1/events`, each with its status, its meaning and its codes.
 const ERRORS: &str = "\
 400 The body cannot be divided into events, or a parameter or header is invalid: `bad_body`, `bad_parameter`, `bad_header`
 401 A valid bearer token is required: `unauthorized`
@@ -204,7 +204,7 @@ const ERRORS: &str = "\
 500 A bug: `internal`
 503 Kafka does not acknowledge events (`kafka_unavailable`), the server stops (`stopping`), or clients hold too many bytes (`busy`). Without `results`, nothing was sent; with it, each line has its status. See `Retry-After`";
 
-/// The routes without a utoipa handler, as in the API of `serve`.
+/// The OpenAPI description of the routes that have no utoipa handler.
 const OPERATOR_ROUTES: &str = "\
 /livez | get_livez | text/plain | `ok` while the process is alive
 /readyz | get_readyz | text/plain | `ok` while events reach Kafka

@@ -1,4 +1,4 @@
-//! Divides a body into events, hands the valid ones to Kafka, and waits for their outcomes.
+//! Divides a request body into events, sends the valid events to Kafka, and waits for their outcomes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::produce::accept::answer::Line;
 use crate::produce::accept::{EventDoor, KAFKA_MAX, Parts, STOP_MAX};
 use crate::produce::receipts::{BATCH_EVENTS_MAX, Batch, Outcome};
 
-/// Maximum number of bytes of an answer without its results.
+/// Maximum size in bytes of an answer without the results of its lines.
 const ANSWER_BYTES: usize = 1_024;
-/// Pause before credit is requested again.
+/// Pause before a request tries to take credit again.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// The lines of a body, whose valid events were handed to Kafka.
+/// The lines of a request body after their valid events were sent to Kafka.
 pub(super) struct Sent {
     pub(super) lines: Vec<Line>,
     /// The outcomes of the valid events; `None` if no event is valid.
@@ -26,10 +26,12 @@ pub(super) struct Sent {
 }
 
 impl EventDoor {
-    /// Judges the events of a body that arrived at `arrival_ms`, and hands the valid ones to Kafka. The call blocks.
+    /// Checks the events of a request body that arrived at `arrival_ms`, and sends the valid events to Kafka. The call
+    /// blocks.
     ///
     /// # Errors
-    /// Returns an error if nothing was handed to Kafka: the body cannot be divided into events, or there is no room.
+    /// Returns an error if no event was sent, because the body cannot be divided into events, memory is short, or Kafka
+    /// cannot accept the events.
     pub(super) fn send(
         &self,
         body: &[u8],
@@ -52,7 +54,8 @@ impl EventDoor {
                 Err(reject) => Line::rejected(item.line, reject),
             });
         }
-        // The room for the answer is reserved first. Once events are on their way, the client must learn their outcomes.
+        // Memory for the answer is reserved first, because the client must learn the outcomes of all events that are
+        // sent.
         let results = lines.iter().map(|line| line.result_bytes_max(&door.topic));
         let results: usize = ANSWER_BYTES + results.sum::<usize>();
         let copies = events.iter().map(|event| match &event.value {
@@ -74,10 +77,10 @@ impl EventDoor {
 }
 
 impl Parts {
-    /// Hands all events to Kafka, or none if there is no room.
+    /// Sends all events to Kafka, or none if there is no room for all of them.
     ///
-    /// In an embedded broker, room may run out in between. librdkafka's own queue can be smaller than the batches if
-    /// the operator made it so. The rest of the events is then not sent.
+    /// There are two exceptions in which only the first events are sent. The embedded broker may run out of room, and
+    /// the operator may have configured a librdkafka queue that is smaller than a batch.
     fn send_events(&self, events: &[ValidEvent<'_>]) -> Result<Arc<Batch>, ApiError> {
         let deliveries = self.producer.deliveries();
         deliveries.check_flow().map_err(|why| {
@@ -108,7 +111,7 @@ impl Parts {
         Ok(batch)
     }
 
-    /// Takes credit for an event. Returns false if there is none until `until`, or if the role stops.
+    /// Waits until the credit for an event can be taken. Returns false if the instant `until` passes or the role stops.
     fn wait_for_credit(&self, event: &ValidEvent<'_>, until: Instant) -> bool {
         let Some((credit, partitions)) = &self.credit else {
             return true;
@@ -125,7 +128,7 @@ impl Parts {
 }
 
 impl Sent {
-    /// Waits until the outcome of each event is known, or until Kafka has taken too long. Returns the outcomes, or
+    /// Waits until the outcome of every event is known or the time limit passes, and then returns the outcomes. Returns
     /// `None` if no event is valid.
     pub(super) async fn wait(&self, door: &EventDoor) -> Option<Vec<Outcome>> {
         let batch = self.batch.as_ref()?;

@@ -12,11 +12,11 @@ use crate::core::parse::VALUE_BYTES_MAX;
 
 /// Number of bytes that the program requests with one read.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
-/// Number of compressed bytes that the program requests with one read. The number is smaller than for plain text
-/// ([`BUFFER_BYTES`]), because events become several times larger when they are unpacked.
+/// Number of compressed bytes that the program requests with one read. The number is smaller than [`BUFFER_BYTES`],
+/// because events become several times larger when they are unpacked.
 const PACKED_BYTES: usize = 16 * 1024;
 
-/// The mark with which some programs begin a file of UTF-8.
+/// The byte order mark, with which some programs begin a UTF-8 file.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The lines of an input that has been opened.
@@ -31,7 +31,7 @@ pub(super) fn open_lines(input: impl Read + Send + 'static) -> io::Result<InputL
 /// Returns the bytes of an input. If the input is gzip, the function unpacks it.
 ///
 /// The function recognizes gzip by its first two bytes, which can never begin JSON and do not begin a CSV file. The
-/// function does not use the file name, because a pipe has none.
+/// file name is not used to recognize gzip, because a pipe has no name.
 pub(super) fn unpack(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     input.by_ref().take(2).read_to_end(&mut head)?;
@@ -52,7 +52,7 @@ pub(super) struct RawLine<'a> {
     pub(super) number: u64,
     /// The bytes of the line, or an empty slice if the line is too long.
     pub(super) value: &'a [u8],
-    /// The length of a line that is too long, in bytes. `None` means that the line is not too long.
+    /// The length in bytes of a line that exceeds the maximum. `None` means that the line is short enough.
     pub(super) too_long_bytes: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ struct LineEnd {
     is_crlf: bool,
 }
 
-/// Reads lines. Keeps at most as many bytes in memory as one record may have.
+/// Reads lines from a stream. At most the maximum size of one record is kept in memory.
 pub(super) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
@@ -122,7 +122,7 @@ impl<R: BufRead> Lines<R> {
     /// Reads up to the next line break, and keeps only the first bytes of a long line. Returns `None` at the end of the
     /// stream.
     fn fill_line(&mut self) -> io::Result<Option<LineEnd>> {
-        // The additional four bytes are for a byte order mark before the value and for a CR after the value.
+        // The four additional bytes hold a byte order mark (three bytes) before the value and a CR after the value.
         const KEEP_BYTES: usize = VALUE_BYTES_MAX + 4;
         self.line.clear();
         let (mut length, mut last_byte, mut has_lf) = (0u64, 0, false);
@@ -153,7 +153,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 impl<R: Read> Lines<BufReader<R>> {
-    /// Returns true if the buffer is empty. The next line must then be read from the stream, which may take long.
+    /// Returns true if the buffer is empty. Reading the next line then has to wait for the stream, which may take long.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }

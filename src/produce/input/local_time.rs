@@ -1,6 +1,7 @@
-//! Reads the times of a CSV file: in RFC 3339 or in a format of its own, with an offset or in a time zone.
+//! Parses the times of a CSV file. A time is in RFC 3339 or in the format that the operator gives, with an offset or in
+//! a time zone.
 //!
-//! | a local time | means |
+//! | a local time that | means |
 //! |---|---|
 //! | occurs twice, because clocks are set back | the first of the two instants |
 //! | does not occur, because clocks are set forward | the time is moved forward by the same amount as the clocks |
@@ -14,17 +15,17 @@ use jiff::tz::TimeZone;
 use crate::core::clock::UnixMs;
 use crate::core::time::parse_timestamp;
 
-/// How the times of a file are written.
+/// The format and the time zone of the times in a CSV file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TimeRules {
-    /// The format in the syntax of strtime. `None` means RFC 3339.
+    /// The format of a time, in the syntax of `strftime`. `None` means RFC 3339.
     pub(super) format: Option<String>,
-    /// The time zone of times without an offset.
+    /// The time zone of the times that have no offset.
     pub(super) zone: Option<TimeZone>,
 }
 
 impl TimeRules {
-    /// Returns the instant of a text.
+    /// Parses a text as a time.
     ///
     /// # Errors
     /// Returns the reason why the text is not a time.
@@ -47,7 +48,7 @@ impl TimeRules {
         if let Some(ms) = parse_timestamp(text) {
             return Ok(ms);
         }
-        // A local time has the grammar of a timestamp, except that it has no offset.
+        // A local time has the same syntax as an RFC 3339 timestamp, but without an offset.
         let Some(as_utc) = parse_timestamp(&format!("{text}Z")) else {
             return Err(
                 "is not YYYY-MM-DDThh:mm:ss[.fff](Z or ±hh:mm); --time-format reads other times"

@@ -1,18 +1,18 @@
-//! Builds the events of a CSV file: which columns fill which fields, and how a cell becomes the text of a field.
+//! Builds events from the rows of a CSV file: assigns columns to fields, and converts cells to the texts of fields.
 //!
-//! The result is the JSON object of an event. The caller passes it to the parser of all events, which decides whether
-//! the event is valid.
+//! The result is an event as a JSON object. The caller passes the JSON object to the common parser of events, which
+//! decides whether the event is valid.
 //!
 //! | a cell | becomes |
 //! |---|---|
-//! | any | its text, without the spaces around it |
+//! | any | its text, without surrounding spaces |
 //! | empty | no field |
-//! | of `event_type`, if its text is not an event type | the same in lower case, with `-` for everything between ASCII letters and digits: `Noise - Street` becomes `noise-street` |
-//! | of `severity`, if `--severity-map` has its word | the severity that the word means |
-//! | of `severity`, if `--severity-map` has `*` and the cell is not a severity | the severity of `*` |
+//! | of `event_type`, if its text is not a valid event type | the text in lower case, with `-` in place of everything between ASCII letters and digits: `Noise - Street` becomes `noise-street` |
+//! | of `severity`, if `--severity-map` contains its text | the severity mapped from the text |
+//! | of `severity`, if `--severity-map` contains `*` and the cell is not a severity | the severity mapped from `*` |
 //! | of `timestamp` | the instant in UTC ([`TimeRules`]) |
 //!
-//! Columns without a field are not sent: each would be stored with every raw event and would cost write units.
+//! Columns that are mapped to no field are not sent, because storing them with every raw event would cost write units.
 
 use std::borrow::Cow;
 
@@ -24,10 +24,10 @@ use crate::core::time::format_millis;
 use crate::failure::Failure;
 use crate::settings::{CsvArgs, EventField, nearest};
 
-/// Names in the list of the columns in a message. More are counted.
+/// Maximum number of column names in an error message. Further columns are only counted.
 const COLUMNS_SHOWN: usize = 50;
 
-/// How the rows of a CSV file become events: the checked options of the command line.
+/// The rules by which the rows of a CSV file become events, from the checked command-line options.
 #[derive(Clone, Debug)]
 pub struct CsvRules {
     sources: Vec<(EventField, Source)>,
@@ -45,10 +45,10 @@ enum Source {
 }
 
 impl CsvRules {
-    /// Returns the rules of the options.
+    /// Returns the rules that the command-line options define.
     ///
     /// # Errors
-    /// Returns a failure if a field has two sources, or if a required field has none.
+    /// Returns a failure if a field has two sources, or if a required field has no source.
     pub fn new(args: &CsvArgs) -> Result<CsvRules, Failure> {
         let columns = args.map.iter().flat_map(|list| &list.0);
         let columns = columns.map(|(field, name)| (*field, Source::Column(name.clone())));
@@ -92,7 +92,8 @@ impl CsvRules {
     /// Finds the columns in the first row of a file.
     ///
     /// # Errors
-    /// Returns a failure if the file has no such row, or if it does not name each column exactly once.
+    /// Returns a failure if the file has no first row, or if the first row does not name each needed column exactly
+    /// once.
     pub(super) fn find_columns(&self, header: Option<&Row<'_>>) -> Result<Mapping, Failure> {
         let what = "the first row of the CSV file does not name its columns";
         let Some(header) = header else {
@@ -120,7 +121,7 @@ impl CsvRules {
     }
 }
 
-/// Returns the index of a column.
+/// Returns the index of the column `wanted`.
 fn find_column(names: &[String], wanted: &str, field: EventField) -> Result<usize, Failure> {
     let mut found = names.iter().enumerate().filter(|(_, name)| *name == wanted);
     let option = format!("--map {}={wanted}", field.name());
@@ -148,7 +149,7 @@ fn find_column(names: &[String], wanted: &str, field: EventField) -> Result<usiz
     }
 }
 
-/// The rules of a file whose columns are known.
+/// The rules for a CSV file, with the columns of its first row resolved to indexes.
 #[derive(Debug)]
 pub(super) struct Mapping {
     cells: Vec<(EventField, Cell)>,
@@ -166,12 +167,12 @@ enum Cell {
 /// The result of [`Mapping::write_event`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// The reason why the text of the timestamp is not a time. The event then has an empty timestamp.
+    /// The reason why the timestamp cell cannot be parsed as a time. The event then has an empty timestamp.
     pub(super) wrong_time: Option<String>,
 }
 
 impl Mapping {
-    /// Writes the JSON object of a row's event into `json`.
+    /// Converts a row to an event, and writes the event as a JSON object into `json`.
     ///
     /// # Errors
     /// Returns a reject if the cells of the row cannot be assigned to the columns, or if a cell is not UTF-8.
@@ -238,7 +239,7 @@ fn text_of(cell: &[u8], field: EventField) -> Result<&str, Reject> {
     Ok(trim(text))
 }
 
-/// Returns the text as an event type. A text without ASCII letters and digits stays as it is.
+/// Converts a text to an event type. A text without ASCII letters and digits stays unchanged.
 fn event_type(text: &str) -> Cow<'_, str> {
     if is_event_type(&text.to_ascii_lowercase()) {
         return text.into();
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Returns the line and the event of each row, or the reason why it is rejected.
+    /// Returns the line number and the event of each row, or the reason why the row is rejected.
     fn events(options: &[&str], file: &[u8]) -> Result<Vec<(u64, String)>, InputError> {
         let format = InputFormatRules::Csv(Arc::new(rules(options).expect("complete")));
         let input = Input::from_reader(Cursor::new(file.to_vec()), &format)?;

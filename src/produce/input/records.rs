@@ -1,4 +1,4 @@
-//! The lines of an input with their outcomes: what the two formats of an input have in common.
+//! Reads the events of an input in either format, NDJSON or CSV.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::rows::{InputRows, open_rows};
 use super::{InputError, InputEvent, InputLine, LineBatch};
 use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, parse_borrowed_event};
 
-/// The format of an input, with what is needed to read it.
+/// The format of an input, with the rules for reading it.
 #[derive(Clone, Debug)]
 pub enum InputFormatRules {
     /// One JSON object per line.
@@ -32,7 +32,7 @@ pub(super) struct MappedRows {
 }
 
 impl Records {
-    /// Opens an input. Of a CSV file, the function reads the first row.
+    /// Opens an input. For a CSV file, the function also reads the first row.
     ///
     /// # Errors
     /// Returns [`InputError::Read`] if reading fails, and [`InputError::Columns`] if the first row does not name the
@@ -57,7 +57,7 @@ impl Records {
         })
     }
 
-    /// Returns the number of lines that were read.
+    /// Returns the number of lines that were read so far.
     pub(super) fn number(&self) -> u64 {
         match self {
             Records::Lines(lines) => lines.number(),
@@ -65,7 +65,7 @@ impl Records {
         }
     }
 
-    /// Returns true if the next line must be read from the stream, which may take long.
+    /// Returns true if reading the next line has to wait for the stream, which may take long.
     pub(super) fn is_buffer_empty(&self) -> bool {
         match self {
             Records::Lines(lines) => lines.is_buffer_empty(),
@@ -105,7 +105,7 @@ impl Records {
 }
 
 impl MappedRows {
-    /// Returns the line and the outcome of the next row, or `None` at the end of the input.
+    /// Returns the line number and the outcome of the next row, or `None` at the end of the input.
     fn read_into(
         &mut self,
         batch: &mut LineBatch,
@@ -126,7 +126,7 @@ impl MappedRows {
     }
 }
 
-/// Returns the reject with the detail of the time as the file has it, if the time is the reason.
+/// If the event was rejected for its timestamp, replaces the detail by the reason why the original text is not a time.
 fn explain_time(reject: Reject, written: Written) -> Reject {
     match written.wrong_time {
         Some(detail) if reject.reason == Reason::BadTimestamp => Reject { detail, ..reject },

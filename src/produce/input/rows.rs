@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into the rows of a CSV file (RFC 4180). A field in quotes may contain line breaks.
 //!
-//! A row that has more bytes than a record may have is dropped while it is read, so that it needs no memory. A quote
-//! that is not closed joins all lines up to the next quote to its row, which can make such a row.
+//! A row that exceeds the maximum size of a record is dropped while it is read, so that it needs no memory. An unclosed
+//! quote can make such a row, because it joins all lines up to the next quote into one row.
 
 use std::io::{self, BufRead as _, BufReader, Cursor, ErrorKind, Read};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use csv_core::ReadFieldResult;
 use super::lines::{BUFFER_BYTES, BYTE_ORDER_MARK, unpack};
 use crate::core::parse::VALUE_BYTES_MAX;
 
-/// Maximum size of a row in bytes, without its line break: that of a record's value.
+/// Maximum size of a row in bytes, without its line break. It is the same as the maximum size of a record's value.
 const ROW_BYTES_MAX: u64 = VALUE_BYTES_MAX as u64;
 
 /// The rows of an input that has been opened.
@@ -30,12 +30,12 @@ pub(super) fn open_rows(input: impl Read + Send + 'static) -> io::Result<InputRo
     Ok(Rows::new(BufReader::with_capacity(BUFFER_BYTES, whole)))
 }
 
-/// A row with its fields, without their quotes.
+/// A row of a CSV file. Its fields are stored without their quotes.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     /// The number of the row's first line, counted from 1.
     pub(super) number: u64,
-    /// The size of a row that is too large. `None` means that the row is not too large.
+    /// The size of the row if the row is too large, otherwise `None`.
     pub(super) too_large: Option<RowSize>,
     text: &'a [u8],
     fields: &'a [Range<usize>],
@@ -51,7 +51,7 @@ pub(super) struct RowSize {
 }
 
 impl<'a> Row<'a> {
-    /// Returns the number of fields. A row that is too large has none.
+    /// Returns the number of fields. A row that is too large has no fields.
     pub(super) fn len(&self) -> usize {
         self.fields.len()
     }
@@ -63,7 +63,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Reads rows. Keeps at most as many bytes in memory as one record may have.
+/// Reads CSV rows from a stream. At most the maximum size of one record is kept in memory.
 pub(super) struct Rows<R> {
     reader: BufReader<R>,
     core: csv_core::Reader,
@@ -76,18 +76,18 @@ impl<R: Read> Rows<R> {
         Rows {
             reader,
             core: csv_core::Reader::new(),
-            // A row that fills the additional byte is too large.
+            // The buffer has one additional byte. A row that fills this byte is too large.
             text: vec![0; VALUE_BYTES_MAX + 1].into(),
             fields: Vec::new(),
         }
     }
 
-    /// Returns the number of the line at which the reader is, counted from 1.
+    /// Returns the number of the line that the reader has reached, counted from 1.
     pub(super) fn number(&self) -> u64 {
         self.core.line()
     }
 
-    /// Returns true if the buffer is empty. The next row must then be read from the stream, which may take long.
+    /// Returns true if the buffer is empty. Reading the next row then has to wait for the stream, which may take long.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }
@@ -102,8 +102,8 @@ impl<R: Read> Rows<R> {
         let number = self.core.line();
         let end = self.read_fields()?;
         let last_line = self.core.line() - u64::from(end.has_lf);
-        // The line breaks after the row are read with it. Otherwise, the buffer would not be empty after the last row
-        // of a pipe, and the row would wait for the next one.
+        // The line breaks after a row are read together with the row. Otherwise, a line break would remain in the
+        // buffer, and the last row of a pipe would wait for another row.
         self.skip_breaks();
         Ok(Some(Row {
             number,
@@ -116,7 +116,7 @@ impl<R: Read> Rows<R> {
         }))
     }
 
-    /// Skips the line breaks at the start of the buffer. Returns true if the buffer is empty then.
+    /// Skips the line breaks at the start of the buffer. Returns true if the buffer is empty afterwards.
     fn skip_breaks(&mut self) -> bool {
         let buffer = self.reader.buffer();
         let is_break = |b: &&u8| matches!(**b, b'\r' | b'\n');
@@ -134,7 +134,7 @@ impl<R: Read> Rows<R> {
         self.fields.clear();
         let (mut start, mut end, mut bytes) = (0, 0, 0u64);
         loop {
-            // `core` takes an empty buffer as the end of the stream.
+            // `csv_core` treats an empty buffer as the end of the stream.
             let buffer = fill(&mut self.reader)?;
             let (result, used, written) = self.core.read_field(buffer, &mut self.text[end..]);
             let last = buffer[..used].last().copied();
@@ -168,7 +168,7 @@ impl<R: Read> Rows<R> {
     }
 }
 
-/// The end of a row.
+/// The result of reading a row up to its end.
 struct RowEnd {
     /// The number of bytes of the row, without its line break.
     bytes: u64,
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the line and the fields of each row. If a row is too large, its size replaces its fields.
+    /// Returns the line number and the fields of each row. If a row is too large, its size replaces its fields.
     fn rows(bytes: &[u8], buffer: usize) -> Vec<(u64, Vec<String>)> {
         let mut rows = Rows::new(BufReader::with_capacity(buffer, bytes));
         let mut out = Vec::new();
