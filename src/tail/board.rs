@@ -1,8 +1,8 @@
 //! The data that the live screen of `tail` shows: counts, the last records, rates and the lag.
 //!
-//! A board is a plain value. The reading thread adds records to the board. The drawing thread sets the board's time and
-//! draws the board. The memory of a board is bounded by [`RECORDS_MAX`] records per list, [`LETTER_BYTES_MAX`] bytes of
-//! dead letters, and the limits of [`LiveCounts`].
+//! A board does no I/O and reads no clock. The reading thread adds records to the board. The drawing thread sets the
+//! board's time and draws the board. The memory of a board is bounded by [`RECORDS_MAX`] records per list,
+//! [`LETTER_BYTES_MAX`] bytes of dead letters, and the limits of [`LiveCounts`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,21 +14,22 @@ use super::history::{MARKS, SeverityCounts};
 use crate::core::clock::UnixMs;
 use crate::kafka::reader::Letter;
 
-/// Maximum number of records in each list. One list holds alerts, and the other list holds all events or all dead
-/// letters.
+/// Maximum number of records in each of the board's two lists. One list holds alerts, and the other list holds all
+/// events or all dead letters.
 pub(super) const RECORDS_MAX: usize = 500;
-/// Time between two snapshots (marks) of the counts, in milliseconds. The screen computes rates from the marks.
+/// Time between two snapshots (marks) of the counts, in milliseconds. The screen computes rates from these marks.
 const MARK_EVERY_MS: i64 = 1_000;
-/// Maximum memory for dead letters, in bytes. A dead letter can have 2 MiB, but most dead letters have less than 1 KiB.
+/// Maximum memory for dead letters, in bytes. A dead letter can be as large as 2 MiB, but most dead letters are smaller
+/// than 1 KiB.
 const LETTER_BYTES_MAX: usize = 16 << 20;
 
-/// A record in one of the lists.
+/// A record in one of the board's lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListedRecord {
-    /// The number of the record among all records, starting with 1. The number identifies the record while newer
+    /// The number of the record in order of arrival, counted from 1. The number identifies the record while newer
     /// records arrive.
     pub(super) number: u64,
-    /// The time by which the lists are sorted.
+    /// The time by which the record is sorted in the lists.
     pub(super) time_ms: UnixMs,
     pub(super) content: RecordContent,
 }
@@ -42,13 +43,13 @@ pub(super) enum RecordContent {
     DeadLetter(Letter),
 }
 
-/// What the reader is doing.
+/// The state of the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadState {
     /// The reader waits for Kafka or for the topic. The text says what is wrong and, after a semicolon, what the
     /// user can do.
     Waiting(String),
-    /// The reader reads records. The value is the reader's lag in records.
+    /// The reader reads records. The number is the reader's lag in records.
     Reading(u64),
 }
 
@@ -61,14 +62,14 @@ pub(super) struct Board {
     pub(super) alerts: VecDeque<Arc<ListedRecord>>,
     /// The newest events or dead letters, sorted by time with the newest first.
     pub(super) records: VecDeque<Arc<ListedRecord>>,
-    /// The number of alerts since reading began.
+    /// The number of alerts that were read since reading began.
     pub(super) alert_count: u64,
     /// The smallest and the largest event time so far, without future events.
     pub(super) times_ms: Option<(UnixMs, UnixMs)>,
     pub(super) state: ReadState,
     /// A hint for the user about a filter that matches no event.
     pub(super) hint: Option<String>,
-    /// True if the board can tell which events are late.
+    /// True if it is known which events are late, because reading began at the oldest record.
     pub(super) knows_late: bool,
     /// The time of the last [`Board::tick`].
     pub(super) now_ms: UnixMs,
@@ -179,7 +180,7 @@ impl Board {
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn rate(&self, row: &CountRow, severities: [bool; 4]) -> f64 {
         let after = (self.mark + 1) % MARKS;
-        // The oldest mark is at index 0 until every index holds a mark.
+        // Until every index holds a mark, the oldest mark is at index 0.
         let oldest = if self.mark_times[after].is_some() {
             after
         } else {
@@ -193,7 +194,7 @@ impl Board {
 }
 
 /// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record, because its
-/// event time would keep the event at the top of the list for long.
+/// event time would keep the event at the top of the list for a long time.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {
@@ -206,8 +207,8 @@ fn list_time(content: &RecordContent) -> UnixMs {
     }
 }
 
-/// Inserts a record into a list in which the newest record comes first. Among records with equal times, the last one
-/// that arrived comes first.
+/// Inserts a record into a list in which the newest record comes first. Among records with equal times, the record that
+/// arrived last comes first.
 fn insert_by_time(list: &mut VecDeque<Arc<ListedRecord>>, record: Arc<ListedRecord>) {
     let key = |record: &ListedRecord| (record.time_ms, record.number);
     let at = list.partition_point(|listed| key(listed) > key(&record));
@@ -308,7 +309,7 @@ pub(super) mod tests {
                 Some(&big),
             )));
         }
-        // The limit of 16 MiB has room for 15 values of 1 MiB with their headers.
+        // Within the limit of 16 MiB, there is room for 15 values of 1 MiB and their headers.
         assert_eq!(board.records.len(), 15);
         let sum = |board: &Board| {
             let bytes = board.records.iter().map(|record| match &record.content {

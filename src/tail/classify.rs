@@ -1,4 +1,5 @@
-//! Classifies each record of the log for `tail` as an event that passes the filter, as rejected, or as hidden.
+//! Classifies each record of the log for `tail`: the record is an event that passes the filter, is rejected, or is
+//! hidden.
 
 use super::filter_hint::FilterHint;
 use crate::core::clock::UnixMs;
@@ -63,8 +64,8 @@ impl OptionFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TailEvent {
     pub(super) event: Event,
-    /// True if the watermark had passed the end of the event's window. Always false unless reading began at the oldest
-    /// record.
+    /// True if the watermark had passed the end of the event's window before the event was read. Always false unless
+    /// reading began at the oldest record.
     pub(super) late: bool,
     /// True if the event time is too far after the record's timestamp.
     pub(super) future: bool,
@@ -94,8 +95,8 @@ pub(super) struct Classifier {
     /// The hints about names in the filter that match no event. One hint is for cities, and one is for event types.
     hints: [FilterHint; 2],
     hint: Option<String>,
-    /// The largest event time of each partition, indexed by the partition's number. `None` unless reading began at the
-    /// oldest record, because the watermark depends on every earlier record.
+    /// The largest event time of each partition, indexed by the partition's number. The value is `None` unless reading
+    /// began at the oldest record, because the watermark depends on every earlier record.
     max_times: Option<Vec<MaxTime>>,
     rules: Rules,
 }
@@ -116,12 +117,12 @@ impl Classifier {
         }
     }
 
-    /// Returns true if the classifier can tell which events are late.
+    /// Returns true if the classifier knows which events are late.
     pub(super) fn knows_late(&self) -> bool {
         self.max_times.is_some()
     }
 
-    /// Returns a hint about a city or an event type that the filter names and that no event has had so far.
+    /// Returns a hint about a city or an event type in the filter that no event has had so far.
     pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -155,8 +156,8 @@ impl Classifier {
         })
     }
 
-    /// Returns whether an event time is late and whether it is in the future. After the check, the event time moves the
-    /// watermark.
+    /// Returns two flags: whether an event time is late, and whether it is too far in the future. After the check, the
+    /// event time moves the watermark.
     fn judge_time(
         &mut self,
         partition: i32,

@@ -8,13 +8,13 @@ use super::counts::{CountRow, LiveCounts};
 use super::printable::{fit, printable, width};
 use crate::output;
 
-/// The columns that a narrow table omits, in the order in which it omits them. The column `total` still includes the
-/// counts of omitted columns.
+/// The columns that a narrow table omits, in the order of omission. The column `total` still includes the counts of
+/// omitted columns.
 const OPTIONAL_COLUMNS: [&str; 4] = ["late", "low", "med", "high"];
 /// Minimum number of characters of a shortened name. With shorter names, different rows would look the same.
 const NAME_WIDTH_MIN: usize = 4;
 
-/// Returns the table of events. The table has a line for each city and event type, a line for their sum, and a line for
+/// Returns the table of event counts. It has a line for each city and event type, a line for the sum, and a line for
 /// the rejected records.
 pub(super) fn event_table(
     counts: &LiveCounts,
@@ -50,8 +50,8 @@ pub(super) fn event_table(
     text
 }
 
-/// Returns the table of dead letters. The table has a line for each reject reason, a line for their sum, and the number
-/// of repeats. The most frequent reason comes first.
+/// Returns the table of dead-letter counts. It has a line for each reject reason, a line for the sum, and the number of
+/// repeats. The most frequent reason comes first.
 pub(super) fn dead_letter_table(counts: &LiveCounts, width_max: Option<usize>) -> String {
     let mut rows: Vec<_> = counts.rows().collect();
     rows.sort_by_key(|(reason, _, row)| (Reverse(row.total()), *reason));

@@ -1,7 +1,7 @@
 //! The counts that `tail` shows: events by city, event type and severity, or dead letters by reject reason.
 //!
-//! The memory for the counts is bounded. After [`ROWS_MAX`] rows, one common row counts all records with other names.
-//! For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
+//! The memory for the counts is bounded. When there are [`ROWS_MAX`] rows, one common row counts all records with
+//! further names. For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,13 +13,14 @@ use crate::core::clock::UnixMs;
 use crate::core::parse::Reason;
 use crate::kafka::reader::Letter;
 
-/// Maximum number of rows. A topic with more than 10,000 different names is broken.
+/// Maximum number of rows of counts. A topic with more than 10,000 different combinations of city and event type is
+/// assumed to be faulty.
 pub(super) const ROWS_MAX: usize = 10_000;
-/// Maximum number of rejected records that are remembered to recognize repeats. The memory for the maximum number of
-/// records is 16 MB. When the maximum is reached, repeated rejections of further records are counted again.
+/// Maximum number of rejected records that are remembered to recognize repeats. One million remembered records need 16
+/// MB of memory. When the maximum is reached, repeated rejections of further records are counted again.
 const REJECTED_KNOWN_MAX: usize = 1_000_000;
-/// The name of the common row, which counts the records of all names that get no row of their own. No event can have
-/// this name as its city, because a city must not contain `#`.
+/// The name of the common row, which counts all records whose names have no row of their own. No event can have this
+/// name as its city, because a city must not contain `#`.
 const OTHER: &str = "#other";
 
 /// The counts of one city and event type, of one reject reason, or of all records.
@@ -29,7 +30,7 @@ pub(super) struct CountRow {
     pub(super) severities: SeverityCounts,
     /// The number of late events.
     pub(super) late: u64,
-    /// The history of the row. Only the live screen needs it.
+    /// The history of the row, which only the live screen needs.
     pub(super) history: Option<Box<RowHistory>>,
 }
 
@@ -76,13 +77,13 @@ impl LiveCounts {
             future,
             ..
         } = event;
-        // The time of a future event is not charted, because it would move all other windows out of the chart.
+        // A future event is not charted, because its time would move all other windows out of the chart.
         let time_ms = (!future).then_some(event.time_ms);
         let severity = event.severity.index();
         self.add(&event.city, &event.event_type, severity, time_ms, *late);
     }
 
-    /// Counts one dead letter. Returns `false` if an earlier dead letter belongs to the same record.
+    /// Counts one dead letter. Returns `false` if an earlier dead letter was for the same record.
     pub(super) fn add_dead_letter(&mut self, letter: &Letter) -> bool {
         if self.is_repeat(letter) {
             self.repeat_count += 1;
@@ -167,14 +168,13 @@ impl LiveCounts {
         self.rejected.iter().sum()
     }
 
-    /// Returns the reject reasons that occurred, each with its count. The order of the reasons is the order in which
-    /// the parser checks them.
+    /// Returns the reject reasons that occurred, each with its count, in the order in which the parser checks them.
     pub(super) fn rejected_by_reason(&self) -> impl Iterator<Item = (Reason, u64)> {
         let counts = Reason::ALL.into_iter().zip(self.rejected);
         counts.filter(|(_, count)| *count > 0)
     }
 
-    /// Returns the rejected records by reason, such as `not_json 3, bad_city 1`.
+    /// Returns the number of rejected records by reason as text, such as `not_json 3, bad_city 1`.
     pub(super) fn rejected_text(&self) -> String {
         let counts = self.rejected_by_reason();
         let counts: Vec<String> = counts.map(|(reason, n)| format!("{reason} {n}")).collect();

@@ -1,7 +1,8 @@
-//! Extracts from a dead letter why its record was rejected, where the record came from, and what it contained.
+//! Extracts information from a dead letter: why its record was rejected, where the record came from, and what the
+//! record contained.
 //!
-//! The consumer adds its headers after the record's own headers, and both may use the same names. Only the last
-//! `reason` and the headers after it certainly come from the consumer.
+//! The consumer adds its headers after the record's own headers, and both may use the same names. Only the last header
+//! named `reason` and the headers after it certainly come from the consumer.
 
 use std::io::Write as _;
 
@@ -15,12 +16,12 @@ use crate::core::time::{format_millis, is_event_time};
 use crate::core::window::Rules;
 use crate::kafka::reader::Letter;
 
-/// Number of characters of the record's value that a text line shows.
+/// Maximum number of characters of the rejected record's value that a text line shows.
 const PREVIEW_CHARS: usize = 120;
-/// Maximum number of characters of a reason that are used. The limit is necessary because the reason names a row, and
-/// another producer may write a reason of any length.
+/// Maximum length of a reason, in characters. A longer reason is cut, because each reason becomes the name of a row,
+/// and another producer may write a reason of any length.
 const REASON_CHARS_MAX: usize = 64;
-/// Memory that a header needs in addition to its text, in bytes.
+/// Memory that each header needs in addition to its text, in bytes.
 const HEADER_BYTES: usize = 64;
 /// The headers that contain text, in the order of the JSON output.
 const TEXT_HEADERS: [&str; 4] = ["reason", "detail", "source_topic", "source_topic_id"];
@@ -38,7 +39,7 @@ fn header<'a>(letter: &'a Letter, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// Returns the headers that the record had before the consumer rejected it.
+/// Returns the headers that the rejected record had before the consumer added its own headers.
 pub(super) fn own_headers(letter: &Letter) -> &[(String, String)] {
     let headers = &letter.headers;
     let added = headers.iter().rposition(|(name, _)| name == "reason");
@@ -72,8 +73,8 @@ pub(super) fn source_ms(letter: &Letter) -> Option<UnixMs> {
 
 /// Returns the time at which the charts show a dead letter.
 ///
-/// The time is the timestamp of the rejected record if that timestamp is plausible. If the timestamp of the rejected
-/// record is not plausible, the time is the timestamp of the dead letter.
+/// This is the timestamp of the rejected record, unless it is too far in the future. In that case, it is the timestamp
+/// of the dead letter.
 pub(super) fn time_ms(letter: &Letter) -> Option<UnixMs> {
     let in_range = |ms: &UnixMs| is_event_time(*ms);
     // A timestamp far in the future would move all other windows out of the chart.
@@ -179,7 +180,7 @@ pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
 
 /// Appends a line with the fields `time reason topic/partition/offset detail beginning of the value`.
 ///
-/// The time in the line is the timestamp of the rejected record.
+/// The first field, `time`, is the timestamp of the rejected record.
 pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {
     let time = source_ms(letter).map_or_else(|| "-".to_owned(), format_millis);
     let line = printable(&format!(

@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::settings::nearest;
 
-/// Maximum number of names outside the filter that are kept for comparison. A topic usually has far fewer cities than
-/// this maximum.
+/// Maximum number of names outside the filter that are kept for comparison. A topic usually has far fewer cities.
 const OTHERS_MAX: usize = 200;
 /// Maximum number of names outside the filter that a hint lists.
 const LISTED_MAX: usize = 5;
@@ -22,7 +21,7 @@ pub(super) struct FilterHint {
 }
 
 impl FilterHint {
-    /// Returns a hint that has not seen any event yet.
+    /// Returns a `FilterHint` that has not seen any event yet.
     pub(super) fn new(field: &'static str, names: &[String]) -> FilterHint {
         FilterHint {
             field,
@@ -31,7 +30,7 @@ impl FilterHint {
         }
     }
 
-    /// Observes the name in the next event. Returns true if the hint may have changed.
+    /// Takes note of the name in the next event. Returns true if the hint may have changed.
     pub(super) fn observe(&mut self, name: &str) -> bool {
         if self.missing.is_empty() {
             return false;
@@ -47,7 +46,7 @@ impl FilterHint {
     /// Returns a hint about the first name in the filter that no event has had. An example is `city nyc: none so far;
     /// did you mean NYC?`.
     ///
-    /// Returns `None` before the first event, and after every name in the filter has occurred.
+    /// Returns `None` before the first event, and once every name in the filter has occurred.
     pub(super) fn hint(&self) -> Option<String> {
         let missing = self.missing.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;

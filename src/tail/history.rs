@@ -1,7 +1,7 @@
 //! The recent counts of one row, for the charts and rates of the live screen.
 //!
 //! A history contains counts by severity for event-time windows of four lengths, and snapshots of the counts at the
-//! last seconds. A history reads no clock: [`Board`](super::board::Board) decides when a second is over.
+//! last seconds. A history reads no clock, because [`Board`](super::board::Board) decides when a second is over.
 
 /// Counts by severity, from low to critical. For dead letters, which have no severity, only the first of the four
 /// counts is used.
@@ -15,7 +15,7 @@ pub(super) const LENGTHS: [(i64, &str); 4] = [
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
-/// The index of the window length that the screen shows first, which is the length of the windows in the tables.
+/// The index of the window length that the screen shows first. It is the length of the windows in the tables.
 pub(super) const LENGTH_DEFAULT: usize = 1;
 /// Number of windows of each length that a history keeps.
 pub(super) const WINDOWS: usize = 96;
@@ -50,8 +50,8 @@ impl WindowRing {
     fn add(&mut self, window: i64, severity: usize) {
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
-            // No event fell into the windows between the newest window so far and this one. The ring still holds older
-            // windows at the indices of these empty windows, so the loop clears these entries.
+            // No event fell into the windows between the previous newest window and the new window. The ring still
+            // holds older windows at the indices of these empty windows, so the loop clears these entries.
             for empty in (newest + 1).max(window - WINDOWS_I64 + 1)..=window {
                 self.windows[ring_index(empty)] = [0; 4];
             }
@@ -88,8 +88,8 @@ impl RowHistory {
         }
     }
 
-    /// Returns the counts of a window. `length` is an index into [`LENGTHS`], and `window` is the number of the window
-    /// since the Unix epoch.
+    /// Returns the counts of a window. `length` is an index into [`LENGTHS`], and `window` is the number of the window,
+    /// counted from the Unix epoch.
     pub(super) fn window(&self, length: usize, window: i64) -> [u32; 4] {
         self.rings[length].get(window)
     }

@@ -31,7 +31,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 use printer::Printer;
 
-/// The advice for a user whose `tail` starts at the end of the log and receives no record.
+/// The hint for a user whose `tail` starts at the end of the log and receives no record.
 const QUIET_HINT: &str = "only new records are shown; --from beginning shows the older ones, too";
 
 /// Returns the name of the topic to read.
@@ -46,7 +46,7 @@ pub(crate) fn topic(args: &Tail) -> String {
 /// Returns the range of the log to read.
 ///
 /// # Errors
-/// Returns an error if the range is empty because it ends before it begins.
+/// Returns an error if the range ends before it begins.
 pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     let start = match args.from {
         From::End => ReadStart::End,
@@ -96,7 +96,7 @@ pub(crate) fn print_lines(
     }
 }
 
-/// Decreases the number of records that `-n` still allows. Returns true if this record was the last one.
+/// Decreases the number of records that `-n` still allows. Returns true if the current record was the last one allowed.
 fn count_down(left: &mut Option<u64>) -> bool {
     left.as_mut().is_some_and(|left| {
         *left -= 1;

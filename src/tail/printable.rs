@@ -1,4 +1,4 @@
-//! Makes text safe to print, and cuts or pads it to terminal columns.
+//! Makes text safe to print on a terminal, and cuts or pads text to a number of columns.
 //!
 //! A record can contain any characters. Characters that a terminal would interpret or hide are shown as escapes.
 
@@ -8,8 +8,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 /// Returns true if a terminal would interpret or hide the character instead of showing it.
 ///
 /// Hidden characters are control characters and characters with the Unicode property `Default_Ignorable_Code_Point`.
-/// The property includes characters that change the text direction or have no width. Hidden characters must become
-/// visible, because two city names may differ only in such a character.
+/// This property includes characters that change the text direction or have no width. Hidden characters must become
+/// visible, because two city names may differ only in a hidden character.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -22,8 +22,8 @@ fn is_hidden(c: char) -> bool {
 
 /// Replaces hidden characters in JSON by JSON escapes, starting at the byte `begin`.
 ///
-/// The escapes do not change the values in the JSON. Hidden characters occur only inside strings, because the tokens of
-/// JSON are ASCII.
+/// The escapes do not change the values in the JSON, because hidden characters occur only inside strings. All other
+/// tokens of JSON are ASCII.
 pub(super) fn escape_json(out: &mut Vec<u8>, begin: usize) {
     if out[begin..].iter().all(|byte| *byte < 0x7f) {
         return;
@@ -59,7 +59,7 @@ pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Returns printable text with a width of at most `columns` columns. If the text is cut, it ends with `…`.
+/// Returns printable text with a width of at most `columns` columns. A text that was cut ends with `…`.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     let text = printable(text);
     if width(&text) <= columns {

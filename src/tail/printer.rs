@@ -1,5 +1,5 @@
-//! Prints the output of `tail` without a live screen. The printer writes a line for each event or dead letter. With
-//! `--output table`, the printer instead writes the counts every ten seconds and a table at the end.
+//! Prints the output of `tail` when there is no live screen. The printer writes a line for each event or dead letter.
+//! With `--output table`, it instead writes the counts every ten seconds and a table at the end.
 //!
 //! The printer buffers lines until no record arrives for a moment or 100 ms have passed. A hundred thousand events per
 //! second therefore need only a few writes.
@@ -23,10 +23,10 @@ use crate::settings::{From, Tail, TailOutput};
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// Time between two lines that show the counts so far.
 const COUNTS_EVERY: Duration = Duration::from_secs(10);
-/// Size of the buffer in bytes. A write of 64 KiB costs about as much as a write of one line.
+/// Size of the output buffer in bytes. Writing 64 KiB costs about as much as writing one line.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Number of records after which the printer reads the clock. At a million records per second, the printer reads the
-/// clock every millisecond.
+/// Number of records between two readings of the clock. At a million records per second, the printer reads the clock
+/// every millisecond.
 const RECORDS_PER_LOOK: u32 = 1_000;
 
 /// Prints the records that the reader delivers.
@@ -36,7 +36,7 @@ pub(super) struct Printer<'a> {
     /// True if the records come from the dead-letter topic.
     dlq: bool,
     topic: String,
-    /// The number of lines that are left to print (`-n`).
+    /// The number of lines that `-n` still allows, or `None` without `-n`.
     left: Option<u64>,
     counts: LiveCounts,
     out: &'a mut dyn Write,
@@ -45,10 +45,10 @@ pub(super) struct Printer<'a> {
     buffer: Vec<u8>,
     records_since_look: u32,
     flushed_at: Instant,
-    /// The time of the last line of counts, and the total number of records at that time.
+    /// The time at which counts were last printed, and the total number of records at that time.
     counts_at: (Instant, u64),
     hint_logged: bool,
-    /// True if only new records are printed, and none has arrived yet.
+    /// True if only new records are printed and no record has arrived yet.
     may_be_quiet: bool,
 }
 
@@ -77,7 +77,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Handles one step of the reader. Returns `Break` after the last line that `-n` allows.
+    /// Handles one result of the reader. Returns `Break` after the last line that `-n` allows.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.
@@ -90,7 +90,7 @@ impl Printer<'_> {
                 self.print_due()?;
                 return Ok(ControlFlow::Continue(()));
             }
-            // The reader itself logs what it waits for, so the printer does not.
+            // The printer does not report the wait, because the reader itself logs what it waits for.
             ReadStep::Behind(_) | ReadStep::Waiting(_) => return Ok(ControlFlow::Continue(())),
         };
         if self.print(&classified) && count_down(&mut self.left) {
@@ -141,7 +141,7 @@ impl Printer<'_> {
         true
     }
 
-    /// Reads the clock. If enough time has passed, flushes lines or prints counts.
+    /// Reads the clock, and flushes lines or prints counts if they are due.
     fn print_due(&mut self) -> io::Result<()> {
         self.records_since_look = 0;
         if self.flushed_at.elapsed() < FLUSH_EVERY {

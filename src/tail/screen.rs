@@ -2,7 +2,7 @@
 //!
 //! Two threads share a [`Board`]. The reading thread reads and counts as fast as Kafka delivers records. The drawing
 //! thread handles keys and draws. The drawing thread draws at most ten times a second, and only after a change. A slow
-//! terminal therefore does not delay the reading thread. Each picture is a function of the board and the
+//! terminal therefore does not delay the reading thread. The content of each picture depends only on the board and the
 //! [`ScreenView`].
 
 mod chart;
@@ -48,10 +48,10 @@ use picture::Heading;
 use record_kind::RecordKind;
 use view::{KeyAction, ScreenView};
 
-/// Minimum time between two pictures that are drawn.
+/// Minimum time between two pictures.
 const FRAME: Duration = Duration::from_millis(100);
-/// Maximum wait for the reader after the screen has ended. The reader may itself be waiting for a broker that does not
-/// answer.
+/// Maximum wait for the reading thread after the screen has ended. The reading thread may be waiting for a broker that
+/// does not answer.
 const READER_END: Duration = Duration::from_millis(500);
 
 /// The state that the threads and the signal handlers share.
@@ -68,13 +68,12 @@ struct Shared {
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
-        // A panic of the reader ends the screen. The counts that the board held before the panic are still worth
-        // printing.
+        // A panic of the reading thread ends the screen. The counts from before the panic are still worth printing.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Shows the screen until the user leaves it or the range ends. Then prints the counts.
+/// Shows the live screen until the user leaves it or the range ends, and then prints the counts.
 ///
 /// # Errors
 /// Returns an error if reading or the terminal fails. The terminal is restored before the function returns.
@@ -143,7 +142,7 @@ fn heading(args: &Tail, range: &ReadRange) -> Heading {
     }
 }
 
-/// Listens for the signals that Ctrl-Z and the shell command `fg` send.
+/// Listens for the signals SIGTSTP and SIGCONT, which Ctrl-Z and the shell command `fg` send.
 fn listen_for_job_control(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let [stop, go] = sys::STOP_AND_GO.map(SignalKind::from_raw).map(signal);
     let mut stop = stop.context("failed to listen for SIGTSTP")?;
@@ -259,12 +258,12 @@ fn handle_event(
     match action {
         KeyAction::Draw | KeyAction::Quit => {}
         KeyAction::Redraw => screen.clear()?,
-        // The process sends the signal to itself, and handles it like a signal from outside.
+        // The process sends SIGTSTP to itself, and handles it like a signal from outside.
         KeyAction::Suspend => sys::stop_job(),
         KeyAction::Export => {
             let board = shared.board();
             let (json, now_ms) = (export::json(heading, &board, view), board.now_ms);
-            // The lock on the board is released first. If the lock were held, the reader would wait until the file is
+            // The lock on the board is released first, so that the reading thread does not wait until the file is
             // stored.
             drop(board);
             let saved = json

@@ -86,7 +86,7 @@ impl FullScreen {
     /// # Errors
     /// Returns an error if the terminal no longer exists.
     pub fn clear(&mut self) -> io::Result<()> {
-        // `Terminal::clear` is not used, because it asks the terminal for the cursor position, and fails if the
+        // `Terminal::clear` is not used, because it requests the cursor position from the terminal, and fails if the
         // terminal does not answer.
         execute!(io::stdout(), Clear(ClearType::All))?;
         self.terminal = new_terminal()?;
@@ -111,8 +111,8 @@ impl FullScreen {
     /// # Errors
     /// Returns an error if the terminal no longer exists.
     pub fn reenter(&mut self) -> io::Result<()> {
-        // Raw mode must be turned off before it is turned on again. Otherwise, crossterm would assume that the terminal
-        // is still in raw mode, and would change nothing.
+        // Raw mode must be turned off and then on again. Otherwise, crossterm would assume that the terminal is still
+        // in raw mode, and would change nothing.
         disable_raw_mode()?;
         enter()?;
         self.clear()
@@ -151,7 +151,8 @@ fn restore() {
 
 /// Restores the terminal immediately if the drawing thread panics.
 ///
-/// If another thread panics, the screen stays, and the message of the panic is held back together with the log lines.
+/// If a different thread panics, the screen stays, and the message of the panic is held back together with the log
+/// lines.
 fn on_panic(info: &PanicHookInfo<'_>, previous: &(dyn Fn(&PanicHookInfo<'_>) + Sync + Send)) {
     let drawing = *DRAWING_THREAD
         .lock()

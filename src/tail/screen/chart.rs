@@ -1,4 +1,4 @@
-//! Draws charts of events per window: a large chart of all rows, and a small chart (a spark) in each row.
+//! Draws charts of events per window: one large chart of all rows, and a small chart (a spark) in each row.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -19,7 +19,7 @@ const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇'
 
 /// The events of consecutive windows, starting with the oldest window.
 pub(super) struct Bars {
-    /// The number of all events and the number of alerts, for each window.
+    /// For each window, the number of all events and the number of alerts.
     pub(super) windows: Vec<(u64, u64)>,
     /// The start of the first window and the end of the last window.
     pub(super) range_ms: (UnixMs, UnixMs),
@@ -75,8 +75,8 @@ impl Bars {
     }
 }
 
-/// Returns the height of a bar for `count`. A bar for the count `most` has the height `full`. The bar of any count
-/// above 0 is visible.
+/// Returns the height of a bar for `count`. A bar for the count `most` has the height `full`. Every count above 0 has a
+/// visible bar.
 fn bar_height(count: u64, most: u64, full: u64) -> u64 {
     if count == 0 || most == 0 {
         return 0;
@@ -85,12 +85,12 @@ fn bar_height(count: u64, most: u64, full: u64) -> u64 {
     u64::try_from(height).unwrap_or(u64::MAX).max(1)
 }
 
-/// Returns the character for a bar whose height is less than or equal to one line.
+/// Returns the character for a bar that is at most one line high. The height is in eighths of a line.
 fn eighths(height: u64) -> char {
     EIGHTHS[usize::try_from(height.min(8)).unwrap_or(8)]
 }
 
-/// Draws the windows, aligned to the right end of an area. In each bar, the alerts are below the other events.
+/// Draws one bar per window, aligned to the right end of an area. In each bar, the alerts are below the other events.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     let most = bars.most();
     let full = u64::from(area.height) * 8;
@@ -175,7 +175,7 @@ mod tests {
             windows: vec![(16, 0), (16, 4), (16, 16), (1, 1), (0, 0), (12, 0)],
             range_ms: (UnixMs(0), UnixMs(0)),
         };
-        // The area has seven columns for six windows, and the bars are at its right end.
+        // The area has seven columns for six windows, so its first column stays empty.
         let area = Rect::new(0, 0, 7, 2);
         let mut buf = Buffer::empty(area);
         draw(&mut buf, area, &bars);

@@ -1,7 +1,7 @@
-//! Draws the picture: it arranges the parts of the screen, and draws the lines of numbers and the line of keys.
+//! Draws the live screen: arranges its parts, and draws the lines of numbers and the line of keys.
 //!
-//! The picture is a function of the board and the view, so tests can check it without a terminal. If the screen is too
-//! small, the least important parts are omitted first. With 40 to 200 columns, nothing important is cut.
+//! The picture depends only on the board and the view, so tests can check the picture without a terminal. If the screen
+//! is too small, the least important parts are omitted first. With 40 to 200 columns, nothing important is cut.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -26,8 +26,7 @@ use crate::tail::printable::cut;
 const SCREEN_MIN: (u16, u16) = (24, 6);
 /// Minimum number of columns for drawing the table and the records next to each other.
 const SIDE_BY_SIDE_COLUMNS: u16 = 150;
-/// Maximum lag, in records, at which the screen shows "live". The reader needs only a moment for a lag of 1,000
-/// records.
+/// Maximum lag, in records, at which the screen shows "live". The reader catches up with 1,000 records in a moment.
 const LIVE_LAG_MAX: u64 = 1_000;
 
 /// Draws the whole picture. Returns the position of the cursor if the cursor is visible.
@@ -66,7 +65,8 @@ pub(super) fn draw(
     cursor
 }
 
-/// The positions of the parts between the line of numbers and the line of keys. A part with the height 0 is not drawn.
+/// The positions of the parts of the screen between the line of numbers and the line of keys. A part with the height 0
+/// is not drawn.
 struct Places {
     chart: Rect,
     table: Rect,
@@ -199,7 +199,7 @@ fn draw_head(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
             Line::styled(format!(" frozen, {} since ", count(since)), style)
         }
         (None, ReadState::Waiting(why)) => {
-            // The reason for waiting is more important than the topic, so the reason may use most of the line.
+            // The reason why the reader waits is more important than the topic, so the reason may use most of the line.
             let room = usize::from(area.width.saturating_sub(16));
             let text = cut(&format!("◌ {}", problem_and_remedy(why).0), room);
             Line::styled(text, color(Color::Yellow))
@@ -329,13 +329,13 @@ fn draw_severities(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
         let share = u128::from(sum(severity)) * u128::from(width) / u128::from(total);
         let share = match (severity, sum(severity)) {
             (_, 0) => 0,
-            // The severity low gets the rest of the bar, so that rounding leaves no gap.
+            // The severity "low" gets the rest of the bar, so that rounding leaves no gap.
             (Severity::Low, _) => left,
             _ => u16::try_from(share).unwrap_or(0).clamp(1, left.max(1)),
         };
         let share = share.min(left);
         let x = area.right() - left;
-        // Some terminals draw a bold block differently from a normal one.
+        // Some terminals draw a bold block character differently from a normal block character.
         let style = severity_style(severity).remove_modifier(Modifier::BOLD);
         buf.set_stringn(x, area.y, "▬".repeat(share.into()), share.into(), style);
         left -= share;
@@ -368,7 +368,7 @@ fn draw_chart(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     chart::draw(buf, below(area, 1), &bars);
 }
 
-/// Draws the list of the last alerts or of all records.
+/// Draws the list of the latest alerts or of the latest records.
 fn draw_records(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let Picture { board, view, .. } = picture;
     let (name, total, kept) = if view.all_records {

@@ -7,7 +7,7 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::time::{format_millis, format_seconds};
 
-/// Minimum number of columns of a screen on which words are not abbreviated.
+/// Minimum width of a screen on which words are not abbreviated, in columns.
 pub(super) const ROOMY_COLUMNS: u16 = 60;
 
 /// Returns the style of a severity. The style uses the terminal's palette, whose colors fit the terminal's background.
@@ -54,7 +54,7 @@ pub(super) fn short_count(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["k", "M", "G", "T", "P"] {
         value /= 1_000.0;
-        // A larger value would be rounded to a text with one more column.
+        // A value from 99.95 on would be rounded to a text with one more column.
         if value < 99.95 {
             return format!("{value:.1}{unit}");
         }
@@ -81,7 +81,7 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
-/// How much of a time the screen shows.
+/// The amount of detail with which the screen shows a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeDetail {
     /// The time only, such as `22:54:07`.

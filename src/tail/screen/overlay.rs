@@ -19,8 +19,7 @@ use crate::tail::printable::{fit, wrap};
 
 /// Maximum width of an overlay, in columns.
 const COLUMNS_MAX: u16 = 96;
-/// Maximum number of characters of a dead letter's value that are shown. Only a value that is too large for an event
-/// has more characters.
+/// Maximum number of characters of a dead letter's value that are shown. A longer value is too large for an event.
 const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
 /// The key for alerts. The key does nothing for dead letters, because they have no alerts.
 const ALERTS_KEY: &str = "a";

@@ -3,19 +3,19 @@
 use super::view::{ScreenView, VisibleRow};
 use crate::tail::board::Board;
 
-/// The part of the picture that stays the same while the screen is shown.
+/// The parts of the picture that never change while the screen is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Heading {
     pub(super) topic: String,
     /// The position where reading began, such as `from the beginning`.
     pub(super) from: String,
-    /// The advice for a user who sees no record, or `None` if older records are shown too.
+    /// The hint for a user who sees no record, or `None` if older records are shown too.
     pub(super) quiet_hint: Option<&'static str>,
     /// The filter of the command line as text, or an empty string if all events pass.
     pub(super) filter: String,
 }
 
-/// The board, together with the user's view of the board. Each picture and each export is a function of a `Picture`.
+/// The board, together with the user's view of the board. Drawing and exporting depend only on a `Picture`.
 pub(super) struct Picture<'a> {
     pub(super) heading: &'a Heading,
     /// The board to which the reader adds records.

@@ -5,7 +5,7 @@ use crate::core::event::Severity;
 use crate::tail::board::RecordContent;
 use crate::tail::dead_letters;
 
-/// Number of characters of a dead letter's value that the filter searches. The limit is necessary because the filter
+/// Number of characters of a dead letter's value that the filter searches. The search is limited because the filter
 /// searches up to 500 values for each picture.
 const VALUE_CHARS_MAX: usize = 1_000;
 

@@ -10,7 +10,7 @@ pub(super) enum RecordKind {
 }
 
 impl RecordKind {
-    /// Returns the name of this kind of records on the screen.
+    /// Returns the name that the screen shows for this kind of records.
     pub(super) const fn name(self) -> &'static str {
         match self {
             RecordKind::Events => "events",

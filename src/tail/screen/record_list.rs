@@ -1,4 +1,4 @@
-//! Draws the list of the last records.
+//! Draws the list of the latest records.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -20,7 +20,7 @@ const DETAIL_FROM_COLUMNS: u16 = 110;
 /// Number of columns for the detail of a dead letter.
 const DETAIL_COLUMNS: usize = 36;
 
-/// Draws as many records as fit, with the newest record first. The record that the user has chosen is always drawn.
+/// Draws as many records as fit, with the newest record first. The chosen record is always among the drawn records.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let records: Vec<_> = picture.view.records(picture.board).collect();
     if records.is_empty() {
@@ -63,8 +63,8 @@ fn draw_empty(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     }
 }
 
-/// Returns the widths of the first two columns. For events, the first column is the city and the second is empty. For
-/// dead letters, the columns are the reason and the position.
+/// Returns the widths of the first two columns of the list. For events, the first column is the city and the second
+/// column is empty. For dead letters, the columns are the reason and the position.
 fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, usize) {
     let widths = shown.map(|record| match &record.content {
         RecordContent::Event(event) => (width(&event.event.city), 0),
@@ -77,8 +77,8 @@ fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, u
     (first.clamp(4, 16), second.clamp(4, 16))
 }
 
-/// Returns the partition and the offset of a rejected record. The topic is omitted, because it is the same for all
-/// listed records.
+/// Returns the partition and the offset of a rejected record. The topic is omitted, because all listed records have the
+/// same topic.
 fn place(letter: &Letter) -> String {
     let [_, partition, offset] = dead_letters::origin(letter);
     format!("{partition}/{offset}")

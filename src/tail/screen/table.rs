@@ -1,4 +1,5 @@
-//! Chooses the columns that fit, and draws a row for each city and event type, or for each reject reason.
+//! Draws the table of counts with the columns that fit. The table has a row for each city and event type, or for each
+//! reject reason.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -50,8 +51,8 @@ const COLUMNS: [(Column, u8); 10] = [
     (Column::Spark, 3),
 ];
 
-/// Draws the headings and as many rows as fit, starting with the first visible row of the view. The row that the user
-/// has chosen is always drawn. If not all rows fit, the last line says which rows are drawn.
+/// Draws the headings and as many rows as fit, starting with the first visible row of the view. The chosen row is
+/// always among the drawn rows. If not all rows fit, the last line says which rows are drawn.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let (rows, view) = (&picture.rows, picture.view);
     let columns = columns(area.width.into(), picture);
@@ -173,7 +174,7 @@ fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
     let (rows, view) = (&picture.rows, picture.view);
     let is_roomy = room >= usize::from(ROOMY_COLUMNS);
     let city_max = match view.kind {
-        // On a narrow screen, the city gets fewer columns, so that the event type fits.
+        // On a narrow screen, the city gets fewer columns, so that there is room for the event type.
         RecordKind::Events => CITY_COLUMNS_MAX.min((room / 4).max(8)),
         RecordKind::DeadLetters => CITY_COLUMNS_MAX,
     };

@@ -1,7 +1,7 @@
 //! Tests of the whole screen, which press keys and compare pictures.
 //!
 //! The expected pictures are in `tests/golden/tail`. The command `UPDATE_GOLDEN=1 cargo test --lib tail` replaces the
-//! expected pictures with the current ones. Check the new pictures before you commit them.
+//! expected pictures with the current pictures. Check the new pictures before you commit them.
 #![allow(clippy::unwrap_used)]
 
 mod keys;
@@ -37,7 +37,7 @@ fn heading() -> Heading {
     }
 }
 
-/// Returns a board with three hours of events. The events are the same at each call.
+/// Returns a board with three hours of events. Each call returns the same events.
 fn board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(true, NOW_MS);
@@ -73,7 +73,7 @@ fn board() -> Board {
     board
 }
 
-/// Returns a board with an hour and a half of dead letters. The dead letters are the same at each call.
+/// Returns a board with an hour and a half of dead letters. Each call returns the same dead letters.
 fn dead_letter_board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(false, NOW_MS);
@@ -99,8 +99,7 @@ fn dead_letter_board() -> Board {
         };
         let offset = i64::from(n) * 4 + i64::from((n / 300) % 2) * 300;
         let mut letter = letter(reason, partition, offset, value.map(str::as_bytes));
-        // Some dead letters have the same offset, so they get different topic ids. Otherwise, they would count as
-        // repeats.
+        // Dead letters with the same offset get different topic ids, because they would otherwise count as repeats.
         let topic_id = letter
             .headers
             .iter_mut()

@@ -1,7 +1,7 @@
 //! The user's view of the board, and the effect of each key on this view.
 //!
-//! A view is a plain value that holds the filter, the order, the window length and the chosen record. The view handles
-//! most keys itself, and returns a [`KeyAction`] for anything that only the screen can do.
+//! A view holds the filter, the order, the window length and the chosen record. The view handles most keys itself, and
+//! returns a [`KeyAction`] for anything that only the screen can do.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::tail::board::{Board, ListedRecord, sum};
 use crate::tail::counts::CountRow;
 use crate::tail::history::{LENGTH_DEFAULT, LENGTHS, SeverityCounts};
 
-/// How long the screen shows a message, in milliseconds.
+/// Time for which the screen shows a message, in milliseconds.
 const MESSAGE_MS: i64 = 6_000;
 /// Maximum number of characters of a filter that the user types.
 const QUERY_CHARS_MAX: usize = 80;
@@ -38,7 +38,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// Returns the order that follows this order when the user presses the key for sorting.
+    /// Returns the next order, for the key that switches between the orders.
     const fn next(self, kind: RecordKind) -> Sort {
         match (self, kind) {
             (Sort::Total, _) => Sort::Rate,
@@ -72,14 +72,14 @@ pub(super) enum Overlay {
     Record(Arc<ListedRecord>, u16),
 }
 
-/// The list in which the arrow keys move the choice.
+/// The list in which the arrow keys move the selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Focus {
     Records,
     Rows,
 }
 
-/// What the screen must do after a key.
+/// The action that the screen must perform after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyAction {
     /// Draw the next picture.
@@ -131,7 +131,7 @@ pub(super) struct ScreenView {
     pub(super) scroll: usize,
     /// A copy of the board from the moment at which the user froze the screen.
     pub(super) frozen: Option<Box<Board>>,
-    /// The message, whether the message is an error, and when the message expires.
+    /// The text of a message, whether the message is an error, and the time at which the message expires.
     message: Option<(String, bool, UnixMs)>,
 }
 
@@ -254,7 +254,7 @@ impl ScreenView {
         }
     }
 
-    /// Moves the choice by `by` rows.
+    /// Moves the selection by `by` rows.
     fn choose_row(&mut self, live: &Board, by: isize) {
         let rows = self.rows(self.shown(live));
         let at = match self.chosen_row_index(&rows) {
@@ -265,8 +265,8 @@ impl ScreenView {
         self.chosen_row = row.map(|row| (row.city.to_owned(), row.event_type.to_owned()));
     }
 
-    /// Returns the index of the chosen row. Returns `None` if the arrow keys move in the other list, or if the row is
-    /// not shown.
+    /// Returns the index of the chosen row. Returns `None` if the arrow keys move in the list of records, or if the row
+    /// is not shown.
     pub(super) fn chosen_row_index(&self, rows: &[VisibleRow<'_>]) -> Option<usize> {
         let (city, event_type) = self.chosen_row.as_ref()?;
         let is_chosen = |row: &VisibleRow<'_>| row.city == city && row.event_type == event_type;
@@ -350,8 +350,8 @@ impl ScreenView {
 
     /// Returns the rows of a board that pass the filter, in the order that the user chose.
     ///
-    /// All rows of dead letters pass the filter. The counts of dead letters are known only by reason, so a row cannot
-    /// show how many of its records contain a word.
+    /// All rows of dead letters pass the filter. Dead letters are counted only by reason, so a row cannot show how many
+    /// of its dead letters contain a word.
     pub(super) fn rows<'a>(&self, board: &'a Board) -> Vec<VisibleRow<'a>> {
         let shown = self.query.severities;
         let rows = board.counts.rows();
@@ -409,7 +409,7 @@ impl ScreenView {
         Some(at.unwrap_or(records.len().saturating_sub(1)))
     }
 
-    /// Moves the choice by `by` records. If no record is chosen, chooses the newest record.
+    /// Moves the selection by `by` records. If no record is chosen, chooses the newest record.
     fn choose(&mut self, live: &Board, by: isize) {
         let records: Vec<_> = self.records(self.shown(live)).collect();
         let at = match self.chosen_index(&records) {

@@ -1,4 +1,4 @@
-//! Tests of what keys do to the view, and of what the export contains.
+//! Tests of the effects of keys on the view, and of the content of the export.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -52,7 +52,7 @@ fn the_choice_stays_with_its_record_while_others_arrive() {
         panic!("a record is open");
     };
     assert_eq!(Some(record.number), chosen);
-    // The keys open the next record, and then return from the record to the list.
+    // The keys → and Esc open the next record, and then return to the list.
     press(&mut view, &board, "→\u{1b}");
     assert_eq!(view.chosen, Some(board.alerts[4].number));
     assert_eq!(view.overlay, Overlay::Nothing);
