@@ -1,5 +1,5 @@
 //! The questions that `init-tables` asks before `--delete` and `--rollups`. For `--delete`, the operator must type the
-//! prefix of the tables, so that the operator sees which tables are deleted.
+//! prefix of the tables, to confirm which tables are deleted.
 
 use std::io::IsTerminal as _;
 
@@ -9,7 +9,8 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::telemetry;
 
-/// Returns an error if there is no terminal on which to ask, unless the operator has already agreed (`agreed`).
+/// Returns an error if the command must ask the operator but there is no terminal. If `agreed` is true, the operator
+/// has already agreed, and the command need not ask.
 pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     if agreed || has_terminal() {
         return Ok(());
@@ -23,8 +24,7 @@ fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Asks whether to roll up hours. Returns an error if the answer is not yes, or if there is no terminal on which to
-/// ask.
+/// Asks the operator whether to roll up hours. Returns an error if the answer is not "yes", or if there is no terminal.
 pub(super) async fn ask_rollups() -> anyhow::Result<()> {
     let nothing = || SettingsError::new("nothing was rolled up");
     if !has_terminal() {
@@ -52,7 +52,7 @@ async fn read_answer(question: &str) -> anyhow::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Asks the operator to type the prefix. Returns an error if the answer is not the prefix.
+/// Asks the operator to type the prefix of the tables. Returns an error if the answer is not the prefix.
 pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
     telemetry::print_stderr("This deletes the following, with everything they hold, for good:");
     for topic in topics {

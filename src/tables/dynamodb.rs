@@ -1,6 +1,6 @@
 //! Inspects, creates and checks the tables and the config item.
 //!
-//! [`ensure`] inspects, creates and checks the tables without Kafka, so `dev` calls it for its embedded database.
+//! [`ensure`] inspects, creates and checks the tables without Kafka, so `dev` can use it for its embedded database.
 
 mod wanted;
 
@@ -32,7 +32,7 @@ pub struct FoundTables {
     config: Option<ConfigItem>,
 }
 
-/// Describes all tables and reads the config item. Changes nothing.
+/// Describes all tables and reads the config item, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to DynamoDB, or an error about a damaged config item.
@@ -44,8 +44,8 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
         let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
         found.push((spec, description.filter(stays)));
     }
-    // A table with other keys cannot contain the config item. A table that DynamoDB is still creating cannot be read
-    // yet, and contains nothing.
+    // A table with unexpected keys cannot contain the config item. A table that DynamoDB is still creating contains
+    // nothing and cannot be read yet.
     let readable = found.last().is_some_and(|(spec, description)| {
         let description = description.as_ref();
         description.is_some_and(|found| tables::differences(spec, found).is_empty())
@@ -111,8 +111,8 @@ fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Res
     Err(mark_settings(StoreError::Different { table, differences }))
 }
 
-/// Returns what is missing and the name of a table that holds data. Returns `None` if nothing is missing or no table
-/// holds data.
+/// Returns the missing table or config item, and the name of a table that holds data. Returns `None` if nothing is
+/// missing or no table holds data.
 async fn find_loss(
     client: &Client,
     state: &FoundTables,
@@ -138,7 +138,7 @@ async fn find_loss(
     Ok(None)
 }
 
-/// Creates everything that is missing. The caller must call [`refuse`] before this function.
+/// Creates the missing tables and the missing config item. The caller must call [`refuse`] before this function.
 ///
 /// The tables are created one after another, because AWS allows the creation of only one table with an index at a time.
 ///
@@ -176,7 +176,7 @@ pub async fn make(
 /// Creates the table of incidents if it is missing.
 ///
 /// # Errors
-/// Returns the error of a failed request to DynamoDB, or an error about a table with other keys.
+/// Returns the error of a failed request to DynamoDB, or an error about a table with unexpected keys.
 pub async fn make_incidents(
     client: &Client,
     names: &TableNames,
@@ -201,7 +201,7 @@ pub async fn make_incidents(
     ))
 }
 
-/// Compares the table of incidents with its definition. Changes nothing.
+/// Compares the table of incidents with its definition, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to DynamoDB.
@@ -227,7 +227,7 @@ async fn make_complete(
 ) -> anyhow::Result<Vec<String>> {
     let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
     let found = active.map_err(mark_settings)?;
-    // Another program may have created the table with other keys in the meantime.
+    // Another program may have created the table with different keys in the meantime.
     refuse_differences(spec, &found)?;
     let mut changes = Vec::new();
     if let Some(ttl) = ttl_of(spec, names, wanted) {
@@ -242,7 +242,7 @@ async fn make_complete(
         tables::repeat_while_busy(&spec.name, CHANGE_LIMIT, change)
             .await
             .map_err(|error| blame_option(error, Some(&measure)))?;
-        // DynamoDB does not accept another change while it still updates the table.
+        // DynamoDB does not accept another change while it is still updating the table.
         let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
         active.map_err(mark_settings)?;
         changes.push(format!("{measure} is now on"));
@@ -272,8 +272,9 @@ fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &WantedTables) -> Option
     if is_expiring { Some(TTL) } else { spec.ttl }
 }
 
-/// Returns an error that names the option that the server does not know or whose value it refuses. `measure` is `None`
-/// if the failed request only read which measures are turned on.
+/// Returns an error that names the command-line option that caused the failed request, if the server does not support
+/// the option or refuses its value. `measure` is `None` if the request only read which protection measures are turned
+/// on.
 fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     let option = match (&error, measure) {
         (_, Some(measure)) => measure.option(),
@@ -299,7 +300,8 @@ async fn make_config(
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
     config::create_config(client, names, &fresh).await?;
-    // If two processes write the config item at the same time, one of them succeeds, and both then read the same item.
+    // If two processes create the config item at the same time, only one of them succeeds, and both processes then read
+    // the same item.
     let config = config::read_config(client, names)
         .await?
         .context("the config item is gone")?;
@@ -339,8 +341,8 @@ fn show(config: &ConfigItem) -> String {
     )
 }
 
-/// Inspects the tables, refuses impossible changes, and creates what is missing. After the function has succeeded, the
-/// tables are as `wanted` describes. Returns the config item.
+/// Inspects the tables, refuses impossible changes, and creates what is missing. Afterwards, the tables match `wanted`.
+/// Returns the config item.
 ///
 /// # Errors
 /// Returns the same errors as [`refuse`] and [`make`].
@@ -359,7 +361,7 @@ pub async fn ensure(
     Ok((config, findings))
 }
 
-/// Compares the tables with `wanted`. Changes nothing.
+/// Compares the tables with `wanted`, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to DynamoDB.

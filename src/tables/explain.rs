@@ -1,11 +1,12 @@
-//! `init-tables --explain RATE`: calculates the cost of the tables, and whether a partition key gets too much load.
+//! `init-tables --explain RATE`: calculates the cost of the tables, and checks whether a partition key would get too
+//! much load.
 //!
 //! The report is calculated from the sizes of the items in `docs/TABLES.md`, and needs no connection. Writing an item
 //! of up to 1 KiB costs one write unit, and one more unit for each index that contains the item. A raw event and an
 //! alert therefore cost two units each. An update of a row of counts costs one unit, because the row's index entry
-//! changes only when the row is created. A row is written at most once per interval, no matter how many events it
-//! counts. At high rates of events, the rows of counts therefore cost almost nothing. `scripts/bench` measures the
-//! capacity that a load really consumes.
+//! changes only when the row is created. A row of counts is written at most once per interval, no matter how many
+//! events it counts. At high rates of events, the rows of counts therefore cost almost nothing. `scripts/bench`
+//! measures the capacity units that a load really consumes.
 
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
@@ -19,14 +20,14 @@ pub(super) const DOLLARS_PER_MILLION: f64 = 0.625;
 pub(super) const DOLLARS_PER_MILLION_READS: f64 = 0.125;
 /// Price of a GB of storage per month in us-east-1 in dollars.
 const DOLLARS_PER_GB: f64 = 0.25;
-/// Number of event types that the report assumes for the rollups of all cities together.
+/// Number of event types that the report assumes for calculating the cost of rollups.
 const EVENT_TYPES: f64 = 4.0;
 /// Number of seconds in a month. A month is a twelfth of 365.25 days.
 const MONTH_S: f64 = 2_629_800.0;
-/// Bytes of a raw event in the table and in its index together, measured on the events of January 2013. The value
+/// Size in bytes of a raw event in the table and in its index together, measured on the events of January 2013. It
 /// includes 100 bytes that AWS adds to each of the two copies.
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
-/// Bytes of an alert in the table and in its index together, measured in the same way as [`RAW_BYTES`].
+/// Size in bytes of an alert in the table and in its index together, measured in the same way as [`RAW_BYTES`].
 const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
 /// Price of the point-in-time recovery of a GB per month in us-east-1 in dollars.
 const PITR_DOLLARS_PER_GB: f64 = 0.2;
@@ -46,11 +47,11 @@ pub struct CostQuestion {
     pub mix: Mix,
     /// Number of shards per city and per severity.
     pub shards: u32,
-    /// Which events get raw items.
+    /// The choice of events for which raw items are stored.
     pub raw: RawRows,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
-    /// How long alerts are kept in milliseconds, or `None` if they are kept forever.
+    /// Time for which alerts are kept, in milliseconds, or `None` if alerts are kept forever.
     pub alert_ttl_ms: Option<i64>,
 }
 
@@ -63,12 +64,12 @@ pub struct Load {
     pub units: f64,
     /// Write units per second on the busiest partition key.
     pub busiest: f64,
-    /// What a partition key of the table or index identifies, such as a city.
+    /// The kind of thing that a partition key identifies, such as a city.
     pub key: &'static str,
 }
 
 /// Returns the load of each table. The load of a table's index comes after the load of the table.
-#[allow(clippy::cast_precision_loss)] // far below 2^53
+#[allow(clippy::cast_precision_loss)] // the values are far below 2^53
 pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     let CostQuestion { rate, mix, .. } = question;
     let shards = f64::from(question.shards);
@@ -81,8 +82,8 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         RawRows::All | RawRows::Alerts => rate * mix.alerts,
         RawRows::None => 0.0,
     };
-    // All events of a series are in one partition. Each event of a series is counted in a window row and in a totals
-    // row.
+    // All events of a series are in one partition. Each event is counted in a window row and in a totals row of its
+    // series.
     let per_series = (rate / mix.series).min(1_000.0 / mix.row_interval_ms.max(1) as f64);
     let rows = per_series * mix.series;
     let rollups = rollup_units(*rate, mix.series, question.window_ms);
@@ -104,8 +105,8 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         load(&names.aggregations, rows, per_series, "window"),
         load(SERIES_INDEX, new_rows, new_rows / mix.series, "series"),
         load(&names.alerts, alerts, alerts * mix.hottest, "city"),
-        // Events of two severities become alerts. In the worst case, all alerts have the same severity and therefore
-        // the same key.
+        // Events of two severities become alerts. In the worst case, all alerts have the same severity, and their load
+        // falls on the keys of that severity.
         load(
             SEVERITY_INDEX,
             alerts,
@@ -121,9 +122,9 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     ]
 }
 
-/// Returns the write units per second for rollups. In each hour, consumers write the mark, and a row for each series
-/// and each event type that has events. In each day, consumers also write a row for each series and each event type
-/// that has events in the day.
+/// Returns the write units per second for rollups. For each hour, consumers write the mark, and a row for each series
+/// and each event type with events in that hour. For each day, consumers also write a row for each series and each
+/// event type with events in that day.
 fn rollup_units(rate: f64, series: f64, window_ms: i64) -> f64 {
     if windows_per_hour(window_ms).is_none() {
         return 0.0;
@@ -176,7 +177,7 @@ pub fn cost_report(question: &CostQuestion, names: &TableNames) -> String {
         String::new(),
     ];
     line("all", cells, "");
-    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    #[allow(clippy::cast_precision_loss)] // the values are far below 2^53
     let kept = loads[0].units * mix.raw_ttl_ms as f64 / 1e3 * RAW_BYTES / 1e9;
     out.push_str(&format!(
         "\nRaw events, kept for {}, take {} GB, ${} a month. Prices: on demand in us-east-1, ${DOLLARS_PER_MILLION} a\n\
@@ -214,13 +215,13 @@ fn days(ms: i64) -> String {
 
 /// Returns the size of all alerts that are kept, in GB. If alerts never expire, returns the size of the alerts of one
 /// month.
-#[allow(clippy::cast_precision_loss)] // far below 2^53
+#[allow(clippy::cast_precision_loss)] // the values are far below 2^53
 fn alert_gb(alerts: &Load, question: &CostQuestion) -> f64 {
     let seconds = question.alert_ttl_ms.map_or(MONTH_S, |ms| ms as f64 / 1e3);
     alerts.units * ALERT_BYTES * seconds / 1e9
 }
 
-/// Returns the sentence about the storage for alerts. Without `--alert-ttl`, alerts never expire.
+/// Returns the sentence of the report about the storage for alerts. Without `--alert-ttl`, alerts never expire.
 fn alerts_kept(alerts: &Load, question: &CostQuestion) -> String {
     let kept = alert_gb(alerts, question);
     let (gb, dollars) = (number(kept), number(kept * DOLLARS_PER_GB));
@@ -292,7 +293,7 @@ fn number(value: f64) -> String {
         let text = format!("{value:.2}");
         return text.trim_end_matches('0').trim_end_matches('.').to_owned();
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is not negative
     let whole = value.round() as u64;
     indicatif::HumanCount(whole).to_string()
 }
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn units_per_event_match_the_measured_ones() {
-        // The units per event that `scripts/bench` measured are 5.3, 3.2 and 3.0.
+        // `scripts/bench` measured 5.3, 3.2 and 3.0 write units per event.
         let slow = per_event(&question(0.2));
         assert!((5.0..5.5).contains(&slow), "{slow}");
         let fast = per_event(&question(1_000.0));

@@ -1,21 +1,21 @@
 //! `citystream init-tables`: creates, checks or deletes the tables and topics.
 //!
-//! The command inspects everything before it changes anything. The command changes nothing if a table has other keys,
-//! if a frozen setting has another value, or if Kafka does not answer. A second run of the command changes nothing: it
-//! keeps what exists, and reports topics that differ from the settings but work.
+//! The command inspects all tables and topics before it changes anything. It changes nothing if a table has unexpected
+//! keys, if a frozen setting has a different value, or if Kafka does not answer. A second run of the command changes
+//! nothing: it keeps existing tables and topics, and reports topics that work but differ from the settings.
 //!
 //! | finding | create | `--check` |
 //! |---|---|---|
-//! | something is missing | created | exit 1 |
-//! | a frozen value, a table's keys or index differ; fewer shards; the tables of another topic | exit 2 | exit 1 |
+//! | a table or topic is missing | created | exit 1 |
+//! | a frozen setting, a table's keys or its index differ; fewer shards; a different topic | exit 2 | exit 1 |
 //! | a table or the config item is missing while a table holds data | exit 2 | exit 1 |
-//! | a topic has other partitions or settings | kept, reported, exit 0 | exit 1 |
+//! | a topic's partitions or settings differ | kept, reported, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
 //! With `--delete`, the command asks the operator to type the prefix before it deletes anything. The command deletes
 //! nothing if a table has deletion protection or is not one of this program's tables.
 //!
-//! The plan and the steps go to standard error. The findings go to standard output.
+//! The plan and the progress go to standard error, and the findings go to standard output.
 
 use std::time::{Duration, Instant};
 
@@ -45,19 +45,19 @@ pub mod topics;
 use dynamodb::WantedTables;
 use steps::{Finding, FindingOutcome, StepDisplay};
 
-/// Maximum wait until DynamoDB answers, and maximum wait until Kafka answers.
+/// Maximum wait for the first answer of DynamoDB, and also for the first answer of Kafka.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
-/// Minimum time between two log lines that report the same wait.
+/// Minimum time between two log lines about the same wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// Default time for which a killed member stays in its group, in milliseconds. The value is the `session.timeout.ms` of
-/// `consume`.
+/// Default time for which a killed member stays in its group, in milliseconds. It is the default `session.timeout.ms`
+/// of `consume`.
 const SESSION_MS: u64 = 10_000;
-/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. The value
-/// is the default of the brokers' setting `group.consumer.session.timeout.ms`.
+/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. It is the
+/// default of the brokers' setting `group.consumer.session.timeout.ms`.
 const SESSION_MS_NEWER: u64 = 45_000;
-/// How long the brokers may take to detect the end of a session, in milliseconds.
+/// Maximum time for the brokers to detect the end of a session, in milliseconds.
 const SESSION_GRACE_MS: u64 = 2_000;
-/// Maximum duration of the deletion of a table. On AWS, a deletion takes seconds to minutes.
+/// Maximum duration of the deletion of a table. On AWS, a table is deleted within seconds or minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Converts an error to a [`SettingsError`] if restarting the program cannot help.
@@ -80,7 +80,8 @@ pub fn mark_settings(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Creates what is missing. With `--check`, the function only compares what exists with the settings.
+/// Creates missing tables and topics. With `--check`, the function only compares existing tables and topics with the
+/// settings.
 pub(crate) async fn make_or_check(
     args: &InitTables,
     client: &Client,
@@ -173,11 +174,10 @@ pub(crate) async fn delete(
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
     }
     let mut findings = Vec::new();
-    // The topics are deleted last. As long as a table exists, the log from which the table can be counted again exists
-    // too.
+    // The topics are deleted last. While a table exists, the log from which the table can be rebuilt exists too.
     let incidents = match store_tables::describe_table(client, &names.incidents).await {
         Ok(found) => found.map(|_| &*names.incidents),
-        // A policy that does not name the table of incidents belongs to an installation without it.
+        // If the IAM policy does not allow access to the table of incidents, the installation has no such table.
         Err(error) if error.kind() == StoreErrorKind::Denied => None,
         Err(error) => return Err(error.into()),
     };
@@ -212,8 +212,8 @@ async fn reach_dynamodb(
     Ok(())
 }
 
-/// Requests the description of a table until DynamoDB answers or the limit is reached. The function also stops if an
-/// error occurs that waiting cannot repair.
+/// Requests the description of a table until DynamoDB answers or the time limit is reached. The function also stops at
+/// an error that waiting cannot repair.
 async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut logged: Option<Instant> = None;
@@ -260,7 +260,7 @@ async fn reach_kafka(
     Ok(brokers)
 }
 
-/// Waits for the sessions of killed group members to end. Returns the members that remain.
+/// Waits until the sessions of killed group members have ended. Returns the members that remain.
 async fn members_left(
     args: &InitTables,
     admin: &Admin,
@@ -302,9 +302,9 @@ async fn members_left(
 /// Returns the maximum time for which a killed member stays in its group. Each member chooses its own session timeout.
 /// If `consume` has a session timeout other than the default, `init-tables` must be given the same timeout.
 ///
-/// A member that was killed while it joined may stay for two sessions. The session of such a member begins only after
-/// the rebalance, and the rebalance may wait for the session of another killed member. With the newer group protocol, a
-/// session does not wait for another session.
+/// A member that was killed while it joined may stay for two sessions. The session of a joining member begins only
+/// after the rebalance, and the rebalance may wait for the session of another killed member. With the newer group
+/// protocol, sessions do not wait for each other.
 fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     let given = properties
         .iter()
@@ -319,7 +319,7 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
 }
 
 /// Returns an error if a table has deletion protection or belongs to another program, such as the system that
-/// citystream replaces. Callers use this function before the first deletion.
+/// citystream replaces. Callers must call this function before they delete a table.
 async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
     for spec in store_tables::specs(names) {

@@ -14,7 +14,7 @@ use crate::output;
 use crate::tables::steps::{Finding, FindingOutcome};
 use crate::telemetry;
 
-/// Prints on standard error what will be created and what will be changed.
+/// Prints the tables and topics that will be created or changed, on standard error.
 pub(super) fn print_plan(tables: &[Finding], topics: &[Finding]) {
     telemetry::write_stderr(plan_text(tables, topics).as_bytes());
 }
@@ -57,7 +57,7 @@ fn table(findings: &[Finding]) -> String {
     let width = whats.max().unwrap_or(0);
     let mut out = format!("{:<8} {:<width$}  difference\n", "state", "what");
     for finding in findings {
-        // The notes of a kept finding describe what exists, so the column for differences does not show them.
+        // The notes of a kept table or topic describe its state, so the column of differences omits them.
         let notes: Vec<&str> = finding.notes.iter().map(String::as_str).collect();
         let notes = match notes.as_slice() {
             notes if notes.is_empty() || !finding.outcome.is_difference() => &["-"],

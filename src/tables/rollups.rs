@@ -1,8 +1,8 @@
-//! `init-tables --rollups`: rolls up the hours whose windows have no rollups yet, for example after an upgrade.
+//! `init-tables --rollups`: rolls up the hours that have no rollups yet, for example after an upgrade.
 //!
-//! Consumers also roll up hours, but limit themselves to a hundred read units per second. This command prints the cost,
-//! asks the operator, and works as fast as the table answers. The command continues where an earlier writer stopped,
-//! and may run at the same time as consumers.
+//! Consumers also roll up hours, but use at most a hundred read units per second. This command prints the cost, asks
+//! the operator, and works as fast as the table answers. It continues after the last hour that is rolled up, and may
+//! run at the same time as consumers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,10 +32,10 @@ use crate::settings::InitTables;
 use crate::store::rollups::{RollError, RollupWriter, Speed};
 use crate::telemetry::{self, Metrics, can_draw, steady_ms};
 
-/// Time between two lines of progress if standard error is not a terminal.
+/// Time between two progress lines if standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Rolls up all hours that are due.
+/// Rolls up all final hours that have no rollups yet.
 pub(crate) async fn roll_up(
     args: &InitTables,
     client: &Client,
@@ -61,7 +61,8 @@ pub(crate) async fn roll_up(
         let rolled = writer.run(&mut roll, Speed::Full, |mark| shown.moved(mark));
         match rolled.await {
             Ok(()) => return Ok(vec![made(FindingOutcome::Made, roll.mark().until_ms)]),
-            // A consumer has rolled up some hours in the meantime. The loop plans the remaining hours again.
+            // A consumer has rolled up some hours in the meantime, so the loop makes a new plan for the remaining
+            // hours.
             Err(RollError::Overtaken) => {}
             Err(RollError::Store(error)) => return Err(mark_settings(error)),
             Err(error @ RollError::Replaced) => {
@@ -82,7 +83,7 @@ enum Next {
     Done(Finding),
 }
 
-/// Decides which hours are due.
+/// Decides which hours to roll up next.
 async fn next_plan(
     args: &InitTables,
     writer: &RollupWriter,
@@ -129,7 +130,7 @@ async fn next_plan(
     }
 }
 
-/// Asks Kafka for the commits and log ends of the partitions without a published watermark.
+/// Fetches commits and log ends from Kafka if a partition has no published watermark.
 async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Result<RollupFacts> {
     if facts.unclear().is_empty() {
         return Ok(facts);
@@ -142,7 +143,7 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
                 facts.add_commit(partition, &commit);
             }
         }
-        // Without the commits, the progress items give the same restart points with a delay.
+        // The commits are not essential, because the progress items contain the same restart points with a delay.
         Err(error) => tracing::warn!(%error, "failed to read the group's commits"),
     }
     let ends = answers
@@ -178,7 +179,7 @@ async fn agree(
     Ok(from_ms)
 }
 
-#[allow(clippy::cast_precision_loss)] // shown with two decimals
+#[allow(clippy::cast_precision_loss)] // the amount is shown with two decimals
 fn describe_cost(cost: &RollupCost, series: u64, from_ms: UnixMs, until_ms: UnixMs) -> String {
     let dollars = (cost.read_units as f64 * DOLLARS_PER_MILLION_READS
         + cost.write_units as f64 * DOLLARS_PER_MILLION)
@@ -203,8 +204,8 @@ fn made(outcome: FindingOutcome, until_ms: UnixMs) -> Finding {
     Finding::new(outcome, what)
 }
 
-/// Shows the progress. On a terminal, the progress is one line that is updated. If standard error is not a terminal,
-/// the progress is a new line every ten seconds.
+/// Shows the progress on standard error. On a terminal, one line is updated. Otherwise, a new line is printed every ten
+/// seconds.
 struct Shown {
     bar: Option<ProgressBar>,
     from_ms: UnixMs,

@@ -1,4 +1,4 @@
-//! The output of `init-tables`: the steps while it works, and the findings at its end.
+//! The output of `init-tables`: the steps while the command works, and the findings at its end.
 //!
 //! On a terminal, a running step is a spinner, and a line replaces the spinner when the step ends. If standard error is
 //! not a terminal, or if `TERM=dumb` or `NO_COLOR` is set, each step is printed as one plain line without escape codes.
@@ -17,10 +17,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output;
 use crate::telemetry;
 
-/// Maximum time that a step waits without a line that announces the wait.
+/// Maximum time that a step waits before a line announces the wait.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
-/// What `init-tables` found or did for one table or topic.
+/// The outcome of `init-tables` for one table or topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindingOutcome {
     /// The table or topic was missing and was created.
@@ -62,9 +62,9 @@ impl FindingOutcome {
 /// One line of the findings that `init-tables` prints at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was found or done.
+    /// The outcome for the table or topic.
     pub outcome: FindingOutcome,
-    /// What the finding is about, such as `table citystream-totals`.
+    /// The subject of the finding, such as `table citystream-totals`.
     pub what: String,
     /// Notes about the finding, such as one sentence for each difference.
     pub notes: Vec<String>,
@@ -163,8 +163,7 @@ impl Default for StepDisplay {
     }
 }
 
-/// A step that has begun. If the step is dropped before it has ended, for example after an error, the step prints no
-/// line.
+/// A step that has begun. A step that is dropped before its end, for example after an error, prints no line.
 #[derive(Debug)]
 pub struct Step {
     what: String,
@@ -174,8 +173,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Waits for `future`. If the wait takes longer than [`QUIET_MAX`], the function prints what the program waits for,
-    /// and for how long at most.
+    /// Waits for `future`. If the wait takes longer than [`QUIET_MAX`], the function prints the name of the step and
+    /// the maximum wait.
     pub async fn announce_wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> T {
         let announce = || {
             let (what, seconds) = (&self.what, limit.as_secs());

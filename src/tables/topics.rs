@@ -1,4 +1,4 @@
-//! Inspects, creates, checks and deletes the two topics.
+//! Inspects, creates, checks and deletes the topic of events and the dead-letter topic.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::tables::steps::{Finding, FindingOutcome, StepDisplay};
 
 /// Replication factor of new topics if there are enough brokers and `--replication` is not given.
 const REPLICATION_DEFAULT: i32 = 3;
-/// Maximum wait until all brokers know a new topic, and until no broker knows a deleted topic.
+/// Maximum wait until all brokers report a new topic, or until no broker reports a deleted topic.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 /// Maximum wait for the brokers to elect a controller.
 const CONTROLLER_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two requests to the brokers.
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
-/// The specifications of both topics. The topic of events comes first.
+/// The specifications of the topic of events and the dead-letter topic, in this order.
 #[derive(Clone, Debug)]
 pub struct Specs {
     replication: i32,
@@ -33,7 +33,7 @@ impl Specs {
     }
 }
 
-/// Returns the specifications of both topics for a cluster with `brokers` brokers.
+/// Returns the specifications of the two topics for a cluster with `brokers` brokers.
 pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     let most = i32::try_from(brokers).unwrap_or(REPLICATION_DEFAULT);
     let replication = args
@@ -49,10 +49,10 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
 }
 
 /// The state of an existing topic: the facts about the topic, its differences from the specification, and a note about
-/// settings that the brokers do not report. The value is `None` if the topic does not exist.
+/// settings that the brokers do not report. It is `None` if the topic does not exist.
 pub type FoundTopic = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
-/// Inspects both topics. Changes nothing.
+/// Inspects the two topics, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to Kafka.
@@ -68,8 +68,8 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<FoundTop
         return Ok(None);
     };
     let (actual, untold) = match admin.topic_config(&spec.name).await {
-        // Some servers support only part of Kafka's protocol. If a server does not report settings, the function does
-        // not compare them.
+        // Some servers support only part of Kafka's protocol. If a server does not report a topic's settings, the
+        // function does not compare the settings.
         Err(error @ AdminError::Unsupported { .. }) => (BTreeMap::new(), Some(error.to_string())),
         answer => (answer?, None),
     };
@@ -84,9 +84,9 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<FoundTop
     Ok(Some((facts, notes, untold)))
 }
 
-/// Returns true if the brokers refuse some of the settings of a topic. To find out what the brokers refuse, the
-/// function asks them to validate the creation of another topic with the same settings. If the brokers cannot validate
-/// a creation, the function assumes that they accept the settings.
+/// Returns true if the brokers refuse some of the settings of a topic. To find out, the function requests the
+/// validation of a new topic with the same settings. If the brokers cannot validate a creation, the function assumes
+/// that they accept the settings.
 async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     let probe = TopicSpec {
         name: format!("{}-settings-probe", spec.name),
@@ -100,7 +100,7 @@ async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
 /// protocol, such as `citystream dev`, cannot create topics.
 ///
 /// # Errors
-/// Returns [`AdminError::NoController`] if no controller is elected within a moment.
+/// Returns [`AdminError::NoController`] if the brokers elect no controller in time.
 pub async fn refuse(admin: &Admin, specs: &Specs, found: &[FoundTopic; 2]) -> anyhow::Result<()> {
     let missing = specs.topics.iter().zip(found).find(|(_, f)| f.is_none());
     let Some((spec, _)) = missing else {
@@ -122,7 +122,7 @@ pub async fn refuse(admin: &Admin, specs: &Specs, found: &[FoundTopic; 2]) -> an
     Ok(())
 }
 
-/// Creates the missing topics. Returns the findings for both topics, and the facts about the topic of events.
+/// Creates the missing topics. Returns the findings for the two topics, and the facts about the topic of events.
 ///
 /// # Errors
 /// Returns the error of a failed request to Kafka.
@@ -191,8 +191,8 @@ async fn settle(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<TopicFacts> {
     }
 }
 
-/// Compares the topics with their specifications. Changes nothing. Returns the findings, and the facts about the topic
-/// of events.
+/// Compares the topics with their specifications, without changing anything. Returns the findings, and the facts about
+/// the topic of events.
 ///
 /// # Errors
 /// Returns the error of a failed request to Kafka.

@@ -14,15 +14,15 @@ const SHARDS_DEFAULT: u32 = 4;
 pub struct WantedTables {
     /// Length of a window in milliseconds.
     pub window_ms: Option<i64>,
-    /// How far the watermark is before the largest event time, in milliseconds.
+    /// Allowed lateness in milliseconds: the watermark is this much before the largest event time.
     pub lateness_ms: Option<i64>,
     /// Maximum time by which an event time may be after the ingest time, in milliseconds.
     pub skew_ms: Option<i64>,
     /// Number of shards per city and per severity.
     pub shards: Option<u32>,
-    /// Which events get raw items.
+    /// The choice of events for which raw items are stored.
     pub raw: Option<RawRows>,
-    /// The topic that the tables count.
+    /// The topic whose events the tables count.
     pub topic: Option<String>,
     /// True if alerts expire, so that their table needs TTL.
     pub alerts_expire: bool,
@@ -51,7 +51,7 @@ impl WantedTables {
         }
     }
 
-    /// Returns the config item of new tables.
+    /// Returns the config item for new tables.
     pub(crate) fn config(&self) -> ConfigItem {
         let rules = Rules::default();
         ConfigItem {
@@ -69,7 +69,7 @@ impl WantedTables {
         }
     }
 
-    /// Returns the conflicts between the requested settings and `config`, as one sentence for each.
+    /// Returns the conflicts between the requested settings and `config`, one sentence per conflict.
     pub(super) fn conflicts(&self, config: &ConfigItem) -> Vec<String> {
         let mut out = Vec::new();
         let rules = &config.rules;
