@@ -4,10 +4,10 @@ use crate::core::clock::UnixMs;
 use crate::core::synth::{CITIES, Synth};
 use crate::core::synth_faults::broken;
 
-/// Number of events to send, both late and invalid.
+/// Total number of late and invalid events to send.
 const COUNT: usize = 1_000;
-/// How far a late event is before the watermark, in milliseconds. Two hours are long enough for the window of a late
-/// event to be final.
+/// Time between a late event and the watermark, in milliseconds. An event two hours before the watermark belongs to a
+/// final window.
 const LATE_MS: i64 = 2 * 3_600_000;
 
 /// The late and invalid events that the panel sends.
@@ -19,7 +19,7 @@ pub(crate) struct BadEvents {
     pub(crate) late: usize,
 }
 
-/// Returns the late and invalid events. Every second event is late.
+/// Returns the events, which are late and invalid in turn.
 ///
 /// `watermark_ms` returns the watermark of the partition to which a city belongs. Without a watermark, no event can be
 /// late, so all events for that city are invalid.
@@ -32,8 +32,8 @@ pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<UnixMs>) -> 
         let event = match watermark_ms(city) {
             Some(watermark) if n % 2 == 0 => {
                 made.late += 1;
-                // The generator gives all events the time 0. The function replaces this time in the text by the real
-                // time.
+                // The generator gives all events the time 0. This function replaces that time in the text by the time
+                // of a late event.
                 let time = crate::core::time::format_millis((watermark - LATE_MS).max(UnixMs(0)));
                 let late = text.replace("1970-01-01T00:00:00.000Z", &time);
                 (city.to_owned(), late.into_bytes())

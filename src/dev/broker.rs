@@ -1,4 +1,4 @@
-//! The embedded broker. The broker runs in a thread of its own, because its handle must not move between threads.
+//! The embedded broker. The broker runs in its own thread, because its handle must not move between threads.
 
 use std::sync::mpsc::{self, Sender};
 
@@ -40,7 +40,8 @@ impl Broker {
         Ok(Broker { servers, switch })
     }
 
-    /// Makes the broker close all connections and refuse new ones (`false`), or accept connections again (`true`).
+    /// Makes the broker close all connections and refuse new connections (`false`), or accept connections again
+    /// (`true`).
     pub(crate) fn set_reachable(&self, reachable: bool) {
         if self.switch.send(reachable).is_err() {
             tracing::warn!("the embedded broker has ended");

@@ -1,7 +1,7 @@
-//! Compares the log with the tables repeatedly, for the line below the panel on the page.
+//! Compares the log with the tables repeatedly, and shows the result below the panel on the page of `dev`.
 //!
-//! The comparison is the same as in `citystream verify`: it reads the whole log and every row. The comparison runs only
-//! while a page is open, and pauses for at least two thirds of that time.
+//! Each comparison is the same as in `citystream verify`: it reads the whole log and every row. Comparisons run only
+//! while a page is open, for at most a third of that time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,19 +16,19 @@ use crate::verify::compare::{CompareOptions, CompareSource, compare};
 
 /// Minimum pause between two comparisons.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Time without a request after which no page is considered open. An open page sends a request every second.
+/// Time without a request after which the page counts as closed. An open page sends a request every second.
 const WATCHED: Duration = Duration::from_secs(5);
 /// Maximum memory for the rows of one comparison, in bytes.
 const MEMORY_BYTES: usize = 64 << 20;
 
-/// Compares repeatedly until `shutdown`, and gives each result to the panel.
+/// Compares the log with the tables repeatedly until `shutdown`, and passes each result to the panel.
 pub(crate) async fn watch(
     panel: Panel,
     source: CompareSource,
     raw_ttl_ms: i64,
     shutdown: Shutdown,
 ) {
-    // The comparison has its own metrics, so that the metrics of the API do not include its reads.
+    // The comparison has its own metrics, so that the metrics of the API do not include the reads of the comparison.
     let metrics = Metrics::new();
     let options = CompareOptions {
         from_ms: None,
@@ -60,8 +60,8 @@ pub(crate) async fn watch(
 /// Returns the reason why some rows cannot be compared, or `None` if all rows can be compared.
 fn why_incomparable(report: &VerifyReport) -> Option<String> {
     let why = |reason: &Incomparable| match reason {
-        // Each start of `dev` creates a new log, so the tables in a kept folder contain rows with counts of an earlier
-        // log.
+        // Each start of `dev` creates a new log, so the tables in a kept `--data-dir` contain rows with counts of an
+        // earlier log.
         Incomparable::Remade => "counted in an earlier run, whose log is gone",
         other => other.reason(),
     };

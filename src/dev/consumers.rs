@@ -1,8 +1,8 @@
-//! The consumers of `dev`: the active consumer, its successor after it was killed, and zombies.
+//! The consumers of `dev`: the active consumer, its successor after a kill, and zombies.
 //!
-//! A zombie is a consumer that other consumers believe to be dead. At first, a zombie reads while its writes are held
-//! back. Then all writes of the zombie reach the tables at once, and the fences must reject the records that the rows
-//! already count.
+//! A zombie is a consumer that other consumers believe to be dead. At first, a zombie reads records while its writes
+//! are held back. Then all its writes reach the tables at once, and the fences must reject the records that are already
+//! counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +24,10 @@ use crate::shutdown::Shutdown;
 use crate::store::embedded;
 use crate::telemetry::Metrics;
 
-/// How long a zombie reads while its writes are held back. If the writes were held back for longer, the requests of the
-/// zombie would time out.
+/// Time for which a zombie reads while its writes are held back. With a longer time, the requests of the zombie would
+/// time out.
 const ASLEEP: Duration = Duration::from_secs(4);
-/// How long `dev` waits until a zombie reads its first record. Clients reconnect slowly to a broker that was stopped.
+/// Maximum time until a zombie reads its first record. Clients reconnect slowly to a broker that was stopped.
 const FIRST_RECORD_MAX: Duration = Duration::from_secs(60);
 /// Minimum time for which a zombie writes at the same time as the active consumer.
 const AWAKE_MIN: Duration = Duration::from_secs(6);
@@ -51,13 +51,13 @@ pub(crate) struct Consumers {
     pub(crate) status: Arc<Status>,
     /// A callback that receives the durable boundary of each partition.
     pub(crate) settled: SettledCallback,
-    /// A signal that makes `dev` kill the active consumer.
+    /// The signal on which `dev` kills the active consumer.
     pub(crate) killer: Arc<Notify>,
 }
 
 impl Consumers {
-    /// Returns the consumers of `dev`. The active consumer sends its writes through `faults`, and returns credit to the
-    /// producer when records are durable.
+    /// Returns the consumers of `dev`. The active consumer sends its writes through `faults`, and gives credit back to
+    /// the producer when records are durable.
     ///
     /// # Errors
     /// Returns an error if the client of the database cannot be created.
@@ -86,8 +86,8 @@ impl Consumers {
         ledger(&self.metrics)
     }
 
-    /// Runs the active consumer. Each time the active consumer is killed, starts a successor. Returns when a consumer
-    /// ends by itself.
+    /// Runs the active consumer, and starts a successor each time the active consumer is killed. Returns when a
+    /// consumer ends by itself.
     ///
     /// # Errors
     /// Returns the error with which the consumer ended.
@@ -109,8 +109,8 @@ impl Consumers {
                     tracing::warn!("killing the consumer");
                     running.abort();
                     let _killed = running.await;
-                    // The successor reports its own reasons for waiting, so the reasons of the killed consumer are
-                    // removed.
+                    // The successor reports its own reasons for waiting, so the waiting reasons of the killed consumer
+                    // are removed.
                     for wait in [Wait::Topic, Wait::Tables, Wait::Sink] {
                         self.status.set_waiting(wait, None);
                     }
@@ -132,7 +132,7 @@ impl Consumers {
     /// Runs a zombie and returns the ledger of its records.
     ///
     /// The zombie begins at the last published restart point. After the zombie's first record, its writes are held back
-    /// for [`ASLEEP`]. The function then calls `woken`, and all writes that were held back are sent.
+    /// for [`ASLEEP`]. The function then calls `woken`, and the tables receive all writes that were held back.
     ///
     /// # Errors
     /// Returns the error with which the zombie ended.
@@ -147,7 +147,8 @@ impl Consumers {
         let client = embedded::client_through(through).await?;
         let metrics = Metrics::new();
         let args = Consume {
-            // The zombie has a group of its own, so the active consumer cannot take its partitions away.
+            // The zombie has its own consumer group, so the active consumer cannot take partitions away from the
+            // zombie.
             group: format!("zombie-{:x}", fastrand::u32(..)),
             ..self.args.clone()
         };

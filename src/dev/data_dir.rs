@@ -1,4 +1,4 @@
-//! The database of `dev`, which is either in memory or in the folder of `--data-dir`.
+//! Opens the database of `dev`, which is either in memory or in the folder given by `--data-dir`.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,7 +18,7 @@ pub(crate) fn has_tables(dir: Option<&Path>) -> bool {
     dir.is_some_and(|dir| dir.join(DATABASE).exists())
 }
 
-/// Opens the database. The returned file holds a lock, so that no other process can use the folder.
+/// Opens the database. The returned file holds a lock that prevents other processes from using the folder.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be used (exit code 2) or another process uses it (exit code 1).
@@ -31,7 +31,8 @@ pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Opt
     let failed =
         |error: anyhow::Error| SettingsError(remedy::describe_error(&error.context(what.clone())));
     std::fs::create_dir_all(dir).map_err(|e| failed(e.into()))?;
-    // The file must not be a symbolic link, because another user's link could make this program open a file elsewhere.
+    // The file must not be a symbolic link, because a link of another user could make this program open a file
+    // elsewhere.
     let path = dir.join(DATABASE);
     if path.is_symlink() {
         let error = Failure::new(format!("{DATABASE} is a symbolic link")).with_remedy("remove it");
@@ -58,7 +59,7 @@ pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Opt
     let database =
         Database::new(&path.to_string_lossy()).map_err(|e| failed(anyhow::anyhow!("{e}")))?;
     // In bulk mode, the database does not wait for the disk after each request. Bulk mode is several times as fast as
-    // the default mode. If the process is killed, the file is still consistent. A power failure may destroy the file.
+    // the default mode. The file stays consistent if the process is killed, but a power failure may destroy it.
     database
         .enable_bulk_loading()
         .map_err(|e| failed(anyhow::anyhow!("{e}")))?;

@@ -1,7 +1,7 @@
 //! Injects faults between a consumer and the embedded DynamoDB. The panel switches the faults on and off.
 //!
-//! The faults are injected between the SDK and the embedded database. The faults affect only writes, so that the page
-//! can still read. To the consumer, the faults look like throttling and network failures of a real table.
+//! The faults are injected between the SDK and the embedded database. They affect only writes, so that the page can
+//! still read. To the consumer, the faults look like throttling and network failures of a real table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,9 +16,9 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// While DynamoDB is throttled, one of this number of writes succeeds.
+/// While DynamoDB is throttled, one of this many writes succeeds.
 const THROTTLED_ONE_OF: u64 = 5;
-/// Time between two checks of whether a write that is held back may continue.
+/// Time between two checks whether a held-back write may continue.
 const HOLD_POLL: Duration = Duration::from_millis(20);
 
 /// The fault switches of one client. All clones share the switches.
@@ -36,18 +36,19 @@ struct Switches {
 }
 
 impl WriteFaults {
-    /// Turns on or off the refusal of four of five writes. DynamoDB refuses writes with the same error when a table
-    /// exceeds its capacity.
+    /// Turns the refusal of four of five writes on or off. The error is the one with which DynamoDB refuses writes when
+    /// a table exceeds its capacity.
     pub(crate) fn throttle(&self, on: bool) {
         self.0.throttled.store(on, Ordering::SeqCst);
     }
 
-    /// Turns on or off the loss of answers: every write is carried out, but the client gets no answer.
+    /// Turns the loss of answers on or off. While answers are lost, every write is carried out, but the client gets no
+    /// answer.
     pub(crate) fn cut_replies(&self, on: bool) {
         self.0.cut.store(on, Ordering::SeqCst);
     }
 
-    /// Turns on or off the holding of writes. While writes are held, they wait as if the process were suspended.
+    /// Turns the holding of writes on or off. While writes are held, they wait as if the process were suspended.
     pub(crate) fn hold(&self, on: bool) {
         self.0.held.store(on, Ordering::SeqCst);
     }

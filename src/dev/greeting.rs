@@ -1,4 +1,4 @@
-//! The text that `dev` prints when it starts: its addresses, and commands to try.
+//! The greeting that `dev` prints at its start, with its addresses and with commands to try.
 
 use crate::dev::TOPIC;
 use crate::dev::ports::Addresses;
@@ -8,11 +8,11 @@ use crate::settings::Dev;
 /// are only three weather reports an hour.
 const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 
-/// The event that the greeting offers. Its time is the time of its arrival.
+/// The event that the greeting suggests sending. Its event time is its time of arrival.
 const OWN_EVENT: &str = r#"{"city":"NYC","event_type":"incident","severity":"critical","description":"Water main break","timestamp":"now"}"#;
 
-/// Returns the shell command that starts this program. The command is the path of the program if the program was
-/// started by a path, and its name otherwise.
+/// Returns the shell command that starts this program. The command is a path if the program was started by a path, and
+/// otherwise the name of the program.
 pub(crate) fn own_command() -> String {
     let command = std::env::args().next().unwrap_or_default();
     match std::env::current_exe() {
@@ -21,7 +21,7 @@ pub(crate) fn own_command() -> String {
     }
 }
 
-/// Quotes a word for a shell if it needs quotes.
+/// Quotes a word for a shell if the word needs quotes.
 fn quote_for_shell(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:,".contains(c);
     if word.chars().all(plain) {

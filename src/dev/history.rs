@@ -14,11 +14,11 @@ const EVENTS_MAX: u64 = 30_000;
 /// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// Returns the times of the events in the history. The times end at `now_ms`.
+/// Returns the event times of the history, which ends at `now_ms`.
 ///
-/// The history has the same rate as the live events, so the chart has no step where the live events begin. If a history
-/// of `history_ms` would have more than [`EVENTS_MAX`] events, the history is made shorter. If the rate is `max`, the
-/// history has [`EVENTS_MAX`] events that are spread evenly over `history_ms`.
+/// The history has the same rate as the live events, so the chart has no step where the live events begin. If
+/// `history_ms` is so long that the history would have more than [`EVENTS_MAX`] events, the history is shorter. If the
+/// rate is `max`, the history has [`EVENTS_MAX`] events that are spread evenly over `history_ms`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

@@ -1,7 +1,7 @@
 //! The role `notify` of `dev`: three rules, and a receiver of webhooks on the port of the page.
 //!
-//! The receiver takes every message. The page shows the messages, because the role notes in the row of an incident what
-//! became of each of them.
+//! The receiver accepts every message. The page shows the outcome of each message, because the role stores the outcome
+//! in the row of the incident.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use crate::settings::{Command, Notify, parse};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// The path of the receiver.
+/// The HTTP path of the webhook receiver.
 const PATH: &str = "/dev/webhook";
 
-/// The rules and the receiver. `URL` stands for the receiver's address.
+/// The configuration of `notify`, with the rules and the receiver. `URL` stands for the receiver's address.
 const RULES: &str = r#"
 [[rule]]
 name = "critical"
@@ -54,8 +54,8 @@ allow_private = true
 min_interval = "10s"
 "#;
 
-/// Starts a task that finds incidents until `shutdown`, and tells the receiver at the address `page` about them. The task
-/// logs the error if the role fails, because the rest of `dev` works without it.
+/// Starts a task that finds incidents until `shutdown`, and reports them to the receiver at the address `page`. The
+/// task logs the error if the role fails, because the rest of `dev` works without it.
 pub(crate) fn start(
     brokers: String,
     page: SocketAddr,
@@ -76,7 +76,7 @@ pub(crate) fn start(
     })
 }
 
-/// Returns the route of the receiver.
+/// Returns the route of the webhook receiver.
 pub(crate) fn router() -> Router {
     Router::new().route(PATH, post(async || StatusCode::NO_CONTENT))
 }
@@ -87,7 +87,7 @@ fn config(page: SocketAddr) -> anyhow::Result<NotifyConfig> {
     parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes}"))
 }
 
-/// Returns the settings of the role. The function builds a command line and parses the settings from it.
+/// Returns the settings of the role `notify`. The function builds a command line and parses the settings from it.
 fn settings(brokers: &str) -> anyhow::Result<Notify> {
     let line = [
         "citystream",
@@ -100,7 +100,8 @@ fn settings(brokers: &str) -> anyhow::Result<Notify> {
         brokers,
         "--topic",
         TOPIC,
-        // As for the consumer of `dev`, after a stop of the broker.
+        // A short reconnect time, as for the consumer of `dev`, so that the role continues soon after a stop of the
+        // broker.
         "--kafka-property",
         "reconnect.backoff.max.ms=500",
     ];

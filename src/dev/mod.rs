@@ -4,13 +4,13 @@
 //! the SDK's requests without a network. The database is either in memory or in `--data-dir`. The embedded broker and
 //! database exist only for trying the program. The mock cluster keeps at most 5 MB or 100,000 records per partition, so
 //! the producer waits for the consumer ([`Credit`]). Each start creates a new log with a new topic id. The rows of a
-//! kept database have no fences for the new log, so the same input is counted again.
+//! kept database have no fences for the new log, so the same input counts again.
 //!
-//! One port serves the API, the page, the health routes and the metrics of all roles, and takes events like
-//! `produce --accept`. Two further ports lead to
-//! the broker and to the database, so that every other command works in a second terminal ([`ports`]). The page
-//! has a panel that `serve` does not have. The panel injects faults, and shows that the counts stay correct
-//! ([`panel`]). The role `notify` runs with three rules, and its receiver is a route of the same port ([`incidents`]).
+//! One port serves the API, the page, the health routes and the metrics of all roles, and accepts events like `produce
+//! --accept`. Two further ports lead to the broker and to the database, so that every other command works in a second
+//! terminal ([`ports`]). Unlike the page of `serve`, the page of `dev` has a panel. The panel injects faults, and shows
+//! that the counts stay correct ([`panel`]). The role `notify` runs with three rules, and its receiver is a route of
+//! the page's port ([`incidents`]).
 //!
 //! [`Credit`]: crate::produce::credit::Credit
 
@@ -34,12 +34,12 @@ use std::io::Read as _;
 
 use crate::settings::{Command, Consume, parse};
 
-/// The name of the topic that holds the events.
+/// The name of the topic of events.
 pub(crate) const TOPIC: &str = "city-events";
-/// The number of partitions of the topic.
+/// The number of partitions of the topic of events.
 pub(crate) const PARTITIONS: i32 = 6;
 /// Maximum number of unsettled records per partition in the broker, which is half of the mock cluster's limit. The mock
-/// cluster counts a little more than keys and values.
+/// cluster also counts some bytes in addition to keys and values.
 pub(crate) const CREDIT_RECORDS_MAX: usize = 50_000;
 /// Maximum bytes of unsettled records per partition, which is also half of the mock cluster's limit.
 pub(crate) const CREDIT_BYTES_MAX: u64 = 2_500_000;
@@ -66,9 +66,8 @@ pub(crate) fn consumer_settings(brokers: &str) -> anyhow::Result<Consume> {
         brokers,
         "--topic",
         TOPIC,
-        // The user of the page waits while the consumer reconnects to a stopped broker, and while the group detects
-        // that a member was killed. The following settings limit the reconnect and the detection of a killed member to
-        // a few seconds.
+        // The user of the page waits while the consumer reconnects after a stop of the broker, and while the group
+        // detects a killed member. The following settings shorten both waits to a few seconds.
         "--kafka-property",
         "reconnect.backoff.max.ms=500",
         "--kafka-property",

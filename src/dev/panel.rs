@@ -1,14 +1,14 @@
-//! The panel on the page of `dev`, with which a user injects faults. This file holds the state of the panel and the
+//! The panel on the page of `dev`, which lets a user inject faults. This file holds the state of the panel and the
 //! handlers of its HTTP requests.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /dev/state` | running actions, past events, and the comparison of log and tables |
-//! | `POST /dev/break/{what}` | starts `kill` `zombie` `throttle` `cut` `broker` or `garbage`; the state |
+//! | `POST /dev/break/{what}` | the state, after starting `kill`, `zombie`, `throttle`, `cut`, `broker` or `garbage` |
 //!
-//! Only the page of this process may send these requests. A request needs the token from the page and a `Host` that
-//! names this machine. If a request has an `Origin`, the `Origin` must be equal to the `Host`. A page of another site
-//! cannot read the token, and cannot send the header that carries the token.
+//! Only the page of this process may send requests to the panel. A request needs the token from the page and a `Host`
+//! that names this machine. If a request has an `Origin`, the `Origin` must be equal to the `Host`. A page of another
+//! site cannot read the token, and cannot send the header that carries the token.
 
 mod actions;
 
@@ -51,7 +51,7 @@ pub(crate) struct Parts {
     pub(crate) faults: WriteFaults,
     /// The producer that sends late and invalid events.
     pub(crate) producer: Arc<EventProducer>,
-    /// The room that is left in the embedded broker.
+    /// The remaining room in the embedded broker.
     pub(crate) credit: Credit,
     /// The number of partitions of the topic.
     pub(crate) partitions: i32,
@@ -61,14 +61,14 @@ pub(crate) struct Parts {
     pub(crate) broker: Broker,
 }
 
-/// The panel of the page. All clones share its state.
+/// The panel on the page of `dev`. All clones share the same state.
 #[derive(Clone)]
 pub(crate) struct Panel(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
     token: String,
-    /// The running actions, each with a text about its current state.
+    /// The running actions, each with a text that describes its current state.
     running: Mutex<BTreeMap<&'static str, String>>,
     log: Mutex<VecDeque<LogLine>>,
     comparison: Mutex<Option<Comparison>>,
@@ -85,7 +85,7 @@ struct LogLine {
 /// The result of a comparison of the log with the tables.
 #[derive(Clone, Default, Serialize)]
 pub(crate) struct Comparison {
-    /// When the comparison was made, in Unix milliseconds.
+    /// The time of the comparison, in Unix milliseconds.
     pub(crate) at_ms: i64,
     /// Number of events in the log that belong to comparable rows.
     pub(crate) log: i64,
@@ -93,14 +93,14 @@ pub(crate) struct Comparison {
     pub(crate) tables: i64,
     /// Number of rows that differ.
     pub(crate) difference: u64,
-    /// True if rows of counts were compared. If no rows of counts were compared, the two sums are equal only because
-    /// both are 0.
+    /// True if rows of counts were compared. If no rows of counts were compared, `log` and `tables` are equal only
+    /// because both are 0.
     pub(crate) compares_counts: bool,
     /// Number of rows that were compared.
     pub(crate) rows: u64,
     /// Number of rows that could not be compared.
     pub(crate) not_comparable: u64,
-    /// The reason why some rows could not be compared, if there are such rows.
+    /// The reason why some rows could not be compared, or `None` if all rows were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_comparable_why: Option<String>,
     /// Number of events in the log that no consumer has stored yet.
@@ -122,7 +122,7 @@ struct PanelState {
     running: Vec<RunningAction>,
     log: Vec<LogLine>,
     difference: Option<Comparison>,
-    /// The reason why the numbers on the page do not change, if they do not change.
+    /// The reason why the numbers on the page do not change, or `None` while they change.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<String>,
 }
@@ -188,7 +188,7 @@ impl Panel {
         ([(CACHE_CONTROL, "no-store")], Json(state)).into_response()
     }
 
-    /// Returns the reason why the numbers on the page do not change, or `None` if they change.
+    /// Returns the reason why the numbers on the page do not change, or `None` while the numbers change.
     fn explain_wait(&self) -> Option<String> {
         let parts = &self.0.parts;
         let ledger = parts.consumers.ledger();

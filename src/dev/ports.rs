@@ -1,9 +1,9 @@
-//! The ports of the page, the embedded Kafka and the embedded DynamoDB. All three ports are on the loopback interface
-//! only.
+//! The ports of the page, the embedded Kafka and the embedded DynamoDB. All three ports listen only on the loopback
+//! interface.
 //!
 //! librdkafka's mock broker chooses its own port. `dev` forwards connections from a fixed Kafka port to the mock
-//! broker, and the broker's first answer gives the client the broker's own address. This module answers DynamoDB
-//! requests itself, because the server in the database library accepts requests from any web site.
+//! broker. The broker's first answer tells the client the broker's own address. This module answers DynamoDB requests
+//! itself, because the server in the database library accepts requests from any web site.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -115,8 +115,7 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
             continue;
         };
         tokio::spawn(async move {
-            // A stopped broker refuses connections. If the broker refuses the connection, the client's connection is
-            // closed at once.
+            // A stopped broker refuses connections. The client's connection is then closed at once.
             if let Ok(mut broker) = TcpStream::connect(target).await
                 && let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut broker).await
             {
@@ -154,8 +153,7 @@ fn database_router(database: Database) -> Router {
 
 async fn answer_database_request(database: Database, headers: &HeaderMap, body: Bytes) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // A browser sends `Origin` with the requests of any web site that it shows. Clients of DynamoDB never send
-    // `Origin`.
+    // A browser adds `Origin` to the requests of a web page. Clients of DynamoDB never send `Origin`.
     if headers.contains_key(ORIGIN) || !text(HOST).is_some_and(is_this_machine) {
         let why = "only programs on this machine may send requests here\n";
         return (StatusCode::FORBIDDEN, why).into_response();
@@ -174,7 +172,7 @@ async fn answer_database_request(database: Database, headers: &HeaderMap, body: 
 
 /// Returns true if a `Host` header names this machine.
 ///
-/// Any other name may belong to a web site whose name resolves to this machine (DNS rebinding).
+/// A different name may be that of a web site whose domain resolves to this machine (DNS rebinding).
 pub(crate) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)

@@ -20,11 +20,11 @@ const JANUARY: &[u8] = include_bytes!("../../data/city-events-2013-01.ndjson.gz"
 /// Time between two heartbeats of synthetic events.
 const HEARTBEAT_MS: i64 = 60_000;
 
-/// The source of the events, and how `dev` sends them.
+/// The source of the events, and the settings with which `dev` sends them.
 pub(crate) struct Sending {
-    /// The source that supplies the events.
+    /// The source of the events.
     source: EventSource,
-    /// Length of the history that `dev` sends first, in milliseconds. 0 means no history.
+    /// Length of the history that `dev` sends first, in milliseconds, or 0 for no history.
     history_ms: i64,
     rate: Rate,
     is_synthetic: bool,
@@ -34,7 +34,7 @@ impl Sending {
     /// Opens the source of the events. If `is_new` is true, `dev` sends a history before synthetic events.
     ///
     /// # Errors
-    /// Returns an error if the settings contradict each other or the input cannot be opened.
+    /// Returns an error if the options contradict each other or the input cannot be opened.
     pub(crate) fn open(args: &Dev, is_new: bool) -> anyhow::Result<Sending> {
         let history_ms = args.history_ms().map_err(SettingsError)?;
         if history_ms > 0 && args.history.is_some() && !is_new {
@@ -64,7 +64,8 @@ impl Sending {
         credit: Credit,
         shutdown: &Shutdown,
     ) -> Result<(), PumpError> {
-        // Requests send events as soon as the producer has reached Kafka, even while the history is sent.
+        // HTTP requests can send events as soon as the producer has reached Kafka, even while the history is being
+        // sent.
         if producer.wait_for_topic(shutdown, true)?.is_none() {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! Finds out why the numbers on the page do not change, from the active faults and the progress.
+//! Explains why the numbers on the page do not change, based on the active faults and the progress.
 
 use crate::core::clock::SteadyMs;
 
-/// Time without progress after which the page shows the reason, in milliseconds.
+/// Time without progress after which the page explains the wait, in milliseconds.
 const STILL_MS: i64 = 3_000;
 
 /// The state of all parts of `dev` at one moment.
@@ -18,8 +18,8 @@ pub(crate) struct Snapshot {
     pub(crate) writes_fail: bool,
     /// Number of settled records, which are records that are counted, late or rejected.
     pub(crate) settled: u64,
-    /// Number of unsettled records. The broker has not acknowledged them, or the consumer has not read them, or they
-    /// are in flight.
+    /// Number of unsettled records: records that the broker has not acknowledged, that the consumer has not read, or
+    /// that are in flight.
     pub(crate) pending: u64,
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct WaitTracker {
 }
 
 impl WaitTracker {
-    /// Returns the reason why the numbers on the page do not change. Returns `None` while the numbers change, and when
-    /// all records are settled.
+    /// Returns the reason why the numbers on the page do not change, or `None` if the numbers change or all records are
+    /// settled.
     pub(crate) fn explain(&mut self, now: &Snapshot) -> Option<String> {
         if now.settled != self.settled || now.pending == 0 {
             self.settled = now.settled;
@@ -67,7 +67,7 @@ impl WaitTracker {
     }
 }
 
-/// Returns why a consumer waits, without the error messages of its clients. The log contains the error messages.
+/// Returns the reason why a consumer waits, without the error messages of its clients, which are in the log.
 pub(crate) fn without_details(why: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in why.split("; ") {

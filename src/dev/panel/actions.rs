@@ -12,7 +12,7 @@ use crate::core::murmur2::partition_of;
 use crate::dev::bad_events::make_bad_events;
 use crate::dev::waiting::without_details;
 
-/// How long a fault lasts, unless it has not affected any write yet.
+/// Duration of a fault. A fault that has not affected any write lasts longer.
 const FAULT: Duration = Duration::from_secs(10);
 /// Maximum additional time of a fault that has not affected any write yet.
 const FAULT_EXTRA_MAX: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const FAULT_EXTRA_MAX: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 /// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
-/// The actions. Each has its name and the state that the panel shows first.
+/// The actions of the panel. Each entry has the name of an action and the first state that the panel shows for it.
 const ACTIONS: [(&str, &str); 6] = [
     ("kill", "waiting for its successor"),
     ("zombie", "it reads, and its writes are held back"),
@@ -31,7 +31,7 @@ const ACTIONS: [(&str, &str); 6] = [
 ];
 
 impl Panel {
-    /// Starts the action `what`, unless it is already running. Returns true if there is an action with this name.
+    /// Starts the action `what`, unless it is already running. Returns false if there is no action with that name.
     pub(super) fn start(&self, what: &str) -> bool {
         let Some((what, state)) = ACTIONS.into_iter().find(|(name, _)| *name == what) else {
             return false;
@@ -156,13 +156,13 @@ impl Panel {
         });
     }
 
-    /// Sends events in addition to the events of the source, and returns the number of events sent. The call blocks.
+    /// Sends events in addition to the events of the source, and returns the number of sent events. The call blocks.
     fn send(&self, events: &[(String, Vec<u8>)]) -> anyhow::Result<usize> {
         let parts = &self.0.parts;
         for (sent, (city, value)) in events.iter().enumerate() {
             let partition = partition_of(city.as_bytes(), parts.partitions);
-            // The source may send an event after this thread has taken credit and before it sends. Two adjacent records
-            // may then be counted with each other's size, but the sum of both sizes is correct.
+            // The source may send an event after this thread has taken credit and before this thread sends its event.
+            // Two adjacent records then have each other's size in the credit, but the sum of both sizes is correct.
             while !parts.credit.try_take(partition, city.len() + value.len()) {
                 if parts.shutdown.is_triggered() {
                     return Ok(sent);
@@ -196,8 +196,9 @@ impl Panel {
         }
     }
 
-    /// Keeps a fault active for [`FAULT`], and then until the fault has affected a write. The second wait takes at most
-    /// [`FAULT_EXTRA_MAX`], because the consumer may have nothing to write while the broker is stopped.
+    /// Keeps a fault active for [`FAULT`], and then until the fault has affected a write, but for at most
+    /// [`FAULT_EXTRA_MAX`] longer. The limit is necessary because the consumer may have nothing to write while the
+    /// broker is stopped.
     async fn hold_fault(
         &self,
         what: &'static str,
