@@ -2,8 +2,8 @@
 //! created only if the parameter `Incidents` is `true`.
 //!
 //! The template is generated from the same table specifications that `init-tables` uses. After creating the stack, the
-//! operator still runs `init-tables` once. After the template, `init-tables` keeps the tables that exist, writes the
-//! config item and creates the topics.
+//! operator still runs `init-tables` once. `init-tables` then keeps the tables of the stack, writes the config item and
+//! creates the topics.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use crate::store::attributes::TTL;
 use crate::store::rights::{TableUser, grants_after_template, policy_of};
 use crate::store::tables::{Keys, TableSpec, incidents_spec, key_attributes, specs};
 
-/// Returns the CloudFormation template. The template's parameters determine how the tables are protected.
+/// Returns the CloudFormation template. Parameters of the template determine how the tables are protected.
 pub(super) fn template(names: &TableNames) -> Value {
     let mut resources = tables(names);
     let mut outputs = Map::new();
@@ -84,7 +84,7 @@ fn tables(names: &TableNames) -> Map<String, Value> {
 }
 
 fn policy(user: TableUser, names: &TableNames) -> Value {
-    // CloudFormation replaces the placeholders by the AWS partition, the Region and the account.
+    // CloudFormation replaces the placeholders in the ARN by the AWS partition, the Region and the account.
     let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
     // The template creates the tables, so `init-tables` only needs the right to describe them.
     let grants = match user {
@@ -147,7 +147,7 @@ fn table(spec: &TableSpec) -> Value {
     }
     json!({
         "Type": "AWS::DynamoDB::Table",
-        // The tables with their counts must remain after the stack is deleted.
+        // The tables and their counts must remain when the stack is deleted.
         "DeletionPolicy": "Retain",
         "UpdateReplacePolicy": "Retain",
         "Properties": properties,
@@ -174,7 +174,7 @@ mod tests {
     use crate::store::embedded;
     use crate::store::tables::{describe_table, differences};
 
-    /// Creates the tables as CloudFormation would create them, and compares them as `init-tables --check` does.
+    /// Creates the tables like CloudFormation, and compares them like `init-tables --check`.
     #[tokio::test]
     async fn the_template_creates_the_tables_that_init_tables_expects() {
         let db = dynoxide::Database::memory().unwrap();

@@ -6,7 +6,7 @@ use clap_complete::aot;
 use super::NamedFile;
 use crate::settings::{CompletionShell, command};
 
-/// Returns the manual pages. There is one page for the program and one for each command.
+/// Returns the manual pages: one page for the program and one page for each command.
 pub(super) fn man() -> Vec<NamedFile> {
     let mut command = command().disable_help_subcommand(true);
     command.build();
@@ -35,7 +35,7 @@ fn page(command: Command, name: &str) -> NamedFile {
 
 /// Returns the completions for a shell, with the file name that the shell expects.
 ///
-/// One of the first two lines of the file says how to install the completions.
+/// One of the first two lines of the file contains the instructions for installing it.
 pub(crate) fn completion(shell: CompletionShell) -> NamedFile {
     let (generator, name, folder) = match shell {
         CompletionShell::Bash => (
@@ -55,7 +55,7 @@ pub(crate) fn completion(shell: CompletionShell) -> NamedFile {
     let text = String::from_utf8(text).expect("the texts are UTF-8");
     let install =
         format!("# To install: write this file as {name} into {folder}, and start a new shell.");
-    // Zsh requires `#compdef citystream` in the first line, so the instructions go into the second.
+    // Zsh requires `#compdef citystream` in the first line, so the second line contains the instructions.
     let text = match text.split_once('\n') {
         Some((first, rest)) if first.starts_with('#') => format!("{first}\n{install}\n{rest}"),
         _ => format!("{install}\n{text}"),

@@ -1,13 +1,13 @@
-//! Generates the environment files of the service units from the options.
+//! Generates the environment files of the service units from the command-line options.
 
 use std::fmt::Write as _;
 
 use crate::settings::{Role, command};
 
-/// Options that a service should not use. Some of these options end the role, and systemd would start the role
-/// again. The other options depend on an option that ends the role.
+/// Options that a service must not use. Some of these options make the role end, after which systemd would start it
+/// again. The remaining options depend on an option that makes the role end.
 const NOT_FOR_SERVICES: [&str; 18] = [
-    // The unit of `produce --accept` sets this option itself.
+    // The unit of `produce --accept` sets the option `--accept` itself.
     "accept",
     "stop_at_end",
     "from_dlq",
@@ -28,15 +28,16 @@ const NOT_FOR_SERVICES: [&str; 18] = [
     "skip_bad",
 ];
 
-/// The options of `produce` that its unit with `--accept` has, in addition to those of [`ACCESS`].
+/// The options of `produce` in the file `accept.env`, in addition to the options under the heading [`ACCESS`].
 const FOR_ACCEPT: [&str; 2] = ["heartbeat", "listen"];
-/// The file of the unit with `--accept`.
+/// The environment file of the unit for `produce --accept`.
 const ACCEPT: &str = "accept.env";
-/// The heading of the options that say who may send requests. Each service has its own, because the tokens of
-/// those who send events should not read the API.
+/// The heading of the access options in the help. Each service has its own access options, because clients that send
+/// events should not be able to read the API with their tokens.
 const ACCESS: &str = "Access";
 
-/// Returns true if each service that has an option sets it in its own file. Each service needs a port of its own.
+/// Returns true if an option belongs in the file of each service instead of `common.env`. For example, each service
+/// needs its own port.
 fn is_own(arg: &clap::Arg) -> bool {
     let id = arg.get_id().as_str();
     id == "listen" || (id != "allowed_host" && arg.get_help_heading() == Some(ACCESS))
@@ -44,7 +45,7 @@ fn is_own(arg: &clap::Arg) -> bool {
 
 /// Returns `common.env` and one file for each unit of a service.
 ///
-/// In these environment files, each setting has an explanation and is commented out with its default value.
+/// In the files, each setting has an explanation and is commented out with its default value.
 pub(super) fn files() -> Vec<(String, String)> {
     let cli = command();
     let arguments = |role: Role| {
@@ -77,7 +78,7 @@ pub(super) fn files() -> Vec<(String, String)> {
             let id = arg.get_id().as_str();
             let is_elsewhere = role == Role::Produce && id != "listen" && is_own(arg);
             if is_elsewhere {
-                // The unit with `--accept` has a file for these.
+                // The setting is in the file of the unit for `produce --accept`.
             } else if !is_common(arg) {
                 setting(&mut own, arg);
             } else if !seen.contains(&id) {
@@ -116,8 +117,8 @@ fn setting(out: &mut String, arg: &clap::Arg) {
         .collect();
     let env = arg.get_env().unwrap_or_default().to_string_lossy();
     let default = match arg.get_id().as_str() {
-        // The parser's defaults for the brokers and the topic are not used, because variables on the host that prints
-        // the file may have set them.
+        // The parser's defaults for the brokers and the topic are not used, because environment variables of the
+        // current host may have changed these defaults.
         "brokers" => "localhost:9092".to_owned(),
         "topic" => "city-events".to_owned(),
         _ => {

@@ -1,8 +1,8 @@
-//! The files that the binary carries for installation and monitoring. `citystream print WHAT` prints them.
+//! The files for installation and monitoring that are part of the binary. `citystream print WHAT` prints them.
 //!
 //! Units, alert rules, dashboards and the scrape configuration are copies of files in the source tree. The environment
 //! files are generated from the options. The policies and the CloudFormation template are generated from the tables and
-//! rights that `init-tables` and the roles use. All printed files therefore match the binary.
+//! rights that `init-tables` and the roles use. All printed files therefore match the version of the binary.
 
 mod cloudformation;
 mod command_line;
@@ -46,7 +46,7 @@ const ALERTS: [(&str, &str); 1] = carried!("deploy/prometheus/rules.yml");
 const DASHBOARDS: [(&str, &str); 2] =
     carried!("deploy/grafana/citystream.json" "deploy/grafana/city-events.json");
 
-/// Returns the files of one kind. `prefix` is the prefix of the tables that the files name.
+/// Returns all files of one kind. `prefix` is the prefix of the table names in the files.
 pub(crate) fn files(what: Carried, prefix: &str) -> Vec<NamedFile> {
     match what {
         Carried::Units => embedded(&UNITS),
@@ -85,7 +85,7 @@ fn embedded(files: &[(&str, &str)]) -> Vec<NamedFile> {
         .collect()
 }
 
-/// Returns the IAM policy of one role. `prefix` is the prefix of the tables that the policy names.
+/// Returns the IAM policy of one role. `prefix` is the prefix of the table names in the policy.
 ///
 /// # Errors
 /// Returns an error if the role does not use the tables.
