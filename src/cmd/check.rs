@@ -1,4 +1,5 @@
-//! `citystream check`: parses the settings as a role would, and tests what the role needs to run.
+//! `citystream check`: parses the settings of a role like the role itself, and tests everything that the role needs to
+//! run.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::settings::{Check, Command, KafkaArgs, TableArgs, parse_role};
 use crate::shutdown::Shutdown;
 
-/// What a role needs from the host, from Kafka and from DynamoDB.
+/// The requirements of a role on the host, on Kafka and on DynamoDB.
 struct Needs<'a> {
     /// The name of the option that sets the role's port, and the address to listen on.
     port: Option<(&'static str, SocketAddr)>,
@@ -22,8 +23,8 @@ struct Needs<'a> {
 /// Runs all tests that apply to the role, and prints the results.
 ///
 /// # Errors
-/// Returns an error if `shutdown` is triggered before all tests are done. A test that fails does not cause an error. It
-/// becomes a row of the table.
+/// Returns an error if `shutdown` is triggered before all tests are done. A failed test is not an error, but a row of
+/// the printed table.
 pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let parsed = match parse_role(args.role, &args.options) {
         Ok(parsed) => parsed,

@@ -1,7 +1,7 @@
-//! `citystream config`: prints the settings that a role would use, and where each setting comes from.
+//! `citystream config`: prints the settings that a role would use, and the origin of each setting.
 //!
-//! The command reads the same settings as the role, and opens no connection. If a value is wrong, the command reports
-//! the same error as the role would, with exit code 2.
+//! The command reads the same settings as the role, and opens no connection. If a value is invalid, the command reports
+//! the same error as the role, with exit code 2.
 
 use crate::exit::{Exit, print_parser_message};
 use crate::output::{self, columns, lines};
@@ -44,7 +44,8 @@ fn push_section(out: &mut String, role: Role, parsed: &Parsed, columns: Option<u
     settings.extend(other_variables());
     let width = |f: fn(&Effective) -> &str| settings.iter().map(|s| f(s).chars().count()).max();
     let names = width(|s| &s.name).unwrap_or(0);
-    // The column of values has a maximum width, because a long list of brokers would push all origins off the screen.
+    // The column of values has a maximum width, because a long list of brokers would otherwise push all origins off the
+    // screen.
     let values = width(|s| s.value.as_deref().unwrap_or("-"))
         .unwrap_or(0)
         .min(32);

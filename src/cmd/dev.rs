@@ -79,7 +79,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown: shutdown.clone(),
     };
     let panel = Panel::new(parts, token.clone());
-    // Only the server keeps the door, because its producer must end before the panel's broker.
+    // Only the HTTP server owns the `EventDoor`, because the producer in it must end before the panel's broker.
     let door = EventDoor::new(Arc::clone(&producer), TOPIC, &metrics, &shutdown);
     let door = door.with_credit(credit.clone(), PARTITIONS).router();
     let comparing = comparison::watch(panel.clone(), source, raw_ttl_ms, shutdown.clone());
@@ -97,7 +97,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let stop = shutdown.clone();
     let sending = tokio::task::spawn_blocking(move || sending.run(&producer, credit, &stop));
     let result = consumers.run(&shutdown).await;
-    // The producer waits for the consumer, so the producer must stop if the consumer has failed.
+    // The producer waits for the consumer, so the producer must also stop if the consumer has failed.
     shutdown.trigger();
     sending.await.context("the producer panicked")??;
     comparing.await.context("the comparison panicked")?;
@@ -108,7 +108,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     result
 }
 
-/// Creates the tables that are missing, and the table of incidents.
+/// Creates the missing tables, including the table of incidents.
 async fn make_tables(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let (wanted, steps) = (WantedTables::default(), StepDisplay::silent());
     tables::dynamodb::ensure(client, names, &wanted, &steps).await?;
@@ -116,7 +116,7 @@ async fn make_tables(client: &Client, names: &TableNames) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Starts the broker, and forwards connections of `listener` to it.
+/// Starts the embedded broker, and forwards connections from `listener` to the broker.
 fn start_broker(listener: TcpListener, shutdown: &Shutdown) -> anyhow::Result<Broker> {
     let broker = Broker::start(vec![
         (TOPIC.to_owned(), PARTITIONS),

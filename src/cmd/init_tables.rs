@@ -20,7 +20,7 @@ use crate::telemetry::Metrics;
 /// Runs the command until its work is done or `shutdown` is triggered.
 ///
 /// # Errors
-/// Returns the error with which the command ended. The error is a [`SettingsError`] if an operator must repair the
+/// Returns the error with which the command ended. The error is a [`SettingsError`] if an operator must repair its
 /// cause.
 ///
 /// [`SettingsError`]: crate::exit::SettingsError

@@ -1,7 +1,7 @@
-//! The subcommands. Each has a small file, which builds the parts of the subcommand from its settings and runs them.
+//! The subcommands. Each subcommand has a small file, which builds its parts from the settings and runs them.
 //!
-//! Each function `run` returns when its work is done. After `shutdown` is triggered, `run` returns when everything in
-//! flight is finished.
+//! The function `run` of each subcommand returns when its work is done. After `shutdown` is triggered, `run` returns
+//! when all requests in flight are finished.
 
 pub mod check;
 pub mod config;
@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::Client;
 use crate::store::client::{ConnectOptions, connect};
 use crate::tables::mark_settings;
 
-/// Prepares a client of DynamoDB. The function sends no request yet.
+/// Creates a DynamoDB client, without sending a request.
 async fn connect_dynamodb(options: ConnectOptions) -> anyhow::Result<Client> {
     connect(options).await.map_err(mark_settings)
 }

@@ -1,4 +1,4 @@
-//! `citystream notify`: finds incidents in the log by rules, and tells receivers about them.
+//! `citystream notify`: finds incidents in the log by rules, and sends messages about them to receivers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `citystream print WHAT`: prints the files that the binary carries, or writes them into a folder.
+//! `citystream print WHAT`: prints files that are part of the binary, or writes them into a folder.
 
 use crate::bundle;
 use crate::exit::{Exit, SettingsError};

@@ -4,8 +4,8 @@
 //! exit code is also 1 if the input had an invalid line, unless `--skip-bad` is given. The role waits while Kafka
 //! does not answer.
 //!
-//! With `--accept`, the events come from HTTP requests. After a request to stop, requests under way get their answers
-//! while the producer delivers what they sent. The exit code is 0 if Kafka has acknowledged everything.
+//! With `--accept`, the events come from HTTP requests. After a stop is requested, open HTTP requests are still
+//! answered while the producer delivers their events. The exit code is 0 if no event is still undelivered at the end.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         return run_blocking(move || dry_run::run(&args, &shutdown)).await;
     }
     let source = open_source(&args)?;
-    // Requests end with the role. Otherwise, health is answered until all events are delivered.
+    // With `--accept`, the HTTP server stops as soon as the role stops. Otherwise, the server reports health until all
+    // events are delivered.
     let http_stop = if args.accept {
         shutdown.clone()
     } else {
@@ -81,7 +82,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
 
     let plan = plan(&args);
     let (bad_lines, stop) = (Arc::clone(&report), shutdown.clone());
-    // The producer must outlive the report, because it counts undelivered events as failed when it is dropped.
+    // The producer must outlive the report, because dropping the producer counts undelivered events as failed.
     let sender = Arc::clone(&producer);
     let work = run_blocking(move || {
         let pumped = pump::run(source, &sender, &plan, &stop, &mut |line, reject| {
@@ -100,7 +101,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let faults = pumped.as_ref().copied().unwrap_or_default();
     report.report_summary(&counts, counts.undelivered(), faults);
     pumped.map_err(pump_error)?;
-    // The senders of requests know which of their events failed.
+    // Failed events do not change the exit code, because the answers to the HTTP requests have already reported them.
     if args.accept && counts.undelivered() == 0 {
         return Ok(Exit::Done);
     }
@@ -125,7 +126,7 @@ async fn update_every_tick(report: Arc<ProgressReport>) {
     }
 }
 
-/// The rules and limits of the role's port.
+/// The access rules and limits of the HTTP port.
 struct Guard {
     access: Access,
     options: ServeOptions,
@@ -134,10 +135,11 @@ struct Guard {
 }
 
 impl Guard {
-    /// Returns the rules and limits of `--listen`.
+    /// Returns the access rules and limits of the port given by `--listen`.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be used, or if other hosts could send events without a token.
+    /// Returns an error if a certificate or token file cannot be used, or if other hosts could send events without a
+    /// token.
     fn new(args: &Produce) -> Result<Guard, SettingsError> {
         if args.accept {
             crate::sys::raise_open_files();
@@ -156,7 +158,7 @@ impl Guard {
         })
     }
 
-    /// Serves the port in a task of its own.
+    /// Serves HTTP requests on the port in a separate task.
     fn serve(
         self,
         listener: TcpListener,
@@ -174,8 +176,8 @@ impl Guard {
 
 /// Opens the port for health, metrics and events.
 ///
-/// If the default port is already in use, a run that ends by itself continues without a port. A person watches a
-/// run that ends by itself, and no monitoring needs the port.
+/// If the default port is already in use, a run that ends by itself continues without a port, because no monitoring
+/// depends on such a run.
 async fn open_port(args: &Produce, scheme: &str) -> anyhow::Result<Option<TcpListener>> {
     let bound = server::bind(args.listen, "--listen").await;
     let listener = match bound {

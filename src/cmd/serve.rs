@@ -1,6 +1,6 @@
 //! `citystream serve`: runs the REST API with its dashboard, `/livez`, `/readyz` and `/metrics`.
 //!
-//! The role opens its port first, and starts even if no other service answers. While DynamoDB or the tables are
+//! The role opens its port first, and starts even if DynamoDB does not answer. While DynamoDB or the tables are
 //! missing, the role answers with status 503, and `/readyz` gives the reason.
 
 use std::net::SocketAddr;

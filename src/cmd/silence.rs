@@ -8,7 +8,7 @@ use crate::settings::{SilenceAction, SilenceCommand};
 use crate::store::client::ConnectOptions;
 use crate::store::incidents::IncidentTable;
 
-/// Runs the command.
+/// Adds, lists or ends silences, as the arguments request.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer, or if there is no silence with the given id.
