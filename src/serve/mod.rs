@@ -1,4 +1,3 @@
-//! The parts of `citystream serve` in addition to the API: the access rules of its options, and the readiness of its
-//! tables.
+//! The part of `citystream serve` that does not belong to the API: the readiness of the tables.
 
 pub(crate) mod tables_probe;

@@ -1,4 +1,4 @@
-//! Checks periodically whether the tables can be read, for `/readyz` and the log.
+//! Checks periodically whether the tables can be read, and reports the result in `/readyz` and the log.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl TablesProbe {
         }
     }
 
-    /// Checks the tables periodically until `shutdown`. Logs each change of the result once.
+    /// Checks the tables periodically until `shutdown`, and logs each change of the result once.
     pub(crate) async fn watch(self: Arc<TablesProbe>, reads: Arc<dyn Reads>, shutdown: Shutdown) {
         loop {
             let state = match tokio::time::timeout(CHECK_TIMEOUT, reads.ping()).await {
@@ -61,7 +61,7 @@ impl TablesProbe {
     }
 
     /// Returns true if the tables with the configured prefix belong to the former system, which citystream replaces.
-    /// The former system has a table of windows, but no table of totals.
+    /// That system has a table of windows, but no table of totals.
     async fn are_former(&self, error: &StoreError) -> bool {
         let (client, names) = (&self.client, &self.names);
         error.kind() == StoreErrorKind::NotFound
@@ -97,7 +97,7 @@ impl TablesProbe {
 }
 
 impl Probe for TablesProbe {
-    /// The role always counts as alive, because a restart cannot bring a table back.
+    /// The `serve` role always counts as alive, because a restart cannot restore a table.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
