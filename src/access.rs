@@ -1,4 +1,4 @@
-//! Converts the access options of a role to rules for requests: for `serve`, and for the port of `produce`.
+//! Converts the access options of `serve` and `produce` to rules for HTTP requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ pub(crate) fn load_certificate(
     Ok(Some(Arc::new(certificate)))
 }
 
-/// Refuses an address that other hosts can reach if they could send requests without a token, unless
-/// `--allow-anonymous` is set. `given` is the option that named the address, with its value.
+/// Refuses an address at which other hosts could send requests without a token, unless `--allow-anonymous` is set.
+/// `given` is the option that contains the address, with its value.
 ///
 /// # Errors
-/// Returns an error that names `given`.
+/// Returns an error that names the option if the address is refused.
 pub(crate) fn check_address(
     access: &AccessArgs,
     address: IpAddr,
@@ -48,7 +48,7 @@ pub(crate) fn check_address(
         .with_remedy("give --auth-token-file, or --allow-anonymous if you intend that"))
 }
 
-/// Returns the rules for requests to a port at `address`, without foreign origins.
+/// Returns the rules for requests to a port at `address`. The rules allow no foreign origin.
 ///
 /// # Errors
 /// Returns an error if the token file cannot be read.
@@ -77,14 +77,14 @@ pub(crate) fn rules(access: &AccessArgs, address: IpAddr) -> Result<Access, Sett
     })
 }
 
-/// Returns the settings of the HTTP server.
+/// Returns the settings of the HTTP server that the access options define.
 pub(crate) fn server_options(
     access: &AccessArgs,
     certificate: Option<Arc<Certificate>>,
 ) -> ServeOptions {
     let limit = |count| usize::try_from(count).unwrap_or(usize::MAX);
-    // A page of another site can make a browser send requests to this host under the name of that other site. Tokens
-    // stop such requests. Without tokens, the server checks the name in the header `Host` instead.
+    // A page of another site can make a browser send requests to this host under the name of that site (DNS rebinding).
+    // Tokens prevent such requests. Without tokens, the server checks the name in the header `Host` instead.
     let checks_host = access.auth_token_file.is_none() && !access.allow_anonymous;
     ServeOptions {
         connections_max: limit(access.max_connections),

@@ -1,8 +1,9 @@
 //! The HTTP client for AWS: timeouts, proxies, and the certificate authorities that TLS trusts.
 //!
-//! All requests to AWS go through [`http_client`]: those to DynamoDB, and those for the credentials of DynamoDB and
-//! Kafka. TLS trusts the certificate authorities of the host. If the host has no certificate authorities, TLS trusts
-//! authorities that are built into the program. The authorities are loaded for the first `https` connection.
+//! All requests to AWS go through [`http_client`]: requests to DynamoDB, and requests for the credentials of DynamoDB
+//! and Kafka. TLS trusts the certificate authorities of the host. If the host has no certificate authorities, TLS
+//! trusts authorities that are built into the program. The certificate authorities are loaded for the first `https`
+//! connection.
 //!
 //! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply to `https` only. Requests over `http`, such as those
 //! for instance metadata, never use a proxy.
@@ -65,7 +66,7 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
         .with_trust_store(store)
         .build()
         .expect("a context with only a trust store is valid");
-    // A proxy can be set on a connector's builder, but not on the builder of the client.
+    // The code builds a connector, because a proxy cannot be set on the builder of the client.
     aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .pool_idle_timeout(POOL_IDLE)

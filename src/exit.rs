@@ -1,4 +1,4 @@
-//! How the process ends: its exit codes, and the errors that a restart cannot repair.
+//! The exit codes of the process, and the errors that a restart cannot repair.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::failure::Failure;
 use crate::kafka::client::ClientConfigError;
 use crate::store::error::StoreError;
 
-/// Maximum time for a role to drain. After the maximum drain time, the role gives up on a sink that does not answer,
-/// and the process ends. The setting `TimeoutStopSec` in the service units must be longer.
+/// Maximum time for a role to drain. After that time, the role gives up on a sink that does not answer, and the process
+/// ends. The setting `TimeoutStopSec` in the service units must be longer.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// How the process ends.
+/// The way in which the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Exit code 0: the work is done, the role has drained after SIGTERM, or the output pipe was closed.
@@ -47,7 +47,7 @@ impl Exit {
     }
 }
 
-/// Prints the parser's message in the same way as the role itself would, and returns the exit code.
+/// Prints the message of the command-line parser in the same way as the role itself, and returns the exit code.
 ///
 /// If the options contain `--help`, the parser's message is the help text, which is not an error.
 pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {

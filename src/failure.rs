@@ -1,4 +1,4 @@
-//! A failure as the user reads it: what failed, why it failed, and what to do about it.
+//! A failure in the form in which the user reads it: what failed, why it failed, and the remedy.
 //!
 //! ```text
 //! citystream: failed to listen on 127.0.0.1:8080 (--listen)
@@ -6,7 +6,7 @@
 //!   > stop the program that listens there, or choose another address; port 0 picks a free one
 //! ```
 //!
-//! The code that detects a failure fills in the three parts, which stay separate fields until the failure is printed.
+//! The code that detects a failure sets the three parts, which stay separate fields until the failure is printed.
 //! [`crate::remedy`] adds remedies to errors of other crates.
 
 use std::error::Error;
@@ -17,11 +17,11 @@ use crate::output::lines;
 /// A failure with its parts in separate fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
-    /// What the program could not do.
+    /// The action that the program could not complete.
     pub what: String,
     /// The reason of the failure, if it is known.
     pub why: Option<String>,
-    /// What the user can do about the failure, if that is known.
+    /// The action by which the user can repair the cause, if one is known.
     pub remedy: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl Failure {
         }
     }
 
-    /// Returns the lines to print on standard error. If `columns` is given, long lines are wrapped between words.
+    /// Returns the lines to print on standard error. If `columns` is given, longer lines are wrapped between words.
     pub fn to_lines(&self, columns: Option<usize>) -> String {
         let mut out = lines("citystream: ", &self.what, 2, columns);
         if let Some(why) = &self.why {
@@ -106,8 +106,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     out
 }
 
-/// Replaces line breaks by spaces. If the AWS SDK prints one of its own values in a message, the text is cut before
-/// that value.
+/// Replaces line breaks by spaces. Messages of the AWS SDK may contain the debug output of a value. Such a message is
+/// cut before the debug output.
 fn in_one_line(text: &str) -> String {
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let starts = ["Request {", "Response {", "SdkBody {"];

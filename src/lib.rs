@@ -5,12 +5,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`settings`] | the command line and the environment, parsed into typed settings |
-//! | [`core`] | the pure logic: what an event means and what is written |
+//! | [`core`] | the logic without I/O: parsing events, and deciding what to write |
 //! | [`kafka`], [`store`] | the code that talks to Kafka and to DynamoDB |
-//! | [`api`] | the answers over HTTP |
+//! | [`api`] | the HTTP API |
 //! | [`consume`], [`produce`], `serve`, [`tail`], [`verify`], [`tables`], [`check`], `bundle`, `dev` | the work of the subcommands |
-//! | [`cmd`] | one small file per subcommand, which puts the parts together |
-//! | [`failure`], [`remedy`], [`exit`] | what failed, what a person can do about it, and the exit code |
+//! | [`cmd`] | one small file per subcommand, which builds and connects its parts |
+//! | [`failure`], [`remedy`], [`exit`] | failures, their remedies, and the exit codes |
 //!
 //! `docs/ARCHITECTURE.md` describes how the parts work together.
 

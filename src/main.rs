@@ -1,5 +1,5 @@
-//! The entry point of the program. The program parses the command line, starts logging, runs one command, and returns
-//! the exit code.
+//! The entry point of the program: parses the command line, starts logging, runs one command, and returns the exit
+//! code.
 
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }
     });
-    // The program must not wait for calls into librdkafka that still block.
+    // The program must not wait for calls into librdkafka that are still blocking.
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,

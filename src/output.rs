@@ -1,7 +1,7 @@
 //! Prints text on standard output, and wraps text that is printed on a terminal.
 //!
 //! On a terminal, text is wrapped between words. In a file or a pipe, each text stays on one line, so that programs can
-//! read it.
+//! read the text.
 
 use std::io::{ErrorKind, IsTerminal, Write as _};
 
@@ -10,7 +10,7 @@ use textwrap::{Options, WordSplitter, fill};
 /// Prints text on standard output. A pipe that the reader has closed does not count as an error.
 ///
 /// # Errors
-/// Returns any other error of standard output.
+/// Returns every error of standard output except a closed pipe.
 pub(crate) fn print(text: &str) -> std::io::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

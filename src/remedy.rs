@@ -1,7 +1,7 @@
 //! Reports the error that ends a command, with a remedy that depends on the type of the error.
 //!
-//! Only this module knows what a user can do about errors of the operating system, of Kafka and of DynamoDB. Errors of
-//! this program that have a remedy of their own contain a [`Failure`].
+//! Only this module contains the remedies for errors of the operating system, of Kafka and of DynamoDB. Errors of this
+//! program that have their own remedy contain a [`Failure`].
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -40,8 +40,8 @@ pub fn report(error: &anyhow::Error, format: Option<LogFormat>) -> Exit {
 
 /// Converts an error to a failure. The outermost message becomes `what`, and the messages of its sources become `why`.
 ///
-/// The remedy of the failure is that of the outermost error that has a remedy. If the message of a source is the end of
-/// the previous message, the message is shown only once.
+/// The failure gets the remedy of the outermost error that has a remedy. If a message already ends with the message of
+/// its source, the source's message is not repeated.
 pub fn describe_error(error: &anyhow::Error) -> Failure {
     let mut texts: Vec<String> = Vec::new();
     let mut remedy = None;
@@ -110,7 +110,7 @@ fn describe_one(error: &(dyn Error + 'static)) -> Failure {
 fn describe_store_error(error: &StoreError) -> Failure {
     let failure = match error {
         StoreError::Settings(failure) => return failure.clone(),
-        // Only a command that ends by itself waits until a table is active, so the user can run that command again.
+        // Only commands that end by themselves wait until a table is active, so the user can run the command again.
         StoreError::Waited { .. } => {
             return Failure::new(error.to_string()).with_remedy(CONTINUE_REMEDY);
         }
@@ -123,7 +123,7 @@ fn describe_store_error(error: &StoreError) -> Failure {
     }
 }
 
-/// Returns what the user can do about an error of the operating system.
+/// Returns the remedy for an error of the operating system.
 fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::NotFound => Some("check the path, and that the file or folder exists"),
@@ -138,7 +138,7 @@ fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
 }
 
-/// Returns what the operator can do while a role keeps retrying a request to DynamoDB.
+/// Returns the remedy for an error of DynamoDB, for a role that keeps retrying the request.
 pub(crate) fn of_store(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Request(request) => match (request.kind, request.code.as_str()) {
@@ -175,7 +175,7 @@ fn of_admin(error: &AdminError) -> Failure {
         AdminError::Topic { what, code } => Failure::new(format!("failed to {what}"))
             .with_why(code.to_string())
             .with_remedy("check the rights on the topic, and --replication"),
-        // The source of a login error may have a better remedy.
+        // The source of a login error may have a more specific remedy.
         AdminError::Login(IamError::NoRegion | IamError::Profile(_)) => {
             Failure::new(error.to_string())
         }

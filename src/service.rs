@@ -1,4 +1,4 @@
-//! Notifies systemd that a role is ready, alive or stopping, and of the role's status.
+//! Notifies systemd when a role is ready, alive or stopping, and reports the role's status.
 //!
 //! Each notification is a datagram to the socket whose path is in `NOTIFY_SOCKET`. If `NOTIFY_SOCKET` is not set, the
 //! role sends no notifications.
@@ -6,7 +6,7 @@
 //! - READY is sent when the settings are valid and the port is open. READY does not depend on Kafka, because a role
 //!   waits for missing services, and systemd must not end the role during that wait.
 //! - WATCHDOG is sent while the role's [`Probe`] reports that the role is alive. WATCHDOG is sent from the runtime that
-//!   does the work of the role, so it stops when that runtime hangs.
+//!   does the work of the role, so the notifications stop if that runtime hangs.
 //! - STOPPING is sent with an extension of the stop timeout, so that systemd does not end the drain after a short
 //!   `TimeoutStopSec`.
 
@@ -23,10 +23,10 @@ use crate::telemetry::Metrics;
 
 /// Time between two checks of the state of the role.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Maximum duration of a stop of the role, which includes the drain, the last commit and the end of the process.
+/// Maximum time for stopping a role, which includes the drain, the last commit and the end of the process.
 const STOP_MAX: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(5));
 
-/// Sends notifications to systemd until the value is dropped.
+/// A guard that sends notifications to systemd until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct Notifier(Option<(tokio::task::JoinHandle<()>, Arc<AtomicBool>)>);
 
@@ -34,13 +34,13 @@ impl Drop for Notifier {
     fn drop(&mut self) {
         if let Some((task, is_stopping)) = &self.0 {
             task.abort();
-            // A role without work in flight can end before the task of this notifier has noticed the shutdown.
+            // A role without work in flight can end before the notification task has noticed the shutdown.
             send_stopping(is_stopping);
         }
     }
 }
 
-/// Sends READY, and then sends the status and the watchdog notification periodically.
+/// Sends READY to systemd, and then sends the status and the watchdog notification periodically.
 pub(crate) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) -> Notifier {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Notifier(None);
@@ -90,7 +90,7 @@ async fn notify(
     }
 }
 
-/// Sends STOPPING. Does nothing if STOPPING has already been sent.
+/// Sends STOPPING to systemd, unless it has already been sent.
 fn send_stopping(is_sent: &AtomicBool) {
     if is_sent.swap(true, Ordering::SeqCst) {
         return;
@@ -116,7 +116,7 @@ fn is_alive(probe: &dyn Probe) -> bool {
     }
 }
 
-/// Returns the reason why the role waits. If the role does not wait, returns its progress.
+/// Returns the reason why the role waits, or the progress of the role if it does not wait.
 fn status(probe: &dyn Probe, metrics: &Metrics) -> String {
     if let Err(reason) = probe.ready() {
         return reason;

@@ -1,4 +1,4 @@
-//! A request to stop the role, which every task of the role can see.
+//! A flag through which all tasks of a role learn that the role must stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -10,22 +10,22 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Returns a flag that only [`Shutdown::trigger`] raises.
+    /// Returns a flag that is not raised yet. Only [`Shutdown::trigger`] raises this flag.
     pub fn new() -> Shutdown {
         Shutdown {
             sender: watch::Sender::new(false),
         }
     }
 
-    /// Returns a flag that SIGTERM and SIGINT raise. A second signal ends the process immediately.
+    /// Returns a flag that is raised by SIGTERM and SIGINT. A second signal ends the process immediately.
     ///
     /// # Panics
     /// Panics if it is called outside a Tokio runtime.
     pub fn on_signals() -> Shutdown {
         let shutdown = Shutdown::new();
         let flag = shutdown.clone();
-        // The signal handlers are installed before the task starts. If the task installed the signal handlers, a signal
-        // that arrives before the task runs would end the process.
+        // The signal handlers are installed before the task starts. Otherwise, a signal that arrives before the task
+        // runs would end the process.
         let (Ok(mut term), Ok(mut int)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),

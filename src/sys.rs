@@ -6,7 +6,7 @@
 //! | OpenSSL | process exit without clean-up, and a test for thread support |
 //! | librdkafka | topic ids, rights, group members, property names, log ends, commit metadata, tokens |
 //!
-//! The public functions take and return plain values. Every code path destroys the librdkafka objects that it creates.
+//! The public functions take and return safe types. Every code path destroys the librdkafka objects that it creates.
 #![allow(unsafe_code)]
 
 mod brokers;
@@ -118,7 +118,7 @@ pub fn open_files() -> Option<(u64, u64)> {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the call writes only this struct, which outlives the call.
+    // SAFETY: the call writes only the struct `limit`, which outlives the call.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 };
     known.then_some((limit.rlim_cur, limit.rlim_max))
 }
@@ -128,7 +128,7 @@ pub fn open_files() -> Option<(u64, u64)> {
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
     // SAFETY: this block creates, reads and destroys both configuration objects. Each dump is an array of `count`
-    // NUL-terminated strings, which are alternately names and values. Each dump is freed with the same `count`.
+    // NUL-terminated strings, in which names and values alternate. Each dump is freed with the same `count`.
     unsafe {
         let global = rdsys::rd_kafka_conf_new();
         let topic = rdsys::rd_kafka_topic_conf_new();
@@ -181,11 +181,11 @@ pub fn known_log_end<C: ClientContext>(
     known.then_some(high)
 }
 
-/// Suspends this process as Ctrl-Z does. Returns when the process continues.
+/// Suspends this process like Ctrl-Z. Returns when the process continues.
 ///
-/// The live screen itself handles the signal of Ctrl-Z (SIGTSTP), because it must first restore the terminal. This
-/// function raises SIGTSTP again with its default effect, after the screen has restored the terminal. If there is no
-/// shell that could continue the process, the operating system ignores the signal.
+/// The live screen handles SIGTSTP, the signal of Ctrl-Z, because the screen must first restore the terminal. This
+/// function raises SIGTSTP again with its default effect, after the screen has restored the terminal. If no shell could
+/// continue the process, the operating system ignores the signal.
 pub fn stop_here() {
     // SAFETY: both structs are plain data and outlive the calls. The previous signal handler is restored.
     unsafe {
@@ -202,12 +202,12 @@ pub fn stop_here() {
 /// Suspends the process group of this process. The live screen needs this function, because a terminal in raw mode does
 /// not turn Ctrl-Z into a signal.
 pub fn stop_job() {
-    // SAFETY: the call takes two numbers. The number 0 means the process group of this process.
+    // SAFETY: the call takes two numbers. The first number, 0, means the process group of this process.
     let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
     debug_assert_eq!(sent, 0);
 }
 
-/// The signals that Ctrl-Z and the shell command `fg` send.
+/// The signals SIGTSTP and SIGCONT, which Ctrl-Z and the shell command `fg` send.
 pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
 
 /// Gives a client a token for SASL/OAUTHBEARER. The token expires at `end_ms`.

@@ -20,10 +20,10 @@ pub fn unix_ms() -> UnixMs {
     UnixMs(since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// Returns a monotonic time in milliseconds, which is suitable for measuring durations.
+/// Returns the time of a monotonic clock in milliseconds, for measuring durations.
 ///
-/// The monotonic time starts with the value that the wall clock has at the first call. The monotonic time never goes
-/// back, even if an operator sets the wall clock back.
+/// The monotonic clock starts with the value that the wall clock has at the first call. It never goes back, even if an
+/// operator sets the wall clock back.
 pub fn steady_ms() -> SteadyMs {
     static BEGAN: OnceLock<(Instant, SteadyMs)> = OnceLock::new();
     let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), SteadyMs(unix_ms().0)));
@@ -31,7 +31,7 @@ pub fn steady_ms() -> SteadyMs {
     began_ms.saturating_add(since_ms)
 }
 
-/// Returns the items of a list as text for a log field or a message. Commas separate the items.
+/// Joins the items of a list with commas, for a log field or a message.
 pub fn join_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let texts: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     texts.join(", ")
