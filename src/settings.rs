@@ -1,7 +1,7 @@
 //! The command line and the environment, parsed into typed settings.
 //!
 //! Only this module reads the environment, except for the variables of AWS and `RUST_LOG`, which libraries read. Before
-//! a role starts, the module refuses values that cannot work. The error names the option, the value and the allowed
+//! a role starts, this module refuses values that cannot work. The error names the option, the value and the allowed
 //! values, and the exit code is 2.
 
 mod access;
@@ -159,7 +159,7 @@ impl Command {
 
 fn parse_table_prefix(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    // DynamoDB allows 255 characters for a table name, and the longest suffix after the prefix is "-aggregations".
+    // DynamoDB allows table names of up to 255 characters, and the longest suffix after the prefix is "-aggregations".
     if text.is_empty() || text.len() > 240 || !text.chars().all(legal) {
         return Err("a prefix has 1 to 240 of the characters a-z A-Z 0-9 . _ -".to_owned());
     }

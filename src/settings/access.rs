@@ -1,4 +1,4 @@
-//! The access options of the roles to which other hosts may send requests.
+//! The access options of the roles that accept HTTP requests from other hosts.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
-//! Options of `produce` that say how the columns of a CSV file become the fields of an event.
+//! Options of `produce` that assign the columns of a CSV file to the fields of an event.
 //!
-//! A list such as `city=Borough,timestamp=Created Date` is itself one line of CSV, so that a column whose name has a
-//! comma can be written in quotes: `"city=Borough, district"`.
+//! A list such as `city=Borough,timestamp=Created Date` is parsed as one line of CSV. A column name that contains a
+//! comma can therefore be written in quotes: `"city=Borough, district"`.
 
 use clap::{Args, ValueEnum};
 use jiff::ZonedDateTime;
@@ -39,7 +39,7 @@ pub enum EventField {
 }
 
 impl EventField {
-    /// All fields, in the order in which an event has them.
+    /// All fields, in the order in which they appear in an event.
     pub const ALL: [EventField; 6] = [
         EventField::City,
         EventField::EventType,
@@ -61,18 +61,18 @@ impl EventField {
         }
     }
 
-    /// Returns true if every event must have the field.
+    /// Returns true if the field is required in every event.
     pub const fn is_required(self) -> bool {
         !matches!(self, EventField::Description | EventField::EventId)
     }
 }
 
-/// The value of `--map` or of `--set`: fields, each with the name of a column or with a text.
+/// The value of `--map` or `--set`: a list of fields, each with the name of a column or with a fixed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldList(pub Vec<(EventField, String)>);
 
-/// The value of `--severity-map`: words, each with the severity that it means. The word `*` stands for every other
-/// word that is not a severity itself.
+/// The value of `--severity-map`: a list of words, each with the severity to which it is mapped. The word `*` stands
+/// for every word that is neither in the list nor a severity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeverityList(pub Vec<(String, Severity)>);
 
@@ -105,7 +105,7 @@ pub struct CsvArgs {
 }
 
 impl CsvArgs {
-    /// Returns the name of the first option that is given, or `None` if none is given.
+    /// Returns the name of the first CSV option that the user has given, or `None` if the user has given no CSV option.
     pub fn first_given(&self) -> Option<&'static str> {
         let given = [
             (!self.map.is_empty(), "--map"),
@@ -120,7 +120,7 @@ impl CsvArgs {
     }
 }
 
-/// Splits a list of `NAME=VALUE` into its pairs. Spaces around a name and a value are removed.
+/// Splits a list of `NAME=VALUE` into pairs, without the spaces around names and values.
 fn parse_pairs(text: &str, expected: &str) -> Result<Vec<(String, String)>, String> {
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.has_headers(false).from_reader(text.as_bytes());
@@ -173,8 +173,8 @@ fn parse_severities(text: &str) -> Result<SeverityList, String> {
         .map(SeverityList)
 }
 
-/// Checks a format of [jiff's strtime](https://docs.rs/jiff/latest/jiff/fmt/strtime/): it must be able to read a time
-/// that it has written, and that time must have a date.
+/// Checks a format of [jiff's strtime](https://docs.rs/jiff/latest/jiff/fmt/strtime/): it must be able to parse a time
+/// that was formatted with it, and the format must include a date.
 fn parse_time_format(text: &str) -> Result<String, String> {
     let text = parse_text(text)?;
     let fails = |error: jiff::Error| format!("cannot read times: {error}");

@@ -8,10 +8,10 @@ use super::LogArgs;
 use super::values::{Rate, parse_duration_ms, parse_host, parse_port, parse_rate, parse_speed};
 use crate::failure::Failure;
 
-/// Length of the history in milliseconds, unless `--history` is set.
+/// Default length of the history in milliseconds, which applies unless `--history` is set.
 const HISTORY_MS: i64 = 3 * 3_600_000;
 
-/// Parses the length of the history. Returns it in milliseconds, or 0 for `off`.
+/// Parses the value of `--history`. Returns the length of the history in milliseconds, or 0 for `off`.
 fn parse_history(text: &str) -> Result<i64, String> {
     if text == "off" {
         return Ok(0);
@@ -82,7 +82,7 @@ impl Dev {
     /// Returns the length of the history in milliseconds, or 0 if `dev` sends no history.
     ///
     /// # Errors
-    /// Returns an error if the user asks for a history (`--history`) and for the events of a file.
+    /// Returns an error if the user requests both a history (`--history`) and the events of a file.
     pub fn history_ms(&self) -> Result<i64, Failure> {
         let other = match (&self.input, self.replay) {
             (Some(_), _) => "--input",

@@ -1,4 +1,4 @@
-//! The settings that a role would use, each with its value and its origin.
+//! Determines the settings that a role would use, each with its value and its origin.
 //!
 //! The values and their origins come from the same parser that the role uses. A value that may be a secret is shown as
 //! `(hidden)`.
@@ -11,7 +11,7 @@ use clap::{ArgMatches, FromArgMatches as _};
 use super::parse::{former_variable, matches};
 use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, command, show_ms};
 
-/// Variables of the AWS libraries and of logging that change the behavior of a role.
+/// Environment variables of the AWS libraries and of logging that change the behavior of a role.
 const FOREIGN_VARIABLES: [&str; 11] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
@@ -29,11 +29,11 @@ const FOREIGN_VARIABLES: [&str; 11] = [
 /// A setting of a role, with its value and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The name of the option, such as `--row-interval`, or of the variable.
+    /// The name of the option, such as `--row-interval`, or of the environment variable.
     pub name: String,
     /// The value of the setting, if it has one.
     pub value: Option<String>,
-    /// Where the value comes from.
+    /// The origin of the value, such as the command line or an environment variable.
     pub origin: String,
 }
 
@@ -102,8 +102,8 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
     out
 }
 
-/// Returns the default of an option for which the parser has no default. It is the default that the role computes, or
-/// the one in the help text.
+/// Returns the default of an option for which the parser has no default. The role computes this default, or the help
+/// text contains it.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
         ("heartbeat", Command::Produce(produce)) => Some(
@@ -119,7 +119,7 @@ fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     }
 }
 
-/// Returns the variables that are set and that change the behavior of a role without belonging to an option.
+/// Returns the environment variables that are set and that change the behavior of a role, but belong to no option.
 pub fn other_variables() -> Vec<Effective> {
     let mut out = Vec::new();
     for name in KAFKA_SECRET_VARIABLES.iter().chain(&FOREIGN_VARIABLES) {

@@ -1,13 +1,14 @@
-//! Refuses `CITYSTREAM_…` variables that do not set an option, and suggests the variable that the user probably meant.
+//! Refuses `CITYSTREAM_…` environment variables that do not set an option, and suggests the variable that the user
+//! probably meant.
 
 use std::collections::BTreeSet;
 
 use super::{Command, KAFKA_SECRET_VARIABLES, Role, command};
 use crate::failure::Failure;
 
-/// The prefix of all variables of this program.
+/// The prefix of all environment variables of this program.
 const PREFIX: &str = "CITYSTREAM_";
-/// Minimum Jaro-Winkler similarity of two names for one to count as a misspelling of the other.
+/// Minimum Jaro-Winkler similarity at which a name counts as a misspelling of another name.
 const SIMILARITY_MIN: f64 = 0.8;
 
 /// Checks that every `CITYSTREAM_…` variable sets an option of some command.
@@ -36,8 +37,8 @@ pub fn check_environment(command: &Command) -> Result<(), Failure> {
     )
 }
 
-/// Returns each `CITYSTREAM_…` variable that does not set an option of any command. Together with each of them, the
-/// function returns the variable of `command` whose name is most similar.
+/// Returns each `CITYSTREAM_…` variable that does not set an option of any command, together with the most similar
+/// variable of `command`.
 fn unknown_variables(
     given: impl Iterator<Item = String>,
     command: &Command,
@@ -56,8 +57,8 @@ fn unknown_variables(
         .collect()
 }
 
-/// Returns true if `command` reads the options of the subcommand `name`. A command reads its own options. `check` and
-/// `config` also read the options of the role that they inspect.
+/// Returns true if `command` reads the options of the subcommand `name`. Each command reads its own options, and
+/// `check` and `config` also read the options of the role that they inspect.
 fn runs_with(command: &Command, name: &str) -> bool {
     let is_role = |role: Role| role.name() == name;
     name == command.name()
@@ -68,12 +69,12 @@ fn runs_with(command: &Command, name: &str) -> bool {
         }
 }
 
-/// Returns the variable of every option of every command.
+/// Returns the environment variables of all options of all commands.
 pub fn known_variables() -> BTreeSet<String> {
     variables_of(|_| true)
 }
 
-/// Returns the variables for the options of the subcommands for which `is_chosen` returns true.
+/// Returns the environment variables of the subcommands for which `is_chosen` returns true.
 fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let cli = command();
     let chosen = cli
@@ -93,8 +94,7 @@ fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
     names
 }
 
-/// Returns the name in `names` that is most similar to `wrong`. Returns `None` if no name is similar enough to be the
-/// intended one.
+/// Returns the name in `names` that is most similar to `wrong`, or `None` if no name is similar enough.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::jaro_winkler(wrong, name), name))

@@ -19,13 +19,14 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Look at it", &["tail", "verify"]),
     ("On a host", &["check", "config", "print", "help"]),
 ];
-/// Options of `check`, `config` and `print` that cannot be set by a variable, because that would not be useful.
+/// Options of `check`, `config` and `print` for which there is no environment variable, because a variable would not be
+/// useful.
 const WITHOUT_VARIABLE: [&str; 3] = ["for", "into", "shell"];
 const HELP_OF_HELP: &str = "Print this help, or the help of a command";
 const VARIABLES: &str =
     "Each option is also an environment variable: --log-format is CITYSTREAM_LOG_FORMAT.";
 
-/// Returns the text that `--version` prints after the program's name. It contains the version, the commit and the
+/// Returns the text that `--version` prints after the program's name. The text contains the version, the commit and the
 /// version of librdkafka, each on its own line.
 pub(super) fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
@@ -39,16 +40,15 @@ pub(super) fn long_version() -> &'static str {
     &TEXT
 }
 
-/// Returns the definition of the command line. It includes the environment variable of each option, and the help with
-/// its groups.
+/// Returns the definition of the command line, including the environment variable of each option and the grouped help.
 pub fn command() -> Command {
     let mut command = Cli::command().mut_subcommands(|command| {
         let examples = command.get_after_help().map(ToString::to_string);
         let examples = examples.unwrap_or_default();
         command
             .mut_args(with_variable)
-            // With `allow_negative_numbers`, clap reports a negative number as a wrong value. Without
-            // `allow_negative_numbers`, clap would report an unknown option.
+            // With `allow_negative_numbers`, clap reports a negative number as an invalid value. Without it, clap would
+            // report an unknown option.
             .mut_args(|arg| {
                 let takes_values = arg.get_action().takes_values();
                 arg.allow_negative_numbers(takes_values)
@@ -63,7 +63,7 @@ pub fn command() -> Command {
     command
 }
 
-/// Lets an environment variable set an option. For example, `CITYSTREAM_LOG_FORMAT` sets `--log-format`.
+/// Adds the environment variable that sets an option. For example, `CITYSTREAM_LOG_FORMAT` sets `--log-format`.
 fn with_variable(arg: Arg) -> Arg {
     match arg.get_long() {
         Some(long) if !WITHOUT_VARIABLE.contains(&long) => {

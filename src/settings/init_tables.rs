@@ -130,18 +130,18 @@ pub struct InitTables {
     pub log: LogArgs,
 }
 
-/// The properties of events on which the load on the tables depends.
+/// The properties of the events that determine the load on the tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     /// Share of events with high or critical severity, from 0 to 1.
     pub alerts: f64,
     /// Share of events that belong to the city with the most events, from 0 to 1.
     pub hottest: f64,
-    /// Number of series (city and event type) that have events at the same time.
+    /// Number of series (combinations of city and event type) that have events at the same time.
     pub series: f64,
     /// Shortest time between two updates of a row, in milliseconds.
     pub row_interval_ms: i64,
-    /// How long raw events are kept, in milliseconds.
+    /// Time for which raw events are kept, in milliseconds.
     pub raw_ttl_ms: i64,
 }
 
@@ -201,7 +201,7 @@ pub enum RawRows {
 }
 
 impl RawRows {
-    /// Returns the name that the config item uses for this choice.
+    /// Returns the name of this choice in the config item.
     pub const fn name(self) -> &'static str {
         match self {
             RawRows::All => "all",
@@ -211,8 +211,8 @@ impl RawRows {
     }
 }
 
-/// Parses a tag. AWS allows 128 characters before the equals sign and 256 characters after it. AWS reserves tag names
-/// that begin with `aws:`.
+/// Parses a tag, such as `name=value`. AWS allows 128 characters for the name and 256 characters for the value, and
+/// reserves names that begin with `aws:`.
 fn parse_tag(text: &str) -> Result<(String, String), String> {
     let fits = |name: &str, value: &str| {
         !name.is_empty()

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::values::parse_text;
 
-/// librdkafka properties on which exact counting depends. `--kafka-property` refuses these properties.
+/// The librdkafka properties on which exact counting depends. `--kafka-property` refuses these properties.
 pub const KAFKA_PROPERTIES_FIXED: [&str; 8] = [
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -85,7 +85,7 @@ impl KafkaArgs {
         format!("{}-dlq", self.topic)
     }
 
-    /// Returns the login password from its environment variable.
+    /// Returns the password for the login to Kafka from its environment variable.
     pub fn password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[0])
     }
@@ -165,7 +165,7 @@ fn is_host(text: &str) -> bool {
 
 fn parse_topic(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    // Kafka limits topic names to 249 characters, and the name of the dead-letter topic is longer by "-dlq".
+    // Kafka limits topic names to 249 characters, and the dead-letter topic has the name of the topic plus "-dlq".
     if text.is_empty() || text.len() > 245 || matches!(text, "." | "..") || !text.chars().all(legal)
     {
         return Err("a topic has 1 to 245 of the characters a-z A-Z 0-9 . _ -".to_owned());

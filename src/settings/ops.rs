@@ -27,7 +27,7 @@ impl Role {
     /// The roles that run as a service.
     pub const SERVICES: [Role; 4] = [Role::Produce, Role::Consume, Role::Serve, Role::Notify];
 
-    /// Returns the command's name.
+    /// Returns the name of the role's command.
     pub const fn name(self) -> &'static str {
         match self {
             Role::Produce => "produce",

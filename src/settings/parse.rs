@@ -1,7 +1,7 @@
 //! Parses a command line, and adds tips to the error messages of clap.
 //!
-//! For a wrong value, clap always names the option. If an environment variable set the value, the option is not on the
-//! command line, so a tip names the variable.
+//! For an invalid value, clap always names the option. If an environment variable has set the value, the option is not
+//! on the command line, so a tip names the variable.
 
 use std::ffi::OsString;
 
@@ -13,8 +13,8 @@ use super::{Cli, CompletionShell, command};
 /// Parses the command line of the process.
 ///
 /// # Errors
-/// Returns the parser's error, which names the option or the variable, the value and the allowed values. The texts of
-/// `--help` and `--version` are returned as errors too.
+/// Returns the parser's error, which names the option or the variable, the value and the allowed values. The help text
+/// and the version text are also returned as errors.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
     let matches = matches(command(), &line.into_iter().collect::<Vec<_>>())?;
     Cli::from_arg_matches(&matches)
@@ -36,8 +36,7 @@ pub(super) fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatc
     })
 }
 
-/// Returns the allowed values of the first missing argument. Returns `None` if that argument has no fixed set of
-/// values.
+/// Returns the allowed values of the first missing argument, or `None` if that argument has no fixed set of values.
 fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String> {
     if error.kind() != ErrorKind::MissingRequiredArgument {
         return None;
@@ -53,7 +52,7 @@ fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<S
     (!names.is_empty()).then(|| format!("{first} is one of {}", names.join(", ")))
 }
 
-/// Returns the correct command if the user has written `print completions bash` or a similar command.
+/// Returns the correct command if the user has typed `print completions bash` or a similar command.
 fn suggest_shell(error: &Error, line: &[OsString]) -> Option<String> {
     let asks_completions = line.get(1)? == "print" && line.iter().any(|w| w == "completions");
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
@@ -66,8 +65,7 @@ fn suggest_shell(error: &Error, line: &[OsString]) -> Option<String> {
     })
 }
 
-/// Returns the environment variable that set the refused value. Returns `None` if the value comes from the command
-/// line.
+/// Returns the environment variable that has set the refused value, or `None` if the value comes from the command line.
 fn source_variable(
     error: &Error,
     command: &Command,
@@ -83,7 +81,7 @@ fn source_variable(
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    // In its message, clap writes the option as "--row-interval <DURATION>" or "--watch[=<PAUSE>]".
+    // In error messages, clap writes an option as "--row-interval <DURATION>" or "--watch[=<PAUSE>]".
     let name = shown.strip_prefix("--")?;
     let long = name.split([' ', '[', '=']).next()?;
     let role = command.find_subcommand(line.get(1)?)?;
@@ -112,7 +110,7 @@ fn source_variable(
         .find(|name| is_set(name))
 }
 
-/// Returns the variable of the former system that provides the default of an option.
+/// Returns the environment variable of the former system that provides the default of an option.
 pub(super) fn former_variable(id: &str) -> Option<&'static str> {
     match id {
         "brokers" => Some("KAFKA_BOOTSTRAP_SERVERS"),
@@ -125,7 +123,7 @@ pub(super) fn former_variable(id: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Returns the variable that the tip for `line` names if all variables in `set` are set.
+    /// Returns the environment variable in the tip for `line`, if all variables in `set` are set.
     fn named(line: &str, set: &[&str]) -> Option<String> {
         let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let mut command = command();

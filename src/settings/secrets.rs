@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The permission bits for all other users: read, write and execute.
+/// The permission bits of a file for all other users: read, write and execute.
 const OTHERS: u32 = 0o007;
 
-/// The files about which a warning has already been logged.
+/// The files for which a warning has already been logged.
 static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Logs a warning if every user of the host can read or change the file. The warning is logged only once for each file.

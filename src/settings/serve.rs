@@ -49,8 +49,7 @@ fn parse_read_budget(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses an origin in the form that browsers send. The form is the scheme, the host, and the port unless it is the
-/// default port.
+/// Parses an origin in the form that browsers send: the scheme, the host, and any port other than the default.
 fn parse_origin(text: &str) -> Result<String, String> {
     let host = ["https://", "http://"]
         .iter()

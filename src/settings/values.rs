@@ -38,7 +38,7 @@ pub(super) fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(wrong)
 }
 
-/// Refuses an empty value. Empty values usually come from an environment variable that was left empty.
+/// Refuses an empty value, which usually comes from an environment variable that was left empty.
 pub(super) fn parse_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("the value is empty; give one, or leave the option out".to_owned());
@@ -136,7 +136,7 @@ pub(super) fn parse_severity(text: &str) -> Result<Severity, String> {
         .ok_or_else(|| "expected low, medium, high or critical".to_owned())
 }
 
-/// Parses an instant in the format of RFC 3339, or a date. A date means midnight in UTC at the start of that day.
+/// Parses an instant in RFC 3339 format, or a date. A date means the start of that day in UTC.
 pub(super) fn parse_instant(text: &str) -> Result<UnixMs, String> {
     let midnight = format!("{text}T00:00:00Z");
     crate::core::time::parse_timestamp(text)

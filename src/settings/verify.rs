@@ -12,14 +12,14 @@ use crate::core::clock::UnixMs;
 /// The beginning or the end of a range of event times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The instant is the given number of milliseconds before now.
+    /// The time that is the given number of milliseconds before now.
     Ago(i64),
-    /// The instant.
+    /// A fixed instant.
     At(UnixMs),
 }
 
 impl Moment {
-    /// Returns the moment as an instant. `now_ms` is the current time.
+    /// Converts the moment to an instant, given the current time `now_ms`.
     pub const fn at(self, now_ms: UnixMs) -> UnixMs {
         match self {
             Moment::Ago(ms) => now_ms.saturating_sub(ms),
