@@ -106,8 +106,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     out
 }
 
-/// Replaces line breaks by spaces. Messages of the AWS SDK may contain the debug output of a value. Such a message is
-/// cut before the debug output.
+/// Replaces line breaks by spaces. If a message of the AWS SDK contains the debug output of a value, the message is cut
+/// before the debug output.
 fn in_one_line(text: &str) -> String {
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let starts = ["Request {", "Response {", "SdkBody {"];

@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn librdkafka_names_its_properties() {
         let names = kafka_properties();
-        // The first name is a property of the client, and the second is a property of a topic.
+        // `fetch.min.bytes` is a property of the client, and `request.required.acks` is a property of a topic.
         for name in ["fetch.min.bytes", "request.required.acks"] {
             assert!(names.iter().any(|n| n == name), "{name}");
         }

@@ -22,8 +22,8 @@ pub fn unix_ms() -> UnixMs {
 
 /// Returns the time of a monotonic clock in milliseconds, for measuring durations.
 ///
-/// The monotonic clock starts with the value that the wall clock has at the first call. It never goes back, even if an
-/// operator sets the wall clock back.
+/// The monotonic clock starts with the value that the wall clock has at the first call. The monotonic clock never goes
+/// back, even if an operator sets the wall clock back.
 pub fn steady_ms() -> SteadyMs {
     static BEGAN: OnceLock<(Instant, SteadyMs)> = OnceLock::new();
     let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), SteadyMs(unix_ms().0)));

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::settings::{Role, command};
 
-/// Options that a service must not use. Some of these options make the role end, after which systemd would start it
-/// again. The remaining options depend on an option that makes the role end.
+/// Options that a service must not use. Some options, such as `--stop-at-end`, make the role end, after which systemd
+/// would start the role again. The remaining options depend on an option that makes the role end.
 const NOT_FOR_SERVICES: [&str; 18] = [
     // The unit of `produce --accept` sets the option `--accept` itself.
     "accept",

@@ -1,8 +1,8 @@
 //! The consumers of `dev`: the active consumer, its successor after a kill, and zombies.
 //!
 //! A zombie is a consumer that other consumers believe to be dead. At first, a zombie reads records while its writes
-//! are held back. Then all its writes reach the tables at once, and the fences must reject the records that are already
-//! counted.
+//! are held back. Then all writes of the zombie reach the tables at once, and the fences must reject the records that
+//! are already counted.
 
 use std::sync::Arc;
 use std::time::Duration;

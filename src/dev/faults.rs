@@ -1,7 +1,7 @@
 //! Injects faults between a consumer and the embedded DynamoDB. The panel switches the faults on and off.
 //!
-//! The faults are injected between the SDK and the embedded database. They affect only writes, so that the page can
-//! still read. To the consumer, the faults look like throttling and network failures of a real table.
+//! The faults are injected between the SDK and the embedded database. The faults affect only writes, so that the page
+//! can still read. To the consumer, the faults look like throttling and network failures of a real table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -8,7 +8,7 @@ use crate::settings::Dev;
 /// are only three weather reports an hour.
 const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 
-/// The event that the greeting suggests sending. Its event time is its time of arrival.
+/// The event that the greeting suggests sending. With the timestamp `now`, its event time is the time of arrival.
 const OWN_EVENT: &str = r#"{"city":"NYC","event_type":"incident","severity":"critical","description":"Water main break","timestamp":"now"}"#;
 
 /// Returns the shell command that starts this program. The command is a path if the program was started by a path, and

@@ -87,7 +87,7 @@ fn config(page: SocketAddr) -> anyhow::Result<NotifyConfig> {
     parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes}"))
 }
 
-/// Returns the settings of the role `notify`. The function builds a command line and parses the settings from it.
+/// Returns the settings of the role `notify`. The settings are parsed from a command line that this function builds.
 fn settings(brokers: &str) -> anyhow::Result<Notify> {
     let line = [
         "citystream",

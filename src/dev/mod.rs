@@ -54,7 +54,7 @@ pub(crate) fn random_token() -> std::io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Returns the settings of the consumer. The function builds a command line and parses the settings from it.
+/// Returns the settings of the consumer. The settings are parsed from a command line that this function builds.
 ///
 /// # Errors
 /// Returns an error if the parser refuses the command line.

@@ -172,7 +172,7 @@ async fn answer_database_request(database: Database, headers: &HeaderMap, body: 
 
 /// Returns true if a `Host` header names this machine.
 ///
-/// A different name may be that of a web site whose domain resolves to this machine (DNS rebinding).
+/// A different name may be the domain of a web site that resolves to this machine (DNS rebinding).
 pub(crate) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)

@@ -47,7 +47,7 @@ impl Credit {
     /// Takes credit for one record with `bytes` bytes of key and value. Returns true if there was enough credit.
     ///
     /// A partition whose records are all settled accepts a record of any size, because a record above the limit would
-    /// otherwise wait forever. Partitions with higher numbers than those given to [`Credit::new`] have no limit.
+    /// otherwise wait forever. Partitions beyond the number given to [`Credit::new`] have no limit.
     pub fn try_take(&self, partition: i32, bytes: usize) -> bool {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {

@@ -37,8 +37,8 @@ pub struct Deliveries {
     latency: LatencyHistogram,
     /// The number of settled events at its last change, and the time at which a reader noticed that change. A reader
     /// also sets the time to now whenever no event waits for an acknowledgement. Only threads that read the counts
-    /// update this field. If the counting threads updated `last_change`, each of them would have to read the other's
-    /// counters for every event.
+    /// update this field. If the two counting threads updated `last_change`, each thread would have to read the
+    /// counters of the other thread for every event.
     last_change: Mutex<(u64, Instant)>,
     last_error: Mutex<LastError>,
     produced_metric: IntCounter,
@@ -126,8 +126,8 @@ impl Deliveries {
         }
     }
 
-    /// Checks that events currently reach Kafka. Callers must call this function at least once a second, as the
-    /// displays of progress do, because the function detects a stall by comparing two calls.
+    /// Checks that events currently reach Kafka. Callers must call this function at least once a second, because it
+    /// detects a stall by comparing two calls.
     ///
     /// # Errors
     /// Returns a sentence for the operator if the producer has not reached Kafka yet, the topic is missing, or Kafka

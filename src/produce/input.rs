@@ -1,13 +1,12 @@
-//! Reads lines of JSON or rows of CSV from a file, a .gz file or standard input in a separate thread, and checks each
-//! line or row.
+//! Reads and checks lines of JSON or rows of CSV from a file, a .gz file or standard input, in a separate thread.
 //!
 //! For JSON, the value of a record is the exact line of the input, without its line break (`lines`). For CSV, the value
 //! is a JSON object made from the row (`rows`, `mapping`, `local_time`). A line or row that exceeds the maximum size of
 //! a record's value is rejected as `too_large`.
 //!
-//! A separate thread reads the input, because a pipe may be silent for hours, and heartbeats and a request to stop must
-//! not wait for the pipe. The reading thread sends a batch to the producer after each buffer that it has read, so a
-//! complete line never waits for the next line.
+//! A separate thread reads the input, because heartbeats and a request to stop must not wait for a pipe, which may be
+//! silent for hours. After each buffer, the reading thread sends a batch to the producer, so a complete line never
+//! waits for the next line.
 
 mod lines;
 mod local_time;

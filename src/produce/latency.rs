@@ -1,8 +1,8 @@
 //! A histogram of latencies that has a fixed size and uses no locks. Any thread can read the histogram while other
 //! threads write to it.
 //!
-//! Each power of two of microseconds is divided into eight buckets, so a quantile is at most 12.5 % larger than its
-//! true value. The minimum, the maximum and the mean are exact.
+//! The range from each power of two to the next is divided into eight buckets, so a quantile is at most 12.5 % larger
+//! than its true value. The minimum, the maximum and the mean are exact.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

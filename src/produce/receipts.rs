@@ -2,9 +2,9 @@
 //!
 //! A sender opens a [`Batch`] for all events of a request before it sends the first event. librdkafka returns the
 //! outcome of each event together with its mark, and the mark identifies the batch and the event. A batch stays open
-//! until its last outcome is known, even if its sender no longer waits. Open batches are limited, and the limits are
-//! below those of librdkafka's queue. Therefore, either the queue has room for a whole batch, or no event of the batch
-//! is sent.
+//! until its last outcome is known, even if its sender no longer waits. The total size of open batches is limited, and
+//! the limits are lower than the limits of librdkafka's queue. Therefore, either the queue has room for a whole batch,
+//! or no event of the batch is sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};

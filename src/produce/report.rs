@@ -55,7 +55,7 @@ struct ExpectedTotal {
     /// The expected number of events. Without `--speed`, the expected number of events is the number of lines,
     /// including invalid lines.
     count: Option<u64>,
-    /// The time in milliseconds from the first event until the last event is due. It is known only with `--speed`.
+    /// The time in milliseconds from the first event until the last event is due, or `None` without `--speed`.
     due_ms: Option<i64>,
 }
 

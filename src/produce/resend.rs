@@ -14,7 +14,7 @@
 //!
 //! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
 //! partition and the offset of its record. Each run reads all dead letters from the beginning, to learn which records
-//! earlier runs have processed. It then processes only the remaining dead letters.
+//! earlier runs have processed. The run then processes only the remaining dead letters.
 //!
 //! The run skips dead letters of other topics. The run also skips dead letters with the reason `refused_by_table`,
 //! because their events are already counted. The function [`run`] blocks.
@@ -44,8 +44,8 @@ use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, partitions_of};
 use crate::shutdown::Shutdown;
 
-/// Maximum number of dead letters in a transaction. The number is small enough for the transaction's timeout of a
-/// minute, and large enough for a fast run.
+/// Maximum number of dead letters in a transaction. A transaction of this size stays well below the transaction timeout
+/// of a minute, and is large enough for a fast run.
 const BATCH_MAX: u64 = 500;
 /// Maximum number of records that a run can identify. Five million records need about 500 MB of memory.
 const KNOWN_MAX: usize = 5_000_000;
@@ -139,7 +139,7 @@ impl Resent {
     }
 }
 
-/// Processes all dead letters that no earlier run has processed, and sends the events of those that can be repaired.
+/// Processes all dead letters that no earlier run has processed, and sends the events that can be repaired.
 ///
 /// # Errors
 /// Returns [`ResendError`] if not all dead letters could be processed.

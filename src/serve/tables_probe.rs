@@ -61,7 +61,7 @@ impl TablesProbe {
     }
 
     /// Returns true if the tables with the configured prefix belong to the former system, which citystream replaces.
-    /// That system has a table of windows, but no table of totals.
+    /// The former system has a table of windows, but no table of totals.
     async fn are_former(&self, error: &StoreError) -> bool {
         let (client, names) = (&self.client, &self.names);
         error.kind() == StoreErrorKind::NotFound

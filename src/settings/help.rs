@@ -47,8 +47,8 @@ pub fn command() -> Command {
         let examples = examples.unwrap_or_default();
         command
             .mut_args(with_variable)
-            // With `allow_negative_numbers`, clap reports a negative number as an invalid value. Without it, clap would
-            // report an unknown option.
+            // With `allow_negative_numbers`, clap reports a negative number as an invalid value. Otherwise, clap would
+            // report the number as an unknown option.
             .mut_args(|arg| {
                 let takes_values = arg.get_action().takes_values();
                 arg.allow_negative_numbers(takes_values)

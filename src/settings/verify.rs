@@ -12,7 +12,7 @@ use crate::core::clock::UnixMs;
 /// The beginning or the end of a range of event times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The time that is the given number of milliseconds before now.
+    /// A number of milliseconds before now.
     Ago(i64),
     /// A fixed instant.
     At(UnixMs),

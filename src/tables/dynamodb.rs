@@ -272,9 +272,8 @@ fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &WantedTables) -> Option
     if is_expiring { Some(TTL) } else { spec.ttl }
 }
 
-/// Returns an error that names the command-line option that caused the failed request, if the server does not support
-/// the option or refuses its value. `measure` is `None` if the request only read which protection measures are turned
-/// on.
+/// Returns an error that names the option behind the failed request, if the server does not support the option or
+/// refuses its value. `measure` is `None` if the request only read which protection measures are turned on.
 fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     let option = match (&error, measure) {
         (_, Some(measure)) => measure.option(),

@@ -24,8 +24,8 @@ const DOLLARS_PER_GB: f64 = 0.25;
 const EVENT_TYPES: f64 = 4.0;
 /// Number of seconds in a month. A month is a twelfth of 365.25 days.
 const MONTH_S: f64 = 2_629_800.0;
-/// Size in bytes of a raw event in the table and in its index together, measured on the events of January 2013. It
-/// includes 100 bytes that AWS adds to each of the two copies.
+/// Size in bytes of a raw event in the table and in its index together, measured on the events of January 2013. The
+/// size includes 100 bytes that AWS adds to each of the two copies.
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
 /// Size in bytes of an alert in the table and in its index together, measured in the same way as [`RAW_BYTES`].
 const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);

@@ -1,13 +1,13 @@
 //! `citystream init-tables`: creates, checks or deletes the tables and topics.
 //!
-//! The command inspects all tables and topics before it changes anything. It changes nothing if a table has unexpected
-//! keys, if a frozen setting has a different value, or if Kafka does not answer. A second run of the command changes
-//! nothing: it keeps existing tables and topics, and reports topics that work but differ from the settings.
+//! The command inspects all tables and topics before it changes anything. `init-tables` changes nothing if a table has
+//! unexpected keys, if a frozen setting has a different value, or if Kafka does not answer. A second run of the command
+//! changes nothing: it keeps existing tables and topics, and reports topics that work but differ from the settings.
 //!
 //! | finding | create | `--check` |
 //! |---|---|---|
-//! | a table or topic is missing | created | exit 1 |
-//! | a frozen setting, a table's keys or its index differ; fewer shards; a different topic | exit 2 | exit 1 |
+//! | a table, a topic or the config item is missing | created | exit 1 |
+//! | a frozen setting, a table's keys or its index differ; fewer shards; tables of another topic | exit 2 | exit 1 |
 //! | a table or the config item is missing while a table holds data | exit 2 | exit 1 |
 //! | a topic's partitions or settings differ | kept, reported, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
@@ -49,11 +49,11 @@ use steps::{Finding, FindingOutcome, StepDisplay};
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 /// Minimum time between two log lines about the same wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// Default time for which a killed member stays in its group, in milliseconds. It is the default `session.timeout.ms`
-/// of `consume`.
+/// Default time for which a killed member stays in its group, in milliseconds, which is the default
+/// `session.timeout.ms` of `consume`.
 const SESSION_MS: u64 = 10_000;
-/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. It is the
-/// default of the brokers' setting `group.consumer.session.timeout.ms`.
+/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. This is
+/// the default of the brokers' setting `group.consumer.session.timeout.ms`.
 const SESSION_MS_NEWER: u64 = 45_000;
 /// Maximum time for the brokers to detect the end of a session, in milliseconds.
 const SESSION_GRACE_MS: u64 = 2_000;

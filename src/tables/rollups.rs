@@ -1,8 +1,8 @@
 //! `init-tables --rollups`: rolls up the hours that have no rollups yet, for example after an upgrade.
 //!
 //! Consumers also roll up hours, but use at most a hundred read units per second. This command prints the cost, asks
-//! the operator, and works as fast as the table answers. It continues after the last hour that is rolled up, and may
-//! run at the same time as consumers.
+//! the operator, and works as fast as the table answers. The command continues after the last hour that is rolled up,
+//! and may run at the same time as consumers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -48,8 +48,8 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// The state of an existing topic: the facts about the topic, its differences from the specification, and a note about
-/// settings that the brokers do not report. It is `None` if the topic does not exist.
+/// The state of a topic, or `None` if the topic does not exist. The state consists of the facts about the topic, its
+/// differences from the specification, and a note about settings that the brokers do not report.
 pub type FoundTopic = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
 /// Inspects the two topics, without changing anything.
@@ -158,7 +158,7 @@ pub async fn make(
         findings.push(Finding::with_notes(outcome, what, notes));
         all_facts.push(facts);
     }
-    // The first element belongs to the topic of events.
+    // The first element of `all_facts` belongs to the topic of events.
     Ok((findings, all_facts.swap_remove(0)))
 }
 

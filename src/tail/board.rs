@@ -194,7 +194,7 @@ impl Board {
 }
 
 /// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record, because its
-/// event time would keep the event at the top of the list for a long time.
+/// event time would keep it at the top of the list for a long time.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {

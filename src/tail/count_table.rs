@@ -14,8 +14,8 @@ const OPTIONAL_COLUMNS: [&str; 4] = ["late", "low", "med", "high"];
 /// Minimum number of characters of a shortened name. With shorter names, different rows would look the same.
 const NAME_WIDTH_MIN: usize = 4;
 
-/// Returns the table of event counts. It has a line for each city and event type, a line for the sum, and a line for
-/// the rejected records.
+/// Returns the table of event counts, with a line for each city and event type, a line for the sum, and a line for the
+/// rejected records.
 pub(super) fn event_table(
     counts: &LiveCounts,
     with_late: bool,
@@ -50,7 +50,7 @@ pub(super) fn event_table(
     text
 }
 
-/// Returns the table of dead-letter counts. It has a line for each reject reason, a line for the sum, and the number of
+/// Returns the table of dead-letter counts, with a line for each reject reason, a line for the sum, and the number of
 /// repeats. The most frequent reason comes first.
 pub(super) fn dead_letter_table(counts: &LiveCounts, width_max: Option<usize>) -> String {
     let mut rows: Vec<_> = counts.rows().collect();

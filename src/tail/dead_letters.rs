@@ -73,8 +73,8 @@ pub(super) fn source_ms(letter: &Letter) -> Option<UnixMs> {
 
 /// Returns the time at which the charts show a dead letter.
 ///
-/// This is the timestamp of the rejected record, unless it is too far in the future. In that case, it is the timestamp
-/// of the dead letter.
+/// This is the timestamp of the rejected record. If that timestamp is missing, invalid or too far in the future, the
+/// function returns the timestamp of the dead letter.
 pub(super) fn time_ms(letter: &Letter) -> Option<UnixMs> {
     let in_range = |ms: &UnixMs| is_event_time(*ms);
     // A timestamp far in the future would move all other windows out of the chart.

@@ -15,7 +15,7 @@ pub(super) const LENGTHS: [(i64, &str); 4] = [
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
-/// The index of the window length that the screen shows first. It is the length of the windows in the tables.
+/// The index of the window length that the screen shows first, which is the length of the windows in the tables.
 pub(super) const LENGTH_DEFAULT: usize = 1;
 /// Number of windows of each length that a history keeps.
 pub(super) const WINDOWS: usize = 96;

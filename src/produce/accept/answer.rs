@@ -108,7 +108,7 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Answer {
-    /// Returns the answer to a request with these lines. `outcomes` lists the outcomes of the valid lines, in their
+    /// Returns the answer to a request with the given lines. `outcomes` lists the outcomes of the valid lines, in their
     /// order. An event without an outcome was not sent. A line whose event is still pending has the status "unknown".
     pub(super) fn new(
         lines: Vec<Line>,

@@ -1,10 +1,9 @@
 //! Checks the headers of an HTTP request that sends events: its origin, and the format of its body.
 //!
-//! A page of another site can make a browser send a POST request with a form or plain text to this server, without a
-//! CORS preflight request. Browsers name the site in `Origin`, and newer browsers also describe it in `Sec-Fetch-Site`.
-//! A request with `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not have the content type
-//! of a form. `curl -d` sends the content type of a form without `Origin` or `Sec-Fetch-Site`, so its requests are
-//! accepted.
+//! A page of another site can make a browser send a form or plain text to this server by POST, without a CORS preflight
+//! request. Browsers name the site in `Origin`, and newer browsers also describe it in `Sec-Fetch-Site`. A request with
+//! `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not have the content type of a form.
+//! `curl -d` sends the content type of a form without `Origin` or `Sec-Fetch-Site`, so its requests are accepted.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};

@@ -18,8 +18,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 /// Reads the whole body of a request.
 ///
 /// # Errors
-/// Returns an error with status 400 if the body ends early or is not gzip, 413 if the body is too large, and 503 if too
-/// many bytes of other requests are in memory.
+/// Returns status 400 if the body ends early or is not valid gzip. Returns status 413 if the body is too large, and 503
+/// if too many bytes of other requests are in memory.
 pub(super) async fn receive(
     body: Body,
     is_gzip: bool,
@@ -86,7 +86,8 @@ struct Collected<'a> {
     /// The maximum capacity, in bytes, that is reserved in advance.
     capacity_max: usize,
     share: &'a ByteShare,
-    /// The reason why the collector has refused bytes. It is stored here because an `io::Error` cannot carry it.
+    /// The reason why the collector has refused bytes. The reason is stored in this field because an `io::Error` cannot
+    /// carry an `ApiError`.
     refusal: Option<ApiError>,
 }
 

@@ -12,8 +12,8 @@ use crate::core::parse::VALUE_BYTES_MAX;
 
 /// Number of bytes that the program requests with one read.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
-/// Number of compressed bytes that the program requests with one read. The number is smaller than [`BUFFER_BYTES`],
-/// because events become several times larger when they are unpacked.
+/// Number of compressed bytes that the program requests with one read. This number is smaller than [`BUFFER_BYTES`],
+/// because unpacking makes events several times larger.
 const PACKED_BYTES: usize = 16 * 1024;
 
 /// The byte order mark, with which some programs begin a UTF-8 file.
@@ -30,8 +30,8 @@ pub(super) fn open_lines(input: impl Read + Send + 'static) -> io::Result<InputL
 
 /// Returns the bytes of an input. If the input is gzip, the function unpacks it.
 ///
-/// The function recognizes gzip by its first two bytes, which can never begin JSON and do not begin a CSV file. The
-/// file name is not used to recognize gzip, because a pipe has no name.
+/// The function recognizes gzip by its first two bytes, with which neither JSON nor a CSV file begins. The file name is
+/// not used to recognize gzip, because a pipe has no name.
 pub(super) fn unpack(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     input.by_ref().take(2).read_to_end(&mut head)?;

@@ -14,7 +14,7 @@ use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, parse_borrowed_event};
 pub enum InputFormatRules {
     /// One JSON object per line.
     Ndjson,
-    /// A CSV file, whose rows become events by these rules.
+    /// A CSV file, whose rows become events by the given rules.
     Csv(Arc<CsvRules>),
 }
 

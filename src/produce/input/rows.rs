@@ -11,7 +11,7 @@ use csv_core::ReadFieldResult;
 use super::lines::{BUFFER_BYTES, BYTE_ORDER_MARK, unpack};
 use crate::core::parse::VALUE_BYTES_MAX;
 
-/// Maximum size of a row in bytes, without its line break. It is the same as the maximum size of a record's value.
+/// Maximum size of a row in bytes, without its line break, which equals the maximum size of a record's value.
 const ROW_BYTES_MAX: u64 = VALUE_BYTES_MAX as u64;
 
 /// The rows of an input that has been opened.

@@ -131,7 +131,7 @@ fn text(buf: &Buffer) -> String {
         while x < buf.area.width {
             let symbol = buf[(x, y)].symbol();
             line.push_str(symbol);
-            // The second half of a wide character has a cell of its own in the buffer.
+            // The second half of a wide character occupies a separate cell of the buffer.
             x += u16::try_from(width(symbol)).unwrap().max(1);
         }
         out.push_str(line.trim_end());
