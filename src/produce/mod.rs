@@ -122,8 +122,8 @@ pub(crate) fn replay(
 /// Opens the file or pipe of `--input`.
 ///
 /// # Errors
-/// Returns a [`SettingsError`] that names the option and the file if the file cannot be opened, or if a CSV file lacks a
-/// column.
+/// Returns a [`SettingsError`] that names the option and the file if the file cannot be opened, or if a CSV file lacks
+/// a column.
 pub fn open(path: &Path, format: &InputFormatRules) -> anyhow::Result<Input> {
     Input::open(path, format).map_err(input_error)
 }
