@@ -79,9 +79,9 @@ pub enum Command {
     Serve(Serve),
     /// Show live counts by city, type and severity
     Tail(Tail),
-    /// Tell people about incidents, by rules
+    /// Detect incidents by rules, and notify receivers
     Notify(Notify),
-    /// Tell nobody about certain incidents for a while
+    /// Mute notifications about certain incidents for a while
     Silence(SilenceCommand),
     /// Compare the Kafka log with the tables, row by row
     Verify(Verify),

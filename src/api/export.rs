@@ -31,7 +31,7 @@ pub(super) const ROWS_MAX: u32 = 100_000;
 /// of the page.
 const HELD_BYTES: usize = 8 << 20;
 
-/// The form of a list.
+/// The format of a list: JSON, CSV or NDJSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ListFormat {

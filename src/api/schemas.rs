@@ -71,7 +71,7 @@ pub(super) enum Level {
     Critical,
 }
 
-/// What a timeline is compared with.
+/// The range with which a timeline is compared.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(dead_code)] // only the schema of this type is used

@@ -130,7 +130,7 @@ async fn check_topic(
                 AdminError::Describe(TopicError::Unreachable { .. }) => Outcome::Away,
                 _ => Outcome::Wrong,
             };
-            let remedy = "follow the message of the brokers";
+            let remedy = "fix the problem that the brokers report";
             return table.add_bad(outcome, &what, chain(&error), remedy);
         }
     };

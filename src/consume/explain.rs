@@ -71,7 +71,7 @@ pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
             names.tables.totals
         ))
         .with_why(format!(
-            "their id was {was} and is {is}; this consumer has stopped writing, because what it holds belongs to the former tables"
+            "their id was {was} and is {is}; this consumer has stopped writing, because its unwritten counts belong to the former tables"
         ))
         .with_remedy("start all consumers again: they count the log from its beginning into the new tables"),
     }

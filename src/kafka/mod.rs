@@ -37,7 +37,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
 /// The remedy if no broker answers.
-pub(crate) const REACH_REMEDY: &str = "check --brokers, and that Kafka runs there";
+pub(crate) const REACH_REMEDY: &str =
+    "check --brokers, and that Kafka is running at these addresses";
 /// The remedy for a missing topic.
 pub(crate) const MISSING_REMEDY: &str = "citystream init-tables creates it";
 

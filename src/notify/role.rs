@@ -424,7 +424,7 @@ impl Role {
             tracing::warn!(
                 incidents,
                 events,
-                "rules leave out what goes beyond their limits"
+                "rules ignored incidents or events above their limits"
             );
             self.left_out = left_out;
         }

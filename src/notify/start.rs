@@ -80,7 +80,7 @@ impl Starter {
                     partition,
                     from,
                     to,
-                    "the log no longer has records that no rule has seen"
+                    "retention deleted records before any rule evaluated them"
                 );
             }
             at.start.next = begin;

@@ -32,7 +32,7 @@ pub struct AccessArgs {
     #[arg(long, value_name = "N/s", value_parser = parse_rate_limit)]
     pub rate_limit: Option<f64>,
 
-    /// Most open connections; further ones can only get /livez
+    /// Maximum number of open connections; further connections can only get /livez
     #[arg(long, default_value_t = 4_096, value_name = "N", value_parser = |s: &str| parse_whole::<u32>(s, 1, 1_000_000))]
     pub max_connections: u32,
 

@@ -24,7 +24,7 @@ pub struct Consume {
     )]
     pub group: String,
 
-    /// Fixed name of this member, so that a restart within the session timeout moves no partition
+    /// Fixed name of this member, so that a restart within the session timeout causes no rebalance
     #[arg(long, value_name = "NAME", value_parser = parse_text, help_heading = "Group")]
     pub group_instance_id: Option<String>,
 

@@ -21,7 +21,7 @@ pub struct InitTables {
     #[arg(long, group = "asks", help_heading = "What to do")]
     pub delete: bool,
 
-    /// Make rollups of the windows that have none, so that long ranges cost few reads; shows the cost and asks first.
+    /// Create missing rollups, so that queries over long ranges need few reads; shows the cost and asks first.
     /// Can be stopped and run again
     #[arg(
         long,

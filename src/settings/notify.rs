@@ -33,7 +33,7 @@ pub struct Notify {
     )]
     pub config: PathBuf,
 
-    /// Print the messages that the rules call for, and send none; needs no table
+    /// Print the messages that would be sent, without sending them; needs no table
     #[arg(long)]
     pub dry_run: bool,
 

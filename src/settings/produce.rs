@@ -114,13 +114,13 @@ pub struct Produce {
     #[arg(long, value_name = "SHARE", conflicts_with = "input", value_parser = parse_share, help_heading = "For trying things out")]
     pub skew: Option<f64>,
 
-    /// Time between heartbeats: records without a value, sent to every partition. off is for consumers
-    /// that do not accept them [default: 60s for synthetic events, otherwise off]
+    /// Time between heartbeats: records without a value, sent to every partition. Use off if a consumer
+    /// does not accept them [default: 60s for synthetic events, otherwise off]
     #[arg(long, value_name = "DURATION", value_parser = parse_heartbeat)]
     pub heartbeat: Option<Heartbeat>,
 
-    /// Address for health, metrics and --accept; port 0 picks a free one. With --input or --count, a
-    /// taken default port is no error
+    /// Address for health, metrics and --accept; port 0 picks a free one. With --input or --count, the
+    /// run goes on without a port if the default one is in use
     #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN)]
     pub listen: SocketAddr,
 

@@ -25,7 +25,7 @@ pub struct SilenceCommand {
 #[allow(missing_docs)]
 #[derive(Clone, Debug, Subcommand)]
 pub enum SilenceAction {
-    /// Tell nobody about certain incidents for a while
+    /// Mute notifications about certain incidents for a while
     Add(SilenceAdd),
     /// List the silences that have not ended
     List,
@@ -57,7 +57,7 @@ pub struct SilenceAdd {
     #[arg(long = "for", value_name = "DURATION", value_parser = |s: &str| parse_duration_ms(s, 1_000, 365 * 86_400_000))]
     pub length: i64,
 
-    /// Why, for those who wonder
+    /// The reason for the silence, shown in lists
     #[arg(long, value_name = "TEXT", value_parser = parse_text)]
     pub why: String,
 }

@@ -106,7 +106,7 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
             operation,
             why = flaw.name(),
             todo = "look for a proxy or load balancer that changes or swaps answers",
-            "refused an answer of DynamoDB, sending the request again"
+            "rejected an invalid answer of DynamoDB, sending the request again"
         );
     }
 }

@@ -73,7 +73,7 @@ impl Intercept for ClockWatch {
         if let Some(skew_seconds) = date.and_then(|date| self.measure(date, unix_ms())) {
             tracing::warn!(
                 skew_seconds,
-                "the clock of this host is off by more than 30 s; AWS refuses signatures from five minutes on"
+                "the clock of this host is off by more than 30 s; AWS refuses signatures if it is off by five minutes or more"
             );
         }
         Ok(())

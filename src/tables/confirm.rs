@@ -17,7 +17,7 @@ pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     }
     Err(SettingsError::new("nothing was deleted")
         .with_why("--delete asks for the prefix, and there is no terminal to ask on")
-        .with_remedy("add --yes if you intend that"))
+        .with_remedy("add --yes to delete without being asked"))
 }
 
 fn has_terminal() -> bool {

@@ -196,9 +196,9 @@ metrics! {
     pub events_failed: IntCounter("citystream_events_failed_total");
     /// Requests with events over HTTP, by the status of the answer.
     pub ingest_requests: IntCounterVec("citystream_ingest_requests_total", ["status"]);
-    /// Events of these requests: accepted, rejected, unknown or not_sent.
+    /// Events in requests for `produce --accept`: accepted, rejected, unknown or not_sent.
     pub ingest_events: IntCounterVec("citystream_ingest_events_total", ["outcome"]);
-    /// Time from the head of such a request until its answer.
+    /// Duration of a request for `produce --accept`, from its head to its answer.
     pub ingest_seconds: Histogram("citystream_ingest_request_seconds", ACK_S);
     /// Events whose event time is ahead of their record's timestamp by more than the allowed skew.
     pub events_future: IntCounter("citystream_events_future_total");
@@ -234,11 +234,11 @@ metrics! {
     pub rollup_failures: IntCounter("citystream_rollup_failures_total");
     /// Incidents that are open in the partitions of this process.
     pub notify_open: IntGauge("citystream_incidents_open");
-    /// Incidents that are open, or of which a receiver still lacks a message, in the partitions of this process.
+    /// Incidents that are open or have a message to deliver, in the partitions of this process.
     pub notify_live: IntGauge("citystream_incidents_live");
-    /// Incidents of which a receiver could not be told yet. The messages are sent again.
+    /// Incidents with a message that failed to reach the receiver and will be sent again.
     pub notify_waiting: IntGaugeVec("citystream_notify_waiting", ["receiver"]);
-    /// Incidents that were not opened because their rule had its maximum of open ones.
+    /// Incidents that were not opened because their rule had reached `open_max`.
     pub notify_left_out: IntGauge("citystream_incidents_left_out");
     /// Attempts to send a message to a receiver: sent, refused, silenced or failed.
     pub notify_attempts: IntCounterVec("citystream_notify_attempts_total", ["receiver", "outcome"]);

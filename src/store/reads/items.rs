@@ -211,7 +211,7 @@ pub(super) fn incident_from_table(table: &str, item: &Item) -> Option<StoredInci
     let found = stored_incident(item);
     if found.is_none() && DAMAGE.is_due() {
         let key = [RULE, INCIDENT].map(|name| text(item, name)).join("/");
-        tracing::warn!(table, key, "leaving a damaged incident out of a list");
+        tracing::warn!(table, key, "omitting a damaged incident from a list");
     }
     found
 }
