@@ -1,8 +1,9 @@
-//! Incidents: what the rules of `notify` find in the log.
+//! Finds incidents in the log by the rules of the `notify` command.
 //!
-//! An incident begins at a record that a rule calls for, gathers the records that belong to it, and ends when the
-//! watermark says that none will follow. Rules, log and start offset alone decide every incident. Its name is the place
-//! of the record that began it, so two readers of one log never give one incident two names.
+//! An incident begins when the condition of a rule is met, and collects the events that match the rule. The incident
+//! ends after a quiet period or, for a silence, at the next event of the group. The rules, the log and the start offset
+//! determine every incident. The id of an incident comes from the position of a record in the log, so all readers of a
+//! log give an incident the same id.
 //!
 //! - [`rule`]: what a rule looks for
 //! - [`fold`]: the records of one partition become incidents
@@ -31,24 +32,25 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 
-/// Maximum number of events that an incident keeps as examples: the first ones.
+/// Maximum number of samples of an incident. The samples are the first events of the incident.
 pub const SAMPLES_MAX: usize = 5;
-/// Maximum number of characters of a description in a sample.
+/// Maximum length of the description in a sample, in characters.
 pub const SAMPLE_CHARS_MAX: usize = 200;
 
-/// The names that the events of an incident have in common. A name by which the rule does not group is `None`.
+/// The city and the event type that all events of an incident share. If the rule does not group by one of the fields,
+/// that field is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
-    /// The city of all events.
+    /// The city that all events of the incident share.
     pub city: Option<Arc<str>>,
-    /// The type of all events.
+    /// The event type that all events of the incident share.
     pub event_type: Option<Arc<str>>,
 }
 
-/// Whether an incident may still gather events.
+/// The state of an incident: open or resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The incident may gather events.
+    /// The incident may still get events.
     Open,
     /// The incident has ended.
     Resolved {
@@ -57,10 +59,10 @@ pub enum State {
     },
 }
 
-/// An event of an incident, with the fields that help a person.
+/// An event of an incident, with the fields that messages show as an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// The event's own id, or the default id of topic, partition and offset.
+    /// The event's own id, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
     /// The city.
     pub city: Box<str>,
@@ -70,12 +72,12 @@ pub struct Sample {
     pub severity: Severity,
     /// The event time.
     pub time_ms: UnixMs,
-    /// The description, cut to [`SAMPLE_CHARS_MAX`] characters.
+    /// The event's description, cut to [`SAMPLE_CHARS_MAX`] characters.
     pub description: Box<str>,
 }
 
 impl Sample {
-    /// Returns the sample of an event with this id.
+    /// Returns a sample of `event`, which has the id `event_id`.
     pub fn new(event: &Event, event_id: String) -> Sample {
         let description: String = event.description.chars().take(SAMPLE_CHARS_MAX).collect();
         Sample {
@@ -89,48 +91,50 @@ impl Sample {
     }
 }
 
-/// An incident as it stands after some record.
+/// The state of an incident after a certain record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// The name of the rule.
+    /// The name of the rule that found the incident.
     pub rule: Arc<str>,
-    /// The name of the incident, which is unique within the rule: see [`incident_id`].
+    /// The id of the incident, which is unique within the rule (see [`incident_id`]).
     pub id: Arc<str>,
-    /// The names that the events have in common.
+    /// The city and the event type that the events share.
     pub group: Group,
-    /// Whether the incident has ended.
+    /// The state of the incident: open or resolved.
     pub state: State,
-    /// The highest severity among the events. The incidents of a silence have none.
+    /// The highest severity among the events, or `None` for a silence, which has no events.
     pub severity: Option<Severity>,
-    /// The number of events that belong to the incident. The incidents of a silence have 0.
+    /// The number of events that belong to the incident. The number is 0 for a silence.
     pub event_count: u64,
-    /// The earliest event time. For a silence: the time of the last event before it.
+    /// The earliest event time of the incident. For a silence, this is the time of the last event before the silence.
     pub first_event_ms: UnixMs,
-    /// The latest event time. For a silence: the time of the last event before it.
+    /// The latest event time of the incident. For a silence, this is the time of the last event before the silence.
     pub last_event_ms: UnixMs,
-    /// The timestamp of the record that opened the incident, or the event time if that record has no timestamp.
+    /// The timestamp of the record that opened the incident. If the record has no timestamp, the event time is used, or
+    /// the watermark for a silence.
     pub opened_at_ms: UnixMs,
-    /// The first events, at most [`SAMPLES_MAX`].
+    /// The first events of the incident, at most [`SAMPLES_MAX`].
     pub samples: Vec<Arc<Sample>>,
-    /// The watermark at which the incident ends if no event follows. A silence ends with an event instead.
+    /// The watermark at which the incident ends if it gets no more events. The value is `None` for a silence, which
+    /// ends at the next event of its group.
     pub quiet_at_ms: Option<UnixMs>,
     /// The offset of the record that opened the incident.
     pub opened: Offset,
-    /// The offset after the last record that changed the incident. It is the fence of the incident's row.
+    /// The offset after the last record that changed the incident. This offset is the fence of the incident's row.
     pub next: Offset,
 }
 
-/// Returns the id of the incident that began at a record: `<topic id>#<partition>#<offset>`, with 15 digits for the
-/// offset. The ids of one partition are therefore in the order of the log.
+/// Returns the id of an incident: `<topic id>#<partition>#<offset>`, with 15 digits for the offset. The ids of one
+/// partition therefore sort in log order.
 ///
-/// For a silence, it is the record of the last event before the silence. Every other incident begins at the record that
-/// opened it.
+/// For a silence, `offset` belongs to the record of the last event before the silence. For any other incident, `offset`
+/// belongs to the record that opened the incident.
 pub fn incident_id(topic_id: &str, partition: i32, offset: Offset) -> String {
     format!("{topic_id}#{partition}#{:015}", offset.0)
 }
 
 impl State {
-    /// Returns the name that is used in items and answers.
+    /// Returns the name of the state in items and API answers.
     pub const fn name(self) -> &'static str {
         match self {
             State::Open => "open",
@@ -140,7 +144,7 @@ impl State {
 }
 
 impl Incident {
-    /// Returns true if the incident may still gather events.
+    /// Returns true if the incident may still get events.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
     }

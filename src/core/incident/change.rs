@@ -1,4 +1,4 @@
-//! Changes of incidents, and the log in which they happen.
+//! The changes of incidents, and the log that a fold reads.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct Source {
     pub topic_id: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The lateness and the skew that `consume` uses, too.
+    /// The rules for lateness and skew, which are the same as for `consume`.
     pub times: Rules,
 }
 
@@ -26,33 +26,33 @@ impl Source {
     }
 }
 
-/// Where a fold begins.
+/// The position in the log at which a fold begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The first offset to read.
+    /// The first offset that the fold reads.
     pub next: Offset,
     /// The largest event time below `next`.
     pub max: MaxTime,
 }
 
-/// What happened to an incident.
+/// The kind of change of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// It was opened.
+    /// The incident was opened.
     Opened,
-    /// It has one more event.
+    /// The incident has at least one more event.
     Updated,
-    /// It has ended.
+    /// The incident has ended.
     Resolved,
 }
 
-/// A change of an incident, with the incident as it stands afterwards.
+/// A change of an incident, with the incident in its state after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The index of the rule.
+    /// The index of the incident's rule.
     pub rule: usize,
-    /// What happened.
+    /// The kind of change.
     pub what: What,
-    /// The incident afterwards.
+    /// The incident in its state after the change.
     pub incident: Arc<Incident>,
 }

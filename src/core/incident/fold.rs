@@ -1,9 +1,9 @@
-//! The fold of one partition: records go in, incidents come out.
+//! Folds the records of one partition into incidents.
 //!
-//! The fold depends on the rules, the log and the first offset alone. A fold can be taken up again at a [`Checkpoint`].
-//! Open incidents are taken over from their rows, each of which says up to which offset it is true. The counts of open
-//! windows and the last event of each group are in no row. They follow from the records before the checkpoint, which the
-//! fold therefore reads again without changing an incident.
+//! The incidents depend only on the rules, the log and the first offset. A fold can be resumed at a [`Checkpoint`]. A
+//! resumed fold loads the open incidents from their rows. Each row contains the offset up to which the row is current.
+//! Rows do not contain the counts of open windows or the last event of each group. To restore these values, the fold
+//! rereads some records before the checkpoint, without changing any incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use crate::window::Rules;
 
 pub use super::change::{Change, Source, Start, What};
 
-/// Maximum number of groups of one rule in one partition. Further groups are left out and counted.
+/// Maximum number of groups of one rule in one partition. Events of further groups are ignored, and the fold counts how
+/// many it has ignored.
 pub const GROUPS_MAX: usize = 100_000;
 
-/// A position of a fold, with what another fold needs to continue from there.
+/// A position of a fold, with the data that another fold needs to continue at this position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Where reading begins. The records from here to `next` change no incident.
+    /// The position at which reading begins. Records between this position and `next` change no incident.
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
@@ -34,7 +35,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Returns the checkpoint of a fold that has read nothing.
+    /// Returns the checkpoint of a fold that has not read any records.
     pub fn begin(next: Offset) -> Checkpoint {
         Checkpoint {
             start: Start {
@@ -47,12 +48,12 @@ impl Checkpoint {
     }
 }
 
-/// Counts of what a fold left out, since its start.
+/// The numbers of incidents and events that a fold has left out since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Incidents that were not opened because their rule had its maximum of open ones.
+    /// Number of incidents that were not opened because their rule had its maximum number of open incidents.
     pub incidents: u64,
-    /// Events whose group was not followed because their rule had [`GROUPS_MAX`] groups.
+    /// Number of events that were ignored because their rule already had [`GROUPS_MAX`] other groups.
     pub events: u64,
 }
 
@@ -63,7 +64,7 @@ pub struct Fold {
     watches: Vec<Watch>,
     next: Offset,
     max: MaxTime,
-    /// When the watermark reaches such an instant, something is due for the group.
+    /// The deadlines of the groups. The fold checks a group when the watermark reaches the group's deadline.
     due: BTreeSet<(UnixMs, usize, Group)>,
     /// The first offset whose record may change an incident.
     warm_until: Offset,
@@ -73,8 +74,8 @@ pub struct Fold {
 impl Fold {
     /// Returns a fold that continues at a checkpoint.
     ///
-    /// `stored` holds the incidents of the checkpoint as their rows show them, which may be later than the checkpoint.
-    /// Incidents of rules that are not among `rules` are ignored.
+    /// `stored` contains the rows of the checkpoint's incidents, which may be newer than the checkpoint. Incidents of
+    /// rules that are not among `rules` are ignored.
     pub fn new(
         source: Source,
         rules: &[Rule],
@@ -103,7 +104,7 @@ impl Fold {
         fold
     }
 
-    /// Takes over an incident from its row.
+    /// Loads an incident from its row.
     fn take_stored(&mut self, incident: &Incident) {
         let mut watches = self.watches.iter_mut().enumerate();
         let Some((at, watch)) = watches.find(|(_, watch)| watch.rule.name == incident.rule) else {
@@ -116,15 +117,15 @@ impl Fold {
             followed.open = Some(Arc::clone(&incident));
             watch.open_count += 1;
         } else {
-            // The record that ended the incident may begin the next one of the group.
+            // The record that ended the incident may open the next incident of the group.
             followed.stored = Some(incident.last_change());
             watch.ending.push(Arc::clone(&incident));
         }
         self.set_due(at, &incident.group);
     }
 
-    /// Folds the next record of the partition. `body` is `None` for a rejected record. The changes are appended to
-    /// `changes` in their order.
+    /// Folds the next record of the partition. `body` is `None` for a rejected record. The resulting changes are
+    /// appended to `changes` in log order.
     ///
     /// Records below the position are ignored.
     pub fn take(
@@ -171,17 +172,17 @@ impl Fold {
         self.next = self.next.max(end);
     }
 
-    /// Returns the offset of the next record.
+    /// Returns the offset of the next record to fold.
     pub fn next(&self) -> Offset {
         self.next
     }
 
-    /// Returns the largest event time so far.
+    /// Returns the largest event time that the fold has seen so far.
     pub fn max(&self) -> MaxTime {
         self.max
     }
 
-    /// Returns what the fold left out.
+    /// Returns the numbers of incidents and events that the fold has left out.
     pub fn left_out(&self) -> LeftOut {
         self.left_out
     }
@@ -192,7 +193,8 @@ impl Fold {
         groups.filter_map(|followed| followed.open.as_ref())
     }
 
-    /// Returns the checkpoint at the position. It may be used once the rows contain all changes so far.
+    /// Returns the checkpoint at the current position. The checkpoint may be published once the rows contain all
+    /// changes so far.
     pub fn checkpoint(&self) -> Checkpoint {
         let next = self.next.max(self.warm_until);
         let ending = self.watches.iter().flat_map(|watch| &watch.ending);
@@ -205,7 +207,7 @@ impl Fold {
         }
     }
 
-    /// Returns true while the fold reads records again that change no incident.
+    /// Returns true while the fold rereads records before the checkpoint, which change no incident.
     fn is_warming(&self, at: At) -> bool {
         at.offset() < self.warm_until
     }
@@ -230,7 +232,7 @@ impl Fold {
         self.max.watermark_ms(&self.source.times)
     }
 
-    /// Enters the group's next deadline, and forgets a group of which nothing is known any more.
+    /// Sets the group's next deadline, or drops a group that has no state left.
     fn set_due(&mut self, index: usize, group: &Group) {
         let watch = &mut self.watches[index];
         let Some(followed) = watch.groups.get_mut(group) else {
@@ -246,7 +248,7 @@ impl Fold {
         let Some(deadline_ms) = followed.deadline(watch.rule.condition) else {
             return;
         };
-        // An entry that is too early costs one look. Moving the entry with every event would cost more.
+        // A deadline that is too early costs one unneeded check. Moving the deadline at every event would cost more.
         if followed.due_ms.is_none_or(|due_ms| deadline_ms < due_ms) {
             if let Some(due_ms) = followed.due_ms.replace(deadline_ms) {
                 self.due.remove(&(due_ms, index, group.clone()));
@@ -255,7 +257,8 @@ impl Fold {
         }
     }
 
-    /// Takes the time of an event or a heartbeat, and ends what the new watermark ends.
+    /// Advances the watermark by the time of an event or a heartbeat. The new watermark may end incidents and start
+    /// silences.
     fn move_watermark(&mut self, at: At, time_ms: UnixMs, changes: &mut Vec<Change>) {
         if at.is_future {
             return;
@@ -270,14 +273,16 @@ impl Fold {
         {
             due.extend(self.due.pop_first());
         }
-        // What ends comes before what begins, so that the order does not depend on entries that were too early.
+        // Incidents end before silences begin, so that the order of changes does not depend on deadlines that were too
+        // early.
         let mut silences = Vec::new();
         for (_, index, group) in &due {
             let watch = &mut self.watches[*index];
             let silence = watch.end_group(*index, group, at, watermark_ms, changes);
             silences.extend(silence.map(|seen| (seen.time_ms, *index, group.clone(), seen)));
         }
-        // A group that was silent before the checkpoint has an incident, or its rule had too many.
+        // A silence that began before the checkpoint already has an incident, unless its rule had too many open
+        // incidents.
         if self.is_warming(at) {
             silences.clear();
         }
@@ -320,7 +325,7 @@ impl Fold {
         if !watch.rule.filter.admits(event) {
             return;
         }
-        // An event in the far future would keep its window, and thereby the restart point, for ever.
+        // The window of an event in the far future would stay open, and no checkpoint could move past the event.
         let is_instant = matches!(watch.rule.condition, Condition::Event { .. });
         if at.is_future && !is_instant {
             return;
@@ -369,7 +374,8 @@ impl Fold {
         self.set_due(index, &group);
     }
 
-    /// Adds an event to the group's open incident, or opens one. `window` is the window of a count rule.
+    /// Adds an event to the group's open incident, or opens an incident. For a count rule, `window` is the window of
+    /// the event.
     fn take_match(
         &mut self,
         at: At,
@@ -379,8 +385,8 @@ impl Fold {
         window: Option<Window>,
         changes: &mut Vec<Change>,
     ) {
-        // A late event counts as of now, so that its incident does not end before a person can read of it. A future
-        // event does, too, so that its incident ends at all.
+        // A late event counts as if it happened at the watermark, so that its incident does not end at once. A future
+        // event counts the same way, so that its incident does not stay open until that future time.
         let watermark_ms = self.watermark_ms();
         let now_ms = if at.is_future {
             watermark_ms.or(at.record_ms).unwrap_or(event.time_ms)
@@ -399,7 +405,7 @@ impl Fold {
         }
     }
 
-    /// Notes that a group is not silent.
+    /// Processes an event of a group that a silence rule watches. The event may end the group's silence.
     fn take_sign_of_life(
         &mut self,
         at: At,
@@ -412,12 +418,12 @@ impl Fold {
         let watermark_ms = self.watermark_ms().unwrap_or(UnixMs::MIN);
         let watch = &mut self.watches[index];
         let followed = watch.groups.get_mut(group).expect("the caller made it");
-        // An event that comes so late that the group was silent since is no sign of life.
+        // An event at least `silence_ms` before the watermark is too old to end a silence.
         if event.time_ms.saturating_add(silence_ms) <= watermark_ms {
             return;
         }
         if followed.open.is_some() {
-            // The row may be ahead of this record.
+            // The incident's row may already contain the change by this record.
             if at.offset() < self.warm_until || followed.is_stored(at.offset()) {
                 return;
             }

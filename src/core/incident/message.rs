@@ -1,4 +1,4 @@
-//! Messages about incidents: their ids, bodies and titles.
+//! The messages about incidents, with their ids, bodies and titles.
 
 use serde_json::{Map, Value, json};
 
@@ -9,13 +9,13 @@ use crate::time::format_millis;
 /// A message about an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// What the message says.
+    /// The kind of change that the message reports.
     pub kind: Kind,
-    /// The number of the message among those to its receiver about the incident.
+    /// The number of the message among all messages to the same receiver about the same incident.
     pub n: u32,
-    /// The incident as it stands when the message is sent.
+    /// The incident in its state when the message is sent.
     pub incident: &'a Incident,
-    /// An address where a person sees more.
+    /// The address of the web page that the message links to, if there is one.
     pub link: Option<&'a str>,
 }
 
@@ -25,7 +25,7 @@ impl Message<'_> {
         format!("{}.{}", self.incident.name(), self.n)
     }
 
-    /// Returns the body of a webhook.
+    /// Returns the message as the JSON body of a webhook request.
     pub fn body(&self) -> Value {
         let mut body = Map::new();
         body.insert(
@@ -39,7 +39,7 @@ impl Message<'_> {
         Value::Object(body)
     }
 
-    /// Returns one line for a person.
+    /// Returns the title of the message, which is one line of text for people.
     pub fn title(&self) -> String {
         let incident = self.incident;
         let group = incident.group_text();
@@ -62,19 +62,20 @@ impl Message<'_> {
 }
 
 impl Incident {
-    /// Returns the name of the incident among the incidents of all rules: `<rule>#<id>`.
+    /// Returns the name `<rule>#<id>`, which is unique among the incidents of all rules.
     pub fn name(&self) -> String {
         format!("{}#{}", self.rule, self.id)
     }
 
-    /// Returns the group for a person, such as `NYC, traffic`. The text is empty if the rule does not group.
+    /// Returns the group as text for people, such as `NYC, traffic`. The text is empty if the rule does not group
+    /// events.
     pub fn group_text(&self) -> String {
         let names = [&self.group.city, &self.group.event_type];
         let names: Vec<&str> = names.into_iter().flatten().map(AsRef::as_ref).collect();
         names.join(", ")
     }
 
-    /// Returns the fields of the incident as they stand in messages and in answers of the API.
+    /// Returns the JSON fields of the incident, as messages and API answers contain them.
     pub fn fields(&self) -> Map<String, Value> {
         let mut out = Map::new();
         let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);

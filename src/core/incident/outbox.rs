@@ -1,15 +1,15 @@
-//! Which messages about an incident a receiver still lacks.
+//! Decides which messages about an incident a receiver still needs.
 //!
-//! The messages to one receiver about one incident are numbered from 1. Message 1 says that the incident was opened, and
-//! the last one says that it was resolved. A message is repeated under its number until the receiver takes it, so a
-//! receiver that knows the numbers gets each message once. Message 1 follows from the incident alone. Every later
-//! number is stored with its kind *before* the message is sent. A process that takes over therefore repeats the message
-//! that may be under way, instead of giving its number to another one.
+//! The messages to one receiver about one incident are numbered from 1. Message 1 says that the incident was opened,
+//! and the last message says that the incident was resolved. A message is sent again with the same number until its
+//! outcome is known, so the receiver can recognize a repeated message by its number. The incident alone determines
+//! message 1. The number and the kind of every later message are stored *before* the message is sent. A process that
+//! takes over therefore repeats the message that may be under way, and never gives its number to another message.
 
 use super::{Incident, State};
 use crate::clock::UnixMs;
 
-/// What a message says about an incident.
+/// The kind of change that a message reports about an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The incident was opened.
@@ -24,12 +24,12 @@ impl Kind {
     /// All kinds, in the order in which a receiver gets them.
     pub const ALL: [Kind; 3] = [Kind::Opened, Kind::Updated, Kind::Resolved];
 
-    /// Returns the kind with this name.
+    /// Returns the kind of message with this name.
     pub fn from_name(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns the name that is used in items and answers.
+    /// Returns the name in items and API answers.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Opened => "opened",
@@ -42,33 +42,33 @@ impl Kind {
 /// The last message to a receiver about an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// The number of the message.
+    /// The number of the message, counted from 1.
     pub n: u32,
-    /// What the message says.
+    /// The kind of change that the message reports.
     pub kind: Kind,
-    /// The number of events of the incident when the message was begun.
+    /// The number of events that the incident had when the message was created.
     pub event_count: u64,
-    /// The wall clock when the message was begun.
+    /// The wall-clock time at which the message was created.
     pub begun_ms: UnixMs,
-    /// What became of the message.
+    /// The outcome of the message.
     pub outcome: Outcome,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The outcome is not known. The message is sent again.
+    /// The outcome is unknown, so the message is sent again.
     Unknown,
-    /// The receiver took the message.
+    /// The receiver accepted the message.
     Taken,
-    /// The receiver refused the message, for this reason. The message is not sent again.
+    /// The receiver refused the message for the given reason, so the message is not sent again.
     Refused(Box<str>),
-    /// A silence kept the message back, and the incident has ended since.
+    /// The message was never sent, because a silence covered the incident until the incident ended.
     Silenced,
 }
 
 impl Outcome {
-    /// Returns the name that is used in items and answers.
+    /// Returns the name in items and API answers.
     pub const fn name(&self) -> &'static str {
         match self {
             Outcome::Unknown => "unknown",
@@ -79,33 +79,33 @@ impl Outcome {
     }
 }
 
-/// When a receiver wants messages.
+/// The times between the messages to a receiver about one incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// An incident that stays open is sent again after this many milliseconds.
+    /// Time after which a message about an open incident without new events is repeated, in milliseconds.
     pub repeat_ms: Option<i64>,
     /// Minimum time between two messages about an open incident, in milliseconds.
     pub interval_min_ms: i64,
 }
 
-/// What to do next for a receiver and an incident.
+/// The next step for a receiver and an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send this message. If its number is new and not 1, store it first.
+    /// Send this message. If the message has a new number other than 1, store the message first.
     Send(Sent),
-    /// Store that there is nothing to send, because a silence covered the incident until it ended.
+    /// Store that no message is needed, because a silence covered the incident until the incident ended.
     Skip(Sent),
-    /// Look again at this time, or when the incident changes.
+    /// Check again at this time, if there is one, or when the incident changes.
     Wait(Option<UnixMs>),
-    /// The receiver has everything.
+    /// The receiver needs no more messages.
     Done,
 }
 
-/// Returns what to do next. `last` is the last message of the receiver, and `silenced` says whether a silence covers the
-/// incident now.
+/// Returns the next step for a receiver. `last` is the last message to the receiver, and `silenced` is true if a
+/// silence covers the incident now.
 ///
-/// A silence keeps back the messages of an open incident. A receiver that knows of an incident is always told that it
-/// ended.
+/// A silence holds back messages about an open incident. A receiver that has a message about an incident always gets
+/// the message that the incident has ended.
 pub fn next(
     incident: &Incident,
     last: Option<&Sent>,

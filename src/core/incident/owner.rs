@@ -1,9 +1,10 @@
-//! One assignment of one partition to a process of `notify`: which rows to write, and when a checkpoint may be published.
+//! Decides which rows a process of `notify` writes for its partition, and when it may publish a checkpoint.
 //!
-//! An owner folds records and keeps the latest state of each incident whose row is behind. It writes the rows in any
-//! order, because a row never goes back and every owner writes the same rows. A checkpoint is published only after all
-//! changes below it are in the rows. An owner that dies, or that lives on after another has taken its place, therefore
-//! changes nothing: the next owner finds the same incidents again, under the same ids.
+//! An owner folds records and keeps the latest state of each incident whose row is out of date. The owner may write the
+//! rows in any order, because a row never returns to an older state and every owner writes the same rows. A checkpoint
+//! is published only after the rows contain all changes below the checkpoint. Therefore, an owner does no harm if it
+//! crashes, or if it continues after another owner has replaced it. The next owner finds the same incidents again, with
+//! the same ids.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,25 +15,25 @@ use crate::clock::UnixMs;
 use crate::event::Offset;
 use crate::parse::Body;
 
-/// The rule and the id of an incident.
+/// The name of an incident, which consists of its rule and its id.
 pub type Name = (Arc<str>, Arc<str>);
 
-/// Returns the name of an incident.
+/// Returns the rule and the id of an incident.
 pub fn name_of(incident: &Incident) -> Name {
     (Arc::clone(&incident.rule), Arc::clone(&incident.id))
 }
 
-/// An incident whose row is behind.
+/// An incident whose row is out of date.
 #[derive(Clone, Debug)]
 struct Unwritten {
     incident: Arc<Incident>,
     /// The offset of the first record whose change is not in the row.
     since: Offset,
-    /// The fence of the write that is under way.
+    /// The fence that the write under way sets, if a write is under way.
     writing: Option<Offset>,
 }
 
-/// An assignment of a partition.
+/// One assignment of one partition to a process of `notify`.
 #[derive(Clone, Debug)]
 pub struct Owner {
     fold: Fold,
@@ -43,7 +44,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Returns an owner that continues with a fold.
+    /// Returns an owner that continues with the given fold.
     pub fn new(fold: Fold) -> Owner {
         Owner {
             fold,
@@ -53,12 +54,12 @@ impl Owner {
         }
     }
 
-    /// Returns the fold.
+    /// Returns the fold of the owner's partition.
     pub fn fold(&self) -> &Fold {
         &self.fold
     }
 
-    /// Moves the position past a range in which the log has no record.
+    /// Moves the position to `end`, past a range in which the log has no record.
     pub fn skip_gap(&mut self, end: Offset) {
         self.fold.skip_gap(end);
     }
@@ -85,12 +86,12 @@ impl Owner {
         self.changes = changes;
     }
 
-    /// Returns the number of incidents whose row is behind.
+    /// Returns the number of incidents whose row is out of date.
     pub fn unwritten_count(&self) -> usize {
         self.unwritten.len()
     }
 
-    /// Returns the next incidents to write, at most `max`. The caller writes each of them and calls
+    /// Returns the next incidents to write, at most `max`. The caller writes each incident and then calls
     /// [`Owner::written`] or [`Owner::failed`].
     pub fn next_writes(&mut self, max: usize) -> Vec<Arc<Incident>> {
         let names = self.waiting.drain(..max.min(self.waiting.len()));
@@ -102,7 +103,7 @@ impl Owner {
         incidents.collect()
     }
 
-    /// Notes that the row of an incident is at least as new as the one that was written.
+    /// Notes that the stored row of an incident is at least as new as the row that the caller tried to write.
     pub fn written(&mut self, name: &Name) {
         let Some(unwritten) = self.unwritten.get_mut(name) else {
             return;
@@ -118,7 +119,7 @@ impl Owner {
         }
     }
 
-    /// Notes that a write ended without a known outcome. The row is written again.
+    /// Notes that the outcome of a write is unknown, so that the row is written again.
     pub fn failed(&mut self, name: &Name) {
         if let Some(unwritten) = self.unwritten.get_mut(name)
             && unwritten.writing.take().is_some()
@@ -127,7 +128,7 @@ impl Owner {
         }
     }
 
-    /// Returns true if the rows contain all changes below the checkpoint, so that it may be published.
+    /// Returns true if the rows contain all changes below the checkpoint, so that the checkpoint may be published.
     pub fn is_complete(&self, checkpoint: &Checkpoint) -> bool {
         let mut behind = self.unwritten.values();
         !behind.any(|unwritten| unwritten.since < checkpoint.next)

@@ -1,31 +1,32 @@
-//! Silences: no messages about certain incidents for a while.
+//! Silences, which hold back the messages about certain incidents for a limited time.
 
 use super::Incident;
 use crate::clock::UnixMs;
 
-/// A silence. An absent name covers every value.
+/// A silence, which holds back messages about incidents. A field that is `None` covers every value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// The id, which is unique among the silences of the tables.
+    /// The id of the silence, which is unique among all silences in the tables.
     pub id: Box<str>,
-    /// The name of the rule.
+    /// The name of the rule whose incidents are covered.
     pub rule: Option<Box<str>>,
-    /// The city.
+    /// The city whose incidents are covered.
     pub city: Option<Box<str>>,
-    /// The event type.
+    /// The event type whose incidents are covered.
     pub event_type: Option<Box<str>>,
-    /// When the silence begins.
+    /// The time at which the silence begins.
     pub from_ms: UnixMs,
-    /// When the silence ends.
+    /// The time at which the silence ends.
     pub until_ms: UnixMs,
-    /// The reason for the silence, as a person wrote it.
+    /// The reason for the silence, as entered by its author.
     pub why: Box<str>,
 }
 
 impl Silence {
-    /// Returns true if the silence covers an incident at an instant.
+    /// Returns true if the silence covers the incident at the time `now_ms`.
     ///
-    /// A silence of a city covers only incidents whose rule groups by city. The same holds for the type.
+    /// A silence of a city covers only incidents whose rule groups by city. A silence of an event type covers only
+    /// incidents whose rule groups by event type.
     pub fn covers(&self, incident: &Incident, now_ms: UnixMs) -> bool {
         let is = |wanted: &Option<Box<str>>, name: Option<&str>| {
             wanted.as_ref().is_none_or(|wanted| Some(&**wanted) == name)

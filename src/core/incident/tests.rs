@@ -1,4 +1,4 @@
-//! Tests of the fold: what each rule finds, and that crashes and rivals change nothing.
+//! Tests which incidents each rule finds, and that crashes and competing processes do not change them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::window::Rules;
 const MINUTE_MS: i64 = 60_000;
 const BASE_MS: i64 = 1_357_020_000_000;
 
-/// A record of the log: its timestamp in milliseconds after [`BASE_MS`], and its content.
+/// A record of the log, as its timestamp in milliseconds after [`BASE_MS`] and its content.
 type Logged = (i64, Option<Body>);
 
 fn source() -> Source {
@@ -70,7 +70,7 @@ fn silent() -> Rule {
     rule("silent", Condition::Silence { silence_ms })
 }
 
-/// An event `minute` minutes after [`BASE_MS`], in a record of the same time.
+/// Returns an event `minute` minutes after [`BASE_MS`], in a record with the same timestamp.
 fn event(city: &str, severity: Severity, minute: i64) -> Logged {
     let event = Event {
         city: city.into(),
@@ -99,7 +99,7 @@ fn fold_all(rules: &[Rule], log: &[Logged]) -> (Fold, Vec<Change>) {
     (fold, changes)
 }
 
-/// Returns what happened: kind, offset in the incident's id, city, number of events.
+/// Returns the kind, the offset in the incident's id, the city and the number of events for each change.
 fn said(changes: &[Change]) -> Vec<(What, i64, String, u64)> {
     let told = changes.iter().map(|change| {
         let incident = &change.incident;
@@ -119,7 +119,7 @@ fn an_event_rule_has_one_incident_while_events_keep_coming() {
         event("NYC", Low, 1),
         event("LA", Critical, 2),
         event("NYC", Critical, 14),
-        // The watermark is ten minutes behind: at 14 + 15 + 10 minutes, NYC has been quiet for 15 minutes.
+        // The watermark lags by ten minutes, so it shows 15 quiet minutes in NYC at minute 14 + 15 + 10.
         event("SF", Low, 38),
         event("SF", Low, 39),
         event("NYC", Critical, 40),
@@ -160,7 +160,7 @@ fn a_late_event_opens_an_incident_that_lasts() {
     ];
     let (_, changes) = fold_all(&[critical()], &log);
     let kinds: Vec<_> = said(&changes).into_iter().map(|c| (c.0, c.1)).collect();
-    // The watermark was at minute 90, so 15 quiet minutes end when it reaches minute 105.
+    // The watermark was at minute 90, so 15 quiet minutes end when the watermark reaches minute 105.
     assert_eq!(kinds, [(What::Opened, 1), (What::Resolved, 1)]);
     assert_eq!(changes[1].incident.next, Offset(4));
 }
@@ -207,7 +207,7 @@ fn a_silence_opens_by_the_watermark_and_ends_with_the_next_event() {
         event("LA", Low, 20),
         event("LA", Low, 39),
         event("LA", Low, 40),
-        // An event of the time before the silence is no sign of life.
+        // An event that is older than the silence does not end the silence.
         (41 * MINUTE_MS, event("NYC", Low, 0).1),
         event("NYC", Low, 41),
     ];
@@ -259,7 +259,7 @@ fn no_rule_has_more_open_incidents_than_it_may() {
     assert_eq!(fold.left_out().incidents, 3);
 }
 
-/// The rows of incidents and the progress item, as the tables keep them.
+/// Simulated tables with the rows of incidents and the progress item.
 #[derive(Clone, Default)]
 struct Tables {
     rows: BTreeMap<(Arc<str>, Arc<str>), Incident>,
@@ -269,7 +269,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// The conditional write of a row.
+    /// Writes a row, on condition that the row is not already newer.
     fn write(&mut self, incident: &Incident) {
         let row = self
             .rows
@@ -280,7 +280,7 @@ impl Tables {
         }
     }
 
-    /// The conditional write of the progress item.
+    /// Writes the progress item, on condition that the item is not already further ahead.
     fn publish(&mut self, new: Checkpoint) {
         let old = self.progress.as_ref();
         if old.is_none_or(|old| old.next <= new.next) {
@@ -289,7 +289,7 @@ impl Tables {
         }
     }
 
-    /// Returns a fold that continues from the tables.
+    /// Returns a fold that continues at the checkpoint in the tables.
     fn fold(&self, rules: &[Rule]) -> Fold {
         let at = self.progress.clone();
         let at = at.unwrap_or(Checkpoint::begin(Offset(0)));
@@ -299,10 +299,10 @@ impl Tables {
     }
 }
 
-/// A process that owns the partition, or believes that it does.
+/// A process that owns the partition, or that another process has replaced without its knowledge.
 struct Process {
     owner: Owner,
-    /// The incidents that are in the rows, while the answers are still under way.
+    /// The incidents that were written to their rows, but whose answers have not arrived yet.
     under_way: Vec<Arc<Incident>>,
     checkpoint: Option<Checkpoint>,
 }
@@ -316,7 +316,7 @@ impl Process {
         }
     }
 
-    /// Takes the answers that are under way, or loses them.
+    /// Processes the answers that are under way, or loses these answers.
     fn answer(&mut self, is_lost: bool) {
         for incident in std::mem::take(&mut self.under_way) {
             if is_lost {
@@ -327,7 +327,8 @@ impl Process {
         }
     }
 
-    /// Publishes the checkpoint if everything before it is written, or makes one.
+    /// Publishes the pending checkpoint if the rows contain all changes below it. Without a pending checkpoint, makes
+    /// one.
     fn publish(&mut self, tables: &mut Tables) {
         match self.checkpoint.take() {
             None => self.checkpoint = Some(self.owner.fold().checkpoint()),
@@ -340,12 +341,12 @@ impl Process {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Read(u8),
-    /// Writes rows.
+    /// Writes up to this many rows.
     Write(u8),
-    /// The answers of the writes arrive, or are lost.
+    /// The answers to the writes arrive, or are lost if the flag is true.
     Answer(bool),
     Publish,
-    /// The process dies, or another one takes over while this one goes on.
+    /// The process crashes, and a new process takes over the partition.
     Restart,
 }
 
@@ -449,7 +450,7 @@ proptest! {
         for (which, act) in acts {
             do_act(act, &mut processes[usize::from(which)], &mut tables, &rules, &log);
         }
-        // One of them, or a new one, goes on to the end.
+        // The first process, or a new process, reads the log to its end.
         let [first, _] = processes;
         let mut last = if goes_on { first } else { Process::new(&tables, &rules) };
         last.answer(false);

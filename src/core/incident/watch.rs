@@ -1,4 +1,4 @@
-//! What the fold of a partition knows about the groups of one rule.
+//! The state that the fold of a partition keeps for one rule and its groups.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::keys;
 /// The events of one window of a count rule.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    /// Where to read again to count the window again.
+    /// The position from which records must be read again to count the window again.
     pub(super) first: Start,
     pub(super) event_count: u64,
     pub(super) first_event_ms: UnixMs,
@@ -23,20 +23,21 @@ pub(super) struct Window {
 /// The latest event of a group that a silence rule follows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    /// Where to read again to see the event again.
+    /// The position at which the event can be read again.
     pub(super) at: Start,
     pub(super) time_ms: UnixMs,
 }
 
-/// What a fold knows about one group of one rule.
+/// The state that a fold keeps for one group of one rule.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Followed {
     pub(super) open: Option<Arc<Incident>>,
-    /// The group's row contains the changes by all records below this offset. `None` if no row was taken over.
+    /// The group's row contains the changes by all records below this offset. The value is `None` if the fold did not
+    /// load a row for the group.
     pub(super) stored: Option<Offset>,
     pub(super) windows: BTreeMap<UnixMs, Window>,
     pub(super) seen: Option<Seen>,
-    /// The instant of the group's entry in [`Fold::due`]. It is never after [`Followed::deadline`].
+    /// The time of the group's entry in [`Fold::due`]. The time is never after [`Followed::deadline`].
     pub(super) due_ms: Option<UnixMs>,
 }
 
@@ -49,7 +50,7 @@ impl Followed {
         self.open.is_none() && self.windows.is_empty() && self.seen.is_none()
     }
 
-    /// Returns the watermark at which the group changes without an event of its own.
+    /// Returns the watermark at which the state of the group changes even if the group gets no event.
     pub(super) fn deadline(&self, condition: Condition) -> Option<UnixMs> {
         let quiet_ms = self.open.as_ref().and_then(|open| open.quiet_at_ms);
         let window_end = |window_ms| Some(*self.windows.keys().next()? + window_ms);
@@ -64,7 +65,7 @@ impl Followed {
     }
 }
 
-/// A rule with the groups that it follows.
+/// A rule, with the groups whose state the fold keeps.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     pub(super) rule: Rule,
@@ -90,13 +91,13 @@ impl At {
     }
 }
 
-/// An event that a rule calls for.
+/// An event that meets the condition of a rule.
 pub(super) struct Match<'a> {
     pub(super) at: At,
-    /// The event time, or the instant that stands for it.
+    /// The event time, or the time that replaces the event time of a late or future event.
     pub(super) now_ms: UnixMs,
     pub(super) event: &'a Event,
-    /// The window of a count rule.
+    /// The window of the event, for a count rule.
     pub(super) window: Option<Window>,
     pub(super) source: &'a Source,
 }
@@ -113,8 +114,8 @@ impl Match<'_> {
 }
 
 impl Watch {
-    /// Adds an event to the group's open incident, or opens one. Returns `false` if the rule has its maximum of open
-    /// ones.
+    /// Adds an event to the group's open incident, or opens an incident. Returns `false` if the rule already has its
+    /// maximum number of open incidents.
     pub(super) fn take_match(
         &mut self,
         index: usize,
@@ -153,7 +154,7 @@ impl Watch {
         let incident = Arc::make_mut(open);
         found.add_to(incident);
         incident.quiet_at_ms = incident.quiet_at_ms.max(quiet_at_ms);
-        // A further window brings the events that it had before it reached the count.
+        // When another window reaches the count, its earlier events are added to the incident as well.
         if let Some(window) = found.window.as_ref().filter(|w| w.event_count == count) {
             incident.event_count += count - 1;
             incident.first_event_ms = incident.first_event_ms.min(window.first_event_ms);
@@ -167,17 +168,17 @@ impl Watch {
         true
     }
 
-    /// Returns how many incidents are open at a record that may open one.
+    /// Returns the number of incidents that are open at a record that may open another incident.
     pub(super) fn open_count_at(&self, offset: Offset) -> usize {
-        // Silences begin before a record of a silent group ends one. Other incidents end before the record begins one.
+        // At a record, silences open before another silence ends, and other incidents end before a new incident opens.
         let is_silence = matches!(self.rule.condition, Condition::Silence { .. });
         let last = |incident: &Incident| incident.last_change().0 - i64::from(!is_silence);
         let ending = self.ending.iter().filter(|i| offset.0 <= last(i));
         self.open_count + ending.count()
     }
 
-    /// Ends what the watermark ends in a group: its windows and its incident. Returns the last event of a group that is
-    /// silent now.
+    /// Ends the windows and the incident of a group that the watermark has passed. If the group is now silent, returns
+    /// its last event.
     pub(super) fn end_group(
         &mut self,
         index: usize,
@@ -211,7 +212,7 @@ impl Watch {
         silent
     }
 
-    /// Opens an incident. Returns `false` if the rule has its maximum of open ones.
+    /// Opens an incident. Returns `false` if the rule already has its maximum number of open incidents.
     pub(super) fn open(
         &mut self,
         index: usize,
@@ -233,7 +234,7 @@ impl Watch {
         true
     }
 
-    /// Ends the group's open incident at a record. `now_ms` stands for the record's timestamp if it has none.
+    /// Ends the group's open incident at a record. `now_ms` replaces the timestamp if the record has none.
     pub(super) fn resolve(
         &mut self,
         index: usize,
