@@ -1,10 +1,9 @@
-//! All partitions of one consumer. This module makes every decision of the `consume` command.
+//! Manages all partitions of one consumer. This module makes every decision of the `consume` command.
 //!
-//! The shell is the code around the pipeline. The shell reports every event and every answer to a method of
+//! The shell is the code that runs the pipeline. The shell reports every event and every answer to a method of
 //! [`Pipeline`], with the current time as `now_ms`. Before the next report, the shell carries out all outputs that
-//! [`Pipeline::poll_output`] returns: it looks up the facts of a start, seeks, sends batches and updates, commits, and
-//! publishes. The shell makes no decisions, so a simulation can drive the pipeline through any order of answers, losses
-//! and rebalances.
+//! [`Pipeline::poll_output`] returns. For example, the shell sends batches and updates, seeks, and commits. The shell
+//! makes no decisions, so a simulation can drive the pipeline through any order of answers, losses and rebalances.
 //!
 //! The states of a partition:
 //!
@@ -18,7 +17,7 @@
 //!
 //! - The pipeline commits only boundaries that [`Worker::durable`] returned (INV-1, INV-6).
 //! - The offsets that a worker takes are contiguous, except for confirmed gaps (see `intake`).
-//! - Answers to an earlier assignment change nothing (INV-3).
+//! - Answers to requests of an earlier assignment change nothing (INV-3).
 //! - All state of an assignment ends with the assignment (INV-4).
 //! - Records that are dropped when an assignment ends are counted as given up (INV-7).
 
@@ -46,7 +45,7 @@ pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
 /// Minimum time between two commits, in milliseconds.
 pub const COMMIT_INTERVAL_MS: i64 = 1_000;
-/// Wait before a failed search for the facts of a start, or a failed second read of a gap, is repeated, in
+/// Wait before the pipeline repeats a failed search for the facts of a start or a failed second read of a gap, in
 /// milliseconds.
 pub const LOCATE_AGAIN_MS: i64 = 1_000;
 
@@ -177,7 +176,7 @@ impl Pipeline {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
                 Some(State::Running(running)) if !lost && !self.halted => {
-                    // A second revoke never extends the deadline of the first.
+                    // A second revoke never extends the deadline of the first revoke.
                     let deadline_ms = now_ms.saturating_add(drain_ms_max);
                     let earlier = running.deadline_ms.unwrap_or(deadline_ms);
                     running.deadline_ms = Some(deadline_ms.min(earlier));
@@ -189,7 +188,7 @@ impl Pipeline {
         }
     }
 
-    /// Releases a partition without a commit.
+    /// Releases a partition without committing its restart point.
     fn give_up(&mut self, partition: i32) {
         self.drop_slot(partition);
         self.outputs.push_back(Output::Released {
@@ -199,7 +198,7 @@ impl Pipeline {
         });
     }
 
-    /// Removes the assignment of a partition with all of its state.
+    /// Removes the assignment of a partition and all state of the assignment.
     fn drop_slot(&mut self, partition: i32) {
         self.collect(partition);
         let Some(slot) = self.slots.remove(&partition) else {
@@ -283,14 +282,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The
-    /// record stays counted.
+    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The event of the record
+    /// stays counted.
     pub fn refused_done(&mut self, table: PutTable, ticket: Ticket) {
         self.put_done(table, ticket);
     }
 
-    /// Advances the pipeline to `now_ms`. The method adds all outputs that are due, within the limits on requests in
-    /// flight.
+    /// Advances the pipeline to `now_ms`. The method adds all outputs that are due to the queue, within the limits on
+    /// requests in flight.
     pub fn pump(&mut self, now_ms: SteadyMs, boot_ms: BootMs) {
         self.watch_tables(boot_ms);
         if !self.held {
@@ -326,7 +325,8 @@ impl Pipeline {
             }
         }
         let mut passed = 0;
-        // The loop may visit the current partition twice, because rows may have become due since its turn began.
+        // The loop may visit the current partition twice, because more of its rows may have become due since its turn
+        // began.
         while self.updates.has_room() && passed <= self.slots.len() {
             let (turn, began_ms) = self.turn;
             let update = match self.slots.get_mut(&turn).map(|slot| &mut slot.state) {
@@ -387,8 +387,8 @@ impl Pipeline {
         }
     }
 
-    /// Returns the time at which the shell should call [`Pipeline::pump`] again, or `None` if nothing becomes due by
-    /// time alone.
+    /// Returns the time at which the shell should call [`Pipeline::pump`] again, or `None` if no work is due at a later
+    /// time.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         let puts = [self.raw.next_ms(), self.alerts.next_ms()].into_iter();
         let mut next = puts.flatten().min().filter(|_| !self.held);
@@ -458,9 +458,9 @@ impl Pipeline {
         }
     }
 
-    /// Frees memory when it is short. The pipeline drops rows that have nothing to write and only wait for the end of
-    /// their interval. If a dropped row gets new records, it is written before its interval is over. If such rows were
-    /// kept, a long interval could stop the reading for the whole interval.
+    /// Frees memory when memory is short. The pipeline drops rows that have nothing to write and only wait for the end
+    /// of their interval. If a dropped row gets new records, the row is written before its interval is over. Without
+    /// this method, idle rows could fill the memory, and reading would stop until a long interval is over.
     pub fn make_room(&mut self) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state {

@@ -1,5 +1,5 @@
-//! Commits offsets and moves progress items. Both contain only durable records. Before each commit, the pipeline asks
-//! Kafka for the topic's id.
+//! Commits offsets and moves progress items. Commits and progress items cover only durable records. Before each commit,
+//! the pipeline asks Kafka for the topic's id.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::clock::SteadyMs;
 use crate::restart::{Boundary, Metadata};
 
 impl Pipeline {
-    /// Processes the topic's id, for which the pipeline asks before a commit. `None` means that Kafka did not return
-    /// the id.
+    /// Processes the topic id that the pipeline requested before a commit. `None` means that Kafka did not return the
+    /// topic id.
     pub fn topic_checked(&mut self, now_ms: SteadyMs, topic_id: Option<&str>) {
         let Some(parts) = self.commit.take() else {
             return;
@@ -48,7 +48,7 @@ impl Pipeline {
         }
     }
 
-    /// Notes that a progress item was moved, or that it was already further ahead.
+    /// Notes that a progress item was moved, or that the item was already further ahead.
     pub fn published(&mut self, now_ms: SteadyMs, publish: &Publish) {
         if let Some(running) = self.running(publish.partition, publish.assignment) {
             running.progress.published(publish.boundary, now_ms);
@@ -88,9 +88,9 @@ impl Pipeline {
         }
     }
 
-    /// Sends the moves of progress items. While the tables are not trusted, the pipeline drops the moves instead. In
-    /// other tables, a moved item would claim records that those tables do not contain. The next commit publishes the
-    /// restart point again.
+    /// Sends the moves of progress items. While the tables are not trusted, the pipeline drops the moves instead. If
+    /// the tables were replaced, a moved item would claim records that the new tables do not contain. The next commit
+    /// publishes the restart point again.
     pub(super) fn pump_publishes(&mut self) {
         let publishes = self.publishes.drain(..).filter(|_| !self.held);
         self.outputs.extend(publishes.map(Output::Publish));

@@ -1,10 +1,10 @@
 //! Passes records to the worker of their partition. Records after a gap wait until a second read has confirmed the gap.
 //!
 //! A record after an unconfirmed gap must not reach the worker, because its row update would move the row's fence past
-//! the records in the gap. When these records are read again, the fence would reject them. A record after a gap must
-//! not move the watermark either. Therefore, such records wait in memory until a second read has answered, and they
-//! count toward the memory budget. The alternative is to drop these records and seek, but that would cost a fetch for
-//! each transaction in the log.
+//! the records in the gap. The fence would then reject the records in the gap when they are read again. A record after
+//! an unconfirmed gap also must not move the watermark. Therefore, records after a gap wait in memory until a second
+//! read has answered, and they count toward the memory budget. Dropping the waiting records and seeking back would cost
+//! an additional fetch for each transaction in the log.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::event::Offset;
 use crate::gap::{Gap, SecondRead, Verdict};
 use crate::worker::{Record, Write};
 
-/// A report of the client that waits because of a gap.
+/// A report from the Kafka client that waits because of a gap.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     Record(Record),
@@ -30,7 +30,7 @@ pub(super) enum Intake {
     /// A second read must confirm that the log has no record between the worker's position and `to`.
     Gap {
         to: Offset,
-        /// The reports that came after the gap, in log order.
+        /// The client's reports from after the gap, in log order.
         held: VecDeque<Held>,
     },
     /// The partition takes no more records, because it drains or because reading cannot continue at its position. If
@@ -58,14 +58,16 @@ impl Running {
         matches!(self.intake, Intake::Closed)
     }
 
-    /// Stops taking records, and drops the records that wait after a gap. Returns the number of dropped bytes.
+    /// Makes the partition drop all further records, and drops the records that wait after a gap. Returns the number of
+    /// dropped bytes.
     pub(super) fn close_intake(&mut self) -> u64 {
         let bytes = self.intake.bytes();
         self.intake = Intake::Closed;
         bytes
     }
 
-    /// Passes a report of the client to the worker, or keeps it if it is after a gap. Returns the gap if it is new.
+    /// Passes a report from the client to the worker, or keeps the report if it is after a gap. Returns the gap if the
+    /// report reveals a new gap.
     fn take_in(&mut self, now_ms: SteadyMs, held: Held, writes: &mut Vec<Write>) -> Option<Gap> {
         if let Intake::Gap { held: behind, .. } = &mut self.intake {
             behind.push_back(held);
@@ -180,7 +182,7 @@ impl Pipeline {
         }
     }
 
-    /// Continues after a confirmed gap until the next gap.
+    /// Processes the waiting records after a confirmed gap, up to the next gap.
     fn pass_gap(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, to: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let Some(running) = self.running(partition, assignment) else {

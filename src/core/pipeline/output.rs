@@ -12,7 +12,7 @@ use crate::restart::Boundary;
 use crate::window::Rules;
 use crate::worker::{Rejected, Tally};
 
-/// The settings of a pipeline, which never change.
+/// The settings of a pipeline, which do not change while the pipeline runs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The topic's name.
@@ -21,7 +21,7 @@ pub struct Options {
     pub row_interval_ms: i64,
     /// True if the consumer continues after lost records instead of stopping.
     pub continue_on_loss: bool,
-    /// Maximum number of requests in flight, separately for raw events, for alerts and for row updates.
+    /// Maximum number of requests in flight. The limit applies separately to raw events, to alerts and to row updates.
     pub requests_max: u32,
     /// How long a partition with lag may make no progress before it counts as stalled, in milliseconds.
     pub stall_ms: i64,
@@ -30,7 +30,7 @@ pub struct Options {
 /// The content of the config item in the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
-    /// The fixed rules.
+    /// The tables' fixed rules for windows, lateness and future events.
     pub rules: Rules,
     /// The setting that decides which events get a raw row.
     pub keep: Keep,
@@ -39,9 +39,9 @@ pub struct Tables {
 /// A restart point offered for commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitPart {
-    /// The partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the assignment.
+    /// The number of the partition's assignment.
     pub assignment: u64,
     /// The restart point to commit.
     pub boundary: Boundary,
@@ -52,11 +52,11 @@ pub struct CommitPart {
 /// A progress item to move forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
-    /// The partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the assignment.
+    /// The number of the partition's assignment.
     pub assignment: u64,
-    /// `<topic id>#<partition>`.
+    /// The log key, which is `<topic id>#<partition>`.
     pub log_key: Arc<str>,
     /// The id of the tables that the item belongs to.
     pub tables_id: String,
@@ -71,16 +71,16 @@ pub struct Publish {
 pub enum Halt {
     /// The group's commit at this offset was not made by this program.
     Unreadable {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
         /// The committed offset.
         next: Offset,
-        /// The progress item, at which the partition would continue if there were no commit.
+        /// The restart point in the progress item, at which the partition would start if there were no commit.
         progress: Option<Boundary>,
     },
     /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
         /// The offset of the first lost record.
         from: Offset,
@@ -101,9 +101,9 @@ pub enum Halt {
     },
     /// The log ends at `end`, below the restart point.
     Truncated {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
-        /// The restart point.
+        /// The restart point, which is beyond the end of the log.
         from: Offset,
         /// The offset at which the log ends now.
         end: Offset,
@@ -113,93 +113,94 @@ pub enum Halt {
 /// A task that the shell must carry out.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Find the facts of a start at `not_before_ms` or later. Report to [`Pipeline::located`] or
-    /// [`Pipeline::not_located`].
+    /// Look up the facts that decide where a partition starts, at `not_before_ms` or later. Report the result to
+    /// [`Pipeline::located`] or [`Pipeline::not_located`].
     Locate {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the assignment.
+        /// The number of the partition's assignment.
         assignment: u64,
-        /// The earliest time at which to begin.
+        /// The earliest time at which the shell may begin this task.
         not_before_ms: SteadyMs,
     },
-    /// Create the progress item if it does not exist. Next, find the facts of the start again, as for
+    /// Create the progress item if it does not exist. Next, look up the facts of the start again, as for
     /// [`Output::Locate`].
     CreateProgress(Publish),
     /// Stop reading this partition until [`Output::Begin`].
     Hold {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
     },
     /// Read this partition from the offset `next` on.
     Begin {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the assignment, which the shell passes along with the records.
+        /// The number of the partition's assignment, which the shell passes along with the records.
         assignment: u64,
         /// The offset of the first record to read.
         next: Offset,
     },
     /// Read a range of offsets a second time, at `not_before_ms` or later, with a Kafka client that shares no state
-    /// with the first client. Report to [`Pipeline::gap_checked`].
+    /// with the first client. Report the result to [`Pipeline::gap_checked`].
     CheckGap {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the assignment.
+        /// The number of the partition's assignment.
         assignment: u64,
         /// The range of offsets that the client did not deliver.
         gap: Gap,
-        /// The earliest time at which to begin.
+        /// The earliest time at which the shell may begin this task.
         not_before_ms: SteadyMs,
     },
     /// Log a warning, because the Kafka client skipped records. The partition restarts before the skipped records.
     Skipped {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
         /// The range of offsets that the client did not deliver.
         gap: Gap,
-        /// The offset of the first record in the range.
+        /// The offset of the first record that the client skipped.
         found: Offset,
     },
-    /// Write a batch of puts. Report to [`Pipeline::batch_answered`].
+    /// Write a batch of puts. Report the answer to [`Pipeline::batch_answered`].
     Put(Batch),
-    /// Write a row update. Report to [`Pipeline::update_answered`].
+    /// Write a row update. Report the answer to [`Pipeline::update_answered`].
     Update(RowUpdate),
-    /// Send a rejected record to the dead-letter topic. Report to [`Pipeline::reject_done`].
+    /// Send a rejected record to the dead-letter topic. Report the acknowledgement to [`Pipeline::reject_done`].
     Reject(Ticket, Box<Rejected>),
-    /// Send a record to the dead-letter topic because the table refused its item. Report to [`Pipeline::refused_done`].
+    /// Send a record to the dead-letter topic because the table refused its item. Report the acknowledgement to
+    /// [`Pipeline::refused_done`].
     Refused(PutTable, Put),
-    /// Ask Kafka for the topic's id. Report to [`Pipeline::topic_checked`].
+    /// Ask Kafka for the topic's id. Report the answer to [`Pipeline::topic_checked`].
     CheckTopic,
-    /// Commit these restart points. Report to [`Pipeline::commit_done`].
+    /// Commit these restart points. Report the answer to [`Pipeline::commit_done`].
     Commit(Vec<CommitPart>),
-    /// Move a progress item. Report to [`Pipeline::published`], or to [`Pipeline::progress_missing`] if the item does
-    /// not exist.
+    /// Move a progress item forward. Report the result to [`Pipeline::published`], or to [`Pipeline::progress_missing`]
+    /// if the item does not exist.
     Publish(Publish),
-    /// Create a deleted progress item again. Report to [`Pipeline::published`].
+    /// Create a deleted progress item again. Report the result to [`Pipeline::published`].
     RestoreProgress(Publish),
-    /// Read the tables' id. Report to [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
+    /// Read the tables' id. Report the result to [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
     /// [`Pipeline::tables_unread`].
     ReadTables,
     /// Replace the Kafka client, because some partitions have unread records and make no progress. The pipeline has
-    /// already given up all of its partitions.
+    /// already released all of its partitions.
     ReplaceClient {
         /// The partitions that make no progress.
         stalled: Vec<i32>,
     },
     /// Commit the restart point of a revoked partition, and give the partition up.
     Released {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
         /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// The progress item to move, if a move is due. The move need not wait for the commit, because everything below
-        /// the restart point is durable.
+        /// The progress item to move, if a move is due. The move need not wait for the commit, because all records
+        /// below the restart point are durable.
         publish: Option<Publish>,
     },
-    /// Log an error, because the records `[from, to)` are lost. The consumer continues after them.
+    /// Log an error, because the records `[from, to)` are lost. The consumer continues after the lost records.
     Lost {
-        /// The partition.
+        /// The number of the Kafka partition.
         partition: i32,
         /// The offset of the first lost record.
         from: Offset,
@@ -215,6 +216,6 @@ pub enum Output {
 pub struct Report {
     /// All counts since the start of the pipeline.
     pub ledger: Ledger,
-    /// The counts since the last report. The ledger in this tally is empty.
+    /// The counts since the last report. The ledger inside the tally is always empty.
     pub tally: Tally,
 }

@@ -12,7 +12,7 @@ use crate::restart::{Boundary, Progress, Start, StartFacts, start};
 use crate::worker::{Place, Worker};
 
 impl Pipeline {
-    /// Starts newly assigned partitions.
+    /// Starts the partitions that were newly assigned to the consumer.
     pub fn assigned(&mut self, now_ms: SteadyMs, partitions: &[i32]) {
         for &partition in partitions {
             if self.is_draining(partition) {
@@ -37,7 +37,7 @@ impl Pipeline {
         });
     }
 
-    /// Processes the facts of a start.
+    /// Processes the facts that decide where a partition starts.
     pub fn located(
         &mut self,
         now_ms: SteadyMs,
@@ -52,13 +52,13 @@ impl Pipeline {
             return;
         };
         if !self.identity.is(&facts.tables_id) {
-            // A newer read has returned another id of the tables, so these facts are outdated.
+            // A newer read has returned another tables' id, so the facts of this start are outdated.
             return self.not_located(now_ms, partition, assignment);
         }
         let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
         match start(facts) {
             Start::At(at) => {
-                // The tables may count some of the truncated records.
+                // If records were truncated, the sums are unknown, because the tables may count some of these records.
                 let sums = at.sums.filter(|_| !loss_told);
                 let at = Boundary { sums, ..at };
                 self.run(now_ms, partition, facts, tables, log_key, at);
@@ -80,7 +80,7 @@ impl Pipeline {
             }),
             Start::Expired { from, to } if continue_on_loss => {
                 self.lost(partition, from.next, to);
-                // The tables may count some of the lost records, and it is unknown which ones.
+                // The sums are unknown, because the tables may count some of the lost records.
                 let at = Boundary {
                     next: to,
                     max: from.max,
@@ -115,8 +115,8 @@ impl Pipeline {
         });
     }
 
-    /// Waits until a truncated log has grown past the restart point. New records below the restart point have the
-    /// offsets of the lost records, so the fences would reject them.
+    /// Waits until a truncated log has grown past the restart point. New records below the restart point have the same
+    /// offsets as the lost records, so the fences would reject the new records.
     fn wait_for_log(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         let slot = self.slots.get_mut(&partition).expect("starting");
         slot.state = State::Starting { loss_told: true };
@@ -191,7 +191,7 @@ impl Pipeline {
         self.begin(now_ms, partition);
     }
 
-    /// Processes the topic's current id. Partitions that read the log of another topic id restart.
+    /// Processes the topic's current id. Partitions that read the log of another topic id are restarted.
     ///
     /// A draining partition that reads the log of another topic id is given up, because that log no longer exists.
     pub fn topic_seen(&mut self, now_ms: SteadyMs, topic_id: &str) {

@@ -134,7 +134,7 @@ impl Bench {
         }
     }
 
-    /// Passes the records 0..n of a partition to the pipeline, and answers that their updates are counted.
+    /// Passes the records 0..n of a partition to the pipeline, and answers that their row updates took effect.
     fn counted(&mut self, now_ms: i64, partition: i32, assignment: u64, n: i64) -> Vec<Output> {
         let records = (0..n).map(|o| record(o, "NYC", 1_000 + o)).collect();
         self.pipeline
@@ -250,7 +250,7 @@ fn with_continue_an_expired_range_is_told_and_skipped() {
         ),
         "{out:?}"
     );
-    // The watermark is still the one from before the gap.
+    // The watermark has not changed since before the gap.
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!(worker.watermark_ms(), Some(UnixMs(50 - 600_000)));
 }
@@ -315,7 +315,8 @@ fn a_new_partition_starts_at_its_beginning() {
         };
         assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
-        // The pipeline counts nothing before the progress item exists. Then it gets the facts again.
+        // The pipeline counts nothing before the progress item exists. Then the pipeline gets the facts of the start
+        // again.
         let again = StartFacts {
             progress: Some(publish.boundary),
             ..new
@@ -376,7 +377,7 @@ fn an_own_commit_is_not_committed_again() {
 fn a_commit_waits_for_the_topics_id() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    // The pipeline wants to commit the start itself, but the read of the topic's id fails.
+    // The pipeline tries to commit the start offset itself, but the read of the topic's id fails.
     b.pipeline.topic_checked(SteadyMs(10), None);
     b.counted(20, 0, a, 3);
     assert_eq!(checks(&b.pump(999)), 0, "not before the interval is over");
@@ -572,7 +573,7 @@ fn answers_of_an_earlier_assignment_change_nothing() {
     b.pump(2);
     let new = b.start(0);
     assert_ne!(old, new);
-    // The new assignment takes the same record again, and the old answers name the same rows.
+    // The new assignment takes the same record again, and the answers to the old assignment name the same rows.
     b.pipeline
         .records(SteadyMs(3), 0, new, vec![record(0, "NYC", 7)]);
     let own = b.updates(3);
@@ -679,7 +680,8 @@ fn a_partition_has_its_turn_of_updates_and_starves_nobody() {
         assert!(updates.len() <= 2);
         order.extend(updates.iter().map(|u| u.partition));
         b.count(now_ms, &updates);
-        // The busy partition always has more due rows, but only the rows that were due at first belong to its turn.
+        // New rows of the busy partition keep becoming due, but the partition's turn includes only rows that were due
+        // when the turn began.
         let offset = 5 + now_ms;
         let city = format!("more-{now_ms}");
         b.pipeline
@@ -736,7 +738,7 @@ fn the_end_of_a_log_skips_nothing_of_what_a_drain_has_dropped() {
         .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let updates = b.updates(1);
     b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
-    // The record and the end of the log were under way when the drain began.
+    // The client had already read the record and the end of the log when the drain began.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(1, "NYC", 8)]);
     b.pipeline.reached_end(SteadyMs(3), 0, a, Offset(2));

@@ -41,9 +41,9 @@ impl Pipeline {
     /// Notes that a table, or the config item in a table, is missing. `table` is the index of the table in
     /// [`crate::keys::TABLES`].
     ///
-    /// A consumer with running partitions stops. A consumer that waited for the table instead would have to prove that
-    /// the table that appears later is the old table with all of its rows. DynamoDB offers no such proof. A consumer
-    /// without running partitions waits for the tables.
+    /// A consumer with running partitions stops. If the consumer waited for the table, it would later have to prove
+    /// that the table still has all of its rows. DynamoDB offers no way to prove this. A consumer without running
+    /// partitions waits for the tables.
     pub fn table_missing(&mut self, table: usize) {
         if self.workers().next().is_some() {
             self.halt_tables(Halt::TableMissing { table });
@@ -64,7 +64,7 @@ impl Pipeline {
     }
 
     /// Notes that the progress item to move does not exist. Either the item was deleted, or the tables were created
-    /// again. The tables' id shows which of the two has happened.
+    /// again. The tables' id shows whether the tables were created again.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);
@@ -82,8 +82,8 @@ impl Pipeline {
         }
     }
 
-    /// Looks for stalled partitions. `ends` contains the current ends of the logs, as the partition leaders report
-    /// them. `reading_paused` is true if the memory budget keeps the client from reading.
+    /// Looks for partitions that make no progress. `ends` contains the current ends of the logs, as the partition
+    /// leaders report them. `reading_paused` is true if the memory budget keeps the client from reading.
     pub fn log_ends(&mut self, now_ms: SteadyMs, ends: &[(i32, Offset)], reading_paused: bool) {
         let look = |worker: &Worker| {
             let partition = worker.place().partition;
@@ -97,7 +97,7 @@ impl Pipeline {
             })
         };
         let looks: Vec<Look> = self.workers().filter_map(look).collect();
-        // A failed write explains a lack of progress only while records still wait to be written.
+        // Failing writes explain a lack of progress only while some records still wait to be written.
         let writes_wait = self.writes_fail && self.in_flight() > 0;
         let held_back = self.held || writes_wait || reading_paused;
         let stalled = self.stalls.look(now_ms, &looks, held_back);

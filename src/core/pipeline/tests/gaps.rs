@@ -44,7 +44,7 @@ fn records_after_a_gap_wait_until_a_second_read_confirms_it() {
     assert_eq!(gaps(&b.pump(4)), [(gap(4, 6), 4 + LOCATE_AGAIN_MS)]);
     b.pipeline
         .gap_checked(SteadyMs(5), 0, a, gap(4, 6), next(6));
-    // The end of the log is after control records.
+    // The log ends with control records.
     assert_eq!(gaps(&b.pump(5)), [(gap(7, 8), 5)]);
     b.pipeline
         .gap_checked(SteadyMs(6), 0, a, gap(7, 8), next(8));
@@ -67,7 +67,7 @@ fn a_partition_starts_over_before_records_that_the_client_skipped() {
     assert_eq!(gaps(&b.pump(2)), [(gap(1, 5), 2)]);
     let found = SecondRead::Next(Offset(3));
     b.pipeline.gap_checked(SteadyMs(3), 0, a, gap(1, 5), found);
-    // Records that still arrive from after the gap are dropped, and their memory is returned.
+    // Records from after the gap that still arrive are dropped, and their memory is returned to the budget.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(6, "NYC", 8)]);
     let report = b.pipeline.report();

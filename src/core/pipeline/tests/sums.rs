@@ -78,7 +78,7 @@ fn sums_are_published_though_traffic_stops() {
         (due[0].boundary.next, due[0].boundary.sums),
         (Offset(3), sums)
     );
-    // A failed publication is requested again after the same wait, and a successful one is not.
+    // A failed publication is requested again after the same wait, and a successful publication is not requested again.
     assert_eq!(published(b.pump(599_999)), []);
     assert_eq!(published(b.pump(600_000)), due);
     b.pipeline.published(SteadyMs(600_001), &due[0]);
