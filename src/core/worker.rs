@@ -1,13 +1,14 @@
 //! The state machine of one assignment of one partition. The worker takes records and returns writes.
 //!
 //! The worker decides the row and the lateness of each record in offset order (INV-4), gathers the records of each row
-//! into stretches, and tracks which records are not yet durable. A row has at most one update under way. Meanwhile, the
-//! worker gathers the next stretch of the row. The worker sends the next stretch when the outcome of the update is
-//! known and the row's interval is over. An update with an unknown outcome is sent again unchanged. The worker offers
-//! the end of the contiguous prefix of durable records for commit, and never more (INV-1, INV-6).
+//! into stretches, and tracks which records are not yet durable. A row has at most one update under way. While an
+//! update is under way, the worker gathers the next stretch of the row. The worker sends the next stretch when the
+//! outcome of the update is known and the row's interval is over. An update with an unknown outcome is sent again
+//! unchanged. The worker offers the end of the contiguous prefix of durable records for commit, and never a later
+//! offset (INV-1, INV-6).
 //!
-//! A worker must not read a clock, wait, or share state with another assignment. All state of a worker ends with its
-//! assignment, and the next assignment begins by the start rule.
+//! A worker must not read a clock, must not wait, and must not share state with another assignment. All state of a
+//! worker ends with its assignment, and the next assignment begins by the start rule.
 
 mod rows;
 
@@ -31,13 +32,13 @@ use rows::{Row, SeriesRows};
 pub struct Place {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the assignment.
+    /// The number of the partition's assignment.
     pub assignment: u64,
-    /// `<topic id>#<partition>`.
+    /// The log key, which is `<topic id>#<partition>`.
     pub log_key: Arc<str>,
-    /// The tables' fixed rules.
+    /// The tables' fixed rules for windows, lateness and future events.
     pub rules: Rules,
     /// The setting that decides which events get a raw row.
     pub keep: Keep,
@@ -50,7 +51,7 @@ pub struct Place {
 pub struct Record {
     /// The offset of the record.
     pub offset: Offset,
-    /// The record's own timestamp, if it has one.
+    /// The Kafka timestamp of the record, if the record has one.
     pub timestamp_ms: Option<UnixMs>,
     /// The number of bytes that the record takes from the memory budget.
     pub bytes: u32,
@@ -72,13 +73,13 @@ pub enum Content {
 pub struct Rejected {
     /// The reason for the rejection.
     pub reason: Reason,
-    /// A description of the problem for people.
+    /// A description of the problem, for people.
     pub detail: String,
-    /// The record's key as it was.
+    /// The unchanged key of the record.
     pub key: Option<Vec<u8>>,
-    /// The record's value as it was.
+    /// The unchanged value of the record.
     pub value: Option<Vec<u8>>,
-    /// The record's headers as they were.
+    /// The unchanged headers of the record.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The partition of the record.
     pub partition: i32,
@@ -91,9 +92,9 @@ pub struct Rejected {
 /// A write that a record requires as soon as the worker takes the record.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// A raw item or an alert.
+    /// A raw item or an alert to store.
     Put(PutTable, Put),
-    /// A dead letter.
+    /// A dead letter to send.
     Reject(Ticket, Box<Rejected>),
 }
 
@@ -104,15 +105,15 @@ mod pending {
     pub(super) const DLQ: u8 = 4;
     pub(super) const WINDOW: u8 = 8;
     pub(super) const TOTALS: u8 = 16;
-    /// The writes that need the event itself.
+    /// The writes for which the event itself must stay in memory.
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
 /// Memory of a record that waits only for its rows, in bytes. A record has a `Tracked` of 32 bytes, and an `Entry` of
-/// 16 bytes in each of two stretches. The sum is doubled, because the lists may be only half full.
+/// 16 bytes in each of two stretches. The sum of these sizes is doubled, because the lists may be only half full.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
-/// Number of elements for which the lists of records in flight and of rows always keep their memory.
+/// Capacity, in elements, below which the lists of records in flight and of rows never shrink.
 const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +129,7 @@ enum Class {
 }
 
 impl Class {
-    /// Returns the class of an event that was not counted before, as far as is known.
+    /// Returns the class of an event that is not known to have been counted before.
     fn event(severity: Severity, late: bool) -> Class {
         Class::Event {
             severity,
@@ -152,7 +153,7 @@ struct Tracked {
 }
 
 impl Tracked {
-    /// Returns `sums` with this record. An event counts whichever consumer counted it, because the sums describe the log.
+    /// Returns `sums` with this record added, no matter which consumer counted it, because the sums describe the log.
     fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
         let mut sums = sums?;
         if let Class::Event { severity, late, .. } = self.class {
@@ -182,10 +183,10 @@ pub struct Worker {
     tally: Tally,
 }
 
-/// Counts of what happened since the last call of [`Worker::take_tally`].
+/// The counts since the last call of [`Worker::take_tally`].
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// The changes of the ledger, without `in_flight`.
+    /// The changes to the ledger, except for `in_flight`, which stays 0.
     pub ledger: Ledger,
     /// Number of future events.
     pub future: u64,
@@ -225,7 +226,7 @@ impl Worker {
         }
     }
 
-    /// Processes the next record, and appends the writes that the record requires at once to `writes`.
+    /// Processes the next record, and appends the writes that the record requires immediately to `writes`.
     ///
     /// Records below the position are dropped, because the worker has already processed them.
     pub fn take(&mut self, now_ms: SteadyMs, record: Record, writes: &mut Vec<Write>) {
@@ -279,7 +280,7 @@ impl Worker {
         writes: &mut Vec<Write>,
     ) -> (u8, Class) {
         let rules = self.place.rules;
-        // Lateness is judged by the watermark as it stood before this event.
+        // The watermark before this event decides whether the event is late.
         let late = self.max.is_late(event.time_ms, &rules);
         let future = rules.is_future(event.time_ms, timestamp_ms);
         if future {
@@ -347,7 +348,7 @@ impl Worker {
             let tracked = &mut self.tracked[at];
             assert!(tracked.pending & bit != 0, "INV-1: a record settles once");
             tracked.pending &= !bit;
-            // Each valid event has one totals row, so that row says whether it was counted before.
+            // Each valid event has one totals row, whose fence shows whether the event was counted before.
             if bit == pending::TOTALS
                 && let Class::Event { already: is, .. } = &mut tracked.class
             {
@@ -401,7 +402,7 @@ impl Worker {
             self.tracked.pop_front();
             self.first_seq += 1;
         }
-        // If no memory were returned, each partition would forever keep the memory for its largest backlog.
+        // If the lists never shrank, each partition would keep the memory for its largest backlog forever.
         let len = self.tracked.len().max(ROOM_KEPT);
         if self.tracked.capacity() / 4 > len {
             self.tracked.shrink_to(len * 2);
@@ -420,7 +421,7 @@ impl Worker {
         }
     }
 
-    /// Returns the end of the contiguous durable prefix: what may be committed.
+    /// Returns the end of the contiguous durable prefix, which is the boundary that may be committed.
     pub fn durable(&self) -> Boundary {
         self.durable
     }
@@ -450,7 +451,7 @@ impl Worker {
         &self.place
     }
 
-    /// Returns the counts since the last call.
+    /// Returns the counts since the last call of this method.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
@@ -464,7 +465,7 @@ impl Worker {
     }
 }
 
-/// Returns the lower half of a record's number.
+/// Returns the lower half of a record's number within the assignment.
 #[allow(clippy::cast_possible_truncation)]
 fn low(seq: u64) -> u32 {
     seq as u32

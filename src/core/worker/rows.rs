@@ -1,5 +1,5 @@
-//! The rows of one assignment. Each row has the records that gather for its next update, and at most one update under
-//! way.
+//! The rows of one assignment. Each row holds the records that wait for its next update, and has at most one update
+//! under way.
 //!
 //! The worker keeps a row in memory until the row has been idle for a whole interval. Therefore, the worker writes each
 //! row at most once per interval.
@@ -13,7 +13,8 @@ use crate::keys;
 use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
 use crate::stretch::{Entry, Stretch};
 
-/// Memory of a row, in bytes: its names, two stretches, and an element of a list that may be only half full.
+/// Memory of a row, in bytes. It includes the row's names, two stretches, and an element of a list that may be only
+/// half full.
 pub(super) const ROW_BYTES: u64 = 384;
 
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub(super) struct Sent {
 
 #[derive(Clone, Debug)]
 pub(super) struct SeriesRows {
-    /// `city#event_type`.
+    /// The series, which is `city#event_type`.
     name: Arc<str>,
     totals: Option<u32>,
     windows: Vec<(UnixMs, u32)>,
@@ -120,8 +121,8 @@ impl Worker {
         id
     }
 
-    /// Returns the next row update that was due by `due_by_ms`, if there is one. The caller must report the outcome to
-    /// [`Worker::update_done`].
+    /// Returns the next row update that was due at or before `due_by_ms`, if there is one. The caller must report the
+    /// outcome to [`Worker::update_done`].
     pub fn next_update(&mut self, now_ms: SteadyMs, due_by_ms: SteadyMs) -> Option<RowUpdate> {
         while let Some(&(due_ms, id)) = self.due.first() {
             if due_ms > due_by_ms {
@@ -171,8 +172,8 @@ impl Worker {
         }
     }
 
-    /// Returns the time at which [`Worker::next_update`] should be called again, or `None` if no row becomes due by
-    /// time alone.
+    /// Returns the time at which [`Worker::next_update`] should be called again, or `None` if no row is due at a later
+    /// time.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         self.due.first().map(|(ms, _)| *ms)
     }
@@ -243,7 +244,8 @@ impl Worker {
         self.settle();
     }
 
-    /// Stops waiting for row intervals. Every gathered stretch is sent as soon as its row has no update under way.
+    /// Makes the worker ignore row intervals. Every gathered stretch is sent as soon as its row has no update under
+    /// way.
     pub fn drain(&mut self, now_ms: SteadyMs) {
         self.draining = true;
         for id in 0..self.rows.len() {
@@ -286,8 +288,9 @@ impl Worker {
     }
 }
 
-/// Appends an element, and reserves memory for exactly one element if the list is empty. Most lists of a worker's rows
-/// never get a second element. The default capacity would take a third of a row's memory.
+/// Appends an element to a list, and reserves memory for exactly one element if the list is empty. Most lists of a
+/// worker's rows never get a second element. With the default capacity, these lists would take a third of a row's
+/// memory.
 fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

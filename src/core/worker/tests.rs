@@ -44,7 +44,7 @@ fn rejected(offset: i64) -> Content {
     }))
 }
 
-/// A worker and its writes.
+/// A worker together with the writes that it has returned.
 struct Bench {
     worker: Worker,
     writes: Vec<Write>,
@@ -80,7 +80,7 @@ impl Bench {
         self.record(now_ms, offset, Some(time_ms), content);
     }
 
-    /// Returns all updates that are due, with totals first.
+    /// Returns all row updates that are due, with the updates of totals rows first.
     fn updates(&mut self, now_ms: i64) -> Vec<RowUpdate> {
         let mut out = Vec::new();
         while let Some(update) = self.worker.next_update(SteadyMs(now_ms), SteadyMs(now_ms)) {
@@ -98,7 +98,7 @@ impl Bench {
             });
     }
 
-    /// Drains the worker, and answers that all of its writes have succeeded.
+    /// Drains the worker, and reports that all of its writes have succeeded.
     fn finish(&mut self, now_ms: i64) {
         self.worker.drain(SteadyMs(now_ms));
         loop {
@@ -168,12 +168,12 @@ fn an_idle_row_is_updated_at_once_and_the_next_stretch_gathers() {
     assert_eq!(first[1].row.window_start_ms, Some(UnixMs(0)));
     b.low(1_010, 1, 6);
     b.low(1_020, 2, 7);
-    // No second update is sent before the outcome of the first is known.
+    // The second update is not sent before the outcome of the first update is known.
     assert_eq!(b.updates(9_000), []);
     for update in &first {
         b.done(1_030, update, UpdateOutcome::Counted);
     }
-    // No second update is sent before the interval is over.
+    // The second update is not sent before the row interval is over.
     assert_eq!(b.updates(1_249), []);
     assert_eq!(b.worker.next_ms(), Some(SteadyMs(1_250)));
     let second = b.updates(1_250);
@@ -218,7 +218,7 @@ fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
             for update in &first {
                 b.done(now_ms, update, outcome);
             }
-            // The wait grows with each attempt.
+            // The wait before an update is sent again grows with each attempt.
             assert_eq!(b.updates(now_ms + attempt * 1_000 - 1), []);
             assert_eq!(b.updates(now_ms + attempt * 1_000), first, "{outcome:?}");
         }
@@ -323,7 +323,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
     let events = [
         (0, Severity::Low),
         (hour, Severity::High),
-        (0, Severity::Critical), // late
+        (0, Severity::Critical), // This event is late.
         (hour, Severity::Low),
     ];
     for (n, (time_ms, severity)) in (0..).zip(events) {
@@ -339,7 +339,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
     b.record(1_000, 5, None, rejected(5));
     let sums = |b: &Bench| b.worker.durable().sums.map(|sums| sums.numbers());
     assert_eq!(sums(&b), Some([0; 6]), "nothing is durable yet");
-    // All events except the last were counted before.
+    // All events except the last event were already counted before.
     b.worker.drain(SteadyMs(1_000));
     for update in b.updates(1_000) {
         b.done(1_001, &update, UpdateOutcome::Fenced(Offset(3)));
@@ -405,7 +405,7 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
 #[test]
 fn late_is_judged_record_by_record_and_counted_apart() {
     let mut b = Bench::new(Keep::All);
-    // All events arrive at the same time, but each is judged by the watermark before it.
+    // All events arrive at the same time, but the watermark before each event decides whether that event is late.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
     for (n, time_ms) in (0..).zip(times) {
         b.low(1_000, n, time_ms);
@@ -454,7 +454,7 @@ fn one_event_far_ahead_does_not_move_the_watermark() {
     let mut b = Bench::new(Keep::All);
     let now = 1_357_020_000_000;
     b.low(1_000, 0, now);
-    // The event comes from a sender whose clock is a day ahead.
+    // The event comes from a producer whose clock is a day ahead.
     let ahead = event("NYC", Severity::Low, now + 86_400_000);
     b.record(1_000, 1, Some(now), ahead);
     for n in 2..12 {
@@ -597,7 +597,7 @@ fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
     );
     b.finish(1_000);
     assert_eq!(b.worker.durable(), at(9, 5));
-    // The worker takes no records below its position.
+    // The worker ignores records below its position.
     b.low(1_000, 8, 6);
     assert_eq!(b.worker.in_flight(), 0);
 }
@@ -713,7 +713,7 @@ fn the_room_of_a_large_backlog_is_given_back() {
     assert_eq!(b.worker.in_flight(), 0);
     assert!(b.worker.tracked.capacity() <= 4 * ROOM_KEPT);
     assert!(b.worker.rows.capacity() <= ROOM_KEPT);
-    // Later records still find their rows.
+    // Later records are still added to the correct rows.
     b.low(2_000, 40_000, 1);
     assert_eq!(b.updates(2_000).len(), 2);
 }
