@@ -1,18 +1,18 @@
-//! Compares a log with the tables. The comparison counts the log a second time, independently of the code that writes
-//! the tables.
+//! Compares a log with the tables. The comparison counts the events of the log a second time, independently of the code
+//! that writes the tables.
 //!
-//! The comparison shares only the parser and the arithmetic of windows with the code that writes. The comparison
-//! has a watermark, rows, keys and sums of its own, so that it can find errors in the code that writes.
+//! The comparison shares only the parser and the window arithmetic with the code that writes. The comparison has its
+//! own code for watermarks, rows, keys and sums, so that it can find errors in the code that writes.
 //!
-//! A [`Slice`] is a range of all rows, sorted by city and time ([`RowPlace`]). The caller fills the slice with the
-//! rows of the tables ([`Slice::add_row`], [`Slice::add_put`]). Next, the caller passes every record of the log in
-//! offset order ([`Slice::take`]), and asks for the outcome ([`Slice::outcome`]). Memory is bounded: if rows do
-//! not fit, the slice drops them at its upper end, and the next slice contains them.
+//! A [`Slice`] is a range of all rows, sorted by city and time ([`RowPlace`]). The caller fills the slice with the rows
+//! of the tables ([`Slice::add_row`], [`Slice::add_put`]). Next, the caller passes every record of the log in offset
+//! order ([`Slice::take`]), and gets the outcome ([`Slice::outcome`]). Memory is bounded: if not all rows fit, the
+//! slice drops rows at its upper end, and the next slice contains the dropped rows.
 //!
-//! Two facts make the comparison exact while consumers run. The fence of a row says which records of a partition
-//! the row counts, so the row must count these records and no others. The *claim* of a partition is an offset that
-//! was read before the rows. All records below the claim were reported as stored, so none of them may be missing.
-//! Records at or above both the fence and the claim are not in a row yet, and no consumer has claimed them.
+//! Two facts make the comparison exact while consumers run. The fence of a row says which records of a partition the
+//! row counts, so the row must count these records and no others. The *claim* of a partition is an offset that was read
+//! before the rows. All records below the claim were reported as stored, so the tables must contain all of them. A
+//! record at or above both the fence and the claim is not counted in the row yet, and no consumer has claimed it.
 
 mod judge;
 mod key;
@@ -44,7 +44,7 @@ pub struct Counts {
     pub event_count: i64,
     /// Number of late events, which only totals rows count.
     pub late_count: i64,
-    /// Number of events of both kinds by severity, indexed by [`Severity::index`].
+    /// Number of events by severity, including late events, indexed by [`Severity::index`].
     pub severities: [i64; 4],
 }
 
@@ -62,7 +62,7 @@ impl Counts {
 /// The fence of one partition in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// The number of the partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
     /// The offset of the first record that the row counts.
     pub first: Offset,
@@ -75,9 +75,9 @@ pub struct Fence {
 pub struct FoundRow {
     /// The counts in the row.
     pub counts: Counts,
-    /// The row's set of severities by [`Severity::index`], or `None` if the row has no such set.
+    /// The set of severities that the row contains, by [`Severity::index`], or `None` if the row has no such set.
     pub distinct: Option<[bool; 4]>,
-    /// The hours of a day, or `None` for other rows.
+    /// The counts by hour for the row of a day, or `None` for other rows.
     pub hours: Option<Box<HourCounts>>,
     /// The fences in the row that belong to the current topic.
     pub fences: Vec<Fence>,
@@ -94,7 +94,7 @@ pub struct FoundPut {
     pub content: u64,
     /// The attribute `late` of the item.
     pub late: bool,
-    /// The partition and the offset that a raw event names. An alert names neither.
+    /// The partition and the offset in a raw event, or `None` for an alert, which contains neither.
     pub source: Option<(i32, Offset)>,
     /// True if the item's city differs from the city in the requested key.
     pub elsewhere: bool,
@@ -128,7 +128,7 @@ pub enum Stored {
     Nothing,
 }
 
-/// The log of one partition.
+/// The known facts about the log of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The offset of the oldest record in the log.
@@ -146,22 +146,23 @@ pub struct Log {
 pub struct Scope {
     /// The name of the topic, which is part of the default event ids.
     pub topic: String,
-    /// The rules of event time.
+    /// The rules for windows, lateness and future events.
     pub rules: Rules,
-    /// The events that are stored.
+    /// The events that have raw rows and alerts.
     pub stored: Stored,
-    /// The range `[from, until)` of event times and window starts.
+    /// The range `[from, until)` of event times and window starts to compare.
     pub range: (UnixMs, UnixMs),
     /// True if the tables also count an earlier topic with the same name.
     pub remade: bool,
-    /// Hours and days that end at or before this time have rollup rows. 0 means that there are no rollup rows.
+    /// Hours and days that end at or before this time have rollup rows. The value 0 means that there are no rollup
+    /// rows.
     pub rolled_until_ms: UnixMs,
     /// Minimum time for which the table keeps a raw event, counted from the timestamp of its record, in milliseconds.
     pub raw_ttl_ms: i64,
     /// Minimum time for which the table keeps an alert, in milliseconds, or `None` if alerts never expire.
     pub alert_ttl_ms: Option<i64>,
-    /// The time at which the tables were created, or 0 if it is unknown. For older records, the minimum times for which
-    /// items are kept start at this time.
+    /// The time at which the tables were created, or 0 if the time is unknown. For older records, the minimum times for
+    /// which items are kept start at this time.
     pub made_ms: UnixMs,
     /// The current time.
     pub now_ms: UnixMs,
@@ -180,7 +181,7 @@ pub struct LogCounts {
     pub late: u64,
     /// Number of rejected records.
     pub rejected: u64,
-    /// Number of valid events at or above the claims. No consumer has claimed yet that these events are stored.
+    /// Number of valid events at or above the claims, which no consumer has reported as stored yet.
     pub unclaimed: u64,
 }
 
@@ -188,7 +189,8 @@ pub struct LogCounts {
 struct AuditRow {
     found: Option<FoundRow>,
     counts: Counts,
-    /// Number of records below the claim that the row's fence excludes. `lacking_at` is the first of them.
+    /// Number of records below the claim that the row's fence excludes. `lacking_at` is the position of the first such
+    /// record.
     lacking: u64,
     lacking_at: Option<(i32, Offset)>,
     /// Three flags for each fence. The flags say whether the row has a record at the fence's first offset,
@@ -217,7 +219,7 @@ struct AuditPut {
 pub struct Want {
     /// The fingerprint of the content that the item should have.
     pub content: u64,
-    /// Whether the event should be marked as late.
+    /// The expected lateness of the event.
     pub late: Lateness,
     /// The partition of the record.
     pub partition: i32,
@@ -235,7 +237,7 @@ impl Want {
 
 #[derive(Clone, Debug)]
 enum SliceEntry {
-    // The row is boxed, because there are many more raw events and alerts, and these are smaller.
+    // The row is boxed, because raw events and alerts are smaller than rows and far more numerous.
     Row(Box<AuditRow>),
     Put(AuditPut),
 }
@@ -244,7 +246,7 @@ enum SliceEntry {
 #[derive(Debug)]
 pub struct Slice {
     scope: Scope,
-    /// The first place of the slice, and the first place after it. `None` means the beginning or the end of all
+    /// The first place of the slice, and the first place after the slice. `None` means the beginning or the end of all
     /// rows.
     lo: Option<RowPlace>,
     hi: Option<RowPlace>,
@@ -259,7 +261,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Returns an empty slice that starts at `lo`, or at the beginning if `lo` is `None`.
+    /// Returns an empty slice that starts at `lo`, or at the first row if `lo` is `None`.
     pub fn new(scope: Scope, lo: Option<RowPlace>, logs: &BTreeMap<i32, Log>) -> Slice {
         let watermark = |log: &Log| Watermark::new(log.start.0 > 0, log.before_max_ms);
         Slice {
@@ -276,7 +278,7 @@ impl Slice {
         }
     }
 
-    /// Returns where the next slice begins, or `None` after the last slice.
+    /// Returns the place at which the next slice begins, or `None` after the last slice.
     pub fn hi(&self) -> Option<&RowPlace> {
         self.hi.as_ref()
     }
@@ -294,8 +296,8 @@ impl Slice {
         }
     }
 
-    /// Returns true if the rows of the tables fill three quarters of the slice. The last quarter is for rows that
-    /// only the log contains.
+    /// Returns true if the rows of the tables fill three quarters of the slice. The last quarter is reserved for rows
+    /// that are found only in the log.
     pub fn is_full(&self) -> bool {
         self.bytes > self.scope.bytes_max / 4 * 3
     }
@@ -305,7 +307,7 @@ impl Slice {
         self.bytes_peak
     }
 
-    /// Returns the counts of the pass over the log.
+    /// Returns the counts of the records that were passed to the slice.
     pub fn seen(&self) -> LogCounts {
         self.seen
     }
@@ -354,7 +356,8 @@ impl Slice {
         self.seen.records += 1;
         let rules = self.scope.rules;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
-            // The partition was added to the topic after the comparison began, so there is no claim about it.
+            // The partition was added to the topic after the comparison began, so there is no claim about the
+            // partition.
             return;
         };
         let event = match body {
@@ -538,8 +541,8 @@ impl Slice {
         }
     }
 
-    /// Leaves the upper half of the rows to the next slice. The rows of one place, which is a millisecond of one
-    /// city, cannot be split.
+    /// Leaves the upper half of the rows to the next slice. The rows of one place, which is one city at one
+    /// millisecond, cannot be split.
     fn cut(&mut self) {
         let first = self.entries.keys().next().map(|key| key.place.clone());
         let middle = self.entries.keys().nth(self.entries.len() / 2);
@@ -555,7 +558,7 @@ impl Slice {
     }
 }
 
-/// The position of a record, and the known facts about it.
+/// The position of a record, and the known facts about the record.
 #[derive(Clone, Copy, Debug)]
 struct At {
     partition: i32,
@@ -573,7 +576,7 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
                 found.fences.len() * (size_of::<Fence>() + 3)
                     + found.odd.as_ref().map_or(0, |text| text.len())
             });
-            // A day has two sets of hours: one from the log and one from the tables.
+            // The entry of a day has two sets of hours: one from the log and one from the tables.
             let hours = match key.name {
                 Name::Day(_) => 2 * size_of::<HourCounts>(),
                 _ => 0,
@@ -586,7 +589,7 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
     (size_of::<Key>() + size_of::<SliceEntry>()) * 3 / 2 + key.bytes() + 32 + rest
 }
 
-/// Returns the set of severities of which `counts` has events.
+/// Returns the set of severities for which `counts` contains events.
 fn distinct(counts: &Counts) -> [bool; 4] {
     Severity::ALL.map(|s| counts.severities[s.index()] > 0)
 }

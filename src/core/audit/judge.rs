@@ -10,7 +10,7 @@ use super::{
 use crate::clock::UnixMs;
 use crate::event::{Offset, Severity};
 
-/// The way in which a row differs.
+/// The way in which a row differs from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The log contains the row, but the tables do not.
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the word that reports use for the difference.
+    /// Returns the word that reports use for this kind of difference.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Missing => "missing",
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// A row that differs.
+/// A row that differs from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The key of the row.
@@ -50,7 +50,7 @@ pub struct Difference {
 /// The reason why a row cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Incomparable {
-    /// Some records of the row came from a topic that was deleted and created again.
+    /// Some records of the row belong to a topic that was deleted and created again.
     Remade,
     /// Some records of the row are no longer in the log.
     Older,
@@ -63,7 +63,7 @@ pub enum Incomparable {
 }
 
 impl Incomparable {
-    /// All reasons.
+    /// All reasons why a row cannot be compared.
     pub const ALL: [Incomparable; 5] = [
         Incomparable::Remade,
         Incomparable::Older,
@@ -85,7 +85,7 @@ impl Incomparable {
         }
     }
 
-    /// Returns the name of the reason in JSON.
+    /// Returns the name of the reason in the JSON report.
     pub const fn name(self) -> &'static str {
         match self {
             Incomparable::Remade => "topic_made_again",
@@ -97,7 +97,7 @@ impl Incomparable {
     }
 }
 
-/// The numbers of events in the log and in the tables, over all rows that can be compared.
+/// The numbers of events in the log and in the tables, summed over all rows that can be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// The number of events according to the log.
@@ -109,11 +109,11 @@ pub struct Sums {
 /// The outcome of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditOutcome {
-    /// The first rows that differ.
+    /// The first rows that differ from the log.
     pub differences: Vec<Difference>,
-    /// The progress items that differ.
+    /// The progress items that differ from the log.
     pub wrong_sums: Vec<WrongSums>,
-    /// Number of rows and progress items that differ.
+    /// Number of rows and progress items that differ from the log.
     pub difference_count: u64,
     /// Number of differences by the kind of row and the kind of difference. The kind of row is [`Key::kind`] or
     /// [`super::PROGRESS_ITEM`].
@@ -122,17 +122,17 @@ pub struct AuditOutcome {
     pub incomparable: BTreeMap<Incomparable, u64>,
     /// Number of rows that were compared, by [`Key::kind`] or [`super::PROGRESS_ITEM`].
     pub compared: BTreeMap<&'static str, u64>,
-    /// The numbers of events in window rows.
+    /// The numbers of events in all compared window rows.
     pub windows: Sums,
-    /// The numbers of events in totals rows, including late events.
+    /// The numbers of events in all compared totals rows, including late events.
     pub totals: Sums,
 }
 
-/// Maximum number of differences that are kept. Further differences are only counted.
+/// Maximum number of differences that an outcome lists. Further differences are only counted.
 pub(super) const DIFFERENCES_MAX: usize = 1_000;
 
 impl AuditOutcome {
-    /// Adds the outcome of another slice.
+    /// Adds the outcome of another slice to this outcome.
     pub fn merge(&mut self, other: AuditOutcome) {
         let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
         self.differences
@@ -167,9 +167,9 @@ pub(super) enum RowVerdict {
 }
 
 impl Slice {
-    /// Returns rows of counts that the log requires, but that were not in the lists that were read from the tables. The
-    /// function returns the first `max` rows after `after`. An index may lag behind its table, so the caller reads the
-    /// missing rows by key, and compares again if they exist.
+    /// Returns the keys of rows of counts that the log requires, but that the caller did not add. The function returns
+    /// the first `max` keys after `after`. An index may lag behind its table, so the caller reads the missing rows by
+    /// key, and compares again if these rows exist.
     pub fn missing_rows(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(row) => {
@@ -179,8 +179,8 @@ impl Slice {
         })
     }
 
-    /// Returns the raw events and alerts that seem to differ, at most `max` of them after `after`. An index may
-    /// lag behind its table, so the caller reads the suspects by key, and passes the answers to
+    /// Returns the keys of the first `max` raw events and alerts after `after` that seem to differ from the log. An
+    /// index may lag behind its table, so the caller reads the suspects by key, and passes the answers to
     /// [`Slice::look_again`].
     pub fn suspects(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |_, entry| match entry {
@@ -192,8 +192,8 @@ impl Slice {
         })
     }
 
-    /// Returns the alerts for which no record is known, at most `max` of them after `after`. The caller traces
-    /// unknown alerts through their raw events.
+    /// Returns the keys of the first `max` alerts after `after` for which no record is known. The caller traces unknown
+    /// alerts through their raw events.
     pub fn unknown_alerts(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -234,7 +234,7 @@ impl Slice {
         put.found = now;
     }
 
-    /// Sets the record that an alert's raw event names.
+    /// Sets the position of the record that the raw event of an alert names.
     pub fn trace(&mut self, key: &Key, source: (i32, Offset)) {
         if let Some(SliceEntry::Put(AuditPut {
             found: Some(found), ..
@@ -252,8 +252,8 @@ impl Slice {
         })
     }
 
-    /// Drops the missing items that DynamoDB refused to store. For these items, the dead-letter topic contains the
-    /// records.
+    /// Drops the missing items that DynamoDB refused to store. The dead-letter topic contains the records of these
+    /// items.
     pub fn excuse(&mut self, refused: &BTreeSet<(i32, Offset)>) {
         self.entries.retain(|_, entry| match entry {
             SliceEntry::Row(_) => true,
@@ -264,7 +264,7 @@ impl Slice {
         });
     }
 
-    /// Sets the offsets at which the logs begin now, because retention may have removed records during the read.
+    /// Sets the offsets at which the logs begin now, because retention may have removed records while the log was read.
     pub fn begin_at(&mut self, starts: &BTreeMap<i32, Offset>) {
         for (partition, start) in starts {
             if let Some((log, _)) = self.logs.get_mut(partition) {
@@ -394,7 +394,7 @@ impl Slice {
             }
         }
         if out.is_empty() && row.lacking > 0 {
-            // The sums agree only by chance, because as many records were counted twice as were left out.
+            // The counts are equal only by chance, because as many records were counted twice as were left out.
             out.push("its fence leaves out records that are stored".to_owned());
         }
         out
@@ -426,7 +426,7 @@ impl Slice {
             return RowVerdict::Nothing;
         }
         if put.seen {
-            // A newer record that no claim covers yet may be about to replace an older item with the same key.
+            // If no claimed record requires this item, a newer record may be about to replace the item.
             let wrong = !put.matched && put.want.is_some();
             return if wrong {
                 let detail = format!("it says something else; {}", at(put.want));

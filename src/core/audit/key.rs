@@ -1,5 +1,4 @@
-//! The keys of rows in the order in which the comparison reads them: by city, then by time, then by the kind of
-//! row.
+//! The keys of rows, in the order of the comparison: by city, then by time, then by the kind of row.
 //!
 //! This file builds the table keys of rows a second time, independently of the code that writes.
 
@@ -8,21 +7,21 @@ use std::fmt;
 use crate::clock::UnixMs;
 use crate::time::{format_millis, format_seconds};
 
-/// The time that totals rows have in the order of the comparison. The time of totals is before every window and
-/// every event of the city.
+/// The time of totals rows in the order of the comparison. Totals rows sort before every window and every event of
+/// their city.
 pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 
 /// A city and a time. The comparison sorts rows by place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowPlace {
-    /// The city followed by `#`, so that cities have the same order as their series.
+    /// The city followed by `#`, so that cities sort in the same order as their series.
     city: Box<str>,
     /// The event time, the window start, or [`TOTALS_TIME_MS`].
     pub time_ms: UnixMs,
 }
 
 impl RowPlace {
-    /// Returns the place of the time `time_ms` in `city`.
+    /// Returns the place with the city `city` and the time `time_ms`.
     pub fn new(city: &str, time_ms: UnixMs) -> RowPlace {
         RowPlace {
             city: format!("{city}#").into(),
@@ -148,7 +147,7 @@ impl Key {
         format!("{city}{more}")
     }
 
-    /// Returns the number of bytes of the texts in the key.
+    /// Returns the total length of the texts in the key, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let name = match &self.name {
             Name::Totals(text)

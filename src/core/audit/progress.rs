@@ -7,9 +7,9 @@ use crate::event::Offset;
 /// The content of a partition's progress item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The offset below which everything is durable.
+    /// The offset below which all records are durable.
     pub next: Offset,
-    /// The counts of the records below `next`, or `None` if the item does not know them.
+    /// The counts of the records below `next`, or `None` if the item does not contain them.
     pub sums: Option<Counts>,
     /// True if the log still contains every offset below `next`.
     pub whole: bool,
@@ -22,10 +22,10 @@ impl Log {
     }
 }
 
-/// A progress item whose sums differ.
+/// A progress item whose sums differ from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongSums {
-    /// The number of the partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
     /// A description of what the item contains and what it should contain.
     pub detail: String,
@@ -35,8 +35,8 @@ pub struct WrongSums {
 pub const PROGRESS_ITEM: &str = "progress item";
 
 impl Slice {
-    /// Compares the progress items. Every slice processes the whole log, so it is enough that the first slice compares
-    /// the items.
+    /// Compares the progress items with the log. Every slice processes the whole log, so only the first slice compares
+    /// the progress items.
     pub(super) fn judge_progress(&self, out: &mut AuditOutcome) {
         if self.lo.is_some() {
             return;

@@ -1,10 +1,10 @@
 //! Compares the rows of hours and days with the counts of the log.
 //!
 //! Only rows that end at or before [`Scope::rolled_until_ms`](super::Scope) are compared, because their windows were
-//! final when the comparison began. Rows of hours and days have no fences, so they must count every claimed event. A
-//! row that seems to differ is checked again before it is reported. If one of its windows counts records that the log
-//! no longer has, the row cannot be compared. A row of all cities must in any case equal the sum over the rows of the
-//! series.
+//! final when the comparison began. Rows of hours and days have no fences, so these rows must count every claimed
+//! event. A row that seems to differ is checked again before it is reported. If one of the row's windows counts records
+//! that the log no longer has, the row cannot be compared. A row of all cities must in any case equal the sum over the
+//! rows of the series.
 
 use super::judge::{Incomparable, Kind, RowVerdict};
 use super::{At, AuditRow, Counts, FoundRow, Key, Lateness, Name, Slice, SliceEntry};
@@ -51,7 +51,7 @@ impl Key {
 /// The reason why a row of an hour or a day is not compared with the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excuse {
-    /// The row cannot be compared.
+    /// The row cannot be compared for the given reason.
     Cannot(Incomparable),
     /// The row equals the sum over the rows of the series.
     IsSum,
@@ -86,7 +86,7 @@ impl Slice {
         }
     }
 
-    /// Excuses the rows of a window's hour and day from the comparison, if the window itself cannot be compared.
+    /// Excludes the rows of a window's hour and day from the comparison, if the window itself cannot be compared.
     pub(super) fn excuse_rollups_of(&mut self, window: &Key, found: &FoundRow) {
         let Name::Window(kind) = &window.name else {
             return;
@@ -108,8 +108,8 @@ impl Slice {
         }
     }
 
-    /// Returns the first `max` rows of hours and days after `after` that seem to differ. The caller checks these
-    /// suspects again, first by key ([`Slice::look_at_rollup`]), and then by the rows that they sum
+    /// Returns the keys of the first `max` rows of hours and days after `after` that seem to differ from the log. The
+    /// caller checks these suspects again, first by key ([`Slice::look_at_rollup`]), and then by the rows that they sum
     /// ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
     pub fn suspect_rollups(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, is_suspect)
@@ -117,7 +117,7 @@ impl Slice {
 
     /// Sets the row that the table contains at the key of a suspect, if there is one. The row may be missing from the
     /// caller's list, because the caller lists rows through the totals rows of their series. Returns true if the row
-    /// still seems to differ.
+    /// still seems to differ from the log.
     pub fn look_at_rollup(&mut self, key: &Key, found: Option<FoundRow>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -137,7 +137,7 @@ impl Slice {
         }
     }
 
-    /// Compares a suspect of all cities with the sum over the rows of all series in the same hour or day.
+    /// Compares a suspect row of all cities with the sum over the rows of all series in the same hour or day.
     pub fn look_at_series<'a>(&mut self, key: &Key, series: impl Iterator<Item = &'a FoundRow>) {
         let (mut counts, mut hours) = (Counts::default(), HourCounts::default());
         for row in series {

@@ -71,7 +71,7 @@ fn nyc() -> Key {
     Key::window("NYC", "traffic", UnixMs(T0))
 }
 
-/// Returns how the window of `nyc` differs.
+/// Returns the way in which the window row of NYC differs from the log, if it differs.
 fn kind(slice: &Slice) -> Option<Kind> {
     let outcome = slice.outcome();
     let mut found = outcome.differences.iter().filter(|d| d.key == nyc());
@@ -265,7 +265,7 @@ fn alerts_that_may_have_expired_are_not_missing_and_those_kept_for_ever_are() {
         let mut missing = outcome.differences.iter();
         let found = missing.any(|d| d.key == alert && d.kind == Kind::Missing);
         assert_eq!(found, is_missing, "{alert_ttl_ms:?}: {outcome:?}");
-        // The raw row has expired in both cases.
+        // The raw event has expired in both cases.
         let expired = outcome.incomparable[&Incomparable::Expired];
         assert_eq!(expired, if is_missing { 1 } else { 2 });
     }
@@ -288,7 +288,7 @@ fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
 
 /// Compares rows of hours and days with a log. Between 6:00 and 7:00, the log has three claimed events of NYC, one of
 /// LA, and one event that is not claimed. `found` contains the numbers of events in the hour row and the day row of
-/// NYC, and in those of all cities. Returns how each of these rows differs.
+/// NYC, and in those of all cities. Returns the kind of difference of each of these four rows.
 fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<Kind>; 4] {
     const HOUR: i64 = 3_600_000;
     let scope = Scope {

@@ -1,24 +1,24 @@
-//! The watermark of the comparison. The comparison computes this watermark independently, and also tracks which times
-//! are unknown.
+//! The watermark of the comparison, which is computed independently of the consumer. The comparison also tracks which
+//! times are unknown.
 //!
-//! If the log still begins at 0, the watermark is exact. If retention removed the beginning of the log, the
-//! largest lost event time is unknown. There are two upper bounds for the largest lost event time. The first bound
-//! is the largest time in a published restart point. The second bound applies if the broker sets the timestamps:
-//! the timestamp of the first remaining record plus the allowed skew. Until the log itself contains a time as
-//! large as the bound, it is unknown whether some events are late. In a stream of current events, only the
-//! lateness of events near the log's beginning is unknown.
+//! If the log still begins at 0, the watermark is exact. If retention removed the beginning of the log, the largest
+//! lost event time is unknown. There are two upper bounds for the largest lost event time. The first bound is the
+//! largest time in a published restart point. The second bound applies if the broker sets the timestamps: the timestamp
+//! of the first remaining record plus the allowed skew. The lateness of some events is unknown until the log itself
+//! contains a time as large as the bound. In a stream of current events, only the lateness of events near the log's
+//! beginning is unknown.
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// Says whether an event arrived too late for its window.
+/// The result of the check whether an event arrived too late for its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lateness {
     /// The event arrived in time.
     InTime,
     /// The event arrived too late.
     Late,
-    /// The answer depends on records that the log no longer has.
+    /// The lateness depends on records that the log no longer has.
     Unknown,
 }
 
@@ -72,12 +72,12 @@ impl Watermark {
         self.seen_ms
     }
 
-    /// Decides whether the time of an event or heartbeat is late. After this decision, the time moves the watermark,
-    /// unless the event or heartbeat is too far ahead of its record.
+    /// Decides whether the time of an event or heartbeat is late, and then moves the watermark. An event or heartbeat
+    /// too far ahead of its record does not move the watermark.
     pub fn pass(&mut self, time_ms: UnixMs, stamp: Stamp, rules: &Rules) -> Lateness {
         if let (true, true, Some(ms)) = (self.fresh, stamp.by_broker, stamp.ms) {
-            // Earlier records have no later timestamp. The event times of earlier records are ahead of their
-            // timestamps by at most the skew.
+            // Earlier records have no later timestamp than this record. An event time that moves the watermark is ahead
+            // of its record's timestamp by at most the skew.
             let bound = ms.saturating_add(rules.skew_ms);
             self.lost_max_ms = Some(self.lost_max_ms.map_or(bound, |known| known.min(bound)));
         }
