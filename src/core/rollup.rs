@@ -2,10 +2,10 @@
 //!
 //! A rollup row sums the windows of a series, or of one event type in all cities, in one hour or one UTC day. A
 //! consumer writes the row when the windows are final, so every writer writes the same value. The *mark* is an item
-//! with the time up to which all hours are rolled up. Readers take earlier hours from rollup rows and later hours from
-//! windows, so each answer is complete.
+//! that contains the time up to which all hours are rolled up. Readers take earlier hours from rollup rows and later
+//! hours from windows, so each answer is complete.
 //!
-//! | piece | decides |
+//! | module | decides |
 //! |---|---|
 //! | [`due`] | which hours are final and not rolled up yet |
 //! | [`roll`] | what is read and written for these hours, in which order |
@@ -37,21 +37,22 @@ pub const DAY_MS: i64 = 24 * HOUR_MS;
 pub const MARK_PK: &str = "rollups";
 /// Sort key of the mark in the totals table.
 pub const MARK_SK: &str = "hours";
-/// Maximum average of read units per second that a consumer spends on rollups. A consumer with about 30,000 series
-/// reaches this maximum all the time, which costs 26 dollars a month.
+/// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, a
+/// consumer reaches this maximum all the time, which costs 26 dollars a month.
 pub const READ_UNITS_PER_SECOND: f64 = 100.0;
-/// Time between two checks for due hours, in milliseconds. A check that finds no due hour costs about two read units.
+/// Time between two checks for due hours, in milliseconds. A check that finds no hour to roll up costs about two read
+/// units.
 pub const LOOK_INTERVAL_MS: u64 = 30_000;
-/// Maximum wait before a consumer checks again after failed checks, in milliseconds.
+/// Maximum wait before the next check after failed checks, in milliseconds.
 const RETRY_MS_MAX: u64 = 600_000;
 
 /// Numbers of events by [`Severity::index`](crate::event::Severity::index).
 pub type SeverityCounts = [u64; 4];
 
-/// The counts of the hours of a day.
+/// The counts of events for each hour of a day.
 pub type DayHours = [SeverityCounts; 24];
 
-/// Adds `more` to `counts`.
+/// Adds the counts in `more` to `counts`.
 pub fn add_counts(counts: &mut SeverityCounts, more: &SeverityCounts) {
     for (count, more) in counts.iter_mut().zip(more) {
         *count = count.saturating_add(*more);
@@ -68,7 +69,7 @@ pub fn day_start(time_ms: UnixMs) -> UnixMs {
     time_ms - time_ms.0.rem_euclid(DAY_MS)
 }
 
-/// Returns the number of windows in an hour, or `None` if windows of this length cross the ends of hours. Tables with
+/// Returns the number of windows in an hour, or `None` if windows of this length do not divide an hour. Tables with
 /// such windows have no rollups, because an hour would not be a sum of windows.
 pub fn windows_per_hour(window_ms: i64) -> Option<i64> {
     (window_ms > 0 && HOUR_MS % window_ms == 0).then(|| HOUR_MS / window_ms)
@@ -83,8 +84,8 @@ pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
         .min(longest_ms)
 }
 
-/// Returns how long a consumer rests after it has spent `units` read units, in milliseconds.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative, and far below 2^53
+/// Returns the wait of a consumer after it has spent `units` read units, in milliseconds.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // The value is not negative and far below 2^53.
 pub fn rest_ms(units: f64) -> u64 {
     (units.max(0.0) * 1_000.0 / READ_UNITS_PER_SECOND).ceil() as u64
 }
@@ -118,9 +119,9 @@ impl RollupCost {
         let keys = hours
             .saturating_mul(count(0, windows))
             .saturating_mul(series);
-        // A chunk has at most one day. For each chunk, the names of all series are read twice, eight per read unit, and
-        // an index query for each series costs half a read unit. For each row of a day, reading its hours costs two
-        // read units.
+        // A chunk has at most one day. For each chunk, the names of all series are read twice, with eight names per
+        // read unit. An index query for each series costs half a read unit. For each row of a day, reading its hours
+        // costs two read units.
         let chunks = days + 1;
         let names = (series / 4 + series / 2 + 32).saturating_mul(chunks);
         RollupCost {
@@ -136,9 +137,9 @@ impl RollupCost {
 /// The length of time that a rollup row covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grain {
-    /// An hour.
+    /// The row covers one hour.
     Hour,
-    /// A UTC day.
+    /// The row covers one UTC day.
     Day,
 }
 
@@ -146,7 +147,7 @@ impl Grain {
     /// Both grains, with the shorter grain first.
     pub const ALL: [Grain; 2] = [Grain::Hour, Grain::Day];
 
-    /// Returns the first part of the row's `shard`.
+    /// Returns the first part of the attribute `shard` of a row.
     pub const fn name(self) -> &'static str {
         match self {
             Grain::Hour => "hour",
@@ -154,7 +155,7 @@ impl Grain {
         }
     }
 
-    /// Returns the length in milliseconds.
+    /// Returns the length of the hour or the day in milliseconds.
     pub const fn length_ms(self) -> i64 {
         match self {
             Grain::Hour => HOUR_MS,
@@ -203,7 +204,7 @@ impl RollupSeries {
         }
     }
 
-    /// Parses the text that [`RollupSeries::shard`] returns.
+    /// Parses text that [`RollupSeries::shard`] has returned, or returns `None` for other text.
     pub fn parse(shard: &str) -> Option<(Grain, RollupSeries)> {
         let (grain, series) = shard.split_once('#')?;
         let grain = Grain::ALL.into_iter().find(|known| known.name() == grain)?;
@@ -238,7 +239,7 @@ pub struct RollupRow {
     pub series: RollupSeries,
     /// The start of the row's hour or day, in Unix milliseconds.
     pub start_ms: UnixMs,
-    /// The counts.
+    /// The counts of the row.
     pub cells: Cells,
 }
 
@@ -295,23 +296,23 @@ pub struct RollupMark {
     pub tables_id: String,
     /// All hours that end at or before this time are rolled up. The time is a whole hour in Unix milliseconds.
     pub until_ms: UnixMs,
-    /// Partitions that were idle when hours were rolled up, each with the first of these hours. From that hour on, no
-    /// rollup row counts events of the partition.
+    /// Partitions that were idle when hours were rolled up, each with the first of these hours. From this hour on, no
+    /// rollup row counts events of the idle partition.
     pub idle: BTreeMap<i32, UnixMs>,
     /// The version of the mark, which grows by one with each write.
     pub version: i64,
 }
 
 impl RollupMark {
-    /// Returns true if the mark belongs to this topic id and these tables. Any other mark counts as absent, because a
-    /// new topic may add events to hours that were final for the former topic.
+    /// Returns true if the mark belongs to this topic id and these tables. A mark of another topic or other tables
+    /// counts as absent, because a new topic may add events to hours that were final for the former topic.
     pub fn is_of(&self, topic_id: Option<&str>, tables_id: &str) -> bool {
         topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
     }
 
     /// Returns the time up to which the rollups contain all events. The rollups lack the events of a partition that was
-    /// idle when hours were rolled up and has counted events since. `counted` returns the number of events that a
-    /// partition has counted, or `None` if the number is unknown.
+    /// idle when hours were rolled up, and that has counted events since then. `counted` returns the number of events
+    /// that a partition has counted, or `None` if the number is unknown.
     pub fn whole_until_ms(&self, counted: impl Fn(i32) -> Option<u64>) -> UnixMs {
         let woken = self.idle.iter().filter(|(p, _)| counted(**p) != Some(0));
         let since_ms = woken.map(|(_, since_ms)| *since_ms);

@@ -1,21 +1,21 @@
-//! Decides which hours are final.
+//! Decides which hours are final, and which hours are rolled up next.
 //!
 //! An hour is final if every partition of the topic has published a watermark at or after the hour's end. Everything
 //! below a published restart point is counted (INV-1). After the restart point, each event of a window that ends at or
 //! before the watermark is late, so no window counts it (INV-4).
 //!
-//! | partition | the hours |
+//! | state of a partition | effect on the hours |
 //! |---|---|
-//! | has published a watermark | are final up to the watermark |
-//! | is idle: it has counted no event, and its log has no unread record | do not wait for the partition |
-//! | anything else: its consumer has not begun, or has not published a watermark yet | wait for the partition |
+//! | It has published a watermark. | The hours are final up to the watermark. |
+//! | It has counted no event, and has nothing to read (idle). | The hours do not wait for the partition. |
+//! | Its consumer has not begun, or has not published a watermark yet. | The hours wait for the partition. |
 //!
 //! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The first event
 //! of an idle partition may have any event time. Therefore, the mark lists the idle partitions. When an idle partition
 //! counts an event, the hours are rolled up again, beginning with the first hour that left the partition out.
 //!
 //! # Assumption
-//! A partition that is added to the topic has no events of hours that were rolled up before. The definition of a final
+//! A partition that is added to the topic has no events in hours that are already rolled up. The definition of a final
 //! window makes the same assumption.
 
 use std::collections::BTreeMap;
@@ -25,14 +25,14 @@ use crate::clock::UnixMs;
 use crate::event::Offset;
 use crate::restart::{Commit, Metadata};
 
-/// What is known about the log of one partition.
+/// The known facts about the log of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogState {
     /// The published watermark, or `None` before the first event or heartbeat.
     pub watermark_ms: Option<UnixMs>,
     /// The offset of the most advanced restart point.
     pub next: Offset,
-    /// The number of events below that offset, or `None` if it is unknown.
+    /// The number of events below `next`, or `None` if the number is unknown.
     pub counted: Option<u64>,
     /// The offset after the newest record of the log, if the caller has looked it up.
     pub end: Option<Offset>,
@@ -46,7 +46,7 @@ impl LogState {
     }
 }
 
-/// What is known about the topic and the tables.
+/// The known facts about the topic and the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupFacts {
     /// The current topic id, which is the same in Kafka and in the config item.
@@ -94,7 +94,7 @@ impl RollupFacts {
 pub struct Plan {
     /// The mark at which the rollup begins.
     pub mark: RollupMark,
-    /// True if the table contains another mark or none, so that `mark` must be written first.
+    /// True if the table contains another mark or no mark, so that `mark` must be written first.
     pub is_new: bool,
     /// The time up to which all hours are final, in Unix milliseconds.
     pub target_ms: UnixMs,
@@ -120,7 +120,7 @@ pub enum Waiting {
 pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Waiting> {
     let mark = begin(stored, facts);
     let is_new = stored != Some(&mark);
-    // A mark that claims too many hours is corrected even if no hour is due. A missing mark can wait.
+    // A mark that claims too many hours is corrected even if no hour is due. A missing mark can be written later.
     let must_write = is_new && stored.is_some_and(|stored| stored.is_of_same(&mark));
     let (target_ms, idle) = match final_until(facts) {
         Ok((final_ms, idle)) if final_ms > mark.until_ms => {
@@ -175,8 +175,8 @@ fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
     };
     mark.until_ms = stored.whole_until_ms(counted);
     mark.idle.retain(|partition, _| {
-        // A partition that has counted nothing is no longer listed once its watermark has passed the mark, because new
-        // events of earlier hours are late.
+        // A partition without counted events is removed from the idle partitions once its watermark has passed the
+        // mark, because new events before the mark are late.
         let watermark_ms = facts.logs.get(partition).and_then(|log| log.watermark_ms);
         counted(*partition) == Some(0) && watermark_ms.is_none_or(|ms| ms < stored.until_ms)
     });

@@ -1,9 +1,9 @@
 //! Packs the 24 hours of a day into one binary attribute.
 //!
 //! The first three bytes have one bit for each hour, which says whether the hour has events. The lowest bit of the
-//! first byte stands for hour 0. The counts of each hour with events follow, by severity from low to critical. Each
-//! count is a LEB128 number: every byte has seven bits of the number, with the lowest bits first, and its highest bit
-//! says whether another byte follows. A day takes 99 bytes if each hour has events, and fewer than 128 of each
+//! first byte stands for hour 0. Next, each hour with events has four counts, by severity from low to critical. Each
+//! count is a LEB128 number. Every byte has seven bits of the number, with the lowest bits first. The highest bit of a
+//! byte says whether another byte follows. A day takes 99 bytes if each hour has events, and fewer than 128 of each
 //! severity.
 
 use super::{DayHours, SeverityCounts};

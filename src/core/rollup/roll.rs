@@ -1,4 +1,4 @@
-//! One pass of the writer, with all reads and writes that roll up the hours of a [`Plan`].
+//! Plans the reads and writes of one pass of the writer, which rolls up the hours of a [`Plan`].
 //!
 //! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls the method again.
 //! The pass divides the hours into chunks of at most one day:
@@ -13,8 +13,8 @@
 //! mark has moved.
 //!
 //! Reading a key costs one read unit, even if there is no window. Therefore, the pass skips days without windows if
-//! more than one day is due. The index shows where the next window is, but the index may lag behind its table. The
-//! writer waits [`SETTLE_MS`] milliseconds before it queries the index.
+//! more than one day is due. The index shows where the next window is, but the index may lag behind its table.
+//! Therefore, the writer waits [`SETTLE_MS`] milliseconds before it queries the index.
 //!
 //! # Assumption
 //! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If a window appears in
@@ -37,44 +37,47 @@ use crate::pace::backoff_ms;
 pub const SETTLE_MS: u64 = 60_000;
 /// Maximum number of windows in one request.
 const WINDOWS_MAX: i64 = 1_000;
-/// Maximum number of rows of all cities in memory, about 10 MB. If a chunk of a day needs more rows, the pass uses
-/// chunks of one hour.
+/// Maximum number of rows of all cities in memory, which take about 10 MB. If a chunk of a day needs more rows, the
+/// pass uses chunks of one hour.
 const ALL_ROWS_MAX: usize = 100_000;
 
 /// A request that the caller must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Write the mark, on condition that the version in the table is still one lower. Report to [`Roll::moved`].
+    /// Write the mark, on condition that the version in the table is still one lower. Report the success to
+    /// [`Roll::moved`].
     Move(RollupMark),
-    /// Wait until the index has settled. Report to [`Roll::settled`].
+    /// Wait until the index has settled. Report the end of the wait to [`Roll::settled`].
     Settle,
-    /// Find the earliest start of a window at or after this time, across all series. Report to [`Roll::first_window`].
+    /// Find the earliest start of a window at or after this time, across all series. Report the result to
+    /// [`Roll::first_window`].
     FirstWindow(UnixMs),
     /// Read a page of series from a shard of the totals, in the order of their names, beginning with the first name
-    /// after `after`. Report to [`Roll::series`].
+    /// after `after`. Report the result to [`Roll::series`].
     Series {
         /// The number of the shard.
         shard: u32,
         /// The last name of the previous page, or an empty string.
         after: String,
     },
-    /// Read the windows of a series that start in `[from_ms, until_ms)`, by their keys. Report to [`Roll::windows`].
+    /// Read the windows of a series that start in `[from_ms, until_ms)`, by their keys. Report the result to
+    /// [`Roll::windows`].
     Windows {
-        /// `city#event_type`.
+        /// The series, which is `city#event_type`.
         series: String,
         /// The start of the first window.
         from_ms: UnixMs,
         /// The end of the last window.
         until_ms: UnixMs,
     },
-    /// Read the hour rows of one day. Report to [`Roll::hours`].
+    /// Read the hour rows of one day. Report the result to [`Roll::hours`].
     Hours {
         /// The series of the rows.
         series: RollupSeries,
         /// The start of the day.
         day_ms: UnixMs,
     },
-    /// Put these rows after `wait_ms` milliseconds. Report to [`Roll::put`].
+    /// Put these rows after `wait_ms` milliseconds. Report the result to [`Roll::put`].
     Put {
         /// The rows, at most [`BATCH_PUTS_MAX`], with different keys.
         rows: Vec<RollupRow>,
@@ -94,7 +97,7 @@ enum Phase {
     Storing,
     /// The hours are summed into days.
     Days,
-    /// All rows are made.
+    /// All rows of the chunk are made.
     Made,
 }
 
@@ -140,7 +143,7 @@ impl Walk {
     }
 }
 
-/// Hours that are rolled up together.
+/// A chunk of hours that are rolled up together.
 #[derive(Clone, Debug)]
 struct Chunk {
     from_ms: UnixMs,
@@ -151,9 +154,9 @@ struct Chunk {
     /// The counts of all cities by event type and hour.
     all_cities: BTreeMap<(String, UnixMs), SeverityCounts>,
     event_types: BTreeSet<String>,
-    /// The event types whose day rows for all cities are still to be made.
+    /// The event types whose day rows for all cities are not made yet.
     days: VecDeque<RollupSeries>,
-    /// The rows that are still to be put.
+    /// The rows that are not put yet.
     rows: VecDeque<RollupRow>,
 }
 
@@ -210,7 +213,7 @@ impl Roll {
         self.target_ms
     }
 
-    /// Returns the next request. The random number `chance` spreads repeated puts.
+    /// Returns the next request. The random number `chance` spreads repeated puts over time.
     pub fn next_ask(&mut self, chance: u32) -> Ask {
         if self.is_new {
             return Ask::Move(self.moved_to(self.mark.until_ms, self.mark.idle.clone()));
@@ -301,12 +304,12 @@ impl Roll {
         self.mark = mark;
     }
 
-    /// Notes that the wait for the index is over.
+    /// Notes that the index has had enough time to settle.
     pub fn settled(&mut self) {
         self.is_settled = true;
     }
 
-    /// Processes the start of the first window, or `None` if there is no window.
+    /// Processes the start of the first window that the index shows, or `None` if there is no such window.
     pub fn first_window(&mut self, start_ms: Option<UnixMs>) {
         let day_ms = start_ms.map_or(self.target_ms, day_start);
         self.from_ms = day_ms.clamp(self.from_ms, self.target_ms);
@@ -370,13 +373,13 @@ impl Roll {
 }
 
 impl Chunk {
-    /// Returns the next request, or `None` if rows must be put first, or if all rows are stored.
+    /// Returns the next request, or `None` if rows must be put first or all rows are stored.
     fn next_ask(&mut self, window_ms: i64) -> Option<Ask> {
         loop {
             if let Some(ask) = self.folding_ask(window_ms) {
                 return Some(ask);
             }
-            // The rows are put before more rows are made, so that few rows are in memory.
+            // A full batch of rows is put before more rows are made, so that few rows are in memory.
             if self.phase == Phase::Made || self.rows.len() >= BATCH_PUTS_MAX {
                 return None;
             }
@@ -464,7 +467,7 @@ impl Chunk {
         self.days = types.map(|kind| RollupSeries::all_cities(&kind)).collect();
     }
 
-    /// Removes the rows of the next put from the chunk, and returns them.
+    /// Removes the rows for the next put from the chunk, and returns these rows.
     fn take_rows(&mut self) -> Vec<RollupRow> {
         let len = self.rows.len().min(BATCH_PUTS_MAX);
         self.rows.drain(..len).collect()

@@ -96,13 +96,12 @@ fn a_usual_day_takes_99_bytes() {
         &[][..],
         &[0, 0],
         &[0, 0, 0, 0],
-        // In these cases, hour 9 lacks a count, has a count too many, has only zeros, or ends in the middle of a
-        // number.
+        // In these cases, hour 9 lacks a count, has an extra count, has only zeros, or ends in the middle of a number.
         &[0, 2, 0, 1, 0, 0],
         &[0, 2, 0, 1, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0x80],
-        // The number 1 is written as two bytes.
+        // In this case, the number 1 is written as two bytes.
         &[0, 2, 0, 0x81, 0, 0, 0, 0],
         &[
             0, 2, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 127, 0, 0, 0,
@@ -234,7 +233,7 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
     assert_eq!(facts.unclear(), [1]);
     facts.set_end(1, Offset(5));
     assert_eq!(plan(None, &facts), Err(Waiting::NoWatermark(1)));
-    // Two rejected records were read since the progress item was written.
+    // Two rejected records have been read since the progress item was written.
     let commit = |next: i64, topic: &str, tables: &str, events: u64| Commit {
         next: Offset(next),
         metadata: format!("v1;topic={topic};tables={tables};max=-;sums={events},0,{events},0,0,0"),
@@ -281,13 +280,13 @@ fn an_idle_partition_that_counts_an_event_takes_back_its_hours() {
         BTreeMap::from([(2, hours(2))]),
         "its hours are left out again"
     );
-    // The hours are taken back even if the partition has no watermark, as after a future event.
+    // The mark moves back even if the partition has no watermark, which is the case after a future event.
     let again = check(&[first, log(None, 4, Some(1), 4), idle]).unwrap();
     assert_eq!(
         (again.is_new, again.mark.until_ms, again.target_ms),
         (true, hours(2), hours(2))
     );
-    // After a heartbeat, new events below its watermark are late, so the partition is no longer listed as idle.
+    // After a heartbeat, new events below its watermark are late, so the plan no longer lists the partition as idle.
     let closed = check(&[past(hours(5), 9), past(hours(5), 0), idle]).unwrap();
     assert_eq!(
         (closed.is_new, closed.mark.until_ms, closed.target_ms),
@@ -384,7 +383,7 @@ proptest! {
     ) {
         let until_ms = BASE_MS + until * HOUR_MS;
         let stored = mark(until_ms, &[]);
-        // Each log is read up to a restart point, and has a few unread records.
+        // Each log was read up to a restart point, and has a few unread records.
         let at = |records: &Vec<Logged>, read: usize| read.min(records.len());
         let then = logs.iter().map(|(records, read, more)| {
             let read = at(records, *read);
@@ -405,7 +404,7 @@ proptest! {
                 prop_assert_eq!(of(then), of(now));
             }
         }
-        // The next check takes the hours back if a partition that was idle has counted events in these hours.
+        // The next check moves the mark back if a partition that was idle has counted events in the rolled-up hours.
         let after = RollupMark { until_ms: first.target_ms, idle: first.idle.clone(), ..stored.clone() };
         let is_added = first.idle.keys().any(|partition| {
             let hours = &hours_now[usize::try_from(*partition).unwrap()];

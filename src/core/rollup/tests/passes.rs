@@ -7,7 +7,7 @@ use super::*;
 use crate::keys::totals_shard;
 use crate::time::format_seconds;
 
-/// Tables in memory.
+/// Simulated tables in memory.
 #[derive(Default)]
 struct Tables {
     windows: BTreeMap<(String, UnixMs), SeverityCounts>,
@@ -25,7 +25,7 @@ impl Tables {
             .collect()
     }
 
-    /// Carries out a request of the pass.
+    /// Carries out a request of the pass, and reports the result to the pass.
     fn answer(&mut self, roll: &mut Roll, ask: Ask, chance: u32) {
         self.asked += 1;
         match ask {
