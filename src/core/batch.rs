@@ -3,7 +3,7 @@
 //! The queue sends a batch when the batch is full or its oldest put has waited for [`LINGER_MS`]. Puts that the table
 //! did not process return to the queue ([`PutQueue::answered`]) and are retried after a random wait. If DynamoDB
 //! rejects a batch as invalid, the queue halves the batch until the invalid put is alone, so one invalid put never
-//! blocks others. The queue gives a put up only after DynamoDB has twice rejected a batch with this put alone. Two puts
+//! blocks others. The queue gives up a put only after DynamoDB has twice rejected a batch with this put alone. Two puts
 //! with the same key never share a batch, because DynamoDB would reject the whole batch.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,7 +26,7 @@ pub struct Batch {
     pub id: u64,
     /// The table that the puts go to.
     pub table: PutTable,
-    /// The puts, at most [`BATCH_PUTS_MAX`], with different keys.
+    /// The puts of the batch, at most [`BATCH_PUTS_MAX`], with different keys.
     pub puts: Vec<Put>,
 }
 
@@ -43,16 +43,16 @@ pub enum BatchOutcome {
         /// True if the table throttled the request.
         throttled: bool,
     },
-    /// DynamoDB rejects at least one of the puts for good.
+    /// DynamoDB rejects at least one of the puts permanently.
     Invalid,
 }
 
-/// What a batch's answer means for its puts.
+/// The puts of a batch that need no further attempt after the batch's answer.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// The puts that are durable now.
     pub stored: Vec<Put>,
-    /// The put that the table refused for good, whose record goes to the dead-letter topic.
+    /// The put that the table refused permanently, if there is one. Its record goes to the dead-letter topic.
     pub refused: Option<Put>,
 }
 
@@ -157,8 +157,8 @@ impl PutQueue {
         }
     }
 
-    /// Processes the answer to a batch. The random number `chance` spreads the retries. A put is retried only if `live`
-    /// returns true for it.
+    /// Processes the answer to a batch. The random number `chance` spreads the retries over time. A put is retried only
+    /// if `live` returns true for it.
     ///
     /// # Panics
     /// Panics if this queue did not send the batch, or if the batch was answered before.
@@ -188,7 +188,7 @@ impl PutQueue {
                     (unprocessed.contains(&at), attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
-                // A single refusal may answer another request, so two refusals of the put alone are needed.
+                // One refusal may be the answer to another request, so two refusals of the put alone are required.
                 BatchOutcome::Invalid if company_max == 0 => {
                     settled.refused = Some(put);
                     continue;
@@ -221,14 +221,14 @@ impl PutQueue {
         settled
     }
 
-    /// Drops the waiting puts for which `live` returns false. The consumer no longer owns their partition.
+    /// Drops the waiting puts for which `live` returns false. The consumer no longer owns the partition of these puts.
     pub fn retain(&mut self, live: impl Fn(&Put) -> bool) {
         self.fresh.retain(|w| live(&w.put));
         self.retries.retain(|_, w| live(&w.put));
     }
 
-    /// Returns the time at which [`PutQueue::next_batch`] should be called again, or `None` if nothing becomes due by
-    /// time alone.
+    /// Returns the time at which [`PutQueue::next_batch`] should be called again, or `None` if no put is due at a later
+    /// time.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         if !self.concurrency.has_room() {
             return None;
@@ -411,7 +411,7 @@ mod tests {
                         2 => BatchOutcome::Stored { unprocessed: vec![0] },
                         _ => BatchOutcome::Stored { unprocessed: vec![] },
                     };
-                    // The run must end for every sequence of outcomes.
+                    // After 2,000 turns all batches are stored, so that the test ends for every sequence of outcomes.
                     let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
                     stored.extend(seqs(&q.answered(SteadyMs(now), batch, &outcome, 7, |_| true).stored));
                 }

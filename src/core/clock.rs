@@ -1,4 +1,4 @@
-//! Instants of the three clocks, each with a type of its own, so that two clocks cannot be mixed.
+//! Instants of three clocks. Each clock has a type of its own, so that instants of different clocks cannot be mixed.
 //!
 //! | type | clock | used for |
 //! |---|---|---|
@@ -6,9 +6,9 @@
 //! | [`SteadyMs`] | a monotonic clock, which may stand still while the host sleeps | intervals, waits and deadlines of a process |
 //! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id that was read is trusted |
 //!
-//! An instant minus an instant of the same clock is a span. An instant plus or minus a span is an instant. Spans, such
-//! as lengths of windows, the lateness and waits, are plain `i64` in milliseconds. Items, commits, headers and JSON
-//! contain only the number of an instant, without its clock.
+//! The difference of two instants of the same clock is a span. An instant plus or minus a span is an instant. Spans,
+//! such as window lengths and waits, are plain `i64` values in milliseconds. Items, commits, headers and JSON contain
+//! an instant as a plain number, without its clock.
 //!
 //! ```
 //! use citystream_core::clock::{BootMs, UnixMs};
@@ -19,7 +19,7 @@
 //! assert!(!TableIdentity::default().is_trusted(BootMs(7)));
 //! ```
 //!
-//! The age of an event needs the wall clock, so the following code does not compile:
+//! The age of an event must be computed with the wall clock, so the following code does not compile:
 //!
 //! ```compile_fail
 //! use citystream_core::clock::{SteadyMs, UnixMs};
@@ -27,7 +27,8 @@
 //! let age_ms: i64 = SteadyMs(1_357_020_000_000) - UnixMs(1_357_019_999_000);
 //! ```
 //!
-//! The trust in the tables' id must end even while the host sleeps, so the following code does not compile either:
+//! The trust in the tables' id must end even while the host sleeps. A monotonic clock may stand still during sleep, so
+//! the following code does not compile:
 //!
 //! ```compile_fail
 //! use citystream_core::clock::SteadyMs;
@@ -46,7 +47,7 @@ macro_rules! clock {
         pub struct $name(pub i64);
 
         impl $name {
-            /// The earliest instant. It stands for "long ago".
+            /// The earliest instant, which stands for "long ago".
             pub const MIN: $name = $name(i64::MIN);
 
             /// Returns the instant `span_ms` later, or the last instant of the type if there is an overflow.
@@ -105,10 +106,10 @@ clock! {
     UnixMs
 }
 clock! {
-    /// Milliseconds of a monotonic clock of this process. Its zero has no meaning.
+    /// Milliseconds of a monotonic clock of this process. The zero point of this clock has no meaning.
     SteadyMs
 }
 clock! {
-    /// Milliseconds since the host started. On Linux they include time asleep.
+    /// Milliseconds since the host started. On Linux, the time that the host was asleep is included.
     BootMs
 }

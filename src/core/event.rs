@@ -7,16 +7,16 @@ use std::fmt;
 
 use crate::clock::UnixMs;
 
-/// How serious an event is, from the lowest severity to the highest.
+/// The severity of an event. The order of severities is from low to critical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The event requires no action.
     Low,
-    /// The event is worth knowing.
+    /// The event is worth knowing about, but raises no alert.
     Medium,
     /// The event raises an alert.
     High,
-    /// The event raises an alert, and is more serious than a high one.
+    /// The event raises an alert, and is more serious than an event of high severity.
     Critical,
 }
 
@@ -34,7 +34,7 @@ impl Severity {
         Severity::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Returns the name that is used in records, tables and answers.
+    /// Returns the name of the severity in records, tables and API answers.
     pub const fn name(self) -> &'static str {
         match self {
             Severity::Low => "low",
@@ -73,7 +73,7 @@ pub struct Event {
     pub city: Box<str>,
     /// The event type in lower case, which matches `[a-z][a-z0-9_-]{0,63}`.
     pub event_type: Box<str>,
-    /// How serious the event is.
+    /// The severity of the event.
     pub severity: Severity,
     /// The event time, in the years 1970 to 9998 UTC.
     pub time_ms: UnixMs,

@@ -1,10 +1,10 @@
 //! Gaps between the offsets of the records that a Kafka client delivers.
 //!
-//! A gap has one of two causes, which a reader of the log cannot tell apart. Control records and records of aborted
-//! transactions have offsets but are never delivered, so they leave a real gap. A client that skips records also leaves
-//! a gap. A consumer that commits past skipped records loses them without a trace. Only a second, independent read of
-//! the same range distinguishes a real gap from skipped records. Therefore no restart point crosses a gap until the
-//! second read has confirmed the gap.
+//! A gap has one of two causes, which look the same to a reader of the log. Control records and records of aborted
+//! transactions have offsets but are never delivered, so they leave a real gap. A Kafka client that skips records by
+//! mistake also leaves a gap. A consumer that commits past skipped records loses them without a trace. Only a second,
+//! independent read of the same range distinguishes a real gap from skipped records. Therefore no restart point crosses
+//! a gap until the second read has confirmed the gap.
 //!
 //! librdkafka's maintainers advise consumers to compare offsets
 //! (<https://github.com/confluentinc/librdkafka/issues/2256>).
@@ -34,9 +34,9 @@ pub enum SecondRead {
 /// The kind of a gap, after a second read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The log holds no record in the gap. Reading continues after it.
+    /// The log holds no record in the gap, so reading continues after the gap.
     Real,
-    /// The client skipped the record at `found`. The gap must be read again.
+    /// The client skipped the record at `found`, so the gap must be read again.
     Skipped {
         /// The first offset that the second read found.
         found: Offset,

@@ -1,13 +1,14 @@
 //! The names and keys of all items in the tables, as docs/TABLES.md defines them.
 //!
-//! Pure functions map an event to the strings under which it is stored. The shard hash is part of
-//! [`crate::RULES`], because it decides in which item a total is counted.
+//! Pure functions map an event to the keys under which the event is stored. The shard hash is part of [`crate::RULES`],
+//! because the hash decides in which item a total is counted.
 
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::time::{format_millis, format_seconds};
 
-/// The suffixes of the four table names. A name consists of `--table-prefix`, a dash and the suffix.
+/// The suffixes of the names of the four tables of events and counts. A name consists of `--table-prefix`, a dash and
+/// the suffix.
 pub const TABLES: [&str; 4] = ["raw-events", "aggregations", "alerts", "totals"];
 /// Index of the raw events table in [`TABLES`].
 pub const RAW: usize = 0;
@@ -17,11 +18,11 @@ pub const AGGREGATIONS: usize = 1;
 pub const ALERTS: usize = 2;
 /// Index of the totals table in [`TABLES`].
 pub const TOTALS: usize = 3;
-/// The number of the table of incidents where the numbers up to [`TOTALS`] stand for the tables in [`TABLES`].
+/// Index of the table of incidents, which follows the indexes of the tables in [`TABLES`].
 pub const INCIDENTS: usize = TABLES.len();
 /// The index of raw events by city shard and time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
-/// The index of aggregations by series and window start. It contains only keys.
+/// The index of aggregations by series and window start. The index contains only keys.
 pub const SERIES_INDEX: &str = "series-window-index";
 /// The index of alerts by severity shard and sort key.
 pub const SEVERITY_INDEX: &str = "severity-timestamp-index";
@@ -37,9 +38,9 @@ pub const CONFIG_PK: &str = "config";
 pub const CONFIG_SK: &str = "tables";
 /// The partition key of all progress items in the totals table.
 pub const PROGRESS_PK: &str = "progress";
-/// The suffix of the name of the table of incidents. Only `notify` writes to it.
+/// The suffix of the name of the table of incidents. Only the `notify` command writes to this table.
 pub const INCIDENTS_TABLE: &str = "incidents";
-/// The partition key of all checkpoints in the table of incidents. No rule has such a name.
+/// The partition key of all checkpoints in the table of incidents. No rule can have this key as its name.
 pub const CHECKPOINT_PK: &str = "#checkpoint";
 /// The partition key of all silences in the table of incidents.
 pub const SILENCE_PK: &str = "#silence";
@@ -60,10 +61,11 @@ pub const SUMS: [&str; 6] = [
 pub const SUMS_NEXT: &str = "sums_next";
 /// The prefix of an attribute that holds a fence, which is the offset after the last record counted in the row.
 pub const FENCE_NEXT: &str = "next#";
-/// The prefix of the attribute that holds the offset of the first record counted in the row. It is set only once.
+/// The prefix of the attribute that holds the offset of the first record counted in the row. The attribute is set only
+/// once.
 pub const FENCE_FIRST: &str = "first#";
 
-/// The names of the tables with the same prefix.
+/// The names of all tables with one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableNames {
     /// The table with one item per event.
@@ -74,7 +76,7 @@ pub struct TableNames {
     pub alerts: String,
     /// The table with the totals by city and event type, the config item and the progress items.
     pub totals: String,
-    /// The table with one item per incident, which the other roles do not use.
+    /// The table with one item per incident. Roles other than `notify` do not write to this table.
     pub incidents: String,
 }
 
@@ -199,8 +201,8 @@ mod tests {
 
     #[test]
     fn the_events_of_one_city_are_spread_over_its_shards() {
-        // All events of a city are in one partition, so their default ids differ only in the offset. A busy second has
-        // 2,000 events.
+        // All events of a city are in one partition, so their default ids differ only in the offset. In this test, a
+        // busy second has 2,000 events.
         for shards in [2, 3, 4, 8, 9, 16] {
             for first in (1_000_000..1_020_000).step_by(2_000) {
                 let mut held = std::collections::BTreeMap::<String, u32>::new();

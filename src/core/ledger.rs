@@ -1,10 +1,10 @@
-//! The ledger of a consumer counts what became of every record that the consumer has consumed (INV-7).
+//! The ledger of a consumer counts what happened to every record that the consumer has consumed (INV-7).
 //!
 //! `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
 
 use crate::parse::Reason;
 
-/// The counts of the ledger at one moment.
+/// The counts of a ledger at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Number of records that were passed to the worker of their partition.
@@ -13,14 +13,14 @@ pub struct Ledger {
     pub counted: u64,
     /// Number of events that were counted as late.
     pub late: u64,
-    /// Number of records that the dead-letter topic acknowledged, by [`Reason`] in the order of `Reason::ALL`.
+    /// Number of rejected records that the dead-letter topic acknowledged, by [`Reason`] in the order of `Reason::ALL`.
     pub rejected: [u64; Reason::ALL.len()],
     /// Number of events that the tables had already counted.
     pub already_counted: u64,
     /// Number of heartbeats that were consumed.
     pub heartbeats: u64,
-    /// Number of records that were dropped together with their partition. The next owner of the partition reads
-    /// these records again.
+    /// Number of records that were dropped because the consumer gave up their partition. The next owner of the
+    /// partition reads these records again.
     pub given_up: u64,
     /// Number of records that are not yet durable.
     pub in_flight: u64,

@@ -2,17 +2,21 @@
 //!
 //! This crate never reads a clock, draws a random number or waits. The crate uses neither the AWS SDK nor librdkafka.
 //! The functions of the crate take values and return values, so a test can drive them through every order of events.
-//! The modules around the crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the time as `now_ms`, and
-//! passes random numbers as arguments.
+//! The modules around the crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time as `now_ms`,
+//! and passes random numbers as arguments.
 //!
-//! Reading order: [`event`] and [`parse`] (what a record says), [`time`], [`window`] and
-//! [`watermark`] (where it belongs), [`keys`] (under which names), [`stretch`] and [`plan`]
-//! (what is written), [`worker`] (one partition), [`restart`] (where to begin again), [`rollup`] (hours and days),
-//! [`gap`] (offsets that were passed over),
-//! [`batch`] and [`pace`] (how much at once), [`pipeline`] (all partitions of a consumer). Beside
-//! them [`synth`] and [`synth_faults`] (made-up events, and trouble among them), [`replay`] (old events sent
-//! again), [`repair`] (rejected ones mended), [`submission`] (events that a client sends in one body), [`murmur2`] (the partition of a key) and [`progress`]
-//! (rate and time left of work with an end).
+//! Modules in reading order:
+//!
+//! - [`event`], [`parse`]: the event, and the parser for records
+//! - [`clock`], [`time`], [`window`], [`watermark`]: instants, timestamps, windows and lateness
+//! - [`keys`]: the names and keys of all items
+//! - [`stretch`], [`plan`]: sums of records, and the writes to the tables
+//! - [`worker`], [`pipeline`]: one partition, and all partitions of a consumer
+//! - [`restart`], [`gap`]: where a partition starts, and gaps between offsets
+//! - [`batch`], [`pace`]: batches of puts, concurrency and waits
+//! - [`rollup`]: counts by hour and by day
+//! - [`synth`], [`synth_faults`], [`replay`], [`repair`]: synthetic events, old events and repaired records
+//! - [`submission`], [`murmur2`], [`progress`]: events in a request, partitions of keys, and remaining times
 
 pub mod audit;
 pub mod batch;
@@ -46,8 +50,8 @@ pub mod worker;
 
 /// The version of the rules that decide the validity, the row and the lateness of a record.
 ///
-/// The config item in the totals table contains the version of the rules. A consumer stops if the item has another
-/// version than the consumer. If consumers with different rules updated the same rows, some records would be counted
-/// twice or never. A change to [`parse`], [`window`], [`watermark`] or [`keys`] that alters a result must raise the
-/// version.
+/// The config item in the totals table contains the version of the rules. A consumer stops if the config item contains
+/// another version than the consumer's own. If consumers with different rules updated the same rows, some records would
+/// be counted twice or never. A change to [`parse`], [`window`], [`watermark`] or [`keys`] that alters a result must
+/// raise the version.
 pub const RULES: u32 = 1;

@@ -2,18 +2,19 @@
 //!
 //! The limit on concurrent requests doubles with each round of successes until the table throttles for the first time.
 //! After the first throttling, the limit grows by one per round and halves when the table throttles, like TCP's
-//! congestion window. Waits double up to a cap, with full jitter, so that many consumers do not retry at the same
-//! moment. The caller passes the random numbers.
+//! congestion window. Waits between attempts double up to a cap, with full jitter, so that many consumers do not retry
+//! at the same moment. The caller passes the random numbers.
 
 /// The limit on requests in flight to one table.
 #[derive(Clone, Debug)]
 pub struct Concurrency {
     limit: f64,
     limit_max: f64,
-    /// True until the table throttles for the first time, because the capacity of the table is unknown until then.
+    /// True until the table throttles for the first time, because the table's capacity is unknown before the first
+    /// throttling.
     is_starting: bool,
     in_flight: u32,
-    /// Number of answers before the limit may halve again, so that one congestion halves the limit only once.
+    /// Number of answers before the limit may halve again, so that one period of throttling halves the limit only once.
     hold: u32,
 }
 
@@ -53,7 +54,7 @@ impl Concurrency {
             }
         } else if was_full {
             // The limit grows only if it was reached, because a success below the limit does not show that the table
-            // takes more.
+            // accepts more.
             let more = if self.is_starting {
                 1.0
             } else {
@@ -63,7 +64,7 @@ impl Concurrency {
         }
     }
 
-    /// Returns the number of requests without an answer.
+    /// Returns the number of requests in flight, which have no answer yet.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
@@ -71,12 +72,12 @@ impl Concurrency {
 
 /// Maximum wait before the first retry, in milliseconds.
 pub const BACKOFF_BASE_MS: i64 = 25;
-/// Maximum wait between two attempts, in milliseconds. The wait is short enough to notice soon that a table has
-/// recovered.
+/// Maximum wait between two attempts, in milliseconds. The maximum is small, so that a consumer soon notices that a
+/// table has recovered.
 pub const BACKOFF_MAX_MS: i64 = 5_000;
 
 /// Returns the wait before retry number `attempt`, in milliseconds. The first retry has the number 1. The random number
-/// `chance` spreads the wait over the whole range up to its cap (full jitter).
+/// `chance` selects the wait from the whole range between zero and its cap (full jitter).
 pub fn backoff_ms(attempt: u32, chance: u32) -> i64 {
     let cap = (BACKOFF_BASE_MS << attempt.saturating_sub(1).min(16)).min(BACKOFF_MAX_MS);
     1 + i64::from(chance) * cap / i64::from(u32::MAX)

@@ -1,9 +1,9 @@
-//! Parses the bytes of a record to an event, to a heartbeat, or to the reason why the record is neither.
+//! Parses the bytes of a record. The result is an event, a heartbeat, or the reason why the record is neither of these.
 //!
 //! The parser never panics and has a result for every input. The parser checks every part of the value, including
-//! unknown fields. Four flaws make the value `not_json`, wherever they are: a key that occurs twice in one object, a
-//! lone surrogate, a number that overflows a double, and more than 127 levels of nesting. The rules are checked in the
-//! order of the table, and the first broken rule decides:
+//! unknown fields. Four flaws anywhere in the value make it `not_json`: a key that occurs twice in one object, a lone
+//! surrogate, a number that overflows a double, and more than 127 levels of nesting. The rules are checked in the order
+//! of this table, and the first broken rule is the reason for the rejection:
 //!
 //! | order | reason | when |
 //! |---|---|---|
@@ -55,9 +55,9 @@ pub enum Reason {
     NotJson,
     /// One of the four required fields is missing.
     MissingField,
-    /// The city breaks a rule.
+    /// The city is not a valid name of a city.
     BadCity,
-    /// The event type breaks a rule.
+    /// The event type is not a valid name of an event type.
     BadEventType,
     /// The severity is not one of the four severities.
     BadSeverity,
@@ -67,7 +67,7 @@ pub enum Reason {
     BadDescription,
     /// The event id is not a string, is too long, or contains control characters.
     BadEventId,
-    /// The heartbeat headers of the record are not exactly one number of 1 to 15 digits.
+    /// The record has more than one heartbeat header, or its heartbeat header is not a number of 1 to 15 digits.
     BadHeartbeat,
     /// DynamoDB refused the raw item or the alert of the event. The counts still include the record.
     RefusedByTable,
@@ -117,7 +117,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Says why a record is not an event: the reason, and a sentence with details.
+/// The reason why a record is not an event, and a sentence with details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
     /// The first rule that the record breaks.
@@ -156,7 +156,7 @@ pub enum Body {
 /// value.
 ///
 /// # Errors
-/// Returns the first broken rule.
+/// Returns a [`Reject`] for the first broken rule.
 pub fn parse_record<'a>(
     value: Option<&[u8]>,
     headers: impl IntoIterator<Item = Option<&'a [u8]>>,
@@ -190,7 +190,7 @@ fn parse_heartbeat(value: Option<&[u8]>) -> Option<UnixMs> {
     std::str::from_utf8(digits).ok()?.parse().ok().map(UnixMs)
 }
 
-/// A parsed event whose texts are borrowed from the record, if they need no decoding.
+/// A parsed event. Its texts are borrowed from the record unless they need decoding.
 #[derive(Debug)]
 pub struct BorrowedEvent<'a> {
     /// The city, as in [`Event::city`].
@@ -222,15 +222,15 @@ impl From<BorrowedEvent<'_>> for Event {
 /// Parses the value of a record, or one line of NDJSON.
 ///
 /// # Errors
-/// Returns the first broken rule.
+/// Returns a [`Reject`] for the first broken rule.
 pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
     parse_borrowed_event(value).map(Event::from)
 }
 
-/// Parses as [`parse_event`] does, for callers that send the value on unchanged.
+/// Works like [`parse_event`], for callers that forward the value unchanged.
 ///
 /// # Errors
-/// Returns the first broken rule.
+/// Returns a [`Reject`] for the first broken rule.
 pub fn parse_borrowed_event(value: &[u8]) -> Result<BorrowedEvent<'_>, Reject> {
     if value.is_empty() {
         return Err(Reject::new(Reason::Empty, "the value has 0 bytes"));
@@ -249,8 +249,8 @@ pub fn parse_borrowed_event(value: &[u8]) -> Result<BorrowedEvent<'_>, Reject> {
     fields.into_event()
 }
 
-/// Returns serde_json's message. The line number in the message is relative to the value and looks like a line
-/// number of a file. The function therefore removes the line number if the value has only one line.
+/// Returns serde_json's message. The line number in the message counts lines of the value, but readers could take it
+/// for a line number of a file. If the value has only one line, the function therefore removes the line number.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {
@@ -349,7 +349,7 @@ fn lower_case(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Removes exactly the characters U+0009, 000A, 000C, 000D and 0020 from both ends of a text.
+/// Removes the characters U+0009, U+000A, U+000C, U+000D and U+0020 from both ends of a text.
 pub fn trim(text: &str) -> &str {
     text.trim_matches(['\t', '\n', '\u{c}', '\r', ' '])
 }
@@ -393,7 +393,7 @@ pub fn is_event_type(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
 }
 
-/// Returns true for the characters U+0000–1F and U+007F–9F.
+/// Returns true for the characters U+0000 to U+001F and U+007F to U+009F.
 fn is_control(c: char) -> bool {
     c.is_control()
 }
@@ -463,7 +463,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
     }
 }
 
-/// Checks the raw text of a field that is kept unchanged.
+/// Checks that the raw text of a field, which is kept unchanged, is strict JSON.
 fn check_value(text: &str) -> Result<(), serde_json::Error> {
     use serde::de::DeserializeSeed as _;
     let mut de = serde_json::Deserializer::from_str(text);
@@ -493,7 +493,7 @@ impl<'de> serde::Deserialize<'de> for ObjectKey<'de> {
     }
 }
 
-/// Checks one value that is nested in `depth` levels. Returns the text of the value if it is a string.
+/// Checks one value at the nesting level `depth`. Returns the text of the value if the value is a string.
 #[derive(Clone, Copy)]
 struct Walk {
     depth: usize,

@@ -6,11 +6,12 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-/// Returns the position of a field's value. Returns `None` if `text` is not an object or does not have the field.
+/// Returns the range of bytes in `text` that contains the value of the field `name`. Returns `None` if `text` is not an
+/// object or does not have the field.
 pub fn find_member(text: &str, name: &str) -> Option<Range<usize>> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     let raw = members.get(name)?.get();
-    // The value is borrowed from the text, so its address shows its position.
+    // The value is borrowed from the text, so the address of the value shows its position in the text.
     let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
     Some(start..start + raw.len())
 }
@@ -21,8 +22,8 @@ pub fn replace_member(text: &str, name: &str, value: &str) -> Option<String> {
     Some([&text[..start], value, &text[end..]].concat())
 }
 
-/// Returns `text` with the field `name` after all other fields, with the value `value`, which must be JSON. Returns
-/// `None` if `text` is not an object or already has the field.
+/// Returns `text` with the field `name` added after all other fields. `value` must be valid JSON. Returns `None` if
+/// `text` is not an object or already has the field.
 pub fn append_member(text: &str, name: &str, value: &str) -> Option<String> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     if members.contains_key(name) {

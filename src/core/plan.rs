@@ -44,11 +44,11 @@ impl Keep {
 /// Identifies a record within an assignment. The shell reports the completion of a write with the ticket of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
-    /// The partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the assignment. Completions of earlier assignments are ignored.
+    /// The number of the partition's assignment. Completions of writes from earlier assignments are ignored.
     pub assignment: u64,
-    /// The record's number within the assignment.
+    /// The number of the record within the assignment.
     pub seq: u64,
 }
 
@@ -69,7 +69,7 @@ pub struct StoredEvent {
     pub offset: Offset,
     /// True if the event is late.
     pub late: bool,
-    /// True if the event is too far ahead of its record's timestamp to move the watermark.
+    /// True if the event is a future event, which does not move the watermark.
     pub future: bool,
 }
 
@@ -106,7 +106,7 @@ pub enum PutTable {
     Alerts,
 }
 
-/// A put of one item. Repeating the put changes nothing.
+/// A put of one item. A repeated put changes nothing.
 #[derive(Clone, Debug)]
 pub struct Put {
     /// The record that the put belongs to.
@@ -117,8 +117,8 @@ pub struct Put {
 
 /// A fingerprint of a put's key, computed from the event id and the event time. Puts with the same key have the same
 /// fingerprint, because id and time are part of every key. Puts with different keys may have the same fingerprint by
-/// chance, which only keeps them out of the same batch. Comparing the keys themselves took an eighth of a consumer's
-/// time.
+/// chance, which only keeps them out of the same batch. Comparing the keys themselves instead took an eighth of a
+/// consumer's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPrint(u64);
 
@@ -133,7 +133,7 @@ impl Put {
 /// The key of a row of counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowKey {
-    /// `city#event_type`.
+    /// The series, which is `city#event_type`.
     pub series: Arc<str>,
     /// The start of the window, or `None` for the totals of the series.
     pub window_start_ms: Option<UnixMs>,
@@ -143,11 +143,11 @@ pub struct RowKey {
 /// `next`, on condition that the fence is absent or `<= first`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowUpdate {
-    /// The partition of the records.
+    /// The number of the records' Kafka partition.
     pub partition: i32,
-    /// The number of the assignment.
+    /// The number of the partition's assignment.
     pub assignment: u64,
-    /// The worker's number for the row, which the outcome is reported with.
+    /// The number that the worker uses for the row. The outcome is reported with this number.
     pub row_id: u32,
     /// The key of the row.
     pub row: RowKey,
@@ -161,7 +161,7 @@ pub struct RowUpdate {
     pub sum: Sum,
 }
 
-/// What an answer from DynamoDB shows about a row.
+/// The information about a row in an answer from DynamoDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// True if the answer shows the row of the request.

@@ -2,12 +2,12 @@
 
 use crate::clock::SteadyMs;
 
-/// Weight of the newest second in the rate. The previous rate has the rest of the weight, 0.7.
+/// Weight of the newest measurement in the average rate. The previous rate has the remaining weight, 0.7.
 const NEWEST_WEIGHT: f64 = 0.3;
 /// Time between two measurements of the rate, in milliseconds.
 const MEASURE_MS: i64 = 1_000;
 
-/// Tracks how many pieces of a task are done.
+/// Tracks how many pieces of a task are done, and how fast.
 #[derive(Clone, Debug)]
 pub struct TaskProgress {
     measured_ms: SteadyMs,
@@ -16,8 +16,8 @@ pub struct TaskProgress {
 }
 
 impl TaskProgress {
-    /// Returns the progress of a task that begins at `now_ms` with `done` finished pieces. Any clock can supply
-    /// `now_ms`.
+    /// Returns the progress of a task that begins at `now_ms` with `done` finished pieces. Only differences between the
+    /// values of `now_ms` matter.
     pub fn new(now_ms: SteadyMs, done: u64) -> TaskProgress {
         TaskProgress {
             measured_ms: now_ms,
@@ -34,7 +34,7 @@ impl TaskProgress {
             return;
         }
         let newest = done.saturating_sub(self.measured) as f64 * 1_000.0 / ms as f64;
-        // The first measurement above zero replaces the rate, because tasks begin with a wait.
+        // A rate of zero is replaced instead of averaged, because tasks often begin with a wait.
         self.per_second = match self.per_second {
             Some(rate) if rate > 0.0 => Some(rate * (1.0 - NEWEST_WEIGHT) + newest * NEWEST_WEIGHT),
             _ => Some(newest),
@@ -47,7 +47,7 @@ impl TaskProgress {
         self.per_second.unwrap_or(0.0)
     }
 
-    /// Returns the number of seconds that `left` pieces take at the recent rate. Returns `None` while the rate is
+    /// Returns the time that `left` more pieces take at the recent rate, in seconds. Returns `None` while the rate is
     /// zero.
     #[allow(
         clippy::cast_possible_truncation,
@@ -59,7 +59,7 @@ impl TaskProgress {
             return Some(0);
         }
         let rate = self.per_second.filter(|rate| *rate > 0.0)?;
-        // The conversion saturates at the largest value of the type, but no task takes that long.
+        // The conversion to `u64` saturates at the largest value, but no task takes that long.
         Some((left as f64 / rate).ceil() as u64)
     }
 }

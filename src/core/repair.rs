@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `not_json` | a byte order mark at the start is dropped |
 //! | `bad_event_type`, `bad_severity` | white space around the value is trimmed |
-//! | `bad_timestamp` | no zone means UTC; a whole number is Unix seconds, or milliseconds from 12 digits on |
+//! | `bad_timestamp` | a text without a zone is UTC; a whole number is Unix seconds, or milliseconds from 12 digits on |
 //! | `bad_description` | `null` becomes an empty string; a text that is too long is cut |
-//! | `bad_event_id` | the id becomes the one that the record would have without an id |
+//! | `bad_event_id` | the id is replaced by the default id of a record without an id |
 //!
-//! A repair leaves all other bytes unchanged. The repaired value is parsed again, with the same rules as for every
+//! A repair leaves all other bytes unchanged. The repaired value is parsed again, by the same rules as every other
 //! record.
 
 use crate::clock::UnixMs;
@@ -21,8 +21,8 @@ use crate::time::{format_millis, is_event_time};
 /// the year 1973 in milliseconds, and the year 5138 in seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
 
-/// Returns the repaired value and the event in it. `own_id` is the id that the record has if its producer sets
-/// none.
+/// Returns the repaired value and the event that the value contains. `own_id` is the default id of a record without an
+/// id.
 ///
 /// # Errors
 /// Returns the reason why the value is still rejected.
@@ -37,7 +37,7 @@ pub fn repair(value: &[u8], own_id: &str) -> Result<(String, Event), Reason> {
             Ok(event) => return Ok((text, event)),
             Err(reject) => reject.reason,
         };
-        // A repair that did not help once does not help the second time.
+        // If a repair did not help the first time, it does not help the second time.
         if mended.contains(&reason) {
             return Err(reason);
         }
@@ -88,7 +88,7 @@ fn time(value: &serde_json::Value) -> Option<String> {
         };
         return is_event_time(UnixMs(ms)).then(|| format_millis(UnixMs(ms)));
     }
-    // The result is parsed again, so a text that is not a time stays invalid.
+    // The repaired value is parsed again, so text that is not a time stays invalid.
     Some(format!("{}Z", value.as_str()?.trim()))
 }
 
@@ -131,7 +131,7 @@ mod tests {
                 with(&format!("{TIME},\"event_id\":\"\"")),
                 with(&format!("{TIME},\"event_id\":\"t-0-7\"")),
             ),
-            // The record has two flaws at the same time.
+            // The value has two flaws at the same time.
             (
                 with("\"timestamp\":1357020000,\"event_id\":null"),
                 with("\"timestamp\":\"2013-01-01T06:00:00.000Z\",\"event_id\":\"t-0-7\""),

@@ -1,4 +1,4 @@
-//! Replays a file of old events: decides when each event is sent, and which event time it gets.
+//! Replays old events: decides when each event is sent, and which event time the event gets.
 //!
 //! | event times | without a speed | at a speed |
 //! |---|---|---|
@@ -19,7 +19,7 @@ pub struct Replay {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Moved {
-    /// Event times do not change.
+    /// The event times do not change.
     #[default]
     Not,
     /// All event times move by the same number of milliseconds.
@@ -29,7 +29,7 @@ enum Moved {
 }
 
 impl Replay {
-    /// Returns a replay that keeps the event times. If `speed` is set, the events are sent that many times faster than
+    /// Returns a replay that keeps the event times. If `speed` is set, the events are sent `speed` times faster than
     /// they happened. Without a speed, all events are sent at once.
     pub fn at_speed(speed: Option<f64>) -> Replay {
         Replay {

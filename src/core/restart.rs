@@ -2,25 +2,25 @@
 //!
 //! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka contains the
 //! whole boundary, with the largest event time in the metadata, so that offset and watermark move together. The
-//! progress item in the tables contains a boundary as well, so that the tables have a restart point even if the group's
-//! offsets are lost. The start rule:
+//! progress item in the tables also contains a boundary, so that a restart point exists even if the group's offsets are
+//! lost. The start rule decides where a partition starts:
 //!
 //! | the commit … | the progress item | start |
 //! |---|---|---|
 //! | names this topic id and these tables | – | at the commit |
-//! | names them, but the log begins after the commit | is further ahead | at the progress item |
-//! | has empty or unreadable metadata | – | nowhere: an operator must decide |
-//! | has such metadata and offset 0, and the log begins at 0 | – | as if there were no commit |
+//! | names this topic id and these tables, but is below the log's beginning | is further ahead | at the progress item |
+//! | has empty or unreadable metadata | – | no start: an operator must decide |
+//! | has empty or unreadable metadata and offset 0, and the log begins at 0 | – | as if the commit were missing |
 //! | is missing, or names another topic or other tables | exists | at the progress item |
 //! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
 //! A boundary also contains the [sums](Boundary::sums) of the log below it. The grand total of all series is therefore
-//! the sum over a few progress items, no matter how many series exist. No decision depends on the sums.
+//! the sum over a few progress items, no matter how many series exist. The start rule does not use the sums.
 //!
-//! Everything below a published boundary is durable, no matter which consumer published it. The group's last commit may
-//! be an old commit of a former owner, and retention may already have removed the records at its offset. If the log
-//! still covers the progress item, the partition starts at the progress item, and no data is lost. If even the progress
-//! item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
+//! All records below a published boundary are durable, no matter which consumer published the boundary. The group's
+//! last commit may be an old commit of a former owner, and retention may already have removed the records at its
+//! offset. If the log still covers the progress item, the partition starts at the progress item, and no data is lost.
+//! If even the progress item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::clock::{BootMs, SteadyMs, UnixMs};
 use crate::event::Offset;
@@ -35,19 +35,20 @@ pub struct Boundary {
     pub next: Offset,
     /// The largest event time below `next`.
     pub max: MaxTime,
-    /// The counts of the log's events below `next`: events in windows, late events, and both kinds by severity. The
-    /// counts do not depend on which consumer counted the events. Rejected records and heartbeats are not counted.
+    /// The counts of the log's events below `next`: events in windows, late events, and all of these events by
+    /// severity. The counts do not depend on which consumer counted the events. Rejected records and heartbeats are not
+    /// counted.
     ///
-    /// `None` means that the sums are unknown. Sums become unknown after a consumer of an older version has owned the
-    /// partition, and after records were lost of which some may be counted. Unknown sums stay unknown for the rest of
-    /// the log. Once the consumers are idle, the sums of all progress items, including those of former topic ids, add
-    /// up to the counts in the rows of all series. There is one exception: if a topic is deleted while a consumer
-    /// counts its events, the progress item lacks the events after its last publication.
+    /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version has owned the
+    /// partition. Sums also become unknown if records are lost that may already be counted. Unknown sums stay unknown
+    /// for the rest of the log. Once the consumers are idle, the sums of all progress items, including those of former
+    /// topic ids, add up to the counts in the rows of all series. There is one exception: if a topic is deleted while a
+    /// consumer counts its events, the progress item lacks the events after its last publication.
     pub sums: Option<Sum>,
 }
 
 impl Boundary {
-    /// Returns the boundary at the beginning of a log of which nothing is counted yet.
+    /// Returns the boundary at the beginning of a log from which no event is counted yet.
     pub const fn begin(next: Offset) -> Boundary {
         Boundary {
             next,
@@ -57,22 +58,22 @@ impl Boundary {
     }
 }
 
-/// The content of a commit's metadata.
+/// The metadata that a consumer writes into a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// The id of the topic that the offset belongs to.
     pub topic_id: String,
-    /// The id of the tables that contain everything below the offset.
+    /// The id of the tables that contain all records below the offset.
     pub tables_id: String,
     /// The largest event time below the offset.
     pub max: MaxTime,
-    /// See [`Boundary::sums`].
+    /// The sums of the boundary (see [`Boundary::sums`]).
     pub sums: Option<Sum>,
 }
 
 impl Metadata {
-    /// Returns `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`. If the sums are known, the text continues with
-    /// `;sums=<events>,<late>,<low>,<medium>,<high>,<critical>`.
+    /// Returns the metadata as text: `v1;topic=<topic id>;tables=<tables id>;max=<ms or ->`. If the sums are known, the
+    /// text continues with `;sums=<events>,<late>,<low>,<medium>,<high>,<critical>`.
     pub fn format(&self) -> String {
         let max = self
             .max
@@ -88,9 +89,9 @@ impl Metadata {
         )
     }
 
-    /// Parses text that [`Metadata::format`] returned. Unknown keys are ignored. Returns `None` for any other text.
+    /// Parses text that [`Metadata::format`] has returned, or returns `None` for other text. Unknown keys are ignored.
     ///
-    /// Sums that cannot be parsed become unknown, and counting continues without them.
+    /// If the sums cannot be parsed, they are treated as unknown.
     pub fn parse(text: &str) -> Option<Metadata> {
         let mut parts = text.split(';');
         if parts.next() != Some("v1") {
@@ -127,14 +128,14 @@ fn parse_sums(text: &str) -> Option<Sum> {
 pub struct Commit {
     /// The offset to read next.
     pub next: Offset,
-    /// The metadata of the commit, which may come from another tool.
+    /// The metadata of the commit. Another tool may have written the commit and its metadata.
     pub metadata: String,
 }
 
 /// All facts that decide where a partition starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFacts {
-    /// Kafka's id of the topic, which is read before all other facts.
+    /// Kafka's topic id, which the caller reads before all other facts.
     pub topic_id: String,
     /// The random id in the tables' config item.
     pub tables_id: String,
@@ -148,15 +149,15 @@ pub struct StartFacts {
     pub log: (Offset, Offset),
 }
 
-/// The result of the start rule: where a partition begins.
+/// The result of the start rule, which decides where a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At this boundary.
+    /// The partition starts at this boundary.
     At(Boundary),
-    /// At this boundary. The caller first creates a progress item with the boundary, and then asks again, because
-    /// another consumer may have created a progress item by now.
+    /// The partition may start at this boundary. The caller first creates a progress item with the boundary. The caller
+    /// then applies the start rule again, because another consumer may have created the progress item first.
     Create(Boundary),
-    /// Nowhere, because another program made the commit at this offset.
+    /// The partition cannot start, because another program made the commit at this offset.
     Unreadable(Offset),
     /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
@@ -216,7 +217,7 @@ pub fn start(facts: &StartFacts) -> Start {
     }
 }
 
-/// Maximum time between two publications of a progress item while new commits follow, in milliseconds.
+/// Maximum time between two publications of a progress item while the consumer commits new offsets, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
 /// Number of unpublished events that make a publication due after [`PROGRESS_EVENTS_MS`].
@@ -228,20 +229,20 @@ pub const PROGRESS_SUMS_MS: i64 = 300_000;
 
 /// Decides when a consumer moves the progress item of a partition. The item only moves forward.
 ///
-/// The sums cost little. A publication that [`PROGRESS_EVENTS`] new events trigger costs at most 0.05 write units per
-/// event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has passed no window's end during that
-/// time. In a stream of one event every 15 s, a publication after [`PROGRESS_SUMS_MS`] also covers 20 events. Each
-/// publication covers all earlier events, so no event is paid for twice.
+/// Publishing the sums costs little. A publication that [`PROGRESS_EVENTS`] new events trigger costs at most 0.05 write
+/// units per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has passed no window's end
+/// during that time. In a stream of one event every 15 s, a publication after [`PROGRESS_SUMS_MS`] also covers 20
+/// events. Each publication covers all earlier events, so no event is paid for twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
     published_ms: SteadyMs,
-    /// The time of the last request for a publication.
+    /// The time at which the last publication was requested.
     asked_ms: SteadyMs,
 }
 
 impl Progress {
-    /// Returns the state of a progress item that contains `published`.
+    /// Returns the state for a progress item that now contains `published`.
     pub fn new(published: Boundary, now_ms: SteadyMs) -> Progress {
         Progress {
             published,
@@ -250,8 +251,8 @@ impl Progress {
         }
     }
 
-    /// Returns true if `committed` should be published now. There are four reasons: the watermark has passed a window's
-    /// end, an hour has passed, the consumer gives the partition up, or the published sums lag behind.
+    /// Returns true if `committed` should be published now. A publication is due if the watermark has passed a window's
+    /// end, an hour has passed, the consumer gives up the partition, or the published sums lag behind.
     pub fn is_due(
         &self,
         committed: Boundary,
@@ -286,7 +287,7 @@ impl Progress {
         lags.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS)
     }
 
-    /// Notes that a publication was requested, which may still fail.
+    /// Notes that a publication was requested. The publication may still fail.
     pub fn asked(&mut self, now_ms: SteadyMs) {
         self.asked_ms = now_ms;
     }
@@ -369,7 +370,7 @@ mod tests {
             ";sums=2,1,3,0,0,0,0",
             ";sums=2,1,3,0,0,x",
             ";sums=-2,1,3,0,0,0",
-            // The sums have three events in total, but four by severity.
+            // These sums contradict each other: there are three events in total, but four events by severity.
             ";sums=2,1,3,1,0,0",
             ";sums=18446744073709551615,1,0,0,0,0",
         ] {
@@ -401,7 +402,7 @@ mod tests {
         check(Some((5, ours)), None, (0, 9), at(5, 50));
         check(Some((5, ours)), Some(7), (0, 9), at(5, 50));
         check(Some((9, ours)), None, (0, 9), at(9, 50));
-        // Case 2: a commit without readable metadata.
+        // Case 2: a commit with empty or unreadable metadata.
         check(Some((5, "")), Some(3), (0, 9), Start::Unreadable(Offset(5)));
         check(
             Some((5, "someone")),
@@ -435,7 +436,7 @@ mod tests {
             (2, 9),
             create(2),
         );
-        // The log begins after an old commit, and the progress item is further ahead.
+        // The log begins after an old commit, and the progress item is further ahead than the commit.
         check(Some((5, ours)), Some(6), (6, 9), at(6, 40));
         check(Some((5, ours)), Some(8), (6, 9), at(8, 40));
         check(Some((5, ours)), Some(8), (5, 9), at(5, 50));
@@ -532,8 +533,8 @@ mod tests {
     }
 
     /// Returns the numbers of events and publications in a simulated day with three partitions. The events of the topic
-    /// are `gap_ms` apart on average, and each partition gets a heartbeat every minute. `known` is true if the sums are
-    /// known.
+    /// are `gap_ms` apart on average, and each partition gets a heartbeat every minute. `known` is true if the restart
+    /// points contain sums.
     fn a_day(gap_ms: i64, known: bool) -> (u64, u64) {
         let rules = Rules::default();
         let (mut events, mut published) = (0, 0);
@@ -543,7 +544,7 @@ mod tests {
                 ..boundary(0, None)
             };
             let (mut at, mut progress) = (start, Progress::new(start, SteadyMs(0)));
-            // The gaps are between 0.5 and 1.5 times the average, and the same in every run.
+            // The gaps between events are between 0.5 and 1.5 times the average, and are the same in every run.
             let mut chance = 7 + partition;
             let mut next_ms = 0;
             for now_ms in (0..86_400_000).step_by(1_000) {
@@ -571,13 +572,12 @@ mod tests {
 
     #[test]
     fn sums_cost_less_than_a_tenth_of_a_write_unit_an_event() {
-        // The first rate, one event in five seconds, is the old rate. The other rates are slower, faster and much
-        // faster.
+        // The first rate is one event in five seconds. The other rates are slower, faster and much faster.
         for gap_ms in [5_000, 60_000, 1_000, 334] {
             let (events, without) = a_day(gap_ms, false);
             let (same, with) = a_day(gap_ms, true);
             assert_eq!(events, same);
-            #[allow(clippy::cast_precision_loss)] // a day's publications
+            #[allow(clippy::cast_precision_loss)] // The number of publications in a day is small.
             let more = (with as f64 - without as f64) / events as f64;
             assert!((0.0..0.1).contains(&more), "{gap_ms}: {more} an event");
             assert!(gap_ms > 5_000 || with > without, "{gap_ms}: {with}");

@@ -1,18 +1,18 @@
 //! Detects partitions that make no progress although they have unread records.
 //!
-//! A Kafka client can get stuck on a single partition, most often after a leader or a coordinator has moved. Only a new
-//! client helps a stuck partition. A partition *waits* while it has unread records, none of its records is in flight,
-//! and reading is not paused for another reason, such as failing writes or a full memory budget. A partition that has
-//! waited without a break for the detector's patience is stalled. Some long waits are normal, such as reading past a
-//! large aborted transaction. Therefore, each new client that does not help doubles the patience for the partition, up
-//! to [`DOUBLINGS_MAX`] times.
+//! A Kafka client can get stuck on a single partition, most often after a leader or a coordinator has moved. A stuck
+//! partition can continue only with a new client. A partition *waits* while it has unread records, none of its records
+//! is in flight, and reading is not paused for another reason, such as failing writes or a full memory budget. A
+//! partition is stalled if it has waited without a break for the detector's *patience*, which is a length of time. Some
+//! long waits are normal, such as reading past a large aborted transaction. Therefore, the patience for a partition
+//! doubles with each new client that does not help, up to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 
 use crate::clock::SteadyMs;
 use crate::event::Offset;
 
-/// How long a partition may wait before it is stalled, in milliseconds.
+/// The patience before the first new client, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
 /// Maximum number of times that the patience doubles. The longest patience is therefore 16 minutes.
 pub const DOUBLINGS_MAX: u32 = 4;
@@ -20,9 +20,9 @@ pub const DOUBLINGS_MAX: u32 = 4;
 /// The state of a partition at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// The partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the assignment.
+    /// The number of the partition's assignment.
     pub assignment: u64,
     /// The offset to read next.
     pub position: Offset,
@@ -36,7 +36,7 @@ pub struct Look {
 struct PartitionWait {
     assignment: u64,
     position: Offset,
-    /// The time since which the partition has waited, if it waits.
+    /// The time at which the partition began to wait, if the partition waits.
     since_ms: Option<SteadyMs>,
     /// Number of new clients that were created because the partition had stalled at this position.
     tries: u32,
@@ -50,7 +50,7 @@ pub struct StallDetector {
 }
 
 impl StallDetector {
-    /// Returns a detector that lets a partition wait for `patience_ms`.
+    /// Returns a detector with the initial patience `patience_ms`.
     pub fn new(patience_ms: i64) -> StallDetector {
         StallDetector {
             patience_ms,
@@ -59,8 +59,8 @@ impl StallDetector {
     }
 
     /// Compares the partitions with their earlier states, and returns the stalled partitions. `held_back` is true if
-    /// reading is paused for another reason. If a partition has stalled, the caller creates a new client and calls
-    /// [`StallDetector::renewed`].
+    /// reading is paused for a reason other than a stuck client. If a partition has stalled, the caller creates a new
+    /// client and calls [`StallDetector::renewed`].
     pub fn look(&mut self, now_ms: SteadyMs, looks: &[Look], held_back: bool) -> Vec<i32> {
         let mut stalled = Vec::new();
         for look in looks {

@@ -1,10 +1,10 @@
-//! A stretch: consecutive records of one partition that belong to one row. The records of a stretch are summed and
-//! written in one update.
+//! A stretch is a run of consecutive records of one partition that belong to one row. The records of a stretch are
+//! summed and written in one update.
 //!
 //! Two offsets identify a stretch. The first, `first`, is the offset of the first record. The second, `next`, is the
 //! offset after the last record. The fence of the row is the offset below which the row counts every record (INV-2). If
 //! the fence refuses an update, the records below the fence are dropped, and the remaining records are summed again.
-//! The records therefore stay in memory, with a few bytes each, until the update is known to be counted.
+//! Therefore, each record stays in memory, with a few bytes, until the outcome of the update is known.
 
 use crate::event::{Offset, Severity};
 
@@ -13,8 +13,7 @@ use crate::event::{Offset, Severity};
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower half of the record's number within the assignment. The lower half of the number is unique among all
-    /// records in memory.
+    /// The lower half of the record's number within the assignment. This half is unique among all records in memory.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,
@@ -29,7 +28,7 @@ pub struct Sum {
     pub event_count: u64,
     /// Number of late events.
     pub late_count: u64,
-    /// Number of events of both kinds by severity, indexed by [`Severity::index`].
+    /// Number of events by severity, including late events, indexed by [`Severity::index`].
     pub severities: [u64; 4],
 }
 
@@ -41,12 +40,12 @@ impl Sum {
         severities: [0; 4],
     };
 
-    /// Adds one record.
+    /// Adds one record to the sum.
     pub fn add(&mut self, entry: &Entry) {
         self.add_event(entry.severity, entry.late);
     }
 
-    /// Adds one event.
+    /// Adds one event to the sum.
     pub fn add_event(&mut self, severity: Severity, late: bool) {
         if late {
             self.late_count += 1;
@@ -61,8 +60,8 @@ impl Sum {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns the sum that consists of six numbers: events in windows, late events, and events by severity from low to
-    /// critical. Returns `None` if the numbers contradict each other, because each event has exactly one severity.
+    /// Returns the sum with the given six numbers: events in windows, late events, and events by severity from low to
+    /// critical. Returns `None` if the events by severity do not add up to all events.
     pub fn checked(numbers: [u64; 6]) -> Option<Sum> {
         let [event_count, late_count, low, medium, high, critical] = numbers;
         let severities = [low, medium, high, critical];
@@ -88,7 +87,7 @@ impl Sum {
         ]
     }
 
-    /// Adds another sum.
+    /// Adds another sum to this sum.
     pub fn merge(&mut self, other: &Sum) {
         self.event_count += other.event_count;
         self.late_count += other.late_count;
@@ -127,7 +126,7 @@ impl Stretch {
         self.entries[self.entries.len() - 1].offset.next()
     }
 
-    /// Returns the counts that the stretch adds.
+    /// Returns the counts that the stretch adds to its row.
     pub fn sum(&self) -> Sum {
         let mut sum = Sum::default();
         for entry in &self.entries {

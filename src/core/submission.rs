@@ -1,7 +1,7 @@
-//! Divides the body of a request into events, and judges each of them by the rules of [`crate::parse`].
+//! Divides the body of a request into events, and checks each event by the rules of [`crate::parse`].
 //!
-//! A body is one JSON value, a JSON array, or NDJSON. Every accepted event has the bytes that the client sent. The only
-//! exception is the time: where the field `timestamp` is absent or `"now"`, the value gets the time of its arrival.
+//! A body is one JSON value, a JSON array, or NDJSON. Every accepted event keeps the bytes that the client sent. There
+//! is one exception: if the field `timestamp` is absent or `"now"`, the field is set to the time of arrival.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,40 +19,42 @@ pub const NOW: &str = "now";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How a body holds its events.
+/// The format of a body, which says how to divide the body into events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// A body that begins with `[` is an array, and a body that is one JSON value holds this value. Every other body
-    /// holds lines.
+    /// A body that begins with `[` is an array of events, and a body that is one JSON value is one event. Any other
+    /// body has one event per line.
     Detect,
-    /// Each line holds an event.
+    /// Each line of the body is an event.
     Lines,
 }
 
-/// The bytes that should be an event.
+/// A part of a body that should be an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The number of the line in NDJSON, with empty lines counted. Otherwise the number of the element in the array, or
-    /// 1. Numbers begin at 1.
+    /// The line number in NDJSON, where empty lines count, or the number of the element in an array. The first line or
+    /// element has the number 1, and so does a body of one value.
     pub line: u64,
-    /// The bytes, without a line break at their end.
+    /// The bytes of the item, without a line break at the end.
     pub value: &'a [u8],
 }
 
-/// Says why a body cannot be divided into events.
+/// The reason why a body cannot be divided into events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// The body has no event.
+    /// The body contains no events.
     Empty,
-    /// The body has more events than allowed.
+    /// The body contains more events than allowed.
     TooMany,
-    /// The array is not valid JSON, so the ends of its elements are unknown. The text says where it is invalid.
+    /// The array is not valid JSON, so the ends of its elements are unknown. The text describes the error and its
+    /// position.
     BrokenArray(String),
 }
 
 /// Divides a body into at most `items_max` items.
 ///
-/// In NDJSON, lines end with LF or CRLF, and empty lines are skipped. A byte order mark before the body is dropped.
+/// In NDJSON, lines end with LF or CRLF, and empty lines are skipped. A byte order mark at the start of the body is
+/// dropped.
 ///
 /// # Errors
 /// Returns [`BodyError`] if the body has no item, too many items, or a broken array.
@@ -148,10 +150,10 @@ pub struct ValidEvent<'a> {
     pub event_id: Option<Box<str>>,
 }
 
-/// Judges an item that arrived at `arrival_ms`.
+/// Checks whether an item that arrived at `arrival_ms` is a valid event.
 ///
 /// # Errors
-/// Returns the first rule that the item breaks.
+/// Returns a [`Reject`] for the first rule that the item breaks.
 pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, Reject> {
     let reject = match parse_borrowed_event(item.value) {
         Ok(event) => {
@@ -163,7 +165,7 @@ pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, 
         }
         Err(reject) => reject,
     };
-    // Only rejected items are looked at for a time that is missing, so that others cost one pass over their bytes.
+    // Only rejected items are searched for a missing time, so that valid items are parsed only once.
     let Some(timed) = with_arrival_time(item.value, reject.reason, arrival_ms) else {
         return Err(reject);
     };
@@ -175,7 +177,7 @@ pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, 
     })
 }
 
-/// Returns the value with the time of arrival, if the value asks for it.
+/// Returns the value with the time of arrival as its `timestamp`, if that field is absent or `"now"`.
 fn with_arrival_time(value: &[u8], reason: Reason, arrival_ms: UnixMs) -> Option<String> {
     if !matches!(reason, Reason::MissingField | Reason::BadTimestamp) {
         return None;
@@ -351,7 +353,7 @@ mod tests {
         ] {
             assert_eq!(judged(text), Err(reason), "{text}");
         }
-        // With the time, the value has more bytes than a record may have.
+        // With the time added, the value has more bytes than a record may have.
         let fill = "x".repeat(65_536 - 65);
         let text =
             format!(r#"{{"city":"NYC","event_type":"traffic","severity":"low","a":"{fill}"}}"#);

@@ -1,8 +1,8 @@
 //! Generates synthetic city events. The same seed gives the same events, except for their times.
 //!
-//! Cities, event types and severities are drawn with fixed weights. As in the real data, most events have low
-//! severity. The random generator is written in this file instead of taken from a crate, so that a seed gives the
-//! same events in every release. The caller sets the event times.
+//! Cities, event types and severities are drawn with fixed weights. As in the real data, most events have low severity.
+//! This file contains its own random generator instead of using a crate, so that a seed gives the same events in every
+//! release. The caller sets the event times.
 
 use std::fmt::Write as _;
 
@@ -97,7 +97,7 @@ impl Synth {
         }
     }
 
-    /// Returns the same stream, but with equal probability for every city, event type and severity.
+    /// Changes the stream so that every city, event type and severity has the same probability.
     #[must_use]
     pub fn uniform(self) -> Synth {
         Synth {
@@ -112,7 +112,7 @@ impl Synth {
         self.next_event_in(None, now_ms, out)
     }
 
-    /// Works like [`Synth::next_event`]. If `city` is set, that city replaces the city that was drawn.
+    /// Works like [`Synth::next_event`], except that `city`, if it is set, replaces the city that was drawn.
     pub fn next_event_in(
         &mut self,
         city: Option<&'static str>,

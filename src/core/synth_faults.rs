@@ -1,15 +1,15 @@
 //! Generates synthetic events with faults on purpose: late events, events out of order, invalid events, and too
 //! many events in one city.
 //!
-//! The faults are drawn from a random stream of their own, so a seed gives the same events with and without
-//! faults. With [`Faults::default`], there are no faults.
+//! The faults are drawn from a random stream of their own, so a seed gives the same events with and without faults.
+//! [`Faults::default`] causes no faults.
 
 use crate::clock::UnixMs;
 use crate::parse::VALUE_BYTES_MAX;
 use crate::synth::{CITIES, Chance, Synth};
 
-/// How far a late event is before the present, in milliseconds. A window of five minutes is final fifteen minutes after
-/// its start. The distance is larger than that, because the watermark may lag behind the present.
+/// Range of the age of a late event, in milliseconds. A window of five minutes is final fifteen minutes after its
+/// start. A late event is older than fifteen minutes, because the watermark may lag behind the present.
 const LATE_MS: std::ops::Range<i64> = 20 * 60_000..40 * 60_000;
 /// One of this many invalid events has a value that is too large for the parser. A higher rate would fill the disk of a
 /// small broker.
@@ -24,14 +24,14 @@ pub struct Faults {
     pub late_ratio: f64,
     /// Share of events that are invalid, from 0 to 1.
     pub bad_ratio: f64,
-    /// Maximum time by which events are before the present, in milliseconds.
+    /// Maximum age of an event that is not late, in milliseconds.
     pub out_of_order_ms: i64,
-    /// Share of events that are moved to the first city, from 0 to 1. The share does not include events that would
-    /// be in the first city anyway.
+    /// Share of events that are moved to the first city, from 0 to 1. Events that would be in the first city anyway are
+    /// not included in this share.
     pub skew: f64,
 }
 
-/// The kind of event that was generated.
+/// The kind of a generated event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
     /// An event that is counted in its window.
@@ -64,7 +64,7 @@ impl Stream {
         }
     }
 
-    /// Returns the same stream, but with equal probability for every city, event type and severity.
+    /// Changes the stream so that every city, event type and severity has the same probability.
     #[must_use]
     pub fn uniform(self) -> Stream {
         Stream {
@@ -125,7 +125,7 @@ impl Stream {
     }
 }
 
-/// Returns an event that is invalid in the `n`th way.
+/// Returns an invalid version of `event`, made with fault number `n`.
 pub fn broken(n: usize, event: &str) -> Vec<u8> {
     let swap = |from: &str, to: &str| event.replacen(from, to, 1);
     let field = |name: &str, value: &str| {

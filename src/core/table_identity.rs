@@ -2,9 +2,9 @@
 //!
 //! The tables have a random id, which the `init-tables` command writes into the config item as its last step. A
 //! consumer repeats the update of a row until the update succeeds. In a table that was deleted and created again, the
-//! update would set a fence that claims earlier records, although the new table has never counted them (INV-2).
-//! Therefore, a consumer writes only if it has read the id within the last [`TRUST_MS`] milliseconds. A consumer stops
-//! if a table is missing or the id has changed:
+//! update would set a fence above records that the new table has never counted (INV-2). Therefore, a consumer writes
+//! only if it has read the id within the last [`TRUST_MS`] milliseconds. A consumer stops if a table is missing or the
+//! id has changed:
 //!
 //! | the consumer sees | it |
 //! |---|---|
@@ -12,8 +12,8 @@
 //! | no id for [`TRUST_MS`], because the host slept or was cut off | pauses its writes until it has read the id |
 //! | another id, a missing table or no config item | writes nothing more and stops with [`crate::pipeline::Halt`] |
 //!
-//! The rule is safe only if the tables are not deleted and created again within [`TRUST_MS`] milliseconds. AWS takes
-//! longer than that. Nothing checks this assumption.
+//! The rule is safe only if the tables are not deleted and created again within [`TRUST_MS`] milliseconds. On AWS,
+//! deleting and creating tables takes longer. The program does not check this assumption.
 
 use crate::clock::BootMs;
 
@@ -24,7 +24,7 @@ pub const READ_INTERVAL_MS: i64 = 5_000;
 /// Wait before a failed read of the id is repeated, in milliseconds.
 pub const READ_AGAIN_MS: i64 = 1_000;
 
-/// What a consumer knows about the identity of its tables.
+/// The identity of a consumer's tables, as far as the consumer knows it.
 #[derive(Clone, Debug, Default)]
 pub struct TableIdentity {
     known: Option<Known>,
@@ -39,26 +39,26 @@ struct Known {
     asked_ms: BootMs,
 }
 
-/// What the result of a read says about the tables.
+/// The state of the tables, according to a read of their id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// The tables are the same, or the result is older than the known id.
     Same,
     /// The tables were deleted and created again.
     Replaced {
-        /// The former id.
+        /// The id of the former tables.
         was: String,
     },
 }
 
 impl TableIdentity {
-    /// Returns whether the consumer may write now.
+    /// Returns true if the consumer may write now.
     pub fn is_trusted(&self, now_ms: BootMs) -> bool {
         let known = self.known.as_ref();
         known.is_some_and(|known| now_ms - known.asked_ms <= TRUST_MS)
     }
 
-    /// Returns whether the id is to be read now. The caller then reports the answer to [`TableIdentity::read`] or
+    /// Returns true if the id must be read now. The caller then reports the answer to [`TableIdentity::read`] or
     /// [`TableIdentity::read_failed`].
     pub fn begin_read(&mut self, now_ms: BootMs) -> bool {
         let due = !self.reading && now_ms >= self.next_read_ms;
@@ -71,13 +71,13 @@ impl TableIdentity {
         self.next_read_ms = self.next_read_ms.min(now_ms);
     }
 
-    /// Notes that a read of the id failed.
+    /// Notes that a read of the tables' id failed.
     pub fn read_failed(&mut self, now_ms: BootMs) {
         self.reading = false;
         self.next_read_ms = now_ms + READ_AGAIN_MS;
     }
 
-    /// Processes the id from a read that began at `asked_ms`.
+    /// Processes the tables' id from a read that began at `asked_ms`.
     pub fn read(&mut self, id: &str, asked_ms: BootMs) -> Seen {
         self.reading = false;
         let Some(known) = &mut self.known else {
@@ -101,8 +101,8 @@ impl TableIdentity {
         self.known.as_ref().is_some_and(|known| known.id == id)
     }
 
-    /// Forgets the id. The caller forgets the id while no partition writes to the tables, so that the next partition
-    /// may start with other tables.
+    /// Forgets the known id. The caller forgets the id while no partition writes to the tables, so that the next
+    /// partition may start with other tables.
     pub fn forget(&mut self) {
         self.known = None;
     }

@@ -74,7 +74,7 @@ pub fn parse_timestamp(text: &str) -> Option<UnixMs> {
     is_event_time(ms).then_some(ms)
 }
 
-/// Returns true if an event can have this time.
+/// Returns true if the time is in the range of event times.
 pub fn is_event_time(ms: UnixMs) -> bool {
     (UnixMs(0)..TIME_MS_END).contains(&ms)
 }
@@ -85,7 +85,7 @@ fn unix_seconds(at: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
 }
 
-/// Returns the number that the two ASCII digits at the index `at` form.
+/// Returns the number with the two ASCII digits at the index `at`.
 fn two(b: &[u8], at: usize) -> Option<i16> {
     let (hi, lo) = (b.get(at)?, b.get(at + 1)?);
     if !hi.is_ascii_digit() || !lo.is_ascii_digit() {
@@ -103,8 +103,8 @@ pub fn push_millis(out: &mut String, ms: UnixMs) {
     }
 }
 
-/// Returns the text of an instant that an event can have, or `None` for other instants. Each written item contains two
-/// such texts, and formatting them with jiff would take longer than the rest of the item.
+/// Returns the text of an instant in the range of event times, or `None` for other instants. Each written item contains
+/// two formatted instants, and formatting them with jiff would take longer than the rest of the item.
 fn digits_of(ms: UnixMs) -> Option<[u8; 24]> {
     if !is_event_time(ms) {
         return None;

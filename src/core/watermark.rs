@@ -7,10 +7,10 @@
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// The largest event time of a partition below some offset, if an event or a heartbeat has set it.
+/// The largest event time of a partition below some offset, if there was an event or a heartbeat below that offset.
 ///
-/// Each record in flight contains a `MaxTime`, so the type is kept to eight bytes. [`NEVER`] means that no time has
-/// been seen yet.
+/// Each record in flight contains a `MaxTime`, so the type is kept to eight bytes. The value [`NEVER`] means that no
+/// time has been seen yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MaxTime(UnixMs);
 
@@ -18,7 +18,7 @@ pub struct MaxTime(UnixMs);
 const NEVER: UnixMs = UnixMs::MIN;
 
 impl MaxTime {
-    /// Returns the `MaxTime` for a largest event time, or for `None` if no time has been seen yet.
+    /// Returns a `MaxTime` with the largest event time `max_ms`, where `None` means that no time has been seen yet.
     pub const fn new(max_ms: Option<UnixMs>) -> MaxTime {
         match max_ms {
             Some(max_ms) => MaxTime(max_ms),
@@ -26,7 +26,7 @@ impl MaxTime {
         }
     }
 
-    /// Returns the largest event time, or `None` if there was no event yet.
+    /// Returns the largest event time, or `None` if no time has been seen yet.
     pub const fn max_ms(self) -> Option<UnixMs> {
         if self.0.0 == NEVER.0 {
             None
@@ -35,8 +35,8 @@ impl MaxTime {
         }
     }
 
-    /// Updates the largest event time with the time of an event or a heartbeat. The caller leaves out future events and
-    /// future heartbeats.
+    /// Updates the largest event time with the time of an event or a heartbeat. The caller must leave out future events
+    /// and future heartbeats.
     pub fn observe(&mut self, time_ms: UnixMs) {
         self.0 = self.0.max(time_ms);
     }
@@ -47,7 +47,8 @@ impl MaxTime {
             .map(|max| max.saturating_sub(rules.lateness_ms))
     }
 
-    /// Returns true if an event with the time `time_ms` is late. The watermark before that event decides.
+    /// Returns true if an event with the time `time_ms` is late. `self` must be the largest event time before that
+    /// event.
     pub fn is_late(self, time_ms: UnixMs, rules: &Rules) -> bool {
         let end = rules.window_end(rules.window_start(time_ms));
         self.watermark_ms(rules).is_some_and(|w| end <= w)

@@ -10,14 +10,15 @@ use crate::clock::UnixMs;
 pub struct Rules {
     /// Length of a window, in milliseconds.
     pub window_ms: i64,
-    /// How far the watermark stays behind the largest event time, in milliseconds.
+    /// Time by which the watermark is behind the largest event time, in milliseconds.
     pub lateness_ms: i64,
-    /// How far an event may be ahead of its record's timestamp before it counts as a future event, in milliseconds.
+    /// Maximum time by which an event may be ahead of its record's timestamp, in milliseconds. An event further ahead
+    /// is a future event.
     pub skew_ms: i64,
 }
 
 impl Default for Rules {
-    /// Returns a window of five minutes, a lateness of ten minutes and a skew of five minutes.
+    /// Returns rules with windows of five minutes, a lateness of ten minutes and a skew of five minutes.
     fn default() -> Rules {
         Rules {
             window_ms: 5 * 60_000,

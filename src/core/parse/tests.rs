@@ -1,5 +1,5 @@
-//! Tests every reject reason with its cases, and lengths at their limits. The tests also check that no input makes the
-//! parser panic.
+//! Tests each reject reason with several cases, and tests lengths at their limits. The tests also check that no input
+//! makes the parser panic.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn reason(value: impl AsRef<[u8]>) -> Option<Reason> {
     parse_event(value.as_ref()).err().map(|r| r.reason)
 }
 
-/// Returns a valid event with one more field, or with one field replaced.
+/// Returns a valid event with additional or replaced fields.
 fn with(members: &str) -> String {
     let mut parts = vec![
         r#""city":"NYC""#.to_owned(),
@@ -96,7 +96,7 @@ fn every_reason_has_its_cases() {
         );
     }
     let texts: Vec<(&str, Option<Reason>)> = vec![
-        // The parser is strict everywhere in the value.
+        // The parser is strict in every part of the value.
         (r#""x":NaN"#, Some(Reason::NotJson)),
         (r#""x":Infinity"#, Some(Reason::NotJson)),
         (r#""x":1e309"#, Some(Reason::NotJson)),
@@ -294,7 +294,7 @@ proptest::proptest! {
     }
 }
 
-/// The parser checks the examples in the guide that describes the event format.
+/// Checks the parser with the examples in the guide to the event format.
 #[test]
 fn every_reason_is_in_the_guide_and_its_example_is_rejected_for_it() {
     let guide = include_str!("../../../docs/EVENTS.md");
