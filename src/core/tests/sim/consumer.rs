@@ -1,4 +1,4 @@
-//! One consumer, with the real pipeline and the requests that have no answer yet.
+//! A simulated consumer, with the real pipeline and the requests that have no answer yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,11 +28,12 @@ pub(crate) enum Request {
     ReadTables,
     /// Creates a deleted progress item again.
     Restore(Publish),
-    /// A request to tables that no longer exist. The answer says that the tables are missing, or there is no answer.
+    /// A request to tables that no longer exist. Either the answer says that the tables are missing, or there is no
+    /// answer.
     Gone(Box<Request>),
     /// A move of a progress item that was sent before the tables were deleted and created again.
     StalePublish(Publish),
-    /// Reads the gap of a partition a second time. The second field is the assignment.
+    /// Reads the gap of a partition a second time. The fields are the partition, the assignment and the gap.
     CheckGap(i32, u64, Gap),
     Commit(Vec<CommitPart>),
 }
@@ -47,7 +48,7 @@ pub(crate) enum Float {
 }
 
 impl Request {
-    /// Returns the write in the request, or `None` if the request cannot take effect without its sender.
+    /// Returns the write in the request, or `None` if the request cannot take effect after its sender is gone.
     pub(crate) fn float(self) -> Option<Float> {
         match self {
             Request::Put(batch) => Some(Float::Put(batch)),
@@ -76,11 +77,11 @@ pub(crate) struct Consumer {
     pub(crate) reading: BTreeMap<i32, (u64, usize)>,
     /// The number of the topic that each assignment of a partition started with.
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
-    /// The partitions that another consumer got while this consumer was not notified.
+    /// The partitions that moved to another consumer without this consumer being notified.
     pub(crate) zombie: Vec<i32>,
     /// The partitions on which the client is stuck.
     pub(crate) stuck: BTreeSet<i32>,
-    /// The partitions that the consumer gave up with its client and must get back.
+    /// The partitions that the consumer gave up when it replaced its client, and that it must get back.
     pub(crate) rejoins: Vec<i32>,
     /// True if the consumer has stopped because its tables are gone.
     pub(crate) halted: bool,
@@ -116,13 +117,13 @@ impl Consumer {
     }
 
     /// Advances the pipeline to `now_ms` and collects its requests. Returns the restart points of the partitions that
-    /// the pipeline gives up, which are committed at once, and the report since the last call.
+    /// the pipeline gives up, and the report since the last call. The caller commits these restart points at once.
     pub(crate) fn pump(
         &mut self,
         now_ms: SteadyMs,
         boot_ms: BootMs,
     ) -> Result<(Vec<CommitPart>, Report), String> {
-        // Simulates that memory is short from time to time.
+        // From time to time, the simulation acts as if memory were short.
         if now_ms.0 % 3 == 0 {
             self.pipeline.make_room();
         }

@@ -1,4 +1,4 @@
-//! Random numbers and random logs that a seed determines.
+//! Generates random numbers and random logs from a seed.
 
 use citystream_core::clock::UnixMs;
 use citystream_core::event::{Event, Offset, Severity};
@@ -7,7 +7,7 @@ use citystream_core::worker::{Content, Record, Rejected};
 
 use crate::reference::{Logged, POISON, Said};
 
-/// The SplitMix64 generator, which is small and returns the same numbers on every platform.
+/// The random generator SplitMix64, which is small and returns the same numbers on every platform.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -36,14 +36,13 @@ impl Rng {
 const CITIES: [&str; 3] = ["NYC", "LA", "SF"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
 
-/// Returns the id of the `n`th topic with the simulated name.
+/// Returns the id of topic number `n`. All topics have the same name.
 pub(crate) fn topic_id(n: usize) -> String {
     format!("topic-id-{n}")
 }
 
-/// Returns a partition's log. The events are in order or out of order, late, ahead of their record, sent twice, or
-/// refused by the table. The log also has heartbeats, invalid records, records without a timestamp, and control
-/// records.
+/// Returns a partition's log. Some events are out of order, late, ahead of their record, sent twice, or refused by the
+/// table. The log also has heartbeats, invalid records, records without a timestamp, and control records.
 pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
     let mut now = 1_357_000_000_000;
     (0..rng.below(60))
@@ -79,7 +78,7 @@ pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
         .collect()
 }
 
-/// Returns a record as a client delivers it, or `None` for a control record, which is never delivered.
+/// Returns a record as a Kafka client delivers it, or `None` for a control record, which is never delivered.
 pub(crate) fn record(
     topic: usize,
     partition: i32,

@@ -1,6 +1,7 @@
 //! The durable state, which outlives every consumer: tables with their fences, progress items, and the group's commits.
 //!
-//! Each restart point is checked for INV-1 and INV-4 as soon as it is written. `Durable::check_rows` checks INV-2.
+//! Each restart point is checked for INV-1 and INV-4 as soon as the restart point is written. `Durable::check_rows`
+//! checks INV-2.
 
 mod checks;
 
@@ -50,7 +51,7 @@ pub(crate) struct Durable {
     pub(crate) logs: Arc<Logs>,
     /// True if raw items and alerts are stored.
     pub(crate) items: bool,
-    /// The number of the topic that exists now.
+    /// The number of the topic that currently exists.
     pub(crate) topic: usize,
     /// Number of times that the tables were deleted and created again.
     pub(crate) tables_made: usize,
@@ -58,7 +59,7 @@ pub(crate) struct Durable {
     pub(crate) fences: BTreeMap<(RowName, String), Offset>,
     /// The progress items by log key.
     pub(crate) progress: BTreeMap<String, Boundary>,
-    /// The group's commits by partition, of any topic.
+    /// The group's commits by partition, which may belong to a former topic.
     pub(crate) commits: BTreeMap<i32, Commit>,
     /// True if a consumer of an older version, which does not know sums, has owned a partition.
     pub(crate) older: bool,
@@ -84,7 +85,7 @@ impl Durable {
         }
     }
 
-    /// Starts a trace. The caller must do this before anything else happens.
+    /// Starts a trace. The caller must start the trace before anything else happens.
     pub(crate) fn trace_into(&mut self, lines: Lines) {
         self.trace.begin(lines);
         self.trace_logs();
@@ -149,15 +150,15 @@ impl Durable {
         format!("tables-{}", self.tables_made)
     }
 
-    /// Stores a batch, except for the puts with the indexes in `except`.
+    /// Stores the puts of a batch, except for the puts with the indexes in `except`.
     pub(crate) fn store(
         &mut self,
         batch: &Batch,
         except: &[usize],
     ) -> Result<BatchOutcome, String> {
         for (at, put) in batch.puts.iter().enumerate() {
-            // The key of a raw item has the id and the time, and the key of an alert also has the city. In the
-            // simulation, each id belongs to one city.
+            // The key of a raw item contains the id and the time of the event, and the key of an alert also contains
+            // the city. In the simulation, each id belongs to one city.
             let key = (&put.event.event_id, put.event.event.time_ms);
             if batch.puts[..at]
                 .iter()
@@ -270,7 +271,7 @@ impl Durable {
         Ok(())
     }
 
-    /// Creates the first progress item of a log, unless the item exists.
+    /// Creates the first progress item of a log, unless the item already exists.
     pub(crate) fn create(&mut self, publish: &Publish) {
         let (tables, of) = (self.tables_id(), publish.log_key.to_string());
         let at = publish.boundary;
@@ -289,7 +290,7 @@ impl Durable {
         item.or_insert(publish.boundary);
     }
 
-    /// Creates a deleted progress item again, unless the item exists by now.
+    /// Creates a deleted progress item again, unless the item already exists.
     pub(crate) fn restore(&mut self, publish: &Publish) {
         let (tables, of) = (self.tables_id(), publish.log_key.to_string());
         if !self.progress.contains_key(&of) {
@@ -315,7 +316,7 @@ impl Durable {
     }
 
     fn move_progress(&mut self, publish: &Publish) -> Result<bool, String> {
-        // A move requires an existing item, and recreated tables have none.
+        // A move requires an existing item, and recreated tables have no progress items.
         let log_key = publish.log_key.to_string();
         if !self.progress.contains_key(&log_key) {
             return Ok(false);

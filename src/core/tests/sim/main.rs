@@ -2,9 +2,9 @@
 //!
 //! One seed decides everything: the records, which consumer owns which partition at which time, which requests are lost
 //! before or after they take effect, which consumers crash, and which continue as zombies. After a phase with faults,
-//! no further faults occur, and the remaining consumers must finish. The tables must then equal a plain fold over the
-//! log (`reference`), which shares no code with the core. In addition, `recovery` tests the recovery law, and `model`
-//! searches through every order of events in a small world.
+//! no further faults occur, and the remaining consumers must finish. At the end, the tables must equal a plain fold
+//! over the log (`reference`), which shares no code with the core. In addition, `recovery` tests the recovery law
+//! (INV-3), and `model` searches through every order of events in a small world.
 //!
 //! ```text
 //! SIM_SEEDS=100000 cargo test --test sim whatever_happens      looks further
@@ -41,7 +41,7 @@ fn env(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Runs `check` on every seed of a range, on all processors. Returns the first seed that fails.
+/// Runs `check` on every seed of a range, on all processors. Returns the first seed that fails, and its problem.
 fn first_failure<F>(seeds: std::ops::Range<u64>, check: F) -> Option<(u64, String)>
 where
     F: Fn(u64) -> Result<(), String> + Sync,
@@ -74,7 +74,7 @@ where
     failure.into_inner().unwrap()
 }
 
-/// Returns the problem that `check` finds. A panic of the core counts as a problem, too.
+/// Returns the problem that `check` finds, if any. A panic of the core also counts as a problem.
 fn problem(check: impl FnOnce() -> Result<(), String>) -> Option<String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
         Ok(result) => result.err(),
@@ -107,7 +107,7 @@ fn a_seed_always_ends_alike() {
 
 #[test]
 fn the_faults_happen() {
-    // A simulation without faults proves nothing.
+    // A simulation in which no faults occur would prove nothing.
     let seen: Vec<world::Seen> = (0..300)
         .map(|seed| World::new(seed).run().unwrap())
         .collect();

@@ -12,11 +12,12 @@
 //!
 //! The number of faults of each kind is limited, so the number of states is finite, and the search visits all of them.
 //! In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3). The recovery law says that
-//! after a crash of all consumers, a new consumer must bring the tables to the result of the fold. After this recovery,
-//! writes that are still under way must not change the tables.
+//! after a crash of all consumers, a new consumer must bring the tables to the result of the fold. Writes that are
+//! still under way after this recovery must not change the tables.
 //!
-//! Two states are the same if they have the same hash of everything that their future depends on. The hash does not
-//! include the time. Each action comes long after the previous action, so everything that waits for a time is due.
+//! Two states are the same if they have the same hash. The hash covers everything that the future of a state depends
+//! on. The hash does not include the time, because each action comes so long after the previous action that all waits
+//! are over.
 
 mod digest;
 mod scene;
@@ -32,13 +33,13 @@ use digest::digest;
 use state::State;
 use worlds::{QUICK, Small, WHOLE};
 
-/// Number of random ways, which are sequences of actions, through each small world.
+/// Number of random sequences of actions, called ways, that run in each small world.
 const WAYS: u64 = 40;
-/// Mean number of actions in a random way, if the world allows so many actions.
+/// Mean number of actions in a random way, if the small world allows so many actions.
 const ACTIONS_MEAN: usize = 60;
 
-/// Time between two actions, in milliseconds. The time between two actions is longer than any wait in the core, except
-/// for waits between two publications.
+/// Time between two actions, in milliseconds. This time is longer than any wait in the core, except for the waits
+/// between two publications.
 const ACTION_MS: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -56,24 +57,24 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Deliver(usize),
-    /// The consumer, the index of its request, and the fate of the request.
+    /// A request is answered. The fields are the consumer, the index of its request, and the fate of the request.
     Answer(usize, usize, Fate),
-    /// The consumer, and a bit mask of its requests that may still take effect.
+    /// A consumer crashes. The fields are the consumer, and a bit mask of its requests that may still take effect.
     Crash(usize, u32),
-    /// The new owner of the partition. The flag is true if the former owner is not notified.
+    /// A consumer gets the partition. The flag is true if the former owner is not notified.
     Take(usize, bool),
     Land(usize),
     LoseGroup,
 }
 
-/// The problem of a state, and the actions that lead to the state.
+/// A problem that was found in a state, and the actions that lead to this state.
 #[derive(Debug)]
 struct Wrong {
     problem: String,
     way: Vec<Action>,
 }
 
-/// Visits every state. Returns the number of states, or the first problem that was found.
+/// Visits every state of a small world. Returns the number of states, or the first problem that was found.
 fn search(small: &Small) -> Result<usize, Wrong> {
     let begin = State::begin(small, None);
     let begin = begin.map_err(|problem| Wrong {
@@ -82,7 +83,7 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     })?;
     let mut seen = HashSet::from([begin.digest()]);
     let mut recovered = HashSet::new();
-    // The way to the current state. Each state has a list of the actions that were not tried yet.
+    // The way to the current state, in which each state has a list of the actions that were not tried yet.
     let actions = begin.actions();
     let mut way = vec![(begin, actions, None::<Action>)];
     while let Some((state, actions, _)) = way.last_mut() {
@@ -121,7 +122,7 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     Ok(seen.len())
 }
 
-/// Runs one way through a small world, from its beginning to the recovery by a new consumer.
+/// Runs one way through a small world, from the beginning to the recovery by a new consumer.
 fn go(
     small: &Small,
     lines: Option<Lines>,
@@ -134,7 +135,7 @@ fn go(
     state.recovers(small)
 }
 
-/// Runs random ways through each small world, so that these ways can be traced.
+/// Runs random ways through each small world. Unlike the search of all states, these ways can be traced.
 #[test]
 fn any_way_through_a_small_world_keeps_the_invariants() {
     let worlds: Vec<&Small> = QUICK.iter().chain(&WHOLE).collect();
@@ -163,7 +164,7 @@ fn every_order_of_events_in_a_small_world_keeps_the_invariants() {
         let found = search(small).map_err(|Wrong { problem, way }| {
             let names: Vec<String> = way.iter().map(|action| format!("{action:?}")).collect();
             let mut actions = way.into_iter();
-            // The same actions run once more to write a trace, and they end in the same problem.
+            // The same actions run once more to write a trace, and lead to the same problem.
             drop(trace::written(&format!("model-{at}"), |lines| {
                 crate::problem(|| go(small, lines, |_| actions.next()))
             }));

@@ -1,10 +1,10 @@
 //! Tests the recovery law (INV-3). A run may be stopped after any step, and resumed by another number of consumers. The
-//! tables must then be the same as without the stop, which means that they equal the fold over the log.
+//! tables must end up the same as without the stop, which means that they equal the fold over the log.
 
 use crate::world::World;
 use crate::{env, first_failure};
 
-/// Runs the schedule of a seed. At every `every`th step, a copy of the world is stopped and resumed with one to four
+/// Runs the schedule of a seed. Once every `every` steps, a copy of the world is stopped and resumed with one to four
 /// consumers.
 fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
     let mut world = World::new(seed);

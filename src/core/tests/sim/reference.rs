@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A record of the simulated log.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    /// The city, the event type, the severity from 0 to 3, the event time, and the event's own id.
+    /// An event with its city, event type, severity from 0 to 3, event time, and own id.
     Event(&'static str, &'static str, usize, i64, Option<String>),
     Heartbeat(i64),
     Bad,
@@ -47,7 +47,7 @@ impl Counts {
     }
 }
 
-/// The series `city#type`, and the start of the window or `None` for totals.
+/// The name of a row: the series `city#type`, and the start of the window or `None` for totals.
 pub(crate) type RowName = (String, Option<i64>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,7 +61,7 @@ pub(crate) struct Tables {
     pub(crate) refused: BTreeSet<(i32, usize, bool)>,
 }
 
-/// The results of a fold in addition to the tables.
+/// The results of a fold other than the tables.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     /// The largest event time below each offset.
@@ -150,7 +150,7 @@ impl Tables {
             && other.refused.is_subset(&self.refused)
     }
 
-    /// Returns a description of how these tables differ from the wanted tables.
+    /// Returns a description of how these tables differ from the expected tables `want`.
     pub(crate) fn differs_from(&self, want: &Tables) -> Option<String> {
         if self == want {
             return None;

@@ -1,8 +1,8 @@
 //! Traces describe what happens in a simulated world, as steps of the transition system in `proof/`.
 //!
-//! `proof/refine.py` accepts a trace only if every line is a step of that system. `docs/PROOF.md` describes the lines.
-//! The simulated world writes the trace from the inputs and outputs of the pipeline, and the core does not know about
-//! traces.
+//! `proof/refine.py` accepts a trace only if every line is a step of this transition system. `docs/PROOF.md` describes
+//! the lines. The simulated world writes the trace from the inputs and outputs of the pipeline, and the core does not
+//! know about traces.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,8 +24,8 @@ pub(crate) fn are_wanted() -> bool {
     std::env::var_os("SIM_TRACES").is_some()
 }
 
-/// Calls `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets lines, and
-/// the function writes these lines to a file in the folder, even if `run` panics.
+/// Calls `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets a buffer for
+/// lines. The function writes the lines to a file in the folder, even if `run` panics.
 pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T {
     let Some(folder) = std::env::var_os("SIM_TRACES") else {
         return run(None);
@@ -113,7 +113,7 @@ impl Point {
     }
 }
 
-/// One item of one record.
+/// The item of a record, as traces describe it.
 #[derive(Serialize)]
 pub(crate) struct Item {
     pub(crate) tables: String,
@@ -122,7 +122,7 @@ pub(crate) struct Item {
     pub(crate) into: &'static str,
 }
 
-/// One item of one record, with the worker that handles it.
+/// The item of a record, with the worker that handles the item.
 #[derive(Serialize)]
 pub(crate) struct Held {
     pub(crate) worker: u64,
@@ -147,7 +147,7 @@ pub(crate) fn into(table: PutTable) -> &'static str {
 #[derive(Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {
-    // These steps come from outside.
+    // These steps are caused from outside the consumers.
     MakeTables {
         tables: String,
     },
@@ -239,7 +239,7 @@ pub(crate) enum Step {
     },
 }
 
-/// Writes the steps of a world. Without lines, the steps are dropped.
+/// Writes the steps of a world to the lines of a trace. If no trace was begun, the steps are dropped.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     lines: Option<Lines>,
@@ -249,7 +249,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Begins a trace.
+    /// Begins a trace that is written to `lines`.
     pub(crate) fn begin(&mut self, lines: Lines) {
         self.lines = Some(lines);
         self.line(&json!({"rules": {"window_ms": WINDOW, "lateness_ms": LATENESS}}));
@@ -265,14 +265,14 @@ impl Trace {
         self.workers
     }
 
-    /// Writes a step.
+    /// Writes a step to the trace.
     pub(crate) fn step(&self, step: impl FnOnce() -> Step) {
         if self.is_on() {
             self.line(&step());
         }
     }
 
-    /// Writes the logs of a topic with all of their records. `items` is true if events have items.
+    /// Writes the logs of a topic with all of their records. `items` is true if raw items and alerts are stored.
     pub(crate) fn logs<'a>(
         &self,
         topic: usize,

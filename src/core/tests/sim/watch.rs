@@ -19,7 +19,7 @@ struct Watched {
     /// The position up to which the trace contains the worker's steps.
     position: i64,
     durable: i64,
-    /// The offsets of records that the worker was given and has not yet taken.
+    /// The offsets of the records that were passed to the worker, but that the worker has not taken yet.
     given: BTreeSet<i64>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Notes that a partition got the facts of its start, so that its worker may have begun.
+    /// Notes that a partition got the facts of its start. The worker of the partition may have begun.
     pub(crate) fn located(
         &mut self,
         trace: &mut Trace,
@@ -63,15 +63,15 @@ impl Watch {
         self.workers.insert(assignment, watched);
     }
 
-    /// Notes the offsets of records that a worker is given.
+    /// Notes the offsets of records that are passed to a worker.
     pub(crate) fn given(&mut self, assignment: u64, offsets: impl Iterator<Item = i64>) {
         if let Some(watched) = self.workers.get_mut(&assignment) {
             watched.given.extend(offsets);
         }
     }
 
-    /// Writes the steps of every worker up to its current position. If a worker passed an offset without a record, the
-    /// offset was skipped.
+    /// Writes the steps of every worker up to the worker's current position. An offset that the worker passed without a
+    /// record is written as skipped.
     pub(crate) fn follow(&mut self, trace: &Trace, pipeline: &Pipeline) {
         for now in pipeline.workers().filter(|_| trace.is_on()) {
             let Some(watched) = self.workers.get_mut(&now.place().assignment) else {
@@ -126,7 +126,8 @@ impl Watch {
         });
     }
 
-    /// Notes commits. The trace uses only the offset and the metadata of a commit, because nothing else reaches Kafka.
+    /// Writes commits into the trace. The trace uses only the offset and the metadata of a commit, because nothing else
+    /// reaches Kafka.
     fn offered(&self, trace: &Trace, parts: &[CommitPart]) {
         for part in parts {
             let worker = self.worker(part.assignment);
@@ -218,7 +219,7 @@ impl Watch {
         });
     }
 
-    /// Returns the worker that an answer belongs to, or `None` if its assignment has ended.
+    /// Returns the worker that an answer belongs to, or `None` if the assignment of the worker has ended.
     fn taker(&self, pipeline: &Pipeline, partition: i32, assignment: u64) -> Option<u64> {
         let watched = self.workers.get(&assignment)?;
         pipeline

@@ -31,11 +31,11 @@ pub(crate) struct World {
     now_ms: SteadyMs,
     pub(crate) durable: Durable,
     floats: Vec<Float>,
-    /// The puts that a wrong answer has refused. No put is refused by a wrong answer twice.
+    /// The puts that a wrong answer has refused. A wrong answer refuses the same put at most once.
     refused_wrongly: BTreeSet<(PutTable, Ticket)>,
     consumers: Vec<Option<Consumer>>,
     faults: bool,
-    /// The number of partitions that the topic has so far.
+    /// The current number of partitions of the topic.
     partitions: i32,
     seen: Seen,
 }
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// Returns the world of a seed. The world writes a trace into `lines`.
+    /// Returns the world for a seed. The world writes a trace into `lines`.
     pub(crate) fn traced(seed: u64, lines: Lines) -> World {
         let mut world = World::new(seed);
         world.durable.trace_into(lines);
@@ -119,7 +119,7 @@ impl World {
         self.pump(who)
     }
 
-    /// Gives a partition to a consumer. The former owner may or may not be notified.
+    /// Moves a partition to a consumer. The former owner may or may not be notified.
     fn rebalance(&mut self, to: usize) {
         let partition = self.rng.below(self.partitions as usize) as i32;
         for other in (0..self.consumers.len()).filter(|other| *other != to) {
@@ -196,7 +196,7 @@ impl World {
         self.follow(who);
     }
 
-    /// Writes the steps of a consumer's workers up to now into the trace.
+    /// Writes the latest steps of a consumer's workers into the trace.
     fn follow(&mut self, who: usize) {
         if let Some(c) = &mut self.consumers[who] {
             c.watch.follow(&self.durable.trace, &c.pipeline);
@@ -248,7 +248,7 @@ impl World {
     }
 
     /// Passes the ends of the logs to a consumer from time to time. A consumer that has stopped is removed, so that a
-    /// new consumer may start in its place. A consumer that replaced its client gets its partitions back.
+    /// new consumer may replace it. A consumer that replaced its client gets its partitions back.
     fn look(&mut self, who: usize) {
         let c = self.consumers[who].as_mut().expect("just pumped");
         if c.halted {

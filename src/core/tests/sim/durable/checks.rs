@@ -1,4 +1,4 @@
-//! Checks the durable state, which outlives the consumers.
+//! Checks the durable state, which outlives all consumers.
 
 use std::collections::BTreeMap;
 
@@ -109,8 +109,8 @@ impl Durable {
         all.next().ok_or_else(|| format!("a fence names {log_key}"))
     }
 
-    /// Compares the tables with the fold over the first `partitions` partitions of the current topic. For an earlier
-    /// topic, the rows can only be compared with their fences, which [`Durable::check_rows`] does.
+    /// Compares the tables with the fold over the first `partitions` partitions of the current topic. Rows of an
+    /// earlier topic can only be compared with their fences, which [`Durable::check_rows`] does.
     pub(crate) fn compare(&self, partitions: i32) -> Result<(), String> {
         let mut want = Tables::default();
         let mut last = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Hashes everything that the future of a state depends on.
+//! Hashes the parts of a state that its future depends on.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -9,8 +9,8 @@ pub(super) fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Appends the text of a consumer without times, numbers of attempts and counts, because its future does not depend on
-/// them.
+/// Appends the text of a consumer without times, numbers of attempts and counts, because the consumer's future does not
+/// depend on these numbers.
 pub(super) fn normalized(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(at) = rest.find("ledger: Ledger {") {

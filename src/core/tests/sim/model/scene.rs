@@ -16,7 +16,7 @@ use crate::durable::Durable;
 /// Maximum number of requests of a consumer that the model answers between two actions.
 const ASKS_MAX: usize = 100;
 
-/// The part of a state that an action changes.
+/// The parts of a state that an action may change.
 pub(super) struct Scene<'a> {
     pub(super) keep: Keep,
     pub(super) now_ms: SteadyMs,
@@ -24,7 +24,7 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Runs a consumer until it only waits for writes, and answers all other requests at once.
+    /// Runs a consumer until only writes are under way, and answers all other requests at once.
     pub(super) fn settle(&mut self, c: &mut Consumer) -> Result<(), String> {
         for _ in 0..ASKS_MAX {
             for wait_ms in [0, ACTION_MS - 1_000] {

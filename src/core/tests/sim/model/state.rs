@@ -14,11 +14,12 @@ use crate::consumer::{Consumer, Float, Request};
 use crate::durable::{Durable, Logs};
 use crate::trace::Lines;
 
-/// The start of the model's clock. Only times of this clock have 13 digits and begin with a 7.
+/// The start of the model's clock. Only times of this clock have 13 digits and begin with a 7, so that a hash can leave
+/// them out.
 const BEGIN_MS: SteadyMs = SteadyMs(7_000_000_000_000);
-/// Maximum duration of a drain, in milliseconds. The value is so large that every drain can finish.
+/// Maximum duration of a drain, in milliseconds. The duration is so long that every drain can finish.
 const DRAIN_MS: i64 = 900_000_000_000;
-/// Maximum number of rounds in which a new consumer must finish.
+/// Maximum number of rounds in which a new consumer must reach the end of the log.
 const ROUNDS_MAX: usize = 200;
 
 #[derive(Clone)]
@@ -95,7 +96,7 @@ impl State {
             .members
             .each_ref()
             .map(|m| m.as_ref().map_or(0, |m| m.digest));
-        // The order of the two consumers makes no difference.
+        // The order of the two consumers makes no difference to the hash.
         members.sort_unstable();
         let mut text = format!("{members:?}{}{:?}", self.durable.1, self.left);
         for (float, _) in &self.floats {
@@ -184,7 +185,8 @@ impl State {
         Ok(next)
     }
 
-    /// Changes a consumer, which is created if it does not exist, and runs it until it only waits for writes.
+    /// Changes a consumer, which is created if it does not exist. Next, runs the consumer until only writes are under
+    /// way.
     fn change(
         &mut self,
         scene: &mut Scene<'_>,
@@ -260,7 +262,7 @@ impl State {
         }
     }
 
-    /// Checks INV-3. All consumers crash, a new consumer reads to the end of the log, and then the writes under way
+    /// Checks INV-3. All consumers crash, a new consumer reads to the end of the log, and finally the writes under way
     /// take effect.
     pub(super) fn recovers(&self, small: &Small) -> Result<(), String> {
         let mut durable = self.durable.0.clone();

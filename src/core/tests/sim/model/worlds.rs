@@ -1,4 +1,4 @@
-//! The small worlds of the model.
+//! Defines the small worlds of the model.
 
 use citystream_core::plan::Keep;
 
@@ -16,7 +16,7 @@ pub(super) struct Budget {
     pub(super) lost_groups: u8,
 }
 
-/// A small world.
+/// The setup of a small world.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Small {
     pub(super) name: &'static str,

@@ -1,4 +1,4 @@
-//! Faults from outside that happen to the log, the tables and the consumers.
+//! Simulates faults from outside: faults of the log, the tables and the consumers.
 
 use citystream_core::table_identity::TRUST_MS;
 
@@ -6,8 +6,8 @@ use super::World;
 use crate::consumer::{Float, Request};
 
 impl World {
-    /// Removes records below the progress item, as retention does. An older commit may take effect even after that,
-    /// because the start rule handles this case.
+    /// Removes records below the progress item, as retention does. An older commit may still take effect after the
+    /// removal, because the start rule handles this case.
     pub(super) fn retain(&mut self) {
         let partition = self.rng.below(self.partitions as usize);
         let log_key = self.durable.log_key(partition as i32);
@@ -37,8 +37,8 @@ impl World {
         }
     }
 
-    /// Deletes the tables and creates them again, which takes longer than a consumer trusts an id that it has read.
-    /// Requests under way find no table. Consumers may be asleep during this time.
+    /// Deletes the tables and creates them again. This takes longer than a consumer trusts a tables' id that it has
+    /// read. Requests under way find no table. Consumers may be asleep during this time.
     pub(super) fn remake_tables(&mut self) {
         let d = &mut self.durable;
         // New tables need the whole log, so nothing happens if the log has lost records or belongs to a later topic.
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    /// Lets the client of a consumer get stuck on one of its partitions.
+    /// Makes the client of a consumer get stuck on one of the consumer's partitions.
     pub(super) fn stick(&mut self, who: usize) {
         let pick = self.rng.next() as usize;
         let c = self.consumer(who);

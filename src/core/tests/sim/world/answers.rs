@@ -1,4 +1,4 @@
-//! Decides how requests end.
+//! Decides how the requests of consumers end.
 
 use citystream_core::batch::{Batch, BatchOutcome};
 use citystream_core::gap::SecondRead;
@@ -10,7 +10,7 @@ use super::World;
 use crate::consumer::{Float, Request};
 use crate::draw::topic_id;
 
-/// Judges the table's answer to an update, by what the answer shows about the row.
+/// Returns the outcome that the core derives from the table's answer to an update.
 fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     let shown = |fence| Shown {
         same_row: true,
@@ -23,7 +23,8 @@ fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     }
 }
 
-/// Judges an answer that belongs to another update. The update itself never reached the table.
+/// Returns the outcome that the core derives from an answer to another update. The update itself never reached the
+/// table.
 fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
     let shown = |same_row, fence| Shown {
         same_row,
@@ -48,7 +49,8 @@ impl World {
         }
         let at = self.rng.below(c.requests.len());
         let publish = matches!(c.requests[at], Request::Publish(_));
-        // The tables are replaced here while a publication is under way, because random times would rarely meet one.
+        // The tables are replaced here while a publication is under way, because at random times this would rarely
+        // happen.
         if publish && self.faults && self.rng.one_in(6) {
             self.remake_tables();
         }
@@ -140,7 +142,7 @@ impl World {
                 UpdateOutcome::Unknown
             }
             5 => {
-                // A layer below the consumer sends the update twice.
+                // In this case, a layer below the consumer sends the update twice.
                 self.durable.update(update);
                 judge(update, self.durable.update(update))
             }
@@ -162,7 +164,7 @@ impl World {
             .update_answered(self.now_ms, update, outcome, chance);
     }
 
-    /// Acknowledges a dead letter, or lets the Kafka client send the record again.
+    /// Acknowledges a dead letter, or makes the Kafka client send the dead letter again.
     fn answer_letter(&mut self, who: usize, request: Request, fate: usize) {
         if fate == 0 {
             self.consumer(who).requests.push(request);
@@ -209,8 +211,9 @@ impl World {
 
     fn answer_stale_publish(&mut self, who: usize, publish: Publish) -> Result<(), String> {
         self.seen.stale_publishes += 1;
-        // If a new owner has already created the item in the new tables, the item would accept the old move. The
-        // simulation leaves this case out, because operators must stop all consumers before they create tables again.
+        // If a new owner has already created the progress item in the new tables, the item would accept the old move.
+        // The simulation leaves this case out, because operators must stop all consumers before they create tables
+        // again.
         let made = self.durable.progress.contains_key(&*publish.log_key);
         if !made && !self.durable.publish(&publish)? {
             let boot_ms = self.boot_ms();
@@ -273,7 +276,7 @@ impl World {
         }
     }
 
-    /// Ends a request that was sent to tables that are gone.
+    /// Ends a request that was sent to tables that no longer exist.
     fn answer_gone(&mut self, who: usize, request: Request, fate: usize) {
         let (now, boot_ms) = (self.now_ms, self.boot_ms());
         let pipeline = &mut self.consumer(who).pipeline;

@@ -1,4 +1,4 @@
-//! The end of a run. Faults no longer occur, and the remaining consumers must finish.
+//! The end of a run, in which faults no longer occur and the remaining consumers must finish.
 
 use citystream_core::table_identity::READ_INTERVAL_MS;
 
@@ -9,7 +9,7 @@ use crate::consumer::{Consumer, Request};
 const ROUNDS_MAX: usize = 3_000;
 
 impl World {
-    /// Checks that the tables equal the log, before and after the delayed writes take effect.
+    /// Checks that the tables equal the fold over the log, both before and after the delayed writes take effect.
     pub(super) fn ends_exact(&mut self) -> Result<(), String> {
         self.durable.compare(self.partitions)?;
         while !self.floats.is_empty() {
@@ -43,8 +43,8 @@ impl World {
         self.finish(&owner_of)
     }
 
-    /// Crashes every consumer. The requests of crashed consumers may still take effect later. Then, `resumed` new
-    /// consumers divide the partitions, and the tables must equal the log in the end.
+    /// Crashes every consumer. The requests of crashed consumers may still take effect later. Next, `resumed` new
+    /// consumers divide the partitions. In the end, the tables must equal the fold over the log.
     pub(crate) fn stop_and_resume(mut self, resumed: usize) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             self.crash(who);
@@ -55,7 +55,8 @@ impl World {
         self.ends_exact()
     }
 
-    /// Lets every consumer read the tables' id, as it does every few seconds. Consumers whose tables are gone stop.
+    /// Makes every consumer read the tables' id, as a consumer does every few seconds. Consumers whose tables are gone
+    /// stop.
     fn look_at_tables(&mut self) -> Result<(), String> {
         self.now_ms += READ_INTERVAL_MS;
         for who in 0..self.consumers.len() {
@@ -74,7 +75,7 @@ impl World {
         Ok(())
     }
 
-    /// Divides the partitions among the owners, which read them to the end.
+    /// Divides the partitions among the owners, which read the partitions to the end.
     fn finish(&mut self, owners: &[usize]) -> Result<(), String> {
         self.faults = false;
         self.look_at_tables()?;
