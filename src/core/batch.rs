@@ -52,7 +52,8 @@ pub enum BatchOutcome {
 pub struct Settled {
     /// The puts that are durable now.
     pub stored: Vec<Put>,
-    /// The put that the table refused permanently, if there is one. Its record goes to the dead-letter topic.
+    /// The put that the table refused permanently, if there is one. The record of the refused put goes to the
+    /// dead-letter topic.
     pub refused: Option<Put>,
 }
 

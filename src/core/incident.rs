@@ -2,8 +2,8 @@
 //!
 //! An incident begins when the condition of a rule is met, and collects the events that match the rule. The incident
 //! ends after a quiet period or, for a silence, at the next event of the group. The rules, the log and the start offset
-//! determine every incident. The id of an incident comes from the position of a record in the log, so all readers of a
-//! log give an incident the same id.
+//! determine every incident. The id of an incident comes from the position of a record in the log. All readers of a log
+//! therefore give an incident the same id.
 //!
 //! - [`rule`]: what a rule looks for
 //! - [`fold`]: the records of one partition become incidents
@@ -64,13 +64,13 @@ pub enum State {
 pub struct Sample {
     /// The event's own id, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
-    /// The city.
+    /// The city of the event.
     pub city: Box<str>,
-    /// The event type.
+    /// The type of the event.
     pub event_type: Box<str>,
-    /// The severity.
+    /// The severity of the event.
     pub severity: Severity,
-    /// The event time.
+    /// The event time of the sample.
     pub time_ms: UnixMs,
     /// The event's description, cut to [`SAMPLE_CHARS_MAX`] characters.
     pub description: Box<str>,

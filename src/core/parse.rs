@@ -36,7 +36,7 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
 /// Maximum length of an event id in Unicode scalar values.
 pub const EVENT_ID_CHARS_MAX: usize = 128;
-/// Maximum depth of nesting. The record itself is level 1.
+/// Maximum depth of nesting in a record's value. The record itself is level 1.
 pub const DEPTH_MAX: usize = 127;
 /// The header that makes a record without a value a heartbeat.
 pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
@@ -190,7 +190,7 @@ fn parse_heartbeat(value: Option<&[u8]>) -> Option<UnixMs> {
     std::str::from_utf8(digits).ok()?.parse().ok().map(UnixMs)
 }
 
-/// A parsed event. Its texts are borrowed from the record unless they need decoding.
+/// A parsed event. The texts of the event are borrowed from the record unless they need decoding.
 #[derive(Debug)]
 pub struct BorrowedEvent<'a> {
     /// The city, as in [`Event::city`].
@@ -384,7 +384,7 @@ fn check_event_id(id: &str) -> Result<(), Reject> {
     Err(Reject::new(Reason::BadEventId, detail))
 }
 
-/// Returns true if an event type in lower case matches `[a-z][a-z0-9_-]{0,63}`.
+/// Returns true if `text`, an event type in lower case, matches `[a-z][a-z0-9_-]{0,63}`.
 pub fn is_event_type(text: &str) -> bool {
     let b = text.as_bytes();
     (1..=EVENT_TYPE_BYTES_MAX).contains(&b.len())

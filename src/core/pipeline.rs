@@ -170,8 +170,8 @@ impl Pipeline {
     }
 
     /// Revokes partitions. A running partition drains for at most `drain_ms_max` milliseconds. If `lost` is true,
-    /// another consumer may already own the partitions, so they end at once. Each partition ends with
-    /// [`Output::Released`].
+    /// another consumer may already own the partitions, so they end at once. At the end of each partition, the pipeline
+    /// outputs [`Output::Released`].
     pub fn revoked(&mut self, now_ms: SteadyMs, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
@@ -309,8 +309,8 @@ impl Pipeline {
 
     /// Sends row updates, one partition at a time. The turn of a partition ends when all rows that were due at the
     /// start of the turn are sent, so that no partition starves. With many rows, one turn sends everything that the
-    /// partition has gathered. If the rows of all partitions were sent in the order of their due times, twice as many
-    /// records would be in memory for the same number of events per update. Draining partitions come first.
+    /// partition has gathered. Sending the rows of all partitions in the order of their due times would keep twice as
+    /// many records in memory, for the same number of events per update. Draining partitions get their turns first.
     fn pump_updates(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             let State::Running(running) = &mut slot.state else {

@@ -55,7 +55,7 @@ pub struct Ticket {
 /// An event with all data that its items need. The raw item and the alert of the event share this data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// The event.
+    /// The event that is stored.
     pub event: Event,
     /// The event's own id, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
@@ -111,7 +111,7 @@ pub enum PutTable {
 pub struct Put {
     /// The record that the put belongs to.
     pub ticket: Ticket,
-    /// The event to store.
+    /// The event to store in the item.
     pub event: Arc<StoredEvent>,
 }
 
@@ -147,7 +147,7 @@ pub struct RowUpdate {
     pub partition: i32,
     /// The number of the partition's assignment.
     pub assignment: u64,
-    /// The number that the worker uses for the row. The outcome is reported with this number.
+    /// The number that the worker uses for the row. The caller reports the outcome of the update with this number.
     pub row_id: u32,
     /// The key of the row.
     pub row: RowKey,

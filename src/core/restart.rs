@@ -41,9 +41,9 @@ pub struct Boundary {
     ///
     /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version has owned the
     /// partition. Sums also become unknown if records are lost that may already be counted. Unknown sums stay unknown
-    /// for the rest of the log. Once the consumers are idle, the sums of all progress items, including those of former
-    /// topic ids, add up to the counts in the rows of all series. There is one exception: if a topic is deleted while a
-    /// consumer counts its events, the progress item lacks the events after its last publication.
+    /// for the rest of the log. Once the consumers are idle, the sums of all progress items, also of former topic ids,
+    /// add up to the counts in the rows of all series. There is one exception: if a topic is deleted while a consumer
+    /// counts its events, the progress item lacks the events after its last publication.
     pub sums: Option<Sum>,
 }
 
@@ -572,7 +572,7 @@ mod tests {
 
     #[test]
     fn sums_cost_less_than_a_tenth_of_a_write_unit_an_event() {
-        // The first rate is one event in five seconds. The other rates are slower, faster and much faster.
+        // The first rate is one event in five seconds, and the other rates are slower, faster and much faster.
         for gap_ms in [5_000, 60_000, 1_000, 334] {
             let (events, without) = a_day(gap_ms, false);
             let (same, with) = a_day(gap_ms, true);

@@ -96,9 +96,9 @@ pub fn rest_ms(units: f64) -> u64 {
 pub struct RollupCost {
     /// Number of hours to roll up.
     pub hours: u64,
-    /// Number of read units.
+    /// Maximum number of read units.
     pub read_units: u64,
-    /// Number of write units.
+    /// Maximum number of write units.
     pub write_units: u64,
 }
 
@@ -305,7 +305,7 @@ pub struct RollupMark {
 
 impl RollupMark {
     /// Returns true if the mark belongs to this topic id and these tables. A mark of another topic or other tables
-    /// counts as absent, because a new topic may add events to hours that were final for the former topic.
+    /// counts as absent. A new topic may add events to hours that were final for the former topic.
     pub fn is_of(&self, topic_id: Option<&str>, tables_id: &str) -> bool {
         topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
     }

@@ -1,11 +1,11 @@
 //! Detects partitions that make no progress although they have unread records.
 //!
 //! A Kafka client can get stuck on a single partition, most often after a leader or a coordinator has moved. A stuck
-//! partition can continue only with a new client. A partition *waits* while it has unread records, none of its records
-//! is in flight, and reading is not paused for another reason, such as failing writes or a full memory budget. A
-//! partition is stalled if it has waited without a break for the detector's *patience*, which is a length of time. Some
-//! long waits are normal, such as reading past a large aborted transaction. Therefore, the patience for a partition
-//! doubles with each new client that does not help, up to [`DOUBLINGS_MAX`] times.
+//! partition can continue only with a new client. A partition *waits* while it has unread records and none of its
+//! records is in flight. A partition does not wait while reading is paused for another reason, such as failing writes
+//! or a full memory budget. A partition is stalled if it has waited without a break for the detector's *patience*,
+//! which is a length of time. Some long waits are normal, such as reading past a large aborted transaction. Therefore,
+//! the patience for a partition doubles with each new client that does not help, up to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 

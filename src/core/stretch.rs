@@ -13,7 +13,8 @@ use crate::event::{Offset, Severity};
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower half of the record's number within the assignment. This half is unique among all records in memory.
+    /// The lower half of the record's number within the assignment. The lower half of the number is unique among all
+    /// records in memory.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,
@@ -74,7 +75,7 @@ impl Sum {
         })
     }
 
-    /// Returns the numbers that [`Sum::checked`] takes.
+    /// Returns the six numbers of the sum, in the order in which [`Sum::checked`] takes them.
     pub fn numbers(&self) -> [u64; 6] {
         let [low, medium, high, critical] = self.severities;
         [

@@ -1,10 +1,10 @@
 //! The state machine of one assignment of one partition. The worker takes records and returns writes.
 //!
-//! The worker decides the row and the lateness of each record in offset order (INV-4), gathers the records of each row
-//! into stretches, and tracks which records are not yet durable. A row has at most one update under way. While an
-//! update is under way, the worker gathers the next stretch of the row. The worker sends the next stretch when the
-//! outcome of the update is known and the row's interval is over. An update with an unknown outcome is sent again
-//! unchanged. The worker offers the end of the contiguous prefix of durable records for commit, and never a later
+//! The worker decides the row and the lateness of each record in offset order (INV-4). The worker also gathers the
+//! records of each row into stretches, and tracks which records are not yet durable. A row has at most one update under
+//! way. While an update is under way, the worker gathers the next stretch of the row. The worker sends the next stretch
+//! when the outcome of the update is known and the row's interval is over. An update with an unknown outcome is sent
+//! again unchanged. The worker offers the end of the contiguous prefix of durable records for commit, and never a later
 //! offset (INV-1, INV-6).
 //!
 //! A worker must not read a clock, must not wait, and must not share state with another assignment. All state of a

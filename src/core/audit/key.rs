@@ -1,6 +1,6 @@
 //! The keys of rows, in the order of the comparison: by city, then by time, then by the kind of row.
 //!
-//! This file builds the table keys of rows a second time, independently of the code that writes.
+//! This file has its own code for building the table keys of rows, independent of the code that writes the rows.
 
 use std::fmt;
 

@@ -14,7 +14,7 @@ pub struct Source {
     pub topic: Arc<str>,
     /// Kafka's id of the topic.
     pub topic_id: Arc<str>,
-    /// The partition.
+    /// The number of the Kafka partition.
     pub partition: i32,
     /// The rules for lateness and skew, which are the same as for `consume`.
     pub times: Rules,
@@ -51,7 +51,7 @@ pub enum What {
 pub struct Change {
     /// The index of the incident's rule.
     pub rule: usize,
-    /// The kind of change.
+    /// The kind of this change.
     pub what: What,
     /// The incident in its state after the change.
     pub incident: Arc<Incident>,

@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds, in the order in which a receiver gets them.
+    /// All kinds of messages, in the order in which a receiver gets them.
     pub const ALL: [Kind; 3] = [Kind::Opened, Kind::Updated, Kind::Resolved];
 
     /// Returns the kind of message with this name.
@@ -29,7 +29,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns the name in items and API answers.
+    /// Returns the name of the kind in items and API answers.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Opened => "opened",
@@ -68,7 +68,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the name in items and API answers.
+    /// Returns the name of the outcome in items and API answers.
     pub const fn name(&self) -> &'static str {
         match self {
             Outcome::Unknown => "unknown",

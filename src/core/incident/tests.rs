@@ -327,8 +327,8 @@ impl Process {
         }
     }
 
-    /// Publishes the pending checkpoint if the rows contain all changes below it. Without a pending checkpoint, makes
-    /// one.
+    /// Publishes the pending checkpoint if the rows contain all changes below it. If there is no pending checkpoint,
+    /// makes one.
     fn publish(&mut self, tables: &mut Tables) {
         match self.checkpoint.take() {
             None => self.checkpoint = Some(self.owner.fold().checkpoint()),

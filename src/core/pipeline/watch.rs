@@ -42,8 +42,8 @@ impl Pipeline {
     /// [`crate::keys::TABLES`].
     ///
     /// A consumer with running partitions stops. If the consumer waited for the table, it would later have to prove
-    /// that the table still has all of its rows. DynamoDB offers no way to prove this. A consumer without running
-    /// partitions waits for the tables.
+    /// that the table still has all of its rows. DynamoDB offers no proof that a table still has all of its rows. A
+    /// consumer without running partitions waits for the tables.
     pub fn table_missing(&mut self, table: usize) {
         if self.workers().next().is_some() {
             self.halt_tables(Halt::TableMissing { table });

@@ -60,9 +60,9 @@ pub struct RollupFacts {
 }
 
 impl RollupFacts {
-    /// Returns the known partitions that have no published watermark. To decide whether they are idle, the caller must
-    /// add the ends of their logs ([`RollupFacts::set_end`]) and the group's commits, which may be ahead of the
-    /// progress items ([`RollupFacts::add_commit`]).
+    /// Returns the known partitions that have no published watermark. To decide whether these partitions are idle, the
+    /// caller must add the ends of their logs ([`RollupFacts::set_end`]). The caller must also add the group's commits
+    /// ([`RollupFacts::add_commit`]), which may be ahead of the progress items.
     pub fn unclear(&self) -> Vec<i32> {
         let logs = self.logs.iter();
         let unclear = logs.filter(|(_, log)| log.watermark_ms.is_none());

@@ -13,8 +13,8 @@ use crate::keys;
 use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
 use crate::stretch::{Entry, Stretch};
 
-/// Memory of a row, in bytes. It includes the row's names, two stretches, and an element of a list that may be only
-/// half full.
+/// Memory of a row, in bytes. The memory of a row includes its names, two stretches, and an element of a list that may
+/// be only half full.
 pub(super) const ROW_BYTES: u64 = 384;
 
 #[derive(Clone, Debug)]

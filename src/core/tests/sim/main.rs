@@ -1,10 +1,10 @@
 //! The seeded simulation runs the real pipeline on a simulated log, consumer group and tables.
 //!
-//! One seed decides everything: the records, which consumer owns which partition at which time, which requests are lost
-//! before or after they take effect, which consumers crash, and which continue as zombies. After a phase with faults,
-//! no further faults occur, and the remaining consumers must finish. At the end, the tables must equal a plain fold
-//! over the log (`reference`), which shares no code with the core. In addition, `recovery` tests the recovery law
-//! (INV-3), and `model` searches through every order of events in a small world.
+//! One seed decides everything: the records, the owner of each partition at any time, the requests that are lost before
+//! or after they take effect, the crashes, and the consumers that continue as zombies. After a phase with faults, no
+//! further faults occur, and the remaining consumers must finish. At the end, the tables must equal a plain fold over
+//! the log (`reference`), which shares no code with the core. In addition, `recovery` tests the recovery law (INV-3),
+//! and `model` searches through every order of events in a small world.
 //!
 //! ```text
 //! SIM_SEEDS=100000 cargo test --test sim whatever_happens      looks further

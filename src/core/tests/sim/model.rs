@@ -38,8 +38,8 @@ const WAYS: u64 = 40;
 /// Mean number of actions in a random way, if the small world allows so many actions.
 const ACTIONS_MEAN: usize = 60;
 
-/// Time between two actions, in milliseconds. This time is longer than any wait in the core, except for the waits
-/// between two publications.
+/// Time between two actions, in milliseconds. The time between two actions is longer than any wait in the core, except
+/// for the waits between two publications.
 const ACTION_MS: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug)]

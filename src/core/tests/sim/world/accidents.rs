@@ -37,8 +37,8 @@ impl World {
         }
     }
 
-    /// Deletes the tables and creates them again. This takes longer than a consumer trusts a tables' id that it has
-    /// read. Requests under way find no table. Consumers may be asleep during this time.
+    /// Deletes the tables and creates them again. The replacement takes longer than a consumer trusts a tables' id that
+    /// it has read. Requests under way find no table. Consumers may be asleep during this time.
     pub(super) fn remake_tables(&mut self) {
         let d = &mut self.durable;
         // New tables need the whole log, so nothing happens if the log has lost records or belongs to a later topic.
