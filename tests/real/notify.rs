@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use crate::role::{Role, Signal, wait_for};
@@ -182,9 +183,50 @@ fn what_receivers_are_told_is_what_a_dry_run_prints_whoever_is_killed() {
     let found = without_updates(taken.iter().map(|(_, told)| told.clone()));
     let diff: Vec<_> = found.symmetric_difference(&wanted).collect();
     assert!(diff.is_empty(), "{diff:?}");
+    the_rows_agree_with_the_log(&world, path, &wanted);
     eprintln!(
         "notify: {} messages wanted, {} taken with updates and repetitions, {KILLS} kills",
         wanted.len(),
         taken.len()
     );
+}
+
+/// Compares the rows with the log, lists them with `tail`, and expects `verify` to find a damaged row.
+fn the_rows_agree_with_the_log(world: &World, path: &str, wanted: &BTreeSet<Told>) {
+    let compare = || world.start("verify", &["--incidents", path, "--output", "json"]);
+    let mut verify = compare();
+    verify.ends_with(0);
+    let report: Value = serde_json::from_str(&verify.out()).unwrap();
+    let opened = wanted.iter().filter(|told| told.2 == "incident.opened");
+    let opened = opened.count();
+    assert_eq!(report["incidents"], opened, "{report}");
+    assert_eq!(report["incomparable"], serde_json::json!({}), "{report}");
+    let all = ["--incidents", "--from", "beginning", "--exit-at-end"];
+    let all = [
+        &all[..],
+        &["--output", "json", "--table-prefix", world.name],
+    ]
+    .concat();
+    let mut tail = world.start("tail", &all);
+    tail.ends_with(0);
+    let listed = tail.out();
+    let listed: BTreeSet<&str> = listed.lines().collect();
+    assert_eq!(listed.len(), opened);
+    let one: Value = serde_json::from_str(listed.first().unwrap()).unwrap();
+    let key = |name: &str| AttributeValue::S(one[name].as_str().unwrap().to_owned());
+    let set = world
+        .services
+        .dynamodb()
+        .update_item()
+        .table_name(format!("{}-incidents", world.name))
+        .key("rule", key("rule"))
+        .key("incident", key("incident"))
+        .update_expression("SET event_count = :more")
+        .expression_attribute_values(":more", AttributeValue::N("1000000".to_owned()));
+    world.services.block_on(set.send()).unwrap();
+    let mut verify = compare();
+    verify.ends_with(1);
+    let report: Value = serde_json::from_str(&verify.out()).unwrap();
+    assert_eq!(report["difference_count"], 1, "{report}");
+    assert_eq!(report["differences"][0]["incident"], one["incident"]);
 }
