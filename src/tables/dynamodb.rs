@@ -185,7 +185,10 @@ pub async fn make_incidents(
 ) -> anyhow::Result<Finding> {
     let spec = tables::incidents_spec(names);
     let step = steps.begin(format!("making table {}", spec.name));
-    let is_new = create(client, &spec, wanted).await.map_err(mark_settings)?;
+    let found = tables::describe_table(client, &spec.name).await?;
+    let is_missing = found.is_none_or(|found| found.table_status() == Some(&TableStatus::Deleting));
+    // After the template, the role has no right to create the table.
+    let is_new = is_missing && create(client, &spec, wanted).await.map_err(mark_settings)?;
     let changes = make_complete(client, names, &spec, wanted).await?;
     let outcome = match (is_new, changes.is_empty()) {
         (true, _) => FindingOutcome::Made,

@@ -52,7 +52,7 @@ fn every_role_works_under_its_own_policy_and_under_no_other() {
         ..Behaviour::default()
     };
     let front = Front::start(world.services, how);
-    front.run(&world, "inittables", &["init-tables"], 0);
+    front.run(&world, "inittables", &["init-tables", "--incidents"], 0);
     world.produce(&file_lines()[..LINES]);
     count_to_the_end(&world, &front, "consume");
     let paths = [
@@ -60,6 +60,8 @@ fn every_role_works_under_its_own_policy_and_under_no_other() {
         "/api/v1/events/NYC",
         "/api/v1/alerts",
         "/api/v1/cities",
+        "/api/v1/incidents",
+        "/api/v1/silences",
     ];
     ask(&world, &front, "serve", &paths);
     verify(&world, &front, "verify");

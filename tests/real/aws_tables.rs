@@ -203,7 +203,7 @@ fn after_the_template_init_tables_needs_nine_actions_and_is_granted_no_more() {
     };
     // Creates the tables as the template does, without the config item.
     let front = Front::start(world.services, how);
-    let expiring = ["init-tables", "--alert-ttl", "90d"];
+    let expiring = ["init-tables", "--alert-ttl", "90d", "--incidents"];
     front.run(&world, "maker", &expiring, 0);
     tables::take_one(world.services, world.name, "totals");
     let by_maker = front.used();
@@ -215,7 +215,12 @@ fn after_the_template_init_tables_needs_nine_actions_and_is_granted_no_more() {
     world.consume_to_the_end();
     front.run(&world, "after", &["init-tables", "--rollups", "--yes"], 0);
     front.run(&world, "after", &["init-tables", "--shards", "8"], 0);
-    front.run(&world, "after", &["init-tables", "--check"], 0);
+    front.run(
+        &world,
+        "after",
+        &["init-tables", "--check", "--incidents"],
+        0,
+    );
     let mut operations: Vec<String> = front
         .sent()
         .into_iter()
