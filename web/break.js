@@ -17,6 +17,7 @@ const BUTTONS = [
   ["throttle", "Throttle DynamoDB", "DynamoDB rejects four of five writes for 10 s"],
   ["cut", "Lose the replies", "writes take effect, but their replies are lost for 10 s"],
   ["broker", "Stop the broker", "Kafka is unreachable for 10 s"],
+  ["receiver", "Stop the receiver", "messages about incidents are refused for 10 s"],
   ["garbage", "Send 1,000 bad events", "half of them late, half of them malformed"],
 ];
 

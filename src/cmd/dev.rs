@@ -14,6 +14,7 @@ use crate::core::keys::TableNames;
 use crate::dev::broker::Broker;
 use crate::dev::consumers::Consumers;
 use crate::dev::faults::WriteFaults;
+use crate::dev::incidents::PageReceiver;
 use crate::dev::panel::{Panel, Parts};
 use crate::dev::ports::{self, Ports};
 use crate::dev::source::Sending;
@@ -69,9 +70,11 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let brokers = settings.kafka.brokers.clone();
     let consumers = Consumers::new(settings, database, &faults, &credit, &metrics).await?;
     let token = random_token().context("failed to read random bytes")?;
+    let receiver = PageReceiver::default();
     let parts = Parts {
         consumers: consumers.clone(),
         faults,
+        receiver: receiver.clone(),
         broker,
         producer: Arc::clone(&producer),
         credit: credit.clone(),
@@ -89,7 +92,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let telling = incidents::start(brokers, page, &client, &metrics, &shutdown);
     let api = api_state(client, names, &metrics, dashboard, &shutdown);
     let routes = api::router(api).merge(panel.router()).merge(door);
-    let routes = routes.merge(incidents::router());
+    let routes = routes.merge(receiver.router());
     let http = serve(ports.page, routes, &args, &consumers, &shutdown);
     let own = greeting::own_command();
     telemetry::print_stdout(&greeting::greeting(&args, ports.addresses, &own));

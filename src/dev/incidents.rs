@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use axum::Router;
@@ -76,9 +77,41 @@ pub(crate) fn start(
     })
 }
 
-/// Returns the route of the webhook receiver.
-pub(crate) fn router() -> Router {
-    Router::new().route(PATH, post(async || StatusCode::NO_CONTENT))
+/// The receiver, which the panel can switch off. All clones share the switch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PageReceiver(Arc<ReceiverState>);
+
+#[derive(Debug, Default)]
+struct ReceiverState {
+    is_down: AtomicBool,
+    refused: AtomicU64,
+}
+
+impl PageReceiver {
+    /// Makes the receiver answer with status 503, or take messages again.
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.0.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Returns the number of requests that were answered with status 503.
+    pub(crate) fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::SeqCst)
+    }
+
+    /// Returns the route of the receiver.
+    pub(crate) fn router(&self) -> Router {
+        let receiver = self.clone();
+        let answer = async move || receiver.answer();
+        Router::new().route(PATH, post(answer))
+    }
+
+    fn answer(&self) -> StatusCode {
+        if self.0.is_down.load(Ordering::SeqCst) {
+            self.0.refused.fetch_add(1, Ordering::SeqCst);
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        StatusCode::NO_CONTENT
+    }
 }
 
 fn config(page: SocketAddr) -> anyhow::Result<NotifyConfig> {

@@ -4,7 +4,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /dev/state` | running actions, past events, and the comparison of log and tables |
-//! | `POST /dev/break/{what}` | the state, after starting `kill`, `zombie`, `throttle`, `cut`, `broker` or `garbage` |
+//! | `POST /dev/break/{what}` | the state, after starting `kill`, `zombie`, `throttle`, `cut`, `broker`, `receiver` or `garbage` |
 //!
 //! Only the page of this process may send requests to the panel. A request needs the token from the page and a `Host`
 //! that names this machine. If a request has an `Origin`, the `Origin` must be equal to the `Host`. A page of another
@@ -31,6 +31,7 @@ use crate::api::ops::Probe as _;
 use crate::dev::broker::Broker;
 use crate::dev::consumers::Consumers;
 use crate::dev::faults::WriteFaults;
+use crate::dev::incidents::PageReceiver;
 use crate::dev::ports::is_this_machine;
 use crate::dev::waiting::{Snapshot, WaitTracker};
 use crate::produce::credit::Credit;
@@ -49,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) consumers: Consumers,
     /// The write faults of the active consumer's client.
     pub(crate) faults: WriteFaults,
+    /// The receiver of messages about incidents.
+    pub(crate) receiver: PageReceiver,
     /// The producer that sends late and invalid events.
     pub(crate) producer: Arc<EventProducer>,
     /// The remaining room in the embedded broker.

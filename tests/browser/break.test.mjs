@@ -45,7 +45,7 @@ test("everything breaks, and nothing is lost or counted twice", async () => {
   await says(page, "a new consumer continues");
   await moves(page, await events(page));
 
-  for (const [name, done] of [["throttle", "accepts writes again"], ["cut", "answers arrive again"], ["zombie", "the zombie is gone"], ["broker", "the broker is back"]]) {
+  for (const [name, done] of [["throttle", "accepts writes again"], ["cut", "answers arrive again"], ["zombie", "the zombie is gone"], ["broker", "the broker is back"], ["receiver", "the receiver takes messages again; it refused"]]) {
     await press(name);
     await page.waitForSelector(`[data-break="${name}"].running`);
     await says(page, done);

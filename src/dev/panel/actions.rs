@@ -21,12 +21,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 /// The actions of the panel. Each entry has the name of an action and the first state that the panel shows for it.
-const ACTIONS: [(&str, &str); 6] = [
+const ACTIONS: [(&str, &str); 7] = [
     ("kill", "waiting for its successor"),
     ("zombie", "it reads, and its writes are held back"),
     ("throttle", "refusing writes"),
     ("cut", "dropping answers"),
     ("broker", "Kafka is down"),
+    ("receiver", "refusing messages"),
     ("garbage", "sending"),
 ];
 
@@ -50,6 +51,7 @@ impl Panel {
                 "throttle" => panel.throttle().await,
                 "cut" => panel.cut_replies().await,
                 "broker" => panel.stop_broker().await,
+                "receiver" => panel.stop_receiver().await,
                 _ => panel.send_bad_events().await,
             }
             lock(&panel.0.running).remove(what);
@@ -137,6 +139,23 @@ impl Panel {
         self.log("the broker is back");
     }
 
+    async fn stop_receiver(&self) {
+        let receiver = &self.0.parts.receiver;
+        let before = receiver.refused();
+        self.log("the receiver of messages about incidents answers 503");
+        receiver.set_down(true);
+        let refused = || receiver.refused() - before;
+        self.hold_fault("receiver", "messages are refused", &refused)
+            .await;
+        receiver.set_down(false);
+        self.log(match refused() {
+            0 => "the receiver takes messages again; there was no message to refuse".to_owned(),
+            count => format!(
+                "the receiver takes messages again; it refused {count}, and they are sent again under their ids"
+            ),
+        });
+    }
+
     async fn send_bad_events(&self) {
         let watermarks = self.watermarks();
         let partitions = self.0.parts.partitions;
@@ -208,7 +227,7 @@ impl Panel {
         self.count_down(what, state).await;
         let begun = Instant::now();
         while affected() == 0 && begun.elapsed() < FAULT_EXTRA_MAX {
-            self.set_state(what, "it waits for a write");
+            self.set_state(what, "waiting for something to fail");
             tokio::time::sleep(SECOND).await;
         }
     }
