@@ -12,12 +12,13 @@ use super::parse::{former_variable, matches};
 use super::{Cli, Command, KAFKA_SECRET_VARIABLES, Role, command, show_ms};
 
 /// Environment variables of the AWS libraries and of logging that change the behavior of a role.
-const FOREIGN_VARIABLES: [&str; 11] = [
+const FOREIGN_VARIABLES: [&str; 12] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_PROFILE",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_DYNAMODB",
+    "AWS_ENDPOINT_URL_SNS",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
