@@ -13,9 +13,9 @@ use crate::failure::{Failure, chain};
 use crate::notify::config::TopicArn;
 use crate::notify::secret::parse_url;
 
-/// The environment variable that overrides the address of SNS.
-const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SNS";
-/// Maximum wait for AWS credentials.
+/// The variables that replace the address of SNS. The first variable that is set takes effect.
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_SNS", "AWS_ENDPOINT_URL"];
+/// Maximum wait for credentials.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
 /// Credentials are requested again when they expire within this time.
 const CREDENTIALS_LEFT: Duration = Duration::from_secs(300);
@@ -86,12 +86,15 @@ impl CredentialSource {
 /// Returns the address of SNS for the topic.
 ///
 /// # Errors
-/// Returns a failure if the environment variable does not contain a valid URL.
+/// Returns a failure if the variable that takes effect holds no URL.
 pub(super) fn sns_endpoint(topic: &TopicArn) -> Result<Url, Failure> {
-    let given = std::env::var(ENDPOINT_VARIABLE).ok();
-    let text = given.filter(|text| !text.trim().is_empty());
-    parse_url(&text.unwrap_or_else(|| topic.endpoint()), true).map_err(|flaw| {
-        Failure::new(format!("{ENDPOINT_VARIABLE} holds a URL that {flaw}"))
+    let given = ENDPOINT_VARIABLES.into_iter().find_map(|name| {
+        let text = std::env::var(name).ok()?;
+        (!text.trim().is_empty()).then_some((name, text))
+    });
+    let (name, text) = given.unwrap_or_else(|| (ENDPOINT_VARIABLES[0], topic.endpoint()));
+    parse_url(&text, true).map_err(|flaw| {
+        Failure::new(format!("{name} holds a URL that {flaw}"))
             .with_remedy("set it to a URL such as http://127.0.0.1:4566, or unset it")
     })
 }
