@@ -16,9 +16,9 @@ use crate::notify::config::TopicArn;
 
 use super::Request;
 
-/// Maximum length of a subject in characters.
-const SUBJECT_CHARS_MAX: usize = 100;
-/// Maximum length of the deduplication id and the group id for a FIFO topic, in characters.
+/// Maximum length of a subject in characters. SNS wants less than 100.
+const SUBJECT_CHARS_MAX: usize = 99;
+/// Maximum length of the ids of a FIFO topic in characters.
 const ID_CHARS_MAX: usize = 128;
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn subjects_are_short_ascii_text() {
         assert_eq!(subject("Open: São Paulo\n"), "Open: S?o Paulo?");
-        assert_eq!(subject(&"x".repeat(200)).len(), 100);
+        assert_eq!(subject(&"x".repeat(200)).len(), 99);
     }
 
     #[test]
